@@ -1,0 +1,54 @@
+# Each target that needs them sets up what it needs first; nothing is installed again until the requirements change.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run dev test lint format check bench clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(VENV)/dev.stamp ## install everything, for development
+
+run: $(VENV)/run.stamp ## run the server on http://127.0.0.1:8000 (PORT=…, HOST=… change that)
+	@exec $(BIN)/gunicorn wsgi:app
+
+dev: $(VENV)/run.stamp ## run it with one worker that reloads when the code changes
+	@WEB_CONCURRENCY=1 LOG_LEVEL=$${LOG_LEVEL:-DEBUG} exec $(BIN)/gunicorn --reload wsgi:app
+
+test: $(VENV)/dev.stamp ## run the tests, with coverage (ARGS=… goes to pytest)
+	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+lint: $(VENV)/dev.stamp ## ruff: style and likely mistakes
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(VENV)/dev.stamp ## let ruff put the code in order
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+check: lint ## what CI checks besides the tests: ruff, mypy strict, the layers
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/dev.stamp ## measure the figures in bench/results.md anew
+	@$(BIN)/python -m bench
+
+clean: ## remove the virtual environment and what tools left
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; point to it: make PYTHON=/path/to/python3.12 …" >&2; exit 1; }
+	@echo "Making the virtual environment in $(VENV) …"
+	@$(PYTHON) -m venv $(VENV) \
+		|| { echo "This Python has no venv. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/run.stamp: requirements.txt | $(BIN)/python
+	@echo "Installing what the server needs …"
+	@$(PIP) -r requirements.txt && touch $@
+
+$(VENV)/dev.stamp: requirements-dev.txt requirements.txt | $(BIN)/python
+	@echo "Installing what tests and checks need …"
+	@$(PIP) -r requirements-dev.txt && touch $(VENV)/run.stamp $@
