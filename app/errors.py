@@ -1,0 +1,216 @@
+"""Every error the service raises on purpose, with what HTTP says of it.
+
+    AppError                     500 internal_error
+    ├── ConfigError              only at start: the settings are wrong
+    ├── BadRequest               400 bad_request
+    │   └── InvalidKey           400 invalid_key
+    ├── KeyRequired              401 key_required
+    ├── KeyRefused               403 key_refused
+    ├── NotFound                 404 not_found
+    ├── NameTaken                409 name_taken
+    ├── PreconditionFailed       412 precondition_failed
+    ├── TooLarge                 413 too_large
+    ├── UnsupportedImage         415 unsupported_image
+    ├── RangeNotSatisfiable      416 range_not_satisfiable
+    ├── UndecodableImage         422 undecodable_image
+    │   └── TooManyPixels        422 too_many_pixels
+    ├── PromptRefused            422 prompt_refused
+    ├── StoreError               502 store_error
+    │   ├── StoreRefused         502 store_refused
+    │   ├── StoreUnreachable     503 store_unreachable
+    │   └── StoreTimeout         504 store_timeout
+    └── GeneratorError           502 generator_error
+        ├── GeneratorUnreachable 503 generator_unreachable
+        └── GeneratorTimeout     504 generator_timeout
+
+`message` is for people outside and never holds a path, a bucket or a credential;
+`detail` is for the log alone.
+"""
+
+
+class AppError(Exception):
+    """Base of the tree; a subclass sets `status`, `code` and the default public `message`."""
+
+    status = 500
+    code = "internal_error"
+    message = "Something went wrong on our side. Please try again."
+    retry_after: int | None = None
+    """Seconds after which another try makes sense, for `Retry-After` (RFC 9110, 10.2.3)."""
+
+    def __init__(self, message: str | None = None, *, detail: str = "") -> None:
+        self.message = message or type(self).message
+        self.detail = detail
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.detail}]" if self.detail else self.message
+
+
+class ConfigError(AppError):
+    """The settings can't be used; the message lists every problem by name and value."""
+
+    code = "config_error"
+
+
+class BadRequest(AppError):
+    """The request can't be understood; the message says what to send instead."""
+
+    status = 400
+    code = "bad_request"
+    message = "The request could not be understood."
+
+
+class InvalidKey(BadRequest):
+    """An object key, name or folder outside the grammar of `app.keys`."""
+
+    code = "invalid_key"
+    message = "That is not a valid image key."
+
+
+class KeyRequired(AppError):
+    """The call needs an API key and none came."""
+
+    status = 401
+    code = "key_required"
+    message = "This call needs an API key."
+
+
+class KeyRefused(AppError):
+    """An API key came that is not one of ours."""
+
+    status = 403
+    code = "key_refused"
+    message = "That API key is not accepted."
+
+
+class NotFound(AppError):
+    """The store says that there is no object under this key."""
+
+    status = 404
+    code = "not_found"
+    message = "There is no image under this key."
+
+
+class NameTaken(AppError):
+    """The name is in use and the client asked not to overwrite."""
+
+    status = 409
+    code = "name_taken"
+    message = "An image with this name exists already. Choose another name, or send overwrite=true."
+
+
+class PreconditionFailed(AppError):
+    """If-Match or If-Unmodified-Since does not hold (RFC 9110, 13.1)."""
+
+    status = 412
+    code = "precondition_failed"
+    message = "The image is not the version that the request asks for."
+
+
+class TooLarge(AppError):
+    """More bytes than allowed."""
+
+    status = 413
+    code = "too_large"
+    message = "The request body is too large."
+
+
+class UnsupportedImage(AppError):
+    """The bytes are not an image in one of the allowed formats."""
+
+    status = 415
+    code = "unsupported_image"
+    message = "This is not an image in a format that we take."
+
+
+class RangeNotSatisfiable(AppError):
+    """No byte of the range asked for exists (RFC 9110, 15.5.17)."""
+
+    status = 416
+    code = "range_not_satisfiable"
+    message = "The image has no bytes in the range asked for."
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+
+class UndecodableImage(AppError):
+    """The bytes begin like an image but can't be decoded to the end."""
+
+    status = 422
+    code = "undecodable_image"
+    message = "The image is damaged or incomplete: it could not be decoded."
+
+
+class TooManyPixels(UndecodableImage):
+    """Width × height × frames, or the number of frames, is over the limit."""
+
+    code = "too_many_pixels"
+    message = "The image has too many pixels."
+
+
+class PromptRefused(AppError):
+    """The generator won't draw this prompt."""
+
+    status = 422
+    code = "prompt_refused"
+    message = "The image model refused this prompt. Please change it."
+
+
+class StoreError(AppError):
+    """The store answered something that makes no sense."""
+
+    status = 502
+    code = "store_error"
+    message = "The image store gave an answer that can't be used."
+
+
+class StoreRefused(StoreError):
+    """The store said no: credentials, permissions or its own settings."""
+
+    code = "store_refused"
+    message = "The image store refused the request. Its operator finds the reason in the log."
+
+
+class StoreUnreachable(StoreError):
+    """No connection to the store, or the store is overloaded."""
+
+    status = 503
+    code = "store_unreachable"
+    message = "The image store can't be reached right now. Please try again shortly."
+    retry_after = 5
+
+
+class StoreTimeout(StoreError):
+    """The store did not answer within the deadline."""
+
+    status = 504
+    code = "store_timeout"
+    message = "The image store did not answer in time. Please try again."
+    retry_after = 5
+
+
+class GeneratorError(AppError):
+    """The generator failed or gave something that is no image."""
+
+    status = 502
+    code = "generator_error"
+    message = "The image model gave no usable image. Please try again."
+
+
+class GeneratorUnreachable(GeneratorError):
+    """No connection to the generator, or it is overloaded."""
+
+    status = 503
+    code = "generator_unreachable"
+    message = "The image model can't be reached right now. Please try again shortly."
+    retry_after = 10
+
+
+class GeneratorTimeout(GeneratorError):
+    """The generator did not finish within the deadline."""
+
+    status = 504
+    code = "generator_timeout"
+    message = "The image model did not finish in time. Please try again."

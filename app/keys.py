@@ -1,0 +1,133 @@
+"""Object keys: made, checked and URL-encoded here and nowhere else.
+
+A *canonical* key is one that we make: ASCII segments set apart by `/`, the last one ending in an image
+extension, none of the others doing so (hence no key is both a file and a directory), safe as a relative
+path. A *readable* key is any key that may lie in somebody's bucket and can be asked for.
+
+    images/<2 hex>/<30 hex>.<ext>            the SHA-256 of the bytes: content-addressed
+    generated/<yyyy>/<mm>/<time>_<random>.<ext>
+    <folder>/<name>.<ext>                    named: mutable, caches must revalidate
+
+The first two shapes never change meaning, so a name that would take such a shape is refused.
+"""
+
+import hashlib
+import re
+import secrets
+from datetime import datetime
+from urllib.parse import quote
+
+from app.errors import InvalidKey
+from app.formats import CONTENT_TYPES, ImageFormat
+
+MAX_KEY_BYTES = 1024
+"""S3's bound on a key in UTF-8 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html)."""
+
+MAX_SEGMENT = 200
+"""File systems take names of 255 bytes; the rest is room for suffixes that stores add."""
+
+UPLOAD_FOLDER = "images"
+GENERATED_FOLDER = "generated"
+
+_EXTENSIONS = "|".join(CONTENT_TYPES)
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_PARENTS = rf"(?:(?![^/]*\.(?i:{_EXTENSIONS})/){_NAME}/)"
+_BOUNDS = rf"(?=.{{1,{MAX_KEY_BYTES}}}\Z)(?!.*[^/]{{{MAX_SEGMENT + 1}}})"
+_CANONICAL = re.compile(rf"{_BOUNDS}{_PARENTS}*{_NAME}\.(?:{_EXTENSIONS})\Z")
+_FOLDER = re.compile(rf"{_BOUNDS}{_PARENTS}+\Z")
+_CONTENT_ADDRESSED = re.compile(rf".+/([0-9a-f]{{2}})/([0-9a-f]{{30}})\.(?:{_EXTENSIONS})\Z")
+_GENERATED = re.compile(rf".+/\d{{4}}/\d{{2}}/\d{{8}}_\d{{6}}_[0-9a-f]{{24}}\.(?:{_EXTENSIONS})\Z")
+_UNREADABLE = re.compile(r"[\x00-\x1f\x7f\\]|(?:^|/)\.{0,2}(?:/|\Z)")
+
+_ALLOWED = (
+    "Use ASCII letters, digits, '.', '_' and '-' in parts set apart by '/', each at most "
+    f"{MAX_SEGMENT} characters long and beginning with a letter, a digit or '_'; "
+    "no folder may end like an image file."
+)
+
+
+def is_canonical(key: str) -> bool:
+    """Whether `key` is one that we could have made, and so is safe as a relative path."""
+    return _CANONICAL.match(key) is not None
+
+
+def is_immutable(key: str) -> bool:
+    """Whether `key` can only ever mean the same bytes: content-addressed or generated."""
+    return is_canonical(key) and bool(_CONTENT_ADDRESSED.match(key) or _GENERATED.match(key))
+
+
+def digest_prefix(key: str) -> str | None:
+    """The 32 hex digits with which the SHA-256 of a content-addressed object begins; None for other keys."""
+    match = _CONTENT_ADDRESSED.match(key)
+    return match[1] + match[2] if match else None
+
+
+def check_readable(key: str) -> None:
+    """Refuse keys that no honest client asks for: empty or dot segments, control characters, over-long ones.
+
+    Raises `InvalidKey`.
+    """
+    if _UNREADABLE.search(key) or not 1 <= len(key.encode("utf-8", "surrogatepass")) <= MAX_KEY_BYTES:
+        raise InvalidKey
+    try:
+        key.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise InvalidKey from exc
+
+
+def cache_control(key: str) -> str:
+    """What browsers and proxies may do with the object (RFC 9111, 5.2; RFC 8246): it follows from the key."""
+    return "public, max-age=31536000, immutable" if is_immutable(key) else "public, no-cache"
+
+
+def url_path(key: str) -> str:
+    """`key` percent-encoded for the path of a URL (RFC 3986, 2.3)."""
+    return quote(key, safe="/-._~")
+
+
+def content_addressed(data: bytes, image_format: ImageFormat, folder: str | None = None) -> str:
+    """The key under which these very bytes are stored once.
+
+    Raises `InvalidKey` for a folder outside the grammar.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    return _in_folder(folder or UPLOAD_FOLDER, f"{digest[:2]}/{digest[2:32]}.{image_format.extension}")
+
+
+def generated(now: datetime, image_format: ImageFormat, folder: str | None = None) -> str:
+    """A new, unguessable key for an image generated at `now`.
+
+    Raises `InvalidKey` for a folder outside the grammar.
+    """
+    name = f"{now:%Y/%m/%Y%m%d_%H%M%S}_{secrets.token_hex(12)}.{image_format.extension}"
+    return _in_folder(folder or GENERATED_FOLDER, name)
+
+
+def named(name: str, image_format: ImageFormat, folder: str | None = None) -> str:
+    """The key `<folder>/<name>`, or `name` alone; its extension becomes that of the decoded format.
+
+    Raises `InvalidKey` where name or folder lie outside the grammar, or would look like an immutable key.
+    """
+    key = _with_extension(name, image_format)
+    key = _in_folder(folder, key) if folder else key
+    if not is_canonical(key):
+        raise InvalidKey(f"The name can't be used. {_ALLOWED}")
+    if is_immutable(key):
+        raise InvalidKey("The name looks like one that the server gives by itself. Please choose another.")
+    return key
+
+
+def _in_folder(folder: str, rest: str) -> str:
+    key = f"{folder.strip('/')}/{rest}"
+    if not _FOLDER.match(f"{folder.strip('/')}/") or len(key) > MAX_KEY_BYTES:
+        raise InvalidKey(f"The folder can't be used. {_ALLOWED}")
+    return key
+
+
+def _with_extension(name: str, image_format: ImageFormat) -> str:
+    stem, dot, extension = name.rpartition(".")
+    if dot and extension in image_format.extensions:
+        return name
+    if dot and extension.lower() in CONTENT_TYPES:
+        return f"{stem}.{image_format.extension}"
+    return f"{name}.{image_format.extension}"

@@ -1,0 +1,63 @@
+"""What passes between store, cache and HTTP: an object's facts, and an object with its bytes."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFacts:
+    """What a store knows of an object.
+
+    `size` is in bytes; `etag` is an entity tag in quotes (RFC 9110, 8.8.3) that changes whenever the bytes
+    do; `last_modified` is in UTC.
+    """
+
+    key: str
+    size: int
+    content_type: str
+    etag: str
+    last_modified: datetime
+
+
+class Body(Protocol):
+    """Bytes being read; files and network streams alike."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes (all that is left where negative); empty at the end."""
+
+    def close(self) -> None:
+        """Give back what the reading holds: a file descriptor, a connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object being read: its facts and its body, open at the first byte. The reader closes it."""
+
+    facts: ObjectFacts
+    body: Body
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.body.close()
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """What a put did: the facts as stored, and whether it made the object (False: it was there already)."""
+
+    facts: ObjectFacts
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPage:
+    """Some objects in the order of their keys, and the cursor for the next page (None: there is none)."""
+
+    objects: tuple[ObjectFacts, ...]
+    cursor: str | None

@@ -1,0 +1,84 @@
+"""What a store is: the class to extend for keeping images somewhere else.
+
+`tests/contracts.py` holds the suite that every store passes, one's own too.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Self
+
+from app.config import Config
+from app.errors import NotFound
+from app.objects import ObjectFacts, ObjectPage, PutResult, StoredObject
+
+
+class BaseStore(ABC):
+    """Keeps objects, that is bytes with a content type, under keys.
+
+    One instance serves all threads of a worker process. It is made before the process serves its first
+    request, and may be made before a fork: connections belong into the first use, not into `__init__`.
+
+    Keys are strings that `app.keys.check_readable` accepts. Every method raises, besides what it names:
+    `StoreRefused` where the store says no, `StoreUnreachable` where it can't be reached or is overloaded,
+    `StoreTimeout` where it does not answer in time. An outage is never reported as `NotFound`.
+    """
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Make the store from the settings; a store with settings of its own reads them here."""
+        return cls()
+
+    @abstractmethod
+    def put(
+        self, key: str, data: bytes, *, content_type: str, cache_control: str = "", overwrite: bool = True
+    ) -> PutResult:
+        """Store `data` under `key`, whole or not at all, durable when this returns.
+
+        With `overwrite=False` an object that is there already stays as it is, and the result says
+        `created=False`; of several such puts at once exactly one creates.
+
+        Raises `InvalidKey` for a key that this store can't hold.
+        """
+
+    @abstractmethod
+    def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
+        """Open the object for reading; None where its entity tag still is `if_none_match`.
+
+        Facts and body belong to the same version, also while the key is overwritten. Reading the body
+        raises the errors of this class, and `StoreError` where it ends before `facts.size` bytes.
+
+        Raises `NotFound`.
+        """
+
+    @abstractmethod
+    def head(self, key: str) -> ObjectFacts:
+        """The object's facts without its bytes.
+
+        Raises `NotFound`.
+        """
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove the object; one that is not there is no error."""
+
+    @abstractmethod
+    def list(self, prefix: str = "", *, limit: int = 100, cursor: str | None = None) -> ObjectPage:
+        """At most `limit` objects whose keys begin with `prefix`, in the order of their keys' UTF-8 bytes.
+
+        `cursor` is that of the page before. The content type may be inferred from the key.
+        """
+
+    def object_url(self, key: str) -> str | None:
+        """The object's URL at the store itself; None where it has none."""
+        return None
+
+    def is_public(self) -> bool:
+        """Whether any browser can read `object_url` without this server and without a signature."""
+        return False
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object under `key`."""
+        try:
+            self.head(key)
+        except NotFound:
+            return False
+        return True

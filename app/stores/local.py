@@ -1,0 +1,250 @@
+"""The embedded default store: a directory on local disk.
+
+    objects/<key>                     the bytes; whole or absent, never written in place
+    metadata/<key>/<version>.json     what the file itself can't say of that version
+    tmp/                              files being written
+    lock                              shared by puts, exclusive for deletes
+
+A put makes directories that a delete removes once they are empty; the lock keeps the two apart.
+"""
+
+import fcntl
+import heapq
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from app.config import Config
+from app.errors import InvalidKey, NotFound, StoreRefused, StoreUnreachable
+from app.formats import CONTENT_TYPES
+from app.keys import is_canonical
+from app.objects import ObjectFacts, ObjectPage, PutResult, StoredObject
+from app.stores.base import BaseStore
+
+_ABANDONED_SECONDS = 3600
+"""A temporary file this old belongs to a process that was killed."""
+
+
+class LocalStore(BaseStore):
+    """Objects as files under `root`. Holds canonical keys only: no other string becomes a path."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self._objects = self._root / "objects"
+        self._metadata = self._root / "metadata"
+        self._tmp = self._root / "tmp"
+        self._swept = False
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """The store in `LOCAL_STORE_DIR`."""
+        return cls(config.local_store_dir)
+
+    def put(
+        self, key: str, data: bytes, *, content_type: str, cache_control: str = "", overwrite: bool = True
+    ) -> PutResult:
+        """Write aside, sync, then move into place by one `rename` or `link`."""
+        if not is_canonical(key):
+            raise InvalidKey
+        with _errors_mapped():
+            written = self._temporary_path()
+            try:
+                _write_synced(written, data)
+                with self._locked(fcntl.LOCK_SH):
+                    return self._publish(key, written, content_type, cache_control, overwrite)
+            finally:
+                written.unlink(missing_ok=True)
+
+    def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
+        """Open the file; facts are taken from the open file, so they are this version's."""
+        with _errors_mapped():
+            body = open(self._path(key), "rb")  # noqa: SIM115 (the reader closes it)
+            facts = self._facts(key, body)
+        if facts.etag == if_none_match:
+            body.close()
+            return None
+        return StoredObject(facts, body)
+
+    def head(self, key: str) -> ObjectFacts:
+        """The facts of the file."""
+        with _errors_mapped(), open(self._path(key), "rb") as body:
+            return self._facts(key, body)
+
+    def delete(self, key: str) -> None:
+        """Remove the file, then what is known of it, then directories left empty."""
+        with suppress(NotFound), _errors_mapped(), self._locked(fcntl.LOCK_EX):
+            path = self._path(key)
+            path.unlink()
+            _sync_directory(path.parent)
+            for metadata in (self._metadata / key).glob("*.json"):
+                metadata.unlink()
+            _prune(path.parent, self._objects)
+            _prune(self._metadata / key, self._metadata)
+
+    def list(self, prefix: str = "", *, limit: int = 100, cursor: str | None = None) -> ObjectPage:
+        """Walk the directories that `prefix` names; the order is kept by a heap of one page."""
+        after = cursor or ""
+        with _errors_mapped():
+            found = heapq.nsmallest(limit + 1, (k for k in self._keys(prefix) if k > after))
+        facts = []
+        for key in found[:limit]:
+            with suppress(NotFound):
+                facts.append(self.head(key))
+        return ObjectPage(tuple(facts), found[limit - 1] if len(found) > limit else None)
+
+    def _path(self, key: str) -> Path:
+        path = self._objects / key
+        if not is_canonical(key) or os.path.commonpath((self._objects, path)) != str(self._objects):
+            raise NotFound
+        return path
+
+    @contextmanager
+    def _locked(self, mode: int) -> Iterator[None]:
+        with open(self._root / "lock", "w") as file:
+            fcntl.flock(file, mode)
+            yield
+
+    def _temporary_path(self) -> Path:
+        self._tmp.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        return self._tmp / secrets.token_hex(16)
+
+    def _sweep(self) -> None:
+        """Once per process: what killed ones left."""
+        if self._swept:
+            return
+        self._swept = True
+        for path in self._tmp.iterdir():
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                    path.unlink()
+
+    def _publish(
+        self, key: str, written: Path, content_type: str, cache_control: str, overwrite: bool
+    ) -> PutResult:
+        version = _version(written.stat())
+        target = self._path(key)
+        self._remember(key, version, {"content_type": content_type, "cache_control": cache_control})
+        target.parent.mkdir(parents=True, exist_ok=True)
+        created = _move(written, target, overwrite)
+        self._sync_parents(target)
+        self._forget_before(key, version) if created else self._forget(key, version)
+        return PutResult(self.head(key), created)
+
+    def _remember(self, key: str, version: str, metadata: dict[str, str]) -> None:
+        """Written before the object shows, so that a version is never seen without its metadata."""
+        directory = self._metadata / key
+        directory.mkdir(parents=True, exist_ok=True)
+        with open(directory / f"{version}.json", "w", encoding="utf-8") as file:
+            json.dump(metadata, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _forget(self, key: str, version: str) -> None:
+        (self._metadata / key / f"{version}.json").unlink(missing_ok=True)
+
+    def _forget_before(self, key: str, version: str) -> None:
+        """Older versions only: a newer one belongs to a put under way."""
+        for path in (self._metadata / key).glob("*.json"):
+            if path.stem < version:
+                self._forget(key, path.stem)
+
+    def _facts(self, key: str, body: BinaryIO) -> ObjectFacts:
+        stat = os.fstat(body.fileno())
+        version = _version(stat)
+        return ObjectFacts(
+            key=key,
+            size=stat.st_size,
+            content_type=self._metadata_of(key, version).get("content_type", _content_type(key)),
+            etag=f'"{version}"',
+            last_modified=datetime.fromtimestamp(stat.st_mtime_ns // 10**9, UTC),
+        )
+
+    def _metadata_of(self, key: str, version: str) -> dict[str, str]:
+        """Empty for a file that somebody laid there by hand."""
+        try:
+            loaded = json.loads((self._metadata / key / f"{version}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return loaded if isinstance(loaded, dict) else {}
+
+    def _keys(self, prefix: str) -> Iterator[str]:
+        folder = prefix.rpartition("/")[0]
+        if folder and not is_canonical(f"{folder}/x.png"):
+            return
+        for directory, _, names in os.walk(self._objects / folder):
+            parent = Path(directory).relative_to(self._objects)
+            for name in names:
+                key = (parent / name).as_posix()
+                if key.startswith(prefix) and is_canonical(key):
+                    yield key
+
+    def _sync_parents(self, path: Path) -> None:
+        """A new name is durable once its directory is synced, and each directory above that may be new."""
+        for parent in path.parents:
+            _sync_directory(parent)
+            if parent == self._objects.parent:
+                break
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    """The modification time, set to the nanosecond, becomes the file's version."""
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.utime(file.fileno(), ns=(now := time.time_ns(), now))
+        os.fsync(file.fileno())
+
+
+def _move(written: Path, target: Path, overwrite: bool) -> bool:
+    """Whether `target` now is the file written; `link` fails where the name is taken, `replace` does not."""
+    if overwrite:
+        written.replace(target)
+        return True
+    try:
+        target.hardlink_to(written)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _version(stat: os.stat_result) -> str:
+    return f"{stat.st_mtime_ns:016x}-{stat.st_size:x}"
+
+
+def _content_type(key: str) -> str:
+    return CONTENT_TYPES.get(key.rpartition(".")[2], "application/octet-stream")
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _prune(directory: Path, root: Path) -> None:
+    """Remove `directory` and those above it, below `root`, as far as they are empty."""
+    with suppress(OSError):
+        while directory != root:
+            directory.rmdir()
+            directory = directory.parent
+
+
+@contextmanager
+def _errors_mapped() -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
+        raise NotFound(detail=str(exc)) from exc
+    except PermissionError as exc:
+        raise StoreRefused(detail=str(exc)) from exc
+    except OSError as exc:
+        raise StoreUnreachable(detail=str(exc)) from exc

@@ -1,0 +1,223 @@
+"""What every store and every generator must do; run these suites on your own, too:
+
+from tests.contracts import StoreContract
+
+class TestMyStore(StoreContract):
+    @pytest.fixture
+    def store(self):
+        return MyStore()
+"""
+
+import io
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from PIL import Image
+
+from app.errors import NotFound
+from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
+from app.stores.base import BaseStore
+
+LONG_KEY = "/".join(["d" * 190] * 5) + "/x.png"
+
+
+def _read(store: BaseStore, key: str) -> bytes:
+    stored = store.get(key)
+    assert stored is not None
+    with stored:
+        return stored.body.read()
+
+
+def _put(store: BaseStore, key: str, data: bytes = b"bytes", *, overwrite: bool = True) -> bool:
+    return store.put(key, data, content_type="image/png", overwrite=overwrite).created
+
+
+class StoreContract:
+    """Subclass it and give a fixture `store`: an empty store."""
+
+    @pytest.fixture
+    def store(self) -> BaseStore:
+        """The store under test."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("size", [1, 1000, 5 * 1024 * 1024])
+    def test_get_gives_what_put_stored(self, store: BaseStore, size: int) -> None:
+        data = bytes(i % 251 for i in range(1000)) * (size // 1000 + 1)
+        put = store.put("a/b.webp", data[:size], content_type="image/webp", cache_control="public, no-cache")
+        stored = store.get("a/b.webp")
+        assert stored is not None
+        with stored:
+            assert stored.body.read() == data[:size]
+        assert put.created
+        assert stored.facts == store.head("a/b.webp")
+        assert (stored.facts.key, stored.facts.size) == ("a/b.webp", size)
+        assert stored.facts.content_type == "image/webp"
+        assert (put.facts.etag, put.facts.size) == (stored.facts.etag, size)
+
+    def test_reads_in_pieces(self, store: BaseStore) -> None:
+        _put(store, "a.png", b"0123456789")
+        stored = store.get("a.png")
+        assert stored is not None
+        with stored:
+            pieces = [stored.body.read(4), stored.body.read(4), stored.body.read(4), stored.body.read(4)]
+        assert pieces == [b"0123", b"4567", b"89", b""]
+
+    def test_facts_are_those_of_http(self, store: BaseStore) -> None:
+        _put(store, "a.png")
+        facts = store.head("a.png")
+        assert facts.etag.startswith('"')
+        assert facts.etag.endswith('"')
+        assert len(facts.etag) > 2
+        assert abs(datetime.now(UTC) - facts.last_modified) < timedelta(seconds=10)
+
+    def test_missing_is_not_found(self, store: BaseStore) -> None:
+        with pytest.raises(NotFound):
+            store.get("no/such.png")
+        with pytest.raises(NotFound):
+            store.head("no/such.png")
+        assert not store.exists("no/such.png")
+
+    def test_part_of_a_key_is_not_found(self, store: BaseStore) -> None:
+        _put(store, "a/b/c.png")
+        for key in ("a/b", "a", "a/b/c.png/d.png"):
+            with pytest.raises(NotFound):
+                store.get(key)
+
+    def test_put_replaces(self, store: BaseStore) -> None:
+        _put(store, "a.png", b"old")
+        before = store.head("a.png").etag
+        assert _put(store, "a.png", b"new")
+        assert _read(store, "a.png") == b"new"
+        assert store.head("a.png").etag != before
+
+    def test_put_leaves_what_must_stay(self, store: BaseStore) -> None:
+        assert _put(store, "a.png", b"first", overwrite=False)
+        assert not _put(store, "a.png", b"second", overwrite=False)
+        assert _read(store, "a.png") == b"first"
+
+    def test_of_many_creators_one_creates(self, store: BaseStore) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            created = list(pool.map(lambda _: _put(store, "x/race.png", b"same", overwrite=False), range(16)))
+        assert Counter(created) == {True: 1, False: 15}
+        assert _read(store, "x/race.png") == b"same"
+
+    def test_a_version_is_read_whole_while_others_are_written(self, store: BaseStore) -> None:
+        versions = [bytes([65 + i]) * (10_000 + i) for i in range(8)]
+        _put(store, "a.png", versions[0])
+
+        def read(_: int) -> bytes:
+            stored = store.get("a.png")
+            assert stored is not None
+            with stored:
+                data = stored.body.read()
+            assert len(data) == stored.facts.size
+            return data
+
+        with ThreadPoolExecutor(8) as pool:
+            writes = [pool.submit(_put, store, "a.png", data) for data in versions]
+            seen = list(pool.map(read, range(24)))
+        assert all(write.result() for write in writes)
+        assert set(seen) <= set(versions)
+
+    def test_get_if_changed(self, store: BaseStore) -> None:
+        _put(store, "a.png", b"old")
+        etag = store.head("a.png").etag
+        assert store.get("a.png", if_none_match=etag) is None
+        _put(store, "a.png", b"newer")
+        changed = store.get("a.png", if_none_match=etag)
+        assert changed is not None
+        with changed:
+            assert changed.body.read() == b"newer"
+
+    def test_delete(self, store: BaseStore) -> None:
+        _put(store, "a/b.png")
+        store.delete("a/b.png")
+        assert not store.exists("a/b.png")
+        store.delete("a/b.png")
+        assert _put(store, "a/b.png", overwrite=False)
+
+    def test_delete_leaves_the_neighbours(self, store: BaseStore) -> None:
+        for key in ("a/b.png", "a/b.png2.png", "a/c/d.png"):
+            _put(store, key)
+        store.delete("a/b.png")
+        assert [facts.key for facts in store.list().objects] == ["a/b.png2.png", "a/c/d.png"]
+
+    @pytest.mark.parametrize("key", ["a_b-c.d/e.f-g_h.png", LONG_KEY, "0/1.avif"])
+    def test_keys_of_all_shapes(self, store: BaseStore, key: str) -> None:
+        _put(store, key)
+        assert _read(store, key) == b"bytes"
+        assert [facts.key for facts in store.list(key[:3]).objects] == [key]
+
+    def test_list_is_in_the_order_of_keys(self, store: BaseStore) -> None:
+        keys = ["a-b/c.png", "a.png", "a/b.png", "a/c/d.png", "a0.png", "b/a.png"]
+        for key in reversed(keys):
+            _put(store, key)
+        page = store.list()
+        assert [facts.key for facts in page.objects] == keys
+        assert page.cursor is None
+        assert all(facts.size == 5 for facts in page.objects)
+
+    @pytest.mark.parametrize(
+        ("prefix", "expected"),
+        [
+            ("a/", ["a/b.png", "a/c.png"]),
+            ("a", ["a/b.png", "a/c.png", "ab.png"]),
+            ("a/c", ["a/c.png"]),
+            ("z", []),
+        ],
+    )
+    def test_list_by_prefix(self, store: BaseStore, prefix: str, expected: list[str]) -> None:
+        for key in ("a/b.png", "a/c.png", "ab.png", "b.png"):
+            _put(store, key)
+        assert [facts.key for facts in store.list(prefix).objects] == expected
+
+    @pytest.mark.parametrize("limit", [1, 2, 5, 6])
+    def test_list_in_pages(self, store: BaseStore, limit: int) -> None:
+        keys = [f"p/{i}.png" for i in range(5)]
+        for key in keys:
+            _put(store, key)
+        listed: list[str] = []
+        cursor = None
+        for _ in range(6):
+            page = store.list("p/", limit=limit, cursor=cursor)
+            assert len(page.objects) <= limit
+            listed += [facts.key for facts in page.objects]
+            cursor = page.cursor
+            if cursor is None:
+                break
+        assert listed == keys
+        assert cursor is None
+
+    def test_urls_are_absolute_or_none(self, store: BaseStore) -> None:
+        url = store.object_url("a/b.png")
+        assert url is None or url.startswith(("http://", "https://"))
+        assert not store.is_public() or url is not None
+
+
+class GeneratorContract:
+    """Subclass it and give a fixture `generator`."""
+
+    @pytest.fixture
+    def generator(self) -> BaseGenerator:
+        """The generator under test."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("prompt", ["A beautiful sunset over mountains", "猫", "🌊" * 20, "x" * 10_000])
+    def test_draws_any_prompt(self, generator: BaseGenerator, prompt: str) -> None:
+        drawn = generator.generate(GenerationRequest(prompt, 128, 96, seed=1))
+        assert drawn.model
+        assert min(_size_of(drawn)) > 0
+
+    def test_threads_can_share_it(self, generator: BaseGenerator) -> None:
+        requests = [GenerationRequest("a red boat", 96, 96, seed=i) for i in range(6)]
+        with ThreadPoolExecutor(6) as pool:
+            assert len(list(pool.map(generator.generate, requests))) == 6
+
+
+def _size_of(drawn: GeneratedImage) -> tuple[int, int]:
+    if isinstance(drawn.image, Image.Image):
+        return drawn.image.size
+    with Image.open(io.BytesIO(drawn.image)) as image:
+        return image.size

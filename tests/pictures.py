@@ -1,0 +1,45 @@
+"""Small images for tests, each of its own bytes."""
+
+import io
+import struct
+import zlib
+
+from PIL import Image
+
+
+def picture(
+    image_format: str = "PNG", size: tuple[int, int] = (8, 6), colour: str = "red", **options: object
+) -> bytes:
+    """An image of one colour as a file's bytes."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def noise(seed: int, size: tuple[int, int] = (64, 64)) -> bytes:
+    """A PNG that doesn't compress, other for each seed."""
+    raw = b"".join(
+        zlib.crc32(struct.pack(">II", seed, i)).to_bytes(4, "big") for i in range(size[0] * size[1])
+    )
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", size, raw[: size[0] * size[1] * 3]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A tiny PNG file whose header claims any size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 1000)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def animation(frames: int, image_format: str = "GIF", size: tuple[int, int] = (4, 4)) -> bytes:
+    """Frames that all differ, so that no encoder merges them."""
+    pictures = [Image.new("RGB", size, (i % 256, i // 256 % 256, 128)) for i in range(frames)]
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, image_format, save_all=True, append_images=pictures[1:], duration=20, loop=0)
+    return buffer.getvalue()

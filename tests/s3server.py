@@ -1,0 +1,92 @@
+"""An S3 server over HTTP: moto's, with a record of what was asked and a place to inject faults."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import boto3
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+Fault = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes] | None]
+"""Given a WSGI request: an answer in S3's stead, or None to let S3 answer."""
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
+
+
+class S3Server:
+    """Listens on a free port of 127.0.0.1 until `stop`."""
+
+    def __init__(self) -> None:
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.fault: Fault | None = None
+        self.delay = 0.0
+
+    @property
+    def url(self) -> str:
+        """What `AWS_ENDPOINT_URL_S3` takes."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def start(self) -> "S3Server":
+        """Serve from now on."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Serve no more."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def reset(self) -> None:
+        """Forget requests and faults."""
+        self.requests.clear()
+        self.fault = None
+        self.delay = 0.0
+
+    def count(self, method: str, key: str) -> int:
+        """How often S3 was asked for `key`."""
+        return sum(asked == method and path.endswith(f"/{key}") for asked, path, _ in self.requests)
+
+    def make_bucket(self, name: str) -> Any:
+        """A new bucket, and a client for looking at it."""
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        )
+        client.create_bucket(Bucket=name)
+        return client
+
+    def _serve(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        headers = {
+            name[5:].replace("_", "-").lower(): str(v) for name, v in environ.items() if name[:5] == "HTTP_"
+        }
+        headers["content-type"] = environ.get("CONTENT_TYPE", "")
+        self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"], headers))
+        if self.delay and environ["REQUEST_METHOD"] == "GET":
+            time.sleep(self.delay)
+        answer = self.fault(environ, start_response) if self.fault else None
+        return self._moto(environ, start_response) if answer is None else answer
+
+
+def refusal(status: str, code: str, method: str, times: int = 10**9) -> Fault:
+    """A fault: S3's XML error for the next `times` requests of `method`."""
+    left = [times]
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
+        if environ["REQUEST_METHOD"] != method or left[0] == 0:
+            return None
+        left[0] -= 1
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        body = f"<Error><Code>{code}</Code><Message>as played</Message></Error>".encode()
+        start_response(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        return [body]
+
+    return answer

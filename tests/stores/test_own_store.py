@@ -1,0 +1,106 @@
+"""A store as a user would write it, loaded by name and held to the contract."""
+
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+from hashlib import md5
+from io import BytesIO
+
+import pytest
+
+from app import create_app
+from app.config import Config
+from app.errors import ConfigError, NotFound
+from app.objects import ObjectFacts, ObjectPage, PutResult, StoredObject
+from app.stores.base import BaseStore
+from tests.conftest import parts_of
+from tests.contracts import StoreContract
+from tests.pictures import picture
+
+
+class MemoryStore(BaseStore):
+    """Objects in a dictionary."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, tuple[ObjectFacts, bytes]] = {}
+        self._lock = threading.Lock()
+
+    def put(
+        self, key: str, data: bytes, *, content_type: str, cache_control: str = "", overwrite: bool = True
+    ) -> PutResult:
+        """Keep the bytes."""
+        etag = f'"{md5(data, usedforsecurity=False).hexdigest()}"'
+        facts = ObjectFacts(key, len(data), content_type, etag, datetime.now(UTC))
+        with self._lock:
+            created = overwrite or key not in self._objects
+            if created:
+                self._objects[key] = (facts, data)
+            return PutResult(self._objects[key][0], created)
+
+    def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
+        """The bytes kept."""
+        facts, data = self._find(key)
+        return None if facts.etag == if_none_match else StoredObject(facts, BytesIO(data))
+
+    def head(self, key: str) -> ObjectFacts:
+        """The facts kept."""
+        return self._find(key)[0]
+
+    def delete(self, key: str) -> None:
+        """Drop it."""
+        self._objects.pop(key, None)
+
+    def list(self, prefix: str = "", *, limit: int = 100, cursor: str | None = None) -> ObjectPage:
+        """Sorted on the spot."""
+        keys = [key for key in sorted(self._objects) if key.startswith(prefix) and key > (cursor or "")]
+        objects = tuple(self._objects[key][0] for key in keys[:limit])
+        return ObjectPage(objects, keys[limit - 1] if len(keys) > limit else None)
+
+    def _find(self, key: str) -> tuple[ObjectFacts, bytes]:
+        try:
+            return self._objects[key]
+        except KeyError as exc:
+            raise NotFound from exc
+
+
+class TestMemoryStore(StoreContract):
+    """The contract over a user's store."""
+
+    @pytest.fixture
+    def store(self) -> BaseStore:
+        """An empty one."""
+        return MemoryStore()
+
+
+@pytest.fixture
+def own_config(config: Config) -> Config:
+    """Settings that name the store."""
+    return replace(config, store="tests.stores.test_own_store:MemoryStore")
+
+
+def test_the_server_runs_on_it(own_config: Config) -> None:
+    flask = create_app(own_config)
+    client = flask.test_client()
+    url = client.post("/api/images", data={"image": (BytesIO(picture()), "a.png")}).get_json()["image_url"]
+    parts = parts_of(flask)
+    assert type(parts.store).__name__ == "MemoryStore"
+    assert parts.store.list().objects[0].size == len(picture())
+    response = client.get(url)
+    assert response.data == picture()
+    response.close()
+    parts.cache.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("no.such.module:Store", "can't be loaded: No module named 'no'"),
+        ("tests.stores.test_own_store:Nothing", "has no attribute 'Nothing'"),
+        ("app.config:Config", "is not a subclass of app.stores.base.BaseStore"),
+    ],
+)
+def test_a_wrong_store_is_named_at_start(config: Config, value: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match="STORE=") as caught:
+        create_app(replace(config, store=value))
+    assert value in str(caught.value)
+    assert problem in str(caught.value)
