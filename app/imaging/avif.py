@@ -1,0 +1,104 @@
+"""AVIF (AV1 Image File Format over ISO/IEC 23008-12): metadata is overwritten in place.
+
+Offsets in the file count from its beginning, so nothing before the last needed box may move.
+"""
+
+from app.errors import UndecodableImage
+from app.imaging.boxes import Box, boxes, extents, item_types, thumbnails
+from app.imaging.limits import ImageLimits
+from app.imaging.survey import Survey, bounded
+
+_NEEDED = {b"ftyp", b"meta", b"moov", b"mdat"}
+_CONTAINERS = {b"moov": 0, b"trak": 0, b"mdia": 0, b"meta": 4, b"iprp": 0, b"ipco": 0}
+"""Boxes to look into, with the bytes before their first child."""
+_METADATA_BOXES = {b"udta", b"uuid", b"free", b"skip", b"udes", b"altt", b"crtt", b"mdft"}
+_METADATA_ITEMS = {b"Exif", b"mime", b"uri "}
+_TIMED_BOXES = {b"mvhd", b"tkhd", b"mdhd"}
+_EMPTY_EXIF = b"\0\0\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"
+"""An offset to the TIFF header that follows, and a TIFF file with no entries.
+
+Zeros alone are no EXIF, and some decoders refuse the whole image for that.
+"""
+
+
+def survey_avif(data: bytes, limits: ImageLimits) -> Survey:
+    """Walk over the boxes. Raises UndecodableImage where one is cut.
+
+    The limits are left to the decoder, which reads no pixels before it is asked to. Orientation is in
+    the `irot` and `imir` properties, which every browser follows and which stay.
+    """
+    scrub = _Scrub(data)
+    found = _top_level(data)
+    end = max((box.end for box in found if box.kind in _NEEDED), default=0)
+    for box in found:
+        if box.kind in _NEEDED:
+            scrub.clean(box)
+        else:
+            scrub.blank_box(box)
+    return Survey(bytes(scrub.data[:end]))
+
+
+def _top_level(data: bytes) -> list[Box]:
+    """The boxes of the file up to the first thing that is no whole box.
+
+    What follows there is a tail of something else; a needed box that is cut raises UndecodableImage.
+    """
+    found: list[Box] = []
+    try:
+        for box in bounded(boxes(data, 0, len(data))):
+            found.append(box)
+    except UndecodableImage:
+        tail = found[-1].end if found else 0
+        if data[tail + 4 : tail + 8] in _NEEDED:
+            raise
+    return found
+
+
+class _Scrub:
+    """A copy of the file, in which metadata is overwritten."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = bytearray(data)
+        # Metadata lies in one place only; tables that name the same bytes again and again are an attack.
+        self.budget = len(data)
+
+    def clean(self, box: Box) -> None:
+        """Take the metadata out of a box and of all that is in it."""
+        if box.kind in _METADATA_BOXES:
+            self.blank_box(box)
+        elif box.kind in _TIMED_BOXES:
+            # Creation and modification time, of 64 bits each from version 1 on (14496-12, 8.2.2).
+            self._blank(box.body + 4, 16 if self.data[box.body] else 8, box.end)
+        elif box.kind in _CONTAINERS:
+            children = list(bounded(boxes(self.data, box.body + _CONTAINERS[box.kind], box.end)))
+            for child in children:
+                self.clean(child)
+            if box.kind == b"meta":
+                self._clean_items({child.kind: child for child in children})
+
+    def blank_box(self, box: Box) -> None:
+        """Make the box one of free space."""
+        self.data[box.start + 4 : box.start + 8] = b"free"
+        self._blank(box.body, box.end - box.body, box.end)
+
+    def _clean_items(self, meta: dict[bytes, Box]) -> None:
+        """Blank the payload of every item that is metadata or a thumbnail."""
+        if b"iinf" not in meta or b"iloc" not in meta:
+            return
+        types = dict(item_types(self.data, meta[b"iinf"]))
+        fillings = {number: b"" for number, kind in types.items() if kind in _METADATA_ITEMS}
+        if b"iref" in meta:
+            fillings |= dict.fromkeys(thumbnails(self.data, meta[b"iref"]), b"")
+        fillings |= {number: _EMPTY_EXIF for number, kind in types.items() if kind == b"Exif"}
+        idat = meta[b"idat"].body if b"idat" in meta else 0
+        for item, in_idat, offset, length in bounded(extents(self.data, meta[b"iloc"])):
+            if item in fillings:
+                self._blank(offset + idat * in_idat, length, len(self.data), fillings[item])
+                fillings[item] = fillings[item][length:]
+
+    def _blank(self, start: int, length: int, end: int, filling: bytes = b"") -> None:
+        """Overwrite `length` bytes with the filling, as far as it fits, and zeros."""
+        self.budget -= length
+        if start + length > end or self.budget < 0:
+            raise UndecodableImage(detail=f"{length} bytes of metadata at {start} lie outside, or come twice")
+        self.data[start : start + length] = filling[:length].ljust(length, b"\0")

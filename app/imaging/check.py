@@ -1,0 +1,61 @@
+"""The gate that every uploaded image passes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.formats import ImageFormat
+from app.imaging.avif import survey_avif
+from app.imaging.decode import decode, undecodable
+from app.imaging.exif import UPRIGHT
+from app.imaging.gif import survey_gif
+from app.imaging.jpeg import survey_jpeg
+from app.imaging.limits import ImageLimits
+from app.imaging.png import survey_png
+from app.imaging.sniff import sniff
+from app.imaging.survey import Survey
+from app.imaging.upright import upright
+from app.imaging.webp import survey_webp
+
+_SURVEYS: dict[str, Callable[[bytes, ImageLimits], Survey]] = {
+    "avif": survey_avif,
+    "gif": survey_gif,
+    "jpeg": survey_jpeg,
+    "png": survey_png,
+    "webp": survey_webp,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedImage:
+    """An image that was decoded to its end; `data` is what is to be stored.
+
+    `width` and `height` are in pixels, as a decoder finds them in `data`.
+    """
+
+    data: bytes
+    format: ImageFormat
+    width: int
+    height: int
+    frames: int
+
+
+def check_image(data: bytes, limits: ImageLimits) -> CheckedImage:
+    """Take `data` if it is an image within the limits, whatever name it came under.
+
+    With `limits.strip_metadata` the result has no metadata, nothing after the image's end, and its
+    pixels are upright; else it is `data` itself. What is given back is what was decoded.
+
+    Raises UnsupportedImage, UndecodableImage, TooManyPixels.
+    """
+    format = sniff(data, limits.formats)
+    with undecodable():
+        survey = _SURVEYS[format.name](data, limits)
+        stored = _cleaned(data, format, survey, limits) if limits.strip_metadata else data
+    (width, height), frames = decode(stored, format, limits, survey.frames)
+    return CheckedImage(stored, format, width, height, frames)
+
+
+def _cleaned(data: bytes, format: ImageFormat, survey: Survey, limits: ImageLimits) -> bytes:
+    if survey.orientation != UPRIGHT:
+        return upright(survey.clean, format, survey.orientation, limits)
+    return data if survey.clean == data else survey.clean

@@ -1,0 +1,108 @@
+"""GIF87a and GIF89a (CompuServe, 1990): a walk over the blocks that leaves out comments and extras."""
+
+from app.errors import UndecodableImage
+from app.imaging.bytereader import ByteReader
+from app.imaging.limits import ImageLimits
+from app.imaging.survey import Survey, bounded
+
+_EXTENSION, _IMAGE, _TRAILER, _STRAY = 0x21, 0x2C, 0x3B, 0x00
+_PLAIN_TEXT, _GRAPHIC_CONTROL, _APPLICATION = 0x01, 0xF9, 0xFF
+_LOOPS = {b"NETSCAPE2.0", b"ANIMEXTS1.0"}
+"""Application extensions that say how often the animation is repeated."""
+_ICC = b"ICCRGBG1012"
+"""Application extension with a colour profile (ICC.1, annex B.4)."""
+
+
+def survey_gif(data: bytes, limits: ImageLimits) -> Survey:
+    """Walk to the trailer, counting frames × pixels on the way.
+
+    Raises UndecodableImage where a block is cut or the trailer is missing, and TooManyPixels as soon
+    as the frames so far are over the limits.
+    """
+    walk = _Walk(data, limits)
+    for introducer in bounded(iter(walk.introducer, _TRAILER)):
+        walk.block(introducer)
+    if not walk.frames:
+        raise UndecodableImage(detail="no frame")
+    return Survey(b"".join([*walk.pieces, bytes((_TRAILER,))]), frames=walk.frames)
+
+
+class _Walk:
+    """One pass over a GIF; `pieces` collects what is kept."""
+
+    def __init__(self, data: bytes, limits: ImageLimits) -> None:
+        self.reader = ByteReader(data)
+        self.limits = limits
+        self.frames = 0
+        # A graphic control belongs to the next block that draws, and goes with it.
+        self.control = b""
+        head = self.reader.take(13)
+        self.width = int.from_bytes(head[6:8], "little")
+        self.height = int.from_bytes(head[8:10], "little")
+        self.pieces = [head, self._colour_table(head[10])]
+        self.limits.check((self.width, self.height), 1)
+
+    def introducer(self) -> int:
+        """The byte that says what kind of block comes."""
+        return self.reader.big(1)
+
+    def block(self, introducer: int) -> None:
+        """Read the block that starts with this byte; zeros between blocks are passed over."""
+        if introducer == _IMAGE:
+            self._image()
+        elif introducer == _EXTENSION:
+            self._extension(self.reader.big(1))
+        elif introducer != _STRAY:
+            raise UndecodableImage(detail=f"unknown block 0x{introducer:02x}")
+
+    def _colour_table(self, flags: int) -> bytes:
+        """The colour table that `flags` announce: 2 to 256 colours of three bytes, or none."""
+        return self.reader.take(3 << ((flags & 7) + 1)) if flags & 0x80 else b""
+
+    def _sub_blocks(self) -> list[bytes]:
+        """Sub-blocks with their length byte, up to and without the empty one that ends them."""
+        blocks: list[bytes] = []
+        while size := self.reader.big(1):
+            blocks.append(bytes((size,)) + self.reader.take(size))
+        return blocks
+
+    def _image(self) -> None:
+        descriptor = self.reader.take(9)
+        left, top, width, height = (int.from_bytes(descriptor[at : at + 2], "little") for at in (0, 2, 4, 6))
+        # Decoders enlarge the canvas for a frame that sticks out of it.
+        self.width, self.height = max(self.width, left + width), max(self.height, top + height)
+        self.frames += 1
+        self.limits.check((self.width, self.height), self.frames)
+        table, code_size = self._colour_table(descriptor[8]), self.reader.take(1)
+        self.pieces += [
+            self.control,
+            bytes((_IMAGE,)),
+            descriptor,
+            table,
+            code_size,
+            *self._sub_blocks(),
+            b"\0",
+        ]
+        self.control = b""
+
+    def _extension(self, label: int) -> None:
+        blocks = self._sub_blocks()
+        if label == _GRAPHIC_CONTROL:
+            self.control = _extension(label, blocks[:1])
+        elif label == _PLAIN_TEXT:
+            self.control = b""
+        elif label == _APPLICATION and blocks:
+            self.pieces.append(_application(blocks))
+
+
+def _extension(label: int, blocks: list[bytes]) -> bytes:
+    return bytes((_EXTENSION, label)) + b"".join(blocks) + b"\0"
+
+
+def _application(blocks: list[bytes]) -> bytes:
+    """The application extension if it changes how the image is shown, else nothing."""
+    name = blocks[0][1:]
+    if name in _LOOPS:
+        # Sub-block 1 is the loop count; anything else there is for no viewer of today.
+        return _extension(_APPLICATION, blocks[:1] + [b for b in blocks[1:] if len(b) == 4 and b[1] == 1][:1])
+    return _extension(_APPLICATION, blocks) if name == _ICC else b""

@@ -1,0 +1,34 @@
+"""How large an image may be, and the refusal of larger ones."""
+
+from dataclasses import dataclass
+
+from app.errors import TooManyPixels
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What uploads are held to.
+
+    `formats` are names in `app.formats.FORMATS`; `max_pixels` bounds width × height × frames;
+    with `strip_metadata` only what is needed to draw the image is stored.
+    """
+
+    formats: tuple[str, ...]
+    max_pixels: int
+    max_frames: int
+    strip_metadata: bool
+
+    def check(self, size: tuple[int, int], frames: int) -> None:
+        """Let `frames` frames of `size` (width, height in pixels) pass, or raise TooManyPixels."""
+        width, height = size
+        pixels = width * height * frames
+        if frames > self.max_frames:
+            raise TooManyPixels(
+                f"The animation has more frames than the {self.max_frames:,} that are allowed."
+            )
+        if pixels > self.max_pixels:
+            times = f" × {frames:,} frames" if frames > 1 else ""
+            raise TooManyPixels(
+                f"The image has too many pixels: {width:,} × {height:,}{times} = {pixels:,};"
+                f" the limit is {self.max_pixels:,}."
+            )

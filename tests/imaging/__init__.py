@@ -1,0 +1,1 @@
+"""Tests of `app.imaging`; `samples` makes the images that they are about."""

@@ -1,0 +1,162 @@
+"""Images that are cut, inconsistent or hostile; nothing but our own errors comes out."""
+
+import struct
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.errors import AppError, UndecodableImage, UnsupportedImage
+from app.imaging import ImageLimits
+
+from .samples import (
+    KINDS,
+    LIMITS,
+    NAMES,
+    RAW_LIMITS,
+    bare_gif,
+    box,
+    check,
+    inserted,
+    png_chunk,
+    riff,
+    riff_chunk,
+    sample,
+)
+
+CUTS = [0.01, *(tenth / 10 for tenth in range(1, 10)), 0.95, 0.99]
+BOTH = pytest.mark.parametrize("limits", [LIMITS, RAW_LIMITS], ids=["strip", "raw"])
+
+
+@pytest.mark.parametrize(("name", "animated"), KINDS)
+@BOTH
+def test_a_cut_image_is_never_taken(name: str, animated: bool, limits: ImageLimits) -> None:
+    data = sample(name, animated)
+    ends = {int(len(data) * cut) for cut in CUTS} | {len(data) - back for back in (1, 2, 3, 8, 12)}
+    for end in ends:
+        with pytest.raises((UndecodableImage, UnsupportedImage)):
+            check(data[:end], limits)
+
+
+@pytest.mark.parametrize(("name", "animated"), KINDS)
+@pytest.mark.parametrize("tail", [b"<script>", png_chunk(b"IEND", b"")], ids=["html", "IEND"])
+def test_a_cut_image_is_not_made_whole_by_a_tail(name: str, animated: bool, tail: bytes) -> None:
+    data = sample(name, animated)
+    with pytest.raises(UndecodableImage):
+        check(data[: len(data) * 6 // 10] + tail)
+
+
+def _png(*pieces: bytes) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(pieces)
+
+
+HEADER = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+LONG_HEADER = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0) + b"hidden")
+PIXEL = png_chunk(b"IDAT", bytes.fromhex("789c6360000000020001"))
+END = png_chunk(b"IEND", b"")
+ONE_FRAME = png_chunk(b"acTL", struct.pack(">II", 1, 0))
+CONTROL = png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 1, 1, 0, 0, 1, 10, 0, 0))
+
+
+def test_the_png_that_the_next_ones_spoil_is_good() -> None:
+    assert check(_png(HEADER, PIXEL, END)).width == 1
+    assert check(_png(HEADER, ONE_FRAME, CONTROL, PIXEL, END)).frames == 1
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "data",
+    [
+        _png(PIXEL, HEADER, END),
+        _png(LONG_HEADER, PIXEL, END),
+        _png(HEADER, HEADER, PIXEL, END),
+        _png(HEADER, png_chunk(b"CgBI", b"\0\0\0\0"), PIXEL, END),
+        _png(HEADER, PIXEL[:-1] + b"\0", END),
+        _png(HEADER, PIXEL, png_chunk(b"IEND", b"hidden")),
+        _png(HEADER, PIXEL),
+        _png(HEADER, END),
+        _png(HEADER, ONE_FRAME, ONE_FRAME, CONTROL, PIXEL, END),
+        _png(HEADER, ONE_FRAME, PIXEL, END),
+        _png(HEADER, CONTROL, PIXEL, END),
+        _png(HEADER, png_chunk(b"acTL", struct.pack(">II", 0, 0)), PIXEL, END),
+        _png(HEADER, png_chunk(b"acTL", struct.pack(">II", 2, 0)), CONTROL, PIXEL, END),
+        bare_gif(0),
+        bare_gif(1)[:-1],
+        bare_gif(1)[:-1] + b"\x99\x3b",
+        riff((b"VP8 ", b"\0\0\0notvp8....")),
+        riff((b"VP8L", b"\0\0\0\0\0")),
+        riff((b"VP8X", b"\0")),
+        b"\xff\xd8\xff\xd9",
+        b"\xff\xd8\xff\xe0\0\0\xff\xd9",
+        box(b"ftyp", b"avif\0\0\0\0mif1"),
+        box(b"ftyp", b"avif\0\0\0\0mif1") + box(b"meta", b"\0" * 4 + b"\0\0\0\0abcd"),
+        box(b"ftyp", b"avif\0\0\0\0mif1") + b"\0\0\0\1meta" + b"\xff" * 8,
+        box(b"ftyp", b"avif\0\0\0\0mif1") + box(b"moov", b"\0\0\0\x08trak" + b"\0\0\0\x08mvhd"),
+    ],
+)
+def test_inconsistent_containers_are_refused(data: bytes, limits: ImageLimits) -> None:
+    with pytest.raises(UndecodableImage):
+        check(data, limits)
+
+
+def test_boxes_nested_without_end_are_refused() -> None:
+    data = b""
+    for _ in range(3000):
+        data = box(b"moov", data)
+    with pytest.raises(UndecodableImage):
+        check(box(b"ftyp", b"avif\0\0\0\0mif1") + data)
+
+
+def test_metadata_that_lies_outside_of_the_file_is_refused() -> None:
+    items = b"\0\0\0\0\0\1" + box(b"infe", b"\2\0\0\0\0\1\0\0Exif\0")
+    places = b"\0\0\0\0\x44\0\0\1\0\1\0\0\0\1" + struct.pack(">II", 5000, 10)
+    meta = box(b"meta", b"\0" * 4 + box(b"iinf", items) + box(b"iloc", places))
+    with pytest.raises(UndecodableImage) as caught:
+        check(box(b"ftyp", b"avif\0\0\0\0mif1") + meta)
+    assert "lie outside" in caught.value.detail
+
+
+def test_zeros_between_gif_blocks_are_passed_over() -> None:
+    data = bare_gif(2)
+    assert check(data[:-1] + b"\0\0\x3b").data == data
+
+
+def test_junk_and_fill_bytes_between_jpeg_segments_are_passed_over() -> None:
+    data = sample("jpeg")
+    assert check(inserted(data, 20, b"junk\0\xff\xff\xff")).data == data
+
+
+def test_a_missing_last_padding_byte_is_no_damage() -> None:
+    data = sample("webp")
+    unpadded = riff((b"VP8X", b"\0" * 4 + b"\x2f\0\0\x1f\0\0"), (data[12:16], data[20:]))
+    end = unpadded + riff_chunk(b"XMP ", b"odd")[:-1]
+    whole = end[:4] + struct.pack("<I", len(end) - 8) + end[8:]
+    assert check(whole).data == unpadded
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_errors_keep_their_cause_for_the_log_and_say_little_outside(name: str) -> None:
+    with pytest.raises(UndecodableImage) as caught:
+        check(sample(name)[:-20])
+    assert caught.value.message == UndecodableImage.message
+    assert caught.value.detail
+
+
+@pytest.mark.parametrize(("name", "animated"), KINDS)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(draw=st.data())
+def test_only_our_errors_come_out(name: str, animated: bool, draw: st.DataObject) -> None:
+    data = bytearray(sample(name, animated))
+    spots = st.tuples(st.integers(0, len(data) - 1), st.binary(min_size=1, max_size=4))
+    # Headers are a small part of a file and hold most of what can go wrong.
+    early = st.tuples(st.integers(0, min(400, len(data) - 1)), st.binary(min_size=1, max_size=4))
+    for at, piece in draw.draw(st.lists(st.one_of(early, spots), min_size=1, max_size=6)):
+        data[at : at + len(piece)] = piece
+    limits = replace(LIMITS, strip_metadata=draw.draw(st.booleans()))
+    try:
+        checked = check(bytes(data), limits)
+    except AppError:
+        return
+    again = check(checked.data, limits)
+    assert again == checked

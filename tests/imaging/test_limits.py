@@ -1,0 +1,135 @@
+"""Large images are refused before they cost anything."""
+
+import struct
+from dataclasses import replace
+
+import pytest
+
+from app.errors import TooManyPixels, UndecodableImage
+from app.imaging import ImageLimits
+from app.imaging.survey import MAX_PARTS
+
+from .samples import (
+    ANIMATED,
+    LIMITS,
+    NAMES,
+    RAW_LIMITS,
+    SIZE,
+    bare_gif,
+    bare_png,
+    check,
+    inserted,
+    jpeg_segment,
+    png_chunk,
+    riff,
+    sample,
+)
+
+AREA = SIZE[0] * SIZE[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("limits", [LIMITS, RAW_LIMITS], ids=["strip", "raw"])
+def test_pixels_are_limited_to_the_pixel(name: str, limits: ImageLimits) -> None:
+    assert check(sample(name), replace(limits, max_pixels=AREA)).frames == 1
+    with pytest.raises(TooManyPixels) as caught:
+        check(sample(name), replace(limits, max_pixels=AREA - 1))
+    assert caught.value.message == ("The image has too many pixels: 48 × 32 = 1,536; the limit is 1,535.")
+
+
+@pytest.mark.parametrize("name", ANIMATED)
+def test_every_frame_counts(name: str) -> None:
+    assert check(sample(name, True), replace(LIMITS, max_pixels=3 * AREA)).frames == 3
+    with pytest.raises(TooManyPixels, match="48 × 32 × 3 frames = 4,608; the limit is 4,607"):
+        check(sample(name, True), replace(LIMITS, max_pixels=3 * AREA - 1))
+
+
+@pytest.mark.parametrize("name", ANIMATED)
+def test_frames_are_limited_by_themselves(name: str) -> None:
+    assert check(sample(name, True), replace(LIMITS, max_frames=3)).frames == 3
+    with pytest.raises(TooManyPixels, match="more frames than the 2 "):
+        check(sample(name, True), replace(LIMITS, max_frames=2))
+
+
+def _bomb_jpeg() -> bytes:
+    frame_header = struct.pack(">BHHB", 8, 65000, 65000, 1) + b"\1\x11\0"
+    return (
+        b"\xff\xd8" + jpeg_segment(0xC0, frame_header) + jpeg_segment(0xDA, b"\1\1\0\0\x3f\0") + b"\0\xff\xd9"
+    )
+
+
+def _bomb_webp() -> bytes:
+    canvas = b"\0\0\0\0" + struct.pack("<I", 65000)[:3] + struct.pack("<I", 65000)[:3]
+    return riff((b"VP8X", canvas), (b"VP8L", b"\x2f\0\0\0\0"))
+
+
+def _frame_outside_the_gif() -> bytes:
+    data = bytearray(bare_gif(1))
+    data[20:28] = struct.pack("<HHHH", 0, 0, 65000, 65000)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("limits", [LIMITS, RAW_LIMITS], ids=["strip", "raw"])
+@pytest.mark.parametrize(
+    ("bomb", "size"),
+    [
+        (bare_png(30_000, 30_000), "30,000 × 30,000"),
+        (_bomb_jpeg(), "65,000 × 65,000"),
+        (_bomb_webp(), "65,001 × 65,001"),
+        (bare_gif(1, (65_000, 65_000)), "65,000 × 65,000"),
+        (_frame_outside_the_gif(), "65,000 × 65,000"),
+    ],
+    ids=["png", "jpeg", "webp", "gif", "gif frame"],
+)
+def test_bombs_are_told_by_their_size(bomb: bytes, size: str, limits: ImageLimits) -> None:
+    assert len(bomb) < 1000
+    with pytest.raises(TooManyPixels, match=size):
+        check(bomb, limits)
+
+
+def test_one_pixel_over_pillows_own_limit_is_only_our_business() -> None:
+    """Pillow alone warns between 89 and 179 million pixels; here that must not decide."""
+    with pytest.raises(UndecodableImage) as caught:
+        check(bare_png(10_000, 9_500), replace(LIMITS, max_pixels=100_000_000))
+    assert not isinstance(caught.value, TooManyPixels)
+    assert "Decompression" not in caught.value.detail
+
+
+def test_frames_over_the_limit_are_not_even_read() -> None:
+    # It is cut, too, which would be the complaint of anybody who came to its end.
+    data = bare_gif(10_000)[:-1]
+    with pytest.raises(TooManyPixels, match="more frames than the 50 "):
+        check(data)
+    with pytest.raises(TooManyPixels, match="101 frames = 1,010,000"):
+        check(bare_gif(10_000, (100, 100))[:-1], replace(LIMITS, max_frames=100_000))
+
+
+def test_a_canvas_that_grows_counts_for_every_frame() -> None:
+    small, large = bare_gif(2), bytearray(bare_gif(2))
+    assert check(small, replace(LIMITS, max_pixels=2)).frames == 2
+    second = large.rindex(b"\x2c")
+    large[second + 1 : second + 9] = struct.pack("<HHHH", 3, 0, 1, 1)
+    with pytest.raises(TooManyPixels, match="4 × 1 × 2 frames = 8"):
+        check(bytes(large), replace(LIMITS, max_pixels=7))
+
+
+def _tiny_parts(name: str, count: int) -> bytes:
+    data, at = sample(name), {"jpeg": 20, "png": 33}.get(name, len(sample(name)) - 1)
+    part = {"jpeg": b"\xff\xfe\0\2", "png": png_chunk(b"tEXt", b""), "gif": b"\x21\xfe\0"}[name]
+    return inserted(data, at, part * count)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "png", "gif"])
+def test_a_file_of_nothing_but_tiny_parts_is_refused(name: str) -> None:
+    assert check(_tiny_parts(name, 1000)).data == sample(name)
+    with pytest.raises(UndecodableImage) as caught:
+        check(_tiny_parts(name, MAX_PARTS))
+    assert "parts" in caught.value.detail
+
+
+def test_a_jpeg_of_countless_scans_is_refused() -> None:
+    data = sample("jpeg")
+    scan = data[data.index(b"\xff\xda") : -2]
+    with pytest.raises(UndecodableImage) as caught:
+        check(data[:-2] + scan * 100 + data[-2:])
+    assert "scans" in caught.value.detail

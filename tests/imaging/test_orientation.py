@@ -1,0 +1,164 @@
+"""Photographs come out upright, whatever their EXIF says, and as good as they were."""
+
+import struct
+from io import BytesIO
+from typing import Any
+
+import pytest
+from PIL import Image, ImageChops, ImageFile, ImageOps, ImageStat
+
+from app.imaging.exif import orientation_of
+
+from .samples import (
+    ICC,
+    MARKER,
+    RAW_LIMITS,
+    SIZE,
+    animation,
+    check,
+    exif,
+    info,
+    inserted,
+    picture,
+    png_chunk,
+    saved,
+)
+
+TURNED = range(2, 9)
+
+
+def _opened(data: bytes) -> Image.Image:
+    image = Image.open(BytesIO(data))
+    image.load()
+    return image
+
+
+def _difference(one: Image.Image, other: Image.Image) -> float:
+    """Mean difference of all channels, 0…255."""
+    assert one.size == other.size
+    return max(ImageStat.Stat(ImageChops.difference(one.convert("RGB"), other.convert("RGB"))).mean)
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize(
+    ("name", "options", "close"),
+    [
+        ("jpeg", {"quality": 90}, 1.5),
+        ("jpeg", {"quality": 95, "subsampling": 1, "progressive": True}, 1.5),
+        ("png", {}, 0),
+        ("webp", {"lossless": True}, 0),
+        ("webp", {"quality": 90}, 2.5),
+    ],
+)
+def test_pixels_are_turned(name: str, options: dict[str, Any], close: float, orientation: int) -> None:
+    image = picture(size=(96, 64))
+    data = saved(image, name, exif=exif(orientation), icc_profile=ICC, **options)
+    checked = check(data)
+    expected = ImageOps.exif_transpose(_opened(data))
+    result = _opened(checked.data)
+    assert (checked.width, checked.height) == result.size == ((64, 96) if orientation > 4 else (96, 64))
+    assert _difference(result, expected) <= close
+    assert result.getexif().get(0x0112, 1) == 1
+    assert MARKER not in checked.data
+    assert result.info["icc_profile"] == ICC
+    assert check(checked.data).data is checked.data
+
+
+@pytest.mark.parametrize("name", ["jpeg", "png", "webp"])
+def test_upright_pixels_are_not_written_again(name: str) -> None:
+    plain = saved(picture(), name, icc_profile=ICC)
+    assert check(saved(picture(), name, exif=exif(1), icc_profile=ICC)).data == plain
+
+
+@pytest.mark.parametrize("options", [{"quality": 83}, {"quality": 97, "subsampling": 0, "progressive": True}])
+def test_a_turned_jpeg_keeps_its_tables(options: dict[str, Any]) -> None:
+    before = _opened(saved(picture(), "jpeg", exif=exif(6), **options))
+    after = _opened(check(saved(picture(), "jpeg", exif=exif(6), **options)).data)
+    for name in ("quantization", "layer"):
+        assert getattr(after, name) == getattr(before, name)
+    assert after.info.get("progressive") == before.info.get("progressive")
+
+
+def test_a_very_noisy_progressive_jpeg_is_turned_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = Image.merge("RGB", [Image.effect_noise((300, 300), 120) for _ in range(3)])
+    with monkeypatch.context() as patch:
+        # Pillow itself needs help to write such a file.
+        patch.setattr(ImageFile, "MAXBLOCK", 2**22)
+        tables = [[1] * 64, [1] * 64]
+        data = saved(noise, "jpeg", qtables=tables, subsampling=0, progressive=True, exif=exif(3))
+    assert _difference(_opened(check(data).data), noise.rotate(180)) < 2
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_jpegs_of_other_modes_are_turned(mode: str) -> None:
+    data = saved(picture(mode=mode), "jpeg", exif=exif(8), quality=95)
+    result = _opened(check(data).data)
+    assert result.mode == mode
+    assert _difference(result, ImageOps.exif_transpose(_opened(data))) < 2.5
+
+
+def test_a_jpeg_that_holds_rgb_is_turned_as_rgb() -> None:
+    data = saved(picture(), "jpeg", keep_rgb=True, exif=exif(3), quality=95)
+    result = _opened(check(data).data)
+    assert info(check(data).data)["adobe_transform"] == 0
+    assert _difference(result, picture().rotate(180)) < 2.5
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
+def test_pngs_of_all_modes_are_turned_without_loss(mode: str) -> None:
+    image = picture().convert("L").convert(mode) if mode == "I;16" else picture(mode=mode)
+    options = {"transparency": 7} if mode == "P" else {}
+    result = _opened(check(saved(image, "png", exif=exif(6), **options)).data)
+    assert result.mode == image.mode
+    assert result.info.get("transparency") == options.get("transparency")
+    turned = image.transpose(Image.Transpose.ROTATE_270)
+    assert result.convert("RGBA").tobytes() == turned.convert("RGBA").tobytes() or mode == "P"
+    assert result.convert("RGB").tobytes() == turned.convert("RGB").tobytes()
+
+
+def test_a_turned_png_keeps_what_its_colours_mean() -> None:
+    gamma, light = struct.pack(">I", 100_000), b"\x09\x10\0\1"
+    data = saved(picture(), "png", exif=exif(3))
+    data = inserted(data, 33, png_chunk(b"gAMA", gamma) + png_chunk(b"cICP", light))
+    clean = check(data).data
+    assert png_chunk(b"gAMA", gamma) in clean
+    assert png_chunk(b"cICP", light) in clean
+
+
+@pytest.mark.parametrize("name", ["png", "webp"])
+def test_animations_are_not_turned(name: str) -> None:
+    checked = check(saved(picture(), name, exif=exif(6), **animation()))
+    assert (checked.width, checked.height, checked.frames) == (*SIZE, 3)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "png", "webp"])
+def test_without_stripping_nothing_is_turned(name: str) -> None:
+    data = saved(picture(), name, exif=exif(6))
+    checked = check(data, RAW_LIMITS)
+    assert checked.data is data
+    assert (checked.width, checked.height) == SIZE
+
+
+ENTRY = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+TIFF = b"II*\0\x08\0\0\0" + b"\1\0" + ENTRY
+
+
+@pytest.mark.parametrize(
+    ("block", "orientation"),
+    [
+        (TIFF, 6),
+        (b"Exif\0\0" + TIFF, 6),
+        (b"MM\0*\0\0\0\x08\0\1" + struct.pack(">HHIHH", 0x0112, 3, 1, 8, 0), 8),
+        (exif(5), 5),
+        (b"", 1),
+        (b"II*\0", 1),
+        (TIFF[:-1], 1),
+        (b"II*\0\xff\xff\xff\xff" + TIFF[8:], 1),
+        (TIFF.replace(ENTRY, struct.pack("<HHIHH", 0x0112, 3, 1, 9, 0)), 1),
+        (TIFF.replace(ENTRY, struct.pack("<HHIHH", 0x0112, 3, 1, 0, 0)), 1),
+        (TIFF.replace(ENTRY, struct.pack("<HHII", 0x0112, 4, 1, 6)), 1),
+        (b"garbage garbage", 1),
+    ],
+)
+def test_orientation_is_read_and_damage_is_forgiven(block: bytes, orientation: int) -> None:
+    assert orientation_of(block) == orientation
