@@ -1,0 +1,49 @@
+"""What an image generator is: the class to extend for one's own AI model."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Self
+
+from PIL import Image
+
+from app.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What to draw. `seed` is 0…4294967295 and always set; sizes are in pixels."""
+
+    prompt: str
+    width: int
+    height: int
+    seed: int
+    negative_prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedImage:
+    """What was drawn: a Pillow image, or an image file's bytes, and the name of the model that drew it."""
+
+    image: Image.Image | bytes
+    model: str
+
+
+class BaseGenerator(ABC):
+    """Draws an image for a prompt.
+
+    One instance serves all threads of a worker process, so `generate` must be thread-safe.
+    Whatever it returns is checked like an upload before it is stored.
+    """
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Make the generator from the settings; a generator without settings needs no own version."""
+        return cls()
+
+    @abstractmethod
+    def generate(self, request: GenerationRequest) -> GeneratedImage:
+        """Draw `request.prompt` in about the size asked for.
+
+        Raises `PromptRefused` where the model won't draw it, `GeneratorUnreachable`, `GeneratorTimeout`
+        or `GeneratorError` where it can't.
+        """
