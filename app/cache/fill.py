@@ -1,0 +1,128 @@
+"""Bringing an object into the cache: reserve, write aside, verify, publish."""
+
+import logging
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
+from io import FileIO
+
+from app.cache.answers import CachedObject, CacheStatus, Load
+from app.cache.space import Reservation, Space
+from app.errors import StoreError
+from app.objects import Body, ObjectFacts, StoredObject
+
+_log = logging.getLogger(__name__)
+
+_CHUNK = 256 * 1024
+
+
+class Fill:
+    """Writes objects into the cache, as they come from the store or as they are uploaded.
+
+    Its methods raise `OSError` and `sqlite3.Error` where the cache is out of order.
+    """
+
+    def __init__(self, space: Space, clock: Callable[[], float]) -> None:
+        self._space = space
+        self._clock = clock
+
+    def from_store(self, key: str, load: Load, etag: str | None) -> CachedObject | None:
+        """The object that `load` gives, kept on the way; None where the store still has `etag`.
+
+        What finds no room comes straight from the store. A body that is not as announced is asked for
+        once more.
+
+        Raises what `load` raises, and `StoreError` where the second body is no better.
+        """
+        epoch = self._space.epoch(key)
+        try:
+            return self._once(load, etag, epoch)
+        except _BadBody as exc:
+            _log.warning("Asking the store once more for a body: %s", exc.cause)
+        try:
+            return self._once(load, etag, epoch)
+        except _BadBody as exc:
+            raise exc.cause from exc
+
+    def from_upload(self, facts: ObjectFacts, data: bytes, epoch: int) -> None:
+        """Keep bytes that the store has just acknowledged, where they find room."""
+        reservation = self._space.reserve(facts.key, facts.size)
+        if reservation is not None:
+            self._write(reservation, facts, [data], epoch).close()
+
+    def _once(self, load: Load, etag: str | None, epoch: int) -> CachedObject | None:
+        stored = load(etag)
+        if stored is None:
+            return None
+        reservation = self._reserve(stored)
+        if reservation is None:
+            return CachedObject(stored.facts, stored.body, CacheStatus.BYPASS)
+        with stored:
+            file = self._write(reservation, stored.facts, _chunks(stored.body), epoch)
+        return CachedObject(stored.facts, file, CacheStatus.MISS)
+
+    def _reserve(self, stored: StoredObject) -> Reservation | None:
+        try:
+            return self._space.reserve(stored.facts.key, stored.facts.size)
+        except BaseException:
+            stored.body.close()
+            raise
+
+    def _write(
+        self, reservation: Reservation, facts: ObjectFacts, chunks: Iterable[bytes], epoch: int
+    ) -> FileIO:
+        """The file, open at its first byte, published unless the key was changed since `epoch`."""
+        with ExitStack() as undo:
+            undo.callback(self._abandon, reservation)
+            file = open(reservation.path, "x+b", buffering=0)  # noqa: SIM115 (the reader closes it)
+            undo.callback(file.close)
+            _copy(chunks, file, facts.size)
+            _set_times(file, facts)
+            if not self._space.publish(reservation, facts, epoch, self._clock()):
+                os.unlink(reservation.path)
+            file.seek(0)
+            undo.pop_all()
+        return file
+
+    def _abandon(self, reservation: Reservation) -> None:
+        with suppress(OSError, sqlite3.Error):
+            self._space.release(reservation)
+
+
+class _BadBody(Exception):
+    """The body broke off or has another length than announced."""
+
+    def __init__(self, cause: StoreError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def _chunks(body: Body) -> Iterator[bytes]:
+    try:
+        while chunk := body.read(_CHUNK):
+            yield chunk
+    except StoreError as exc:
+        raise _BadBody(exc) from exc
+
+
+def _copy(chunks: Iterable[bytes], file: FileIO, size: int) -> None:
+    """Write the chunks, and nothing past the bytes reserved."""
+    written = 0
+    for chunk in chunks:
+        written += len(chunk)
+        if written > size:
+            break
+        view = memoryview(chunk)
+        while view:
+            view = view[file.write(view) :]
+    if written != size:
+        raise _BadBody(StoreError(detail=f"a body of {written} bytes or more instead of {size}"))
+
+
+def _set_times(file: FileIO, facts: ObjectFacts) -> None:
+    """Whole seconds are Last-Modified, for front servers; a random rest tells one fill from the next."""
+    version = int(facts.last_modified.timestamp()) * 10**9 + secrets.randbelow(10**9)
+    os.utime(file.fileno(), ns=(time.time_ns(), version))

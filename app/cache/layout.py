@@ -1,0 +1,104 @@
+"""Where things lie in the cache directory, and the bytes that they take there.
+
+objects/<key>           immutable images; the path is the key, so a front server can answer hits
+named/<key>             mutable images, which only we may serve, since only we revalidate them
+opaque/<2 hex>/<hash>   images under keys that are not safe as a path, by the SHA-256 of the key
+tmp/<owner>/            files being written by one process
+tmp/<owner>.lock        held by that process as long as it lives
+locks/<slot>            taken by the process that asks the store for a key of that slot
+index.sqlite3           facts about the files
+"""
+
+import hashlib
+import os
+import zlib
+from pathlib import Path
+
+from app.keys import is_canonical, is_immutable
+
+BLOCK = 4096
+"""What file systems hand out space by, mostly; a directory takes at least one block as well."""
+
+
+SLOTS = 1024
+"""Keys are told apart by slot where a lock or a counter for each would have no bound."""
+
+
+def slot_of(key: str) -> int:
+    """The slot of `key`, the same in every process."""
+    return zlib.crc32(key.encode("utf-8", "surrogatepass")) % SLOTS
+
+
+def disk_bytes(size: int) -> int:
+    """The space that a file of `size` bytes takes."""
+    return -(-size // BLOCK) * BLOCK
+
+
+class Layout:
+    """The paths below one cache directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.tmp = self.root / "tmp"
+        self.locks = self.root / "locks"
+        self.index = self.root / "index.sqlite3"
+        self._immutable = f"{self.root}/objects/"
+        self._named = f"{self.root}/named/"
+        self._opaque = f"{self.root}/opaque/"
+        self._roots = {self._immutable, self._named, self._opaque}
+
+    def make(self) -> None:
+        """Make the directories; raises `OSError` where that is not possible."""
+        for directory in (*map(Path, self._roots), self.tmp, self.locks):
+            directory.mkdir(parents=True, exist_ok=True)
+
+    def path(self, key: str) -> str:
+        """Where the object's bytes lie."""
+        if is_immutable(key):
+            return self._immutable + key
+        if is_canonical(key):
+            return self._named + key
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        return f"{self._opaque}{digest[:2]}/{digest}"
+
+    def parents_bytes(self, path: str) -> int:
+        """The most that directories made for `path` can take."""
+        return BLOCK * (path.count("/") - len(Path(self._immutable).parts) + 1)
+
+    def make_parents(self, path: str) -> int:
+        """Make the directories above `path`; the bytes that the new ones take."""
+        missing = []
+        directory = os.path.dirname(path)
+        while not os.path.isdir(directory):
+            missing.append(directory)
+            directory = os.path.dirname(directory)
+        for directory in reversed(missing):
+            os.mkdir(directory)
+        return BLOCK * len(missing)
+
+    def remove(self, path: str) -> int:
+        """Remove a file, if it is there, and the directories that it leaves empty; the bytes those took."""
+        freed = 0
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return freed
+        directory = os.path.dirname(path)
+        while f"{directory}/" not in self._roots:
+            try:
+                os.rmdir(directory)
+            except OSError:
+                break
+            freed += BLOCK
+            directory = os.path.dirname(directory)
+        return freed
+
+    def index_bytes(self) -> int:
+        """What the index takes right now, its log included."""
+        taken = 0
+        for suffix in ("", "-wal", "-shm"):
+            try:
+                taken += os.stat(f"{self.index}{suffix}").st_blocks * 512
+            except FileNotFoundError:
+                continue
+        return taken

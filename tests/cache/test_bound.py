@@ -1,0 +1,240 @@
+"""The bound holds, and the least recently used go first."""
+
+import os
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from app.cache import CacheStatus, DiskCache
+from tests.cache.conftest import MakeCache, Origin, facts, immutable_key, read
+
+MIB = 1024 * 1024
+
+
+def disk_usage(directory: Path) -> int:
+    """What `du -s` counts: blocks of files and directories, temporary files and the index included."""
+    total = 0
+    for parent, _, names in os.walk(directory):
+        for path in (parent, *(os.path.join(parent, name) for name in names)):
+            try:
+                total += os.lstat(path).st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def _fill(cache: DiskCache, origin: Origin, numbers: range, size: int = 50_000) -> None:
+    for number in numbers:
+        key = immutable_key(number)
+        origin.objects[key] = bytes(size)
+        read(cache.fetch(key, origin.load(key)))
+
+
+def _kept(cache: DiskCache, numbers: range) -> set[int]:
+    kept = set()
+    for number in numbers:
+        found = cache.lookup(immutable_key(number))
+        if found is not None:
+            found.body.close()
+            kept.add(number)
+    return kept
+
+
+def test_the_directory_never_exceeds_the_bound(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
+    cache = make_cache(2 * MIB)
+    worst = 0
+    for number in range(120):
+        _fill(cache, origin, range(number, number + 1), size=random.Random(number).randrange(1, 200_000))
+        worst = max(worst, disk_usage(tmp_path / "cache"))
+    assert MIB < worst <= 2 * MIB
+
+
+def test_totals_are_what_lies_there(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
+    cache = make_cache(2 * MIB)
+    _fill(cache, origin, range(80))
+    files = [path for path in (tmp_path / "cache" / "objects").rglob("*.png")]
+    directories = [path for path in (tmp_path / "cache" / "objects").rglob("*") if path.is_dir()]
+    totals = cache.totals()
+    assert totals.entries == len(files)
+    assert totals.taken == sum(path.stat().st_blocks * 512 for path in files) + 4096 * len(directories)
+    assert totals.reserved == 0
+
+
+def test_the_least_recently_used_go_first(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
+    cache = make_cache(2 * MIB)
+    _fill(cache, origin, range(20))
+    hour_ago = time.time_ns() - 3600 * 10**9
+    for number in range(20):
+        path = tmp_path / "cache" / "objects" / immutable_key(number)
+        os.utime(path, ns=(hour_ago + number, path.stat().st_mtime_ns))
+    with cache._index.transaction() as db:
+        db.execute("UPDATE entry SET accessed_at = ?", (hour_ago - 1,))
+    for number in (0, 3, 7):
+        read(cache.fetch(immutable_key(number), origin.load(immutable_key(number))))
+    by_use = [1, 2, 4, 5, 6, *range(8, 20), 0, 3, 7]
+    for newer in range(100, 150):
+        _fill(cache, origin, range(newer, newer + 1))
+        kept = [
+            number for number in by_use if (tmp_path / "cache" / "objects" / immutable_key(number)).exists()
+        ]
+        assert kept == by_use[len(by_use) - len(kept) :]
+    assert not kept
+
+
+def test_what_is_larger_than_the_cache_comes_straight(make_cache: MakeCache, origin: Origin) -> None:
+    cache = make_cache(MIB)
+    _fill(cache, origin, range(3))
+    big = immutable_key(99)
+    origin.objects[big] = bytes(2 * MIB)
+    cached = cache.fetch(big, origin.load(big))
+    assert cached.status is CacheStatus.BYPASS
+    assert len(read(cached)) == 2 * MIB
+    assert _kept(cache, range(3)) == {0, 1, 2}
+
+
+def test_a_cache_too_small_for_anything_serves_all_the_same(make_cache: MakeCache, origin: Origin) -> None:
+    cache = make_cache(1)
+    origin.objects["a.png"] = b"image"
+    for _ in range(2):
+        cached = cache.fetch("a.png", origin.load("a.png"))
+        assert (cached.status, read(cached)) == (CacheStatus.BYPASS, b"image")
+
+
+def test_what_a_reader_holds_open_survives_eviction(make_cache: MakeCache, origin: Origin) -> None:
+    cache = make_cache(MIB)
+    _fill(cache, origin, range(1))
+    held = cache.lookup(immutable_key(0))
+    assert held is not None
+    cache.forget(immutable_key(0))
+    _fill(cache, origin, range(1, 40))
+    assert len(read(held)) == 50_000
+
+
+WRITER = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tests.cache.conftest import Origin, immutable_key, read
+from app.cache import DiskCache
+
+root, seed = Path(sys.argv[1]), int(sys.argv[2])
+cache, origin = DiskCache(root, 3 * 1024 * 1024), Origin()
+def work(thread):
+    for i in range(60):
+        key = immutable_key((seed * 31 + thread * 17 + i * 7) % 400)
+        origin.objects[key] = bytes(1000 + 700 * (i % 90))
+        assert read(cache.fetch(key, origin.load(key)))
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(work, range(8)))
+cache.close()
+"""
+
+
+def test_the_bound_holds_with_many_writers_in_many_processes(tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(root)]
+    writers = [subprocess.Popen([*command, str(seed)]) for seed in range(4)]
+    samples = []
+    while any(writer.poll() is None for writer in writers):
+        samples.append(disk_usage(root) if root.exists() else 0)
+    assert [writer.returncode for writer in writers] == [0, 0, 0, 0]
+    assert len(samples) > 20
+    assert MIB < max(samples) <= 3 * MIB
+
+
+def test_reservations_of_a_killed_process_are_given_back(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path
+) -> None:
+    dying = """
+        import os, sys
+        from pathlib import Path
+        from app.cache import DiskCache
+        cache = DiskCache(Path(sys.argv[1]), 2 * 1024 * 1024)
+        reservation = cache._space.reserve("images/00/" + "0" * 30 + ".png", 1024 * 1024)
+        Path(reservation.path).write_bytes(bytes(500_000))
+        os.kill(os.getpid(), 9)
+    """
+    root = tmp_path / "cache"
+    subprocess.run([sys.executable, "-c", textwrap.dedent(dying), str(root)], check=False)
+    assert list((root / "tmp").rglob("????????????????"))
+    cache = make_cache(2 * MIB)
+    assert cache.totals().reserved == 0
+    _fill(cache, origin, range(20))
+    assert disk_usage(root) <= 2 * MIB
+    assert cache.totals().entries == 20
+
+
+def test_a_file_moved_in_by_a_process_killed_before_it_could_say_so_is_removed(
+    make_cache: MakeCache, tmp_path: Path
+) -> None:
+    dying = """
+        import os, sys
+        from pathlib import Path
+        from app.cache import DiskCache
+        cache = DiskCache(Path(sys.argv[1]), 2 * 1024 * 1024)
+        key = "images/00/" + "0" * 30 + ".png"
+        reservation = cache._space.reserve(key, 5)
+        Path(reservation.path).write_bytes(b"image")
+        path = cache._layout.path(key)
+        cache._layout.make_parents(path)
+        os.replace(reservation.path, path)
+        os.kill(os.getpid(), 9)
+    """
+    root = tmp_path / "cache"
+    subprocess.run([sys.executable, "-c", textwrap.dedent(dying), str(root)], check=False)
+    assert (root / "objects" / immutable_key(0)).exists()
+    make_cache(2 * MIB)
+    assert not (root / "objects" / immutable_key(0)).exists()
+
+
+def test_a_living_process_keeps_its_reservation(make_cache: MakeCache) -> None:
+    one = make_cache(2 * MIB)
+    reservation = one._space.reserve(immutable_key(1), 100_000)
+    assert reservation is not None
+    Path(reservation.path).write_bytes(b"half")
+    other = make_cache(2 * MIB)
+    assert other.totals().reserved == reservation.taken
+    assert Path(reservation.path).exists()
+
+
+def test_a_hit_writes_no_index(cache: DiskCache, origin: Origin) -> None:
+    _fill(cache, origin, range(1))
+    with cache._index.transaction() as db:
+        db.execute("CREATE TRIGGER t BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'written'); END")
+    read(cache.fetch(immutable_key(0), origin.load(immutable_key(0))))
+    assert len(origin.calls) == 1
+
+
+def test_threads_share_the_bound(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
+    cache = make_cache(2 * MIB)
+    over = threading.Event()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            if disk_usage(tmp_path / "cache") > 2 * MIB:
+                over.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda i: _fill(cache, origin, range(i * 10, i * 10 + 10)), range(16)))
+    done.set()
+    watcher.join()
+    assert not over.is_set()
+    assert facts(immutable_key(0), b"").size == 0
+
+
+@pytest.mark.parametrize("size", [1, 4096, 4097, 300_000])
+def test_sizes_round_to_blocks(make_cache: MakeCache, origin: Origin, size: int) -> None:
+    cache = make_cache()
+    before = cache.totals().taken
+    _fill(cache, origin, range(1), size=size)
+    assert cache.totals().taken - before == -(-size // 4096) * 4096 + 2 * 4096

@@ -1,0 +1,238 @@
+"""Hits, misses, and who asks the store."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from app.cache import CacheStatus, DiskCache
+from app.errors import NotFound, StoreError, StoreTimeout, StoreUnreachable
+from app.objects import StoredObject
+from tests.cache.conftest import Clock, MakeCache, Origin, facts, immutable_key, read
+
+KEY = immutable_key(1)
+NAMED = "users/123/profile.png"
+FOREIGN = "Ferien 2026/Strand & Meer.png"
+
+
+@pytest.mark.parametrize("key", [KEY, NAMED, FOREIGN])
+def test_the_second_fetch_asks_nothing(cache: DiskCache, origin: Origin, key: str) -> None:
+    origin.objects[key] = b"image"
+    first, second = cache.fetch(key, origin.load(key)), cache.fetch(key, origin.load(key))
+    assert (first.status, second.status) == (CacheStatus.MISS, CacheStatus.HIT)
+    assert (read(first), read(second)) == (b"image", b"image")
+    assert first.facts == second.facts == facts(key, b"image")
+    assert origin.calls == [(key, None)]
+
+
+def test_another_process_finds_it_too(make_cache: MakeCache, origin: Origin) -> None:
+    origin.objects[KEY] = b"image"
+    read(make_cache().fetch(KEY, origin.load(KEY)))
+    found = make_cache().lookup(KEY)
+    assert found is not None
+    assert read(found) == b"image"
+
+
+def test_a_missing_object_is_not_found_and_leaves_nothing(cache: DiskCache, origin: Origin) -> None:
+    with pytest.raises(NotFound):
+        cache.fetch(KEY, origin.load(KEY))
+    assert cache.lookup(KEY) is None
+    assert cache.totals().entries == 0
+
+
+def test_many_threads_one_call(cache: DiskCache, origin: Origin) -> None:
+    origin.objects[KEY] = b"image" * 1000
+    origin.delay = 0.2
+    with ThreadPoolExecutor(40) as pool:
+        answers = list(pool.map(lambda _: cache.fetch(KEY, origin.load(KEY)), range(40)))
+    assert {read(answer) for answer in answers} == {b"image" * 1000}
+    assert len(origin.calls) == 1
+    assert sum(answer.status is CacheStatus.MISS for answer in answers) == 1
+
+
+def test_many_caches_on_one_directory_one_call(make_cache: MakeCache, origin: Origin) -> None:
+    """Each cache object has its own locks, as each process has."""
+    origin.objects[KEY] = b"image"
+    origin.delay = 0.2
+    caches = [make_cache() for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda cache: cache.fetch(KEY, origin.load(KEY)), caches))
+    assert {read(answer) for answer in answers} == {b"image"}
+    assert len(origin.calls) == 1
+
+
+def test_keys_do_not_wait_for_each_other(cache: DiskCache, origin: Origin) -> None:
+    slow, quick = immutable_key(1), immutable_key(2)
+    origin.objects |= {slow: b"slow", quick: b"quick"}
+    release = threading.Event()
+
+    def stalled(etag: str | None) -> StoredObject | None:
+        release.wait(10)
+        return origin.load(slow)(etag)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(cache.fetch, slow, stalled)
+        assert read(cache.fetch(quick, origin.load(quick))) == b"quick"
+        assert not waiting.done()
+        release.set()
+        assert read(waiting.result()) == b"slow"
+
+
+def test_patience_ends(make_cache: MakeCache, origin: Origin) -> None:
+    cache = make_cache(patience=0.05)
+    release = threading.Event()
+    origin.objects[KEY] = b"image"
+
+    def stalled(etag: str | None) -> StoredObject | None:
+        release.wait(10)
+        return origin.load(KEY)(etag)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(cache.fetch, KEY, stalled)
+        while not cache._flights._under_way:
+            pass
+        with pytest.raises(StoreTimeout):
+            cache.fetch(KEY, origin.load(KEY))
+        with pytest.raises(StoreTimeout):
+            make_cache(patience=0.05).fetch(KEY, origin.load(KEY))
+        release.set()
+        read(waiting.result())
+    assert len(origin.calls) == 1
+
+
+def test_those_who_waited_learn_of_the_failure(cache: DiskCache, origin: Origin) -> None:
+    origin.error = StoreUnreachable()
+    origin.delay = 0.2
+
+    def fails(_: int) -> bool:
+        with pytest.raises(StoreUnreachable):
+            cache.fetch(KEY, origin.load(KEY))
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(fails, range(8)))
+    assert len(origin.calls) == 1
+    origin.error, origin.objects[KEY] = None, b"image"
+    assert read(cache.fetch(KEY, origin.load(KEY))) == b"image"
+
+
+def test_a_mutable_object_is_asked_for_again_after_its_time(
+    cache: DiskCache, origin: Origin, clock: Clock
+) -> None:
+    origin.objects[NAMED] = b"old"
+    read(cache.fetch(NAMED, origin.load(NAMED)))
+    clock.now += 299
+    assert read(cache.fetch(NAMED, origin.load(NAMED))) == b"old"
+    assert len(origin.calls) == 1
+    clock.now += 2
+    renewed = cache.fetch(NAMED, origin.load(NAMED))
+    assert (renewed.status, read(renewed)) == (CacheStatus.REVALIDATED, b"old")
+    assert origin.calls[1] == (NAMED, facts(NAMED, b"old").etag)
+    assert read(cache.fetch(NAMED, origin.load(NAMED))) == b"old"
+    assert len(origin.calls) == 2
+
+
+def test_a_mutable_object_that_changed_is_replaced(cache: DiskCache, origin: Origin, clock: Clock) -> None:
+    origin.objects[NAMED] = b"old"
+    read(cache.fetch(NAMED, origin.load(NAMED)))
+    origin.objects[NAMED] = b"newer"
+    clock.now += 301
+    changed = cache.fetch(NAMED, origin.load(NAMED))
+    assert (changed.status, read(changed)) == (CacheStatus.MISS, b"newer")
+    assert cache.totals().entries == 1
+
+
+def test_a_mutable_object_that_went_is_forgotten(cache: DiskCache, origin: Origin, clock: Clock) -> None:
+    origin.objects[NAMED] = b"old"
+    read(cache.fetch(NAMED, origin.load(NAMED)))
+    del origin.objects[NAMED]
+    clock.now += 301
+    with pytest.raises(NotFound):
+        cache.fetch(NAMED, origin.load(NAMED))
+    assert cache.totals().entries == 0
+
+
+def test_an_immutable_object_is_never_asked_for_again(cache: DiskCache, origin: Origin, clock: Clock) -> None:
+    origin.objects[KEY] = b"image"
+    read(cache.fetch(KEY, origin.load(KEY)))
+    clock.now += 10 * 365 * 86_400
+    assert read(cache.fetch(KEY, origin.load(KEY))) == b"image"
+    assert len(origin.calls) == 1
+
+
+def test_stale_is_better_than_an_outage_for_a_time(
+    make_cache: MakeCache, origin: Origin, clock: Clock
+) -> None:
+    cache = make_cache(ttl=10, stale_if_error=100)
+    origin.objects[NAMED] = b"old"
+    read(cache.fetch(NAMED, origin.load(NAMED)))
+    origin.error = StoreUnreachable()
+    clock.now += 60
+    stale = cache.fetch(NAMED, origin.load(NAMED))
+    assert (stale.status, read(stale)) == (CacheStatus.STALE, b"old")
+    clock.now += 60
+    with pytest.raises(StoreUnreachable):
+        cache.fetch(NAMED, origin.load(NAMED))
+
+
+@pytest.mark.parametrize("body", [b"shor", b"longer", b""])
+def test_a_body_unlike_its_length_is_asked_for_once_more(
+    cache: DiskCache, origin: Origin, body: bytes
+) -> None:
+    origin.objects[KEY] = b"image"
+    answers = [StoredObject(facts(KEY, b"image"), _body(body)), origin.load(KEY)(None)]
+    assert read(cache.fetch(KEY, lambda etag: answers.pop(0))) == b"image"
+
+
+def test_a_body_wrong_twice_is_never_served(cache: DiskCache) -> None:
+    calls = []
+
+    def lies(etag: str | None) -> StoredObject:
+        calls.append(etag)
+        return StoredObject(facts(KEY, b"image"), _body(b"shor"))
+
+    with pytest.raises(StoreError):
+        cache.fetch(KEY, lies)
+    assert len(calls) == 2
+    assert cache.lookup(KEY) is None
+    assert cache.totals() == type(cache.totals())(0, 0, 0)
+
+
+@pytest.mark.parametrize("damage", ["delete", "cut", "swap"])
+def test_a_file_damaged_by_hand_is_a_miss(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path, damage: str
+) -> None:
+    cache, other = make_cache(), make_cache()
+    origin.objects[KEY] = b"image"
+    read(cache.fetch(KEY, origin.load(KEY)))
+    path = tmp_path / "cache" / "objects" / KEY
+    if damage == "delete":
+        path.unlink()
+    else:
+        path.write_bytes(b"ima" if damage == "cut" else b"IMAGE")
+    for one in (cache, other):
+        assert one.lookup(KEY) is None
+    assert read(other.fetch(KEY, origin.load(KEY))) == b"image"
+    assert read(cache.fetch(KEY, origin.load(KEY))) == b"image"
+    assert len(origin.calls) == 2
+    assert cache.totals().entries == 1
+
+
+def _body(data: bytes) -> "_Body":
+    return _Body(data)
+
+
+class _Body:
+    """A body without a length of its own, as from a network."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Everything, then nothing."""
+        data, self._data = self._data, b""
+        return data
+
+    def close(self) -> None:
+        """Nothing to give back."""
