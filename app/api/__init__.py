@@ -1,0 +1,43 @@
+"""The HTTP interface: blueprints, their schemas, the one error handler, and who may call what."""
+
+from flask import Flask
+from flask_smorest import Api
+
+from app.api import generate, health, images
+from app.api.errors import register_error_handlers
+from app.api.parts import Parts
+from app.api.routing import KeyConverter
+from app.api.schemas import ErrorSchema
+
+_OPENAPI = {
+    "API_TITLE": "S3 Image Server",
+    "API_VERSION": "v1",
+    "OPENAPI_VERSION": "3.0.3",
+    "OPENAPI_URL_PREFIX": "/",
+    "OPENAPI_JSON_PATH": "openapi.json",
+    "API_SPEC_OPTIONS": {
+        "info": {"description": "Upload or generate images, keep them in S3, serve them from a disk cache."},
+        "components": {"securitySchemes": {"apiKey": {"type": "http", "scheme": "bearer"}}},
+    },
+}
+
+
+class _Api(Api):  # type: ignore[misc]
+    ERROR_SCHEMA = ErrorSchema
+
+    def _register_error_handlers(self) -> None:
+        """flask-smorest's own handler has another JSON shape; ours are registered instead."""
+
+
+def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
+    """Give `flask` the HTTP interface over `parts`."""
+    flask.config.update(_OPENAPI)
+    flask.json.sort_keys = False  # type: ignore[attr-defined]
+    flask.config["MAX_CONTENT_LENGTH"] = max_upload_bytes + images.MULTIPART_OVERHEAD
+    flask.url_map.merge_slashes = False  # `//` in a key is the client's error, not ours to mend by a redirect
+    flask.url_map.converters["key"] = KeyConverter
+    flask.extensions[Parts.NAME] = parts
+    register_error_handlers(flask)
+    api = _Api(flask)
+    for blueprint in (images.blueprint, generate.blueprint, health.blueprint):
+        api.register_blueprint(blueprint)

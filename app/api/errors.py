@@ -1,0 +1,63 @@
+"""The one error handler: whatever goes wrong, the answer is the same JSON shape."""
+
+import logging
+from http import HTTPStatus
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from app.errors import AppError, KeyRequired, RangeNotSatisfiable
+
+_log = logging.getLogger(__name__)
+
+_MESSAGES = {
+    404: "There is nothing at this address. /docs lists what there is.",
+    405: "This address does not take this method.",
+    413: "The request body is too large.",
+}
+
+_KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
+
+
+def register_error_handlers(flask: Flask) -> None:
+    """Make every error of `flask`, of any status and from any layer, answer in the one shape."""
+    flask.register_error_handler(AppError, _ours)
+    flask.register_error_handler(HTTPException, _of_http)
+    flask.register_error_handler(Exception, _unexpected)
+
+
+def _answer(status: int, code: str, message: str) -> Response:
+    response = jsonify(success=False, message=message, code=code)
+    response.status_code = status
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _ours(error: AppError) -> Response:
+    level = logging.WARNING if error.status >= 500 else logging.DEBUG
+    _log.log(level, "%s %r: %s", request.method, request.path, error)
+    response = _answer(error.status, error.code, error.message)
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, KeyRequired):
+        response.headers["WWW-Authenticate"] = 'Bearer realm="s3-image-server"'
+    if isinstance(error, RangeNotSatisfiable):
+        response.headers["Content-Range"] = f"bytes */{error.size}"
+    return response
+
+
+def _of_http(error: HTTPException) -> Response:
+    original = error.get_response()
+    status = original.status_code
+    name = "too_large" if isinstance(error, RequestEntityTooLarge) else HTTPStatus(status).phrase
+    message = _MESSAGES.get(status) or error.description or HTTPStatus(status).phrase
+    response = _answer(status, name.lower().replace(" ", "_").replace("-", "_"), message)
+    for header in _KEPT_HEADERS:
+        if header in original.headers:
+            response.headers[header] = original.headers[header]
+    return response
+
+
+def _unexpected(error: Exception) -> Response:
+    _log.error("%s %r failed", request.method, request.path, exc_info=error)
+    return _answer(AppError.status, AppError.code, AppError.message)

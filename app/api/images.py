@@ -1,0 +1,142 @@
+"""/api/images: upload, serve, list and delete."""
+
+from typing import Any
+from urllib.parse import urljoin
+
+from flask import Response, request
+from marshmallow import ValidationError
+
+from app.api.arguments import Blueprint, problems
+from app.api.parts import key_required, parts
+from app.api.schemas import (
+    DeletedSchema,
+    ImagePageSchema,
+    ImageSchema,
+    ListOptionsSchema,
+    UploadOptionsSchema,
+)
+from app.errors import BadRequest
+from app.representation import body_of, represent
+from app.service import StoredImage
+
+MULTIPART_OVERHEAD = 64 * 1024
+"""Bytes that boundaries, part headers and other fields may add to an image in a form."""
+
+_HOW_TO_SEND = (
+    "There is no image in the request. Send a multipart form with a file field 'image', "
+    "or the image's bytes with a Content-Type such as image/png."
+)
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {"type": "object", "properties": {"image": _BINARY["schema"]}, "required": ["image"]}
+_KEYED: list[dict[str, list[str]]] = [{}, {"apiKey": []}]
+
+blueprint = Blueprint("images", __name__, url_prefix="/api/images", description="Upload, serve, list, delete")
+
+
+def absolute(url: str) -> str:
+    """A URL that also works outside a page of this server."""
+    return urljoin(request.host_url, url)
+
+
+def image_answer(image: StoredImage, message: str) -> dict[str, Any]:
+    """The fields of `ImageSchema`."""
+    return {
+        "success": True,
+        "message": message,
+        "image_url": absolute(image.url),
+        "key": image.key,
+        "content_type": image.content_type,
+        "width": image.width,
+        "height": image.height,
+        "frames": image.frames,
+        "bytes": image.size,
+    }
+
+
+@blueprint.route("", methods=["POST"])
+@key_required
+@blueprint.doc(
+    security=_KEYED,
+    requestBody={"content": {"multipart/form-data": {"schema": _FORM}, "image/*": _BINARY}, "required": True},
+)
+@blueprint.arguments(UploadOptionsSchema, location="query")
+@blueprint.response(201, ImageSchema, description="Stored")
+@blueprint.alt_response(200, schema=ImageSchema, description="These bytes were stored already")
+def upload(options: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Check and store an image."""
+    data = _sent_bytes()
+    image = parts().service.upload_image(data, **{**options, **_form_options()})
+    answer = image_answer(
+        image, "Image uploaded successfully" if image.created else "Image was stored already"
+    )
+    return answer, 201 if image.created else 200, {"Location": answer["image_url"]}
+
+
+@blueprint.route("/<key:key>", methods=["GET"])
+@blueprint.doc(responses={"200": {"content": {"image/*": _BINARY}, "description": "The image's bytes"}})
+def serve(key: str) -> Response:
+    """The image's bytes; conditional and range requests are understood (RFC 9110)."""
+    cached = parts().service.fetch(key)
+    try:
+        answer = represent(request.environ, cached)
+        body = body_of(request.environ, cached, answer)
+    except BaseException:
+        cached.body.close()
+        raise
+    return Response(body, answer.status, answer.headers, direct_passthrough=True)
+
+
+@blueprint.route("", methods=["GET"])
+@key_required
+@blueprint.doc(security=_KEYED)
+@blueprint.arguments(ListOptionsSchema, location="query")
+@blueprint.response(200, ImagePageSchema)
+def list_images(options: dict[str, Any]) -> dict[str, Any]:
+    """A page of stored images, in the order of their keys."""
+    images, cursor = parts().service.list(**options)
+    lines = [
+        {
+            "key": image.key,
+            "image_url": absolute(image.url),
+            "content_type": image.content_type,
+            "bytes": image.size,
+            "last_modified": image.last_modified,
+        }
+        for image in images
+    ]
+    message = f"{len(lines)} image{'' if len(lines) == 1 else 's'}"
+    return {"success": True, "message": message, "images": lines, "next_cursor": cursor}
+
+
+@blueprint.route("/<key:key>", methods=["DELETE"])
+@key_required
+@blueprint.doc(security=_KEYED)
+@blueprint.response(200, DeletedSchema)
+def delete(key: str) -> dict[str, Any]:
+    """Delete an image from the store and from the cache."""
+    parts().service.delete(key)
+    return {"success": True, "message": "Image deleted", "key": key}
+
+
+def _sent_bytes() -> bytes:
+    """The image in the request, in whichever way it was sent; never empty."""
+    if request.mimetype == "multipart/form-data":
+        sent = request.files.get("image") or request.files.get("file")
+        data = sent.stream.read() if sent else b""
+    elif request.mimetype.startswith("image/"):
+        data = request.get_data(cache=False)
+    else:
+        data = b""
+    if not data:
+        raise BadRequest(_HOW_TO_SEND)
+    return data
+
+
+def _form_options() -> dict[str, Any]:
+    """The options given as form fields; they go before those of the query."""
+    try:
+        loaded: dict[str, Any] = UploadOptionsSchema(partial=True).load(request.form)
+    except ValidationError as exc:
+        raise BadRequest(problems(exc)) from exc
+    return {name: value for name, value in loaded.items() if name in request.form}

@@ -1,0 +1,45 @@
+"""What the views work with: the application's parts, kept in `app.extensions`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import ClassVar, ParamSpec, TypeVar
+
+from flask import current_app, request
+
+from app.api.access import Access
+from app.cache import DiskCache
+from app.service import ImageService
+from app.stores.base import BaseStore
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one application."""
+
+    NAME: ClassVar[str] = "s3-image-server"
+
+    service: ImageService
+    store: BaseStore
+    cache: DiskCache
+    access: Access
+
+
+def parts() -> Parts:
+    """The parts of the application that serves this request."""
+    found: Parts = current_app.extensions[Parts.NAME]
+    return found
+
+
+def key_required(view: Callable[P, R]) -> Callable[P, R]:
+    """Let a view be called only by those who may write, list and delete."""
+
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        parts().access.check(request)
+        return view(*args, **kwargs)
+
+    return guarded

@@ -1,0 +1,138 @@
+"""What goes in and out as JSON, form fields and query: marshmallow schemas, from which /docs is made."""
+
+import re
+from typing import Any
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate
+
+from app.formats import FORMATS
+
+MAX_PROMPT = 10_000
+"""Characters; what today's image models take at most."""
+
+_LEAST_SIDE, _MOST_SIDE = 64, 2048
+
+
+def _about(text: str, **more: Any) -> dict[str, Any]:
+    return {"description": text, **more}
+
+
+class AnswerSchema(Schema):
+    """What every answer carries."""
+
+    success = fields.Boolean(required=True)
+    message = fields.String(required=True, metadata=_about("A sentence for people."))
+
+
+class ErrorSchema(AnswerSchema):
+    """What every error carries besides."""
+
+    code = fields.String(required=True, metadata=_about("The reason, in snake_case, for programs."))
+
+
+class ImageSchema(AnswerSchema):
+    """A stored image."""
+
+    image_url = fields.String(required=True, metadata=_about("For <img src>."))
+    key = fields.String(required=True)
+    content_type = fields.String(required=True)
+    width = fields.Integer(required=True, metadata=_about("Pixels."))
+    height = fields.Integer(required=True, metadata=_about("Pixels."))
+    frames = fields.Integer(required=True, metadata=_about("More than 1 for an animation."))
+    bytes = fields.Integer(required=True)
+
+
+class GeneratedImageSchema(ImageSchema):
+    """A generated image."""
+
+    model = fields.String(required=True, metadata=_about("What drew it."))
+    seed = fields.Integer(required=True, metadata=_about("The same prompt, seed and size draw it again."))
+
+
+class ListedImageSchema(Schema):
+    """A line of a listing."""
+
+    key = fields.String(required=True)
+    image_url = fields.String(required=True)
+    content_type = fields.String(required=True)
+    bytes = fields.Integer(required=True)
+    last_modified = fields.DateTime(required=True)
+
+
+class ImagePageSchema(AnswerSchema):
+    """A page of a listing."""
+
+    images = fields.List(fields.Nested(ListedImageSchema), required=True)
+    next_cursor = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=_about("Send it as cursor for the next page; null at the end."),
+    )
+
+
+class DeletedSchema(AnswerSchema):
+    """What was deleted."""
+
+    key = fields.String(required=True)
+
+
+class UploadOptionsSchema(Schema):
+    """Query or form fields of an upload."""
+
+    class Meta:
+        """Other form fields are the client's own affair."""
+
+        unknown = EXCLUDE
+
+    name = fields.String(
+        load_default=None, metadata=_about("Store under this name, instead of one made from the bytes.")
+    )
+    folder = fields.String(load_default=None, metadata=_about("Folder of the key, such as users/123."))
+    overwrite = fields.Boolean(load_default=True, metadata=_about("false: 409 where the name is taken."))
+
+
+class ListOptionsSchema(Schema):
+    """Query of a listing."""
+
+    prefix = fields.String(load_default="", validate=validate.Length(max=1024))
+    limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
+    cursor = fields.String(load_default=None, validate=validate.Length(max=1024))
+
+
+def _drawable(prompt: str) -> None:
+    if not prompt.strip():
+        raise ValidationError("Must not be empty.")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as exc:
+        raise ValidationError("Is not valid Unicode.") from exc
+
+
+def _size(text: str) -> None:
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
+    if not match or not all(_LEAST_SIDE <= int(side) <= _MOST_SIDE for side in match.groups()):
+        raise ValidationError(f"Must be like 1024x1024, each side {_LEAST_SIDE} to {_MOST_SIDE} pixels.")
+
+
+class PromptSchema(Schema):
+    """Body of a request to generate an image."""
+
+    error_messages = {"type": "Send a JSON object.", "unknown": "Unknown field."}  # noqa: RUF012 (marshmallow declares it so)
+
+    prompt = fields.String(
+        required=True,
+        validate=validate.And(validate.Length(max=MAX_PROMPT), _drawable),
+        metadata=_about("What to draw.", example="A beautiful sunset over mountains"),
+    )
+    size = fields.String(load_default="1024x1024", validate=_size, metadata=_about("Width x height."))
+    format = fields.String(load_default="png", validate=validate.OneOf(tuple(FORMATS)))
+    folder = fields.String(load_default=None, metadata=_about("Folder of the key."))
+    seed = fields.Integer(strict=True, load_default=None, validate=validate.Range(0, 2**32 - 1))
+    negative_prompt = fields.String(load_default="", validate=validate.Length(max=MAX_PROMPT))
+
+    @post_load
+    def _sides(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """`generate`'s arguments."""
+        width, height = map(int, values.pop("size").split("x"))
+        image_format = values.pop("format")
+        return {**values, "width": width, "height": height, "image_format": image_format}

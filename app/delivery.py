@@ -1,0 +1,41 @@
+"""The WSGI front that answers cache hits before Flask; everything else goes through to it."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from app.cache import CachedObject, DiskCache
+from app.errors import AppError
+from app.links import SERVER_PATH
+from app.representation import body_of, represent
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+class Delivery:
+    """Wraps `application`; a hit costs neither routing, nor a lock, nor a byte of the body in Python."""
+
+    def __init__(self, application: "WSGIApplication", cache: DiskCache) -> None:
+        self._application = application
+        self._cache = cache
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer a hit, or hand the request on."""
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD") and environ["PATH_INFO"].startswith(SERVER_PATH):
+            key = environ["PATH_INFO"][len(SERVER_PATH) :]
+            cached = self._cache.lookup(key) if key.isascii() else None
+            if cached is not None:
+                return self._answer(cached, environ, start_response)
+        return self._application(environ, start_response)
+
+    def _answer(
+        self, cached: CachedObject, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        """A condition that fails has a JSON body, which is the application's to write."""
+        try:
+            answer = represent(environ, cached)
+        except AppError:
+            cached.body.close()
+            return self._application(environ, start_response)
+        start_response(answer.status, answer.headers)
+        return body_of(environ, cached, answer)

@@ -1,0 +1,175 @@
+"""An image as HTTP shows it: headers, conditions and ranges (RFC 9110), the cache's part in it (RFC 9211)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import FileIO
+from typing import TYPE_CHECKING, cast
+
+from werkzeug.http import http_date, parse_date, parse_etags, parse_range_header, unquote_etag
+from werkzeug.wsgi import wrap_file
+
+from app.cache import CachedObject, CacheStatus
+from app.errors import PreconditionFailed, RangeNotSatisfiable
+from app.keys import cache_control
+from app.objects import Body, ObjectFacts
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_NAME = "s3-image-server"
+
+_CHUNK = 256 * 1024
+
+_CACHE_STATUS = {
+    CacheStatus.HIT: f"{_NAME}; hit",
+    CacheStatus.MISS: f"{_NAME}; fwd=uri-miss; stored",
+    CacheStatus.COLLAPSED: f"{_NAME}; fwd=uri-miss; collapsed",
+    CacheStatus.REVALIDATED: f"{_NAME}; fwd=stale; fwd-status=304",
+    CacheStatus.STALE: f"{_NAME}; hit; detail=stale-if-error",
+    CacheStatus.BYPASS: f"{_NAME}; fwd=bypass",
+}
+
+_CONDITIONS = (
+    "HTTP_IF_MATCH",
+    "HTTP_IF_UNMODIFIED_SINCE",
+    "HTTP_IF_NONE_MATCH",
+    "HTTP_IF_MODIFIED_SINCE",
+    "HTTP_RANGE",
+)
+
+_SAFETY = (
+    # A served image is never anything but an image, whatever its bytes look like.
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox"),
+    ("Content-Disposition", "inline"),
+    # Pages of any origin may show it in <img>.
+    ("Cross-Origin-Resource-Policy", "cross-origin"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Representation:
+    """A status line, headers, and which bytes of the object follow: `length` from `start`."""
+
+    status: str
+    headers: list[tuple[str, str]]
+    start: int
+    length: int
+
+
+def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representation:
+    """What to answer to this GET or HEAD: 200, 206 or 304.
+
+    Raises `PreconditionFailed` and `RangeNotSatisfiable`.
+    """
+    facts = cached.facts
+    headers = [*_validators(facts), ("Cache-Status", _CACHE_STATUS[cached.status]), *_SAFETY]
+    if any(name in environ for name in _CONDITIONS):
+        _check_preconditions(environ, facts)
+        if _not_modified(environ, facts):
+            return Representation("304 Not Modified", headers, 0, 0)
+        span = _range(environ, facts) if cached.status is not CacheStatus.BYPASS else None
+        if span is not None:
+            return _partial(facts, headers, *span)
+    headers += [("Content-Type", facts.content_type), ("Content-Length", str(facts.size))]
+    return Representation("200 OK", headers, 0, facts.size)
+
+
+def body_of(environ: "WSGIEnvironment", cached: CachedObject, answer: Representation) -> Iterable[bytes]:
+    """The bytes that `answer` announces, for a WSGI server; it closes the object's body when it is done.
+
+    A whole file goes to the server as it is, which may then let the kernel send it (`sendfile`).
+    """
+    if not answer.length or environ["REQUEST_METHOD"] == "HEAD":
+        cached.body.close()
+        return ()
+    if answer.length == cached.facts.size:
+        return wrap_file(environ, cast("FileIO", cached.body), _CHUNK)
+    cast("FileIO", cached.body).seek(answer.start)
+    return wrap_file(environ, cast("FileIO", _Part(cached.body, answer.length)), _CHUNK)
+
+
+class _Part:
+    """The next `length` bytes of a body, and no more."""
+
+    def __init__(self, body: Body, length: int) -> None:
+        self._body = body
+        self._left = length
+
+    def read(self, size: int = -1, /) -> bytes:
+        chunk = self._body.read(self._left if size < 0 else min(size, self._left))
+        self._left -= len(chunk)
+        return chunk
+
+    def close(self) -> None:
+        self._body.close()
+
+
+def _validators(facts: ObjectFacts) -> list[tuple[str, str]]:
+    return [
+        ("ETag", facts.etag),
+        ("Last-Modified", http_date(facts.last_modified)),
+        ("Cache-Control", cache_control(facts.key)),
+        ("Accept-Ranges", "bytes"),
+    ]
+
+
+def _partial(facts: ObjectFacts, headers: list[tuple[str, str]], start: int, stop: int) -> Representation:
+    headers += [
+        ("Content-Type", facts.content_type),
+        ("Content-Length", str(stop - start)),
+        ("Content-Range", f"bytes {start}-{stop - 1}/{facts.size}"),
+    ]
+    return Representation("206 Partial Content", headers, start, stop - start)
+
+
+def _check_preconditions(environ: "WSGIEnvironment", facts: ObjectFacts) -> None:
+    """If-Match, else If-Unmodified-Since (RFC 9110, 13.2.2, steps 1 and 2)."""
+    if "HTTP_IF_MATCH" in environ:
+        if not parse_etags(environ["HTTP_IF_MATCH"]).contains(_opaque(facts)):
+            raise PreconditionFailed
+    elif _date_passed(environ, "HTTP_IF_UNMODIFIED_SINCE", facts) is False:
+        raise PreconditionFailed
+
+
+def _not_modified(environ: "WSGIEnvironment", facts: ObjectFacts) -> bool:
+    """If-None-Match, else If-Modified-Since (steps 3 and 4)."""
+    if "HTTP_IF_NONE_MATCH" in environ:
+        return parse_etags(environ["HTTP_IF_NONE_MATCH"]).contains_weak(_opaque(facts))
+    return _date_passed(environ, "HTTP_IF_MODIFIED_SINCE", facts) is True
+
+
+def _range(environ: "WSGIEnvironment", facts: ObjectFacts) -> tuple[int, int] | None:
+    """The bytes asked for, as start and stop (step 5); None for the whole.
+
+    A Range that can't be read is ignored (RFC 9110, 14.2), and so are several ranges in one, which a server
+    may answer with the whole.
+    """
+    asked = parse_range_header(environ.get("HTTP_RANGE")) if environ["REQUEST_METHOD"] == "GET" else None
+    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1 or not _if_range(environ, facts):
+        return None
+    span = asked.range_for_length(facts.size)
+    if span is None:
+        raise RangeNotSatisfiable(facts.size)
+    return span
+
+
+def _if_range(environ: "WSGIEnvironment", facts: ObjectFacts) -> bool:
+    """Whether the part asked for belongs to this version; weak tags never say so (RFC 9110, 13.1.5)."""
+    value = environ.get("HTTP_IF_RANGE")
+    if value is None:
+        return True
+    if value.startswith(('"', "W/")):
+        return bool(value == facts.etag)
+    date = parse_date(value)
+    return date is not None and date == facts.last_modified.replace(microsecond=0)
+
+
+def _date_passed(environ: "WSGIEnvironment", name: str, facts: ObjectFacts) -> bool | None:
+    """Whether the object is no younger than the header's date; None where there is no such date."""
+    date = parse_date(environ.get(name))
+    return None if date is None else facts.last_modified.replace(microsecond=0) <= date
+
+
+def _opaque(facts: ObjectFacts) -> str:
+    return unquote_etag(facts.etag)[0] or ""

@@ -1,0 +1,260 @@
+"""What the product does, without HTTP: upload, generate, fetch, list and delete images."""
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
+
+from app.cache import CachedObject, DiskCache
+from app.errors import (
+    AppError,
+    GeneratorError,
+    NameTaken,
+    NotFound,
+    TooLarge,
+    UndecodableImage,
+    UnsupportedImage,
+)
+from app.formats import CONTENT_TYPES, FORMATS, ImageFormat
+from app.generators.base import BaseGenerator, GenerationRequest
+from app.imaging import CheckedImage, ImageLimits, check_image, encode_image
+from app.keys import cache_control, check_readable, content_addressed, generated, named
+from app.objects import ObjectFacts, StoredObject
+from app.stores.base import BaseStore
+
+_ANY_SEED = 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image in the store. `size` is in bytes; `created` is False where it was stored already."""
+
+    key: str
+    url: str
+    content_type: str
+    width: int
+    height: int
+    frames: int
+    size: int
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGeneration:
+    """A generated image in the store, and what drew it."""
+
+    image: StoredImage
+    model: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """A line of a listing."""
+
+    key: str
+    url: str
+    content_type: str
+    size: int
+    last_modified: datetime
+
+
+class ImageService:
+    """The product over its parts; one instance serves all threads of a worker process.
+
+    `url_of` gives the URL that clients are told for a key; `max_upload_bytes` bounds what is read of a
+    source.
+    """
+
+    def __init__(
+        self,
+        store: BaseStore,
+        cache: DiskCache,
+        generator: BaseGenerator,
+        limits: ImageLimits,
+        *,
+        max_upload_bytes: int,
+        url_of: Callable[[str], str],
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._generator = generator
+        self._limits = limits
+        self._max_upload_bytes = max_upload_bytes
+        self._url_of = url_of
+
+    def upload_image(
+        self,
+        source: str | os.PathLike[str] | BinaryIO | bytes,
+        name: str | None = None,
+        folder: str | None = None,
+        *,
+        overwrite: bool = True,
+    ) -> StoredImage:
+        """Check the image in a file (path or object) or in bytes, and store it.
+
+        Without `name` its key is made from its bytes, so that the same image is stored once; with `name`
+        the key is `<folder>/<name>`, and what was there before is replaced, unless `overwrite` is False.
+
+        Raises `TooLarge`, `UnsupportedImage`, `UndecodableImage`, `InvalidKey`, `NameTaken`, and what
+        stores raise.
+        """
+        checked = check_image(self._read(source), self._limits)
+        return self._keep(checked, name, folder, overwrite)
+
+    def upload_pil_image(
+        self,
+        image: Image.Image,
+        name: str | None = None,
+        folder: str | None = None,
+        *,
+        image_format: str = "png",
+        overwrite: bool = True,
+    ) -> StoredImage:
+        """Encode a Pillow image and store it like `upload_image`; `image_format` is a name in `FORMATS`."""
+        data = encode_image(image, FORMATS[image_format])
+        return self._keep(check_image(data, self._limits), name, folder, overwrite)
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        width: int = 1024,
+        height: int = 1024,
+        image_format: str = "png",
+        folder: str | None = None,
+        seed: int | None = None,
+        negative_prompt: str = "",
+    ) -> StoredGeneration:
+        """Have an image drawn for `prompt` and store it under a new, unguessable key.
+
+        Raises `PromptRefused`, `GeneratorError` and its kin, `InvalidKey`, and what stores raise.
+        """
+        now = datetime.now(UTC)
+        generated(now, FORMATS[image_format], folder)  # a bad folder shows before the model is paid
+        seed = secrets.randbelow(_ANY_SEED) if seed is None else seed
+        request = GenerationRequest(prompt, width, height, seed, negative_prompt)
+        checked, model = self._draw(request, FORMATS[image_format])
+        key = generated(now, checked.format, folder)
+        return StoredGeneration(self._put(key, checked, overwrite=False), model, seed)
+
+    def fetch(self, key: str) -> CachedObject:
+        """The image's bytes, from the cache or, once, from the store. The caller closes the body.
+
+        Raises `InvalidKey`, `NotFound`, and what stores raise.
+        """
+        check_readable(key)
+        return self._cache.fetch(key, partial(self._load, key))
+
+    def delete(self, key: str) -> None:
+        """Remove the image from the store and from the cache.
+
+        Raises `InvalidKey`, `NotFound`, and what stores raise.
+        """
+        check_readable(key)
+        try:
+            self._store.head(key)
+            self._store.delete(key)
+        finally:
+            self._cache.forget(key)
+
+    def list(
+        self, prefix: str = "", *, limit: int = 100, cursor: str | None = None
+    ) -> tuple[list[ListedImage], str | None]:
+        """A page of the images whose keys begin with `prefix`, and the cursor of the next page, if any."""
+        page = self._store.list(prefix, limit=limit, cursor=cursor)
+        images = [
+            ListedImage(facts.key, self._url_of(facts.key), content_type, facts.size, facts.last_modified)
+            for facts in page.objects
+            if (content_type := _image_type(facts))
+        ]
+        return images, page.cursor
+
+    def _read(self, source: str | os.PathLike[str] | BinaryIO | bytes) -> bytes:
+        most = self._max_upload_bytes
+        if isinstance(source, bytes):
+            data = source
+        elif isinstance(source, str | os.PathLike):
+            with Path(source).open("rb") as file:
+                data = file.read(most + 1)
+        else:
+            data = source.read(most + 1)
+        if len(data) > most:
+            raise TooLarge(f"The image is larger than the {most} bytes allowed.")
+        return data
+
+    def _keep(
+        self, checked: CheckedImage, name: str | None, folder: str | None, overwrite: bool
+    ) -> StoredImage:
+        if name is None:
+            return self._put(
+                content_addressed(checked.data, checked.format, folder), checked, overwrite=False
+            )
+        stored = self._put(named(name, checked.format, folder), checked, overwrite=overwrite)
+        if not stored.created:
+            raise NameTaken
+        return stored
+
+    def _put(self, key: str, checked: CheckedImage, *, overwrite: bool) -> StoredImage:
+        """To the store first: what it has not acknowledged is neither cached nor answered."""
+        epoch = self._cache.epoch(key)
+        content_type = checked.format.content_type
+        result = self._store.put(
+            key,
+            checked.data,
+            content_type=content_type,
+            cache_control=cache_control(key),
+            overwrite=overwrite,
+        )
+        if result.created:
+            self._cache.store(result.facts, checked.data, epoch)
+        return StoredImage(
+            key=key,
+            url=self._url_of(key),
+            content_type=content_type,
+            width=checked.width,
+            height=checked.height,
+            frames=checked.frames,
+            size=len(checked.data),
+            created=result.created,
+        )
+
+    def _draw(self, request: GenerationRequest, image_format: ImageFormat) -> tuple[CheckedImage, str]:
+        """A generator is somebody else's code: whatever it raises or returns becomes one of our errors."""
+        try:
+            drawn = self._generator.generate(request)
+            data = drawn.image if isinstance(drawn.image, bytes) else encode_image(drawn.image, image_format)
+            return check_image(data, self._limits), drawn.model
+        except (UnsupportedImage, UndecodableImage) as exc:
+            raise GeneratorError(detail=f"the generator's image: {exc}") from exc
+        except AppError:
+            raise
+        except Exception as exc:
+            raise GeneratorError(detail=f"{type(exc).__name__}: {exc}") from exc
+
+    def _load(self, key: str, etag: str | None) -> StoredObject | None:
+        """The object, where it is an image: whatever else lies in the bucket is not ours to show."""
+        stored = self._store.get(key, if_none_match=etag)
+        if stored is None:
+            return None
+        content_type = _image_type(stored.facts)
+        if content_type is None:
+            stored.body.close()
+            raise NotFound(detail=f"not an image but {stored.facts.content_type}")
+        facts = stored.facts
+        return StoredObject(
+            ObjectFacts(facts.key, facts.size, content_type, facts.etag, facts.last_modified), stored.body
+        )
+
+
+def _image_type(facts: ObjectFacts) -> str | None:
+    """The media type to serve: the store's, or for objects put there without one, what the key says."""
+    if facts.content_type in CONTENT_TYPES.values():
+        return facts.content_type
+    return CONTENT_TYPES.get(facts.key.rpartition(".")[2].lower())

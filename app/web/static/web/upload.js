@@ -1,0 +1,100 @@
+// Files that are chosen, dropped or pasted.
+
+import { Failure, upload } from "./api.js";
+import { kilobytes } from "./format.js";
+import { startJob } from "./jobs.js";
+import { addResult } from "./results.js";
+
+const AT_ONCE = 3;
+const AT_MOST = 24;
+
+const input = document.getElementById("files");
+const drop = document.getElementById("drop");
+const list = document.getElementById("uploads");
+const error = document.getElementById("files-error");
+const maxBytes = Number(drop.dataset.maxBytes) || Infinity;
+
+const waiting = [];
+let active = 0;
+
+/** Upload `files`, a few at a time, each in its own row. */
+function take(files) {
+  error.textContent = files.length > AT_MOST ? `Only the first ${AT_MOST} images were taken.` : "";
+  for (const file of [...files].slice(0, AT_MOST)) {
+    startJob(list, {
+      label: file.name,
+      file,
+      home: input,
+      work: (controls) => send(file, controls),
+      done: (answer) => addResult(answer, file.name),
+    });
+  }
+}
+
+async function send(file, { show, ...options }) {
+  show("Waiting", 0);
+  await turn();
+  try {
+    await check(file);
+    return await upload(file, { ...options, onSent: (part) => show(...sent(part, file.size)) });
+  } finally {
+    active -= 1;
+    waiting.shift()?.();
+  }
+}
+
+/** Resolves when fewer than AT_ONCE uploads are under way. */
+async function turn() {
+  if (active >= AT_ONCE) await new Promise((resolve) => waiting.push(resolve));
+  active += 1;
+}
+
+/** What can be known without the server, said before anything is sent. */
+async function check(file) {
+  if (file.type && !file.type.startsWith("image/")) throw new Failure("This is not an image.");
+  if (file.size > maxBytes) {
+    throw new Failure(`This file has ${kilobytes(file.size)}; the server takes up to ${kilobytes(maxBytes)}.`);
+  }
+  try {
+    await file.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new Failure("This can't be read. If it is a folder, choose the images in it.");
+  }
+}
+
+function sent(part, bytes) {
+  return part < 1 ? [`${Math.round(part * 100)} % of ${kilobytes(bytes)}`, part] : ["Storing…"];
+}
+
+function hasFiles(event) {
+  return event.dataTransfer?.types.includes("Files");
+}
+
+function listen() {
+  input.addEventListener("change", () => {
+    take(input.files);
+    input.value = "";
+  });
+  addEventListener("dragover", (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    drop.classList.add("over");
+  });
+  addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) drop.classList.remove("over");
+  });
+  addEventListener("drop", (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    drop.classList.remove("over");
+    take(event.dataTransfer.files);
+  });
+  addEventListener("paste", (event) => {
+    const { files, types } = event.clipboardData;
+    // Office programs put a picture of copied text next to the text: in a field the text is meant.
+    const meansText = event.target.matches("textarea, input") && types.includes("text/plain");
+    if (files.length && !meansText) take(files);
+  });
+}
+
+listen();

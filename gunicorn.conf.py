@@ -1,0 +1,80 @@
+"""How gunicorn runs the server; `gunicorn wsgi:app` reads this file from the working directory."""
+
+import errno
+import json
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from dotenv import load_dotenv
+from gunicorn import util
+
+from app.config import Config
+from app.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gunicorn.arbiter import Arbiter
+
+load_dotenv()
+try:
+    settings = Config.from_env(os.environ)
+except ConfigError as exc:
+    sys.exit(str(exc))
+
+bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+workers = settings.web_concurrency
+threads = settings.threads
+worker_class = "gthread"
+timeout = settings.generator_timeout + 30
+graceful_timeout = 30
+keepalive = 75
+limit_request_line = 8190  # a long URL shall reach our own 4xx
+control_socket_disable = True  # it wants a writable home directory, which containers lack
+loglevel = settings.log_level.lower()
+
+
+def on_starting(server: "Arbiter") -> None:
+    """Say at once, and in one line, that the port is taken: gunicorn itself would try for some seconds."""
+    if not {"GUNICORN_FD", "LISTEN_FDS"} & os.environ.keys():
+        _check_port(server.log)
+
+
+def when_ready(server: "Arbiter") -> None:
+    """Say where to look."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
+    for listener in server.LISTENERS:
+        port = listener.sock.getsockname()[1]
+        server.log.info("S3 Image Server: open http://%s:%s/", f"[{host}]" if ":" in host else host, port)
+
+
+def _check_port(log: Any) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as exc:
+            log.critical(_why_not(exc))
+            sys.exit(1)
+
+
+def _why_not(exc: OSError) -> str:
+    if exc.errno == errno.EADDRINUSE:
+        return (
+            f"Port {settings.port} on {settings.host} is in use by another program. "
+            f"Stop that one, or choose another port: PORT={settings.port + 1} make run"
+        )
+    return f"Can't listen on HOST={settings.host} PORT={settings.port}: {exc.strerror or exc}"
+
+
+def _write_error(sock: socket.socket, status: int, reason: str, message: str) -> None:
+    """gunicorn's answer to what is no HTTP request, in the shape of all our errors."""
+    code = reason.lower().replace(" ", "_")
+    text = "The server can't read this request." if status < 500 else "Something went wrong on our side."
+    body = json.dumps({"success": False, "message": text, "code": code})
+    head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    util.write_nonblock(sock, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("latin-1"))
+
+
+util.write_error = _write_error

@@ -1,0 +1,95 @@
+"""Fixtures: settings in a temporary directory, the application over them, a client, and S3 over HTTP."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.api.parts import Parts
+from app.config import Config
+from tests.s3server import CREDENTIALS, S3Server
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """The defaults, with both directories in a temporary one."""
+    return replace(
+        Config.from_env({}),
+        local_store_dir=tmp_path / "store",
+        cache_dir=tmp_path / "cache",
+        log_level="DEBUG",
+    )
+
+
+@pytest.fixture
+def app(config: Config) -> Iterator[Flask]:
+    """The application over `config`."""
+    flask = create_app(config)
+    yield flask
+    parts_of(flask).cache.close()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A client on this machine."""
+    return app.test_client()
+
+
+def parts_of(flask: Flask) -> Parts:
+    """The parts of an application."""
+    parts: Parts = flask.extensions[Parts.NAME]
+    return parts
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator[S3Server]:
+    server = S3Server().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """S3 over HTTP, its record empty, credentials for it in the environment."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    _s3_server.reset()
+    yield _s3_server
+    _s3_server.reset()
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    """The name of a new, empty bucket."""
+    name = f"bucket-{next(_numbers)}"
+    s3.make_bucket(name).close()
+    s3.reset()
+    return name
+
+
+@pytest.fixture
+def s3_config(config: Config, s3: S3Server, bucket: str) -> Config:
+    """Settings for a bucket on the test's S3 server."""
+    return replace(config, store="s3", s3_bucket=bucket, aws_endpoint_url_s3=s3.url, aws_region="us-east-1")
+
+
+@pytest.fixture
+def s3_client(s3_config: Config) -> Iterator[FlaskClient]:
+    """A client of an application over S3."""
+    flask = create_app(s3_config)
+    yield flask.test_client()
+    parts_of(flask).cache.close()
+
+
+def json_of(response: Any) -> dict[str, Any]:
+    """A response's JSON object."""
+    loaded: dict[str, Any] = response.get_json()
+    return loaded

@@ -1,0 +1,176 @@
+"""The page, the API page and their assets, on an app that has this blueprint alone."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+import app.web
+from app.formats import FORMATS
+from app.web import DOCS_CSP, PAGE_CSP, blueprint
+
+WEB = Path(app.web.__file__).parent
+PAGES = ["/", "/docs"]
+FROM_OTHER_PARTS = {"/healthz", "/openapi.json"}
+MAX_TOTAL_BYTES = 60_000
+
+
+class Page(HTMLParser):
+    """What the tests ask of a page: its tags, and the text inside scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.inline: list[str] = []
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_data(self, data: str) -> None:
+        if self._inside in {"script", "style"} and data.strip():
+            self.inline.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def addresses(self) -> set[str]:
+        """Every address that the page loads or links to."""
+        found = {attrs.get(name) for _, attrs in self.tags for name in ("src", "href")}
+        return {address for address in found if address}
+
+
+def make_app() -> Flask:
+    flask_app = Flask("test_web")
+    flask_app.register_blueprint(blueprint)
+    return flask_app
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    return make_app().test_client()
+
+
+def load(client: FlaskClient, path: str) -> Page:
+    return Page(client.get(path).get_data(as_text=True))
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_answer_html(client: FlaskClient, path: str) -> None:
+    response = client.get(path)
+    assert response.status_code == 200
+    assert response.content_type == "text/html; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    ("path", "policy"),
+    [("/", PAGE_CSP), ("/docs", DOCS_CSP), ("/web/app.js", PAGE_CSP), ("/docs/assets/none", PAGE_CSP)],
+)
+def test_every_answer_carries_the_security_headers(client: FlaskClient, path: str, policy: str) -> None:
+    with client.get(path) as response:
+        assert response.headers["Content-Security-Policy"] == policy
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("policy", [PAGE_CSP, DOCS_CSP])
+def test_policies_allow_no_foreign_or_inline_script(policy: str) -> None:
+    directives = dict(directive.strip().split(" ", 1) for directive in policy.split(";"))
+    assert directives["default-src"] == "'self'"
+    assert "script-src" not in directives
+    assert directives["object-src"] == directives["base-uri"] == directives["frame-ancestors"] == "'none'"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_hold_no_inline_script_or_style(client: FlaskClient, path: str) -> None:
+    page = load(client, path)
+    assert page.inline == []
+    assert not [attrs for tag, attrs in page.tags if tag == "script" and "src" not in attrs]
+    assert not [tag for tag, _ in page.tags if tag == "style"]
+    assert not [name for _, attrs in page.tags for name in attrs if name == "style" or name.startswith("on")]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_address_in_a_page_is_here(client: FlaskClient, path: str) -> None:
+    addresses = load(client, path).addresses()
+    assert addresses, "the parser found nothing to check"
+    for address in addresses - FROM_OTHER_PARTS:
+        with client.get(address) as response:
+            assert (address, response.status_code) == (address, 200)
+
+
+def test_pages_follow_a_mount_point(client: FlaskClient) -> None:
+    text = client.get("/", environ_overrides={"SCRIPT_NAME": "/images"}).get_data(as_text=True)
+    assert all(address.startswith("/images/") for address in Page(text).addresses())
+
+
+def test_every_module_that_a_script_imports_is_here(client: FlaskClient) -> None:
+    scripts = sorted((WEB / "static/web").glob("*.js"))
+    imports = [
+        line.rsplit('"', 2)[1].removeprefix("./")
+        for script in scripts
+        for line in script.read_text(encoding="utf-8").splitlines()
+        if line.startswith("import ")
+    ]
+    assert imports
+    assert set(imports) <= {script.name for script in scripts}
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/favicon.ico", "image/svg+xml; charset=utf-8"),
+        ("/favicon.svg", "image/svg+xml; charset=utf-8"),
+        ("/web/app.css", "text/css; charset=utf-8"),
+        ("/web/app.js", "text/javascript; charset=utf-8"),
+        ("/docs/assets/swagger-ui.css", "text/css; charset=utf-8"),
+        ("/docs/assets/swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
+    ],
+)
+def test_assets_have_their_type(client: FlaskClient, path: str, content_type: str) -> None:
+    with client.get(path) as response:
+        assert (response.status_code, response.content_type) == (200, content_type)
+
+
+@pytest.mark.parametrize("root", ["/docs/assets/", "/web/"])
+@pytest.mark.parametrize(
+    "escape",
+    ["../__init__.py", "..%2f__init__.py", "%2e%2e/__init__.py", "a/../../__init__.py", "/etc/passwd"],
+)
+def test_nothing_outside_the_asset_folders_is_served(client: FlaskClient, root: str, escape: str) -> None:
+    assert client.get(root + escape).status_code in {308, 404}
+    assert client.get(root + escape, follow_redirects=True).status_code == 404
+
+
+def test_the_picker_offers_every_format(client: FlaskClient) -> None:
+    [accept] = [
+        attrs["accept"] for tag, attrs in load(client, "/").tags if tag == "input" and "accept" in attrs
+    ]
+    assert accept is not None
+    assert accept.split(",") == [known.content_type for known in FORMATS.values()]
+
+
+@pytest.mark.parametrize(("limit", "said"), [(None, ""), (1000, "1000")])
+def test_the_page_knows_the_size_limit(limit: int | None, said: str) -> None:
+    flask_app = make_app()
+    flask_app.config["MAX_CONTENT_LENGTH"] = limit
+    page = load(flask_app.test_client(), "/")
+    assert [attrs["data-max-bytes"] for _, attrs in page.tags if "data-max-bytes" in attrs] == [said]
+
+
+def test_every_field_has_a_label(client: FlaskClient) -> None:
+    tags = load(client, "/").tags
+    labelled = {attrs.get("for") for tag, attrs in tags if tag == "label"}
+    fields = {attrs["id"] for tag, attrs in tags if tag in {"input", "select", "textarea"} and "id" in attrs}
+    assert fields == labelled == {"prompt", "size", "files", "key"}
+
+
+def test_the_whole_page_stays_small() -> None:
+    files = [
+        path for folder in ("static", "templates") for path in (WEB / folder).rglob("*") if path.is_file()
+    ]
+    assert sum(path.stat().st_size for path in files) < MAX_TOTAL_BYTES
