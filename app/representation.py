@@ -1,11 +1,12 @@
 """An image as HTTP shows it: headers, conditions and ranges (RFC 9110), the cache's part in it (RFC 9211)."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import FileIO
 from typing import TYPE_CHECKING, cast
 
-from werkzeug.http import http_date, parse_date, parse_etags, parse_range_header, unquote_etag
+from werkzeug.http import http_date, parse_date, parse_etags, unquote_etag
 from werkzeug.wsgi import wrap_file
 
 from app.cache import CachedObject, CacheStatus
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 _NAME = "s3-image-server"
 
 _CHUNK = 256 * 1024
+
+_ONE_RANGE = re.compile(r"bytes=\s*(?:(?=\d*-\d)|(?=\d+-))(\d{0,18})-(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
+"""`bytes=first-last`, `bytes=first-` or `bytes=-suffix` (RFC 9110, 14.1.2)."""
 
 _CACHE_STATUS = {
     CacheStatus.HIT: f"{_NAME}; hit",
@@ -63,7 +67,7 @@ def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representatio
     Raises `PreconditionFailed` and `RangeNotSatisfiable`.
     """
     facts = cached.facts
-    headers = [*_validators(facts), ("Cache-Status", _CACHE_STATUS[cached.status]), *_SAFETY]
+    headers = [*_always(facts), ("Cache-Status", _CACHE_STATUS[cached.status]), *_SAFETY]
     if any(name in environ for name in _CONDITIONS):
         _check_preconditions(environ, facts)
         if _not_modified(environ, facts):
@@ -71,7 +75,7 @@ def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representatio
         span = _range(environ, facts) if cached.status is not CacheStatus.BYPASS else None
         if span is not None:
             return _partial(facts, headers, *span)
-    headers += [("Content-Type", facts.content_type), ("Content-Length", str(facts.size))]
+    headers += [*_of_content(facts), ("Content-Length", str(facts.size))]
     return Representation("200 OK", headers, 0, facts.size)
 
 
@@ -105,18 +109,18 @@ class _Part:
         self._body.close()
 
 
-def _validators(facts: ObjectFacts) -> list[tuple[str, str]]:
-    return [
-        ("ETag", facts.etag),
-        ("Last-Modified", http_date(facts.last_modified)),
-        ("Cache-Control", cache_control(facts.key)),
-        ("Accept-Ranges", "bytes"),
-    ]
+def _always(facts: ObjectFacts) -> list[tuple[str, str]]:
+    return [("ETag", facts.etag), ("Cache-Control", cache_control(facts.key)), ("Accept-Ranges", "bytes")]
+
+
+def _of_content(facts: ObjectFacts) -> list[tuple[str, str]]:
+    """What a 304 leaves out (RFC 9110, 15.4.5)."""
+    return [("Content-Type", facts.content_type), ("Last-Modified", http_date(facts.last_modified))]
 
 
 def _partial(facts: ObjectFacts, headers: list[tuple[str, str]], start: int, stop: int) -> Representation:
     headers += [
-        ("Content-Type", facts.content_type),
+        *_of_content(facts),
         ("Content-Length", str(stop - start)),
         ("Content-Range", f"bytes {start}-{stop - 1}/{facts.size}"),
     ]
@@ -145,13 +149,19 @@ def _range(environ: "WSGIEnvironment", facts: ObjectFacts) -> tuple[int, int] | 
     A Range that can't be read is ignored (RFC 9110, 14.2), and so are several ranges in one, which a server
     may answer with the whole.
     """
-    asked = parse_range_header(environ.get("HTTP_RANGE")) if environ["REQUEST_METHOD"] == "GET" else None
-    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1 or not _if_range(environ, facts):
+    asked = _ONE_RANGE.fullmatch(environ.get("HTTP_RANGE", ""))
+    if asked is None or environ["REQUEST_METHOD"] != "GET" or not _if_range(environ, facts):
         return None
-    span = asked.range_for_length(facts.size)
-    if span is None:
+    first, last = asked.groups()
+    if not first:
+        start, stop = max(facts.size - int(last), 0), facts.size
+    else:
+        start, stop = int(first), min(int(last) + 1, facts.size) if last else facts.size
+        if last and int(last) < int(first):
+            return None
+    if start >= stop:
         raise RangeNotSatisfiable(facts.size)
-    return span
+    return start, stop
 
 
 def _if_range(environ: "WSGIEnvironment", facts: ObjectFacts) -> bool:

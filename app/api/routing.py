@@ -6,6 +6,6 @@ from werkzeug.routing import BaseConverter
 class KeyConverter(BaseConverter):
     """All the rest of the path, leading and double slashes included, so that a bad key is told to be one."""
 
-    regex = ".+?"
+    regex = "(?s:.+?)"
     part_isolating = False
     weight = 200

@@ -99,11 +99,15 @@ class ListOptionsSchema(Schema):
     cursor = fields.String(load_default=None, validate=validate.Length(max=1024))
 
 
-def _drawable(prompt: str) -> None:
-    if not prompt.strip():
+def _not_blank(text: str) -> None:
+    if not text.strip():
         raise ValidationError("Must not be empty.")
+
+
+def _unicode(text: str) -> None:
+    """JSON can name half of a surrogate pair, which no encoding takes."""
     try:
-        prompt.encode()
+        text.encode()
     except UnicodeEncodeError as exc:
         raise ValidationError("Is not valid Unicode.") from exc
 
@@ -121,14 +125,16 @@ class PromptSchema(Schema):
 
     prompt = fields.String(
         required=True,
-        validate=validate.And(validate.Length(max=MAX_PROMPT), _drawable),
+        validate=validate.And(validate.Length(max=MAX_PROMPT), _not_blank, _unicode),
         metadata=_about("What to draw.", example="A beautiful sunset over mountains"),
     )
     size = fields.String(load_default="1024x1024", validate=_size, metadata=_about("Width x height."))
     format = fields.String(load_default="png", validate=validate.OneOf(tuple(FORMATS)))
     folder = fields.String(load_default=None, metadata=_about("Folder of the key."))
     seed = fields.Integer(strict=True, load_default=None, validate=validate.Range(0, 2**32 - 1))
-    negative_prompt = fields.String(load_default="", validate=validate.Length(max=MAX_PROMPT))
+    negative_prompt = fields.String(
+        load_default="", validate=validate.And(validate.Length(max=MAX_PROMPT), _unicode)
+    )
 
     @post_load
     def _sides(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

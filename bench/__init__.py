@@ -1,0 +1,1 @@
+"""Benchmarks: what the server reaches, side by side with its peers; `python -m bench --help` says how."""

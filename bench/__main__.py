@@ -1,0 +1,50 @@
+"""The command line: `python -m bench` measures all and writes bench/results.md; with a name: that part."""
+
+import argparse
+import importlib
+import signal
+import sys
+from pathlib import Path
+
+from bench.machine import describe
+from bench.plan import planned
+from bench.progress import say
+from bench.report import Section, render
+
+PARTS = ("hits", "miss", "entries", "zipf", "memory", "bound")
+RESULTS = Path(__file__).parent / "results.md"
+
+_TITLE = "# Results\n\nWritten by `make bench`; Compare ratios, not machines.\n\n"
+
+
+def main() -> None:
+    """Run the parts asked for."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("part", nargs="?", choices=PARTS, help="only this, printed and not written down")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of each comparison (default 9)")
+    parser.add_argument("--seconds", type=int, default=1, help="seconds of each measurement (default 1)")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _terminate)
+    machine = describe()
+    with planned(arguments.rounds, arguments.seconds) as plan:
+        sections = [_run(part, plan) for part in ([arguments.part] if arguments.part else PARTS)]
+    text = render([*sections, machine])
+    if not arguments.part:
+        RESULTS.write_text(_TITLE + text, encoding="utf-8")
+        say(f"written to {RESULTS}")
+    sys.stdout.write(text)
+
+
+def _run(part: str, plan: object) -> Section:
+    say(f"== {part}")
+    section: Section = importlib.import_module(f"bench.{part}").run(plan)
+    return section
+
+
+def _terminate(number: int, frame: object) -> None:
+    """End like an error, so that servers and temporary files go too."""
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

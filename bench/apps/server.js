@@ -1,0 +1,16 @@
+// The server that people write first: Express, the file read from disk, res.send.
+const fs = require("fs");
+const path = require("path");
+const express = require("express");
+
+const app = express();
+const root = process.env.BENCH_FILES;
+
+app.get(/.*/, (req, res) => {
+  fs.readFile(path.join(root, req.path), (error, data) => {
+    if (error) return res.status(404).send("Not found");
+    res.type("image/png").send(data);
+  });
+});
+
+app.listen(Number(process.env.PORT), "127.0.0.1");

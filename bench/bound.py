@@ -1,0 +1,91 @@
+"""The bound under fire: many writers, and the disk's use looked at again and again."""
+
+import os
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.plan import Plan
+from bench.processes import is_stopped, running
+from bench.progress import say
+from bench.report import Figure, Section, Table
+
+PROCESSES, THREADS = 4, 8
+OBJECTS = 2_000
+BOUND = 11_000_000
+"""About a tenth of the set, whose objects have 1 to 110 KB."""
+
+_SECONDS = 15
+_PAUSE = 0.02
+
+_METHOD = f"""\
+{PROCESSES} processes of {THREADS} threads fetch and upload objects of 1 to 110 KB, {OBJECTS:,} of them,
+through a cache that may take {BOUND:,} bytes, for {_SECONDS} s. For every sample all processes are stopped
+(SIGSTOP), so that it shows one instant: the blocks of all files and directories below the cache directory,
+and that itself."""
+
+
+def run(plan: Plan) -> Section:
+    """Start the writers, sample until they are done."""
+    directory = plan.new_directory("bound")
+    root = directory / "cache"
+    command = (sys.executable, "-m", "bench.writers", str(root), str(BOUND), str(_SECONDS))
+    log = directory / "writers.log"
+    with ExitStack() as stack:
+        say(f"{PROCESSES * THREADS} writers for {_SECONDS} s")
+        writers = [
+            stack.enter_context(running((*command, str(seed)), log, env={"PYTHONWARNINGS": "default"}))
+            for seed in range(PROCESSES)
+        ]
+        samples = []
+        while all(writer.poll() is None for writer in writers):
+            samples.append(_frozen_usage(root, [writer.pid for writer in writers]))
+            time.sleep(_PAUSE)
+        codes = [writer.wait() for writer in writers]
+    if any(codes):
+        raise RuntimeError(f"writers ended with {codes}: {log.read_text()[-2000:]}")
+    return _section(samples, log.read_text())
+
+
+def _section(samples: list[int], told: str) -> Section:
+    over = max(0, max(samples) - BOUND)
+    full = sum(sample > BOUND * 0.8 for sample in samples)
+    rows = [
+        ("samples", f"{len(samples):,}, of which {full:,} above 80 % of the bound"),
+        ("highest sample", f"{max(samples):,} bytes, {max(samples) / BOUND:.1%} of the bound"),
+        ("last sample", f"{samples[-1]:,} bytes"),
+        *(("a process", line) for line in told.strip().splitlines()),
+    ]
+    section = Section("The bound", _METHOD, [Table("Bytes on disk", ("what", "measured"), rows)])
+    name = f"bytes on disk over the bound, {PROCESSES * THREADS} writers in {PROCESSES} processes"
+    section.figures = [Figure(name, "0", f"{over:,}", over == 0 and full > 0)]
+    return section
+
+
+def _frozen_usage(root: Path, pids: list[int]) -> int:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        deadline = time.monotonic() + 2
+        while not all(map(is_stopped, pids)) and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        return _usage(root)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _usage(root: Path) -> int:
+    """What `du -s` counts."""
+    if not root.exists():
+        return 0
+    total, waiting = root.stat().st_blocks, [str(root)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                total += entry.stat(follow_symlinks=False).st_blocks
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+    return total * 512

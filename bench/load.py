@@ -1,0 +1,104 @@
+"""Load: keep-alive connections that ask as fast as they are answered, from wrk or from our own generator."""
+
+import json
+import random
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.processes import ROOT, cpu_seconds
+from bench.servers import Server
+
+CONNECTIONS = 32
+
+_ROTATION = """
+local paths = {}
+for path in io.lines("%s") do paths[#paths + 1] = path end
+local next_one = 0
+request = function()
+  next_one = next_one %% #paths + 1
+  return wrk.format("GET", paths[next_one])
+end
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """One run: answers per second, the server's CPU in µs for each, the share of a core the generator took."""
+
+    rate: float
+    cpu: float
+    generator: float
+
+
+@dataclass(frozen=True)
+class _Run:
+    answers: int
+    rate: float
+    failures: int
+
+
+def generator_name() -> str:
+    """What makes the load on this machine."""
+    return "wrk -t1 -c32" if shutil.which("wrk") else "bench.generator, 2 processes × 16 connections"
+
+
+def put_load(
+    server: Server, paths: Sequence[str], seconds: int, headers: Mapping[str, str] | None = None
+) -> Load:
+    """Ask `server` for `paths` in turn. Raises `RuntimeError` where any answer is no success."""
+    used = _children_seconds()
+    cpu = cpu_seconds(server.pid)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as directory:
+        command = _wrk if shutil.which("wrk") else _own
+        run = command(server.port, paths, seconds, dict(headers or {}), Path(directory))
+    elapsed = time.monotonic() - began
+    cpu = cpu_seconds(server.pid) - cpu
+    if run.failures or not run.answers:
+        raise RuntimeError(f"{server.name}: {run.failures} failures among {run.answers} answers")
+    return Load(run.rate, cpu / run.answers * 1e6, (_children_seconds() - used) / elapsed)
+
+
+def shuffled(paths: Sequence[str]) -> list[str]:
+    """The paths in a fixed order that looks like chance."""
+    return random.Random(1).sample(list(paths), len(paths))
+
+
+def _wrk(port: int, paths: Sequence[str], seconds: int, headers: dict[str, str], scratch: Path) -> _Run:
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"]
+    command += [f"-H{name}: {value}" for name, value in headers.items()]
+    if len(paths) > 1:
+        (scratch / "paths").write_text("\n".join(paths))
+        (scratch / "rotate.lua").write_text(_ROTATION % (scratch / "paths"))
+        command.append(f"-s{scratch / 'rotate.lua'}")
+    text = _output([*command, f"http://127.0.0.1:{port}{paths[0]}"])
+    answers = re.search(r"(\d+) requests in", text)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
+    if answers is None or rate is None:
+        raise RuntimeError(f"wrk said: {text}")
+    failures = sum(map(int, re.findall(r"(?:connect|read|write|timeout|responses:) (\d+)", text)))
+    return _Run(int(answers[1]), float(rate[1]), failures)
+
+
+def _own(port: int, paths: Sequence[str], seconds: int, headers: dict[str, str], scratch: Path) -> _Run:
+    order = {"port": port, "paths": list(paths), "seconds": seconds, "headers": headers}
+    (scratch / "order.json").write_text(json.dumps(order))
+    told = json.loads(_output([sys.executable, "-m", "bench.generator", str(scratch / "order.json")]))
+    return _Run(told["answers"], told["answers"] / seconds, told["failures"])
+
+
+def _output(command: Sequence[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+
+
+def _children_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

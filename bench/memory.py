@@ -1,0 +1,58 @@
+"""What a worker's memory does while it serves: large images, many entries."""
+
+from bench.load import put_load, shuffled
+from bench.plan import LARGE, SMALL, Plan
+from bench.processes import resident_bytes, tree
+from bench.product import assert_hit, our_parts, our_server, upload_noise
+from bench.progress import say
+from bench.report import Section, Table, at_most
+from bench.servers import Server
+
+_MIB = 1 << 20
+_SECONDS = 4
+
+_METHOD = f"""\
+Anonymous resident memory of the largest worker (`RssAnon` in /proc): after its first request, and after
+{_SECONDS} seconds of hits at 32 connections. Each line is a server of its own."""
+
+
+def run(plan: Plan) -> Section:
+    """Two sizes of image, two numbers of entries."""
+    directory = plan.new_directory("memory")
+    with our_parts(directory) as parts:
+        keys = {f"hits of {size // 1000} KB": [upload_noise(parts, size)] for size in (20_000, 500_000)}
+    after = {}
+    rows = []
+    for name, asked in keys.items():
+        with our_server(directory) as server:
+            after[name], row = _measure(server, name, asked)
+        rows.append(row)
+    for entries in (SMALL, LARGE):
+        population = plan.population(entries)
+        name = f"hits all over {entries:,} entries"
+        settings = {"CACHE_MAX_BYTES": f"{population.max_bytes * 2}"}
+        with our_server(population.directory, settings) as server:
+            after[name], row = _measure(server, name, shuffled(population.asked))
+        rows.append(row)
+    section = Section("Memory", _METHOD)
+    section.tables = [Table("Memory of a worker", ("what", "at first", "after"), rows)]
+    small, large, few, many = after.values()
+    section.figures = [
+        at_most("memory of a worker: 500 KB images above 20 KB images", (large - small) / _MIB, 8, "MiB"),
+        at_most(f"memory of a worker: {LARGE:,} entries above {SMALL:,}", (many - few) / _MIB, 16, "MiB"),
+    ]
+    return section
+
+
+def _measure(server: Server, name: str, keys: list[str]) -> tuple[int, tuple[str, ...]]:
+    say(f"memory, {name}")
+    paths = [server.prefix + key for key in keys]
+    assert_hit(server, paths[0])
+    first = _largest(server)
+    put_load(server, paths, _SECONDS)
+    after = _largest(server)
+    return after, (name, f"{first / _MIB:.1f} MiB", f"{after / _MIB:.1f} MiB")
+
+
+def _largest(server: Server) -> int:
+    return max(resident_bytes(pid) for pid in tree(server.pid)[1:])

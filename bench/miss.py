@@ -1,0 +1,150 @@
+"""Misses: what we add to a bare GetObject, and how many of them a crowd on one cold key causes."""
+
+import asyncio
+import hashlib
+import http.client
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+
+from app.links import SERVER_PATH
+from bench.crowd import crowd
+from bench.origin import COUNTS, DELAY
+from bench.plan import Plan
+from bench.product import our_server
+from bench.progress import say
+from bench.report import Figure, Section, Table, at_most
+from bench.servers import Server, Start, get, serving
+
+_BUCKET = "bench"
+_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
+_SIZE = 100_000
+_SINGLE = 100
+"""Misses one after the other."""
+
+_CROWDS = {200: 4, 50: 2}
+"""Clients at once, and the workers that they meet."""
+
+_METHOD = f"""\
+The origin is `bench/origin.py`, which answers GetObject with files of {_SIZE // 1000} KB. A single miss is a GET through
+our running server of a key that it has never seen, right after a bare boto3 `get_object` of the same key;
+{_SINGLE} keys, medians. A crowd is so many clients, already connected, that ask for one cold key in the same
+instant; the wait is until a client has the whole image; medians over all clients and {{rounds}} cold keys."""
+
+
+def run(plan: Plan) -> Section:
+    """Measure single misses, then crowds."""
+    directory = plan.new_directory("miss")
+    objects = directory / "origin"
+    section = Section("Misses", _METHOD.format(rounds=plan.rounds))
+    with _origin(directory, objects) as origin:
+        _single(section, directory, origin, _make_objects(objects, _SINGLE + 5))
+        for clients, workers in _CROWDS.items():
+            keys = _make_objects(objects, plan.rounds)
+            _crowds(section, plan.new_directory(f"miss/{clients}"), origin, keys, clients, workers)
+    return section
+
+
+@contextmanager
+def _origin(directory: Path, objects: Path) -> Iterator[Server]:
+    objects.mkdir()
+
+    def start(port: int) -> Start:
+        return Start((sys.executable, "-m", "bench.origin", str(port), str(objects)))
+
+    with serving("origin", start, directory / "origin.log", ready=COUNTS) as server:
+        yield server
+
+
+def _make_objects(objects: Path, number: int) -> list[str]:
+    """New objects of noise under content-addressed keys."""
+    keys = []
+    for _ in range(number):
+        data = os.urandom(_SIZE)
+        digest = hashlib.sha256(data).hexdigest()
+        keys.append(f"images/{digest[:2]}/{digest[2:32]}.png")
+        path = objects / keys[-1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return keys
+
+
+def _settings(origin: Server, workers: int) -> dict[str, str]:
+    return {
+        "STORE": "s3",
+        "S3_BUCKET": _BUCKET,
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{origin.port}",
+        "AWS_REGION": "us-east-1",
+        "WEB_CONCURRENCY": str(workers),
+        **_CREDENTIALS,
+    }
+
+
+def _single(section: Section, directory: Path, origin: Server, keys: list[str]) -> None:
+    """Bare and ours in turn; the first few only open connections."""
+    say(f"{_SINGLE} single misses")
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{origin.port}",
+        region_name="us-east-1",
+        aws_access_key_id=_CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+    )
+    bare, ours = [], []
+    with our_server(directory, _settings(origin, 1)) as server:
+        get(origin.port, f"{DELAY}20")
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        for key in keys:
+            began = time.perf_counter()
+            client.get_object(Bucket=_BUCKET, Key=key)["Body"].read()
+            between = time.perf_counter()
+            _fetch(connection, SERVER_PATH + key)
+            bare.append(between - began)
+            ours.append(time.perf_counter() - between)
+        connection.close()
+    a, b = statistics.median(ours[-_SINGLE:]) * 1000, statistics.median(bare[-_SINGLE:]) * 1000
+    rows = [("bare `get_object`", f"{b:.2f} ms"), ("ours", f"{a:.2f} ms"), ("added", f"{a - b:.2f} ms")]
+    section.tables.append(Table("One miss, origin 20 ms away", ("what", "median"), rows))
+    section.figures.append(
+        at_most("miss of 100 KB, origin 20 ms away: added to `get_object`", (a / b - 1) * 100, 15, "%")
+    )
+
+
+def _fetch(connection: http.client.HTTPConnection, path: str) -> None:
+    connection.request("GET", path)
+    response = connection.getresponse()
+    response.read()
+    status = response.getheader("Cache-Status", "")
+    if response.status != 200 or "fwd=uri-miss; stored" not in status:
+        raise RuntimeError(f"{path}: {response.status}, Cache-Status {status}")
+
+
+def _crowds(
+    section: Section, directory: Path, origin: Server, keys: list[str], clients: int, workers: int
+) -> None:
+    waits, asked = [], []
+    get(origin.port, f"{DELAY}50")
+    with our_server(directory, _settings(origin, workers)) as server:
+        # Each worker's first request to the store opens its client.
+        asyncio.run(crowd(server.port, "/readyz", clients))
+        for key in keys:
+            say(f"{clients} clients on one cold key")
+            waits += asyncio.run(crowd(server.port, SERVER_PATH + key, clients))
+            counts = json.loads(get(origin.port, COUNTS).body)
+            asked.append(counts[f"/{_BUCKET}/{key}"])
+    wait = statistics.median(waits) * 1000
+    worst = statistics.quantiles(waits, n=20)[-1] * 1000
+    rows = [(f"{clients}", f"{workers}", f"{max(asked)}", f"{wait:.0f} ms", f"{worst:.0f} ms")]
+    head = ("clients", "workers", "GetObjects (most)", "median wait", "95 % wait")
+    section.tables.append(Table(f"{clients} clients on one cold key, origin 50 ms away", head, rows))
+    name = f"{clients} clients, one cold key, {workers} workers"
+    section.figures.append(Figure(f"{name}: GetObjects", "1", f"{max(asked)}", max(asked) == 1))
+    if clients == 50:
+        section.figures.append(at_most(f"{name}: median wait, origin 50 ms away", wait, 120, "ms"))

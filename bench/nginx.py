@@ -1,0 +1,71 @@
+"""nginx: serving a directory by itself, and in front of our server as `deploy/nginx.conf` sets it up."""
+
+import getpass
+import os
+import re
+from pathlib import Path
+
+from bench.processes import ROOT
+from bench.product import WORKERS
+from bench.servers import Start
+
+DEPLOYED = ROOT / "deploy" / "nginx.conf"
+
+# Without tcp_nopush, which stalled some answers of 100 KB by 40 ms here.
+_STATIC = """
+events {{ worker_connections 1024; }}
+http {{
+    default_type image/png;
+    access_log off;
+    sendfile on;
+    keepalive_requests 1000000000;
+    server {{
+        listen 127.0.0.1:{port} reuseport;
+        root {files};
+    }}
+}}
+"""
+
+
+def static(files: Path, scratch: Path, port: int) -> Start:
+    """nginx over the files in `files`."""
+    return _start(_STATIC.format(port=port, files=files), scratch)
+
+
+def in_front(scratch: Path, port: int, *, upstream: int, cache_dir: Path) -> Start:
+    """nginx with the project's own configuration, its addresses and directories exchanged for these.
+
+    Raises `ValueError` where the configuration has none of them, so that nothing else is measured by mistake.
+    """
+    text = DEPLOYED.read_text()
+    for what, pattern, value in (
+        ("listen", r"(?m)^(\s*listen\s+)[^\s;]+", rf"\g<1>127.0.0.1:{port}"),
+        ("the upstream's address", r"(server\s+|proxy_pass\s+http://)(127\.0\.0\.1|localhost):\d+", None),
+        ("CACHE_DIR", r"(root|alias|set\s+\$cache_dir)(\s+)[^;$]*?(/objects/?)?;", None),
+    ):
+        if value is None:
+            value = rf"\g<1>127.0.0.1:{upstream}" if "upstream" in what else rf"\g<1>\g<2>{cache_dir}\g<3>;"
+        text, changed = re.subn(pattern, value, text)
+        if not changed:
+            raise ValueError(f"{DEPLOYED.name}: found no place for {what}")
+    if not re.search(r"(?m)^\s*http\s*\{", text):
+        text = f"events {{}}\nhttp {{\naccess_log off;\n{text}\n}}\n"
+    return _start(text, scratch)
+
+
+def _start(text: str, scratch: Path) -> Start:
+    """nginx in the foreground, with all that it writes in `scratch`."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    for name in ("pid", "user", "daemon", "worker_processes", "error_log"):
+        text = re.sub(rf"(?m)^{name}\s[^;]*;", "", text)
+    temporary = "".join(
+        f"{kind}_temp_path {scratch}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    text = re.sub(r"(?m)^\s*http\s*\{", lambda found: f"{found[0]}\n{temporary}", text, count=1)
+    # The temporary directories are this user's alone; run by root, the workers would be another's.
+    user = f"user {getpass.getuser()};\n" if os.geteuid() == 0 else ""
+    main = f"daemon off;\npid {scratch}/nginx.pid;\nerror_log stderr warn;\nworker_processes {WORKERS};\n"
+    configuration = scratch / "nginx.conf"
+    configuration.write_text(user + main + text)
+    return Start(("nginx", "-e", "stderr", "-p", str(scratch), "-c", str(configuration)))

@@ -1,0 +1,80 @@
+"""The least of S3 that GetObject needs: files below a directory, each answer late by a set time.
+
+moto takes some milliseconds of CPU for an answer, which would stand in for both sides of the comparison.
+"""
+
+import asyncio
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+COUNTS = "/counts"
+"""Answers how often each path was asked for, as a JSON object."""
+
+DELAY = "/delay/"
+"""`/delay/<milliseconds>` sets the delay."""
+
+_MISSING = b"<Error><Code>NoSuchKey</Code><Message>not here</Message></Error>"
+
+
+class Origin:
+    """Serves `directory` as the bucket of the first segment of each path."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._counts: Counter[str] = Counter()
+        self._delay = 0.0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, to its end."""
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                path = head.split(b" ", 2)[1].decode().partition("?")[0]
+                writer.write(await self._answer(path))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _answer(self, path: str) -> bytes:
+        if path == COUNTS:
+            return _response("200 OK", "application/json", json.dumps(self._counts).encode())
+        if path.startswith(DELAY):
+            self._delay = int(path.removeprefix(DELAY)) / 1000
+            return _response("200 OK", "text/plain", b"set")
+        self._counts[path] += 1
+        await asyncio.sleep(self._delay)
+        try:
+            data = (self._directory / path.strip("/").partition("/")[2]).read_bytes()
+        except OSError:
+            return _response("404 Not Found", "application/xml", _MISSING)
+        return _response("200 OK", "image/png", data)
+
+
+def _response(status: str, content_type: str, body: bytes) -> bytes:
+    tag = hashlib.md5(body, usedforsecurity=False).hexdigest()
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+        f'ETag: "{tag}"\r\nLast-Modified: Sun, 01 Nov 2026 00:00:00 GMT\r\nServer: bench\r\n\r\n'
+    )
+    return head.encode() + body
+
+
+async def _main(port: int, directory: Path) -> None:
+    server = await asyncio.start_server(Origin(directory).serve, "127.0.0.1", port, backlog=1024)
+    async with server:
+        await server.serve_forever()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`python -m bench.origin PORT DIRECTORY`."""
+    asyncio.run(_main(int(arguments[0]), Path(arguments[1])))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,101 @@
+"""Starting processes that certainly end again, and what Linux says of them in /proc."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The project's directory."""
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_GRACE = 5.0
+"""Seconds that a process has between SIGTERM and SIGKILL."""
+
+
+@contextmanager
+def running(
+    command: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process in a group of its own; the whole group is gone when the block ends.
+
+    Its output goes to the end of `log`; `env` is added to this process's environment.
+    """
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def tree(pid: int) -> list[int]:
+    """`pid` and all processes below it, parents first."""
+    found = [pid]
+    for parent in found:
+        with suppress(FileNotFoundError):
+            found += map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of `pid` and all below it, those that have ended included."""
+    return sum(_cpu_seconds(member) for member in tree(pid))
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that the process itself holds; pages it shares with its binary's file don't count."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(f"/proc/{pid}/status has no RssAnon")
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether SIGSTOP has come through to all of its threads."""
+    return all(_fields(stat)[0] == "T" for stat in Path(f"/proc/{pid}/task").glob("*/stat"))
+
+
+def _cpu_seconds(pid: int) -> float:
+    try:
+        fields = _fields(Path(f"/proc/{pid}/stat"))
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(map(int, fields[11:15])) / _TICKS
+
+
+def _fields(stat: Path) -> list[str]:
+    """The fields of proc_pid_stat(5) from the third on; the second may hold blanks."""
+    return stat.read_text().rpartition(")")[2].split()
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+        deadline = time.monotonic() + _GRACE
+        while _group_lives(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not _group_lives(process.pid):
+            return
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,80 @@
+"""Our server and its parts, set up on temporary directories whatever the environment or `.env` says."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+
+from PIL import Image
+
+from app import create_app
+from app.api.parts import Parts
+from app.config import Config
+from app.links import SERVER_PATH
+from bench.processes import ROOT
+from bench.servers import Server, Start, get, serving
+
+WORKERS = 2
+HIT = "s3-image-server; hit"
+
+
+@contextmanager
+def our_server(
+    directory: Path, settings: Mapping[str, str] | None = None, name: str = "ours"
+) -> Iterator[Server]:
+    """`gunicorn wsgi:app` over the cache and the store in `directory`, as `make run` starts it."""
+    started = serving(
+        name,
+        lambda port: Start(gunicorn("wsgi:app"), environment(directory, port, settings)),
+        directory / "ours.log",
+        prefix=SERVER_PATH,
+        ready="/readyz",
+    )
+    with started as server:
+        yield server
+
+
+@contextmanager
+def our_parts(directory: Path) -> Iterator[Parts]:
+    """The service, store and cache over the same directories, in this process."""
+    settings = replace(Config(), local_store_dir=directory / "store", cache_dir=directory / "cache")
+    parts: Parts = create_app(settings).extensions[Parts.NAME]
+    try:
+        yield parts
+    finally:
+        parts.cache.close()
+
+
+def gunicorn(application: str) -> tuple[str, ...]:
+    """The command for an application under the project's own gunicorn settings."""
+    return (sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), application)
+
+
+def environment(directory: Path, port: int, settings: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Every setting: those given, a few fixed ones, and for all others the default."""
+    return {
+        **{field.name.upper(): "" for field in fields(Config)},
+        "STORE": "local",
+        "LOCAL_STORE_DIR": str(directory / "store"),
+        "CACHE_DIR": str(directory / "cache"),
+        "WEB_CONCURRENCY": str(WORKERS),
+        "LOG_LEVEL": "WARNING",
+        "PORT": str(port),
+        **(settings or {}),
+    }
+
+
+def upload_noise(parts: Parts, size: int) -> str:
+    """Upload a PNG of about `size` bytes that does not compress; its key."""
+    edge = round((size / 3) ** 0.5)
+    image = Image.frombytes("RGB", (edge, edge), os.urandom(3 * edge * edge))
+    return parts.service.upload_pil_image(image).key
+
+
+def assert_hit(server: Server, path: str) -> None:
+    """Raises `RuntimeError` where our server doesn't answer `path` from its cache."""
+    answer = get(server.port, path)
+    if answer.status != 200 or not answer.headers.get("cache-status", "").startswith(HIT):
+        raise RuntimeError(f"{path}: {answer.status}, Cache-Status {answer.headers.get('cache-status')}")

@@ -1,0 +1,13 @@
+"""Tells on standard error what is being measured, so that standard output holds results alone."""
+
+import sys
+import time
+
+_began = time.monotonic()
+
+
+def say(text: str) -> None:
+    """One line, with the minutes and seconds since the start."""
+    minutes, seconds = divmod(int(time.monotonic() - _began), 60)
+    sys.stderr.write(f"[{minutes:02}:{seconds:02}] {text}\n")
+    sys.stderr.flush()

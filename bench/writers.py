@@ -1,0 +1,59 @@
+"""One process of writers for `bench.bound`: threads that fetch, upload and forget as fast as they can."""
+
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.cache import DiskCache
+from bench.bound import OBJECTS, THREADS
+from bench.objects import facts_of, key_of, loading
+
+_SIZES = [random.Random(number).randrange(1_000, 110_000) for number in range(OBJECTS)]
+_NOISE = random.Random(0).randbytes(110_000)
+_UPLOADS, _FORGETS = 0.2, 0.02
+"""Chances that a writer uploads or forgets instead of fetching."""
+
+
+def _work(cache: DiskCache, chance: random.Random, until: float, done: Counter[str]) -> None:
+    while time.monotonic() < until:
+        number = chance.randrange(OBJECTS)
+        key = key_of(number)
+        facts = facts_of(key, _SIZES[number])
+        dice = chance.random()
+        if dice < _FORGETS:
+            cache.forget(key)
+            done["forgotten"] += 1
+        elif dice < _UPLOADS:
+            cache.store(facts, _NOISE[: facts.size], cache.epoch(key))
+            done["uploaded"] += 1
+        else:
+            cached = cache.fetch(key, loading(facts, _NOISE[: facts.size]))
+            cached.body.close()
+            done[cached.status.value] += 1
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`python -m bench.writers ROOT BOUND SECONDS SEED`."""
+    root, (bound, seconds, seed) = Path(arguments[0]), map(int, arguments[1:])
+    cache = DiskCache(root, bound)
+    until = time.monotonic() + seconds
+    done = [Counter[str]() for _ in range(THREADS)]
+    threads = [
+        threading.Thread(target=_work, args=(cache, random.Random(f"{seed}-{n}"), until, done[n]))
+        for n in range(THREADS)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    cache.close()
+    total = sum(done, Counter[str]())
+    sys.stdout.write(", ".join(f"{count:,} {what}" for what, count in sorted(total.items())) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,262 @@
+"""POST /api/images."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.config import Config
+from tests.conftest import json_of, parts_of
+from tests.pictures import animation, picture, png_claiming
+
+PNG = picture("PNG")
+
+
+def _form(data: bytes, field: str = "image", filename: str = "photo.png", **fields: str) -> dict[str, Any]:
+    return {"data": {field: (BytesIO(data), filename), **fields}, "content_type": "multipart/form-data"}
+
+
+def _stored(flask: Flask) -> list[str]:
+    return [facts.key for facts in parts_of(flask).store.list().objects]
+
+
+def test_an_upload_is_answered_as_promised(client: FlaskClient) -> None:
+    response = client.post("/api/images", **_form(PNG))
+    digest = sha256(PNG).hexdigest()
+    key = f"images/{digest[:2]}/{digest[2:32]}.png"
+    assert response.status_code == 201
+    assert response.headers["Location"] == f"http://localhost/api/images/{key}"
+    assert json_of(response) == {
+        "success": True,
+        "message": "Image uploaded successfully",
+        "image_url": f"http://localhost/api/images/{key}",
+        "key": key,
+        "content_type": "image/png",
+        "width": 8,
+        "height": 6,
+        "frames": 1,
+        "bytes": len(PNG),
+    }
+
+
+def test_the_same_bytes_again_are_the_same_image(client: FlaskClient, app: Flask) -> None:
+    first = client.post("/api/images", **_form(PNG))
+    again = client.post("/api/images", **_form(PNG, filename="other.gif"))
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert json_of(again) == {**json_of(first), "message": "Image was stored already"}
+    assert len(_stored(app)) == 1
+
+
+def test_two_at_once_make_one_object(app: Flask) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: app.test_client().post("/api/images", **_form(PNG)), range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
+    assert len({json_of(answer)["image_url"] for answer in answers}) == 1
+    assert len(_stored(app)) == 1
+
+
+@pytest.mark.parametrize(
+    ("image_format", "extension", "content_type"),
+    [
+        ("PNG", "png", "image/png"),
+        ("JPEG", "jpg", "image/jpeg"),
+        ("GIF", "gif", "image/gif"),
+        ("WEBP", "webp", "image/webp"),
+        ("AVIF", "avif", "image/avif"),
+    ],
+)
+def test_what_comes_back_is_what_was_sent(
+    client: FlaskClient, image_format: str, extension: str, content_type: str
+) -> None:
+    data = picture(image_format)
+    answer = json_of(client.post("/api/images", **_form(data, filename="any.thing")))
+    assert answer["key"].endswith(f".{extension}")
+    with client.get(answer["image_url"]) as served:
+        assert served.data == data
+        assert served.content_type == content_type
+
+
+@pytest.mark.parametrize("field", ["image", "file"])
+def test_both_field_names_work(client: FlaskClient, field: str) -> None:
+    assert client.post("/api/images", **_form(PNG, field)).status_code == 201
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", "image/*"])
+def test_raw_bytes_work(client: FlaskClient, content_type: str) -> None:
+    response = client.post("/api/images", data=PNG, content_type=content_type)
+    assert response.status_code == 201
+    assert json_of(response)["content_type"] == "image/png"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "key"),
+    [
+        ("users/123", "profile.png", "users/123/profile.png"),
+        ("users/123", "profile", "users/123/profile.png"),
+        ("users/123", "profile.jpg", "users/123/profile.png"),
+        ("users/123/", "x.PNG", "users/123/x.png"),
+        (None, "ai_generated_20250101_120000.png", "ai_generated_20250101_120000.png"),
+        (None, "users/123/profile.png", "users/123/profile.png"),
+    ],
+)
+def test_names_and_folders(client: FlaskClient, folder: str | None, name: str, key: str) -> None:
+    fields = {"name": name, **({"folder": folder} if folder else {})}
+    assert json_of(client.post("/api/images", **_form(PNG, **fields)))["key"] == key
+    by_query = client.post("/api/images", query_string=fields, data=PNG, content_type="image/png")
+    assert json_of(by_query)["key"] == key
+
+
+def test_a_folder_alone_keeps_the_hash(client: FlaskClient) -> None:
+    digest = sha256(PNG).hexdigest()
+    answer = json_of(client.post("/api/images", **_form(PNG, folder="users/123")))
+    assert answer["key"] == f"users/123/{digest[:2]}/{digest[2:32]}.png"
+
+
+def test_a_name_is_overwritten_unless_asked_not_to(client: FlaskClient) -> None:
+    blue = picture(colour="blue")
+    assert client.post("/api/images", **_form(blue, name="me", overwrite="no")).status_code == 201
+    taken = client.post("/api/images", **_form(PNG), query_string={"name": "me.png", "overwrite": "false"})
+    assert (taken.status_code, json_of(taken)["code"]) == (409, "name_taken")
+    replaced = client.post("/api/images", **_form(PNG), query_string={"name": "me.png"})
+    assert replaced.status_code == 201
+    with client.get("/api/images/me.png") as served:
+        assert served.data == PNG
+        assert served.headers["Cache-Control"] == "public, no-cache"
+
+
+def test_metadata_goes_unless_asked_not_to(client: FlaskClient, config: Config) -> None:
+    exif = picture("JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0secret-place")
+    url = json_of(client.post("/api/images", **_form(exif)))["image_url"]
+    with client.get(url) as served:
+        assert b"secret-place" not in served.data
+    keeping = create_app(replace(config, strip_metadata=False))
+    url = json_of(keeping.test_client().post("/api/images", **_form(exif)))["image_url"]
+    with keeping.test_client().get(url) as served:
+        assert served.data == exif
+    parts_of(keeping).cache.close()
+
+
+BAD_IMAGES = [
+    pytest.param(b"", 400, "bad_request", id="empty"),
+    pytest.param(b"this is a text", 415, "unsupported_image", id="text named .png"),
+    pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "unsupported_image", id="svg"),
+    pytest.param(picture("BMP"), 415, "unsupported_image", id="bmp"),
+    pytest.param(picture("JPEG", (200, 200))[:-50], 422, "undecodable_image", id="truncated jpeg"),
+    pytest.param(PNG[:40], 422, "undecodable_image", id="truncated png"),
+    pytest.param(png_claiming(30_000, 30_000), 422, "too_many_pixels", id="png bomb"),
+    pytest.param(png_claiming(2**31 - 1, 2**31 - 1), 422, None, id="png of 2^62 pixels"),
+    pytest.param(animation(10_000), 422, "too_many_pixels", id="10,000 frames"),
+]
+
+
+@pytest.mark.parametrize(("data", "status", "code"), BAD_IMAGES)
+@pytest.mark.parametrize("way", ["form", "raw"])
+def test_bad_images_are_refused(
+    client: FlaskClient, app: Flask, data: bytes, status: int, code: str | None, way: str
+) -> None:
+    arguments: dict[str, Any] = _form(data) if way == "form" else {"data": data, "content_type": "image/png"}
+    response = client.post("/api/images", **arguments)
+    answer = json_of(response)
+    assert response.status_code == status, answer
+    assert (answer["success"], set(answer)) == (False, {"success", "message", "code"})
+    assert code in (None, answer["code"])
+    assert _stored(app) == []
+    assert parts_of(app).cache.totals().entries == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"data": {"name": "x"}, "content_type": "multipart/form-data"},
+        {"data": {"picture": (BytesIO(PNG), "a.png")}, "content_type": "multipart/form-data"},
+        {"data": b"--x\r\nbroken", "content_type": "multipart/form-data; boundary=x"},
+        {"data": b"--x\r\nbroken", "content_type": "multipart/form-data"},
+        {"data": PNG, "content_type": "application/octet-stream"},
+        {"data": PNG, "content_type": ""},
+        {"data": b"{}", "content_type": "application/json"},
+    ],
+)
+def test_no_image_in_the_request(client: FlaskClient, arguments: dict[str, Any]) -> None:
+    response = client.post("/api/images", **arguments)
+    assert (response.status_code, json_of(response)["code"]) == (400, "bad_request")
+    assert "multipart form with a file field 'image'" in json_of(response)["message"]
+
+
+BAD_NAMES = [
+    "../..",
+    "..",
+    "a//b",
+    "/etc",
+    "a\\b",
+    "a b",
+    "ä",
+    ".hidden",
+    "a/../b",
+    "x.png/y",
+    "-x",
+    "a\0b",
+    "x" * 2000,
+]
+
+
+@pytest.mark.parametrize("value", BAD_NAMES)
+@pytest.mark.parametrize("field", ["folder", "name"])
+def test_bad_names_and_folders_are_refused(
+    client: FlaskClient, app: Flask, tmp_path: Path, field: str, value: str
+) -> None:
+    if (field, value) == ("folder", "/etc"):
+        value = "/etc/../passwd"
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    response = client.post("/api/images", **_form(PNG, **{field: value}))
+    assert (response.status_code, json_of(response)["code"]) == (400, "invalid_key")
+    assert _stored(app) == []
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_name_may_not_look_like_a_hash(client: FlaskClient) -> None:
+    response = client.post("/api/images", **_form(PNG, folder="x/ab", name="0" * 30 + ".png"))
+    assert (response.status_code, json_of(response)["code"]) == (400, "invalid_key")
+
+
+def test_formats_can_be_restricted(config: Config) -> None:
+    flask = create_app(replace(config, allowed_formats=("jpeg",)))
+    response = flask.test_client().post("/api/images", **_form(PNG))
+    assert (response.status_code, json_of(response)["code"]) == (415, "unsupported_image")
+    parts_of(flask).cache.close()
+
+
+def test_a_body_far_too_large_is_not_read(client: FlaskClient) -> None:
+    read = []
+
+    class Endless(BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            read.append(size)
+            return b"\0" * (size or 1)
+
+    response = client.post(
+        "/api/images",
+        input_stream=Endless(),
+        environ_overrides={"CONTENT_LENGTH": "100000000"},
+        content_type="image/png",
+    )
+    assert (response.status_code, json_of(response)["code"]) == (413, "too_large")
+    assert read == []
+
+
+@pytest.mark.parametrize("size", [1001, 70_000])
+@pytest.mark.parametrize("way", ["form", "raw"])
+def test_one_byte_more_than_allowed(config: Config, size: int, way: str) -> None:
+    flask = create_app(replace(config, max_upload_bytes=1000))
+    data = PNG + bytes(size - len(PNG))
+    arguments: dict[str, Any] = _form(data) if way == "form" else {"data": data, "content_type": "image/png"}
+    response = flask.test_client().post("/api/images", **arguments)
+    assert (response.status_code, json_of(response)["code"]) == (413, "too_large")
+    parts_of(flask).cache.close()

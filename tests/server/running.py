@@ -1,0 +1,64 @@
+"""The server as users run it: gunicorn with its configuration file, in a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+GUNICORN = [str(Path(sys.executable).parent / "gunicorn"), "wsgi:app"]
+
+
+@dataclass
+class Running:
+    """A running server: its URL, its log, its process."""
+
+    url: str
+    log_path: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def log(self) -> str:
+        """Everything it has said."""
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def workers(self) -> list[int]:
+        """The process ids of its workers."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text(encoding="ascii").split()]
+
+
+@contextmanager
+def running(directory: Path, **settings: str) -> Iterator[Running]:
+    """Start a server with its data in `directory`, on a free port; stop it at the end."""
+    with open(directory / "server.log", "wb") as log:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        defaults = {
+            "PORT": "0",
+            "CACHE_DIR": str(directory / "cache"),
+            "LOCAL_STORE_DIR": str(directory / "store"),
+        }
+        process = subprocess.Popen(
+            GUNICORN, cwd=ROOT, env={**environ, **defaults, **settings}, stdout=log, stderr=log
+        )
+    try:
+        yield Running(_wait_for_url(directory / "server.log", process), directory / "server.log", process)
+    finally:
+        process.send_signal(signal.SIGQUIT)
+        process.wait(20)
+
+
+def _wait_for_url(log: Path, process: subprocess.Popen[bytes]) -> str:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        found = re.findall(r"open (http://\S+)/", log.read_text(encoding="utf-8"))
+        if found:
+            return str(found[-1])
+        time.sleep(0.05)
+    raise AssertionError(log.read_text(encoding="utf-8"))

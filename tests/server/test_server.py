@@ -1,0 +1,262 @@
+"""The main job, end to end, over HTTP, with several workers."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from PIL import Image
+
+from tests.pictures import noise, picture
+from tests.s3server import CREDENTIALS, S3Server
+from tests.server.running import GUNICORN, ROOT, Running, running
+
+HIT = "s3-image-server; hit"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server with two workers and the defaults otherwise."""
+    with running(tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="2") as started:
+        yield started
+
+
+def _s3_settings(s3: S3Server, bucket: str) -> dict[str, str]:
+    return {**CREDENTIALS, "S3_BUCKET": bucket, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
+
+
+def _upload(url: str, data: bytes, **fields: str) -> requests.Response:
+    return requests.post(f"{url}/api/images", files={"image": ("photo.jpg", data)}, data=fields, timeout=20)
+
+
+def test_the_guides_component_gets_its_image(server: Running) -> None:
+    """What the React component in the guide does: POST a prompt, then show `image_url`."""
+    response = requests.post(
+        f"{server.url}/api/generate-image", json={"prompt": "A beautiful sunset over mountains"}, timeout=30
+    )
+    data = response.json()
+    assert (response.status_code, data["success"]) == (200, True)
+    shown = requests.get(data["image_url"], timeout=20)
+    assert shown.headers["Content-Type"] == "image/png"
+    with Image.open(BytesIO(shown.content)) as image:
+        assert (image.format, image.size) == ("PNG", (1024, 1024))
+
+
+def test_the_component_works_through_a_dev_proxy(server: Running) -> None:
+    """A dev proxy keeps the page's Host, so that the URL leads back through it."""
+    response = requests.post(
+        f"{server.url}/api/generate-image",
+        json={"prompt": "a red boat", "size": "64x64"},
+        headers={"Host": "localhost:5173", "Origin": "http://localhost:5173"},
+        timeout=20,
+    )
+    assert response.json()["image_url"].startswith("http://localhost:5173/api/images/generated/")
+
+
+def test_upload_again_and_read(server: Running) -> None:
+    data = picture("JPEG", colour="teal")
+    first, again = _upload(server.url, data), _upload(server.url, data)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json()["image_url"] == again.json()["image_url"] == first.headers["Location"]
+    assert requests.get(first.json()["image_url"], timeout=20).content == data
+
+
+def test_two_uploads_at_once_make_one_object(server: Running) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: _upload(server.url, noise(5), folder="race"), range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
+    listed = requests.get(f"{server.url}/api/images?prefix=race/", timeout=20).json()
+    assert len(listed["images"]) == 1
+
+
+def test_an_overwrite_shows_in_every_worker(server: Running) -> None:
+    for number in range(6):
+        url = _upload(server.url, noise(number), folder="users/1", name="me.png").json()["image_url"]
+        assert {requests.get(url, timeout=20).content for _ in range(8)} == {noise(number)}
+    assert requests.delete(url, timeout=20).status_code == 200
+    assert {requests.get(url, timeout=20).status_code for _ in range(8)} == {404}
+
+
+@pytest.mark.parametrize("workers", ["1", "4"])
+def test_a_miss_asks_s3_once_and_a_hit_never(
+    s3: S3Server, bucket: str, tmp_path: Path, workers: str
+) -> None:
+    (tmp_path / "up").mkdir()
+    with running(tmp_path / "up", **_s3_settings(s3, bucket), WEB_CONCURRENCY="1") as uploader:
+        key = _upload(uploader.url, noise(1)).json()["key"]
+    s3.reset()
+    s3.delay = 0.3
+    with running(tmp_path, **_s3_settings(s3, bucket), WEB_CONCURRENCY=workers, THREADS="16") as server:
+        url = f"{server.url}/api/images/{key}"
+        with ThreadPoolExecutor(40) as pool:
+            answers = list(pool.map(lambda _: requests.get(url, timeout=20), range(40)))
+        assert {answer.content for answer in answers} == {noise(1)}
+        statuses = {requests.get(url, timeout=20).headers["Cache-Status"] for _ in range(20)}
+    assert statuses == {HIT}
+    assert s3.count("GET", key) == 1
+
+
+def test_an_object_in_s3_is_public_and_its_url_fetches_it(s3: S3Server, bucket: str, tmp_path: Path) -> None:
+    with running(tmp_path, **_s3_settings(s3, bucket)) as server:
+        answer = _upload(server.url, noise(2)).json()
+        drawn = requests.post(
+            f"{server.url}/api/generate-image", json={"prompt": "sea", "size": "64x64"}, timeout=20
+        ).json()
+    assert answer["image_url"] == f"{s3.url}/{bucket}/{answer['key']}"
+    look = s3.make_bucket(bucket)
+    for image in (answer, drawn):
+        fetched = requests.get(image["image_url"], timeout=20)
+        assert (fetched.status_code, fetched.headers["Content-Type"]) == (200, "image/png")
+        assert len(fetched.content) == image["bytes"]
+        grants = look.get_object_acl(Bucket=bucket, Key=image["key"])["Grants"]
+        assert any(
+            grant["Grantee"].get("URI", "").endswith("AllUsers") and grant["Permission"] == "READ"
+            for grant in grants
+        )
+        assert look.head_object(Bucket=bucket, Key=image["key"])["ContentType"] == "image/png"
+    look.close()
+
+
+def test_a_restart_keeps_everything_and_the_cache_warm(s3: S3Server, bucket: str, tmp_path: Path) -> None:
+    with running(tmp_path, **_s3_settings(s3, bucket)) as server:
+        key = _upload(server.url, noise(3)).json()["key"]
+    s3.reset()
+    with running(tmp_path, **_s3_settings(s3, bucket)) as server:
+        response = requests.get(f"{server.url}/api/images/{key}", timeout=20)
+    assert (response.content, response.headers["Cache-Status"]) == (noise(3), HIT)
+    assert s3.count("GET", key) == 0
+
+
+def test_killed_workers_lose_nothing(tmp_path: Path) -> None:
+    """kill -9 while uploads are under way: whatever was answered 2xx is there afterwards, whole."""
+    acknowledged: dict[str, bytes] = {}
+
+    def upload(number: int) -> None:
+        try:
+            answer = _upload(server.url, noise(number))
+        except requests.RequestException:
+            return
+        if answer.status_code in (200, 201):
+            acknowledged[answer.json()["image_url"]] = noise(number)
+
+    with running(tmp_path, WEB_CONCURRENCY="2") as server, ThreadPoolExecutor(8) as pool:
+        uploads = [pool.submit(upload, number) for number in range(120)]
+        for _ in range(6):
+            time.sleep(0.15)
+            for pid in server.workers()[:1]:
+                os.kill(pid, signal.SIGKILL)
+        for task in uploads:
+            task.result()
+        assert len(acknowledged) > 20
+        for url, data in acknowledged.items():
+            assert requests.get(url, timeout=20).content == data
+
+
+@pytest.mark.parametrize("way", ["length", "chunked", "form", "closing"])
+def test_a_body_of_100_mb_is_refused_and_told(server: Running, way: str) -> None:
+    """The answer must reach a client that is still sending."""
+    body = BytesIO(bytes(100_000_000))
+    arguments: dict[str, Any] = {
+        "length": {"data": body, "headers": {"Content-Type": "image/png"}},
+        "chunked": {"data": iter(lambda: body.read(65536), b""), "headers": {"Content-Type": "image/png"}},
+        "form": {"files": {"image": ("a.png", body)}},
+        "closing": {"data": body, "headers": {"Content-Type": "image/png", "Connection": "close"}},
+    }[way]
+    response = requests.post(f"{server.url}/api/images", timeout=30, **arguments)
+    assert (response.status_code, response.json()["code"]) == (413, "too_large")
+
+
+def _raw(server: Running, request: bytes) -> tuple[int, bytes]:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(request)
+        with connection.makefile("rb") as answer:
+            status = int(answer.readline().split()[1])
+            headers = {}
+            while line := answer.readline().strip():
+                name, _, value = line.decode().partition(": ")
+                headers[name.lower()] = value
+            assert headers["content-type"] == "application/json"
+            return status, answer.read(int(headers["content-length"]))
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"GET /api/images/../../../etc/passwd HTTP/1.1", 400),
+        (b"GET /api/images/%2e%2e/%2e%2e/etc/passwd HTTP/1.1", 400),
+        (b"GET /api/images/..%2f..%2f..%2fetc%2fpasswd HTTP/1.1", 400),
+        (b"GET /api/images//etc/passwd HTTP/1.1", 400),
+        (b"GET /api/images/a%00.png HTTP/1.1", 400),
+        (b"GET /api/images/a\\b.png HTTP/1.1", 400),
+        (b"GET /api/images/" + b"x" * 5000 + b" HTTP/1.1", 400),
+        (b"GET /" + b"x" * 20_000 + b" HTTP/1.1", 414),
+        (b"GET /api/images/a\0.png HTTP/1.1", 400),
+        (b"nonsense", 400),
+        (b"GET / HTTP/9.9", 400),
+        (b"PUT /api/images/a.png HTTP/1.1", 405),
+        (b"GET /no/such/page HTTP/1.1", 404),
+    ],
+)
+def test_requests_that_no_client_library_sends(server: Running, request_line: bytes, status: int) -> None:
+    answered, body = _raw(server, request_line + b"\r\nHost: localhost\r\n\r\n")
+    assert answered == status, body
+    assert body.startswith(b'{"success"')
+
+
+def test_no_traceback_was_logged(server: Running) -> None:
+    for data in (b"", b"text", picture("JPEG", (99, 99))[:-30]):
+        assert 400 <= _upload(server.url, data).status_code < 500
+    assert requests.get(f"{server.url}/api/images/..%2f..%2fx", timeout=20).status_code == 400
+    assert "Traceback" not in server.log
+
+
+def test_a_busy_port_is_told_in_one_line(server: Running, tmp_path: Path) -> None:
+    port = server.url.rpartition(":")[2]
+    environ = {**os.environ, "PORT": port, "CACHE_DIR": str(tmp_path), "LOCAL_STORE_DIR": str(tmp_path)}
+    result = subprocess.run(
+        GUNICORN, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert result.returncode != 0
+    assert f"Port {port} on 127.0.0.1 is in use by another program." in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"PORT": "many", "CACHE_MAX_BYTES": "lots"}, ["PORT=many", "CACHE_MAX_BYTES=lots"]),
+        ({"STORE": "no.such:Store"}, ["STORE=no.such:Store can't be loaded"]),
+        ({"HOST": "192.0.2.1"}, ["HOST=192.0.2.1"]),
+    ],
+)
+def test_wrong_settings_are_told_without_a_traceback(
+    tmp_path: Path, settings: dict[str, str], told: list[str]
+) -> None:
+    environ = {**os.environ, "PORT": "0", "CACHE_DIR": str(tmp_path), "LOCAL_STORE_DIR": str(tmp_path)}
+    result = subprocess.run(
+        GUNICORN,
+        cwd=ROOT,
+        env={**environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert result.returncode != 0
+    for text in told:
+        assert text in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_it_says_where_to_look(server: Running) -> None:
+    assert re.search(r"open http://127\.0\.0\.1:\d+/", server.log)

@@ -1,0 +1,99 @@
+"""Settings, and that .env.example and the README tell the same."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from app.config import READ_BY_BOTO3, Config
+from app.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+NAMES = {field.name.upper() for field in dataclasses.fields(Config)}
+
+
+def test_nothing_need_be_set() -> None:
+    config = Config.from_env({"PATH": "/bin", "UNRELATED": "x"})
+    assert (config.store, config.port, config.cache_max_bytes) == ("local", 8000, 1024**3)
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert Config.from_env({"PORT": "", "S3_BUCKET": ""}) == Config.from_env({})
+
+
+def test_a_bucket_means_s3() -> None:
+    assert Config.from_env({"S3_BUCKET": "cats"}).store == "s3"
+    assert Config.from_env({"S3_BUCKET": "cats", "STORE": "local"}).store == "local"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("10MB", 10**7), ("512MiB", 512 * 1024**2), ("1.5 GiB", 3 * 512 * 1024**2), ("4kb", 4000)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert Config.from_env({"CACHE_MAX_BYTES": text}).cache_max_bytes == size
+
+
+def test_lists() -> None:
+    config = Config.from_env({"API_KEYS": " a, b ,,a", "ALLOWED_FORMATS": "png,webp"})
+    assert (config.api_keys, config.allowed_formats) == (("a", "b"), ("png", "webp"))
+
+
+WRONG = {
+    "STORE": "nowhere",
+    "S3_ACL": "public",
+    "S3_ADDRESSING_STYLE": "x",
+    "AWS_ENDPOINT_URL_S3": "localhost:9000",
+    "IMAGE_URLS": "all",
+    "PUBLIC_BASE_URL": "ftp://x",
+    "CACHE_DIR": "a\0b",
+    "CACHE_MAX_BYTES": "12QiB",
+    "CACHE_TTL": "-1",
+    "MAX_UPLOAD_BYTES": "0",
+    "MAX_IMAGE_PIXELS": "many",
+    "ALLOWED_FORMATS": "png,bmp",
+    "STRIP_METADATA": "maybe",
+    "GENERATOR": "magic",
+    "PORT": "70000",
+    "WEB_CONCURRENCY": "0",
+    "LOG_LEVEL": "LOUD",
+}
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env(WRONG)
+    told = str(caught.value)
+    for name, value in WRONG.items():
+        assert f"{name}={value}: " in told
+
+
+def test_rules_that_span_settings_are_told_with_the_others() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env({"STORE": "s3", "PORT": "x"})
+    assert "PORT=x" in str(caught.value)
+    assert "STORE=s3: needs S3_BUCKET" in str(caught.value)
+    with pytest.raises(ConfigError, match="IMAGE_URLS=s3: needs an S3 store"):
+        Config.from_env({"IMAGE_URLS": "s3"})
+
+
+def test_it_cannot_be_changed_and_shows_no_secret() -> None:
+    config = Config.from_env({"API_KEYS": "hush"})
+    assert "hush" not in repr(config)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.port = 1  # type: ignore[misc]
+
+
+def test_the_example_file_names_each_setting_with_its_default() -> None:
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    lines = dict(re.findall(r"^#?([A-Z][A-Z0-9_]+)=(.*)$", text, re.MULTILINE))
+    assert set(lines) == NAMES | set(READ_BY_BOTO3)
+    assert Config.from_env(lines) == Config.from_env({})
+
+
+def test_the_readme_explains_each_setting() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| ((?:`[A-Z0-9_]+`(?:, )?)+) \|", text, re.MULTILINE)
+    explained = {name for cell in table for name in re.findall(r"`([A-Z0-9_]+)`", cell)}
+    assert explained == NAMES | set(READ_BY_BOTO3)

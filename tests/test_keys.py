@@ -1,0 +1,153 @@
+"""The grammar of object keys."""
+
+import string
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import InvalidKey
+from app.formats import FORMATS
+from app.keys import (
+    MAX_KEY_BYTES,
+    cache_control,
+    check_readable,
+    content_addressed,
+    generated,
+    is_canonical,
+    is_immutable,
+    named,
+    url_path,
+)
+
+PNG, JPEG = FORMATS["png"], FORMATS["jpeg"]
+NOW = datetime(2026, 11, 22, 8, 5, 9)
+
+
+def test_content_addressed_keys_are_the_hash() -> None:
+    digest = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"  # SHA-256 of "a", FIPS 180-4
+    assert content_addressed(b"a", PNG) == f"images/ca/{digest[2:32]}.png"
+    assert content_addressed(b"a", JPEG, "users/123") == f"users/123/ca/{digest[2:32]}.jpg"
+
+
+def test_generated_keys_are_dated_and_unguessable() -> None:
+    keys = {generated(NOW, PNG) for _ in range(100)}
+    assert len(keys) == 100
+    for key in keys:
+        assert key.startswith("generated/2026/11/20261122_080509_")
+        assert len(key.rpartition("_")[2]) == 24 + len(".png")
+
+
+@pytest.mark.parametrize(
+    "key", [content_addressed(b"a", PNG), content_addressed(b"a", PNG, "a/b"), generated(NOW, JPEG, "x")]
+)
+def test_what_the_server_names_is_immutable(key: str) -> None:
+    assert is_canonical(key)
+    assert is_immutable(key)
+    assert cache_control(key) == "public, max-age=31536000, immutable"
+
+
+@pytest.mark.parametrize("key", ["a.png", "users/123/profile.png", "images/ab/short.png", "2026/11/x.png"])
+def test_what_users_name_is_mutable(key: str) -> None:
+    assert is_canonical(key)
+    assert not is_immutable(key)
+    assert cache_control(key) == "public, no-cache"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ab/" + "0" * 30 + ".png", "ab/" + "0" * 30, "2026/11/20261122_080509_" + "0" * 24],
+)
+def test_a_name_cannot_pass_for_immutable(name: str) -> None:
+    with pytest.raises(InvalidKey):
+        named(name, PNG, "folder")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "a",
+        "a.txt",
+        "a.PNG",
+        ".png",
+        "/a.png",
+        "a//b.png",
+        "a/./b.png",
+        "../a.png",
+        "a/../b.png",
+        "a/.b.png",
+        "a.png/b.png",
+        "a.JpG/b.png",
+        "a/b.png/",
+        "a\\b.png",
+        "a b.png",
+        "ä.png",
+        "a\n.png",
+        "a.png\n",
+        "a\0.png",
+        "~a.png",
+        "x" * 201 + ".png",
+        "d/" * 600 + "a.png",
+    ],
+)
+def test_no_other_key_is_canonical(key: str) -> None:
+    assert not is_canonical(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "/",
+        "a//b",
+        "a/",
+        "/a",
+        ".",
+        "..",
+        "a/..",
+        "../a",
+        "a/./b",
+        "a\0",
+        "a\nb",
+        "a\\b",
+        "a\x7f",
+        "\ud800",
+        "x" * 1025,
+    ],
+)
+def test_unreadable_keys(key: str) -> None:
+    with pytest.raises(InvalidKey):
+        check_readable(key)
+
+
+@pytest.mark.parametrize("key", ["a", "a b", "Ä/ö.PNG", "...", ".hidden", "a+b&c=d?e#f", "ü" * 512])
+def test_readable_keys(key: str) -> None:
+    check_readable(key)
+
+
+def test_url_path_encodes_what_a_path_cannot_hold() -> None:
+    assert url_path("a b/ü?#%+.png") == "a%20b/%C3%BC%3F%23%25%2B.png"
+    assert url_path("a-b_c.d~e/f.png") == "a-b_c.d~e/f.png"
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_whatever_is_asked_for_a_key_is_canonical_or_refused(name: str, folder: str) -> None:
+    for make in (lambda: named(name, PNG, folder), lambda: content_addressed(b"a", PNG, folder or None)):
+        try:
+            key = make()
+        except InvalidKey:
+            continue
+        assert is_canonical(key)
+        assert key.endswith(".png")
+        check_readable(key)
+
+
+@given(st.lists(st.text(string.ascii_letters + string.digits + "._-/", min_size=1), min_size=1, max_size=6))
+def test_no_key_is_both_a_file_and_a_directory(parts: list[str]) -> None:
+    key = "/".join(parts)
+    if is_canonical(key):
+        assert not is_canonical(f"{key}/x.png")
+        assert len(key.encode()) <= MAX_KEY_BYTES
+        assert all(part not in ("", ".", "..") for part in key.split("/"))

@@ -1,0 +1,108 @@
+"""The service as Python code uses it: the guide's two functions, in our terms."""
+
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from PIL import Image
+
+from app.errors import NotFound, StoreUnreachable, TooLarge
+from app.service import ImageService
+from tests.conftest import parts_of
+from tests.pictures import noise, picture
+
+PNG = picture()
+
+
+@pytest.fixture
+def service(app: Flask) -> ImageService:
+    """The service of an application."""
+    return parts_of(app).service
+
+
+def _bytes(service: ImageService, key: str) -> bytes:
+    cached = service.fetch(key)
+    try:
+        return cached.body.read()
+    finally:
+        cached.body.close()
+
+
+def test_upload_image_takes_paths_files_and_bytes(service: ImageService, tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(PNG)
+    with path.open("rb") as file:
+        stored = [service.upload_image(source) for source in (path, str(path), file, BytesIO(PNG), PNG)]
+    assert [image.created for image in stored] == [True, False, False, False, False]
+    assert len({image.key for image in stored}) == 1
+    assert stored[0].url == f"/api/images/{stored[0].key}"
+    assert _bytes(service, stored[0].key) == PNG
+
+
+def test_upload_pil_image(service: ImageService) -> None:
+    image = service.upload_pil_image(Image.new("RGB", (20, 10), "teal"), "ai_generated.png", "users/123")
+    assert (image.key, image.width, image.height) == ("users/123/ai_generated.png", 20, 10)
+    with Image.open(BytesIO(_bytes(service, image.key))) as read:
+        assert (read.format, read.size, read.getpixel((0, 0))) == ("PNG", (20, 10), (0, 128, 128))
+
+
+def test_upload_pil_image_in_another_format(service: ImageService) -> None:
+    image = service.upload_pil_image(Image.new("RGBA", (20, 10)), image_format="webp")
+    assert image.content_type == "image/webp"
+
+
+def test_what_is_too_large_is_not_read_to_the_end(service: ImageService) -> None:
+    class Endless(BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            assert size
+            assert 0 < size <= 10 * 1024 * 1024 + 1
+            return bytes(size)
+
+    with pytest.raises(TooLarge):
+        service.upload_image(Endless())
+
+
+def test_what_the_store_has_not_acknowledged_is_nowhere(
+    service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = parts_of(app)
+
+    def away(*args: object, **kwargs: object) -> None:
+        raise StoreUnreachable
+
+    monkeypatch.setattr(parts.store, "put", away)
+    with pytest.raises(StoreUnreachable):
+        service.upload_image(PNG)
+    assert parts.cache.totals().entries == 0
+
+
+def test_the_cache_answers_while_the_store_is_away(
+    service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = service.upload_image(noise(1), "a.png")
+
+    def away(*args: object, **kwargs: object) -> None:
+        raise StoreUnreachable
+
+    monkeypatch.setattr(parts_of(app).store, "get", away)
+    assert _bytes(service, known.key) == noise(1)
+    with pytest.raises(StoreUnreachable):
+        service.fetch("b.png")
+
+
+def test_a_deletion_that_failed_half_way_is_not_served_from_the_cache(
+    service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = service.upload_image(PNG)
+    delete = parts_of(app).store.delete
+
+    def deletes_then_fails(key: str) -> None:
+        delete(key)
+        raise StoreUnreachable
+
+    monkeypatch.setattr(parts_of(app).store, "delete", deletes_then_fails)
+    with pytest.raises(StoreUnreachable):
+        service.delete(image.key)
+    with pytest.raises(NotFound):
+        service.fetch(image.key)
