@@ -24,9 +24,8 @@ _FILLS = 400
 _METHOD = f"""\
 Both caches hold objects of {SIZE // 1000} KB; the index has a row for every entry and the directory a file.
 Those that are asked for or evicted are files of their own, the rest hard links to few (bench/population.py).
-*Same keys*: {_HOT} keys of each cache in turn. *Keys from all over*: as many different ones as there are files of
-their own, 500 of the thousand and 18,500 of the million, more than the table in memory holds (10,000). Over
-HTTP both servers run at once and are measured in turn, {{rounds}} rounds of {{seconds}} s."""
+*Same keys*: {_HOT} keys of each cache in turn. *Keys from all over*: as many different ones as have files of their own,
+500 of the thousand and 18,500 of the million, more than the table in memory holds (10,000). Over HTTP both servers run at once and are measured in turn, {{rounds}} rounds of {{seconds}} s."""
 
 _Times = dict[str, dict[int, list[float]]]
 """Measurements by what was measured and number of entries."""

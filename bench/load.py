@@ -31,7 +31,7 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """One run: answers per second, the server's CPU in µs for each, the share of a core the generator took."""
+    """One run: answers per second, the server's CPU in µs for each, the generator's share of a core."""
 
     rate: float
     cpu: float

@@ -33,7 +33,7 @@ _CROWDS = {200: 4, 50: 2}
 """Clients at once, and the workers that they meet."""
 
 _METHOD = f"""\
-The origin is `bench/origin.py`, which answers GetObject with files of {_SIZE // 1000} KB. A single miss is a GET through
+The origin is `bench/origin.py`, which answers GetObject with {_SIZE // 1000} KB. A single miss is a GET through
 our running server of a key that it has never seen, right after a bare boto3 `get_object` of the same key;
 {_SINGLE} keys, medians. A crowd is so many clients, already connected, that ask for one cold key in the same
 instant; the wait is until a client has the whole image; medians over all clients and {{rounds}} cold keys."""

@@ -7,11 +7,11 @@ to a few files: to the cache each is a file like any other, since it tells files
 
 import os
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.cache import DiskCache
+from app.cache.layout import BLOCK
 from bench.objects import facts_of, key_of
 from bench.progress import say
 
@@ -27,6 +27,12 @@ _LINKS = 50_000
 """Names given to one inode; ext4 allows 65,000."""
 
 _ROOMY = 1 << 50
+
+_ACCESS, _VERSION = 1_600_000_000 * 10**9, 1_700_000_000 * 10**9
+"""Access and modification time of the first file, in ns: long past, so that nothing counts as used since."""
+
+_Row = tuple[str, int, int]
+"""Key, version, recorded access."""
 
 
 @dataclass(frozen=True)
@@ -48,82 +54,77 @@ def populate(directory: Path, entries: int) -> Population:
     """A cache of `entries` objects, the smaller their number the older; `max_bytes` has no room for more."""
     cache_dir = directory / "cache"
     cache = DiskCache(cache_dir, _ROOMY)
-    first = facts_of(key_of(0), SIZE)
-    cache.store(first, os.urandom(SIZE), cache.epoch(first.key))
+    pattern = facts_of(key_of(0), SIZE)
+    cache.store(pattern, os.urandom(SIZE), cache.epoch(pattern.key))
     cache.close()
     own = min(entries, OWN_FILES)
     asked = range(entries - own + min(EVICTED, entries // 2), entries)
-    directories = _lay_files(cache_dir, first.key, entries, asked)
-    _write_rows(cache_dir, first.key, entries, directories)
-    used = sum(path.stat().st_size for path in cache_dir.glob("index.sqlite3*"))
-    taken = _totals(cache_dir)
-    # One object's worth of room: it is gone after the first fills, of which each then evicts one.
-    return Population(directory, entries, [key_of(n) for n in asked], taken + used + 256 * 1024)
+    rows = _lay_files(cache_dir / "objects", pattern.key, entries, asked)
+    say("writing the index")
+    taken = _write_rows(cache_dir / "index.sqlite3", pattern.key, rows)
+    index = sum(path.stat().st_size for path in cache_dir.glob("index.sqlite3*"))
+    os.sync()  # or the measurements would wait for these bytes to reach the disk
+    # Room for a few objects: it is gone after the first fills, of which each then evicts one.
+    return Population(directory, entries, [key_of(n) for n in asked], taken + index + 256 * 1024)
 
 
-def _lay_files(cache_dir: Path, pattern: str, entries: int, asked: range) -> int:
-    """Write or link every object's file; how many directories that made."""
-    objects = cache_dir / "objects"
+def _lay_files(objects: Path, pattern: str, entries: int, asked: range) -> list[_Row]:
+    """Write or link the file of every object but the first."""
     data = (objects / pattern).read_bytes()
     made = {pattern.rpartition("/")[0]}
-    source = ""
+    rows: list[_Row] = []
+    shared = 0
     for number in range(1, entries):
         key = key_of(number)
+        path = f"{objects}/{key}"
         parent = key.rpartition("/")[0]
         if parent not in made:
             made.add(parent)
             (objects / parent).mkdir(exist_ok=True)
-        path = f"{objects}/{key}"
-        if number < EVICTED or number in asked or number % _LINKS == 0 or not source:
-            with open(path, "xb") as file:
-                file.write(data)
-            os.utime(path, ns=_times(number, pattern=number))
-            source = "" if number < EVICTED or number in asked else path
+        own = number < EVICTED or number in asked
+        if own or not shared or number - shared > _LINKS:
+            _write(path, data, number)
+            shared = shared if own else number
         else:
-            os.link(source, path)
+            os.link(f"{objects}/{key_of(shared)}", path)
+        rows.append((key, _VERSION + (number if own else shared), _ACCESS + number))
         if number % 250_000 == 0:
             say(f"{number:,} files")
-    return len(made)
+    return rows
 
 
-def _times(number: int, pattern: int) -> tuple[int, int]:
-    """A file's access and modification time: long past, so that nothing counts as used since."""
-    return 1_600_000_000 * 10**9 + number, 1_700_000_000 * 10**9 + pattern
+def _write(path: str, data: bytes, number: int) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+    os.utime(path, ns=(_ACCESS + number, _VERSION + number))
 
 
-def _rows(cache_dir: Path, entries: int) -> Iterator[tuple[str, int, int]]:
-    """Key, version and access of each object but the first."""
-    for number in range(1, entries):
-        key = key_of(number)
-        version = (cache_dir / "objects" / key).stat().st_mtime_ns
-        yield key, version, _times(number, number)[0]
-
-
-def _write_rows(cache_dir: Path, pattern: str, entries: int, directories: int) -> None:
-    """Copy the pattern's row for every key."""
-    database = sqlite3.connect(cache_dir / "index.sqlite3", isolation_level=None)
+def _write_rows(index: Path, pattern: str, rows: list[_Row]) -> int:
+    """Copy the pattern's row for every key; the bytes that all take, with a block for each directory."""
+    database = sqlite3.connect(index, isolation_level=None)
+    database.execute("PRAGMA synchronous = OFF")
+    database.execute("PRAGMA cache_size = -500000")
     columns = [column[1] for column in database.execute("PRAGMA table_info(entry)")]
-    exchanged = {"key": "?", "version": "?", "accessed_at": "?"}
-    row = ", ".join(exchanged.get(column, column) for column in columns)
-    order = [column for column in columns if column in exchanged]
-    positions = [("key", "version", "accessed_at").index(column) for column in order]
-    statement = f"INSERT INTO entry SELECT {row} FROM entry WHERE key = '{pattern}'"
+    values = list(database.execute("SELECT * FROM entry WHERE key = ?", (pattern,)).fetchone())
+    places = [columns.index(name) for name in ("key", "version", "accessed_at")]
+    directories = {row[0].rpartition("/")[0] for row in rows} | {"images"}
     database.execute("BEGIN")
     database.executemany(
-        statement, (tuple(r[p] for p in positions) for r in sorted(_rows(cache_dir, entries)))
+        f"INSERT INTO entry VALUES ({', '.join('?' * len(columns))})",
+        (_exchanged(values, places, row) for row in sorted(rows)),
     )
     database.execute(
         "UPDATE total SET entries = ?, taken = (SELECT sum(taken) FROM entry) + ?",
-        (entries, (directories + 1) * 4096),
+        (len(rows) + 1, len(directories) * BLOCK),
     )
     database.execute("COMMIT")
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    taken: int = database.execute("SELECT taken FROM total").fetchone()[0]
     database.close()
+    return taken
 
 
-def _totals(cache_dir: Path) -> int:
-    cache = DiskCache(cache_dir, _ROOMY)
-    try:
-        return cache.totals().taken
-    finally:
-        cache.close()
+def _exchanged(values: list[object], places: list[int], row: _Row) -> list[object]:
+    for place, value in zip(places, row, strict=True):
+        values[place] = value
+    return values

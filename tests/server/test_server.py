@@ -87,9 +87,7 @@ def test_an_overwrite_shows_in_every_worker(server: Running) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "4"])
-def test_a_miss_asks_s3_once_and_a_hit_never(
-    s3: S3Server, bucket: str, tmp_path: Path, workers: str
-) -> None:
+def test_a_miss_asks_s3_once_and_a_hit_never(s3: S3Server, bucket: str, tmp_path: Path, workers: str) -> None:
     (tmp_path / "up").mkdir()
     with running(tmp_path / "up", **_s3_settings(s3, bucket), WEB_CONCURRENCY="1") as uploader:
         key = _upload(uploader.url, noise(1)).json()["key"]
