@@ -19,7 +19,7 @@ from app.service import ImageService
 from app.stores.base import BaseStore
 from app.stores.local import LocalStore
 from app.stores.s3 import S3Store
-from app.web import blueprint as web
+from app.web import blueprint as web_blueprint
 
 STORES: dict[str, type[BaseStore]] = {"local": LocalStore, "s3": S3Store}
 GENERATORS: dict[str, type[BaseGenerator]] = {"builtin": BuiltinGenerator}
@@ -46,6 +46,6 @@ def create_app(config: Config | None = None) -> Flask:
     flask = Flask(__name__, static_folder=None)
     parts = Parts(service, store, cache, Access(config.api_keys))
     register_api(flask, parts, max_upload_bytes=config.max_upload_bytes)
-    flask.register_blueprint(web)
+    flask.register_blueprint(web_blueprint)
     flask.wsgi_app = Delivery(flask.wsgi_app, cache)  # type: ignore[method-assign]
     return flask

@@ -2,6 +2,7 @@
 
 import string
 from datetime import datetime
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -134,7 +135,8 @@ def test_url_path_encodes_what_a_path_cannot_hold() -> None:
 
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_whatever_is_asked_for_a_key_is_canonical_or_refused(name: str, folder: str) -> None:
-    for make in (lambda: named(name, PNG, folder), lambda: content_addressed(b"a", PNG, folder or None)):
+    makers = [partial(named, name, PNG, folder), partial(content_addressed, b"a", PNG, folder or None)]
+    for make in makers:
         try:
             key = make()
         except InvalidKey:

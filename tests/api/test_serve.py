@@ -1,6 +1,5 @@
-"""GET and HEAD /api/images/<key>: one table of requests, answered alike by the delivery front and by Flask."""
+"""GET and HEAD /api/images/<key>: one table of requests, for the delivery front and for Flask."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -22,14 +21,14 @@ SIZE = len(DATA)
 
 
 @pytest.fixture(params=["front", "flask"])
-def served(request: pytest.FixtureRequest, app: Flask) -> Iterator[tuple[FlaskClient, str]]:
+def served(request: pytest.FixtureRequest, app: Flask) -> tuple[FlaskClient, str]:
     """A client and a stored image's URL, with the delivery front and without it."""
     client = app.test_client()
     if request.param == "flask":
         assert isinstance(app.wsgi_app, Delivery)
-        app.wsgi_app = app.wsgi_app._application  # type: ignore[method-assign]
+        app.wsgi_app = app.wsgi_app._application  # type: ignore[method-assign,assignment]
     answer = client.post("/api/images", data=DATA, content_type="image/png")
-    yield client, json_of(answer)["image_url"]
+    return client, json_of(answer)["image_url"]
 
 
 def test_a_whole_image(served: tuple[FlaskClient, str]) -> None:

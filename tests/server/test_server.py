@@ -138,19 +138,19 @@ def test_killed_workers_lose_nothing(tmp_path: Path) -> None:
     """kill -9 while uploads are under way: whatever was answered 2xx is there afterwards, whole."""
     acknowledged: dict[str, bytes] = {}
 
-    def upload(number: int) -> None:
+    def upload(url: str, number: int) -> None:
         try:
-            answer = _upload(server.url, noise(number))
+            answer = _upload(url, noise(number))
         except requests.RequestException:
             return
         if answer.status_code in (200, 201):
             acknowledged[answer.json()["image_url"]] = noise(number)
 
-    with running(tmp_path, WEB_CONCURRENCY="2") as server, ThreadPoolExecutor(8) as pool:
-        uploads = [pool.submit(upload, number) for number in range(120)]
+    with running(tmp_path, WEB_CONCURRENCY="2") as crashing, ThreadPoolExecutor(8) as pool:
+        uploads = [pool.submit(upload, crashing.url, number) for number in range(120)]
         for _ in range(6):
             time.sleep(0.15)
-            for pid in server.workers()[:1]:
+            for pid in crashing.workers()[:1]:
                 os.kill(pid, signal.SIGKILL)
         for task in uploads:
             task.result()
@@ -163,13 +163,13 @@ def test_killed_workers_lose_nothing(tmp_path: Path) -> None:
 def test_a_body_of_100_mb_is_refused_and_told(server: Running, way: str) -> None:
     """The answer must reach a client that is still sending."""
     body = BytesIO(bytes(100_000_000))
-    arguments: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "length": {"data": body, "headers": {"Content-Type": "image/png"}},
         "chunked": {"data": iter(lambda: body.read(65536), b""), "headers": {"Content-Type": "image/png"}},
         "form": {"files": {"image": ("a.png", body)}},
         "closing": {"data": body, "headers": {"Content-Type": "image/png", "Connection": "close"}},
-    }[way]
-    response = requests.post(f"{server.url}/api/images", timeout=30, **arguments)
+    }
+    response = requests.post(f"{server.url}/api/images", timeout=30, **ways[way])
     assert (response.status_code, response.json()["code"]) == (413, "too_large")
 
 
