@@ -14,14 +14,14 @@ from bench.report import Section, render
 PARTS = ("hits", "miss", "entries", "zipf", "memory", "bound")
 RESULTS = Path(__file__).parent / "results.md"
 
-_TITLE = "# Results\n\nWritten by `make bench`; Compare ratios, not machines.\n\n"
+_TITLE = "# Results\n\nWritten by `make bench`. Compare ratios, not machines.\n\n"
 
 
 def main() -> None:
     """Run the parts asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("part", nargs="?", choices=PARTS, help="only this, printed and not written down")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds of each comparison (default 9)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of each comparison (default 7)")
     parser.add_argument("--seconds", type=int, default=1, help="seconds of each measurement (default 1)")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _terminate)

@@ -24,6 +24,7 @@ WHITENOISE = "WhiteNoise, our gunicorn flags"
 NODE = "Node, Express, reads the file, `res.send`"
 FRONT = "ours behind nginx (deploy/nginx.conf)"
 NGINX = "nginx, static"
+ORDER = (OURS, BARE, PLAIN, FLASK, WHITENOISE, NODE, FRONT, NGINX)
 
 
 @dataclass

@@ -27,6 +27,7 @@ async def _client(port: int, path: str, ready: asyncio.Semaphore, start: asyncio
     head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     ended = time.perf_counter()
     writer.close()
+    await writer.wait_closed()
     if not head.startswith(b"HTTP/1.1 200") or not body:
         raise RuntimeError(f"{path}: {head[:200]!r}")
     return ended

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from app.cache import CacheStatus, DiskCache
 from bench.load import put_load, shuffled
 from bench.objects import facts_of, key_of, loading
-from bench.plan import LARGE, SMALL, Plan
+from bench.plan import LARGE, SMALL, Plan, rotated
 from bench.population import EVICTED, SIZE, Population
 from bench.product import assert_hit, our_server
 from bench.progress import say
@@ -24,8 +24,9 @@ _FILLS = 400
 _METHOD = f"""\
 Both caches hold objects of {SIZE // 1000} KB; the index has a row for every entry and the directory a file.
 Those that are asked for or evicted are files of their own, the rest hard links to few (bench/population.py).
-*Same keys*: {_HOT} keys of each cache in turn. *Keys from all over*: as many different ones as have files of their own,
-500 of the thousand and 18,500 of the million, more than the table in memory holds (10,000). Over HTTP both servers run at once and are measured in turn, {{rounds}} rounds of {{seconds}} s."""
+*Same keys*: {_HOT} keys of each cache in turn. *Keys from all over*: as many different ones as have files of
+their own, 500 of the thousand and 18,500 of the million, more than the table in memory holds (10,000). Over
+HTTP both servers run at once and are measured in turn, {{rounds}} rounds of {{seconds}} s."""
 
 _Times = dict[str, dict[int, list[float]]]
 """Measurements by what was measured and number of entries."""
@@ -69,15 +70,19 @@ def _over_http(plan: Plan, populations: list[Population], times: _Times) -> None
                     if last:
                         stack.enter_context(once.pop_all())
             servers.append(server)
+        asked = [
+            (server, population, pattern)
+            for server, population in zip(servers, populations, strict=True)
+            for pattern in _patterns(population).items()
+        ]
         for number in range(plan.rounds):
             say(f"entries, round {number + 1} of {plan.rounds}")
-            for server, population in zip(servers, populations, strict=True):
-                for name, keys in _patterns(population).items():
-                    paths = [server.prefix + key for key in keys]
-                    assert_hit(server, paths[number])
-                    load = put_load(server, paths, plan.seconds)
-                    times[f"hit over HTTP, {name}: CPU, µs"][population.entries].append(load.cpu)
-                    times[f"hit over HTTP, {name}: time, µs"][population.entries].append(1e6 / load.rate)
+            for server, population, (name, keys) in rotated(asked, number):
+                paths = [server.prefix + key for key in keys]
+                assert_hit(server, paths[number % len(paths)])
+                load = put_load(server, paths, plan.seconds)
+                times[f"hit over HTTP, {name}: CPU, µs"][population.entries].append(load.cpu)
+                times[f"hit over HTTP, {name}: time, µs"][population.entries].append(1e6 / load.rate)
 
 
 def _in_process(plan: Plan, populations: list[Population], times: _Times) -> None:

@@ -4,9 +4,9 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from bench.contenders import BARE, FLASK, FRONT, NGINX, NODE, OURS, PLAIN, field
+from bench.contenders import BARE, FLASK, FRONT, NGINX, NODE, ORDER, OURS, PLAIN, field
 from bench.load import Load, put_load
-from bench.plan import Plan
+from bench.plan import Plan, rotated
 from bench.product import assert_hit, our_parts, upload_noise
 from bench.progress import say
 from bench.report import Figure, Section, Table, at_least, median_ratio
@@ -25,10 +25,11 @@ TARGETS = (
 
 _METHOD = """\
 All servers run side by side, each on its own port, over the same files; every round measures each of them
-once for {seconds} s, at 32 keep-alive connections. Rates and CPU are medians of {rounds} rounds; ratios are
-medians of the ratios within a round, which disturbances of the machine touch least. *CPU* is user and system
-time of the server's processes for one request: with the load generator on the same cores it says more than
-the rate. *Generator* is how much of one core that took."""
+once for {seconds} s at 32 keep-alive connections, and begins with another one. Rates and CPU are medians of
+{rounds} rounds; ratios are medians of those within a round, which disturbances of the machine touch least.
+*CPU* is user and system time of the server's processes for one request: with the load generator on the same
+cores it says more than the rate. *Generator* is how much of one core that took; near 100 % it, not the
+server, is the limit."""
 
 Measured = dict[tuple[str, str], list[Load]]
 """The loads, one for each round, by server's name and size."""
@@ -69,7 +70,7 @@ def _measure(plan: Plan, servers: list[Server], keys: dict[str, str]) -> Measure
     for number in range(plan.rounds):
         say(f"hits, round {number + 1} of {plan.rounds}")
         for size, key in keys.items():
-            for server in servers:
+            for server in rotated(servers, number):
                 measured[server.name, size].append(put_load(server, [server.prefix + key], plan.seconds))
             assert_hit(servers[0], servers[0].prefix + key)
     return measured
@@ -86,14 +87,14 @@ def _measure_unmodified(plan: Plan, servers: list[Server], key: str) -> Measured
     measured: Measured = defaultdict(list)
     for number in range(plan.rounds):
         say(f"304s, round {number + 1} of {plan.rounds}")
-        for server, path, condition in asked:
+        for server, path, condition in rotated(asked, number):
             measured[server.name, "304"].append(put_load(server, [path], plan.seconds, condition))
     return measured
 
 
 def _table(title: str, size: str, measured: Measured) -> Table:
     ours = measured[OURS, size]
-    names = [name for name, of in measured if of == size]
+    names = sorted((name for name, of in measured if of == size), key=ORDER.index)
     head = ("server", "requests/s", "CPU µs", "generator", "ours, by rate", "ours, by CPU")
     return Table(title, head, [_row(name, measured[name, size], ours) for name in names])
 

@@ -48,6 +48,7 @@ def in_front(scratch: Path, port: int, *, upstream: int, cache_dir: Path) -> Sta
         text, changed = re.subn(pattern, value, text)
         if not changed:
             raise ValueError(f"{DEPLOYED.name}: found no place for {what}")
+    text = re.sub(r"include\s+(?=[\w.]+;)", "include /etc/nginx/", text)
     if not re.search(r"(?m)^\s*http\s*\{", text):
         text = f"events {{}}\nhttp {{\naccess_log off;\n{text}\n}}\n"
     return _start(text, scratch)

@@ -36,6 +36,8 @@ class Origin:
                 path = head.split(b" ", 2)[1].decode().partition("?")[0]
                 writer.write(await self._answer(path))
                 await writer.drain()
+                if b"\r\nconnection: close" in head.lower():
+                    break
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:

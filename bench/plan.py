@@ -2,13 +2,16 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from bench.population import Population, populate
 from bench.progress import say
+
+T = TypeVar("T")
 
 _ON_DISK = Path("/var/tmp")
 """Not /tmp, which may lie in memory."""
@@ -38,6 +41,12 @@ class Plan:
             say(f"making a cache of {entries:,} entries")
             self._populations[entries] = populate(self.directory / f"entries-{entries}", entries)
         return self._populations[entries]
+
+
+def rotated(things: Sequence[T], number: int) -> list[T]:
+    """The same things, beginning with another one each round: the order shall not matter."""
+    start = number % len(things)
+    return [*things[start:], *things[:start]]
 
 
 @contextmanager

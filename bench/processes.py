@@ -84,13 +84,11 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_GRACE)
         deadline = time.monotonic() + _GRACE
-        while _group_lives(process.pid) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            if process.poll() is not None and not _group_lives(process.pid):
+                return
             time.sleep(0.01)
-        if not _group_lives(process.pid):
-            return
 
 
 def _group_lives(group: int) -> bool:
