@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from dotenv import load_dotenv
@@ -30,6 +31,7 @@ timeout = settings.generator_timeout + 30
 graceful_timeout = 30
 keepalive = 75
 limit_request_line = 8190  # a long URL shall reach our own 4xx
+reuse_port = hasattr(socket, "SO_REUSEPORT")  # else one worker may hold most of the connections
 control_socket_disable = True  # it wants a writable home directory, which containers lack
 loglevel = settings.log_level.lower()
 
@@ -38,6 +40,22 @@ def on_starting(server: "Arbiter") -> None:
     """Say at once, and in one line, that the port is taken: gunicorn itself would try for some seconds."""
     if not {"GUNICORN_FD", "LISTEN_FDS"} & os.environ.keys():
         _check_port(server.log)
+
+
+def pre_fork(server: "Arbiter", worker: Any) -> None:
+    """Choose the core on which the fewest workers are; a worker that replaces a dead one gets its core."""
+    if not settings.pin_workers or not hasattr(os, "sched_getaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) >= settings.web_concurrency > 0:
+        taken = Counter(getattr(other, "core", None) for other in server.WORKERS.values())
+        worker.core = min(cores, key=lambda core: taken[core])
+
+
+def post_fork(server: "Arbiter", worker: Any) -> None:
+    """Threads of one process bouncing between cores cost more than a request does."""
+    if getattr(worker, "core", None) is not None:
+        os.sched_setaffinity(0, {worker.core})
 
 
 def when_ready(server: "Arbiter") -> None:

@@ -35,6 +35,7 @@ def create_app(config: Config | None = None) -> Flask:
         config.cache_max_bytes,
         ttl=config.cache_ttl,
         stale_if_error=config.cache_stale_if_error,
+        negative_ttl=config.cache_negative_ttl,
     )
     limits = ImageLimits(
         config.allowed_formats, config.max_image_pixels, config.max_image_frames, config.strip_metadata

@@ -81,6 +81,10 @@ def _number(least: int, most: int) -> ma.Integer:
     )
 
 
+def _switch() -> ma.Boolean:
+    return ma.Boolean(error_messages={"invalid": "must be true or false"})
+
+
 def _url() -> ma.String:
     return ma.String(
         validate=URL(schemes={"http", "https"}, require_tld=False, error="is not an http(s) URL")
@@ -106,12 +110,13 @@ class Config:
     cache_max_bytes: int = _setting(_Size(), GIB)
     cache_ttl: int = _setting(_number(0, 31_536_000), 300)
     cache_stale_if_error: int = _setting(_number(0, 31_536_000), 86_400)
+    cache_negative_ttl: int = _setting(_number(0, 3_600), 5)
 
     max_upload_bytes: int = _setting(_Size(), 10 * MIB)
     max_image_pixels: int = _setting(_number(1, 1_000_000_000), 50_000_000)
     max_image_frames: int = _setting(_number(1, 100_000), 1_000)
     allowed_formats: tuple[str, ...] = _setting(_Words(tuple(FORMATS)), tuple(FORMATS))
-    strip_metadata: bool = _setting(ma.Boolean(error_messages={"invalid": "must be true or false"}), True)
+    strip_metadata: bool = _setting(_switch(), True)
 
     api_keys: tuple[str, ...] = _setting(_Words(), (), secret=True)
 
@@ -122,6 +127,7 @@ class Config:
     port: int = _setting(_number(0, 65535), 8000)
     web_concurrency: int = _setting(_number(1, 256), os.cpu_count() or 1)
     threads: int = _setting(_number(1, 512), 8)
+    pin_workers: bool = _setting(_switch(), True)
     log_level: str = _setting(_one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
 
     @classmethod

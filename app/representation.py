@@ -11,7 +11,7 @@ from werkzeug.wsgi import wrap_file
 
 from app.cache import CachedObject, CacheStatus
 from app.errors import PreconditionFailed, RangeNotSatisfiable
-from app.keys import cache_control
+from app.keys import cache_control, is_immutable
 from app.objects import Body, ObjectFacts
 
 if TYPE_CHECKING:
@@ -67,12 +67,13 @@ def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representatio
     Raises `PreconditionFailed` and `RangeNotSatisfiable`.
     """
     facts = cached.facts
-    headers = [*_always(facts), ("Cache-Status", _CACHE_STATUS[cached.status]), *_SAFETY]
+    etag = _etag(facts)
+    headers = [*_always(facts, etag), ("Cache-Status", _CACHE_STATUS[cached.status]), *_SAFETY]
     if any(name in environ for name in _CONDITIONS):
-        _check_preconditions(environ, facts)
-        if _not_modified(environ, facts):
+        _check_preconditions(environ, facts, etag)
+        if _not_modified(environ, facts, etag):
             return Representation("304 Not Modified", headers, 0, 0)
-        span = _range(environ, facts) if cached.status is not CacheStatus.BYPASS else None
+        span = _range(environ, facts, etag) if cached.status is not CacheStatus.BYPASS else None
         if span is not None:
             return _partial(facts, headers, *span)
     headers += [*_of_content(facts), ("Content-Length", str(facts.size))]
@@ -109,8 +110,16 @@ class _Part:
         self._body.close()
 
 
-def _always(facts: ObjectFacts) -> list[tuple[str, str]]:
-    return [("ETag", facts.etag), ("Cache-Control", cache_control(facts.key)), ("Accept-Ranges", "bytes")]
+def _etag(facts: ObjectFacts) -> str:
+    """The store's entity tag; for immutable objects that which nginx makes of a file with this time and size,
+    so that clients may be served by either."""
+    if is_immutable(facts.key):
+        return f'"{int(facts.last_modified.timestamp()):x}-{facts.size:x}"'
+    return facts.etag
+
+
+def _always(facts: ObjectFacts, etag: str) -> list[tuple[str, str]]:
+    return [("ETag", etag), ("Cache-Control", cache_control(facts.key)), ("Accept-Ranges", "bytes")]
 
 
 def _of_content(facts: ObjectFacts) -> list[tuple[str, str]]:
@@ -127,30 +136,30 @@ def _partial(facts: ObjectFacts, headers: list[tuple[str, str]], start: int, sto
     return Representation("206 Partial Content", headers, start, stop - start)
 
 
-def _check_preconditions(environ: "WSGIEnvironment", facts: ObjectFacts) -> None:
+def _check_preconditions(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> None:
     """If-Match, else If-Unmodified-Since (RFC 9110, 13.2.2, steps 1 and 2)."""
     if "HTTP_IF_MATCH" in environ:
-        if not parse_etags(environ["HTTP_IF_MATCH"]).contains(_opaque(facts)):
+        if not parse_etags(environ["HTTP_IF_MATCH"]).contains(_opaque(etag)):
             raise PreconditionFailed
     elif _date_passed(environ, "HTTP_IF_UNMODIFIED_SINCE", facts) is False:
         raise PreconditionFailed
 
 
-def _not_modified(environ: "WSGIEnvironment", facts: ObjectFacts) -> bool:
+def _not_modified(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool:
     """If-None-Match, else If-Modified-Since (steps 3 and 4)."""
     if "HTTP_IF_NONE_MATCH" in environ:
-        return parse_etags(environ["HTTP_IF_NONE_MATCH"]).contains_weak(_opaque(facts))
+        return parse_etags(environ["HTTP_IF_NONE_MATCH"]).contains_weak(_opaque(etag))
     return _date_passed(environ, "HTTP_IF_MODIFIED_SINCE", facts) is True
 
 
-def _range(environ: "WSGIEnvironment", facts: ObjectFacts) -> tuple[int, int] | None:
+def _range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> tuple[int, int] | None:
     """The bytes asked for, as start and stop (step 5); None for the whole.
 
     A Range that can't be read is ignored (RFC 9110, 14.2), and so are several ranges in one, which a server
     may answer with the whole.
     """
     asked = _ONE_RANGE.fullmatch(environ.get("HTTP_RANGE", ""))
-    if asked is None or environ["REQUEST_METHOD"] != "GET" or not _if_range(environ, facts):
+    if asked is None or environ["REQUEST_METHOD"] != "GET" or not _if_range(environ, facts, etag):
         return None
     first, last = asked.groups()
     if not first:
@@ -164,13 +173,13 @@ def _range(environ: "WSGIEnvironment", facts: ObjectFacts) -> tuple[int, int] | 
     return start, stop
 
 
-def _if_range(environ: "WSGIEnvironment", facts: ObjectFacts) -> bool:
+def _if_range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool:
     """Whether the part asked for belongs to this version; weak tags never say so (RFC 9110, 13.1.5)."""
     value = environ.get("HTTP_IF_RANGE")
     if value is None:
         return True
     if value.startswith(('"', "W/")):
-        return bool(value == facts.etag)
+        return bool(value == etag)
     date = parse_date(value)
     return date is not None and date == facts.last_modified.replace(microsecond=0)
 
@@ -181,5 +190,5 @@ def _date_passed(environ: "WSGIEnvironment", name: str, facts: ObjectFacts) -> b
     return None if date is None else facts.last_modified.replace(microsecond=0) <= date
 
 
-def _opaque(facts: ObjectFacts) -> str:
-    return unquote_etag(facts.etag)[0] or ""
+def _opaque(etag: str) -> str:
+    return unquote_etag(etag)[0] or ""

@@ -81,8 +81,7 @@ class Fill:
             undo.callback(file.close)
             _copy(chunks, file, facts.size)
             _set_times(file, facts)
-            if not self._space.publish(reservation, facts, epoch, self._clock()):
-                os.unlink(reservation.path)
+            self._space.publish(reservation, facts, epoch, self._clock())
             file.seek(0)
             undo.pop_all()
         return file

@@ -10,20 +10,31 @@ from pathlib import Path
 from typing import TypeVar
 
 from app.cache.layout import slot_of
-from app.errors import StoreTimeout
+from app.errors import NotFound, StoreRefused, StoreTimeout
 
 T = TypeVar("T")
 
 _FIRST_POLL, _LAST_POLL = 0.001, 0.01
 """Seconds between looks at a lock that another process holds: `flock` has no deadline of its own."""
 
+_TRIES = 2
+"""Leaders that those who wait live through; the second one's failure is theirs, too."""
+
+_VERDICTS = (NotFound, StoreRefused)
+"""What the store would only say again."""
+
 
 class _Flight:
-    """What a leader leaves for those who wait."""
+    """One leader's try, and what it leaves for those who wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.landed = threading.Event()
         self.error: BaseException | None = None
+
+    def is_final(self) -> bool:
+        """Whether the failure is everybody's, and not the leader's alone."""
+        return self.number >= _TRIES or isinstance(self.error, _VERDICTS)
 
 
 class SingleFlight:
@@ -39,20 +50,39 @@ class SingleFlight:
         self._under_way: dict[str, _Flight] = {}
 
     def run(self, key: str, lead: Callable[[], T], follow: Callable[[], T]) -> T:
-        """`lead()` where nobody else leads; otherwise `follow()` once the leader is done, or its error.
+        """`lead()` where nobody else leads; otherwise `follow()` once the leader is done.
+
+        A leader that fails hands over to one of those who wait. Where the store has given its verdict, or the
+        second leader has failed as well, the error is raised for all.
 
         Raises `StoreTimeout` when patience ends.
         """
+        deadline = time.monotonic() + self._patience
+        number = 1
+        while True:
+            flight, leads = self._join(key, number)
+            if leads:
+                return self._lead(key, flight, lead, deadline)
+            if not flight.landed.wait(deadline - time.monotonic()):
+                raise StoreTimeout(detail="waited for another request's fill")
+            if flight.error is None:
+                return follow()
+            if flight.is_final():
+                raise flight.error
+            number = flight.number + 1
+
+    def _join(self, key: str, number: int) -> tuple[_Flight, bool]:
+        """The flight under way for `key`, or a new one, and whether it is ours to lead."""
         with self._mutex:
             flight = self._under_way.get(key)
-            if leads := flight is None:
-                flight = self._under_way[key] = _Flight()
-        assert flight is not None
-        return self._lead(key, flight, lead) if leads else self._follow(flight, follow)
+            if flight is not None:
+                return flight, False
+            self._under_way[key] = flight = _Flight(number)
+            return flight, True
 
-    def _lead(self, key: str, flight: _Flight, lead: Callable[[], T]) -> T:
+    def _lead(self, key: str, flight: _Flight, lead: Callable[[], T], deadline: float) -> T:
         try:
-            with self._among_processes(slot_of(key)):
+            with self._among_processes(slot_of(key), deadline):
                 return lead()
         except BaseException as exc:
             flight.error = exc
@@ -62,30 +92,23 @@ class SingleFlight:
                 del self._under_way[key]
             flight.landed.set()
 
-    def _follow(self, flight: _Flight, follow: Callable[[], T]) -> T:
-        if not flight.landed.wait(self._patience):
-            raise StoreTimeout(detail="waited for another request's fill")
-        if flight.error is not None:
-            raise flight.error
-        return follow()
-
     @contextmanager
-    def _among_processes(self, slot: int) -> Iterator[None]:
+    def _among_processes(self, slot: int, deadline: float) -> Iterator[None]:
         descriptor = os.open(self._locks / str(slot), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self._wait_for(descriptor)
+            _wait_for(descriptor, deadline)
             yield
         finally:
             os.close(descriptor)
 
-    def _wait_for(self, descriptor: int) -> None:
-        deadline = time.monotonic() + self._patience
-        pause = _FIRST_POLL
-        while not _try_lock(descriptor):
-            if time.monotonic() > deadline:
-                raise StoreTimeout(detail="waited for another process's fill")
-            time.sleep(pause)
-            pause = min(2 * pause, _LAST_POLL)
+
+def _wait_for(descriptor: int, deadline: float) -> None:
+    pause = _FIRST_POLL
+    while not _try_lock(descriptor):
+        if time.monotonic() > deadline:
+            raise StoreTimeout(detail="waited for another process's fill")
+        time.sleep(pause)
+        pause = min(2 * pause, _LAST_POLL)
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -9,9 +9,13 @@ locks/<slot>            taken by the process that asks the store for a key of th
 index.sqlite3           facts about the files
 """
 
+import fcntl
 import hashlib
 import os
+import shutil
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from app.keys import is_canonical, is_immutable
@@ -93,12 +97,65 @@ class Layout:
             directory = os.path.dirname(directory)
         return freed
 
+    def index_logs(self) -> tuple[Path, Path]:
+        """What SQLite keeps beside the index."""
+        return self.root / f"{self.index.name}-wal", self.root / f"{self.index.name}-shm"
+
     def index_bytes(self) -> int:
-        """What the index takes right now, its log included."""
+        """What the index takes right now, its log and a damaged one laid aside included."""
         taken = 0
-        for suffix in ("", "-wal", "-shm"):
+        for path in (self.index, *self.index_logs(), self.root / f"{self.index.name}.damaged"):
             try:
-                taken += os.stat(f"{self.index}{suffix}").st_blocks * 512
+                taken += os.stat(path).st_blocks * 512
             except FileNotFoundError:
                 continue
         return taken
+
+    def has_files(self) -> bool:
+        """Whether there is anything that a row would have to tell of."""
+        for root in self._roots:
+            with os.scandir(root) as entries:
+                if any(entries):
+                    return True
+        return False
+
+    def immutable_files(self) -> Iterator[tuple[str, str]]:
+        """Key and path of each file under `objects`."""
+        for directory, _, names in os.walk(self._immutable):
+            for name in names:
+                path = f"{directory}/{name}"
+                yield path[len(self._immutable) :], path
+
+    def key_of(self, path: str) -> str | None:
+        """The key whose object lies at `path`; None where the path doesn't say."""
+        for root in (self._immutable, self._named):
+            if path.startswith(root):
+                return path[len(root) :]
+        return None
+
+    def files(self) -> Iterator[str]:
+        """The path of each object's file."""
+        for root in sorted(self._roots):
+            for directory, _, names in os.walk(root):
+                for name in names:
+                    yield os.path.join(directory, name)
+
+    def directories_bytes(self) -> int:
+        """What the directories below the roots take."""
+        return BLOCK * sum(len(names) for root in self._roots for _, names, _ in os.walk(root))
+
+    def remove_mutable_files(self) -> None:
+        """Remove the files that nothing but a row can explain."""
+        for root in (self._named, self._opaque):
+            shutil.rmtree(root, ignore_errors=True)
+            os.makedirs(root, exist_ok=True)
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Hold the lock `name` among all processes."""
+        descriptor = os.open(self.locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)

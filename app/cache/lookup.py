@@ -7,7 +7,7 @@ file is. The index is asked only for files that the table does not know as they 
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 
 from app.cache.index import Entry, Index
@@ -18,17 +18,23 @@ from app.objects import ObjectFacts
 _REMEMBERED = 10_000
 """Rows kept in a process's memory, at some 600 bytes each."""
 
+_POSTPONE_SECONDS = 5.0
+
 _TOUCH_NS = 10**9
 """A file's access time is set at most once in this many nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An open file, what it is, and until when (epoch seconds) it may be served without asking the store."""
+    """An open file, what it is, and until when (epoch seconds) it may be served without asking the store.
+
+    `is_stale` says that this is so only because the store could not be reached a moment ago.
+    """
 
     facts: ObjectFacts
     file: FileIO
     fresh_until: float
+    is_stale: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,7 @@ class _Known:
     entry: Entry
     inode: int
     fresh_until: float
+    is_stale: bool = False
 
     def describes(self, stat: os.stat_result) -> bool:
         """Whether the file is the one that the row was written for, and not cut or swapped since."""
@@ -73,7 +80,13 @@ class Lookup:
         if known is None:
             file.close()
             return None
-        return Found(known.entry.facts, file, known.fresh_until)
+        return Found(known.entry.facts, file, known.fresh_until, known.is_stale)
+
+    def postpone(self, key: str) -> None:
+        """Let a stale object count as fresh for some seconds: the store was just asked in vain."""
+        known = self._known.get(key)
+        if known is not None:
+            self._known[key] = replace(known, fresh_until=self._clock() + _POSTPONE_SECONDS, is_stale=True)
 
     def _describe(self, key: str, stat: os.stat_result) -> _Known | None:
         known = self._known.get(key)

@@ -18,6 +18,10 @@ _SLACK = 192 * 1024
 """For the cache's own directories and the index's growth from one reservation to the next."""
 
 
+_BATCH = 500
+"""Entries removed in one transaction: others wait for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """The right to write one file: `path` is where, `taken` the bytes on disk set aside for it."""
@@ -55,14 +59,16 @@ class Space:
     def publish(self, reservation: Reservation, facts: ObjectFacts, epoch: int, now: float) -> bool:
         """Move the file written into place and turn its reservation into a row.
 
-        False, and nothing is moved, where the key was changed since `epoch` was read.
+        False, and the file is removed, where the key was changed since `epoch` was read.
         """
         with self._index.transaction() as db:
+            unchanged = self.epoch(facts.key) == epoch
+            if unchanged:
+                self._move_in(db, reservation.path, facts, now)
+            else:
+                os.unlink(reservation.path)
             self._drop_reservation(db, reservation.number)
-            if self.epoch(facts.key) != epoch:
-                return False
-            self._move_in(db, reservation.path, facts, now)
-        return True
+        return unchanged
 
     def release(self, reservation: Reservation) -> None:
         """Give back what was not used: remove the file, then the reservation."""
@@ -73,11 +79,19 @@ class Space:
     def forget(self, key: str) -> None:
         """Remove the entry, and keep fills under way from bringing it back."""
         with self._index.transaction() as db:
-            self._drop_entry(db, key)
-            db.execute(
-                "INSERT INTO epoch VALUES (?, 1) ON CONFLICT (slot) DO UPDATE SET number = number + 1",
-                (slot_of(key),),
-            )
+            self.drop_entry(db, key)
+            self._next_epoch(db, key)
+
+    def change(self, key: str, since: int, *, drop: bool) -> int:
+        """Note that the store's object was changed; the new epoch, or -1 where others changed it since, too.
+
+        With `drop` the entry goes: its bytes are not the store's any more.
+        """
+        with self._index.transaction() as db:
+            if drop:
+                self.drop_entry(db, key)
+            epoch = self._next_epoch(db, key)
+        return epoch if epoch == since + 1 else -1
 
     def renew(self, key: str, now: float) -> None:
         """Note that the store has just confirmed the entry."""
@@ -88,6 +102,29 @@ class Space:
         """To be read before the store is asked, and given to `publish`."""
         return self._index.epoch(slot_of(key))
 
+    def clear(self) -> int:
+        """Remove every entry, a few in each transaction; how many there were."""
+        removed = 0
+        while True:
+            with self._index.transaction() as db:
+                keys = db.execute("SELECT key FROM entry LIMIT ?", (_BATCH,)).fetchall()
+                for (key,) in keys:
+                    self.drop_entry(db, key)
+            if not keys:
+                return removed
+            removed += len(keys)
+
+    def drop_entry(self, db: sqlite3.Connection, key: str) -> int:
+        """Remove file and row, inside a transaction of the index; the bytes that they took."""
+        parents = self._layout.remove(self._layout.path(key))
+        db.execute("UPDATE total SET taken = taken - ?", (parents,))
+        return parents + self._drop_row(db, key)
+
+    def trim(self) -> None:
+        """Evict until the bound holds."""
+        with self._index.transaction() as db:
+            self._make_room(db, 0)
+
     def bury_dead_owners(self) -> None:
         """Give back what killed processes had reserved, and remove what they left half done."""
         self._owner.bury(self._settle)
@@ -95,6 +132,10 @@ class Space:
     def close(self) -> None:
         """Let go of this process's claims."""
         self._owner.close()
+
+    def _next_epoch(self, db: sqlite3.Connection, key: str) -> int:
+        count_on = "ON CONFLICT (slot) DO UPDATE SET number = number + 1 RETURNING number"
+        return int(db.execute(f"INSERT INTO epoch VALUES (?, 1) {count_on}", (slot_of(key),)).fetchone()[0])
 
     def _settle(self, owner: str) -> None:
         with self._index.transaction() as db:
@@ -114,12 +155,12 @@ class Space:
         if known is None:
             self._layout.remove(path)
         elif known[0] != version:
-            self._drop_entry(db, key)
+            self.drop_entry(db, key)
 
     def _make_room(self, db: sqlite3.Connection, wanted: int) -> bool:
-        taken, reserved = db.execute("SELECT taken, reserved FROM total").fetchone()
+        taken, reserved, rebuilding = db.execute("SELECT taken, reserved, rebuilding FROM total").fetchone()
         budget = self._max_bytes - self._layout.index_bytes() - _SLACK - wanted
-        if reserved > budget:
+        if reserved > budget or rebuilding:
             return False
         while taken + reserved > budget:
             freed = self._evict_oldest(db)
@@ -138,9 +179,9 @@ class Space:
         try:
             stat = os.stat(path)
         except FileNotFoundError:
-            return self._drop_entry(db, key)
+            return self.drop_entry(db, key)
         if stat.st_atime_ns <= accessed_at:
-            return self._drop_entry(db, key)
+            return self.drop_entry(db, key)
         db.execute("UPDATE entry SET accessed_at = ? WHERE key = ?", (stat.st_atime_ns, key))
         # The kernel moves an access time that is not newer than the change time (relatime): renew the latter.
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -160,11 +201,6 @@ class Space:
             (*row, stat.st_mtime_ns, now, stat.st_atime_ns),
         )
         db.execute("UPDATE total SET entries = entries + 1, taken = taken + ?", (taken + parents,))
-
-    def _drop_entry(self, db: sqlite3.Connection, key: str) -> int:
-        parents = self._layout.remove(self._layout.path(key))
-        db.execute("UPDATE total SET taken = taken - ?", (parents,))
-        return parents + self._drop_row(db, key)
 
     def _drop_row(self, db: sqlite3.Connection, key: str) -> int:
         row = db.execute("DELETE FROM entry WHERE key = ? RETURNING taken", (key,)).fetchone()
