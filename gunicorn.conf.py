@@ -31,7 +31,8 @@ timeout = settings.generator_timeout + 30
 graceful_timeout = 30
 keepalive = 75
 limit_request_line = 8190  # a long URL shall reach our own 4xx
-reuse_port = hasattr(socket, "SO_REUSEPORT")  # else one worker may hold most of the connections
+# With a listener for each worker none of them holds most of the connections. Port 0 would give each its own.
+reuse_port = hasattr(socket, "SO_REUSEPORT") and settings.port != 0
 control_socket_disable = True  # it wants a writable home directory, which containers lack
 loglevel = settings.log_level.lower()
 
@@ -61,9 +62,8 @@ def post_fork(server: "Arbiter", worker: Any) -> None:
 def when_ready(server: "Arbiter") -> None:
     """Say where to look."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
-    for listener in server.LISTENERS:
-        port = listener.sock.getsockname()[1]
-        server.log.info("S3 Image Server: open http://%s:%s/", f"[{host}]" if ":" in host else host, port)
+    port = settings.port or server.LISTENERS[0].sock.getsockname()[1]
+    server.log.info("S3 Image Server: open http://%s:%s/", f"[{host}]" if ":" in host else host, port)
 
 
 def _check_port(log: Any) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -40,7 +41,7 @@ def running(directory: Path, **settings: str) -> Iterator[Running]:
     with open(directory / "server.log", "wb") as log:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         defaults = {
-            "PORT": "0",
+            "PORT": str(free_port()),
             "CACHE_DIR": str(directory / "cache"),
             "LOCAL_STORE_DIR": str(directory / "store"),
         }
@@ -52,6 +53,13 @@ def running(directory: Path, **settings: str) -> Iterator[Running]:
     finally:
         process.send_signal(signal.SIGQUIT)
         process.wait(20)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait_for_url(log: Path, process: subprocess.Popen[bytes]) -> str:
