@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import requests
+
 ROOT = Path(__file__).parent.parent.parent
 GUNICORN = [str(Path(sys.executable).parent / "gunicorn"), "wsgi:app"]
 
@@ -62,11 +64,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _answers(url: str) -> bool:
+    """Each worker has a listener of its own, and opens it after the URL was said."""
+    try:
+        return requests.get(f"{url}/healthz", timeout=10).ok
+    except requests.RequestException:
+        return False
+
+
 def _wait_for_url(log: Path, process: subprocess.Popen[bytes]) -> str:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
         found = re.findall(r"open (http://\S+)/", log.read_text(encoding="utf-8"))
-        if found:
+        if found and _answers(found[-1]):
             return str(found[-1])
         time.sleep(0.05)
     raise AssertionError(log.read_text(encoding="utf-8"))
