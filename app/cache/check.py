@@ -95,4 +95,4 @@ class Check:
 
 
 def _totals(db: sqlite3.Connection) -> int:
-    return int(db.execute("SELECT taken + reserved FROM total").fetchone()[0])
+    return int(db.execute("SELECT taken + directories + reserved FROM total").fetchone()[0])

@@ -39,7 +39,8 @@ CREATE TABLE IF NOT EXISTS reservation (
 CREATE TABLE IF NOT EXISTS total (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     entries INTEGER NOT NULL,
-    taken INTEGER NOT NULL,
+    taken INTEGER NOT NULL,            -- bytes of the entries' files
+    directories INTEGER NOT NULL,      -- bytes of the directories above them
     reserved INTEGER NOT NULL,
     rebuilding INTEGER NOT NULL        -- 1 while there are files that no row tells of yet
 );
@@ -125,7 +126,7 @@ class Index:
 
     def totals(self) -> Totals:
         """The row of totals."""
-        return Totals(*self._read("SELECT entries, taken, reserved FROM total") or (0, 0, 0))
+        return Totals(*self._read("SELECT entries, taken + directories, reserved FROM total") or (0, 0, 0))
 
     def is_rebuilding(self) -> bool:
         """Whether there are files that no row tells of yet."""
@@ -182,7 +183,7 @@ class Index:
             self._writer.execute("PRAGMA synchronous = NORMAL")
             self._writer.executescript(_SCHEMA)
             has_files = self._layout.has_files()
-            self._writer.execute("INSERT OR IGNORE INTO total VALUES (1, 0, 0, 0, ?)", (has_files,))
+            self._writer.execute("INSERT OR IGNORE INTO total VALUES (1, 0, 0, 0, 0, ?)", (has_files,))
             self._reader = self._connect()
             self._opened = (os.getpid(), os.stat(self._layout.index).st_ino)
 

@@ -142,7 +142,7 @@ class Layout:
 
     def directories_bytes(self) -> int:
         """What the directories below the roots take."""
-        return BLOCK * sum(len(names) for root in self._roots for _, names, _ in os.walk(root))
+        return BLOCK * sum(_count_directories(root) for root in self._roots)
 
     def remove_mutable_files(self) -> None:
         """Remove the files that nothing but a row can explain."""
@@ -159,3 +159,12 @@ class Layout:
             yield
         finally:
             os.close(descriptor)
+
+
+def _count_directories(root: str) -> int:
+    """How many there are below `root`. A directory with two links has none in it, where links are counted so."""
+    if os.stat(root).st_nlink == 2:
+        return 0
+    with os.scandir(root) as entries:
+        below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return len(below) + sum(map(_count_directories, below))

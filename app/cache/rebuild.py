@@ -73,8 +73,8 @@ class Rebuild:
 def recount(db: sqlite3.Connection, layout: Layout) -> None:
     """Set the totals to what rows, reservations and directories say."""
     db.execute(
-        "UPDATE total SET (entries, taken) = (SELECT count(*), ifnull(sum(taken), 0) + ? FROM entry), "
-        "reserved = (SELECT ifnull(sum(taken), 0) FROM reservation)",
+        "UPDATE total SET (entries, taken) = (SELECT count(*), ifnull(sum(taken), 0) FROM entry), "
+        "directories = ?, reserved = (SELECT ifnull(sum(taken), 0) FROM reservation)",
         (layout.directories_bytes(),),
     )
 

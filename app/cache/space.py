@@ -117,7 +117,7 @@ class Space:
     def drop_entry(self, db: sqlite3.Connection, key: str) -> int:
         """Remove file and row, inside a transaction of the index; the bytes that they took."""
         parents = self._layout.remove(self._layout.path(key))
-        db.execute("UPDATE total SET taken = taken - ?", (parents,))
+        db.execute("UPDATE total SET directories = directories - ?", (parents,))
         return parents + self._drop_row(db, key)
 
     def trim(self) -> None:
@@ -143,6 +143,8 @@ class Space:
             for number, key in rows:
                 self._drop_reservation(db, number)
                 self._remove_stray(db, key)
+            # Rows and their sum change in one transaction; directories are made and removed beside it.
+            db.execute("UPDATE total SET directories = ?", (self._layout.directories_bytes(),))
 
     def _remove_stray(self, db: sqlite3.Connection, key: str) -> None:
         """The file of `key` goes unless it is the one that the index knows."""
@@ -158,7 +160,8 @@ class Space:
             self.drop_entry(db, key)
 
     def _make_room(self, db: sqlite3.Connection, wanted: int) -> bool:
-        taken, reserved, rebuilding = db.execute("SELECT taken, reserved, rebuilding FROM total").fetchone()
+        totals = "SELECT taken + directories, reserved, rebuilding FROM total"
+        taken, reserved, rebuilding = db.execute(totals).fetchone()
         budget = self._max_bytes - self._layout.index_bytes() - _SLACK - wanted
         if reserved > budget or rebuilding:
             return False
@@ -200,7 +203,10 @@ class Space:
             "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (*row, stat.st_mtime_ns, now, stat.st_atime_ns),
         )
-        db.execute("UPDATE total SET entries = entries + 1, taken = taken + ?", (taken + parents,))
+        db.execute(
+            "UPDATE total SET entries = entries + 1, taken = taken + ?, directories = directories + ?",
+            (taken, parents),
+        )
 
     def _drop_row(self, db: sqlite3.Connection, key: str) -> int:
         row = db.execute("DELETE FROM entry WHERE key = ? RETURNING taken", (key,)).fetchone()
