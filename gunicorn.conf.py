@@ -6,11 +6,13 @@ import os
 import socket
 import sys
 from collections import Counter
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from dotenv import load_dotenv
 from gunicorn import util
 
+from app import find_classes
 from app.config import Config
 from app.errors import ConfigError
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 load_dotenv()
 try:
     settings = Config.from_env(os.environ)
+    find_classes(settings)
 except ConfigError as exc:
     sys.exit(str(exc))
 
@@ -30,6 +33,7 @@ worker_class = "gthread"
 timeout = settings.generator_timeout + 30
 graceful_timeout = 30
 keepalive = 75
+forwarder_headers = ""  # nobody but the server says where the application is mounted
 limit_request_line = 8190  # a long URL shall reach our own 4xx
 # With a listener for each worker none of them holds most of the connections. Port 0 would give each its own.
 reuse_port = hasattr(socket, "SO_REUSEPORT") and settings.port != 0
@@ -88,8 +92,9 @@ def _why_not(exc: OSError) -> str:
 
 def _write_error(sock: socket.socket, status: int, reason: str, message: str) -> None:
     """gunicorn's answer to what is no HTTP request, in the shape of all our errors."""
-    code = reason.lower().replace(" ", "_")
-    text = "The server can't read this request." if status < 500 else "Something went wrong on our side."
+    reason = HTTPStatus(status).phrase
+    code = reason.lower().replace(" ", "_").replace("-", "_")
+    text = "Something went wrong on our side." if status == 500 else "The server can't read this request."
     body = json.dumps({"success": False, "message": text, "code": code})
     head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
     util.write_nonblock(sock, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("latin-1"))

@@ -26,11 +26,19 @@ STORES: dict[str, type[BaseStore]] = {"local": LocalStore, "s3": S3Store}
 GENERATORS: dict[str, type[BaseGenerator]] = {"builtin": BuiltinGenerator}
 
 
+def find_classes(config: Config) -> tuple[type[BaseStore], type[BaseGenerator]]:
+    """What `STORE` and `GENERATOR` name; raises `ConfigError`."""
+    return (
+        find_class("STORE", config.store, STORES, BaseStore),
+        find_class("GENERATOR", config.generator, GENERATORS, BaseGenerator),
+    )
+
+
 def create_app(config: Config | None = None) -> Flask:
     """Build the parts from the settings and wire them; raises `ConfigError` where they can't be used."""
     config = config or Config.from_env(os.environ)
-    store = find_class("STORE", config.store, STORES, BaseStore).from_config(config)
-    generator = find_class("GENERATOR", config.generator, GENERATORS, BaseGenerator).from_config(config)
+    store_class, generator_class = find_classes(config)
+    store, generator = store_class.from_config(config), generator_class.from_config(config)
     cache = DiskCache(
         config.cache_dir,
         config.cache_max_bytes,

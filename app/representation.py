@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
 from io import FileIO
 from typing import TYPE_CHECKING, cast
 
@@ -12,12 +14,14 @@ from werkzeug.wsgi import wrap_file
 from app.cache import CachedObject, CacheStatus
 from app.errors import PreconditionFailed, RangeNotSatisfiable
 from app.keys import cache_control, is_immutable
-from app.objects import Body, ObjectFacts
+from app.objects import Body, ObjectFacts, version_tag
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 _NAME = "s3-image-server"
+
+_Headers = tuple[tuple[str, str], ...]
 
 _CHUNK = 256 * 1024
 
@@ -67,17 +71,16 @@ def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representatio
     Raises `PreconditionFailed` and `RangeNotSatisfiable`.
     """
     facts = cached.facts
-    etag = _etag(facts)
-    headers = [*_always(facts, etag), ("Cache-Status", _CACHE_STATUS[cached.status]), *_SAFETY]
+    always, of_content, etag = _headers(facts, cached.status)
     if any(name in environ for name in _CONDITIONS):
         _check_preconditions(environ, facts, etag)
         if _not_modified(environ, facts, etag):
-            return Representation("304 Not Modified", headers, 0, 0)
+            return Representation("304 Not Modified", [*always], 0, 0)
         span = _range(environ, facts, etag) if cached.status is not CacheStatus.BYPASS else None
         if span is not None:
-            return _partial(facts, headers, *span)
-    headers += [*_of_content(facts), ("Content-Length", str(facts.size))]
-    return Representation("200 OK", headers, 0, facts.size)
+            return _partial(facts, [*always, *of_content], *span)
+    length = ("Content-Length", str(facts.size))
+    return Representation("200 OK", [*always, *of_content, length], 0, facts.size)
 
 
 def body_of(environ: "WSGIEnvironment", cached: CachedObject, answer: Representation) -> Iterable[bytes]:
@@ -110,26 +113,27 @@ class _Part:
         self._body.close()
 
 
-def _etag(facts: ObjectFacts) -> str:
-    """The store's entity tag; for immutable objects that which nginx makes of a file with this time and size,
-    so that clients may be served by either."""
-    if is_immutable(facts.key):
-        return f'"{int(facts.last_modified.timestamp()):x}-{facts.size:x}"'
-    return facts.etag
+@lru_cache(maxsize=10_000)
+def _headers(facts: ObjectFacts, status: CacheStatus) -> tuple[_Headers, _Headers, str]:
+    """The headers of every answer, those which a 304 leaves out (RFC 9110, 15.4.5), and the entity tag.
 
-
-def _always(facts: ObjectFacts, etag: str) -> list[tuple[str, str]]:
-    return [("ETag", etag), ("Cache-Control", cache_control(facts.key)), ("Accept-Ranges", "bytes")]
-
-
-def _of_content(facts: ObjectFacts) -> list[tuple[str, str]]:
-    """What a 304 leaves out (RFC 9110, 15.4.5)."""
-    return [("Content-Type", facts.content_type), ("Last-Modified", http_date(facts.last_modified))]
+    Clients may be served by nginx as well, which makes the tag of an immutable object's file from its time
+    and size.
+    """
+    etag = version_tag(facts.last_modified, facts.size) if is_immutable(facts.key) else facts.etag
+    always = (
+        ("ETag", etag),
+        ("Cache-Control", cache_control(facts.key)),
+        ("Accept-Ranges", "bytes"),
+        ("Cache-Status", _CACHE_STATUS[status]),
+        *_SAFETY,
+    )
+    of_content = (("Content-Type", facts.content_type), ("Last-Modified", http_date(facts.last_modified)))
+    return always, of_content, etag
 
 
 def _partial(facts: ObjectFacts, headers: list[tuple[str, str]], start: int, stop: int) -> Representation:
     headers += [
-        *_of_content(facts),
         ("Content-Length", str(stop - start)),
         ("Content-Range", f"bytes {start}-{stop - 1}/{facts.size}"),
     ]
@@ -180,14 +184,22 @@ def _if_range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool
         return True
     if value.startswith(('"', "W/")):
         return bool(value == etag)
-    date = parse_date(value)
+    date = _date(value)
     return date is not None and date == facts.last_modified.replace(microsecond=0)
 
 
 def _date_passed(environ: "WSGIEnvironment", name: str, facts: ObjectFacts) -> bool | None:
     """Whether the object is no younger than the header's date; None where there is no such date."""
-    date = parse_date(environ.get(name))
+    date = _date(environ.get(name))
     return None if date is None else facts.last_modified.replace(microsecond=0) <= date
+
+
+def _date(value: str | None) -> datetime | None:
+    """None for what is no date, and for years that no calendar reaches."""
+    try:
+        return parse_date(value)
+    except OverflowError:
+        return None
 
 
 def _opaque(etag: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from app.cache.absence import Absences
 from app.cache.answers import CachedObject, CacheStatus, Load
 from app.cache.check import Check, Report
+from app.cache.epoch import Epochs
 from app.cache.fill import Fill
 from app.cache.flight import SingleFlight
 from app.cache.index import Index, Totals
@@ -19,7 +20,7 @@ from app.cache.layout import Layout
 from app.cache.lookup import Found, Lookup
 from app.cache.rebuild import Rebuild
 from app.cache.space import Space
-from app.errors import NotFound, StoreTimeout, StoreUnreachable
+from app.errors import CacheStuck, NotFound, StoreTimeout, StoreUnreachable
 from app.keys import is_immutable
 from app.objects import ObjectFacts
 
@@ -29,6 +30,9 @@ _OUT_OF_ORDER = (OSError, sqlite3.Error)
 """What a full, read-only, vanished or corrupt cache directory raises."""
 
 _COMPLAIN_SECONDS = 10.0
+
+_AWAY_SECONDS = 5.0
+"""While the store is away, what is stale is served without asking again, so that no thread waits for it."""
 
 
 class DiskCache:
@@ -54,15 +58,17 @@ class DiskCache:
     ) -> None:
         self._layout = Layout(root)
         self._index = Index(self._layout)
-        self._space = Space(self._layout, self._index, max_bytes)
+        self._epochs = Epochs(self._layout.epochs)
+        self._space = Space(self._layout, self._index, self._epochs, max_bytes)
         self._lookup = Lookup(self._layout, self._index, ttl, clock)
-        self._fill = Fill(self._space, clock)
+        self._fill = Fill(self._space, self._epochs, clock)
         self._flights = SingleFlight(self._layout.locks, patience)
         self._absences = Absences(negative_ttl, clock)
         self._rebuild = Rebuild(self._layout, self._index, self._space)
         self._stale_if_error = stale_if_error
         self._clock = clock
         self._quiet_until = 0.0
+        self._store_away_until = 0.0
         self.max_bytes = max_bytes
         self._make_ready()
 
@@ -88,7 +94,7 @@ class DiskCache:
         if found is not None:
             return found
         with self._going_on_without():
-            if self._absences.holds(key, self._space.epoch):
+            if self._absences.holds(key, self._epochs.read):
                 raise NotFound(detail="known to be missing")
             try:
                 return self._flights.run(
@@ -104,19 +110,35 @@ class DiskCache:
     def epoch(self, key: str) -> int:
         """To be taken before the store is changed, and given to `store`."""
         with self._going_on_without():
-            return self._space.epoch(key)
+            return self._epochs.read(key)
         return -1
 
     def store(self, facts: ObjectFacts, data: bytes, epoch: int) -> None:
-        """Keep what has just been put into the store, unless the key was changed since `epoch`."""
+        """Keep what has just been put into the store, unless the key was changed since `epoch`.
+
+        Raises `CacheStuck` where bytes that are not the store's any more can't be removed.
+        """
+        if not is_immutable(facts.key):
+            self._remove_file(facts.key)
         with self._going_on_without():
-            epoch = self._space.change(facts.key, epoch, drop=not is_immutable(facts.key))
-            self._fill.from_upload(facts, data, epoch)
+            present = self._epochs.advance(facts.key)
+            if not is_immutable(facts.key):
+                self._space.drop(facts.key)
+            if present == epoch + 1:
+                self._fill.from_upload(facts, data, present)
 
     def forget(self, key: str) -> None:
-        """Remove the object from here, for all processes, fills under way included."""
+        """Remove the object from here, for all processes, fills under way included.
+
+        This holds also where the index is out of order: the file is what makes a hit.
+
+        Raises `CacheStuck` where the file can't be removed.
+        """
         with self._going_on_without():
-            self._space.forget(key)
+            self._epochs.advance(key)
+        self._remove_file(key)
+        with self._going_on_without():
+            self._space.drop(key)
 
     def clear(self) -> int:
         """Remove every object; how many there were."""
@@ -148,13 +170,16 @@ class DiskCache:
         found = self._lookup.find(key)
         if found is not None and found.fresh_until >= self._clock():
             return CachedObject(found.facts, found.file, CacheStatus.COLLAPSED)
-        epoch = self._space.epoch(key)
+        if found is not None and self._clock() < self._store_away_until:
+            found.file.close()
+            raise StoreUnreachable(detail="it was asked in vain a moment ago")
+        epoch = self._epochs.read(key)
         try:
             return self._fill_missing(key, load) if found is None else self._revalidate(key, load, found)
         except NotFound:
             if found is not None:
-                self._space.forget(key)
-                epoch += 1
+                self._remove_file(key)
+                self._space.drop(key)
             self._absences.note(key, epoch)
             raise
 
@@ -193,13 +218,24 @@ class DiskCache:
             found.file.close()
             return None
         self._lookup.postpone(key)
+        self._store_away_until = self._clock() + _AWAY_SECONDS
         return CachedObject(found.facts, found.file, CacheStatus.STALE)
 
     def _make_ready(self) -> None:
+        """Leaves no connection open where it can: the process may yet fork."""
         with self._going_on_without():
             self._layout.make()
             self._space.bury_dead_owners()
-            self._rebuild.start_if_needed()
+            if not self._rebuild.start_if_needed():
+                self._index.close()
+
+    def _remove_file(self, key: str) -> None:
+        try:
+            os.unlink(self._layout.path(key))
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as exc:
+            raise CacheStuck(detail=str(exc)) from exc
 
     @contextmanager
     def _going_on_without(self) -> Iterator[None]:

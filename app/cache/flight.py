@@ -1,15 +1,16 @@
 """Single flight: of all who miss the same key at once, one asks the store and the others wait for it."""
 
+import copy
 import fcntl
+import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from app.cache.layout import slot_of
 from app.errors import NotFound, StoreRefused, StoreTimeout
 
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class SingleFlight:
             if flight.error is None:
                 return follow()
             if flight.is_final():
-                raise flight.error
+                raise copy.copy(flight.error)
             number = flight.number + 1
 
     def _join(self, key: str, number: int) -> tuple[_Flight, bool]:
@@ -82,10 +83,12 @@ class SingleFlight:
 
     def _lead(self, key: str, flight: _Flight, lead: Callable[[], T], deadline: float) -> T:
         try:
-            with self._among_processes(slot_of(key), deadline):
+            with self._among_processes(key, deadline):
                 return lead()
         except BaseException as exc:
-            flight.error = exc
+            flight.error = (
+                exc if isinstance(exc, Exception) else StoreTimeout(detail="the leader was stopped")
+            )
             raise
         finally:
             with self._mutex:
@@ -93,13 +96,30 @@ class SingleFlight:
             flight.landed.set()
 
     @contextmanager
-    def _among_processes(self, slot: int, deadline: float) -> Iterator[None]:
-        descriptor = os.open(self._locks / str(slot), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _among_processes(self, key: str, deadline: float) -> Iterator[None]:
+        """Hold the key's lock file; it is removed at the end, so that there are never more than flights."""
+        path = self._locks / hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        descriptor = _lock(path, deadline)
         try:
-            _wait_for(descriptor, deadline)
             yield
         finally:
+            with suppress(OSError):
+                path.unlink()
             os.close(descriptor)
+
+
+def _lock(path: Path, deadline: float) -> int:
+    """The descriptor of the locked file at `path`, made where it is missing."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _wait_for(descriptor, deadline)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its last holder removed it while we waited
 
 
 def _wait_for(descriptor: int, deadline: float) -> None:

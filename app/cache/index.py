@@ -44,13 +44,11 @@ CREATE TABLE IF NOT EXISTS total (
     reserved INTEGER NOT NULL,
     rebuilding INTEGER NOT NULL        -- 1 while there are files that no row tells of yet
 );
-CREATE TABLE IF NOT EXISTS epoch (
-    slot INTEGER PRIMARY KEY,
-    number INTEGER NOT NULL            -- grows with each upload to, or delete of, a key of this slot
-);
 """
 
 _BUSY_SECONDS = 5.0
+_MAPPED_BYTES = 1024**3
+_LONG_LOG_BYTES = 800 * 1024
 _LOG_PAGES = 100
 """Pages in the write-ahead log before it is folded back; kept small, since it counts against the bound."""
 
@@ -78,7 +76,7 @@ class Index:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._write_lock = threading.Lock()
+        self._write_lock = threading.RLock()  # taken before the other one, where both are
         self._read_lock = threading.Lock()
         self._opened: tuple[int, int] | None = None  # by which process, and which file
         self._writer: sqlite3.Connection | None = None
@@ -91,13 +89,14 @@ class Index:
         Raises `sqlite3.Error`; nothing is changed in the index then.
         """
         with self._write_lock:
-            self._open()
+            self._be_open()
             assert self._writer is not None
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
                 if self._writer.in_transaction:
                     self._writer.execute("COMMIT")
+                self._fold_log(self._writer)
             finally:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
@@ -132,19 +131,14 @@ class Index:
         """Whether there are files that no row tells of yet."""
         return bool(self._read("SELECT rebuilding FROM total")[0])
 
-    def epoch(self, slot: int) -> int:
-        """How often keys of this slot have been changed."""
-        row = self._read("SELECT number FROM epoch WHERE slot = ?", slot)
-        return int(row[0]) if row else 0
-
     def close(self) -> None:
         """Close the connections; the next use opens them again."""
-        with self._read_lock, self._write_lock:
+        with self._write_lock, self._read_lock:
             self._close()
 
     def move_aside(self) -> None:
         """Put a database that is damaged out of the way, for the next use to begin a new one."""
-        with self._read_lock, self._write_lock, self._layout.locked("index"):
+        with self._write_lock, self._read_lock, self._layout.locked("index"):
             self._close()
             if not self._is_sound():
                 for path in (self._layout.index, *self._layout.index_logs()):
@@ -156,10 +150,8 @@ class Index:
         return rows[0] if rows else None
 
     def _read_all(self, statement: str, *values: object) -> list[Any]:
+        self._be_open()
         with self._read_lock:
-            if not self._is_current():
-                with self._write_lock:
-                    self._open()
             assert self._reader is not None
             return self._reader.execute(statement, values).fetchall()
 
@@ -172,19 +164,30 @@ class Index:
         except FileNotFoundError:
             return False
 
+    def _fold_log(self, writer: sqlite3.Connection) -> None:
+        """Readers keep the log from being begun anew; once it is far too long, wait for them."""
+        with suppress(FileNotFoundError):
+            if os.stat(self._layout.index_logs()[0]).st_size > _LONG_LOG_BYTES:
+                writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _be_open(self) -> None:
+        if not self._is_current():
+            with self._write_lock, self._read_lock:
+                if not self._is_current():
+                    self._open()
+
     def _open(self) -> None:
-        if self._is_current():
-            return
         self._close()
         with self._layout.locked("index"):
             self._writer = self._connect()
             self._writer.execute("PRAGMA journal_mode = WAL")
             self._writer.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
-            self._writer.execute("PRAGMA synchronous = NORMAL")
+            self._writer.execute("PRAGMA synchronous = OFF")  # after a power failure it is rebuilt
             self._writer.executescript(_SCHEMA)
             has_files = self._layout.has_files()
             self._writer.execute("INSERT OR IGNORE INTO total VALUES (1, 0, 0, 0, 0, ?)", (has_files,))
             self._reader = self._connect()
+            self._reader.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
             self._opened = (os.getpid(), os.stat(self._layout.index).st_ino)
 
     def _close(self) -> None:

@@ -5,7 +5,8 @@ named/<key>             mutable images, which only we may serve, since only we r
 opaque/<2 hex>/<hash>   images under keys that are not safe as a path, by the SHA-256 of the key
 tmp/<owner>/            files being written by one process
 tmp/<owner>.lock        held by that process as long as it lives
-locks/<slot>            taken by the process that asks the store for a key of that slot
+locks/<hash>            held by the process that asks the store for the key with this SHA-256
+epochs                  counters of changes
 index.sqlite3           facts about the files
 """
 
@@ -15,7 +16,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app.keys import is_canonical, is_immutable
@@ -25,7 +26,7 @@ BLOCK = 4096
 
 
 SLOTS = 1024
-"""Keys are told apart by slot where a lock or a counter for each would have no bound."""
+"""Keys are told apart by slot where a counter for each would have no bound."""
 
 
 def slot_of(key: str) -> int:
@@ -46,6 +47,7 @@ class Layout:
         self.tmp = self.root / "tmp"
         self.locks = self.root / "locks"
         self.index = self.root / "index.sqlite3"
+        self.epochs = self.root / "epochs"
         self._immutable = f"{self.root}/objects/"
         self._named = f"{self.root}/named/"
         self._opaque = f"{self.root}/opaque/"
@@ -69,31 +71,29 @@ class Layout:
         """The most that directories made for `path` can take."""
         return BLOCK * (path.count("/") - len(Path(self._immutable).parts) + 1)
 
-    def make_parents(self, path: str) -> int:
-        """Make the directories above `path`; the bytes that the new ones take."""
-        missing = []
+    def move_in(self, written: str, path: str) -> int:
+        """Move a file into place, making the directories above it; the bytes by which directories grew."""
         directory = os.path.dirname(path)
-        while not os.path.isdir(directory):
-            missing.append(directory)
-            directory = os.path.dirname(directory)
-        for directory in reversed(missing):
-            os.mkdir(directory)
-        return BLOCK * len(missing)
+        made = _make_directories(directory)
+        before = 0 if made else _taken(directory)
+        os.replace(written, path)
+        return sum(map(_taken, made)) if made else _taken(directory) - before
 
     def remove(self, path: str) -> int:
-        """Remove a file, if it is there, and the directories that it leaves empty; the bytes those took."""
-        freed = 0
-        try:
+        """Remove a file, if it is there, and the directories left empty; the bytes that those took."""
+        with suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(path)
-        except FileNotFoundError:
-            return freed
+        freed = 0
         directory = os.path.dirname(path)
         while f"{directory}/" not in self._roots:
             try:
+                taken = _taken(directory)
                 os.rmdir(directory)
+                freed += taken
+            except FileNotFoundError:
+                pass
             except OSError:
                 break
-            freed += BLOCK
             directory = os.path.dirname(directory)
         return freed
 
@@ -142,7 +142,7 @@ class Layout:
 
     def directories_bytes(self) -> int:
         """What the directories below the roots take."""
-        return BLOCK * sum(_count_directories(root) for root in self._roots)
+        return sum(_directories_below(root) for root in self._roots)
 
     def remove_mutable_files(self) -> None:
         """Remove the files that nothing but a row can explain."""
@@ -161,10 +161,29 @@ class Layout:
             os.close(descriptor)
 
 
-def _count_directories(root: str) -> int:
-    """How many there are below `root`. A directory with two links has none in it, where links are counted so."""
+def _directories_below(root: str) -> int:
+    """The bytes of the directories in `root`; one with two links has none in it, where links are counted."""
     if os.stat(root).st_nlink == 2:
         return 0
     with os.scandir(root) as entries:
         below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    return len(below) + sum(map(_count_directories, below))
+    return sum(_taken(path) + _directories_below(path) for path in below)
+
+
+def _taken(path: str) -> int:
+    """A directory grows with its entries and never shrinks."""
+    return os.stat(path).st_blocks * 512
+
+
+def _make_directories(directory: str) -> list[str]:
+    """The directories that had to be made for `directory` to be there."""
+    made: list[str] = []
+    missing = []
+    while not os.path.isdir(directory):
+        missing.append(directory)
+        directory = os.path.dirname(directory)
+    for directory in reversed(missing):
+        with suppress(FileExistsError):
+            os.mkdir(directory)
+            made.append(directory)
+    return made

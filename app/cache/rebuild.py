@@ -10,7 +10,7 @@ from itertools import islice
 from app.cache.index import Index
 from app.cache.layout import Layout, disk_bytes
 from app.cache.space import Space
-from app.formats import CONTENT_TYPES
+from app.cache.stamp import facts_of
 from app.keys import is_immutable
 
 _log = logging.getLogger(__name__)
@@ -34,11 +34,14 @@ class Rebuild:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start_if_needed(self) -> None:
-        """Begin, where the index says that it was made beside files."""
-        if self._index.is_rebuilding() and (self._thread is None or not self._thread.is_alive()):
+    def start_if_needed(self) -> bool:
+        """Begin, where the index says that it was made beside files; whether that is so."""
+        if not self._index.is_rebuilding():
+            return False
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="cache-rebuild", daemon=True)
             self._thread.start()
+        return True
 
     def join(self) -> None:
         """Stop, wherever it is; the next start goes on."""
@@ -84,14 +87,23 @@ def _adopt(db: sqlite3.Connection, key: str, path: str) -> None:
         stat = os.stat(path)
     except FileNotFoundError:
         return
-    if not is_immutable(key):
+    facts = facts_of(key, stat) if is_immutable(key) else None
+    if facts is None:
         os.unlink(path)
         return
-    content_type = CONTENT_TYPES[key.rpartition(".")[2]]
-    size, version = stat.st_size, stat.st_mtime_ns
+    taken, modified = disk_bytes(facts.size), int(facts.last_modified.timestamp())
     db.execute(
-        "INSERT OR IGNORE INTO entry VALUES (?, ?, ?, '', ?, ?, ?, 0, ?)",
-        (key, size, disk_bytes(size), content_type, version // 10**9, version, stat.st_atime_ns),
+        "INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)",
+        (
+            key,
+            facts.size,
+            taken,
+            facts.etag,
+            facts.content_type,
+            modified,
+            stat.st_mtime_ns,
+            stat.st_atime_ns,
+        ),
     )
 
 

@@ -1,7 +1,9 @@
 """A cache that is out of order never fails a request that the store can answer."""
 
 import shutil
+import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,11 +67,18 @@ def _fill(cache: DiskCache, origin: Origin, count: int) -> None:
         read(cache.fetch(key, origin.load(key)))
 
 
-def _wait_until_rebuilt(cache: DiskCache) -> None:
+def _wait_until_rebuilt(cache: DiskCache, origin: Origin) -> None:
+    """Hits don't need the index, so a miss is what shows that it is gone."""
+    missing = immutable_key(10**6)
+    origin.objects[missing] = b"more than there is room for" * 10**7
     deadline = time.monotonic() + 10
-    while cache._index.is_rebuilding() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not cache._index.is_rebuilding()
+    while time.monotonic() < deadline:
+        cache.fetch(missing, origin.load(missing)).body.close()
+        with suppress(sqlite3.Error):
+            if not cache._index.is_rebuilding():
+                return
+        time.sleep(0.05)
+    raise AssertionError("not rebuilt")
 
 
 @pytest.mark.parametrize("loss", ["removed", "garbage", "cut", "overwritten in the middle"])
@@ -96,7 +105,7 @@ def test_a_lost_index_is_rebuilt_from_the_files(
         assert read(cache.fetch(immutable_key(number), origin.load(immutable_key(number)))) == (
             immutable_key(number).encode() * 100
         )
-    _wait_until_rebuilt(cache)
+    _wait_until_rebuilt(cache, origin)
     assert cache.check().is_clean
     assert cache.totals().entries == 1200
     asked = len(origin.calls)
@@ -117,7 +126,7 @@ def test_while_the_index_is_rebuilt_nothing_exceeds_the_bound(
     first.close()
     (tmp_path / "cache" / "index.sqlite3").unlink()
     small = make_cache(max_bytes=1024 * 1024)
-    _wait_until_rebuilt(small)
+    _wait_until_rebuilt(small, origin)
     small._rebuild.join()
     assert 0 < small.totals().taken < 1024 * 1024
     assert small.check().is_clean

@@ -54,7 +54,7 @@ def running(directory: Path, **settings: str) -> Iterator[Running]:
         yield Running(_wait_for_url(directory / "server.log", process), directory / "server.log", process)
     finally:
         process.send_signal(signal.SIGQUIT)
-        process.wait(20)
+        process.wait(45)  # a worker that is still starting misses the signal, and is killed after 30 s
 
 
 def free_port() -> int:
