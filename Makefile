@@ -43,7 +43,7 @@ $(BIN)/python:
 		|| { echo "Python 3.11 or newer is needed; point to it: make PYTHON=/path/to/python3.12 …" >&2; exit 1; }
 	@echo "Making the virtual environment in $(VENV) …"
 	@$(PYTHON) -m venv $(VENV) \
-		|| { echo "This Python has no venv. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+		|| { rm -rf $(VENV); echo "This Python has no venv. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
 $(VENV)/run.stamp: requirements.txt | $(BIN)/python
 	@echo "Installing what the server needs …"

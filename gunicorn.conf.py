@@ -5,11 +5,14 @@ import json
 import os
 import socket
 import sys
+from collections import Counter
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from dotenv import load_dotenv
 from gunicorn import util
 
+from app import find_classes
 from app.config import Config
 from app.errors import ConfigError
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 load_dotenv()
 try:
     settings = Config.from_env(os.environ)
+    find_classes(settings)
 except ConfigError as exc:
     sys.exit(str(exc))
 
@@ -29,7 +33,10 @@ worker_class = "gthread"
 timeout = settings.generator_timeout + 30
 graceful_timeout = 30
 keepalive = 75
+forwarder_headers = ""  # nobody but the server says where the application is mounted
 limit_request_line = 8190  # a long URL shall reach our own 4xx
+# With a listener for each worker none of them holds most of the connections. Port 0 would give each its own.
+reuse_port = hasattr(socket, "SO_REUSEPORT") and settings.port != 0
 control_socket_disable = True  # it wants a writable home directory, which containers lack
 loglevel = settings.log_level.lower()
 
@@ -40,12 +47,27 @@ def on_starting(server: "Arbiter") -> None:
         _check_port(server.log)
 
 
+def pre_fork(server: "Arbiter", worker: Any) -> None:
+    """Choose the core on which the fewest workers are; a worker that replaces a dead one gets its core."""
+    if not settings.pin_workers or not hasattr(os, "sched_getaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) >= settings.web_concurrency > 0:
+        taken = Counter(getattr(other, "core", None) for other in server.WORKERS.values())
+        worker.core = min(cores, key=lambda core: taken[core])
+
+
+def post_fork(server: "Arbiter", worker: Any) -> None:
+    """Threads of one process bouncing between cores cost more than a request does."""
+    if getattr(worker, "core", None) is not None:
+        os.sched_setaffinity(0, {worker.core})
+
+
 def when_ready(server: "Arbiter") -> None:
     """Say where to look."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
-    for listener in server.LISTENERS:
-        port = listener.sock.getsockname()[1]
-        server.log.info("S3 Image Server: open http://%s:%s/", f"[{host}]" if ":" in host else host, port)
+    port = settings.port or server.LISTENERS[0].sock.getsockname()[1]
+    server.log.info("S3 Image Server: open http://%s:%s/", f"[{host}]" if ":" in host else host, port)
 
 
 def _check_port(log: Any) -> None:
@@ -70,8 +92,9 @@ def _why_not(exc: OSError) -> str:
 
 def _write_error(sock: socket.socket, status: int, reason: str, message: str) -> None:
     """gunicorn's answer to what is no HTTP request, in the shape of all our errors."""
-    code = reason.lower().replace(" ", "_")
-    text = "The server can't read this request." if status < 500 else "Something went wrong on our side."
+    reason = HTTPStatus(status).phrase
+    code = reason.lower().replace(" ", "_").replace("-", "_")
+    text = "Something went wrong on our side." if status == 500 else "The server can't read this request."
     body = json.dumps({"success": False, "message": text, "code": code})
     head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
     util.write_nonblock(sock, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("latin-1"))

@@ -8,6 +8,7 @@ from app.api import register_api
 from app.api.access import Access
 from app.api.parts import Parts
 from app.cache import DiskCache
+from app.cli import cache_commands
 from app.config import Config
 from app.delivery import Delivery
 from app.generators.base import BaseGenerator
@@ -25,16 +26,25 @@ STORES: dict[str, type[BaseStore]] = {"local": LocalStore, "s3": S3Store}
 GENERATORS: dict[str, type[BaseGenerator]] = {"builtin": BuiltinGenerator}
 
 
+def find_classes(config: Config) -> tuple[type[BaseStore], type[BaseGenerator]]:
+    """What `STORE` and `GENERATOR` name; raises `ConfigError`."""
+    return (
+        find_class("STORE", config.store, STORES, BaseStore),
+        find_class("GENERATOR", config.generator, GENERATORS, BaseGenerator),
+    )
+
+
 def create_app(config: Config | None = None) -> Flask:
     """Build the parts from the settings and wire them; raises `ConfigError` where they can't be used."""
     config = config or Config.from_env(os.environ)
-    store = find_class("STORE", config.store, STORES, BaseStore).from_config(config)
-    generator = find_class("GENERATOR", config.generator, GENERATORS, BaseGenerator).from_config(config)
+    store_class, generator_class = find_classes(config)
+    store, generator = store_class.from_config(config), generator_class.from_config(config)
     cache = DiskCache(
         config.cache_dir,
         config.cache_max_bytes,
         ttl=config.cache_ttl,
         stale_if_error=config.cache_stale_if_error,
+        negative_ttl=config.cache_negative_ttl,
     )
     limits = ImageLimits(
         config.allowed_formats, config.max_image_pixels, config.max_image_frames, config.strip_metadata
@@ -47,5 +57,6 @@ def create_app(config: Config | None = None) -> Flask:
     parts = Parts(service, store, cache, Access(config.api_keys))
     register_api(flask, parts, max_upload_bytes=config.max_upload_bytes)
     flask.register_blueprint(web_blueprint)
+    flask.cli.add_command(cache_commands)
     flask.wsgi_app = Delivery(flask.wsgi_app, cache)  # type: ignore[method-assign]
     return flask

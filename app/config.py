@@ -25,15 +25,19 @@ _UNITS |= {"KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": 1024**4}
 
 
 class _Size(ma.Field[int]):
-    """A number of bytes such as `512MiB`, `10MB` or `1048576`."""
+    """A number of bytes such as `512MiB`, `10MB` or `1048576`, not below `least`."""
+
+    def __init__(self, least: int = 1) -> None:
+        super().__init__()
+        self._least = least
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]{0,3})", value)
         if not match or match[2].upper() not in _UNITS:
             raise ValidationError("is not a size such as 512MiB, 10MB or 1048576")
         size = int(float(match[1]) * _UNITS[match[2].upper()])
-        if size < 1:
-            raise ValidationError("must be at least 1 byte")
+        if size < self._least:
+            raise ValidationError(f"must be at least {self._least} bytes")
         return size
 
 
@@ -81,6 +85,14 @@ def _number(least: int, most: int) -> ma.Integer:
     )
 
 
+def _bucket() -> ma.String:
+    return ma.String(validate=Regexp(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}\Z", error="is not a bucket's name"))
+
+
+def _switch() -> ma.Boolean:
+    return ma.Boolean(error_messages={"invalid": "must be true or false"})
+
+
 def _url() -> ma.String:
     return ma.String(
         validate=URL(schemes={"http", "https"}, require_tld=False, error="is not an http(s) URL")
@@ -93,7 +105,7 @@ class Config:
 
     store: str = _setting(_one_of("local", "s3", plug_in=True), "local")
     local_store_dir: Path = _setting(_Directory(), Path("data/images"))
-    s3_bucket: str = _setting(ma.String(), "")
+    s3_bucket: str = _setting(_bucket(), "")
     s3_acl: str = _setting(_one_of("auto", "public-read", "none"), "auto")
     s3_addressing_style: str = _setting(_one_of("auto", "virtual", "path"), "auto")
     aws_region: str = _setting(ma.String(), "")
@@ -103,15 +115,16 @@ class Config:
     public_base_url: str = _setting(_url(), "")
 
     cache_dir: Path = _setting(_Directory(), Path("data/cache"))
-    cache_max_bytes: int = _setting(_Size(), GIB)
+    cache_max_bytes: int = _setting(_Size(least=MIB), GIB)
     cache_ttl: int = _setting(_number(0, 31_536_000), 300)
     cache_stale_if_error: int = _setting(_number(0, 31_536_000), 86_400)
+    cache_negative_ttl: int = _setting(_number(0, 3_600), 5)
 
     max_upload_bytes: int = _setting(_Size(), 10 * MIB)
     max_image_pixels: int = _setting(_number(1, 1_000_000_000), 50_000_000)
     max_image_frames: int = _setting(_number(1, 100_000), 1_000)
     allowed_formats: tuple[str, ...] = _setting(_Words(tuple(FORMATS)), tuple(FORMATS))
-    strip_metadata: bool = _setting(ma.Boolean(error_messages={"invalid": "must be true or false"}), True)
+    strip_metadata: bool = _setting(_switch(), True)
 
     api_keys: tuple[str, ...] = _setting(_Words(), (), secret=True)
 
@@ -122,6 +135,7 @@ class Config:
     port: int = _setting(_number(0, 65535), 8000)
     web_concurrency: int = _setting(_number(1, 256), os.cpu_count() or 1)
     threads: int = _setting(_number(1, 512), 8)
+    pin_workers: bool = _setting(_switch(), True)
     log_level: str = _setting(_one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
 
     @classmethod
@@ -145,8 +159,20 @@ def _rules(schema: Schema, values: Mapping[str, Any], **kwargs: Any) -> None:
         problems["store"] = ["needs S3_BUCKET, the name of the bucket"]
     if values.get("store") == "local" and values.get("image_urls") == "s3":
         problems["image_urls"] = ["needs an S3 store: set S3_BUCKET, or IMAGE_URLS=auto"]
+    if values.get("store") == "local" and _overlap(values):
+        problems["cache_dir"] = ["must not lie in LOCAL_STORE_DIR, nor the other way round"]
     if problems:
         raise ValidationError(problems)
+
+
+def _overlap(values: Mapping[str, Any]) -> bool:
+    """Whether one directory lies in the other: the cache would evict what the store keeps."""
+    cache, store = (
+        values.get(field.name, field.default).absolute()
+        for field in fields(Config)
+        if field.name in ("cache_dir", "local_store_dir")
+    )
+    return bool(cache.is_relative_to(store) or store.is_relative_to(cache))
 
 
 def _schema(cls: type[Config]) -> Schema:

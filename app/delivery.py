@@ -37,5 +37,8 @@ class Delivery:
         except AppError:
             cached.body.close()
             return self._application(environ, start_response)
+        except BaseException:
+            cached.body.close()
+            raise
         start_response(answer.status, answer.headers)
         return body_of(environ, cached, answer)

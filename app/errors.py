@@ -15,6 +15,7 @@
     ├── UndecodableImage         422 undecodable_image
     │   └── TooManyPixels        422 too_many_pixels
     ├── PromptRefused            422 prompt_refused
+    ├── CacheStuck               503 cache_stuck
     ├── StoreError               502 store_error
     │   ├── StoreRefused         502 store_refused
     │   ├── StoreUnreachable     503 store_unreachable
@@ -156,6 +157,15 @@ class PromptRefused(AppError):
     status = 422
     code = "prompt_refused"
     message = "The image model refused this prompt. Please change it."
+
+
+class CacheStuck(AppError):
+    """An image that was deleted or replaced can't be removed from the cache: it would be served for ever."""
+
+    status = 503
+    code = "cache_stuck"
+    message = "The image could not be removed from the server's cache. Please try again."
+    retry_after = 5
 
 
 class StoreError(AppError):

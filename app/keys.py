@@ -35,7 +35,7 @@ _PARENTS = rf"(?:(?![^/]*\.(?i:{_EXTENSIONS})/){_NAME}/)"
 _BOUNDS = rf"(?=.{{1,{MAX_KEY_BYTES}}}\Z)(?!.*[^/]{{{MAX_SEGMENT + 1}}})"
 _CANONICAL = re.compile(rf"{_BOUNDS}{_PARENTS}*{_NAME}\.(?:{_EXTENSIONS})\Z")
 _FOLDER = re.compile(rf"{_BOUNDS}{_PARENTS}+\Z")
-_CONTENT_ADDRESSED = re.compile(rf".+/([0-9a-f]{{2}})/([0-9a-f]{{30}})\.(?:{_EXTENSIONS})\Z")
+_CONTENT_ADDRESSED = re.compile(rf".+/[0-9a-f]{{2}}/[0-9a-f]{{30}}\.(?:{_EXTENSIONS})\Z")
 _GENERATED = re.compile(rf".+/\d{{4}}/\d{{2}}/\d{{8}}_\d{{6}}_[0-9a-f]{{24}}\.(?:{_EXTENSIONS})\Z")
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f\\]|(?:^|/)\.{0,2}(?:/|\Z)")
 
@@ -54,12 +54,6 @@ def is_canonical(key: str) -> bool:
 def is_immutable(key: str) -> bool:
     """Whether `key` can only ever mean the same bytes: content-addressed or generated."""
     return is_canonical(key) and bool(_CONTENT_ADDRESSED.match(key) or _GENERATED.match(key))
-
-
-def digest_prefix(key: str) -> str | None:
-    """The 32 hex digits with which the SHA-256 of a content-addressed object begins; None for other keys."""
-    match = _CONTENT_ADDRESSED.match(key)
-    return match[1] + match[2] if match else None
 
 
 def check_readable(key: str) -> None:

@@ -1,6 +1,7 @@
 """Finding the store and the generator that the settings name, one's own included."""
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
@@ -19,8 +20,11 @@ def find_class(setting: str, value: str, known: Mapping[str, type[T]], base: typ
     module, _, name = value.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as exc:
+    except Exception as exc:  # whatever somebody else's module does when it is imported
         raise ConfigError(f"{setting}={value} can't be loaded: {exc}.") from exc
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(f"{setting}={value} is not a subclass of {base.__module__}.{base.__qualname__}.")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+        raise ConfigError(f"{setting}={value} lacks these methods: {missing}.")
     return cast("type[T]", found)

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
 from io import FileIO
 from typing import TYPE_CHECKING, cast
 
@@ -11,13 +13,15 @@ from werkzeug.wsgi import wrap_file
 
 from app.cache import CachedObject, CacheStatus
 from app.errors import PreconditionFailed, RangeNotSatisfiable
-from app.keys import cache_control
-from app.objects import Body, ObjectFacts
+from app.keys import cache_control, is_immutable
+from app.objects import Body, ObjectFacts, version_tag
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 _NAME = "s3-image-server"
+
+_Headers = tuple[tuple[str, str], ...]
 
 _CHUNK = 256 * 1024
 
@@ -67,16 +71,16 @@ def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representatio
     Raises `PreconditionFailed` and `RangeNotSatisfiable`.
     """
     facts = cached.facts
-    headers = [*_always(facts), ("Cache-Status", _CACHE_STATUS[cached.status]), *_SAFETY]
+    always, of_content, etag = _headers(facts, cached.status)
     if any(name in environ for name in _CONDITIONS):
-        _check_preconditions(environ, facts)
-        if _not_modified(environ, facts):
-            return Representation("304 Not Modified", headers, 0, 0)
-        span = _range(environ, facts) if cached.status is not CacheStatus.BYPASS else None
+        _check_preconditions(environ, facts, etag)
+        if _not_modified(environ, facts, etag):
+            return Representation("304 Not Modified", [*always], 0, 0)
+        span = _range(environ, facts, etag) if cached.status is not CacheStatus.BYPASS else None
         if span is not None:
-            return _partial(facts, headers, *span)
-    headers += [*_of_content(facts), ("Content-Length", str(facts.size))]
-    return Representation("200 OK", headers, 0, facts.size)
+            return _partial(facts, [*always, *of_content], *span)
+    length = ("Content-Length", str(facts.size))
+    return Representation("200 OK", [*always, *of_content, length], 0, facts.size)
 
 
 def body_of(environ: "WSGIEnvironment", cached: CachedObject, answer: Representation) -> Iterable[bytes]:
@@ -109,48 +113,57 @@ class _Part:
         self._body.close()
 
 
-def _always(facts: ObjectFacts) -> list[tuple[str, str]]:
-    return [("ETag", facts.etag), ("Cache-Control", cache_control(facts.key)), ("Accept-Ranges", "bytes")]
+@lru_cache(maxsize=10_000)
+def _headers(facts: ObjectFacts, status: CacheStatus) -> tuple[_Headers, _Headers, str]:
+    """The headers of every answer, those which a 304 leaves out (RFC 9110, 15.4.5), and the entity tag.
 
-
-def _of_content(facts: ObjectFacts) -> list[tuple[str, str]]:
-    """What a 304 leaves out (RFC 9110, 15.4.5)."""
-    return [("Content-Type", facts.content_type), ("Last-Modified", http_date(facts.last_modified))]
+    Clients may be served by nginx as well, which makes the tag of an immutable object's file from its time
+    and size.
+    """
+    etag = version_tag(facts.last_modified, facts.size) if is_immutable(facts.key) else facts.etag
+    always = (
+        ("ETag", etag),
+        ("Cache-Control", cache_control(facts.key)),
+        ("Accept-Ranges", "bytes"),
+        ("Cache-Status", _CACHE_STATUS[status]),
+        *_SAFETY,
+    )
+    of_content = (("Content-Type", facts.content_type), ("Last-Modified", http_date(facts.last_modified)))
+    return always, of_content, etag
 
 
 def _partial(facts: ObjectFacts, headers: list[tuple[str, str]], start: int, stop: int) -> Representation:
     headers += [
-        *_of_content(facts),
         ("Content-Length", str(stop - start)),
         ("Content-Range", f"bytes {start}-{stop - 1}/{facts.size}"),
     ]
     return Representation("206 Partial Content", headers, start, stop - start)
 
 
-def _check_preconditions(environ: "WSGIEnvironment", facts: ObjectFacts) -> None:
+def _check_preconditions(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> None:
     """If-Match, else If-Unmodified-Since (RFC 9110, 13.2.2, steps 1 and 2)."""
     if "HTTP_IF_MATCH" in environ:
-        if not parse_etags(environ["HTTP_IF_MATCH"]).contains(_opaque(facts)):
+        if not parse_etags(environ["HTTP_IF_MATCH"]).contains(_opaque(etag)):
             raise PreconditionFailed
     elif _date_passed(environ, "HTTP_IF_UNMODIFIED_SINCE", facts) is False:
         raise PreconditionFailed
 
 
-def _not_modified(environ: "WSGIEnvironment", facts: ObjectFacts) -> bool:
+def _not_modified(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool:
     """If-None-Match, else If-Modified-Since (steps 3 and 4)."""
     if "HTTP_IF_NONE_MATCH" in environ:
-        return parse_etags(environ["HTTP_IF_NONE_MATCH"]).contains_weak(_opaque(facts))
+        return parse_etags(environ["HTTP_IF_NONE_MATCH"]).contains_weak(_opaque(etag))
     return _date_passed(environ, "HTTP_IF_MODIFIED_SINCE", facts) is True
 
 
-def _range(environ: "WSGIEnvironment", facts: ObjectFacts) -> tuple[int, int] | None:
+def _range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> tuple[int, int] | None:
     """The bytes asked for, as start and stop (step 5); None for the whole.
 
     A Range that can't be read is ignored (RFC 9110, 14.2), and so are several ranges in one, which a server
     may answer with the whole.
     """
     asked = _ONE_RANGE.fullmatch(environ.get("HTTP_RANGE", ""))
-    if asked is None or environ["REQUEST_METHOD"] != "GET" or not _if_range(environ, facts):
+    if asked is None or environ["REQUEST_METHOD"] != "GET" or not _if_range(environ, facts, etag):
         return None
     first, last = asked.groups()
     if not first:
@@ -164,22 +177,30 @@ def _range(environ: "WSGIEnvironment", facts: ObjectFacts) -> tuple[int, int] | 
     return start, stop
 
 
-def _if_range(environ: "WSGIEnvironment", facts: ObjectFacts) -> bool:
+def _if_range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool:
     """Whether the part asked for belongs to this version; weak tags never say so (RFC 9110, 13.1.5)."""
     value = environ.get("HTTP_IF_RANGE")
     if value is None:
         return True
     if value.startswith(('"', "W/")):
-        return bool(value == facts.etag)
-    date = parse_date(value)
+        return bool(value == etag)
+    date = _date(value)
     return date is not None and date == facts.last_modified.replace(microsecond=0)
 
 
 def _date_passed(environ: "WSGIEnvironment", name: str, facts: ObjectFacts) -> bool | None:
     """Whether the object is no younger than the header's date; None where there is no such date."""
-    date = parse_date(environ.get(name))
+    date = _date(environ.get(name))
     return None if date is None else facts.last_modified.replace(microsecond=0) <= date
 
 
-def _opaque(facts: ObjectFacts) -> str:
-    return unquote_etag(facts.etag)[0] or ""
+def _date(value: str | None) -> datetime | None:
+    """None for what is no date, and for years that no calendar reaches."""
+    try:
+        return parse_date(value)
+    except OverflowError:
+        return None
+
+
+def _opaque(etag: str) -> str:
+    return unquote_etag(etag)[0] or ""

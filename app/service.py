@@ -160,6 +160,11 @@ class ImageService:
         check_readable(key)
         try:
             self._store.head(key)
+        except NotFound:
+            self._cache.forget(key)
+            raise
+        self._cache.forget(key)  # before as well: killed after the store's delete, we would serve it for ever
+        try:
             self._store.delete(key)
         finally:
             self._cache.forget(key)

@@ -121,6 +121,15 @@ class StoreContract:
         assert all(write.result() for write in writes)
         assert set(seen) <= set(versions)
 
+    def test_a_put_answers_with_the_facts_of_its_own_bytes(self, store: BaseStore) -> None:
+        versions = [bytes([65 + i]) * (100 + i) for i in range(8)]
+
+        def put(data: bytes) -> int:
+            return store.put("a.png", data, content_type="image/png").facts.size
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(put, versions * 5)) == [len(data) for data in versions * 5]
+
     def test_get_if_changed(self, store: BaseStore) -> None:
         _put(store, "a.png", b"old")
         etag = store.head("a.png").etag

@@ -32,7 +32,22 @@ def test_a_bucket_means_s3() -> None:
     [("1", 1), ("10MB", 10**7), ("512MiB", 512 * 1024**2), ("1.5 GiB", 3 * 512 * 1024**2), ("4kb", 4000)],
 )
 def test_sizes(text: str, size: int) -> None:
-    assert Config.from_env({"CACHE_MAX_BYTES": text}).cache_max_bytes == size
+    assert Config.from_env({"MAX_UPLOAD_BYTES": text}).max_upload_bytes == size
+
+
+def test_a_cache_too_small_for_its_own_index_is_refused() -> None:
+    with pytest.raises(ConfigError, match="CACHE_MAX_BYTES=600KiB: must be at least 1048576 bytes"):
+        Config.from_env({"CACHE_MAX_BYTES": "600KiB"})
+
+
+@pytest.mark.parametrize(
+    ("cache", "store"),
+    [("data", "data"), ("data/images/cache", "data/images"), ("/x", "/x/y"), ("./a", "a/b")],
+)
+def test_cache_and_store_must_not_share_a_directory(cache: str, store: str) -> None:
+    with pytest.raises(ConfigError, match="CACHE_DIR="):
+        Config.from_env({"CACHE_DIR": cache, "LOCAL_STORE_DIR": store})
+    assert Config.from_env({"CACHE_DIR": cache, "LOCAL_STORE_DIR": store, "S3_BUCKET": "cats"})
 
 
 def test_lists() -> None:
@@ -49,6 +64,7 @@ WRONG = {
     "PUBLIC_BASE_URL": "ftp://x",
     "CACHE_DIR": "a\0b",
     "CACHE_MAX_BYTES": "12QiB",
+    "S3_BUCKET": "a b/c",
     "CACHE_TTL": "-1",
     "MAX_UPLOAD_BYTES": "0",
     "MAX_IMAGE_PIXELS": "many",

@@ -1,5 +1,6 @@
 """The service as Python code uses it: the guide's two functions, in our terms."""
 
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -106,3 +107,25 @@ def test_a_deletion_that_failed_half_way_is_not_served_from_the_cache(
         service.delete(image.key)
     with pytest.raises(NotFound):
         service.fetch(image.key)
+
+
+def test_an_outage_does_not_cost_the_copy_in_the_cache(
+    service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = service.upload_image(PNG)
+
+    def away(*args: object, **kwargs: object) -> None:
+        raise StoreUnreachable
+
+    monkeypatch.setattr(parts_of(app).store, "head", away)
+    with pytest.raises(StoreUnreachable):
+        service.delete(image.key)
+    assert _bytes(service, image.key) == PNG
+
+
+def test_overwrites_at_once_all_succeed(service: ImageService) -> None:
+    images = [noise(number, (20 + number, 20)) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        stored = list(pool.map(lambda data: service.upload_image(data, "me.png"), images * 5))
+    assert all(image.created for image in stored)
+    assert _bytes(service, "me.png") in images

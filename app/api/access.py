@@ -3,6 +3,7 @@
 import hmac
 from collections.abc import Sequence
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from flask import Request
 
@@ -58,7 +59,15 @@ def _is_local(request: Request) -> bool:
         and not any(name in request.headers for name in _PROXY_HEADERS)
         and _is_loopback(_host_name(request.host))
         and request.headers.get("Sec-Fetch-Site") != "cross-site"
+        and _is_loopback(_origin_host(request.headers.get("Origin", "http://localhost")))
     )
+
+
+def _origin_host(origin: str) -> str:
+    try:
+        return urlsplit(origin).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _host_name(host: str) -> str:

@@ -4,9 +4,10 @@ import logging
 from http import HTTPStatus
 
 from flask import Flask, Response, jsonify, request
+from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from app.errors import AppError, KeyRequired, RangeNotSatisfiable
+from app.errors import AppError, BadRequest, KeyRequired, RangeNotSatisfiable
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ def register_error_handlers(flask: Flask) -> None:
     """Make every error of `flask`, of any status and from any layer, answer in the one shape."""
     flask.register_error_handler(AppError, _ours)
     flask.register_error_handler(HTTPException, _of_http)
+    flask.register_error_handler(ParseException, _unreadable_body)
+    flask.register_error_handler(NoMoreData, _unreadable_body)
     flask.register_error_handler(Exception, _unexpected)
 
 
@@ -56,6 +59,11 @@ def _of_http(error: HTTPException) -> Response:
         if header in original.headers:
             response.headers[header] = original.headers[header]
     return response
+
+
+def _unreadable_body(error: Exception) -> Response:
+    """gunicorn reads a body while the view does: chunks that are none, a client that went away."""
+    return _ours(BadRequest("The request's body is not valid HTTP, or it ended too early."))
 
 
 def _unexpected(error: Exception) -> Response:

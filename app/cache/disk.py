@@ -9,14 +9,18 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from app.cache.absence import Absences
 from app.cache.answers import CachedObject, CacheStatus, Load
+from app.cache.check import Check, Report
+from app.cache.epoch import Epochs
 from app.cache.fill import Fill
 from app.cache.flight import SingleFlight
 from app.cache.index import Index, Totals
 from app.cache.layout import Layout
 from app.cache.lookup import Found, Lookup
+from app.cache.rebuild import Rebuild
 from app.cache.space import Space
-from app.errors import NotFound, StoreTimeout, StoreUnreachable
+from app.errors import CacheStuck, NotFound, StoreTimeout, StoreUnreachable
 from app.keys import is_immutable
 from app.objects import ObjectFacts
 
@@ -25,12 +29,18 @@ _log = logging.getLogger(__name__)
 _OUT_OF_ORDER = (OSError, sqlite3.Error)
 """What a full, read-only, vanished or corrupt cache directory raises."""
 
+_COMPLAIN_SECONDS = 10.0
+
+_AWAY_SECONDS = 5.0
+"""While the store is away, what is stale is served without asking again, so that no thread waits for it."""
+
 
 class DiskCache:
     """An LRU of files below `root` that takes at most `max_bytes`, shared by the processes of one machine.
 
     `ttl` is how many seconds a mutable object is served without asking the store again;
     `stale_if_error` for how many more it is served while the store can't be reached;
+    `negative_ttl` how many seconds a missing object counts as missing without asking again;
     `patience` the most seconds that a request waits for another one's fill.
     A cache that can't be read or written never fails a request: the store then answers alone.
     """
@@ -42,33 +52,38 @@ class DiskCache:
         *,
         ttl: float = 300.0,
         stale_if_error: float = 86_400.0,
+        negative_ttl: float = 5.0,
         patience: float = 30.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._layout = Layout(root)
-        self._index = Index(self._layout.index)
-        self._space = Space(self._layout, self._index, max_bytes)
+        self._index = Index(self._layout)
+        self._epochs = Epochs(self._layout.epochs)
+        self._space = Space(self._layout, self._index, self._epochs, max_bytes)
         self._lookup = Lookup(self._layout, self._index, ttl, clock)
-        self._fill = Fill(self._space, clock)
+        self._fill = Fill(self._space, self._epochs, clock)
         self._flights = SingleFlight(self._layout.locks, patience)
+        self._absences = Absences(negative_ttl, clock)
+        self._rebuild = Rebuild(self._layout, self._index, self._space)
         self._stale_if_error = stale_if_error
         self._clock = clock
-        self._complained = False
-        with self._complaining():
-            self._layout.make()
-            self._space.bury_dead_owners()
+        self._quiet_until = 0.0
+        self._store_away_until = 0.0
+        self.max_bytes = max_bytes
+        self._make_ready()
 
     def lookup(self, key: str) -> CachedObject | None:
         """The object, where it is here whole and fresh: a hit. Takes no lock and writes no index."""
         found = None
-        with self._complaining():
+        with self._going_on_without():
             found = self._lookup.find(key)
         if found is None:
             return None
         if found.fresh_until < self._clock():
             found.file.close()
             return None
-        return CachedObject(found.facts, found.file, CacheStatus.HIT)
+        status = CacheStatus.STALE if found.is_stale else CacheStatus.HIT
+        return CachedObject(found.facts, found.file, status)
 
     def fetch(self, key: str, load: Load) -> CachedObject:
         """The object from here, else from the store through `load`, which is called once however many ask.
@@ -78,73 +93,114 @@ class DiskCache:
         found = self.lookup(key)
         if found is not None:
             return found
-        with self._complaining():
-            return self._flights.run(key, partial(self._lead, key, load), partial(self._follow, key, load))
+        with self._going_on_without():
+            if self._absences.holds(key, self._epochs.read):
+                raise NotFound(detail="known to be missing")
+            try:
+                return self._flights.run(
+                    key, partial(self._lead, key, load), partial(self._follow, key, load)
+                )
+            except (StoreUnreachable, StoreTimeout):
+                stale = self._stale(key)
+                if stale is None:
+                    raise
+                return stale
         return _straight(load)
 
     def epoch(self, key: str) -> int:
         """To be taken before the store is changed, and given to `store`."""
-        with self._complaining():
-            return self._space.epoch(key)
+        with self._going_on_without():
+            return self._epochs.read(key)
         return -1
 
     def store(self, facts: ObjectFacts, data: bytes, epoch: int) -> None:
-        """Keep what has just been put into the store, unless the key was changed since `epoch`."""
-        with self._complaining():
+        """Keep what has just been put into the store, unless the key was changed since `epoch`.
+
+        Raises `CacheStuck` where bytes that are not the store's any more can't be removed.
+        """
+        if not is_immutable(facts.key):
+            self._remove_file(facts.key)
+        with self._going_on_without():
+            present = self._epochs.advance(facts.key)
             if not is_immutable(facts.key):
-                unchanged = self._space.epoch(facts.key) == epoch
-                self._space.forget(facts.key)
-                epoch = epoch + 1 if unchanged else -1
-            self._fill.from_upload(facts, data, epoch)
+                self._space.drop(facts.key)
+            if present == epoch + 1:
+                self._fill.from_upload(facts, data, present)
 
     def forget(self, key: str) -> None:
-        """Remove the object from here, for all processes, fills under way included."""
-        with self._complaining():
-            self._space.forget(key)
+        """Remove the object from here, for all processes, fills under way included.
+
+        This holds also where the index is out of order: the file is what makes a hit.
+
+        Raises `CacheStuck` where the file can't be removed.
+        """
+        with self._going_on_without():
+            self._epochs.advance(key)
+        self._remove_file(key)
+        with self._going_on_without():
+            self._space.drop(key)
+
+    def clear(self) -> int:
+        """Remove every object; how many there were."""
+        return self._space.clear()
 
     def is_writable(self) -> bool:
         """Whether the directory takes files at all."""
         return os.access(self._layout.tmp, os.W_OK | os.X_OK)
 
     def totals(self) -> Totals:
-        """What the cache holds."""
+        """What the cache holds. Raises `OSError` or `sqlite3.Error` where it can't be read."""
         return self._index.totals()
+
+    def check(self, *, fix: bool = False, progress: Callable[[int], None] = lambda entries: None) -> Report:
+        """Compare rows, files and totals; with `fix` mend what differs.
+
+        `progress` is told how many rows have been looked at.
+        """
+        return Check(self._layout, self._index, self._space, fix=fix).run(progress)
 
     def close(self) -> None:
         """Let go of connections and claims."""
+        self._rebuild.join()
         self._space.close()
         self._index.close()
 
     def _lead(self, key: str, load: Load) -> CachedObject:
         """Ask the store, as the only one to do so; another process may have been quicker."""
         found = self._lookup.find(key)
-        if found is None:
-            filled = self._fill.from_store(key, load, None)
-            assert filled is not None
-            return filled
-        if found.fresh_until >= self._clock():
+        if found is not None and found.fresh_until >= self._clock():
             return CachedObject(found.facts, found.file, CacheStatus.COLLAPSED)
-        return self._revalidate(key, load, found)
+        if found is not None and self._clock() < self._store_away_until:
+            found.file.close()
+            raise StoreUnreachable(detail="it was asked in vain a moment ago")
+        epoch = self._epochs.read(key)
+        try:
+            return self._fill_missing(key, load) if found is None else self._revalidate(key, load, found)
+        except NotFound:
+            if found is not None:
+                self._remove_file(key)
+                self._space.drop(key)
+            self._absences.note(key, epoch)
+            raise
+
+    def _fill_missing(self, key: str, load: Load) -> CachedObject:
+        filled = self._fill.from_store(key, load, None)
+        assert filled is not None
+        if filled.status is CacheStatus.BYPASS:
+            self._rebuild.start_if_needed()
+        return filled
 
     def _revalidate(self, key: str, load: Load, found: Found) -> CachedObject:
-        status = CacheStatus.REVALIDATED
         try:
             changed = self._fill.from_store(key, load, found.facts.etag)
-            if changed is not None:
-                found.file.close()
-                return changed
-            self._space.renew(key, self._clock())
-        except (StoreUnreachable, StoreTimeout):
-            status = CacheStatus.STALE
-            if found.fresh_until + self._stale_if_error < self._clock():
-                found.file.close()
-                raise
-        except BaseException as exc:
+            if changed is None:
+                self._space.renew(key, self._clock())
+                return CachedObject(found.facts, found.file, CacheStatus.REVALIDATED)
+        except BaseException:
             found.file.close()
-            if isinstance(exc, NotFound):
-                self.forget(key)
             raise
-        return CachedObject(found.facts, found.file, status)
+        found.file.close()
+        return changed
 
     def _follow(self, key: str, load: Load) -> CachedObject:
         """Serve what the leader brought; what can't be kept is asked for by each."""
@@ -153,15 +209,59 @@ class DiskCache:
             return _straight(load)
         return CachedObject(found.facts, found.file, CacheStatus.COLLAPSED)
 
+    def _stale(self, key: str) -> CachedObject | None:
+        """What there is, while the store can't be reached; for some seconds it then counts as fresh here."""
+        found = self._lookup.find(key)
+        if found is None:
+            return None
+        if found.fresh_until + self._stale_if_error < self._clock():
+            found.file.close()
+            return None
+        self._lookup.postpone(key)
+        self._store_away_until = self._clock() + _AWAY_SECONDS
+        return CachedObject(found.facts, found.file, CacheStatus.STALE)
+
+    def _make_ready(self) -> None:
+        """Leaves no connection open where it can: the process may yet fork."""
+        with self._going_on_without():
+            self._layout.make()
+            self._space.bury_dead_owners()
+            if not self._rebuild.start_if_needed():
+                self._index.close()
+
+    def _remove_file(self, key: str) -> None:
+        try:
+            os.unlink(self._layout.path(key))
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as exc:
+            raise CacheStuck(detail=str(exc)) from exc
+
     @contextmanager
-    def _complaining(self) -> Iterator[None]:
-        """Go on without the cache where it is out of order; say so once in the log."""
+    def _going_on_without(self) -> Iterator[None]:
+        """Go on without the cache where it is out of order; say so, and try to mend it, once in a while."""
         try:
             yield
         except _OUT_OF_ORDER as exc:
-            if not self._complained:
-                self._complained = True
-                _log.error("The cache is out of order, the store is asked instead: %s", exc)
+            now = time.monotonic()
+            if now >= self._quiet_until:
+                self._quiet_until = now + _COMPLAIN_SECONDS
+                _log.error(
+                    "The cache is out of order, the store is asked instead: %s: %s", type(exc).__name__, exc
+                )
+                self._start_again(exc)
+
+    def _start_again(self, exc: Exception) -> None:
+        """From what is left: a directory made anew, an index that is no database moved aside."""
+        try:
+            self._space.close()
+            self._index.close()
+            if isinstance(exc, sqlite3.DatabaseError) and not isinstance(exc, sqlite3.OperationalError):
+                self._index.move_aside()
+            self._layout.make()
+            self._rebuild.start_if_needed()
+        except _OUT_OF_ORDER as again:
+            _log.error("The cache could not be mended: %s", again)
 
 
 def _straight(load: Load) -> CachedObject:

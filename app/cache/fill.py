@@ -10,8 +10,11 @@ from contextlib import ExitStack, suppress
 from io import FileIO
 
 from app.cache.answers import CachedObject, CacheStatus, Load
+from app.cache.epoch import Epochs
 from app.cache.space import Reservation, Space
+from app.cache.stamp import stamped_time
 from app.errors import StoreError
+from app.keys import is_immutable
 from app.objects import Body, ObjectFacts, StoredObject
 
 _log = logging.getLogger(__name__)
@@ -25,8 +28,9 @@ class Fill:
     Its methods raise `OSError` and `sqlite3.Error` where the cache is out of order.
     """
 
-    def __init__(self, space: Space, clock: Callable[[], float]) -> None:
+    def __init__(self, space: Space, epochs: Epochs, clock: Callable[[], float]) -> None:
         self._space = space
+        self._epochs = epochs
         self._clock = clock
 
     def from_store(self, key: str, load: Load, etag: str | None) -> CachedObject | None:
@@ -37,7 +41,7 @@ class Fill:
 
         Raises what `load` raises, and `StoreError` where the second body is no better.
         """
-        epoch = self._space.epoch(key)
+        epoch = self._epochs.read(key)
         try:
             return self._once(load, etag, epoch)
         except _BadBody as exc:
@@ -48,8 +52,8 @@ class Fill:
             raise exc.cause from exc
 
     def from_upload(self, facts: ObjectFacts, data: bytes, epoch: int) -> None:
-        """Keep bytes that the store has just acknowledged, where they find room."""
-        reservation = self._space.reserve(facts.key, facts.size)
+        """Keep bytes that the store has just acknowledged, where they find room and are what `facts` say."""
+        reservation = self._space.reserve(facts.key, facts.size) if facts.size == len(data) else None
         if reservation is not None:
             self._write(reservation, facts, [data], epoch).close()
 
@@ -81,8 +85,11 @@ class Fill:
             undo.callback(file.close)
             _copy(chunks, file, facts.size)
             _set_times(file, facts)
-            if not self._space.publish(reservation, facts, epoch, self._clock()):
-                os.unlink(reservation.path)
+            try:
+                self._space.publish(reservation, facts, epoch, self._clock())
+            except sqlite3.Error as exc:  # the bytes are here all the same
+                _log.error("An image was served but could not be kept: %s", exc)
+                self._abandon(reservation)
             file.seek(0)
             undo.pop_all()
         return file
@@ -123,6 +130,7 @@ def _copy(chunks: Iterable[bytes], file: FileIO, size: int) -> None:
 
 
 def _set_times(file: FileIO, facts: ObjectFacts) -> None:
-    """Whole seconds are Last-Modified, for front servers; a random rest tells one fill from the next."""
-    version = int(facts.last_modified.timestamp()) * 10**9 + secrets.randbelow(10**9)
+    """The modification time is the file's version: a stamp, or a random number that tells fills apart."""
+    seconds = int(facts.last_modified.timestamp())
+    version = stamped_time(facts) if is_immutable(facts.key) else seconds * 10**9 + secrets.randbelow(10**9)
     os.utime(file.fileno(), ns=(time.time_ns(), version))

@@ -9,12 +9,12 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+from app.cache.layout import Layout
 from app.objects import ObjectFacts
 
 _SCHEMA = """
@@ -39,17 +39,16 @@ CREATE TABLE IF NOT EXISTS reservation (
 CREATE TABLE IF NOT EXISTS total (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     entries INTEGER NOT NULL,
-    taken INTEGER NOT NULL,
-    reserved INTEGER NOT NULL
-);
-INSERT OR IGNORE INTO total VALUES (1, 0, 0, 0);
-CREATE TABLE IF NOT EXISTS epoch (
-    slot INTEGER PRIMARY KEY,
-    number INTEGER NOT NULL            -- grows with each upload to, or delete of, a key of this slot
+    taken INTEGER NOT NULL,            -- bytes of the entries' files
+    directories INTEGER NOT NULL,      -- bytes of the directories above them
+    reserved INTEGER NOT NULL,
+    rebuilding INTEGER NOT NULL        -- 1 while there are files that no row tells of yet
 );
 """
 
 _BUSY_SECONDS = 5.0
+_MAPPED_BYTES = 1024**3
+_LONG_LOG_BYTES = 800 * 1024
 _LOG_PAGES = 100
 """Pages in the write-ahead log before it is folded back; kept small, since it counts against the bound."""
 
@@ -73,13 +72,13 @@ class Totals:
 
 
 class Index:
-    """The database, opened once for each process, after a fork anew."""
+    """The database, opened once for each process; anew after a fork, and when its file was replaced."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._write_lock = threading.Lock()
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._write_lock = threading.RLock()  # taken before the other one, where both are
         self._read_lock = threading.Lock()
-        self._pid = 0
+        self._opened: tuple[int, int] | None = None  # by which process, and which file
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
 
@@ -90,12 +89,14 @@ class Index:
         Raises `sqlite3.Error`; nothing is changed in the index then.
         """
         with self._write_lock:
-            self._open()
+            self._be_open()
             assert self._writer is not None
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
-                self._writer.execute("COMMIT")
+                if self._writer.in_transaction:
+                    self._writer.execute("COMMIT")
+                self._fold_log(self._writer)
             finally:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
@@ -112,43 +113,99 @@ class Index:
         modified = datetime.fromtimestamp(last_modified, UTC)
         return Entry(ObjectFacts(key, size, content_type, etag, modified), version, validated_at)
 
+    def all_keys(self) -> Iterator[str]:
+        """All keys in their order, a page at a time."""
+        after = ""
+        while True:
+            page = self._read_all("SELECT key FROM entry WHERE key > ? ORDER BY key LIMIT 1000", after)
+            yield from (key for (key,) in page)
+            if not page:
+                return
+            after = page[-1][0]
+
     def totals(self) -> Totals:
         """The row of totals."""
-        return Totals(*self._read("SELECT entries, taken, reserved FROM total") or (0, 0, 0))
+        return Totals(*self._read("SELECT entries, taken + directories, reserved FROM total") or (0, 0, 0))
 
-    def epoch(self, slot: int) -> int:
-        """How often keys of this slot have been changed."""
-        row = self._read("SELECT number FROM epoch WHERE slot = ?", slot)
-        return int(row[0]) if row else 0
+    def is_rebuilding(self) -> bool:
+        """Whether there are files that no row tells of yet."""
+        return bool(self._read("SELECT rebuilding FROM total")[0])
 
     def close(self) -> None:
         """Close the connections; the next use opens them again."""
-        with self._read_lock, self._write_lock:
-            for connection in (self._writer, self._reader):
-                if connection is not None and self._pid == os.getpid():
-                    connection.close()
-            self._writer = self._reader = None
+        with self._write_lock, self._read_lock:
+            self._close()
+
+    def move_aside(self) -> None:
+        """Put a database that is damaged out of the way, for the next use to begin a new one."""
+        with self._write_lock, self._read_lock, self._layout.locked("index"):
+            self._close()
+            if not self._is_sound():
+                for path in (self._layout.index, *self._layout.index_logs()):
+                    with suppress(FileNotFoundError):
+                        os.replace(path, f"{path}.damaged")
 
     def _read(self, statement: str, *values: object) -> Any:
+        rows = self._read_all(statement, *values)
+        return rows[0] if rows else None
+
+    def _read_all(self, statement: str, *values: object) -> list[Any]:
+        self._be_open()
         with self._read_lock:
-            if self._reader is None or self._pid != os.getpid():
-                with self._write_lock:
-                    self._open()
             assert self._reader is not None
-            return self._reader.execute(statement, values).fetchone()
+            return self._reader.execute(statement, values).fetchall()
+
+    def _is_current(self) -> bool:
+        """Whether the connections are this process's, and to the file that others see, too."""
+        if self._opened is None:
+            return False
+        try:
+            return self._opened == (os.getpid(), os.stat(self._layout.index).st_ino)
+        except FileNotFoundError:
+            return False
+
+    def _fold_log(self, writer: sqlite3.Connection) -> None:
+        """Readers keep the log from being begun anew; once it is far too long, wait for them."""
+        with suppress(FileNotFoundError):
+            if os.stat(self._layout.index_logs()[0]).st_size > _LONG_LOG_BYTES:
+                writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _be_open(self) -> None:
+        if not self._is_current():
+            with self._write_lock, self._read_lock:
+                if not self._is_current():
+                    self._open()
 
     def _open(self) -> None:
-        """Connections made before a fork are left alone: SQLite forbids even to close them in the child."""
-        if self._writer is not None and self._pid == os.getpid():
-            return
-        writer = self._connect()
-        writer.execute("PRAGMA journal_mode = WAL")
-        writer.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
-        writer.execute("PRAGMA synchronous = NORMAL")
-        writer.executescript(_SCHEMA)
-        self._writer, self._reader, self._pid = writer, self._connect(), os.getpid()
+        self._close()
+        with self._layout.locked("index"):
+            self._writer = self._connect()
+            self._writer.execute("PRAGMA journal_mode = WAL")
+            self._writer.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+            self._writer.execute("PRAGMA synchronous = OFF")  # after a power failure it is rebuilt
+            self._writer.executescript(_SCHEMA)
+            has_files = self._layout.has_files()
+            self._writer.execute("INSERT OR IGNORE INTO total VALUES (1, 0, 0, 0, 0, ?)", (has_files,))
+            self._reader = self._connect()
+            self._reader.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
+            self._opened = (os.getpid(), os.stat(self._layout.index).st_ino)
+
+    def _close(self) -> None:
+        """Connections made before a fork are only let go: SQLite forbids even to close them in the child."""
+        ours = self._opened is None or self._opened[0] == os.getpid()
+        for connection in (self._writer, self._reader):
+            if connection is not None and ours:
+                connection.close()
+        self._writer = self._reader = self._opened = None
+
+    def _is_sound(self) -> bool:
+        try:
+            with closing(self._connect()) as connection:
+                return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+        except sqlite3.DatabaseError:
+            return False
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(
-            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            self._layout.index, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )

@@ -5,13 +5,18 @@ named/<key>             mutable images, which only we may serve, since only we r
 opaque/<2 hex>/<hash>   images under keys that are not safe as a path, by the SHA-256 of the key
 tmp/<owner>/            files being written by one process
 tmp/<owner>.lock        held by that process as long as it lives
-locks/<slot>            taken by the process that asks the store for a key of that slot
+locks/<hash>            held by the process that asks the store for the key with this SHA-256
+epochs                  counters of changes
 index.sqlite3           facts about the files
 """
 
+import fcntl
 import hashlib
 import os
+import shutil
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app.keys import is_canonical, is_immutable
@@ -21,7 +26,7 @@ BLOCK = 4096
 
 
 SLOTS = 1024
-"""Keys are told apart by slot where a lock or a counter for each would have no bound."""
+"""Keys are told apart by slot where a counter for each would have no bound."""
 
 
 def slot_of(key: str) -> int:
@@ -42,6 +47,7 @@ class Layout:
         self.tmp = self.root / "tmp"
         self.locks = self.root / "locks"
         self.index = self.root / "index.sqlite3"
+        self.epochs = self.root / "epochs"
         self._immutable = f"{self.root}/objects/"
         self._named = f"{self.root}/named/"
         self._opaque = f"{self.root}/opaque/"
@@ -65,40 +71,119 @@ class Layout:
         """The most that directories made for `path` can take."""
         return BLOCK * (path.count("/") - len(Path(self._immutable).parts) + 1)
 
-    def make_parents(self, path: str) -> int:
-        """Make the directories above `path`; the bytes that the new ones take."""
-        missing = []
+    def move_in(self, written: str, path: str) -> int:
+        """Move a file into place, making the directories above it; the bytes by which directories grew."""
         directory = os.path.dirname(path)
-        while not os.path.isdir(directory):
-            missing.append(directory)
-            directory = os.path.dirname(directory)
-        for directory in reversed(missing):
-            os.mkdir(directory)
-        return BLOCK * len(missing)
+        made = _make_directories(directory)
+        before = 0 if made else _taken(directory)
+        os.replace(written, path)
+        return sum(map(_taken, made)) if made else _taken(directory) - before
 
     def remove(self, path: str) -> int:
-        """Remove a file, if it is there, and the directories that it leaves empty; the bytes those took."""
-        freed = 0
-        try:
+        """Remove a file, if it is there, and the directories left empty; the bytes that those took."""
+        with suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(path)
-        except FileNotFoundError:
-            return freed
+        freed = 0
         directory = os.path.dirname(path)
         while f"{directory}/" not in self._roots:
             try:
+                taken = _taken(directory)
                 os.rmdir(directory)
+                freed += taken
+            except FileNotFoundError:
+                pass
             except OSError:
                 break
-            freed += BLOCK
             directory = os.path.dirname(directory)
         return freed
 
+    def index_logs(self) -> tuple[Path, Path]:
+        """What SQLite keeps beside the index."""
+        return self.root / f"{self.index.name}-wal", self.root / f"{self.index.name}-shm"
+
     def index_bytes(self) -> int:
-        """What the index takes right now, its log included."""
+        """What the index takes right now, its log and a damaged one laid aside included."""
         taken = 0
-        for suffix in ("", "-wal", "-shm"):
+        for path in (self.index, *self.index_logs(), self.root / f"{self.index.name}.damaged"):
             try:
-                taken += os.stat(f"{self.index}{suffix}").st_blocks * 512
+                taken += os.stat(path).st_blocks * 512
             except FileNotFoundError:
                 continue
         return taken
+
+    def has_files(self) -> bool:
+        """Whether there is anything that a row would have to tell of."""
+        for root in self._roots:
+            with os.scandir(root) as entries:
+                if any(entries):
+                    return True
+        return False
+
+    def immutable_files(self) -> Iterator[tuple[str, str]]:
+        """Key and path of each file under `objects`."""
+        for directory, _, names in os.walk(self._immutable):
+            for name in names:
+                path = f"{directory}/{name}"
+                yield path[len(self._immutable) :], path
+
+    def key_of(self, path: str) -> str | None:
+        """The key whose object lies at `path`; None where the path doesn't say."""
+        for root in (self._immutable, self._named):
+            if path.startswith(root):
+                return path[len(root) :]
+        return None
+
+    def files(self) -> Iterator[str]:
+        """The path of each object's file."""
+        for root in sorted(self._roots):
+            for directory, _, names in os.walk(root):
+                for name in names:
+                    yield os.path.join(directory, name)
+
+    def directories_bytes(self) -> int:
+        """What the directories below the roots take."""
+        return sum(_directories_below(root) for root in self._roots)
+
+    def remove_mutable_files(self) -> None:
+        """Remove the files that nothing but a row can explain."""
+        for root in (self._named, self._opaque):
+            shutil.rmtree(root, ignore_errors=True)
+            os.makedirs(root, exist_ok=True)
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Hold the lock `name` among all processes."""
+        descriptor = os.open(self.locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _directories_below(root: str) -> int:
+    """The bytes of the directories in `root`; one with two links has none in it, where links are counted."""
+    if os.stat(root).st_nlink == 2:
+        return 0
+    with os.scandir(root) as entries:
+        below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return sum(_taken(path) + _directories_below(path) for path in below)
+
+
+def _taken(path: str) -> int:
+    """A directory grows with its entries and never shrinks."""
+    return os.stat(path).st_blocks * 512
+
+
+def _make_directories(directory: str) -> list[str]:
+    """The directories that had to be made for `directory` to be there."""
+    made: list[str] = []
+    missing = []
+    while not os.path.isdir(directory):
+        missing.append(directory)
+        directory = os.path.dirname(directory)
+    for directory in reversed(missing):
+        with suppress(FileExistsError):
+            os.mkdir(directory)
+            made.append(directory)
+    return made

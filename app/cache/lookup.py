@@ -1,46 +1,54 @@
 """Finding an object in the cache directory: the hit path below HTTP.
 
 No lock, no index write, no byte of the body read: open, `fstat`, and a table in memory that says what the
-file is. The index is asked only for files that the table does not know as they are.
+file is. For files that the table does not know, an immutable object's stamp or a mutable one's row says it.
 """
 
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from io import FileIO
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from app.cache.index import Entry, Index
+from app.cache.index import Index
 from app.cache.layout import Layout
+from app.cache.openfile import OpenFile
+from app.cache.stamp import facts_of
 from app.keys import is_immutable
 from app.objects import ObjectFacts
 
-_REMEMBERED = 10_000
-"""Rows kept in a process's memory, at some 600 bytes each."""
+_REMEMBERED = 20_000
+"""Files kept in a process's memory, at some 700 bytes each."""
 
-_TOUCH_NS = 10**9
+_POSTPONE_SECONDS = 5.0
+
+_TOUCH_NS = 10**8
 """A file's access time is set at most once in this many nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An open file, what it is, and until when (epoch seconds) it may be served without asking the store."""
+    """An open file, what it is, and until when (epoch seconds) it may be served without asking the store.
+
+    `is_stale` says that this is so only because the store could not be reached a moment ago.
+    """
 
     facts: ObjectFacts
-    file: FileIO
+    file: OpenFile
     fresh_until: float
+    is_stale: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    entry: Entry
-    inode: int
-    fresh_until: float
+    """What is known of a file as it was when it was looked at."""
 
-    def describes(self, stat: os.stat_result) -> bool:
-        """Whether the file is the one that the row was written for, and not cut or swapped since."""
-        entry = self.entry
-        return (stat.st_ino, stat.st_size, stat.st_mtime_ns) == (self.inode, entry.facts.size, entry.version)
+    path: str
+    facts: ObjectFacts
+    inode: int
+    version: int
+    fresh_until: float
+    is_stale: bool = False
 
 
 class Lookup:
@@ -54,49 +62,65 @@ class Lookup:
         self._known: dict[str, _Known] = {}
 
     def find(self, key: str) -> Found | None:
-        """The object's file, fresh or not; None where there is none that the index vouches for.
+        """The object's file, fresh or not; None where there is none that can be vouched for.
 
         Raises `OSError` or `sqlite3.Error` where the cache is out of order.
         """
+        known = self._known.get(key)
+        path = known.path if known is not None else self._layout.path(key)
         try:
-            file = open(self._layout.path(key), "rb", buffering=0)  # noqa: SIM115 (the reader closes it)
+            file = OpenFile(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             stat = os.fstat(file.fileno())
-            known = self._describe(key, stat)
+            if known is None or not self._still_holds(known, stat):
+                known = self._look_closer(key, path, stat)
             if known is not None:
                 _touch(file, stat)
+                return Found(known.facts, file, known.fresh_until, known.is_stale)
         except BaseException:
             file.close()
             raise
-        if known is None:
-            file.close()
-            return None
-        return Found(known.entry.facts, file, known.fresh_until)
+        file.close()
+        return None
 
-    def _describe(self, key: str, stat: os.stat_result) -> _Known | None:
+    def postpone(self, key: str) -> None:
+        """Let a stale object count as fresh for some seconds: the store was just asked in vain."""
         known = self._known.get(key)
-        if known is not None and known.describes(stat) and known.fresh_until >= self._clock():
-            return known
-        return self._recall(key, stat)
+        if known is not None:
+            self._known[key] = replace(known, fresh_until=self._clock() + _POSTPONE_SECONDS, is_stale=True)
 
-    def _recall(self, key: str, stat: os.stat_result) -> _Known | None:
-        entry = self._index.recall(key)
-        if entry is None:
-            return None
-        fresh_until = float("inf") if is_immutable(key) else entry.validated_at + self._ttl
-        known = _Known(entry, stat.st_ino, fresh_until)
-        if not known.describes(stat):
-            return None
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
-        self._known[key] = known
+    def _still_holds(self, known: _Known, stat: os.stat_result) -> bool:
+        seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        return seen == (known.inode, known.version, known.facts.size) and known.fresh_until >= self._clock()
+
+    def _look_closer(self, key: str, path: str, stat: os.stat_result) -> _Known | None:
+        known = (self._by_stamp if is_immutable(key) else self._by_row)(key, path, stat)
+        if known is not None:
+            self._remember(key, known)
         return known
 
+    def _by_stamp(self, key: str, path: str, stat: os.stat_result) -> _Known | None:
+        facts = facts_of(key, stat)
+        return None if facts is None else _Known(path, facts, stat.st_ino, stat.st_mtime_ns, float("inf"))
 
-def _touch(file: FileIO, stat: os.stat_result) -> None:
+    def _by_row(self, key: str, path: str, stat: os.stat_result) -> _Known | None:
+        entry = self._index.recall(key)
+        if entry is None or (entry.facts.size, entry.version) != (stat.st_size, stat.st_mtime_ns):
+            return None
+        return _Known(path, entry.facts, stat.st_ino, entry.version, entry.validated_at + self._ttl)
+
+    def _remember(self, key: str, known: _Known) -> None:
+        if len(self._known) >= _REMEMBERED:
+            with suppress(RuntimeError, StopIteration, KeyError):  # another thread was quicker
+                del self._known[next(iter(self._known))]
+        self._known[key] = known
+
+
+def _touch(file: OpenFile, stat: os.stat_result) -> None:
     """Set the access time, the clock of the LRU: left to itself the kernel moves it once a day (relatime)."""
     now = time.time_ns()
     if now - stat.st_atime_ns > _TOUCH_NS:
-        os.utime(file.fileno(), ns=(now, stat.st_mtime_ns))
+        with suppress(OSError):  # on a file system that is read-only by now
+            os.utime(file.fileno(), ns=(now, stat.st_mtime_ns))

@@ -1,21 +1,27 @@
 """Space: every byte is reserved before it is written, and the least recently used make room for it.
 
-Files are moved into place and removed inside the index's transactions. A process killed in one leaves at most
-a file without a row, under the key of a reservation of its own; whoever finds its owner dead removes it.
+Files are moved into place and removed inside the index's transactions. What a process killed in one leaves
+is under the key of a reservation of its own; whoever finds its owner dead settles that, and counts the
+directories anew.
 """
 
 import os
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.cache.epoch import Epochs
 from app.cache.index import Index
-from app.cache.layout import Layout, disk_bytes, slot_of
+from app.cache.layout import Layout, disk_bytes
 from app.cache.owner import Owner
 from app.objects import ObjectFacts
 
 _SLACK = 192 * 1024
-"""For the cache's own directories and the index's growth from one reservation to the next."""
+"""For the cache's own directories and counters, and the index's growth from one reservation to the next."""
+
+_BATCH = 64
+"""Entries looked at in one transaction: others wait for it, and its log counts against the bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +37,10 @@ class Reservation:
 class Space:
     """Keeps what the cache directory takes within `max_bytes`."""
 
-    def __init__(self, layout: Layout, index: Index, max_bytes: int) -> None:
+    def __init__(self, layout: Layout, index: Index, epochs: Epochs, max_bytes: int) -> None:
         self._layout = layout
         self._index = index
+        self._epochs = epochs
         self._max_bytes = max_bytes
         self._owner = Owner(layout.tmp)
 
@@ -41,28 +48,32 @@ class Space:
         """Set space aside for an object of `size` bytes; None where it can't fit."""
         path = self._owner.new_path()
         taken = disk_bytes(size) + self._layout.parents_bytes(self._layout.path(key))
-        if taken > self._max_bytes:
-            return None
-        with self._index.transaction() as db:
-            if not self._make_room(db, taken):
-                return None
-            statement = "INSERT INTO reservation (owner, key, taken) VALUES (?, ?, ?)"
-            number = db.execute(statement, (self._owner.token(), key, taken)).lastrowid
-            db.execute("UPDATE total SET reserved = reserved + ?", (taken,))
-        assert number is not None
-        return Reservation(number, key, taken, path)
+        fits: bool | None = None if taken < self._max_bytes else False
+        while fits is None:
+            with self._index.transaction() as db:
+                fits = self._make_room(db, taken)
+                if fits:
+                    return Reservation(self._book(db, key, taken), key, taken, path)
+        return None
 
     def publish(self, reservation: Reservation, facts: ObjectFacts, epoch: int, now: float) -> bool:
         """Move the file written into place and turn its reservation into a row.
 
-        False, and nothing is moved, where the key was changed since `epoch` was read.
+        False, and the file is removed, where the key was changed since `epoch` was read.
         """
-        with self._index.transaction() as db:
-            self._drop_reservation(db, reservation.number)
-            if self.epoch(facts.key) != epoch:
-                return False
-            self._move_in(db, reservation.path, facts, now)
-        return True
+        with self._epochs.held(facts.key, epoch) as unchanged:
+            try:
+                with self._index.transaction() as db:
+                    if unchanged:
+                        self._move_in(db, reservation.path, facts, now)
+                    else:
+                        os.unlink(reservation.path)
+                    self._drop_reservation(db, reservation.number)
+            except BaseException:
+                if unchanged:  # without its row nobody would ever count the file
+                    self._layout.remove(self._layout.path(facts.key))
+                raise
+        return unchanged
 
     def release(self, reservation: Reservation) -> None:
         """Give back what was not used: remove the file, then the reservation."""
@@ -70,23 +81,40 @@ class Space:
         with self._index.transaction() as db:
             self._drop_reservation(db, reservation.number)
 
-    def forget(self, key: str) -> None:
-        """Remove the entry, and keep fills under way from bringing it back."""
+    def drop(self, key: str) -> None:
+        """Remove the entry of `key`: file, then row."""
         with self._index.transaction() as db:
-            self._drop_entry(db, key)
-            db.execute(
-                "INSERT INTO epoch VALUES (?, 1) ON CONFLICT (slot) DO UPDATE SET number = number + 1",
-                (slot_of(key),),
-            )
+            self.drop_entry(db, key)
 
     def renew(self, key: str, now: float) -> None:
         """Note that the store has just confirmed the entry."""
         with self._index.transaction() as db:
             db.execute("UPDATE entry SET validated_at = ? WHERE key = ?", (now, key))
 
-    def epoch(self, key: str) -> int:
-        """To be read before the store is asked, and given to `publish`."""
-        return self._index.epoch(slot_of(key))
+    def clear(self) -> int:
+        """Remove every entry, a few in each transaction; how many there were."""
+        removed = 0
+        while True:
+            with self._index.transaction() as db:
+                keys = db.execute("SELECT key FROM entry LIMIT ?", (_BATCH,)).fetchall()
+                for (key,) in keys:
+                    self.drop_entry(db, key)
+            if not keys:
+                return removed
+            removed += len(keys)
+
+    def drop_entry(self, db: sqlite3.Connection, key: str) -> int:
+        """Remove file and row, inside a transaction of the index; the bytes that they took."""
+        parents = self._layout.remove(self._layout.path(key))
+        db.execute("UPDATE total SET directories = directories - ?", (parents,))
+        return parents + self._drop_row(db, key)
+
+    def trim(self) -> None:
+        """Evict until the bound holds."""
+        fits: bool | None = None
+        while fits is None:
+            with self._index.transaction() as db:
+                fits = self._make_room(db, 0)
 
     def bury_dead_owners(self) -> None:
         """Give back what killed processes had reserved, and remove what they left half done."""
@@ -96,75 +124,90 @@ class Space:
         """Let go of this process's claims."""
         self._owner.close()
 
+    def _book(self, db: sqlite3.Connection, key: str, taken: int) -> int:
+        statement = "INSERT INTO reservation (owner, key, taken) VALUES (?, ?, ?)"
+        number = db.execute(statement, (self._owner.token(), key, taken)).lastrowid
+        db.execute("UPDATE total SET reserved = reserved + ?", (taken,))
+        assert number is not None
+        return number
+
     def _settle(self, owner: str) -> None:
         with self._index.transaction() as db:
             rows = db.execute("SELECT id, key FROM reservation WHERE owner = ?", (owner,)).fetchall()
             for number, key in rows:
                 self._drop_reservation(db, number)
                 self._remove_stray(db, key)
+            # Rows and their sum change in one transaction; directories are made and removed beside it.
+            db.execute("UPDATE total SET directories = ?", (self._layout.directories_bytes(),))
 
     def _remove_stray(self, db: sqlite3.Connection, key: str) -> None:
         """The file of `key` goes unless it is the one that the index knows."""
         path = self._layout.path(key)
         known = db.execute("SELECT version FROM entry WHERE key = ?", (key,)).fetchone()
-        try:
-            version = os.stat(path).st_mtime_ns
-        except FileNotFoundError:
-            return
-        if known is None:
-            self._layout.remove(path)
-        elif known[0] != version:
-            self._drop_entry(db, key)
+        with suppress(FileNotFoundError):
+            if known is None or known[0] != os.stat(path).st_mtime_ns:
+                self.drop_entry(db, key)
 
-    def _make_room(self, db: sqlite3.Connection, wanted: int) -> bool:
-        taken, reserved = db.execute("SELECT taken, reserved FROM total").fetchone()
+    def _make_room(self, db: sqlite3.Connection, wanted: int) -> bool | None:
+        """Whether `wanted` bytes fit now; None: not yet, and the evictions go on in the next transaction."""
+        totals = "SELECT taken + directories, reserved, rebuilding FROM total"
+        taken, reserved, rebuilding = db.execute(totals).fetchone()
         budget = self._max_bytes - self._layout.index_bytes() - _SLACK - wanted
-        if reserved > budget:
+        if reserved > budget or rebuilding:
             return False
-        while taken + reserved > budget:
-            freed = self._evict_oldest(db)
-            if freed is None:
-                return False
-            taken -= freed
-        return True
+        excess = taken + reserved - budget
+        return True if excess <= 0 else self._evict(db, excess)
 
-    def _evict_oldest(self, db: sqlite3.Connection) -> int | None:
-        """The bytes freed, 0 where the file was used since its access was recorded; None: no entry left."""
-        oldest = db.execute("SELECT key, accessed_at FROM entry ORDER BY accessed_at LIMIT 1").fetchone()
-        if oldest is None:
-            return None
-        key, accessed_at = oldest
-        path = self._layout.path(key)
+    def _evict(self, db: sqlite3.Connection, excess: int) -> bool | None:
+        """Evict the least recently used of the oldest on record, as far as one transaction goes.
+
+        An entry used since its access was recorded is put in its place instead. Where that is all of them,
+        the one that was used the longest ago goes, so that each transaction frees something.
+        """
+        oldest = "SELECT key, accessed_at FROM entry ORDER BY accessed_at LIMIT ?"
+        candidates = db.execute(oldest, (_BATCH,)).fetchall()
+        used: list[tuple[int, str]] = []
+        freed = 0
+        for key, accessed_at in candidates:
+            now_accessed = self._accessed_at(key)
+            if now_accessed > accessed_at:
+                used.append((now_accessed, key))
+                self._record_access(db, key, now_accessed)
+                continue
+            freed += self.drop_entry(db, key)
+            if freed >= excess:
+                return True
+        if freed == 0 and used:
+            freed = self.drop_entry(db, min(used)[1])
+        return freed >= excess or (None if candidates else False)
+
+    def _accessed_at(self, key: str) -> int:
         try:
-            stat = os.stat(path)
+            return os.stat(self._layout.path(key)).st_atime_ns
         except FileNotFoundError:
-            return self._drop_entry(db, key)
-        if stat.st_atime_ns <= accessed_at:
-            return self._drop_entry(db, key)
-        db.execute("UPDATE entry SET accessed_at = ? WHERE key = ?", (stat.st_atime_ns, key))
-        # The kernel moves an access time that is not newer than the change time (relatime): renew the latter.
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        return 0
+            return 0
+
+    def _record_access(self, db: sqlite3.Connection, key: str, accessed_at: int) -> None:
+        """Renew the change time, too: the kernel only moves an access time that is older (relatime)."""
+        db.execute("UPDATE entry SET accessed_at = ? WHERE key = ?", (accessed_at, key))
+        path = self._layout.path(key)
+        with suppress(OSError):
+            os.utime(path, ns=(accessed_at, os.stat(path).st_mtime_ns))
 
     def _move_in(self, db: sqlite3.Connection, written: str, facts: ObjectFacts, now: float) -> None:
+        """Rows first: the move is the last thing before the commit."""
         path = self._layout.path(facts.key)
         stat = os.stat(written)
         self._drop_row(db, facts.key)
-        taken = disk_bytes(facts.size)
-        parents = self._layout.make_parents(path)
-        os.replace(written, path)
-        modified = int(facts.last_modified.timestamp())
+        taken, modified = disk_bytes(facts.size), int(facts.last_modified.timestamp())
         row = (facts.key, facts.size, taken, facts.etag, facts.content_type, modified)
         db.execute(
             "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (*row, stat.st_mtime_ns, now, stat.st_atime_ns),
         )
-        db.execute("UPDATE total SET entries = entries + 1, taken = taken + ?", (taken + parents,))
-
-    def _drop_entry(self, db: sqlite3.Connection, key: str) -> int:
-        parents = self._layout.remove(self._layout.path(key))
-        db.execute("UPDATE total SET taken = taken - ?", (parents,))
-        return parents + self._drop_row(db, key)
+        db.execute("UPDATE total SET entries = entries + 1, taken = taken + ?", (taken,))
+        grown = self._layout.move_in(written, path)
+        db.execute("UPDATE total SET directories = directories + ?", (grown,))
 
     def _drop_row(self, db: sqlite3.Connection, key: str) -> int:
         row = db.execute("DELETE FROM entry WHERE key = ? RETURNING taken", (key,)).fetchone()

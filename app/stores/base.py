@@ -34,7 +34,8 @@ class BaseStore(ABC):
         """Store `data` under `key`, whole or not at all, durable when this returns.
 
         With `overwrite=False` an object that is there already stays as it is, and the result says
-        `created=False`; of several such puts at once exactly one creates.
+        `created=False`; of several such puts at once exactly one creates. The facts are those of these bytes,
+        also while others overwrite them, or where nothing was created, those of the object that is there.
 
         Raises `InvalidKey` for a key that this store can't hold.
         """

@@ -3,7 +3,7 @@
     objects/<key>                     the bytes; whole or absent, never written in place
     metadata/<key>/<version>.json     what the file itself can't say of that version
     tmp/                              files being written
-    lock                              shared by puts, exclusive for deletes
+    lock                              shared by puts that create; overwrites and deletes hold it alone
 
 A put makes directories that a delete removes once they are empty; the lock keeps the two apart.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from app.config import Config
-from app.errors import InvalidKey, NotFound, StoreRefused, StoreUnreachable
+from app.errors import AppError, ConfigError, InvalidKey, NotFound, StoreRefused, StoreUnreachable
 from app.formats import CONTENT_TYPES
 from app.keys import is_canonical
 from app.objects import ObjectFacts, ObjectPage, PutResult, StoredObject
@@ -43,8 +43,15 @@ class LocalStore(BaseStore):
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """The store in `LOCAL_STORE_DIR`."""
-        return cls(config.local_store_dir)
+        """The store in `LOCAL_STORE_DIR`; raises `ConfigError` where that can't be a directory of ours."""
+        store = cls(config.local_store_dir)
+        try:
+            for directory in (store._objects, store._metadata, store._tmp):
+                directory.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            problem = f"LOCAL_STORE_DIR={config.local_store_dir} can't be used: {exc.strerror}"
+            raise ConfigError(problem) from exc
+        return store
 
     def put(
         self, key: str, data: bytes, *, content_type: str, cache_control: str = "", overwrite: bool = True
@@ -52,11 +59,11 @@ class LocalStore(BaseStore):
         """Write aside, sync, then move into place by one `rename` or `link`."""
         if not is_canonical(key):
             raise InvalidKey
-        with _errors_mapped():
+        with _errors_mapped(missing=StoreUnreachable):
             written = self._temporary_path()
             try:
                 _write_synced(written, data)
-                with self._locked(fcntl.LOCK_SH):
+                with self._locked(fcntl.LOCK_EX if overwrite else fcntl.LOCK_SH):
                     return self._publish(key, written, content_type, cache_control, overwrite)
             finally:
                 written.unlink(missing_ok=True)
@@ -128,14 +135,19 @@ class LocalStore(BaseStore):
     def _publish(
         self, key: str, written: Path, content_type: str, cache_control: str, overwrite: bool
     ) -> PutResult:
-        version = _version(written.stat())
+        stat = written.stat()
+        version = _version(stat)
         target = self._path(key)
         self._remember(key, version, {"content_type": content_type, "cache_control": cache_control})
         target.parent.mkdir(parents=True, exist_ok=True)
         created = _move(written, target, overwrite)
         self._sync_parents(target)
-        self._forget_before(key, version) if created else self._forget(key, version)
-        return PutResult(self.head(key), created)
+        if not created:
+            self._forget(key, version)
+            return PutResult(self.head(key), created)
+        if overwrite:
+            self._forget_others(key, version)
+        return PutResult(_facts(key, stat, content_type), created)
 
     def _remember(self, key: str, version: str, metadata: dict[str, str]) -> None:
         """Written before the object shows, so that a version is never seen without its metadata."""
@@ -149,22 +161,16 @@ class LocalStore(BaseStore):
     def _forget(self, key: str, version: str) -> None:
         (self._metadata / key / f"{version}.json").unlink(missing_ok=True)
 
-    def _forget_before(self, key: str, version: str) -> None:
-        """Older versions only: a newer one belongs to a put under way."""
+    def _forget_others(self, key: str, version: str) -> None:
+        """Nobody else puts meanwhile: an overwrite holds the lock alone."""
         for path in (self._metadata / key).glob("*.json"):
-            if path.stem < version:
+            if path.stem != version:
                 self._forget(key, path.stem)
 
     def _facts(self, key: str, body: BinaryIO) -> ObjectFacts:
         stat = os.fstat(body.fileno())
-        version = _version(stat)
-        return ObjectFacts(
-            key=key,
-            size=stat.st_size,
-            content_type=self._metadata_of(key, version).get("content_type", _content_type(key)),
-            etag=f'"{version}"',
-            last_modified=datetime.fromtimestamp(stat.st_mtime_ns // 10**9, UTC),
-        )
+        metadata = self._metadata_of(key, _version(stat))
+        return _facts(key, stat, metadata.get("content_type", _content_type(key)))
 
     def _metadata_of(self, key: str, version: str) -> dict[str, str]:
         """Empty for a file that somebody laid there by hand."""
@@ -214,6 +220,11 @@ def _move(written: Path, target: Path, overwrite: bool) -> bool:
     return True
 
 
+def _facts(key: str, stat: os.stat_result, content_type: str) -> ObjectFacts:
+    modified = datetime.fromtimestamp(stat.st_mtime_ns // 10**9, UTC)
+    return ObjectFacts(key, stat.st_size, content_type, f'"{_version(stat)}"', modified)
+
+
 def _version(stat: os.stat_result) -> str:
     return f"{stat.st_mtime_ns:016x}-{stat.st_size:x}"
 
@@ -239,11 +250,12 @@ def _prune(directory: Path, root: Path) -> None:
 
 
 @contextmanager
-def _errors_mapped() -> Iterator[None]:
+def _errors_mapped(missing: type[AppError] = NotFound) -> Iterator[None]:
+    """`missing` is what a file that is not there means."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
-        raise NotFound(detail=str(exc)) from exc
+        raise missing(detail=str(exc)) from exc
     except PermissionError as exc:
         raise StoreRefused(detail=str(exc)) from exc
     except OSError as exc:

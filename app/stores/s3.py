@@ -26,7 +26,7 @@ _DEFAULT_REGION = "us-east-1"
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 20
 _TOTAL_TRIES = 3
-_CONFLICT_TRIES = 3
+_CONFLICT_TRIES = 4
 
 _log = logging.getLogger(__name__)
 
@@ -185,17 +185,20 @@ class S3Store(BaseStore):
         """The answer to PutObject; None where the object was there and must stay."""
         for last in (*(False,) * (_CONFLICT_TRIES - 1), True):
             extra: dict[str, Any] = {"ACL": "public-read"} if self._acl_sent else {}
-            extra |= {"IfNoneMatch": "*"} if not overwrite and self._conditional else {}
+            conditional = not overwrite and self._conditional
+            extra |= {"IfNoneMatch": "*"} if conditional else {}
+            if not (overwrite or conditional) and self.exists(request["Key"]):
+                return None
             try:
                 return self._client().put_object(**request, **extra)
             except ClientError as exc:
                 if code_of(exc) == "PreconditionFailed":
                     return None
-                if last or not self._learn_from(exc):
+                if last or not self._learn_from(exc, conditional):
                     raise
         return None
 
-    def _learn_from(self, exc: ClientError) -> bool:
+    def _learn_from(self, exc: ClientError, conditional: bool) -> bool:
         """Whether the put is worth another try, after noting what this bucket or server does not support."""
         code = code_of(exc)
         if code == "AccessControlListNotSupported" and self._acl_mode == "auto":
@@ -203,8 +206,10 @@ class S3Store(BaseStore):
                 "The bucket has ACLs disabled: objects are stored without one (S3_ACL=none says so)."
             )
             self._acl_sent = False
-        elif code == "NotImplemented":
+        elif code == "NotImplemented" and conditional:
             self._conditional = False
+        elif code == "NotImplemented" and self._acl_mode == "auto" and self._acl_sent:
+            self._acl_sent = False
         elif code == "AccessDenied" and self._acl_sent:
             _log.error("S3 denied a put with ACL public-read: allow s3:PutObjectAcl, or set S3_ACL=none.")
             return False

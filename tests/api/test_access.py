@@ -78,6 +78,10 @@ def test_reading_needs_no_key(keyed: FlaskClient) -> None:
         ({}, {"Host": "images.example.org"}, 401),
         ({}, {"Host": "127.0.0.1.evil.example"}, 401),
         ({}, {"Sec-Fetch-Site": "cross-site"}, 401),
+        ({}, {"Origin": "http://evil.example"}, 401),
+        ({}, {"Origin": "null"}, 401),
+        ({}, {"Origin": "http://[bad"}, 401),
+        ({}, {"Origin": "http://localhost:5173"}, 200),
         ({}, {"Sec-Fetch-Site": "same-origin"}, 200),
     ],
 )

@@ -120,6 +120,7 @@ def _validators(client: FlaskClient, url: str) -> tuple[str, str]:
 
 
 OLD, FUTURE = http_date(0), http_date(4_000_000_000)
+BEYOND = "Sun, 06 Nov 99999999999999999999 08:49:37 GMT"
 
 CONDITIONS: list[tuple[dict[str, str], int]] = [
     ({"If-None-Match": "{etag}"}, 304),
@@ -133,6 +134,9 @@ CONDITIONS: list[tuple[dict[str, str], int]] = [
     ({"If-Modified-Since": FUTURE}, 304),
     ({"If-Modified-Since": OLD}, 200),
     ({"If-Modified-Since": "yesterday"}, 200),
+    ({"If-Modified-Since": BEYOND}, 200),
+    ({"If-Unmodified-Since": BEYOND}, 200),
+    ({"If-Range": BEYOND, "Range": "bytes=0-0"}, 200),
     ({"If-Match": "{etag}"}, 200),
     ({"If-Match": '"other", {etag}'}, 200),
     ({"If-Match": "*"}, 200),

@@ -1,8 +1,14 @@
 """Uploads and deletes show at once, to every process, also while fills are under way."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from app.cache import CacheStatus, DiskCache
+from app.cache import index as index_module
+from app.cache import lookup as lookup_module
+from app.errors import CacheStuck
 from app.objects import StoredObject
 from tests.cache.conftest import MakeCache, Origin, facts, immutable_key, read
 
@@ -85,3 +91,77 @@ def test_of_two_overwrites_at_once_the_cache_keeps_neither(cache: DiskCache, ori
     cache.store(facts(NAMED, b"mine"), b"mine", mine)
     assert read(cache.fetch(NAMED, origin.load(NAMED))) == b"theirs"
     assert len(origin.calls) == 1
+
+
+@pytest.mark.parametrize("key", [KEY, NAMED])
+def test_a_delete_holds_though_the_index_is_busy(
+    make_cache: MakeCache, origin: Origin, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr(index_module, "_BUSY_SECONDS", 0.05)
+    cache, other = make_cache(), make_cache()
+    _upload(cache, origin, key, b"image")
+    read(other.fetch(key, origin.load(key)))
+    with other._index.transaction():
+        cache.forget(key)
+        assert cache.lookup(key) is None
+    assert other.lookup(key) is None
+
+
+def test_an_overwrite_holds_though_the_index_is_busy(
+    make_cache: MakeCache, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "_BUSY_SECONDS", 0.05)
+    cache, other = make_cache(), make_cache()
+    _upload(cache, origin, NAMED, b"old")
+    with other._index.transaction():
+        _upload(cache, origin, NAMED, b"new")
+    assert read(other.fetch(NAMED, origin.load(NAMED))) == b"new"
+
+
+def test_a_delete_that_cannot_be_done_is_told(
+    cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> None:
+        raise OSError(30, "Read-only file system")
+
+    _upload(cache, origin, KEY, b"image")
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(CacheStuck):
+        cache.forget(KEY)
+
+
+def test_facts_of_other_bytes_are_not_believed(cache: DiskCache, origin: Origin) -> None:
+    """A store may answer a put with the facts of an overwrite that came in between."""
+    origin.objects[NAMED] = b"theirs, longer"
+    cache.store(facts(NAMED, b"theirs, longer"), b"mine", cache.epoch(NAMED))
+    assert read(cache.fetch(NAMED, origin.load(NAMED))) == b"theirs, longer"
+
+
+def test_closing_beside_fills_does_not_hang(make_cache: MakeCache, origin: Origin) -> None:
+    cache = make_cache()
+
+    def fill(number: int) -> None:
+        key = immutable_key(number)
+        origin.objects[key] = b"image"
+        read(cache.fetch(key, origin.load(key)))
+
+    with ThreadPoolExecutor(4) as pool:
+        fills = [pool.submit(fill, number) for number in range(200)]
+        for _ in range(50):
+            cache._index.close()
+        for task in fills:
+            task.result(30)
+
+
+def test_a_hit_needs_no_access_time(
+    cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    _upload(cache, origin, KEY, b"image")
+    monkeypatch.setattr(lookup_module, "_TOUCH_NS", -1)
+    monkeypatch.setattr(os, "utime", refuse)
+    found = cache.lookup(KEY)
+    assert found is not None
+    assert read(found) == b"image"

@@ -1,12 +1,16 @@
 """A cache that is out of order never fails a request that the store can answer."""
 
 import shutil
+import sqlite3
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from app.cache import CacheStatus, DiskCache
 from app.cache import fill as fill_module
+from app.cache.check import Report
 from tests.cache.conftest import MakeCache, Origin, facts, immutable_key, read
 
 KEY = immutable_key(1)
@@ -35,6 +39,9 @@ def test_a_directory_deleted_under_a_running_server(
     shutil.rmtree(tmp_path / "cache")
     for _ in range(2):
         assert read(cache.fetch(KEY, origin.load(KEY))) == b"image"
+    mended = cache.fetch(KEY, origin.load(KEY))
+    assert (mended.status, read(mended)) == (CacheStatus.HIT, b"image")
+    assert cache.check().is_clean
 
 
 def test_a_full_disk(cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,10 +58,113 @@ def test_a_full_disk(cache: DiskCache, origin: Origin, monkeypatch: pytest.Monke
     assert (cached.status, read(cached)) == (CacheStatus.MISS, b"image")
 
 
-def test_an_index_that_is_no_database(tmp_path: Path, origin: Origin) -> None:
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "index.sqlite3").write_bytes(b"not a database" * 1000)
-    cache = DiskCache(tmp_path / "cache", 10**7)
-    origin.objects[KEY] = b"image"
-    assert read(cache.fetch(KEY, origin.load(KEY))) == b"image"
-    cache.close()
+NAMED = "users/1/me.png"
+
+
+def _fill(cache: DiskCache, origin: Origin, count: int) -> None:
+    for key in (NAMED, *map(immutable_key, range(count))):
+        origin.objects[key] = key.encode() * 100
+        read(cache.fetch(key, origin.load(key)))
+
+
+def _wait_until_rebuilt(cache: DiskCache, origin: Origin) -> None:
+    """Hits don't need the index, so a miss is what shows that it is gone."""
+    missing = immutable_key(10**6)
+    origin.objects[missing] = b"more than there is room for" * 10**7
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        cache.fetch(missing, origin.load(missing)).body.close()
+        with suppress(sqlite3.Error):
+            if not cache._index.is_rebuilding():
+                return
+        time.sleep(0.05)
+    raise AssertionError("not rebuilt")
+
+
+@pytest.mark.parametrize("loss", ["removed", "garbage", "cut", "overwritten in the middle"])
+@pytest.mark.parametrize("when", ["stopped", "running"])
+def test_a_lost_index_is_rebuilt_from_the_files(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path, loss: str, when: str
+) -> None:
+    first = make_cache()
+    _fill(first, origin, 1200)
+    first._index.close()
+    index = tmp_path / "cache" / "index.sqlite3"
+    for log in tmp_path.glob("cache/index.sqlite3-*"):
+        log.unlink()
+    if loss == "removed":
+        index.unlink()
+    else:
+        whole = index.read_bytes()
+        half = len(whole) // 2
+        noise = {"garbage": b"no database" * 500, "cut": whole[:6000]}
+        index.write_bytes(noise.get(loss, whole[:4096] + b"\xaa" * half + whole[4096 + half :]))
+    cache = make_cache() if when == "stopped" else first
+    before = len(origin.calls)
+    for number in range(0, 1200, 50):
+        assert read(cache.fetch(immutable_key(number), origin.load(immutable_key(number)))) == (
+            immutable_key(number).encode() * 100
+        )
+    _wait_until_rebuilt(cache, origin)
+    assert cache.check().is_clean
+    assert cache.totals().entries == 1200
+    asked = len(origin.calls)
+    for number in range(1200):
+        found = cache.lookup(immutable_key(number))
+        assert found is not None
+        found.body.close()
+    assert len(origin.calls) == asked
+    assert before <= asked
+    assert read(cache.fetch(NAMED, origin.load(NAMED))) == origin.objects[NAMED]
+
+
+def test_while_the_index_is_rebuilt_nothing_exceeds_the_bound(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path
+) -> None:
+    first = make_cache()
+    _fill(first, origin, 300)
+    first.close()
+    (tmp_path / "cache" / "index.sqlite3").unlink()
+    small = make_cache(max_bytes=1024 * 1024)
+    _wait_until_rebuilt(small, origin)
+    small._rebuild.join()
+    assert 0 < small.totals().taken < 1024 * 1024
+    assert small.check().is_clean
+
+
+def test_check_finds_and_mends(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
+    cache = make_cache()
+    _fill(cache, origin, 20)
+    objects = tmp_path / "cache" / "objects"
+    assert cache.check() == Report(entries=21)
+    (objects / immutable_key(1)).unlink()
+    (objects / immutable_key(2)).write_bytes(b"cut")
+    (objects / "images" / "stray.png").write_bytes(b"stray")
+    (tmp_path / "cache" / "opaque" / "00").mkdir()
+    (tmp_path / "cache" / "opaque" / "00" / "0123").write_bytes(b"stray")
+    with cache._index.transaction() as db:
+        db.execute("UPDATE total SET taken = taken + 12288, entries = 3")
+    found = cache.check()
+    assert sorted(found.missing) == [immutable_key(1), immutable_key(2)]
+    assert [Path(path).name for path in found.strays] == ["stray.png", "0123"] or len(found.strays) == 2
+    assert found.drift != 0
+    assert not found.is_clean
+    mended = cache.check(fix=True)
+    assert (mended.fixed, len(mended.missing), len(mended.strays)) == (True, 2, 2)
+    assert cache.check().is_clean
+    assert cache.totals().entries == 19
+
+
+def test_check_knows_opaque_files(cache: DiskCache, origin: Origin) -> None:
+    key = "Ferien 2026/Strand & Meer.png"
+    origin.objects[key] = b"image"
+    read(cache.fetch(key, origin.load(key)))
+    assert cache.check().is_clean
+
+
+def test_clear_leaves_nothing(cache: DiskCache, origin: Origin, tmp_path: Path) -> None:
+    _fill(cache, origin, 20)
+    assert cache.clear() == 21
+    assert cache.totals() == type(cache.totals())(0, 0, 0)
+    assert not list((tmp_path / "cache" / "objects").iterdir())
+    assert cache.check().is_clean

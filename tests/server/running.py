@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import requests
 
 ROOT = Path(__file__).parent.parent.parent
 GUNICORN = [str(Path(sys.executable).parent / "gunicorn"), "wsgi:app"]
@@ -40,7 +43,7 @@ def running(directory: Path, **settings: str) -> Iterator[Running]:
     with open(directory / "server.log", "wb") as log:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         defaults = {
-            "PORT": "0",
+            "PORT": str(free_port()),
             "CACHE_DIR": str(directory / "cache"),
             "LOCAL_STORE_DIR": str(directory / "store"),
         }
@@ -51,14 +54,29 @@ def running(directory: Path, **settings: str) -> Iterator[Running]:
         yield Running(_wait_for_url(directory / "server.log", process), directory / "server.log", process)
     finally:
         process.send_signal(signal.SIGQUIT)
-        process.wait(20)
+        process.wait(45)  # a worker that is still starting misses the signal, and is killed after 30 s
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    """Each worker has a listener of its own, and opens it after the URL was said."""
+    try:
+        return requests.get(f"{url}/healthz", timeout=10).ok
+    except requests.RequestException:
+        return False
 
 
 def _wait_for_url(log: Path, process: subprocess.Popen[bytes]) -> str:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
         found = re.findall(r"open (http://\S+)/", log.read_text(encoding="utf-8"))
-        if found:
+        if found and _answers(found[-1]):
             return str(found[-1])
         time.sleep(0.05)
     raise AssertionError(log.read_text(encoding="utf-8"))

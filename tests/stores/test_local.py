@@ -1,12 +1,14 @@
 """The local store: the contract, and what a directory adds to it."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from app.errors import InvalidKey, NotFound, StoreRefused, StoreUnreachable
+from app.config import Config
+from app.errors import ConfigError, InvalidKey, NotFound, StoreRefused, StoreUnreachable
 from app.stores.base import BaseStore
 from app.stores.local import LocalStore
 from tests.contracts import StoreContract
@@ -125,3 +127,21 @@ def test_a_full_disk_is_an_outage_and_leaves_nothing(root: Path, monkeypatch: py
     monkeypatch.undo()
     assert not _files(root / "tmp")
     assert not LocalStore(root).exists("a.png")
+
+
+def test_an_unusable_directory_is_told_at_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    config = Config.from_env(
+        {"LOCAL_STORE_DIR": str(tmp_path / "file"), "CACHE_DIR": str(tmp_path / "cache")}
+    )
+    with pytest.raises(ConfigError, match="LOCAL_STORE_DIR="):
+        LocalStore.from_config(config)
+
+
+def test_a_directory_that_went_is_an_outage_and_no_missing_image(root: Path) -> None:
+    store = LocalStore(root)
+    _put(store, "a.png")
+    shutil.rmtree(root)
+    root.write_bytes(b"")
+    with pytest.raises(StoreUnreachable):
+        _put(store, "b.png")

@@ -97,6 +97,8 @@ def test_the_server_runs_on_it(own_config: Config) -> None:
         ("no.such.module:Store", "can't be loaded: No module named 'no'"),
         ("tests.stores.test_own_store:Nothing", "has no attribute 'Nothing'"),
         ("app.config:Config", "is not a subclass of app.stores.base.BaseStore"),
+        ("app.stores.base:BaseStore", "lacks these methods: delete, get, head, list, put"),
+        ("tests.stores.broken:Store", "can't be loaded: out of order"),
     ],
 )
 def test_a_wrong_store_is_named_at_start(config: Config, value: str, problem: str) -> None:

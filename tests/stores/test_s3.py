@@ -222,3 +222,16 @@ def test_the_region_comes_from_boto3_where_none_is_set(s3: S3Server, monkeypatch
 
 def test_one_client_for_all_threads_of_a_process(store: S3Store) -> None:
     assert store._client() is store._client()
+
+
+def test_a_server_that_refuses_acls_with_501_gets_none(s3: S3Server, store: S3Store) -> None:
+    s3.fault = refusal("501 Not Implemented", "NotImplemented", "PUT", times=1)
+    assert _put(store).created
+    assert ["x-amz-acl" in headers for headers in _put_headers(s3)] == [True, False]
+
+
+def test_a_server_without_conditional_puts_keeps_what_must_stay(s3: S3Server, store: S3Store) -> None:
+    s3.fault = refusal("501 Not Implemented", "NotImplemented", "PUT", times=1)
+    assert _put(store, "other.png", overwrite=False).created
+    assert _put(store, "me.png", overwrite=False).created
+    assert not _put(store, "me.png", overwrite=False).created

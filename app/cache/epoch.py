@@ -1,0 +1,53 @@
+"""How often keys have been changed: what keeps a fill under way from bringing back what was deleted.
+
+A file of counters, one for each slot of keys, that needs no database: a delete must hold even where the index
+is busy or broken.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.cache.layout import slot_of
+
+_WIDTH = 8
+
+
+class Epochs:
+    """The counters in the file at `path`, shared by all processes. Methods raise `OSError`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, key: str) -> int:
+        """The present epoch of `key`."""
+        with self._locked(fcntl.LOCK_SH) as descriptor:
+            return _read(descriptor, key)
+
+    def advance(self, key: str) -> int:
+        """Begin a new epoch of `key`; its number."""
+        with self._locked(fcntl.LOCK_EX) as descriptor:
+            number = _read(descriptor, key) + 1
+            os.pwrite(descriptor, number.to_bytes(_WIDTH), slot_of(key) * _WIDTH)
+            return number
+
+    @contextmanager
+    def held(self, key: str, epoch: int) -> Iterator[bool]:
+        """Whether `epoch` is the present one of `key`; no new one begins inside the block."""
+        with self._locked(fcntl.LOCK_SH) as descriptor:
+            yield _read(descriptor, key) == epoch
+
+    @contextmanager
+    def _locked(self, mode: int) -> Iterator[int]:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, mode)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _read(descriptor: int, key: str) -> int:
+    return int.from_bytes(os.pread(descriptor, _WIDTH, slot_of(key) * _WIDTH))

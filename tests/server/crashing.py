@@ -1,0 +1,113 @@
+"""kill -9 of real gunicorn workers at random moments, while images are uploaded, filled and evicted."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+
+from app.cache import DiskCache
+from app.cache.check import Report
+from app.links import SERVER_PATH
+from app.stores.local import LocalStore
+from tests.pictures import noise
+from tests.server.running import Running, running
+
+CACHE_BYTES = 1_500_000
+"""Holds a part of the images only, so that there are fills and evictions all the time."""
+
+IMAGES = 150
+
+
+@dataclass
+class Outcome:
+    """What happened: kills, answers by status, bytes that were wrong, acknowledged images that were lost."""
+
+    kills: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    report: Report = field(default_factory=Report)
+
+
+class _Clients:
+    """Threads that upload and read until told to stop; a connection that a kill broke is no answer."""
+
+    def __init__(self, url: str, outcome: Outcome) -> None:
+        self._url = url
+        self._outcome = outcome
+        self.acknowledged: dict[str, bytes] = {}
+        self.stop = threading.Event()
+
+    def run(self, seed: int) -> None:
+        """One client."""
+        rng = random.Random(seed)
+        while not self.stop.is_set():
+            try:
+                self._upload(rng.randrange(IMAGES)) if rng.random() < 0.3 else self._read(rng)
+            except requests.RequestException:
+                time.sleep(0.02)
+
+    def _upload(self, number: int) -> None:
+        data = noise(number)
+        answer = requests.post(f"{self._url}/api/images", files={"image": ("a.png", data)}, timeout=20)
+        self._outcome.statuses[answer.status_code] += 1
+        if answer.status_code in (200, 201):
+            self.acknowledged[answer.json()["image_url"]] = data
+
+    def _read(self, rng: random.Random) -> None:
+        if not self.acknowledged:
+            return
+        url = rng.choice(list(self.acknowledged))
+        answer = requests.get(url, timeout=20)
+        self._outcome.statuses[answer.status_code] += 1
+        if answer.status_code == 200 and answer.content != self.acknowledged[url]:
+            self._outcome.wrong.append(url)
+
+
+def crash(directory: Path, kills: int, progress: Callable[[int], None] = lambda done: None) -> Outcome:
+    """Kill workers `kills` times under load, then look at all that was acknowledged, and at the cache."""
+    outcome = Outcome()
+    rng = random.Random(kills)
+    settings = {"WEB_CONCURRENCY": "2", "CACHE_MAX_BYTES": str(CACHE_BYTES)}
+    with running(directory, **settings) as server, ThreadPoolExecutor(6) as pool:
+        clients = _Clients(server.url, outcome)
+        tasks = [pool.submit(clients.run, seed) for seed in range(6)]
+        while outcome.kills < kills:
+            time.sleep(rng.uniform(0.0, 0.15))
+            outcome.kills += _kill_one(server, rng)
+            progress(outcome.kills)
+        clients.stop.set()
+        for task in tasks:
+            task.result()
+    kept = LocalStore(directory / "store")
+    outcome.lost = [url for url, data in clients.acknowledged.items() if not _is_kept(kept, url, data)]
+    cache = DiskCache(directory / "cache", CACHE_BYTES)
+    outcome.report = cache.check()
+    cache.close()
+    return outcome
+
+
+def _kill_one(server: Running, rng: random.Random) -> int:
+    """A worker that has had the time to start; the other one goes on."""
+    workers = server.workers()
+    if len(workers) < 2:
+        return 0
+    os.kill(rng.choice(workers), signal.SIGKILL)
+    return 1
+
+
+def _is_kept(store: LocalStore, url: str, data: bytes) -> bool:
+    """Whether the store itself has it: the cache could hide a loss."""
+    stored = store.get(url.partition(SERVER_PATH)[2])
+    if stored is None:
+        return False
+    with stored:
+        return stored.body.read() == data

@@ -1,0 +1,145 @@
+"""What a user would meet on a bad day: crashes, full disks, a store that is away, slow, or lies."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.pictures import noise
+from tests.s3server import CREDENTIALS, Fault, S3Server, refusal
+from tests.server.crashing import crash
+from tests.server.running import Running, running
+
+HIT = "s3-image-server; hit"
+
+
+@pytest.fixture
+def over_s3(s3: S3Server, bucket: str, tmp_path: Path) -> Iterator[Running]:
+    """A server over S3 with two workers, whose mutable images are stale at once."""
+    settings = {**CREDENTIALS, "S3_BUCKET": bucket, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
+    with running(tmp_path, **settings, WEB_CONCURRENCY="2", CACHE_TTL="0", CACHE_NEGATIVE_TTL="0") as server:
+        yield server
+
+
+def _upload(url: str, data: bytes, **fields: str) -> str:
+    answer = requests.post(f"{url}/api/images", files={"image": ("a.png", data)}, data=fields, timeout=20)
+    return f"{url}/api/images/{answer.json()['key']}"
+
+
+def _get(url: str) -> requests.Response:
+    return requests.get(url, timeout=60)
+
+
+@pytest.mark.timeout(180)
+def test_killed_workers_lose_nothing_and_serve_nothing_wrong(tmp_path: Path) -> None:
+    outcome = crash(tmp_path, int(os.environ.get("KILLS", "25")))
+    assert outcome.statuses[200] > 50
+    assert outcome.wrong == []
+    assert outcome.lost == []
+    assert outcome.report.is_clean, outcome.report
+
+
+OUTAGES = [
+    pytest.param(refusal("500 Internal Server Error", "InternalError", "GET"), 503, id="500"),
+    pytest.param(refusal("503 Slow Down", "SlowDown", "GET"), 503, id="503"),
+    pytest.param(refusal("403 Forbidden", "ExpiredToken", "GET"), 502, id="expired"),
+]
+
+
+@pytest.mark.parametrize(("fault", "status"), OUTAGES)
+def test_while_s3_fails_hits_go_on_and_nothing_is_not_found(
+    s3: S3Server, over_s3: Running, fault: Fault, status: int
+) -> None:
+    known = _upload(over_s3.url, noise(1))
+    named = _upload(over_s3.url, noise(2), name="me.png")
+    s3.fault = fault
+    assert (_get(known).content, _get(known).headers["Cache-Status"]) == (noise(1), HIT)
+    away = _get(f"{over_s3.url}/api/images/images/00/{'0' * 30}.png")
+    assert (away.status_code, away.json()["success"]) == (status, False)
+    if status == 503:
+        stale = _get(named)
+        assert (stale.status_code, stale.content) == (200, noise(2))
+        assert stale.headers["Cache-Status"] == "s3-image-server; hit; detail=stale-if-error"
+        assert away.headers["Retry-After"]
+    s3.fault = None
+    deadline = time.monotonic() + 20
+    while "fwd-status=304" not in (status_of := _get(named).headers["Cache-Status"]):
+        assert time.monotonic() < deadline, status_of
+        time.sleep(0.3)
+    assert _get(f"{over_s3.url}/api/images/images/00/{'0' * 30}.png").status_code == 404
+
+
+def _cut(times: int) -> Fault:
+    """S3 breaks off in the midst of a body."""
+    left = [times]
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
+        if environ["REQUEST_METHOD"] != "GET" or left[0] == 0:
+            return None
+        left[0] -= 1
+        headers = {
+            "ETag": '"e"',
+            "Last-Modified": "Sun, 22 Nov 2026 08:00:00 GMT",
+            "Content-Type": "image/png",
+        }
+        start_response("200 OK", [*headers.items(), ("Content-Length", "50000")])
+        return [b"\x89PNG only this"]
+
+    return answer
+
+
+def test_a_body_that_breaks_off_is_asked_for_again(s3: S3Server, over_s3: Running) -> None:
+    url = _upload(over_s3.url, noise(3), name="cut.png")
+    shutil.rmtree(Path(over_s3.log_path.parent) / "cache" / "named")
+    s3.fault = _cut(1)
+    assert _get(url).content == noise(3)
+
+
+def test_a_body_that_always_breaks_off_is_never_a_truncated_200(s3: S3Server, over_s3: Running) -> None:
+    s3.fault = _cut(10**9)
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(_get, [f"{over_s3.url}/api/images/some.png"] * 10))
+    assert {answer.status_code for answer in answers} == {502}
+    assert {answer.json()["code"] for answer in answers} == {"store_error"}
+
+
+def test_the_cache_directory_deleted_under_a_running_server(over_s3: Running) -> None:
+    url = _upload(over_s3.url, noise(4))
+    shutil.rmtree(over_s3.log_path.parent / "cache")
+    assert {_get(url).content for _ in range(12)} == {noise(4)}
+    deadline = time.monotonic() + 20
+    while _get(url).headers["Cache-Status"] != HIT:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert _get(_upload(over_s3.url, noise(5))).content == noise(5)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MiB of its own."""
+    mounted = tmp_path / "small"
+    mounted.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(mounted)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    yield mounted
+    subprocess.run(["umount", "-l", str(mounted)], check=True)
+
+
+def test_a_full_disk_never_fails_a_request(small_disk: Path, tmp_path: Path) -> None:
+    """The bound says 100 MiB, the disk has 3: uploads and reads go on, straight from the store."""
+    with running(tmp_path, CACHE_DIR=str(small_disk / "cache"), CACHE_MAX_BYTES="100MiB") as server:
+        urls = [_upload(server.url, noise(number, (200, 200))) for number in range(40)]
+        for number, url in enumerate(urls):
+            answer = _get(url)
+            assert (answer.status_code, answer.content) == (200, noise(number, (200, 200)))
+        assert shutil.disk_usage(small_disk).free < 200_000
+        assert "Traceback" not in server.log
+        assert "No space left" in server.log or "full" in server.log

@@ -1,0 +1,89 @@
+"""`flask cache …`."""
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from tests.conftest import parts_of
+from tests.pictures import noise
+
+
+def _run(app: Flask, *arguments: str) -> Result:
+    return app.test_cli_runner().invoke(args=["cache", *arguments])
+
+
+def _json(app: Flask, *arguments: str) -> dict[str, Any]:
+    result = _run(app, *arguments, "--json")
+    loaded: dict[str, Any] = json.loads(result.output)
+    return loaded
+
+
+@pytest.fixture
+def keys(app: Flask) -> list[str]:
+    """The keys of three stored images, all in the cache."""
+    return [parts_of(app).service.upload_image(noise(number), folder="album").key for number in range(3)]
+
+
+def test_stats(app: Flask, keys: list[str]) -> None:
+    told = _json(app, "stats")
+    assert (told["entries"], told["max_bytes"], told["reserved_bytes"]) == (3, 1024**3, 0)
+    assert told["bytes"] == parts_of(app).cache.totals().taken
+    assert "1,073,741,824" in _run(app, "stats").output
+
+
+def test_purge_and_warm(app: Flask, keys: list[str]) -> None:
+    assert _json(app, "purge", keys[0], keys[1]) == {"purged": 2}
+    assert _json(app, "stats")["entries"] == 1
+    assert _json(app, "warm", "--prefix", "album/") == {
+        "images": 3,
+        "brought": 2,
+        "there_already": 1,
+        "without_room": 0,
+        "failed": 0,
+    }
+    assert _json(app, "stats")["entries"] == 3
+    assert _json(app, "warm", "--prefix", "other/")["images"] == 0
+
+
+def test_purge_takes_keys_only(app: Flask) -> None:
+    result = _run(app, "purge", "../x")
+    assert result.exit_code == 2
+    assert "not a valid image key" in result.output
+
+
+def test_clear_leaves_the_store_alone(app: Flask, keys: list[str]) -> None:
+    assert _json(app, "clear") == {"removed": 3}
+    assert len(parts_of(app).store.list().objects) == 3
+
+
+def test_check_says_what_is_wrong_and_mends_it(app: Flask, keys: list[str]) -> None:
+    assert _json(app, "check")["clean"] is True
+    cache = parts_of(app).cache
+    (cache._layout.root / "objects" / keys[0]).unlink()
+    assert _run(app, "check").exit_code == 1
+    assert _json(app, "check") == {
+        "entries": 3,
+        "rows_without_file": 1,
+        "files_without_row": 0,
+        "bytes_miscounted": 0,
+        "clean": False,
+        "fixed": False,
+    }
+    assert _json(app, "check", "--fix")["fixed"] is True
+    assert _run(app, "check").exit_code == 0
+
+
+def test_warm_tells_what_failed(app: Flask, keys: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    parts_of(app).cache.clear()
+    store = parts_of(app).store
+    monkeypatch.setattr(store, "get", lambda key, **options: store.head("no/such.png"))
+    result = _run(app, "warm", "--json", "--concurrency", "2")
+    assert (result.exit_code, json.loads(result.output)["failed"]) == (1, 3)
+
+
+@pytest.mark.parametrize("command", ["stats", "check", "purge", "clear", "warm"])
+def test_help(app: Flask, command: str) -> None:
+    assert "--json" in _run(app, command, "--help").output
