@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.cache import DiskCache
-from app.cache.layout import BLOCK
+from app.cache.layout import Layout
+from app.cache.stamp import stamped_time
 from bench.objects import facts_of, key_of
 from bench.progress import say
 
@@ -28,8 +29,8 @@ _LINKS = 50_000
 
 _ROOMY = 1 << 50
 
-_ACCESS, _VERSION = 1_600_000_000 * 10**9, 1_700_000_000 * 10**9
-"""Access and modification time of the first file, in ns: long past, so that nothing counts as used since."""
+_ACCESS = 1_600_000_000 * 10**9
+"""Access time of the first file, in ns: long past, so that nothing counts as used since."""
 
 _Row = tuple[str, int, int]
 """Key, version, recorded access."""
@@ -65,7 +66,7 @@ def populate(directory: Path, entries: int) -> Population:
     index = sum(path.stat().st_size for path in cache_dir.glob("index.sqlite3*"))
     os.sync()  # or the measurements would wait for these bytes to reach the disk
     # Room for a few objects: it is gone after the first fills, of which each then evicts one.
-    return Population(directory, entries, [key_of(n) for n in asked], taken + index + 256 * 1024)
+    return Population(directory, entries, [key_of(n) for n in asked], taken + index + 512 * 1024)
 
 
 def _lay_files(objects: Path, pattern: str, entries: int, asked: range) -> list[_Row]:
@@ -83,43 +84,47 @@ def _lay_files(objects: Path, pattern: str, entries: int, asked: range) -> list[
             (objects / parent).mkdir(exist_ok=True)
         own = number < EVICTED or number in asked
         if own or not shared or number - shared > _LINKS:
-            _write(path, data, number)
+            _write(path, data, key, number)
             shared = shared if own else number
         else:
             os.link(f"{objects}/{key_of(shared)}", path)
-        rows.append((key, _VERSION + (number if own else shared), _ACCESS + number))
+        rows.append((key, _version(key if own else key_of(shared)), _ACCESS + number))
         if number % 250_000 == 0:
             say(f"{number:,} files")
     return rows
 
 
-def _write(path: str, data: bytes, number: int) -> None:
+def _write(path: str, data: bytes, key: str, number: int) -> None:
     with open(path, "xb") as file:
         file.write(data)
-    os.utime(path, ns=(_ACCESS + number, _VERSION + number))
+    os.utime(path, ns=(_ACCESS + number, _version(key)))
+
+
+def _version(key: str) -> int:
+    """The stamp that lets the cache believe the file."""
+    return stamped_time(facts_of(key, SIZE))
 
 
 def _write_rows(index: Path, pattern: str, rows: list[_Row]) -> int:
-    """Copy the pattern's row for every key; the bytes that all take, with a block for each directory."""
+    """Copy the pattern's row for every key; the bytes that all take, directories included."""
     database = sqlite3.connect(index, isolation_level=None)
     database.execute("PRAGMA synchronous = OFF")
     database.execute("PRAGMA cache_size = -500000")
     columns = [column[1] for column in database.execute("PRAGMA table_info(entry)")]
     values = list(database.execute("SELECT * FROM entry WHERE key = ?", (pattern,)).fetchone())
     places = [columns.index(name) for name in ("key", "version", "accessed_at")]
-    directories = {row[0].rpartition("/")[0] for row in rows} | {"images"}
     database.execute("BEGIN")
     database.executemany(
         f"INSERT INTO entry VALUES ({', '.join('?' * len(columns))})",
         (_exchanged(values, places, row) for row in sorted(rows)),
     )
     database.execute(
-        "UPDATE total SET entries = ?, taken = (SELECT sum(taken) FROM entry) + ?",
-        (len(rows) + 1, len(directories) * BLOCK),
+        "UPDATE total SET entries = ?, taken = (SELECT sum(taken) FROM entry), directories = ?",
+        (len(rows) + 1, Layout(index.parent).directories_bytes()),
     )
     database.execute("COMMIT")
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    taken: int = database.execute("SELECT taken FROM total").fetchone()[0]
+    taken: int = database.execute("SELECT taken + directories FROM total").fetchone()[0]
     database.close()
     return taken
 
