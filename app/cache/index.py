@@ -17,6 +17,9 @@ from typing import Any
 from app.cache.layout import Layout
 from app.objects import ObjectFacts
 
+_SCHEMA_VERSION = 1
+"""Changes with the schema; an index of another version is laid aside and rebuilt from the files."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
     key TEXT PRIMARY KEY,
@@ -180,10 +183,12 @@ class Index:
         self._close()
         with self._layout.locked("index"):
             self._writer = self._connect()
+            _check_version(self._writer)
             self._writer.execute("PRAGMA journal_mode = WAL")
             self._writer.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             self._writer.execute("PRAGMA synchronous = OFF")  # after a power failure it is rebuilt
             self._writer.executescript(_SCHEMA)
+            self._writer.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             has_files = self._layout.has_files()
             self._writer.execute("INSERT OR IGNORE INTO total VALUES (1, 0, 0, 0, 0, ?)", (has_files,))
             self._reader = self._connect()
@@ -201,6 +206,7 @@ class Index:
     def _is_sound(self) -> bool:
         try:
             with closing(self._connect()) as connection:
+                _check_version(connection)
                 return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
         except sqlite3.DatabaseError:
             return False
@@ -209,3 +215,11 @@ class Index:
         return sqlite3.connect(
             self._layout.index, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
+
+
+def _check_version(connection: sqlite3.Connection) -> None:
+    """A new database has no tables yet. Raises `sqlite3.DatabaseError`."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    if not is_new and version != _SCHEMA_VERSION:
+        raise sqlite3.DatabaseError(f"the index has version {version}, not {_SCHEMA_VERSION}")

@@ -81,7 +81,9 @@ def _wait_until_rebuilt(cache: DiskCache, origin: Origin) -> None:
     raise AssertionError("not rebuilt")
 
 
-@pytest.mark.parametrize("loss", ["removed", "garbage", "cut", "overwritten in the middle"])
+@pytest.mark.parametrize(
+    "loss", ["removed", "garbage", "cut", "overwritten in the middle", "of another version"]
+)
 @pytest.mark.parametrize("when", ["stopped", "running"])
 def test_a_lost_index_is_rebuilt_from_the_files(
     make_cache: MakeCache, origin: Origin, tmp_path: Path, loss: str, when: str
@@ -97,7 +99,11 @@ def test_a_lost_index_is_rebuilt_from_the_files(
     else:
         whole = index.read_bytes()
         half = len(whole) // 2
-        noise = {"garbage": b"no database" * 500, "cut": whole[:6000]}
+        noise = {
+            "garbage": b"no database" * 500,
+            "cut": whole[:6000],
+            "of another version": _other_version(whole),
+        }
         index.write_bytes(noise.get(loss, whole[:4096] + b"\xaa" * half + whole[4096 + half :]))
     cache = make_cache() if when == "stopped" else first
     before = len(origin.calls)
@@ -116,6 +122,11 @@ def test_a_lost_index_is_rebuilt_from_the_files(
     assert len(origin.calls) == asked
     assert before <= asked
     assert read(cache.fetch(NAMED, origin.load(NAMED))) == origin.objects[NAMED]
+
+
+def _other_version(database: bytes) -> bytes:
+    """The user version stands at offset 60 (https://www.sqlite.org/fileformat2.html)."""
+    return database[:60] + (7).to_bytes(4) + database[64:]
 
 
 def test_while_the_index_is_rebuilt_nothing_exceeds_the_bound(
