@@ -226,6 +226,10 @@ class DiskCache:
         with self._going_on_without():
             self._layout.make()
             self._space.bury_dead_owners()
+            if not self._layout.counts_accesses():
+                _log.warning(
+                    "CACHE_DIR is mounted noatime: hits that a front server serves don't count as use."
+                )
             if not self._rebuild.start_if_needed():
                 self._index.close()
 

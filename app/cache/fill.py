@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 _CHUNK = 256 * 1024
 
+_COARSE_CLOCK_NS = 20 * 10**6
+
 
 class Fill:
     """Writes objects into the cache, as they come from the store or as they are uploaded.
@@ -133,4 +135,5 @@ def _set_times(file: FileIO, facts: ObjectFacts) -> None:
     """The modification time is the file's version: a stamp, or a random number that tells fills apart."""
     seconds = int(facts.last_modified.timestamp())
     version = stamped_time(facts) if is_immutable(facts.key) else seconds * 10**9 + secrets.randbelow(10**9)
-    os.utime(file.fileno(), ns=(time.time_ns(), version))
+    # Kernels before 6.13 take the change time from a coarser clock, and count no read while it is older.
+    os.utime(file.fileno(), ns=(time.time_ns() - _COARSE_CLOCK_NS, version))

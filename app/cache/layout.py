@@ -97,6 +97,10 @@ class Layout:
             directory = os.path.dirname(directory)
         return freed
 
+    def counts_accesses(self) -> bool:
+        """Whether the kernel notes when a file is read, as for a front server's hits."""
+        return not os.statvfs(self.root).f_flag & getattr(os, "ST_NOATIME", 0)
+
     def index_logs(self) -> tuple[Path, Path]:
         """What SQLite keeps beside the index."""
         return self.root / f"{self.index.name}-wal", self.root / f"{self.index.name}-shm"

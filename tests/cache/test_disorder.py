@@ -1,5 +1,6 @@
 """A cache that is out of order never fails a request that the store can answer."""
 
+import os
 import shutil
 import sqlite3
 import time
@@ -179,3 +180,13 @@ def test_clear_leaves_nothing(cache: DiskCache, origin: Origin, tmp_path: Path) 
     assert cache.totals() == type(cache.totals())(0, 0, 0)
     assert not list((tmp_path / "cache" / "objects").iterdir())
     assert cache.check().is_clean
+
+
+def test_a_mount_without_access_times_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mounted = os.statvfs(tmp_path)
+    noatime = os.statvfs_result([*mounted[:8], mounted.f_flag | os.ST_NOATIME, *mounted[9:]])
+    monkeypatch.setattr(os, "statvfs", lambda path: noatime)
+    DiskCache(tmp_path / "cache", 10**7).close()
+    assert "noatime" in caplog.text

@@ -1,0 +1,109 @@
+"""nginx with `deploy/nginx.conf`, its values replaced, as a process of its own on a free port."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from tests.server.running import ROOT, free_port
+
+CONF = ROOT / "deploy" / "nginx.conf"
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+_MAIN = """\
+{user}
+daemon off;
+worker_processes 1;
+pid nginx.pid;
+error_log error.log;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+    include site.conf;
+}}
+"""
+
+
+class Answer(NamedTuple):
+    """An HTTP answer; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@contextmanager
+def fronted(directory: Path, cache_dir: Path, upstream: str, **values: str) -> Iterator[str]:
+    """Start nginx over `cache_dir`, passing to `upstream` (host:port), its own files in `directory`: its URL.
+
+    `values` are directives of the configuration to be given other values.
+    """
+    port = free_port()
+    given = {
+        "server": upstream,
+        "listen": f"127.0.0.1:{port}",
+        "alias": f"{cache_dir}/objects/$s3_image_file",
+        **values,
+    }
+    (directory / "site.conf").write_text(_rendered(given), encoding="utf-8")
+    user = "user root;" if os.geteuid() == 0 else ""  # the temporary directories are their owner's alone
+    (directory / "nginx.conf").write_text(_MAIN.format(user=user), encoding="utf-8")
+    process = subprocess.Popen(
+        [str(NGINX), "-p", str(directory), "-c", "nginx.conf", "-e", "error.log"], stderr=subprocess.DEVNULL
+    )
+    try:
+        _wait(f"http://127.0.0.1:{port}", process, directory / "error.log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def ask(
+    url: str, target: str, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes = b""
+) -> Answer:
+    """Send a request with `target` exactly as it is."""
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=20)
+    try:
+        connection.putrequest(method, target, skip_host="Host" in (headers or {}), skip_accept_encoding=True)
+        for name, value in (headers or {}).items():
+            connection.putheader(name, value)
+        if body:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body or None)
+        response = connection.getresponse()
+        pairs = [(name.lower(), value) for name, value in response.getheaders()]
+        assert len({name for name, _ in pairs}) == len(pairs), f"a header comes twice: {pairs}"
+        return Answer(response.status, dict(pairs), response.read())
+    finally:
+        connection.close()
+
+
+def _rendered(values: Mapping[str, str]) -> str:
+    """The configuration with other values; each of these directives stands in it once."""
+    lines = CONF.read_text(encoding="utf-8").splitlines()
+    for name, value in values.items():
+        (number,) = (n for n, line in enumerate(lines) if line.split()[:1] == [name] and ";" in line)
+        lines[number] = f"{name} {value};"
+    return "\n".join(lines)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            ask(url, "/no-such-page")
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    process.terminate()
+    raise AssertionError(log.read_text(encoding="utf-8"))

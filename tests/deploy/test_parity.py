@@ -1,0 +1,131 @@
+"""A hit is the same answer whether nginx gives it or gunicorn."""
+
+from email.utils import formatdate, parsedate_to_datetime
+from pathlib import Path
+
+import pytest
+
+from app.formats import CONTENT_TYPES
+from tests.deploy.fronted import Answer, ask
+from tests.deploy.site import Site
+
+_NATURE: dict[int, set[str]] = {
+    200: {"server", "date"},
+    # nginx announces ranges with the whole only, and repeats Last-Modified; RFC 9110 leaves both open.
+    206: {"server", "date", "accept-ranges"},
+    304: {"server", "date", "accept-ranges", "last-modified"},
+}
+"""Headers in which nginx's own answers of a status differ from ours, there or in value; none but these."""
+
+_BY_NGINX: list[tuple[str, dict[str, str], int]] = [
+    ("GET", {}, 200),
+    ("HEAD", {}, 200),
+    ("GET", {"If-None-Match": "ETAG"}, 304),
+    ("HEAD", {"If-None-Match": "ETAG"}, 304),
+    ("GET", {"If-None-Match": "W/ETAG"}, 304),
+    ("GET", {"If-None-Match": '"one", W/"two", ETAG'}, 304),
+    ("GET", {"If-None-Match": "*"}, 304),
+    ("GET", {"If-None-Match": '"other"'}, 200),
+    ("GET", {"If-Modified-Since": "MODIFIED"}, 304),
+    ("GET", {"If-Modified-Since": "LATER"}, 304),
+    ("GET", {"If-Modified-Since": "EARLIER"}, 200),
+    ("GET", {"If-Modified-Since": "yesterday"}, 200),
+    ("GET", {"If-None-Match": "ETAG", "If-Modified-Since": "MODIFIED"}, 304),
+    ("GET", {"If-None-Match": '"other"', "If-Modified-Since": "MODIFIED"}, 200),
+    ("GET", {"Range": "bytes=0-0"}, 206),
+    ("GET", {"Range": "bytes=0-99"}, 206),
+    ("GET", {"Range": "bytes=0-"}, 206),
+    ("GET", {"Range": "bytes=0-999999999"}, 206),
+    ("GET", {"Range": "bytes=-1"}, 206),
+    ("GET", {"Range": "bytes=-999999999"}, 206),
+    ("GET", {"Range": "bytes=0-99", "If-Range": "ETAG"}, 206),
+    ("GET", {"Range": "bytes=0-99", "If-Range": "MODIFIED"}, 206),
+    ("GET", {"Range": "bytes=0-99", "If-Range": "W/ETAG"}, 200),
+    ("GET", {"Range": "bytes=0-99", "If-Range": '"other"'}, 200),
+    ("GET", {"Range": "bytes=0-99", "If-Range": "EARLIER"}, 200),
+    ("GET", {"Range": "bytes=0-99", "If-None-Match": "ETAG"}, 304),
+    ("GET", {"If-Range": "ETAG"}, 200),
+]
+"""Method, headers and status of what nginx answers out of the cache."""
+
+_BY_GUNICORN: list[tuple[str, dict[str, str], int]] = [
+    ("HEAD", {"Range": "bytes=0-99"}, 200),
+    ("GET", {"Range": "bytes=100-"}, 206),
+    ("GET", {"Range": "bytes=100-199", "If-Range": "ETAG"}, 206),
+    ("GET", {"Range": "bytes=999999999-"}, 416),
+    ("GET", {"Range": "bytes=-0"}, 416),
+    ("GET", {"Range": "bytes=0-9,20-29"}, 200),
+    ("GET", {"Range": "bytes=9-0"}, 200),
+    ("GET", {"Range": "bytes=first"}, 200),
+    ("GET", {"Range": "lines=0-9"}, 200),
+    ("GET", {"If-Match": "ETAG"}, 200),
+    ("GET", {"If-Match": '"other"'}, 412),
+    ("GET", {"If-Unmodified-Since": "MODIFIED"}, 200),
+    ("GET", {"If-Unmodified-Since": "EARLIER"}, 412),
+]
+"""What nginx passes on although the image is in the cache, since it would answer in another way."""
+
+
+def _filled_in(headers: dict[str, str], like: Answer) -> dict[str, str]:
+    modified = like.headers["last-modified"]
+    seconds = parsedate_to_datetime(modified).timestamp()
+    words = {
+        "ETAG": like.headers["etag"],
+        "MODIFIED": modified,
+        "EARLIER": formatdate(seconds - 60, usegmt=True),
+        "LATER": formatdate(seconds + 60, usegmt=True),
+    }
+    for word, value in words.items():
+        headers = {name: text.replace(word, value) for name, text in headers.items()}
+    return headers
+
+
+def _both(
+    site: Site, path: str, front: str, method: str, headers: dict[str, str]
+) -> tuple[Answer, Answer, set[str]]:
+    """nginx's answer, gunicorn's, and the names of the headers in which they differ."""
+    headers = _filled_in(headers, ask(site.server.url, path))
+    nginx, gunicorn = (ask(url, path, method, headers) for url in (front, site.server.url))
+    names = nginx.headers.keys() | gunicorn.headers.keys()
+    return nginx, gunicorn, {n for n in names if nginx.headers.get(n) != gunicorn.headers.get(n)}
+
+
+@pytest.mark.parametrize(("method", "headers", "status"), _BY_NGINX)
+def test_nginx_alone_answers_as_gunicorn_does(
+    site: Site, hit: str, alone: str, method: str, headers: dict[str, str], status: int
+) -> None:
+    nginx, gunicorn, differing = _both(site, hit, alone, method, headers)
+    assert (nginx.status, nginx.body) == (gunicorn.status, gunicorn.body)
+    assert nginx.status == status
+    assert differing | {"date"} == _NATURE[status]
+
+
+@pytest.mark.parametrize(("method", "headers", "status"), _BY_GUNICORN)
+def test_nginx_leaves_to_gunicorn_what_it_would_answer_otherwise(
+    site: Site, hit: str, method: str, headers: dict[str, str], status: int
+) -> None:
+    nginx, gunicorn, differing = _both(site, hit, site.url, method, headers)
+    assert (nginx.status, nginx.body) == (gunicorn.status, gunicorn.body)
+    assert nginx.status == status
+    assert differing | {"date"} == {"server", "date"}
+
+
+def test_a_matching_tag_with_an_older_date_gets_the_whole(site: Site, hit: str, alone: str) -> None:
+    """nginx asks for both to hold; we ignore the date (RFC 9110, 13.1.3). Only bytes are wasted."""
+    headers = {"If-None-Match": "ETAG", "If-Modified-Since": "EARLIER"}
+    nginx, gunicorn, _ = _both(site, hit, alone, "GET", headers)
+    assert (nginx.status, gunicorn.status) == (200, 304)
+
+
+@pytest.mark.parametrize("extension", CONTENT_TYPES)
+def test_each_extension_has_its_content_type(site: Site, alone: str, extension: str) -> None:
+    key = f"generated/2026/01/20260131_120000_{0:024x}.{extension}"
+    file = Path(site.cache_dir, "objects", key)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"bytes")
+    try:
+        answer = ask(alone, f"/api/images/{key}")
+    finally:
+        file.unlink()
+    assert (answer.status, answer.body) == (200, b"bytes")
+    assert answer.headers["content-type"] == CONTENT_TYPES[extension]

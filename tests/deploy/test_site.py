@@ -1,0 +1,225 @@
+"""gunicorn behind nginx: who answers what, and what is told when one of them can't."""
+
+import json
+import os
+import re
+import socket
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from app.api.images import MULTIPART_OVERHEAD
+from app.config import Config
+from tests.deploy.fronted import CONF, Answer, ask, fronted
+from tests.deploy.site import KEY, Site, site_in
+from tests.pictures import noise
+
+HIT = "s3-image-server; hit"
+
+
+def _error(answer: Answer) -> tuple[int, str]:
+    """Status and code of an answer in the shape of all errors."""
+    body = json.loads(answer.body)
+    assert body.keys() == {"success", "message", "code"}
+    assert (body["success"], answer.headers["content-type"]) == (False, "application/json")
+    return answer.status, body["code"]
+
+
+def _cached(site: Site, path: str) -> Path:
+    return site.cache_dir / "objects" / path.removeprefix("/api/images/")
+
+
+def test_hits_outlive_gunicorn(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What was uploaded or fetched once is served on; what only gunicorn may serve, is told to be away."""
+    with site_in(tmp_path, tmp_path_factory.mktemp("nginx")) as site:
+        uploaded, fetched, mutable = (
+            site.upload(noise(1)),
+            site.upload(noise(2)),
+            site.upload(noise(3), name="me.png"),
+        )
+        _cached(site, fetched).unlink()
+        assert ask(site.url, fetched).headers["cache-status"] == "s3-image-server; fwd=uri-miss; stored"
+        assert ask(site.url, mutable).body == noise(3)
+        site.server.process.terminate()
+        site.server.process.wait(20)
+        for path, data in ((uploaded, noise(1)), (fetched, noise(2))):
+            answer = ask(site.url, path)
+            assert (answer.status, answer.body, answer.headers["cache-status"]) == (200, data, HIT)
+        assert _error(ask(site.url, mutable)) == (502, "server_unreachable")
+
+
+def test_a_miss_is_a_hit_of_nginx_the_next_time(site: Site, alone: str) -> None:
+    path = site.upload(noise(4))
+    _cached(site, path).unlink()
+    assert _error(ask(alone, path)) == (502, "server_unreachable")
+    assert ask(site.url, path).body == noise(4)
+    assert ask(alone, path).body == noise(4)
+
+
+def test_a_mutable_image_never_comes_from_nginx(site: Site, alone: str) -> None:
+    path = site.upload(noise(5), folder="users/1", name="me.png")
+    assert ask(site.url, path).headers["cache-control"] == "public, no-cache"
+    assert _error(ask(alone, path)) == (502, "server_unreachable")
+
+
+def test_a_deleted_image_is_gone_at_once(site: Site) -> None:
+    path = site.upload(noise(6))
+    assert ask(site.url, path).status == 200
+    assert site.delete(path).status == 200
+    assert _error(ask(site.url, path)) == (404, "not_found")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_other_methods_never_come_from_nginx(site: Site, hit: str, alone: str, method: str) -> None:
+    assert _error(ask(alone, hit, method)) == (502, "server_unreachable")
+    assert ask(site.url, hit, method).status == ask(site.server.url, hit, method).status
+
+
+@pytest.mark.parametrize("query", ["?v=2", "?", "?a=b/c.png&d=../e"])
+def test_a_query_changes_nothing(hit: str, alone: str, query: str) -> None:
+    assert ask(alone, hit + query).body == noise(1)
+
+
+def test_writing_through_nginx_needs_a_key(site: Site) -> None:
+    answer = ask(site.url, "/api/images", "POST", {"Content-Type": "image/png"}, noise(7))
+    assert _error(answer) == (401, "key_required")
+
+
+def test_without_keys_nobody_writes_through_nginx(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """To gunicorn nginx is a program on its own machine, but one that says for whom it asks."""
+    with site_in(tmp_path, tmp_path_factory.mktemp("nginx"), API_KEYS="") as site:
+        sent = ("/api/images", "POST", {"Content-Type": "image/png"}, noise(7))
+        assert ask(site.server.url, *sent).status == 201
+        assert _error(ask(site.url, *sent)) == (401, "key_required")
+
+
+def test_gunicorn_is_told_who_asks_and_keeps_the_connection(tmp_path: Path) -> None:
+    with socket.socket() as upstream, ThreadPoolExecutor(1) as pool:
+        upstream.bind(("127.0.0.1", 0))
+        upstream.listen()
+        port = upstream.getsockname()[1]
+        upstream.settimeout(10)
+        told = pool.submit(_answer_two, upstream)
+        with fronted(tmp_path, tmp_path, f"127.0.0.1:{port}") as url:  # which asks once itself
+            assert ask(url, "/a", headers={"Host": "images.example.org:81"}).status == 204
+        assert told.result(10).splitlines() == [
+            "GET /a HTTP/1.1",
+            "Host: images.example.org:81",
+            "X-Forwarded-For: 127.0.0.1",
+            "X-Forwarded-Proto: http",
+            "",
+        ]
+
+
+def _answer_two(upstream: socket.socket) -> str:
+    """Answer two requests on one connection; the second one as it came."""
+    connection, _ = upstream.accept()
+    with connection:
+        connection.settimeout(10)
+        for _ in range(2):
+            request = connection.recv(65536).decode()
+            connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+    return request
+
+
+def test_urls_lead_back_through_nginx(site: Site) -> None:
+    response = requests.post(
+        f"{site.url}/api/images",
+        data=noise(8),
+        headers={"X-API-Key": KEY, "Content-Type": "image/png"},
+        timeout=20,
+    )
+    assert response.json()["image_url"].startswith(f"{site.url}/api/images/")
+    assert response.headers["Location"] == response.json()["image_url"]
+
+
+@pytest.mark.parametrize("path", ["/api/images", "/api/images/a/b.png"])
+@pytest.mark.parametrize("way", ["length", "chunked"])
+def test_a_body_over_the_limit_is_refused_by_nginx(alone: str, path: str, way: str) -> None:
+    body = bytes(12 * 1024 * 1024)
+    response = requests.post(
+        f"{alone}{path}", data=body if way == "length" else iter([body]), timeout=20, stream=True
+    )
+    assert response.headers["Server"] == "nginx"
+    answer = Answer(
+        response.status_code, {"content-type": response.headers["Content-Type"]}, response.content
+    )
+    assert _error(answer) == (413, "too_large")
+
+
+def test_limits_in_the_file_suit_the_settings() -> None:
+    conf, settings = CONF.read_text(encoding="utf-8"), Config()
+    (mebibytes,) = re.findall(r"client_max_body_size (\d+)m;", conf)
+    assert 1 << 20 > int(mebibytes) * (1 << 20) - settings.max_upload_bytes - MULTIPART_OVERHEAD > 0
+    (seconds,) = re.findall(r"proxy_read_timeout (\d+)s;", conf)
+    assert int(seconds) > settings.generator_timeout + 30
+
+
+def test_no_answer_in_time_is_told(tmp_path: Path, site: Site, hit: str) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        upstream = f"127.0.0.1:{silent.getsockname()[1]}"
+        with fronted(tmp_path, site.cache_dir, upstream, proxy_read_timeout="1s") as url:
+            assert _error(ask(url, "/api/images/a/b.png")) == (504, "server_unreachable")
+            assert ask(url, hit).status == 200
+
+
+def test_what_nginx_cannot_open_gunicorn_serves(site: Site, alone: str) -> None:
+    path = site.upload(noise(9))
+    file = _cached(site, path)
+    file.unlink()
+    os.mknod(file, 0o600 | stat.S_IFSOCK)
+    try:
+        assert ask(site.url, path).body == noise(9)
+        assert _error(ask(alone, path)) == (502, "server_unreachable")
+    finally:
+        file.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/api/images/../secret.png", (400, "invalid_key")),
+        ("/api/images/../../index.sqlite3", (400, "invalid_key")),
+        ("/api/images/a/../../../secret.png", (400, "invalid_key")),
+        ("/api/images/%2e%2e/secret.png", (400, "invalid_key")),
+        ("/api/images/..%2fsecret.png", (400, "invalid_key")),
+        ("/api/images/a/..%2f..%2f..%2fsecret.png", (400, "invalid_key")),
+        ("/api/images/%252e%252e/secret.png", (404, "not_found")),
+        ("/api/images//secret.png", (400, "invalid_key")),
+        ("/api/images/./secret.png", (400, "invalid_key")),
+        ("/api/images/a\\..\\secret.png", (400, "invalid_key")),
+        ("/api/images/a/secret.png%00", (400, "bad_request")),
+        ("/api/images/a/%zz.png", (400, "bad_request")),
+        ("/../../../secret.png", (400, "bad_request")),
+        ("/api/images/../../../../secret.png", (400, "bad_request")),
+        ("/objects/HIT", (404, "not_found")),
+        ("/HIT", (404, "not_found")),
+        ("/api/images/a/../HIT", (400, "invalid_key")),
+        ("/api/images/./HIT", (400, "invalid_key")),
+        ("/api/images//HIT", (400, "invalid_key")),
+        ("/api/x/../images/HIT", (404, "not_found")),
+        ("/api/images/HIT/", (400, "invalid_key")),
+        ("/api/images/HIT/x.png", (404, "not_found")),
+        ("/s3-image-server-error", (404, "not_found")),
+        ("/" + "x" * 40_000, (414, "uri_too_long")),
+    ],
+)
+def test_no_spelling_reaches_another_file(
+    site: Site, hit: str, target: str, expected: tuple[int, str]
+) -> None:
+    (site.cache_dir / "secret.png").write_bytes(b"secret")
+    answer = ask(site.url, target.replace("HIT", hit.removeprefix("/api/images/")))
+    assert _error(answer) == expected
+
+
+def test_an_escaped_key_is_gunicorns_to_read(site: Site, hit: str, alone: str) -> None:
+    escaped = hit.replace("/images/images/", "/images/%69mages/")
+    assert ask(site.url, escaped).body == noise(1)
+    assert ask(alone, escaped).status == 502
