@@ -41,10 +41,10 @@ def in_front(scratch: Path, port: int, *, upstream: int, cache_dir: Path) -> Sta
     for what, pattern, value in (
         ("listen", r"(?m)^(\s*listen\s+)[^\s;]+", rf"\g<1>127.0.0.1:{port}"),
         ("the upstream's address", r"(server\s+|proxy_pass\s+http://)(127\.0\.0\.1|localhost):\d+", None),
-        ("CACHE_DIR", r"(root|alias|set\s+\$cache_dir)(\s+)[^;$]*?(/objects/?)?;", None),
+        ("CACHE_DIR", r"/srv/s3-image-server/data/cache", str(cache_dir)),
     ):
         if value is None:
-            value = rf"\g<1>127.0.0.1:{upstream}" if "upstream" in what else rf"\g<1>\g<2>{cache_dir}\g<3>;"
+            value = rf"\g<1>127.0.0.1:{upstream}"
         text, changed = re.subn(pattern, value, text)
         if not changed:
             raise ValueError(f"{DEPLOYED.name}: found no place for {what}")

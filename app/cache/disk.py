@@ -74,9 +74,11 @@ class DiskCache:
 
     def lookup(self, key: str) -> CachedObject | None:
         """The object, where it is here whole and fresh: a hit. Takes no lock and writes no index."""
-        found = None
-        with self._going_on_without():
+        try:
             found = self._lookup.find(key)
+        except _OUT_OF_ORDER as exc:
+            self._mend(exc)
+            return None
         if found is None:
             return None
         if found.fresh_until < self._clock():
@@ -243,17 +245,21 @@ class DiskCache:
 
     @contextmanager
     def _going_on_without(self) -> Iterator[None]:
-        """Go on without the cache where it is out of order; say so, and try to mend it, once in a while."""
+        """Go on without the cache where it is out of order."""
         try:
             yield
         except _OUT_OF_ORDER as exc:
-            now = time.monotonic()
-            if now >= self._quiet_until:
-                self._quiet_until = now + _COMPLAIN_SECONDS
-                _log.error(
-                    "The cache is out of order, the store is asked instead: %s: %s", type(exc).__name__, exc
-                )
-                self._start_again(exc)
+            self._mend(exc)
+
+    def _mend(self, exc: Exception) -> None:
+        """Say what is out of order, and try to mend it, once in a while."""
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _COMPLAIN_SECONDS
+            _log.error(
+                "The cache is out of order, the store is asked instead: %s: %s", type(exc).__name__, exc
+            )
+            self._start_again(exc)
 
     def _start_again(self, exc: Exception) -> None:
         """From what is left: a directory made anew, an index that is no database moved aside."""
