@@ -21,7 +21,7 @@ TARGETS = (
     (OURS, NODE, {"20 KB": 1.3, "100 KB": 2.0, "500 KB": 3.0}),
     (FRONT, NGINX, {"20 KB": 0.9, "100 KB": 0.9, "500 KB": 0.9}),
 )
-"""Who against whom, and the least ratio of their rates by size (issue 3)."""
+"""Who against whom, and the least ratio of their rates by size."""
 
 _METHOD = """\
 All servers run side by side, each on its own port, over the same files; every round measures each of them

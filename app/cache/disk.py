@@ -120,13 +120,13 @@ class DiskCache:
 
         Raises `CacheStuck` where bytes that are not the store's any more can't be removed.
         """
-        if not is_immutable(facts.key):
-            self._remove_file(facts.key)
+        present = -1
         with self._going_on_without():
             present = self._epochs.advance(facts.key)
-            if not is_immutable(facts.key):
-                self._space.drop(facts.key)
-            if present == epoch + 1:
+        if not is_immutable(facts.key):
+            self._remove(facts.key)
+        if present == epoch + 1:
+            with self._going_on_without():
                 self._fill.from_upload(facts, data, present)
 
     def forget(self, key: str) -> None:
@@ -138,9 +138,7 @@ class DiskCache:
         """
         with self._going_on_without():
             self._epochs.advance(key)
-        self._remove_file(key)
-        with self._going_on_without():
-            self._space.drop(key)
+        self._remove(key)
 
     def clear(self) -> int:
         """Remove every object; how many there were."""
@@ -180,8 +178,7 @@ class DiskCache:
             return self._fill_missing(key, load) if found is None else self._revalidate(key, load, found)
         except NotFound:
             if found is not None:
-                self._remove_file(key)
-                self._space.drop(key)
+                self._remove(key)
             self._absences.note(key, epoch)
             raise
 
@@ -227,6 +224,7 @@ class DiskCache:
         """Leaves no connection open where it can: the process may yet fork."""
         with self._going_on_without():
             self._layout.make()
+            self._epochs.prepare()
             self._space.bury_dead_owners()
             if not self._layout.counts_accesses():
                 _log.warning(
@@ -235,13 +233,16 @@ class DiskCache:
             if not self._rebuild.start_if_needed():
                 self._index.close()
 
-    def _remove_file(self, key: str) -> None:
+    def _remove(self, key: str) -> None:
+        """The file, whatever becomes of the row: only a file makes a hit. Raises `CacheStuck`."""
+        path = self._layout.path(key)
         try:
-            os.unlink(self._layout.path(key))
-        except (FileNotFoundError, NotADirectoryError):
-            pass
+            os.unlink(path)
         except OSError as exc:
-            raise CacheStuck(detail=str(exc)) from exc
+            if os.path.lexists(path):
+                raise CacheStuck(detail=str(exc)) from exc
+        with self._going_on_without():
+            self._space.drop(key)
 
     @contextmanager
     def _going_on_without(self) -> Iterator[None]:
@@ -262,13 +263,20 @@ class DiskCache:
             self._start_again(exc)
 
     def _start_again(self, exc: Exception) -> None:
-        """From what is left: a directory made anew, an index that is no database moved aside."""
+        """From what is left: a directory made anew, an index that is no database moved aside.
+
+        A full disk or a busy index need no new start, which would take away what others are writing.
+        """
+        damaged = isinstance(exc, sqlite3.DatabaseError) and not isinstance(exc, sqlite3.OperationalError)
+        if not (damaged or isinstance(exc, FileNotFoundError) or not self._layout.is_there()):
+            return
         try:
             self._space.close()
             self._index.close()
-            if isinstance(exc, sqlite3.DatabaseError) and not isinstance(exc, sqlite3.OperationalError):
+            if damaged:
                 self._index.move_aside()
             self._layout.make()
+            self._epochs.prepare()
             self._rebuild.start_if_needed()
         except _OUT_OF_ORDER as again:
             _log.error("The cache could not be mended: %s", again)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.cache.layout import slot_of
+from app.cache.layout import SLOTS, slot_of
 
 _WIDTH = 8
 
@@ -38,6 +38,12 @@ class Epochs:
         """Whether `epoch` is the present one of `key`; no new one begins inside the block."""
         with self._locked(fcntl.LOCK_SH) as descriptor:
             yield _read(descriptor, key) == epoch
+
+    def prepare(self) -> None:
+        """Take the counters' room on disk now: a full one must not keep an epoch from beginning."""
+        with self._locked(fcntl.LOCK_EX) as descriptor:
+            size = os.fstat(descriptor).st_size
+            os.pwrite(descriptor, bytes(max(0, SLOTS * _WIDTH - size)), size)
 
     @contextmanager
     def _locked(self, mode: int) -> Iterator[int]:

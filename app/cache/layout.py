@@ -97,6 +97,10 @@ class Layout:
             directory = os.path.dirname(directory)
         return freed
 
+    def is_there(self) -> bool:
+        """Whether the directory and the index in it can be found."""
+        return self.tmp.is_dir() and self.index.is_file()
+
     def counts_accesses(self) -> bool:
         """Whether the kernel notes when a file is read, as for a front server's hits."""
         return not os.statvfs(self.root).f_flag & getattr(os, "ST_NOATIME", 0)
