@@ -115,7 +115,7 @@ class Config:
     public_base_url: str = _setting(_url(), "")
 
     cache_dir: Path = _setting(_Directory(), Path("data/cache"))
-    cache_max_bytes: int = _setting(_Size(least=MIB), GIB)
+    cache_max_bytes: int = _setting(_Size(least=384 * KIB), GIB)
     cache_ttl: int = _setting(_number(0, 31_536_000), 300)
     cache_stale_if_error: int = _setting(_number(0, 31_536_000), 86_400)
     cache_negative_ttl: int = _setting(_number(0, 3_600), 5)

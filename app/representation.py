@@ -105,11 +105,13 @@ class _Part:
         self._left = length
 
     def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes of what is left, all of it where negative."""
         chunk = self._body.read(self._left if size < 0 else min(size, self._left))
         self._left -= len(chunk)
         return chunk
 
     def close(self) -> None:
+        """Close the body itself."""
         self._body.close()
 
 

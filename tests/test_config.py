@@ -36,8 +36,8 @@ def test_sizes(text: str, size: int) -> None:
 
 
 def test_a_cache_too_small_for_its_own_index_is_refused() -> None:
-    with pytest.raises(ConfigError, match="CACHE_MAX_BYTES=600KiB: must be at least 1048576 bytes"):
-        Config.from_env({"CACHE_MAX_BYTES": "600KiB"})
+    with pytest.raises(ConfigError, match="CACHE_MAX_BYTES=100KiB: must be at least 393216 bytes"):
+        Config.from_env({"CACHE_MAX_BYTES": "100KiB"})
 
 
 @pytest.mark.parametrize(

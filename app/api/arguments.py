@@ -13,9 +13,11 @@ from app.errors import BadRequest
 
 class _Parser(FlaskParser):
     def handle_error(self, error: ValidationError, *args: Any, **kwargs: Any) -> NoReturn:
+        """What webargs calls when a schema refuses its input."""
         raise BadRequest(problems(error)) from error
 
     def load_json(self, req: Request, schema: Schema) -> Any:
+        """The body's JSON, which must be said to be JSON: so no page of another site can send it unasked."""
         if not req.is_json:
             raise BadRequest("Send a JSON object, with the header 'Content-Type: application/json'.")
         return super().load_json(req, schema)

@@ -57,7 +57,7 @@ class DiskCache:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._layout = Layout(root)
-        self._index = Index(self._layout)
+        self._index = Index(self._layout, log_bytes=min(max(max_bytes // 16, 32 * 1024), 400 * 1024))
         self._epochs = Epochs(self._layout.epochs)
         self._space = Space(self._layout, self._index, self._epochs, max_bytes)
         self._lookup = Lookup(self._layout, self._index, ttl, clock)

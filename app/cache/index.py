@@ -51,9 +51,7 @@ CREATE TABLE IF NOT EXISTS total (
 
 _BUSY_SECONDS = 5.0
 _MAPPED_BYTES = 1024**3
-_LONG_LOG_BYTES = 800 * 1024
-_LOG_PAGES = 100
-"""Pages in the write-ahead log before it is folded back; kept small, since it counts against the bound."""
+_PAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +73,14 @@ class Totals:
 
 
 class Index:
-    """The database, opened once for each process; anew after a fork, and when its file was replaced."""
+    """The database, opened once for each process; anew after a fork, and when its file was replaced.
 
-    def __init__(self, layout: Layout) -> None:
+    Past `log_bytes` its write-ahead log is folded back; kept small, since it counts against the bound.
+    """
+
+    def __init__(self, layout: Layout, log_bytes: int = 400 * 1024) -> None:
         self._layout = layout
+        self._log_bytes = log_bytes
         self._write_lock = threading.RLock()  # taken before the other one, where both are
         self._read_lock = threading.Lock()
         self._opened: tuple[int, int] | None = None  # by which process, and which file
@@ -170,7 +172,7 @@ class Index:
     def _fold_log(self, writer: sqlite3.Connection) -> None:
         """Readers keep the log from being begun anew; once it is far too long, wait for them."""
         with suppress(FileNotFoundError):
-            if os.stat(self._layout.index_logs()[0]).st_size > _LONG_LOG_BYTES:
+            if os.stat(self._layout.index_logs()[0]).st_size > 2 * self._log_bytes:
                 writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _be_open(self) -> None:
@@ -185,7 +187,7 @@ class Index:
             self._writer = self._connect()
             _check_version(self._writer)
             self._writer.execute("PRAGMA journal_mode = WAL")
-            self._writer.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+            self._writer.execute(f"PRAGMA wal_autocheckpoint = {self._log_bytes // _PAGE}")
             self._writer.execute("PRAGMA synchronous = OFF")  # after a power failure it is rebuilt
             self._writer.executescript(_SCHEMA)
             self._writer.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")

@@ -56,6 +56,19 @@ def test_the_directory_never_exceeds_the_bound(make_cache: MakeCache, origin: Or
     assert MIB < worst <= 2 * MIB
 
 
+@pytest.mark.parametrize("max_bytes", [384 * 1024, 512 * 1024, 1_000_000])
+def test_a_small_cache_holds_its_bound_and_something(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path, max_bytes: int
+) -> None:
+    cache = make_cache(max_bytes)
+    worst = 0
+    for number in range(150):
+        _fill(cache, origin, range(number, number + 1), size=2000)
+        worst = max(worst, disk_usage(tmp_path / "cache"))
+    assert worst <= max_bytes
+    assert cache.totals().entries > 3
+
+
 def test_totals_are_what_lies_there(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
     cache = make_cache(2 * MIB)
     _fill(cache, origin, range(80))
