@@ -226,6 +226,7 @@ class DiskCache:
             self._layout.make()
             self._epochs.prepare()
             self._space.bury_dead_owners()
+            self._flights.sweep()
             if not self._layout.counts_accesses():
                 _log.warning(
                     "CACHE_DIR is mounted noatime: hits that a front server serves don't count as use."

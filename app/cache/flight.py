@@ -72,6 +72,12 @@ class SingleFlight:
                 raise copy.copy(flight.error)
             number = flight.number + 1
 
+    def sweep(self) -> None:
+        """Remove the lock files of processes that were killed in a flight: those that nobody holds."""
+        for path in self._locks.glob("[0-9a-f]" * 64):
+            with suppress(OSError):
+                _remove_if_free(path)
+
     def _join(self, key: str, number: int) -> tuple[_Flight, bool]:
         """The flight under way for `key`, or a new one, and whether it is ours to lead."""
         with self._mutex:
@@ -120,6 +126,15 @@ def _lock(path: Path, deadline: float) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its last holder removed it while we waited
+
+
+def _remove_if_free(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if _try_lock(descriptor):
+            path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def _wait_for(descriptor: int, deadline: float) -> None:

@@ -6,6 +6,7 @@ opaque/<2 hex>/<hash>   images under keys that are not safe as a path, by the SH
 tmp/<owner>/            files being written by one process
 tmp/<owner>.lock        held by that process as long as it lives
 locks/<hash>            held by the process that asks the store for the key with this SHA-256
+locks/index, rebuild    held by the process that makes the index, or makes it anew
 epochs                  counters of changes
 index.sqlite3           facts about the files
 """
@@ -23,7 +24,6 @@ from app.keys import is_canonical, is_immutable
 
 BLOCK = 4096
 """What file systems hand out space by, mostly; a directory takes at least one block as well."""
-
 
 SLOTS = 1024
 """Keys are told apart by slot where a counter for each would have no bound."""
