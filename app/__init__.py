@@ -8,7 +8,7 @@ from app.api import register_api
 from app.api.access import Access
 from app.api.parts import Parts
 from app.cache import DiskCache
-from app.cli import cache_commands
+from app.cli import register_commands
 from app.config import Config
 from app.delivery import Delivery
 from app.generators.base import BaseGenerator
@@ -57,6 +57,6 @@ def create_app(config: Config | None = None) -> Flask:
     parts = Parts(service, store, cache, Access(config.api_keys))
     register_api(flask, parts, max_upload_bytes=config.max_upload_bytes)
     flask.register_blueprint(web_blueprint)
-    flask.cli.add_command(cache_commands)
+    register_commands(flask)
     flask.wsgi_app = Delivery(flask.wsgi_app, cache)  # type: ignore[method-assign]
     return flask

@@ -1,30 +1,27 @@
 """`flask cache …`: look into the cache, mend it, empty it, warm it."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import click
 from flask.cli import AppGroup
 
 from app.api.parts import parts
+from app.cli.output import as_json_option, print_facts
 from app.errors import AppError
 from app.keys import check_readable
 
 cache_commands = AppGroup("cache", help="Look into the disk cache, mend it, empty it, warm it.")
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-
 
 @cache_commands.command()
-@_as_json
+@as_json_option
 def stats(as_json: bool) -> None:
     """How much the cache holds."""
     cache = parts().cache
     totals = cache.totals()
-    _print(
+    print_facts(
         as_json,
         {
             "entries": totals.entries,
@@ -37,13 +34,13 @@ def stats(as_json: bool) -> None:
 
 @cache_commands.command()
 @click.option("--fix", is_flag=True, help="Mend what is found.")
-@_as_json
+@as_json_option
 def check(fix: bool, as_json: bool) -> None:
     """Compare the index with the files; status 1 where they differ and it was not mended."""
     cache = parts().cache
     with click.progressbar(length=cache.totals().entries, label="Checking", hidden=as_json) as bar:
         report = cache.check(fix=fix, progress=lambda done: bar.update(done - bar.pos))
-    _print(
+    print_facts(
         as_json,
         {
             "entries": report.entries,
@@ -60,7 +57,7 @@ def check(fix: bool, as_json: bool) -> None:
 
 @cache_commands.command()
 @click.argument("keys", nargs=-1, required=True, metavar="KEY…")
-@_as_json
+@as_json_option
 def purge(keys: tuple[str, ...], as_json: bool) -> None:
     """Remove images from the cache; the store keeps them."""
     for key in keys:
@@ -70,20 +67,20 @@ def purge(keys: tuple[str, ...], as_json: bool) -> None:
             raise click.BadParameter(f"{key!r}: {exc.message}") from exc
     for key in keys:
         parts().cache.forget(key)
-    _print(as_json, {"purged": len(keys)})
+    print_facts(as_json, {"purged": len(keys)})
 
 
 @cache_commands.command()
-@_as_json
+@as_json_option
 def clear(as_json: bool) -> None:
     """Remove all images from the cache; the store keeps them."""
-    _print(as_json, {"removed": parts().cache.clear()})
+    print_facts(as_json, {"removed": parts().cache.clear()})
 
 
 @cache_commands.command()
 @click.option("--prefix", default="", help="Only keys that begin so.")
 @click.option("--concurrency", default=8, show_default=True, type=click.IntRange(1, 64))
-@_as_json
+@as_json_option
 def warm(prefix: str, concurrency: int, as_json: bool) -> None:
     """Bring the store's images into the cache; status 1 where some could not be had."""
     keys = list(_keys(prefix))
@@ -103,7 +100,7 @@ def warm(prefix: str, concurrency: int, as_json: bool) -> None:
         click.progressbar(pool.map(bring, keys), length=len(keys), label="Warming", hidden=as_json) as bar,
     ):
         outcomes.update(bar)
-    _print(
+    print_facts(
         as_json,
         {
             "images": len(keys),
@@ -124,11 +121,3 @@ def _keys(prefix: str) -> Iterator[str]:
         yield from (image.key for image in images)
         if cursor is None:
             return
-
-
-def _print(as_json: bool, facts: dict[str, Any]) -> None:
-    if as_json:
-        click.echo(json.dumps(facts))
-        return
-    for name, value in facts.items():
-        click.echo(f"{name.replace('_', ' '):20} {value:,}" if type(value) is int else f"{name:20} {value}")

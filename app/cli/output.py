@@ -1,0 +1,17 @@
+"""How commands answer: lines for people, or JSON for programs."""
+
+import json
+from typing import Any
+
+import click
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def print_facts(as_json: bool, facts: dict[str, Any]) -> None:
+    """Print one fact a line, or one JSON object."""
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        click.echo(f"{name.replace('_', ' '):20} {value:,}" if type(value) is int else f"{name:20} {value}")

@@ -1,0 +1,91 @@
+"""What a setting may be: a marshmallow field for each kind, whose messages say what to write instead."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from marshmallow import ValidationError
+from marshmallow import fields as ma
+from marshmallow.validate import URL, OneOf, Range, Regexp
+
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
+
+_PLUG_IN = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
+_UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "TB": 1000**4}
+_UNITS |= {"KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": 1024**4}
+
+
+class Size(ma.Field[int]):
+    """A number of bytes such as `512MiB`, `10MB` or `1048576`, not below `least`."""
+
+    def __init__(self, least: int = 1) -> None:
+        super().__init__()
+        self._least = least
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]{0,3})", value)
+        if not match or match[2].upper() not in _UNITS:
+            raise ValidationError("is not a size such as 512MiB, 10MB or 1048576")
+        size = int(float(match[1]) * _UNITS[match[2].upper()])
+        if size < self._least:
+            raise ValidationError(f"must be at least {self._least} bytes")
+        return size
+
+
+class Words(ma.Field[tuple[str, ...]]):
+    """Words set apart by commas; with `choices`, only those."""
+
+    def __init__(self, choices: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self._choices = choices
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
+        words = tuple(dict.fromkeys(word.strip() for word in value.split(",") if word.strip()))
+        if self._choices and (not words or not set(words) <= set(self._choices)):
+            raise ValidationError(f"must be a list out of {', '.join(self._choices)}")
+        return words
+
+
+class Directory(ma.Field[Path]):
+    """A directory's path; `~` is the home directory."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Path:
+        if "\0" in value:
+            raise ValidationError("is not a path")
+        return Path(value).expanduser()
+
+
+def one_of(*choices: str, plug_in: bool = False) -> ma.String:
+    """One of some words; with `plug_in` also a class as `package.module:Class`."""
+    names = ", ".join(choices)
+    if not plug_in:
+        return ma.String(validate=OneOf(choices, error=f"must be one of {names}"))
+    pattern = "|".join((*choices, _PLUG_IN))
+    return ma.String(
+        validate=Regexp(f"(?:{pattern})$", error=f"must be one of {names} or package.module:Class")
+    )
+
+
+def number(least: int, most: int) -> ma.Integer:
+    """A whole number from `least` to `most`."""
+    return ma.Integer(
+        validate=Range(least, most, error="must lie between {min} and {max}"),
+        error_messages={"invalid": "is not a whole number"},
+    )
+
+
+def bucket() -> ma.String:
+    """A bucket's name."""
+    return ma.String(validate=Regexp(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}\Z", error="is not a bucket's name"))
+
+
+def switch() -> ma.Boolean:
+    """true or false."""
+    return ma.Boolean(error_messages={"invalid": "must be true or false"})
+
+
+def url() -> ma.String:
+    """An http(s) URL."""
+    return ma.String(
+        validate=URL(schemes={"http", "https"}, require_tld=False, error="is not an http(s) URL")
+    )
