@@ -10,7 +10,7 @@ from app.api.parts import Parts
 from app.cache import DiskCache
 from app.cli import register_commands
 from app.config import Config
-from app.delivery import Delivery
+from app.delivery import HITS, Delivery
 from app.generators.base import BaseGenerator
 from app.generators.builtin import BuiltinGenerator
 from app.imaging import ImageLimits
@@ -58,5 +58,7 @@ def create_app(config: Config | None = None) -> Flask:
     register_api(flask, parts, max_upload_bytes=config.max_upload_bytes)
     flask.register_blueprint(web_blueprint)
     register_commands(flask)
-    flask.wsgi_app = Delivery(flask.wsgi_app, cache)  # type: ignore[method-assign]
+    delivery = Delivery(flask.wsgi_app, cache)
+    flask.wsgi_app = delivery  # type: ignore[method-assign]
+    flask.extensions[HITS] = delivery.find
     return flask

@@ -5,8 +5,15 @@ from typing import TYPE_CHECKING
 
 from app.cache import CachedObject, DiskCache
 from app.errors import AppError
+from app.keys import is_immutable
 from app.links import SERVER_PATH
 from app.representation import body_of, represent
+
+FOUND = "s3-image-server.found"
+"""Where a server that has found the hit already puts it into the WSGI environment."""
+
+HITS = "s3-image-server-hits"
+"""Where `Flask.extensions` has `Delivery.find`."""
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -21,12 +28,19 @@ class Delivery:
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer a hit, or hand the request on."""
+        if FOUND in environ:
+            return self._answer(environ[FOUND], environ, start_response)
         if environ["REQUEST_METHOD"] in ("GET", "HEAD") and environ["PATH_INFO"].startswith(SERVER_PATH):
             key = environ["PATH_INFO"][len(SERVER_PATH) :]
             cached = self._cache.lookup(key) if key.isascii() else None
             if cached is not None:
                 return self._answer(cached, environ, start_response)
         return self._application(environ, start_response)
+
+    def find(self, path: str) -> CachedObject | None:
+        """What the cache has for this path without asking the index: an immutable object, or None."""
+        key = path[len(SERVER_PATH) :]
+        return self._cache.lookup(key) if path.startswith(SERVER_PATH) and is_immutable(key) else None
 
     def _answer(
         self, cached: CachedObject, environ: "WSGIEnvironment", start_response: "StartResponse"

@@ -1,6 +1,7 @@
 """Small images for tests, each of its own bytes."""
 
 import io
+import random
 import struct
 import zlib
 
@@ -23,6 +24,14 @@ def noise(seed: int, size: tuple[int, int] = (64, 64)) -> bytes:
     )
     buffer = io.BytesIO()
     Image.frombytes("RGB", size, raw[: size[0] * size[1] * 3]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def long_png(seed: int, edge: int = 2000) -> bytes:
+    """A square PNG of three bytes a pixel, other for each seed: 12 MB where its edge is 2000."""
+    buffer = io.BytesIO()
+    pixels = random.Random(seed).randbytes(edge * edge * 3)
+    Image.frombytes("RGB", (edge, edge), pixels).save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
 
 

@@ -1,0 +1,5 @@
+"""The gunicorn worker: threads for what takes time, and an event loop that answers cache hits itself."""
+
+from app.worker.loop import HitWorker
+
+__all__ = ["HitWorker"]

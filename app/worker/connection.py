@@ -1,0 +1,88 @@
+"""A client's connection as the event loop holds it."""
+
+import re
+import socket
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from gunicorn.workers.gthread import TConn
+
+from app.worker.response import LoopResponse
+from app.worker.sending import Sending
+
+_LONGEST_HEAD = 64 * 1024
+"""Bytes; past them a thread takes over, whose parser refuses what is too long."""
+
+_END = b"\r\n\r\n"
+
+_PLAIN_GET = re.compile(rb"(?:GET|HEAD) (/[A-Za-z0-9/._-]+) HTTP/1\.1\r\n")
+
+_NOT_PLAIN = re.compile(rb"\r\n(?:content-length|transfer-encoding|range|expect|upgrade)[ \t]*:", re.I)
+"""A body, a part of the file, or another protocol: what a thread may have to wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request that the loop answers: what the access log wants of it, and what is still to be sent."""
+
+    request: Any
+    environ: dict[str, Any]
+    response: LoopResponse
+    sending: Sending
+    began: datetime
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """gthread's connection, with what has come of a request's head, and the answer on its way."""
+
+    def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any) -> None:
+        super().__init__(cfg, sock, client, server)
+        self.head = b""
+        self.exchange: Exchange | None = None
+        self._closed = False
+
+    def read_head(self) -> bool:
+        """Take what has come; whether the head is whole, or too long to wait for its end.
+
+        Raises `OSError` where the client has gone.
+        """
+        try:
+            data = self.sock.recv(_LONGEST_HEAD)
+        except BlockingIOError:
+            return False
+        if not data:
+            raise ConnectionError("the client has closed the connection")
+        self.head += data
+        return _END in self.head or len(self.head) >= _LONGEST_HEAD
+
+    def plain_path(self) -> str | None:
+        """The path, where the head is that of one GET or HEAD without body, range or upgrade; else None."""
+        asked = _PLAIN_GET.match(self.head)
+        alone = self.head.find(_END) == len(self.head) - len(_END)
+        return asked[1].decode("ascii") if asked and alone and not _NOT_PLAIN.search(self.head) else None
+
+    def parse(self) -> Any:
+        """gunicorn's request for the head that was read.
+
+        Raises what its parser does, and `StopIteration` where the request before was to be the last.
+        """
+        self.give_head_to_parser()
+        return next(self.parser)
+
+    def give_head_to_parser(self) -> None:
+        """Let gunicorn's parser begin with what was read here."""
+        if not self.initialized:
+            self.init()
+            self.sock.setblocking(False)  # `init` is written for threads
+        self.parser.unreader.unread(self.head)
+        self.head = b""
+
+    def close(self, graceful: bool = False) -> None:
+        """Close the socket, and the file that was being sent; once."""
+        if self._closed:
+            return
+        self._closed = True
+        if self.exchange is not None:
+            self.exchange.sending.close()
+        super().close(graceful)

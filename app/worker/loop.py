@@ -1,0 +1,173 @@
+"""gthread whose event loop reads the heads of requests, and answers cache hits itself.
+
+A hit is an open file that the kernel sends: to give it to a thread and take the connection back would cost
+more than answering it. Whatever is no hit goes to a thread, as in gthread, once its head is whole: a client
+that is slow to ask holds none.
+"""
+
+import errno
+import resource
+import selectors
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from gunicorn.http import wsgi
+from gunicorn.workers.gthread import ThreadWorker
+
+from app.cache import CachedObject
+from app.delivery import FOUND, HITS
+from app.worker.connection import Connection, Exchange
+from app.worker.response import LoopResponse
+
+_LAG_SECONDS = 1.0
+"""How far a connection's deadline may lag behind: not every request shall move it to the queue's end."""
+
+
+class HitWorker(ThreadWorker):  # type: ignore[misc]
+    """For applications with a `Delivery`; for others, and with TLS, it is gthread."""
+
+    def init_process(self) -> None:
+        """Allow as many open files as the system does: a hit on its way takes two."""
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Load the application, and what finds its hits."""
+        super().load_wsgi()
+        find: Callable[[str], CachedObject | None] | None
+        find = getattr(self.wsgi, "extensions", {}).get(HITS)
+        self._find = None if self.cfg.is_ssl or self.cfg.proxy_protocol != "off" else find
+
+    def accept(self, listener: Any) -> None:
+        """Take a connection and wait in the loop for its first request's head."""
+        if self._find is None:
+            super().accept(listener)
+            return
+        try:
+            sock, client = listener.accept()
+        except OSError as exc:
+            if exc.errno in (errno.EMFILE, errno.ENFILE):
+                self.set_accept_enabled(False)  # until the loop's next turn: connections will end meanwhile
+            elif exc.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+                raise
+            return
+        conn = Connection(self.cfg, sock, client, listener.getsockname())
+        self.nr_conns += 1
+        conn.set_timeout()
+        self.keepalived_conns.append(conn)
+        self.poller.register(sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
+
+    def on_client_socket_readable(self, conn: Any, client: Any) -> None:
+        """Read on; answer a hit, and give anything else to a thread once its head is whole."""
+        if not isinstance(conn, Connection):
+            super().on_client_socket_readable(conn, client)
+            return
+        try:
+            whole = conn.read_head()
+        except OSError:
+            self._drop(conn)
+            return
+        if whole:
+            path = conn.plain_path()
+            found = self._find(path) if path is not None and self._find is not None else None
+            if found is None:
+                self._hand_over(conn)
+            else:
+                self._answer(conn, found)
+
+    def handle(self, conn: Any) -> Any:
+        """As gthread; but a connection is closed here, where its lingering holds up nobody."""
+        outcome = super().handle(conn)
+        if outcome is False and isinstance(conn, Connection):
+            conn.close(graceful=True)
+        return outcome
+
+    def _hand_over(self, conn: Connection) -> None:
+        self._forget(conn)
+        conn.give_head_to_parser()
+        conn.data_ready = True
+        self.enqueue_req(conn)
+
+    def _answer(self, conn: Connection, found: CachedObject) -> None:
+        try:
+            conn.exchange = self._exchange(conn, found)
+        except StopIteration:
+            found.body.close()
+            self._drop(conn)
+        except Exception as exc:
+            found.body.close()
+            self.handle_error(None, conn.sock, conn.client, exc)
+            self._drop(conn)
+        else:
+            self._send(conn, conn.exchange)
+
+    def _exchange(self, conn: Connection, found: CachedObject) -> Exchange:
+        """Have the application answer with what was found."""
+        began = datetime.now()
+        request = conn.parse()
+        response, environ = wsgi.create(
+            request, conn.sock, conn.client, conn.server, self.cfg, response_class=LoopResponse
+        )
+        environ["wsgi.multithread"] = True
+        environ[FOUND] = found
+        self.nr += 1
+        if self.nr >= self.max_requests:
+            self.alive = False
+        if not self.alive or not self.cfg.keepalive:
+            response.force_close()
+        body = self.wsgi(environ, response.start_response)
+        return Exchange(request, environ, response, response.sending(body), began)
+
+    def _send(self, conn: Connection, exchange: Exchange) -> None:
+        """Send what the client takes now; the rest as soon as it takes more."""
+        try:
+            done = exchange.sending.go_on(conn.sock)
+        except OSError:
+            self._drop(conn)
+            return
+        if done:
+            self._finish(conn, exchange)
+        elif conn in self.pending_conns:
+            self._prolong(conn, self.pending_conns)
+        else:
+            self._move(conn, self.keepalived_conns, self.pending_conns)
+            self.poller.modify(conn.sock, selectors.EVENT_WRITE, lambda _: self._send(conn, exchange))
+
+    def _finish(self, conn: Connection, exchange: Exchange) -> None:
+        exchange.sending.close()
+        conn.exchange = None
+        took = datetime.now() - exchange.began
+        self.log.access(exchange.response, exchange.request, exchange.environ, took)
+        if exchange.response.should_close():
+            self._drop(conn)
+        elif conn in self.pending_conns:
+            self._move(conn, self.pending_conns, self.keepalived_conns)
+            read = partial(self.on_client_socket_readable, conn)
+            self.poller.modify(conn.sock, selectors.EVENT_READ, read)
+        else:
+            self._prolong(conn, self.keepalived_conns)
+
+    def _prolong(self, conn: Connection, queue: deque[Any]) -> None:
+        """Put off the connection's deadline; its queue stays in the order of deadlines."""
+        if time.monotonic() + self.cfg.keepalive - conn.timeout > _LAG_SECONDS:
+            self._move(conn, queue, queue)
+
+    def _move(self, conn: Connection, queue: deque[Any], other: deque[Any]) -> None:
+        """gthread keeps idle connections in one queue; in the other those that a stop waits for."""
+        queue.remove(conn)
+        conn.set_timeout()
+        other.append(conn)
+
+    def _forget(self, conn: Connection) -> None:
+        self.poller.unregister(conn.sock)
+        (self.pending_conns if conn in self.pending_conns else self.keepalived_conns).remove(conn)
+
+    def _drop(self, conn: Connection) -> None:
+        self._forget(conn)
+        self.nr_conns -= 1
+        conn.close()

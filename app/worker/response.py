@@ -1,0 +1,27 @@
+"""gunicorn's response, for a sender that does not block."""
+
+from typing import Any
+
+from gunicorn.http.wsgi import FileWrapper, Response
+
+from app.worker.sending import Sending
+
+
+class LoopResponse(Response):  # type: ignore[misc]
+    """Says what to send instead of sending it."""
+
+    def sending(self, body: Any) -> Sending:
+        """The whole answer, `body` being what the application returned."""
+        close = getattr(body, "close", _nothing)
+        if isinstance(body, FileWrapper):
+            return Sending(self._head(), close, body.filelike.fileno(), self.response_length)
+        return Sending(self._head() + (b"" if self._omits_body else b"".join(body)), close)
+
+    def _head(self) -> bytes:
+        lines = self.default_headers()
+        lines += [f"{name}: {value}\r\n" for name, value in self.headers]
+        return ("".join(lines) + "\r\n").encode("latin-1")
+
+
+def _nothing() -> None:
+    """For bodies that have nothing to close."""

@@ -1,0 +1,50 @@
+"""HTTP over a bare socket, for what no client library sends."""
+
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+
+@dataclass
+class RawAnswer:
+    """A status, headers with names in lower case, and a body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@contextmanager
+def connected(url: str, *, receive_buffer: int = 0) -> Iterator[socket.socket]:
+    """A connection to the server of `url`; with a small receive buffer it soon takes no more."""
+    parts = urlsplit(url)
+    with socket.socket() as sock:
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.settimeout(20)
+        sock.connect((parts.hostname, parts.port))
+        yield sock
+
+
+def read_answer(sock: socket.socket, *, head_only: bool = False) -> RawAnswer:
+    """The next answer, read byte by byte as far as its Content-Length says."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = sock.recv(1)
+        if not byte:
+            raise EOFError(f"the connection ended after {head!r}")
+        head += byte
+    lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:] if line)}
+    status = int(re.split(r"\s", lines[0])[1])
+    left = 0 if head_only or status == 304 else int(headers.get("content-length", 0))
+    body = b""
+    while len(body) < left:
+        data = sock.recv(left - len(body))
+        if not data:
+            raise EOFError(f"{left - len(body)} bytes are missing")
+        body += data
+    return RawAnswer(status, headers, body)

@@ -1,0 +1,239 @@
+"""The event loop that answers hits: what slow, odd and rude clients can't do to it."""
+
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from tests.pictures import long_png, noise
+from tests.server.raw import RawAnswer, connected, read_answer
+from tests.server.running import Running, running
+
+THREADS = 2
+HIT = "s3-image-server; hit"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One worker with two threads: whatever holds both holds up everything that isn't a hit."""
+    directory = tmp_path_factory.mktemp("worker")
+    with running(directory, WEB_CONCURRENCY="1", THREADS=str(THREADS), MAX_UPLOAD_BYTES="64MiB") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def image(server: Running) -> str:
+    """The path of a stored image, which is in the cache."""
+    return str(urlsplit(_upload(server, noise(1))["image_url"]).path)
+
+
+@pytest.fixture(scope="module")
+def big(server: Running) -> tuple[str, bytes]:
+    """The path and the bytes of a cached image of 12 MB: more than the kernel keeps for who doesn't read."""
+    path = urlsplit(_upload(server, long_png(2))["image_url"]).path
+    return path, requests.get(server.url + path, timeout=20).content
+
+
+def _upload(server: Running, data: bytes) -> dict[str, Any]:
+    answer = requests.post(f"{server.url}/api/images", files={"image": data}, timeout=60)
+    return dict(answer.json())
+
+
+def _get(path: str, *lines: str, method: str = "GET") -> bytes:
+    return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: x", *lines, "", "")).encode("latin-1")
+
+
+def _ask(server: Running, request: bytes, *, head_only: bool = False) -> RawAnswer:
+    with connected(server.url) as sock:
+        sock.sendall(request)
+        return read_answer(sock, head_only=head_only)
+
+
+def _seconds_for_a_hit(server: Running, path: str) -> float:
+    began = time.monotonic()
+    answer = _ask(server, _get(path))
+    assert (answer.status, answer.headers["cache-status"]) == (200, HIT)
+    return time.monotonic() - began
+
+
+CONDITIONS = {
+    "plain": [],
+    "keep-alive": ["Connection: keep-alive"],
+    "close": ["Connection: close"],
+    "if-none-match": ["If-None-Match: *"],
+    "if-none-match-other": ['If-None-Match: "other"'],
+    "if-modified-since": ["If-Modified-Since: Sun, 01 Jan 2090 00:00:00 GMT"],
+    "if-match-fails": ['If-Match: "other"'],
+    "if-unmodified-since-fails": ["If-Unmodified-Since: Sun, 01 Jan 2006 00:00:00 GMT"],
+    "date-nonsense": ["If-Modified-Since: yesterday"],
+    "origin": ["Origin: https://example.org"],
+    "repeated": ["X-Some: 1", "X-Some: 2"],
+}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("lines", CONDITIONS.values(), ids=CONDITIONS.keys())
+def test_loop_and_threads_answer_alike(server: Running, image: str, method: str, lines: list[str]) -> None:
+    """A query makes a thread answer, through the same application."""
+    by_loop = _ask(server, _get(image, *lines, method=method), head_only=method == "HEAD")
+    by_thread = _ask(server, _get(image + "?x", *lines, method=method), head_only=method == "HEAD")
+    for answer in (by_loop, by_thread):
+        answer.headers.pop("date")
+    assert by_loop == by_thread
+
+
+def test_threads_that_all_wait_hold_up_no_hit(server: Running, image: str) -> None:
+    """Uploads whose bodies never come hold all threads."""
+    post = (
+        b"POST /api/images HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9000\r\n\r\nabc"
+    )
+    with ExitStack() as stack:
+        for _ in range(THREADS + 1):
+            stack.enter_context(connected(server.url)).sendall(post)
+        time.sleep(0.3)
+        assert max(_seconds_for_a_hit(server, image) for _ in range(20)) < 1
+
+
+def test_heads_that_never_end_hold_no_thread(server: Running, image: str) -> None:
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(connected(server.url)).sendall(b"POST /api/images HTTP/1.1\r\nHost:")
+        time.sleep(0.3)
+        assert _seconds_for_a_hit(server, image) < 1
+        assert requests.get(f"{server.url}/healthz", timeout=2).ok
+
+
+def test_clients_that_do_not_read_hold_up_nobody(server: Running, image: str, big: tuple[str, bytes]) -> None:
+    path, data = big
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connected(server.url, receive_buffer=4096)) for _ in range(10)]
+        for sock in slow:
+            sock.sendall(_get(path))
+        time.sleep(0.5)
+        assert max(_seconds_for_a_hit(server, image) for _ in range(20)) < 1
+        assert requests.get(f"{server.url}/healthz", timeout=2).ok
+        assert read_answer(slow[0]).body == data
+
+
+def test_clients_that_do_not_close_hold_up_nobody(server: Running, image: str) -> None:
+    """A closing server waits some seconds for the client to close as well; not in the loop."""
+    with ExitStack() as stack:
+        for _ in range(THREADS):
+            lingering = stack.enter_context(connected(server.url))
+            lingering.sendall(_get("/healthz", "Connection: close"))
+            assert read_answer(lingering).status == 200
+        assert max(_seconds_for_a_hit(server, image) for _ in range(5)) < 1
+
+
+def test_clients_that_go_leave_nothing_open(server: Running, big: tuple[str, bytes]) -> None:
+    descriptors = Path(f"/proc/{server.workers()[0]}/fd")
+    before = len(list(descriptors.iterdir()))
+    for _ in range(30):
+        with connected(server.url, receive_buffer=4096) as sock:
+            sock.sendall(_get(big[0]))
+            sock.recv(100)
+    deadline = time.monotonic() + 10
+    while len(list(descriptors.iterdir())) > before + 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(list(descriptors.iterdir())) <= before + 2
+
+
+def test_a_worker_without_file_descriptors_lives_on(server: Running, image: str) -> None:
+    worker = server.workers()[0]
+    limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (60, limits[1]))
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(connected(server.url)).sendall(_get(image))
+        time.sleep(1)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+    time.sleep(1.5)
+    assert _seconds_for_a_hit(server, image) < 1
+    assert server.workers() == [worker]
+    assert "Traceback" not in server.log
+
+
+def test_a_head_may_come_in_pieces(server: Running, image: str) -> None:
+    with connected(server.url) as sock:
+        for byte in _get(image):
+            sock.sendall(bytes([byte]))
+        assert read_answer(sock).headers["cache-status"] == HIT
+
+
+def test_one_connection_takes_hits_and_others_in_turn(server: Running, image: str) -> None:
+    """Pipelined ones too, which a thread answers."""
+    with connected(server.url) as sock:
+        sock.sendall(_get(image) + _get("/healthz") + _get(image))
+        statuses = [read_answer(sock).status for _ in range(3)]
+        sock.sendall(_get("/healthz"))
+        statuses.append(read_answer(sock).status)
+        sock.sendall(_get(image))
+        assert [*statuses, read_answer(sock).status] == [200] * 5
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["Bad Name: 1"], 400),
+        (["Bad: a\0b"], 400),
+        (["Folded: a", " b"], 400),
+        ([f"Long: {'a' * 9000}"], 431),
+        ([f"Long: {'a' * 70_000}"], 431),
+        ([f"N{n}: 1" for n in range(150)], 431),
+        (["Transfer-Encoding: nonsense"], 501),
+        (["Content-Length: -1"], 400),
+        (["Content-Length: 3", "Transfer-Encoding: chunked"], 400),
+    ],
+)
+def test_what_is_no_request_is_refused_and_closed(
+    server: Running, image: str, lines: list[str], status: int
+) -> None:
+    with connected(server.url) as sock:
+        sock.sendall(_get(image, *lines))
+        answer = read_answer(sock)
+        assert (answer.status, answer.headers["connection"]) == (status, "close")
+        assert answer.headers["content-type"] == "application/json"
+        assert not sock.recv(1)
+
+
+def test_a_get_with_a_body_leaves_no_byte_behind(server: Running, image: str) -> None:
+    with connected(server.url) as sock:
+        sock.sendall(_get(image, "Content-Length: 5") + b"GET /x")
+        assert read_answer(sock).status == 200
+        sock.sendall(b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_answer(sock).status == 400, (
+            "the five bytes are the body, so the next line begins with 'x'"
+        )
+
+
+def test_a_file_cut_while_it_is_sent_ends_the_connection(server: Running) -> None:
+    """Better no image than one filled up with what isn't its own."""
+    answer = _upload(server, long_png(3))
+    file = server.log_path.parent / "cache" / "objects" / answer["key"]
+    with connected(server.url, receive_buffer=4096) as sock:
+        sock.sendall(_get(urlsplit(answer["image_url"]).path))
+        time.sleep(0.3)
+        os.truncate(file, 1000)
+        with pytest.raises(EOFError):
+            read_answer(sock)
+
+
+def test_a_stop_lets_a_download_end(tmp_path: Path) -> None:
+    with running(tmp_path, WEB_CONCURRENCY="1", MAX_UPLOAD_BYTES="64MiB") as server:
+        answer = _upload(server, long_png(4))
+        with connected(server.url, receive_buffer=4096) as sock, connected(server.url) as idle:
+            sock.sendall(_get(urlsplit(answer["image_url"]).path))
+            time.sleep(0.3)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(2.5)
+            assert len(read_answer(sock).body) == answer["bytes"]
+            assert not idle.recv(1)
+        server.process.wait(20)
