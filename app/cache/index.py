@@ -8,10 +8,12 @@ only one changes the cache at a time.
 import os
 import sqlite3
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from app.cache.layout import Layout
@@ -49,6 +51,7 @@ CREATE TABLE IF NOT EXISTS total (
 );
 """
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _BUSY_SECONDS = 5.0
 _MAPPED_BYTES = 1024**3
 _PAGE = 4096
@@ -189,6 +192,7 @@ class Index:
             self._writer.execute("PRAGMA journal_mode = WAL")
             self._writer.execute(f"PRAGMA wal_autocheckpoint = {self._log_bytes // _PAGE}")
             self._writer.execute("PRAGMA synchronous = OFF")  # after a power failure it is rebuilt
+            self._writer.execute(f"PRAGMA application_id = {_boot_number()}")
             self._writer.executescript(_SCHEMA)
             self._writer.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             has_files = self._layout.has_files()
@@ -222,6 +226,19 @@ class Index:
 def _check_version(connection: sqlite3.Connection) -> None:
     """A new database has no tables yet. Raises `sqlite3.DatabaseError`."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
+    boot = connection.execute("PRAGMA application_id").fetchone()[0]
     is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if not is_new and version != _SCHEMA_VERSION:
         raise sqlite3.DatabaseError(f"the index has version {version}, not {_SCHEMA_VERSION}")
+    if not is_new and boot != _boot_number():
+        raise sqlite3.DatabaseError("the index is from before this machine was started")
+
+
+def _boot_number() -> int:
+    """Another one each time the machine starts, where the kernel says so: nothing here waits for the disk,
+    so after a power failure neither index nor files can be trusted unseen.
+    """
+    try:
+        return zlib.crc32(_BOOT_ID.read_bytes()) >> 1  # SQLite takes 31 bits
+    except OSError:
+        return 0

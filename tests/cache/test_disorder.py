@@ -83,7 +83,8 @@ def _wait_until_rebuilt(cache: DiskCache, origin: Origin) -> None:
 
 
 @pytest.mark.parametrize(
-    "loss", ["removed", "garbage", "cut", "overwritten in the middle", "of another version"]
+    "loss",
+    ["removed", "garbage", "cut", "overwritten in the middle", "of another version", "of another boot"],
 )
 @pytest.mark.parametrize("when", ["stopped", "running"])
 def test_a_lost_index_is_rebuilt_from_the_files(
@@ -103,7 +104,8 @@ def test_a_lost_index_is_rebuilt_from_the_files(
         noise = {
             "garbage": b"no database" * 500,
             "cut": whole[:6000],
-            "of another version": _other_version(whole),
+            "of another version": _with_number(whole, 60),
+            "of another boot": _with_number(whole, 68),
         }
         index.write_bytes(noise.get(loss, whole[:4096] + b"\xaa" * half + whole[4096 + half :]))
     cache = make_cache() if when == "stopped" else first
@@ -125,9 +127,29 @@ def test_a_lost_index_is_rebuilt_from_the_files(
     assert read(cache.fetch(NAMED, origin.load(NAMED))) == origin.objects[NAMED]
 
 
-def _other_version(database: bytes) -> bytes:
-    """The user version stands at offset 60 (https://www.sqlite.org/fileformat2.html)."""
-    return database[:60] + (7).to_bytes(4) + database[64:]
+def _with_number(database: bytes, offset: int) -> bytes:
+    """The user version stands at 60, the application's number at 68 (https://www.sqlite.org/fileformat2.html)."""
+    return database[:offset] + (7).to_bytes(4) + database[offset + 4 :]
+
+
+def test_files_that_a_power_failure_cut_are_removed_after_it(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing waits for the disk, so a file may have its name and times but not its bytes."""
+    cache = make_cache()
+    _fill(cache, origin, 20)
+    cache.close()
+    file = tmp_path / "cache" / "objects" / immutable_key(3)
+    stat = file.stat()
+    os.truncate(file, 0)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    boot_id = tmp_path / "boot_id"
+    boot_id.write_text("another boot")
+    monkeypatch.setattr("app.cache.index._BOOT_ID", boot_id)
+    again = make_cache()
+    _wait_until_rebuilt(again, origin)
+    assert not file.exists()
+    assert (again.totals().entries, again.check().is_clean) == (19, True)
 
 
 def test_while_the_index_is_rebuilt_nothing_exceeds_the_bound(
