@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 import boto3
 from botocore.config import Config as ClientConfig
 
+from app.bucket.errors import errors_mapped
 from app.config import Config
 
 if TYPE_CHECKING:
@@ -24,23 +25,38 @@ class AwsClients:
     """One client for each service, made when first asked for.
 
     `endpoint_url` is that of S3 alone, as `AWS_ENDPOINT_URL_S3`; boto3 itself reads `AWS_ENDPOINT_URL` and
-    `AWS_ENDPOINT_URL_IAM` and the like for the others. Credentials come from boto3's usual places.
+    `AWS_ENDPOINT_URL_IAM` and the like for the others. Credentials come from boto3's usual places; those of a
+    `profile` go before all others, where `AWS_PROFILE` would come after keys in the environment.
     """
 
-    def __init__(self, *, region: str = "", endpoint_url: str = "", addressing_style: str = "auto") -> None:
-        self._session = boto3.session.Session()
+    def __init__(
+        self, *, region: str = "", endpoint_url: str = "", addressing_style: str = "auto", profile: str = ""
+    ) -> None:
+        with errors_mapped("Reading the profile"):
+            self._session = boto3.session.Session(profile_name=profile or None)
+            self.region = region or self._session.region_name or _DEFAULT_REGION
         self._endpoint_url = endpoint_url
         self._addressing_style = addressing_style
-        self.region = region or self._session.region_name or _DEFAULT_REGION
 
     @classmethod
-    def from_config(cls, config: Config) -> Self:
+    def from_config(cls, config: Config, profile: str = "") -> Self:
         """Clients for `AWS_REGION`, and for the S3 server that `AWS_ENDPOINT_URL_S3` names."""
         return cls(
             region=config.aws_region,
             endpoint_url=config.aws_endpoint_url_s3,
             addressing_style=config.s3_addressing_style,
+            profile=profile,
         )
+
+    @property
+    def is_compatible_server(self) -> bool:
+        """Whether S3 is a server other than AWS's, which may lack operations and has no IAM."""
+        return bool(self._endpoint_url)
+
+    @property
+    def has_iam(self) -> bool:
+        """Whether IAM makes users for S3: AWS's does not for a compatible server."""
+        return not self.is_compatible_server or "amazonaws.com" not in self.iam.meta.endpoint_url
 
     @property
     def partition(self) -> str:
