@@ -1,10 +1,14 @@
 """Writing settings into `.env`: all or none, the other lines as they were, readable by its owner alone."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from dotenv import dotenv_values, set_key, unset_key
+
+_PLAIN = re.compile(r"[\w./:@%+=,-]+")
+"""Values that need no quotes, which not every reader of such files takes off (`docker run --env-file`)."""
 
 
 def read_settings(path: Path) -> dict[str, str]:
@@ -24,7 +28,7 @@ def write_settings(path: Path, settings: Mapping[str, str], without: Iterable[st
         file.write(before)
     try:
         for name, value in settings.items():
-            set_key(copy, name, value, quote_mode="auto")
+            set_key(copy, name, value, quote_mode="never" if _PLAIN.fullmatch(value) else "always")
         for name in set(without) & read_settings(copy).keys():
             unset_key(copy, name)
         copy.replace(path)
