@@ -54,7 +54,7 @@ def create_app(config: Config | None = None) -> Flask:
         store, cache, generator, limits, max_upload_bytes=config.max_upload_bytes, url_of=links.url_of
     )
     flask = Flask(__name__, static_folder=None)
-    parts = Parts(service, store, cache, Access(config.api_keys))
+    parts = Parts(service, store, cache, Access(config.api_keys), config)
     register_api(flask, parts, max_upload_bytes=config.max_upload_bytes)
     flask.register_blueprint(web_blueprint)
     register_commands(flask)

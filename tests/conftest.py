@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
 from app.api.parts import Parts
+from app.bucket import carry_out
 from app.config import Config
 from tests.s3server import CREDENTIALS, S3Server
 
@@ -64,6 +66,16 @@ def s3(_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serv
     _s3_server.reset()
     yield _s3_server
     _s3_server.reset()
+
+
+@pytest.fixture
+def account(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """An account without anything in it: S3 and IAM over HTTP, where nobody waits between tries."""
+    requests.post(f"{s3.url}/moto-api/reset", timeout=10).close()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_IAM", s3.url)
+    monkeypatch.setattr(carry_out, "WAITS", (0.0,) * len(carry_out.WAITS))
+    s3.reset()
+    return s3
 
 
 @pytest.fixture

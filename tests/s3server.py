@@ -54,15 +54,14 @@ class S3Server:
 
     def make_bucket(self, name: str) -> Any:
         """A new bucket, and a client for looking at it."""
-        client = boto3.client(
-            "s3",
-            endpoint_url=self.url,
-            region_name="us-east-1",
-            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        )
+        client = self.look()
         client.create_bucket(Bucket=name)
         return client
+
+    def look(self, service: Any = "s3", **credentials: Any) -> Any:
+        """A client for looking at what is there."""
+        credentials = credentials or {name.lower(): value for name, value in CREDENTIALS.items()}
+        return boto3.client(service, endpoint_url=self.url, region_name="us-east-1", **credentials)
 
     def _serve(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         headers = {

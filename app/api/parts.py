@@ -9,6 +9,7 @@ from flask import current_app, request
 
 from app.api.access import Access
 from app.cache import DiskCache
+from app.config import Config
 from app.service import ImageService
 from app.stores.base import BaseStore
 
@@ -26,6 +27,7 @@ class Parts:
     store: BaseStore
     cache: DiskCache
     access: Access
+    config: Config
 
 
 def parts() -> Parts:

@@ -1,11 +1,12 @@
-"""The commands: `flask cache …`."""
+"""The commands: `flask bucket …`, `flask cache …`."""
 
 from flask import Flask
 
+from app.cli.bucket import bucket_commands
 from app.cli.cache import cache_commands
 
 
 def register_commands(flask: Flask) -> None:
     """Give `flask` its commands."""
-    for group in (cache_commands,):
+    for group in (bucket_commands, cache_commands):
         flask.cli.add_command(group)

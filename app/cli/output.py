@@ -1,9 +1,13 @@
 """How commands answer: lines for people, or JSON for programs."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
+
+from app.errors import AppError
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
@@ -15,3 +19,12 @@ def print_facts(as_json: bool, facts: dict[str, Any]) -> None:
         return
     for name, value in facts.items():
         click.echo(f"{name.replace('_', ' '):20} {value:,}" if type(value) is int else f"{name:20} {value}")
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Let a command end with the message of our error and status 1, without a traceback."""
+    try:
+        yield
+    except AppError as exc:
+        raise click.ClickException(exc.message) from exc

@@ -1,0 +1,107 @@
+"""The clients of AWS with which a bucket is set up and examined."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import boto3
+from botocore.config import Config as ClientConfig
+
+from app.bucket.errors import errors_mapped
+from app.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_iam import IAMClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3control import S3ControlClient
+    from mypy_boto3_sts import STSClient
+
+_DEFAULT_REGION = "us-east-1"
+_CONNECT_SECONDS = 5
+_READ_SECONDS = 20
+_TOTAL_TRIES = 3
+
+
+class AwsClients:
+    """One client for each service, made when first asked for.
+
+    `endpoint_url` is that of S3 alone, as `AWS_ENDPOINT_URL_S3`; boto3 itself reads `AWS_ENDPOINT_URL` and
+    `AWS_ENDPOINT_URL_IAM` and the like for the others. Credentials come from boto3's usual places; those of a
+    `profile` go before all others, where `AWS_PROFILE` would come after keys in the environment.
+    """
+
+    def __init__(
+        self, *, region: str = "", endpoint_url: str = "", addressing_style: str = "auto", profile: str = ""
+    ) -> None:
+        with errors_mapped("Reading the profile"):
+            self._session = boto3.session.Session(profile_name=profile or None)
+            self.region = region or self._session.region_name or _DEFAULT_REGION
+        self._endpoint_url = endpoint_url
+        self._addressing_style = addressing_style
+
+    @classmethod
+    def from_config(cls, config: Config, profile: str = "") -> Self:
+        """Clients for `AWS_REGION`, and for the S3 server that `AWS_ENDPOINT_URL_S3` names."""
+        return cls(
+            region=config.aws_region,
+            endpoint_url=config.aws_endpoint_url_s3,
+            addressing_style=config.s3_addressing_style,
+            profile=profile,
+        )
+
+    @property
+    def is_compatible_server(self) -> bool:
+        """Whether S3 is a server other than AWS's, which may lack operations and has no IAM."""
+        return bool(self._endpoint_url)
+
+    @property
+    def has_iam(self) -> bool:
+        """Whether IAM makes users for S3: AWS's does not for a compatible server."""
+        return not self.is_compatible_server or "amazonaws.com" not in self.iam.meta.endpoint_url
+
+    @property
+    def partition(self) -> str:
+        """The first part of ARNs after `arn:`: `aws`, `aws-cn`, `aws-us-gov` …"""
+        return self._session.get_partition_for_region(self.region)
+
+    @cached_property
+    def s3(self) -> "S3Client":
+        """S3, or the compatible server."""
+        style = self._addressing_style
+        if style == "auto" and self._endpoint_url:
+            style = "path"
+        # Compatible servers reject, or store inside the file, the checksum trailers that are sent by default.
+        checksums: dict[str, Any] = (
+            {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
+            if self._endpoint_url
+            else {}
+        )
+        return self._session.client(
+            "s3",
+            region_name=self.region,
+            endpoint_url=self._endpoint_url or None,
+            config=_timed(signature_version="s3v4", s3={"addressing_style": style}, **checksums),
+        )
+
+    @cached_property
+    def iam(self) -> "IAMClient":
+        """IAM: users, their policies and keys."""
+        return self._session.client("iam", region_name=self.region, config=_timed())
+
+    @cached_property
+    def sts(self) -> "STSClient":
+        """STS: who the credentials belong to."""
+        return self._session.client("sts", region_name=self.region, config=_timed())
+
+    @cached_property
+    def s3control(self) -> "S3ControlClient":
+        """S3 Control: the account's own Block Public Access."""
+        return self._session.client("s3control", region_name=self.region, config=_timed())
+
+
+def _timed(**options: Any) -> ClientConfig:
+    return ClientConfig(
+        connect_timeout=_CONNECT_SECONDS,
+        read_timeout=_READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": _TOTAL_TRIES},
+        **options,
+    )

@@ -1,0 +1,49 @@
+"""The plan: the calls that still lie between a bucket as it is and as it is to become."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from app.bucket.access import access_steps, would_open
+from app.bucket.clients import AwsClients
+from app.bucket.rules import rule_steps
+from app.bucket.state import BucketState, read_state
+from app.bucket.steps import Step
+from app.bucket.target import Target
+
+_HOME_REGION = "us-east-1"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in their order, none where there is nothing to do.
+
+    `publishes` says that carrying them out lets everybody read objects which the bucket holds already;
+    `unsupported` are the operations for which the server has no answer, so that nothing is planned there.
+    """
+
+    steps: tuple[Step, ...]
+    publishes: bool
+    unsupported: tuple[str, ...]
+
+
+def make_plan(clients: AwsClients, target: Target) -> Plan:
+    """Look at the bucket, change nothing; raises `BucketError` where it can't be looked at."""
+    state = read_state(clients, target)
+    steps = (*_creation_steps(target, state), *access_steps(target, state), *rule_steps(target, state))
+    publishes = state.holds_objects and would_open(target, state)
+    return Plan(steps, publishes, state.unsupported)
+
+
+def _creation_steps(target: Target, state: BucketState) -> list[Step]:
+    if state.exists:
+        return []
+    # us-east-1 is where buckets go without a constraint, and is refused as one.
+    place: dict[str, Any] = (
+        {"CreateBucketConfiguration": {"LocationConstraint": target.region}}
+        if target.region != _HOME_REGION
+        else {}
+    )
+    parameters = {"Bucket": target.bucket, **place}
+    return [
+        Step(f"Create the bucket {target.bucket} in {target.region}", "CreateBucket", parameters, vital=True)
+    ]

@@ -1,0 +1,125 @@
+"""The bucket as it is: what S3 answers when asked for each of its settings."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore import xform_name
+
+from app.bucket.clients import AwsClients
+from app.bucket.errors import BucketError, CallDenied, CallUnsupported, errors_mapped
+from app.bucket.policy import Policy
+from app.bucket.target import Target
+
+_MISSING = 404
+
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BucketState:
+    """What S3 said.
+
+    `answers` holds, by operation, each setting's answer, empty where it is not configured; `unsupported` are
+    the operations that the server does not know.
+    """
+
+    exists: bool
+    answers: dict[str, Answer] = field(default_factory=dict)
+    unsupported: tuple[str, ...] = ()
+
+    @property
+    def holds_objects(self) -> bool:
+        """Whether there is any object, as far as that was asked."""
+        return bool(self.answers.get("ListObjectsV2", {}).get("KeyCount"))
+
+    @property
+    def policy(self) -> Policy | None:
+        """The bucket policy, if there is one."""
+        text = self.answers.get("GetBucketPolicy", {}).get("Policy")
+        policy: Policy | None = json.loads(text) if text else None
+        return policy
+
+    @property
+    def public_access_block(self) -> dict[str, bool]:
+        """The bucket's own Block Public Access; empty where nothing is blocked."""
+        answer = self.answers.get("GetPublicAccessBlock", {})
+        block: dict[str, bool] = answer.get("PublicAccessBlockConfiguration", {})
+        return block
+
+
+def read_state(clients: AwsClients, target: Target) -> BucketState:
+    """Ask S3 for whatever a plan towards `target` depends on; changes nothing.
+
+    Raises `BucketError` that names every permission that is missing, or says that the bucket is in another
+    region or somebody else's.
+    """
+    operations = _operations(target)
+    if not _exists(clients, target):
+        return BucketState(exists=False, answers={operation: {} for operation in operations})
+    answers: dict[str, Answer] = {}
+    unsupported: list[str] = []
+    denied: list[CallDenied] = []
+    for operation in operations:
+        try:
+            answers[operation] = _ask(clients, target, operation)
+        except CallUnsupported:
+            unsupported.append(operation)
+        except CallDenied as exc:
+            denied.append(exc)
+    if denied:
+        raise _unreadable(target, denied) from denied[0]
+    return BucketState(exists=True, answers=answers, unsupported=tuple(unsupported))
+
+
+def _operations(target: Target) -> tuple[str, ...]:
+    return (
+        "GetBucketOwnershipControls",
+        "GetBucketAcl",
+        "GetPublicAccessBlock",
+        "GetBucketPolicy",
+        *(("ListObjectsV2",) if target.mode == "public" else ()),
+        *(("GetBucketCors",) if target.cors else ()),
+        "GetBucketLifecycleConfiguration",
+        "GetBucketEncryption",
+    )
+
+
+def _exists(clients: AwsClients, target: Target) -> bool:
+    """Whether the bucket is there, and where we think that it is.
+
+    S3 answers HEAD without a body, and so without the reason of a refusal: that comes with later calls.
+    """
+    try:
+        with errors_mapped("HeadBucket"):
+            answer = clients.s3.head_bucket(Bucket=target.bucket)
+    except BucketError as exc:
+        if not exc.http_status:
+            raise
+        return exc.http_status != _MISSING
+    region = answer.get("BucketRegion", target.region)
+    if not clients.is_compatible_server and region != target.region:
+        raise BucketError(f"The bucket {target.bucket} is in {region}: set AWS_REGION={region}.")
+    return True
+
+
+def _ask(clients: AwsClients, target: Target, operation: str) -> Answer:
+    """The answer; empty where S3 says that nothing is configured, as it does with codes of many names."""
+    limit = {"MaxKeys": 1} if operation == "ListObjectsV2" else {}
+    try:
+        with errors_mapped(operation):
+            answer: Answer = getattr(clients.s3, xform_name(operation))(Bucket=target.bucket, **limit)
+    except BucketError as exc:
+        if exc.http_status == _MISSING and exc.aws_code != "NoSuchBucket":
+            return {}
+        raise
+    return answer
+
+
+def _unreadable(target: Target, denied: list[CallDenied]) -> BucketError:
+    actions = ", ".join(dict.fromkeys(exc.action for exc in denied))
+    return BucketError(
+        f"The bucket {target.bucket} is there, but the credentials may not read its settings: they need "
+        f"{actions} on arn:{target.partition}:s3:::{target.bucket}. If the bucket is somebody else's, "
+        "choose another name."
+    )

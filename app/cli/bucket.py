@@ -1,0 +1,195 @@
+"""`flask bucket …`: set up the bucket and the user that works with it."""
+
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+
+from app.api.parts import parts
+from app.bucket.carry_out import carry_out
+from app.bucket.clients import AwsClients
+from app.bucket.env_file import read_settings, write_settings
+from app.bucket.iam_policy import least_policy
+from app.bucket.plan import make_plan
+from app.bucket.server_key import provide_user
+from app.bucket.target import Mode, Target
+from app.bucket.user import ServerUser
+from app.cli.bucket_report import SetupReport
+from app.cli.output import as_json_option, errors_told, print_facts
+from app.config import Config
+
+bucket_commands = AppGroup("bucket", help="Set up the bucket, and the user that works with it.")
+
+_MODES = click.Choice(["public", "private"])
+_bucket_option = click.option("--bucket", default="", help="The bucket's name; otherwise that in S3_BUCKET.")
+_region_option = click.option("--region", default="", help="Its region; otherwise that in AWS_REGION.")
+_env_option = click.option(
+    "--env-file", type=click.Path(path_type=Path, dir_okay=False), default=".env", show_default=True
+)
+_profile_option = click.option(
+    "--profile", default="", help="The profile to do this with, rather than the server's own credentials."
+)
+_mode_option = click.option(
+    "--mode", type=_MODES, help="Without it, S3_ACL tells whether objects get an ACL."
+)
+
+
+def _origins(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Origins as browsers send them (RFC 6454, 6.2), with at most one `*`, as S3 takes them."""
+    for value in values:
+        if value != "*" and (not re.fullmatch(r"https?://[^/\s,]+", value) or value.count("*") > 1):
+            raise click.BadParameter(f"{value!r} is not an origin such as https://example.org, nor *")
+    return tuple(dict.fromkeys(values))
+
+
+def _expiries(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    found = {}
+    for value in values:
+        match = re.fullmatch(r"([^=\s]{1,200})=([1-9]\d{0,4})", value)
+        if not match:
+            raise click.BadParameter(f"{value!r} is not a prefix and a number of days such as generated/=30")
+        found[match[1]] = int(match[2])
+    return found
+
+
+@bucket_commands.command()
+@click.option("--mode", type=_MODES, required=True, help="Whether everybody may read the objects.")
+@_bucket_option
+@_region_option
+@_profile_option
+@click.option("--cors", multiple=True, callback=_origins, metavar="ORIGIN", help="May be repeated.")
+@click.option("--expire", multiple=True, callback=_expiries, metavar="PREFIX=DAYS", help="May be repeated.")
+@click.option("--open-existing", is_flag=True, help="Let everybody read the objects that are there already.")
+@click.option("--dry-run", is_flag=True, help="Print each call with its parameters; change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--write-env", is_flag=True, help="Write the settings into the env file, too.")
+@_env_option
+@as_json_option
+def setup(
+    mode: Mode,
+    bucket: str,
+    region: str,
+    profile: str,
+    cors: tuple[str, ...],
+    expire: dict[str, int],
+    open_existing: bool,
+    dry_run: bool,
+    yes: bool,
+    write_env: bool,
+    env_file: Path,
+    as_json: bool,
+) -> None:
+    """Create the bucket, or bring it to what is asked, and tell the settings for it."""
+    with errors_told():
+        config, clients = _asked(bucket, region, profile)
+        target = Target(config.s3_bucket, clients.region, mode, clients.partition, cors, expire)
+        plan = make_plan(clients, target)
+        report = SetupReport(target, plan, _settings(config, target), as_json=as_json)
+        if dry_run:
+            report.show_calls()
+        if plan.publishes and not open_existing:
+            raise click.ClickException(
+                f"The bucket {target.bucket} holds objects that not everybody may read now. Look at them "
+                "first; --open-existing lets everybody read them."
+            )
+        if dry_run:
+            return
+        report.show_plan()
+        if plan.steps and not yes:
+            click.confirm("Make these changes?", abort=True, err=as_json)
+        report.show_results(carry_out(clients, plan.steps))
+        if write_env and not report.failed:
+            _write(env_file, report.settings)
+        report.show_end(written=env_file if write_env else None)
+
+
+@bucket_commands.command()
+@_mode_option
+@_bucket_option
+@_region_option
+def iam_policy(mode: Mode | None, bucket: str, region: str) -> None:
+    """Print the least IAM policy with which the server works."""
+    with errors_told():
+        config, clients = _asked(bucket, region)
+        click.echo(json.dumps(least_policy(config, clients.partition, mode), indent=2))
+
+
+@bucket_commands.command()
+@click.argument("name", default="s3-image-server")
+@_mode_option
+@_bucket_option
+@_region_option
+@_profile_option
+@click.option("--replace-keys", is_flag=True, help="Replace the keys that are in the env file.")
+@click.option("--show", is_flag=True, help="Print the new key, too; it can't be had again.")
+@_env_option
+@as_json_option
+def create_user(
+    name: str,
+    mode: Mode | None,
+    bucket: str,
+    region: str,
+    profile: str,
+    replace_keys: bool,
+    show: bool,
+    env_file: Path,
+    as_json: bool,
+) -> None:
+    """Make the IAM user NAME, allow it what iam-policy prints, and write a key of it into the env file."""
+    with errors_told():
+        config, clients = _asked(bucket, region, profile)
+        if not clients.has_iam:
+            raise click.ClickException("AWS_ENDPOINT_URL_S3 names a server that makes its users itself.")
+        policy_name = f"s3-image-server-{config.s3_bucket}"
+        document = least_policy(config, clients.partition, mode)
+        before = read_settings(env_file)
+        user = ServerUser(clients, name)
+        done = provide_user(user, policy_name, document, env_file, replace=replace_keys)
+    facts = {
+        "user": name,
+        "created": done.created,
+        "policy": policy_name,
+        "env_file": str(env_file),
+        "new_key": done.key is not None,
+    }
+    print_facts(as_json, facts | (done.key.settings if show and done.key else {}))
+    _warn_of_exported_key(before)
+
+
+def _warn_of_exported_key(held: dict[str, str]) -> None:
+    """What the shell exports goes before `.env`, whose values before this call, `held`, were read as well."""
+    if os.environ.get("AWS_ACCESS_KEY_ID", "") not in ("", held.get("AWS_ACCESS_KEY_ID")):
+        click.echo("AWS_ACCESS_KEY_ID is set in this shell too, and wins: unset it for the server.", err=True)
+
+
+def _asked(bucket: str, region: str, profile: str = "") -> tuple[Config, AwsClients]:
+    """The settings with the bucket and the region of this call, and clients for them."""
+    config = parts().config
+    config = replace(config, s3_bucket=bucket or config.s3_bucket, aws_region=region or config.aws_region)
+    if not config.s3_bucket:
+        raise click.UsageError("Which bucket? Say --bucket NAME, or set S3_BUCKET.")
+    return config, AwsClients.from_config(config, profile)
+
+
+def _settings(config: Config, target: Target) -> dict[str, str]:
+    """The lines of `.env` with which the server works on this bucket."""
+    endpoint = {"AWS_ENDPOINT_URL_S3": config.aws_endpoint_url_s3} if config.aws_endpoint_url_s3 else {}
+    return {
+        "S3_BUCKET": target.bucket,
+        "AWS_REGION": target.region,
+        **endpoint,
+        "S3_ACL": "none",
+        "IMAGE_URLS": "s3" if target.mode == "public" else "server",
+    }
+
+
+def _write(env_file: Path, settings: dict[str, Any]) -> None:
+    try:
+        write_settings(env_file, settings)
+    except OSError as exc:
+        raise click.ClickException(f"{env_file} could not be written: {exc.strerror}.") from exc

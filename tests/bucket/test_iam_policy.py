@@ -1,0 +1,59 @@
+"""The least policy, by settings."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.bucket.clients import AwsClients
+from app.bucket.iam_policy import least_policy
+from app.bucket.target import Mode
+from app.config import Config
+
+OBJECTS = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
+
+
+@pytest.mark.parametrize(
+    ("acl", "mode", "actions"),
+    [
+        ("none", None, OBJECTS),
+        ("none", "public", OBJECTS),
+        ("auto", "private", OBJECTS),
+        ("auto", None, [*OBJECTS, "s3:PutObjectAcl"]),
+        ("public-read", "public", [*OBJECTS, "s3:PutObjectAcl"]),
+    ],
+)
+def test_what_it_allows(config: Config, acl: str, mode: Mode | None, actions: list[str]) -> None:
+    assert least_policy(replace(config, s3_bucket="cats", s3_acl=acl), "aws", mode) == {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Sid": "Objects", "Effect": "Allow", "Action": actions, "Resource": "arn:aws:s3:::cats/*"},
+            {
+                "Sid": "Listing",
+                "Effect": "Allow",
+                "Action": ["s3:ListBucket"],
+                "Resource": "arn:aws:s3:::cats",
+            },
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("region", "arn"),
+    [
+        ("eu-west-1", "arn:aws:s3:::cats"),
+        ("cn-north-1", "arn:aws-cn:s3:::cats"),
+        ("us-gov-west-1", "arn:aws-us-gov:s3:::cats"),
+    ],
+)
+def test_arns_are_those_of_the_regions_partition(config: Config, region: str, arn: str) -> None:
+    partition = AwsClients(region=region).partition
+    policy = least_policy(replace(config, s3_bucket="cats"), partition)
+    assert [statement["Resource"] for statement in policy["Statement"]] == [f"{arn}/*", arn]
+
+
+def test_the_documentation_shows_it(config: Config) -> None:
+    text = (Path(__file__).parents[2] / "docs/buckets.md").read_text(encoding="utf-8")
+    shown = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    assert shown == least_policy(replace(config, s3_bucket="newgate-ai-images-2025", s3_acl="none"), "aws")
