@@ -105,7 +105,7 @@ class Patient:
             answer = exc.response
         metadata = answer["ResponseMetadata"]
         headers = metadata.get("HTTPHeaders", {})
-        date = parsedate_to_datetime(headers["date"]) if "date" in headers else None
+        date = _date(headers.get("date", ""))
         return Head(metadata["HTTPStatusCode"], headers.get("x-amz-bucket-region", ""), date)
 
     @cached_property
@@ -140,6 +140,14 @@ class Patient:
         """Raise `NotChecked` where a compatible server's credentials would be sent to AWS."""
         if not self.is_aws and is_aws_url(endpoint_url):
             raise NotChecked(f"does not apply: AWS_ENDPOINT_URL_S3 names a server without {service}")
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return date if date.tzinfo else None
 
 
 def is_aws_url(url: str) -> bool:

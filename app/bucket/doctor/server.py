@@ -48,9 +48,8 @@ def upload_limits(patient: Patient) -> Finding:
             f"One image of MAX_IMAGE_PIXELS takes {decoded:,} bytes of the machine's {memory:,}.",
             f"Set MAX_IMAGE_PIXELS={memory // 8 // _BYTES_PER_PIXEL}",
         )
-    return ok(
-        f"Taken: {', '.join(patient.config.allowed_formats)}, up to {patient.config.max_upload_bytes:,} bytes."
-    )
+    formats = ", ".join(patient.config.allowed_formats)
+    return ok(f"Taken: {formats}, up to {patient.config.max_upload_bytes:,} bytes.")
 
 
 @check()
