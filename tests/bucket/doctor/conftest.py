@@ -12,6 +12,7 @@ import pytest
 
 from app.bucket.clients import AwsClients
 from app.bucket.doctor import Finding, Patient, checks_for, examine
+from app.bucket.doctor.check import Check
 from app.cache import DiskCache, mount
 from app.config import Config
 from app.links import ImageLinks
@@ -165,3 +166,16 @@ def findings(patient: Patient) -> dict[str, Finding]:
     """What the doctor finds, by the names of the checks."""
     checks = checks_for(patient.config.store)
     return {result.check: result.finding for result in examine(patient, checks)}
+
+
+def finding(patient: Patient, name: str) -> Finding:
+    """What one check finds, made after those that it needs."""
+    check = next(check for check in checks_for(patient.config.store) if check.name == name)
+    *_, result = examine(patient, dict.fromkeys((*_needed(check), check)))
+    return result.finding
+
+
+def _needed(check: Check) -> Iterator[Check]:
+    for need in check.needs:
+        yield from _needed(need)
+        yield need

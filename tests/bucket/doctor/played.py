@@ -25,6 +25,7 @@ _CONFIGURATION = (
     "logging",
     "acl",
 )
+_FACTS = [("ETag", '"e"'), ("Last-Modified", "Sun, 22 Nov 2026 08:00:00 GMT")]
 
 Answer = Iterable[bytes]
 Start = Callable[..., Any]
@@ -42,6 +43,8 @@ class PlayedAws:
         self.listable = False
         self.writable = False
         self.checks_sums = True
+        self.conditional = True
+        self.stored_instead: tuple[bytes, str] | None = None
         self.owner = ACCOUNT
         self.arn = f"arn:aws:iam::{ACCOUNT}:user/alice"
         self.account_blocks: dict[str, bool] | None = None
@@ -67,6 +70,11 @@ class PlayedAws:
             return self._account_block(environ, start)
         if environ.get("HTTP_X_AMZ_EXPECTED_BUCKET_OWNER", self.owner) != self.owner:
             return _error(environ, start, "403 Forbidden", "AccessDenied")
+        if call == "PUT conditional" and not self.conditional:
+            environ.pop("HTTP_IF_NONE_MATCH")
+        if call == "GET object" and self.stored_instead:
+            body, kind = self.stored_instead
+            return _answer(start, "200 OK", body, [("Content-Type", kind), *_FACTS])
         if call == "PUT object" and self.checks_sums and not _sums_agree(environ):
             return _error(environ, start, "400 Bad Request", "BadDigest")
         return None
@@ -104,6 +112,8 @@ def call_of(environ: dict[str, Any]) -> str:
         return "sts"
     if "/doctor/missing-" in path:
         return "GET missing"
+    if method == "PUT" and "HTTP_IF_NONE_MATCH" in environ:
+        return "PUT conditional"
     query = dict(parse_qsl(environ["QUERY_STRING"], keep_blank_values=True))
     kind = next((name for name in _CONFIGURATION if name in query), "")
     return f"{method} {kind or ('object' if path.strip('/').count('/') else 'bucket')}"
