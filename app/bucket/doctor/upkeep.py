@@ -4,11 +4,12 @@ from typing import Any
 
 from app.bucket.doctor.asking import ask
 from app.bucket.doctor.check import check
-from app.bucket.doctor.finding import Finding, ok, problem, warning
+from app.bucket.doctor.finding import Finding, NotChecked, ok, problem, warning
 from app.bucket.doctor.patient import Patient
 from app.bucket.doctor.probe import probe_put
 from app.bucket.doctor.reach import credentials_accepted
 from app.keys import GENERATED_FOLDER, UPLOAD_FOLDER
+from app.links import SERVER_PATH
 
 _ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 """Classes whose objects can't be read until they are restored."""
@@ -17,7 +18,7 @@ _ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 @check(credentials_accepted, probe_put)
 def cors(patient: Patient) -> Finding:
     """`<img>` needs no CORS; fetch() and canvas do, wherever the URL is S3's."""
-    if not patient.is_public:
+    if not _browsers_ask_s3(patient):
         return ok("Browsers are sent to this server, not to S3.")
     answer = ask(
         patient.clients.s3.get_bucket_cors,
@@ -84,7 +85,7 @@ def encryption(patient: Patient) -> Finding:
 @check(credentials_accepted, probe_put)
 def access_logs(patient: Patient) -> Finding:
     """Where browsers ask S3 itself, only S3 can tell who did."""
-    if not patient.is_public:
+    if not _browsers_ask_s3(patient):
         return ok("Reads pass through this server.")
     answer = ask(patient.clients.s3.get_bucket_logging, "s3:GetBucketLogging", Bucket=patient.bucket)
     if answer and "LoggingEnabled" in answer:
@@ -93,6 +94,13 @@ def access_logs(patient: Patient) -> Finding:
         "Browsers ask S3 itself, and nobody logs it.",
         "S3 console → the bucket → Properties → Server access logging, and CloudWatch request metrics",
     )
+
+
+def _browsers_ask_s3(patient: Patient) -> bool:
+    """Whether clients are told S3's URLs; raises `NotChecked` where a CDN or proxy stands between."""
+    if patient.config.public_base_url:
+        raise NotChecked("can't be checked: what stands at PUBLIC_BASE_URL decides")
+    return not patient.url_of(patient.probe.key).startswith(SERVER_PATH)
 
 
 def _prefix(rule: Any) -> str:

@@ -265,3 +265,16 @@ def test_statements_with_conditions_open_nothing(private: Patient, look: Any, bu
     del statement["Condition"]
     look.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Statement": statement}))
     assert finding(private, "bucket-policy").status is Status.PROBLEM
+
+
+@pytest.mark.parametrize("name", ["cors", "access-logs"])
+def test_behind_a_cdn_its_own_settings_decide(private: Patient, make_patient: MakePatient, name: str) -> None:
+    patient = make_patient(s3_acl="none", public_base_url="https://cdn.example")
+    assert finding(patient, name).text == "can't be checked: what stands at PUBLIC_BASE_URL decides"
+
+
+def test_a_base_url_where_nobody_answers(private: Patient, make_patient: MakePatient) -> None:
+    found = finding(make_patient(s3_acl="none", public_base_url="http://127.0.0.1:9"), "image-url")
+    assert found.status is Status.PROBLEM
+    assert "No answer at http://127.0.0.1:9/doctor/probe-" in found.text
+    assert found.fix == "Correct PUBLIC_BASE_URL, or start what serves it"
