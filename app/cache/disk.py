@@ -18,6 +18,7 @@ from app.cache.flight import SingleFlight
 from app.cache.index import Index, Totals
 from app.cache.layout import Layout
 from app.cache.lookup import Found, Lookup
+from app.cache.mount import counts_accesses
 from app.cache.rebuild import Rebuild
 from app.cache.space import Space
 from app.errors import CacheStuck, NotFound, StoreTimeout, StoreUnreachable
@@ -227,7 +228,7 @@ class DiskCache:
             self._epochs.prepare()
             self._space.bury_dead_owners()
             self._flights.sweep()
-            if not self._layout.counts_accesses():
+            if not counts_accesses(self._layout.root):
                 _log.warning(
                     "CACHE_DIR is mounted noatime: hits that a front server serves don't count as use."
                 )

@@ -101,10 +101,6 @@ class Layout:
         """Whether the directory and the index in it can be found."""
         return self.tmp.is_dir() and self.index.is_file()
 
-    def counts_accesses(self) -> bool:
-        """Whether the kernel notes when a file is read, as for a front server's hits."""
-        return not os.statvfs(self.root).f_flag & getattr(os, "ST_NOATIME", 0)
-
     def index_logs(self) -> tuple[Path, Path]:
         """What SQLite keeps beside the index."""
         return self.root / f"{self.index.name}-wal", self.root / f"{self.index.name}-shm"

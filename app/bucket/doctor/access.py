@@ -1,0 +1,150 @@
+"""Who may read and write the bucket, by its configuration: against the mode that the settings ask for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.bucket.doctor.asking import ask
+from app.bucket.doctor.check import check
+from app.bucket.doctor.finding import Finding, NotChecked, ok, problem, warning
+from app.bucket.doctor.identity import caller_identity
+from app.bucket.doctor.patient import Patient
+from app.bucket.doctor.policy import Policy
+from app.bucket.doctor.probe import probe_put
+from app.bucket.doctor.reach import credentials_accepted
+
+_ACL_BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls")
+_POLICY_BLOCKS = ("BlockPublicPolicy", "RestrictPublicBuckets")
+_BLOCKS = (*_ACL_BLOCKS, *_POLICY_BLOCKS)
+_NOT_CONFIGURED = "NoSuchPublicAccessBlockConfiguration"
+_WRITING = ("s3:PutObject", "s3:DeleteObject", "s3:PutObjectAcl", "s3:PutBucketPolicy")
+_GROUPS = "http://acs.amazonaws.com/groups/global/"
+
+
+@check(credentials_accepted, probe_put)
+def block_public_access(patient: Patient) -> Finding:
+    """The bucket's own block: off in public mode, on in private mode."""
+    answer = ask(
+        patient.clients.s3.get_public_access_block,
+        "s3:GetBucketPublicAccessBlock",
+        absent=_NOT_CONFIGURED,
+        Bucket=patient.bucket,
+    )
+    blocks: Mapping[str, Any] = answer["PublicAccessBlockConfiguration"] if answer else {}
+    hindering = _hindering(patient, blocks)
+    off = [name for name in _BLOCKS if not blocks.get(name)]
+    if hindering:
+        return problem(f"{', '.join(hindering)} keeps browsers out.", "flask bucket setup --mode public")
+    if off and not patient.is_public:
+        return warning(f"Private, but not blocked: {', '.join(off)}.", "flask bucket setup --mode private")
+    return ok("The block on the bucket fits the mode.")
+
+
+@check(caller_identity, probe_put, elsewhere=True)
+def account_public_access(patient: Patient) -> Finding:
+    """The account's block stands above each bucket's."""
+    patient.expect_aws(patient.clients.s3control.meta.endpoint_url, "S3 Control")
+    answer = ask(
+        patient.clients.s3control.get_public_access_block,
+        "s3:GetAccountPublicAccessBlock",
+        absent=_NOT_CONFIGURED,
+        AccountId=patient.caller.account,
+    )
+    blocks: Mapping[str, Any] = answer["PublicAccessBlockConfiguration"] if answer else {}
+    if hindering := _hindering(patient, blocks):
+        return problem(
+            f"For the whole account, {', '.join(hindering)} keeps browsers out.",
+            "S3 console → Block Public Access settings for this account → Edit; or stay private: "
+            "flask bucket setup --mode private",
+        )
+    return ok("The block on the account fits the mode.")
+
+
+@check(credentials_accepted)
+def object_ownership(patient: Patient) -> Finding:
+    """Buckets made since 2023 have ACLs disabled, and refuse a put that carries one."""
+    ownership = patient.ownership
+    if ownership != "BucketOwnerEnforced":
+        return ok(f"ACLs are enabled ({ownership or 'not configured'}); S3_ACL={patient.config.s3_acl}.")
+    if patient.config.s3_acl == "public-read":
+        return problem(
+            "ACLs are disabled, but S3_ACL=public-read sends one with each put.",
+            "Set S3_ACL=none, then: flask bucket setup --mode public",
+        )
+    return ok("ACLs are disabled, and puts go without.")
+
+
+@check(credentials_accepted, probe_put)
+def bucket_policy(patient: Patient) -> Finding:
+    """Lets everybody read in public mode, nobody in private mode; and names this bucket."""
+    policy = _policy(patient)
+    image = f"{_arn(patient)}/{patient.probe.key}"
+    opened = policy is not None and policy.allows_everybody("s3:GetObject", image)
+    if opened and not patient.is_public:
+        return problem("Private, but the policy lets everybody read.", "flask bucket setup --mode private")
+    if opened or not patient.is_public:
+        return ok("The policy fits the mode.")
+    others = policy.opened_resources("s3:GetObject") if policy else []
+    if others:
+        return problem(
+            f"The policy opens {', '.join(others)}, not {_arn(patient)}/*.",
+            "flask bucket setup --mode public",
+        )
+    if patient.config.s3_acl != "none" and _has_acls(patient):
+        return ok("No policy lets everybody read; the images' ACLs do.")
+    return problem("No policy lets everybody read the images.", "flask bucket setup --mode public")
+
+
+@check(credentials_accepted)
+def public_writes(patient: Patient) -> Finding:
+    """Neither policy nor ACL of the bucket may let everybody write."""
+    policy = _policy(patient)
+    resources = (_arn(patient), f"{_arn(patient)}/{patient.probe.key}")
+    allowed = [a for a in _WRITING if policy and any(policy.allows_everybody(a, r) for r in resources)]
+    allowed += _public_acl_writes(patient)
+    if allowed:
+        return problem(
+            f"Everybody may do {', '.join(allowed)}.",
+            "S3 console → the bucket → Permissions: remove that from policy and ACL",
+        )
+    return ok("Neither policy nor ACL lets everybody write.")
+
+
+def _hindering(patient: Patient, blocks: Mapping[str, Any]) -> list[str]:
+    """The blocks that are on and keep browsers from images that are meant to be public."""
+    if not patient.is_public:
+        return []
+    counting = {"none": _POLICY_BLOCKS, "public-read": _ACL_BLOCKS}.get(patient.config.s3_acl, _BLOCKS)
+    return [name for name in counting if blocks.get(name)]
+
+
+def _has_acls(patient: Patient) -> bool:
+    """Whether ACLs count; where nobody can say, they are taken to."""
+    try:
+        return patient.ownership != "BucketOwnerEnforced"
+    except NotChecked:
+        return True
+
+
+def _policy(patient: Patient) -> Policy | None:
+    answer = ask(
+        patient.clients.s3.get_bucket_policy,
+        "s3:GetBucketPolicy",
+        absent="NoSuchBucketPolicy",
+        Bucket=patient.bucket,
+    )
+    return Policy(answer["Policy"]) if answer else None
+
+
+def _public_acl_writes(patient: Patient) -> list[str]:
+    answer = ask(patient.clients.s3.get_bucket_acl, "s3:GetBucketAcl", Bucket=patient.bucket)
+    grants: list[Any] = list(answer["Grants"]) if answer else []
+    return [
+        f"{grant['Permission']} by ACL"
+        for grant in grants
+        if grant["Grantee"].get("URI", "").startswith(_GROUPS)
+        and grant["Permission"] not in ("READ", "READ_ACP")
+    ]
+
+
+def _arn(patient: Patient) -> str:
+    return f"arn:{patient.clients.partition}:s3:::{patient.bucket}"

@@ -1,0 +1,155 @@
+"""What is examined: the settings, the store, the bucket behind it and the cache in front of it."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from botocore.exceptions import ClientError
+from PIL import Image
+
+from app.bucket.clients import AwsClients
+from app.bucket.doctor.asking import ask
+from app.bucket.doctor.finding import NotChecked
+from app.cache import DiskCache
+from app.config import Config
+from app.stores.base import BaseStore
+from app.stores.s3_errors import code_of
+
+_AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn")
+
+
+def _picture() -> bytes:
+    """A small image like no other, so that no cache can answer for the bucket."""
+    written = BytesIO()
+    Image.frombytes("RGB", (8, 8), secrets.token_bytes(192)).save(written, "PNG")
+    return written.getvalue()
+
+
+@dataclass
+class Probe:
+    """The object that is put, read and deleted again; `came_back` is what the store gave for it."""
+
+    key: str = field(default_factory=lambda: f"doctor/probe-{secrets.token_hex(8)}.png")
+    data: bytes = field(default_factory=_picture)
+    content_type: str = "image/png"
+    came_back: bytes = b""
+    came_back_as: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What HeadBucket answers whatever the permissions are; `region` and `date` where the server tells."""
+
+    status: int
+    region: str
+    date: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose credentials these are; `arn` names no secret."""
+
+    account: str
+    arn: str
+
+
+@dataclass
+class Patient:
+    """Everything that checks look at; answers that several of them need are asked for once."""
+
+    config: Config
+    store: BaseStore
+    cache: DiskCache
+    clients: AwsClients
+    url_of: Callable[[str], str]
+    env_file: Path | None = None
+    probe: Probe = field(default_factory=Probe)
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return self.config.s3_bucket
+
+    @property
+    def is_aws(self) -> bool:
+        """Whether S3 is Amazon's own rather than a compatible server."""
+        return is_aws_url(self.config.aws_endpoint_url_s3)
+
+    @cached_property
+    def is_public(self) -> bool:
+        """Whether browsers are meant to read the bucket: as the settings say, or as `auto` found."""
+        if self.config.image_urls == "s3" or self.config.s3_acl == "public-read":
+            return True
+        if self.config.s3_acl == "none" and self.config.image_urls != "auto":
+            return False
+        return self.store.is_public()
+
+    @property
+    def mode(self) -> str:
+        """`public` or `private`, as `flask bucket setup --mode` takes it."""
+        return "public" if self.is_public else "private"
+
+    @cached_property
+    def head(self) -> Head:
+        """HeadBucket's answer, a refusal's too."""
+        try:
+            answer: Any = self.clients.s3.head_bucket(Bucket=self.bucket)
+        except ClientError as exc:
+            answer = exc.response
+        metadata = answer["ResponseMetadata"]
+        headers = metadata.get("HTTPHeaders", {})
+        date = _date(headers.get("date", ""))
+        return Head(metadata["HTTPStatusCode"], headers.get("x-amz-bucket-region", ""), date)
+
+    @cached_property
+    def answer_to_missing(self) -> str:
+        """The error code for a key that can't exist; HEAD answers have no codes, this one has."""
+        try:
+            self.clients.s3.get_object(Bucket=self.bucket, Key=f"doctor/missing-{secrets.token_hex(16)}.png")
+        except ClientError as exc:
+            return code_of(exc)
+        return ""
+
+    @cached_property
+    def caller(self) -> Caller:
+        """Whose credentials these are; raises `NotChecked` where nobody can say."""
+        self.expect_aws(self.clients.sts.meta.endpoint_url, "STS")
+        answer = ask(self.clients.sts.get_caller_identity, "sts:GetCallerIdentity")
+        assert answer is not None  # no error code means absence here
+        return Caller(answer["Account"], answer["Arn"])
+
+    @cached_property
+    def ownership(self) -> str:
+        """The bucket's object ownership, empty where none is set, as of old; raises `NotChecked`."""
+        answer = ask(
+            self.clients.s3.get_bucket_ownership_controls,
+            "s3:GetBucketOwnershipControls",
+            absent="OwnershipControlsNotFoundError",
+            Bucket=self.bucket,
+        )
+        return answer["OwnershipControls"]["Rules"][0]["ObjectOwnership"] if answer else ""
+
+    def expect_aws(self, endpoint_url: str, service: str) -> None:
+        """Raise `NotChecked` where a compatible server's credentials would be sent to AWS."""
+        if not self.is_aws and is_aws_url(endpoint_url):
+            raise NotChecked(f"does not apply: AWS_ENDPOINT_URL_S3 names a server without {service}")
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return date if date.tzinfo else None
+
+
+def is_aws_url(url: str) -> bool:
+    """Whether `url` is Amazon's; an empty one means their default."""
+    return not url or (urlsplit(url).hostname or "").endswith(_AWS_DOMAINS)

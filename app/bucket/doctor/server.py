@@ -1,0 +1,72 @@
+"""How the server itself is set: who may write, who can read its secrets, what it takes."""
+
+import os
+import stat
+from datetime import UTC, datetime
+from ipaddress import ip_address
+
+from app.bucket.doctor.check import check
+from app.bucket.doctor.finding import Finding, NotChecked, ok, problem, warning
+from app.bucket.doctor.patient import Patient
+from app.formats import FORMATS
+from app.keys import generated
+
+_SHORT_KEY = 16
+_BYTES_PER_PIXEL = 4
+_NEW_KEY = "python3 -c \"import secrets; print('API_KEYS=' + secrets.token_urlsafe(24))\" >> .env"
+
+
+@check()
+def api_keys(patient: Patient) -> Finding:
+    """Reachable from outside, the server needs keys: without any, nobody out there can write."""
+    host, keys = patient.config.host, patient.config.api_keys
+    if not keys and not _is_loopback(host):
+        return problem(f"HOST={host} is reachable from outside, and no API_KEYS are set.", _NEW_KEY)
+    if any(len(key) < _SHORT_KEY for key in keys):
+        return warning(f"A key in API_KEYS is shorter than {_SHORT_KEY} characters.", _NEW_KEY)
+    return ok("Writing needs an API key." if keys else "Only programs on this machine may write.")
+
+
+@check()
+def env_file_mode(patient: Patient) -> Finding:
+    """Credentials and keys in `.env` are for the server's user alone."""
+    if patient.env_file is None:
+        raise NotChecked("does not apply: there is no .env file")
+    mode = stat.S_IMODE(patient.env_file.stat().st_mode)
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return warning(f"Others than the owner can read or change .env (mode {mode:o}).", "chmod 600 .env")
+    return ok("Only its owner can read .env.")
+
+
+@check()
+def upload_limits(patient: Patient) -> Finding:
+    """Uploads are decoded before they are stored; one as large as allowed must fit into memory."""
+    decoded = patient.config.max_image_pixels * _BYTES_PER_PIXEL
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if decoded > memory // 2:
+        return warning(
+            f"One image of MAX_IMAGE_PIXELS takes {decoded:,} bytes of the machine's {memory:,}.",
+            f"Set MAX_IMAGE_PIXELS={memory // 8 // _BYTES_PER_PIXEL}",
+        )
+    formats = ", ".join(patient.config.allowed_formats)
+    return ok(f"Taken: {formats}, up to {patient.config.max_upload_bytes:,} bytes.")
+
+
+@check()
+def unguessable_keys(patient: Patient) -> Finding:
+    """Two images generated in the same second get names that tell nothing of each other."""
+    now = datetime.now(UTC)
+    if generated(now, FORMATS["png"]) == generated(now, FORMATS["png"]):
+        return problem(
+            "Generated images get names that can be guessed.", "Repair the system's random numbers"
+        )
+    return ok("Names of generated images can't be guessed.")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

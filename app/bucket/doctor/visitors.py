@@ -1,0 +1,91 @@
+"""What a visitor without credentials can do, found out by trying."""
+
+from app.bucket.doctor.anonymous import Answer, NoAnswer, visit
+from app.bucket.doctor.check import check
+from app.bucket.doctor.finding import Finding, NotChecked, ok, problem
+from app.bucket.doctor.patient import Patient
+from app.bucket.doctor.probe import probe_bytes, probe_put
+from app.keys import url_path
+from app.links import SERVER_PATH
+
+_OPEN_IT = "flask bucket setup --mode public; a block on account or organization is lifted there"
+
+
+@check(probe_bytes)
+def anonymous_get(patient: Patient) -> Finding:
+    """S3's own URL of the probe: open in public mode, closed in private mode."""
+    answer = visit("GET", _object_url(patient))
+    if not patient.is_public and answer.status == 200:
+        return problem(
+            "Private, but everybody can read the images at S3.",
+            "flask bucket setup --mode private; or, where that is meant, IMAGE_URLS=s3",
+        )
+    if not patient.is_public:
+        return ok(f"Without credentials S3 answers {answer.status}.")
+    return _shown(patient, answer)
+
+
+@check(probe_put)
+def anonymous_list(patient: Patient) -> Finding:
+    """Names that can't be guessed hide nothing where everybody can list them."""
+    answer = visit("GET", f"{_bucket_url(patient)}?list-type=2&max-keys=1")
+    if answer.status == 200:
+        return problem(
+            "Everybody can list the bucket's images.",
+            "S3 console → the bucket → Permissions: take List from everybody in policy and ACL",
+        )
+    return ok(f"Without credentials a listing is answered by {answer.status}.")
+
+
+@check(probe_put)
+def anonymous_put(patient: Patient) -> Finding:
+    """Only the server may write."""
+    answer = visit("PUT", _object_url(patient), patient.probe.data)
+    if answer.status < 300:
+        return problem(
+            "Everybody can upload to the bucket.",
+            "S3 console → the bucket → Permissions: take Write from everybody in policy and ACL",
+        )
+    return ok(f"Without credentials a put is answered by {answer.status}.")
+
+
+@check(probe_bytes)
+def image_url(patient: Patient) -> Finding:
+    """The URL that clients are told, opened as a browser would."""
+    url = patient.url_of(patient.probe.key)
+    if url.startswith(SERVER_PATH):
+        return ok(f"Clients are told this server's own URLs, under {SERVER_PATH}")
+    try:
+        return _shown(patient, visit("GET", url))
+    except NoAnswer as exc:
+        return problem(str(exc), "Correct PUBLIC_BASE_URL, or start what serves it")
+
+
+def _shown(patient: Patient, answer: Answer) -> Finding:
+    """Whether `answer` shows the probe in a browser."""
+    if answer.status in (401, 403):
+        return problem(f"Browsers are answered {answer.status} (Access Denied).", _OPEN_IT)
+    if answer.status != 200:
+        return problem(
+            f"Browsers are answered {answer.status}.",
+            "Compare the URL with the bucket's name, region and CDN",
+        )
+    if answer.body != patient.probe.data:
+        return problem("Browsers get other bytes than were stored.", "Look at what stands before the bucket")
+    if answer.content_type != patient.probe.content_type:
+        return problem(
+            f"Browsers get the image as {answer.content_type or 'no type'}.",
+            "Let what stands before the bucket pass Content-Type on",
+        )
+    return ok("Browsers get the image, and its type.")
+
+
+def _object_url(patient: Patient) -> str:
+    url = patient.store.object_url(patient.probe.key)
+    if url is None:
+        raise NotChecked("does not apply: this store's images have no URL of their own")
+    return url
+
+
+def _bucket_url(patient: Patient) -> str:
+    return _object_url(patient).removesuffix(url_path(patient.probe.key))

@@ -1,0 +1,148 @@
+"""One cause makes one problem, soon, whatever else can't be checked then."""
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+
+from app.bucket.doctor import Patient, Status, examination
+from tests.bucket.doctor.conftest import MakePatient, findings
+from tests.bucket.doctor.played import PlayedAws, call_of
+from tests.s3server import S3Server
+
+REFUSED = [
+    ("400 Bad Request", "ExpiredToken", "credentials-accepted", "expired"),
+    ("403 Forbidden", "InvalidAccessKeyId", "credentials-accepted", "not known"),
+    ("403 Forbidden", "SignatureDoesNotMatch", "credentials-accepted", "secret access key"),
+    ("403 Forbidden", "RequestTimeTooSkewed", "credentials-accepted", "clock"),
+    ("404 Not Found", "NoSuchBucket", "bucket-exists", "no bucket"),
+    ("503 Slow Down", "SlowDown", "s3-answers", "overloaded"),
+    ("500 Internal Server Error", "InternalError", "s3-answers", "out of order"),
+]
+
+
+def problems(patient: Patient) -> dict[str, str]:
+    """The problems by check."""
+    return {name: f.text for name, f in findings(patient).items() if f.status is Status.PROBLEM}
+
+
+@pytest.mark.parametrize(("status", "code", "check", "text"), REFUSED)
+def test_a_refusal_of_everything(
+    private: Patient, aws: PlayedAws, status: str, code: str, check: str, text: str
+) -> None:
+    aws.refused = {"*": (status, code)}
+    found = problems(private)
+    assert list(found) == [check]
+    assert text in found[check]
+
+
+def test_another_region(private: Patient, aws: PlayedAws) -> None:
+    aws.region = "eu-west-1"
+    found = findings(private)
+    assert [name for name, f in found.items() if f.status is Status.PROBLEM] == ["region"]
+    assert found["region"].fix == "Set AWS_REGION=eu-west-1"
+
+
+def test_a_redirect_that_leads_nowhere(private: Patient, aws: PlayedAws) -> None:
+    aws.region = ""
+    aws.refused = {"GET missing": ("301 Moved Permanently", "PermanentRedirect")}
+    assert problems(private) == {"credentials-accepted": "The bucket lies in another region than AWS_REGION."}
+
+
+def test_refused_connections(s3: S3Server, make_patient: MakePatient) -> None:
+    assert list(problems(make_patient(aws_endpoint_url_s3="http://127.0.0.1:9"))) == ["s3-answers"]
+
+
+def test_no_credentials(private: Patient, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert list(problems(private)) == ["credentials"]
+
+
+def _slow(calls: set[str], aws: PlayedAws) -> Callable[..., Iterable[bytes] | None]:
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
+        if "*" in calls or call_of(environ) in calls:
+            time.sleep(1)
+        return aws(environ, start)
+
+    return answer
+
+
+def _make_clients(patient: Patient) -> None:
+    """Making them takes its time, which is not what these tests are about."""
+    assert patient.clients.s3
+    assert patient.clients.sts
+    assert patient.clients.s3control
+    assert not patient.store.exists("x.png")
+
+
+def test_silence_costs_one_check_its_time(
+    private: Patient, s3: S3Server, aws: PlayedAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examination, "CHECK_SECONDS", 0.4)
+    _make_clients(private)
+    s3.fault = _slow({"*"}, aws)
+    began = time.monotonic()
+    assert problems(private) == {"s3-answers": "No answer within 0 seconds."}
+    assert time.monotonic() - began < 5
+    time.sleep(1)
+
+
+def test_silence_after_the_first_answer_ends_at_the_deadline(
+    private: Patient, s3: S3Server, aws: PlayedAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examination, "TOTAL_SECONDS", 4.0)
+    monkeypatch.setattr(examination, "CHECK_SECONDS", 10.0)
+    _make_clients(private)
+    s3.fault = _slow({"PUT object", "GET object", "GET policy", "GET acl"}, aws)
+    began = time.monotonic()
+    found = findings(private)
+    assert time.monotonic() - began < 4 + 10
+    assert found["access-logs"].text == "not checked: 4 seconds are used up"
+    assert found["probe-delete"].status is Status.OK
+    time.sleep(1)
+
+
+def test_other_services_out_of_reach_are_no_problem(
+    private: Patient, monkeypatch: pytest.MonkeyPatch, make_patient: MakePatient
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")
+    found = findings(make_patient(s3_acl="none", image_urls="server"))
+    assert not [name for name, f in found.items() if f.status is Status.PROBLEM]
+    assert found["caller-identity"].text.startswith("can't be checked: Could not connect")
+    assert found["bucket-owner"].text == "not checked: caller-identity comes first"
+
+
+def test_credentials_of_another_server_are_not_sent_to_aws(
+    private: Patient, monkeypatch: pytest.MonkeyPatch, make_patient: MakePatient
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL_STS")
+    found = findings(make_patient(s3_acl="none", image_urls="server"))
+    assert found["caller-identity"].text == ("does not apply: AWS_ENDPOINT_URL_S3 names a server without STS")
+
+
+@pytest.mark.parametrize(
+    ("off", "status"),
+    [(5, Status.OK), (300, Status.WARNING), (1200, Status.PROBLEM), (-1200, Status.PROBLEM)],
+)
+def test_the_clock(private: Patient, monkeypatch: pytest.MonkeyPatch, off: int, status: Status) -> None:
+    def date(handler: BaseHTTPRequestHandler, timestamp: float | None = None) -> str:
+        return format_datetime(datetime.now(UTC) + timedelta(seconds=off), usegmt=True)
+
+    monkeypatch.setattr(BaseHTTPRequestHandler, "date_time_string", date)
+    assert findings(private)["clock"].status is status
+
+
+def test_a_server_that_knows_few_calls(private: Patient, aws: PlayedAws) -> None:
+    answer = ("501 Not Implemented", "NotImplemented")
+    calls = ("publicAccessBlock", "ownershipControls", "policy", "lifecycle", "encryption", "acl", "logging")
+    aws.refused = {f"GET {call}": answer for call in calls}
+    found = findings(private)
+    assert not [name for name, f in found.items() if f.status in (Status.PROBLEM, Status.WARNING)]
+    assert found["lifecycle"].text == "can't be checked: this server does not know the call"

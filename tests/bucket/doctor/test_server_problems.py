@@ -1,0 +1,165 @@
+"""What is wrong with settings, server and cache; no bucket is asked for these."""
+
+import errno
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.bucket.clients import AwsClients
+from app.bucket.doctor import Finding, Patient, Status
+from app.bucket.doctor.patient import Head
+from app.bucket.doctor.reach import dotted_bucket
+from app.bucket.doctor.urls import url_format
+from app.bucket.doctor.writing import checksums
+from app.cache import DiskCache
+from app.config import Config
+from app.stores.local import LocalStore
+from app.stores.s3 import S3Store
+from tests.bucket.doctor.conftest import finding
+from tests.bucket.doctor.played import PlayedAws
+from tests.s3server import S3Server
+
+
+@pytest.fixture
+def patient(config: Config, on_disk: Any) -> Iterator[Patient]:
+    """One over the local store."""
+    config = replace(config, cache_max_bytes=10**7)
+    cache = DiskCache(config.cache_dir, config.cache_max_bytes)
+    yield Patient(config, LocalStore.from_config(config), cache, AwsClients(), lambda key: key)
+    cache.close()
+
+
+def with_settings(patient: Patient, **settings: Any) -> Patient:
+    """The same one, set otherwise."""
+    return replace(patient, config=replace(patient.config, **settings))
+
+
+SETTINGS: list[tuple[str, dict[str, Any], Status, str]] = [
+    ("api-keys", {"host": "0.0.0.0"}, Status.PROBLEM, "HOST=0.0.0.0 is reachable from outside"),
+    ("api-keys", {"host": "images.example"}, Status.PROBLEM, "no API_KEYS"),
+    ("api-keys", {"host": "::1"}, Status.OK, "this machine"),
+    ("api-keys", {"host": "localhost"}, Status.OK, "this machine"),
+    ("api-keys", {"host": "::", "api_keys": ("k" * 32,)}, Status.OK, "needs an API key"),
+    ("api-keys", {"api_keys": ("k" * 32, "short")}, Status.WARNING, "shorter than 16"),
+    ("upload-limits", {"max_image_pixels": 10**15}, Status.WARNING, "MAX_IMAGE_PIXELS takes 4,000,000,000"),
+    ("https-urls", {"public_base_url": "http://cdn.example"}, Status.WARNING, "PUBLIC_BASE_URL begins with"),
+    (
+        "https-urls",
+        {"aws_endpoint_url_s3": "http://s3.example"},
+        Status.WARNING,
+        "AWS_ENDPOINT_URL_S3 begins",
+    ),
+    ("https-urls", {"aws_endpoint_url_s3": "http://127.0.0.1:9000"}, Status.OK, "No URL"),
+    ("generator", {"generator": "nowhere.models:Model"}, Status.PROBLEM, "can't be loaded"),
+    ("generator", {"generator": "app.config:Config"}, Status.PROBLEM, "not a subclass"),
+    ("generator", {"generator": "app.generators.builtin:BuiltinGenerator"}, Status.OK, "can be loaded"),
+    ("cache-space", {"cache_max_bytes": 2**60}, Status.WARNING, "fewer than CACHE_MAX_BYTES"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "status", "text"), SETTINGS)
+def test_settings(patient: Patient, name: str, settings: dict[str, Any], status: Status, text: str) -> None:
+    _expect(finding(with_settings(patient, **settings), name), status, text)
+
+
+def _expect(found: Finding, status: Status, text: str) -> None:
+    assert found.status is status
+    assert text in found.text
+    assert bool(found.fix) is (status in (Status.WARNING, Status.PROBLEM))
+
+
+@pytest.mark.parametrize(
+    ("mode", "status"), [(0o600, Status.OK), (0o640, Status.WARNING), (0o604, Status.WARNING)]
+)
+def test_env_file(patient: Patient, tmp_path: Path, mode: int, status: Status) -> None:
+    (tmp_path / ".env").touch()
+    (tmp_path / ".env").chmod(mode)
+    _expect(finding(replace(patient, env_file=tmp_path / ".env"), "env-file-mode"), status, ".env")
+
+
+def test_names_that_repeat(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * size * 2)
+    _expect(finding(patient, "unguessable-keys"), Status.PROBLEM, "can be guessed")
+
+
+DISKS = [
+    ("ext4", Status.OK, "a local disk (ext4)"),
+    ("nfs4", Status.PROBLEM, "a network file system (nfs4)"),
+    ("fuse.sshfs", Status.PROBLEM, "a network file system"),
+    ("tmpfs", Status.WARNING, "memory (tmpfs)"),
+    ("overlay", Status.WARNING, "the container's own layer"),
+]
+
+
+@pytest.mark.parametrize(("kind", "status", "text"), DISKS)
+def test_disks(patient: Patient, on_disk: Any, kind: str, status: Status, text: str) -> None:
+    on_disk(kind)
+    _expect(finding(patient, "cache-local-disk"), status, text)
+
+
+def test_a_disk_without_access_times(
+    patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted = os.statvfs(tmp_path)
+    noatime = os.statvfs_result([*mounted[:8], mounted.f_flag | os.ST_NOATIME, *mounted[9:]])
+    monkeypatch.setattr(os, "statvfs", lambda path: noatime)
+    found = finding(patient, "cache-access-times")
+    _expect(found, Status.WARNING, "noatime")
+    assert found.fix.endswith(f"mount -o remount,relatime {tmp_path}")
+
+
+def test_a_system_without_a_table_of_mounts(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cache.mount.MOUNTS", "/nowhere")
+    assert finding(patient, "cache-local-disk").status is Status.SKIPPED
+
+
+def test_a_cache_that_can_not_be_written(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**kwargs: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    _expect(finding(patient, "cache-writable"), Status.PROBLEM, "Read-only file system")
+    assert finding(patient, "cache-space").text == "not checked: cache-writable comes first"
+
+
+def _at_aws(patient: Patient, region: str = "eu-west-1", bucket: str = "cats", **settings: Any) -> Patient:
+    config = replace(patient.config, store="s3", s3_bucket=bucket, aws_region="eu-west-1", **settings)
+    found = replace(patient, config=config, store=S3Store.from_config(config))
+    found.head = Head(200, region, datetime.now(UTC))
+    return found
+
+
+@pytest.mark.parametrize(("style", "bucket"), [("auto", "cats"), ("path", "cats"), ("auto", "my.cats")])
+def test_urls_at_aws(patient: Patient, style: str, bucket: str) -> None:
+    found = url_format.examine(_at_aws(patient, bucket=bucket, s3_addressing_style=style))
+    _expect(found, Status.OK, "s3.eu-west-1.amazonaws.com")
+
+
+def test_urls_of_another_region(patient: Patient) -> None:
+    found = url_format.examine(_at_aws(patient, region="us-west-2"))
+    _expect(found, Status.PROBLEM, "not those of cats in us-west-2")
+    assert found.fix.endswith("AWS_REGION=us-west-2")
+
+
+def test_dots_in_the_name(patient: Patient) -> None:
+    virtual = _at_aws(patient, bucket="my.cats", s3_addressing_style="virtual")
+    _expect(dotted_bucket.examine(virtual), Status.PROBLEM, "TLS fails")
+    _expect(dotted_bucket.examine(_at_aws(patient, bucket="my.cats")), Status.OK, "TLS")
+
+
+def test_aws_is_sent_sha_256(patient: Patient, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.make_bucket("checksum-bucket").close()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3.url)
+    s3.fault = PlayedAws()
+    at_aws = _at_aws(patient, bucket="checksum-bucket")
+    at_aws.clients = AwsClients(region="us-east-1")
+    assert at_aws.is_aws
+    _expect(checksums.examine(at_aws), Status.OK, "refused")
+    assert any("x-amz-checksum-sha256" in headers for _, _, headers in s3.requests)
