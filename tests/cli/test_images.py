@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,6 @@ from tests.s3server import CREDENTIALS, S3Server, refusal
 
 ROOT = Path(__file__).parent.parent.parent
 PNG = FORMATS["png"]
-
-
-@pytest.fixture
-def s3_app(s3_config: Config) -> Iterator[Flask]:
-    """An application over S3."""
-    flask = create_app(s3_config)
-    yield flask
-    parts_of(flask).cache.close()
 
 
 def _run(app: Flask, *arguments: object) -> Result:
