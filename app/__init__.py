@@ -46,9 +46,7 @@ def create_app(config: Config | None = None) -> Flask:
         stale_if_error=config.cache_stale_if_error,
         negative_ttl=config.cache_negative_ttl,
     )
-    limits = ImageLimits(
-        config.allowed_formats, config.max_image_pixels, config.max_image_frames, config.strip_metadata
-    )
+    limits = ImageLimits.from_config(config)
     links = ImageLinks(store, config.image_urls, config.public_base_url)
     service = ImageService(
         store, cache, generator, limits, max_upload_bytes=config.max_upload_bytes, url_of=links.url_of

@@ -56,6 +56,11 @@ def is_immutable(key: str) -> bool:
     return is_canonical(key) and bool(_CONTENT_ADDRESSED.match(key) or _GENERATED.match(key))
 
 
+def is_content_addressed(key: str) -> bool:
+    """Whether `key` is made from the bytes that it stands for."""
+    return is_canonical(key) and _CONTENT_ADDRESSED.match(key) is not None
+
+
 def check_readable(key: str) -> None:
     """Refuse keys that no honest client asks for: empty or dot segments, control characters, over-long ones.
 
@@ -102,12 +107,30 @@ def named(name: str, image_format: ImageFormat, folder: str | None = None) -> st
 
     Raises `InvalidKey` where name or folder lie outside the grammar, or would look like an immutable key.
     """
+    key = _placed(name, image_format, folder)
+    if is_immutable(key):
+        raise InvalidKey("The name looks like one that the server gives by itself. Please choose another.")
+    return key
+
+
+def kept(path: str, data: bytes, image_format: ImageFormat, folder: str | None = None) -> str:
+    """The key `<folder>/<path>` for an image out of a directory, which may have been exported from a store.
+
+    So it may be immutable, but not one that is made from other bytes.
+
+    Raises `InvalidKey` for such a key, and for one outside the grammar.
+    """
+    key = _placed(path, image_format, folder)
+    if is_content_addressed(key) and key != content_addressed(data, image_format, key.rsplit("/", 2)[0]):
+        raise InvalidKey("The name is made from the bytes of another image. Please rename the file.")
+    return key
+
+
+def _placed(name: str, image_format: ImageFormat, folder: str | None) -> str:
     key = _with_extension(name, image_format)
     key = _in_folder(folder, key) if folder else key
     if not is_canonical(key):
         raise InvalidKey(f"The name can't be used. {_ALLOWED}")
-    if is_immutable(key):
-        raise InvalidKey("The name looks like one that the server gives by itself. Please choose another.")
     return key
 
 

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -29,6 +29,9 @@ from app.objects import ObjectFacts, StoredObject
 from app.stores.base import BaseStore
 
 _ANY_SEED = 2**32
+
+_PAGE = 1000
+"""The most keys that S3 gives in one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,15 @@ class ImageService:
             if (content_type := _image_type(facts))
         ]
         return images, page.cursor
+
+    def list_all(self, prefix: str = "") -> Iterator[ListedImage]:
+        """All images whose keys begin with `prefix`, asked for page by page."""
+        cursor = None
+        while True:
+            images, cursor = self.list(prefix, limit=_PAGE, cursor=cursor)
+            yield from images
+            if cursor is None:
+                return
 
     def _read(self, source: str | os.PathLike[str] | BinaryIO | bytes) -> bytes:
         most = self._max_upload_bytes

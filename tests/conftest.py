@@ -94,11 +94,17 @@ def s3_config(config: Config, s3: S3Server, bucket: str) -> Config:
 
 
 @pytest.fixture
-def s3_client(s3_config: Config) -> Iterator[FlaskClient]:
-    """A client of an application over S3."""
+def s3_app(s3_config: Config) -> Iterator[Flask]:
+    """An application over S3."""
     flask = create_app(s3_config)
-    yield flask.test_client()
+    yield flask
     parts_of(flask).cache.close()
+
+
+@pytest.fixture
+def s3_client(s3_app: Flask) -> FlaskClient:
+    """A client of an application over S3."""
+    return s3_app.test_client()
 
 
 def json_of(response: Any) -> dict[str, Any]:

@@ -19,12 +19,14 @@ from app.keys import (
     generated,
     is_canonical,
     is_immutable,
+    kept,
     named,
     url_path,
 )
 
 PNG, JPEG = FORMATS["png"], FORMATS["jpeg"]
 NOW = datetime(2026, 11, 22, 8, 5, 9)
+GENERATED = "generated/2026/11/20261122_080509_" + "0" * 24 + ".png"
 
 
 def test_content_addressed_keys_are_the_hash() -> None:
@@ -71,6 +73,37 @@ def test_what_users_name_is_mutable(key: str) -> None:
 def test_a_name_cannot_pass_for_immutable(name: str) -> None:
     with pytest.raises(InvalidKey):
         named(name, PNG, "folder")
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "key"),
+    [
+        ("a.png", None, "a.png"),
+        ("a.PNG", "users/1", "users/1/a.png"),
+        ("a.jpg", None, "a.png"),
+        (content_addressed(b"x", PNG), None, content_addressed(b"x", PNG)),
+        (content_addressed(b"x", PNG), "deep", "deep/" + content_addressed(b"x", PNG)),
+        (GENERATED, None, GENERATED),
+    ],
+)
+def test_kept_keys(path: str, folder: str | None, key: str) -> None:
+    assert kept(path, b"x", PNG, folder) == key
+
+
+@pytest.mark.parametrize(
+    ("path", "folder"),
+    [
+        ("../a.png", None),
+        ("a b.png", None),
+        ("a.png", "../up"),
+        ("a.png/b.png", None),
+        (content_addressed(b"other", PNG), None),
+        ("ab/" + "0" * 30 + ".png", "images"),
+    ],
+)
+def test_paths_that_no_key_is_kept_for(path: str, folder: str | None) -> None:
+    with pytest.raises(InvalidKey):
+        kept(path, b"x", PNG, folder)
 
 
 @pytest.mark.parametrize(

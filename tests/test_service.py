@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 from PIL import Image
 
+from app import service as service_module
 from app.errors import NotFound, StoreUnreachable, TooLarge
 from app.service import ImageService
 from tests.conftest import parts_of
@@ -129,3 +130,11 @@ def test_overwrites_at_once_all_succeed(service: ImageService) -> None:
         stored = list(pool.map(lambda data: service.upload_image(data, "me.png"), images * 5))
     assert all(image.created for image in stored)
     assert _bytes(service, "me.png") in images
+
+
+def test_list_all_goes_through_every_page(service: ImageService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "_PAGE", 2)
+    keys = [service.upload_image(PNG, name=f"{number}.png", folder="a").key for number in range(5)]
+    service.upload_image(PNG, name="other.png")
+    assert [image.key for image in service.list_all("a/")] == keys
+    assert list(service.list_all("none/")) == []

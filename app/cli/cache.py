@@ -1,7 +1,6 @@
 """`flask cache …`: look into the cache, mend it, empty it, warm it."""
 
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import click
@@ -83,8 +82,8 @@ def clear(as_json: bool) -> None:
 @as_json_option
 def warm(prefix: str, concurrency: int, as_json: bool) -> None:
     """Bring the store's images into the cache; status 1 where some could not be had."""
-    keys = list(_keys(prefix))
     service = parts().service
+    keys = [image.key for image in service.list_all(prefix)]
 
     def bring(key: str) -> str:
         try:
@@ -112,12 +111,3 @@ def warm(prefix: str, concurrency: int, as_json: bool) -> None:
     )
     if outcomes["failed"]:
         raise click.exceptions.Exit(1)
-
-
-def _keys(prefix: str) -> Iterator[str]:
-    cursor = None
-    while True:
-        images, cursor = parts().service.list(prefix, limit=1000, cursor=cursor)
-        yield from (image.key for image in images)
-        if cursor is None:
-            return

@@ -26,6 +26,18 @@ _SURVEYS: dict[str, Callable[[bytes, ImageLimits], Survey]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class CleanedImage:
+    """What would be stored of an image, not decoded yet and so perhaps damaged.
+
+    `frames` is None where only a decoder can count them.
+    """
+
+    data: bytes
+    format: ImageFormat
+    frames: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class CheckedImage:
     """An image that was decoded to its end; `data` is what is to be stored.
 
@@ -47,12 +59,28 @@ def check_image(data: bytes, limits: ImageLimits) -> CheckedImage:
 
     Raises UnsupportedImage, UndecodableImage, TooManyPixels.
     """
+    return decode_image(clean_image(data, limits), limits)
+
+
+def clean_image(data: bytes, limits: ImageLimits) -> CleanedImage:
+    """The first half of `check_image`: cheap, save for pictures that have to be turned upright.
+
+    Raises UnsupportedImage, UndecodableImage, TooManyPixels.
+    """
     format = sniff(data, limits.formats)
     with undecodable():
         survey = _SURVEYS[format.name](data, limits)
         stored = _cleaned(data, format, survey, limits) if limits.strip_metadata else data
-    (width, height), frames = decode(stored, format, limits, survey.frames)
-    return CheckedImage(stored, format, width, height, frames)
+    return CleanedImage(stored, format, survey.frames)
+
+
+def decode_image(cleaned: CleanedImage, limits: ImageLimits) -> CheckedImage:
+    """The second half of `check_image`: the proof that it is an image.
+
+    Raises UndecodableImage, TooManyPixels.
+    """
+    (width, height), frames = decode(cleaned.data, cleaned.format, limits, cleaned.frames)
+    return CheckedImage(cleaned.data, cleaned.format, width, height, frames)
 
 
 def _cleaned(data: bytes, format: ImageFormat, survey: Survey, limits: ImageLimits) -> bytes:

@@ -1,7 +1,9 @@
 """How large an image may be, and the refusal of larger ones."""
 
 from dataclasses import dataclass
+from typing import Self
 
+from app.config import Config
 from app.errors import TooManyPixels
 
 
@@ -17,6 +19,13 @@ class ImageLimits:
     max_pixels: int
     max_frames: int
     strip_metadata: bool
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """What the settings say."""
+        return cls(
+            config.allowed_formats, config.max_image_pixels, config.max_image_frames, config.strip_metadata
+        )
 
     def check(self, size: tuple[int, int], frames: int) -> None:
         """Let `frames` frames of `size` (width, height in pixels) pass, or raise TooManyPixels."""

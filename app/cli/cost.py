@@ -1,0 +1,94 @@
+"""`flask bucket cost`: what the images cost, and what the cache saves."""
+
+import json
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import click
+from flask.cli import with_appcontext
+
+from app.api.parts import parts
+from app.bucket.cost import Usage, estimate
+from app.bucket.prices import LIST_PRICES, load_prices
+from app.cli.cost_report import as_facts, as_lines
+from app.cli.output import as_json_option
+from app.errors import AppError, ConfigError
+
+
+class _Share(click.ParamType[Decimal]):
+    """A decimal from 0 to 1."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
+        try:
+            share = Decimal(value)
+        except InvalidOperation:
+            share = Decimal("NaN")
+        if not (share.is_finite() and 0 <= share <= 1):
+            self.fail(f"{value!r} is not a share from 0 to 1, such as 0.95", param, ctx)
+        return share
+
+
+_count = click.IntRange(0, 10**12)
+
+
+@click.command()
+@click.option("--images", type=_count, help="How many images are stored; without it, those in the store.")
+@click.option("--size", type=_count, metavar="KB", help="Their average size, in units of 1,000 bytes.")
+@click.option("--views", type=_count, help="How often images are viewed in a month.")
+@click.option("--hit-ratio", type=_Share(), help="The share of views that don't ask S3.")
+@click.option(
+    "--prices",
+    "prices_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=LIST_PRICES,
+    metavar="FILE",
+    help="Other prices, as app/bucket/prices.json has them.",
+)
+@as_json_option
+@with_appcontext
+def cost(
+    images: int | None,
+    size: int | None,
+    views: int | None,
+    hit_ratio: Decimal | None,
+    prices_path: Path,
+    as_json: bool,
+) -> None:
+    """What S3 charges a month, and what the cache saves of it.
+
+    Without --images and --size the store's images are counted, which lists them all.
+    """
+    try:
+        prices = load_prices(prices_path)
+    except ConfigError as exc:
+        raise click.BadParameter(exc.message, param_hint="--prices") from exc
+    stored = _counted() if images is None and size is None else _given(images, size)
+    usage = Usage(*stored, views, hit_ratio)
+    estimated = estimate(usage, prices)
+    if as_json:
+        click.echo(json.dumps(as_facts(usage, estimated, prices)))
+        return
+    for line in as_lines(usage, estimated, prices):
+        click.echo(line)
+
+
+def _given(images: int | None, size: int | None) -> tuple[int, int]:
+    if images is None or size is None:
+        raise click.UsageError(
+            "--images and --size go together; without both, the store's images are counted."
+        )
+    return images, images * size * 1000
+
+
+def _counted() -> tuple[int, int]:
+    """How many images the store holds, and their bytes."""
+    images = stored = 0
+    try:
+        for image in parts().service.list_all():
+            images, stored = images + 1, stored + image.size
+    except AppError as exc:
+        raise click.ClickException(str(exc)) from exc
+    return images, stored

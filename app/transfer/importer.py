@@ -1,0 +1,119 @@
+"""From a directory into the store."""
+
+import errno
+import os
+import stat
+from functools import partial
+from pathlib import Path
+
+from app.cache import DiskCache
+from app.config import Config
+from app.errors import AppError, NameTaken, NotFound, StoreRefused, TooLarge
+from app.formats import FORMATS, ImageFormat
+from app.imaging import CleanedImage, ImageLimits, clean_image, decode_image
+from app.keys import cache_control, content_addressed, is_content_addressed, kept
+from app.objects import ObjectFacts
+from app.stores.base import BaseStore
+from app.transfer.tally import Outcome, Result, failure
+
+
+class Importer:
+    """Puts the images of `root` into the store, held to the limits of uploads. It never replaces one.
+
+    Their keys are made from their bytes; with `keep_names` they are their paths below `root`. `folder` comes
+    before either. What is there already is found out without decoding it again, so that an import that
+    was broken off is cheap to repeat. The cache stays as it is: a million imported images would only drive
+    out those that are asked for.
+
+    Raises `InvalidKey` where `folder` can't be used.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: BaseStore,
+        cache: DiskCache,
+        root: Path,
+        *,
+        folder: str | None = None,
+        keep_names: bool = False,
+    ) -> None:
+        content_addressed(b"", FORMATS["png"], folder)  # a bad folder shows at once, not with each file
+        self._limits = ImageLimits.from_config(config)
+        self._max_bytes = config.max_upload_bytes
+        self._store = store
+        self._cache = cache
+        self._root = root
+        self._folder = folder
+        self._keep_names = keep_names
+
+    def bring(self, path: str) -> Result:
+        """Store the image in the file at `path` below the root."""
+        try:
+            return Result(path, self._bring(path))
+        except (AppError, OSError) as exc:
+            return failure(path, exc)
+
+    def _bring(self, path: str) -> Outcome:
+        cleaned = clean_image(self._read(path), self._limits)
+        key = self._key(path, cleaned.data, cleaned.format)
+        there = self._facts(key)
+        if there is not None:
+            return self._compare(there, cleaned.data)
+        return self._put(key, cleaned)
+
+    def _put(self, key: str, cleaned: CleanedImage) -> Outcome:
+        checked = decode_image(cleaned, self._limits)
+        result = self._store.put(
+            key,
+            checked.data,
+            content_type=checked.format.content_type,
+            cache_control=cache_control(key),
+            overwrite=False,
+        )
+        if not result.created:
+            return self._compare(result.facts, checked.data)
+        self._cache.forget(key)  # that it is missing may be remembered
+        return Outcome.DONE
+
+    def _key(self, path: str, data: bytes, image_format: ImageFormat) -> str:
+        if self._keep_names:
+            return kept(path, data, image_format, self._folder)
+        return content_addressed(data, image_format, self._folder)
+
+    def _read(self, path: str) -> bytes:
+        with open(self._root / path, "rb", opener=_opened) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(self._max_bytes + 1) if size <= self._max_bytes else b""
+        if max(size, len(data)) > self._max_bytes:
+            raise TooLarge(f"The image is larger than the {self._max_bytes} bytes allowed.")
+        return data
+
+    def _facts(self, key: str) -> ObjectFacts | None:
+        """None also where the store won't say: one that may not be listed may refuse; the put will tell."""
+        try:
+            return self._store.head(key)
+        except (NotFound, StoreRefused):
+            return None
+
+    def _compare(self, there: ObjectFacts, data: bytes) -> Outcome:
+        same = there.size == len(data) and (is_content_addressed(there.key) or self._holds(there.key, data))
+        if not same:
+            raise NameTaken("Another image is stored under this name. It was left as it is.")
+        return Outcome.THERE
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        stored = self._store.get(key)
+        if stored is None:
+            return False
+        with stored:
+            return b"".join(iter(partial(stored.body.read, len(data) + 1), b"")) == data
+
+
+def _opened(path: str, flags: int) -> int:
+    """Open a regular file and nothing else, also where it was exchanged since it was found."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "This is not a regular file.")
+    return descriptor

@@ -1,0 +1,308 @@
+"""`flask images …`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from app import create_app
+from app.config import Config
+from app.formats import FORMATS
+from app.keys import content_addressed
+from app.stores.base import BaseStore
+from tests.conftest import parts_of
+from tests.pictures import animation, noise, picture
+from tests.s3server import CREDENTIALS, S3Server, refusal
+
+ROOT = Path(__file__).parent.parent.parent
+PNG = FORMATS["png"]
+
+
+def _run(app: Flask, *arguments: object) -> Result:
+    return app.test_cli_runner().invoke(args=["images", *map(str, arguments)])
+
+
+def _json(app: Flask, *arguments: object) -> tuple[int, dict[str, Any]]:
+    result = _run(app, *arguments, "--json")
+    loaded: dict[str, Any] = json.loads(result.output)
+    return result.exit_code, loaded
+
+
+def _objects(store: BaseStore) -> dict[str, bytes]:
+    found = {}
+    for facts in store.list("", limit=1000).objects:
+        stored = store.get(facts.key)
+        assert stored is not None
+        with stored:
+            found[facts.key] = stored.body.read()
+    return found
+
+
+def _write(root: Path, files: dict[str, bytes]) -> Path:
+    for path, data in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+    return root
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Four images, two of them the same, one file that is none, a hidden one."""
+    return _write(
+        tmp_path / "from",
+        {
+            "a.png": noise(1),
+            "b/c.png": noise(2),
+            "b/copy of a.png": noise(1),
+            "b/d.GIF": animation(3),
+            "notes.txt": b"hello",
+            ".DS_Store": b"",
+        },
+    )
+
+
+def test_import(app: Flask, directory: Path) -> None:
+    reasons = [
+        {"name": ".DS_Store", "outcome": "skipped", "reason": "hidden"},
+        {
+            "name": "notes.txt",
+            "outcome": "failed",
+            "reason": "This is not an image in a format that we take. We take PNG, JPEG, GIF, WebP and AVIF.",
+        },
+    ]
+    counts = {"files": 5, "stored": 3, "there_already": 1, "skipped": 1, "failed": 1, "left": 0}
+    assert _json(app, "import", directory) == (1, counts | {"reasons": reasons})
+    assert set(_objects(parts_of(app).store)) == {
+        content_addressed(noise(1), PNG),
+        content_addressed(noise(2), PNG),
+        content_addressed(animation(3), FORMATS["gif"]),
+    }
+    counts |= {"stored": 0, "there_already": 4}
+    assert _json(app, "import", directory) == (1, counts | {"reasons": reasons})
+    (directory / "notes.txt").unlink()
+    assert _run(app, "import", directory).exit_code == 0
+
+
+def test_import_in_words(app: Flask, directory: Path) -> None:
+    _write(directory, {"\x1b[2J.png": b"?"})
+    result = _run(app, "import", directory)
+    assert result.exit_code == 1
+    assert (
+        "stored               3\nthere already        1\nskipped              1\nfailed               2"
+        in result.output
+    )
+    assert "skipped: .DS_Store: hidden\n" in result.output
+    assert "failed: notes.txt: This is not an image in a format that we take." in result.output
+    assert "failed: '\\x1b[2J.png': This is not" in result.output
+
+
+def test_import_keeping_names_in_a_folder(app: Flask, directory: Path) -> None:
+    status, told = _json(app, "import", directory, "--keep-names", "--folder", "users/1")
+    assert (status, told["stored"], told["failed"]) == (1, 3, 2)
+    failed = {r["name"]: r["reason"] for r in told["reasons"] if r["outcome"] == "failed"}
+    assert failed["b/copy of a.png"].startswith("The name can't be used. Use ASCII letters")
+    assert _objects(parts_of(app).store) == {
+        "users/1/a.png": noise(1),
+        "users/1/b/c.png": noise(2),
+        "users/1/b/d.gif": animation(3),
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["import", "no such directory"], "does not exist"),
+        (["import", ".", "--folder", "../x"], "Invalid value for --folder: The folder can't be used."),
+        (["import", ".", "--concurrency", "0"], "not in the range"),
+        (["export"], "Missing argument 'DIR'"),
+        (["export", "pyproject.toml"], "is a file"),
+    ],
+)
+def test_wrong_usage(app: Flask, arguments: list[str], told: str) -> None:
+    result = _run(app, *arguments)
+    assert result.exit_code == 2
+    assert told in result.output
+
+
+@pytest.fixture
+def full(app: Flask) -> Flask:
+    """An application whose store holds images of every kind of key."""
+    service = parts_of(app).service
+    service.upload_image(noise(1))
+    service.upload_image(picture("JPEG"), folder="users/1")
+    service.upload_image(noise(3), name="me.png", folder="users/2")
+    service.upload_image(animation(3, "WEBP"), name="top.webp")
+    service.generate("a sunset", width=64, height=64)
+    return app
+
+
+def test_export_and_import_into_another_store(
+    full: Flask, config: Config, s3_app: Flask, tmp_path: Path
+) -> None:
+    there = _objects(parts_of(full).store)
+    assert len(there) == 5
+    counts = {"images": 5, "written": 5, "there_already": 0, "failed": 0, "left": 0, "reasons": []}
+    assert _json(full, "export", tmp_path / "to") == (0, counts)
+    assert {
+        str(p.relative_to(tmp_path / "to")): p.read_bytes() for p in (tmp_path / "to").rglob("*.*")
+    } == there
+    assert _json(full, "export", tmp_path / "to") == (0, counts | {"written": 0, "there_already": 5})
+    status, told = _json(s3_app, "import", tmp_path / "to", "--keep-names")
+    assert (status, told["stored"]) == (0, 5)
+    assert _objects(parts_of(s3_app).store) == there
+    status, told = _json(s3_app, "import", tmp_path / "to", "--keep-names")
+    assert (status, told["there_already"]) == (0, 5)
+    assert _json(s3_app, "export", tmp_path / "back")[0] == 0
+    assert {
+        str(p.relative_to(tmp_path / "back")): p.read_bytes() for p in (tmp_path / "back").rglob("*.*")
+    } == there
+
+
+def test_export_of_a_part(full: Flask, tmp_path: Path) -> None:
+    assert _json(full, "export", tmp_path / "to", "--prefix", "users/2/")[1]["images"] == 1
+    assert [str(p.relative_to(tmp_path / "to")) for p in (tmp_path / "to").rglob("*.*")] == ["users/2/me.png"]
+
+
+def test_export_of_foreign_keys(s3_app: Flask, s3: S3Server, s3_config: Config, tmp_path: Path) -> None:
+    client = s3.make_bucket(s3_config.s3_bucket)
+    for key in ("/abs.png", "a.png", "a.png/b.png", "with space/ü.png", "x//y.png", "dir/", "notes.txt"):
+        client.put_object(Bucket=s3_config.s3_bucket, Key=key, Body=b"bytes")
+    status, told = _json(s3_app, "export", tmp_path / "to", "--concurrency", "1")
+    assert (status, told["images"], told["written"], told["failed"]) == (1, 5, 2, 3)
+    assert {r["name"] for r in told["reasons"]} == {"/abs.png", "x//y.png", "a.png/b.png"}
+    written = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert {path for path in written if path.endswith("png")} == {"to/a.png", "to/with space/ü.png"}
+
+
+def test_an_export_whose_listing_fails(s3_app: Flask, s3: S3Server, tmp_path: Path) -> None:
+    s3.fault = refusal("403 Forbidden", "AccessDenied", "GET")
+    result = _run(s3_app, "export", tmp_path / "to")
+    assert result.exit_code == 1
+    assert "Error: The image store refused the request." in result.output
+    assert "AccessDenied" in result.output
+
+
+def test_a_rerun_completes_an_import_that_s3_refused_midway(
+    s3_app: Flask, s3: S3Server, tmp_path: Path
+) -> None:
+    files = {f"{number}.png": noise(number, (16, 16)) for number in range(12)}
+    _write(tmp_path / "from", files)
+    s3.fault = _after(5, "PUT", refusal("403 Forbidden", "AccessDenied", "PUT"))
+    status, told = _json(s3_app, "import", tmp_path / "from", "--concurrency", "2")
+    assert (status, told["stored"], told["failed"], told["left"]) == (1, 5, 7, 0)
+    assert all("PutObject: 403 AccessDenied" in r["reason"] for r in told["reasons"])
+    s3.reset()
+    status, told = _json(s3_app, "import", tmp_path / "from")
+    assert (status, told["stored"], told["there_already"]) == (0, 7, 5)
+    assert sum(method == "PUT" for method, _, _ in s3.requests) == 7
+    assert set(_objects(parts_of(s3_app).store).values()) == set(files.values())
+
+
+def test_a_rerun_completes_an_export_that_s3_refused_midway(
+    s3_app: Flask, s3: S3Server, tmp_path: Path
+) -> None:
+    service = parts_of(s3_app).service
+    there = {service.upload_image(noise(n, (16, 16)), name=f"{n}.png").key for n in range(8)}
+    s3.fault = _after(
+        4, "GET", refusal("403 Forbidden", "AccessDenied", "GET")
+    )  # the first one is the listing
+    status, told = _json(s3_app, "export", tmp_path / "to")
+    assert (status, told["written"], told["failed"]) == (1, 3, 5)
+    s3.reset()
+    status, told = _json(s3_app, "export", tmp_path / "to")
+    assert (status, told["written"], told["there_already"]) == (0, 5, 3)
+    assert {path.name for path in (tmp_path / "to").iterdir()} == there
+
+
+def _after(times: int, method: str, fault: Callable[..., Any]) -> Callable[..., Any]:
+    """A fault that lets the first `times` requests of `method` pass."""
+    left = [times]
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
+        if environ["REQUEST_METHOD"] == method and left[0]:
+            left[0] -= 1
+            return None
+        answered: Iterable[bytes] | None = fault(environ, start_response)
+        return answered
+
+    return answer
+
+
+def test_ctrl_c_ends_it_cleanly_and_a_rerun_completes(
+    s3_app: Flask, s3_config: Config, s3: S3Server, tmp_path: Path
+) -> None:
+    files = {f"{number}.png": noise(number, (16, 16)) for number in range(40)}
+    _write(tmp_path / "from", files)
+
+    def slowly(environ: dict[str, Any], start_response: Callable[..., Any]) -> None:
+        if environ["REQUEST_METHOD"] == "PUT":
+            time.sleep(0.3)
+
+    s3.fault = slowly
+    command = [
+        sys.executable,
+        "-m",
+        "flask",
+        "--app",
+        "wsgi",
+        "images",
+        "import",
+        str(tmp_path / "from"),
+        "--json",
+    ]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ
+        | CREDENTIALS
+        | {
+            "STORE": "s3",
+            "S3_BUCKET": s3_config.s3_bucket,
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL_S3": s3.url,
+            "CACHE_DIR": str(tmp_path / "other cache"),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while sum(method == "PUT" for method, _, _ in list(s3.requests)) < 6:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    output, complaints = process.communicate(timeout=20)
+    told = json.loads(output)
+    assert (process.returncode, told["failed"]) == (130, 0)
+    assert "Interrupted. Run the same command again to go on." in complaints
+    assert "Traceback" not in complaints
+    stored = len(_objects(parts_of(s3_app).store))
+    assert (told["stored"], told["left"]) == (stored, 40 - stored)
+    assert 4 <= stored < 40
+    s3.reset()
+    _, again = _json(s3_app, "import", tmp_path / "from")
+    assert (again["there_already"], again["stored"], again["left"]) == (stored, 40 - stored, 0)
+
+
+def test_a_directory_that_cant_be_made(app: Flask, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    result = _run(app, "export", tmp_path / "file" / "to")
+    assert result.exit_code == 1
+    assert f"Error: {tmp_path}/file/to: Not a directory" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_limits_are_those_of_uploads(config: Config, tmp_path: Path) -> None:
+    _write(tmp_path / "from", {"a.png": noise(1), "b.gif": animation(2), "c.png": picture()})
+    flask = create_app(replace(config, max_upload_bytes=1000, allowed_formats=("png",)))
+    status, told = _json(flask, "import", tmp_path / "from")
+    parts_of(flask).cache.close()
+    assert (status, told["stored"], told["failed"]) == (1, 1, 2)

@@ -1,0 +1,247 @@
+"""From a directory into the store."""
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from app.cache import DiskCache
+from app.config import Config
+from app.errors import InvalidKey, NotFound, StoreRefused, StoreUnreachable
+from app.formats import FORMATS
+from app.imaging import decode_image
+from app.keys import content_addressed
+from app.stores.base import BaseStore
+from app.transfer import Importer, Outcome, Result
+from app.transfer import importer as module
+from tests.pictures import noise, picture, png_claiming
+
+Make = Callable[..., Importer]
+
+PNG = FORMATS["png"]
+
+
+@pytest.fixture
+def importer(config: Config, store: BaseStore, cache: DiskCache, source: Path) -> Make:
+    """Makes an importer of `source` with the options given."""
+
+    def make(**options: Any) -> Importer:
+        return Importer(config, store, cache, source, **options)
+
+    return make
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes each image had that was decoded."""
+    sizes: list[int] = []
+
+    def counting(cleaned: Any, limits: Any) -> Any:
+        sizes.append(len(cleaned.data))
+        return decode_image(cleaned, limits)
+
+    monkeypatch.setattr(module, "decode_image", counting)
+    return sizes
+
+
+def _bytes(store: BaseStore, key: str) -> bytes:
+    stored = store.get(key)
+    assert stored is not None
+    with stored:
+        return stored.body.read()
+
+
+def _keys(store: BaseStore) -> list[str]:
+    return [facts.key for facts in store.list().objects]
+
+
+@pytest.mark.parametrize("folder", [None, "users/1"])
+def test_keys_are_made_from_the_bytes(
+    importer: Make, store: BaseStore, source: Path, folder: str | None
+) -> None:
+    (source / "some name ü.txt").write_bytes(noise(1))
+    assert importer(folder=folder).bring("some name ü.txt").outcome is Outcome.DONE
+    key = content_addressed(noise(1), PNG, folder)
+    assert (_keys(store), _bytes(store, key)) == ([key], noise(1))
+    assert store.head(key).content_type == "image/png"
+
+
+def test_a_second_run_decodes_nothing(
+    importer: Make, store: BaseStore, source: Path, decoded: list[int]
+) -> None:
+    (source / "a.png").write_bytes(noise(1))
+    (source / "with metadata.jpg").write_bytes(picture("JPEG", comment=b"taken by me"))
+    for outcome in (Outcome.DONE, Outcome.THERE):
+        for name in ("a.png", "with metadata.jpg"):
+            assert importer().bring(name) == Result(name, outcome)
+    assert len(decoded) == 2
+    assert b"taken by me" not in b"".join(_bytes(store, key) for key in _keys(store))
+
+
+def test_names_are_kept_and_a_second_run_decodes_nothing(
+    importer: Make, store: BaseStore, source: Path, decoded: list[int]
+) -> None:
+    (source / "me").mkdir()
+    (source / "me" / "IMG_1.PNG").write_bytes(noise(1))
+    for outcome in (Outcome.DONE, Outcome.THERE):
+        assert importer(keep_names=True, folder="users").bring("me/IMG_1.PNG").outcome is outcome
+    assert (_keys(store), len(decoded)) == (["users/me/IMG_1.png"], 1)
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [(noise(1), noise(2)), (noise(1), noise(1, (32, 32)))])
+def test_nothing_is_replaced(
+    importer: Make, store: BaseStore, source: Path, mine: bytes, theirs: bytes
+) -> None:
+    store.put("a.png", theirs, content_type="image/png")
+    (source / "a.png").write_bytes(mine)
+    reason = "Another image is stored under this name. It was left as it is."
+    assert importer(keep_names=True).bring("a.png") == Result("a.png", Outcome.FAILED, reason)
+    assert _bytes(store, "a.png") == theirs
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        content_addressed(noise(1), PNG),
+        content_addressed(noise(1), PNG, "users/1"),
+        "generated/2026/11/20261122_085704_c6309f4ffa434fac865b433f.png",
+    ],
+)
+def test_keys_that_never_change_meaning_are_kept(
+    importer: Make, store: BaseStore, source: Path, key: str
+) -> None:
+    (source / key).parent.mkdir(parents=True)
+    (source / key).write_bytes(noise(1))
+    assert importer(keep_names=True).bring(key) == Result(key, Outcome.DONE)
+    assert _keys(store) == [key]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "options", "reason"),
+    [
+        ("a.txt", b"hello", {}, "This is not an image in a format that we take"),
+        ("a.png", b"", {}, "This is not an image in a format that we take"),
+        ("a.png", noise(1)[:-600], {}, "damaged or incomplete"),
+        ("a.png", png_claiming(60_000, 60_000), {}, "too many pixels"),
+        ("no such file", None, {}, "No such file or directory"),
+        ("ü.png", noise(1), {"keep_names": True}, "The name can't be used"),
+        ("with space.png", noise(1), {"keep_names": True}, "The name can't be used"),
+        (content_addressed(noise(2), PNG), noise(1), {"keep_names": True}, "the bytes of another image"),
+    ],
+)
+def test_what_fails_says_why(
+    importer: Make,
+    store: BaseStore,
+    source: Path,
+    name: str,
+    data: bytes | None,
+    options: dict[str, Any],
+    reason: str,
+) -> None:
+    if data is not None:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(data)
+    result = importer(**options).bring(name)
+    assert (result.name, result.outcome) == (name, Outcome.FAILED)
+    assert reason in result.reason
+    assert _keys(store) == []
+
+
+def test_a_file_that_is_too_large_is_not_read(
+    config: Config, store: BaseStore, cache: DiskCache, source: Path
+) -> None:
+    with open(source / "huge.png", "wb") as file:
+        file.truncate(2**40)
+    small = Importer(replace(config, max_upload_bytes=1000), store, cache, source)
+    reason = "The image is larger than the 1000 bytes allowed."
+    assert small.bring("huge.png") == Result("huge.png", Outcome.FAILED, reason)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "reason"),
+    [
+        (lambda path: path.symlink_to("/etc/hostname"), os.strerror(errno.ELOOP)),
+        (os.mkfifo, "This is not a regular file."),
+    ],
+)
+def test_a_file_exchanged_since_it_was_found_is_not_followed(
+    importer: Make, source: Path, exchange: Callable[[Path], None], reason: str
+) -> None:
+    exchange(source / "a.png")
+    assert importer().bring("a.png") == Result("a.png", Outcome.FAILED, reason)
+
+
+def test_a_store_that_refuses_to_say_is_asked_by_the_put(
+    importer: Make, store: BaseStore, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without s3:ListBucket, S3 answers 403 for objects that are not there."""
+
+    def head(key: str) -> Any:
+        raise StoreRefused
+
+    (source / "a.png").write_bytes(noise(1))
+    monkeypatch.setattr(store, "head", head)
+    assert importer().bring("a.png").outcome is Outcome.DONE
+
+
+def test_one_that_comes_meanwhile_is_there_already(
+    importer: Make, store: BaseStore, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source / "a.png").write_bytes(noise(1))
+    store.put("a.png", noise(1), content_type="image/png")
+    head, asked = store.head, iter([NotFound()])
+
+    def missing_at_first(key: str) -> Any:
+        for exc in asked:
+            raise exc
+        return head(key)
+
+    monkeypatch.setattr(store, "head", missing_at_first)
+    assert importer(keep_names=True).bring("a.png").outcome is Outcome.THERE
+
+
+def test_a_store_that_is_away_fails_the_file(
+    importer: Make, store: BaseStore, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def head(key: str) -> Any:
+        raise StoreUnreachable(detail="HeadObject: 503 SlowDown")
+
+    (source / "a.png").write_bytes(noise(1))
+    monkeypatch.setattr(store, "head", head)
+    result = importer().bring("a.png")
+    assert result.outcome is Outcome.FAILED
+    assert result.reason.endswith("[HeadObject: 503 SlowDown]")
+
+
+def test_the_cache_is_not_filled_but_forgets_that_the_image_was_missing(
+    importer: Make, store: BaseStore, cache: DiskCache, source: Path
+) -> None:
+    def load(key: str) -> Any:
+        return lambda etag: store.get(key)
+
+    (source / "a.png").write_bytes(noise(1))
+    with pytest.raises(NotFound):
+        cache.fetch("a.png", load("a.png"))
+    importer(keep_names=True).bring("a.png")
+    assert cache.totals().entries == 0
+    cache.fetch("a.png", load("a.png")).body.close()
+
+
+def test_photos_are_turned_and_their_keys_fit(importer: Make, store: BaseStore, source: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (source / "a.jpg").write_bytes(picture("JPEG", (40, 20), exif=exif))
+    assert [importer().bring("a.jpg").outcome for _ in range(2)] == [Outcome.DONE, Outcome.THERE]
+    (key,) = _keys(store)
+    assert key == content_addressed(_bytes(store, key), FORMATS["jpeg"])
+
+
+@pytest.mark.parametrize("folder", ["../up", "a//b", "ü", "x.png"])
+def test_a_bad_folder_shows_at_once(importer: Make, folder: str) -> None:
+    with pytest.raises(InvalidKey):
+        importer(folder=folder)
