@@ -148,19 +148,22 @@ def create_user(
         policy_name = f"s3-image-server-{config.s3_bucket}"
         document = least_policy(config, clients.partition, mode)
         before = read_settings(env_file)
-        done = provide_user(ServerUser(clients, name), policy_name, document, env_file, replace=replace_keys)
-    print_facts(
-        as_json,
-        {
-            "user": name,
-            "created": done.created,
-            "policy": policy_name,
-            "env_file": str(env_file),
-            "new_key": done.key is not None,
-            **(done.key.settings if show and done.key else {}),
-        },
-    )
-    if os.environ.get("AWS_ACCESS_KEY_ID", "") not in ("", before.get("AWS_ACCESS_KEY_ID")):
+        user = ServerUser(clients, name)
+        done = provide_user(user, policy_name, document, env_file, replace=replace_keys)
+    facts = {
+        "user": name,
+        "created": done.created,
+        "policy": policy_name,
+        "env_file": str(env_file),
+        "new_key": done.key is not None,
+    }
+    print_facts(as_json, facts | (done.key.settings if show and done.key else {}))
+    _warn_of_exported_key(before)
+
+
+def _warn_of_exported_key(held: dict[str, str]) -> None:
+    """What the shell exports goes before `.env`, whose values before this call, `held`, were read as well."""
+    if os.environ.get("AWS_ACCESS_KEY_ID", "") not in ("", held.get("AWS_ACCESS_KEY_ID")):
         click.echo("AWS_ACCESS_KEY_ID is set in this shell too, and wins: unset it for the server.", err=True)
 
 

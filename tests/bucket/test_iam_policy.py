@@ -1,6 +1,8 @@
 """The least policy, by settings."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +51,9 @@ def test_arns_are_those_of_the_regions_partition(config: Config, region: str, ar
     partition = AwsClients(region=region).partition
     policy = least_policy(replace(config, s3_bucket="cats"), partition)
     assert [statement["Resource"] for statement in policy["Statement"]] == [f"{arn}/*", arn]
+
+
+def test_the_documentation_shows_it(config: Config) -> None:
+    text = (Path(__file__).parents[2] / "docs/buckets.md").read_text(encoding="utf-8")
+    shown = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    assert shown == least_policy(replace(config, s3_bucket="newgate-ai-images-2025", s3_acl="none"), "aws")
