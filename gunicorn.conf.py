@@ -11,13 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from dotenv import load_dotenv
 from gunicorn import util
+from gunicorn.workers.gthread import ThreadWorker
 
 from app import find_classes
 from app.config import Config
 from app.errors import ConfigError
+from app.parking import ParkingPool
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's own, with threads that don't count while they wait for a generator."""
+
+    def get_thread_pool(self) -> ParkingPool:
+        """What gunicorn lets one choose."""
+        return ParkingPool(self.cfg.threads)
+
 
 load_dotenv()
 try:
@@ -29,7 +40,7 @@ except ConfigError as exc:
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 workers = settings.web_concurrency
 threads = settings.threads
-worker_class = "gthread"
+worker_class = Worker
 timeout = settings.generator_timeout + 30
 graceful_timeout = 30
 keepalive = 75
