@@ -52,7 +52,7 @@ class Config:
 
     generator: str = _setting(one_of("builtin", plug_in=True), "builtin")
     generator_timeout: int = _setting(number(1, 3600), 120)
-    generate_concurrency: int = _setting(number(1, 256), 8)
+    generate_concurrency: int = _setting(number(1, 64), 8)
     generate_reuse: bool = _setting(switch(), False)
     keep_prompts: bool = _setting(switch(), True)
     state_dir: Path = _setting(Directory(), Path("data/state"))

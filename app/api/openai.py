@@ -20,6 +20,8 @@ from app.errors import ModelNotFound
 from app.generation import StoredGeneration
 
 _MAX_BODY = 128 * 1024
+_ERROR = {"description": "Any error", "content": {"application/json": {"schema": OpenAIErrorSchema}}}
+_ERRORS = {"default": _ERROR, "400": _ERROR}
 _KEYED: list[dict[str, list[str]]] = [{}, {"apiKey": []}]
 
 blueprint = Blueprint("openai", __name__, url_prefix="/v1", description="What OpenAI's clients call")
@@ -32,11 +34,10 @@ def _limit_body() -> None:
 
 @blueprint.route("/images/generations", methods=["POST"])
 @key_required
-@blueprint.doc(security=_KEYED)
+@blueprint.doc(security=_KEYED, responses=_ERRORS)
 @blueprint.arguments(ImagesRequestSchema)
 @blueprint.arguments(IdempotencySchema, location="headers")
 @blueprint.response(200, ImagesResponseSchema)
-@blueprint.alt_response("default", schema=OpenAIErrorSchema, description="Any error")
 def generate(wanted: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
     """Have images drawn and store them; the URLs are durable."""
     _check_model(wanted["model"])
@@ -52,9 +53,8 @@ def generate(wanted: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
 
 @blueprint.route("/models", methods=["GET"])
 @key_required
-@blueprint.doc(security=_KEYED)
+@blueprint.doc(security=_KEYED, responses=_ERRORS)
 @blueprint.response(200, ModelListSchema)
-@blueprint.alt_response("default", schema=OpenAIErrorSchema, description="Any error")
 def list_models() -> dict[str, Any]:
     """The one model that this server draws with."""
     return {"object": "list", "data": [_model()]}
@@ -62,9 +62,8 @@ def list_models() -> dict[str, Any]:
 
 @blueprint.route("/models/<path:model>", methods=["GET"])
 @key_required
-@blueprint.doc(security=_KEYED)
+@blueprint.doc(security=_KEYED, responses=_ERRORS)
 @blueprint.response(200, ModelSchema)
-@blueprint.alt_response("default", schema=OpenAIErrorSchema, description="Any error")
 def show_model(model: str) -> dict[str, Any]:
     """That model by its id."""
     _check_model(model)

@@ -18,7 +18,7 @@ from app.formats import FORMATS
 from app.generators.base import BaseGenerator, GenerationRequest
 from app.imaging import CheckedImage, ImageLimits, check_image, encode_image
 
-_MOST_THREADS = 64
+_MOST_THREADS = 128
 """Calls under way in a process, those included that went on past their time."""
 
 

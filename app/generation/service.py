@@ -22,8 +22,8 @@ from app.objects import NO_METADATA
 from app.parking import parked
 from app.service import ImageService
 
-_MOST_AT_ONCE = 72
-"""Requests of a process that draw, wait for a slot, or wait for another with their key: all hold a thread."""
+_MOST_WAITING = 64
+"""Requests of a process that wait for a slot, or for another with their key, besides those that draw."""
 
 _DAY = 86_400.0
 _CENTURY = 100 * 365 * _DAY
@@ -54,7 +54,7 @@ class GenerationService:
         self._once = Once(state_dir / "under-way", Ledger(state_dir / "outcomes.db"))
         self._reuse = reuse
         self._keep_prompts = keep_prompts
-        self._free = threading.BoundedSemaphore(_MOST_AT_ONCE)
+        self._free = threading.BoundedSemaphore(concurrency + _MOST_WAITING)
 
     def model_name(self) -> str:
         """What draws."""

@@ -303,6 +303,18 @@ def test_errors_in_full(
     assert (response.status_code, json_of(response)) == (status, error)
 
 
+def test_the_openapi_document_tells_openais_errors(plain: FlaskClient) -> None:
+    document = json_of(plain.get("/openapi.json"))
+    calls = document["paths"]
+    for call in (calls[URL]["post"], calls["/v1/models"]["get"], calls["/v1/models/{model}"]["get"]):
+        content = call["responses"]["default"]["content"]["application/json"]
+        assert content == {"schema": {"$ref": "#/components/schemas/OpenAIError"}}
+    assert "422" not in calls[URL]["post"]["responses"]
+    assert {"ImagesRequest", "ImagesResponse", "ModelList"} <= set(document["components"]["schemas"])
+    (header,) = calls[URL]["post"]["parameters"]
+    assert (header["in"], header["name"], header["required"]) == ("header", "Idempotency-Key", False)
+
+
 def test_clients_are_told_not_to_pay_twice(plain: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts_of(plain.application).generation._drawing, "_seconds", 0.05)
     response = plain.post(URL, json={"prompt": "slow 1"})

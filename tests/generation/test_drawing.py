@@ -50,12 +50,12 @@ def test_the_deadline_is_kept() -> None:
 def test_calls_that_do_not_end_are_bounded() -> None:
     generator = Stalling()
     drawing = Drawing(generator, LIMITS, 0.01)
-    for _ in range(64):
+    for _ in range(128):
         with pytest.raises(GeneratorTimeout):
             drawing.draw([REQUEST])
     with pytest.raises(GeneratorBusy):
         drawing.draw([REQUEST])
-    assert generator.calls == 64
+    assert generator.calls == 128
     generator.may.set()
     deadline = time.monotonic() + 10
     while _is_busy(drawing):

@@ -9,11 +9,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pytest
 import requests
 
 from tests.generation.generators import NAME
 from tests.pictures import noise
 from tests.server.running import Running, running
+
+pytestmark = pytest.mark.timeout(180)  # several servers are started, with workers that import everything
 
 
 def _settings(directory: Path, **settings: str) -> dict[str, str]:
