@@ -29,7 +29,7 @@ except ConfigError as exc:
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 workers = settings.web_concurrency
 threads = settings.threads
-worker_class = "app.worker.HitWorker"  # gthread, but for cache hits
+worker_class = "app.worker.HitWorker"  # gthread, but for cache hits and generations
 timeout = settings.generator_timeout + 30
 graceful_timeout = 30
 keepalive = 75

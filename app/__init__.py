@@ -11,6 +11,7 @@ from app.cache import DiskCache
 from app.cli import register_commands
 from app.config import Config
 from app.delivery import HITS, Delivery
+from app.generation import Drawing, GenerationService
 from app.generators.base import BaseGenerator
 from app.generators.builtin import BuiltinGenerator
 from app.imaging import ImageLimits
@@ -49,10 +50,18 @@ def create_app(config: Config | None = None) -> Flask:
     limits = ImageLimits.from_config(config)
     links = ImageLinks(store, config.image_urls, config.public_base_url)
     service = ImageService(
-        store, cache, generator, limits, max_upload_bytes=config.max_upload_bytes, url_of=links.url_of
+        store, cache, limits, max_upload_bytes=config.max_upload_bytes, url_of=links.url_of
+    )
+    generation = GenerationService(
+        service,
+        Drawing(generator, limits, config.generator_timeout),
+        config.state_dir,
+        concurrency=config.generate_concurrency,
+        reuse=config.generate_reuse,
+        keep_prompts=config.keep_prompts,
     )
     flask = Flask(__name__, static_folder=None)
-    parts = Parts(service, store, cache, Access(config.api_keys), config)
+    parts = Parts(service, generation, store, cache, Access(config.api_keys), config)
     register_api(flask, parts, max_upload_bytes=config.max_upload_bytes)
     flask.register_blueprint(web_blueprint)
     register_commands(flask)

@@ -52,6 +52,10 @@ class Config:
 
     generator: str = _setting(one_of("builtin", plug_in=True), "builtin")
     generator_timeout: int = _setting(number(1, 3600), 120)
+    generate_concurrency: int = _setting(number(1, 64), 8)
+    generate_reuse: bool = _setting(switch(), False)
+    keep_prompts: bool = _setting(switch(), True)
+    state_dir: Path = _setting(Directory(), Path("data/state"))
 
     host: str = _setting(ma.String(), "127.0.0.1")
     port: int = _setting(number(0, 65535), 8000)
@@ -81,20 +85,20 @@ def _rules(schema: Schema, values: Mapping[str, Any], **kwargs: Any) -> None:
         problems["store"] = ["needs S3_BUCKET, the name of the bucket"]
     if values.get("store") == "local" and values.get("image_urls") == "s3":
         problems["image_urls"] = ["needs an S3 store: set S3_BUCKET, or IMAGE_URLS=auto"]
-    if values.get("store") == "local" and _overlap(values):
+    if values.get("store") == "local" and _overlap(values, "cache_dir", "local_store_dir"):
         problems["cache_dir"] = ["must not lie in LOCAL_STORE_DIR, nor the other way round"]
+    if _overlap(values, "state_dir", "cache_dir"):
+        problems["state_dir"] = ["must not lie in CACHE_DIR, nor the other way round"]
     if problems:
         raise ValidationError(problems)
 
 
-def _overlap(values: Mapping[str, Any]) -> bool:
-    """Whether one directory lies in the other: the cache would evict what the store keeps."""
-    cache, store = (
-        values.get(field.name, field.default).absolute()
-        for field in fields(Config)
-        if field.name in ("cache_dir", "local_store_dir")
+def _overlap(values: Mapping[str, Any], *names: str) -> bool:
+    """Whether one of two directories lies in the other: the cache would evict what is kept there."""
+    one, other = (
+        values.get(field.name, field.default).absolute() for field in fields(Config) if field.name in names
     )
-    return bool(cache.is_relative_to(store) or store.is_relative_to(cache))
+    return bool(one.is_relative_to(other) or other.is_relative_to(one))
 
 
 def _schema(cls: type[Config]) -> Schema:
@@ -103,8 +107,9 @@ def _schema(cls: type[Config]) -> Schema:
     return Schema.from_dict(parsers | rules)(unknown=EXCLUDE)
 
 
-def _report(cls: type[Config], given: Mapping[str, str], problems: Mapping[str, list[str]]) -> str:
+def _report(cls: type[Config], given: Mapping[str, object], problems: Mapping[str, list[str]]) -> str:
     secret = {f.name for f in fields(cls) if f.metadata["secret"]}
+    given = {**{f.name: f.default for f in fields(cls)}, **given}
     lines = (
         f"  {name.upper()}={'***' if name in secret else given[name]}: {' '.join(texts)}"
         for name, texts in problems.items()

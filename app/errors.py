@@ -7,7 +7,9 @@
     ├── KeyRequired              401 key_required
     ├── KeyRefused               403 key_refused
     ├── NotFound                 404 not_found
+    ├── ModelNotFound            404 model_not_found
     ├── NameTaken                409 name_taken
+    ├── IdempotencyKeyInUse      409 idempotency_key_in_use
     ├── PreconditionFailed       412 precondition_failed
     ├── TooLarge                 413 too_large
     ├── UnsupportedImage         415 unsupported_image
@@ -15,7 +17,10 @@
     ├── UndecodableImage         422 undecodable_image
     │   └── TooManyPixels        422 too_many_pixels
     ├── PromptRefused            422 prompt_refused
+    ├── IdempotencyKeyReused     422 idempotency_key_reused
+    ├── GeneratorBusy            429 generator_busy
     ├── CacheStuck               503 cache_stuck
+    ├── StateUnavailable         503 state_unavailable
     ├── StoreError               502 store_error
     │   ├── StoreRefused         502 store_refused
     │   ├── StoreUnreachable     503 store_unreachable
@@ -92,12 +97,29 @@ class NotFound(AppError):
     message = "There is no image under this key."
 
 
+class ModelNotFound(AppError):
+    """A model other than the configured one was asked for."""
+
+    status = 404
+    code = "model_not_found"
+    message = "This server does not have that model. GET /v1/models tells which it has."
+
+
 class NameTaken(AppError):
     """The name is in use and the client asked not to overwrite."""
 
     status = 409
     code = "name_taken"
     message = "An image with this name exists already. Choose another name, or send overwrite=true."
+
+
+class IdempotencyKeyInUse(AppError):
+    """A request with the same Idempotency-Key is under way, and takes longer than this one can wait."""
+
+    status = 409
+    code = "idempotency_key_in_use"
+    message = "A request with this Idempotency-Key is still under way. Please send it again later."
+    retry_after = 10
 
 
 class PreconditionFailed(AppError):
@@ -159,6 +181,23 @@ class PromptRefused(AppError):
     message = "The image model refused this prompt. Please change it."
 
 
+class IdempotencyKeyReused(AppError):
+    """The Idempotency-Key was sent with another request before."""
+
+    status = 422
+    code = "idempotency_key_reused"
+    message = "This Idempotency-Key was sent with another request before. Take a new key for each request."
+
+
+class GeneratorBusy(AppError):
+    """As many images are being generated as may be."""
+
+    status = 429
+    code = "generator_busy"
+    message = "As many images are being generated as this server takes on. Please try again shortly."
+    retry_after = 5
+
+
 class CacheStuck(AppError):
     """An image that was deleted or replaced can't be removed from the cache: it would be served for ever."""
 
@@ -166,6 +205,15 @@ class CacheStuck(AppError):
     code = "cache_stuck"
     message = "The image could not be removed from the server's cache. Please try again."
     retry_after = 5
+
+
+class StateUnavailable(AppError):
+    """The directory with the records of generations can't be read or written."""
+
+    status = 503
+    code = "state_unavailable"
+    message = "The server can't keep its records of generations. Its operator finds the reason in the log."
+    retry_after = 30
 
 
 class StoreError(AppError):

@@ -1,9 +1,12 @@
 """What passes between store, cache and HTTP: an object's facts, and an object with its bytes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
+
+NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +14,8 @@ class ObjectFacts:
     """What a store knows of an object.
 
     `size` is in bytes; `etag` is an entity tag in quotes (RFC 9110, 8.8.3) that changes whenever the bytes
-    do; `last_modified` is in UTC.
+    do; `last_modified` is in UTC; `metadata` is what the put gave along, empty where nobody asked the store
+    for the object itself (a listing, the cache).
     """
 
     key: str
@@ -19,6 +23,7 @@ class ObjectFacts:
     content_type: str
     etag: str
     last_modified: datetime
+    metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, hash=False)
 
 
 def version_tag(last_modified: datetime, size: int) -> str:

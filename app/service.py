@@ -1,34 +1,30 @@
-"""What the product does, without HTTP: upload, generate, fetch, list and delete images."""
+"""What the product does, without HTTP: upload, fetch, list and delete images; `app.generation` draws."""
 
 import os
-import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image
 
+from app.asked import Asked
 from app.cache import CachedObject, DiskCache
 from app.errors import (
-    AppError,
-    GeneratorError,
     NameTaken,
     NotFound,
     TooLarge,
-    UndecodableImage,
-    UnsupportedImage,
 )
-from app.formats import CONTENT_TYPES, FORMATS, ImageFormat
-from app.generators.base import BaseGenerator, GenerationRequest
+from app.formats import CONTENT_TYPES, FORMATS
 from app.imaging import CheckedImage, ImageLimits, check_image, encode_image
-from app.keys import cache_control, check_readable, content_addressed, generated, named
-from app.objects import ObjectFacts, StoredObject
+from app.keys import cache_control, check_readable, content_addressed, named
+from app.objects import NO_METADATA, ObjectFacts, StoredObject
 from app.stores.base import BaseStore
 
-_ANY_SEED = 2**32
+_ASKED_AT_ONCE = 8
 
 _PAGE = 1000
 """The most keys that S3 gives in one answer."""
@@ -49,23 +45,15 @@ class StoredImage:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredGeneration:
-    """A generated image in the store, and what drew it."""
-
-    image: StoredImage
-    model: str
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
 class ListedImage:
-    """A line of a listing."""
+    """A line of a listing; `asked` only where details were asked for, of images that were generated."""
 
     key: str
     url: str
     content_type: str
     size: int
     last_modified: datetime
+    asked: Asked | None = None
 
 
 class ImageService:
@@ -79,7 +67,6 @@ class ImageService:
         self,
         store: BaseStore,
         cache: DiskCache,
-        generator: BaseGenerator,
         limits: ImageLimits,
         *,
         max_upload_bytes: int,
@@ -87,10 +74,9 @@ class ImageService:
     ) -> None:
         self._store = store
         self._cache = cache
-        self._generator = generator
         self._limits = limits
         self._max_upload_bytes = max_upload_bytes
-        self._url_of = url_of
+        self.url_of = url_of
 
     def upload_image(
         self,
@@ -124,29 +110,6 @@ class ImageService:
         data = encode_image(image, FORMATS[image_format])
         return self._keep(check_image(data, self._limits), name, folder, overwrite)
 
-    def generate(
-        self,
-        prompt: str,
-        *,
-        width: int = 1024,
-        height: int = 1024,
-        image_format: str = "png",
-        folder: str | None = None,
-        seed: int | None = None,
-        negative_prompt: str = "",
-    ) -> StoredGeneration:
-        """Have an image drawn for `prompt` and store it under a new, unguessable key.
-
-        Raises `PromptRefused`, `GeneratorError` and its kin, `InvalidKey`, and what stores raise.
-        """
-        now = datetime.now(UTC)
-        generated(now, FORMATS[image_format], folder)  # a bad folder shows before the model is paid
-        seed = secrets.randbelow(_ANY_SEED) if seed is None else seed
-        request = GenerationRequest(prompt, width, height, seed, negative_prompt)
-        checked, model = self._draw(request, FORMATS[image_format])
-        key = generated(now, checked.format, folder)
-        return StoredGeneration(self._put(key, checked, overwrite=False), model, seed)
-
     def fetch(self, key: str) -> CachedObject:
         """The image's bytes, from the cache or, once, from the store. The caller closes the body.
 
@@ -172,16 +135,26 @@ class ImageService:
         finally:
             self._cache.forget(key)
 
+    def exists(self, key: str) -> bool:
+        """Whether the store has the image."""
+        return self._store.exists(key)
+
     def list(
-        self, prefix: str = "", *, limit: int = 100, cursor: str | None = None
+        self, prefix: str = "", *, limit: int = 100, cursor: str | None = None, details: bool = False
     ) -> tuple[list[ListedImage], str | None]:
-        """A page of the images whose keys begin with `prefix`, and the cursor of the next page, if any."""
+        """A page of the images whose keys begin with `prefix`, and the cursor of the next page, if any.
+
+        With `details` the store is asked for each image, what it was drawn from.
+        """
         page = self._store.list(prefix, limit=limit, cursor=cursor)
         images = [
-            ListedImage(facts.key, self._url_of(facts.key), content_type, facts.size, facts.last_modified)
+            ListedImage(facts.key, self.url_of(facts.key), content_type, facts.size, facts.last_modified)
             for facts in page.objects
             if (content_type := _image_type(facts))
         ]
+        if details:
+            with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+                images = list(pool.map(self._with_details, images))
         return images, page.cursor
 
     def list_all(self, prefix: str = "") -> Iterator[ListedImage]:
@@ -192,6 +165,12 @@ class ImageService:
             yield from images
             if cursor is None:
                 return
+
+    def _with_details(self, image: ListedImage) -> ListedImage:
+        try:
+            return replace(image, asked=Asked.from_metadata(self._store.head(image.key).metadata))
+        except NotFound:  # deleted since it was listed
+            return image
 
     def _read(self, source: str | os.PathLike[str] | BinaryIO | bytes) -> bytes:
         most = self._max_upload_bytes
@@ -210,16 +189,24 @@ class ImageService:
         self, checked: CheckedImage, name: str | None, folder: str | None, overwrite: bool
     ) -> StoredImage:
         if name is None:
-            return self._put(
-                content_addressed(checked.data, checked.format, folder), checked, overwrite=False
-            )
-        stored = self._put(named(name, checked.format, folder), checked, overwrite=overwrite)
+            return self.put(content_addressed(checked.data, checked.format, folder), checked, overwrite=False)
+        stored = self.put(named(name, checked.format, folder), checked, overwrite=overwrite)
         if not stored.created:
             raise NameTaken
         return stored
 
-    def _put(self, key: str, checked: CheckedImage, *, overwrite: bool) -> StoredImage:
-        """To the store first: what it has not acknowledged is neither cached nor answered."""
+    def put(
+        self,
+        key: str,
+        checked: CheckedImage,
+        *,
+        overwrite: bool,
+        metadata: Mapping[str, str] = NO_METADATA,
+    ) -> StoredImage:
+        """Store under `key` what is checked already.
+
+        To the store first: what it has not acknowledged is neither cached nor answered.
+        """
         epoch = self._cache.epoch(key)
         content_type = checked.format.content_type
         result = self._store.put(
@@ -227,13 +214,14 @@ class ImageService:
             checked.data,
             content_type=content_type,
             cache_control=cache_control(key),
+            metadata=metadata,
             overwrite=overwrite,
         )
         if result.created:
             self._cache.store(result.facts, checked.data, epoch)
         return StoredImage(
             key=key,
-            url=self._url_of(key),
+            url=self.url_of(key),
             content_type=content_type,
             width=checked.width,
             height=checked.height,
@@ -241,19 +229,6 @@ class ImageService:
             size=len(checked.data),
             created=result.created,
         )
-
-    def _draw(self, request: GenerationRequest, image_format: ImageFormat) -> tuple[CheckedImage, str]:
-        """A generator is somebody else's code: whatever it raises or returns becomes one of our errors."""
-        try:
-            drawn = self._generator.generate(request)
-            data = drawn.image if isinstance(drawn.image, bytes) else encode_image(drawn.image, image_format)
-            return check_image(data, self._limits), drawn.model
-        except (UnsupportedImage, UndecodableImage) as exc:
-            raise GeneratorError(detail=f"the generator's image: {exc}") from exc
-        except AppError:
-            raise
-        except Exception as exc:
-            raise GeneratorError(detail=f"{type(exc).__name__}: {exc}") from exc
 
     def _load(self, key: str, etag: str | None) -> StoredObject | None:
         """The object, where it is an image: whatever else lies in the bucket is not ours to show."""

@@ -27,6 +27,7 @@ def config(tmp_path: Path) -> Config:
         Config.from_env({}),
         local_store_dir=tmp_path / "store",
         cache_dir=tmp_path / "cache",
+        state_dir=tmp_path / "state",
         log_level="DEBUG",
     )
 

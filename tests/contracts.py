@@ -56,6 +56,21 @@ class StoreContract:
         assert stored.facts.content_type == "image/webp"
         assert (put.facts.etag, put.facts.size) == (stored.facts.etag, size)
 
+    @pytest.mark.parametrize(
+        "metadata",
+        [{}, {"prompt": "a%20cat; 100% \"red\", 'big'"}, {"x-1-a": "1", "long": "v" * 1900}],
+    )
+    def test_metadata_stays_with_its_version(self, store: BaseStore, metadata: dict[str, str]) -> None:
+        store.put("a.png", b"old", content_type="image/png", metadata={"of": "the old version"})
+        put = store.put("a.png", b"new", content_type="image/png", metadata=metadata)
+        kept = store.put("a.png", b"x", content_type="image/png", metadata={"of": "none"}, overwrite=False)
+        stored = store.get("a.png")
+        assert stored is not None
+        stored.body.close()
+        for facts in (put.facts, kept.facts, store.head("a.png"), stored.facts):
+            assert facts.metadata == metadata
+            assert facts in {facts}
+
     def test_reads_in_pieces(self, store: BaseStore) -> None:
         _put(store, "a.png", b"0123456789")
         stored = store.get("a.png")

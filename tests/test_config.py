@@ -47,7 +47,16 @@ def test_a_cache_too_small_for_its_own_index_is_refused() -> None:
 def test_cache_and_store_must_not_share_a_directory(cache: str, store: str) -> None:
     with pytest.raises(ConfigError, match="CACHE_DIR="):
         Config.from_env({"CACHE_DIR": cache, "LOCAL_STORE_DIR": store})
-    assert Config.from_env({"CACHE_DIR": cache, "LOCAL_STORE_DIR": store, "S3_BUCKET": "cats"})
+    over_s3 = {"CACHE_DIR": cache, "LOCAL_STORE_DIR": store, "STATE_DIR": "/elsewhere", "S3_BUCKET": "cats"}
+    assert Config.from_env(over_s3)
+
+
+@pytest.mark.parametrize(
+    ("state", "cache"), [("/x", "/x"), ("/x/y", "/x"), ("/x", "/x/y"), ("", "data"), ("data/cache/a", "")]
+)
+def test_the_state_must_not_lie_in_the_cache(state: str, cache: str) -> None:
+    with pytest.raises(ConfigError, match=f"STATE_DIR={state or 'data/state'}: must not lie in CACHE_DIR"):
+        Config.from_env({"STATE_DIR": state, "CACHE_DIR": cache, "LOCAL_STORE_DIR": "/elsewhere"})
 
 
 def test_lists() -> None:

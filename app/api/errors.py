@@ -1,13 +1,15 @@
-"""The one error handler: whatever goes wrong, the answer is the same JSON shape."""
+"""The one error handler: all errors answer in one JSON shape, or below /v1 in OpenAI's."""
 
 import logging
 from http import HTTPStatus
 
 from flask import Flask, Response, jsonify, request
 from gunicorn.http.errors import NoMoreData, ParseException
+from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from app.errors import AppError, BadRequest, KeyRequired, RangeNotSatisfiable
+from app.api.openai_shape import OPENAI_PATH, openai_error, openai_headers, openai_status
+from app.errors import AppError, BadRequest, RangeNotSatisfiable
 
 _log = logging.getLogger(__name__)
 
@@ -29,24 +31,36 @@ def register_error_handlers(flask: Flask) -> None:
     flask.register_error_handler(Exception, _unexpected)
 
 
-def _answer(status: int, code: str, message: str) -> Response:
-    response = jsonify(success=False, message=message, code=code)
+def _answer(status: int, code: str, message: str, param: str | None = None) -> Response:
+    if request.path.startswith(OPENAI_PATH):
+        status = openai_status(status, code)
+        response = jsonify(openai_error(status, code, message, param))
+        response.headers.update(openai_headers(status))
+    else:
+        response = jsonify(success=False, message=message, code=code)
     response.status_code = status
     response.headers["Cache-Control"] = "no-store"
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="s3-image-server"'
     return response
 
 
 def _ours(error: AppError) -> Response:
     level = logging.WARNING if error.status >= 500 else logging.DEBUG
     _log.log(level, "%s %r: %s", request.method, request.path, error)
-    response = _answer(error.status, error.code, error.message)
+    response = _answer(error.status, error.code, error.message, _field(error))
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
-    if isinstance(error, KeyRequired):
-        response.headers["WWW-Authenticate"] = 'Bearer realm="s3-image-server"'
     if isinstance(error, RangeNotSatisfiable):
         response.headers["Content-Range"] = f"bytes */{error.size}"
     return response
+
+
+def _field(error: AppError) -> str | None:
+    """The field of a JSON body that is wrong, where it is that."""
+    cause = error.__cause__
+    fields = cause.messages_dict.get("json") if isinstance(cause, ValidationError) else None
+    return next((name for name in fields if name != "_schema"), None) if isinstance(fields, dict) else None
 
 
 def _of_http(error: HTTPException) -> Response:

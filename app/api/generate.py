@@ -6,11 +6,15 @@ from flask import request
 
 from app.api.arguments import Blueprint
 from app.api.images import image_answer
-from app.api.parts import key_required, parts
-from app.api.schemas import GeneratedImageSchema, PromptSchema
+from app.api.parts import key_required, once_key, parts
+from app.api.schemas import GeneratedImageSchema, IdempotencySchema, PromptSchema
+from app.generation import Order
 
 _MAX_BODY = 128 * 1024
 """Bytes; two prompts of the longest, escaped."""
+
+_DRAWN = "Image generated and uploaded successfully"
+_SEEN_BEFORE = "Image was generated already"
 
 blueprint = Blueprint("generate", __name__, url_prefix="/api/generate-image", description="Draw a prompt")
 
@@ -24,9 +28,10 @@ def _limit_body() -> None:
 @key_required
 @blueprint.doc(security=[{}, {"apiKey": []}])
 @blueprint.arguments(PromptSchema)
+@blueprint.arguments(IdempotencySchema, location="headers")
 @blueprint.response(200, GeneratedImageSchema)
-def generate(options: dict[str, Any]) -> dict[str, Any]:
+def generate(options: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
     """Have an image drawn and store it."""
-    drawn = parts().service.generate(**options)
-    answer = image_answer(drawn.image, "Image generated and uploaded successfully")
+    (drawn,) = parts().generation.generate(Order(**options), once_key(header))
+    answer = image_answer(drawn.image, _DRAWN if drawn.image.created else _SEEN_BEFORE)
     return {**answer, "model": drawn.model, "seed": drawn.seed}

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import ClassVar, ParamSpec, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from flask import current_app, request
 
 from app.api.access import Access
 from app.cache import DiskCache
 from app.config import Config
+from app.generation import GenerationService
 from app.service import ImageService
 from app.stores.base import BaseStore
 
@@ -24,6 +25,7 @@ class Parts:
     NAME: ClassVar[str] = "s3-image-server"
 
     service: ImageService
+    generation: GenerationService
     store: BaseStore
     cache: DiskCache
     access: Access
@@ -34,6 +36,12 @@ def parts() -> Parts:
     """The parts of the application that serves this request."""
     found: Parts = current_app.extensions[Parts.NAME]
     return found
+
+
+def once_key(header: dict[str, Any]) -> str | None:
+    """A digest of the `Idempotency-Key` in the fields of `IdempotencySchema`, of this client alone."""
+    key = header["once_key"]
+    return key and parts().access.digest(request, key)
 
 
 def key_required(view: Callable[P, R]) -> Callable[P, R]:

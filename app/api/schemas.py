@@ -3,12 +3,17 @@
 import re
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate, validates_schema
 
 from app.formats import FORMATS
 
 MAX_PROMPT = 10_000
 """Characters; what today's image models take at most."""
+
+MOST_SEED = 2**32 - 1
+
+MOST_DETAILS = 100
+"""Images of a listing for which the store is asked one by one."""
 
 _LEAST_SIDE, _MOST_SIDE = 64, 2048
 
@@ -46,7 +51,22 @@ class GeneratedImageSchema(ImageSchema):
     """A generated image."""
 
     model = fields.String(required=True, metadata=_about("What drew it."))
-    seed = fields.Integer(required=True, metadata=_about("The same prompt, seed and size draw it again."))
+    seed = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata=_about("The same prompt, seed and size draw it again; null where the model has no seeds."),
+    )
+
+
+class AskedSchema(Schema):
+    """What a generator was asked."""
+
+    prompt = fields.String(required=True, metadata=_about("A long one is cut, and ends in '…' then."))
+    negative_prompt = fields.String(required=True)
+    model = fields.String(required=True)
+    seed = fields.Integer(required=True, allow_none=True)
+    size = fields.String(required=True, metadata=_about("Width x height, as asked."))
+    time = fields.DateTime(required=True)
 
 
 class ListedImageSchema(Schema):
@@ -57,6 +77,11 @@ class ListedImageSchema(Schema):
     content_type = fields.String(required=True)
     bytes = fields.Integer(required=True)
     last_modified = fields.DateTime(required=True)
+    asked = fields.Nested(
+        AskedSchema,
+        allow_none=True,
+        metadata=_about("With details alone: what the image was drawn from; null where that is not known."),
+    )
 
 
 class ImagePageSchema(AnswerSchema):
@@ -97,14 +122,24 @@ class ListOptionsSchema(Schema):
     prefix = fields.String(load_default="", validate=validate.Length(max=1024))
     limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
     cursor = fields.String(load_default=None, validate=validate.Length(max=1024))
+    details = fields.Boolean(
+        load_default=False,
+        metadata=_about(f"Tell what each image was drawn from; limit is {MOST_DETAILS} at most then."),
+    )
+
+    @validates_schema
+    def _bounded(self, values: dict[str, Any], **kwargs: Any) -> None:
+        """The store is asked once for each image."""
+        if values["details"] and values["limit"] > MOST_DETAILS:
+            raise ValidationError({"limit": [f"Must be {MOST_DETAILS} or less with details."]})
 
 
-def _not_blank(text: str) -> None:
+def not_blank(text: str) -> None:
     if not text.strip():
         raise ValidationError("Must not be empty.")
 
 
-def _unicode(text: str) -> None:
+def is_unicode(text: str) -> None:
     """JSON can name half of a surrogate pair, which no encoding takes."""
     try:
         text.encode()
@@ -112,10 +147,34 @@ def _unicode(text: str) -> None:
         raise ValidationError("Is not valid Unicode.") from exc
 
 
-def _size(text: str) -> None:
+def is_size(text: str) -> None:
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
     if not match or not all(_LEAST_SIDE <= int(side) <= _MOST_SIDE for side in match.groups()):
         raise ValidationError(f"Must be like 1024x1024, each side {_LEAST_SIDE} to {_MOST_SIDE} pixels.")
+
+
+class IdempotencySchema(Schema):
+    """Header of a request that must not be done twice.
+
+    See https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header.
+    """
+
+    once_key = fields.String(
+        data_key="Idempotency-Key",
+        load_default=None,
+        validate=validate.Regexp(
+            r"^[!-~]{1,255}$", error="Must be 1 to 255 visible ASCII characters, for instance a UUID."
+        ),
+        metadata=_about("The same key with the same request gives the same answer for a day."),
+    )
+
+    @post_load
+    def _unquoted(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """The draft wants it in quotes (RFC 9651, 3.3.3), most clients send it bare: it is the same key."""
+        key = values["once_key"]
+        if key and len(key) > 2 and key[0] == key[-1] == '"':
+            values["once_key"] = re.sub(r"\\(.)", r"\1", key[1:-1])
+        return values
 
 
 class PromptSchema(Schema):
@@ -125,15 +184,15 @@ class PromptSchema(Schema):
 
     prompt = fields.String(
         required=True,
-        validate=validate.And(validate.Length(max=MAX_PROMPT), _not_blank, _unicode),
+        validate=validate.And(validate.Length(max=MAX_PROMPT), not_blank, is_unicode),
         metadata=_about("What to draw.", example="A beautiful sunset over mountains"),
     )
-    size = fields.String(load_default="1024x1024", validate=_size, metadata=_about("Width x height."))
+    size = fields.String(load_default="1024x1024", validate=is_size, metadata=_about("Width x height."))
     format = fields.String(load_default="png", validate=validate.OneOf(tuple(FORMATS)))
     folder = fields.String(load_default=None, metadata=_about("Folder of the key."))
-    seed = fields.Integer(strict=True, load_default=None, validate=validate.Range(0, 2**32 - 1))
+    seed = fields.Integer(strict=True, load_default=None, validate=validate.Range(0, MOST_SEED))
     negative_prompt = fields.String(
-        load_default="", validate=validate.And(validate.Length(max=MAX_PROMPT), _unicode)
+        load_default="", validate=validate.And(validate.Length(max=MAX_PROMPT), is_unicode)
     )
 
     @post_load

@@ -4,11 +4,12 @@
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Self
 
 from app.config import Config
 from app.errors import NotFound
-from app.objects import ObjectFacts, ObjectPage, PutResult, StoredObject
+from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
 
 
 class BaseStore(ABC):
@@ -29,13 +30,24 @@ class BaseStore(ABC):
 
     @abstractmethod
     def put(
-        self, key: str, data: bytes, *, content_type: str, cache_control: str = "", overwrite: bool = True
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str,
+        cache_control: str = "",
+        metadata: Mapping[str, str] = NO_METADATA,
+        overwrite: bool = True,
     ) -> PutResult:
         """Store `data` under `key`, whole or not at all, durable when this returns.
 
         With `overwrite=False` an object that is there already stays as it is, and the result says
         `created=False`; of several such puts at once exactly one creates. The facts are those of these bytes,
         also while others overwrite them, or where nothing was created, those of the object that is there.
+
+        `metadata` stays with the object: `head` and `get` give it back. The caller sees to it that names are
+        lower-case ASCII letters, digits and hyphens, values printable ASCII without spaces at their ends, and
+        that all of it takes at most 2 KB, S3's limit.
 
         Raises `InvalidKey` for a key that this store can't hold.
         """

@@ -14,17 +14,18 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Self
+from types import MappingProxyType
+from typing import Any, BinaryIO, Self
 
 from app.config import Config
 from app.errors import AppError, ConfigError, InvalidKey, NotFound, StoreRefused, StoreUnreachable
 from app.formats import CONTENT_TYPES
 from app.keys import is_canonical
-from app.objects import ObjectFacts, ObjectPage, PutResult, StoredObject
+from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
 from app.stores.base import BaseStore
 
 _ABANDONED_SECONDS = 3600
@@ -54,17 +55,25 @@ class LocalStore(BaseStore):
         return store
 
     def put(
-        self, key: str, data: bytes, *, content_type: str, cache_control: str = "", overwrite: bool = True
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str,
+        cache_control: str = "",
+        metadata: Mapping[str, str] = NO_METADATA,
+        overwrite: bool = True,
     ) -> PutResult:
         """Write aside, sync, then move into place by one `rename` or `link`."""
         if not is_canonical(key):
             raise InvalidKey
+        sidecar = {"content_type": content_type, "cache_control": cache_control, "metadata": dict(metadata)}
         with _errors_mapped(missing=StoreUnreachable):
             written = self._temporary_path()
             try:
                 _write_synced(written, data)
                 with self._locked(fcntl.LOCK_EX if overwrite else fcntl.LOCK_SH):
-                    return self._publish(key, written, content_type, cache_control, overwrite)
+                    return self._publish(key, written, sidecar, overwrite)
             finally:
                 written.unlink(missing_ok=True)
 
@@ -132,13 +141,11 @@ class LocalStore(BaseStore):
                 if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                     path.unlink()
 
-    def _publish(
-        self, key: str, written: Path, content_type: str, cache_control: str, overwrite: bool
-    ) -> PutResult:
+    def _publish(self, key: str, written: Path, sidecar: dict[str, Any], overwrite: bool) -> PutResult:
         stat = written.stat()
         version = _version(stat)
         target = self._path(key)
-        self._remember(key, version, {"content_type": content_type, "cache_control": cache_control})
+        self._remember(key, version, sidecar)
         target.parent.mkdir(parents=True, exist_ok=True)
         created = _move(written, target, overwrite)
         self._sync_parents(target)
@@ -147,14 +154,14 @@ class LocalStore(BaseStore):
             return PutResult(self.head(key), created)
         if overwrite:
             self._forget_others(key, version)
-        return PutResult(_facts(key, stat, content_type), created)
+        return PutResult(_facts(key, stat, sidecar), created)
 
-    def _remember(self, key: str, version: str, metadata: dict[str, str]) -> None:
+    def _remember(self, key: str, version: str, sidecar: dict[str, Any]) -> None:
         """Written before the object shows, so that a version is never seen without its metadata."""
         directory = self._metadata / key
         directory.mkdir(parents=True, exist_ok=True)
         with open(directory / f"{version}.json", "w", encoding="utf-8") as file:
-            json.dump(metadata, file)
+            json.dump(sidecar, file)
             file.flush()
             os.fsync(file.fileno())
 
@@ -169,10 +176,9 @@ class LocalStore(BaseStore):
 
     def _facts(self, key: str, body: BinaryIO) -> ObjectFacts:
         stat = os.fstat(body.fileno())
-        metadata = self._metadata_of(key, _version(stat))
-        return _facts(key, stat, metadata.get("content_type", _content_type(key)))
+        return _facts(key, stat, self._sidecar(key, _version(stat)))
 
-    def _metadata_of(self, key: str, version: str) -> dict[str, str]:
+    def _sidecar(self, key: str, version: str) -> dict[str, Any]:
         """Empty for a file that somebody laid there by hand."""
         try:
             loaded = json.loads((self._metadata / key / f"{version}.json").read_text(encoding="utf-8"))
@@ -220,9 +226,11 @@ def _move(written: Path, target: Path, overwrite: bool) -> bool:
     return True
 
 
-def _facts(key: str, stat: os.stat_result, content_type: str) -> ObjectFacts:
+def _facts(key: str, stat: os.stat_result, sidecar: dict[str, Any]) -> ObjectFacts:
     modified = datetime.fromtimestamp(stat.st_mtime_ns // 10**9, UTC)
-    return ObjectFacts(key, stat.st_size, content_type, f'"{_version(stat)}"', modified)
+    content_type = sidecar.get("content_type", _content_type(key))
+    metadata = MappingProxyType(sidecar.get("metadata", {}))
+    return ObjectFacts(key, stat.st_size, content_type, f'"{_version(stat)}"', modified, metadata)
 
 
 def _version(stat: os.stat_result) -> str:

@@ -5,8 +5,10 @@ import hashlib
 import logging
 import os
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import boto3
@@ -15,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from app.config import Config
 from app.keys import url_path
-from app.objects import ObjectFacts, ObjectPage, PutResult, StoredObject
+from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
 from app.stores.base import BaseStore
 from app.stores.s3_errors import MappedBody, code_of, errors_mapped
 
@@ -74,7 +76,14 @@ class S3Store(BaseStore):
         )
 
     def put(
-        self, key: str, data: bytes, *, content_type: str, cache_control: str = "", overwrite: bool = True
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str,
+        cache_control: str = "",
+        metadata: Mapping[str, str] = NO_METADATA,
+        overwrite: bool = True,
     ) -> PutResult:
         """PutObject with its type, caching, checksum and ACL; `overwrite=False` is `If-None-Match: *`."""
         request: dict[str, Any] = {
@@ -83,14 +92,15 @@ class S3Store(BaseStore):
             "Body": data,
             "ContentType": content_type,
             **({"CacheControl": cache_control} if cache_control else {}),
+            **({"Metadata": dict(metadata)} if metadata else {}),
             **self._checksum(data),
         }
         with errors_mapped("PutObject"):
             answer = self._put_object(request, overwrite)
         if answer is None:
             return PutResult(self.head(key), created=False)
-        modified = _date_of(answer)
-        return PutResult(ObjectFacts(key, len(data), content_type, answer["ETag"], modified), created=True)
+        facts = ObjectFacts(key, len(data), content_type, answer["ETag"], _date_of(answer), metadata)
+        return PutResult(facts, created=True)
 
     def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
         """GetObject; its 304 becomes None."""
@@ -225,6 +235,7 @@ def _facts(key: str, answer: Any) -> ObjectFacts:
         content_type=answer.get("ContentType", ""),
         etag=answer["ETag"],
         last_modified=answer["LastModified"].astimezone(UTC),
+        metadata=MappingProxyType(answer.get("Metadata", {})),
     )
 
 

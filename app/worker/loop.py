@@ -20,6 +20,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from app.cache import CachedObject
 from app.delivery import FOUND, HITS
+from app.parking import ParkingPool
 from app.worker.connection import Connection, Exchange
 from app.worker.response import LoopResponse
 
@@ -35,6 +36,10 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         super().init_process()
+
+    def get_thread_pool(self) -> ParkingPool:
+        """Threads that don't count while they wait for a generator."""
+        return ParkingPool(self.cfg.threads)
 
     def load_wsgi(self) -> None:
         """Load the application, and what finds its hits."""

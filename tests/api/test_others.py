@@ -138,6 +138,9 @@ def test_the_openapi_document_names_every_call(client: FlaskClient) -> None:
         ("/api/images/{key}", "get"),
         ("/api/images/{key}", "delete"),
         ("/api/generate-image", "post"),
+        ("/v1/images/generations", "post"),
+        ("/v1/models", "get"),
+        ("/v1/models/{model}", "get"),
         ("/healthz", "get"),
         ("/readyz", "get"),
     }

@@ -18,6 +18,7 @@ from flask import Flask
 from app import create_app
 from app.config import Config
 from app.formats import FORMATS
+from app.generation import Order
 from app.keys import content_addressed
 from app.stores.base import BaseStore
 from tests.conftest import parts_of
@@ -142,7 +143,7 @@ def full(app: Flask) -> Flask:
     service.upload_image(picture("JPEG"), folder="users/1")
     service.upload_image(noise(3), name="me.png", folder="users/2")
     service.upload_image(animation(3, "WEBP"), name="top.webp")
-    service.generate("a sunset", width=64, height=64)
+    parts_of(app).generation.generate(Order("a sunset", width=64, height=64))
     return app
 
 

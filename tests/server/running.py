@@ -46,6 +46,7 @@ def running(directory: Path, **settings: str) -> Iterator[Running]:
             "PORT": str(free_port()),
             "CACHE_DIR": str(directory / "cache"),
             "LOCAL_STORE_DIR": str(directory / "store"),
+            "STATE_DIR": str(directory / "state"),
         }
         process = subprocess.Popen(
             GUNICORN, cwd=ROOT, env={**environ, **defaults, **settings}, stdout=log, stderr=log

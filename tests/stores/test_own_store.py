@@ -1,6 +1,7 @@
 """A store as a user would write it, loaded by name and held to the contract."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import md5
@@ -11,7 +12,7 @@ import pytest
 from app import create_app
 from app.config import Config
 from app.errors import ConfigError, NotFound
-from app.objects import ObjectFacts, ObjectPage, PutResult, StoredObject
+from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
 from app.stores.base import BaseStore
 from tests.conftest import parts_of
 from tests.contracts import StoreContract
@@ -26,11 +27,18 @@ class MemoryStore(BaseStore):
         self._lock = threading.Lock()
 
     def put(
-        self, key: str, data: bytes, *, content_type: str, cache_control: str = "", overwrite: bool = True
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str,
+        cache_control: str = "",
+        metadata: Mapping[str, str] = NO_METADATA,
+        overwrite: bool = True,
     ) -> PutResult:
         """Keep the bytes."""
         etag = f'"{md5(data, usedforsecurity=False).hexdigest()}"'
-        facts = ObjectFacts(key, len(data), content_type, etag, datetime.now(UTC))
+        facts = ObjectFacts(key, len(data), content_type, etag, datetime.now(UTC), dict(metadata))
         with self._lock:
             created = overwrite or key not in self._objects
             if created:

@@ -20,9 +20,13 @@ class BuiltinGenerator(BaseGenerator):
     choose among the scenes it can paint.
     """
 
+    def model_name(self) -> str:
+        """It is no AI model, and says so."""
+        return "builtin"
+
     def generate(self, request: GenerationRequest) -> GeneratedImage:
         """Paint the request in exactly the size asked for."""
-        return GeneratedImage(image=_paint(request), model="builtin")
+        return GeneratedImage(image=_paint(request), model="builtin", seed=request.seed)
 
 
 def _paint(request: GenerationRequest) -> Image.Image:

@@ -1,0 +1,73 @@
+"""What was asked of a generator, as metadata that a store keeps with the image.
+
+S3 takes 2 KB of it in all, in ASCII (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html),
+so texts are percent-encoded and cut.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import quote, unquote
+
+_BOUNDS = {"prompt": 1100, "negative-prompt": 400, "model": 200}
+"""Bytes of each text, encoded; with the names and the short values they stay below 2 KB."""
+
+_READABLE = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
+_CUT = "…"
+_UNSAFE_SPACE = re.compile(r"^ | (?= )| $")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request to draw. `size` is like 1024x768; a text that was too long ends in "…"; `seed` is
+    None where the model has none.
+    """
+
+    prompt: str
+    negative_prompt: str
+    model: str
+    seed: int | None
+    size: str
+    time: datetime
+
+    def to_metadata(self) -> dict[str, str]:
+        """Names and values that a store keeps."""
+        seed = {} if self.seed is None else {"seed": str(self.seed)}
+        return {
+            "prompt": _encode(self.prompt, _BOUNDS["prompt"]),
+            "negative-prompt": _encode(self.negative_prompt, _BOUNDS["negative-prompt"]),
+            "model": _encode(self.model, _BOUNDS["model"]),
+            "size": self.size,
+            "time": self.time.isoformat(timespec="seconds"),
+            **seed,
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> "Asked | None":
+        """What `to_metadata` made; None where it is something else."""
+        try:
+            return cls(
+                prompt=unquote(metadata["prompt"]),
+                negative_prompt=unquote(metadata.get("negative-prompt", "")),
+                model=unquote(metadata["model"]),
+                seed=int(metadata["seed"]) if "seed" in metadata else None,
+                size=metadata["size"],
+                time=datetime.fromisoformat(metadata["time"]),
+            )
+        except (KeyError, ValueError):
+            return None
+
+
+def _encode(text: str, most: int) -> str:
+    encoded = _quote(text)
+    if len(encoded) <= most:
+        return encoded
+    kept = bisect_right(range(most), most, key=lambda length: len(_quote(text[:length] + _CUT))) - 1
+    return _quote(text[:kept] + _CUT)
+
+
+def _quote(text: str) -> str:
+    """HTTP drops spaces at a value's ends, and signatures fold those in a row."""
+    return _UNSAFE_SPACE.sub("%20", quote(text, safe=_READABLE))

@@ -1,0 +1,93 @@
+"""Having a generator draw, within its time, and checking what it gives."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from functools import partial
+
+from app.errors import (
+    AppError,
+    GeneratorBusy,
+    GeneratorError,
+    GeneratorTimeout,
+    UndecodableImage,
+    UnsupportedImage,
+)
+from app.formats import FORMATS
+from app.generators.base import BaseGenerator, GenerationRequest
+from app.imaging import CheckedImage, ImageLimits, check_image, encode_image
+
+_MOST_THREADS = 128
+"""Calls under way in a process, those included that went on past their time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """An image fit to be stored, and what drew it."""
+
+    checked: CheckedImage
+    model: str
+    seed: int | None
+
+
+class Drawing:
+    """Calls the generator, and gives up on it after `seconds`.
+
+    It is somebody else's code, which nothing can stop: a call runs on a thread of its own, so that past the
+    deadline only that thread is lost.
+    """
+
+    def __init__(self, generator: BaseGenerator, limits: ImageLimits, seconds: float) -> None:
+        self._generator = generator
+        self._limits = limits
+        self._seconds = seconds
+        self._free = threading.BoundedSemaphore(_MOST_THREADS)
+
+    @property
+    def seconds(self) -> float:
+        """How long one image may take."""
+        return self._seconds
+
+    def model_name(self) -> str:
+        """What draws."""
+        return self._generator.model_name()
+
+    def draw(self, requests: Sequence[GenerationRequest]) -> list[Drawn]:
+        """The images for `requests`, drawn side by side.
+
+        Raises `PromptRefused`, `GeneratorError` and its kin; `GeneratorBusy` where too many calls hang.
+        """
+        futures = [self._begin(partial(self._draw, request)) for request in requests]
+        if wait(futures, self._seconds).not_done:
+            raise GeneratorTimeout(detail=f"no image after {self._seconds:g} s")
+        return [future.result() for future in futures]
+
+    def _begin(self, call: Callable[[], Drawn]) -> Future[Drawn]:
+        if not self._free.acquire(blocking=False):
+            raise GeneratorBusy(detail=f"{_MOST_THREADS} calls of the generator have not ended")
+        future: Future[Drawn] = Future()
+        threading.Thread(target=self._run, args=(future, call), daemon=True, name="generation").start()
+        return future
+
+    def _run(self, future: Future[Drawn], call: Callable[[], Drawn]) -> None:
+        try:
+            future.set_result(call())
+        except BaseException as exc:
+            future.set_exception(exc)
+        finally:
+            self._free.release()
+
+    def _draw(self, request: GenerationRequest) -> Drawn:
+        """Whatever a generator raises or returns becomes one of our errors."""
+        try:
+            given = self._generator.generate(request)
+            image = given.image
+            data = image if isinstance(image, bytes) else encode_image(image, FORMATS[request.image_format])
+            return Drawn(check_image(data, self._limits), given.model, given.seed)
+        except (UnsupportedImage, UndecodableImage) as exc:
+            raise GeneratorError(detail=f"the generator's image: {exc}") from exc
+        except AppError:
+            raise
+        except Exception as exc:
+            raise GeneratorError(detail=f"{type(exc).__name__}: {exc}") from exc

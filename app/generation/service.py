@@ -1,0 +1,136 @@
+"""Orders of images: who may draw now, what was drawn already, and where the images go."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from app.asked import Asked
+from app.errors import GeneratorBusy, PromptRefused
+from app.formats import FORMATS
+from app.generation.drawing import Drawing, Drawn
+from app.generation.ledger import Ledger, Outcome
+from app.generation.once import Once, Rules
+from app.generation.order import Order, StoredGeneration
+from app.generation.records import generations_in, keys_in, outcome_of
+from app.generation.slots import Slots
+from app.keys import generated
+from app.objects import NO_METADATA
+from app.parking import parked
+from app.service import ImageService
+
+_MOST_WAITING = 64
+"""Requests of a process that wait for a slot, or for another with their key, besides those that draw."""
+
+_DAY = 86_400.0
+_CENTURY = 100 * 365 * _DAY
+"""Drawings to be used again are forgotten for want of room alone."""
+
+
+class GenerationService:
+    """Has images drawn and stores them; one instance serves all threads of a worker process.
+
+    At most `concurrency` images are drawn at once on this machine. The worker processes agree on that, and on
+    what was drawn already, in `state_dir`. With `reuse` an order with a seed is drawn once. With
+    `keep_prompts` what was asked is kept with the image.
+    """
+
+    def __init__(
+        self,
+        images: ImageService,
+        drawing: Drawing,
+        state_dir: Path,
+        *,
+        concurrency: int,
+        reuse: bool,
+        keep_prompts: bool,
+    ) -> None:
+        self._images = images
+        self._drawing = drawing
+        self._slots = Slots(state_dir / "slots", concurrency)
+        self._once = Once(state_dir / "under-way", Ledger(state_dir / "outcomes.db"))
+        self._reuse = reuse
+        self._keep_prompts = keep_prompts
+        self._free = threading.BoundedSemaphore(concurrency + _MOST_WAITING)
+
+    def model_name(self) -> str:
+        """What draws."""
+        return self._drawing.model_name()
+
+    def generate(self, order: Order, once_key: str | None = None) -> list[StoredGeneration]:
+        """Have `order` drawn, and store each image under a new, unguessable key: all of them or none.
+
+        Where an order came with the same `once_key` (a digest) within a day, the answer is the same, and
+        nothing is drawn.
+
+        Raises `InvalidKey`, `PromptRefused`, `GeneratorError` and its kin, `GeneratorBusy`,
+        `IdempotencyKeyReused`, `IdempotencyKeyInUse`, `StateUnavailable`, and what stores raise.
+        """
+        generated(datetime.now(UTC), FORMATS[order.image_format], order.folder)  # a bad folder shows now
+        with self._place(), parked():
+            if once_key is None:
+                return self._reused_or_drawn(order)
+            request = order.digest()
+            rules = Rules(lifetime=_DAY, patience=self._patience(order))
+            draw = partial(outcome_of, request, partial(self._reused_or_drawn, order), PromptRefused)
+            return self._images_of(self._once.run(once_key, request, rules, draw))
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if not self._free.acquire(blocking=False):
+            raise GeneratorBusy
+        try:
+            yield
+        finally:
+            self._free.release()
+
+    def _patience(self, order: Order) -> float:
+        return self._drawing.seconds * order.count + 10
+
+    def _images_of(self, outcome: Outcome) -> list[StoredGeneration]:
+        return generations_in(outcome, self._images.url_of)
+
+    def _reused_or_drawn(self, order: Order) -> list[StoredGeneration]:
+        if not self._reuse or order.seed is None:
+            return self._draw(order)
+        request = order.digest(self.model_name())
+        made: list[Outcome] = []
+
+        def draw() -> Outcome:
+            made.append(outcome_of(request, partial(self._draw, order)))
+            return made[0]
+
+        rules = Rules(_CENTURY, self._patience(order), counts=self._still_has)
+        generations = self._images_of(self._once.run(request, request, rules, draw))
+        return generations if made else [_seen_before(generation) for generation in generations]
+
+    def _still_has(self, outcome: Outcome) -> bool:
+        return all(self._images.exists(key) for key in keys_in(outcome))
+
+    def _draw(self, order: Order) -> list[StoredGeneration]:
+        """All are drawn before one is stored, so that a failure leaves nothing behind."""
+        requests = order.requests()
+        drawn: list[Drawn] = []
+        with self._slots.take(order.count) as taken:
+            for first in range(0, order.count, taken):
+                drawn += self._drawing.draw(requests[first : first + taken])
+        return [self._store(order, image) for image in drawn]
+
+    def _store(self, order: Order, drawn: Drawn) -> StoredGeneration:
+        now = datetime.now(UTC)
+        key = generated(now, drawn.checked.format, order.folder)
+        metadata = _asked(order, drawn, now).to_metadata() if self._keep_prompts else NO_METADATA
+        image = self._images.put(key, drawn.checked, overwrite=False, metadata=metadata)
+        return StoredGeneration(image, drawn.model, drawn.seed, now)
+
+
+def _asked(order: Order, drawn: Drawn, now: datetime) -> Asked:
+    size = f"{order.width}x{order.height}"
+    return Asked(order.prompt, order.negative_prompt, drawn.model, drawn.seed, size, now)
+
+
+def _seen_before(generation: StoredGeneration) -> StoredGeneration:
+    return replace(generation, image=replace(generation.image, created=False))

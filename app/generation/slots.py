@@ -1,0 +1,63 @@
+"""How many generations run at once on this machine, whichever worker process they run in.
+
+A slot is a file, taken by a lock on it: the kernel lets go of that however a process ends.
+"""
+
+import fcntl
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from app.errors import GeneratorBusy
+from app.generation.state import state_errors_mapped
+
+_WAIT_SECONDS = 2.0
+"""How long one waits for the first slot: quick generators would refuse many who need not wait long."""
+
+_LOOK_SECONDS = 0.05
+
+
+class Slots:
+    """`count` slots, as files in `directory`."""
+
+    def __init__(self, directory: Path, count: int) -> None:
+        self._directory = directory
+        self._count = count
+
+    @contextmanager
+    def take(self, most: int) -> Iterator[int]:
+        """Hold between one and `most` slots in this block, as many as are free; gives their number.
+
+        Raises `GeneratorBusy` where none becomes free in a while, and `StateUnavailable`.
+        """
+        with ExitStack() as held:
+            with state_errors_mapped():
+                taken = self._wait_for(most, held)
+            yield taken
+
+    def _wait_for(self, most: int, held: ExitStack) -> int:
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while not (taken := self._take_free(most, held)):
+            if time.monotonic() > deadline:
+                raise GeneratorBusy
+            time.sleep(_LOOK_SECONDS)
+        return taken
+
+    def _take_free(self, most: int, held: ExitStack) -> int:
+        taken = 0
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for number in random.sample(range(self._count), self._count):
+            if taken == most:
+                break
+            descriptor = os.open(self._directory / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+            else:
+                held.callback(os.close, descriptor)
+                taken += 1
+        return taken

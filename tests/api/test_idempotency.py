@@ -1,0 +1,226 @@
+"""`Idempotency-Key`, `GENERATE_REUSE`, and being busy, at /api/generate-image."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from app import create_app
+from app.config import Config
+from app.generation.slots import Slots
+from tests.conftest import json_of, parts_of
+from tests.generation.generators import NAME
+
+URL = "/api/generate-image"
+CAT = {"prompt": "a cat", "size": "64x64"}
+Make = Callable[..., FlaskClient]
+
+
+@pytest.fixture
+def make(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Makes clients of servers over the same directories, with these settings."""
+    monkeypatch.setenv("DRAWN", str(tmp_path / "drawn"))
+    made = []
+
+    def make_one(**settings: Any) -> FlaskClient:
+        made.append(create_app(replace(config, generator=NAME, **settings)))
+        return made[-1].test_client()
+
+    yield make_one
+    for flask in made:
+        parts_of(flask).cache.close()
+
+
+def _drawn(tmp_path: Path) -> int:
+    path = tmp_path / "drawn"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def _send(client: FlaskClient, key: str | None, body: Any = CAT, **headers: str) -> TestResponse:
+    return client.post(URL, json=body, headers={"Idempotency-Key": key, **headers} if key else headers)
+
+
+@pytest.mark.parametrize("keys", [("a", "a"), ('"a-b"', "a-b"), ("a-b", '"a-b"'), ("!" * 255, "!" * 255)])
+def test_the_same_key_gives_the_same_answer(make: Make, tmp_path: Path, keys: tuple[str, str]) -> None:
+    first, again = _send(make(), keys[0]), _send(make(), keys[1])
+    assert first.status_code == again.status_code == 200
+    assert first.data == again.data
+    assert _drawn(tmp_path) == 1
+
+
+def test_other_keys_and_none_draw_anew(make: Make, tmp_path: Path) -> None:
+    client = make()
+    answers = {_send(client, key).data for key in ("a", "A", "b", None, None)}
+    assert len(answers) == _drawn(tmp_path) == 5
+
+
+def test_a_key_with_another_request_is_refused(make: Make, tmp_path: Path) -> None:
+    client = make()
+    _send(client, "a")
+    for body in ({**CAT, "prompt": "a dog"}, {**CAT, "size": "64x65"}, {**CAT, "seed": 1}):
+        response = _send(client, "a", body)
+        assert (response.status_code, json_of(response)) == (
+            422,
+            {
+                "success": False,
+                "message": "This Idempotency-Key was sent with another request before. "
+                "Take a new key for each request.",
+                "code": "idempotency_key_reused",
+            },
+        )
+    assert _drawn(tmp_path) == 1
+
+
+def test_what_says_the_same_is_the_same_request(make: Make, tmp_path: Path) -> None:
+    client = make()
+    same = {"size": "64x64", "format": "png", "negative_prompt": "", "prompt": "a cat"}
+    assert _send(client, "a").data == _send(client, "a", same).data
+    assert _drawn(tmp_path) == 1
+
+
+def test_clients_with_other_api_keys_do_not_meet(make: Make, tmp_path: Path) -> None:
+    client = make(api_keys=("one", "two"))
+    answers = [_send(client, "a", **{"X-API-Key": key}) for key in ("one", "two", "one")]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert answers[0].data == answers[2].data != answers[1].data
+    other = _send(client, "a", {**CAT, "prompt": "a dog"}, Authorization="Bearer two")
+    assert other.status_code == 422
+    assert _drawn(tmp_path) == 2
+
+
+def test_no_key_is_on_disk(make: Make, config: Config) -> None:
+    _send(make(api_keys=("hush-hush",)), "quite-a-secret", **{"X-API-Key": "hush-hush"})
+    contents = [path.read_bytes() for path in config.state_dir.rglob("*") if path.is_file()]
+    assert contents
+    assert not any(secret in content for content in contents for secret in (b"hush", b"secret"))
+
+
+def test_a_refused_prompt_is_remembered(make: Make, tmp_path: Path) -> None:
+    client = make()
+    first, again = (_send(client, "a", {"prompt": "refuse"}) for _ in range(2))
+    assert first.status_code == again.status_code == 422
+    assert json_of(first) == json_of(again)
+    assert json_of(first) == {"success": False, "message": "No teapots, please.", "code": "prompt_refused"}
+    assert _drawn(tmp_path) == 1
+
+
+def test_a_failure_may_be_tried_again(make: Make, tmp_path: Path) -> None:
+    client = make()
+    for number in (1, 2):
+        response = _send(client, "a", {"prompt": "fail"})
+        assert (response.status_code, json_of(response)["code"]) == (503, "generator_unreachable")
+        assert "secret" not in response.text
+        assert response.headers["Retry-After"] == "10"
+        assert _drawn(tmp_path) == number
+
+
+def test_a_cleared_cache_forgets_no_key(make: Make, tmp_path: Path) -> None:
+    client = make()
+    first = _send(client, "a")
+    parts_of(client.application).cache.clear()
+    assert _send(client, "a").data == first.data
+    assert _drawn(tmp_path) == 1
+
+
+@pytest.mark.parametrize("key", ["x" * 256, "a b", "ä", "a\x7f", "\t"])
+def test_bad_keys(make: Make, tmp_path: Path, key: str) -> None:
+    response = _send(make(), key)
+    assert (response.status_code, json_of(response)["code"]) == (400, "bad_request")
+    assert "Idempotency-Key" in json_of(response)["message"]
+    assert _drawn(tmp_path) == 0
+
+
+def test_records_that_can_not_be_kept(make: Make, config: Config, tmp_path: Path) -> None:
+    config.state_dir.write_text("a file")
+    for key in ("a", None):
+        response = _send(make(), key)
+        assert (response.status_code, json_of(response)["code"]) == (503, "state_unavailable")
+        assert str(config.state_dir) not in response.text
+    assert _drawn(tmp_path) == 0
+
+
+def test_a_busy_generator(make: Make, config: Config, tmp_path: Path) -> None:
+    client = make(generate_concurrency=2)
+    with Slots(config.state_dir / "slots", 2).take(2):
+        response = _send(client, "a")
+    assert (response.status_code, json_of(response)) == (
+        429,
+        {
+            "success": False,
+            "message": "As many images are being generated as this server takes on. "
+            "Please try again shortly.",
+            "code": "generator_busy",
+        },
+    )
+    assert response.headers["Retry-After"] == "5"
+    assert _drawn(tmp_path) == 0
+    assert _send(client, "a").status_code == 200
+
+
+SEEDED = {**CAT, "seed": 7}
+
+
+def test_a_seed_is_drawn_once_where_reuse_is_on(make: Make, tmp_path: Path) -> None:
+    first, again = (json_of(_send(make(generate_reuse=True), None, SEEDED)) for _ in range(2))
+    assert again.pop("message") == "Image was generated already"
+    assert first.pop("message") == "Image generated and uploaded successfully"
+    assert first == again
+    assert _drawn(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {**SEEDED, "seed": 8},
+        {**SEEDED, "prompt": "a dog"},
+        {**SEEDED, "size": "64x65"},
+        {**SEEDED, "format": "jpeg"},
+        {**SEEDED, "negative_prompt": "dogs"},
+        {**SEEDED, "folder": "users/1"},
+    ],
+)
+def test_other_orders_are_drawn(make: Make, tmp_path: Path, other: dict[str, Any]) -> None:
+    client = make(generate_reuse=True)
+    _send(client, None, SEEDED)
+    assert json_of(_send(client, None, other))["message"] == "Image generated and uploaded successfully"
+    assert _drawn(tmp_path) == 2
+
+
+@pytest.mark.parametrize(("reuse", "body"), [(False, SEEDED), (True, CAT)])
+def test_reuse_needs_the_setting_and_a_seed(
+    make: Make, tmp_path: Path, reuse: bool, body: dict[str, Any]
+) -> None:
+    client = make(generate_reuse=reuse)
+    assert len({json_of(_send(client, None, body))["key"] for _ in range(2)}) == 2
+    assert _drawn(tmp_path) == 2
+
+
+def test_a_deleted_image_is_drawn_again(make: Make, tmp_path: Path) -> None:
+    client = make(generate_reuse=True)
+    first = json_of(_send(client, None, SEEDED))
+    assert client.delete(first["image_url"]).status_code == 200
+    again = json_of(_send(client, None, SEEDED))
+    assert again["key"] != first["key"]
+    assert again["message"] == "Image generated and uploaded successfully"
+    assert json_of(_send(client, None, SEEDED))["key"] == again["key"]
+    assert _drawn(tmp_path) == 2
+
+
+def test_reuse_remembers_no_refusal(make: Make, tmp_path: Path) -> None:
+    client = make(generate_reuse=True)
+    for _ in range(2):
+        assert _send(client, None, {"prompt": "refuse", "seed": 7}).status_code == 422
+    assert _drawn(tmp_path) == 2
+
+
+def test_a_key_answers_a_reused_image_the_same_each_time(make: Make, tmp_path: Path) -> None:
+    client = make(generate_reuse=True)
+    _send(client, None, SEEDED)
+    first, again = (_send(client, "a", SEEDED) for _ in range(2))
+    assert first.data == again.data
+    assert json_of(first)["message"] == "Image was generated already"
+    assert _drawn(tmp_path) == 1

@@ -1,0 +1,73 @@
+"""A generator is given up on at its deadline, and calls that never end stay bounded."""
+
+import threading
+import time
+
+import pytest
+from PIL import Image
+
+from app.errors import GeneratorBusy, GeneratorTimeout
+from app.formats import FORMATS
+from app.generation import Drawing
+from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
+from app.imaging import ImageLimits
+
+LIMITS = ImageLimits(tuple(FORMATS), 1_000_000, 10, strip_metadata=True)
+REQUEST = GenerationRequest("a cat", 8, 6, seed=1)
+
+
+class Stalling(BaseGenerator):
+    """Draws once it may."""
+
+    def __init__(self) -> None:
+        self.may = threading.Event()
+        self.calls = 0
+
+    def generate(self, request: GenerationRequest) -> GeneratedImage:
+        """Wait for that."""
+        self.calls += 1
+        self.may.wait(20)
+        return GeneratedImage(Image.new("RGB", (8, 6)), "stalling")
+
+
+def test_images_are_drawn_side_by_side() -> None:
+    generator = Stalling()
+    threading.Timer(0.2, generator.may.set).start()
+    drawn = Drawing(generator, LIMITS, 5).draw([REQUEST] * 3)
+    assert generator.calls == 3
+    assert [(image.checked.width, image.model, image.seed) for image in drawn] == [(8, "stalling", None)] * 3
+
+
+def test_the_deadline_is_kept() -> None:
+    generator = Stalling()
+    began = time.monotonic()
+    with pytest.raises(GeneratorTimeout):
+        Drawing(generator, LIMITS, 0.2).draw([REQUEST])
+    assert time.monotonic() - began < 5
+    generator.may.set()
+
+
+def test_calls_that_do_not_end_are_bounded() -> None:
+    generator = Stalling()
+    drawing = Drawing(generator, LIMITS, 0.01)
+    for _ in range(128):
+        with pytest.raises(GeneratorTimeout):
+            drawing.draw([REQUEST])
+    with pytest.raises(GeneratorBusy):
+        drawing.draw([REQUEST])
+    assert generator.calls == 128
+    generator.may.set()
+    deadline = time.monotonic() + 10
+    while _is_busy(drawing):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _is_busy(drawing: Drawing) -> bool:
+    try:
+        drawing.draw([REQUEST])
+    except GeneratorBusy:
+        return True
+    except GeneratorTimeout:
+        pass
+    return False

@@ -1,0 +1,135 @@
+"""Generations under gunicorn: they leave the others their threads, and what is sent twice is drawn once."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+import requests
+
+from tests.generation.generators import NAME
+from tests.pictures import noise
+from tests.server.running import Running, running
+
+pytestmark = pytest.mark.timeout(180)  # several servers are started, with workers that import everything
+
+
+def _settings(directory: Path, **settings: str) -> dict[str, str]:
+    return {"GENERATOR": NAME, "DRAWN": str(directory / "drawn"), **settings}
+
+
+def _generate(server: Running, prompt: str, key: str | None = None) -> requests.Response:
+    return requests.post(
+        f"{server.url}/api/generate-image",
+        json={"prompt": prompt, "size": "64x64"},
+        headers={"Idempotency-Key": key} if key else {},
+        timeout=50,
+    )
+
+
+def _drawn(directory: Path) -> list[str]:
+    path = directory / "drawn"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _wait_until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _seconds_of(call: Callable[[], requests.Response], statuses: set[int]) -> float:
+    began = time.monotonic()
+    assert call().status_code in statuses
+    return time.monotonic() - began
+
+
+def _speeds(server: Running, url: str, first: int) -> tuple[float, float]:
+    """The median seconds of a hit and of an upload, of several on new connections."""
+    hits = [_seconds_of(lambda: requests.get(url, timeout=20), {200}) for _ in range(60)]
+    uploads = []
+    for number in range(first, first + 15):
+        files = {"image": ("a.png", noise(number))}
+        uploads.append(
+            _seconds_of(lambda: requests.post(f"{server.url}/api/images", files=files, timeout=20), {201})  # noqa: B023 (called at once)
+        )
+    return median(hits), median(uploads)
+
+
+def test_hits_and_uploads_go_on_while_all_slots_stall(tmp_path: Path) -> None:
+    """Many more requests are stuck than there are threads: some draw, some wait for one of those."""
+    settings = _settings(tmp_path, WEB_CONCURRENCY="2", THREADS="2", GENERATE_CONCURRENCY="6")
+    with running(tmp_path, **settings) as server, ThreadPoolExecutor(40) as pool:
+        url = _generate(server, "quick").json()["image_url"]
+        quiet = _speeds(server, url, 0)
+        stuck = [pool.submit(_generate, server, f"slow 12 {number}") for number in range(5)]
+        stuck += [pool.submit(_generate, server, "slow 12 together", "one-key") for _ in range(15)]
+        _wait_until(lambda: len(_drawn(tmp_path)) == 7)
+        refused = [pool.submit(_generate, server, "slow 12 more") for _ in range(6)]
+        stalled = _speeds(server, url, 100)
+        assert [answer.result().status_code for answer in refused] == [429] * 6
+        assert refused[0].result().json()["code"] == "generator_busy"
+        assert int(refused[0].result().headers["Retry-After"]) > 0
+        assert not any(answer.done() for answer in stuck)
+        assert [answer.result().status_code for answer in stuck] == [200] * 20
+    for before, during in zip(quiet, stalled, strict=True):
+        assert during < 3 * before + 0.05
+    assert len(_drawn(tmp_path)) == 7
+
+
+def test_a_stalled_generator_gives_its_slot_back_at_the_deadline(tmp_path: Path) -> None:
+    settings = _settings(tmp_path, WEB_CONCURRENCY="1", GENERATE_CONCURRENCY="1", GENERATOR_TIMEOUT="2")
+    with running(tmp_path, **settings) as server, ThreadPoolExecutor(1) as pool:
+        stuck = pool.submit(_generate, server, "slow 600")
+        _wait_until(lambda: _drawn(tmp_path))
+        assert _generate(server, "quick").status_code in (200, 429)
+        answer = stuck.result()
+        assert (answer.status_code, answer.json()["code"]) == (504, "generator_timeout")
+        assert _generate(server, "quick").status_code == 200
+
+
+def test_fifty_clients_with_one_key_are_one_generation(tmp_path: Path) -> None:
+    settings = _settings(tmp_path, WEB_CONCURRENCY="4", THREADS="2")
+
+    def send(server: Running) -> tuple[int, bytes]:
+        answer = requests.post(
+            f"{server.url}/api/generate-image",
+            json={"prompt": "slow 2", "size": "64x64"},
+            headers={"Idempotency-Key": '"8e03978e-40d5-43dd-bc93-6894a57f9324"', "Host": "localhost"},
+            timeout=50,
+        )
+        return answer.status_code, answer.content
+
+    with running(tmp_path, **settings) as server, ThreadPoolExecutor(50) as pool:
+        answers = set(pool.map(send, [server] * 50))
+    assert [status for status, _ in answers] == [200]
+    with running(tmp_path, **settings) as server:
+        assert {send(server)} == answers
+    assert len(_drawn(tmp_path)) == 1
+
+
+def test_a_key_whose_worker_was_killed_can_be_used_again(tmp_path: Path) -> None:
+    settings = _settings(tmp_path, WEB_CONCURRENCY="2")
+    with running(tmp_path, **settings) as server, ThreadPoolExecutor(8) as pool:
+        first = [pool.submit(_generate, server, "slow 4", "a-key") for _ in range(8)]
+        _wait_until(lambda: _drawn(tmp_path))
+        os.kill(int(_drawn(tmp_path)[0].split()[0]), signal.SIGKILL)
+        time.sleep(0.5)  # the dead worker's listener refuses until it is replaced
+        answer = _generate(server, "slow 4", "a-key")
+        assert answer.status_code == 200
+        assert {_body(sent) for sent in first} <= {None, answer.content}
+        assert _generate(server, "slow 4", "a-key").content == answer.content
+    assert len(_drawn(tmp_path)) == 2
+
+
+def _body(sent: "Future[requests.Response]") -> bytes | None:
+    try:
+        return sent.result().content
+    except requests.ConnectionError:  # it was the killed worker's
+        return None

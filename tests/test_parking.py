@@ -1,0 +1,96 @@
+"""The pool whose parked threads don't count."""
+
+import threading
+import time
+from concurrent.futures import wait
+
+import pytest
+
+from app.parking import ParkingPool, parked
+
+
+def test_results_and_errors_come_back() -> None:
+    pool = ParkingPool(2)
+    assert pool.submit(pow, 2, 5).result(5) == 32
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(lambda: 1 // 0).result(5)
+    pool.shutdown()
+
+
+def test_no_more_than_its_size_work_at_once() -> None:
+    pool, most, now, lock = ParkingPool(3), 0, 0, threading.Lock()
+
+    def work() -> None:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+        with parked():
+            threading.Event().wait(0.002)
+        with lock:
+            now -= 1
+
+    def plain() -> None:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+        threading.Event().wait(0.002)
+        with lock:
+            now -= 1
+
+    wait([pool.submit(plain) for _ in range(30)])
+    assert most == 3
+    wait([pool.submit(work) for _ in range(30)])
+    most = 0
+    wait([pool.submit(plain) for _ in range(60)])
+    pool.shutdown()
+    assert most <= 4  # one that came back may still be there when the first is begun
+
+
+def test_parked_threads_are_replaced() -> None:
+    pool, go_on = ParkingPool(2), threading.Event()
+
+    def stall() -> None:
+        with parked():
+            assert go_on.wait(10)
+
+    stalled = [pool.submit(stall) for _ in range(20)]
+    assert pool.submit(int, "7").result(5) == 7
+    assert not any(future.done() for future in stalled)
+    go_on.set()
+    wait(stalled, 5)
+    pool.shutdown()
+
+
+def test_surplus_threads_end() -> None:
+    others = set(threading.enumerate())
+    pool, go_on = ParkingPool(1), threading.Event()
+
+    def stall() -> None:
+        with parked():
+            assert go_on.wait(10)
+
+    stalled = [pool.submit(stall) for _ in range(10)]
+    assert pool.submit(int, "7").result(5) == 7
+    assert len(set(threading.enumerate()) - others) == 11
+    go_on.set()
+    wait(stalled, 5)
+    assert pool.submit(int, "7").result(5) == 7
+    deadline = time.monotonic() + 10
+    while len(set(threading.enumerate()) - others) > 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    pool.shutdown()
+
+
+def test_shutdown_lets_what_was_submitted_finish() -> None:
+    pool = ParkingPool(2)
+    futures = [pool.submit(pow, 2, number) for number in range(20)]
+    pool.shutdown()
+    assert [future.result(5) for future in futures] == [2**number for number in range(20)]
+
+
+def test_elsewhere_parking_does_nothing() -> None:
+    with parked():
+        pass
