@@ -21,8 +21,8 @@ from app.errors import (
     UndecodableImage,
     UnsupportedImage,
 )
-from app.formats import CONTENT_TYPES, FORMATS, ImageFormat
-from app.generators.base import BaseGenerator, GenerationRequest
+from app.formats import CONTENT_TYPES, FORMATS
+from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 from app.imaging import CheckedImage, ImageLimits, check_image, encode_image
 from app.keys import cache_control, check_readable, content_addressed, generated, named
 from app.objects import ObjectFacts, StoredObject
@@ -51,7 +51,7 @@ class StoredGeneration:
 
     image: StoredImage
     model: str
-    seed: int
+    seed: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +139,10 @@ class ImageService:
         now = datetime.now(UTC)
         generated(now, FORMATS[image_format], folder)  # a bad folder shows before the model is paid
         seed = secrets.randbelow(_ANY_SEED) if seed is None else seed
-        request = GenerationRequest(prompt, width, height, seed, negative_prompt)
-        checked, model = self._draw(request, FORMATS[image_format])
+        request = GenerationRequest(prompt, width, height, seed, negative_prompt, image_format)
+        checked, drawn = self._draw(request)
         key = generated(now, checked.format, folder)
-        return StoredGeneration(self._put(key, checked, overwrite=False), model, seed)
+        return StoredGeneration(self._put(key, checked, overwrite=False), drawn.model, drawn.seed)
 
     def fetch(self, key: str) -> CachedObject:
         """The image's bytes, from the cache or, once, from the store. The caller closes the body.
@@ -230,12 +230,13 @@ class ImageService:
             created=result.created,
         )
 
-    def _draw(self, request: GenerationRequest, image_format: ImageFormat) -> tuple[CheckedImage, str]:
+    def _draw(self, request: GenerationRequest) -> tuple[CheckedImage, GeneratedImage]:
         """A generator is somebody else's code: whatever it raises or returns becomes one of our errors."""
         try:
             drawn = self._generator.generate(request)
-            data = drawn.image if isinstance(drawn.image, bytes) else encode_image(drawn.image, image_format)
-            return check_image(data, self._limits), drawn.model
+            image = drawn.image
+            data = image if isinstance(image, bytes) else encode_image(image, FORMATS[request.image_format])
+            return check_image(data, self._limits), drawn
         except (UnsupportedImage, UndecodableImage) as exc:
             raise GeneratorError(detail=f"the generator's image: {exc}") from exc
         except AppError:

@@ -46,7 +46,11 @@ class GeneratedImageSchema(ImageSchema):
     """A generated image."""
 
     model = fields.String(required=True, metadata=_about("What drew it."))
-    seed = fields.Integer(required=True, metadata=_about("The same prompt, seed and size draw it again."))
+    seed = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata=_about("The same prompt, seed and size draw it again; null where the model has no seeds."),
+    )
 
 
 class ListedImageSchema(Schema):

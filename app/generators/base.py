@@ -11,21 +11,29 @@ from app.config import Config
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What to draw. `seed` is 0…4294967295 and always set; sizes are in pixels."""
+    """What to draw. `seed` is 0…4294967295 and always set; sizes are in pixels.
+
+    `image_format` is a name in `app.formats.FORMATS`. A generator that gives a file's bytes may give another.
+    """
 
     prompt: str
     width: int
     height: int
     seed: int
     negative_prompt: str = ""
+    image_format: str = "png"
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratedImage:
-    """What was drawn: a Pillow image, or an image file's bytes, and the name of the model that drew it."""
+    """What was drawn: a Pillow image, or an image file's bytes, and the name of the model that drew it.
+
+    `seed` draws it again; None where the model has none, or does not tell.
+    """
 
     image: Image.Image | bytes
     model: str
+    seed: int | None = None
 
 
 class BaseGenerator(ABC):
@@ -44,6 +52,6 @@ class BaseGenerator(ABC):
     def generate(self, request: GenerationRequest) -> GeneratedImage:
         """Draw `request.prompt` in about the size asked for.
 
-        Raises `PromptRefused` where the model won't draw it, `GeneratorUnreachable`, `GeneratorTimeout`
-        or `GeneratorError` where it can't.
+        Raises `PromptRefused` where the model won't draw it, `GeneratorRefused`, `GeneratorUnreachable`,
+        `GeneratorTimeout` or `GeneratorError` where it can't.
         """

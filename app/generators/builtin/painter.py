@@ -22,7 +22,7 @@ class BuiltinGenerator(BaseGenerator):
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
         """Paint the request in exactly the size asked for."""
-        return GeneratedImage(image=_paint(request), model="builtin")
+        return GeneratedImage(image=_paint(request), model="builtin", seed=request.seed)
 
 
 def _paint(request: GenerationRequest) -> Image.Image:

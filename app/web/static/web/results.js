@@ -84,7 +84,7 @@ function unseen(text) {
 }
 
 function facts({ width, height, bytes, content_type: type, model, seed }) {
-  const drawn = model && (seed === undefined ? model : `${model}, seed ${seed}`);
+  const drawn = model && (seed == null ? model : `${model}, seed ${seed}`);
   return [`${width} × ${height}`, kilobytes(bytes), typeName(type), drawn].filter(Boolean).join(" · ");
 }
 
