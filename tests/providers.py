@@ -134,6 +134,19 @@ def reset(_: ModelServer, environ: dict[str, Any], __: Callable[..., Any]) -> li
     raise ConnectionResetError
 
 
+def chunked(body: dict[str, Any]) -> Behaviour:
+    """A whole answer in two chunks (RFC 9112, 7.1)."""
+    data = json.dumps(body).encode()
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (data[:5], data[5:]))
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    def behave(_: ModelServer, environ: dict[str, Any], __: Callable[..., Any]) -> Iterable[bytes]:
+        environ["werkzeug.socket"].sendall(head + chunks + b"0\r\n\r\n")
+        raise ConnectionResetError
+
+    return behave
+
+
 def broken_off(_: ModelServer, __: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """A body shorter than announced."""
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", "1000")])

@@ -30,6 +30,7 @@ from tests.providers import (
     Protocol,
     answer,
     broken_off,
+    chunked,
     reset,
     stall,
     trickle_body,
@@ -91,6 +92,12 @@ Case = tuple[Callable[[Protocol], list[Behaviour]], int, str, int]
 
 CASES: dict[str, Case] = {
     "success": (lambda p: [p.success()], 200, "", 1),
+    "success in chunks": (
+        lambda p: [chunked(p.drawn(base64.b64encode(IMAGE).decode()))],
+        200,
+        "",
+        1,
+    ),
     "throttled once": (lambda p: [p.throttled, p.success()], 200, "", 2),
     "away twice": (lambda p: [p.outage, p.outage, p.success()], 200, "", 3),
     "reset once": (lambda p: [reset, p.success()], 200, "", 2),
@@ -163,7 +170,7 @@ def test_the_deadline_holds_whatever_the_server_does(
     response = hasty.post(URL, json=PROMPT)
     took = time.monotonic() - began
     assert (response.status_code, json_of(response)["code"]) == (504, "generator_timeout")
-    assert 0.9 < took < 2
+    assert 0.9 < took < 5  # the machine may be busy; the server would go on for 20 seconds or for ever
     assert models.tries == 2
 
 
@@ -172,7 +179,7 @@ def test_the_deadline_spans_the_tries(models: ModelServer, protocol: Protocol, h
     assert hasty.post(URL, json=PROMPT).status_code == 200
     began = time.monotonic()
     assert hasty.post(URL, json=PROMPT).status_code == 504
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     assert models.tries == 4
 
 
