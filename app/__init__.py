@@ -24,7 +24,11 @@ from app.stores.s3 import S3Store
 from app.web import blueprint as web_blueprint
 
 STORES: dict[str, type[BaseStore]] = {"local": LocalStore, "s3": S3Store}
-GENERATORS: dict[str, type[BaseGenerator]] = {"builtin": BuiltinGenerator}
+GENERATORS: dict[str, type[BaseGenerator] | str] = {
+    "builtin": BuiltinGenerator,
+    "bedrock": "app.generators.bedrock:BedrockGenerator",
+    "openai": "app.generators.openai_images:OpenAIGenerator",  # a second and 25 MiB to import
+}
 
 
 def find_classes(config: Config) -> tuple[type[BaseStore], type[BaseGenerator]]:

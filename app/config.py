@@ -50,8 +50,12 @@ class Config:
 
     api_keys: tuple[str, ...] = _setting(Words(), (), secret=True)
 
-    generator: str = _setting(one_of("builtin", plug_in=True), "builtin")
+    generator: str = _setting(one_of("builtin", "bedrock", "openai", plug_in=True), "builtin")
+    generator_model: str = _setting(ma.String(), "")
     generator_timeout: int = _setting(number(1, 3600), 120)
+    openai_api_key: str = _setting(ma.String(), "", secret=True)
+    openai_base_url: str = _setting(url(), "")
+    bedrock_region: str = _setting(ma.String(), "us-west-2")
     generate_concurrency: int = _setting(number(1, 64), 8)
     generate_reuse: bool = _setting(switch(), False)
     keep_prompts: bool = _setting(switch(), True)
@@ -89,8 +93,18 @@ def _rules(schema: Schema, values: Mapping[str, Any], **kwargs: Any) -> None:
         problems["cache_dir"] = ["must not lie in LOCAL_STORE_DIR, nor the other way round"]
     if _overlap(values, "state_dir", "cache_dir"):
         problems["state_dir"] = ["must not lie in CACHE_DIR, nor the other way round"]
+    problems |= _generator_rules(values)
     if problems:
         raise ValidationError(problems)
+
+
+def _generator_rules(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    generator = values.get("generator")
+    if generator in ("bedrock", "openai") and not values.get("generator_model"):
+        return {"generator": ["needs GENERATOR_MODEL, the model's id"]}
+    if generator == "openai" and not (values.get("openai_api_key") or values.get("openai_base_url")):
+        return {"generator": ["needs OPENAI_API_KEY, or OPENAI_BASE_URL for a server that takes no key"]}
+    return {}
 
 
 def _overlap(values: Mapping[str, Any], *names: str) -> bool:

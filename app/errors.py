@@ -26,12 +26,15 @@
     │   ├── StoreUnreachable     503 store_unreachable
     │   └── StoreTimeout         504 store_timeout
     └── GeneratorError           502 generator_error
+        ├── GeneratorRefused     502 generator_refused
         ├── GeneratorUnreachable 503 generator_unreachable
         └── GeneratorTimeout     504 generator_timeout
 
 `message` is for people outside and never holds a path, a bucket or a credential;
 `detail` is for the log alone.
 """
+
+import math
 
 
 class AppError(Exception):
@@ -257,13 +260,29 @@ class GeneratorError(AppError):
     message = "The image model gave no usable image. Please try again."
 
 
+class GeneratorRefused(GeneratorError):
+    """The generator said no to us, not to the prompt: credentials, quota, or a model that is gone."""
+
+    code = "generator_refused"
+    message = "The image model refused the request. The server's operator finds the reason in the log."
+
+
 class GeneratorUnreachable(GeneratorError):
-    """No connection to the generator, or it is overloaded."""
+    """No connection to the generator, or it is overloaded: another try may succeed.
+
+    `wait` is for how many seconds the generator asks to be left alone, where it says so.
+    """
 
     status = 503
     code = "generator_unreachable"
     message = "The image model can't be reached right now. Please try again shortly."
     retry_after = 10
+
+    def __init__(self, message: str | None = None, *, detail: str = "", wait: float | None = None) -> None:
+        super().__init__(message, detail=detail)
+        self.wait = wait
+        if wait is not None:
+            self.retry_after = math.ceil(wait)
 
 
 class GeneratorTimeout(GeneratorError):

@@ -10,14 +10,17 @@ from app.errors import ConfigError
 T = TypeVar("T")
 
 
-def find_class(setting: str, value: str, known: Mapping[str, type[T]], base: type[Any]) -> type[T]:
+def find_class(setting: str, value: str, known: Mapping[str, type[T] | str], base: type[Any]) -> type[T]:
     """The class that `value` names: one of `known`, or `package.module:Class`, a subclass of `base`.
+
+    What is known as `package.module:Class` is imported only where it is asked for.
 
     Raises `ConfigError` that names the setting, its value and what is wrong.
     """
-    if value in known:
-        return known[value]
-    module, _, name = value.partition(":")
+    named = known.get(value, value)
+    if not isinstance(named, str):
+        return named
+    module, _, name = named.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
     except Exception as exc:  # whatever somebody else's module does when it is imported

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from app.errors import NotFound
+from app.formats import FORMATS
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 from app.stores.base import BaseStore
 
@@ -233,6 +234,20 @@ class GeneratorContract:
         drawn = generator.generate(GenerationRequest(prompt, 128, 96, seed=1))
         assert drawn.model
         assert min(_size_of(drawn)) > 0
+
+    @pytest.mark.parametrize("size", [(64, 64), (64, 2048), (2048, 64), (1001, 999)])
+    def test_draws_any_size(self, generator: BaseGenerator, size: tuple[int, int]) -> None:
+        assert min(_size_of(generator.generate(GenerationRequest("a red boat", *size, seed=1)))) > 0
+
+    @pytest.mark.parametrize("image_format", FORMATS)
+    def test_takes_any_format(self, generator: BaseGenerator, image_format: str) -> None:
+        request = GenerationRequest("a red boat", 96, 64, seed=1, image_format=image_format)
+        assert min(_size_of(generator.generate(request))) > 0
+
+    @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
+    def test_tells_a_seed_that_can_be_sent_again(self, generator: BaseGenerator, seed: int) -> None:
+        drawn = generator.generate(GenerationRequest("a red boat", 96, 64, seed, negative_prompt="people"))
+        assert drawn.seed is None or 0 <= drawn.seed < 2**32
 
     def test_threads_can_share_it(self, generator: BaseGenerator) -> None:
         requests = [GenerationRequest("a red boat", 96, 96, seed=i) for i in range(6)]

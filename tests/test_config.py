@@ -103,8 +103,35 @@ def test_rules_that_span_settings_are_told_with_the_others() -> None:
         Config.from_env({"IMAGE_URLS": "s3"})
 
 
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        ({"GENERATOR": "bedrock"}, "GENERATOR=bedrock: needs GENERATOR_MODEL"),
+        ({"GENERATOR": "openai", "OPENAI_API_KEY": "sk-1"}, "GENERATOR=openai: needs GENERATOR_MODEL"),
+        ({"GENERATOR": "openai", "GENERATOR_MODEL": "m"}, "GENERATOR=openai: needs OPENAI_API_KEY, or"),
+        ({"OPENAI_BASE_URL": "localhost:8080"}, r"OPENAI_BASE_URL=localhost:8080: is not an http\(s\) URL"),
+    ],
+)
+def test_what_a_generator_needs(environ: dict[str, str], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Config.from_env(environ)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"GENERATOR": "bedrock", "GENERATOR_MODEL": "stability.sd3-5-large-v1:0"},
+        {"GENERATOR": "openai", "GENERATOR_MODEL": "m", "OPENAI_API_KEY": "sk-1"},
+        {"GENERATOR": "openai", "GENERATOR_MODEL": "m", "OPENAI_BASE_URL": "http://127.0.0.1:8080/v1"},
+        {"GENERATOR": "mypackage.models:MyModel"},
+    ],
+)
+def test_a_generator_that_has_what_it_needs(environ: dict[str, str]) -> None:
+    assert Config.from_env(environ).generator == environ["GENERATOR"]
+
+
 def test_it_cannot_be_changed_and_shows_no_secret() -> None:
-    config = Config.from_env({"API_KEYS": "hush"})
+    config = Config.from_env({"API_KEYS": "hush", "OPENAI_API_KEY": "hush"})
     assert "hush" not in repr(config)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.port = 1  # type: ignore[misc]

@@ -1,0 +1,122 @@
+"""Stability AI's models on Amazon Bedrock."""
+
+import io
+import json
+from functools import partial
+from typing import Any, Self
+
+import boto3
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.config import Config as ClientConfig
+from urllib3 import HTTPResponse
+
+from app.config import Config
+from app.errors import GeneratorError, PromptRefused
+from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
+from app.generators.bedrock_errors import errors_mapped
+from app.generators.models import ModelFacts
+from app.generators.payload import cleaned, decoded, first, json_object
+from app.generators.per_process import PerProcess
+from app.generators.refusals import refusal
+from app.generators.sizes import bedrock_ratio
+from app.generators.tries import within_deadline
+from app.generators.wire import Wire
+
+_JSON = "application/json"
+_FORMATS = ("png", "jpeg")
+_MAX_PROMPT = 10_000
+_CHECK_SECONDS = 10
+
+
+class BedrockGenerator(BaseGenerator):
+    """Draws with `model`, the id or ARN of a Stability model in `region`; credentials are found by boto3.
+
+    `timeout` is in seconds, for all tries together.
+    """
+
+    def __init__(self, model: str, *, region: str, timeout: float) -> None:
+        self._model = model
+        self._region = region
+        self._timeout = timeout
+        self._client = PerProcess(self._new_client)
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """`GENERATOR_MODEL` in `BEDROCK_REGION`."""
+        return cls(config.generator_model, region=config.bedrock_region, timeout=config.generator_timeout)
+
+    def generate(self, request: GenerationRequest) -> GeneratedImage:
+        """InvokeModel, in the ratio of sides nearest to the one asked for."""
+        if max(len(request.prompt), len(request.negative_prompt)) > _MAX_PROMPT:
+            raise PromptRefused(f"The prompt is longer than the {_MAX_PROMPT:,} characters the model takes.")
+        body = json.dumps(_body(request)).encode()
+        with errors_mapped(self._model):
+            client = self._client()  # making the first takes a second, which is not the model's
+        return within_deadline(self._timeout, partial(self._ask, client, body))
+
+    def describe_model(self) -> ModelFacts:
+        """GetFoundationModel, for the operator; raises `GeneratorError` and its kin."""
+        config = ClientConfig(
+            connect_timeout=_CHECK_SECONDS, read_timeout=_CHECK_SECONDS, retries={"total_max_attempts": 1}
+        )
+        with errors_mapped(self._model):
+            client: Any = boto3.session.Session().client("bedrock", region_name=self._region, config=config)
+            try:
+                answer = client.get_foundation_model(modelIdentifier=self._model)
+            finally:
+                client.close()
+        life = answer["modelDetails"].get("modelLifecycle", {})
+        return ModelFacts(self._model, life.get("status", "unknown"), life.get("endOfLifeTime"))
+
+    def _ask(self, client: Any, body: bytes) -> GeneratedImage:
+        with errors_mapped(self._model):
+            answer = client.invoke_model(modelId=self._model, body=body, contentType=_JSON, accept=_JSON)
+            found = json_object(answer["body"].read())
+        _check_finished(first(found, "finish_reasons"))
+        seed = first(found, "seeds")
+        image = decoded(first(found, "images"))
+        return GeneratedImage(image, self._model, seed if isinstance(seed, int) else None)
+
+    def _new_client(self) -> Any:
+        """A client that signs, and leaves sending to `Wire` and retrying to us."""
+        client: Any = boto3.session.Session().client(
+            "bedrock-runtime",
+            region_name=self._region,
+            config=ClientConfig(retries={"mode": "standard", "total_max_attempts": 1}),
+        )
+        client.meta.events.register("before-send.bedrock-runtime.InvokeModel", partial(_send, Wire()))
+        return client
+
+
+def _body(request: GenerationRequest) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "prompt": request.prompt,
+        "mode": "text-to-image",
+        "aspect_ratio": bedrock_ratio(request.width, request.height),
+        "output_format": request.image_format if request.image_format in _FORMATS else "png",
+        "seed": request.seed,
+    }
+    return body | ({"negative_prompt": request.negative_prompt} if request.negative_prompt else {})
+
+
+def _check_finished(reason: object) -> None:
+    """A refused prompt is a 200: the reason is null where all went well."""
+    if reason is None:
+        return
+    text = cleaned(reason)
+    if text.lower().startswith("filter"):
+        raise refusal(text)
+    raise GeneratorError(detail=f"finish reason: {text}")
+
+
+def _send(wire: Wire, request: AWSPreparedRequest, **event: Any) -> AWSResponse:
+    """boto3's request, signed, over `wire`."""
+    headers = [(name.encode(), _bytes(value)) for name, value in request.headers.items()]
+    answer = wire.send(request.method, request.url, headers, _bytes(request.body))
+    named = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
+    raw: Any = HTTPResponse(io.BytesIO(answer.body), named, answer.status, preload_content=False)
+    return AWSResponse(request.url, answer.status, raw.headers, raw)
+
+
+def _bytes(value: Any) -> bytes:
+    return value.encode() if isinstance(value, str) else bytes(value)

@@ -1,0 +1,44 @@
+"""The errors of OpenAI's client become ours, here and nowhere else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from openai import APIStatusError, OpenAIError
+
+from app.errors import AppError, GeneratorError, GeneratorRefused, GeneratorUnreachable
+from app.generators.payload import cleaned
+from app.generators.refusals import NO_CREDENTIALS, NO_MODEL, NO_QUOTA, refusal
+from app.generators.tries import retry_after
+
+_BLOCKED = {"moderation_blocked", "content_policy_violation"}
+_NO_QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+_NO_MODEL = {"model_not_found", "model_deprecated"}
+_AGAIN = {408, 409, 429}
+
+
+@contextmanager
+def errors_mapped(model: str, secret: str) -> Iterator[None]:
+    """Raise our error for whatever OpenAI's client raises inside; `secret` is masked in its texts."""
+    try:
+        yield
+    except APIStatusError as exc:
+        raise _answered(exc, model, secret) from exc
+    except OpenAIError as exc:
+        raise GeneratorError(detail=f"{type(exc).__name__}: {cleaned(exc, secret)}") from exc
+
+
+def _answered(exc: APIStatusError, model: str, secret: str) -> AppError:
+    status, codes = exc.status_code, {exc.code, exc.type}
+    said = exc.body.get("message", "") if isinstance(exc.body, dict) else exc.body
+    detail = f"{status} {cleaned(exc.code or '')}: {cleaned(said, secret)}"
+    if codes & _NO_QUOTA:
+        return GeneratorRefused(NO_QUOTA, detail=detail)
+    if status in _AGAIN or status >= 500:
+        return GeneratorUnreachable(detail=detail, wait=retry_after(exc.response.headers))
+    if codes & _BLOCKED or exc.param == "prompt":
+        return refusal(said, secret)
+    if status == 404 or codes & _NO_MODEL or exc.param == "model":
+        return GeneratorRefused(NO_MODEL, detail=f"{detail} (GENERATOR_MODEL={model}: choose another)")
+    if status in (401, 403):
+        return GeneratorRefused(NO_CREDENTIALS, detail=detail)
+    return GeneratorRefused(detail=detail)

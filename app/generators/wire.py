@@ -1,0 +1,148 @@
+"""HTTP to a model, under the generation's deadline and with a bound on what comes back.
+
+The timeouts of boto3's and OpenAI's own HTTP clients hold for each read: a server that sends a byte now and
+then keeps them busy for ever, and both read an answer whole, however large. So both send through here.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpcore2
+from httpcore2 import ConnectionPool, NetworkBackend, NetworkStream, Proxy, SyncBackend
+
+from app.errors import GeneratorError, GeneratorTimeout, GeneratorUnreachable
+from app.generators.tries import seconds_left
+
+MAX_ANSWER_BYTES = 32 * 1024**2
+"""Base64 of 24 MiB: more than a PNG of 2048 × 2048 pixels takes."""
+
+_CONNECT_SECONDS = 10
+_PIECE_BYTES = 64 * 1024
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP response, read to its end."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Wire:
+    """Sends requests of any thread, each over a connection of its own.
+
+    A drawing takes seconds, a new connection milliseconds: none is kept that a server may have dropped
+    meanwhile, or that a fork would share. `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE` are honoured.
+    """
+
+    def __init__(self) -> None:
+        self._tls = httpcore2.default_ssl_context()
+
+    def send(self, method: str, url: str, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Answer:
+        """The answer to one request; redirects are answers, too.
+
+        Raises `GeneratorTimeout` at the deadline, `GeneratorUnreachable` where the connection fails, and
+        `GeneratorError` for answers that are too large, compressed or no HTTP.
+        """
+        with _errors_mapped(), self._pool(url) as pool:
+            timeouts = {"timeout": {"pool": seconds_left()}}
+            with pool.stream(
+                method, url, headers=list(headers), content=body, extensions=timeouts
+            ) as response:
+                return Answer(response.status, response.headers, _read(response))
+
+    def _pool(self, url: str) -> ConnectionPool:
+        return ConnectionPool(
+            ssl_context=self._tls, proxy=_proxy_for(url), max_connections=1, network_backend=_Backend()
+        )
+
+
+def _read(response: httpcore2.Response) -> bytes:
+    """The body; what was compressed could unfold into any size."""
+    encodings = [value for name, value in response.headers if name.lower() == b"content-encoding"]
+    if set(encodings) - {b"identity"}:
+        raise GeneratorError(detail="the answer is compressed, which was not asked for")
+    body = bytearray()
+    for piece in response.iter_stream():
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise GeneratorError(detail=f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
+    return bytes(body)
+
+
+@contextmanager
+def _errors_mapped() -> Any:
+    try:
+        yield
+    except httpcore2.ConnectTimeout as exc:
+        seconds_left()
+        raise GeneratorUnreachable(detail=f"no connection within {_CONNECT_SECONDS} s") from exc
+    except httpcore2.TimeoutException as exc:
+        raise GeneratorTimeout(detail=f"{type(exc).__name__} at the deadline") from exc
+    except (httpcore2.NetworkError, httpcore2.RemoteProtocolError, httpcore2.ProxyError) as exc:
+        raise GeneratorUnreachable(detail=f"{type(exc).__name__}: {exc}") from exc
+    except (httpcore2.LocalProtocolError, httpcore2.UnsupportedProtocol) as exc:
+        raise GeneratorError(detail=f"{type(exc).__name__}: {exc}") from exc
+
+
+def _proxy_for(url: str) -> Proxy | None:
+    """The proxy that the environment names for `url`, as Python's own `urllib` finds it."""
+    target = urlsplit(url)
+    found = getproxies().get(target.scheme)
+    if not found or proxy_bypass(target.netloc):
+        return None
+    parts = urlsplit(found)
+    auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+    host = parts.netloc.rpartition("@")[2]
+    return Proxy(f"{parts.scheme}://{host}", auth=auth)
+
+
+class _Stream(NetworkStream):
+    """A connection that waits until the deadline at most, whatever the caller's timeout says."""
+
+    def __init__(self, stream: NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, seconds_left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """In pieces: a timeout holds for each of them."""
+        for start in range(0, len(buffer), _PIECE_BYTES):
+            self._stream.write(buffer[start : start + _PIECE_BYTES], seconds_left())
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> NetworkStream:
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, seconds_left()))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _Backend(NetworkBackend):
+    """Opens such connections."""
+
+    def __init__(self) -> None:
+        self._backend = SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> NetworkStream:
+        patience = min(seconds_left(), _CONNECT_SECONDS)
+        return _Stream(self._backend.connect_tcp(host, port, patience, local_address, socket_options))

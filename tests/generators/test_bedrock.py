@@ -1,0 +1,215 @@
+"""What is particular to Bedrock: what is sent and signed, its own refusals, a model's lifecycle."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from app.errors import (
+    AppError,
+    GeneratorError,
+    GeneratorRefused,
+    GeneratorTimeout,
+    GeneratorUnreachable,
+    PromptRefused,
+)
+from app.generators.base import GenerationRequest
+from app.generators.bedrock import BedrockGenerator
+from app.generators.bedrock_policy import bedrock_statement
+from tests.providers import AWS_SECRET, BEDROCK, ModelServer, answer, stall
+
+REGION = "us-west-2"
+REQUEST = GenerationRequest("a red boat ⛵", 1600, 900, seed=4294967295, negative_prompt="people")
+
+
+@pytest.fixture(scope="module")
+def generator() -> BedrockGenerator:
+    """A generator that asks the server of the tests that take `models`, too."""
+    return BedrockGenerator(BEDROCK.model, region=REGION, timeout=10)
+
+
+def _drawn(models: ModelServer, generator: BedrockGenerator, request: GenerationRequest = REQUEST) -> Any:
+    models.script = [BEDROCK.success()]
+    generator.generate(request)
+    return models.received[0]
+
+
+def test_what_is_sent(models: ModelServer, generator: BedrockGenerator) -> None:
+    received = _drawn(models, generator)
+    assert received.uri == "/model/stability.stable-image-core-v1%3A1/invoke"
+    assert received.headers["content-type"] == received.headers["accept"] == "application/json"
+    assert received.json == {
+        "prompt": "a red boat ⛵",
+        "mode": "text-to-image",
+        "aspect_ratio": "16:9",
+        "output_format": "png",
+        "seed": 4294967295,
+        "negative_prompt": "people",
+    }
+
+
+def test_what_is_sent_without_a_negative_prompt(models: ModelServer, generator: BedrockGenerator) -> None:
+    received = _drawn(models, generator, GenerationRequest("sea", 64, 64, seed=0, image_format="jpeg"))
+    assert received.json == {
+        "prompt": "sea",
+        "mode": "text-to-image",
+        "aspect_ratio": "1:1",
+        "output_format": "jpeg",
+        "seed": 0,
+    }
+
+
+def test_the_signature_holds_for_what_arrives(models: ModelServer, generator: BedrockGenerator) -> None:
+    """As AWS checks it (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html)."""
+    received = _drawn(models, generator)
+    authorization = received.headers["authorization"]
+    signed = authorization.partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    assert {"host", "x-amz-date"} <= set(signed)
+    request = AWSRequest(
+        received.method,
+        f"{models.url}{received.uri}",
+        headers={name: received.headers[name] for name in signed},
+        data=received.body,
+    )
+    request.context["timestamp"] = received.headers["x-amz-date"]
+    auth = SigV4Auth(Credentials("AKIAEXAMPLE", AWS_SECRET), "bedrock", REGION)
+    to_sign = auth.string_to_sign(request, auth.canonical_request(request))
+    assert authorization.endswith(f"Signature={auth.signature(to_sign, request)}")
+
+
+def _error(status: str, code: str, message: str = "") -> Any:
+    return answer(status, {"message": message}, x_amzn_ErrorType=code)
+
+
+ERRORS: list[tuple[Any, type[AppError], int]] = [
+    (_error("500 Oops", "InternalServerException"), GeneratorUnreachable, 3),
+    (_error("408 Request Timeout", "ModelTimeoutException"), GeneratorUnreachable, 3),
+    (_error("429 Too Many Requests", "ModelNotReadyException"), GeneratorUnreachable, 3),
+    (answer("502 Bad Gateway", b"<html>"), GeneratorUnreachable, 3),
+    (_error("424 Failed Dependency", "ModelErrorException"), GeneratorError, 1),
+    (_error("403 Forbidden", "AccessDeniedException"), GeneratorRefused, 1),
+    (_error("403 Forbidden", "ExpiredTokenException"), GeneratorRefused, 1),
+    (_error("400 Bad Request", "ServiceQuotaExceededException"), GeneratorRefused, 1),
+    (_error("400 Bad Request", "ValidationException", "Malformed input request"), GeneratorRefused, 1),
+    (
+        _error("400 Bad Request", "ValidationException", "The provided model identifier is invalid."),
+        GeneratorRefused,
+        1,
+    ),
+    (
+        _error("400 Bad Request", "ValidationException", "This request was blocked by our content filters."),
+        PromptRefused,
+        1,
+    ),
+    (answer("200 OK", {"finish_reasons": ["Filter reason: output image"]}), PromptRefused, 1),
+    (answer("200 OK", {"finish_reasons": ["Inference error"], "images": []}), GeneratorError, 1),
+    (answer("200 OK", {"finish_reasons": None, "images": "abc"}), GeneratorError, 1),
+]
+
+
+@pytest.mark.parametrize(("behaviour", "expected", "tries"), ERRORS)
+def test_errors(
+    models: ModelServer, generator: BedrockGenerator, behaviour: Any, expected: type[AppError], tries: int
+) -> None:
+    models.script = [behaviour]
+    with pytest.raises(AppError) as caught:
+        generator.generate(REQUEST)
+    assert (type(caught.value), models.tries) == (expected, tries)
+
+
+def test_the_request_in_a_signatures_mismatch_is_not_logged(
+    models: ModelServer, generator: BedrockGenerator
+) -> None:
+    models.script = [BEDROCK.bad_key]
+    with pytest.raises(GeneratorRefused) as caught:
+        generator.generate(REQUEST)
+    assert "does not match" in caught.value.detail
+    assert "session-token" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["prompt", "negative_prompt"])
+def test_a_prompt_too_long_for_the_model_is_refused_unasked(
+    models: ModelServer, generator: BedrockGenerator, text: str
+) -> None:
+    request = {"prompt": "sea", "negative_prompt": "", text: "x" * 10_001}
+    with pytest.raises(PromptRefused, match="longer than the 10,000 characters"):
+        generator.generate(GenerationRequest(width=64, height=64, seed=1, **request))
+    assert models.tries == 0
+
+
+def test_no_credentials(models: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = BedrockGenerator(BEDROCK.model, region=REGION, timeout=10)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    with pytest.raises(GeneratorRefused, match="refused our credentials"):
+        generator.generate(REQUEST)
+    assert models.received == []
+
+
+@pytest.mark.parametrize(
+    ("life", "expected"),
+    [
+        ({"status": "ACTIVE"}, ("ACTIVE", None)),
+        (
+            {"status": "LEGACY", "endOfLifeTime": "2026-09-30T00:00:00Z"},
+            ("LEGACY", datetime(2026, 9, 30, tzinfo=UTC)),
+        ),
+        (None, ("unknown", None)),
+    ],
+)
+def test_the_models_lifecycle(
+    models: ModelServer,
+    generator: BedrockGenerator,
+    life: dict[str, str] | None,
+    expected: tuple[str, datetime | None],
+) -> None:
+    details = {"modelArn": "arn:aws:bedrock:us-west-2::foundation-model/x", "modelId": BEDROCK.model}
+    models.script = [answer("200 OK", {"modelDetails": details | ({"modelLifecycle": life} if life else {})})]
+    facts = generator.describe_model()
+    assert (facts.model, facts.status, facts.ends) == (BEDROCK.model, *expected)
+    assert models.received[0].uri == "/foundation-models/stability.stable-image-core-v1%3A1"
+
+
+def test_the_lifecycle_of_a_model_that_is_gone(models: ModelServer, generator: BedrockGenerator) -> None:
+    models.script = [BEDROCK.gone]
+    with pytest.raises(GeneratorRefused, match="not available"):
+        generator.describe_model()
+
+
+def test_time_lost_to_a_first_generation_is_not_taken_from_the_next(models: ModelServer) -> None:
+    generator = BedrockGenerator(BEDROCK.model, region=REGION, timeout=1)
+    models.script = [stall, BEDROCK.success()]
+    with pytest.raises(GeneratorTimeout):
+        generator.generate(REQUEST)
+    assert generator.generate(REQUEST).model == BEDROCK.model
+
+
+@pytest.mark.parametrize(
+    ("region", "model", "resource"),
+    [
+        ("us-west-2", "stability.x-v1:1", "arn:aws:bedrock:us-west-2::foundation-model/stability.x-v1:1"),
+        ("cn-north-1", "m", "arn:aws-cn:bedrock:cn-north-1::foundation-model/m"),
+        ("us-gov-west-1", "m", "arn:aws-us-gov:bedrock:us-gov-west-1::foundation-model/m"),
+        (
+            "us-west-2",
+            "arn:aws:bedrock:us-west-2:1:custom-model/m",
+            "arn:aws:bedrock:us-west-2:1:custom-model/m",
+        ),
+    ],
+)
+def test_the_least_policy(region: str, model: str, resource: str) -> None:
+    assert bedrock_statement(region, model) == {
+        "Effect": "Allow",
+        "Action": ["bedrock:InvokeModel"],
+        "Resource": resource,
+    }
+    assert bedrock_statement(region, model, checked=True)["Action"] == [
+        "bedrock:InvokeModel",
+        "bedrock:GetFoundationModel",
+    ]

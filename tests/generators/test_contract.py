@@ -1,0 +1,35 @@
+"""The contract over every generator that `GENERATOR` knows by name."""
+
+import pytest
+
+from app import GENERATORS
+from app.config import Config
+from app.generators.base import BaseGenerator
+from app.plugins import find_class
+from tests.contracts import GeneratorContract
+from tests.providers import BEDROCK, OPENAI, ModelServer
+
+PROTOCOLS = {"bedrock": BEDROCK, "openai": OPENAI}
+
+
+@pytest.fixture(scope="module", params=sorted(GENERATORS))
+def made(request: pytest.FixtureRequest, model_server: ModelServer) -> tuple[str, BaseGenerator]:
+    """A generator and its name."""
+    name: str = request.param
+    config = Config.from_env({})
+    if name in PROTOCOLS:
+        config = PROTOCOLS[name].config(config, model_server)
+    found: type[BaseGenerator] = find_class("GENERATOR", name, GENERATORS, BaseGenerator)
+    return name, found.from_config(config)
+
+
+class TestKnownGenerators(GeneratorContract):
+    """The contract, with each model's protocol spoken over HTTP."""
+
+    @pytest.fixture
+    def generator(self, made: tuple[str, BaseGenerator], models: ModelServer) -> BaseGenerator:
+        """That generator, with a model that draws."""
+        name, generator = made
+        if name in PROTOCOLS:
+            models.script = [PROTOCOLS[name].success()]
+        return generator

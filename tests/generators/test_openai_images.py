@@ -1,0 +1,172 @@
+"""What is particular to OpenAI's protocol: what is sent, its own refusals, images behind a URL."""
+
+from typing import Any
+
+import pytest
+
+from app.errors import (
+    AppError,
+    GeneratorError,
+    GeneratorRefused,
+    GeneratorTimeout,
+    GeneratorUnreachable,
+    PromptRefused,
+)
+from app.generators.base import GenerationRequest
+from app.generators.openai_images import OpenAIGenerator
+from tests.providers import API_KEY, IMAGE, OPENAI, Behaviour, ModelServer, answer, reset, stall, trickle_body
+
+REQUEST = GenerationRequest("a red boat ⛵", 1600, 900, seed=1)
+
+
+def _generator(models: ModelServer, model: str = OPENAI.model, **more: Any) -> OpenAIGenerator:
+    return OpenAIGenerator(
+        model, **{"api_key": API_KEY, "base_url": f"{models.url}/v1", "timeout": 10, **more}
+    )
+
+
+def test_what_a_gpt_model_is_sent(models: ModelServer) -> None:
+    models.script = [OPENAI.success()]
+    drawn = _generator(models).generate(REQUEST)
+    (received,) = models.received
+    assert (drawn.image, drawn.model, drawn.seed) == (IMAGE, OPENAI.model, None)
+    assert received.uri == "/v1/images/generations"
+    assert received.headers["authorization"] == f"Bearer {API_KEY}"
+    assert received.headers["accept-encoding"] == "identity"
+    assert received.json == {
+        "model": OPENAI.model,
+        "prompt": "a red boat ⛵",
+        "n": 1,
+        "size": "1600x912",
+        "output_format": "png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [("png", "png"), ("jpeg", "jpeg"), ("webp", "webp"), ("gif", "png"), ("avif", "png")],
+)
+def test_formats(models: ModelServer, asked: str, sent: str) -> None:
+    models.script = [OPENAI.success()]
+    _generator(models).generate(GenerationRequest("sea", 64, 64, seed=1, image_format=asked))
+    assert models.received[0].json["output_format"] == sent
+
+
+def test_what_another_model_is_sent(models: ModelServer) -> None:
+    models.script = [OPENAI.success()]
+    request = GenerationRequest("sea", 500, 300, seed=1, negative_prompt="people, boats")
+    _generator(models, "stablediffusion", api_key="").generate(request)
+    assert models.received[0].json == {
+        "model": "stablediffusion",
+        "prompt": "sea\n\nLeave out: people, boats",
+        "n": 1,
+        "size": "512x304",
+        "response_format": "b64_json",
+    }
+
+
+def _error(status: str, code: str | None, **more: str) -> Behaviour:
+    return answer(status, {"error": {"message": "as played", "code": code, **more}})
+
+
+ERRORS: list[tuple[Behaviour, type[AppError], int]] = [
+    (_error("500 Oops", None), GeneratorUnreachable, 3),
+    (_error("409 Conflict", None), GeneratorUnreachable, 3),
+    (_error("408 Request Timeout", None), GeneratorUnreachable, 3),
+    (_error("429 Too Many Requests", None, type="insufficient_quota"), GeneratorRefused, 1),
+    (_error("400 Bad Request", "billing_hard_limit_reached"), GeneratorRefused, 1),
+    (_error("400 Bad Request", "content_policy_violation"), PromptRefused, 1),
+    (_error("400 Bad Request", "string_above_max_length", param="prompt"), PromptRefused, 1),
+    (_error("400 Bad Request", "invalid_value", param="size"), GeneratorRefused, 1),
+    (_error("400 Bad Request", "invalid_value", param="model"), GeneratorRefused, 1),
+    (_error("403 Forbidden", "model_not_found"), GeneratorRefused, 1),
+    (_error("403 Forbidden", None), GeneratorRefused, 1),
+    (answer("400 Bad Request", {"error": "a text"}), GeneratorRefused, 1),
+    (answer("400 Bad Request", [1]), GeneratorRefused, 1),
+    (answer("200 OK", {"data": ["text"]}), GeneratorError, 1),
+    (answer("200 OK", {"data": {"b64_json": ""}}), GeneratorError, 1),
+]
+
+
+@pytest.mark.parametrize(("behaviour", "expected", "tries"), ERRORS)
+def test_errors(models: ModelServer, behaviour: Behaviour, expected: type[AppError], tries: int) -> None:
+    models.script = [behaviour]
+    with pytest.raises(AppError) as caught:
+        _generator(models).generate(REQUEST)
+    assert (type(caught.value), models.tries) == (expected, tries)
+
+
+def _at(url: str) -> Behaviour:
+    return answer("200 OK", {"data": [{"url": url, "b64_json": None}]})
+
+
+def test_an_image_behind_a_url_of_the_same_server(models: ModelServer) -> None:
+    models.script = [_at(f"{models.url}/images/1.png"), answer("200 OK", IMAGE, Content_Type="image/png")]
+    assert _generator(models).generate(REQUEST).image == IMAGE
+    assert [(r.method, r.uri) for r in models.received] == [
+        ("POST", "/v1/images/generations"),
+        ("GET", "/images/1.png"),
+    ]
+    assert "authorization" not in models.received[1].headers
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:1/1.png",
+        "http://localhost/1.png",
+        "https://example.org/1.png",
+        "http://169.254.169.254/latest/meta-data/",
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/1.png",
+        "//127.0.0.1/1.png",
+        "/1.png",
+        "http://[::1",
+        "http://127.0.0.1:99999/1.png",
+        ["http://127.0.0.1/"],
+        7,
+    ],
+)
+def test_no_other_server_is_asked_for_an_image(models: ModelServer, url: Any) -> None:
+    models.script = [_at(url)]
+    with pytest.raises(GeneratorError, match="not on the server of OPENAI_BASE_URL"):
+        _generator(models).generate(REQUEST)
+    assert len(models.received) == 1
+
+
+def test_a_name_before_the_host_does_not_deceive(models: ModelServer) -> None:
+    models.script = [_at(models.url.replace("//", "//") + "@169.254.169.254/1.png")]
+    with pytest.raises(GeneratorError, match="not on the server of OPENAI_BASE_URL"):
+        _generator(models).generate(REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected"),
+    [
+        (answer("404 Not Found", b""), GeneratorError),
+        (answer("302 Found", b"", Location="http://169.254.169.254/"), GeneratorError),
+        (reset, GeneratorError),
+        (stall, GeneratorTimeout),
+        (trickle_body, GeneratorTimeout),
+    ],
+)
+def test_a_failed_download_is_not_drawn_again(
+    models: ModelServer, behaviour: Behaviour, expected: type[AppError]
+) -> None:
+    models.script = [_at(f"{models.url}/1.png"), behaviour]
+    with pytest.raises(AppError) as caught:
+        _generator(models, timeout=1).generate(REQUEST)
+    assert (type(caught.value), models.tries, len(models.received)) == (expected, 1, 2)
+
+
+def test_the_model_is_looked_up(models: ModelServer) -> None:
+    models.script = [answer("200 OK", {"id": OPENAI.model, "object": "model", "created": 1, "owned_by": "x"})]
+    facts = _generator(models).describe_model()
+    assert (facts.model, facts.status, facts.ends) == (OPENAI.model, "ACTIVE", None)
+    assert models.received[0].uri == f"/v1/models/{OPENAI.model}"
+
+
+def test_a_model_that_is_gone_is_looked_up(models: ModelServer) -> None:
+    models.script = [OPENAI.gone]
+    with pytest.raises(GeneratorRefused, match="not available"):
+        _generator(models).describe_model()
