@@ -1,19 +1,26 @@
 """S3 Image Server: upload or generate images, keep them in S3, serve them from a bounded disk cache."""
 
 import os
+from typing import TYPE_CHECKING
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.api import register_api
 from app.api.access import Access
+from app.api.hosts import Hosts
+from app.api.limits import RateLimits
 from app.api.parts import Parts
 from app.cache import DiskCache
 from app.cli import register_commands
 from app.config import Config
+from app.cors import Cors
 from app.delivery import Delivery
+from app.gate import Gate
 from app.generators.base import BaseGenerator
 from app.generators.builtin import BuiltinGenerator
 from app.imaging import ImageLimits
+from app.intake import Intake
 from app.links import ImageLinks
 from app.plugins import find_class
 from app.service import ImageService
@@ -21,6 +28,12 @@ from app.stores.base import BaseStore
 from app.stores.local import LocalStore
 from app.stores.s3 import S3Store
 from app.web import blueprint as web_blueprint
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+DECODE_PATIENCE = 10.0
+"""Seconds that an image waits for others to be decoded; it holds one of the worker's places meanwhile."""
 
 STORES: dict[str, type[BaseStore]] = {"local": LocalStore, "s3": S3Store}
 GENERATORS: dict[str, type[BaseGenerator]] = {"builtin": BuiltinGenerator}
@@ -51,12 +64,31 @@ def create_app(config: Config | None = None) -> Flask:
     )
     links = ImageLinks(store, config.image_urls, config.public_base_url)
     service = ImageService(
-        store, cache, generator, limits, max_upload_bytes=config.max_upload_bytes, url_of=links.url_of
+        store,
+        cache,
+        generator,
+        limits,
+        Gate(config.decode_concurrency, DECODE_PATIENCE),
+        max_upload_bytes=config.max_upload_bytes,
+        url_of=links.url_of,
     )
     flask = Flask(__name__, static_folder=None)
-    parts = Parts(service, store, cache, Access(config.api_keys))
+    access = Access(config.api_keys, config.cors_origins)
+    hosts = Hosts(config.trusted_hosts, any_host=config.trusted_proxies > 0 and not config.trusted_hosts)
+    rates = {"upload": config.rate_limit_upload, "generate": config.rate_limit_generate}
+    rate_limits = RateLimits(flask, rates, config.ratelimit_storage_uri)
+    parts = Parts(service, store, cache, access, rate_limits, hosts)
     register_api(flask, parts, max_upload_bytes=config.max_upload_bytes)
     flask.register_blueprint(web_blueprint)
     register_commands(flask)
-    flask.wsgi_app = Delivery(flask.wsgi_app, cache)  # type: ignore[method-assign]
+    flask.wsgi_app = _fronts(flask.wsgi_app, config, cache)  # type: ignore[assignment, method-assign]
     return flask
+
+
+def _fronts(application: "WSGIApplication", config: Config, cache: DiskCache) -> "WSGIApplication":
+    """What a request passes on its way to Flask, the last first."""
+    if config.trusted_proxies:
+        hops = config.trusted_proxies
+        application = ProxyFix(application, x_for=hops, x_proto=hops, x_host=hops)
+    application = Delivery(Intake(application, config.threads), cache)
+    return Cors(application, config.cors_origins) if config.cors_origins else application

@@ -6,7 +6,9 @@
     │   └── InvalidKey           400 invalid_key
     ├── KeyRequired              401 key_required
     ├── KeyRefused               403 key_refused
+    ├── ScopeMissing             403 scope_missing
     ├── NotFound                 404 not_found
+    ├── SlowClient               408 request_timeout
     ├── NameTaken                409 name_taken
     ├── PreconditionFailed       412 precondition_failed
     ├── TooLarge                 413 too_large
@@ -15,6 +17,8 @@
     ├── UndecodableImage         422 undecodable_image
     │   └── TooManyPixels        422 too_many_pixels
     ├── PromptRefused            422 prompt_refused
+    ├── RateLimited              429 rate_limited
+    ├── Busy                     503 busy
     ├── CacheStuck               503 cache_stuck
     ├── StoreError               502 store_error
     │   ├── StoreRefused         502 store_refused
@@ -84,12 +88,31 @@ class KeyRefused(AppError):
     message = "That API key is not accepted."
 
 
+class ScopeMissing(AppError):
+    """The API key is good, but not for this call; `scope` is what it lacks."""
+
+    status = 403
+    code = "scope_missing"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"That API key may not do this: it lacks the scope '{scope}'.")
+        self.scope = scope
+
+
 class NotFound(AppError):
     """The store says that there is no object under this key."""
 
     status = 404
     code = "not_found"
     message = "There is no image under this key."
+
+
+class SlowClient(AppError):
+    """The request's body came too slowly, or was given up for others that wait (RFC 9110, 15.5.9)."""
+
+    status = 408
+    code = "request_timeout"
+    message = "The request's body came too slowly. Please send it again over a faster connection."
 
 
 class NameTaken(AppError):
@@ -157,6 +180,27 @@ class PromptRefused(AppError):
     status = 422
     code = "prompt_refused"
     message = "The image model refused this prompt. Please change it."
+
+
+class RateLimited(AppError):
+    """The client has called too often; `retry_after` says how long to wait."""
+
+    status = 429
+    code = "rate_limited"
+    message = "Too many requests. Please wait a while and try again."
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
+class Busy(AppError):
+    """As much is in work as memory and threads are meant for."""
+
+    status = 503
+    code = "busy"
+    message = "The server has too much to do right now. Please try again shortly."
+    retry_after = 2
 
 
 class CacheStuck(AppError):

@@ -22,6 +22,7 @@ from app.errors import (
     UnsupportedImage,
 )
 from app.formats import CONTENT_TYPES, FORMATS, ImageFormat
+from app.gate import Gate
 from app.generators.base import BaseGenerator, GenerationRequest
 from app.imaging import CheckedImage, ImageLimits, check_image, encode_image
 from app.keys import cache_control, check_readable, content_addressed, generated, named
@@ -68,6 +69,7 @@ class ListedImage:
 class ImageService:
     """The product over its parts; one instance serves all threads of a worker process.
 
+    `decoding` bounds how many images are decoded at once, each of which takes memory by its pixels.
     `url_of` gives the URL that clients are told for a key; `max_upload_bytes` bounds what is read of a
     source.
     """
@@ -78,6 +80,7 @@ class ImageService:
         cache: DiskCache,
         generator: BaseGenerator,
         limits: ImageLimits,
+        decoding: Gate,
         *,
         max_upload_bytes: int,
         url_of: Callable[[str], str],
@@ -86,6 +89,7 @@ class ImageService:
         self._cache = cache
         self._generator = generator
         self._limits = limits
+        self._decoding = decoding
         self._max_upload_bytes = max_upload_bytes
         self._url_of = url_of
 
@@ -102,10 +106,12 @@ class ImageService:
         Without `name` its key is made from its bytes, so that the same image is stored once; with `name`
         the key is `<folder>/<name>`, and what was there before is replaced, unless `overwrite` is False.
 
-        Raises `TooLarge`, `UnsupportedImage`, `UndecodableImage`, `InvalidKey`, `NameTaken`, and what
-        stores raise.
+        Raises `TooLarge`, `UnsupportedImage`, `UndecodableImage`, `Busy`, `InvalidKey`, `NameTaken`, and
+        what stores raise.
         """
-        checked = check_image(self._read(source), self._limits)
+        data = self._read(source)
+        with self._decoding.passed():
+            checked = check_image(data, self._limits)
         return self._keep(checked, name, folder, overwrite)
 
     def upload_pil_image(
@@ -118,8 +124,9 @@ class ImageService:
         overwrite: bool = True,
     ) -> StoredImage:
         """Encode a Pillow image and store it like `upload_image`; `image_format` is a name in `FORMATS`."""
-        data = encode_image(image, FORMATS[image_format])
-        return self._keep(check_image(data, self._limits), name, folder, overwrite)
+        with self._decoding.passed():
+            checked = check_image(encode_image(image, FORMATS[image_format]), self._limits)
+        return self._keep(checked, name, folder, overwrite)
 
     def generate(
         self,
@@ -234,8 +241,10 @@ class ImageService:
         """A generator is somebody else's code: whatever it raises or returns becomes one of our errors."""
         try:
             drawn = self._generator.generate(request)
-            data = drawn.image if isinstance(drawn.image, bytes) else encode_image(drawn.image, image_format)
-            return check_image(data, self._limits), drawn.model
+            with self._decoding.passed():
+                image = drawn.image
+                data = image if isinstance(image, bytes) else encode_image(image, image_format)
+                return check_image(data, self._limits), drawn.model
         except (UnsupportedImage, UndecodableImage) as exc:
             raise GeneratorError(detail=f"the generator's image: {exc}") from exc
         except AppError:

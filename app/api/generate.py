@@ -6,7 +6,7 @@ from flask import request
 
 from app.api.arguments import Blueprint
 from app.api.images import image_answer
-from app.api.parts import key_required, parts
+from app.api.parts import KEYED, key_required, parts
 from app.api.schemas import GeneratedImageSchema, PromptSchema
 
 _MAX_BODY = 128 * 1024
@@ -21,8 +21,8 @@ def _limit_body() -> None:
 
 
 @blueprint.route("", methods=["POST"])
-@key_required
-@blueprint.doc(security=[{}, {"apiKey": []}])
+@key_required("generate")
+@blueprint.doc(security=KEYED)
 @blueprint.arguments(PromptSchema)
 @blueprint.response(200, GeneratedImageSchema)
 def generate(options: dict[str, Any]) -> dict[str, Any]:

@@ -5,15 +5,23 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import ClassVar, ParamSpec, TypeVar
 
-from flask import current_app, request
+from flask import current_app, g, request
 
 from app.api.access import Access
+from app.api.hosts import Hosts
+from app.api.limits import RateLimits
 from app.cache import DiskCache
 from app.service import ImageService
 from app.stores.base import BaseStore
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+KEY_NAME = "s3image.key_name"
+"""Where a request's WSGI environment has the name of its key, for logs."""
+
+KEYED: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"apiKey": []}]
+"""How OpenAPI says that a call takes a key in either way, or none where none is set."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,8 @@ class Parts:
     store: BaseStore
     cache: DiskCache
     access: Access
+    limits: RateLimits
+    hosts: Hosts
 
 
 def parts() -> Parts:
@@ -34,12 +44,18 @@ def parts() -> Parts:
     return found
 
 
-def key_required(view: Callable[P, R]) -> Callable[P, R]:
-    """Let a view be called only by those who may write, list and delete."""
+def key_required(scope: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a view be called only by those who may do what `scope` names, and no more often than they may."""
 
-    @wraps(view)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        parts().access.check(request)
-        return view(*args, **kwargs)
+    def guard(view: Callable[P, R]) -> Callable[P, R]:
+        @wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            key = parts().access.check(request, scope)
+            if key is not None:
+                g.key_name = request.environ[KEY_NAME] = key.name
+            parts().limits.check(scope)
+            return view(*args, **kwargs)
 
-    return guarded
+        return guarded
+
+    return guard
