@@ -9,7 +9,7 @@ from app.errors import Busy
 from app.intake.reader import Reader
 
 _PATIENCE = 2.0
-_SHORT_PATIENCE = 0.5
+_SHORT_PATIENCE = 1.0
 """Seconds that a request waits for a place; fewer in the last thread, where images wait behind it."""
 
 _TICK = 0.1
@@ -22,7 +22,7 @@ _MOST_REFUSED = 1
 class Places:
     """Room for some readers out of a worker's threads, so that the others are left to serve images.
 
-    Where all others are taken, too, the last thread waits for a moment, but not while that was in vain for
+    Where all others are taken, too, the last thread waits for a moment, but not where that was in vain for
     somebody else just before. Who comes too slowly is given up: after some seconds, or sooner where others
     wait.
     """
@@ -82,13 +82,17 @@ class Places:
     def _patience(self) -> float:
         if self._waiting < self._spare:
             return _PATIENCE
-        return _SHORT_PATIENCE if time.monotonic() - self._turned_away_at > _PATIENCE else 0
+        in_vain = time.monotonic() - self._turned_away_at < _PATIENCE and not self._slow()
+        return 0 if in_vain else _SHORT_PATIENCE
 
     def _drop_slowest(self) -> None:
         """Let the slowest give way, unless one is about to already."""
-        slow = [reader for reader in self._readers if reader.is_slow(pressed=True)]
+        slow = self._slow()
         if slow and not any(reader.given_up for reader in self._readers):
             min(slow, key=lambda reader: reader.rate).give_up()
+
+    def _slow(self) -> list[Reader]:
+        return [reader for reader in self._readers if reader.is_slow(pressed=True)]
 
     def _see_to_watch(self) -> None:
         if not self._watched:

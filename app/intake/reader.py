@@ -8,7 +8,7 @@ _GRACE = 10.0
 _RATE = 8 * 1024
 """Bytes per second, on the average, after `_GRACE` seconds: a bad mobile line does that."""
 
-_GRACE_UNDER_PRESSURE = 1.0
+_GRACE_UNDER_PRESSURE = 0.5
 _RATE_UNDER_PRESSURE = 32 * 1024
 """The same while others wait for its place, or where the answer is given already."""
 

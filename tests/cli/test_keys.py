@@ -21,7 +21,7 @@ def test_a_key_and_its_entry(app: Flask, arguments: list[str], name: str, scopes
     made = json.loads(result.output)
     found = find_key(parse_keys(made["entry_for_API_KEYS"]), made["key"].encode())
     assert found is not None
-    assert (found.name, found.scopes) == (name, scopes)
+    assert (found.name, set(found.scopes)) == (name, scopes)
 
 
 def test_as_text(app: Flask) -> None:
