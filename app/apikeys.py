@@ -20,11 +20,15 @@ _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key that is accepted: `digest` is the SHA-256 of its bytes; the key itself is not kept."""
+    """A key that is accepted: `digest` is the SHA-256 of its bytes; the key itself is not kept.
+
+    `length` is its number of characters, None where only the hash was given.
+    """
 
     name: str
     scopes: frozenset[str]
     digest: bytes = field(repr=False)
+    length: int | None = field(default=None, repr=False)
 
 
 def parse_keys(text: str) -> tuple[ApiKey, ...]:
@@ -64,7 +68,9 @@ def _parse_entry(entry: str, number: int) -> ApiKey:
     if match is None:
         raise ValueError(f"entry {number} is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY")
     name = match["name"] or f"key-{number}"
-    return ApiKey(name, _scopes(match["scopes"], number), _digest(match["key"], number))
+    key = match["key"]
+    length = None if key.startswith(HASH_PREFIX) else len(key)
+    return ApiKey(name, _scopes(match["scopes"], number), _digest(key, number), length)
 
 
 def _scopes(text: str | None, number: int) -> frozenset[str]:

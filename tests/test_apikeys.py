@@ -34,6 +34,7 @@ def test_spellings(text: str, name: str, scopes: set[str], key: bytes) -> None:
     found = find_key(keys, key)
     assert found is keys[0]
     assert (found.name, set(found.scopes)) == (name, scopes)
+    assert found.length == (None if "sha256:" in text else len(key.decode()))
     assert find_key(keys, key + b"x") is None
     assert find_key(keys, HASH.encode()) is None
 
