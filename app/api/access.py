@@ -79,11 +79,12 @@ def is_loopback(address: str) -> bool:
 
 
 def _given_key(request: Request) -> bytes | None:
+    """The key's bytes as the client sent them: WSGI has them as Latin-1."""
     authorization = request.authorization
     if authorization is not None and authorization.type == "bearer" and authorization.token:
-        return authorization.token.encode("utf-8", "surrogateescape")
+        return authorization.token.encode("latin-1", "replace")
     key = request.headers.get("X-API-Key")
-    return key.encode("utf-8", "surrogateescape") if key else None
+    return key.encode("latin-1", "replace") if key else None
 
 
 def _is_of_proxy(header: str) -> bool:

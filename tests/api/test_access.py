@@ -24,8 +24,8 @@ GUARDED = [
 
 @pytest.fixture
 def keyed(config: Config) -> Any:
-    """A client of a server with two keys."""
-    flask = create_app(replace(config, api_keys=parse_keys("first-key,second-key")))
+    """A client of a server with three keys."""
+    flask = create_app(replace(config, api_keys=parse_keys("first-key,second-key,schlüssel")))
     yield flask.test_client()
     parts_of(flask).cache.close()
 
@@ -46,6 +46,8 @@ def test_without_a_key_nothing_is_done(keyed: FlaskClient, method: str, path: st
         ({"Authorization": "Bearer wrong"}, 403),
         ({"Authorization": "Bearer first-keyx"}, 403),
         ({"Authorization": "Bearer ä"}, 403),
+        ({"Authorization": "Bearer schlüssel".encode().decode("latin-1")}, 200),
+        ({"X-API-Key": "schlüssel".encode().decode("latin-1")}, 200),
         ({"Authorization": "Basic Zmlyc3Qta2V5Og=="}, 401),
         ({"Authorization": "first-key"}, 401),
         ({"Authorization": "Bearer"}, 401),
