@@ -33,6 +33,7 @@ worker_class = "app.worker.HitWorker"  # gthread, but for cache hits and generat
 timeout = settings.generator_timeout + 30
 graceful_timeout = 30
 keepalive = 75
+secure_scheme_headers: dict[str, str] = {}  # proxies are believed by TRUSTED_PROXIES alone
 forwarder_headers = ""  # nobody but the server says where the application is mounted
 limit_request_line = 8190  # a long URL shall reach our own 4xx
 # With a listener for each worker none of them holds most of the connections. Port 0 would give each its own.

@@ -1,20 +1,27 @@
 """S3 Image Server: upload or generate images, keep them in S3, serve them from a bounded disk cache."""
 
 import os
+from typing import TYPE_CHECKING
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.api import register_api
 from app.api.access import Access
+from app.api.hosts import Hosts
+from app.api.limits import RateLimits
 from app.api.parts import Parts
 from app.cache import DiskCache
 from app.cli import register_commands
 from app.config import Config
+from app.cors import Cors
 from app.delivery import HITS, Delivery
+from app.gate import Gate
 from app.generation import Drawing, GenerationService
 from app.generators.base import BaseGenerator
 from app.generators.builtin import BuiltinGenerator
 from app.imaging import ImageLimits
+from app.intake import Intake
 from app.links import ImageLinks
 from app.plugins import find_class
 from app.service import ImageService
@@ -22,6 +29,12 @@ from app.stores.base import BaseStore
 from app.stores.local import LocalStore
 from app.stores.s3 import S3Store
 from app.web import blueprint as web_blueprint
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+DECODE_PATIENCE = 10.0
+"""Seconds that an image waits for others to be decoded; it holds one of the worker's places meanwhile."""
 
 STORES: dict[str, type[BaseStore]] = {"local": LocalStore, "s3": S3Store}
 GENERATORS: dict[str, type[BaseGenerator] | str] = {
@@ -53,23 +66,37 @@ def create_app(config: Config | None = None) -> Flask:
     )
     limits = ImageLimits.from_config(config)
     links = ImageLinks(store, config.image_urls, config.public_base_url)
+    decoding = Gate(config.decode_concurrency, DECODE_PATIENCE)
     service = ImageService(
-        store, cache, limits, max_upload_bytes=config.max_upload_bytes, url_of=links.url_of
+        store, cache, limits, decoding, max_upload_bytes=config.max_upload_bytes, url_of=links.url_of
     )
     generation = GenerationService(
         service,
-        Drawing(generator, limits, config.generator_timeout),
+        Drawing(generator, limits, decoding, config.generator_timeout),
         config.state_dir,
         concurrency=config.generate_concurrency,
         reuse=config.generate_reuse,
         keep_prompts=config.keep_prompts,
     )
     flask = Flask(__name__, static_folder=None)
-    parts = Parts(service, generation, store, cache, Access(config.api_keys), config)
+    access = Access(config.api_keys, config.cors_origins)
+    hosts = Hosts(config.trusted_hosts, any_host=config.trusted_proxies > 0 and not config.trusted_hosts)
+    rates = {"upload": config.rate_limit_upload, "generate": config.rate_limit_generate}
+    rate_limits = RateLimits(flask, rates, config.ratelimit_storage_uri)
+    parts = Parts(service, generation, store, cache, access, rate_limits, hosts, config)
     register_api(flask, parts, max_upload_bytes=config.max_upload_bytes)
     flask.register_blueprint(web_blueprint)
     register_commands(flask)
-    delivery = Delivery(flask.wsgi_app, cache)
-    flask.wsgi_app = delivery  # type: ignore[method-assign]
+    delivery = Delivery(_behind_hits(flask.wsgi_app, config), cache)
     flask.extensions[HITS] = delivery.find
+    front = Cors(delivery, config.cors_origins) if config.cors_origins else delivery
+    flask.wsgi_app = front  # type: ignore[method-assign]
     return flask
+
+
+def _behind_hits(application: "WSGIApplication", config: Config) -> "WSGIApplication":
+    """What a request that is no hit passes on its way to Flask, the last first."""
+    if config.trusted_proxies:
+        hops = config.trusted_proxies
+        application = ProxyFix(application, x_for=hops, x_proto=hops, x_host=hops)
+    return Intake(application, config.threads)

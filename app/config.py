@@ -9,9 +9,26 @@ from typing import Any, Self
 from marshmallow import EXCLUDE, Schema, ValidationError, validates_schema
 from marshmallow import fields as ma
 
+from app.apikeys import ApiKey
 from app.errors import ConfigError
 from app.formats import FORMATS
-from app.parsers import GIB, KIB, MIB, Directory, Size, Words, bucket, number, one_of, switch, url
+from app.parsers import (
+    GIB,
+    KIB,
+    MIB,
+    Directory,
+    Keys,
+    Origins,
+    Rate,
+    Size,
+    Words,
+    bucket,
+    counters,
+    number,
+    one_of,
+    switch,
+    url,
+)
 
 READ_BY_BOTO3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
 """Names that boto3 reads itself; they belong into the same `.env` but never pass through our hands."""
@@ -48,7 +65,15 @@ class Config:
     allowed_formats: tuple[str, ...] = _setting(Words(tuple(FORMATS)), tuple(FORMATS))
     strip_metadata: bool = _setting(switch(), True)
 
-    api_keys: tuple[str, ...] = _setting(Words(), (), secret=True)
+    decode_concurrency: int = _setting(number(1, 64), 1)
+
+    api_keys: tuple[ApiKey, ...] = _setting(Keys(), (), secret=True)
+    rate_limit_upload: str = _setting(Rate(), "")
+    rate_limit_generate: str = _setting(Rate(), "60/minute")
+    ratelimit_storage_uri: str = _setting(counters(), "memory://", secret=True)
+    trusted_proxies: int = _setting(number(0, 10), 0)
+    trusted_hosts: tuple[str, ...] = _setting(Words(), ())
+    cors_origins: tuple[str, ...] = _setting(Origins(), ())
 
     generator: str = _setting(one_of("builtin", "bedrock", "openai", plug_in=True), "builtin")
     generator_model: str = _setting(ma.String(), "")

@@ -6,8 +6,10 @@
     │   └── InvalidKey           400 invalid_key
     ├── KeyRequired              401 key_required
     ├── KeyRefused               403 key_refused
+    ├── ScopeMissing             403 scope_missing
     ├── NotFound                 404 not_found
     ├── ModelNotFound            404 model_not_found
+    ├── SlowClient               408 request_timeout
     ├── NameTaken                409 name_taken
     ├── IdempotencyKeyInUse      409 idempotency_key_in_use
     ├── PreconditionFailed       412 precondition_failed
@@ -19,6 +21,8 @@
     ├── PromptRefused            422 prompt_refused
     ├── IdempotencyKeyReused     422 idempotency_key_reused
     ├── GeneratorBusy            429 generator_busy
+    ├── RateLimited              429 rate_limited
+    ├── Busy                     503 busy
     ├── CacheStuck               503 cache_stuck
     ├── StateUnavailable         503 state_unavailable
     ├── StoreError               502 store_error
@@ -92,6 +96,17 @@ class KeyRefused(AppError):
     message = "That API key is not accepted."
 
 
+class ScopeMissing(AppError):
+    """The API key is good, but not for this call; `scope` is what it lacks."""
+
+    status = 403
+    code = "scope_missing"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"That API key may not do this: it lacks the scope '{scope}'.")
+        self.scope = scope
+
+
 class NotFound(AppError):
     """The store says that there is no object under this key."""
 
@@ -106,6 +121,14 @@ class ModelNotFound(AppError):
     status = 404
     code = "model_not_found"
     message = "This server does not have that model. GET /v1/models tells which it has."
+
+
+class SlowClient(AppError):
+    """The request's body came too slowly, or was given up for others that wait (RFC 9110, 15.5.9)."""
+
+    status = 408
+    code = "request_timeout"
+    message = "The request's body came too slowly. Please send it again over a faster connection."
 
 
 class NameTaken(AppError):
@@ -199,6 +222,27 @@ class GeneratorBusy(AppError):
     code = "generator_busy"
     message = "As many images are being generated as this server takes on. Please try again shortly."
     retry_after = 5
+
+
+class RateLimited(AppError):
+    """The client has called too often; `retry_after` says how long to wait."""
+
+    status = 429
+    code = "rate_limited"
+    message = "Too many requests. Please wait a while and try again."
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
+class Busy(AppError):
+    """As much is in work as memory and threads are meant for."""
+
+    status = 503
+    code = "busy"
+    message = "The server has too much to do right now. Please try again shortly."
+    retry_after = 2
 
 
 class CacheStuck(AppError):

@@ -4,13 +4,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import limits
 from marshmallow import ValidationError
 from marshmallow import fields as ma
 from marshmallow.validate import URL, OneOf, Range, Regexp
 
+from app.apikeys import ApiKey, parse_keys
+
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
 _PLUG_IN = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
+_ORIGIN = r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?"
 _UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "TB": 1000**4}
 _UNITS |= {"KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": 1024**4}
 
@@ -46,6 +50,39 @@ class Words(ma.Field[tuple[str, ...]]):
         return words
 
 
+class Keys(ma.Field[tuple[ApiKey, ...]]):
+    """API keys as `app.apikeys` spells them."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[ApiKey, ...]:
+        try:
+            return parse_keys(value)
+        except ValueError as exc:
+            raise ValidationError(str(exc)) from exc
+
+
+class Rate(ma.Field[str]):
+    """A rate such as `60/minute`, or several with `;` between; `none` is an empty one."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if value.strip().lower() == "none":
+            return ""
+        try:
+            limits.parse_many(value)
+        except ValueError as exc:
+            raise ValidationError("is not a rate such as 60/minute, nor none") from exc
+        return str(value)
+
+
+class Origins(ma.Field[tuple[str, ...]]):
+    """Origins (RFC 6454) set apart by commas, or `*` for all."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
+        origins = tuple(word.strip().lower() for word in value.split(",") if word.strip())
+        if origins != ("*",) and not all(re.fullmatch(_ORIGIN, origin, re.ASCII) for origin in origins):
+            raise ValidationError("must be * or a list of origins such as https://app.example.org")
+        return origins
+
+
 class Directory(ma.Field[Path]):
     """A directory's path; `~` is the home directory."""
 
@@ -77,6 +114,16 @@ def number(least: int, most: int) -> ma.Integer:
 def bucket() -> ma.String:
     """A bucket's name."""
     return ma.String(validate=Regexp(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}\Z", error="is not a bucket's name"))
+
+
+def counters() -> ma.String:
+    """Where rate limits count: a URI."""
+    return ma.String(
+        validate=Regexp(
+            r"(?:memory://|rediss?://\S+)\Z",
+            error="must be memory://, redis://HOST:PORT or rediss://HOST:PORT",
+        )
+    )
 
 
 def switch() -> ma.Boolean:

@@ -19,6 +19,7 @@ from app.errors import (
     TooLarge,
 )
 from app.formats import CONTENT_TYPES, FORMATS
+from app.gate import Gate
 from app.imaging import CheckedImage, ImageLimits, check_image, encode_image
 from app.keys import cache_control, check_readable, content_addressed, named
 from app.objects import NO_METADATA, ObjectFacts, StoredObject
@@ -59,6 +60,7 @@ class ListedImage:
 class ImageService:
     """The product over its parts; one instance serves all threads of a worker process.
 
+    `decoding` bounds how many images are decoded at once, each of which takes memory by its pixels.
     `url_of` gives the URL that clients are told for a key; `max_upload_bytes` bounds what is read of a
     source.
     """
@@ -68,6 +70,7 @@ class ImageService:
         store: BaseStore,
         cache: DiskCache,
         limits: ImageLimits,
+        decoding: Gate,
         *,
         max_upload_bytes: int,
         url_of: Callable[[str], str],
@@ -75,6 +78,7 @@ class ImageService:
         self._store = store
         self._cache = cache
         self._limits = limits
+        self._decoding = decoding
         self._max_upload_bytes = max_upload_bytes
         self.url_of = url_of
 
@@ -91,10 +95,12 @@ class ImageService:
         Without `name` its key is made from its bytes, so that the same image is stored once; with `name`
         the key is `<folder>/<name>`, and what was there before is replaced, unless `overwrite` is False.
 
-        Raises `TooLarge`, `UnsupportedImage`, `UndecodableImage`, `InvalidKey`, `NameTaken`, and what
-        stores raise.
+        Raises `TooLarge`, `UnsupportedImage`, `UndecodableImage`, `Busy`, `InvalidKey`, `NameTaken`, and
+        what stores raise.
         """
-        checked = check_image(self._read(source), self._limits)
+        data = self._read(source)
+        with self._decoding.passed():
+            checked = check_image(data, self._limits)
         return self._keep(checked, name, folder, overwrite)
 
     def upload_pil_image(
@@ -107,8 +113,9 @@ class ImageService:
         overwrite: bool = True,
     ) -> StoredImage:
         """Encode a Pillow image and store it like `upload_image`; `image_format` is a name in `FORMATS`."""
-        data = encode_image(image, FORMATS[image_format])
-        return self._keep(check_image(data, self._limits), name, folder, overwrite)
+        with self._decoding.passed():
+            checked = check_image(encode_image(image, FORMATS[image_format]), self._limits)
+        return self._keep(checked, name, folder, overwrite)
 
     def fetch(self, key: str) -> CachedObject:
         """The image's bytes, from the cache or, once, from the store. The caller closes the body.

@@ -60,8 +60,8 @@ def test_the_state_must_not_lie_in_the_cache(state: str, cache: str) -> None:
 
 
 def test_lists() -> None:
-    config = Config.from_env({"API_KEYS": " a, b ,,a", "ALLOWED_FORMATS": "png,webp"})
-    assert (config.api_keys, config.allowed_formats) == (("a", "b"), ("png", "webp"))
+    config = Config.from_env({"TRUSTED_HOSTS": " a, b ,,a", "ALLOWED_FORMATS": "png,webp"})
+    assert (config.trusted_hosts, config.allowed_formats) == (("a", "b"), ("png", "webp"))
 
 
 WRONG = {
@@ -79,6 +79,11 @@ WRONG = {
     "MAX_IMAGE_PIXELS": "many",
     "ALLOWED_FORMATS": "png,bmp",
     "STRIP_METADATA": "maybe",
+    "DECODE_CONCURRENCY": "0",
+    "RATE_LIMIT_UPLOAD": "often",
+    "RATE_LIMIT_GENERATE": "-1/minute",
+    "TRUSTED_PROXIES": "10.0.0.1",
+    "CORS_ORIGINS": "https://app.example.org/page",
     "GENERATOR": "magic",
     "PORT": "70000",
     "WEB_CONCURRENCY": "0",

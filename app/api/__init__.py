@@ -1,6 +1,6 @@
 """The HTTP interface: blueprints, their schemas, the one error handler, and who may call what."""
 
-from flask import Flask
+from flask import Flask, Response
 from flask_smorest import Api
 
 from app.api import generate, health, images, openai
@@ -17,7 +17,12 @@ _OPENAPI = {
     "OPENAPI_JSON_PATH": "openapi.json",
     "API_SPEC_OPTIONS": {
         "info": {"description": "Upload or generate images, keep them in S3, serve them from a disk cache."},
-        "components": {"securitySchemes": {"apiKey": {"type": "http", "scheme": "bearer"}}},
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            }
+        },
     },
 }
 
@@ -38,6 +43,15 @@ def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
     flask.url_map.converters["key"] = KeyConverter
     flask.extensions[Parts.NAME] = parts
     register_error_handlers(flask)
+    flask.after_request(_harden)
     api = _Api(flask)
     for blueprint in (images.blueprint, generate.blueprint, openai.blueprint, health.blueprint):
         api.register_blueprint(blueprint)
+
+
+def _harden(response: Response) -> Response:
+    """No answer is taken for another type than it has; JSON is for this client alone, and for now."""
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    if response.mimetype == "application/json":
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response

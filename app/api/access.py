@@ -7,9 +7,13 @@ from urllib.parse import urlsplit
 
 from flask import Request
 
-from app.errors import KeyRefused, KeyRequired
+from app.apikeys import ApiKey, find_key
+from app.errors import KeyRefused, KeyRequired, ScopeMissing
 
-_PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+_PROXY_HEADERS = {"Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip"}
+_PROXY_HEADERS |= {"Cf-Connecting-Ip", "Fastly-Client-Ip", "X-Original-Forwarded-For", "X-Original-Host"}
+_PROXY_PREFIX = "X-Forwarded"
+"""Headers by which proxies and CDNs show themselves; `X-Forwarded-For` and its kin share the prefix."""
 
 _NO_KEYS = (
     "Without API keys, only programs on the server's own machine may do this. "
@@ -19,22 +23,30 @@ _SEND_KEY = "This call needs an API key. Send one as 'Authorization: Bearer KEY'
 
 
 class Access:
-    """Decides by `api_keys`; compares in constant time."""
+    """Decides by `api_keys`; without any, pages of `origins` (`https://app.example.org`) may call as well."""
 
-    def __init__(self, api_keys: Sequence[str]) -> None:
-        self._keys = [key.encode() for key in api_keys]
+    def __init__(self, api_keys: Sequence[ApiKey], origins: Sequence[str] = ()) -> None:
+        self._keys = api_keys
+        self._origins = frozenset(origins) - {"*"}
 
-    def check(self, request: Request) -> None:
-        """Raises `KeyRequired` or `KeyRefused` unless the client may write."""
+    def check(self, request: Request, scope: str) -> ApiKey | None:
+        """The key that lets the client do what `scope` names; None where none is set and the client is local.
+
+        Raises `KeyRequired`, `KeyRefused` and `ScopeMissing`.
+        """
         if not self._keys:
-            if not _is_local(request):
+            if not self._is_local(request):
                 raise KeyRequired(_NO_KEYS)
-            return
+            return None
         given = _given_key(request)
         if given is None:
             raise KeyRequired(_SEND_KEY)
-        if not any([hmac.compare_digest(given, key) for key in self._keys]):
+        key = find_key(self._keys, given)
+        if key is None:
             raise KeyRefused
+        if scope not in key.scopes:
+            raise ScopeMissing(scope)
+        return key
 
     def digest(self, request: Request, name: str) -> str:
         """A digest of `name` that is another for each API key, so that clients don't meet under one name."""
@@ -44,28 +56,51 @@ class Access:
     def __repr__(self) -> str:
         return f"Access({len(self._keys)} keys)"
 
+    def _is_local(self, request: Request) -> bool:
+        """A client on this machine, with no proxy between and no foreign page behind it.
+
+        A name other than this machine's in `Host` means a proxy that adds no header, or DNS rebinding.
+        """
+        return (
+            is_loopback(request.remote_addr or "")
+            and not any(_is_of_proxy(name) for name in request.headers.keys())  # noqa: SIM118 (not a dict)
+            and is_loopback(host_name(request.host))
+            and (request.headers.get("Origin") in self._origins or not _is_foreign_page(request))
+        )
+
+
+def host_name(host: str) -> str:
+    """The name or address in a `Host` header, without port and brackets."""
+    return host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a name or an address always means the machine itself (RFC 6761, 6.3)."""
+    if address.lower() == "localhost" or address.lower().endswith(".localhost"):
+        return True
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
 
 def _given_key(request: Request) -> bytes | None:
+    """The key's bytes as the client sent them: WSGI has them as Latin-1."""
     authorization = request.authorization
     if authorization is not None and authorization.type == "bearer" and authorization.token:
-        return authorization.token.encode("utf-8", "surrogateescape")
+        return authorization.token.encode("latin-1", "replace")
     key = request.headers.get("X-API-Key")
-    return key.encode("utf-8", "surrogateescape") if key else None
+    return key.encode("latin-1", "replace") if key else None
 
 
-def _is_local(request: Request) -> bool:
-    """A client on this machine, with no proxy between and no foreign page behind it.
+def _is_of_proxy(header: str) -> bool:
+    return header.title() in _PROXY_HEADERS or header.title().startswith(_PROXY_PREFIX)
 
-    A name other than this machine's in `Host` means a proxy that adds no header, or DNS rebinding; a browser
-    marks what another site's page sends (Fetch Metadata, https://www.w3.org/TR/fetch-metadata/).
-    """
-    return (
-        _is_loopback(request.remote_addr or "")
-        and not any(name in request.headers for name in _PROXY_HEADERS)
-        and _is_loopback(_host_name(request.host))
-        and request.headers.get("Sec-Fetch-Site") != "cross-site"
-        and _is_loopback(_origin_host(request.headers.get("Origin", "http://localhost")))
-    )
+
+def _is_foreign_page(request: Request) -> bool:
+    """Whether a browser marks it as sent by another site's page (Fetch Metadata, https://www.w3.org/TR/fetch-metadata/)."""
+    cross = request.headers.get("Sec-Fetch-Site") == "cross-site"
+    return cross or not is_loopback(_origin_host(request.headers.get("Origin", "http://localhost")))
 
 
 def _origin_host(origin: str) -> str:
@@ -73,16 +108,3 @@ def _origin_host(origin: str) -> str:
         return urlsplit(origin).hostname or ""
     except ValueError:
         return ""
-
-
-def _host_name(host: str) -> str:
-    return host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-
-
-def _is_loopback(address: str) -> bool:
-    if address.lower() == "localhost" or address.lower().endswith(".localhost"):
-        return True
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False

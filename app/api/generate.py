@@ -6,7 +6,7 @@ from flask import request
 
 from app.api.arguments import Blueprint
 from app.api.images import image_answer
-from app.api.parts import key_required, once_key, parts
+from app.api.parts import KEYED, key_required, once_key, parts
 from app.api.schemas import GeneratedImageSchema, IdempotencySchema, PromptSchema
 from app.generation import Order
 
@@ -25,8 +25,8 @@ def _limit_body() -> None:
 
 
 @blueprint.route("", methods=["POST"])
-@key_required
-@blueprint.doc(security=[{}, {"apiKey": []}])
+@key_required("generate")
+@blueprint.doc(security=KEYED)
 @blueprint.arguments(PromptSchema)
 @blueprint.arguments(IdempotencySchema, location="headers")
 @blueprint.response(200, GeneratedImageSchema)

@@ -1,13 +1,12 @@
 """/api/images: upload, serve, list and delete."""
 
 from typing import Any
-from urllib.parse import urljoin
 
 from flask import Response, request
 from marshmallow import ValidationError
 
 from app.api.arguments import Blueprint, problems
-from app.api.parts import key_required, parts
+from app.api.parts import KEYED, key_required, parts
 from app.api.schemas import (
     DeletedSchema,
     ImagePageSchema,
@@ -29,14 +28,14 @@ _HOW_TO_SEND = (
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {"type": "object", "properties": {"image": _BINARY["schema"]}, "required": ["image"]}
-_KEYED: list[dict[str, list[str]]] = [{}, {"apiKey": []}]
+_FILE_FIELDS = ("image", "file")
 
 blueprint = Blueprint("images", __name__, url_prefix="/api/images", description="Upload, serve, list, delete")
 
 
 def absolute(url: str) -> str:
-    """A URL that also works outside a page of this server."""
-    return urljoin(request.host_url, url)
+    """A URL that also works outside a page of this server, where its name is known."""
+    return parts().hosts.absolute(url, request)
 
 
 def image_answer(image: StoredImage, message: str) -> dict[str, Any]:
@@ -55,9 +54,9 @@ def image_answer(image: StoredImage, message: str) -> dict[str, Any]:
 
 
 @blueprint.route("", methods=["POST"])
-@key_required
+@key_required("upload")
 @blueprint.doc(
-    security=_KEYED,
+    security=KEYED,
     requestBody={"content": {"multipart/form-data": {"schema": _FORM}, "image/*": _BINARY}, "required": True},
 )
 @blueprint.arguments(UploadOptionsSchema, location="query")
@@ -88,8 +87,8 @@ def serve(key: str) -> Response:
 
 
 @blueprint.route("", methods=["GET"])
-@key_required
-@blueprint.doc(security=_KEYED)
+@key_required("list")
+@blueprint.doc(security=KEYED)
 @blueprint.arguments(ListOptionsSchema, location="query")
 @blueprint.response(200, ImagePageSchema)
 def list_images(options: dict[str, Any]) -> dict[str, Any]:
@@ -111,8 +110,8 @@ def list_images(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @blueprint.route("/<key:key>", methods=["DELETE"])
-@key_required
-@blueprint.doc(security=_KEYED)
+@key_required("delete")
+@blueprint.doc(security=KEYED)
 @blueprint.response(200, DeletedSchema)
 def delete(key: str) -> dict[str, Any]:
     """Delete an image from the store and from the cache."""
@@ -123,8 +122,7 @@ def delete(key: str) -> dict[str, Any]:
 def _sent_bytes() -> bytes:
     """The image in the request, in whichever way it was sent; never empty."""
     if request.mimetype == "multipart/form-data":
-        sent = request.files.get("image") or request.files.get("file")
-        data = sent.stream.read() if sent else b""
+        data = _sent_file()
     elif request.mimetype.startswith("image/"):
         data = request.get_data(cache=False)
     else:
@@ -132,6 +130,14 @@ def _sent_bytes() -> bytes:
     if not data:
         raise BadRequest(_HOW_TO_SEND)
     return data
+
+
+def _sent_file() -> bytes:
+    """The one file of the form; empty where there is none."""
+    sent = [file for name in _FILE_FIELDS for file in request.files.getlist(name)]
+    if len(sent) > 1:
+        raise BadRequest(f"There are {len(sent)} images in the request. Send one image per request.")
+    return sent[0].stream.read() if sent else b""
 
 
 def _form_options() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from app.api.openai_schemas import (
     ModelSchema,
     OpenAIErrorSchema,
 )
-from app.api.parts import key_required, once_key, parts
+from app.api.parts import KEYED, key_required, once_key, parts
 from app.api.schemas import IdempotencySchema
 from app.errors import ModelNotFound
 from app.generation import StoredGeneration
@@ -22,7 +22,6 @@ from app.generation import StoredGeneration
 _MAX_BODY = 128 * 1024
 _ERROR = {"description": "Any error", "content": {"application/json": {"schema": OpenAIErrorSchema}}}
 _ERRORS = {"default": _ERROR, "400": _ERROR}
-_KEYED: list[dict[str, list[str]]] = [{}, {"apiKey": []}]
 
 blueprint = Blueprint("openai", __name__, url_prefix="/v1", description="What OpenAI's clients call")
 
@@ -33,8 +32,8 @@ def _limit_body() -> None:
 
 
 @blueprint.route("/images/generations", methods=["POST"])
-@key_required
-@blueprint.doc(security=_KEYED, responses=_ERRORS)
+@key_required("generate")
+@blueprint.doc(security=KEYED, responses=_ERRORS)
 @blueprint.arguments(ImagesRequestSchema)
 @blueprint.arguments(IdempotencySchema, location="headers")
 @blueprint.response(200, ImagesResponseSchema)
@@ -52,8 +51,8 @@ def generate(wanted: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
 
 
 @blueprint.route("/models", methods=["GET"])
-@key_required
-@blueprint.doc(security=_KEYED, responses=_ERRORS)
+@key_required("generate", counted=False)
+@blueprint.doc(security=KEYED, responses=_ERRORS)
 @blueprint.response(200, ModelListSchema)
 def list_models() -> dict[str, Any]:
     """The one model that this server draws with."""
@@ -61,8 +60,8 @@ def list_models() -> dict[str, Any]:
 
 
 @blueprint.route("/models/<path:model>", methods=["GET"])
-@key_required
-@blueprint.doc(security=_KEYED, responses=_ERRORS)
+@key_required("generate", counted=False)
+@blueprint.doc(security=KEYED, responses=_ERRORS)
 @blueprint.response(200, ModelSchema)
 def show_model(model: str) -> dict[str, Any]:
     """That model by its id."""

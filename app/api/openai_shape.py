@@ -16,6 +16,7 @@ _CODES = {
     "key_required": "invalid_api_key",
     "prompt_refused": "moderation_blocked",
     "generator_busy": "rate_limit_exceeded",
+    "rate_limited": "rate_limit_exceeded",
 }
 
 _PAID_FOR = (502, 504)

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
-from flask import current_app, request
+from flask import current_app, g, request
 
 from app.api.access import Access
+from app.api.hosts import Hosts
+from app.api.limits import RateLimits
 from app.cache import DiskCache
 from app.config import Config
 from app.generation import GenerationService
@@ -16,6 +18,12 @@ from app.stores.base import BaseStore
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+KEY_NAME = "s3image.key_name"
+"""Where a request's WSGI environment has the name of its key, for logs."""
+
+KEYED: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"apiKey": []}]
+"""How OpenAPI says that a call takes a key in either way, or none where none is set."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,8 @@ class Parts:
     store: BaseStore
     cache: DiskCache
     access: Access
+    limits: RateLimits
+    hosts: Hosts
     config: Config
 
 
@@ -44,12 +54,19 @@ def once_key(header: dict[str, Any]) -> str | None:
     return key and parts().access.digest(request, key)
 
 
-def key_required(view: Callable[P, R]) -> Callable[P, R]:
-    """Let a view be called only by those who may write, list and delete."""
+def key_required(scope: str, *, counted: bool = True) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a view be called only by those who may do what `scope` names, and no more often than they may."""
 
-    @wraps(view)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        parts().access.check(request)
-        return view(*args, **kwargs)
+    def guard(view: Callable[P, R]) -> Callable[P, R]:
+        @wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            key = parts().access.check(request, scope)
+            if key is not None:
+                g.key_name = request.environ[KEY_NAME] = key.name
+            if counted:
+                parts().limits.check(scope)
+            return view(*args, **kwargs)
 
-    return guarded
+        return guarded
+
+    return guard

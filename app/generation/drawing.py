@@ -15,6 +15,7 @@ from app.errors import (
     UnsupportedImage,
 )
 from app.formats import FORMATS
+from app.gate import Gate
 from app.generators.base import BaseGenerator, GenerationRequest
 from app.imaging import CheckedImage, ImageLimits, check_image, encode_image
 
@@ -35,12 +36,13 @@ class Drawing:
     """Calls the generator, and gives up on it after `seconds`.
 
     It is somebody else's code, which nothing can stop: a call runs on a thread of its own, so that past the
-    deadline only that thread is lost.
+    deadline only that thread is lost. `decoding` bounds how many images are encoded and checked at once.
     """
 
-    def __init__(self, generator: BaseGenerator, limits: ImageLimits, seconds: float) -> None:
+    def __init__(self, generator: BaseGenerator, limits: ImageLimits, decoding: Gate, seconds: float) -> None:
         self._generator = generator
         self._limits = limits
+        self._decoding = decoding
         self._seconds = seconds
         self._free = threading.BoundedSemaphore(_MOST_THREADS)
 
@@ -83,8 +85,11 @@ class Drawing:
         try:
             given = self._generator.generate(request)
             image = given.image
-            data = image if isinstance(image, bytes) else encode_image(image, FORMATS[request.image_format])
-            return Drawn(check_image(data, self._limits), given.model, given.seed)
+            with self._decoding.passed():
+                data = (
+                    image if isinstance(image, bytes) else encode_image(image, FORMATS[request.image_format])
+                )
+                return Drawn(check_image(data, self._limits), given.model, given.seed)
         except (UnsupportedImage, UndecodableImage) as exc:
             raise GeneratorError(detail=f"the generator's image: {exc}") from exc
         except AppError:

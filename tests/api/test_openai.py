@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from app import create_app
+from app.apikeys import parse_keys
 from app.config import Config
 from app.generation.slots import Slots
 from tests.conftest import json_of, parts_of
@@ -28,7 +29,7 @@ URL = "/v1/images/generations"
 def server(config: Config) -> Iterator[str]:
     """A server with a key and a generator that obeys; its URL."""
     flask = create_app(
-        replace(config, api_keys=("first-key", "second-key"), generator=NAME, generate_concurrency=4)
+        replace(config, api_keys=parse_keys("first-key,second-key"), generator=NAME, generate_concurrency=4)
     )
     with live(flask) as url:
         yield url

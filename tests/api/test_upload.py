@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.datastructures import MultiDict
 
 from app import create_app
 from app.config import Config
@@ -260,3 +261,18 @@ def test_one_byte_more_than_allowed(config: Config, size: int, way: str) -> None
     response = flask.test_client().post("/api/images", **arguments)
     assert (response.status_code, json_of(response)["code"]) == (413, "too_large")
     parts_of(flask).cache.close()
+
+
+@pytest.mark.parametrize("names", [("image", "file"), ("image", "image"), ("image", "file", "image")])
+def test_one_image_per_request(client: FlaskClient, names: tuple[str, ...]) -> None:
+    data = MultiDict((name, (BytesIO(PNG), f"{number}.png")) for number, name in enumerate(names))
+    response = client.post("/api/images", data=data, content_type="multipart/form-data")
+    assert (response.status_code, json_of(response)) == (
+        400,
+        {
+            "success": False,
+            "message": f"There are {len(names)} images in the request. Send one image per request.",
+            "code": "bad_request",
+        },
+    )
+    assert json_of(client.get("/api/images"))["images"] == []

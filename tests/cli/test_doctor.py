@@ -11,6 +11,7 @@ from click.testing import Result
 from flask import Flask
 
 from app import create_app
+from app.apikeys import parse_keys
 from app.bucket.doctor import Status, checks_for
 from app.config import Config
 from tests.conftest import parts_of
@@ -61,7 +62,7 @@ def test_a_terminal_gets_colours(app: Flask) -> None:
 
 
 def test_without_a_problem_the_status_is_0(config: Config) -> None:
-    app = create_app(replace(config, cache_max_bytes=10**7, api_keys=("short",)))
+    app = create_app(replace(config, cache_max_bytes=10**7, api_keys=parse_keys("short")))
     result = _run(app)
     parts_of(app).cache.close()
     assert result.exit_code == 0

@@ -112,6 +112,7 @@ def test_gunicorn_is_told_who_asks_and_keeps_the_connection(tmp_path: Path) -> N
             "Host: images.example.org:81",
             "X-Forwarded-For: 127.0.0.1",
             "X-Forwarded-Proto: http",
+            "X-Forwarded-Host: images.example.org:81",
             "",
         ]
 

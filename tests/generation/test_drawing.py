@@ -8,6 +8,7 @@ from PIL import Image
 
 from app.errors import GeneratorBusy, GeneratorTimeout
 from app.formats import FORMATS
+from app.gate import Gate
 from app.generation import Drawing
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 from app.imaging import ImageLimits
@@ -33,7 +34,7 @@ class Stalling(BaseGenerator):
 def test_images_are_drawn_side_by_side() -> None:
     generator = Stalling()
     threading.Timer(0.2, generator.may.set).start()
-    drawn = Drawing(generator, LIMITS, 5).draw([REQUEST] * 3)
+    drawn = Drawing(generator, LIMITS, Gate(4, 5), 5).draw([REQUEST] * 3)
     assert generator.calls == 3
     assert [(image.checked.width, image.model, image.seed) for image in drawn] == [(8, "stalling", None)] * 3
 
@@ -42,14 +43,14 @@ def test_the_deadline_is_kept() -> None:
     generator = Stalling()
     began = time.monotonic()
     with pytest.raises(GeneratorTimeout):
-        Drawing(generator, LIMITS, 0.2).draw([REQUEST])
+        Drawing(generator, LIMITS, Gate(4, 5), 0.2).draw([REQUEST])
     assert time.monotonic() - began < 5
     generator.may.set()
 
 
 def test_calls_that_do_not_end_are_bounded() -> None:
     generator = Stalling()
-    drawing = Drawing(generator, LIMITS, 0.01)
+    drawing = Drawing(generator, LIMITS, Gate(4, 5), 0.01)
     for _ in range(128):
         with pytest.raises(GeneratorTimeout):
             drawing.draw([REQUEST])

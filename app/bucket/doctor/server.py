@@ -13,7 +13,7 @@ from app.keys import generated
 
 _SHORT_KEY = 16
 _BYTES_PER_PIXEL = 4
-_NEW_KEY = "python3 -c \"import secrets; print('API_KEYS=' + secrets.token_urlsafe(24))\" >> .env"
+_NEW_KEY = "flask keys new"
 
 
 @check()
@@ -22,7 +22,7 @@ def api_keys(patient: Patient) -> Finding:
     host, keys = patient.config.host, patient.config.api_keys
     if not keys and not _is_loopback(host):
         return problem(f"HOST={host} is reachable from outside, and no API_KEYS are set.", _NEW_KEY)
-    if any(len(key) < _SHORT_KEY for key in keys):
+    if any(key.length is not None and key.length < _SHORT_KEY for key in keys):
         return warning(f"A key in API_KEYS is shorter than {_SHORT_KEY} characters.", _NEW_KEY)
     return ok("Writing needs an API key." if keys else "Only programs on this machine may write.")
 

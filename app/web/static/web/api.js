@@ -3,7 +3,7 @@
 import { askForKey, forgetKey, knownKey } from "./key.js";
 
 const DEADLINE_MS = 180_000;
-const KEY_CODES = new Set(["key_required", "key_refused"]);
+const KEY_CODES = new Set(["key_required", "key_refused", "scope_missing"]);
 
 export class Failure extends Error {
   constructor(message, code = "") {
@@ -89,9 +89,15 @@ function read(status, text) {
   } catch {
     // A proxy's own page: the status says the most about it.
   }
-  if (answer?.success === true && isWebAddress(answer.image_url)) return answer;
+  const url = answer?.success === true ? absolute(answer.image_url) : null;
+  if (isWebAddress(url)) return { ...answer, image_url: url };
   if (answer?.success === true) throw new Failure("The server's answer holds no image address.");
   throw new Failure(answer?.message || withoutReason(status), answer?.code);
+}
+
+/** `url` as seen from this page: a server that does not know its own name answers with a path. */
+function absolute(url) {
+  return typeof url === "string" && URL.canParse(url, document.baseURI) ? new URL(url, document.baseURI).href : null;
 }
 
 /** Whether `url` may go into a link: nothing but http and https ever does. */

@@ -1,0 +1,89 @@
+"""API keys: what one may do, how `API_KEYS` spells them, and how a new one is made."""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+SCOPES = ("upload", "generate", "delete", "list")
+"""What a key may be good for."""
+
+HASH_PREFIX = "sha256:"
+
+_ENTRY = re.compile(r"(?:(?P<name>[A-Za-z][\w.-]{0,63})(?::(?P<scopes>[^=]*))?=)?(?P<key>[^=].*)", re.ASCII)
+"""`KEY`, `NAME=KEY` or `NAME:SCOPE+SCOPE=KEY`; the `=` that end some keys are part of them."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key that is accepted: `digest` is the SHA-256 of its bytes; the key itself is not kept.
+
+    `length` is its number of characters, None where only the hash was given.
+    """
+
+    name: str
+    scopes: frozenset[str]
+    digest: bytes = field(repr=False)
+    length: int | None = field(default=None, repr=False)
+
+
+def parse_keys(text: str) -> tuple[ApiKey, ...]:
+    """The keys of the setting, which commas set apart.
+
+    Raises `ValueError`, whose message numbers the entry and shows nothing of it.
+    """
+    entries = [entry.strip() for entry in text.split(",") if entry.strip()]
+    return tuple(_parse_entry(entry, number) for number, entry in enumerate(entries, 1))
+
+
+def find_key(keys: Iterable[ApiKey], given: bytes) -> ApiKey | None:
+    """The key that `given` is. All are compared, each in constant time, so that the time tells nothing."""
+    digest = hashlib.sha256(given).digest()
+    found = None
+    for key in keys:
+        if hmac.compare_digest(digest, key.digest):
+            found = found or key
+    return found
+
+
+def new_key(name: str, scopes: Sequence[str] = SCOPES) -> tuple[str, str]:
+    """A random key, and the entry for `API_KEYS` that accepts it without containing it.
+
+    Raises `ValueError` where the setting can't hold the name or the scopes.
+    """
+    key = secrets.token_urlsafe(32)
+    limited = "" if set(scopes) == set(SCOPES) else f":{'+'.join(scopes)}"
+    entry = f"{name}{limited}={HASH_PREFIX}{hashlib.sha256(key.encode()).hexdigest()}"
+    if [made.name for made in parse_keys(entry)] != [name]:
+        raise ValueError("a name begins with a letter and goes on with letters, digits, '.', '_' or '-'")
+    return key, entry
+
+
+def _parse_entry(entry: str, number: int) -> ApiKey:
+    match = _ENTRY.fullmatch(entry)
+    if match is None:
+        raise ValueError(f"entry {number} is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY")
+    name = match["name"] or f"key-{number}"
+    key = match["key"]
+    length = None if key.startswith(HASH_PREFIX) else len(key)
+    return ApiKey(name, _scopes(match["scopes"], number), _digest(key, number), length)
+
+
+def _scopes(text: str | None, number: int) -> frozenset[str]:
+    scopes = SCOPES if text is None else text.split("+")
+    if not set(scopes) <= set(SCOPES):
+        raise ValueError(f"entry {number} has an unknown scope; join some of {', '.join(SCOPES)} with +")
+    return frozenset(scopes)
+
+
+def _digest(key: str, number: int) -> bytes:
+    if not key.startswith(HASH_PREFIX):
+        return hashlib.sha256(key.encode()).digest()
+    digest = key.removeprefix(HASH_PREFIX)
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError(f"entry {number} has {HASH_PREFIX} without the 64 hex digits of a SHA-256")
+    return bytes.fromhex(digest)

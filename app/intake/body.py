@@ -1,0 +1,80 @@
+"""`wsgi.input` under watch: the first byte read takes a place, and waiting for the rest has an end."""
+
+import io
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from app.errors import SlowClient
+from app.intake.places import Places
+from app.intake.reader import Reader
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from _typeshed.wsgi import WSGIEnvironment
+
+_SMALL = 128 * 1024
+"""Bytes; a body of no more gives its place back once it is here: to draw a prompt may take a minute."""
+
+_PIECE = 64 * 1024
+"""Bytes asked of the server at once: what it waits for in one call goes unseen until all is there."""
+
+
+class WatchedBody(io.RawIOBase):
+    """A request's body, which takes one of `places` when it is first read.
+
+    Reading raises `Busy` where there is no place, and `SlowClient` where the body was given up.
+    """
+
+    def __init__(self, environ: "WSGIEnvironment", places: Places) -> None:
+        length = environ.get("CONTENT_LENGTH") or ""
+        self._body = environ["wsgi.input"]
+        self._left = int(length) if length.isdecimal() else None
+        self._places = places
+        self._reader = Reader(environ.get("gunicorn.socket"))
+        self._begun = False
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        """Read some bytes; 0 at the end."""
+        if not self._begun:
+            self._begun = True
+            self._places.enter(self._reader)
+        view = memoryview(buffer)
+        data = self._piece(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def leave(self) -> None:
+        """Give the place back; read away the little that nobody asked for, so that the connection goes on."""
+        self._places.leave(self._reader)
+        if self._reader.complete or self._reader.given_up:
+            return
+        if self._left is not None and self._left > _PIECE:
+            self._reader.give_up()
+            return
+        with self._places.refused(self._reader), suppress(Exception):  # the answer is there already
+            self._piece(_PIECE)
+
+    def _piece(self, size: int) -> bytes:
+        size = min(size, _PIECE) if self._left is None else min(size, _PIECE, self._left)
+        try:
+            data: bytes = self._body.read(size) if size else b""
+        except Exception as exc:
+            if self._reader.given_up:
+                raise SlowClient from exc
+            raise
+        if self._reader.given_up:
+            raise SlowClient
+        self._note(data, size)
+        return data
+
+    def _note(self, data: bytes, size: int) -> None:
+        self._reader.received(len(data))
+        if self._left is not None:
+            self._left -= len(data)
+        self._reader.complete = not self._left if self._left is not None else len(data) < size
+        if self._reader.complete and self._reader.total <= _SMALL:
+            self._places.leave(self._reader)

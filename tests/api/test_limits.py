@@ -1,0 +1,146 @@
+"""How often a client may upload and generate."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+from fakeredis import FakeRedis, FakeServer
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.apikeys import parse_keys
+from app.config import Config
+from app.errors import ConfigError
+from tests.conftest import json_of, parts_of
+from tests.pictures import picture
+from tests.server.running import free_port
+
+
+@pytest.fixture
+def over(config: Config) -> Iterator[Callable[..., FlaskClient]]:
+    """Makes a client of a server with these settings."""
+    made: list[Flask] = []
+
+    def make(**settings: Any) -> FlaskClient:
+        made.append(create_app(replace(config, **settings)))
+        return made[-1].test_client()
+
+    yield make
+    for flask in made:
+        parts_of(flask).cache.close()
+
+
+@pytest.fixture
+def redis_url(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A Redis server's; over TCP, fakeredis would end the connection at every error reply."""
+    server = FakeServer()
+    monkeypatch.setattr(redis, "from_url", lambda url, **options: FakeRedis(server=server))
+    return "redis://counters.example"
+
+
+def _upload(client: FlaskClient, key: str = "", address: str = "127.0.0.1") -> Any:
+    headers = {"X-API-Key": key} if key else {}
+    return client.post(
+        "/api/images",
+        data=picture(),
+        content_type="image/png",
+        headers=headers,
+        environ_overrides={"REMOTE_ADDR": address},
+    )
+
+
+def _statuses(client: FlaskClient, *keys: str) -> list[int]:
+    return [_upload(client, key).status_code for key in keys]
+
+
+def _assert_limited(response: Any, most: int) -> None:
+    assert (response.status_code, json_of(response)) == (
+        429,
+        {
+            "success": False,
+            "message": "Too many requests. Please wait a while and try again.",
+            "code": "rate_limited",
+        },
+    )
+    assert 1 <= int(response.headers["Retry-After"]) <= most
+
+
+def test_one_too_many_is_told_when_to_come_again(over: Callable[..., FlaskClient]) -> None:
+    client = over(rate_limit_upload="2/minute")
+    assert _statuses(client, "", "") == [201, 200]
+    _assert_limited(_upload(client), 61)
+
+
+def test_each_key_has_its_own_count(over: Callable[..., FlaskClient]) -> None:
+    client = over(rate_limit_upload="2/minute", api_keys=parse_keys("a=one,b=two,a=three"))
+    assert _statuses(client, "one", "two", "one", "one", "two", "three") == [201, 200, 200, 429, 200, 429]
+
+
+def test_a_wrong_key_costs_nobody_anything(over: Callable[..., FlaskClient]) -> None:
+    client = over(rate_limit_upload="1/minute", api_keys=parse_keys("a=one"))
+    assert _statuses(client, "wrong", "wrong", "one") == [403, 403, 201]
+
+
+def test_each_address_has_its_own_count(over: Callable[..., FlaskClient]) -> None:
+    client = over(rate_limit_upload="1/minute")
+    statuses = [
+        _upload(client, address=address).status_code for address in ("127.0.0.1", "127.0.0.2", "127.0.0.1")
+    ]
+    assert statuses == [201, 200, 429]
+
+
+def test_uploading_and_generating_are_counted_apart(over: Callable[..., FlaskClient]) -> None:
+    client = over(rate_limit_upload="1/minute", rate_limit_generate="2/minute")
+    prompt = {"prompt": "sea", "size": "64x64"}
+    assert _statuses(client, "", "") == [201, 429]
+    drawn = [client.post("/api/generate-image", json=prompt) for _ in range(3)]
+    assert [response.status_code for response in drawn] == [200, 200, 429]
+    _assert_limited(drawn[-1], 61)
+    assert client.get("/api/images").status_code == 200
+
+
+def test_several_rates_hold_together(over: Callable[..., FlaskClient]) -> None:
+    client = over(rate_limit_upload="5/second;3/day")
+    assert _statuses(client, "", "", "", "") == [201, 200, 200, 429]
+    assert int(_upload(client).headers["Retry-After"]) > 3600
+
+
+def test_without_a_rate_nobody_counts(over: Callable[..., FlaskClient]) -> None:
+    client = over(rate_limit_upload=Config.from_env({"RATE_LIMIT_UPLOAD": "none"}).rate_limit_upload)
+    assert 429 not in _statuses(client, *[""] * 20)
+
+
+def test_redis_counts_for_all(over: Callable[..., FlaskClient], redis_url: str) -> None:
+    settings = {"rate_limit_upload": "3/minute", "ratelimit_storage_uri": redis_url}
+    one, other = over(**settings), over(**settings)
+    assert _statuses(one, "", "") == [201, 200]
+    assert _statuses(other, "") == [200]
+    _assert_limited(_upload(one), 61)
+    _assert_limited(_upload(other), 61)
+
+
+def test_without_redis_each_worker_counts_by_itself_and_says_so_once(
+    over: Callable[..., FlaskClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = over(rate_limit_upload="3/minute", ratelimit_storage_uri=f"redis://127.0.0.1:{free_port()}")
+    with caplog.at_level(logging.WARNING):
+        assert _statuses(client, "", "", "", "") == [201, 200, 200, 429]
+    assert [record.name for record in caplog.records].count("flask-limiter") == 1
+
+
+def test_a_missing_package_is_told_at_start(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ConfigError, match="RATELIMIT_STORAGE_URI needs a package") as caught:
+        create_app(replace(config, ratelimit_storage_uri="redis://:hush@localhost"))
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["memcached://localhost", "localhost:6379", "redis://", "memory"])
+def test_other_counters_are_refused(uri: str) -> None:
+    with pytest.raises(ConfigError, match="RATELIMIT_STORAGE_URI=\\*\\*\\*: must be memory://"):
+        Config.from_env({"RATELIMIT_STORAGE_URI": uri})

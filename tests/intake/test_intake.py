@@ -1,0 +1,182 @@
+"""Places for request bodies, and who has to give one up."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from app.errors import Busy, SlowClient
+from app.intake import Intake
+from app.intake.places import Places
+from app.intake.reader import Reader
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection: the server's end and the client's."""
+    server, client = socket.socketpair()
+    with server, client:
+        yield server, client
+
+
+def _slow(connection: socket.socket, seconds: float) -> Reader:
+    """A reader that has had nothing for so long."""
+    reader = Reader(connection)
+    reader._started -= seconds
+    return reader
+
+
+@pytest.mark.parametrize(
+    ("seconds", "received", "pressed", "slow"),
+    [
+        (0.2, 0, True, False),
+        (5, 0, False, False),
+        (5, 0, True, True),
+        (5, 200_000, True, False),
+        (60, 200_000, False, True),
+        (60, 500_000, False, False),
+        (60, 500_000, True, True),
+    ],
+)
+def test_how_slow_is_too_slow(
+    pair: tuple[socket.socket, socket.socket], seconds: float, received: int, pressed: bool, slow: bool
+) -> None:
+    reader = _slow(pair[0], seconds)
+    reader.received(received)
+    assert reader.is_slow(pressed=pressed) is slow
+    reader.complete = True
+    assert not reader.is_slow(pressed=pressed)
+
+
+def _is_refused(places: Places) -> None:
+    with pytest.raises(Busy):
+        places.enter(Reader(None))
+
+
+def test_the_last_thread_waits_once_and_then_says_no_at_once() -> None:
+    places = Places(3)
+    places.enter(Reader(None))
+    began = time.monotonic()
+    waiting = threading.Thread(target=_is_refused, args=(places,))
+    waiting.start()
+    time.sleep(0.2)
+    with pytest.raises(Busy):
+        places.enter(Reader(None))
+    middle = time.monotonic()
+    with pytest.raises(Busy):
+        places.enter(Reader(None))
+    assert 0.9 < middle - began < 2
+    assert time.monotonic() - middle < 0.5
+    waiting.join()
+    assert time.monotonic() - began > 1.9
+
+
+def test_a_place_that_comes_free_goes_to_who_waits() -> None:
+    places, first = Places(1), Reader(None)
+    places.enter(first)
+    threading.Timer(0.2, places.leave, [first]).start()
+    places.enter(Reader(None))
+    with pytest.raises(Busy):
+        places.enter(Reader(None))
+
+
+def test_the_slowest_gives_way(pair: tuple[socket.socket, socket.socket]) -> None:
+    places = Places(4)
+    other, unused = socket.socketpair()
+    with other, unused:
+        slower, slow = _slow(pair[0], 8), _slow(other, 8)
+        slow.received(1000)
+        places.enter(slower)
+        places.enter(slow)
+        served = threading.Timer(0.2, places.leave, [slower])
+        served.start()
+        places.enter(Reader(None))
+        served.join()
+        assert (slower.given_up, slow.given_up) == (True, False)
+        assert pair[0].recv(1) == b""
+        pair[0].sendall(b"an answer")
+        assert pair[1].recv(20) == b"an answer"
+
+
+def _call(application: "WSGIApplication", **environ: Any) -> tuple[list[str], Any]:
+    started: list[str] = []
+
+    def start(
+        status: str, headers: list[tuple[str, str]], exc_info: Any = None, /
+    ) -> Callable[[bytes], object]:
+        started.append(status)
+        return lambda data: None
+
+    return started, Intake(application, 1)({"REQUEST_METHOD": "POST", **environ}, start)
+
+
+def _echo(environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return [environ["wsgi.input"].read()]
+
+
+def test_a_body_goes_through_whole() -> None:
+    body = bytes(range(256)) * 1000
+    connection = BytesIO(body + b"the next request")
+    environ = {"CONTENT_LENGTH": str(len(body)), "wsgi.input": connection}
+    assert _call(_echo, **environ) == (["200 OK"], [body])
+    assert connection.read() == b"the next request"
+    chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input": BytesIO(body)}
+    assert _call(_echo, **chunked) == (["200 OK"], [body])
+
+
+def test_a_request_without_a_body_needs_no_place() -> None:
+    stream = BytesIO()
+
+    def application(environ: Any, _: Any) -> list[bytes]:
+        assert environ["wsgi.input"] is stream
+        return [b"answer"]
+
+    assert _call(application, **{"wsgi.input": stream})[1] == [b"answer"]
+
+
+def test_a_place_is_free_again_after_an_error() -> None:
+    def failing(environ: Any, _: Any) -> list[bytes]:
+        environ["wsgi.input"].read(1)
+        raise KeyError
+
+    intake = Intake(failing, 1)
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            _call(intake, CONTENT_LENGTH="3", **{"wsgi.input": BytesIO(b"abc")})
+
+
+def test_the_little_that_a_refused_request_still_sends_is_read_away() -> None:
+    def refusing(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("401 Unauthorized", [])
+        return []
+
+    small, large = BytesIO(b"x" * 1000), BytesIO(b"x" * 1_000_000)
+    _call(refusing, CONTENT_LENGTH="1000", **{"wsgi.input": small})
+    _call(refusing, CONTENT_LENGTH="1000000", **{"wsgi.input": large})
+    assert (small.tell(), large.tell()) == (1000, 0)
+
+
+def test_a_body_that_was_given_up_is_told(pair: tuple[socket.socket, socket.socket]) -> None:
+    class Connected:
+        """What gunicorn reads from."""
+
+        def read(self, size: int) -> bytes:
+            return pair[0].recv(size)
+
+    environ = {"CONTENT_LENGTH": "10", "wsgi.input": Connected(), "gunicorn.socket": pair[0]}
+    threading.Timer(0.2, socket.socket.shutdown, [pair[0], socket.SHUT_RD]).start()
+
+    def reading(environ: Any, _: Any) -> list[bytes]:
+        environ["wsgi.input"]._reader.given_up = True
+        return [environ["wsgi.input"].read()]
+
+    with pytest.raises(SlowClient):
+        _call(reading, **environ)

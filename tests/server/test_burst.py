@@ -1,0 +1,70 @@
+"""A burst of the largest images that are allowed: memory stays within what docs/limits.md says."""
+
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import requests
+from PIL import Image
+
+from tests.server.running import running
+
+MIB = 1024**2
+BURST = 64
+MAX_BYTES, SIDE = 10 * MIB, 7071
+PIXELS = SIDE * SIDE
+
+DECODING = PIXELS * 30
+TAKING_IN = (8 - 2) * 3 * MAX_BYTES
+"""What docs/limits.md allows a worker above its size at rest: one image decoded, six taken in."""
+
+PROGRESSIVE_JPEG = PIXELS * 11 + 2 * TAKING_IN // 3
+"""What this image takes; two at once would take half as much again."""
+
+
+def _largest() -> bytes:
+    """A progressive JPEG of nearly 50 million pixels and exactly 10 MiB."""
+    specks = Image.frombytes("L", (SIDE // 64, SIDE // 64), os.urandom((SIDE // 64) ** 2))
+    buffer = BytesIO()
+    picture = specks.resize((SIDE, SIDE), Image.Resampling.BILINEAR).convert("RGB")
+    picture.save(buffer, "JPEG", progressive=True, subsampling=0, quality=60)
+    return buffer.getvalue().ljust(MAX_BYTES, b"\0")
+
+
+def _most_resident(worker: int) -> int:
+    status = Path(f"/proc/{worker}/status").read_text(encoding="ascii")
+    return int(re.findall(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[0]) * 1024
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what memory a process takes")
+def test_64_at_once(tmp_path: Path) -> None:
+    data = _largest()
+
+    def upload(number: int) -> requests.Response:
+        if number % 2:
+            form = {"image": ("a.jpg", data)}
+            return requests.post(f"{url}?folder=burst/{number}", files=form, timeout=120)
+        headers = {"Content-Type": "image/jpeg"}
+        return requests.post(f"{url}?folder=burst/{number}", data=data, headers=headers, timeout=120)
+
+    with running(tmp_path, WEB_CONCURRENCY="2", THREADS="8") as server:
+        url = f"{server.url}/api/images"
+        workers = server.workers()
+        at_rest = [_most_resident(worker) for worker in workers]
+        with ThreadPoolExecutor(BURST) as pool:
+            answers = list(pool.map(upload, range(BURST)))
+        assert server.workers() == workers
+        taken = [_most_resident(worker) - before for worker, before in zip(workers, at_rest, strict=True)]
+        stored = [answer.json() for answer in answers if answer.status_code == 201]
+        refused = [answer for answer in answers if answer.status_code == 503]
+        assert len(stored) + len(refused) == BURST
+        assert stored
+        for image in stored:
+            assert len(requests.get(image["image_url"], timeout=60).content) == image["bytes"]
+    for answer in refused:
+        assert (answer.json()["code"], answer.headers["Retry-After"]) == ("busy", "2")
+    assert max(taken) < PROGRESSIVE_JPEG < DECODING + TAKING_IN, [taken_ // MIB for taken_ in taken]

@@ -1,0 +1,80 @@
+"""How keys are spelt in the setting, found again, and made."""
+
+import hashlib
+
+import pytest
+
+from app.apikeys import SCOPES, find_key, new_key, parse_keys
+from app.config import Config
+from app.errors import ConfigError
+
+ALL = set(SCOPES)
+HASH = hashlib.sha256(b"secret").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "scopes", "key"),
+    [
+        ("secret", "key-1", ALL, b"secret"),
+        ("web=secret", "web", ALL, b"secret"),
+        ("web:upload=secret", "web", {"upload"}, b"secret"),
+        ("web:upload+list=secret", "web", {"upload", "list"}, b"secret"),
+        ("Web.front_end-2=secret", "Web.front_end-2", ALL, b"secret"),
+        (f"sha256:{HASH}", "key-1", ALL, b"secret"),
+        (f"web:delete=sha256:{HASH.upper()}", "web", {"delete"}, b"secret"),
+        ("c2VjcmV0LQ==", "key-1", ALL, b"c2VjcmV0LQ=="),
+        ("web=c2VjcmV0LQ==", "web", ALL, b"c2VjcmV0LQ=="),
+        ("user:pass", "key-1", ALL, b"user:pass"),
+        ("web:generate=a:b=c", "web", {"generate"}, b"a:b=c"),
+        ("schlüssel", "key-1", ALL, "schlüssel".encode()),
+    ],
+)
+def test_spellings(text: str, name: str, scopes: set[str], key: bytes) -> None:
+    keys = parse_keys(text)
+    found = find_key(keys, key)
+    assert found is keys[0]
+    assert (found.name, set(found.scopes)) == (name, scopes)
+    assert found.length == (None if "sha256:" in text else len(key.decode()))
+    assert find_key(keys, key + b"x") is None
+    assert find_key(keys, HASH.encode()) is None
+
+
+def test_several_keys() -> None:
+    keys = parse_keys(" one , web=two,, web:list=three ")
+    assert [key.name for key in keys] == ["key-1", "web", "web"]
+    assert [find_key(keys, given) for given in (b"one", b"two", b"three")] == list(keys)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("one,web:write=hush", "entry 2 has an unknown scope; join some of upload, generate, delete, list"),
+        ("web:=hush", "entry 1 has an unknown scope"),
+        ("web:upload,list=hush,web:upload+=hush", "entry 3 has an unknown scope"),
+        ("web=sha256:hush", "entry 1 has sha256: without the 64 hex digits"),
+        (f"sha256:{HASH}0", "entry 1 has sha256: without the 64 hex digits"),
+        ("=hush", "entry 1 is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY"),
+    ],
+)
+def test_what_is_no_key_is_told_without_showing_it(text: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env({"API_KEYS": text})
+    assert f"API_KEYS=***: {told}" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scopes", [SCOPES, ("upload",), ("list", "delete")])
+def test_a_new_key_is_accepted_by_its_entry_which_does_not_hold_it(scopes: tuple[str, ...]) -> None:
+    key, entry = new_key("web", scopes)
+    found = find_key(parse_keys(entry), key.encode())
+    assert found is not None
+    assert (found.name, set(found.scopes)) == ("web", set(scopes))
+    assert key not in entry
+    assert len(key) >= 43
+    assert new_key("web", scopes)[0] != key
+
+
+def test_neither_key_nor_hash_is_in_a_repr() -> None:
+    text = repr(parse_keys("hush"))
+    assert "hush" not in text
+    assert repr(hashlib.sha256(b"hush").digest()) not in text

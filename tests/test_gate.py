@@ -1,0 +1,46 @@
+"""A bound on what is in work at once."""
+
+import threading
+import time
+
+import pytest
+
+from app.errors import Busy
+from app.gate import Gate
+
+
+def test_no_more_than_its_places_are_inside() -> None:
+    gate, inside, most = Gate(2, 10), 0, 0
+    lock = threading.Lock()
+
+    def work() -> None:
+        nonlocal inside, most
+        with gate.passed():
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.01)
+            with lock:
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 2
+
+
+def test_who_waits_too_long_is_told() -> None:
+    gate = Gate(1, 0.05)
+    with gate.passed(), pytest.raises(Busy) as caught, gate.passed():
+        pass
+    assert (caught.value.status, caught.value.code, caught.value.retry_after) == (503, "busy", 2)
+
+
+def test_a_place_comes_back_after_an_error() -> None:
+    gate = Gate(1, 0.05)
+    with pytest.raises(KeyError), gate.passed():
+        raise KeyError
+    with gate.passed():
+        pass
