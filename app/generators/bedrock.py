@@ -45,6 +45,10 @@ class BedrockGenerator(BaseGenerator):
         """`GENERATOR_MODEL` in `BEDROCK_REGION`."""
         return cls(config.generator_model, region=config.bedrock_region, timeout=config.generator_timeout)
 
+    def model_name(self) -> str:
+        """The model's id, as configured."""
+        return self._model
+
     def generate(self, request: GenerationRequest) -> GeneratedImage:
         """InvokeModel, in the ratio of sides nearest to the one asked for."""
         if max(len(request.prompt), len(request.negative_prompt)) > _MAX_PROMPT:

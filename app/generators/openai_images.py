@@ -46,6 +46,10 @@ class OpenAIGenerator(BaseGenerator):
             timeout=config.generator_timeout,
         )
 
+    def model_name(self) -> str:
+        """The model's id, as configured."""
+        return self._model
+
     def generate(self, request: GenerationRequest) -> GeneratedImage:
         """images.generate, in the nearest size that the model takes; it has no seeds."""
         with errors_mapped(self._model, self._api_key):

@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.apikeys import parse_keys
 from app.config import Config
 from app.generation.slots import Slots
 from tests.conftest import json_of, parts_of
@@ -83,7 +84,7 @@ def test_what_says_the_same_is_the_same_request(make: Make, tmp_path: Path) -> N
 
 
 def test_clients_with_other_api_keys_do_not_meet(make: Make, tmp_path: Path) -> None:
-    client = make(api_keys=("one", "two"))
+    client = make(api_keys=parse_keys("one,two"))
     answers = [_send(client, "a", **{"X-API-Key": key}) for key in ("one", "two", "one")]
     assert [answer.status_code for answer in answers] == [200] * 3
     assert answers[0].data == answers[2].data != answers[1].data
@@ -93,7 +94,7 @@ def test_clients_with_other_api_keys_do_not_meet(make: Make, tmp_path: Path) -> 
 
 
 def test_no_key_is_on_disk(make: Make, config: Config) -> None:
-    _send(make(api_keys=("hush-hush",)), "quite-a-secret", **{"X-API-Key": "hush-hush"})
+    _send(make(api_keys=parse_keys("hush-hush")), "quite-a-secret", **{"X-API-Key": "hush-hush"})
     contents = [path.read_bytes() for path in config.state_dir.rglob("*") if path.is_file()]
     assert contents
     assert not any(secret in content for content in contents for secret in (b"hush", b"secret"))
