@@ -19,6 +19,7 @@ from app.bucket.doctor.asking import ask
 from app.bucket.doctor.finding import NotChecked
 from app.cache import DiskCache
 from app.config import Config
+from app.generators.models import ModelFacts
 from app.stores.base import BaseStore
 from app.stores.s3_errors import code_of
 
@@ -70,6 +71,7 @@ class Patient:
     clients: AwsClients
     url_of: Callable[[str], str]
     env_file: Path | None = None
+    describe_model: Callable[[], ModelFacts | None] = lambda: None
     probe: Probe = field(default_factory=Probe)
 
     @property
