@@ -5,7 +5,7 @@ from typing import Any
 from app.api.arguments import Blueprint
 from app.api.parts import parts
 from app.api.schemas import AnswerSchema
-from app.errors import StoreRefused, StoreUnreachable
+from app.errors import StoreError, StoreUnreachable
 
 _PROBE_KEY = "readyz/no-such-image.png"
 
@@ -22,11 +22,11 @@ def alive() -> dict[str, Any]:
 @blueprint.route("/readyz", methods=["GET"])
 @blueprint.response(200, AnswerSchema)
 def ready() -> dict[str, Any]:
-    """The store answers; a cache that can't be written is told, but fails no request."""
+    """The store answers and lets us read; a cache that can't be written is told, but fails no request."""
     try:
         parts().store.exists(_PROBE_KEY)
-    except StoreRefused:
-        pass  # it answered; some policies refuse to say whether an object exists
+    except StoreError:
+        raise
     except Exception as exc:
         raise StoreUnreachable(detail=f"readiness: {exc}") from exc
     note = (

@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.errors import StoreUnreachable
+from app.errors import StoreRefused, StoreTimeout, StoreUnreachable
 from tests.conftest import json_of, parts_of
 from tests.pictures import noise, picture
 
@@ -120,12 +120,18 @@ def test_readyz(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(parts_of(app).cache, "is_writable", lambda: False)
     assert "cache directory" in json_of(client.get("/readyz"))["message"]
 
-    def away(*args: object) -> None:
-        raise StoreUnreachable
+    def fail(*args: object) -> None:
+        raise errors.pop()
 
-    monkeypatch.setattr(parts_of(app).store, "head", away)
-    response = client.get("/readyz")
-    assert (response.status_code, json_of(response)["code"]) == (503, "store_unreachable")
+    errors: list[Exception] = [StoreRefused(), StoreTimeout(), StoreUnreachable(), ValueError()]
+    monkeypatch.setattr(parts_of(app).store, "head", fail)
+    answers = [client.get("/readyz") for _ in range(4)]
+    assert [(answer.status_code, json_of(answer)["code"]) for answer in answers] == [
+        (503, "store_unreachable"),
+        (503, "store_unreachable"),
+        (504, "store_timeout"),
+        (502, "store_refused"),
+    ]
 
 
 def test_the_openapi_document_names_every_call(client: FlaskClient) -> None:

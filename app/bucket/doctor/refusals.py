@@ -6,7 +6,7 @@ from app.bucket.doctor.anonymous import NoAnswer
 from app.bucket.doctor.asking import DENIED
 from app.bucket.doctor.finding import Finding, problem
 from app.errors import AppError
-from app.stores.s3_errors import code_of
+from app.stores.s3.errors import code_of
 
 CHECK_NETWORK = "Check the network, AWS_REGION and AWS_ENDPOINT_URL_S3"
 _NEW_KEYS = "Put the right AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into .env: flask bucket create-user"
