@@ -150,7 +150,7 @@ def test_a_late_try_is_the_last(s3: S3Server, bucket: str, monkeypatch: pytest.M
 
 
 def test_an_early_failure_is_tried_again(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "READ_SECONDS", 2)
     store = S3Store(bucket, region=REGION, endpoint_url=s3.url)
     s3.fault = _silent(s3)
     with pytest.raises(StoreTimeout):
