@@ -26,7 +26,7 @@ _MEANINGS = {
         "This machine's clock differs too much from the server's.",
         "timedatectl set-ntp true",
     ),
-    "NoSuchBucket": ("There is no bucket of this name.", "Correct S3_BUCKET, or: flask bucket setup"),
+    "NoSuchBucket": ("There is no such bucket.", "Correct S3_BUCKET, or: flask bucket setup --mode …"),
     "AccessControlListNotSupported": (
         "The bucket has ACLs disabled, but S3_ACL=public-read sends one.",
         "Set S3_ACL=none, then: flask bucket setup --mode public",
