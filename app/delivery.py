@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from app.cache import CachedObject, DiskCache
+from app.cache import CachedObject, CacheStatus, DiskCache
 from app.errors import AppError
 from app.links import SERVER_PATH
-from app.representation import body_of, represent
+from app.representation import body_of, represent, sent_bytes
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -18,6 +18,7 @@ class Delivery:
     def __init__(self, application: "WSGIApplication", cache: DiskCache) -> None:
         self._application = application
         self._cache = cache
+        self._counts = cache.counts
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer a hit, or hand the request on."""
@@ -40,5 +41,9 @@ class Delivery:
         except BaseException:
             cached.body.close()
             raise
+        if cached.status is CacheStatus.HIT:
+            self._counts.hit(sent_bytes(environ, answer))
+        else:
+            self._counts.add(cached.status, sent_bytes(environ, answer))
         start_response(answer.status, answer.headers)
         return body_of(environ, cached, answer)

@@ -16,6 +16,7 @@
     │   └── TooManyPixels        422 too_many_pixels
     ├── PromptRefused            422 prompt_refused
     ├── CacheStuck               503 cache_stuck
+    ├── CacheUnreadable          503 cache_unreadable
     ├── StoreError               502 store_error
     │   ├── StoreRefused         502 store_refused
     │   ├── StoreUnreachable     503 store_unreachable
@@ -166,6 +167,15 @@ class CacheStuck(AppError):
     code = "cache_stuck"
     message = "The image could not be removed from the server's cache. Please try again."
     retry_after = 5
+
+
+class CacheUnreadable(AppError):
+    """The cache's figures can't be had: its directory or index is out of order."""
+
+    status = 503
+    code = "cache_unreadable"
+    message = "The cache can't be read right now. Images come from the store meanwhile."
+    retry_after = 10
 
 
 class StoreError(AppError):

@@ -3,7 +3,7 @@
 from flask import Flask
 from flask_smorest import Api
 
-from app.api import generate, health, images
+from app.api import cache, generate, health, images
 from app.api.errors import register_error_handlers
 from app.api.parts import Parts
 from app.api.routing import KeyConverter
@@ -39,5 +39,5 @@ def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
     flask.extensions[Parts.NAME] = parts
     register_error_handlers(flask)
     api = _Api(flask)
-    for blueprint in (images.blueprint, generate.blueprint, health.blueprint):
+    for blueprint in (images.blueprint, generate.blueprint, cache.blueprint, health.blueprint):
         api.register_blueprint(blueprint)

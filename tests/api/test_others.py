@@ -138,6 +138,7 @@ def test_the_openapi_document_names_every_call(client: FlaskClient) -> None:
         ("/api/images/{key}", "get"),
         ("/api/images/{key}", "delete"),
         ("/api/generate-image", "post"),
+        ("/api/cache", "get"),
         ("/healthz", "get"),
         ("/readyz", "get"),
     }
