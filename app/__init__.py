@@ -56,6 +56,7 @@ def create_app(config: Config | None = None) -> Flask:
     flask = Flask(__name__, static_folder=None)
     parts = Parts(service, store, cache, Access(config.api_keys))
     register_api(flask, parts, max_upload_bytes=config.max_upload_bytes)
+    flask.config["GENERATOR_TIMEOUT"] = config.generator_timeout  # so long the page waits, too
     flask.register_blueprint(web_blueprint)
     register_commands(flask)
     flask.wsgi_app = Delivery(flask.wsgi_app, cache)  # type: ignore[method-assign]
