@@ -39,9 +39,10 @@ export function settle(element, image) {
 }
 
 async function load({ quiet = true } = {}) {
+  const before = [...grid.children]; // What is stored meanwhile stays: the answer may not know of it.
   cursor = null;
   await page({ quiet }, (images) => {
-    for (const card of [...grid.children]) if (card.dataset.key) card.remove();
+    for (const card of before) if (card.dataset.key) card.remove();
     append(images);
   });
 }
