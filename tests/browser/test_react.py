@@ -52,9 +52,8 @@ def test_the_example(page: Page, front_end: str, server: Running, files: list[Pa
     page.get_by_label("Images").set_input_files([*files[:2], tmp_path / "notes.txt"])
     for path in files[:2]:
         expect(page.get_by_alt_text(path.name)).to_have_js_property("naturalWidth", 40)
-    expect(page.get_by_role("listitem").get_by_role("alert")).to_contain_text(
-        "There is no image in the request."
-    )
+    refused = page.get_by_role("listitem").get_by_role("alert")
+    expect(refused).to_contain_text("This is not an image in a format that we take.")
     assert len(stored(server)) == 3
     page.route("**/api/**", lambda route: route.abort())
     page.get_by_role("button", name="Generate Image").click()
