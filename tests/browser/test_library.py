@@ -57,9 +57,11 @@ def test_an_image_that_does_not_load(page: Page, server: Running) -> None:
 
 
 def test_the_cache_panel(page: Page, server: Running) -> None:
+    before = requests.get(f"{server.url}/api/cache", timeout=10).json()
     answers = [requests.get(upload(server, noise(number))["image_url"], timeout=10) for number in range(3)]
     assert {answer.headers["Cache-Status"] for answer in answers} == {"s3-image-server; hit"}
     figures = requests.get(f"{server.url}/api/cache", timeout=10).json()
+    assert figures["hits"] == before["hits"] + 3, "each worker's count is in the sum"
     page.route("**/api/images?*", lambda route: route.abort())  # thumbnails would count
     page.goto(server.url)
     panel = page.get_by_role("region", name="Cache")

@@ -41,12 +41,13 @@ def test_the_prompt_where_the_listing_has_it(page: Page, server: Running, key: s
         answer = route.fetch().json()
         query = parse_qs(urlsplit(route.request.url).query)
         assert (query["prefix"], query["limit"]) == ([key], ["1"])
-        answer["images"][0]["generation"] = {
+        answer["images"][0]["asked"] = {
             "prompt": "a red fox",
+            "negative_prompt": "",
             "model": "some-model",
             "seed": 5,
             "size": "40x30",
-            "created": "2026-11-22T08:57:04Z",
+            "time": "2026-11-22T08:57:04+00:00",
         }
         route.fulfill(body=json.dumps(answer), content_type="application/json")
 

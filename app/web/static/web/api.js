@@ -3,7 +3,7 @@
 import { askForKey, forgetKey, knownKey } from "./key.js";
 
 const STALLED = 60;
-const KEY_CODES = new Set(["key_required", "key_refused"]);
+const KEY_CODES = new Set(["key_required", "key_refused", "scope_missing"]);
 
 export class Failure extends Error {
   constructor(message, code = "", status = 0) {

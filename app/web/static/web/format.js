@@ -31,8 +31,8 @@ export function typeName(contentType) {
 }
 
 /** What to call an image: its prompt or file where this tab knows it, else the last part of its key. */
-export function nameOf({ title, generation, key }) {
-  return title || generation?.prompt || key.slice(key.lastIndexOf("/") + 1);
+export function nameOf({ title, asked, key }) {
+  return title || asked?.prompt || key.slice(key.lastIndexOf("/") + 1);
 }
 
 /** The folder of a key, without what the server adds itself: part of a hash, or year and month. */

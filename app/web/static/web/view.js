@@ -31,14 +31,14 @@ export function view(wanted, its) {
 }
 
 function fill() {
-  const { key, width, height, content_type: type, bytes, last_modified: stored, generation, title, model } = image;
-  const seed = generation?.seed ?? image.seed;
+  const { key, width, height, content_type: type, bytes, last_modified: stored, asked, title, model } = image;
+  const seed = asked?.seed ?? image.seed;
   const pixels = width && `${number.format(width)} × ${number.format(height)} pixels`;
-  const drawn = generation?.model ?? model;
+  const drawn = asked?.model ?? model;
   find("title").textContent = nameOf(image);
   const rows = {
-    Prompt: generation?.prompt ?? (drawn && title),
-    Model: drawn && (seed === undefined ? drawn : `${drawn}, seed ${seed}`),
+    Prompt: asked?.prompt ?? (drawn && title),
+    Model: drawn && (seed == null ? drawn : `${drawn}, seed ${seed}`),
     Size: [pixels, size(bytes)].filter(Boolean).join(", "),
     Type: `${typeName(type)} (${type})`,
     Key: key,
@@ -61,7 +61,7 @@ async function lookUp(key) {
     const { images } = await call("GET", `api/images?${query}`, { quiet: true });
     const found = images.find((line) => line.key === key);
     if (!found || image.key !== key) return;
-    image = { ...found, ...image, generation: found.generation, last_modified: found.last_modified };
+    image = { ...found, ...image, asked: found.asked, last_modified: found.last_modified };
     fill();
   } catch {
     // The dialog says what the listing said.
