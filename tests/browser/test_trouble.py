@@ -1,9 +1,11 @@
 """Whatever is away or full: a sentence that says what happened and what to do, and nothing turns for ever."""
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import cards, upload
@@ -38,7 +40,9 @@ def test_s3_is_down_and_comes_back(page: Page, over_s3: Running, s3: S3Server, f
 
 
 def test_the_disk_is_full(page: Page, browser: Browser, tmp_path: Path) -> None:
-    (tmp_path / "large.png").write_bytes(noise(1, (1100, 1100)))
+    side = 1100  # some 3.6 MB, which is more than the disk holds
+    grains = random.Random(1).randbytes(3 * side * side)
+    Image.frombytes("RGB", (side, side), grains).save(tmp_path / "large.png", compress_level=1)
     with (
         small_file_system(tmp_path / "small") as disk,
         running(tmp_path, WEB_CONCURRENCY="2", LOCAL_STORE_DIR=str(disk / "store")) as server,
