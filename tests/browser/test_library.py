@@ -1,9 +1,11 @@
 """The grid of what is stored, and the figures of the cache."""
 
+import json
 import re
 
+import pytest
 import requests
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import cards, upload
 from tests.pictures import noise
@@ -47,6 +49,27 @@ def test_folders(page: Page, server: Running) -> None:
     expect(page.get_by_text("No image is in this folder.")).to_be_visible()
     page.get_by_role("button", name="Show all folders").click()
     expect(cards(page)).to_have_count(3)
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [("/api/images/me.png", "/api/images/me.png"), ("javascript:alert(1)", None), ("data:text/html,x", None)],
+)
+def test_addresses_are_absolute_or_left_out(page: Page, server: Running, url: str, seen: str | None) -> None:
+    upload(server, noise(1), name="me.png")
+
+    def other_address(route: Route) -> None:
+        answer = route.fetch().json()
+        answer["images"][0]["image_url"] = url
+        route.fulfill(body=json.dumps(answer), content_type="application/json")
+
+    page.route("**/api/images?*", other_address)
+    page.goto(server.url)
+    expect(page.locator("#library-note")).to_be_empty()
+    expect(cards(page)).to_have_count(1 if seen else 0)
+    if seen:
+        cards(page).get_by_role("button").click()
+        expect(page.locator("#view code")).to_have_text(server.url + seen)
 
 
 def test_an_image_that_does_not_load(page: Page, server: Running) -> None:

@@ -54,9 +54,14 @@ export function imagePath(key) {
   return `api/images/${key.split("/").map(encodeURIComponent).join("/")}`;
 }
 
-/** Whether `url` may go into a link: nothing but http and https ever does. */
-export function isWebAddress(url) {
-  return typeof url === "string" && /^https?:\/\//i.test(url);
+/**
+ * The image with its address as seen from this page: a server that does not know its own name answers with a
+ * path. Null where it is no address: nothing but http and https ever goes into a link.
+ */
+export function seenFromHere(image) {
+  const { image_url: url } = image;
+  const href = typeof url === "string" && URL.canParse(url, document.baseURI) ? address(url).href : "";
+  return /^https?:/.test(href) ? { ...image, image_url: href } : null;
 }
 
 /** A key other than `used`: one entered for another request meanwhile, or what the user types now. */

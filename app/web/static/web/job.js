@@ -1,5 +1,6 @@
 // Work under way: a card with preview and progress, which becomes the image's or says what went wrong.
 
+import { Failure, seenFromHere } from "./api.js";
 import { addFirst, settle } from "./library.js";
 import { announce } from "./status.js";
 
@@ -26,7 +27,9 @@ async function attempt(card, job) {
   running += 1;
   try {
     const answer = await job.work({ signal: abort.signal, show: card.show, since: performance.now() });
-    settle(card.element, { ...answer, title: job.label });
+    const image = seenFromHere(answer);
+    if (!image) throw new Failure("The server's answer holds no image address.");
+    settle(card.element, { ...image, title: job.label });
     announce(`${job.label}: ${answer.message}`);
     dispatchEvent(new Event("imagestored"));
   } catch (failure) {

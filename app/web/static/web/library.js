@@ -1,6 +1,6 @@
 // The grid: what is under way in this tab, and what the server has stored, a page at a time.
 
-import { call, isWebAddress } from "./api.js";
+import { call, seenFromHere } from "./api.js";
 import { makeCard } from "./card.js";
 import { folderOf } from "./format.js";
 import { isGoing } from "./remove.js";
@@ -57,7 +57,7 @@ async function page(options, take) {
     locked = false;
     say("");
     cursor = answer.next_cursor;
-    take(answer.images.filter((image) => isWebAddress(image.image_url)));
+    take(answer.images.map(seenFromHere).filter(Boolean));
   } catch (failure) {
     if (asked !== latest) return;
     locked = failure.wantsKey;

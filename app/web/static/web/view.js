@@ -61,7 +61,7 @@ async function lookUp(key) {
     const { images } = await call("GET", `api/images?${query}`, { quiet: true });
     const found = images.find((line) => line.key === key);
     if (!found || image.key !== key) return;
-    image = { ...found, ...image, asked: found.asked, last_modified: found.last_modified };
+    image = { ...image, asked: found.asked, last_modified: found.last_modified };
     fill();
   } catch {
     // The dialog says what the listing said.
