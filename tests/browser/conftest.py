@@ -21,11 +21,16 @@ EXPECTED = re.compile(r"Failed to load resource: (the server responded with a st
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def _installed() -> None:
     if executable() is None:
         if is_required():
             pytest.fail(f"REQUIRE_BROWSER=1, but {MISSING}")
         pytest.skip(MISSING)
+
+
+@pytest.fixture(scope="module")
+def browser(_installed: None) -> Iterator[Browser]:
+    """Not for the session: beside Playwright's loop nobody else can run one of asyncio's."""
     expect.set_options(timeout=10_000)
     with chromium() as launched:
         yield launched
@@ -46,6 +51,7 @@ def new_page(browser: Browser) -> Iterator[NewPage]:
 
     yield make
     for page in pages:
+        page.unroute_all(behavior="ignoreErrors")
         page.context.close()
     assert [text for text in said if not EXPECTED.match(text)] == []
 
@@ -57,7 +63,7 @@ def page(new_page: NewPage) -> Page:
 
 
 @pytest.fixture(scope="session")
-def _started(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def _started(_installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     generator = "tests.browser.drawing:Drawing"
     with running(tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="2", GENERATOR=generator) as started:
         yield started
