@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import requests
 from tests.pictures import noise
 from tests.s3server import CREDENTIALS, Fault, S3Server
 from tests.server.crashing import crash
+from tests.server.disk import small_file_system
 from tests.server.running import Running, running
 
 HIT = "s3-image-server; hit"
@@ -94,13 +94,8 @@ def test_the_cache_directory_deleted_under_a_running_server(over_s3: Running) ->
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 3 MiB of its own."""
-    mounted = tmp_path / "small"
-    mounted.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(mounted)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system is not permitted here")
-    yield mounted
-    subprocess.run(["umount", "-l", str(mounted)], check=True)
+    with small_file_system(tmp_path / "small") as mounted:
+        yield mounted
 
 
 def test_a_full_disk_never_fails_a_request(small_disk: Path, tmp_path: Path) -> None:
