@@ -18,4 +18,6 @@ class Drawing(BaseGenerator):
         if "slowly" in request.prompt:
             time.sleep(3)
         colour = tuple(request.seed.to_bytes(4)[1:])
-        return GeneratedImage(Image.new("RGB", (request.width, request.height), colour), "one-colour", request.seed)
+        return GeneratedImage(
+            Image.new("RGB", (request.width, request.height), colour), "one-colour", request.seed
+        )
