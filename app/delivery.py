@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from app.cache import CachedObject, DiskCache
+from app.cache import CachedObject, CacheStatus, DiskCache
 from app.errors import AppError
 from app.keys import is_immutable
 from app.links import SERVER_PATH
-from app.representation import body_of, represent
+from app.representation import body_of, represent, sent_bytes
 
 FOUND = "s3-image-server.found"
 """Where a server that has found the hit already puts it into the WSGI environment."""
@@ -25,6 +25,7 @@ class Delivery:
     def __init__(self, application: "WSGIApplication", cache: DiskCache) -> None:
         self._application = application
         self._cache = cache
+        self._counts = cache.counts
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer a hit, or hand the request on."""
@@ -54,5 +55,9 @@ class Delivery:
         except BaseException:
             cached.body.close()
             raise
+        if cached.status is CacheStatus.HIT:
+            self._counts.hit(sent_bytes(environ, answer))
+        else:
+            self._counts.add(cached.status, sent_bytes(environ, answer))
         start_response(answer.status, answer.headers)
         return body_of(environ, cached, answer)

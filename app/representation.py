@@ -88,13 +88,18 @@ def body_of(environ: "WSGIEnvironment", cached: CachedObject, answer: Representa
 
     A whole file goes to the server as it is, which may then let the kernel send it (`sendfile`).
     """
-    if not answer.length or environ["REQUEST_METHOD"] == "HEAD":
+    if not sent_bytes(environ, answer):
         cached.body.close()
         return ()
     if answer.length == cached.facts.size:
         return wrap_file(environ, cast("FileIO", cached.body), _CHUNK)
     cast("FileIO", cached.body).seek(answer.start)
     return wrap_file(environ, cast("FileIO", _Part(cached.body, answer.length)), _CHUNK)
+
+
+def sent_bytes(environ: "WSGIEnvironment", answer: Representation) -> int:
+    """How many bytes of the object follow the headers: none after those that answer a HEAD."""
+    return 0 if environ["REQUEST_METHOD"] == "HEAD" else answer.length
 
 
 class _Part:

@@ -3,7 +3,7 @@
 from flask import Flask, Response
 from flask_smorest import Api
 
-from app.api import generate, health, images, openai
+from app.api import cache, generate, health, images, openai
 from app.api.errors import register_error_handlers
 from app.api.parts import Parts
 from app.api.routing import KeyConverter
@@ -45,7 +45,7 @@ def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
     register_error_handlers(flask)
     flask.after_request(_harden)
     api = _Api(flask)
-    for blueprint in (images.blueprint, generate.blueprint, openai.blueprint, health.blueprint):
+    for blueprint in (images.blueprint, generate.blueprint, openai.blueprint, cache.blueprint, health.blueprint):
         api.register_blueprint(blueprint)
 
 

@@ -15,7 +15,7 @@ from app.api.schemas import (
     UploadOptionsSchema,
 )
 from app.errors import BadRequest
-from app.representation import body_of, represent
+from app.representation import body_of, represent, sent_bytes
 from app.service import StoredImage
 
 MULTIPART_OVERHEAD = 64 * 1024
@@ -83,6 +83,7 @@ def serve(key: str) -> Response:
     except BaseException:
         cached.body.close()
         raise
+    parts().cache.counts.add(cached.status, sent_bytes(request.environ, answer))
     return Response(body, answer.status, answer.headers, direct_passthrough=True)
 
 

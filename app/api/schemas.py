@@ -95,6 +95,26 @@ class ImagePageSchema(AnswerSchema):
     )
 
 
+class CacheSchema(AnswerSchema):
+    """How full the cache is, and what it has saved; counts are of all workers together."""
+
+    entries = fields.Integer(required=True, metadata=_about("Images in the cache."))
+    bytes = fields.Integer(required=True, metadata=_about("What they take on disk."))
+    max_bytes = fields.Integer(required=True, metadata=_about("The bound, CACHE_MAX_BYTES."))
+    hits = fields.Integer(required=True, metadata=_about("Answered from the cache."))
+    misses = fields.Integer(required=True, metadata=_about("Brought from the store."))
+    collapsed = fields.Integer(required=True, metadata=_about("Waited for another request's miss."))
+    revalidated = fields.Integer(required=True, metadata=_about("The store said: not changed."))
+    stale = fields.Integer(required=True, metadata=_about("From the cache, while the store was away."))
+    bypass = fields.Integer(required=True, metadata=_about("From the store, since the cache had no room."))
+    bytes_served = fields.Integer(required=True, metadata=_about("Bytes sent from the cache's files."))
+    requests_saved = fields.Integer(required=True, metadata=_about("hits + stale + collapsed."))
+    saved_usd = fields.Float(required=True, metadata=_about("requests_saved at get_usd_per_million."))
+    get_usd_per_million = fields.Float(
+        required=True, metadata=_about("S3 Standard's price of GET requests in us-east-1, in US dollars.")
+    )
+
+
 class DeletedSchema(AnswerSchema):
     """What was deleted."""
 

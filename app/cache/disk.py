@@ -12,6 +12,7 @@ from pathlib import Path
 from app.cache.absence import Absences
 from app.cache.answers import CachedObject, CacheStatus, Load
 from app.cache.check import Check, Report
+from app.cache.counts import Counts
 from app.cache.epoch import Epochs
 from app.cache.fill import Fill
 from app.cache.flight import SingleFlight
@@ -71,6 +72,7 @@ class DiskCache:
         self._quiet_until = 0.0
         self._store_away_until = 0.0
         self.max_bytes = max_bytes
+        self.counts = Counts(self._layout)
         self._make_ready()
 
     def lookup(self, key: str) -> CachedObject | None:
@@ -163,6 +165,7 @@ class DiskCache:
     def close(self) -> None:
         """Let go of connections and claims."""
         self._rebuild.join()
+        self.counts.close()
         self._space.close()
         self._index.close()
 
@@ -226,6 +229,7 @@ class DiskCache:
         with self._going_on_without():
             self._layout.make()
             self._epochs.prepare()
+            self.counts.prepare()
             self._space.bury_dead_owners()
             self._flights.sweep()
             if not counts_accesses(self._layout.root):
@@ -279,6 +283,7 @@ class DiskCache:
                 self._index.move_aside()
             self._layout.make()
             self._epochs.prepare()
+            self.counts.prepare()
             self._rebuild.start_if_needed()
         except _OUT_OF_ORDER as again:
             _log.error("The cache could not be mended: %s", again)

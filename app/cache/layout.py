@@ -7,7 +7,9 @@ tmp/<owner>/            files being written by one process
 tmp/<owner>.lock        held by that process as long as it lives
 locks/<hash>            held by the process that asks the store for the key with this SHA-256
 locks/index, rebuild    held by the process that makes the index, or makes it anew
+locks/counts-<n>        held by the process that counts in the slot of this number
 epochs                  counters of changes
+counts                  counters of hits and misses
 index.sqlite3           facts about the files
 """
 
@@ -48,6 +50,7 @@ class Layout:
         self.locks = self.root / "locks"
         self.index = self.root / "index.sqlite3"
         self.epochs = self.root / "epochs"
+        self.counts = self.root / "counts"
         self._immutable = f"{self.root}/objects/"
         self._named = f"{self.root}/named/"
         self._opaque = f"{self.root}/opaque/"
@@ -163,6 +166,16 @@ class Layout:
             yield
         finally:
             os.close(descriptor)
+
+    def try_lock(self, name: str) -> int | None:
+        """Take the lock `name`, which is held until the descriptor is closed; None where another has it."""
+        descriptor = os.open(self.locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
 
 
 def _directories_below(root: str) -> int:

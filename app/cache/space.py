@@ -17,7 +17,7 @@ from app.cache.layout import Layout, disk_bytes
 from app.cache.owner import Owner
 from app.objects import ObjectFacts
 
-_SLACK = 128 * 1024
+_SLACK = 144 * 1024
 """For the cache's own directories and counters, and the index's growth from one reservation to the next."""
 
 _BATCH = 64

@@ -24,6 +24,7 @@
     ├── RateLimited              429 rate_limited
     ├── Busy                     503 busy
     ├── CacheStuck               503 cache_stuck
+    ├── CacheUnreadable          503 cache_unreadable
     ├── StateUnavailable         503 state_unavailable
     ├── StoreError               502 store_error
     │   ├── StoreRefused         502 store_refused
@@ -64,6 +65,7 @@ from app.errors.requests import (
 from app.errors.server import (
     Busy,
     CacheStuck,
+    CacheUnreadable,
     GeneratorError,
     GeneratorRefused,
     GeneratorTimeout,
@@ -80,6 +82,7 @@ __all__ = [
     "BadRequest",
     "Busy",
     "CacheStuck",
+    "CacheUnreadable",
     "ConfigError",
     "GeneratorBusy",
     "GeneratorError",

@@ -23,6 +23,15 @@ class CacheStuck(AppError):
     retry_after = 5
 
 
+class CacheUnreadable(AppError):
+    """The cache's figures can't be had: its directory or index is out of order."""
+
+    status = 503
+    code = "cache_unreadable"
+    message = "The cache can't be read right now. Images come from the store meanwhile."
+    retry_after = 10
+
+
 class StateUnavailable(AppError):
     """The directory with the records of generations can't be read or written."""
 

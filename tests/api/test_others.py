@@ -141,6 +141,7 @@ def test_the_openapi_document_names_every_call(client: FlaskClient) -> None:
         ("/v1/images/generations", "post"),
         ("/v1/models", "get"),
         ("/v1/models/{model}", "get"),
+        ("/api/cache", "get"),
         ("/healthz", "get"),
         ("/readyz", "get"),
     }
