@@ -35,6 +35,14 @@ class ErrorSchema(AnswerSchema):
     code = fields.String(required=True, metadata=_about("The reason, in snake_case, for programs."))
 
 
+class ReadinessSchema(AnswerSchema):
+    """Store and cache, told apart."""
+
+    store = fields.String(required=True, metadata=_about("ok, refused, unreachable or failing."))
+    cache = fields.String(required=True, metadata=_about("ok, unwritable or unreadable."))
+    code = fields.String(metadata=_about("Why it is not ready, in snake_case, for programs."))
+
+
 class ImageSchema(AnswerSchema):
     """A stored image."""
 

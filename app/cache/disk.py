@@ -61,7 +61,8 @@ class DiskCache:
         self._layout = Layout(root)
         self._index = Index(self._layout, log_bytes=min(max(max_bytes // 16, 32 * 1024), 400 * 1024))
         self._epochs = Epochs(self._layout.epochs)
-        self._space = Space(self._layout, self._index, self._epochs, max_bytes)
+        self.counts = Counts(self._layout)
+        self._space = Space(self._layout, self._index, self._epochs, max_bytes, self.counts.evicted)
         self._lookup = Lookup(self._layout, self._index, ttl, clock)
         self._fill = Fill(self._space, self._epochs, clock)
         self._flights = SingleFlight(self._layout.locks, patience)
@@ -72,7 +73,6 @@ class DiskCache:
         self._quiet_until = 0.0
         self._store_away_until = 0.0
         self.max_bytes = max_bytes
-        self.counts = Counts(self._layout)
         self._make_ready()
 
     def lookup(self, key: str) -> CachedObject | None:
