@@ -36,9 +36,9 @@ def ready() -> tuple[dict[str, Any], int, dict[str, str]]:
 
 
 def _message(ready: bool, store: str, cache: str) -> str:
-    notes = []
+    notes = ["ready" if ready else "not ready"]
     if store != "ok":
         notes.append(f"the store is {store}" + (", images in the cache are served" if ready else ""))
     if cache != "ok":
-        notes.append(f"the cache directory is {cache}, images come from the store")
-    return "; ".join(("ready" if ready else "not ready", *notes))
+        notes.append(f"the cache directory is {cache}")
+    return "; ".join(notes)

@@ -115,7 +115,7 @@ class CacheSchema(AnswerSchema):
     revalidated = fields.Integer(required=True, metadata=_about("The store said: not changed."))
     stale = fields.Integer(required=True, metadata=_about("From the cache, while the store was away."))
     bypass = fields.Integer(required=True, metadata=_about("From the store, since the cache had no room."))
-    bytes_served = fields.Integer(required=True, metadata=_about("Bytes sent from the cache's files."))
+    bytes_served = fields.Integer(required=True, metadata=_about("Bytes that the store was not asked for."))
     requests_saved = fields.Integer(required=True, metadata=_about("hits + stale + collapsed."))
     saved_usd = fields.Float(required=True, metadata=_about("requests_saved at get_usd_per_million."))
     get_usd_per_million = fields.Float(

@@ -32,6 +32,9 @@ _FIELD_OF = {
     CacheStatus.BYPASS: _FIELDS.index("bypass"),
 }
 
+_BROUGHT = (CacheStatus.MISS, CacheStatus.BYPASS)
+"""Their bytes were asked of the store, once for each such answer."""
+
 _process = object()
 """Another one in each process; for the process id the kernel would have to be asked each time."""
 
@@ -43,7 +46,7 @@ COUNTS_BYTES = _SLOTS * _WIDTH
 class CountTotals:
     """How many answers were come by in which way, as `CacheStatus` names them.
 
-    `bytes_served` are the bytes of bodies that came from the cache's files and not from the store;
+    `bytes_served` are the bytes of bodies that the store was not asked for;
     `evicted` are the objects that made room for others.
     """
 
@@ -89,7 +92,7 @@ class Counts:
             self._take_slot()
         slot, field = self._slot, _FIELD_OF[status]
         slot[field] += 1
-        if status is not CacheStatus.BYPASS:
+        if status not in _BROUGHT:
             slot[_BYTES_SERVED] += size
 
     def evicted(self) -> None:

@@ -115,17 +115,47 @@ def test_healthz(client: FlaskClient) -> None:
     assert (response.status_code, json_of(response)["success"]) == (200, True)
 
 
-def test_readyz(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert client.get("/readyz").status_code == 200
-    monkeypatch.setattr(parts_of(app).cache, "is_writable", lambda: False)
-    assert "cache directory" in json_of(client.get("/readyz"))["message"]
+def test_readyz(client: FlaskClient) -> None:
+    response = client.get("/readyz")
+    assert (response.status_code, json_of(response)) == (
+        200,
+        {"success": True, "message": "ready", "store": "ok", "cache": "ok"},
+    )
 
+
+def test_not_ready(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*args: object) -> None:
         raise StoreUnreachable
 
     monkeypatch.setattr(parts_of(app).store, "head", away)
+    monkeypatch.setattr(parts_of(app).cache, "is_writable", lambda: False)
     response = client.get("/readyz")
-    assert (response.status_code, json_of(response)["code"]) == (503, "store_unreachable")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    assert json_of(response) == {
+        "success": False,
+        "message": "not ready; the store is unreachable; the cache directory is unwritable",
+        "code": "store_unreachable",
+        "store": "unreachable",
+        "cache": "unwritable",
+    }
+
+
+def test_ready_without_the_store(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*args: object) -> None:
+        raise StoreUnreachable
+
+    parts_of(app).service.upload_image(picture())
+    monkeypatch.setattr(parts_of(app).store, "head", away)
+    response = client.get("/readyz")
+    assert (response.status_code, json_of(response)) == (
+        200,
+        {
+            "success": True,
+            "message": "ready; the store is unreachable, images in the cache are served",
+            "store": "unreachable",
+            "cache": "ok",
+        },
+    )
 
 
 def test_the_openapi_document_names_every_call(client: FlaskClient) -> None:
@@ -144,6 +174,7 @@ def test_the_openapi_document_names_every_call(client: FlaskClient) -> None:
         ("/api/cache", "get"),
         ("/healthz", "get"),
         ("/readyz", "get"),
+        ("/metrics", "get"),
     }
 
 
