@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test lint format check bench clean
+.PHONY: help setup run dev test lint format check bench screenshots clean
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(VENV)/dev.stamp ## install everything, for development
 
@@ -34,6 +34,9 @@ check: lint ## what CI checks besides the tests: ruff, mypy strict, the layers
 
 bench: $(VENV)/dev.stamp ## measure the figures in bench/results.md anew
 	@$(BIN)/python -m bench
+
+screenshots: $(VENV)/dev.stamp ## take the pictures in docs/ anew (wants Chromium)
+	@$(BIN)/python -m tests.browser.screenshots
 
 clean: ## remove the virtual environment and what tools left
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage

@@ -1,11 +1,13 @@
 """How gunicorn runs the server; `gunicorn wsgi:app` reads this file from the working directory."""
 
+import ctypes
 import errno
 import json
 import os
 import socket
 import sys
 from collections import Counter
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +90,14 @@ def post_fork(server: "Arbiter", worker: Any) -> None:
     take_number(worker.number)
     if getattr(worker, "core", None) is not None:
         os.sched_setaffinity(0, {worker.core})
+    _give_freed_memory_back()
+
+
+def _give_freed_memory_back() -> None:
+    """Let glibc map each large block by itself: freed pixels would stay in the heaps of the threads."""
+    m_mmap_threshold, mebibyte = -3, 1 << 20  # mallopt(3)
+    with suppress(OSError, AttributeError):  # another libc
+        ctypes.CDLL(None).mallopt(m_mmap_threshold, mebibyte)
 
 
 def when_ready(server: "Arbiter") -> None:

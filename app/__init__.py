@@ -91,6 +91,7 @@ def create_app(config: Config | None = None) -> Flask:
     readiness = ReadinessCheck(store, cache)
     parts = Parts(service, generation, store, cache, access, rate_limits, hosts, config, metrics, readiness)
     register_api(flask, parts, max_upload_bytes=config.max_upload_bytes)
+    flask.config["GENERATOR_TIMEOUT"] = config.generator_timeout  # so long the page waits, too
     flask.register_blueprint(web_blueprint)
     register_commands(flask)
     delivery = Delivery(_behind_hits(flask.wsgi_app, config), cache, metrics.hits.add)

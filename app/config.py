@@ -46,11 +46,14 @@ class Config:
     local_store_dir: Path = _setting(Directory(), Path("data/images"))
     s3_bucket: str = _setting(bucket(), "")
     s3_acl: str = _setting(one_of("auto", "public-read", "none"), "auto")
+    s3_sse: str = _setting(one_of("none", "AES256", "aws:kms"), "none")
+    s3_sse_kms_key_id: str = _setting(ma.String(), "")
     s3_addressing_style: str = _setting(one_of("auto", "virtual", "path"), "auto")
     aws_region: str = _setting(ma.String(), "")
     aws_endpoint_url_s3: str = _setting(url(), "")
 
-    image_urls: str = _setting(one_of("auto", "s3", "server"), "auto")
+    image_urls: str = _setting(one_of("auto", "s3", "server", "presigned"), "auto")
+    presigned_expiry: int = _setting(number(60, 604_800), 3600)
     public_base_url: str = _setting(url(), "")
 
     cache_dir: Path = _setting(Directory(), Path("data/cache"))
@@ -114,8 +117,12 @@ def _rules(schema: Schema, values: Mapping[str, Any], **kwargs: Any) -> None:
     problems = {}
     if values.get("store") == "s3" and not values.get("s3_bucket"):
         problems["store"] = ["needs S3_BUCKET, the name of the bucket"]
-    if values.get("store") == "local" and values.get("image_urls") == "s3":
+    if values.get("store") == "local" and values.get("image_urls") in ("s3", "presigned"):
         problems["image_urls"] = ["needs an S3 store: set S3_BUCKET, or IMAGE_URLS=auto"]
+    if values.get("public_base_url") and values.get("image_urls") == "presigned":
+        problems["public_base_url"] = ["can't be signed: leave it out, or IMAGE_URLS=presigned"]
+    if values.get("s3_sse_kms_key_id") and values.get("s3_sse") != "aws:kms":
+        problems["s3_sse_kms_key_id"] = ["needs S3_SSE=aws:kms"]
     if values.get("store") == "local" and _overlap(values, "cache_dir", "local_store_dir"):
         problems["cache_dir"] = ["must not lie in LOCAL_STORE_DIR, nor the other way round"]
     if _overlap(values, "state_dir", "cache_dir"):

@@ -9,8 +9,9 @@ SERVER_PATH = "/api/images/"
 class ImageLinks:
     """Decides between the store's URL and this server's.
 
-    `mode` is `s3`, `server`, or `auto`: the store's where browsers can read it. `base_url`, where set, stands
-    before every key: that of a CDN in front of the bucket, or in front of this server's `/api/images`.
+    `mode` is `s3`, `presigned`, `server`, or `auto`: the store's where it is known that browsers can read it.
+    `base_url`, where set, stands before every key: that of a CDN in front of the bucket, or in front of this
+    server's `/api/images`.
     """
 
     def __init__(self, store: BaseStore, mode: str, base_url: str) -> None:
@@ -22,6 +23,11 @@ class ImageLinks:
         """An absolute URL, or a path on this server beginning with `/api/images/`."""
         if self._base_url:
             return f"{self._base_url}/{url_path(key)}"
-        if self._mode == "s3" or (self._mode == "auto" and self._store.is_public()):
-            return self._store.object_url(key) or SERVER_PATH + url_path(key)
-        return SERVER_PATH + url_path(key)
+        return self._url_at_store(key) or SERVER_PATH + url_path(key)
+
+    def _url_at_store(self, key: str) -> str | None:
+        if self._mode == "presigned":
+            return self._store.signed_url(key)
+        if self._mode == "s3" or (self._mode == "auto" and self._store.is_public(key)):
+            return self._store.object_url(key)
+        return None

@@ -16,20 +16,26 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "not
 
 
 class S3Server:
-    """Listens on a free port of 127.0.0.1 until `stop`."""
+    """Listens on a port of 127.0.0.1, by default a free one, until `stop`."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self._moto = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True)
+        self._server = make_server("127.0.0.1", port, self._serve, threaded=True)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.fault: Fault | None = None
         self.delay = 0.0
+        self._silences = threading.Event()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.server_port)
 
     @property
     def url(self) -> str:
         """What `AWS_ENDPOINT_URL_S3` takes."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> "S3Server":
         """Serve from now on."""
@@ -38,6 +44,7 @@ class S3Server:
 
     def stop(self) -> None:
         """Serve no more."""
+        self._silences.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -47,6 +54,12 @@ class S3Server:
         self.requests.clear()
         self.fault = None
         self.delay = 0.0
+        self._silences.set()
+        self._silences = threading.Event()
+
+    def silence(self, seconds: float = 30.0) -> None:
+        """For a fault: say nothing for so long, or until faults are forgotten."""
+        self._silences.wait(seconds)
 
     def count(self, method: str, key: str) -> int:
         """How often S3 was asked for `key`."""
@@ -75,17 +88,43 @@ class S3Server:
         return self._moto(environ, start_response) if answer is None else answer
 
 
-def refusal(status: str, code: str, method: str, times: int = 10**9) -> Fault:
+def refusal(status: str, code: str, method: str, times: int = 10**9, **more: Any) -> Fault:
     """A fault: S3's XML error for the next `times` requests of `method`."""
+    return error(status, code, lambda environ: environ["REQUEST_METHOD"] == method, times=times, **more)
+
+
+def error(
+    status: str,
+    code: str,
+    when: Callable[[dict[str, Any]], bool],
+    *,
+    times: int = 10**9,
+    message: str = "as played",
+    elements: str = "",
+    headers: tuple[tuple[str, str], ...] = (),
+) -> Fault:
+    """A fault: S3's error for the next `times` requests that are as `when` says; without a body for HEAD."""
     left = [times]
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
-        if environ["REQUEST_METHOD"] != method or left[0] == 0:
+        if left[0] == 0 or not when(environ):
             return None
         left[0] -= 1
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        body = f"<Error><Code>{code}</Code><Message>as played</Message></Error>".encode()
-        start_response(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        body = f"<Error><Code>{code}</Code><Message>{message}</Message>{elements}</Error>".encode()
+        body = b"" if environ["REQUEST_METHOD"] == "HEAD" else body
+        length = ("Content-Length", str(len(body)))
+        start_response(status, [("Content-Type", "application/xml"), length, *headers])
         return [body]
+
+    return answer
+
+
+def first_of(*faults: Fault) -> Fault:
+    """A fault: the answer of the first that has one."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
+        answers = (fault(environ, start_response) for fault in faults)
+        return next((found for found in answers if found is not None), None)
 
     return answer

@@ -68,6 +68,8 @@ WRONG = {
     "STORE": "nowhere",
     "S3_ACL": "public",
     "S3_ADDRESSING_STYLE": "x",
+    "S3_SSE": "rot13",
+    "PRESIGNED_EXPIRY": "604801",
     "AWS_ENDPOINT_URL_S3": "localhost:9000",
     "IMAGE_URLS": "all",
     "PUBLIC_BASE_URL": "ftp://x",
@@ -104,8 +106,27 @@ def test_rules_that_span_settings_are_told_with_the_others() -> None:
         Config.from_env({"STORE": "s3", "PORT": "x"})
     assert "PORT=x" in str(caught.value)
     assert "STORE=s3: needs S3_BUCKET" in str(caught.value)
-    with pytest.raises(ConfigError, match="IMAGE_URLS=s3: needs an S3 store"):
-        Config.from_env({"IMAGE_URLS": "s3"})
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"IMAGE_URLS": "s3"}, "IMAGE_URLS=s3: needs an S3 store"),
+        ({"IMAGE_URLS": "presigned"}, "IMAGE_URLS=presigned: needs an S3 store"),
+        (
+            {"S3_BUCKET": "cats", "IMAGE_URLS": "presigned", "PUBLIC_BASE_URL": "https://x.org"},
+            "PUBLIC_BASE_URL=https://x.org: can't be signed",
+        ),
+        ({"S3_BUCKET": "cats", "S3_SSE_KMS_KEY_ID": "k"}, "S3_SSE_KMS_KEY_ID=k: needs S3_SSE=aws:kms"),
+        (
+            {"S3_BUCKET": "cats", "S3_SSE": "AES256", "S3_SSE_KMS_KEY_ID": "k"},
+            "S3_SSE_KMS_KEY_ID=k: needs S3_SSE=aws:kms",
+        ),
+    ],
+)
+def test_settings_that_need_or_exclude_each_other(given: dict[str, str], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Config.from_env(given)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,8 @@
 from flask import Flask, Response
 from flask_smorest import Api
 
-from app.api import cache, generate, health, images, openai
+from app.api import cache, generate, health, images, metrics, openai
 from app.api.errors import register_error_handlers
-from app.api.metrics import blueprint as metrics_calls
-from app.api.metrics import count_requests
 from app.api.parts import Parts
 from app.api.routing import KeyConverter
 from app.api.schemas import ErrorSchema
@@ -45,11 +43,11 @@ def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
     flask.url_map.converters["key"] = KeyConverter
     flask.extensions[Parts.NAME] = parts
     register_error_handlers(flask)
-    count_requests(flask, parts.metrics)
+    metrics.count_requests(flask, parts.metrics)
     flask.after_request(_harden)
     api = _Api(flask)
-    calls = (images.blueprint, generate.blueprint, openai.blueprint, cache.blueprint)
-    for blueprint in (*calls, health.blueprint, metrics_calls):
+    blueprints = (images, generate, openai, cache, health, metrics)
+    for blueprint in (module.blueprint for module in blueprints):
         api.register_blueprint(blueprint)
 
 

@@ -2,21 +2,23 @@
 
 import sqlite3
 from dataclasses import asdict
+from decimal import Decimal
 from typing import Any
 
 from app.api.arguments import Blueprint
 from app.api.parts import KEYED, key_required, parts
 from app.api.schemas import CacheSchema
+from app.bucket.prices import load_prices
 from app.errors import CacheUnreadable
 
-GET_USD_PER_MILLION = 0.40
-"""What S3 Standard takes for a million GET requests in us-east-1 (https://aws.amazon.com/s3/pricing/)."""
+GET_USD_PER_MILLION = float(load_prices().get_requests.cost(Decimal(1_000_000)))
+"""What S3 takes for a million GET requests by `app/bucket/prices.json`."""
 
 blueprint = Blueprint("cache", __name__, url_prefix="/api/cache", description="What the cache saves")
 
 
 @blueprint.route("", methods=["GET"])
-@key_required("list")
+@key_required("list", counted=False)
 @blueprint.doc(security=KEYED)
 @blueprint.response(200, CacheSchema)
 def figures() -> dict[str, Any]:

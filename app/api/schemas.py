@@ -109,7 +109,7 @@ class CacheSchema(AnswerSchema):
     entries = fields.Integer(required=True, metadata=_about("Images in the cache."))
     bytes = fields.Integer(required=True, metadata=_about("What they take on disk."))
     max_bytes = fields.Integer(required=True, metadata=_about("The bound, CACHE_MAX_BYTES."))
-    hits = fields.Integer(required=True, metadata=_about("Answered from the cache."))
+    hits = fields.Integer(required=True, metadata=_about("Answered from the cache; not by a front server."))
     misses = fields.Integer(required=True, metadata=_about("Brought from the store."))
     collapsed = fields.Integer(required=True, metadata=_about("Waited for another request's miss."))
     revalidated = fields.Integer(required=True, metadata=_about("The store said: not changed."))

@@ -4,6 +4,7 @@ from typing import Any
 
 from app.bucket.target import Mode
 from app.config import Config
+from app.generators.bedrock_policy import bedrock_statement
 
 Statement = dict[str, Any]
 
@@ -14,7 +15,11 @@ def least_policy(config: Config, partition: str, mode: Mode | None = None) -> di
     `mode` is that of the bucket; without it `S3_ACL` alone tells whether objects get an ACL.
     """
     arn = f"arn:{partition}:s3:::{config.s3_bucket}"
-    return {"Version": "2012-10-17", "Statement": [_objects(config, arn, mode), _listing(arn)]}
+    statements = [_objects(config, arn, mode), _listing(arn)]
+    if config.generator == "bedrock":
+        drawing = bedrock_statement(config.bedrock_region, config.generator_model, checked=True)
+        statements.append({"Sid": "Drawing", **drawing})
+    return {"Version": "2012-10-17", "Statement": statements}
 
 
 def _objects(config: Config, arn: str, mode: Mode | None) -> Statement:

@@ -22,7 +22,7 @@ from app.cache.lookup import Found, Lookup
 from app.cache.mount import counts_accesses
 from app.cache.rebuild import Rebuild
 from app.cache.space import Space
-from app.errors import CacheStuck, NotFound, StoreTimeout, StoreUnreachable
+from app.errors import CacheStuck, NotFound, StoreError, StoreUnreachable
 from app.keys import is_immutable
 from app.objects import ObjectFacts
 
@@ -73,6 +73,7 @@ class DiskCache:
         self._quiet_until = 0.0
         self._store_away_until = 0.0
         self.max_bytes = max_bytes
+        self.counts = Counts(self._layout)
         self._make_ready()
 
     def lookup(self, key: str) -> CachedObject | None:
@@ -105,8 +106,8 @@ class DiskCache:
                 return self._flights.run(
                     key, partial(self._lead, key, load), partial(self._follow, key, load)
                 )
-            except (StoreUnreachable, StoreTimeout):
-                stale = self._stale(key)
+            except StoreError as exc:
+                stale = self._stale(key, exc)
                 if stale is None:
                     raise
                 return stale
@@ -212,8 +213,8 @@ class DiskCache:
             return _straight(load)
         return CachedObject(found.facts, found.file, CacheStatus.COLLAPSED)
 
-    def _stale(self, key: str) -> CachedObject | None:
-        """What there is, while the store can't be reached; for some seconds it then counts as fresh here."""
+    def _stale(self, key: str, exc: StoreError) -> CachedObject | None:
+        """What there is, while the store fails; for some seconds it then counts as fresh here."""
         found = self._lookup.find(key)
         if found is None:
             return None
@@ -221,6 +222,8 @@ class DiskCache:
             found.file.close()
             return None
         self._lookup.postpone(key)
+        if self._clock() >= self._store_away_until:
+            _log.warning("Images are served stale: %s", exc)
         self._store_away_until = self._clock() + _AWAY_SECONDS
         return CachedObject(found.facts, found.file, CacheStatus.STALE)
 

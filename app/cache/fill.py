@@ -13,7 +13,7 @@ from app.cache.answers import CachedObject, CacheStatus, Load
 from app.cache.epoch import Epochs
 from app.cache.space import Reservation, Space
 from app.cache.stamp import stamped_time
-from app.errors import StoreError
+from app.errors import StoreError, StoreTimeout
 from app.keys import is_immutable
 from app.objects import Body, ObjectFacts, StoredObject
 
@@ -113,6 +113,8 @@ def _chunks(body: Body) -> Iterator[bytes]:
     try:
         while chunk := body.read(_CHUNK):
             yield chunk
+    except StoreTimeout:  # the silence has lasted long enough
+        raise
     except StoreError as exc:
         raise _BadBody(exc) from exc
 

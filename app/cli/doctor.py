@@ -45,6 +45,7 @@ def _patient() -> Patient:
         clients=AwsClients.from_config(config),
         url_of=ImageLinks(store, config.image_urls, config.public_base_url).url_of,
         env_file=Path(env_file) if env_file else None,
+        describe_model=parts().generation.describe_model,
     )
 
 

@@ -18,6 +18,7 @@ from app.errors import (
 from app.formats import FORMATS
 from app.gate import Gate
 from app.generators.base import BaseGenerator, GenerationRequest
+from app.generators.models import ModelFacts
 from app.imaging import CheckedImage, ImageLimits, check_image, encode_image
 
 _MOST_THREADS = 128
@@ -55,6 +56,10 @@ class Drawing:
     def model_name(self) -> str:
         """What draws."""
         return self._generator.model_name()
+
+    def describe_model(self) -> ModelFacts | None:
+        """What its provider says of it, as the generator tells it."""
+        return self._generator.describe_model()
 
     def draw(self, requests: Sequence[GenerationRequest]) -> list[Drawn]:
         """The images for `requests`, drawn side by side.

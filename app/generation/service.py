@@ -17,6 +17,7 @@ from app.generation.once import Once, Rules
 from app.generation.order import Order, StoredGeneration
 from app.generation.records import generations_in, keys_in, outcome_of
 from app.generation.slots import Slots
+from app.generators.models import ModelFacts
 from app.keys import generated
 from app.objects import NO_METADATA
 from app.parking import parked
@@ -59,6 +60,10 @@ class GenerationService:
     def model_name(self) -> str:
         """What draws."""
         return self._drawing.model_name()
+
+    def describe_model(self) -> ModelFacts | None:
+        """What its provider says of it, if there is one; raises what generators raise."""
+        return self._drawing.describe_model()
 
     def generate(self, order: Order, once_key: str | None = None) -> list[StoredGeneration]:
         """Have `order` drawn, and store each image under a new, unguessable key: all of them or none.

@@ -7,6 +7,7 @@ from typing import Self
 from PIL import Image
 
 from app.config import Config
+from app.generators.models import ModelFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,13 @@ class BaseGenerator(ABC):
     def model_name(self) -> str:
         """What draws, as `/v1/models` tells it and `/v1/images/generations` takes it: the model's id."""
         return type(self).__name__
+
+    def describe_model(self) -> ModelFacts | None:
+        """What the provider says of the model, for the operator; None where there is no provider to ask.
+
+        Raises what `generate` does, but for `PromptRefused`.
+        """
+        return None
 
     @abstractmethod
     def generate(self, request: GenerationRequest) -> GeneratedImage:

@@ -48,9 +48,13 @@ class MeteredStore(BaseStore):
         """Not counted: no call of the store."""
         return self._store.object_url(key)
 
-    def is_public(self) -> bool:
+    def signed_url(self, key: str) -> str | None:
         """Not counted: no call of the store."""
-        return self._store.is_public()
+        return self._store.signed_url(key)
+
+    def is_public(self, key: str) -> bool:
+        """Not counted: the store asks itself, as a browser would, and seldom."""
+        return self._store.is_public(key)
 
     def _timed(self, call: str) -> Any:
         return timed(self._metrics.store_calls, self._metrics.store_seconds, call)

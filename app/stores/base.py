@@ -84,8 +84,12 @@ class BaseStore(ABC):
         """The object's URL at the store itself; None where it has none."""
         return None
 
-    def is_public(self) -> bool:
-        """Whether any browser can read `object_url` without this server and without a signature."""
+    def signed_url(self, key: str) -> str | None:
+        """A URL at the store itself that any browser can read for a while; None where there are none such."""
+        return None
+
+    def is_public(self, key: str) -> bool:
+        """Whether it is known that any browser can read `object_url` of `key`, which exists, unsigned."""
         return False
 
     def exists(self, key: str) -> bool:

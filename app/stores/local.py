@@ -8,6 +8,7 @@
 A put makes directories that a delete removes once they are empty; the lock keeps the two apart.
 """
 
+import errno
 import fcntl
 import heapq
 import json
@@ -30,6 +31,10 @@ from app.stores.base import BaseStore
 
 _ABANDONED_SECONDS = 3600
 """A temporary file this old belongs to a process that was killed."""
+
+_FULL = (
+    "The disk on which images are stored is full. Nothing was stored; the server's operator has to make room."
+)
 
 
 class LocalStore(BaseStore):
@@ -267,4 +272,5 @@ def _errors_mapped(missing: type[AppError] = NotFound) -> Iterator[None]:
     except PermissionError as exc:
         raise StoreRefused(detail=str(exc)) from exc
     except OSError as exc:
-        raise StoreUnreachable(detail=str(exc)) from exc
+        full = _FULL if exc.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        raise StoreUnreachable(full, detail=str(exc)) from exc

@@ -5,6 +5,7 @@ inline script or style, so that the Content-Security-Policy can be strict.
 """
 
 from importlib.resources import files
+from pathlib import Path
 
 from flask import Blueprint, Response, render_template, request, send_from_directory
 
@@ -17,6 +18,13 @@ PAGE_CSP = f"default-src 'self'; img-src 'self' data: blob: https: http:; {_CSP_
 
 DOCS_CSP = f"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; {_CSP_TAIL}"
 """Swagger UI sets `style` attributes, has its icons as `data:` and shows an image answer as a `blob:`."""
+
+_MODULES = sorted(
+    path.name
+    for path in (Path(__file__).parent / "static/web").glob("*.js")
+    if path.name not in ("app.js", "docs.js")
+)
+"""What the page's script imports; announced at once, so that none waits for the one that names it."""
 
 SWAGGER_DIR = str(files("flask_swagger_ui") / "dist")
 
@@ -31,8 +39,8 @@ blueprint = Blueprint(
 
 @blueprint.get("/")
 def index() -> str:
-    """The page: type a prompt or drop an image, see it and copy its URL."""
-    return render_template("web/index.html", formats=FORMATS.values())
+    """The page: type a prompt or drop an image, see what is stored and what the cache saves."""
+    return render_template("web/index.html", formats=FORMATS.values(), modules=_MODULES)
 
 
 @blueprint.get("/docs")

@@ -53,6 +53,16 @@ def test_arns_are_those_of_the_regions_partition(config: Config, region: str, ar
     assert [statement["Resource"] for statement in policy["Statement"]] == [f"{arn}/*", arn]
 
 
+def test_a_model_of_bedrock_may_be_asked_and_looked_up(config: Config) -> None:
+    drawing = replace(config, s3_bucket="cats", generator="bedrock", generator_model="stability.x-v1:0")
+    assert least_policy(drawing, "aws")["Statement"][2] == {
+        "Sid": "Drawing",
+        "Effect": "Allow",
+        "Action": ["bedrock:InvokeModel", "bedrock:GetFoundationModel"],
+        "Resource": "arn:aws:bedrock:us-west-2::foundation-model/stability.x-v1:0",
+    }
+
+
 def test_the_documentation_shows_it(config: Config) -> None:
     text = (Path(__file__).parents[2] / "docs/buckets.md").read_text(encoding="utf-8")
     shown = json.loads(text.partition("```json\n")[2].partition("```")[0])

@@ -39,14 +39,17 @@ def test_sums_are_passed_on(counter: Counter, monkeypatch: pytest.MonkeyPatch) -
     assert _value(counter, "200") == 2
 
 
+def _hit(tally: HitTally, times: int) -> None:
+    for _ in range(times):
+        tally.add("200 OK")
+
+
 def test_threads_lose_none(counter: Counter) -> None:
     tally = HitTally(counter)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        work = [
-            threading.Thread(target=lambda: [tally.add("200 OK") for _ in range(10_000)]) for _ in range(8)
-        ]
+        work = [threading.Thread(target=_hit, args=(tally, 10_000)) for _ in range(8)]
         for thread in work:
             thread.start()
         while any(thread.is_alive() for thread in work):

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +12,9 @@ import pytest
 import requests
 
 from tests.pictures import noise
-from tests.s3server import CREDENTIALS, Fault, S3Server, refusal
+from tests.s3server import CREDENTIALS, Fault, S3Server
 from tests.server.crashing import crash
+from tests.server.disk import small_file_system
 from tests.server.running import Running, running
 
 HIT = "s3-image-server; hit"
@@ -44,36 +44,6 @@ def test_killed_workers_lose_nothing_and_serve_nothing_wrong(tmp_path: Path) -> 
     assert outcome.wrong == []
     assert outcome.lost == []
     assert outcome.report.is_clean, outcome.report
-
-
-OUTAGES = [
-    pytest.param(refusal("500 Internal Server Error", "InternalError", "GET"), 503, id="500"),
-    pytest.param(refusal("503 Slow Down", "SlowDown", "GET"), 503, id="503"),
-    pytest.param(refusal("403 Forbidden", "ExpiredToken", "GET"), 502, id="expired"),
-]
-
-
-@pytest.mark.parametrize(("fault", "status"), OUTAGES)
-def test_while_s3_fails_hits_go_on_and_nothing_is_not_found(
-    s3: S3Server, over_s3: Running, fault: Fault, status: int
-) -> None:
-    known = _upload(over_s3.url, noise(1))
-    named = _upload(over_s3.url, noise(2), name="me.png")
-    s3.fault = fault
-    assert (_get(known).content, _get(known).headers["Cache-Status"]) == (noise(1), HIT)
-    away = _get(f"{over_s3.url}/api/images/images/00/{'0' * 30}.png")
-    assert (away.status_code, away.json()["success"]) == (status, False)
-    if status == 503:
-        stale = _get(named)
-        assert (stale.status_code, stale.content) == (200, noise(2))
-        assert stale.headers["Cache-Status"] == "s3-image-server; hit; detail=stale-if-error"
-        assert away.headers["Retry-After"]
-    s3.fault = None
-    deadline = time.monotonic() + 20
-    while "fwd-status=304" not in (status_of := _get(named).headers["Cache-Status"]):
-        assert time.monotonic() < deadline, status_of
-        time.sleep(0.3)
-    assert _get(f"{over_s3.url}/api/images/images/00/{'0' * 30}.png").status_code == 404
 
 
 def _cut(times: int) -> Fault:
@@ -124,13 +94,8 @@ def test_the_cache_directory_deleted_under_a_running_server(over_s3: Running) ->
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 3 MiB of its own."""
-    mounted = tmp_path / "small"
-    mounted.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(mounted)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system is not permitted here")
-    yield mounted
-    subprocess.run(["umount", "-l", str(mounted)], check=True)
+    with small_file_system(tmp_path / "small") as mounted:
+        yield mounted
 
 
 def test_a_full_disk_never_fails_a_request(small_disk: Path, tmp_path: Path) -> None:

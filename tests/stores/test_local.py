@@ -122,7 +122,7 @@ def test_a_full_disk_is_an_outage_and_leaves_nothing(root: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreUnreachable):
+    with pytest.raises(StoreUnreachable, match="is full"):
         _put(LocalStore(root), "a.png")
     monkeypatch.undo()
     assert not _files(root / "tmp")

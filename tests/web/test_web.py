@@ -13,7 +13,7 @@ from app.web import DOCS_CSP, PAGE_CSP, blueprint
 
 WEB = Path(app.web.__file__).parent
 PAGES = ["/", "/docs"]
-FROM_OTHER_PARTS = {"/healthz", "/openapi.json"}
+FROM_OTHER_PARTS = {"/readyz", "/openapi.json"}
 MAX_TOTAL_BYTES = 60_000
 
 
@@ -120,6 +120,24 @@ def test_every_module_that_a_script_imports_is_here(client: FlaskClient) -> None
     assert set(imports) <= {script.name for script in scripts}
 
 
+def test_every_module_is_announced(client: FlaskClient) -> None:
+    """So that none waits for the one that imports it."""
+    announced = {
+        str(attrs["href"]) for _, attrs in load(client, "/").tags if attrs.get("rel") == "modulepreload"
+    }
+    modules = {f"/web/{script.name}" for script in (WEB / "static/web").glob("*.js")}
+    assert announced == modules - {"/web/app.js", "/web/docs.js"}
+
+
+@pytest.mark.parametrize(("timeout", "said"), [(None, "135"), (600, "615")])
+def test_the_page_waits_as_long_as_a_generation_may_take(timeout: int | None, said: str) -> None:
+    flask_app = make_app()
+    if timeout is not None:
+        flask_app.config["GENERATOR_TIMEOUT"] = timeout
+    page = load(flask_app.test_client(), "/")
+    assert [attrs["data-seconds"] for _, attrs in page.tags if "data-seconds" in attrs] == [said]
+
+
 @pytest.mark.parametrize(
     ("path", "content_type"),
     [
@@ -166,7 +184,7 @@ def test_every_field_has_a_label(client: FlaskClient) -> None:
     tags = load(client, "/").tags
     labelled = {attrs.get("for") for tag, attrs in tags if tag == "label"}
     fields = {attrs["id"] for tag, attrs in tags if tag in {"input", "select", "textarea"} and "id" in attrs}
-    assert fields == labelled == {"prompt", "size", "files", "key"}
+    assert fields == labelled == {"prompt", "size", "files", "folder", "key"}
 
 
 def test_the_whole_page_stays_small() -> None:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from botocore.exceptions import ClientError
 
 from app.bucket.doctor.finding import NotChecked
-from app.stores.s3_errors import code_of
+from app.stores.s3.errors import code_of
 
 T = TypeVar("T")
 

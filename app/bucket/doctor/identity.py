@@ -8,7 +8,7 @@ from app.bucket.doctor.finding import Finding, NotChecked, ok, problem, warning
 from app.bucket.doctor.patient import Patient
 from app.bucket.doctor.probe import probe_put
 from app.bucket.doctor.reach import credentials_accepted
-from app.stores.s3_errors import code_of
+from app.stores.s3.errors import code_of
 
 
 @check(credentials_accepted, elsewhere=True)

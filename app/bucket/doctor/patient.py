@@ -19,8 +19,9 @@ from app.bucket.doctor.asking import ask
 from app.bucket.doctor.finding import NotChecked
 from app.cache import DiskCache
 from app.config import Config
+from app.generators.models import ModelFacts
 from app.stores.base import BaseStore
-from app.stores.s3_errors import code_of
+from app.stores.s3.errors import code_of
 
 _AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn")
 
@@ -70,6 +71,7 @@ class Patient:
     clients: AwsClients
     url_of: Callable[[str], str]
     env_file: Path | None = None
+    describe_model: Callable[[], ModelFacts | None] = lambda: None
     probe: Probe = field(default_factory=Probe)
 
     @property
@@ -89,7 +91,7 @@ class Patient:
             return True
         if self.config.s3_acl == "none" and self.config.image_urls != "auto":
             return False
-        return self.store.is_public()
+        return self.store.is_public(self.probe.key)
 
     @property
     def mode(self) -> str:

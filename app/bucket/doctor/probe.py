@@ -80,6 +80,7 @@ def probe_delete(patient: Patient) -> Finding:
             return explain(exc)
         return warning(
             f"Images can't be deleted without s3:DeleteObject: {patient.probe.key} stays.",
-            "flask bucket iam-policy; or let such objects expire: flask bucket setup --expire doctor/=1",
+            "flask bucket iam-policy; or let such objects expire: "
+            f"flask bucket setup --mode {patient.mode} --expire doctor/=1",
         )
     return ok("The image was deleted again.")

@@ -6,7 +6,7 @@ from app.bucket.doctor.anonymous import NoAnswer
 from app.bucket.doctor.asking import DENIED
 from app.bucket.doctor.finding import Finding, problem
 from app.errors import AppError
-from app.stores.s3_errors import code_of
+from app.stores.s3.errors import code_of
 
 CHECK_NETWORK = "Check the network, AWS_REGION and AWS_ENDPOINT_URL_S3"
 _NEW_KEYS = "Put the right AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into .env: flask bucket create-user"
@@ -26,7 +26,7 @@ _MEANINGS = {
         "This machine's clock differs too much from the server's.",
         "timedatectl set-ntp true",
     ),
-    "NoSuchBucket": ("There is no bucket of this name.", "Correct S3_BUCKET, or: flask bucket setup"),
+    "NoSuchBucket": ("There is no such bucket.", "Correct S3_BUCKET, or: flask bucket setup --mode …"),
     "AccessControlListNotSupported": (
         "The bucket has ACLs disabled, but S3_ACL=public-read sends one.",
         "Set S3_ACL=none, then: flask bucket setup --mode public",

@@ -1,5 +1,6 @@
 """What else a bucket is configured for: CORS, expiry, encryption, logs."""
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 from app.bucket.doctor.asking import ask
@@ -27,13 +28,24 @@ def cors(patient: Patient) -> Finding:
         Bucket=patient.bucket,
     )
     rules: list[Any] = list(answer["CORSRules"]) if answer else []
-    if any("GET" in rule["AllowedMethods"] for rule in rules):
-        origins = sorted({origin for rule in rules for origin in rule["AllowedOrigins"]})
-        return ok(f"Pages from {', '.join(origins)} may fetch() images.")
-    return warning(
-        "Pages can show images, but not fetch() them: there is no CORS rule.",
-        "flask bucket setup --mode public --cors https://www.example.org",
-    )
+    allowed = {
+        origin for rule in rules if "GET" in rule["AllowedMethods"] for origin in rule["AllowedOrigins"]
+    }
+    wanted = patient.config.cors_origins or ("https://www.example.org",)
+    fix = f"flask bucket setup --mode public {' '.join(f'--cors {origin}' for origin in wanted)}"
+    if not allowed:
+        return warning("Pages can show images, but not fetch() them: there is no CORS rule.", fix)
+    shut_out = [origin for origin in patient.config.cors_origins if not _covers(allowed, origin)]
+    if shut_out:
+        return warning(
+            f"CORS_ORIGINS has {', '.join(shut_out)}, which the bucket's CORS rules leave out.", fix
+        )
+    return ok(f"Pages from {', '.join(sorted(allowed))} may fetch() images.")
+
+
+def _covers(allowed: set[str], origin: str) -> bool:
+    """S3 lets an origin hold one `*`, which stands for any characters."""
+    return any(fnmatchcase(origin, pattern) for pattern in allowed)
 
 
 @check(credentials_accepted)

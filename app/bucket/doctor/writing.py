@@ -11,7 +11,7 @@ from app.bucket.doctor.check import check
 from app.bucket.doctor.finding import Finding, NotChecked, ok, warning
 from app.bucket.doctor.patient import Patient
 from app.bucket.doctor.probe import probe_put
-from app.stores.s3_errors import code_of
+from app.stores.s3.errors import code_of
 
 _REFUSED = {"BadDigest", "InvalidDigest", "InvalidRequest", "XAmzContentChecksumMismatch", "400"}
 _UPDATE = "Update the server behind AWS_ENDPOINT_URL_S3"

@@ -86,7 +86,8 @@ class PlayedAws:
         return [("x-amz-bucket-region", self.region)] if self.region else []
 
     def _visitor(self, environ: dict[str, Any], start: Start, call: str) -> Answer | None:
-        allowed = {"GET object": self.public, "PUT object": self.writable, "GET bucket": self.listable}
+        reading = dict.fromkeys(("GET object", "HEAD object"), self.public)  # s3:GetObject allows both
+        allowed = {**reading, "PUT object": self.writable, "GET bucket": self.listable}
         if not allowed.get(call):
             return _error(environ, start, "403 Forbidden", "AccessDenied")
         if self.visitor_body is not None or self.visitor_type:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -265,6 +266,25 @@ def test_statements_with_conditions_open_nothing(private: Patient, look: Any, bu
     del statement["Condition"]
     look.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Statement": statement}))
     assert finding(private, "bucket-policy").status is Status.PROBLEM
+
+
+@pytest.mark.parametrize(
+    ("origins", "status", "text"),
+    [
+        (("https://www.example.org",), Status.OK, "Pages from https://www.example.org"),
+        (
+            ("https://www.example.org", "https://app.example.org"),
+            Status.WARNING,
+            "has https://app.example.org,",
+        ),
+        (("*",), Status.WARNING, "CORS_ORIGINS has *,"),
+    ],
+)
+def test_cors_for_the_origins_that_are_set(
+    public: Patient, origins: tuple[str, ...], status: Status, text: str
+) -> None:
+    found = finding(replace(public, config=replace(public.config, cors_origins=origins)), "cors")
+    assert (found.status, text in found.text) == (status, True), found
 
 
 @pytest.mark.parametrize("name", ["cors", "access-logs"])

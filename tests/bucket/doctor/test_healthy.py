@@ -45,7 +45,13 @@ def test_a_bucket_that_is_public_by_acl(
 def test_auto_takes_the_mode_from_the_store(private: Patient, make_patient: MakePatient) -> None:
     patient = make_patient(s3_acl="none")
     assert patient.mode == "private"
-    assert make_patient().is_public is make_patient().store.is_public()
+    assert not make_patient().is_public
+
+
+def test_auto_finds_a_public_bucket(public: Patient, make_patient: MakePatient) -> None:
+    patient = make_patient(s3_acl="none")
+    patient.store.put(patient.probe.key, patient.probe.data, content_type=patient.probe.content_type)
+    assert patient.mode == "public"
 
 
 def test_get_and_put_are_permissions_enough(private: Patient, aws: PlayedAws) -> None:

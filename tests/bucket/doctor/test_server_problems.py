@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from app.apikeys import parse_keys
 from app.bucket.clients import AwsClients
 from app.bucket.doctor import Finding, Patient, Status
 from app.bucket.doctor.patient import Head
@@ -20,6 +21,8 @@ from app.bucket.doctor.urls import url_format
 from app.bucket.doctor.writing import checksums
 from app.cache import DiskCache
 from app.config import Config
+from app.errors import GeneratorRefused, GeneratorUnreachable
+from app.generators.models import ModelFacts
 from app.stores.local import LocalStore
 from app.stores.s3 import S3Store
 from tests.bucket.doctor.conftest import finding
@@ -46,8 +49,8 @@ SETTINGS: list[tuple[str, dict[str, Any], Status, str]] = [
     ("api-keys", {"host": "images.example"}, Status.PROBLEM, "no API_KEYS"),
     ("api-keys", {"host": "::1"}, Status.OK, "this machine"),
     ("api-keys", {"host": "localhost"}, Status.OK, "this machine"),
-    ("api-keys", {"host": "::", "api_keys": ("k" * 32,)}, Status.OK, "needs an API key"),
-    ("api-keys", {"api_keys": ("k" * 32, "short")}, Status.WARNING, "shorter than 16"),
+    ("api-keys", {"host": "::", "api_keys": parse_keys("k" * 32)}, Status.OK, "needs an API key"),
+    ("api-keys", {"api_keys": parse_keys(f"{'k' * 32},short")}, Status.WARNING, "shorter than 16"),
     ("upload-limits", {"max_image_pixels": 10**15}, Status.WARNING, "MAX_IMAGE_PIXELS takes 4,000,000,000"),
     ("https-urls", {"public_base_url": "http://cdn.example"}, Status.WARNING, "PUBLIC_BASE_URL begins with"),
     (
@@ -67,6 +70,36 @@ SETTINGS: list[tuple[str, dict[str, Any], Status, str]] = [
 @pytest.mark.parametrize(("name", "settings", "status", "text"), SETTINGS)
 def test_settings(patient: Patient, name: str, settings: dict[str, Any], status: Status, text: str) -> None:
     _expect(finding(with_settings(patient, **settings), name), status, text)
+
+
+GONE = GeneratorRefused("The image model is not available.", detail="404 no such model")
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "text"),
+    [
+        (ModelFacts("m", "ACTIVE"), Status.OK, "has the model m"),
+        (
+            ModelFacts("m", "LEGACY", datetime(2027, 3, 1, tzinfo=UTC)),
+            Status.WARNING,
+            "switched off on 2027-03-01",
+        ),
+        (ModelFacts("m", "LEGACY"), Status.WARNING, "m is LEGACY."),
+        (GONE, Status.PROBLEM, "404 no such model"),
+        (GeneratorUnreachable(), Status.PROBLEM, "can't be reached"),
+    ],
+)
+def test_models(patient: Patient, told: ModelFacts | Exception, status: Status, text: str) -> None:
+    def describe() -> ModelFacts:
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    _expect(finding(replace(patient, describe_model=describe), "generator-model"), status, text)
+
+
+def test_a_painter_has_no_provider(patient: Patient) -> None:
+    assert finding(patient, "generator-model").text == "GENERATOR=builtin depends on no provider."
 
 
 def _expect(found: Finding, status: Status, text: str) -> None:

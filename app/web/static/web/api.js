@@ -2,86 +2,125 @@
 
 import { askForKey, forgetKey, knownKey } from "./key.js";
 
-const DEADLINE_MS = 180_000;
+const STALLED = 60;
 const KEY_CODES = new Set(["key_required", "key_refused", "scope_missing"]);
 
 export class Failure extends Error {
-  constructor(message, code = "") {
+  constructor(message, code = "", status = 0) {
     super(message);
     this.code = code;
+    this.status = status;
+  }
+
+  get wantsKey() {
+    return KEY_CODES.has(this.code);
+  }
+
+  /** Whether the same again may succeed: what the server found wrong in it stays wrong. */
+  get mayPass() {
+    return this.wantsKey || this.code === "unreachable" || this.status === 429 || this.status >= 500;
   }
 }
 
-/** Generate an image; resolves to the server's answer. */
-export function generate(prompt, size, options) {
-  return withKey("api/generate-image", JSON.stringify({ prompt, size }), options);
-}
-
-/** Upload one file; `options.onSent` is told the part sent, 0 to 1. */
-export function upload(file, options) {
-  const form = new FormData();
-  form.append("image", file);
-  return withKey("api/images", form, options);
-}
-
-/** Post; where the server wants a key, or another one, ask for it and try once more. */
-async function withKey(path, body, options) {
-  const used = knownKey();
-  try {
-    return await post(path, body, used, options);
-  } catch (failure) {
-    if (!KEY_CODES.has(failure.code)) throw failure;
-    const key = await anotherKey(used, failure.message, options);
-    if (!key) throw failure;
-    return await lastTry(path, body, key, options);
+/**
+ * Call the server; where it wants a key, or another one, ask for it and try again.
+ *
+ * `options`: `body`; `onSent`, which is told the part sent, 0 to 1; `signal`, which cancels; `seconds`, the
+ * time that the answer may take; `quiet`, not to ask for a key; `since`, when what the user began was begun.
+ */
+export async function call(method, path, options = {}) {
+  for (let key = knownKey(); ; ) {
+    try {
+      return await send(method, path, options, key);
+    } catch (failure) {
+      // A key that is not even looked at will not be when it is another one.
+      const useless = failure.code === "key_required" && key;
+      if (!failure.wantsKey || options.quiet || useless) throw failure;
+      key = await anotherKey(key, failure, options);
+      if (!key) throw failure;
+    }
   }
+}
+
+/** Delete although the page is going away: nobody is left to read the answer. */
+export function deleteOnTheWayOut(path) {
+  const key = knownKey();
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  fetch(address(path), { method: "DELETE", headers, keepalive: true }).catch(() => {});
+}
+
+/** The path of the call that concerns the image under `key`. */
+export function imagePath(key) {
+  return `api/images/${key.split("/").map(encodeURIComponent).join("/")}`;
+}
+
+/**
+ * The image with its address as seen from this page: a server that does not know its own name answers with a
+ * path. Null where it is no address: nothing but http and https ever goes into a link.
+ */
+export function seenFromHere(image) {
+  const { image_url: url } = image;
+  const href = typeof url === "string" && URL.canParse(url, document.baseURI) ? address(url).href : "";
+  return /^https?:/.test(href) ? { ...image, image_url: href } : null;
 }
 
 /** A key other than `used`: one entered for another request meanwhile, or what the user types now. */
-async function anotherKey(used, reason, { signal, since }) {
+async function anotherKey(used, { message }, { signal, since }) {
   forgetKey(used);
-  const key = knownKey() || (await askForKey(reason, since));
-  if (signal.aborted) throw cancelled();
+  const key = knownKey() || (await askForKey(message, since));
+  if (signal?.aborted) throw cancelled();
   return key;
 }
 
-async function lastTry(path, body, key, options) {
-  try {
-    return await post(path, body, key, options);
-  } catch (failure) {
-    if (KEY_CODES.has(failure.code)) forgetKey(key);
-    throw failure;
-  }
-}
-
-/** One POST. XMLHttpRequest and not fetch(), which says nothing about upload progress. */
-function post(path, body, key, { onSent, signal }) {
+/** One request. XMLHttpRequest and not fetch(), which says nothing about upload progress. */
+function send(method, path, { body, onSent, signal, seconds = 30 }, key) {
   return new Promise((resolve, reject) => {
-    if (signal.aborted) throw cancelled();
+    if (signal?.aborted) throw cancelled();
     const request = new XMLHttpRequest();
-    const fail = (message, code) => () => reject(new Failure(message, code));
-    request.open("POST", new URL(path, document.baseURI));
-    request.timeout = DEADLINE_MS;
+    let timer = 0;
+    const fail = (failure) => {
+      clearTimeout(timer);
+      reject(failure);
+    };
+    const within = (limit) => {
+      clearTimeout(timer);
+      timer = setTimeout(() => {
+        fail(new Failure(`No answer for ${limit} seconds, so this was given up. Please try again.`, "unreachable"));
+        request.abort();
+      }, limit * 1000);
+    };
+    request.open(method, address(path));
     request.setRequestHeader("Accept", "application/json");
     if (typeof body === "string") request.setRequestHeader("Content-Type", "application/json");
     if (key) request.setRequestHeader("Authorization", `Bearer ${key}`);
-    if (onSent) request.upload.onprogress = (event) => onSent(event.loaded / event.total);
+    if (onSent) {
+      request.upload.onprogress = ({ loaded, total }) => {
+        within(STALLED);
+        onSent(loaded / total);
+      };
+      request.upload.onload = () => within(seconds);
+    }
     request.onload = () => {
+      clearTimeout(timer);
       try {
         resolve(read(request.status, request.responseText));
       } catch (failure) {
         reject(failure);
       }
     };
-    request.onerror = fail(lostConnection(), "unreachable");
-    request.ontimeout = fail("No answer after 3 minutes, so this was given up. Please try again.", "timeout");
-    request.onabort = fail("Cancelled.", "cancelled");
-    signal.addEventListener("abort", () => request.abort(), { once: true });
+    request.onerror = () => fail(new Failure(lostConnection(), "unreachable"));
+    request.onabort = () => fail(cancelled());
+    signal?.addEventListener("abort", () => request.abort(), { once: true });
+    within(onSent ? STALLED : seconds);
     request.send(body);
   });
 }
 
-/** The answer in `text`; throws a Failure for everything that is not a stored image. */
+function address(path) {
+  return new URL(path, document.baseURI);
+}
+
+/** The answer in `text`; throws a Failure for everything that is no success. */
 function read(status, text) {
   let answer = null;
   try {
@@ -89,20 +128,8 @@ function read(status, text) {
   } catch {
     // A proxy's own page: the status says the most about it.
   }
-  const url = answer?.success === true ? absolute(answer.image_url) : null;
-  if (isWebAddress(url)) return { ...answer, image_url: url };
-  if (answer?.success === true) throw new Failure("The server's answer holds no image address.");
-  throw new Failure(answer?.message || withoutReason(status), answer?.code);
-}
-
-/** `url` as seen from this page: a server that does not know its own name answers with a path. */
-function absolute(url) {
-  return typeof url === "string" && URL.canParse(url, document.baseURI) ? new URL(url, document.baseURI).href : null;
-}
-
-/** Whether `url` may go into a link: nothing but http and https ever does. */
-export function isWebAddress(url) {
-  return typeof url === "string" && /^https?:\/\//i.test(url);
+  if (answer?.success === true) return answer;
+  throw new Failure(answer?.message || withoutReason(status), answer?.code, status);
 }
 
 function withoutReason(status) {

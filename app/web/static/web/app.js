@@ -1,5 +1,6 @@
-// The page's entry: each module finds its own part of it.
+// The page's entry: each module finds its own part of the page.
 
-import "./results.js";
+import "./library.js";
 import "./generate.js";
 import "./upload.js";
+import "./cache.js";

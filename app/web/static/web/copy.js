@@ -1,20 +1,29 @@
-// Copying a field's text, with or without the browser's leave.
+// What can be copied for an image, and copying it with or without the browser's leave.
 
+import { nameOf } from "./format.js";
 import { announce } from "./status.js";
 
 const BACK_AFTER_MS = 2000;
 
-/** Copy what is in `field` and say so on `button`, whose first child is its text. */
-export async function copyField(field, button) {
-  field.select();
-  const copied = (await writeClipboard(field.value)) || document.execCommand("copy");
-  announce(copied ? "Copied the URL." : "The URL is selected. Press Ctrl+C to copy it.");
-  const text = button.firstElementChild;
-  text.textContent = copied ? "Copied" : "Ctrl+C";
+const escapes = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
+
+export const snippets = {
+  URL: ({ image_url: url }) => url,
+  Markdown: (image) => `![${nameOf(image).replace(/[[\]\\]/g, "\\$&")}](${image.image_url})`,
+  HTML: (image) => `<img src="${html(image.image_url)}" alt="${html(nameOf(image))}"${sides(image)}>`,
+  curl: ({ image_url: url }) => `curl -fO '${url.replaceAll("'", "%27")}'`,
+};
+
+/** Copy `text`, which `element` shows, and say so on `button`. */
+export async function copy(text, element, button) {
+  const name = button.dataset.copy;
+  const copied = (await writeClipboard(text)) || copySelection(element);
+  announce(copied ? `Copied: ${name}.` : "The text is selected. Press Ctrl+C to copy it.");
+  button.textContent = copied ? "Copied" : "Ctrl+C";
   button.classList.toggle("did", copied);
   clearTimeout(button.back);
   button.back = setTimeout(() => {
-    text.textContent = "Copy";
+    button.textContent = name;
     button.classList.remove("did");
   }, BACK_AFTER_MS);
 }
@@ -27,4 +36,17 @@ async function writeClipboard(text) {
   } catch {
     return false;
   }
+}
+
+function copySelection(element) {
+  getSelection().selectAllChildren(element);
+  return document.execCommand("copy");
+}
+
+function html(text) {
+  return text.replace(/[&<>"]/g, (sign) => escapes[sign]);
+}
+
+function sides({ width, height }) {
+  return width && height ? ` width="${width}" height="${height}"` : "";
 }

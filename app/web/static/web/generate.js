@@ -1,8 +1,7 @@
 // The prompt form.
 
-import { generate } from "./api.js";
-import { startJob } from "./jobs.js";
-import { addResult } from "./results.js";
+import { call } from "./api.js";
+import { startJob } from "./job.js";
 import { announce } from "./status.js";
 
 const form = document.getElementById("generate");
@@ -10,33 +9,33 @@ const prompt = document.getElementById("prompt");
 const size = document.getElementById("size");
 const button = document.getElementById("go");
 const error = document.getElementById("prompt-error");
-const list = document.getElementById("generations");
 let busy = false;
 
-function submit() {
+async function submit() {
   const text = prompt.value.trim();
   complain(text ? "" : "Say in a few words what the image should show.");
+  if (!text) prompt.focus();
   // One at a time: a second press of Enter must not pay for a second image.
   if (!text || busy) return;
-  list.replaceChildren();
-  startJob(list, {
+  setBusy(true);
+  await startJob({
     label: text,
     home: prompt,
-    work: (controls) => draw(text, size.value, controls),
-    done: (answer) => addResult(answer, text),
-    settled: () => setBusy(false),
+    work: (controls) => draw(text, controls),
+    failed: (failure) => complain(failure.message),
   });
+  setBusy(false);
 }
 
-async function draw(text, dimensions, { show, ...options }) {
-  setBusy(true);
-  announce("Generating the image.");
+async function draw(text, { show, ...options }) {
+  announce("Drawing the image.");
   const started = Date.now();
-  const tick = () => show(`Generating… ${Math.floor((Date.now() - started) / 1000)} s`);
+  const tick = () => show(`Drawing… ${Math.floor((Date.now() - started) / 1000)} s`);
   tick();
   const timer = setInterval(tick, 1000);
   try {
-    return await generate(text, dimensions, options);
+    const body = JSON.stringify({ prompt: text, size: size.value });
+    return await call("POST", "api/generate-image", { ...options, body, seconds: Number(form.dataset.seconds) });
   } finally {
     clearInterval(timer);
   }
@@ -51,7 +50,6 @@ function setBusy(value) {
 function complain(message) {
   error.textContent = message;
   prompt.setAttribute("aria-invalid", String(Boolean(message)));
-  if (message) prompt.focus();
 }
 
 form.addEventListener("submit", (event) => {

@@ -1,26 +1,31 @@
-// The API key: asked for once, kept in this tab alone.
+// The API key: asked for once, kept in this tab's session alone.
 
-import { recall, remember } from "./store.js";
+const NAME = "s3-image-server-key";
 
 const dialog = document.getElementById("key-dialog");
 const input = document.getElementById("key");
+let kept = null; // Where the browser forbids storage, until the next reload.
 let asked = null;
 let declinedAt = 0;
 
 export function knownKey() {
-  return recall("key", null);
+  try {
+    return sessionStorage.getItem(NAME) ?? kept;
+  } catch {
+    return kept;
+  }
 }
 
 /** Forget `key`, unless another one has taken its place. */
 export function forgetKey(key) {
-  if (knownKey() === key) remember("key", null);
+  if (knownKey() === key) keep(null);
 }
 
 /**
  * What the user enters, or null if they would rather not; all who wait share one dialog, and a "no"
  * holds for everything begun before it: 24 files must not ask 24 times.
  */
-export async function askForKey(reason, since) {
+export async function askForKey(reason, since = performance.now()) {
   if (since < declinedAt) return null;
   asked ??= ask(reason).finally(() => (asked = null));
   return asked;
@@ -39,9 +44,20 @@ function ask(reason) {
 function take() {
   const key = dialog.returnValue === "use" ? input.value : null;
   input.value = "";
-  if (key) remember("key", key);
-  else declinedAt = performance.now();
+  if (!key) declinedAt = performance.now();
+  else keep(key);
   return key;
+}
+
+function keep(key) {
+  kept = key;
+  try {
+    if (key === null) sessionStorage.removeItem(NAME);
+    else sessionStorage.setItem(NAME, key);
+  } catch {
+    // `kept` does.
+  }
+  if (key) dispatchEvent(new Event("newkey"));
 }
 
 document.getElementById("key-cancel").addEventListener("click", () => dialog.close());

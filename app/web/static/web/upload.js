@@ -1,33 +1,26 @@
 // Files that are chosen, dropped or pasted.
 
-import { Failure, upload } from "./api.js";
-import { kilobytes } from "./format.js";
-import { startJob } from "./jobs.js";
-import { addResult } from "./results.js";
+import { Failure, call } from "./api.js";
+import { size } from "./format.js";
+import { startJob } from "./job.js";
 
 const AT_ONCE = 3;
 const AT_MOST = 24;
+const ANSWER_SECONDS = 60;
 
 const input = document.getElementById("files");
 const drop = document.getElementById("drop");
-const list = document.getElementById("uploads");
 const error = document.getElementById("files-error");
 const maxBytes = Number(drop.dataset.maxBytes) || Infinity;
 
 const waiting = [];
 let active = 0;
 
-/** Upload `files`, a few at a time, each in its own row. */
+/** Upload `files`, a few at a time, each in its own card, the first one first. */
 function take(files) {
   error.textContent = files.length > AT_MOST ? `Only the first ${AT_MOST} images were taken.` : "";
-  for (const file of [...files].slice(0, AT_MOST)) {
-    startJob(list, {
-      label: file.name,
-      file,
-      home: input,
-      work: (controls) => send(file, controls),
-      done: (answer) => addResult(answer, file.name),
-    });
+  for (const file of [...files].slice(0, AT_MOST).reverse()) {
+    startJob({ label: file.name, file, home: input, work: (controls) => send(file, controls) });
   }
 }
 
@@ -35,8 +28,12 @@ async function send(file, { show, ...options }) {
   show("Waiting", 0);
   await turn();
   try {
+    if (options.signal.aborted) throw new Failure("Cancelled.", "cancelled");
     await check(file);
-    return await upload(file, { ...options, onSent: (part) => show(...sent(part, file.size)) });
+    const body = new FormData();
+    body.append("image", file);
+    const onSent = (part) => show(...sent(part, file.size));
+    return await call("POST", "api/images", { ...options, body, onSent, seconds: ANSWER_SECONDS });
   } finally {
     active -= 1;
     waiting.shift()?.();
@@ -51,9 +48,9 @@ async function turn() {
 
 /** What can be known without the server, said before anything is sent. */
 async function check(file) {
-  if (file.type && !file.type.startsWith("image/")) throw new Failure("This is not an image.");
+  if (file.type && !file.type.startsWith("image/")) throw new Failure("This is not an image. Choose a picture file.");
   if (file.size > maxBytes) {
-    throw new Failure(`This file has ${kilobytes(file.size)}; the server takes up to ${kilobytes(maxBytes)}.`);
+    throw new Failure(`This file has ${size(file.size)}; the server takes up to ${size(maxBytes)}.`);
   }
   try {
     await file.slice(0, 1).arrayBuffer();
@@ -63,7 +60,7 @@ async function check(file) {
 }
 
 function sent(part, bytes) {
-  return part < 1 ? [`${Math.round(part * 100)} % of ${kilobytes(bytes)}`, part] : ["Storing…"];
+  return part < 1 ? [`${Math.round(part * 100)} % of ${size(bytes)}`, part] : ["Storing…"];
 }
 
 function hasFiles(event) {

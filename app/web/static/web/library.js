@@ -1,0 +1,137 @@
+// The grid: what is under way in this tab, and what the server has stored, a page at a time.
+
+import { call, seenFromHere } from "./api.js";
+import { makeCard } from "./card.js";
+import { folderOf } from "./format.js";
+import { isGoing } from "./remove.js";
+
+const PAGE = 24;
+const PAUSE_MS = 250;
+
+const find = (id) => document.getElementById(id);
+const [grid, empty, none, note, more, again, unlock] =
+  ["grid", "empty", "none", "library-note", "more", "again", "unlock"].map(find);
+const folder = find("folder");
+const folders = new Set();
+const made = new Map(); // What this tab knows of its own images, by key: prompts, file names.
+
+let cursor = null;
+let latest = 0; // Only the newest request's answer counts.
+let locked = false;
+
+/** Put the element of something new at the front. */
+export function addFirst(element) {
+  grid.prepend(element);
+  tidy();
+  element.scrollIntoView({ block: "nearest" });
+}
+
+/** Show a stored image in the place of `element`; one that is in the grid already moves there. */
+export function settle(element, image) {
+  made.set(image.key, image);
+  shown(image.key)?.remove();
+  const card = makeCard(image);
+  const focused = element.contains(document.activeElement);
+  element.replaceWith(card);
+  if (focused) card.firstElementChild.focus();
+  learn([image]);
+  tidy();
+}
+
+async function load({ quiet = true } = {}) {
+  const before = [...grid.children]; // What is stored meanwhile stays: the answer may not know of it.
+  cursor = null;
+  await page({ quiet }, (images) => {
+    for (const card of before) if (card.dataset.key) card.remove();
+    append(images);
+  });
+}
+
+async function page(options, take) {
+  const asked = (latest += 1);
+  say("Loading…");
+  grid.setAttribute("aria-busy", "true");
+  try {
+    const answer = await call("GET", `api/images?${query({ limit: PAGE })}`, options);
+    if (asked !== latest) return;
+    locked = false;
+    say("");
+    cursor = answer.next_cursor;
+    take(answer.images.map(seenFromHere).filter(Boolean));
+  } catch (failure) {
+    if (asked !== latest) return;
+    locked = failure.wantsKey;
+    say(locked ? `The stored images can't be listed. ${failure.message}` : failure.message, true);
+  } finally {
+    if (asked === latest) {
+      grid.removeAttribute("aria-busy");
+      tidy();
+    }
+  }
+}
+
+function query(options) {
+  const wanted = { ...options, prefix: folder.value.trim(), ...(cursor && { cursor }) };
+  return new URLSearchParams(wanted);
+}
+
+function append(images) {
+  learn(images);
+  const fresh = images.filter(({ key }) => !shown(key) && !isGoing(key));
+  grid.append(...fresh.map((image) => makeCard({ ...made.get(image.key), ...image })));
+}
+
+function shown(key) {
+  return [...grid.children].find((card) => card.dataset.key === key);
+}
+
+/** Offer the folders seen so far in the filter. */
+function learn(images) {
+  for (const { key } of images) {
+    const name = folderOf(key);
+    if (!name || folders.has(name)) continue;
+    folders.add(name);
+    find("folders").append(new Option(name));
+  }
+}
+
+function say(text, isError = false) {
+  note.textContent = text;
+  note.classList.toggle("error", isError);
+  again.hidden = !isError || locked;
+  unlock.hidden = !isError || !locked;
+}
+
+/** Empty states and buttons follow what is there. */
+function tidy() {
+  const bare = !grid.querySelector("li:not([hidden])") && !note.textContent;
+  empty.hidden = !bare || Boolean(folder.value.trim());
+  none.hidden = !bare || !folder.value.trim();
+  more.hidden = !cursor || Boolean(note.textContent);
+}
+
+let timer = 0;
+folder.addEventListener("input", () => {
+  clearTimeout(timer);
+  timer = setTimeout(load, PAUSE_MS);
+});
+find("filter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  clearTimeout(timer);
+  load();
+});
+find("all").addEventListener("click", () => {
+  folder.value = "";
+  folder.focus();
+  load();
+});
+more.addEventListener("click", async () => {
+  const last = grid.lastElementChild;
+  await page({}, append);
+  last?.nextElementSibling?.firstElementChild.focus();
+});
+again.addEventListener("click", () => load());
+unlock.addEventListener("click", () => load({ quiet: false }));
+addEventListener("newkey", () => locked && load());
+addEventListener("imagegone", tidy);
+load();

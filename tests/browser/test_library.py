@@ -1,0 +1,102 @@
+"""The grid of what is stored, and the figures of the cache."""
+
+import json
+import re
+
+import pytest
+import requests
+from playwright.sync_api import Page, Route, expect
+
+from tests.browser.conftest import cards, upload
+from tests.pictures import noise
+from tests.server.running import Running
+
+
+def test_pages(page: Page, server: Running) -> None:
+    for number in range(26):
+        upload(server, noise(number, (4, 4)))
+    page.goto(server.url)
+    expect(cards(page)).to_have_count(24)
+    page.get_by_role("button", name="Show more").click()
+    expect(cards(page)).to_have_count(26)
+    expect(cards(page).nth(24).get_by_role("button")).to_be_focused()
+    expect(page.get_by_role("button", name="Show more")).to_be_hidden()
+    assert set(cards(page).locator("img").evaluate_all("all => all.map((img) => img.loading)")) == {"lazy"}
+
+
+def test_sizes_are_said_as_people_say_them(page: Page, server: Running) -> None:
+    upload(server, noise(1, (4, 4)), name="small.png")
+    upload(server, noise(1, (700, 700)), name="large.png")
+    page.goto(server.url)
+    expect(cards(page).filter(has_text="small.png").locator(".meta")).to_have_text(
+        re.compile(r"^PNG · \d+ bytes$")
+    )
+    expect(cards(page).filter(has_text="large.png").locator(".meta")).to_have_text("PNG · 1.4 MB")
+
+
+def test_folders(page: Page, server: Running) -> None:
+    upload(server, noise(1), folder="users/7", name="me.png")
+    upload(server, noise(2))
+    requests.post(f"{server.url}/api/generate-image", json={"prompt": "a", "size": "64x64"}, timeout=10)
+    page.goto(server.url)
+    expect(cards(page)).to_have_count(3)
+    offered = page.locator("#folders option").evaluate_all("all => all.map((option) => option.value)")
+    assert sorted(offered) == ["generated/", "images/", "users/7/"]
+    page.get_by_label("Folder").fill("users/")
+    expect(cards(page)).to_have_count(1)
+    expect(cards(page).locator(".name")).to_have_text("me.png")
+    page.get_by_label("Folder").fill("nobody/")
+    expect(page.get_by_text("No image is in this folder.")).to_be_visible()
+    page.get_by_role("button", name="Show all folders").click()
+    expect(cards(page)).to_have_count(3)
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [("/api/images/me.png", "/api/images/me.png"), ("javascript:alert(1)", None), ("data:text/html,x", None)],
+)
+def test_addresses_are_absolute_or_left_out(page: Page, server: Running, url: str, seen: str | None) -> None:
+    upload(server, noise(1), name="me.png")
+
+    def other_address(route: Route) -> None:
+        answer = route.fetch().json()
+        answer["images"][0]["image_url"] = url
+        route.fulfill(body=json.dumps(answer), content_type="application/json")
+
+    page.route("**/api/images?*", other_address)
+    page.goto(server.url)
+    expect(page.locator("#library-note")).to_be_empty()
+    expect(cards(page)).to_have_count(1 if seen else 0)
+    if seen:
+        cards(page).get_by_role("button").click()
+        expect(page.locator("#view code")).to_have_text(server.url + seen)
+
+
+def test_an_image_that_does_not_load(page: Page, server: Running) -> None:
+    upload(server, noise(1), name="gone.png")
+    page.route("**/api/images/gone.png", lambda route: route.abort())
+    page.goto(server.url)
+    expect(cards(page).get_by_role("alert")).to_contain_text("Stored, but it does not load from its address.")
+
+
+def test_the_cache_panel(page: Page, server: Running) -> None:
+    before = requests.get(f"{server.url}/api/cache", timeout=10).json()
+    answers = [requests.get(upload(server, noise(number))["image_url"], timeout=10) for number in range(3)]
+    assert {answer.headers["Cache-Status"] for answer in answers} == {"s3-image-server; hit"}
+    figures = requests.get(f"{server.url}/api/cache", timeout=10).json()
+    assert figures["hits"] == before["hits"] + 3, "each worker's count is in the sum"
+    page.route("**/api/images?*", lambda route: route.abort())  # thumbnails would count
+    page.goto(server.url)
+    panel = page.get_by_role("region", name="Cache")
+    rows = dict(
+        panel.locator("dl > div").evaluate_all(
+            "all => all.map((row) => [...row.children].map((c) => c.innerText))"
+        )
+    )
+    expect(panel.locator("[data-cache=hits]")).to_have_text(f"{figures['hits']:,}")
+    expect(panel.locator("[data-cache=misses]")).to_have_text("0")
+    expect(panel.locator("[data-cache=requests]")).to_have_text(f"{figures['requests_saved']:,}")
+    expect(panel.locator("[data-cache=money]")).to_have_text(re.compile(r"^\$0\.0*[1-9]\d?$"))
+    expect(panel.locator("[data-cache=bound]")).to_have_text(" of 1 GB")
+    expect(panel.get_by_role("img")).to_have_accessible_name("100% of the images served came from the cache")
+    assert list(rows) == ["Served from cache", "From the store", "On disk", "Requests saved", "Money saved"]

@@ -1,0 +1,137 @@
+"""Accessibility by axe-core, and what the page weighs, takes and shifts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, Response, expect
+
+from tests.browser.conftest import NewPage, cards, upload
+from tests.pictures import noise
+from tests.server.running import Running
+
+MAX_BYTES = 60_000
+WINDOWS = [(1200, 900), (360, 740)]
+
+_SHIFTS = """
+window.shifts = [];
+new PerformanceObserver((list) => shifts.push(...list.getEntries().filter((entry) => !entry.hadRecentInput)))
+  .observe({ type: "layout-shift", buffered: true });
+"""
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core finds: the rule, and the element that breaks it."""
+    found: list[dict[str, Any]] = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {node['html']}" for one in found for node in one["nodes"]]
+
+
+def shift(page: Page) -> float:
+    """By how much things moved, as Chromium scores it."""
+    return float(page.evaluate("shifts.reduce((sum, { value }) => sum + value, 0)"))
+
+
+@pytest.mark.parametrize(("scheme", "window"), [("light", WINDOWS[0]), ("dark", WINDOWS[1])])
+def test_axe_finds_nothing(
+    new_page: NewPage,
+    server: Running,
+    files: list[Path],
+    tmp_path: Path,
+    scheme: str,
+    window: tuple[int, int],
+) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    page = new_page(
+        viewport={"width": window[0], "height": window[1]}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    page.goto(server.url)
+    expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
+    assert violations(page) == []
+    page.set_input_files("#files", [*files[:2], tmp_path / "notes.txt"])
+    page.get_by_role("button", name="Generate").click()
+    expect(cards(page)).to_have_count(2)
+    expect(page.locator(".job.failed")).to_have_count(1)
+    expect(page.locator("#prompt-error")).not_to_be_empty()
+    assert violations(page) == []
+    cards(page).first.get_by_role("button").click()
+    expect(page.locator("#view dl")).to_contain_text("40 × 30")
+    assert violations(page) == []
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("button", name="Undo")).to_be_visible()
+    assert violations(page) == []
+    page.evaluate("document.getElementById('key-dialog').showModal()")
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize("images", [0, 8])
+def test_nothing_moves_while_the_page_loads(
+    new_page: NewPage, server: Running, window: tuple[int, int], images: int
+) -> None:
+    for number in range(images):
+        upload(server, noise(number))
+    page = new_page(viewport={"width": window[0], "height": window[1]})
+    page.add_init_script(_SHIFTS)
+    page.goto(server.url, wait_until="networkidle")
+    expect(cards(page)).to_have_count(images)
+    assert shift(page) == 0
+
+
+def test_nothing_moves_while_a_prompt_is_drawn_or_refused(page: Page, server: Running) -> None:
+    page.add_init_script(_SHIFTS)
+    for number in range(3):
+        upload(server, noise(number))
+    page.goto(server.url, wait_until="networkidle")
+    for prompt in ("slowly, a fox", "slowly forbidden"):
+        page.get_by_role("textbox", name="Generate from a prompt").fill(prompt)
+        page.keyboard.press("Enter")
+        expect(page.locator(".job")).to_have_count(0)
+    expect(cards(page)).to_have_count(4)
+    expect(page.locator("#prompt-error")).not_to_be_empty()
+    assert shift(page) == 0
+
+
+def test_the_page_is_light_and_soon_there(page: Page, server: Running) -> None:
+    answers: list[Response] = []
+    page.on("response", lambda answer: answers.append(answer))
+    page.goto(server.url, wait_until="networkidle")
+    weights = {answer.url: len(answer.body()) for answer in answers if "/api/" not in answer.url}
+    assert len(weights) > 10, weights
+    assert all(url.startswith(server.url) for url in weights)
+    assert sum(weights.values()) < MAX_BYTES
+    ready = page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
+    assert ready < 2_000, "the scripts have run by then"
+
+
+@pytest.mark.parametrize("state", ["page", "view", "key"])
+def test_nothing_is_wider_than_a_phone(new_page: NewPage, server: Running, state: str) -> None:
+    upload(server, noise(1), folder="a-rather-long-folder/with-another-one", name=f"{'long' * 20}.png")
+    page = new_page(viewport={"width": 360, "height": 740})
+    page.goto(server.url)
+    expect(cards(page)).to_have_count(1)
+    if state == "view":
+        cards(page).get_by_role("button").click()
+    elif state == "key":
+        page.evaluate("document.getElementById('key-dialog').showModal()")
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert page.evaluate(
+        "[...document.querySelectorAll('dialog')].every((one) => one.scrollWidth <= one.clientWidth)"
+    )
+
+
+def test_everything_works_by_keyboard(page: Page, server: Running) -> None:
+    upload(server, noise(1), name="me.png")
+    page.goto(server.url)
+    expect(cards(page)).to_have_count(1)
+    reached = []
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.innerText"))
+        if "me.png" in reached[-1]:
+            break
+    assert [name for name in ("prompt", "size", "go", "files", "folder") if name not in reached] == []
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog", name="me.png")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()

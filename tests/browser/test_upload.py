@@ -1,0 +1,143 @@
+"""Files that are picked, dropped and pasted; their progress, and what is said of those that don't do."""
+
+import base64
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import cards, stored
+from tests.pictures import noise
+from tests.server.running import Running
+
+_GIVE = """([kind, name, type, data]) => {
+  const bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], name, { type }));
+  const options = { bubbles: true, cancelable: true };
+  const event = kind === "drop"
+    ? new DragEvent("drop", { ...options, dataTransfer: transfer })
+    : new ClipboardEvent("paste", { ...options, clipboardData: transfer });
+  document.querySelector("h1").dispatchEvent(event);
+}"""
+
+_WATCH = """() => {
+  window.seen = [];
+  const look = () => {
+    const bar = document.querySelector(".job progress");
+    if (bar?.hasAttribute("value") && bar.value !== seen.at(-1)) seen.push(bar.value);
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+
+
+def give(page: Page, kind: str, name: str, media_type: str, data: bytes) -> None:
+    """Drop or paste a file."""
+    page.evaluate(_GIVE, [kind, name, media_type, base64.b64encode(data).decode()])
+
+
+def slow_network(page: Page, bytes_per_second: int) -> None:
+    """Let uploads take their time."""
+    client = page.context.new_cdp_session(page)
+    limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_per_second}
+    client.send("Network.emulateNetworkConditions", limits)
+
+
+def test_five_files_at_once(page: Page, server: Running, files: list[Path]) -> None:
+    page.goto(server.url)
+    expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
+    page.set_input_files("#files", files)
+    expect(cards(page)).to_have_count(5)
+    names = [path.name for path in files]
+    assert sorted(cards(page).locator(".name").all_text_contents()) == names
+    expect(page.get_by_text("Nothing is stored yet.")).to_be_hidden()
+    expect(page.locator("#status")).to_contain_text("Image uploaded successfully")
+    assert len(stored(server)) == 5
+
+
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_a_file_that_is_given(page: Page, server: Running, kind: str) -> None:
+    page.goto(server.url)
+    give(page, kind, "given.png", "image/png", noise(7))
+    expect(cards(page).locator(".name")).to_have_text("given.png")
+    assert len(stored(server)) == 1
+
+
+def test_the_same_image_stays_one_card(page: Page, server: Running, files: list[Path]) -> None:
+    page.goto(server.url)
+    page.set_input_files("#files", files[0])
+    expect(cards(page)).to_have_count(1)
+    page.set_input_files("#files", files[0])
+    expect(page.locator("#status")).to_contain_text("Image was stored already")
+    expect(cards(page)).to_have_count(1)
+
+
+def test_progress_and_preview_are_real(page: Page, server: Running, tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(noise(1, (500, 400)))
+    page.goto(server.url)
+    slow_network(page, 400_000)
+    page.evaluate(_WATCH)
+    page.set_input_files("#files", tmp_path / "large.png")
+    expect(page.locator(".job img")).to_be_visible()
+    expect(page.locator(".job .state")).to_contain_text("% of 582 KB")
+    expect(cards(page)).to_have_count(1)
+    seen = page.evaluate("seen")
+    assert seen == sorted(seen)
+    assert len([part for part in seen if 0 < part < 1]) >= 3
+
+
+def test_cancel(page: Page, server: Running, tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(noise(1, (500, 400)))
+    page.goto(server.url)
+    slow_network(page, 50_000)
+    page.set_input_files("#files", tmp_path / "large.png")
+    expect(page.locator(".job .state")).to_contain_text("%")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".job")).to_have_count(0)
+    expect(page.locator("#files")).to_be_focused()
+    expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
+    assert stored(server) == []
+
+
+BAD = [
+    pytest.param(
+        "notes.txt", "text/plain", b"hello", "This is not an image. Choose a picture file.", id="text"
+    ),
+    pytest.param(
+        "a.png", "image/png", b"hello", "This is not an image in a format that we take.", id="no png"
+    ),
+    pytest.param("a.png", "image/png", noise(1)[:-400], "The image is damaged or incomplete", id="cut"),
+    pytest.param(
+        "big.png",
+        "image/png",
+        bytes(12 * 1024**2),
+        "This file has 12 MB; the server takes up to 10 MB.",
+        id="big",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "media_type", "data", "said"), BAD)
+def test_what_is_wrong_with_a_file_is_said_on_its_card(
+    page: Page, server: Running, tmp_path: Path, name: str, media_type: str, data: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    page.goto(server.url)
+    page.set_input_files("#files", tmp_path / name)
+    card = page.locator(".job.failed")
+    expect(card.get_by_role("alert")).to_contain_text(said)
+    expect(card.locator(".name")).to_have_text(name)
+    expect(card.get_by_role("button", name="Try again")).to_be_hidden()
+    card.get_by_role("button", name="Dismiss").click()
+    expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
+
+
+def test_more_files_than_are_taken(page: Page, server: Running, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(26)]
+    for number, path in enumerate(paths):
+        path.write_bytes(noise(number, (4, 4)))
+    page.goto(server.url)
+    page.set_input_files("#files", paths)
+    expect(page.locator("#files-error")).to_have_text("Only the first 24 images were taken.")
+    expect(cards(page)).to_have_count(24)

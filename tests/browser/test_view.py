@@ -1,0 +1,140 @@
+"""One image: what is said of it, what can be copied, and deleting it, which can be undone."""
+
+import json
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import requests
+from playwright.sync_api import Page, Route, expect
+
+from tests.browser.conftest import NewPage, cards, stored, upload
+from tests.pictures import noise
+from tests.server.running import Running
+
+
+@pytest.fixture
+def key(server: Running) -> str:
+    """The key of the one image that is stored."""
+    return str(upload(server, noise(1, (40, 30)), folder="users/7", name="me.png")["key"])
+
+
+def _open(page: Page, server: Running) -> None:
+    page.goto(server.url)
+    cards(page).get_by_role("button").click()
+
+
+def test_facts(page: Page, server: Running, key: str) -> None:
+    _open(page, server)
+    view = page.get_by_role("dialog", name="me.png")
+    facts = view.locator("dl")
+    expect(facts).to_contain_text("40 × 30 pixels, 3.")
+    expect(facts).to_contain_text("PNG (image/png)")
+    expect(facts).to_contain_text(key)
+    expect(facts).not_to_contain_text("Prompt")
+    expect(view.locator("code")).to_have_text(f"{server.url}/api/images/{key}")
+    page.keyboard.press("Escape")
+    expect(cards(page).get_by_role("button")).to_be_focused()
+
+
+def test_the_prompt_where_the_listing_has_it(page: Page, server: Running, key: str) -> None:
+    def with_details(route: Route) -> None:
+        answer = route.fetch().json()
+        query = parse_qs(urlsplit(route.request.url).query)
+        assert (query["prefix"], query["limit"]) == ([key], ["1"])
+        answer["images"][0]["asked"] = {
+            "prompt": "a red fox",
+            "negative_prompt": "",
+            "model": "some-model",
+            "seed": 5,
+            "size": "40x30",
+            "time": "2026-11-22T08:57:04+00:00",
+        }
+        route.fulfill(body=json.dumps(answer), content_type="application/json")
+
+    page.route("**/api/images?*details=true*", with_details)
+    _open(page, server)
+    expect(page.get_by_role("dialog", name="a red fox").locator("dl")).to_contain_text(
+        "Prompta red foxModelsome-model, seed 5"
+    )
+
+
+def test_copies(new_page: NewPage, server: Running, key: str) -> None:
+    page = new_page(permissions=["clipboard-read", "clipboard-write"])
+    _open(page, server)
+    url = f"{server.url}/api/images/{key}"
+    expect(page.locator("#view dl")).to_contain_text("40 × 30")
+    for name, text in {
+        "URL": url,
+        "Markdown": f"![me.png]({url})",
+        "HTML": f'<img src="{url}" alt="me.png" width="40" height="30">',
+        "curl": f"curl -fO '{url}'",
+    }.items():
+        button = page.locator(f"[data-copy={name}]")
+        expect(button).to_have_text(name)
+        button.click()
+        expect(button).to_have_text("Copied")
+        assert page.evaluate("navigator.clipboard.readText()") == text
+
+
+def test_where_the_browser_forbids_copying_the_text_is_selected(
+    page: Page, server: Running, key: str
+) -> None:
+    page.add_init_script(
+        "Object.defineProperty(navigator, 'clipboard', { value: undefined });"
+        "document.execCommand = () => false"
+    )
+    _open(page, server)
+    page.locator("[data-copy=Markdown]").click()
+    expect(page.get_by_role("button", name="Ctrl+C")).to_be_visible()
+    assert page.evaluate("String(getSelection())") == f"![me.png]({server.url}/api/images/{key})"
+
+
+def test_delete(page: Page, server: Running, key: str) -> None:
+    page.clock.install()
+    _open(page, server)
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("Deleted “me.png”.", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Undo")).to_be_focused()
+    expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
+    assert stored(server) == [key]
+    with page.expect_response(lambda response: response.request.method == "DELETE"):
+        page.clock.fast_forward(7_000)
+    expect(page.get_by_role("button", name="Undo")).to_be_hidden()
+    assert stored(server) == []
+
+
+def test_undo(page: Page, server: Running, key: str) -> None:
+    page.clock.install()
+    _open(page, server)
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Undo").click()
+    expect(cards(page).get_by_role("button")).to_be_focused()
+    page.clock.fast_forward(20_000)
+    page.reload()
+    expect(cards(page)).to_have_count(1)
+    assert stored(server) == [key]
+
+
+def test_leaving_the_page_deletes_at_once(page: Page, server: Running, key: str) -> None:
+    _open(page, server)
+    page.get_by_role("button", name="Delete").click()
+    page.goto(f"{server.url}/healthz")
+    page.wait_for_timeout(300)
+    assert requests.get(f"{server.url}/api/images/{key}", timeout=10).status_code == 404
+
+
+def test_a_delete_that_fails_brings_the_card_back(page: Page, server: Running, key: str) -> None:
+    page.clock.install()
+    body = json.dumps(
+        {"success": False, "message": "The image store can't be reached.", "code": "store_unreachable"}
+    )
+    page.route(
+        f"**/{key}",
+        lambda route: (
+            route.fulfill(status=503, body=body) if route.request.method == "DELETE" else route.continue_()
+        ),
+    )
+    _open(page, server)
+    page.get_by_role("button", name="Delete").click()
+    page.clock.fast_forward(7_000)
+    expect(cards(page).get_by_role("alert")).to_have_text("Not deleted: The image store can't be reached.")

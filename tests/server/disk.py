@@ -1,0 +1,20 @@
+"""A disk that is soon full."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+@contextmanager
+def small_file_system(at: Path) -> Iterator[Path]:
+    """A file system of 3 MiB mounted at `at`; the test is skipped where that is not permitted."""
+    at.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(at)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    yield at
+    subprocess.run(["umount", "-l", str(at)], check=True)

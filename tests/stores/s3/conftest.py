@@ -1,0 +1,29 @@
+"""Fixtures: a store over the test's S3 server, and the ways of looking at what it asked."""
+
+import functools
+import urllib.request
+
+import boto3
+import pytest
+
+from app.stores.s3 import S3Store
+from tests.s3server import S3Server
+
+REGION = "us-east-1"
+
+
+@pytest.fixture
+def store(s3: S3Server, bucket: str) -> S3Store:
+    """A store in an empty bucket of a compatible server."""
+    return S3Store(bucket, region=REGION, endpoint_url=s3.url)
+
+
+@pytest.fixture
+def aws(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a bucket at AWS, whose hosts are played by the test's server, as a proxy."""
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first use
+    monkeypatch.setenv("HTTP_PROXY", s3.url)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    plain = functools.partialmethod(boto3.session.Session.client, use_ssl=False)
+    monkeypatch.setattr(boto3.session.Session, "client", plain)
+    return bucket

@@ -1,0 +1,127 @@
+"""Whether images are public: seen by reading one without credentials."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from app.stores.s3 import S3Store
+from app.stores.s3.publicity import Publicity
+from tests.s3server import Fault, S3Server, error, refusal
+from tests.stores.s3.conftest import REGION
+
+
+def _put(store: S3Store, key: str = "a/b.png") -> None:
+    store.put(key, b"bytes", content_type="image/png")
+
+
+def _anonymous(status: str) -> Fault:
+    """S3, to whoever has no credentials."""
+    return error(status, "Played", lambda environ: "HTTP_AUTHORIZATION" not in environ)
+
+
+def _anonymous_requests(s3: S3Server) -> int:
+    return sum("authorization" not in headers for _, _, headers in s3.requests)
+
+
+def test_an_acl_makes_public(s3: S3Server, store: S3Store) -> None:
+    _put(store)
+    assert store.is_public("a/b.png")
+    assert store.is_public("a/other.png")
+    assert _anonymous_requests(s3) == 1
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "401 Who", "403 Forbidden", "404 Not Found"])
+def test_without_acl_or_policy_nothing_is_public(s3: S3Server, bucket: str, status: str) -> None:
+    store = S3Store(bucket, region=REGION, endpoint_url=s3.url, acl="none")
+    s3.fault = _anonymous(status)
+    _put(store)
+    assert not store.is_public("a/b.png")
+    assert not store.is_public("b/b.png")
+    assert _anonymous_requests(s3) == 2
+
+
+def test_an_acl_that_is_ignored_does_not_count(s3: S3Server, store: S3Store) -> None:
+    """IgnorePublicAcls of Block Public Access: the put is accepted, reading is not."""
+    s3.fault = _anonymous("403 Forbidden")
+    _put(store)
+    assert not store.is_public("a/b.png")
+    assert not store.is_public("a/b.png")
+    assert _anonymous_requests(s3) == 1
+
+
+def test_a_policy_makes_public_where_acls_are_disabled(s3: S3Server, store: S3Store) -> None:
+    s3.fault = refusal("400 Bad Request", "AccessControlListNotSupported", "PUT", times=1)
+    _put(store)
+    s3.fault = _open_folder("open")
+    assert not store.is_public("a/b.png")
+    _put(store, "open/b.png")
+    assert store.is_public("open/b.png")
+    assert not store.is_public("a/b.png")
+
+
+def _open_folder(folder: str) -> Fault:
+    """A policy that lets everybody read `folder`."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        if "HTTP_AUTHORIZATION" in environ:
+            return None
+        is_open = environ["PATH_INFO"].split("/")[2] == folder
+        start_response("200 OK" if is_open else "403 Forbidden", [("Content-Length", "0")])
+        return [b""]
+
+    return answer
+
+
+@pytest.mark.parametrize("status", ["500 Internal Server Error", "429 Slow Down", "301 Moved"])
+def test_what_can_not_be_found_out_is_not_public(s3: S3Server, store: S3Store, status: str) -> None:
+    s3.fault = _anonymous(status)
+    _put(store)
+    assert not store.is_public("a/b.png")
+    assert not store.is_public("b/b.png")
+    assert _anonymous_requests(s3) == 1
+
+
+def test_silence_is_not_waited_for_long_nor_twice(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.stores.s3.publicity._ASK_SECONDS", 0.2)
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
+        s3.silence()
+        start_response("200 OK", [("Content-Length", "0")])
+        yield b""
+
+    s3.fault = answer
+    publicity = Publicity(lambda key: f"{s3.url}/bucket/{key}")
+    assert not publicity.is_public("a/b.png")
+    assert not publicity.is_public("c/b.png")
+    assert len(s3.requests) == 1
+
+
+def test_it_is_asked_again_after_a_while(s3: S3Server) -> None:
+    now = [0.0]
+    publicity = Publicity(lambda key: f"{s3.url}/bucket/{key}", clock=lambda: now[0])
+    s3.fault = _open_folder("a")
+    assert publicity.is_public("a/b.png")
+    s3.fault = _anonymous("403 Forbidden")
+    now[0] += 599
+    assert publicity.is_public("a/b.png")
+    now[0] += 2
+    assert not publicity.is_public("a/b.png")
+    s3.fault = _anonymous("500 Internal Server Error")
+    now[0] += 601
+    assert not publicity.is_public("a/b.png")
+    s3.fault = _open_folder("a")
+    assert not publicity.is_public("a/b.png")
+    now[0] += 61
+    assert publicity.is_public("a/b.png")
+
+
+def test_a_top_folder_is_judged_by_itself(s3: S3Server) -> None:
+    s3.fault = _open_folder("a")
+    publicity = Publicity(lambda key: f"{s3.url}/bucket/{key}")
+    assert [publicity.is_public(key) for key in ("a/x.png", "x.png", "b/a/x.png", "a/b/x.png")] == [
+        True,
+        False,
+        False,
+        True,
+    ]
