@@ -17,6 +17,10 @@ from gunicorn import util
 from app import find_classes
 from app.config import Config
 from app.errors import ConfigError
+from app.logs import AccessLog, logging_config
+from app.metrics.workers import SharedDirectory, free_number, take_number
+from app.requestid import HEADER, current_request_id
+from app.worker import RequestLogger
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
@@ -42,16 +46,37 @@ limit_request_line = 8190  # a long URL shall reach our own 4xx
 reuse_port = hasattr(socket, "SO_REUSEPORT") and settings.port != 0
 control_socket_disable = True  # it wants a writable home directory, which containers lack
 loglevel = settings.log_level.lower()
+logconfig_dict = logging_config(settings.log_level, settings.log_format)
+
+
+class logger_class(RequestLogger):
+    """Writes the access log, where it is wanted."""
+
+    if settings.access_log and settings.log_level in ("DEBUG", "INFO"):
+        requests = AccessLog(settings.log_format, settings.trusted_proxies)
 
 
 def on_starting(server: "Arbiter") -> None:
     """Say at once, and in one line, that the port is taken: gunicorn itself would try for some seconds."""
     if not {"GUNICORN_FD", "LISTEN_FDS"} & os.environ.keys():
         _check_port(server.log)
+    server.metrics = SharedDirectory(server.cfg.uid, server.cfg.gid)
+
+
+def on_exit(server: "Arbiter") -> None:
+    """The counters end with the server."""
+    if hasattr(server, "metrics"):
+        server.metrics.remove()
 
 
 def pre_fork(server: "Arbiter", worker: Any) -> None:
-    """Choose the core on which the fewest workers are; a worker that replaces a dead one gets its core."""
+    """A worker that replaces a dead one gets its number and its core."""
+    worker.number = free_number({other.number for other in server.WORKERS.values()})
+    _choose_core(server, worker)
+
+
+def _choose_core(server: "Arbiter", worker: Any) -> None:
+    """The one on which the fewest workers are."""
     if not settings.pin_workers or not hasattr(os, "sched_getaffinity"):
         return
     cores = sorted(os.sched_getaffinity(0))
@@ -62,6 +87,7 @@ def pre_fork(server: "Arbiter", worker: Any) -> None:
 
 def post_fork(server: "Arbiter", worker: Any) -> None:
     """Threads of one process bouncing between cores cost more than a request does."""
+    take_number(worker.number)
     if getattr(worker, "core", None) is not None:
         os.sched_setaffinity(0, {worker.core})
     _give_freed_memory_back()
@@ -108,6 +134,7 @@ def _write_error(sock: socket.socket, status: int, reason: str, message: str) ->
     text = "Something went wrong on our side." if status == 500 else "The server can't read this request."
     body = json.dumps({"success": False, "message": text, "code": code})
     head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    head += f"{HEADER}: {current_request_id()}\r\n"
     util.write_nonblock(sock, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("latin-1"))
 
 

@@ -1,6 +1,5 @@
 """The entry point of WSGI servers: `gunicorn wsgi:app`, `flask run`."""
 
-import logging
 import os
 import sys
 
@@ -9,6 +8,7 @@ from dotenv import load_dotenv
 from app import create_app
 from app.config import Config
 from app.errors import ConfigError
+from app.logs import configure_logging
 
 GUNICORN_BOOT_ERROR = 3
 """The exit status at which gunicorn stops, instead of starting the worker again for ever."""
@@ -16,7 +16,7 @@ GUNICORN_BOOT_ERROR = 3
 load_dotenv()
 try:
     config = Config.from_env(os.environ)
-    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_logging(config.log_level, config.log_format)
     app = create_app(config)
 except ConfigError as exc:
     sys.stderr.write(f"{exc}\n")

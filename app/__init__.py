@@ -23,7 +23,10 @@ from app.generators.builtin import BuiltinGenerator
 from app.imaging import ImageLimits
 from app.intake import Intake
 from app.links import ImageLinks
+from app.metrics import TELL_HITS, MeteredGenerator, MeteredStore, Metrics
 from app.plugins import find_class
+from app.readiness import ReadinessCheck
+from app.requestid import RequestIds
 from app.service import ImageService
 from app.stores.base import BaseStore
 from app.stores.local import LocalStore
@@ -56,7 +59,6 @@ def create_app(config: Config | None = None) -> Flask:
     """Build the parts from the settings and wire them; raises `ConfigError` where they can't be used."""
     config = config or Config.from_env(os.environ)
     store_class, generator_class = find_classes(config)
-    store, generator = store_class.from_config(config), generator_class.from_config(config)
     cache = DiskCache(
         config.cache_dir,
         config.cache_max_bytes,
@@ -64,6 +66,9 @@ def create_app(config: Config | None = None) -> Flask:
         stale_if_error=config.cache_stale_if_error,
         negative_ttl=config.cache_negative_ttl,
     )
+    metrics = Metrics(cache)
+    store = MeteredStore(store_class.from_config(config), metrics)
+    generator = MeteredGenerator(generator_class.from_config(config), metrics)
     limits = ImageLimits.from_config(config)
     links = ImageLinks(store, config.image_urls, config.public_base_url)
     decoding = Gate(config.decode_concurrency, DECODE_PATIENCE)
@@ -83,15 +88,17 @@ def create_app(config: Config | None = None) -> Flask:
     hosts = Hosts(config.trusted_hosts, any_host=config.trusted_proxies > 0 and not config.trusted_hosts)
     rates = {"upload": config.rate_limit_upload, "generate": config.rate_limit_generate}
     rate_limits = RateLimits(flask, rates, config.ratelimit_storage_uri)
-    parts = Parts(service, generation, store, cache, access, rate_limits, hosts, config)
+    readiness = ReadinessCheck(store, cache)
+    parts = Parts(service, generation, store, cache, access, rate_limits, hosts, config, metrics, readiness)
     register_api(flask, parts, max_upload_bytes=config.max_upload_bytes)
     flask.config["GENERATOR_TIMEOUT"] = config.generator_timeout  # so long the page waits, too
     flask.register_blueprint(web_blueprint)
     register_commands(flask)
-    delivery = Delivery(_behind_hits(flask.wsgi_app, config), cache)
+    delivery = Delivery(_behind_hits(flask.wsgi_app, config), cache, metrics.hits.add)
     flask.extensions[HITS] = delivery.find
+    flask.extensions[TELL_HITS] = metrics.hits.tell
     front = Cors(delivery, config.cors_origins) if config.cors_origins else delivery
-    flask.wsgi_app = front  # type: ignore[method-assign]
+    flask.wsgi_app = RequestIds(front)  # type: ignore[method-assign]
     return flask
 
 

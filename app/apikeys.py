@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-SCOPES = ("upload", "generate", "delete", "list")
+SCOPES = ("upload", "generate", "delete", "list", "metrics")
 """What a key may be good for."""
 
 HASH_PREFIX = "sha256:"

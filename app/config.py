@@ -95,6 +95,8 @@ class Config:
     threads: int = _setting(number(1, 512), 8)
     pin_workers: bool = _setting(switch(), True)
     log_level: str = _setting(one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
+    log_format: str = _setting(one_of("text", "json"), "text")
+    access_log: bool = _setting(switch(), True)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:

@@ -1,9 +1,10 @@
 """The WSGI front that answers cache hits before Flask; everything else goes through to it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from app.cache import CachedObject, CacheStatus, DiskCache
+from app.environ import CACHE, IMAGE
 from app.errors import AppError
 from app.keys import is_immutable
 from app.links import SERVER_PATH
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
 
 
 class Delivery:
-    """Wraps `application`; a hit costs neither routing, nor a lock, nor a byte of the body in Python."""
+    """Wraps `application`; a hit costs neither routing, nor a lock, nor a byte of the body in Python.
 
-    def __init__(self, application: "WSGIApplication", cache: DiskCache) -> None:
+    `answered` is told each answer's status line.
+    """
+
+    def __init__(
+        self, application: "WSGIApplication", cache: DiskCache, answered: Callable[[str], None]
+    ) -> None:
         self._application = application
         self._cache = cache
         self._counts = cache.counts
+        self._answered = answered
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer a hit, or hand the request on."""
@@ -59,5 +66,7 @@ class Delivery:
             self._counts.hit(sent_bytes(environ, answer))
         else:
             self._counts.add(cached.status, sent_bytes(environ, answer))
+        self._answered(answer.status)
+        environ[IMAGE], environ[CACHE] = cached.facts.key, cached.status.value
         start_response(answer.status, answer.headers)
         return body_of(environ, cached, answer)

@@ -3,7 +3,7 @@
 from flask import Flask, Response
 from flask_smorest import Api
 
-from app.api import cache, generate, health, images, openai
+from app.api import cache, generate, health, images, metrics, openai
 from app.api.errors import register_error_handlers
 from app.api.parts import Parts
 from app.api.routing import KeyConverter
@@ -43,9 +43,10 @@ def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
     flask.url_map.converters["key"] = KeyConverter
     flask.extensions[Parts.NAME] = parts
     register_error_handlers(flask)
+    metrics.count_requests(flask, parts.metrics)
     flask.after_request(_harden)
     api = _Api(flask)
-    blueprints = (images, generate, openai, cache, health)
+    blueprints = (images, generate, openai, cache, health, metrics)
     for blueprint in (module.blueprint for module in blueprints):
         api.register_blueprint(blueprint)
 

@@ -3,7 +3,7 @@
 import logging
 from http import HTTPStatus
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 from gunicorn.http.errors import NoMoreData, ParseException
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
@@ -42,12 +42,13 @@ def _answer(status: int, code: str, message: str, param: str | None = None) -> R
     response.headers["Cache-Control"] = "no-store"
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="s3-image-server"'
+    g.error_code = code
     return response
 
 
 def _ours(error: AppError) -> Response:
     level = logging.WARNING if error.status >= 500 else logging.DEBUG
-    _log.log(level, "%s %r: %s", request.method, request.path, error)
+    _log.log(level, "%s %r: %s", request.method, request.path, error, extra={"code": error.code})
     response = _answer(error.status, error.code, error.message, _field(error))
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)

@@ -4,10 +4,9 @@ from typing import Any
 
 from app.api.arguments import Blueprint
 from app.api.parts import parts
-from app.api.schemas import AnswerSchema
-from app.errors import StoreError, StoreUnreachable
+from app.api.schemas import AnswerSchema, ReadinessSchema
 
-_PROBE_KEY = "readyz/no-such-image.png"
+_TRY_AGAIN = {"Retry-After": "5"}
 
 blueprint = Blueprint("health", __name__, description="For load balancers")
 
@@ -15,23 +14,31 @@ blueprint = Blueprint("health", __name__, description="For load balancers")
 @blueprint.route("/healthz", methods=["GET"])
 @blueprint.response(200, AnswerSchema)
 def alive() -> dict[str, Any]:
-    """The process answers."""
+    """The process answers; neither store nor cache is looked at, for which no restart would help."""
     return {"success": True, "message": "alive"}
 
 
 @blueprint.route("/readyz", methods=["GET"])
-@blueprint.response(200, AnswerSchema)
-def ready() -> dict[str, Any]:
-    """The store answers and lets us read; a cache that can't be written is told, but fails no request."""
-    try:
-        parts().store.exists(_PROBE_KEY)
-    except StoreError:
-        raise
-    except Exception as exc:
-        raise StoreUnreachable(detail=f"readiness: {exc}") from exc
-    note = (
-        ""
-        if parts().cache.is_writable()
-        else "; the cache directory can't be written, images come from the store"
-    )
-    return {"success": True, "message": f"ready{note}"}
+@blueprint.response(200, ReadinessSchema)
+@blueprint.alt_response(503, schema=ReadinessSchema, description="The store is out of reach, the cache empty")
+def ready() -> tuple[dict[str, Any], int, dict[str, str]]:
+    """The store answers, or there are images in the cache to serve meanwhile."""
+    found = parts().readiness.look()
+    answer: dict[str, Any] = {
+        "success": found.ready,
+        "message": _message(found.ready, found.store, found.cache),
+        "store": found.store,
+        "cache": found.cache,
+    }
+    if found.ready:
+        return answer, 200, {}
+    return {**answer, "code": found.code}, 503, _TRY_AGAIN
+
+
+def _message(ready: bool, store: str, cache: str) -> str:
+    notes = ["ready" if ready else "not ready"]
+    if store != "ok":
+        notes.append(f"the store is {store}" + (", images in the cache are served" if ready else ""))
+    if cache != "ok":
+        notes.append(f"the cache directory is {cache}")
+    return "; ".join(notes)

@@ -14,6 +14,7 @@ from app.api.schemas import (
     ListOptionsSchema,
     UploadOptionsSchema,
 )
+from app.environ import CACHE, IMAGE
 from app.errors import BadRequest
 from app.representation import body_of, represent, sent_bytes
 from app.service import StoredImage
@@ -39,7 +40,8 @@ def absolute(url: str) -> str:
 
 
 def image_answer(image: StoredImage, message: str) -> dict[str, Any]:
-    """The fields of `ImageSchema`."""
+    """The fields of `ImageSchema`; the access log gets the key as well."""
+    request.environ[IMAGE] = image.key
     return {
         "success": True,
         "message": message,
@@ -77,6 +79,7 @@ def upload(options: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]
 def serve(key: str) -> Response:
     """The image's bytes; conditional and range requests are understood (RFC 9110)."""
     cached = parts().service.fetch(key)
+    request.environ[IMAGE], request.environ[CACHE] = key, cached.status.value
     try:
         answer = represent(request.environ, cached)
         body = body_of(request.environ, cached, answer)
@@ -117,6 +120,7 @@ def list_images(options: dict[str, Any]) -> dict[str, Any]:
 def delete(key: str) -> dict[str, Any]:
     """Delete an image from the store and from the cache."""
     parts().service.delete(key)
+    request.environ[IMAGE] = key
     return {"success": True, "message": "Image deleted", "key": key}
 
 

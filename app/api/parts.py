@@ -12,15 +12,15 @@ from app.api.hosts import Hosts
 from app.api.limits import RateLimits
 from app.cache import DiskCache
 from app.config import Config
+from app.environ import KEY_NAME
 from app.generation import GenerationService
+from app.metrics import Metrics
+from app.readiness import ReadinessCheck
 from app.service import ImageService
 from app.stores.base import BaseStore
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-KEY_NAME = "s3image.key_name"
-"""Where a request's WSGI environment has the name of its key, for logs."""
 
 KEYED: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"apiKey": []}]
 """How OpenAPI says that a call takes a key in either way, or none where none is set."""
@@ -40,6 +40,8 @@ class Parts:
     limits: RateLimits
     hosts: Hosts
     config: Config
+    metrics: Metrics
+    readiness: ReadinessCheck
 
 
 def parts() -> Parts:
@@ -54,13 +56,18 @@ def once_key(header: dict[str, Any]) -> str | None:
     return key and parts().access.digest(request, key)
 
 
-def key_required(scope: str, *, counted: bool = True) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a view be called only by those who may do what `scope` names, and no more often than they may."""
+def key_required(
+    scope: str, *, counted: bool = True, local: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a view be called only by those who may do what `scope` names, and no more often than they may.
+
+    With `local` programs on this machine may always, with no proxy between.
+    """
 
     def guard(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            key = parts().access.check(request, scope)
+            key = parts().access.check(request, scope, local=local)
             if key is not None:
                 g.key_name = request.environ[KEY_NAME] = key.name
             if counted:

@@ -35,6 +35,14 @@ class ErrorSchema(AnswerSchema):
     code = fields.String(required=True, metadata=_about("The reason, in snake_case, for programs."))
 
 
+class ReadinessSchema(AnswerSchema):
+    """Store and cache, told apart."""
+
+    store = fields.String(required=True, metadata=_about("ok, refused, unreachable or failing."))
+    cache = fields.String(required=True, metadata=_about("ok, unwritable or unreadable."))
+    code = fields.String(metadata=_about("Why it is not ready, in snake_case, for programs."))
+
+
 class ImageSchema(AnswerSchema):
     """A stored image."""
 
@@ -107,7 +115,7 @@ class CacheSchema(AnswerSchema):
     revalidated = fields.Integer(required=True, metadata=_about("The store said: not changed."))
     stale = fields.Integer(required=True, metadata=_about("From the cache, while the store was away."))
     bypass = fields.Integer(required=True, metadata=_about("From the store, since the cache had no room."))
-    bytes_served = fields.Integer(required=True, metadata=_about("Bytes sent from the cache's files."))
+    bytes_served = fields.Integer(required=True, metadata=_about("Bytes that the store was not asked for."))
     requests_saved = fields.Integer(required=True, metadata=_about("hits + stale + collapsed."))
     saved_usd = fields.Float(required=True, metadata=_about("requests_saved at get_usd_per_million."))
     get_usd_per_million = fields.Float(

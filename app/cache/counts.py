@@ -18,9 +18,10 @@ from app.cache.layout import Layout
 
 _SLOTS = 256
 _WIDTH = 64
-_FIELDS = ("hits", "misses", "collapsed", "revalidated", "stale", "bypass", "bytes_served")
+_FIELDS = ("hits", "misses", "collapsed", "revalidated", "stale", "bypass", "bytes_served", "evicted")
 _SLOT = struct.Struct(f"={len(_FIELDS)}Q")
 _BYTES_SERVED = _FIELDS.index("bytes_served")
+_EVICTED = _FIELDS.index("evicted")
 
 _FIELD_OF = {
     CacheStatus.HIT: _FIELDS.index("hits"),
@@ -30,6 +31,9 @@ _FIELD_OF = {
     CacheStatus.STALE: _FIELDS.index("stale"),
     CacheStatus.BYPASS: _FIELDS.index("bypass"),
 }
+
+_BROUGHT = (CacheStatus.MISS, CacheStatus.BYPASS)
+"""Their bytes were asked of the store, once for each such answer."""
 
 _process = object()
 """Another one in each process; for the process id the kernel would have to be asked each time."""
@@ -42,7 +46,8 @@ COUNTS_BYTES = _SLOTS * _WIDTH
 class CountTotals:
     """How many answers were come by in which way, as `CacheStatus` names them.
 
-    `bytes_served` are the bytes of bodies that came from the cache's files and not from the store.
+    `bytes_served` are the bytes of bodies that the store was not asked for;
+    `evicted` are the objects that made room for others.
     """
 
     hits: int
@@ -52,6 +57,7 @@ class CountTotals:
     stale: int
     bypass: int
     bytes_served: int
+    evicted: int = 0
 
     @property
     def requests_saved(self) -> int:
@@ -86,8 +92,14 @@ class Counts:
             self._take_slot()
         slot, field = self._slot, _FIELD_OF[status]
         slot[field] += 1
-        if status is not CacheStatus.BYPASS:
+        if status not in _BROUGHT:
             slot[_BYTES_SERVED] += size
+
+    def evicted(self) -> None:
+        """Count an object that made room for others."""
+        if self._process is not _process:
+            self._take_slot()
+        self._slot[_EVICTED] += 1
 
     def totals(self) -> CountTotals:
         """The sums over all processes, since the directory was made. Raises `OSError`."""

@@ -7,6 +7,7 @@ directories anew.
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +36,16 @@ class Reservation:
 
 
 class Space:
-    """Keeps what the cache directory takes within `max_bytes`."""
+    """Keeps what the cache directory takes within `max_bytes`; `evicted` is told of each eviction."""
 
-    def __init__(self, layout: Layout, index: Index, epochs: Epochs, max_bytes: int) -> None:
+    def __init__(
+        self, layout: Layout, index: Index, epochs: Epochs, max_bytes: int, evicted: Callable[[], None]
+    ) -> None:
         self._layout = layout
         self._index = index
         self._epochs = epochs
         self._max_bytes = max_bytes
+        self._evicted = evicted
         self._owner = Owner(layout.tmp)
 
     def reserve(self, key: str, size: int) -> Reservation | None:
@@ -174,12 +178,16 @@ class Space:
                 used.append((now_accessed, key))
                 self._record_access(db, key, now_accessed)
                 continue
-            freed += self.drop_entry(db, key)
+            freed += self._make_way(db, key)
             if freed >= excess:
                 return True
         if freed == 0 and used:
-            freed = self.drop_entry(db, min(used)[1])
+            freed = self._make_way(db, min(used)[1])
         return freed >= excess or (None if candidates else False)
+
+    def _make_way(self, db: sqlite3.Connection, key: str) -> int:
+        self._evicted()
+        return self.drop_entry(db, key)
 
     def _accessed_at(self, key: str) -> int:
         try:

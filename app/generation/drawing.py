@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 
@@ -74,7 +75,9 @@ class Drawing:
         if not self._free.acquire(blocking=False):
             raise GeneratorBusy(detail=f"{_MOST_THREADS} calls of the generator have not ended")
         future: Future[Drawn] = Future()
-        threading.Thread(target=self._run, args=(future, call), daemon=True, name="generation").start()
+        context = copy_context()  # so that what is logged there has the request's id
+        arguments = (self._run, future, call)
+        threading.Thread(target=context.run, args=arguments, daemon=True, name="generation").start()
         return future
 
     def _run(self, future: Future[Drawn], call: Callable[[], Drawn]) -> None:

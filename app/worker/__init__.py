@@ -1,5 +1,6 @@
 """The gunicorn worker: threads for what takes time, and an event loop that answers cache hits itself."""
 
+from app.worker.logger import RequestLogger
 from app.worker.loop import HitWorker
 
-__all__ = ["HitWorker"]
+__all__ = ["HitWorker", "RequestLogger"]

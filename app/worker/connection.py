@@ -24,13 +24,19 @@ _NOT_PLAIN = re.compile(rb"\r\n(?:content-length|transfer-encoding|range|expect|
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request that the loop answers: what the access log wants of it, and what is still to be sent."""
+    """A request that the loop answers: what gunicorn's `log` wants of it, and what is still to be sent."""
 
     request: Any
     environ: dict[str, Any]
     response: LoopResponse
     sending: Sending
     began: datetime
+    log: Any
+
+    def end(self) -> None:
+        """Close the file and log the request, whether all was sent or the client has gone."""
+        self.sending.close()
+        self.log.access(self.response, self.request, self.environ, datetime.now() - self.began)
 
 
 class Connection(TConn):  # type: ignore[misc]
@@ -79,10 +85,10 @@ class Connection(TConn):  # type: ignore[misc]
         self.head = b""
 
     def close(self, graceful: bool = False) -> None:
-        """Close the socket, and the file that was being sent; once."""
+        """Close the socket, and end what was being sent; once."""
         if self._closed:
             return
         self._closed = True
         if self.exchange is not None:
-            self.exchange.sending.close()
+            self.exchange.end()
         super().close(graceful)

@@ -16,11 +16,14 @@ from functools import partial
 from typing import Any
 
 from gunicorn.http import wsgi
+from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import ThreadWorker
 
 from app.cache import CachedObject
 from app.delivery import FOUND, HITS
+from app.metrics import TELL_HITS
 from app.parking import ParkingPool
+from app.requestid import current_request_id, new_request_id, set_request_id
 from app.worker.connection import Connection, Exchange
 from app.worker.response import LoopResponse
 
@@ -44,9 +47,22 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
     def load_wsgi(self) -> None:
         """Load the application, and what finds its hits."""
         super().load_wsgi()
-        find: Callable[[str], CachedObject | None] | None
-        find = getattr(self.wsgi, "extensions", {}).get(HITS)
+        extensions = getattr(self.wsgi, "extensions", {})
+        self._tell_hits: Callable[..., None] = extensions.get(TELL_HITS, _nobody)
+        find: Callable[[str], CachedObject | None] | None = extensions.get(HITS)
         self._find = None if self.cfg.is_ssl or self.cfg.proxy_protocol != "off" else find
+
+    def run(self) -> None:
+        """Work until told to stop; what was counted is told to the end."""
+        try:
+            super().run()
+        finally:
+            self._tell_hits(at_once=True)
+
+    def notify(self) -> None:
+        """What gthread calls at each turn of its loop, at least once a second."""
+        super().notify()
+        self._tell_hits()
 
     def accept(self, listener: Any) -> None:
         """Take a connection and wait in the loop for its first request's head."""
@@ -87,10 +103,25 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
 
     def handle(self, conn: Any) -> Any:
         """As gthread; but a connection is closed here, where its lingering holds up nobody."""
-        outcome = super().handle(conn)
+        try:
+            outcome = super().handle(conn)
+        finally:
+            set_request_id("")
         if outcome is False and isinstance(conn, Connection):
             conn.close(graceful=True)
         return outcome
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+        """As gunicorn, with an id for what is no request, and without what the client has sent."""
+        if not current_request_id():
+            set_request_id(new_request_id())
+        if isinstance(exc, ParseException):
+            vars(exc).update(
+                (name, "…") for name, value in vars(exc).items() if isinstance(value, str | bytes)
+            )
+        if req is not None:
+            req.uri = req.path
+        super().handle_error(req, client, addr, exc)
 
     def _hand_over(self, conn: Connection) -> None:
         self._forget(conn)
@@ -110,6 +141,8 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
             self._drop(conn)
         else:
             self._send(conn, conn.exchange)
+        finally:
+            set_request_id("")
 
     def _exchange(self, conn: Connection, found: CachedObject) -> Exchange:
         """Have the application answer with what was found."""
@@ -126,7 +159,7 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         if not self.alive or not self.cfg.keepalive:
             response.force_close()
         body = self.wsgi(environ, response.start_response)
-        return Exchange(request, environ, response, response.sending(body), began)
+        return Exchange(request, environ, response, response.sending(body), began, self.log)
 
     def _send(self, conn: Connection, exchange: Exchange) -> None:
         """Send what the client takes now; the rest as soon as it takes more."""
@@ -144,10 +177,8 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
             self.poller.modify(conn.sock, selectors.EVENT_WRITE, lambda _: self._send(conn, exchange))
 
     def _finish(self, conn: Connection, exchange: Exchange) -> None:
-        exchange.sending.close()
         conn.exchange = None
-        took = datetime.now() - exchange.began
-        self.log.access(exchange.response, exchange.request, exchange.environ, took)
+        exchange.end()
         if exchange.response.should_close():
             self._drop(conn)
         elif conn in self.pending_conns:
@@ -176,3 +207,7 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         self._forget(conn)
         self.nr_conns -= 1
         conn.close()
+
+
+def _nobody(**_: bool) -> None:
+    """Where the application counts no hits."""

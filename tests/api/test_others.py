@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.errors import StoreRefused, StoreTimeout, StoreUnreachable
+from app.errors import StoreUnreachable
 from tests.conftest import json_of, parts_of
 from tests.pictures import noise, picture
 
@@ -115,23 +115,47 @@ def test_healthz(client: FlaskClient) -> None:
     assert (response.status_code, json_of(response)["success"]) == (200, True)
 
 
-def test_readyz(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert client.get("/readyz").status_code == 200
+def test_readyz(client: FlaskClient) -> None:
+    response = client.get("/readyz")
+    assert (response.status_code, json_of(response)) == (
+        200,
+        {"success": True, "message": "ready", "store": "ok", "cache": "ok"},
+    )
+
+
+def test_not_ready(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*args: object) -> None:
+        raise StoreUnreachable
+
+    monkeypatch.setattr(parts_of(app).store, "head", away)
     monkeypatch.setattr(parts_of(app).cache, "is_writable", lambda: False)
-    assert "cache directory" in json_of(client.get("/readyz"))["message"]
+    response = client.get("/readyz")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    assert json_of(response) == {
+        "success": False,
+        "message": "not ready; the store is unreachable; the cache directory is unwritable",
+        "code": "store_unreachable",
+        "store": "unreachable",
+        "cache": "unwritable",
+    }
 
-    def fail(*args: object) -> None:
-        raise errors.pop()
 
-    errors: list[Exception] = [StoreRefused(), StoreTimeout(), StoreUnreachable(), ValueError()]
-    monkeypatch.setattr(parts_of(app).store, "head", fail)
-    answers = [client.get("/readyz") for _ in range(4)]
-    assert [(answer.status_code, json_of(answer)["code"]) for answer in answers] == [
-        (503, "store_unreachable"),
-        (503, "store_unreachable"),
-        (504, "store_timeout"),
-        (502, "store_refused"),
-    ]
+def test_ready_without_the_store(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*args: object) -> None:
+        raise StoreUnreachable
+
+    parts_of(app).service.upload_image(picture())
+    monkeypatch.setattr(parts_of(app).store, "head", away)
+    response = client.get("/readyz")
+    assert (response.status_code, json_of(response)) == (
+        200,
+        {
+            "success": True,
+            "message": "ready; the store is unreachable, images in the cache are served",
+            "store": "unreachable",
+            "cache": "ok",
+        },
+    )
 
 
 def test_the_openapi_document_names_every_call(client: FlaskClient) -> None:
@@ -150,6 +174,7 @@ def test_the_openapi_document_names_every_call(client: FlaskClient) -> None:
         ("/api/cache", "get"),
         ("/healthz", "get"),
         ("/readyz", "get"),
+        ("/metrics", "get"),
     }
 
 

@@ -84,7 +84,7 @@ def _both(
     site: Site, path: str, front: str, method: str, headers: dict[str, str]
 ) -> tuple[Answer, Answer, set[str]]:
     """nginx's answer, gunicorn's, and the names of the headers in which they differ."""
-    headers = _filled_in(headers, ask(site.server.url, path))
+    headers = {"X-Request-ID": "a-1"} | _filled_in(headers, ask(site.server.url, path))
     nginx, gunicorn = (ask(url, path, method, headers) for url in (front, site.server.url))
     names = nginx.headers.keys() | gunicorn.headers.keys()
     return nginx, gunicorn, {n for n in names if nginx.headers.get(n) != gunicorn.headers.get(n)}

@@ -52,7 +52,11 @@ def running(directory: Path, **settings: str) -> Iterator[Running]:
             GUNICORN, cwd=ROOT, env={**environ, **defaults, **settings}, stdout=log, stderr=log
         )
     try:
-        yield Running(_wait_for_url(directory / "server.log", process), directory / "server.log", process)
+        quiet = settings.get("LOG_LEVEL", "INFO") not in ("INFO", "DEBUG")
+        unsaid = f"http://127.0.0.1:{settings.get('PORT', defaults['PORT'])}" if quiet else ""
+        yield Running(
+            _wait_for_url(directory / "server.log", process, unsaid), directory / "server.log", process
+        )
     finally:
         process.send_signal(signal.SIGQUIT)
         process.wait(45)  # a worker that is still starting misses the signal, and is killed after 30 s
@@ -73,10 +77,11 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _wait_for_url(log: Path, process: subprocess.Popen[bytes]) -> str:
+def _wait_for_url(log: Path, process: subprocess.Popen[bytes], unsaid: str) -> str:
+    """The URL that the log says, or the one of a server that says nothing."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
-        found = re.findall(r"open (http://\S+)/", log.read_text(encoding="utf-8"))
+        found = [unsaid] if unsaid else re.findall(r"open (http://\S+)/", log.read_text(encoding="utf-8"))
         if found and _answers(found[-1]):
             return str(found[-1])
         time.sleep(0.05)

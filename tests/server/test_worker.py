@@ -87,6 +87,7 @@ def test_loop_and_threads_answer_alike(server: Running, image: str, method: str,
     by_thread = _ask(server, _get(image + "?x", *lines, method=method), head_only=method == "HEAD")
     for answer in (by_loop, by_thread):
         answer.headers.pop("date")
+        assert len(answer.headers.pop("x-request-id")) == 16
     assert by_loop == by_thread
 
 

@@ -1,0 +1,45 @@
+"""/metrics, and what is counted of every request."""
+
+import time
+
+from flask import Flask, Response, g, request
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from app.api.arguments import Blueprint
+from app.api.parts import KEYED, key_required, parts
+from app.metrics import Metrics
+
+_UNROUTED = "none"
+
+blueprint = Blueprint("metrics", __name__, description="For Prometheus")
+
+
+@blueprint.route("/metrics", methods=["GET"])
+@key_required("metrics", local=True)
+@blueprint.doc(
+    security=KEYED,
+    responses={"200": {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics"}},
+)
+def metrics() -> Response:
+    """What all workers have counted, for programs on this machine or with a key."""
+    text = parts().metrics.exposition()
+    return Response(text, content_type=CONTENT_TYPE_PLAIN_0_0_4, headers={"Cache-Control": "no-store"})
+
+
+def count_requests(flask: Flask, metrics: Metrics) -> None:
+    """Count every request that Flask answers."""
+
+    def begin() -> None:
+        g.began = time.perf_counter()
+
+    def count(response: Response) -> Response:
+        route = request.endpoint or _UNROUTED
+        metrics.requests.labels(route, response.status_code).inc()
+        if "began" in g:
+            metrics.request_seconds.labels(route).observe(time.perf_counter() - g.began)
+        if "error_code" in g:
+            metrics.errors.labels(route, g.error_code).inc()
+        return response
+
+    flask.before_request(begin)
+    flask.after_request(count)

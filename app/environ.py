@@ -1,0 +1,13 @@
+"""What a request's WSGI environment carries from one front to the next, and to the access log."""
+
+REQUEST_ID = "s3image.request_id"
+"""The request's id."""
+
+KEY_NAME = "s3image.key_name"
+"""The name of the API key that was checked."""
+
+IMAGE = "s3image.image"
+"""The key of the image that the request is about."""
+
+CACHE = "s3image.cache"
+"""How the image was come by: a value of `CacheStatus`."""

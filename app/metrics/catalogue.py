@@ -1,0 +1,69 @@
+"""Every metric that we count ourselves; those of the cache are read from it, in `app.metrics.cache`."""
+
+import os
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from app.cache import DiskCache
+from app.metrics.cache import CacheCollector
+from app.metrics.hits import HitTally
+from app.metrics.workers import DIRECTORY
+
+_SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60)
+"""Buckets from a local file to a slow image model; few, since each is a number per label and worker."""
+
+
+class Metrics:
+    """The metrics of one application over `cache`."""
+
+    def __init__(self, cache: DiskCache) -> None:
+        self._registry = own = CollectorRegistry()
+        self._cache = CacheCollector(cache)
+        self.requests = Counter(
+            "s3image_requests_total", "Answers, cache hits among them.", ["route", "status"], registry=own
+        )
+        self.request_seconds = Histogram(
+            "s3image_request_duration_seconds",
+            "Time from a request to its answer, but for cache hits.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=own,
+        )
+        self.errors = Counter(
+            "s3image_errors_total", "Answers that are errors.", ["route", "code"], registry=own
+        )
+        self.store_calls = Counter(
+            "s3image_store_calls_total", "Calls of the store.", ["call", "outcome"], registry=own
+        )
+        self.store_seconds = Histogram(
+            "s3image_store_call_duration_seconds",
+            "Time of a call of the store, for get that to the body's first byte.",
+            ["call"],
+            buckets=_SECONDS,
+            registry=own,
+        )
+        self.generations = Counter(
+            "s3image_generations_total", "Images asked of the generator.", ["model", "outcome"], registry=own
+        )
+        self.generation_seconds = Histogram(
+            "s3image_generation_duration_seconds",
+            "Time that the generator took.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=own,
+        )
+        self.hits = HitTally(self.requests)
+
+    def exposition(self) -> bytes:
+        """All metrics of all workers, in Prometheus' text format."""
+        self.hits.tell(at_once=True)
+        registry = CollectorRegistry()
+        shared = os.environ.get(DIRECTORY)
+        if shared and Path(shared).is_dir():
+            MultiProcessCollector(registry, shared)  # type: ignore[no-untyped-call]
+        else:
+            registry.register(self._registry)
+        registry.register(self._cache)
+        return generate_latest(registry)

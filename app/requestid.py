@@ -1,0 +1,53 @@
+"""The id of a request: in its answer as `X-Request-ID`, and in every line that is logged about it."""
+
+import random
+import re
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from app.environ import REQUEST_ID
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+HEADER = "X-Request-ID"
+
+_SANE = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+"""What is taken from a client: nothing that means something to a log, a shell or a page."""
+
+_current: ContextVar[str] = ContextVar("request_id", default="")
+
+
+def new_request_id() -> str:
+    """16 hex digits. They tell requests apart and guard nothing, so they need not be hard to guess."""
+    return f"{random.getrandbits(64):016x}"
+
+
+def current_request_id() -> str:
+    """The id of the request that this thread works on; empty where it works on none."""
+    return _current.get()
+
+
+def set_request_id(request_id: str) -> None:
+    """Let this thread work on the request of this id; on none where it is empty."""
+    _current.set(request_id)
+
+
+class RequestIds:
+    """Wraps `application`: takes the client's id or makes one, and sends it back with every answer."""
+
+    def __init__(self, application: "WSGIApplication") -> None:
+        self._application = application
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Hand the request on, with its id in the environment."""
+        given = environ.get("HTTP_X_REQUEST_ID")
+        request_id: str = given if given and _SANE.fullmatch(given) else new_request_id()
+        environ[REQUEST_ID] = request_id
+        _current.set(request_id)
+
+        def start(status: str, headers: list[tuple[str, str]], *args: Any) -> Any:
+            return start_response(status, [*headers, (HEADER, request_id)], *args)
+
+        return self._application(environ, start)

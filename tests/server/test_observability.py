@@ -1,0 +1,210 @@
+"""Logs and metrics of a real server: of all workers together, and when one dies."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from tests.metrics.test_metrics import Samples, samples
+from tests.pictures import noise
+from tests.server.raw import connected, read_answer
+from tests.server.running import Running, running
+
+WORKERS = 3
+SECRET = "sEcReT-sEcReT-sEcReT"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """Three workers; one key; lines of JSON."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    settings = {"WEB_CONCURRENCY": str(WORKERS), "LOG_FORMAT": "json", "API_KEYS": f"ci={SECRET}"}
+    with running(tmp_path, **settings) as started:
+        yield started
+
+
+def _upload(server: Running, data: bytes) -> str:
+    headers = {"X-API-Key": SECRET}
+    answer = requests.post(f"{server.url}/api/images", files={"image": data}, headers=headers, timeout=60)
+    return str(urlsplit(answer.json()["image_url"]).path)
+
+
+def _get_often(server: Running, path: str, times: int) -> None:
+    """Over new connections, which the kernel spreads over the workers."""
+    with ThreadPoolExecutor(8) as pool:
+        for answer in pool.map(lambda _: requests.get(server.url + path, timeout=30), range(times)):
+            assert answer.status_code == 200
+
+
+def _metrics(server: Running) -> Samples:
+    return samples(requests.get(f"{server.url}/metrics", timeout=30).text)
+
+
+def _served(found: Samples) -> float:
+    return found["s3image_requests_total", (("route", "images.serve"), ("status", "200"))]
+
+
+def _counters(server: Running) -> list[Path]:
+    (directory,) = (server.log_path.parent / "temporary").glob("s3-image-server-metrics-*")
+    return sorted(directory.iterdir())
+
+
+def _lines(server: Running) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in server.log.splitlines()]
+
+
+def _access(server: Running) -> list[dict[str, Any]]:
+    return [line for line in _lines(server) if line["logger"] == "access"]
+
+
+def _wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert condition()
+
+
+def test_sums_of_all_workers_survive_a_death(server: Running) -> None:
+    path = _upload(server, noise(1))
+    for seed in range(2, 8):
+        _upload(server, noise(seed))
+    _get_often(server, path, 120)
+    _wait_for(lambda: _served(_metrics(server)) == 120)
+    before = _metrics(server)
+    assert before["s3image_cache_answers_total", (("result", "hit"),)] == 120
+    assert before["s3image_store_calls_total", (("call", "put"), ("outcome", "ok"))] == 7
+    assert before["s3image_cache_entries", ()] == 7
+    files = _counters(server)
+    assert len(files) <= 2 * WORKERS
+
+    for victim in server.workers():
+        os.kill(victim, signal.SIGKILL)
+        _wait_for(lambda gone=victim: len(server.workers()) == WORKERS and gone not in server.workers())
+    _wait_for(lambda: requests.get(f"{server.url}/healthz", timeout=10).ok)
+    after = _metrics(server)
+    uploads = ("s3image_requests_total", (("route", "images.upload"), ("status", "201")))
+    assert (after[uploads], _served(after)) == (7, 120)
+    assert after["s3image_cache_answers_total", (("result", "hit"),)] == 120
+    _get_often(server, path, 60)
+    _wait_for(lambda: _served(_metrics(server)) == 180)
+    assert len(_counters(server)) <= 2 * WORKERS, "new workers count on in the files of the dead"
+
+
+def test_the_counters_directory_ends_with_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    with running(tmp_path, WEB_CONCURRENCY="1") as server:
+        assert len(list((tmp_path / "temporary").glob("s3-image-server-metrics-*"))) == 1
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(40)
+    assert list((tmp_path / "temporary").glob("s3-image-server-metrics-*")) == []
+
+
+def test_one_access_line_for_each_request(server: Running) -> None:
+    path = _upload(server, noise(1))
+    key = path.removeprefix("/api/images/")
+    with requests.Session() as session:
+        session.headers["X-Request-ID"] = "one-of-mine"
+        hit = session.get(server.url + path, timeout=30)
+        tag = {"If-None-Match": hit.headers["ETag"]}
+        session.get(server.url + path, headers=tag, timeout=30)
+        session.get(server.url + path, headers={"Range": "bytes=0-9"}, timeout=30)
+        session.head(server.url + path, timeout=30)
+        session.get(f"{server.url}{path}?key={SECRET}", timeout=30)
+        session.get(f"{server.url}/api/images/no/such.png", timeout=30)
+        session.post(f"{server.url}/api/images", timeout=30)
+        session.get(f"{server.url}/web/app.css", timeout=30)
+    _wait_for(lambda: sum(line["request_id"] == "one-of-mine" for line in _access(server)) == 8)
+    found = [line for line in _access(server) if line["request_id"] == "one-of-mine"]
+    names = ("method", "path", "status", "bytes", "image", "cache", "key_name")
+    size = len(hit.content)
+    assert [tuple(line[name] for name in names) for line in found[:6]] == [
+        ("GET", path, 200, size, key, "hit", None),
+        ("GET", path, 304, 0, key, "hit", None),
+        ("GET", path, 206, 10, key, "hit", None),
+        ("HEAD", path, 200, 0, key, "hit", None),
+        ("GET", path, 200, size, key, "hit", None),
+        ("GET", "/api/images/no/such.png", 404, found[5]["bytes"], None, None, None),
+    ]
+    assert [(line["status"], line["bytes"] > 100) for line in found[6:]] == [(401, True), (200, True)]
+    assert all(line["client"] == "127.0.0.1" and 0 < line["ms"] < 20_000 for line in found)
+    (upload,) = [line for line in _access(server) if line["status"] == 201]
+    assert (upload["key_name"], upload["image"], upload["method"]) == ("ci", key, "POST")
+    assert SECRET not in server.log
+
+
+HOSTILE = [
+    b"GET /a\x1b[31m HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /%0d%0aforged HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /\xc3\xa4\x85\xe2\x80\xa8 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET http://user:" + SECRET.encode() + b"@x/a?" + SECRET.encode() + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /?" + SECRET.encode() + b" a HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /?" + SECRET.encode() + b" HTTP/9\r\nHost: x\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + SECRET.encode() + b"\x00\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization Bearer: " + SECRET.encode() + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nBearer " + SECRET.encode() + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nX-A: 1\r\n " + SECRET.encode() + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nX-Request-ID: a\x0bb\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nX-Request-ID: \xe2\x80\xa8forged\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nX-Request-ID: a\r\nX-Request-ID: b\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: \x1b[2J\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: " + SECRET.encode() + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: " + SECRET.encode() + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nExpect: " + SECRET.encode() + b"\r\n\r\n",
+    SECRET.encode() + b" / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /" + b"a" * 9000 + b"?" + SECRET.encode() + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST /api/images HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Type: image/png\r\n"
+    b"X-API-Key: " + SECRET.encode() + b"\r\n\r\n" + SECRET.encode() + b"\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_hostile_requests(tmp_path: Path, log_format: str) -> None:
+    """Each gets an answer with an id, and leaves neither a forged line nor a secret."""
+    settings = {"LOG_FORMAT": log_format, "LOG_LEVEL": "DEBUG", "API_KEYS": f"ci={SECRET}"}
+    with running(tmp_path, WEB_CONCURRENCY="1", **settings) as server:
+        ids = []
+        for request in HOSTILE:
+            with connected(server.url) as sock:
+                sock.sendall(request)
+                ids.append(read_answer(sock).headers["x-request-id"])
+        _wait_for(lambda: server.log.count(ids[-1]) >= 1)
+        assert len(set(ids)) == len(HOSTILE)
+        assert [number for number, given in enumerate(ids) if given not in server.log] == []
+        assert SECRET not in server.log
+        assert "Traceback" not in server.log
+        assert all(line.isprintable() for line in server.log.split("\n"))
+        if log_format == "json":
+            assert all(json.loads(line) for line in server.log.splitlines())
+        else:
+            assert all(line.startswith("20") for line in server.log.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("settings", "logged"),
+    [({}, True), ({"ACCESS_LOG": "false"}, False), ({"LOG_LEVEL": "WARNING"}, False)],
+)
+def test_who_wants_no_access_log(tmp_path: Path, settings: dict[str, str], logged: bool) -> None:
+    with running(tmp_path, WEB_CONCURRENCY="1", **settings) as server:
+        answer = requests.get(f"{server.url}/healthz", timeout=10)
+        assert answer.headers["X-Request-ID"]
+        time.sleep(0.3)
+        assert (" access: 127.0.0.1 - GET /healthz 200 " in server.log) is logged
+
+
+def test_a_client_that_goes_leaves_its_line(server: Running) -> None:
+    path = _upload(server, noise(9, (1500, 1500)))
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Request-ID: gone\r\n\r\n".encode()
+    with connected(server.url, receive_buffer=4096) as sock:
+        sock.sendall(request)
+        sock.recv(100)
+    _wait_for(lambda: [line["request_id"] for line in _access(server)].count("gone") == 1)
