@@ -22,8 +22,8 @@ R = TypeVar("R")
 KEY_NAME = "s3image.key_name"
 """Where a request's WSGI environment has the name of its key, for logs."""
 
-KEYED: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"apiKey": []}]
-"""How OpenAPI says that a call takes a key in either way, or none where none is set."""
+KEYED: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
+"""How OpenAPI says that a call takes a key in either way."""
 
 
 @dataclass(frozen=True)
