@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 
+import pytest
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,16 +51,19 @@ def _matches(pattern: str, text: str) -> bool:
     return re.search(pattern.replace("$", r"\Z"), text) is not None
 
 
+@pytest.mark.fuzz
 @given(_KEYS)
 def test_keys_are_taken_as_described(text: str) -> None:
     assert _matches(KEY["pattern"], text) == _taken(lambda: check_readable(text))
 
 
+@pytest.mark.fuzz
 @given(_KEYS)
 def test_folders_are_taken_as_described(text: str) -> None:
     assert _matches(FOLDER, text) == _taken(lambda: content_addressed(b"", PNG, text))
 
 
+@pytest.mark.fuzz
 @given(_KEYS)
 def test_names_are_taken_as_described(text: str) -> None:
     taken = _taken(lambda: named(text, PNG))

@@ -23,6 +23,7 @@ _RUN = [
 ]
 
 
+@pytest.mark.fuzz
 @pytest.mark.timeout(SECONDS + 100)
 def test_every_call_does_what_the_document_says(tmp_path: Path) -> None:
     settings = {"API_KEYS": _KEY, "GENERATOR": NAME, "RATE_LIMIT_GENERATE": "none", "WEB_CONCURRENCY": "2"}
