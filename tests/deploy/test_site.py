@@ -106,13 +106,15 @@ def test_gunicorn_is_told_who_asks_and_keeps_the_connection(tmp_path: Path) -> N
         upstream.settimeout(10)
         told = pool.submit(_answer_two, upstream)
         with fronted(tmp_path, tmp_path, f"127.0.0.1:{port}") as url:  # which asks once itself
-            assert ask(url, "/a", headers={"Host": "images.example.org:81"}).status == 204
+            sent = {"Host": "images.example.org:81", "X-Request-ID": "a-1"}
+            assert ask(url, "/a", headers=sent).status == 204
         assert told.result(10).splitlines() == [
             "GET /a HTTP/1.1",
             "Host: images.example.org:81",
             "X-Forwarded-For: 127.0.0.1",
             "X-Forwarded-Proto: http",
             "X-Forwarded-Host: images.example.org:81",
+            "X-Request-ID: a-1",
             "",
         ]
 
