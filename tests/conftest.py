@@ -25,7 +25,7 @@ settings.register_profile(
     deadline=None,  # machines are busy
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-settings.register_profile("fuzz", settings.get_profile("tests"), max_examples=2_000)
+settings.register_profile("fuzz", settings.get_profile("tests"), max_examples=400)  # a round of `make fuzz`
 settings.load_profile("tests")
 
 _numbers = itertools.count()
