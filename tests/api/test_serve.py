@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.http import http_date
-from werkzeug.test import TestResponse
+from werkzeug.wrappers import Response
 
 from app import create_app
 from app.config import Config
@@ -63,7 +63,7 @@ def test_head_is_get_without_the_body(served: tuple[FlaskClient, str]) -> None:
         assert _but_for_the_id(head) == _but_for_the_id(got)
 
 
-def _but_for_the_id(response: TestResponse) -> dict[str, str]:
+def _but_for_the_id(response: Response) -> dict[str, str]:
     headers = dict(response.headers)
     assert headers.pop("X-Request-ID")
     return headers
