@@ -26,6 +26,7 @@ from app.parsers import (
     counters,
     number,
     one_of,
+    region,
     switch,
     url,
 )
@@ -49,7 +50,7 @@ class Config:
     s3_sse: str = _setting(one_of("none", "AES256", "aws:kms"), "none")
     s3_sse_kms_key_id: str = _setting(ma.String(), "")
     s3_addressing_style: str = _setting(one_of("auto", "virtual", "path"), "auto")
-    aws_region: str = _setting(ma.String(), "")
+    aws_region: str = _setting(region(), "")
     aws_endpoint_url_s3: str = _setting(url(), "")
 
     image_urls: str = _setting(one_of("auto", "s3", "server", "presigned"), "auto")
@@ -83,7 +84,7 @@ class Config:
     generator_timeout: int = _setting(number(1, 3600), 120)
     openai_api_key: str = _setting(ma.String(), "", secret=True)
     openai_base_url: str = _setting(url(), "")
-    bedrock_region: str = _setting(ma.String(), "us-west-2")
+    bedrock_region: str = _setting(region(), "us-west-2")
     generate_concurrency: int = _setting(number(1, 64), 8)
     generate_reuse: bool = _setting(switch(), False)
     keep_prompts: bool = _setting(switch(), True)

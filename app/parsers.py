@@ -55,9 +55,12 @@ class Keys(ma.Field[tuple[ApiKey, ...]]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[ApiKey, ...]:
         try:
-            return parse_keys(value)
+            keys = parse_keys(value)
         except ValueError as exc:
             raise ValidationError(str(exc)) from exc
+        if not keys:
+            raise ValidationError("holds no key")
+        return keys
 
 
 class Rate(ma.Field[str]):
@@ -124,6 +127,11 @@ def counters() -> ma.String:
             error="must be memory://, redis://HOST:PORT or rediss://HOST:PORT",
         )
     )
+
+
+def region() -> ma.String:
+    """The name of a region, AWS's or a compatible server's."""
+    return ma.String(validate=Regexp(r"[A-Za-z0-9-]{1,64}\Z", error="is not a region such as us-east-1"))
 
 
 def switch() -> ma.Boolean:

@@ -27,6 +27,10 @@ def _about(text: str, **more: Any) -> dict[str, Any]:
     return {"description": text, **more}
 
 
+_PRINTABLE = validate.Regexp(r"[^\x00-\x1f\x7f]*\Z", error="Must not hold control characters.")
+"""No key has any, and S3 can't say them in XML."""
+
+
 class AnswerSchema(Schema):
     """What every answer carries."""
 
@@ -155,9 +159,9 @@ class UploadOptionsSchema(Schema):
 class ListOptionsSchema(Schema):
     """Query of a listing."""
 
-    prefix = fields.String(load_default="", validate=validate.Length(max=1024))
+    prefix = fields.String(load_default="", validate=[validate.Length(max=1024), _PRINTABLE])
     limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
-    cursor = fields.String(load_default=None, validate=validate.Length(max=1024))
+    cursor = fields.String(load_default=None, validate=[validate.Length(max=1024), _PRINTABLE])
     details = fields.Boolean(
         load_default=False,
         metadata=_about(f"Tell what each image was drawn from; a page has {MOST_DETAILS} at most then."),

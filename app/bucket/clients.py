@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import boto3
 from botocore.config import Config as ClientConfig
+from botocore.exceptions import UnknownRegionError
 
-from app.bucket.errors import errors_mapped
+from app.bucket.errors import BucketError, errors_mapped
 from app.config import Config
 
 if TYPE_CHECKING:
@@ -61,7 +62,12 @@ class AwsClients:
     @property
     def partition(self) -> str:
         """The first part of ARNs after `arn:`: `aws`, `aws-cn`, `aws-us-gov` …"""
-        return self._session.get_partition_for_region(self.region)
+        try:
+            return self._session.get_partition_for_region(self.region)
+        except UnknownRegionError as exc:
+            if self.is_compatible_server:  # whose regions have names of its own, in AWS's partition
+                return "aws"
+            raise BucketError(f"AWS has no region {self.region!r}. Set AWS_REGION, or --region.") from exc
 
     @cached_property
     def s3(self) -> "S3Client":

@@ -52,11 +52,12 @@ class WatchedBody(io.RawIOBase):
         self._places.leave(self._reader)
         if self._reader.complete or self._reader.given_up:
             return
-        if self._left is not None and self._left > _PIECE:
-            self._reader.give_up()
-            return
-        with self._places.refused(self._reader), suppress(Exception):  # the answer is there already
-            self._piece(_PIECE)
+        if self._left is None or self._left <= _PIECE:
+            with self._places.refused(self._reader), suppress(Exception):  # the answer is there already
+                self._piece(_PIECE)
+        if not self._reader.complete:
+            with suppress(AttributeError):  # servers other than gunicorn have other bodies
+                self._body.failed = True  # to be closed: what is left of it would be taken for a request
 
     def _piece(self, size: int) -> bytes:
         size = min(size, _PIECE) if self._left is None else min(size, _PIECE, self._left)

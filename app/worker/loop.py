@@ -11,6 +11,7 @@ import selectors
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from app.metrics import TELL_HITS
 from app.parking import ParkingPool
 from app.requestid import current_request_id, new_request_id, set_request_id
 from app.worker.connection import Connection, Exchange
+from app.worker.lingering import Lingering
 from app.worker.response import LoopResponse
 
 _LAG_SECONDS = 1.0
@@ -54,6 +56,7 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Work until told to stop; what was counted is told to the end."""
+        self._lingering = Lingering(self.poller, self._count_out)
         try:
             super().run()
         finally:
@@ -102,14 +105,24 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
                 self._answer(conn, found)
 
     def handle(self, conn: Any) -> Any:
-        """As gthread; but a connection is closed here, where its lingering holds up nobody."""
+        """As gthread, after which the thread works on no request."""
         try:
-            outcome = super().handle(conn)
+            return super().handle(conn)
         finally:
             set_request_id("")
-        if outcome is False and isinstance(conn, Connection):
-            conn.close(graceful=True)
-        return outcome
+
+    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
+        """As gthread; but nobody waits for a client to close its side of a connection."""
+        over = not fs.cancelled() and fs.exception() is None and fs.result() is False
+        if over and isinstance(conn, Connection):
+            self._lingering.begin(conn)
+        else:
+            super().finish_request(conn, fs)
+
+    def murder_pending(self) -> None:
+        """What gthread calls at each turn of its loop: close what has had its time."""
+        super().murder_pending()
+        self._lingering.expire()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """As gunicorn, with an id for what is no request, and without what the client has sent."""
@@ -205,8 +218,11 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
 
     def _drop(self, conn: Connection) -> None:
         self._forget(conn)
-        self.nr_conns -= 1
         conn.close()
+        self._count_out()
+
+    def _count_out(self) -> None:
+        self.nr_conns -= 1
 
 
 def _nobody(**_: bool) -> None:

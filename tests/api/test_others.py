@@ -37,14 +37,26 @@ def test_a_line_of_a_listing(client: FlaskClient) -> None:
     assert line == {name: answer[name] for name in ("key", "image_url", "content_type", "bytes")}
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=1001", "limit=1.5", "prefix=" + "x" * 2000])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=x",
+        "limit=1001",
+        "limit=1.5",
+        "prefix=" + "x" * 2000,
+        "prefix=%00",
+        "cursor=%01",
+        "cursor=a%0A",
+    ],
+)
 def test_bad_list_options(client: FlaskClient, query: str) -> None:
     response = client.get(f"/api/images?{query}")
     assert (response.status_code, json_of(response)["code"]) == (400, "bad_request")
     assert query.partition("=")[0] in json_of(response)["message"]
 
 
-@pytest.mark.parametrize("prefix", ["../..", "/etc", "a/../..", "\0", "a\\b", "%"])
+@pytest.mark.parametrize("prefix", ["../..", "/etc", "a/../..", "a\\b", "%"])
 def test_odd_prefixes_list_nothing(client: FlaskClient, prefix: str) -> None:
     _upload(client, picture())
     assert json_of(client.get("/api/images", query_string={"prefix": prefix}))["images"] == []
