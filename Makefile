@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test lint format check bench screenshots clean
+.PHONY: help setup run dev test fuzz lint format check bench screenshots clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -21,6 +21,11 @@ dev: $(VENV)/run.stamp ## run it with one worker that reloads when the code chan
 
 test: $(VENV)/dev.stamp ## run the tests, with coverage (ARGS=… goes to pytest)
 	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+FUZZ_MINUTES ?= 10
+
+fuzz: $(VENV)/dev.stamp ## look for what breaks the server, for FUZZ_MINUTES (10) or until it is found
+	@FUZZ_MINUTES=$(FUZZ_MINUTES) tests/fuzz.sh $(BIN)/python $(ARGS)
 
 lint: $(VENV)/dev.stamp ## ruff: style and likely mistakes
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

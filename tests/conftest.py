@@ -10,14 +10,34 @@ import pytest
 import requests
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import HealthCheck, settings
 
 from app import create_app
 from app.api.parts import Parts
 from app.bucket import carry_out
 from app.config import Config
 from tests.s3server import CREDENTIALS, S3Server
+from tests.telltale import watched
+
+settings.register_profile(
+    "tests",
+    max_examples=60,
+    deadline=None,  # machines are busy
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.register_profile("fuzz", settings.get_profile("tests"), max_examples=400)  # a round of `make fuzz`
+settings.load_profile("tests")
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _answers_tell_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No error that a test meets shows a path, a bucket, a credential or a stack, nor is it a 500."""
+    with watched() as answers:
+        yield
+    assert answers.told == []
+    assert answers.crashes == [] or request.node.get_closest_marker("crashes")
 
 
 @pytest.fixture

@@ -1,10 +1,13 @@
 """How keys are spelt in the setting, found again, and made."""
 
 import hashlib
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from app.apikeys import SCOPES, find_key, new_key, parse_keys
+from app.apikeys import SCOPES, ApiKey, find_key, new_key, parse_keys
 from app.config import Config
 from app.errors import ConfigError
 
@@ -78,3 +81,42 @@ def test_neither_key_nor_hash_is_in_a_repr() -> None:
     text = repr(parse_keys("hush"))
     assert "hush" not in text
     assert repr(hashlib.sha256(b"hush").digest()) not in text
+
+
+_KEYS = st.text(st.characters(codec="utf-8", exclude_characters=",\0"), min_size=1, max_size=40)
+_SPELT = st.builds(
+    "{}{}{}".format,
+    st.sampled_from(["", "web", "web:upload", "web:upload+list", "web:", "web:write", "1", "a b"]),
+    st.sampled_from(["", "=", "=sha256:", "=="]),
+    _KEYS | st.text("0123456789abcdefABCDEF", min_size=63, max_size=65),
+)
+
+
+def _read(text: str) -> tuple[ApiKey, ...] | str:
+    """The keys of the setting, or why it is refused."""
+    try:
+        return Config.from_env({"API_KEYS": text}).api_keys
+    except ConfigError as exc:
+        return str(exc)
+
+
+@pytest.mark.fuzz
+@given(st.lists(_SPELT | st.text(st.characters(codec="utf-8"), max_size=60), max_size=4).map(",".join))
+def test_any_setting_is_keys_or_refused_without_being_shown(text: str) -> None:
+    keys = _read(text)
+    if isinstance(keys, str):
+        assert re.fullmatch(r"These settings can't be used:\n  API_KEYS=\*\*\*: entry \d [\w ,=+:;-]+", keys)
+    else:
+        assert len(keys) == sum(bool(entry.strip()) for entry in text.split(","))
+        assert all(key.scopes <= ALL and key.name and len(key.digest) == 32 for key in keys)
+
+
+@pytest.mark.fuzz
+@given(_KEYS.filter(lambda key: key == key.strip() and key[0] != "=" and not key.startswith("sha256:")))
+def test_the_key_behind_a_name_is_found_and_no_other(key: str) -> None:
+    keys = parse_keys(f"other=hash-of-nothing,web:list={key}")
+    found = find_key(keys, key.encode())
+    assert found is not None
+    assert (found.name, set(found.scopes)) == ("web", {"list"})
+    for wrong in (key + "x", key[:-1], f"web:list={key}", ""):
+        assert find_key(keys, wrong.encode()) is None

@@ -174,6 +174,7 @@ def test_url_path_encodes_what_a_path_cannot_hold() -> None:
     assert url_path("a-b_c.d~e/f.png") == "a-b_c.d~e/f.png"
 
 
+@pytest.mark.fuzz
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_whatever_is_asked_for_a_key_is_canonical_or_refused(name: str, folder: str) -> None:
     makers = [partial(named, name, PNG, folder), partial(content_addressed, b"a", PNG, folder or None)]
@@ -187,6 +188,7 @@ def test_whatever_is_asked_for_a_key_is_canonical_or_refused(name: str, folder: 
         check_readable(key)
 
 
+@pytest.mark.fuzz
 @given(st.lists(st.text(string.ascii_letters + string.digits + "._-/", min_size=1), min_size=1, max_size=6))
 def test_no_key_is_both_a_file_and_a_directory(parts: list[str]) -> None:
     key = "/".join(parts)

@@ -4,6 +4,7 @@ from flask import Flask, Response
 from flask_smorest import Api
 
 from app.api import cache, generate, health, images, metrics, openai
+from app.api.document import KEY
 from app.api.errors import register_error_handlers
 from app.api.parts import Parts
 from app.api.routing import KeyConverter
@@ -16,7 +17,10 @@ _OPENAPI = {
     "OPENAPI_URL_PREFIX": "/",
     "OPENAPI_JSON_PATH": "openapi.json",
     "API_SPEC_OPTIONS": {
-        "info": {"description": "Upload or generate images, keep them in S3, serve them from a disk cache."},
+        "info": {
+            "description": "Upload or generate images, keep them in S3, serve them from a disk cache. "
+            "Where the server has no API_KEYS, programs on its own machine need no key."
+        },
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -33,6 +37,9 @@ class _Api(Api):  # type: ignore[misc]
     def _register_error_handlers(self) -> None:
         """flask-smorest's own handler has another JSON shape; ours are registered instead."""
 
+    def _register_pagination_header(self) -> None:
+        """Listings have cursors; flask-smorest's pages would be described and not be there."""
+
 
 def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
     """Give `flask` the HTTP interface over `parts`."""
@@ -46,6 +53,7 @@ def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
     metrics.count_requests(flask, parts.metrics)
     flask.after_request(_harden)
     api = _Api(flask)
+    api.register_converter(KeyConverter, lambda _: KEY)
     blueprints = (images, generate, openai, cache, health, metrics)
     for blueprint in (module.blueprint for module in blueprints):
         api.register_blueprint(blueprint)

@@ -6,6 +6,7 @@ from flask import Response, request
 from marshmallow import ValidationError
 
 from app.api.arguments import Blueprint, problems
+from app.api.document import FORM_BODY, IMAGE_BODY, SERVE_HEADERS, SERVE_RESPONSES
 from app.api.parts import KEYED, key_required, parts
 from app.api.schemas import (
     DeletedSchema,
@@ -27,8 +28,6 @@ _HOW_TO_SEND = (
     "or the image's bytes with a Content-Type such as image/png."
 )
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_FORM = {"type": "object", "properties": {"image": _BINARY["schema"]}, "required": ["image"]}
 _FILE_FIELDS = ("image", "file")
 
 blueprint = Blueprint("images", __name__, url_prefix="/api/images", description="Upload, serve, list, delete")
@@ -59,7 +58,7 @@ def image_answer(image: StoredImage, message: str) -> dict[str, Any]:
 @key_required("upload")
 @blueprint.doc(
     security=KEYED,
-    requestBody={"content": {"multipart/form-data": {"schema": _FORM}, "image/*": _BINARY}, "required": True},
+    requestBody={"content": {**FORM_BODY, **IMAGE_BODY}, "required": True},
 )
 @blueprint.arguments(UploadOptionsSchema, location="query")
 @blueprint.response(201, ImageSchema, description="Stored")
@@ -75,7 +74,7 @@ def upload(options: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]
 
 
 @blueprint.route("/<key:key>", methods=["GET"])
-@blueprint.doc(responses={"200": {"content": {"image/*": _BINARY}, "description": "The image's bytes"}})
+@blueprint.doc(parameters=SERVE_HEADERS, responses=SERVE_RESPONSES)
 def serve(key: str) -> Response:
     """The image's bytes; conditional and range requests are understood (RFC 9110)."""
     cached = parts().service.fetch(key)

@@ -4,7 +4,7 @@ from typing import Any
 
 from marshmallow import Schema, fields, post_load, pre_load, validate
 
-from app.api.schemas import MAX_PROMPT, MOST_SEED, is_size, is_unicode, not_blank
+from app.api.schemas import MAX_PROMPT, MOST_SEED, NOT_BLANK, SIZE, is_size, is_unicode, not_blank
 from app.generation import Order
 
 MOST_IMAGES = 4
@@ -30,15 +30,22 @@ class ImagesRequestSchema(Schema):
 
     prompt = fields.String(
         required=True,
-        validate=validate.And(validate.Length(max=MAX_PROMPT), not_blank, is_unicode),
-        metadata={"description": "What to draw.", "example": "A beautiful sunset over mountains"},
+        validate=[validate.Length(1, MAX_PROMPT), not_blank, is_unicode],
+        metadata={
+            "description": "What to draw.",
+            "example": "A beautiful sunset over mountains",
+            "pattern": NOT_BLANK,
+        },
     )
     model = fields.String(metadata={"description": "The model that GET /v1/models tells, or none."})
     n = fields.Integer(strict=True, load_default=1, validate=validate.Range(1, MOST_IMAGES))
     size = fields.String(
         load_default=_ANY_SIZE,
         validate=_known_size,
-        metadata={"description": "Width x height, or auto: 1024x1024."},
+        metadata={
+            "description": "Width x height, or auto: 1024x1024.",
+            "pattern": f"^(?:{_ANY_SIZE}|{SIZE})$",
+        },
     )
     output_format = fields.String(load_default="png", validate=validate.OneOf(_FORMATS))
     response_format = fields.String(

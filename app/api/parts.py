@@ -22,8 +22,8 @@ from app.stores.base import BaseStore
 P = ParamSpec("P")
 R = TypeVar("R")
 
-KEYED: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"apiKey": []}]
-"""How OpenAPI says that a call takes a key in either way, or none where none is set."""
+KEYED: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
+"""How OpenAPI says that a call takes a key in either way."""
 
 
 @dataclass(frozen=True)

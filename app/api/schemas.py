@@ -3,8 +3,9 @@
 import re
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate, validates_schema
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate
 
+from app.api.document import FOLDER, NAME
 from app.formats import FORMATS
 
 MAX_PROMPT = 10_000
@@ -15,7 +16,11 @@ MOST_SEED = 2**32 - 1
 MOST_DETAILS = 100
 """Images of a listing for which the store is asked one by one."""
 
-_LEAST_SIDE, _MOST_SIDE = 64, 2048
+_SIDE = "(?:6[4-9]|[7-9][0-9]|[1-9][0-9]{2}|1[0-9]{3}|20[0-3][0-9]|204[0-8])"
+SIZE = f"{_SIDE}x{_SIDE}"
+"""Two numbers from 64 to 2048."""
+
+NOT_BLANK = r"[^\x00-\x20]"
 
 
 def _about(text: str, **more: Any) -> dict[str, Any]:
@@ -138,9 +143,12 @@ class UploadOptionsSchema(Schema):
         unknown = EXCLUDE
 
     name = fields.String(
-        load_default=None, metadata=_about("Store under this name, instead of one made from the bytes.")
+        load_default=None,
+        metadata=_about("Store under this name, instead of one made from the bytes.", pattern=NAME),
     )
-    folder = fields.String(load_default=None, metadata=_about("Folder of the key, such as users/123."))
+    folder = fields.String(
+        load_default=None, metadata=_about("Folder of the key, such as users/123.", pattern=FOLDER)
+    )
     overwrite = fields.Boolean(load_default=True, metadata=_about("false: 409 where the name is taken."))
 
 
@@ -152,19 +160,24 @@ class ListOptionsSchema(Schema):
     cursor = fields.String(load_default=None, validate=validate.Length(max=1024))
     details = fields.Boolean(
         load_default=False,
-        metadata=_about(f"Tell what each image was drawn from; limit is {MOST_DETAILS} at most then."),
+        metadata=_about(f"Tell what each image was drawn from; a page has {MOST_DETAILS} at most then."),
     )
 
-    @validates_schema
-    def _bounded(self, values: dict[str, Any], **kwargs: Any) -> None:
+    @post_load
+    def _bounded(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """The store is asked once for each image."""
-        if values["details"] and values["limit"] > MOST_DETAILS:
-            raise ValidationError({"limit": [f"Must be {MOST_DETAILS} or less with details."]})
+        most = MOST_DETAILS if values["details"] else values["limit"]
+        return {**values, "limit": min(values["limit"], most)}
 
 
 def not_blank(text: str) -> None:
-    if not text.strip():
+    if not re.search(NOT_BLANK, text):
         raise ValidationError("Must not be empty.")
+
+
+def is_size(text: str) -> None:
+    if not re.fullmatch(SIZE, text):
+        raise ValidationError("Must be like 1024x1024, each side 64 to 2048 pixels.")
 
 
 def is_unicode(text: str) -> None:
@@ -173,12 +186,6 @@ def is_unicode(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as exc:
         raise ValidationError("Is not valid Unicode.") from exc
-
-
-def is_size(text: str) -> None:
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
-    if not match or not all(_LEAST_SIDE <= int(side) <= _MOST_SIDE for side in match.groups()):
-        raise ValidationError(f"Must be like 1024x1024, each side {_LEAST_SIDE} to {_MOST_SIDE} pixels.")
 
 
 class IdempotencySchema(Schema):
@@ -212,16 +219,16 @@ class PromptSchema(Schema):
 
     prompt = fields.String(
         required=True,
-        validate=validate.And(validate.Length(max=MAX_PROMPT), not_blank, is_unicode),
-        metadata=_about("What to draw.", example="A beautiful sunset over mountains"),
+        validate=[validate.Length(1, MAX_PROMPT), not_blank, is_unicode],
+        metadata=_about("What to draw.", example="A beautiful sunset over mountains", pattern=NOT_BLANK),
     )
-    size = fields.String(load_default="1024x1024", validate=is_size, metadata=_about("Width x height."))
+    size = fields.String(
+        load_default="1024x1024", validate=is_size, metadata=_about("Width x height.", pattern=f"^{SIZE}$")
+    )
     format = fields.String(load_default="png", validate=validate.OneOf(tuple(FORMATS)))
-    folder = fields.String(load_default=None, metadata=_about("Folder of the key."))
+    folder = fields.String(load_default=None, metadata=_about("Folder of the key.", pattern=FOLDER))
     seed = fields.Integer(strict=True, load_default=None, validate=validate.Range(0, MOST_SEED))
-    negative_prompt = fields.String(
-        load_default="", validate=validate.And(validate.Length(max=MAX_PROMPT), is_unicode)
-    )
+    negative_prompt = fields.String(load_default="", validate=[validate.Length(max=MAX_PROMPT), is_unicode])
 
     @post_load
     def _sides(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A generator that counts what it draws."""
 
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
+from app.generators.models import ModelFacts
 from app.metrics.catalogue import Metrics
 from app.metrics.timed import timed
 
@@ -15,6 +16,10 @@ class MeteredGenerator(BaseGenerator):
     def model_name(self) -> str:
         """What draws."""
         return self._generator.model_name()
+
+    def describe_model(self) -> ModelFacts | None:
+        """Not counted: the operator asks, not a client."""
+        return self._generator.describe_model()
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
         """Counted under the model that is set: what a generator says afterwards may be anything."""

@@ -93,6 +93,7 @@ def test_wrong_addresses_and_methods(
         assert set(response.headers["Allow"].split(", ")) == allow
 
 
+@pytest.mark.crashes
 def test_an_unexpected_error_tells_nothing(
     client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,10 +8,12 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.http import http_date
+from werkzeug.wrappers import Response
 
 from app import create_app
 from app.config import Config
 from app.delivery import Delivery
+from app.requestid import RequestIds
 from tests.conftest import json_of, parts_of
 from tests.pictures import noise
 from tests.s3server import S3Server
@@ -25,8 +27,9 @@ def served(request: pytest.FixtureRequest, app: Flask) -> tuple[FlaskClient, str
     """A client and a stored image's URL, with the delivery front and without it."""
     client = app.test_client()
     if request.param == "flask":
-        assert isinstance(app.wsgi_app, Delivery)
-        app.wsgi_app = app.wsgi_app._application  # type: ignore[method-assign,assignment]
+        assert isinstance(app.wsgi_app, RequestIds)
+        assert isinstance(app.wsgi_app._application, Delivery)
+        app.wsgi_app._application = app.wsgi_app._application._application
     answer = client.post("/api/images", data=DATA, content_type="image/png")
     return client, json_of(answer)["image_url"]
 
@@ -39,6 +42,7 @@ def test_a_whole_image(served: tuple[FlaskClient, str]) -> None:
     etag, modified = headers.pop("ETag"), headers.pop("Last-Modified")
     assert etag.startswith('"')
     assert modified.endswith("GMT")
+    assert headers.pop("X-Request-ID")
     assert headers == {
         "Content-Type": "image/png",
         "Content-Length": str(SIZE),
@@ -56,7 +60,13 @@ def test_head_is_get_without_the_body(served: tuple[FlaskClient, str]) -> None:
     client, url = served
     with client.get(url) as got, client.head(url) as head:
         assert (head.status_code, head.data) == (200, b"")
-        assert dict(head.headers) == dict(got.headers)
+        assert _but_for_the_id(head) == _but_for_the_id(got)
+
+
+def _but_for_the_id(response: Response) -> dict[str, str]:
+    headers = dict(response.headers)
+    assert headers.pop("X-Request-ID")
+    return headers
 
 
 RANGES = [

@@ -11,7 +11,7 @@ from app.apikeys import find_key, parse_keys
 @pytest.mark.parametrize(
     ("arguments", "name", "scopes"),
     [
-        ([], "key", {"upload", "generate", "delete", "list"}),
+        ([], "key", {"upload", "generate", "delete", "list", "metrics"}),
         (["--name", "web", "--scopes", "upload+generate"], "web", {"upload", "generate"}),
     ],
 )

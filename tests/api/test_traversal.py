@@ -1,0 +1,156 @@
+"""No spelling of a key, a name or a folder reads or writes anything outside the server's own directories."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.cache import DiskCache
+from app.config import Config
+from app.errors import InvalidKey, NotFound
+from app.stores.local import LocalStore
+from app.transfer import Importer
+from app.transfer.files import find_files
+from app.transfer.tally import Tally
+from tests.api.traversal import spellings
+from tests.conftest import json_of, parts_of
+from tests.pictures import noise, picture
+
+CANARY = noise(77)
+PNG = picture()
+
+KEPT = {"CON.png", "nul.png", "canary.png..png", "canary.png.png"}
+"""What is left of the spellings as keys of imported files: names, and no paths."""
+
+Tree = dict[str, bytes]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A directory with a canary at every level around those of the server, which lie some levels down."""
+    deep = tmp_path / "one" / "two" / "three"
+    for directory in (*deep.parents, deep, deep / "store", deep / "cache", deep / "store" / "tmp"):
+        if directory.is_relative_to(tmp_path):
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "canary.png").write_bytes(CANARY)
+    return deep
+
+
+@pytest.fixture
+def client(config: Config, root: Path) -> Iterator[FlaskClient]:
+    """A client of a server whose directories lie in `root`."""
+    flask = create_app(_in(root, config))
+    yield flask.test_client()
+    parts_of(flask).cache.close()
+
+
+def _in(root: Path, config: Config) -> Config:
+    return replace(
+        config,
+        local_store_dir=root / "store",
+        cache_dir=root / "cache",
+        state_dir=root / "state",
+        rate_limit_generate="",
+    )
+
+
+def _outside(tmp_path: Path, root: Path) -> Tree:
+    """Every file that is not in a directory of the server, and the canaries where it has no objects."""
+    own = [root / name for name in ("store", "cache", "state")]
+    objects = [root / "store" / "objects", root / "cache" / "objects", root / "cache" / "named"]
+
+    def is_outside(path: Path) -> bool:
+        inside = [directory for directory in own if path.is_relative_to(directory)]
+        canary = path.name == "canary.png" and not any(path.is_relative_to(place) for place in objects)
+        return canary or not inside
+
+    return {
+        str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and is_outside(path)
+    }
+
+
+def test_there_are_a_few_hundred(tmp_path: Path) -> None:
+    assert len(spellings(str(tmp_path))) > 400
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+@pytest.mark.parametrize("encoded", [True, False], ids=["encoded", "as it is"])
+def test_keys(client: FlaskClient, tmp_path: Path, root: Path, method: str, encoded: bool) -> None:
+    before = _outside(tmp_path, root)
+    for spelling in spellings(str(tmp_path)):
+        path = f"/api/images/{quote(spelling, safe='') if encoded else spelling}"
+        # As a server gives it that decodes nothing.
+        environ = {} if encoded else {"PATH_INFO": path.encode().decode("latin-1")}
+        response = client.open(path if encoded else "/", method=method, environ_overrides=environ)
+        assert response.status_code in (400, 404), spelling
+        assert CANARY[30:60] not in response.data, spelling
+    assert _outside(tmp_path, root) == before
+
+
+@pytest.mark.parametrize("field", ["name", "folder"])
+@pytest.mark.parametrize("way", ["form", "query"])
+def test_names_and_folders(client: FlaskClient, tmp_path: Path, root: Path, field: str, way: str) -> None:
+    before = _outside(tmp_path, root)
+    for spelling in spellings(str(tmp_path)):
+        if way == "form":
+            response = client.post("/api/images", data={"image": (BytesIO(PNG), "a.png"), field: spelling})
+        else:
+            response = client.post(
+                "/api/images", data=PNG, content_type="image/png", query_string={field: spelling}
+            )
+        if response.status_code != 400:
+            assert response.status_code in (200, 201), spelling
+            assert (root / "store" / "objects" / json_of(response)["key"]).read_bytes() == PNG
+    assert _outside(tmp_path, root) == before
+
+
+def test_folders_of_generated_images(client: FlaskClient, tmp_path: Path, root: Path) -> None:
+    before = _outside(tmp_path, root)
+    for spelling in spellings(str(tmp_path)):
+        order = {"prompt": "x", "size": "64x64", "folder": spelling}
+        response = client.post("/api/generate-image", json=order)
+        if response.status_code != 400:
+            assert (root / "store" / "objects" / json_of(response)["key"]).is_file(), spelling
+    assert _outside(tmp_path, root) == before
+
+
+def test_prefixes_and_cursors(client: FlaskClient, tmp_path: Path) -> None:
+    for spelling in spellings(str(tmp_path)):
+        response = client.get("/api/images", query_string={"prefix": spelling, "cursor": spelling})
+        assert response.status_code in (200, 400), spelling
+        assert not json_of(response).get("images"), spelling
+
+
+def test_names_of_imported_files(config: Config, tmp_path: Path, root: Path) -> None:
+    source = root / "source"
+    source.mkdir()
+    for spelling in spellings(str(tmp_path)):
+        name = spelling.replace("/", "\u2215").replace("\0", "")[:80]
+        (source / name).write_bytes(PNG)
+    settings = _in(root, config)
+    store, cache = LocalStore.from_config(settings), DiskCache(settings.cache_dir, settings.cache_max_bytes)
+    before = _outside(tmp_path, root)
+    importer = Importer(settings, store, cache, source, keep_names=True)
+    found = find_files(source, Tally())
+    assert len(found) > 100
+    for path in found:
+        importer.bring(path)
+    cache.close()
+    assert {facts.key for facts in store.list(limit=1000).objects} == KEPT
+    assert _outside(tmp_path, root) == before
+
+
+@pytest.mark.parametrize("key", ["../canary.png", "objects/../../canary.png", "/etc/canary.png", "a\0.png"])
+def test_the_store_itself_takes_no_such_key(config: Config, root: Path, key: str) -> None:
+    """Whatever the layers above let through."""
+    store = LocalStore.from_config(_in(root, config))
+    for call in (store.get, store.head):
+        with pytest.raises(NotFound):
+            call(key)
+    with pytest.raises(InvalidKey):
+        store.put(key, PNG, content_type="image/png")

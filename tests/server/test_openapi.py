@@ -1,0 +1,52 @@
+"""The server answers as its OpenAPI document says, whatever schemathesis makes up."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.generation.generators import NAME
+from tests.server.running import ROOT, running
+
+SECONDS = int(60 * float(os.environ.get("FUZZ_MINUTES", "0.7")))
+"""For all requests together."""
+
+_KEY = "key-of-the-test"  # as openapi.toml has it
+_RUN = [
+    sys.executable,
+    "-m",
+    "schemathesis.cli",
+    "--config-file",
+    str(Path(__file__).with_name("openapi.toml")),
+]
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(SECONDS + 100)
+def test_every_call_does_what_the_document_says(tmp_path: Path) -> None:
+    settings = {"API_KEYS": _KEY, "GENERATOR": NAME, "RATE_LIMIT_GENERATE": "none", "WEB_CONCURRENCY": "2"}
+    with running(tmp_path, **settings) as server:
+        options = [
+            "--checks",
+            "all",
+            "--max-time",
+            str(SECONDS),
+            "--no-color",
+            "--suppress-health-check",
+            "all",
+        ]
+        found = subprocess.run(
+            [*_RUN, "run", f"{server.url}/openapi.json", *options],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert found.returncode == 0, found.stdout + found.stderr
+        calls = requests.get(f"{server.url}/openapi.json", timeout=10).json()["paths"].values()
+        assert f"Tested: {sum(len(call.keys() - {'parameters'}) for call in calls)}\n" in found.stdout
+        assert "Traceback" not in server.log
