@@ -34,18 +34,26 @@ def set_request_id(request_id: str) -> None:
     _current.set(request_id)
 
 
+def take_request_id(environ: "WSGIEnvironment") -> str:
+    """The client's id of this request, or a new one; from now on this thread works on it."""
+    given = environ.get("HTTP_X_REQUEST_ID")
+    request_id: str = given if given and _SANE.fullmatch(given) else new_request_id()
+    environ[REQUEST_ID] = request_id
+    _current.set(request_id)
+    return request_id
+
+
 class RequestIds:
-    """Wraps `application`: takes the client's id or makes one, and sends it back with every answer."""
+    """Wraps `application`: each request has an id, and so has its answer."""
 
     def __init__(self, application: "WSGIApplication") -> None:
         self._application = application
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Hand the request on, with its id in the environment."""
-        given = environ.get("HTTP_X_REQUEST_ID")
-        request_id: str = given if given and _SANE.fullmatch(given) else new_request_id()
-        environ[REQUEST_ID] = request_id
-        _current.set(request_id)
+        """Hand the request on; a server that has given it an id sends that itself, which costs less."""
+        if REQUEST_ID in environ:
+            return self._application(environ, start_response)
+        request_id = take_request_id(environ)
 
         def start(status: str, headers: list[tuple[str, str]], *args: Any) -> Any:
             return start_response(status, [*headers, (HEADER, request_id)], *args)

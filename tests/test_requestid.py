@@ -37,6 +37,7 @@ def test_each_request_has_its_own(client: FlaskClient) -> None:
     assert len(ids) == 50
 
 
+@pytest.mark.crashes
 def test_every_answer_has_it(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     key = parts_of(app).service.upload_image(picture()).key
     path = f"/api/images/{key}"

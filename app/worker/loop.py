@@ -24,7 +24,7 @@ from app.cache import CachedObject
 from app.delivery import FOUND, HITS
 from app.metrics import TELL_HITS
 from app.parking import ParkingPool
-from app.requestid import current_request_id, new_request_id, set_request_id
+from app.requestid import current_request_id, new_request_id, set_request_id, take_request_id
 from app.worker.connection import Connection, Exchange
 from app.worker.lingering import Lingering
 from app.worker.response import LoopResponse
@@ -166,6 +166,7 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         )
         environ["wsgi.multithread"] = True
         environ[FOUND] = found
+        response.request_id = take_request_id(environ)
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False

@@ -4,11 +4,14 @@ from typing import Any
 
 from gunicorn.http.wsgi import FileWrapper, Response
 
+from app.requestid import HEADER
 from app.worker.sending import Sending
 
 
 class LoopResponse(Response):  # type: ignore[misc]
-    """Says what to send instead of sending it."""
+    """Says what to send instead of sending it, with the `request_id` among the headers."""
+
+    request_id = ""
 
     def sending(self, body: Any) -> Sending:
         """The whole answer, `body` being what the application returned."""
@@ -20,6 +23,7 @@ class LoopResponse(Response):  # type: ignore[misc]
     def _head(self) -> bytes:
         lines = self.default_headers()
         lines += [f"{name}: {value}\r\n" for name, value in self.headers]
+        lines.append(f"{HEADER}: {self.request_id}\r\n")
         return ("".join(lines) + "\r\n").encode("latin-1")
 
 
