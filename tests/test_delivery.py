@@ -15,6 +15,7 @@ from werkzeug.test import Client, TestResponse
 from app import create_app
 from app.config import Config
 from app.delivery import Delivery
+from app.requestid import RequestIds
 from tests.conftest import json_of, parts_of
 from tests.pictures import noise
 
@@ -71,7 +72,8 @@ class Ways:
     """One application, asked through the front and past it."""
 
     def __init__(self, flask: Flask) -> None:
-        front = flask.wsgi_app
+        assert isinstance(flask.wsgi_app, RequestIds)
+        front = flask.wsgi_app._application  # request ids differ by their nature
         assert isinstance(front, Delivery)
         upload = {"data": DATA, "content_type": "image/png"}
         client = flask.test_client()

@@ -17,7 +17,7 @@ blueprint = Blueprint("metrics", __name__, description="For Prometheus")
 @blueprint.route("/metrics", methods=["GET"])
 @key_required("metrics", local=True)
 @blueprint.doc(
-    security=KEYED,
+    security=[{}, *KEYED],
     responses={"200": {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics"}},
 )
 def metrics() -> Response:
