@@ -26,7 +26,7 @@ class Outage(NamedTuple):
     status: int
     code: str
     words: str
-    readiness: int
+    readiness: tuple[int, str]
 
 
 def _always(status: str, code: str) -> Callable[[S3Server], Fault]:
@@ -59,15 +59,27 @@ def _body(etag: str, *, stall: bool) -> Callable[[S3Server], Fault]:
     return fault
 
 
+LIVES_ON = (200, "unreachable")
+"""Ready, since the cache holds images."""
+
+REFUSED = (503, "refused")
+"""Not ready: this server has never been asked before whether the store takes its credentials."""
+
 OUTAGES = {
-    "stalling": Outage(_stalling, 504, "store_timeout", "no answer in time: check the network", 504),
-    "500": Outage(_always("500 Oops", "InternalError"), 503, "store_unreachable", "S3 is overloaded", 503),
-    "503": Outage(_always("503 Slow Down", "SlowDown"), 503, "store_unreachable", "S3 is overloaded", 503),
-    "403": Outage(_always("403 No", "ExpiredToken"), 502, "store_refused", "renew the credentials", 502),
-    "301": Outage(_always("301 Moved", "PermanentRedirect"), 502, "store_refused", "set AWS_REGION", 502),
-    "truncated": Outage(_body('"e"', stall=False), 502, "store_error", "a body broke off", 200),
-    "stalling within": Outage(_body('"e"', stall=True), 504, "store_timeout", "no answer in time", 200),
-    "no ETag": Outage(_body("", stall=False), 502, "store_error", "with the ETag ''", 502),
+    "stalling": Outage(_stalling, 504, "store_timeout", "no answer in time: check the network", LIVES_ON),
+    "500": Outage(
+        _always("500 Oops", "InternalError"), 503, "store_unreachable", "S3 is overloaded", LIVES_ON
+    ),
+    "503": Outage(
+        _always("503 Slow Down", "SlowDown"), 503, "store_unreachable", "S3 is overloaded", LIVES_ON
+    ),
+    "403": Outage(_always("403 No", "ExpiredToken"), 502, "store_refused", "renew the credentials", REFUSED),
+    "301": Outage(_always("301 Moved", "PermanentRedirect"), 502, "store_refused", "set AWS_REGION", REFUSED),
+    "truncated": Outage(_body('"e"', stall=False), 502, "store_error", "a body broke off", (200, "ok")),
+    "stalling within": Outage(
+        _body('"e"', stall=True), 504, "store_timeout", "no answer in time", (200, "ok")
+    ),
+    "no ETag": Outage(_body("", stall=False), 502, "store_error", "with the ETag ''", (200, "failing")),
 }
 
 
@@ -119,7 +131,8 @@ def test_an_outage(s3: S3Server, over_s3: Running, outage: Outage) -> None:
     assert ("Retry-After" in away.headers) == (outage.status in (503, 504))
     assert outage.words in over_s3.log
     _check_that_cached_images_are_served(known, named)
-    assert _get(f"{over_s3.url}/readyz").status_code == outage.readiness
+    ready = _get(f"{over_s3.url}/readyz")
+    assert (ready.status_code, ready.json()["store"]) == outage.readiness
     s3.reset()
     _check_that_it_recovers(over_s3, named)
     assert "Traceback" not in over_s3.log
@@ -138,7 +151,7 @@ def test_refused_connections(bucket: str, tmp_path: Path) -> None:
         away = _get(f"{server.url}/api/images/{MISSING}")
         assert (away.status_code, away.json()["code"]) == (503, "store_unreachable")
         assert "AWS_ENDPOINT_URL_S3; nothing to restart" in server.log
-        assert _get(f"{server.url}/readyz").status_code == 503
+        assert _get(f"{server.url}/readyz").json()["store"] == "unreachable"
         _check_that_cached_images_are_served(known, named)
         back = S3Server(port).start()
         _check_that_it_recovers(server, named)
