@@ -16,6 +16,9 @@ from tests.cache.conftest import MakeCache, Origin, facts, immutable_key, read
 
 KEY = immutable_key(1)
 
+ENTRIES = 520
+"""More than are adopted in one transaction."""
+
 
 def test_a_directory_that_is_a_file(tmp_path: Path, origin: Origin, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "cache").write_bytes(b"")
@@ -91,7 +94,7 @@ def test_a_lost_index_is_rebuilt_from_the_files(
     make_cache: MakeCache, origin: Origin, tmp_path: Path, loss: str, when: str
 ) -> None:
     first = make_cache()
-    _fill(first, origin, 1200)
+    _fill(first, origin, ENTRIES)
     first._index.close()
     index = tmp_path / "cache" / "index.sqlite3"
     for log in tmp_path.glob("cache/index.sqlite3-*"):
@@ -110,15 +113,15 @@ def test_a_lost_index_is_rebuilt_from_the_files(
         index.write_bytes(noise.get(loss, whole[:4096] + b"\xaa" * half + whole[4096 + half :]))
     cache = make_cache() if when == "stopped" else first
     before = len(origin.calls)
-    for number in range(0, 1200, 50):
+    for number in range(0, ENTRIES, 50):
         assert read(cache.fetch(immutable_key(number), origin.load(immutable_key(number)))) == (
             immutable_key(number).encode() * 100
         )
     _wait_until_rebuilt(cache, origin)
     assert cache.check().is_clean
-    assert cache.totals().entries == 1200
+    assert cache.totals().entries == ENTRIES
     asked = len(origin.calls)
-    for number in range(1200):
+    for number in range(ENTRIES):
         found = cache.lookup(immutable_key(number))
         assert found is not None
         found.body.close()

@@ -91,7 +91,7 @@ def test_the_server_runs_on_it(own_config: Config) -> None:
     client = flask.test_client()
     url = client.post("/api/images", data={"image": (BytesIO(picture()), "a.png")}).get_json()["image_url"]
     parts = parts_of(flask)
-    assert type(parts.store).__name__ == "MemoryStore"
+    assert parts.config.store.endswith(":MemoryStore")
     assert parts.store.list().objects[0].size == len(picture())
     response = client.get(url)
     assert response.data == picture()
