@@ -81,6 +81,7 @@ def crash(directory: Path, kills: int, progress: Callable[[int], None] = lambda 
         clients = _Clients(server.url, outcome)
         tasks = [pool.submit(clients.run, seed) for seed in range(6)]
         while outcome.kills < kills:
+            _wait_for_answers(outcome)
             time.sleep(rng.uniform(0.0, 0.15))
             outcome.kills += _kill_one(server, rng)
             progress(outcome.kills)
@@ -93,6 +94,13 @@ def crash(directory: Path, kills: int, progress: Callable[[int], None] = lambda 
     outcome.report = cache.check()
     cache.close()
     return outcome
+
+
+def _wait_for_answers(outcome: Outcome) -> None:
+    """Workers that are killed before they have done anything would show nothing: a slow machine has time."""
+    enough, deadline = outcome.statuses.total() + 3, time.monotonic() + 5
+    while outcome.statuses.total() < enough and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 def _kill_one(server: Running, rng: random.Random) -> int:
