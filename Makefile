@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test fuzz lint format check bench screenshots clean
+.PHONY: help setup run dev test coverage fuzz lint format check bench screenshots clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -19,7 +19,10 @@ run: $(VENV)/run.stamp ## run the server on http://127.0.0.1:8000 (PORT=…, HOS
 dev: $(VENV)/run.stamp ## run it with one worker that reloads when the code changes
 	@WEB_CONCURRENCY=1 LOG_LEVEL=$${LOG_LEVEL:-DEBUG} exec $(BIN)/gunicorn --reload wsgi:app
 
-test: $(VENV)/dev.stamp ## run the tests, with coverage (ARGS=… goes to pytest)
+test: $(VENV)/dev.stamp ## run the tests (ARGS=… goes to pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+coverage: $(VENV)/dev.stamp ## run the tests, and say which lines of app/ they miss
 	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
 FUZZ_MINUTES ?= 10

@@ -21,7 +21,7 @@ from tests.telltale import watched
 
 settings.register_profile(
     "tests",
-    max_examples=30,
+    max_examples=20,
     deadline=None,  # machines are busy
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
