@@ -105,7 +105,8 @@ def _read(text: str) -> tuple[ApiKey, ...] | str:
 def test_any_setting_is_keys_or_refused_without_being_shown(text: str) -> None:
     keys = _read(text)
     if isinstance(keys, str):
-        assert re.fullmatch(r"These settings can't be used:\n  API_KEYS=\*\*\*: (entry \d [\w ,=+:;-]+|holds no key)", keys)
+        refusal = r"These settings can't be used:\n  API_KEYS=\*\*\*: (entry \d [\w ,=+:;-]+|holds no key)"
+        assert re.fullmatch(refusal, keys)
     else:
         assert len(keys) == sum(bool(entry.strip()) for entry in text.split(","))
         assert all(key.scopes <= ALL and key.name and len(key.digest) == 32 for key in keys)
