@@ -97,7 +97,7 @@ def test_nginx_alone_answers_as_gunicorn_does(
     nginx, gunicorn, differing = _both(site, hit, alone, method, headers)
     assert (nginx.status, nginx.body) == (gunicorn.status, gunicorn.body)
     assert nginx.status == status
-    assert "x-request-id" not in nginx.headers  # to make one costs nginx a fifth of a hit
+    assert "x-request-id" not in nginx.headers  # making one would slow it
     assert differing - {"x-request-id"} | {"date"} == _NATURE[status]
 
 
