@@ -172,9 +172,8 @@ def test_each_change_is_logged_once(store: Moody, cache: DiskCache, caplog: pyte
         store.does = lambda: None
         if error:
             store.fail(error)
-        for _ in range(3):
-            clock.now += 5
-            check.look()
+        _wait_for(check, clock, "unreachable" if error else "ok")
+        check.look()
     assert [record.getMessage() for record in caplog.records] == [
         "The store is unreachable: store_unreachable",
         "The store is ok again",
