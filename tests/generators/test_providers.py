@@ -79,9 +79,20 @@ def patient(
 def hasty(
     protocol: Protocol, model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FlaskClient]:
-    """A client of a server whose model may take one second."""
-    with _application(tmp_path_factory.mktemp("hasty"), protocol, model_server, 1) as client:
+    """A client of a server whose model may take two seconds."""
+    with _application(tmp_path_factory.mktemp("hasty"), protocol, model_server, 2) as client:
         yield client
+
+
+def _warm(models: ModelServer, protocol: Protocol, client: FlaskClient) -> None:
+    """Generate until it succeeds: the first time has clients to make, which may take a busy machine long."""
+    for _ in range(20):
+        models.reset()
+        models.script = [protocol.success()]
+        if client.post(URL, json=PROMPT).status_code == 200:
+            models.reset()
+            return
+    pytest.fail("no generation has succeeded")
 
 
 def _stored(client: FlaskClient) -> int:
@@ -164,23 +175,23 @@ def test_what_becomes_of_it(
 def test_the_deadline_holds_whatever_the_server_does(
     models: ModelServer, protocol: Protocol, hasty: FlaskClient, behaviour: Behaviour
 ) -> None:
-    models.script = [protocol.success(), behaviour]
-    assert hasty.post(URL, json=PROMPT).status_code == 200  # whose first answer has clients to make
+    _warm(models, protocol, hasty)
+    models.script = [behaviour]
     began = time.monotonic()
     response = hasty.post(URL, json=PROMPT)
     took = time.monotonic() - began
     assert (response.status_code, json_of(response)["code"]) == (504, "generator_timeout")
-    assert 0.9 < took < 5  # the machine may be busy; the server would go on for 20 seconds or for ever
-    assert models.tries == 2
+    assert 1.9 < took < 10  # the machine may be busy; the server would go on for 20 seconds or for ever
+    assert models.tries == 1
 
 
 def test_the_deadline_spans_the_tries(models: ModelServer, protocol: Protocol, hasty: FlaskClient) -> None:
-    models.script = [protocol.success(), protocol.throttled, protocol.throttled, stall]
-    assert hasty.post(URL, json=PROMPT).status_code == 200
+    _warm(models, protocol, hasty)
+    models.script = [protocol.throttled, protocol.throttled, stall]
     began = time.monotonic()
     assert hasty.post(URL, json=PROMPT).status_code == 504
-    assert time.monotonic() - began < 5
-    assert models.tries == 4
+    assert time.monotonic() - began < 10
+    assert models.tries == 3
 
 
 def test_the_answer_is_the_image_as_it_is(
