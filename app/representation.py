@@ -14,7 +14,7 @@ from werkzeug.wsgi import wrap_file
 from app.cache import CachedObject, CacheStatus
 from app.errors import PreconditionFailed, RangeNotSatisfiable
 from app.keys import cache_control, is_immutable
-from app.objects import Body, ObjectFacts, version_tag
+from app.objects import ObjectFacts, version_tag
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -86,15 +86,16 @@ def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representatio
 def body_of(environ: "WSGIEnvironment", cached: CachedObject, answer: Representation) -> Iterable[bytes]:
     """The bytes that `answer` announces, for a WSGI server; it closes the object's body when it is done.
 
-    A whole file goes to the server as it is, which may then let the kernel send it (`sendfile`).
+    A file goes to the server as it is, which may then let the kernel send it (`sendfile`).
     """
     if not sent_bytes(environ, answer):
         cached.body.close()
         return ()
+    file = cast("FileIO", cached.body)
     if answer.length == cached.facts.size:
-        return wrap_file(environ, cast("FileIO", cached.body), _CHUNK)
-    cast("FileIO", cached.body).seek(answer.start)
-    return wrap_file(environ, cast("FileIO", _Part(cached.body, answer.length)), _CHUNK)
+        return wrap_file(environ, file, _CHUNK)
+    file.seek(answer.start)
+    return wrap_file(environ, cast("FileIO", _Part(file, answer.length)), _CHUNK)
 
 
 def sent_bytes(environ: "WSGIEnvironment", answer: Representation) -> int:
@@ -105,7 +106,7 @@ def sent_bytes(environ: "WSGIEnvironment", answer: Representation) -> int:
 class _Part:
     """The next `length` bytes of a body, and no more."""
 
-    def __init__(self, body: Body, length: int) -> None:
+    def __init__(self, body: "FileIO", length: int) -> None:
         self._body = body
         self._left = length
 
@@ -114,6 +115,10 @@ class _Part:
         chunk = self._body.read(self._left if size < 0 else min(size, self._left))
         self._left -= len(chunk)
         return chunk
+
+    def fileno(self) -> int:
+        """The body's, which the kernel may send from."""
+        return self._body.fileno()
 
     def close(self) -> None:
         """Close the body itself."""

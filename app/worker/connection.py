@@ -24,18 +24,24 @@ _NOT_PLAIN = re.compile(rb"\r\n(?:content-length|transfer-encoding|range|expect|
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request that the loop answers: what gunicorn's `log` wants of it, and what is still to be sent."""
+    """A request, what the application answers, and what of it is still to be sent; None where it streams."""
 
     request: Any
     environ: dict[str, Any]
     response: LoopResponse
-    sending: Sending
+    body: Any
+    sending: Sending | None
     began: datetime
     log: Any
 
+    def go_on(self, sock: socket.socket) -> bool:
+        """Send what the socket takes now; True where nothing is left. Raises what `Sending` does."""
+        return self.sending is None or self.sending.go_on(sock)
+
     def end(self) -> None:
-        """Close the file and log the request, whether all was sent or the client has gone."""
-        self.sending.close()
+        """Close the body and log the request, whether all was sent or the client has gone."""
+        if hasattr(self.body, "close"):
+            self.body.close()
         self.log.access(self.response, self.request, self.environ, datetime.now() - self.began)
 
 
@@ -83,6 +89,10 @@ class Connection(TConn):  # type: ignore[misc]
             self.sock.setblocking(False)  # `init` is written for threads
         self.parser.unreader.unread(self.head)
         self.head = b""
+
+    def has_read_ahead(self) -> bool:
+        """Whether some of the next request is here already."""
+        return bool(self.parser.unreader.buf.getvalue())
 
     def close(self, graceful: bool = False) -> None:
         """Close the socket, and end what was being sent; once."""

@@ -1,8 +1,9 @@
-"""gthread whose event loop reads the heads of requests, and answers cache hits itself.
+"""gthread whose event loop reads the heads of requests, answers cache hits, and sends to slow clients.
 
 A hit is an open file that the kernel sends: to give it to a thread and take the connection back would cost
-more than answering it. Whatever is no hit goes to a thread, as in gthread, once its head is whole: a client
-that is slow to ask holds none.
+more than answering it. Whatever is no hit goes to a thread, as in gthread, once its head is whole; what the
+client does not take at once of the thread's answer goes back to the loop. So a client that is slow to ask or
+to read holds no thread.
 """
 
 import errno
@@ -28,6 +29,9 @@ from app.requestid import current_request_id, new_request_id, set_request_id, ta
 from app.worker.connection import Connection, Exchange
 from app.worker.lingering import Lingering
 from app.worker.response import LoopResponse
+
+_PIECE_SECONDS = 30.0
+"""How long a client may take for a piece (256 KB) of what is not sent by the loop: 8 KB/s, as for uploads."""
 
 _LAG_SECONDS = 1.0
 """How far a connection's deadline may lag behind: not every request shall move it to the queue's end."""
@@ -111,10 +115,26 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         finally:
             set_request_id("")
 
+    def handle_request(self, req: Any, conn: Any) -> bool:
+        """As gthread; but what the client does not take at once is left to the loop."""
+        if not isinstance(conn, Connection):
+            return bool(super().handle_request(req, conn))
+        exchange = self._exchange(conn, req, {})
+        if exchange.sending is None:
+            return self._stream(conn, exchange)
+        conn.sock.setblocking(False)
+        if not exchange.go_on(conn.sock):
+            conn.exchange = exchange
+            return True
+        exchange.end()
+        return not exchange.response.should_close()
+
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
-        """As gthread; but nobody waits for a client to close its side of a connection."""
+        """As gthread; but nobody waits for a client to read, or to close its side of a connection."""
         over = not fs.cancelled() and fs.exception() is None and fs.result() is False
-        if over and isinstance(conn, Connection):
+        if isinstance(conn, Connection) and conn.exchange is not None:
+            self._send_on(conn, conn.exchange, last=over)
+        elif over and isinstance(conn, Connection):
             self._lingering.begin(conn)
         else:
             super().finish_request(conn, fs)
@@ -144,7 +164,7 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
 
     def _answer(self, conn: Connection, found: CachedObject) -> None:
         try:
-            conn.exchange = self._exchange(conn, found)
+            conn.exchange = self._exchange(conn, conn.parse(), {FOUND: found})
         except StopIteration:
             found.body.close()
             self._drop(conn)
@@ -157,28 +177,51 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         finally:
             set_request_id("")
 
-    def _exchange(self, conn: Connection, found: CachedObject) -> Exchange:
-        """Have the application answer with what was found."""
+    def _exchange(self, conn: Connection, request: Any, given: dict[str, Any]) -> Exchange:
+        """Have the application answer; it is told what is `given`."""
         began = datetime.now()
-        request = conn.parse()
         response, environ = wsgi.create(
             request, conn.sock, conn.client, conn.server, self.cfg, response_class=LoopResponse
         )
         environ["wsgi.multithread"] = True
-        environ[FOUND] = found
+        environ.update(given)
         response.request_id = take_request_id(environ)
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False
-        if not self.alive or not self.cfg.keepalive:
+        if not (self.alive and self.cfg.keepalive and len(self.keepalived_conns) <= self.max_keepalived):
             response.force_close()
         body = self.wsgi(environ, response.start_response)
-        return Exchange(request, environ, response, response.sending(body), began, self.log)
+        return Exchange(request, environ, response, body, response.sending(body), began, self.log)
+
+    def _stream(self, conn: Connection, exchange: Exchange) -> bool:
+        """Send what comes piece by piece; whether the connection can be used again."""
+        conn.sock.settimeout(_PIECE_SECONDS)
+        try:
+            exchange.response.stream(exchange.body)
+        except TimeoutError:
+            exchange.response.force_close()
+        except Exception as exc:
+            if isinstance(exc, OSError) or not exchange.response.headers_sent:
+                raise
+            self.log.exception("Error handling request")  # too late to say so to the client
+            exchange.response.force_close()
+        finally:
+            exchange.end()
+        return not exchange.response.should_close()
+
+    def _send_on(self, conn: Connection, exchange: Exchange, *, last: bool) -> None:
+        """Take over what a thread could not send at once."""
+        if last:
+            exchange.response.force_close()
+        conn.set_timeout()
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_WRITE, lambda _: self._send(conn, exchange))
 
     def _send(self, conn: Connection, exchange: Exchange) -> None:
         """Send what the client takes now; the rest as soon as it takes more."""
         try:
-            done = exchange.sending.go_on(conn.sock)
+            done = exchange.go_on(conn.sock)
         except OSError:
             self._drop(conn)
             return
@@ -194,13 +237,17 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         conn.exchange = None
         exchange.end()
         if exchange.response.should_close():
-            self._drop(conn)
-        elif conn in self.pending_conns:
+            self._forget(conn)
+            self._lingering.begin(conn)
+        elif conn not in self.pending_conns:
+            self._prolong(conn, self.keepalived_conns)
+        elif conn.has_read_ahead():
+            self._forget(conn)
+            self.enqueue_req(conn)
+        else:
             self._move(conn, self.pending_conns, self.keepalived_conns)
             read = partial(self.on_client_socket_readable, conn)
             self.poller.modify(conn.sock, selectors.EVENT_READ, read)
-        else:
-            self._prolong(conn, self.keepalived_conns)
 
     def _prolong(self, conn: Connection, queue: deque[Any]) -> None:
         """Put off the connection's deadline; its queue stays in the order of deadlines."""

@@ -1,8 +1,11 @@
 """gunicorn's response, for a sender that does not block."""
 
+import os
+from collections.abc import Iterable
 from typing import Any
 
 from gunicorn.http.wsgi import FileWrapper, Response
+from gunicorn.util import has_fileno
 
 from app.requestid import HEADER
 from app.worker.sending import Sending
@@ -13,19 +16,32 @@ class LoopResponse(Response):  # type: ignore[misc]
 
     request_id = ""
 
-    def sending(self, body: Any) -> Sending:
-        """The whole answer, `body` being what the application returned."""
-        close = getattr(body, "close", _nothing)
-        if isinstance(body, FileWrapper):
-            return Sending(self._head(), close, body.filelike.fileno(), self.response_length)
-        return Sending(self._head() + (b"" if self._omits_body else b"".join(body)), close)
+    def sending(self, body: Any) -> Sending | None:
+        """The whole answer, `body` being what the application returned; None where it has to be streamed."""
+        if self._omits_body:
+            return Sending(self._head())
+        if self.response_length is None:
+            return None
+        if not isinstance(body, FileWrapper):
+            return Sending(self._head() + b"".join(body))
+        if not has_fileno(body.filelike):
+            return None
+        file = body.filelike.fileno()
+        return Sending(self._head(), file, os.lseek(file, 0, os.SEEK_CUR), self.response_length)
+
+    def stream(self, body: Iterable[bytes]) -> None:
+        """Send `body` piece by piece, as it comes."""
+        for piece in body:
+            self.write(piece)
+        self.close()
+
+    def default_headers(self) -> list[str]:
+        """gunicorn's own headers, and the request's id."""
+        lines: list[str] = super().default_headers()
+        lines.append(f"{HEADER}: {self.request_id}\r\n")
+        return lines
 
     def _head(self) -> bytes:
         lines = self.default_headers()
         lines += [f"{name}: {value}\r\n" for name, value in self.headers]
-        lines.append(f"{HEADER}: {self.request_id}\r\n")
         return ("".join(lines) + "\r\n").encode("latin-1")
-
-
-def _nothing() -> None:
-    """For bodies that have nothing to close."""

@@ -2,21 +2,19 @@
 
 import os
 import socket
-from collections.abc import Callable
 
 _MORE = getattr(socket, "MSG_MORE", 0)
 """Lets the kernel put the head and the file's beginning into one packet, where it knows how (Linux)."""
 
 
 class Sending:
-    """First `head`, then `count` bytes from the beginning of the open `file`; `close` gives the file back."""
+    """First `head`, then `count` bytes of the open `file` from `offset` on."""
 
-    def __init__(self, head: bytes, close: Callable[[], None], file: int = -1, count: int = 0) -> None:
-        self.close = close
-        self._head = head
+    def __init__(self, head: bytes, file: int = -1, offset: int = 0, count: int = 0) -> None:
+        self._head = memoryview(head)
         self._file = file
-        self._offset = 0
-        self._count = count
+        self._offset = offset
+        self._left = count
 
     def go_on(self, sock: socket.socket) -> bool:
         """Send what the socket takes; True where nothing is left.
@@ -25,12 +23,13 @@ class Sending:
         """
         try:
             while self._head:
-                self._head = self._head[sock.send(self._head, _MORE if self._count else 0) :]
-            while self._offset < self._count:
-                sent = os.sendfile(sock.fileno(), self._file, self._offset, self._count - self._offset)
+                self._head = self._head[sock.send(self._head, _MORE if self._left else 0) :]
+            while self._left:
+                sent = os.sendfile(sock.fileno(), self._file, self._offset, self._left)
                 if not sent:
                     raise OSError("the file has been cut")
                 self._offset += sent
+                self._left -= sent
         except BlockingIOError:
             return False
         return True

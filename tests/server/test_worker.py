@@ -112,18 +112,6 @@ def test_heads_that_never_end_hold_no_thread(server: Running, image: str) -> Non
         assert requests.get(f"{server.url}/healthz", timeout=2).ok
 
 
-def test_clients_that_do_not_read_hold_up_nobody(server: Running, image: str, big: tuple[str, bytes]) -> None:
-    path, data = big
-    with ExitStack() as stack:
-        slow = [stack.enter_context(connected(server.url, receive_buffer=4096)) for _ in range(10)]
-        for sock in slow:
-            sock.sendall(_get(path))
-        time.sleep(0.5)
-        assert max(_seconds_for_a_hit(server, image) for _ in range(20)) < 1
-        assert requests.get(f"{server.url}/healthz", timeout=2).ok
-        assert read_answer(slow[0]).body == data
-
-
 def test_clients_that_do_not_close_hold_up_nobody(server: Running, image: str) -> None:
     """A closing server waits some seconds for the client to close as well; not in the loop."""
     with ExitStack() as stack:

@@ -1,0 +1,169 @@
+"""Clients that read their answers slowly, or not at all."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from app.worker import HitWorker, loop
+from tests.pictures import long_png
+from tests.server.raw import connected, read_answer
+from tests.server.running import Running, running
+
+THREADS = 2
+ASKED = {
+    "hit": ("{image}", "1.1", []),
+    "answered by a thread": ("{image}?x", "1.1", []),
+    "range": ("{image}", "1.1", ["Range: bytes=1-"]),
+    "named": ("{named}", "1.1", []),
+    "HTTP/1.0": ("{image}", "1.0", []),
+    "last": ("{named}", "1.1", ["Connection: close"]),
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One worker with two threads: whatever holds both holds up everybody."""
+    directory = tmp_path_factory.mktemp("readers")
+    with running(directory, WEB_CONCURRENCY="1", THREADS=str(THREADS), MAX_UPLOAD_BYTES="64MiB") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def data(server: Running) -> bytes:
+    """An image of 12 MB, more than the kernel keeps for who doesn't read; stored with and without a name."""
+    return requests.get(f"{server.url}{_path(server)}", timeout=20).content
+
+
+def _path(server: Running, **options: str) -> str:
+    sent = requests.post(
+        f"{server.url}/api/images", files={"image": long_png(2)}, params=options, timeout=60
+    ).json()
+    return str(urlsplit(sent["image_url"]).path)
+
+
+@pytest.fixture(scope="module")
+def paths(server: Running, data: bytes) -> dict[str, str]:
+    """Where the image is."""
+    return {"image": _path(server), "named": _path(server, name="big.png")}
+
+
+def _request(paths: dict[str, str], how: str) -> bytes:
+    path, version, lines = ASKED[how]
+    return "\r\n".join((f"GET {path} HTTP/{version}".format(**paths), "Host: x", *lines, "", "")).encode()
+
+
+@pytest.mark.parametrize("how", ASKED)
+def test_who_does_not_read_holds_up_nobody(
+    server: Running, paths: dict[str, str], data: bytes, how: str
+) -> None:
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connected(server.url, receive_buffer=4096)) for _ in range(3 * THREADS)]
+        for sock in slow:
+            sock.sendall(_request(paths, how))
+        time.sleep(0.5)
+        assert requests.get(f"{server.url}/healthz", timeout=10).ok
+        assert requests.get(f"{server.url}/api/images?limit=1", timeout=10).ok
+        for sock in slow[:2]:
+            assert data.endswith(read_answer(sock).body)
+
+
+@pytest.mark.parametrize("how", ["hit", "answered by a thread", "range"])
+def test_the_connection_goes_on_after_a_slow_answer(
+    server: Running, paths: dict[str, str], data: bytes, how: str
+) -> None:
+    with connected(server.url, receive_buffer=4096) as sock:
+        sock.sendall(_request(paths, how))
+        time.sleep(0.5)
+        answer = read_answer(sock)
+        assert (answer.headers["connection"], data.endswith(answer.body)) == ("keep-alive", True)
+        sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_answer(sock).status == 200
+
+
+@pytest.mark.parametrize("how", ["hit", "answered by a thread"])
+def test_what_was_asked_meanwhile_is_answered_too(
+    server: Running, paths: dict[str, str], data: bytes, how: str
+) -> None:
+    healthz = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connected(server.url, receive_buffer=4096) as sock:
+        sock.sendall(_request(paths, how) + healthz)
+        time.sleep(0.5)
+        sock.sendall(healthz)
+        assert read_answer(sock).body == data
+        assert [read_answer(sock).status for _ in range(2)] == [200, 200]
+
+
+@pytest.mark.parametrize("how", ["HTTP/1.0", "last"])
+def test_a_last_answer_is_whole_before_the_end(
+    server: Running, paths: dict[str, str], data: bytes, how: str
+) -> None:
+    with connected(server.url, receive_buffer=4096) as sock:
+        sock.sendall(_request(paths, how))
+        time.sleep(0.5)
+        answer = read_answer(sock)
+        assert (answer.headers["connection"], answer.body == data) == ("close", True)
+        assert not sock.recv(1)
+
+
+def test_what_is_passed_on_from_the_store_is_whole(tmp_path: Path) -> None:
+    """An image that the cache has no room for is sent by a thread."""
+    with running(tmp_path, CACHE_MAX_BYTES="1MiB", MAX_UPLOAD_BYTES="64MiB") as server:
+        url = server.url + _path(server)
+        passed = requests.get(url, timeout=20)
+        assert (passed.headers["Cache-Status"], passed.content) == (
+            "s3-image-server; fwd=bypass",
+            long_png(2),
+        )
+        assert len(passed.headers["X-Request-ID"]) == 16
+
+
+class Streaming:
+    """A response whose body no file holds; the client takes none of it."""
+
+    headers_sent = True
+    must_close = False
+
+    def __init__(self, sock: socket.socket, failure: Exception | None) -> None:
+        self._sock = sock
+        self._failure = failure
+
+    def stream(self, body: bytes) -> None:
+        """Send until the client's time is over; or fail."""
+        if self._failure:
+            raise self._failure
+        self._sock.sendall(body)
+
+    def force_close(self) -> None:
+        """It was the last answer."""
+        self.must_close = True
+
+    def should_close(self) -> bool:
+        """Whether it was."""
+        return self.must_close
+
+
+@pytest.mark.parametrize(("failure", "logged"), [(None, 0), (RuntimeError("the store"), 1)])
+def test_a_stream_that_stops_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception | None, logged: int
+) -> None:
+    """In the time a client has for a piece; the thread is free then, and the body closed."""
+    monkeypatch.setattr(loop, "_PIECE_SECONDS", 0.2)
+    said: list[str] = []
+    ended: list[bool] = []
+    worker: Any = HitWorker.__new__(HitWorker)
+    worker.log = SimpleNamespace(exception=said.append)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        exchange = SimpleNamespace(
+            response=Streaming(ours, failure), body=b" " * 10**7, end=lambda: ended.append(True)
+        )
+        assert worker._stream(SimpleNamespace(sock=ours), exchange) is False
+    assert (len(said), ended) == (logged, [True])
