@@ -113,10 +113,10 @@ class Config:
             raise ConfigError(_report(cls, given, exc.messages_dict)) from exc
 
 
-def _rules(schema: Schema, values: Mapping[str, Any], **kwargs: Any) -> None:
+def _rules(schema: Schema, values: Mapping[str, Any], given: Mapping[str, str], **kwargs: Any) -> None:
     """The rules that span settings; marshmallow reports them beside those of each setting."""
     problems = {}
-    if values.get("store") == "s3" and not values.get("s3_bucket"):
+    if values.get("store") == "s3" and not given.get("s3_bucket"):
         problems["store"] = ["needs S3_BUCKET, the name of the bucket"]
     if values.get("store") == "local" and values.get("image_urls") in ("s3", "presigned"):
         problems["image_urls"] = ["needs an S3 store: set S3_BUCKET, or IMAGE_URLS=auto"]
@@ -152,7 +152,7 @@ def _overlap(values: Mapping[str, Any], *names: str) -> bool:
 
 def _schema(cls: type[Config]) -> Schema:
     parsers: dict[str, Any] = {f.name: f.metadata["parser"] for f in fields(cls)}
-    rules = {"check_together": validates_schema(skip_on_field_errors=False)(_rules)}
+    rules = {"check_together": validates_schema(skip_on_field_errors=False, pass_original=True)(_rules)}
     return Schema.from_dict(parsers | rules)(unknown=EXCLUDE)
 
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _NAME = "s3-image-server"
 
-_Headers = tuple[tuple[str, str], ...]
-
 _CHUNK = 256 * 1024
 
 _ONE_RANGE = re.compile(r"bytes=\s*(?:(?=\d*-\d)|(?=\d+-))(\d{0,18})-(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
@@ -54,6 +52,11 @@ _SAFETY = (
     ("Cross-Origin-Resource-Policy", "cross-origin"),
 )
 
+_ALWAYS = {
+    status: (("Cache-Status", value), ("Accept-Ranges", "bytes"), *_SAFETY)
+    for status, value in _CACHE_STATUS.items()
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Representation:
@@ -71,16 +74,17 @@ def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representatio
     Raises `PreconditionFailed` and `RangeNotSatisfiable`.
     """
     facts = cached.facts
-    always, of_content, etag = _headers(facts, cached.status)
+    etag, caching, modified = _words(facts)
+    always = [("ETag", etag), ("Cache-Control", caching), *_ALWAYS[cached.status]]
     if any(name in environ for name in _CONDITIONS):
         _check_preconditions(environ, facts, etag)
         if _not_modified(environ, facts, etag):
-            return Representation("304 Not Modified", [*always], 0, 0)
+            return Representation("304 Not Modified", always, 0, 0)
         span = _range(environ, facts, etag) if cached.status is not CacheStatus.BYPASS else None
         if span is not None:
-            return _partial(facts, [*always, *of_content], *span)
+            return _partial(facts, always + _of_content(facts, modified), *span)
     length = ("Content-Length", str(facts.size))
-    return Representation("200 OK", [*always, *of_content, length], 0, facts.size)
+    return Representation("200 OK", [*always, *_of_content(facts, modified), length], 0, facts.size)
 
 
 def body_of(environ: "WSGIEnvironment", cached: CachedObject, answer: Representation) -> Iterable[bytes]:
@@ -126,22 +130,19 @@ class _Part:
 
 
 @lru_cache(maxsize=10_000)
-def _headers(facts: ObjectFacts, status: CacheStatus) -> tuple[_Headers, _Headers, str]:
-    """The headers of every answer, those which a 304 leaves out (RFC 9110, 15.4.5), and the entity tag.
+def _words(facts: ObjectFacts) -> tuple[str, str, str]:
+    """The values of ETag, Cache-Control and Last-Modified, which take longer to make than all else.
 
     Clients may be served by nginx as well, which makes the tag of an immutable object's file from its time
     and size.
     """
     etag = version_tag(facts.last_modified, facts.size) if is_immutable(facts.key) else facts.etag
-    always = (
-        ("ETag", etag),
-        ("Cache-Control", cache_control(facts.key)),
-        ("Accept-Ranges", "bytes"),
-        ("Cache-Status", _CACHE_STATUS[status]),
-        *_SAFETY,
-    )
-    of_content = (("Content-Type", facts.content_type), ("Last-Modified", http_date(facts.last_modified)))
-    return always, of_content, etag
+    return etag, cache_control(facts.key), http_date(facts.last_modified)
+
+
+def _of_content(facts: ObjectFacts, modified: str) -> list[tuple[str, str]]:
+    """The headers that a 304 leaves out (RFC 9110, 15.4.5)."""
+    return [("Content-Type", facts.content_type), ("Last-Modified", modified)]
 
 
 def _partial(facts: ObjectFacts, headers: list[tuple[str, str]], start: int, stop: int) -> Representation:

@@ -34,7 +34,7 @@ _SINGLE = 100
 """Misses one after the other."""
 
 _WARMING = 700
-"""Misses that make most of the directories and lock files."""
+"""Misses that make most of the directories."""
 
 _CROWDS = {200: 4, 50: 2}
 """Clients at once, and the workers that they meet."""
@@ -44,7 +44,7 @@ The origin is `bench/origin.py`, which answers GetObject with {_SIZE // 1000} KB
 through our running server of a key that it has never seen, right after a bare boto3 `get_object` of the same
 key; {_SINGLE} keys, medians. A crowd is so many clients, already connected, that ask for one cold key in the
 same instant; the wait is until a client has the whole image; medians over all clients, {{rounds}} cold keys.
-In an empty cache almost every miss makes a directory and a lock file, in a used one few. ext4 makes files
+In an empty cache almost every miss makes a directory, in a used one few. ext4 makes files
 slowly for a minute after many have been deleted: runs right after another one look worse."""
 
 
@@ -97,7 +97,7 @@ def _settings(origin: Server, workers: int) -> dict[str, str]:
 
 
 def _singles(section: Section, directory: Path, origin: Server, objects: Path) -> None:
-    """In the empty cache, and again once it has directories and lock files."""
+    """In the empty cache, and again once it has directories."""
     client = boto3.client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{origin.port}",

@@ -108,6 +108,13 @@ def test_rules_that_span_settings_are_told_with_the_others() -> None:
     assert "STORE=s3: needs S3_BUCKET" in str(caught.value)
 
 
+def test_a_wrong_bucket_is_not_called_a_missing_one() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env({"S3_BUCKET": "my bucket"})
+    assert "S3_BUCKET=my bucket: " in str(caught.value)
+    assert "STORE" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [

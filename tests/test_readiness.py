@@ -139,7 +139,7 @@ def test_a_store_that_hangs_holds_up_nobody(store: Moody, cache: DiskCache) -> N
     store.does = lambda: _ignored(back.wait(20))
     began = time.monotonic()
     assert check.look() == Readiness(False, "unreachable", "ok", "store_timeout")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     for _ in range(6):
         clock.now += 5
         assert not check.look().ready

@@ -18,7 +18,7 @@ blueprint = Blueprint("cache", __name__, url_prefix="/api/cache", description="W
 
 
 @blueprint.route("", methods=["GET"])
-@key_required("list", counted=False)
+@key_required("list")
 @blueprint.doc(security=KEYED)
 @blueprint.response(200, CacheSchema)
 def figures() -> dict[str, Any]:

@@ -30,7 +30,7 @@ class ImagesRequestSchema(Schema):
 
     prompt = fields.String(
         required=True,
-        validate=[validate.Length(1, MAX_PROMPT), not_blank, is_unicode],
+        validate=[validate.Length(max=MAX_PROMPT), not_blank, is_unicode],
         metadata={
             "description": "What to draw.",
             "example": "A beautiful sunset over mountains",

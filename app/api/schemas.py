@@ -223,7 +223,7 @@ class PromptSchema(Schema):
 
     prompt = fields.String(
         required=True,
-        validate=[validate.Length(1, MAX_PROMPT), not_blank, is_unicode],
+        validate=[validate.Length(max=MAX_PROMPT), not_blank, is_unicode],
         metadata=_about("What to draw.", example="A beautiful sunset over mountains", pattern=NOT_BLANK),
     )
     size = fields.String(

@@ -17,6 +17,7 @@ from app.cache.epoch import Epochs
 from app.cache.fill import Fill
 from app.cache.flight import SingleFlight
 from app.cache.index import Index, Totals
+from app.cache.keylock import KeyLocks
 from app.cache.layout import Layout
 from app.cache.lookup import Found, Lookup
 from app.cache.mount import counts_accesses
@@ -65,7 +66,7 @@ class DiskCache:
         self._space = Space(self._layout, self._index, self._epochs, max_bytes, self.counts.evicted)
         self._lookup = Lookup(self._layout, self._index, ttl, clock)
         self._fill = Fill(self._space, self._epochs, clock)
-        self._flights = SingleFlight(self._layout.locks, patience)
+        self._flights = SingleFlight(KeyLocks(self._layout.locks / "fills"), patience)
         self._absences = Absences(negative_ttl, clock)
         self._rebuild = Rebuild(self._layout, self._index, self._space)
         self._stale_if_error = stale_if_error
@@ -73,7 +74,6 @@ class DiskCache:
         self._quiet_until = 0.0
         self._store_away_until = 0.0
         self.max_bytes = max_bytes
-        self.counts = Counts(self._layout)
         self._make_ready()
 
     def lookup(self, key: str) -> CachedObject | None:
@@ -133,8 +133,8 @@ class DiskCache:
             with self._going_on_without():
                 self._fill.from_upload(facts, data, present)
 
-    def forget(self, key: str) -> None:
-        """Remove the object from here, for all processes, fills under way included.
+    def forget(self, key: str) -> bool:
+        """Remove the object from here, for all processes, fills under way included; whether it was here.
 
         This holds also where the index is out of order: the file is what makes a hit.
 
@@ -142,7 +142,7 @@ class DiskCache:
         """
         with self._going_on_without():
             self._epochs.advance(key)
-        self._remove(key)
+        return self._remove(key)
 
     def clear(self) -> int:
         """Remove every object; how many there were."""
@@ -234,7 +234,6 @@ class DiskCache:
             self._epochs.prepare()
             self.counts.prepare()
             self._space.bury_dead_owners()
-            self._flights.sweep()
             if not counts_accesses(self._layout.root):
                 _log.warning(
                     "CACHE_DIR is mounted noatime: hits that a front server serves don't count as use."
@@ -242,16 +241,19 @@ class DiskCache:
             if not self._rebuild.start_if_needed():
                 self._index.close()
 
-    def _remove(self, key: str) -> None:
+    def _remove(self, key: str) -> bool:
         """The file, whatever becomes of the row: only a file makes a hit. Raises `CacheStuck`."""
         path = self._layout.path(key)
+        was_here = True
         try:
             os.unlink(path)
         except OSError as exc:
             if os.path.lexists(path):
                 raise CacheStuck(detail=str(exc)) from exc
+            was_here = False
         with self._going_on_without():
             self._space.drop(key)
+        return was_here
 
     @contextmanager
     def _going_on_without(self) -> Iterator[None]:

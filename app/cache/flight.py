@@ -1,22 +1,15 @@
 """Single flight: of all who miss the same key at once, one asks the store and the others wait for it."""
 
 import copy
-import fcntl
-import hashlib
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
 from typing import TypeVar
 
+from app.cache.keylock import KeyLocks
 from app.errors import NotFound, StoreRefused, StoreTimeout
 
 T = TypeVar("T")
-
-_FIRST_POLL, _LAST_POLL = 0.001, 0.01
-"""Seconds between looks at a lock that another process holds: `flock` has no deadline of its own."""
 
 _TRIES = 2
 """Leaders that those who wait live through; the second one's failure is theirs, too."""
@@ -39,12 +32,12 @@ class _Flight:
 
 
 class SingleFlight:
-    """Leaders by key: one thread of a process, and, by a lock file, one process of the machine.
+    """Leaders by key: one thread of a process, and, by `locks`, one process of the machine.
 
     Nobody waits longer than `patience` seconds.
     """
 
-    def __init__(self, locks: Path, patience: float) -> None:
+    def __init__(self, locks: KeyLocks, patience: float) -> None:
         self._locks = locks
         self._patience = patience
         self._mutex = threading.Lock()
@@ -72,12 +65,6 @@ class SingleFlight:
                 raise copy.copy(flight.error)
             number = flight.number + 1
 
-    def sweep(self) -> None:
-        """Remove the lock files of processes that were killed in a flight: those that nobody holds."""
-        for path in self._locks.glob("[0-9a-f]" * 64):
-            with suppress(OSError):
-                _remove_if_free(path)
-
     def _join(self, key: str, number: int) -> tuple[_Flight, bool]:
         """The flight under way for `key`, or a new one, and whether it is ours to lead."""
         with self._mutex:
@@ -89,7 +76,7 @@ class SingleFlight:
 
     def _lead(self, key: str, flight: _Flight, lead: Callable[[], T], deadline: float) -> T:
         try:
-            with self._among_processes(key, deadline):
+            with self._locks.held(key, deadline):
                 return lead()
         except BaseException as exc:
             flight.error = (
@@ -100,55 +87,3 @@ class SingleFlight:
             with self._mutex:
                 del self._under_way[key]
             flight.landed.set()
-
-    @contextmanager
-    def _among_processes(self, key: str, deadline: float) -> Iterator[None]:
-        """Hold the key's lock file; it is removed at the end, so that there are never more than flights."""
-        path = self._locks / hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-        descriptor = _lock(path, deadline)
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                path.unlink()
-            os.close(descriptor)
-
-
-def _lock(path: Path, deadline: float) -> int:
-    """The descriptor of the locked file at `path`, made where it is missing."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            _wait_for(descriptor, deadline)
-            if os.fstat(descriptor).st_nlink:
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # its last holder removed it while we waited
-
-
-def _remove_if_free(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        if _try_lock(descriptor):
-            path.unlink()
-    finally:
-        os.close(descriptor)
-
-
-def _wait_for(descriptor: int, deadline: float) -> None:
-    pause = _FIRST_POLL
-    while not _try_lock(descriptor):
-        if time.monotonic() > deadline:
-            raise StoreTimeout(detail="waited for another process's fill")
-        time.sleep(pause)
-        pause = min(2 * pause, _LAST_POLL)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -5,7 +5,7 @@ named/<key>             mutable images, which only we may serve, since only we r
 opaque/<2 hex>/<hash>   images under keys that are not safe as a path, by the SHA-256 of the key
 tmp/<owner>/            files being written by one process
 tmp/<owner>.lock        held by that process as long as it lives
-locks/<hash>            held by the process that asks the store for the key with this SHA-256
+locks/fills             a byte of it is held by the process that asks the store for a key
 locks/index, rebuild    held by the process that makes the index, or makes it anew
 locks/counts-<n>        held by the process that counts in the slot of this number
 epochs                  counters of changes

@@ -64,9 +64,7 @@ def purge(keys: tuple[str, ...], as_json: bool) -> None:
             check_readable(key)
         except AppError as exc:
             raise click.BadParameter(f"{key!r}: {exc.message}") from exc
-    for key in keys:
-        parts().cache.forget(key)
-    print_facts(as_json, {"purged": len(keys)})
+    print_facts(as_json, {"purged": sum(parts().cache.forget(key) for key in keys)})
 
 
 @cache_commands.command()

@@ -1,6 +1,5 @@
 """The bound holds, and the least recently used go first."""
 
-import fcntl
 import os
 import random
 import subprocess
@@ -251,20 +250,3 @@ def test_sizes_round_to_blocks(make_cache: MakeCache, origin: Origin, size: int)
     before = cache.totals().taken
     _fill(cache, origin, range(1), size=size)
     assert cache.totals().taken - before == -(-size // 4096) * 4096 + 2 * 4096
-
-
-def test_lock_files_of_killed_processes_are_removed_and_no_others(
-    make_cache: MakeCache, origin: Origin, tmp_path: Path
-) -> None:
-    cache = make_cache()
-    locks = tmp_path / "cache" / "locks"
-    left, held = locks / ("0" * 64), locks / ("1" * 64)
-    left.touch()
-    with held.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        make_cache()
-        assert held.exists()
-        assert not left.exists()
-    held.unlink()
-    _fill(cache, origin, range(3))
-    assert {path.name for path in locks.iterdir()} <= {"index", "rebuild"}

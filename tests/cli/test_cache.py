@@ -35,7 +35,7 @@ def test_stats(app: Flask, keys: list[str]) -> None:
 
 
 def test_purge_and_warm(app: Flask, keys: list[str]) -> None:
-    assert _json(app, "purge", keys[0], keys[1]) == {"purged": 2}
+    assert _json(app, "purge", keys[0], keys[1], "never/seen.png") == {"purged": 2}
     assert _json(app, "stats")["entries"] == 1
     assert _json(app, "warm", "--prefix", "album/") == {
         "images": 3,

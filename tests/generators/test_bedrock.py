@@ -183,7 +183,7 @@ def test_the_lifecycle_of_a_model_that_is_gone(models: ModelServer, generator: B
 
 
 def test_time_lost_to_a_first_generation_is_not_taken_from_the_next(models: ModelServer) -> None:
-    generator = BedrockGenerator(BEDROCK.model, region=REGION, timeout=1)
+    generator = BedrockGenerator(BEDROCK.model, region=REGION, timeout=3)
     models.script = [stall, BEDROCK.success()]
     with pytest.raises(GeneratorTimeout):
         generator.generate(REQUEST)

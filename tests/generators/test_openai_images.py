@@ -155,7 +155,7 @@ def test_a_failed_download_is_not_drawn_again(
 ) -> None:
     models.script = [_at(f"{models.url}/1.png"), behaviour]
     with pytest.raises(AppError) as caught:
-        _generator(models, timeout=1).generate(REQUEST)
+        _generator(models, timeout=3).generate(REQUEST)
     assert (type(caught.value), models.tries, len(models.received)) == (expected, 1, 2)
 
 

@@ -55,27 +55,35 @@ def test_how_slow_is_too_slow(
     assert not reader.is_slow(pressed=pressed)
 
 
-def _is_refused(places: Places) -> None:
-    with pytest.raises(Busy):
-        places.enter(Reader(None))
-
-
-def test_the_last_thread_waits_once_and_then_says_no_at_once() -> None:
-    places = Places(3)
-    places.enter(Reader(None))
+def _seconds_until_refused(places: Places) -> float:
     began = time.monotonic()
-    waiting = threading.Thread(target=_is_refused, args=(places,))
+    with pytest.raises(Busy):
+        places.enter(Reader(None))
+    return time.monotonic() - began
+
+
+def test_a_place_is_waited_for_two_seconds() -> None:
+    places = Places(4)
+    places.enter(Reader(None))
+    places.enter(Reader(None))
+    assert _seconds_until_refused(places) > 1.9
+
+
+def test_the_last_thread_waits_once_and_then_says_no_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.intake.places._PATIENCE", 60)
+    monkeypatch.setattr("app.intake.places._SHORT_PATIENCE", 3)
+    places, first = Places(3), Reader(None)
+    places.enter(first)
+    waiting = threading.Thread(target=places.enter, args=(Reader(None),))
     waiting.start()
-    time.sleep(0.2)
-    with pytest.raises(Busy):
-        places.enter(Reader(None))
-    middle = time.monotonic()
-    with pytest.raises(Busy):
-        places.enter(Reader(None))
-    assert 0.9 < middle - began < 2
-    assert time.monotonic() - middle < 0.5
-    waiting.join()
-    assert time.monotonic() - began > 1.9
+    while not places._waiting:
+        time.sleep(0.01)
+    assert _seconds_until_refused(places) > 2.9
+    assert _seconds_until_refused(places) < 2
+    assert waiting.is_alive(), "it is not in the last thread, so it has more patience"
+    places.leave(first)
+    waiting.join(20)
+    assert not waiting.is_alive()
 
 
 def test_a_place_that_comes_free_goes_to_who_waits() -> None:

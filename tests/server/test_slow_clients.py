@@ -94,8 +94,8 @@ def test_slow_uploads_hold_up_neither_hits_nor_other_uploads(server: Running, he
             assert _upload(server.url, number).status_code in (200, 201)
             took += [middle - began, time.monotonic() - middle]
             time.sleep(0.1)
-    assert max(took) < 3, took
-    assert sorted(took)[len(took) // 2] < 1, took
+    assert max(took) < 6, took
+    assert sorted(took)[len(took) // 2] < 1.5, took
 
 
 @pytest.mark.parametrize("head", [LENGTH, CHUNKED, JSON])
