@@ -15,6 +15,7 @@ import hashlib
 import re
 import secrets
 from datetime import datetime
+from functools import lru_cache
 from urllib.parse import quote
 
 from app.errors import InvalidKey
@@ -35,7 +36,7 @@ _PARENTS = rf"(?:(?![^/]*\.(?i:{_EXTENSIONS})/){_NAME}/)"
 _BOUNDS = rf"(?=.{{1,{MAX_KEY_BYTES}}}\Z)(?!.*[^/]{{{MAX_SEGMENT + 1}}})"
 _CANONICAL = re.compile(rf"{_BOUNDS}{_PARENTS}*{_NAME}\.(?:{_EXTENSIONS})\Z")
 _FOLDER = re.compile(rf"{_BOUNDS}{_PARENTS}+\Z")
-_CONTENT_ADDRESSED = re.compile(rf".+/[0-9a-f]{{2}}/[0-9a-f]{{30}}\.(?:{_EXTENSIONS})\Z")
+_CONTENT_ADDRESSED = re.compile(rf".+/([0-9a-f]{{2}})/([0-9a-f]{{30}})\.(?:{_EXTENSIONS})\Z")
 _GENERATED = re.compile(rf".+/\d{{4}}/\d{{2}}/\d{{8}}_\d{{6}}_[0-9a-f]{{24}}\.(?:{_EXTENSIONS})\Z")
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f\\]|(?:^|/)\.{0,2}(?:/|\Z)")
 
@@ -51,6 +52,7 @@ def is_canonical(key: str) -> bool:
     return _CANONICAL.match(key) is not None
 
 
+@lru_cache(maxsize=4096)
 def is_immutable(key: str) -> bool:
     """Whether `key` can only ever mean the same bytes: content-addressed or generated."""
     return is_canonical(key) and bool(_CONTENT_ADDRESSED.match(key) or _GENERATED.match(key))
@@ -59,6 +61,12 @@ def is_immutable(key: str) -> bool:
 def is_content_addressed(key: str) -> bool:
     """Whether `key` is made from the bytes that it stands for."""
     return is_canonical(key) and _CONTENT_ADDRESSED.match(key) is not None
+
+
+def digest_in(key: str) -> str | None:
+    """The 32 hex digits that a key of the content-addressed shape has of a digest; None for other keys."""
+    found = _CONTENT_ADDRESSED.match(key)
+    return found[1] + found[2] if found and is_canonical(key) else None
 
 
 def check_readable(key: str) -> None:

@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from app.cache.answers import Load
 from app.objects import ObjectFacts, StoredObject
@@ -23,7 +25,15 @@ def facts_of(key: str, size: int) -> ObjectFacts:
 def loading(facts: ObjectFacts, data: bytes) -> Load:
     """A store's GetObject that has `data` at once."""
 
+    stored = replace(facts, etag=_etag_of(data))
+
     def load(etag: str | None) -> StoredObject | None:
-        return StoredObject(facts, io.BytesIO(data))
+        return StoredObject(stored, io.BytesIO(data))
 
     return load
+
+
+@lru_cache(maxsize=100)
+def _etag_of(data: bytes) -> str:
+    """The MD5, as S3 mostly gives it: the keys here are not made from the bytes, as ours are."""
+    return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'

@@ -19,7 +19,7 @@ from bench.progress import say
 SIZE = 20_000
 """Bytes of each object."""
 
-OWN_FILES = 20_000
+OWN_FILES = 45_000
 """Objects with a file of their own: the first `EVICTED` and the last ones in the order of their use."""
 
 EVICTED = 1_500

@@ -25,7 +25,7 @@ _PER_SECOND = 100
 _METHOD = f"""\
 {_REQUESTS:,} requests for {_OBJECTS:,} objects of 4 to 100 KB (in blocks), chances falling with rank to the
 power of {_EXPONENT}; the bound is a tenth of the set. The exact LRU has the space that the cache itself had
-at its fullest: the bound less index and reserve. Accesses are recorded once a second, so the clock matters:
+at its fullest: the bound less index and reserve. Accesses are recorded every 0.1 s, so the clock matters:
 the stream runs once at {_PER_SECOND} requests a second of a simulated clock, once as fast as this machine
 goes, where the whole cache is exchanged within a second."""
 

@@ -1,5 +1,6 @@
 """Bringing an object into the cache: reserve, write aside, verify, publish."""
 
+import hashlib
 import logging
 import os
 import secrets
@@ -14,7 +15,7 @@ from app.cache.epoch import Epochs
 from app.cache.space import Reservation, Space
 from app.cache.stamp import stamped_time
 from app.errors import StoreError, StoreTimeout
-from app.keys import is_immutable
+from app.keys import digest_in, is_immutable
 from app.objects import Body, ObjectFacts, StoredObject
 
 _log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Fill:
         """The object that `load` gives, kept on the way; None where the store still has `etag`.
 
         What finds no room comes straight from the store. A body that is not as announced is asked for
-        once more.
+        once more; bytes that are not those of the key's digest, too, and are taken where they come again.
 
         Raises what `load` raises, and `StoreError` where the second body is no better.
         """
@@ -48,8 +49,9 @@ class Fill:
             return self._once(load, etag, epoch)
         except _BadBody as exc:
             _log.warning("Asking the store once more for a body: %s", exc.cause)
+            seen = exc.digest
         try:
-            return self._once(load, etag, epoch)
+            return self._once(load, etag, epoch, seen)
         except _BadBody as exc:
             raise exc.cause from exc
 
@@ -59,7 +61,7 @@ class Fill:
         if reservation is not None:
             self._write(reservation, facts, [data], epoch).close()
 
-    def _once(self, load: Load, etag: str | None, epoch: int) -> CachedObject | None:
+    def _once(self, load: Load, etag: str | None, epoch: int, seen: str = "") -> CachedObject | None:
         stored = load(etag)
         if stored is None:
             return None
@@ -67,7 +69,7 @@ class Fill:
         if reservation is None:
             return CachedObject(stored.facts, stored.body, CacheStatus.BYPASS)
         with stored:
-            file = self._write(reservation, stored.facts, _chunks(stored.body), epoch)
+            file = self._write(reservation, stored.facts, _chunks(stored.body), epoch, seen)
         return CachedObject(stored.facts, file, CacheStatus.MISS)
 
     def _reserve(self, stored: StoredObject) -> Reservation | None:
@@ -78,14 +80,23 @@ class Fill:
             raise
 
     def _write(
-        self, reservation: Reservation, facts: ObjectFacts, chunks: Iterable[bytes], epoch: int
+        self,
+        reservation: Reservation,
+        facts: ObjectFacts,
+        chunks: Iterable[bytes],
+        epoch: int,
+        seen: str = "",
     ) -> FileIO:
-        """The file, open at its first byte, published unless the key was changed since `epoch`."""
+        """The file, open at its first byte, published unless the key was changed since `epoch`.
+
+        A digest that was `seen` before is taken, whatever the key says.
+        """
         with ExitStack() as undo:
             undo.callback(self._abandon, reservation)
             file = open(reservation.path, "x+b", buffering=0)  # noqa: SIM115 (the reader closes it)
             undo.callback(file.close)
             _copy(chunks, file, facts.size)
+            _check_digest(file, facts, seen)
             _set_times(file, facts)
             try:
                 self._space.publish(reservation, facts, epoch, self._clock())
@@ -102,11 +113,12 @@ class Fill:
 
 
 class _BadBody(Exception):
-    """The body broke off or has another length than announced."""
+    """The body broke off, has another length than announced, or another `digest` than its key."""
 
-    def __init__(self, cause: StoreError) -> None:
+    def __init__(self, cause: StoreError, digest: str = "") -> None:
         super().__init__(str(cause))
         self.cause = cause
+        self.digest = digest
 
 
 def _chunks(body: Body) -> Iterator[bytes]:
@@ -131,6 +143,27 @@ def _copy(chunks: Iterable[bytes], file: FileIO, size: int) -> None:
             view = view[file.write(view) :]
     if written != size:
         raise _BadBody(StoreError(detail=f"a body of {written} bytes or more instead of {size}"))
+
+
+def _check_digest(file: FileIO, facts: ObjectFacts, seen: str) -> None:
+    """Where the key is made from the bytes, these must be the ones.
+
+    Other people's keys of the same shape may have an MD5 in them, or nothing of the bytes: an entity tag that
+    is the bytes' MD5, as of most stores, says as much; else only the store can, by giving them again.
+    """
+    wanted = digest_in(facts.key)
+    if wanted is None:
+        return
+    digest = _digest(file, "sha256")
+    if digest.startswith(wanted) or digest == seen:
+        return
+    if _digest(file, "md5") not in (wanted, facts.etag.strip('"')):
+        raise _BadBody(StoreError(detail="the bytes are not those that the key was made from"), digest)
+
+
+def _digest(file: FileIO, name: str) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, name).hexdigest()
 
 
 def _set_times(file: FileIO, facts: ObjectFacts) -> None:

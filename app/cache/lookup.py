@@ -17,7 +17,7 @@ from app.cache.stamp import facts_of
 from app.keys import is_immutable
 from app.objects import ObjectFacts
 
-_REMEMBERED = 20_000
+REMEMBERED = 20_000
 """Files kept in a process's memory, at some 700 bytes each."""
 
 _POSTPONE_SECONDS = 5.0
@@ -112,7 +112,7 @@ class Lookup:
         return _Known(path, entry.facts, stat.st_ino, entry.version, entry.validated_at + self._ttl)
 
     def _remember(self, key: str, known: _Known) -> None:
-        if len(self._known) >= _REMEMBERED:
+        if len(self._known) >= REMEMBERED:
             with suppress(RuntimeError, StopIteration, KeyError):  # another thread was quicker
                 del self._known[next(iter(self._known))]
         self._known[key] = known

@@ -1,0 +1,76 @@
+"""Bytes that are not those their key was made from."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from io import BytesIO
+
+import pytest
+
+from app.cache import DiskCache
+from app.errors import StoreError
+from app.objects import ObjectFacts, StoredObject
+from tests.cache.conftest import read
+
+RIGHT, WRONG, WORSE = b"the image", b"not image", b"no images"
+MODIFIED = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+def _key(digest: str) -> str:
+    return f"images/{digest[:2]}/{digest[2:32]}.png"
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+OURS = _key(hashlib.sha256(RIGHT).hexdigest())
+
+
+class Store:
+    """Gives these bodies one after the other, under an entity tag that tells nothing of them."""
+
+    def __init__(self, key: str, *bodies: bytes, etag: str = "d41d8cd98f00b204e9800998ecf8427e") -> None:
+        self._key = key
+        self._bodies: Iterator[bytes] = iter(bodies)
+        self._etag = f'"{etag}"'
+        self.calls = 0
+
+    def load(self, _: str | None) -> StoredObject:
+        """The next body."""
+        self.calls += 1
+        data = next(self._bodies)
+        return StoredObject(
+            ObjectFacts(self._key, len(data), "image/png", self._etag, MODIFIED), BytesIO(data)
+        )
+
+
+def test_wrong_bytes_are_neither_served_nor_kept(cache: DiskCache) -> None:
+    store = Store(OURS, WRONG, RIGHT)
+    assert read(cache.fetch(OURS, store.load)) == RIGHT
+    found = cache.lookup(OURS)
+    assert found is not None
+    assert read(found) == RIGHT
+    assert store.calls == 2
+
+
+def test_bytes_that_are_wrong_in_two_ways_are_an_error(cache: DiskCache) -> None:
+    with pytest.raises(StoreError):
+        cache.fetch(OURS, Store(OURS, WRONG, WORSE).load)
+    assert cache.lookup(OURS) is None
+    assert cache.check().is_clean
+
+
+FOREIGN: dict[str, Callable[[], Store]] = {
+    "an MD5 in the key": lambda: Store(_key(_md5(RIGHT)), RIGHT),
+    "the MD5 as entity tag": lambda: Store(_key("0" * 32), RIGHT, etag=_md5(RIGHT)),
+    "neither, but the same again": lambda: Store(_key("0" * 32), RIGHT, RIGHT),
+}
+
+
+@pytest.mark.parametrize(("what", "calls"), list(zip(FOREIGN, (1, 1, 2), strict=True)))
+def test_keys_of_other_people_are_served(cache: DiskCache, what: str, calls: int) -> None:
+    store = FOREIGN[what]()
+    assert read(cache.fetch(store._key, store.load)) == RIGHT
+    assert cache.lookup(store._key) is not None
+    assert store.calls == calls
