@@ -62,6 +62,7 @@ def create_app(config: Config | None = None) -> Flask:
     cache = DiskCache(
         config.cache_dir,
         config.cache_max_bytes,
+        max_object_bytes=config.cache_max_object_bytes,
         ttl=config.cache_ttl,
         stale_if_error=config.cache_stale_if_error,
         negative_ttl=config.cache_negative_ttl,

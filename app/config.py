@@ -59,6 +59,7 @@ class Config:
 
     cache_dir: Path = _setting(Directory(), Path("data/cache"))
     cache_max_bytes: int = _setting(Size(least=384 * KIB), GIB)
+    cache_max_object_bytes: int = _setting(Size(), GIB)
     cache_ttl: int = _setting(number(0, 31_536_000), 300)
     cache_stale_if_error: int = _setting(number(0, 31_536_000), 86_400)
     cache_negative_ttl: int = _setting(number(0, 3_600), 5)

@@ -2,5 +2,6 @@
 
 from app.cache.answers import CachedObject, CacheStatus
 from app.cache.disk import DiskCache
+from app.cache.disorder import OUT_OF_ORDER
 
-__all__ = ["CacheStatus", "CachedObject", "DiskCache"]
+__all__ = ["OUT_OF_ORDER", "CacheStatus", "CachedObject", "DiskCache"]

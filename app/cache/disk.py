@@ -4,8 +4,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from app.cache.absence import Absences
 from app.cache.answers import CachedObject, CacheStatus, Load
 from app.cache.check import Check, Report
 from app.cache.counts import Counts
+from app.cache.disorder import OUT_OF_ORDER, Disorder
 from app.cache.epoch import Epochs
 from app.cache.fill import Fill
 from app.cache.flight import SingleFlight
@@ -22,17 +22,12 @@ from app.cache.layout import Layout
 from app.cache.lookup import Found, Lookup
 from app.cache.mount import counts_accesses
 from app.cache.rebuild import Rebuild
-from app.cache.space import Space
-from app.errors import CacheStuck, NotFound, StoreError, StoreUnreachable
+from app.cache.space import Bounds, Space
+from app.errors import CacheStuck, CacheUnreadable, NotFound, StoreError, StoreUnreachable
 from app.keys import is_immutable
 from app.objects import ObjectFacts
 
 _log = logging.getLogger(__name__)
-
-_OUT_OF_ORDER = (OSError, sqlite3.Error)
-"""What a full, read-only, vanished or corrupt cache directory raises."""
-
-_COMPLAIN_SECONDS = 10.0
 
 _AWAY_SECONDS = 5.0
 """While the store is away, what is stale is served without asking again, so that no thread waits for it."""
@@ -41,6 +36,7 @@ _AWAY_SECONDS = 5.0
 class DiskCache:
     """An LRU of files below `root` that takes at most `max_bytes`, shared by the processes of one machine.
 
+    Objects of more than `max_object_bytes` are not kept, but passed on;
     `ttl` is how many seconds a mutable object is served without asking the store again;
     `stale_if_error` for how many more it is served while the store can't be reached;
     `negative_ttl` how many seconds a missing object counts as missing without asking again;
@@ -53,6 +49,7 @@ class DiskCache:
         root: Path,
         max_bytes: int,
         *,
+        max_object_bytes: int | None = None,
         ttl: float = 300.0,
         stale_if_error: float = 86_400.0,
         negative_ttl: float = 5.0,
@@ -63,15 +60,16 @@ class DiskCache:
         self._index = Index(self._layout, log_bytes=min(max(max_bytes // 16, 32 * 1024), 400 * 1024))
         self._epochs = Epochs(self._layout.epochs)
         self.counts = Counts(self._layout)
-        self._space = Space(self._layout, self._index, self._epochs, max_bytes, self.counts.evicted)
+        bounds = Bounds(max_bytes, max_bytes if max_object_bytes is None else max_object_bytes)
+        self._space = Space(self._layout, self._index, self._epochs, bounds, self.counts.evicted)
         self._lookup = Lookup(self._layout, self._index, ttl, clock)
-        self._fill = Fill(self._space, self._epochs, clock)
+        self._disorder = Disorder(self._start_again)
+        self._fill = Fill(self._space, self._epochs, self._disorder, clock)
         self._flights = SingleFlight(KeyLocks(self._layout.locks / "fills"), patience)
         self._absences = Absences(negative_ttl, clock)
         self._rebuild = Rebuild(self._layout, self._index, self._space)
         self._stale_if_error = stale_if_error
         self._clock = clock
-        self._quiet_until = 0.0
         self._store_away_until = 0.0
         self.max_bytes = max_bytes
         self._make_ready()
@@ -80,8 +78,8 @@ class DiskCache:
         """The object, where it is here whole and fresh: a hit. Takes no lock and writes no index."""
         try:
             found = self._lookup.find(key)
-        except _OUT_OF_ORDER as exc:
-            self._mend(exc)
+        except OUT_OF_ORDER as exc:
+            self._disorder.note(exc)
             return None
         if found is None:
             return None
@@ -99,7 +97,7 @@ class DiskCache:
         found = self.lookup(key)
         if found is not None:
             return found
-        with self._going_on_without():
+        with self._disorder.survived():
             if self._absences.holds(key, self._epochs.read):
                 raise NotFound(detail="known to be missing")
             try:
@@ -115,7 +113,7 @@ class DiskCache:
 
     def epoch(self, key: str) -> int:
         """To be taken before the store is changed, and given to `store`."""
-        with self._going_on_without():
+        with self._disorder.survived():
             return self._epochs.read(key)
         return -1
 
@@ -125,12 +123,12 @@ class DiskCache:
         Raises `CacheStuck` where bytes that are not the store's any more can't be removed.
         """
         present = -1
-        with self._going_on_without():
+        with self._disorder.survived():
             present = self._epochs.advance(facts.key)
         if not is_immutable(facts.key):
             self._remove(facts.key)
         if present == epoch + 1:
-            with self._going_on_without():
+            with self._disorder.survived():
                 self._fill.from_upload(facts, data, present)
 
     def forget(self, key: str) -> bool:
@@ -140,28 +138,39 @@ class DiskCache:
 
         Raises `CacheStuck` where the file can't be removed.
         """
-        with self._going_on_without():
+        with self._disorder.survived():
             self._epochs.advance(key)
         return self._remove(key)
 
-    def clear(self) -> int:
-        """Remove every object; how many there were."""
-        return self._space.clear()
+    def clear(self, progress: Callable[[int], None] = lambda done: None) -> int:
+        """Remove every object; how many there were, which `progress` is told. Raises `CacheUnreadable`."""
+        try:
+            removed = self._space.clear(progress)
+        except OUT_OF_ORDER as exc:
+            raise CacheUnreadable(detail=f"{type(exc).__name__}: {exc}") from exc
+        self.check(fix=True)  # files that no row told of are removed, too
+        return removed
 
     def is_writable(self) -> bool:
-        """Whether the directory takes files at all."""
-        return os.access(self._layout.tmp, os.W_OK | os.X_OK)
+        """Whether the directory takes files, and has taken the last one that was to be kept."""
+        return os.access(self._layout.tmp, os.W_OK | os.X_OK) and not self._disorder.is_present
 
     def totals(self) -> Totals:
         """What the cache holds. Raises `OSError` or `sqlite3.Error` where it can't be read."""
         return self._index.totals()
 
-    def check(self, *, fix: bool = False, progress: Callable[[int], None] = lambda entries: None) -> Report:
-        """Compare rows, files and totals; with `fix` mend what differs.
+    def check(self, *, fix: bool = False, progress: Callable[[int], None] = lambda done: None) -> Report:
+        """Compare rows, files and totals; with `fix` mend what differs, a damaged index included.
 
-        `progress` is told how many rows have been looked at.
+        `progress` is told how many rows have been looked at. Raises `CacheUnreadable`.
         """
-        return Check(self._layout, self._index, self._space, fix=fix).run(progress)
+        try:
+            return self._compare(fix, progress)
+        except CacheUnreadable as exc:
+            if not (fix and isinstance(exc.__cause__, sqlite3.Error)):
+                raise
+            self._start_again(exc.__cause__)
+        return self._compare(fix, progress)
 
     def close(self) -> None:
         """Let go of connections and claims."""
@@ -169,6 +178,13 @@ class DiskCache:
         self.counts.close()
         self._space.close()
         self._index.close()
+
+    def _compare(self, fix: bool, progress: Callable[[int], None]) -> Report:
+        try:
+            self._rebuild.wait()
+            return Check(self._layout, self._index, self._space, fix=fix).run(progress)
+        except OUT_OF_ORDER as exc:
+            raise CacheUnreadable(detail=f"{type(exc).__name__}: {exc}") from exc
 
     def _lead(self, key: str, load: Load) -> CachedObject:
         """Ask the store, as the only one to do so; another process may have been quicker."""
@@ -229,7 +245,7 @@ class DiskCache:
 
     def _make_ready(self) -> None:
         """Leaves no connection open where it can: the process may yet fork."""
-        with self._going_on_without():
+        with self._disorder.survived():
             self._layout.make()
             self._epochs.prepare()
             self.counts.prepare()
@@ -251,27 +267,9 @@ class DiskCache:
             if os.path.lexists(path):
                 raise CacheStuck(detail=str(exc)) from exc
             was_here = False
-        with self._going_on_without():
+        with self._disorder.survived():
             self._space.drop(key)
         return was_here
-
-    @contextmanager
-    def _going_on_without(self) -> Iterator[None]:
-        """Go on without the cache where it is out of order."""
-        try:
-            yield
-        except _OUT_OF_ORDER as exc:
-            self._mend(exc)
-
-    def _mend(self, exc: Exception) -> None:
-        """Say what is out of order, and try to mend it, once in a while."""
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + _COMPLAIN_SECONDS
-            _log.error(
-                "The cache is out of order, the store is asked instead: %s: %s", type(exc).__name__, exc
-            )
-            self._start_again(exc)
 
     def _start_again(self, exc: Exception) -> None:
         """From what is left: a directory made anew, an index that is no database moved aside.
@@ -290,7 +288,7 @@ class DiskCache:
             self._epochs.prepare()
             self.counts.prepare()
             self._rebuild.start_if_needed()
-        except _OUT_OF_ORDER as again:
+        except OUT_OF_ORDER as again:
             _log.error("The cache could not be mended: %s", again)
 
 

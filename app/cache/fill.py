@@ -1,5 +1,6 @@
 """Bringing an object into the cache: reserve, write aside, verify, publish."""
 
+import errno
 import hashlib
 import logging
 import os
@@ -7,16 +8,18 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
+from typing import NamedTuple
 
 from app.cache.answers import CachedObject, CacheStatus, Load
+from app.cache.disorder import Disorder
 from app.cache.epoch import Epochs
 from app.cache.space import Reservation, Space
 from app.cache.stamp import stamped_time
 from app.errors import StoreError, StoreTimeout
 from app.keys import digest_in, is_immutable
-from app.objects import Body, ObjectFacts, StoredObject
+from app.objects import Body, ObjectFacts
 
 _log = logging.getLogger(__name__)
 
@@ -25,15 +28,23 @@ _CHUNK = 256 * 1024
 _COARSE_CLOCK_NS = 20 * 10**6
 
 
+class _Place(NamedTuple):
+    """Where an object is to be written."""
+
+    reservation: Reservation
+    file: FileIO
+
+
 class Fill:
     """Writes objects into the cache, as they come from the store or as they are uploaded.
 
     Its methods raise `OSError` and `sqlite3.Error` where the cache is out of order.
     """
 
-    def __init__(self, space: Space, epochs: Epochs, clock: Callable[[], float]) -> None:
+    def __init__(self, space: Space, epochs: Epochs, disorder: Disorder, clock: Callable[[], float]) -> None:
         self._space = space
         self._epochs = epochs
+        self._disorder = disorder
         self._clock = clock
 
     def from_store(self, key: str, load: Load, etag: str | None) -> CachedObject | None:
@@ -57,31 +68,39 @@ class Fill:
 
     def from_upload(self, facts: ObjectFacts, data: bytes, epoch: int) -> None:
         """Keep bytes that the store has just acknowledged, where they find room and are what `facts` say."""
-        reservation = self._space.reserve(facts.key, facts.size) if facts.size == len(data) else None
-        if reservation is not None:
-            self._write(reservation, facts, [data], epoch).close()
+        place = self._make_place(facts) if facts.size == len(data) else None
+        if place is not None:
+            self._write(place, facts, [data], epoch).close()
 
     def _once(self, load: Load, etag: str | None, epoch: int, seen: str = "") -> CachedObject | None:
         stored = load(etag)
         if stored is None:
             return None
-        reservation = self._reserve(stored)
-        if reservation is None:
+        place = None
+        with _closed_on_error(stored.body), self._disorder.survived():
+            place = self._make_place(stored.facts)
+        if place is None:  # not a byte has been read, so that it can be passed on
             return CachedObject(stored.facts, stored.body, CacheStatus.BYPASS)
         with stored:
-            file = self._write(reservation, stored.facts, _chunks(stored.body), epoch, seen)
+            file = self._write(place, stored.facts, _chunks(stored.body), epoch, seen)
         return CachedObject(stored.facts, file, CacheStatus.MISS)
 
-    def _reserve(self, stored: StoredObject) -> Reservation | None:
-        try:
-            return self._space.reserve(stored.facts.key, stored.facts.size)
-        except BaseException:
-            stored.body.close()
-            raise
+    def _make_place(self, facts: ObjectFacts) -> _Place | None:
+        """An empty file for the object, with room on the disk for it; None where the bound has none."""
+        reservation = self._space.reserve(facts.key, facts.size)
+        if reservation is None:
+            return None
+        with ExitStack() as undo:
+            undo.callback(self._abandon, reservation)
+            file = open(reservation.path, "x+b", buffering=0)  # noqa: SIM115 (the reader closes it)
+            undo.callback(file.close)
+            _check_disk(file, facts.size)
+            undo.pop_all()
+        return _Place(reservation, file)
 
     def _write(
         self,
-        reservation: Reservation,
+        place: _Place,
         facts: ObjectFacts,
         chunks: Iterable[bytes],
         epoch: int,
@@ -91,9 +110,9 @@ class Fill:
 
         A digest that was `seen` before is taken, whatever the key says.
         """
+        reservation, file = place
         with ExitStack() as undo:
             undo.callback(self._abandon, reservation)
-            file = open(reservation.path, "x+b", buffering=0)  # noqa: SIM115 (the reader closes it)
             undo.callback(file.close)
             _copy(chunks, file, facts.size)
             _check_digest(file, facts, seen)
@@ -101,8 +120,10 @@ class Fill:
             try:
                 self._space.publish(reservation, facts, epoch, self._clock())
             except sqlite3.Error as exc:  # the bytes are here all the same
-                _log.error("An image was served but could not be kept: %s", exc)
+                self._disorder.note(exc)
                 self._abandon(reservation)
+            else:
+                self._disorder.over()
             file.seek(0)
             undo.pop_all()
         return file
@@ -129,6 +150,22 @@ def _chunks(body: Body) -> Iterator[bytes]:
         raise
     except StoreError as exc:
         raise _BadBody(exc) from exc
+
+
+@contextmanager
+def _closed_on_error(body: Body) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        body.close()
+        raise
+
+
+def _check_disk(file: FileIO, size: int) -> None:
+    """Raise `OSError` before the body is begun, where its `size` bytes don't fit on the disk."""
+    disk = os.fstatvfs(file.fileno())
+    if disk.f_bavail * disk.f_frsize < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _copy(chunks: Iterable[bytes], file: FileIO, size: int) -> None:

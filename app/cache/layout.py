@@ -121,7 +121,7 @@ class Layout:
     def has_files(self) -> bool:
         """Whether there is anything that a row would have to tell of."""
         for root in self._roots:
-            with os.scandir(root) as entries:
+            with suppress(FileNotFoundError), os.scandir(root) as entries:
                 if any(entries):
                     return True
         return False

@@ -35,13 +35,18 @@ class Rebuild:
         self._thread: threading.Thread | None = None
 
     def start_if_needed(self) -> bool:
-        """Begin, where the index says that it was made beside files; whether that is so."""
-        if not self._index.is_rebuilding():
+        """Begin, where the index was made beside files, or the bound does not hold; whether that is so."""
+        if not (self._index.is_rebuilding() or self._space.is_over()):
             return False
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="cache-rebuild", daemon=True)
             self._thread.start()
         return True
+
+    def wait(self) -> None:
+        """Have it done, here or in another process."""
+        if self.start_if_needed() and self._thread is not None:
+            self._thread.join()
 
     def join(self) -> None:
         """Stop, wherever it is; the next start goes on."""
@@ -54,6 +59,8 @@ class Rebuild:
             with self._layout.locked("rebuild"):
                 if self._index.is_rebuilding():
                     self._adopt_all()
+                while not self._stop.is_set() and self._space.trim():
+                    pass
         except (OSError, sqlite3.Error) as exc:
             _log.error("The cache's index could not be rebuilt: %s", exc)
 
@@ -69,7 +76,6 @@ class Rebuild:
         with self._index.transaction() as db:
             recount(db, self._layout)
             db.execute("UPDATE total SET rebuilding = 0")
-        self._space.trim()
         _log.warning("The cache's index is rebuilt: %d entries.", self._index.totals().entries)
 
 

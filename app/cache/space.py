@@ -26,6 +26,14 @@ _BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """The most bytes of the whole directory, and of one object."""
+
+    total: int
+    of_one: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reservation:
     """The right to write one file: `path` is where, `taken` the bytes on disk set aside for it."""
 
@@ -39,12 +47,12 @@ class Space:
     """Keeps what the cache directory takes within `max_bytes`; `evicted` is told of each eviction."""
 
     def __init__(
-        self, layout: Layout, index: Index, epochs: Epochs, max_bytes: int, evicted: Callable[[], None]
+        self, layout: Layout, index: Index, epochs: Epochs, bounds: Bounds, evicted: Callable[[], None]
     ) -> None:
         self._layout = layout
         self._index = index
         self._epochs = epochs
-        self._max_bytes = max_bytes
+        self._bounds = bounds
         self._evicted = evicted
         self._owner = Owner(layout.tmp)
 
@@ -52,7 +60,7 @@ class Space:
         """Set space aside for an object of `size` bytes; None where it can't fit."""
         path = self._owner.new_path()
         taken = disk_bytes(size) + self._layout.parents_bytes(self._layout.path(key))
-        fits: bool | None = None if taken < self._max_bytes else False
+        fits: bool | None = None if taken < self._bounds.total and size <= self._bounds.of_one else False
         while fits is None:
             with self._index.transaction() as db:
                 fits = self._make_room(db, taken)
@@ -95,8 +103,8 @@ class Space:
         with self._index.transaction() as db:
             db.execute("UPDATE entry SET validated_at = ? WHERE key = ?", (now, key))
 
-    def clear(self) -> int:
-        """Remove every entry, a few in each transaction; how many there were."""
+    def clear(self, progress: Callable[[int], None]) -> int:
+        """Remove every entry, a few in each transaction; how many there were, which `progress` is told."""
         removed = 0
         while True:
             with self._index.transaction() as db:
@@ -106,6 +114,7 @@ class Space:
             if not keys:
                 return removed
             removed += len(keys)
+            progress(removed)
 
     def drop_entry(self, db: sqlite3.Connection, key: str) -> int:
         """Remove file and row, inside a transaction of the index; the bytes that they took."""
@@ -113,12 +122,15 @@ class Space:
         db.execute("UPDATE total SET directories = directories - ?", (parents,))
         return parents + self._drop_row(db, key)
 
-    def trim(self) -> None:
-        """Evict until the bound holds."""
-        fits: bool | None = None
-        while fits is None:
-            with self._index.transaction() as db:
-                fits = self._make_room(db, 0)
+    def is_over(self) -> bool:
+        """Whether the bound does not hold: it was lowered, or files were found that nobody knew of."""
+        totals = self._index.totals()
+        return totals.taken + totals.reserved + self._layout.index_bytes() + _SLACK > self._bounds.total
+
+    def trim(self) -> bool:
+        """Evict some where the bound does not hold; whether there is more to do."""
+        with self._index.transaction() as db:
+            return self._make_room(db, 0) is None
 
     def bury_dead_owners(self) -> None:
         """Give back what killed processes had reserved, and remove what they left half done."""
@@ -156,7 +168,7 @@ class Space:
         """Whether `wanted` bytes fit now; None: not yet, and the evictions go on in the next transaction."""
         totals = "SELECT taken + directories, reserved, rebuilding FROM total"
         taken, reserved, rebuilding = db.execute(totals).fetchone()
-        budget = self._max_bytes - self._layout.index_bytes() - _SLACK - wanted
+        budget = self._bounds.total - self._layout.index_bytes() - _SLACK - wanted
         if reserved > budget or rebuilding:
             return False
         excess = taken + reserved - budget

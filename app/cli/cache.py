@@ -1,14 +1,17 @@
 """`flask cache …`: look into the cache, mend it, empty it, warm it."""
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import click
 from flask.cli import AppGroup
 
 from app.api.parts import parts
+from app.cache import OUT_OF_ORDER
 from app.cli.output import as_json_option, print_facts
-from app.errors import AppError
+from app.errors import AppError, CacheUnreadable
 from app.keys import check_readable
 
 cache_commands = AppGroup("cache", help="Look into the disk cache, mend it, empty it, warm it.")
@@ -19,7 +22,8 @@ cache_commands = AppGroup("cache", help="Look into the disk cache, mend it, empt
 def stats(as_json: bool) -> None:
     """How much the cache holds."""
     cache = parts().cache
-    totals = cache.totals()
+    with _index_errors_told():
+        totals = cache.totals()
     print_facts(
         as_json,
         {
@@ -37,8 +41,8 @@ def stats(as_json: bool) -> None:
 def check(fix: bool, as_json: bool) -> None:
     """Compare the index with the files; status 1 where they differ and it was not mended."""
     cache = parts().cache
-    with click.progressbar(length=cache.totals().entries, label="Checking", hidden=as_json) as bar:
-        report = cache.check(fix=fix, progress=lambda done: bar.update(done - bar.pos))
+    with _index_errors_told(), _counting("Checking", as_json) as progress:
+        report = cache.check(fix=fix, progress=progress)
     print_facts(
         as_json,
         {
@@ -71,7 +75,9 @@ def purge(keys: tuple[str, ...], as_json: bool) -> None:
 @as_json_option
 def clear(as_json: bool) -> None:
     """Remove all images from the cache; the store keeps them."""
-    print_facts(as_json, {"removed": parts().cache.clear()})
+    with _index_errors_told(), _counting("Clearing", as_json) as progress:
+        removed = parts().cache.clear(progress)
+    print_facts(as_json, {"removed": removed})
 
 
 @cache_commands.command()
@@ -109,3 +115,25 @@ def warm(prefix: str, concurrency: int, as_json: bool) -> None:
     )
     if outcomes["failed"]:
         raise click.exceptions.Exit(1)
+
+
+@contextmanager
+def _counting(label: str, as_json: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar over the cache's entries, which is told how many are done."""
+    try:
+        length = parts().cache.totals().entries
+    except OUT_OF_ORDER:
+        length = 0  # the work itself will say what is wrong
+    with click.progressbar(length=length, label=label, hidden=as_json) as bar:
+        yield lambda done: bar.update(done - bar.pos)
+
+
+@contextmanager
+def _index_errors_told() -> Iterator[None]:
+    try:
+        yield
+    except (*OUT_OF_ORDER, CacheUnreadable) as exc:
+        reason = exc.detail if isinstance(exc, CacheUnreadable) else exc
+        raise click.ClickException(
+            f"The index can't be read: {reason}. Where it is damaged, flask cache check --fix rebuilds it."
+        ) from exc

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,7 @@ def make_cache(tmp_path: Path, clock: Clock) -> Iterator[MakeCache]:
     """Makes caches on one directory, as several processes would."""
     made: list[DiskCache] = []
 
-    def make(max_bytes: int = 100 * 1024 * 1024, **options: float) -> DiskCache:
+    def make(max_bytes: int = 100 * 1024 * 1024, **options: Any) -> DiskCache:
         made.append(DiskCache(tmp_path / "cache", max_bytes, clock=clock, **options))
         return made[-1]
 

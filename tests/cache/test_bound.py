@@ -244,6 +244,14 @@ def test_threads_share_the_bound(make_cache: MakeCache, origin: Origin, tmp_path
     assert cache.check().is_clean
 
 
+def test_an_object_too_large_is_passed_on(make_cache: MakeCache, origin: Origin) -> None:
+    cache = make_cache(max_object_bytes=1000)
+    origin.objects = {immutable_key(1): bytes(1001), immutable_key(2): bytes(1000)}
+    answers = [cache.fetch(key, origin.load(key)) for key in origin.objects]
+    assert [answer.status for answer in answers] == [CacheStatus.BYPASS, CacheStatus.MISS]
+    assert [len(read(answer)) for answer in answers] == [1001, 1000]
+
+
 @pytest.mark.parametrize("size", [1, 4096, 4097, 300_000])
 def test_sizes_round_to_blocks(make_cache: MakeCache, origin: Origin, size: int) -> None:
     cache = make_cache()

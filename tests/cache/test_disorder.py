@@ -12,6 +12,7 @@ import pytest
 from app.cache import CacheStatus, DiskCache
 from app.cache import fill as fill_module
 from app.cache.check import Report
+from app.errors import CacheUnreadable
 from tests.cache.conftest import MakeCache, Origin, facts, immutable_key, read
 
 KEY = immutable_key(1)
@@ -190,6 +191,87 @@ def test_check_finds_and_mends(make_cache: MakeCache, origin: Origin, tmp_path: 
     assert (mended.fixed, len(mended.missing), len(mended.strays)) == (True, 2, 2)
     assert cache.check().is_clean
     assert cache.totals().entries == 19
+
+
+def test_check_rebuilds_a_damaged_index(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
+    """One page in the middle, as a bad disk leaves it: reading some keys works, reading all does not."""
+    cache = make_cache()
+    _fill(cache, origin, ENTRIES)
+    cache._index.close()
+    index = tmp_path / "cache" / "index.sqlite3"
+    for log in tmp_path.glob("cache/index.sqlite3-*"):
+        log.unlink()
+    whole = index.read_bytes()
+    index.write_bytes(whole[: len(whole) // 2] + b"\xaa" * 8192 + whole[len(whole) // 2 + 8192 :])
+    with pytest.raises(CacheUnreadable):
+        cache.check()
+    mended = cache.check(fix=True)
+    assert (mended.entries, mended.is_clean) == (ENTRIES, True)
+    assert (tmp_path / "cache" / "index.sqlite3.damaged").exists()
+
+
+def test_check_waits_for_a_rebuild(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
+    cache = make_cache()
+    _fill(cache, origin, ENTRIES)
+    cache.close()
+    (tmp_path / "cache" / "index.sqlite3").unlink()
+    assert make_cache().check(fix=True).entries == ENTRIES
+
+
+def test_clear_removes_what_no_row_tells_of(cache: DiskCache, origin: Origin, tmp_path: Path) -> None:
+    _fill(cache, origin, 20)
+    stray = tmp_path / "cache" / "objects" / immutable_key(99)
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    stray.write_bytes(b"stray")
+    done: list[int] = []
+    assert cache.clear(done.append) == done[-1] == 21
+    assert not stray.exists()
+    assert cache.totals().entries == 0
+
+
+def test_a_lowered_bound_holds_soon(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
+    """Though nothing new is asked for that would make room for itself."""
+    first = make_cache()
+    for number in range(40):
+        origin.objects[immutable_key(number)] = bytes(50_000)
+        read(first.fetch(immutable_key(number), origin.load(immutable_key(number))))
+    first.close()
+    small = make_cache(max_bytes=1024 * 1024)
+    deadline = time.monotonic() + 20
+    while small.totals().taken > 1024 * 1024 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert 0 < small.totals().taken < 1024 * 1024
+    assert small.check().is_clean
+
+
+def test_a_disk_too_full_is_found_before_the_body_is_begun(
+    cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = os.statvfs_result((4096, 4096, 100, 0, 0, 100, 50, 50, 0, 255))
+    monkeypatch.setattr(os, "fstatvfs", lambda descriptor: full)
+    for number in range(3):
+        key = immutable_key(number)
+        origin.objects[key] = b"image"
+        assert read(cache.fetch(key, origin.load(key))) == b"image"
+    assert len(origin.calls) == 3, "each is passed on, none asked for twice"
+    assert caplog.text.count("No space left") == 1
+    assert not cache.is_writable()
+    assert cache.check().is_clean
+    monkeypatch.undo()
+    read(cache.fetch(KEY, origin.load(KEY)))
+    assert (cache.is_writable(), cache.lookup(KEY) is None) == (True, False)
+
+
+def test_evictions_are_counted_in_a_directory_made_anew(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path
+) -> None:
+    cache = make_cache(max_bytes=640 * 1024)
+    shutil.rmtree(tmp_path / "cache")
+    for number in range(100):
+        key = immutable_key(number)
+        origin.objects[key] = bytes(20_000)
+        read(cache.fetch(key, origin.load(key)))
+    assert cache.counts.totals().evicted > 30
 
 
 def test_check_knows_opaque_files(cache: DiskCache, origin: Origin) -> None:

@@ -76,6 +76,19 @@ def test_check_says_what_is_wrong_and_mends_it(app: Flask, keys: list[str]) -> N
     assert _run(app, "check").exit_code == 0
 
 
+def test_a_damaged_index_is_told_and_rebuilt(app: Flask, keys: list[str]) -> None:
+    cache = parts_of(app).cache
+    cache._index.close()
+    cache._layout.index.write_bytes(b"no database" * 500)
+    for command in ("stats", "check", "clear"):
+        result = _run(app, command)
+        assert result.exit_code == 1
+        assert "flask cache check --fix" in result.output
+    told = _json(app, "check", "--fix")
+    assert (told["entries"], told["clean"]) == (3, True)
+    assert _json(app, "stats")["entries"] == 3
+
+
 def test_warm_tells_what_failed(app: Flask, keys: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     parts_of(app).cache.clear()
     store = parts_of(app).store
