@@ -42,7 +42,9 @@ def at_least(what: str, measured: float, target: float) -> Figure:
 
 def at_most(what: str, measured: float, target: float, unit: str) -> Figure:
     """A number that must not be higher."""
-    return Figure(what, f"≤ {target:g} {unit}", f"{measured:.3g} {unit}", measured <= target)
+    return Figure(
+        what, f"≤ {target:g} {unit}".rstrip(), f"{measured:.3g} {unit}".rstrip(), measured <= target
+    )
 
 
 def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:

@@ -22,8 +22,9 @@ from app.cache.layout import Layout
 from app.cache.lookup import Found, Lookup
 from app.cache.mount import counts_accesses
 from app.cache.rebuild import Rebuild
+from app.cache.removal import Removal
 from app.cache.space import Bounds, Space
-from app.errors import CacheStuck, CacheUnreadable, NotFound, StoreError, StoreUnreachable
+from app.errors import CacheUnreadable, NotFound, StoreError, StoreUnreachable
 from app.keys import is_immutable
 from app.objects import ObjectFacts
 
@@ -65,6 +66,7 @@ class DiskCache:
         self._lookup = Lookup(self._layout, self._index, ttl, clock)
         self._disorder = Disorder(self._start_again)
         self._fill = Fill(self._space, self._epochs, self._disorder, clock)
+        self._removal = Removal(self._layout, self._space, self._disorder)
         self._flights = SingleFlight(KeyLocks(self._layout.locks / "fills"), patience)
         self._absences = Absences(negative_ttl, clock)
         self._rebuild = Rebuild(self._layout, self._index, self._space)
@@ -126,7 +128,7 @@ class DiskCache:
         with self._disorder.survived():
             present = self._epochs.advance(facts.key)
         if not is_immutable(facts.key):
-            self._remove(facts.key)
+            self._removal.remove(facts.key)
         if present == epoch + 1:
             with self._disorder.survived():
                 self._fill.from_upload(facts, data, present)
@@ -140,7 +142,7 @@ class DiskCache:
         """
         with self._disorder.survived():
             self._epochs.advance(key)
-        return self._remove(key)
+        return self._removal.remove(key)
 
     def clear(self, progress: Callable[[int], None] = lambda done: None) -> int:
         """Remove every object; how many there were, which `progress` is told. Raises `CacheUnreadable`."""
@@ -199,7 +201,7 @@ class DiskCache:
             return self._fill_missing(key, load) if found is None else self._revalidate(key, load, found)
         except NotFound:
             if found is not None:
-                self._remove(key)
+                self._removal.remove(key)
             self._absences.note(key, epoch)
             raise
 
@@ -256,20 +258,6 @@ class DiskCache:
                 )
             if not self._rebuild.start_if_needed():
                 self._index.close()
-
-    def _remove(self, key: str) -> bool:
-        """The file, whatever becomes of the row: only a file makes a hit. Raises `CacheStuck`."""
-        path = self._layout.path(key)
-        was_here = True
-        try:
-            os.unlink(path)
-        except OSError as exc:
-            if os.path.lexists(path):
-                raise CacheStuck(detail=str(exc)) from exc
-            was_here = False
-        with self._disorder.survived():
-            self._space.drop(key)
-        return was_here
 
     def _start_again(self, exc: Exception) -> None:
         """From what is left: a directory made anew, an index that is no database moved aside.

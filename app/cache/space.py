@@ -93,10 +93,21 @@ class Space:
         with self._index.transaction() as db:
             self._drop_reservation(db, reservation.number)
 
-    def drop(self, key: str) -> None:
-        """Remove the entry of `key`: file, then row."""
+    def announce(self, key: str) -> int:
+        """Note that the file of `key` is about to go: who finds us dead then settles the row. A number."""
+        with self._index.transaction() as db:
+            return self._book(db, key, 0)
+
+    def withdraw(self, number: int) -> None:
+        """The file could not be removed after all."""
+        with self._index.transaction() as db:
+            self._drop_reservation(db, number)
+
+    def drop(self, key: str, number: int) -> None:
+        """Remove the entry of `key`, whose file has gone under this number."""
         with self._index.transaction() as db:
             self.drop_entry(db, key)
+            self._drop_reservation(db, number)
 
     def renew(self, key: str, now: float) -> None:
         """Note that the store has just confirmed the entry."""
@@ -152,17 +163,21 @@ class Space:
             rows = db.execute("SELECT id, key FROM reservation WHERE owner = ?", (owner,)).fetchall()
             for number, key in rows:
                 self._drop_reservation(db, number)
-                self._remove_stray(db, key)
+                self._settle_key(db, key)
+            for key, _ in _oldest(db):  # it may have been about to evict them
+                self._settle_key(db, key)
             # Rows and their sum change in one transaction; directories are made and removed beside it.
             db.execute("UPDATE total SET directories = ?", (self._layout.directories_bytes(),))
 
-    def _remove_stray(self, db: sqlite3.Connection, key: str) -> None:
-        """The file of `key` goes unless it is the one that the index knows."""
-        path = self._layout.path(key)
+    def _settle_key(self, db: sqlite3.Connection, key: str) -> None:
+        """File and row of `key` go unless they belong together."""
         known = db.execute("SELECT version FROM entry WHERE key = ?", (key,)).fetchone()
-        with suppress(FileNotFoundError):
-            if known is None or known[0] != os.stat(path).st_mtime_ns:
-                self.drop_entry(db, key)
+        try:
+            there = (os.stat(self._layout.path(key)).st_mtime_ns,)
+        except FileNotFoundError:
+            there = None
+        if known != there:
+            self.drop_entry(db, key)
 
     def _make_room(self, db: sqlite3.Connection, wanted: int) -> bool | None:
         """Whether `wanted` bytes fit now; None: not yet, and the evictions go on in the next transaction."""
@@ -180,8 +195,7 @@ class Space:
         An entry used since its access was recorded is put in its place instead. Where that is all of them,
         the one that was used the longest ago goes, so that each transaction frees something.
         """
-        oldest = "SELECT key, accessed_at FROM entry ORDER BY accessed_at LIMIT ?"
-        candidates = db.execute(oldest, (_BATCH,)).fetchall()
+        candidates = _oldest(db)
         used: list[tuple[int, str]] = []
         freed = 0
         for key, accessed_at in candidates:
@@ -240,3 +254,9 @@ class Space:
         row = db.execute("DELETE FROM reservation WHERE id = ? RETURNING taken", (number,)).fetchone()
         if row:
             db.execute("UPDATE total SET reserved = reserved - ?", row)
+
+
+def _oldest(db: sqlite3.Connection) -> list[tuple[str, int]]:
+    """Key and recorded access of those used the longest ago, as many as one transaction looks at."""
+    statement = "SELECT key, accessed_at FROM entry ORDER BY accessed_at LIMIT ?"
+    return db.execute(statement, (_BATCH,)).fetchall()

@@ -206,6 +206,37 @@ def test_a_file_moved_in_by_a_process_killed_before_it_could_say_so_is_removed(
     assert not (root / "objects" / immutable_key(0)).exists()
 
 
+@pytest.mark.parametrize("what", ["cache.forget(key)", "cache._space.reserve(other, 1_800_000)"])
+def test_rows_of_files_that_a_killed_process_removed_are_settled(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path, what: str
+) -> None:
+    """Killed right after it removed the file, by a change or an eviction."""
+    dying = f"""
+        import os, sys
+        from pathlib import Path
+        from app.cache import DiskCache
+        cache = DiskCache(Path(sys.argv[1]), 2 * 1024 * 1024)
+        key, other = sys.argv[2:]
+        unlink = os.unlink
+        def die(path, **options):
+            unlink(path, **options)
+            if path.endswith(key):
+                os.kill(os.getpid(), 9)
+        os.unlink = die
+        {what}
+    """
+    key, root = immutable_key(0), tmp_path / "cache"
+    first = make_cache(2 * MIB)
+    _fill(first, origin, range(30))
+    first.close()
+    command = [sys.executable, "-c", textwrap.dedent(dying), str(root), key, immutable_key(99)]
+    subprocess.run(command, check=False)
+    assert not (root / "objects" / key).exists()
+    cache = make_cache(2 * MIB)
+    assert cache.check().is_clean
+    assert (cache.totals().entries, cache.totals().reserved) == (29, 0)
+
+
 def test_a_living_process_keeps_its_reservation(make_cache: MakeCache) -> None:
     one = make_cache(2 * MIB)
     reservation = one._space.reserve(immutable_key(1), 100_000)

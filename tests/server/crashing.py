@@ -47,11 +47,18 @@ class _Clients:
         self.stop = threading.Event()
 
     def run(self, seed: int) -> None:
-        """One client."""
+        """One client, which has an image under a name of its own, too."""
         rng = random.Random(seed)
+        named = _Named(self._url, f"client/{seed}.png", self._outcome)
         while not self.stop.is_set():
+            dice = rng.random()
             try:
-                self._upload(rng.randrange(IMAGES)) if rng.random() < 0.3 else self._read(rng)
+                if dice < 0.3:
+                    self._upload(rng.randrange(IMAGES))
+                elif dice < 0.5:
+                    named.overwrite_and_read(noise(rng.randrange(IMAGES)))
+                else:
+                    self._read(rng)
             except requests.RequestException:
                 time.sleep(0.02)
 
@@ -70,6 +77,30 @@ class _Clients:
         self._outcome.statuses[answer.status_code] += 1
         if answer.status_code == 200 and answer.content != self.acknowledged[url]:
             self._outcome.wrong.append(url)
+
+
+class _Named:
+    """An image that one client overwrites: what it was last told is stored, or has tried to store since."""
+
+    def __init__(self, url: str, name: str, outcome: Outcome) -> None:
+        self._uploads, self._url = f"{url}/api/images", f"{url}{SERVER_PATH}{name}"
+        self._name = name
+        self._outcome = outcome
+        self._possible: list[bytes] = []
+
+    def overwrite_and_read(self, data: bytes) -> None:
+        """Other bytes under the same name; none but these may be read once they are acknowledged."""
+        self._possible.append(data)
+        answer = requests.post(
+            self._uploads, files={"image": ("a.png", data)}, data={"name": self._name}, timeout=20
+        )
+        self._outcome.statuses[answer.status_code] += 1
+        if answer.status_code in (200, 201):
+            self._possible = [data]
+        read = requests.get(self._url, timeout=20)
+        self._outcome.statuses[read.status_code] += 1
+        if read.status_code == 200 and read.content not in self._possible:
+            self._outcome.wrong.append(self._url)
 
 
 def crash(directory: Path, kills: int, progress: Callable[[int], None] = lambda done: None) -> Outcome:

@@ -1,0 +1,42 @@
+"""Removing an object: its file first, whatever becomes of its row, since only a file makes a hit."""
+
+import os
+
+from app.cache.disorder import Disorder
+from app.cache.layout import Layout
+from app.cache.space import Space
+from app.errors import CacheStuck
+
+
+class Removal:
+    """Removes files, and the rows that tell of them; who is killed between the two leaves word of it."""
+
+    def __init__(self, layout: Layout, space: Space, disorder: Disorder) -> None:
+        self._layout = layout
+        self._space = space
+        self._disorder = disorder
+
+    def remove(self, key: str) -> bool:
+        """Remove the object, whatever is wrong with the index; whether it was here. Raises `CacheStuck`."""
+        number = -1
+        with self._disorder.survived():
+            number = self._space.announce(key)
+        try:
+            was_here = self._unlink(key)
+        except CacheStuck:
+            with self._disorder.survived():
+                self._space.withdraw(number)
+            raise
+        with self._disorder.survived():
+            self._space.drop(key, number)
+        return was_here
+
+    def _unlink(self, key: str) -> bool:
+        path = self._layout.path(key)
+        try:
+            os.unlink(path)
+        except OSError as exc:
+            if os.path.lexists(path):
+                raise CacheStuck(detail=str(exc)) from exc
+            return False
+        return True
