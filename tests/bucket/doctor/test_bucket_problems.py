@@ -230,10 +230,25 @@ def test_an_acl_where_they_are_disabled(public: Patient, make_patient: MakePatie
     assert finding(patient, "probe-put").text.startswith("The bucket has ACLs disabled")
 
 
-def test_a_block_that_stops_acls(public: Patient, make_patient: MakePatient, look: Any, bucket: str) -> None:
+@pytest.mark.parametrize("acl", ["public-read", "auto"])
+def test_a_block_that_stops_acls(
+    public: Patient, make_patient: MakePatient, look: Any, bucket: str, acl: str
+) -> None:
     own(look, bucket, "ObjectWriter")
-    block(look, bucket, False, BlockPublicAcls=True)
-    assert "BlockPublicAcls" in finding(make_patient(s3_acl="public-read"), "block-public-access").text
+    look.delete_bucket_policy(Bucket=bucket)
+    block(look, bucket, True, BlockPublicAcls=False)
+    found = finding(make_patient(s3_acl=acl), "block-public-access")
+    assert found.text == "IgnorePublicAcls keeps browsers out."
+
+
+@pytest.mark.parametrize("ownership", ["BucketOwnerEnforced", "ObjectWriter"])
+def test_a_block_that_stops_the_policy(
+    public: Patient, make_patient: MakePatient, look: Any, bucket: str, ownership: str
+) -> None:
+    own(look, bucket, ownership)
+    block(look, bucket, True)
+    found = finding(make_patient(image_urls="s3"), "block-public-access")
+    assert found.text == "BlockPublicPolicy, RestrictPublicBuckets keeps browsers out."
 
 
 def test_bytes_and_type_that_change(private: Patient, aws: PlayedAws) -> None:
