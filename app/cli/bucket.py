@@ -173,7 +173,8 @@ def _asked(bucket: str, region: str, profile: str = "") -> tuple[Config, AwsClie
     config = replace(config, s3_bucket=bucket or config.s3_bucket, aws_region=region or config.aws_region)
     if not config.s3_bucket:
         raise click.UsageError("Which bucket? Say --bucket NAME, or set S3_BUCKET.")
-    return config, AwsClients.from_config(config, profile)
+    clients = AwsClients.from_config(config, profile)
+    return replace(config, aws_region=clients.region), clients
 
 
 def _settings(config: Config, target: Target) -> dict[str, str]:

@@ -206,6 +206,16 @@ def test_iam_policy_prints_json_alone(app: Flask) -> None:
     assert "s3:PutObjectAcl" not in policy["Statement"][0]["Action"]
 
 
+def test_a_key_of_kms_is_sought_in_the_region_of_the_call(config: Config, account: S3Server) -> None:
+    settings: dict[str, Any] = {"s3_sse": "aws:kms", "s3_sse_kms_key_id": "abc"}
+    app = create_app(replace(config, aws_endpoint_url_s3=account.url, **settings))
+    policy = json.loads(_run(app, "iam-policy", "--bucket", "cats", "--region", "cn-north-1").stdout)
+    own = json.loads(_run(app, "iam-policy", "--bucket", "cats").stdout)
+    parts_of(app).cache.close()
+    assert policy["Statement"][2]["Resource"] == "arn:aws-cn:kms:cn-north-1:*:key/abc"
+    assert own["Statement"][2]["Resource"] == "arn:aws:kms:us-east-1:*:key/abc"
+
+
 def test_create_user_keeps_the_key_off_the_screen(app: Flask, account: S3Server, tmp_path: Path) -> None:
     env = tmp_path / ".env"
     arguments = ("create-user", "--bucket", "cats", "--env-file", str(env))
