@@ -15,7 +15,7 @@ from app.bucket.carry_out import carry_out
 from app.bucket.clients import AwsClients
 from app.bucket.env_file import read_settings, write_settings
 from app.bucket.iam_policy import least_policy
-from app.bucket.plan import make_plan
+from app.bucket.plan import Plan, make_plan
 from app.bucket.server_key import provide_user
 from app.bucket.target import Mode, Target
 from app.bucket.user import ServerUser
@@ -93,10 +93,7 @@ def setup(
         if dry_run:
             report.show_calls()
         if plan.publishes and not open_existing:
-            raise click.ClickException(
-                f"The bucket {target.bucket} holds objects that not everybody may read now. Look at them "
-                "first; --open-existing lets everybody read them."
-            )
+            raise click.ClickException(_kept_closed(target.bucket, plan))
         if dry_run:
             return
         report.show_plan()
@@ -159,6 +156,16 @@ def create_user(
     }
     print_facts(as_json, facts | (done.key.settings if show and done.key else {}))
     _warn_of_exported_key(before)
+
+
+def _kept_closed(bucket: str, plan: Plan) -> str:
+    holds = (
+        "may hold objects that not everybody may read now: it can't be listed, which needs s3:ListBucket and "
+        "a server that knows ListObjects."
+        if plan.unlisted
+        else "holds objects that not everybody may read now."
+    )
+    return f"The bucket {bucket} {holds} Look at them first; --open-existing lets everybody read them."
 
 
 def _warn_of_exported_key(held: dict[str, str]) -> None:

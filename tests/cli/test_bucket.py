@@ -13,7 +13,7 @@ from flask import Flask
 from app import create_app
 from app.bucket.env_file import read_settings
 from app.config import Config
-from tests.aws_manners import refused
+from tests.aws_manners import all_of, refused
 from tests.conftest import parts_of
 from tests.s3server import S3Server
 
@@ -132,6 +132,19 @@ def test_a_bucket_with_objects_is_not_opened_unless_told(app: Flask, account: S3
     assert {method for method, _, _ in account.requests} == {"HEAD", "GET"}
     assert _set_up(app, "--mode", "public", "--yes", "--open-existing").exit_code == 0
     assert _set_up(app, "--mode", "public", "--yes").exit_code == 0, "it is open by now"
+
+
+def test_a_bucket_that_can_not_be_listed_is_not_opened_unless_told(app: Flask, account: S3Server) -> None:
+    _set_up(app, "--mode", "private", "--yes")
+    denied = ("403 Forbidden", "AccessDenied")
+    account.fault = all_of(refused("GET ?list-type", *denied), refused("GET ?max-keys", *denied))
+    result = _set_up(app, "--mode", "public", "--yes")
+    assert result.exit_code == 1
+    assert "it can't be listed, which needs s3:ListBucket" in result.output
+    assert "--open-existing" in result.output
+    block = account.look().get_public_access_block(Bucket="cats")["PublicAccessBlockConfiguration"]
+    assert block == BLOCK_ALL
+    assert _set_up(app, "--mode", "public", "--yes", "--open-existing").exit_code == 0
 
 
 def test_a_failed_step_is_told_with_status_1(app: Flask, account: S3Server, tmp_path: Path) -> None:
