@@ -7,7 +7,7 @@ import click
 from flask.cli import AppGroup
 
 from app.api.parts import parts
-from app.cli.output import as_json_option, print_facts
+from app.cli.output import as_json_option, errors_told, print_facts
 from app.errors import AppError
 from app.keys import check_readable
 
@@ -81,7 +81,7 @@ def clear(as_json: bool) -> None:
 def warm(prefix: str, concurrency: int, as_json: bool) -> None:
     """Bring the store's images into the cache; status 1 where some could not be had."""
     service = parts().service
-    keys = [image.key for image in service.list_all(prefix)]
+    keys = _listed(prefix, as_json)
 
     def bring(key: str) -> str:
         try:
@@ -109,3 +109,10 @@ def warm(prefix: str, concurrency: int, as_json: bool) -> None:
     )
     if outcomes["failed"]:
         raise click.exceptions.Exit(1)
+
+
+def _listed(prefix: str, as_json: bool) -> list[str]:
+    """The keys of the store's images, counted while they come: there may be many pages of them."""
+    found = parts().service.list_all(prefix)
+    with errors_told(), click.progressbar(found, label="Listing", show_pos=True, hidden=as_json) as bar:
+        return [image.key for image in bar]
