@@ -16,13 +16,15 @@ from app.bucket.prices import Prices
 class Usage:
     """A month's use: images stored and their bytes altogether, and how often they are viewed.
 
-    `hit_ratio`, from 0 to 1, is the share of views for which S3 is not asked. None is what isn't known.
+    `hit_ratio`, from 0 to 1, is the share of views for which S3 is not asked; `counted` are the requests that
+    it was counted from, if it was. None is what isn't known.
     """
 
     images: int
     stored_bytes: int
     views: int | None = None
     hit_ratio: Decimal | None = None
+    counted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 from app.bucket.access import access_steps, would_open
 from app.bucket.clients import AwsClients
 from app.bucket.rules import rule_steps
-from app.bucket.state import BucketState, read_state
+from app.bucket.state import BucketState, holds_objects, read_state
 from app.bucket.steps import Step
 from app.bucket.target import Target
 
@@ -17,21 +17,24 @@ _HOME_REGION = "us-east-1"
 class Plan:
     """Steps in their order, none where there is nothing to do.
 
-    `publishes` says that carrying them out lets everybody read objects which the bucket holds already;
-    `unsupported` are the operations for which the server has no answer, so that nothing is planned there.
+    `publishes` says that carrying them out lets everybody read objects which the bucket holds already, and
+    `unlisted` that those are presumed, since it can't be listed. `unsupported` are the operations for which
+    the server has no answer, so that nothing is planned there.
     """
 
     steps: tuple[Step, ...]
     publishes: bool
     unsupported: tuple[str, ...]
+    unlisted: bool = False
 
 
 def make_plan(clients: AwsClients, target: Target) -> Plan:
     """Look at the bucket, change nothing; raises `BucketError` where it can't be looked at."""
     state = read_state(clients, target)
     steps = (*_creation_steps(target, state), *access_steps(target, state), *rule_steps(target, state))
-    publishes = state.holds_objects and would_open(target, state)
-    return Plan(steps, publishes, state.unsupported)
+    opens = state.exists and would_open(target, state)
+    shown = holds_objects(clients, target) if opens else False
+    return Plan(steps, shown is not False, state.unsupported, unlisted=shown is None)
 
 
 def _creation_steps(target: Target, state: BucketState) -> list[Step]:

@@ -12,6 +12,8 @@ from app.bucket.policy import Policy
 from app.bucket.target import Target
 
 _MISSING = 404
+_LISTINGS = ("ListObjectsV2", "ListObjects")
+"""The second is the first version, which old servers know alone."""
 
 Answer = dict[str, Any]
 
@@ -27,11 +29,6 @@ class BucketState:
     exists: bool
     answers: dict[str, Answer] = field(default_factory=dict)
     unsupported: tuple[str, ...] = ()
-
-    @property
-    def holds_objects(self) -> bool:
-        """Whether there is any object, as far as that was asked."""
-        return bool(self.answers.get("ListObjectsV2", {}).get("KeyCount"))
 
     @property
     def policy(self) -> Policy | None:
@@ -72,13 +69,29 @@ def read_state(clients: AwsClients, target: Target) -> BucketState:
     return BucketState(exists=True, answers=answers, unsupported=tuple(unsupported))
 
 
+def holds_objects(clients: AwsClients, target: Target) -> bool | None:
+    """Whether there is any object; None where each listing is refused.
+
+    Not every server counts the keys of a page, nor puts any into one that is not the last. Raises
+    `BucketError` where there is no answer.
+    """
+    for operation in _LISTINGS:
+        try:
+            page = _call(clients, target, operation, MaxKeys=1)
+        except BucketError as exc:
+            if not exc.http_status:
+                raise
+        else:
+            return bool(page.get("Contents") or page.get("IsTruncated"))
+    return None
+
+
 def _operations(target: Target) -> tuple[str, ...]:
     return (
         "GetBucketOwnershipControls",
         "GetBucketAcl",
         "GetPublicAccessBlock",
         "GetBucketPolicy",
-        *(("ListObjectsV2",) if target.mode == "public" else ()),
         *(("GetBucketCors",) if target.cors else ()),
         "GetBucketLifecycleConfiguration",
         "GetBucketEncryption",
@@ -105,14 +118,17 @@ def _exists(clients: AwsClients, target: Target) -> bool:
 
 def _ask(clients: AwsClients, target: Target, operation: str) -> Answer:
     """The answer; empty where S3 says that nothing is configured, as it does with codes of many names."""
-    limit = {"MaxKeys": 1} if operation == "ListObjectsV2" else {}
     try:
-        with errors_mapped(operation):
-            answer: Answer = getattr(clients.s3, xform_name(operation))(Bucket=target.bucket, **limit)
+        return _call(clients, target, operation)
     except BucketError as exc:
         if exc.http_status == _MISSING and exc.aws_code != "NoSuchBucket":
             return {}
         raise
+
+
+def _call(clients: AwsClients, target: Target, operation: str, **parameters: Any) -> Answer:
+    with errors_mapped(operation):
+        answer: Answer = getattr(clients.s3, xform_name(operation))(Bucket=target.bucket, **parameters)
     return answer
 
 

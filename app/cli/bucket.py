@@ -15,7 +15,7 @@ from app.bucket.carry_out import carry_out
 from app.bucket.clients import AwsClients
 from app.bucket.env_file import read_settings, write_settings
 from app.bucket.iam_policy import least_policy
-from app.bucket.plan import make_plan
+from app.bucket.plan import Plan, make_plan
 from app.bucket.server_key import provide_user
 from app.bucket.target import Mode, Target
 from app.bucket.user import ServerUser
@@ -93,10 +93,7 @@ def setup(
         if dry_run:
             report.show_calls()
         if plan.publishes and not open_existing:
-            raise click.ClickException(
-                f"The bucket {target.bucket} holds objects that not everybody may read now. Look at them "
-                "first; --open-existing lets everybody read them."
-            )
+            raise click.ClickException(_kept_closed(target.bucket, plan))
         if dry_run:
             return
         report.show_plan()
@@ -161,6 +158,16 @@ def create_user(
     _warn_of_exported_key(before)
 
 
+def _kept_closed(bucket: str, plan: Plan) -> str:
+    holds = (
+        "may hold objects that not everybody may read now: it can't be listed, which needs s3:ListBucket and "
+        "a server that knows ListObjects."
+        if plan.unlisted
+        else "holds objects that not everybody may read now."
+    )
+    return f"The bucket {bucket} {holds} Look at them first; --open-existing lets everybody read them."
+
+
 def _warn_of_exported_key(held: dict[str, str]) -> None:
     """What the shell exports goes before `.env`, whose values before this call, `held`, were read as well."""
     if os.environ.get("AWS_ACCESS_KEY_ID", "") not in ("", held.get("AWS_ACCESS_KEY_ID")):
@@ -173,7 +180,8 @@ def _asked(bucket: str, region: str, profile: str = "") -> tuple[Config, AwsClie
     config = replace(config, s3_bucket=bucket or config.s3_bucket, aws_region=region or config.aws_region)
     if not config.s3_bucket:
         raise click.UsageError("Which bucket? Say --bucket NAME, or set S3_BUCKET.")
-    return config, AwsClients.from_config(config, profile)
+    clients = AwsClients.from_config(config, profile)
+    return replace(config, aws_region=clients.region), clients
 
 
 def _settings(config: Config, target: Target) -> dict[str, str]:

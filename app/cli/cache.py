@@ -10,7 +10,7 @@ from flask.cli import AppGroup
 
 from app.api.parts import parts
 from app.cache import OUT_OF_ORDER
-from app.cli.output import as_json_option, print_facts
+from app.cli.output import as_json_option, errors_told, print_facts
 from app.errors import AppError, CacheUnreadable
 from app.keys import check_readable
 
@@ -87,7 +87,7 @@ def clear(as_json: bool) -> None:
 def warm(prefix: str, concurrency: int, as_json: bool) -> None:
     """Bring the store's images into the cache; status 1 where some could not be had."""
     service = parts().service
-    keys = [image.key for image in service.list_all(prefix)]
+    keys = _listed(prefix, as_json)
 
     def bring(key: str) -> str:
         try:
@@ -137,3 +137,10 @@ def _index_errors_told() -> Iterator[None]:
         raise click.ClickException(
             f"The index can't be read: {reason}. Where it is damaged, flask cache check --fix rebuilds it."
         ) from exc
+
+
+def _listed(prefix: str, as_json: bool) -> list[str]:
+    """The keys of the store's images, counted while they come: there may be many pages of them."""
+    found = parts().service.list_all(prefix)
+    with errors_told(), click.progressbar(found, label="Listing", show_pos=True, hidden=as_json) as bar:
+        return [image.key for image in bar]

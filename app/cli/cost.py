@@ -38,7 +38,11 @@ _count = click.IntRange(0, 10**12)
 @click.option("--images", type=_count, help="How many images are stored; without it, those in the store.")
 @click.option("--size", type=_count, metavar="KB", help="Their average size, in units of 1,000 bytes.")
 @click.option("--views", type=_count, help="How often images are viewed in a month.")
-@click.option("--hit-ratio", type=_Share(), help="The share of views that don't ask S3.")
+@click.option(
+    "--hit-ratio",
+    type=_Share(),
+    help="The share of views that don't ask S3; without it, the one seen so far.",
+)
 @click.option(
     "--prices",
     "prices_path",
@@ -59,14 +63,16 @@ def cost(
 ) -> None:
     """What S3 charges a month, and what the cache saves of it.
 
-    Without --images and --size the store's images are counted, which lists them all.
+    Without --images and --size the store's images are counted, which lists them all. Without --hit-ratio
+    it is that of the requests so far; those that a server in front has answered are not in it.
     """
     try:
         prices = load_prices(prices_path)
     except ConfigError as exc:
         raise click.BadParameter(exc.message, param_hint="--prices") from exc
     stored = _counted() if images is None and size is None else _given(images, size)
-    usage = Usage(*stored, views, hit_ratio)
+    ratio, counted = _seen() if hit_ratio is None else (hit_ratio, None)
+    usage = Usage(*stored, views, ratio, counted)
     estimated = estimate(usage, prices)
     if as_json:
         click.echo(json.dumps(as_facts(usage, estimated, prices)))
@@ -92,3 +98,14 @@ def _counted() -> tuple[int, int]:
     except AppError as exc:
         raise click.ClickException(str(exc)) from exc
     return images, stored
+
+
+def _seen() -> tuple[Decimal | None, int | None]:
+    """The share of requests so far for which the store was not asked, and how many there were; else None."""
+    try:
+        found = parts().cache.counts.totals()
+    except OSError:
+        return None, None
+    saved = found.requests_saved
+    requests = saved + found.misses + found.revalidated + found.bypass
+    return (Decimal(saved) / requests, requests) if requests else (None, None)

@@ -35,6 +35,7 @@ def as_facts(usage: Usage, estimate: Estimate, prices: Prices) -> dict[str, Any]
         "bytes": usage.stored_bytes,
         "views": usage.views,
         "hit_ratio": None if usage.hit_ratio is None else float(usage.hit_ratio),
+        "hit_ratio_counted_from": usage.counted,
         "upload_once": _cents(estimate.upload),
         "without_cache": _charges(estimate.without_cache),
         "cache_in_aws": _with_saving(estimate, estimate.in_aws),
@@ -80,8 +81,14 @@ def _premises(usage: Usage, prices: Prices) -> Iterator[str]:
     if usage.hit_ratio is None:
         yield "How many views the cache answers is not known: --hit-ratio says it, and shows what is saved."
     else:
-        yield f"{usage.hit_ratio:.1%} of the views answered by the cache"
+        yield f"{usage.hit_ratio:.1%} of the views answered by the cache{_source(usage)}"
     yield f"{prices.currency}, {prices.region}, {prices.date}, {prices.source}"
+
+
+def _source(usage: Usage) -> str:
+    if usage.counted is None:
+        return ""
+    return f", as in {usage.counted:,} requests so far (--hit-ratio says otherwise)"
 
 
 def _notes(estimate: Estimate, prices: Prices) -> Iterator[str]:

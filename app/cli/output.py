@@ -23,8 +23,8 @@ def print_facts(as_json: bool, facts: dict[str, Any]) -> None:
 
 @contextmanager
 def errors_told() -> Iterator[None]:
-    """Let a command end with the message of our error and status 1, without a traceback."""
+    """Let a command end with our error, its detail too, and status 1, without a traceback."""
     try:
         yield
     except AppError as exc:
-        raise click.ClickException(exc.message) from exc
+        raise click.ClickException(str(exc)) from exc

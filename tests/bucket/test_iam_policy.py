@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,49 @@ def test_a_model_of_bedrock_may_be_asked_and_looked_up(config: Config) -> None:
         "Action": ["bedrock:InvokeModel", "bedrock:GetFoundationModel"],
         "Resource": "arn:aws:bedrock:us-west-2::foundation-model/stability.x-v1:0",
     }
+
+
+KEY_ARN = "arn:aws:kms:eu-west-1:111122223333:key/abc"
+ALIAS = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": "alias/cats"}}
+
+
+@pytest.mark.parametrize(
+    ("region", "key", "resource", "condition"),
+    [
+        ("us-east-1", KEY_ARN, KEY_ARN, {}),
+        ("eu-west-1", "abc", "arn:aws:kms:eu-west-1:*:key/abc", {}),
+        ("", "abc", "arn:aws:kms:*:*:key/abc", {}),
+        ("eu-west-1", "alias/cats", "arn:aws:kms:eu-west-1:*:key/*", {"Condition": ALIAS}),
+        (
+            "us-east-1",
+            "arn:aws:kms:eu-west-1:111122223333:alias/cats",
+            "arn:aws:kms:eu-west-1:111122223333:key/*",
+            {"Condition": ALIAS},
+        ),
+    ],
+)
+def test_a_key_of_kms_may_be_used(
+    config: Config, region: str, key: str, resource: str, condition: dict[str, Any]
+) -> None:
+    settings: dict[str, Any] = {"aws_region": region, "s3_sse": "aws:kms", "s3_sse_kms_key_id": key}
+    policy = least_policy(replace(config, s3_bucket="cats", **settings), "aws")
+    assert policy["Statement"][2:] == [
+        {
+            "Sid": "Encryption",
+            "Effect": "Allow",
+            "Action": ["kms:GenerateDataKey", "kms:Decrypt"],
+            "Resource": resource,
+            **condition,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sse", "key"), [("none", ""), ("AES256", ""), ("aws:kms", ""), ("aws:kms", "alias/aws/s3")]
+)
+def test_s3_s_own_keys_need_no_permission(config: Config, sse: str, key: str) -> None:
+    encrypted = replace(config, s3_bucket="cats", s3_sse=sse, s3_sse_kms_key_id=key)
+    assert "kms:" not in json.dumps(least_policy(encrypted, "aws"))
 
 
 def test_the_documentation_shows_it(config: Config) -> None:

@@ -13,7 +13,7 @@ from flask import Flask
 from app import create_app
 from app.bucket.env_file import read_settings
 from app.config import Config
-from tests.aws_manners import refused
+from tests.aws_manners import all_of, refused
 from tests.conftest import parts_of
 from tests.s3server import S3Server
 
@@ -134,6 +134,19 @@ def test_a_bucket_with_objects_is_not_opened_unless_told(app: Flask, account: S3
     assert _set_up(app, "--mode", "public", "--yes").exit_code == 0, "it is open by now"
 
 
+def test_a_bucket_that_can_not_be_listed_is_not_opened_unless_told(app: Flask, account: S3Server) -> None:
+    _set_up(app, "--mode", "private", "--yes")
+    denied = ("403 Forbidden", "AccessDenied")
+    account.fault = all_of(refused("GET ?list-type", *denied), refused("GET ?max-keys", *denied))
+    result = _set_up(app, "--mode", "public", "--yes")
+    assert result.exit_code == 1
+    assert "it can't be listed, which needs s3:ListBucket" in result.output
+    assert "--open-existing" in result.output
+    block = account.look().get_public_access_block(Bucket="cats")["PublicAccessBlockConfiguration"]
+    assert block == BLOCK_ALL
+    assert _set_up(app, "--mode", "public", "--yes", "--open-existing").exit_code == 0
+
+
 def test_a_failed_step_is_told_with_status_1(app: Flask, account: S3Server, tmp_path: Path) -> None:
     account.fault = refused("PUT ?lifecycle", "403 Forbidden", "AccessDenied")
     env = tmp_path / ".env"
@@ -204,6 +217,16 @@ def test_iam_policy_prints_json_alone(app: Flask) -> None:
         "arn:aws-cn:s3:::cats",
     ]
     assert "s3:PutObjectAcl" not in policy["Statement"][0]["Action"]
+
+
+def test_a_key_of_kms_is_sought_in_the_region_of_the_call(config: Config, account: S3Server) -> None:
+    settings: dict[str, Any] = {"s3_sse": "aws:kms", "s3_sse_kms_key_id": "abc"}
+    app = create_app(replace(config, aws_endpoint_url_s3=account.url, **settings))
+    policy = json.loads(_run(app, "iam-policy", "--bucket", "cats", "--region", "cn-north-1").stdout)
+    own = json.loads(_run(app, "iam-policy", "--bucket", "cats").stdout)
+    parts_of(app).cache.close()
+    assert policy["Statement"][2]["Resource"] == "arn:aws-cn:kms:cn-north-1:*:key/abc"
+    assert own["Statement"][2]["Resource"] == "arn:aws:kms:us-east-1:*:key/abc"
 
 
 def test_create_user_keeps_the_key_off_the_screen(app: Flask, account: S3Server, tmp_path: Path) -> None:

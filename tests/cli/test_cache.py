@@ -9,6 +9,7 @@ from flask import Flask
 
 from tests.conftest import parts_of
 from tests.pictures import noise
+from tests.s3server import S3Server, refusal
 
 
 def _run(app: Flask, *arguments: str) -> Result:
@@ -95,6 +96,29 @@ def test_warm_tells_what_failed(app: Flask, keys: list[str], monkeypatch: pytest
     monkeypatch.setattr(store, "get", lambda key, **options: store.head("no/such.png"))
     result = _run(app, "warm", "--json", "--concurrency", "2")
     assert (result.exit_code, json.loads(result.output)["failed"]) == (1, 3)
+
+
+def test_warm_shows_that_it_lists(app: Flask, keys: list[str]) -> None:
+    assert _run(app, "warm").output.splitlines()[:2] == ["Listing", "Warming"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [
+        ("403 Forbidden", "AccessDenied", "The image store refused the request"),
+        ("503 Service Unavailable", "SlowDown", "The image store can't be reached"),
+    ],
+)
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_warm_without_a_listing_is_a_line_not_a_traceback(
+    s3_app: Flask, s3: S3Server, options: tuple[str, ...], status: str, code: str, told: str
+) -> None:
+    s3.fault = refusal(status, code, "GET")
+    result = _run(s3_app, "warm", *options)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {told}")
+    assert f"[ListObjectsV2: {status[:3]} {code} (" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["stats", "check", "purge", "clear", "warm"])

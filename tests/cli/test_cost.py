@@ -98,6 +98,7 @@ def test_json(app: Flask) -> None:
         "bytes": 5_000_000_000,
         "views": 1_000_000,
         "hit_ratio": 0.95,
+        "hit_ratio_counted_from": None,
         "upload_once": "0.05",
         "without_cache": {
             "storage": "0.12",
@@ -156,6 +157,44 @@ def test_the_store_is_counted_and_what_is_not_known_is_said(app: Flask) -> None:
         in text
     )
     assert "cache in AWS" not in text
+
+
+@pytest.fixture
+def viewed(app: Flask) -> Flask:
+    """An application that was asked four times for an image, once of them before the cache had it."""
+    key = parts_of(app).service.upload_image(noise(1)).key
+    parts_of(app).cache.clear()
+    client = app.test_client()
+    for _ in range(4):
+        client.get(f"/api/images/{key}").close()
+    return app
+
+
+def test_the_hit_ratio_is_the_one_seen_so_far(viewed: Flask) -> None:
+    found = _json(viewed, "--images", 10_000, "--size", 500, "--views", 1_000_000)
+    assert (found["hit_ratio"], found["hit_ratio_counted_from"]) == (0.75, 4)
+    assert found["cache_in_aws"]["get_requests"] == "0.10"
+    text = _run(viewed).output
+    assert (
+        "75.0% of the views answered by the cache, as in 4 requests so far (--hit-ratio says otherwise)"
+        in text
+    )
+    assert "is not known: --hit-ratio" not in text
+
+
+def test_a_given_hit_ratio_wins(viewed: Flask) -> None:
+    found = _json(viewed, "--hit-ratio", "0.5")
+    assert (found["hit_ratio"], found["hit_ratio_counted_from"]) == (0.5, None)
+    assert "50.0% of the views answered by the cache\n" in _run(viewed, "--hit-ratio", "0.5").output
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_without_a_count_the_hit_ratio_is_not_known(app: Flask, lost: bool) -> None:
+    if lost:
+        parts_of(app).cache._layout.counts.unlink()
+    found = _json(app)
+    assert (found["hit_ratio"], found["hit_ratio_counted_from"]) == (None, None)
+    assert "How many views the cache answers is not known: --hit-ratio says it" in _run(app).output
 
 
 def test_a_store_that_cant_be_listed(s3_app: Flask, s3: S3Server) -> None:

@@ -22,7 +22,7 @@ _GROUPS = "http://acs.amazonaws.com/groups/global/"
 
 @check(credentials_accepted, probe_put)
 def block_public_access(patient: Patient) -> Finding:
-    """The bucket's own block: off in public mode, on in private mode."""
+    """The bucket's own block: on in private mode; in public mode off for what opens it, policy or ACLs."""
     answer = ask(
         patient.clients.s3.get_public_access_block,
         "s3:GetBucketPublicAccessBlock",
@@ -77,8 +77,7 @@ def object_ownership(patient: Patient) -> Finding:
 def bucket_policy(patient: Patient) -> Finding:
     """Lets everybody read in public mode, nobody in private mode; and names this bucket."""
     policy = _policy(patient)
-    image = f"{_arn(patient)}/{patient.probe.key}"
-    opened = policy is not None and policy.allows_everybody("s3:GetObject", image)
+    opened = _is_open(patient, policy)
     if opened and not patient.is_public:
         return problem("Private, but the policy lets everybody read.", "flask bucket setup --mode private")
     if opened or not patient.is_public:
@@ -111,10 +110,18 @@ def public_writes(patient: Patient) -> Finding:
 
 def _hindering(patient: Patient, blocks: Mapping[str, Any]) -> list[str]:
     """The blocks that are on and keep browsers from images that are meant to be public."""
-    if not patient.is_public:
+    on = [name for name in _BLOCKS if blocks.get(name)]
+    if not on or not patient.is_public:
         return []
-    counting = {"none": _POLICY_BLOCKS, "public-read": _ACL_BLOCKS}.get(patient.config.s3_acl, _BLOCKS)
-    return [name for name in counting if blocks.get(name)]
+    counting = _POLICY_BLOCKS if _depends_on_policy(patient) else _ACL_BLOCKS
+    return [name for name in on if name in counting]
+
+
+def _depends_on_policy(patient: Patient) -> bool:
+    """Whether images are public by the policy rather than by their ACLs; `auto` follows the bucket."""
+    if patient.config.s3_acl == "auto":
+        return not _has_acls(patient) or _is_open(patient, _policy(patient))
+    return patient.config.s3_acl == "none"
 
 
 def _has_acls(patient: Patient) -> bool:
@@ -133,6 +140,12 @@ def _policy(patient: Patient) -> Policy | None:
         Bucket=patient.bucket,
     )
     return Policy(answer["Policy"]) if answer else None
+
+
+def _is_open(patient: Patient, policy: Policy | None) -> bool:
+    """Whether the policy lets everybody read the probe."""
+    image = f"{_arn(patient)}/{patient.probe.key}"
+    return policy is not None and policy.allows_everybody("s3:GetObject", image)
 
 
 def _public_acl_writes(patient: Patient) -> list[str]:

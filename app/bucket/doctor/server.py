@@ -18,8 +18,12 @@ _NEW_KEY = "flask keys new"
 
 @check()
 def api_keys(patient: Patient) -> Finding:
-    """Reachable from outside, the server needs keys: without any, nobody out there can write."""
-    host, keys = patient.config.host, patient.config.api_keys
+    """Reachable from outside, or through a proxy, the server needs keys: without any, nobody can write."""
+    host, keys, proxies = patient.config.host, patient.config.api_keys, patient.config.trusted_proxies
+    if not keys and proxies:
+        return problem(
+            f"TRUSTED_PROXIES={proxies}: through a proxy nobody may write, as no API_KEYS are set.", _NEW_KEY
+        )
     if not keys and not _is_loopback(host):
         return problem(f"HOST={host} is reachable from outside, and no API_KEYS are set.", _NEW_KEY)
     if any(key.length is not None and key.length < _SHORT_KEY for key in keys):

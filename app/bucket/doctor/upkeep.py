@@ -32,7 +32,7 @@ def cors(patient: Patient) -> Finding:
         origin for rule in rules if "GET" in rule["AllowedMethods"] for origin in rule["AllowedOrigins"]
     }
     wanted = patient.config.cors_origins or ("https://www.example.org",)
-    fix = f"flask bucket setup --mode public {' '.join(f'--cors {origin}' for origin in wanted)}"
+    fix = f"flask bucket setup --mode {patient.mode} {' '.join(f'--cors {origin}' for origin in wanted)}"
     if not allowed:
         return warning("Pages can show images, but not fetch() them: there is no CORS rule.", fix)
     shut_out = [origin for origin in patient.config.cors_origins if not _covers(allowed, origin)]

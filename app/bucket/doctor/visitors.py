@@ -9,6 +9,11 @@ from app.keys import url_path
 from app.links import SERVER_PATH
 
 _OPEN_IT = "flask bucket setup --mode public; a block on account or organization is lifted there"
+_SIGN_RIGHT = (
+    "Check the credentials that sign, which need s3:GetObject (flask bucket iam-policy), and this machine's "
+    "clock: timedatectl set-ntp true"
+)
+_LET_IT_READ = "Let what stands at PUBLIC_BASE_URL read the images: docs/buckets.md"
 
 
 @check(probe_bytes)
@@ -56,15 +61,15 @@ def image_url(patient: Patient) -> Finding:
     if url.startswith(SERVER_PATH):
         return ok(f"Clients are told this server's own URLs, under {SERVER_PATH}")
     try:
-        return _shown(patient, visit("GET", url))
+        return _shown(patient, visit("GET", url), denied=_way_in(patient))
     except NoAnswer as exc:
         return problem(str(exc), "Correct PUBLIC_BASE_URL, or start what serves it")
 
 
-def _shown(patient: Patient, answer: Answer) -> Finding:
-    """Whether `answer` shows the probe in a browser."""
+def _shown(patient: Patient, answer: Answer, denied: str = _OPEN_IT) -> Finding:
+    """Whether `answer` shows the probe in a browser; `denied` is the fix where it is a refusal."""
     if answer.status in (401, 403):
-        return problem(f"Browsers are answered {answer.status} (Access Denied).", _OPEN_IT)
+        return problem(f"Browsers are answered {answer.status} (Access Denied).", denied)
     if answer.status != 200:
         return problem(
             f"Browsers are answered {answer.status}.",
@@ -78,6 +83,13 @@ def _shown(patient: Patient, answer: Answer) -> Finding:
             "Let what stands before the bucket pass Content-Type on",
         )
     return ok("Browsers get the image, and its type.")
+
+
+def _way_in(patient: Patient) -> str:
+    """What lets browsers in at the URL that clients are told."""
+    if patient.config.image_urls == "presigned":
+        return _SIGN_RIGHT
+    return _OPEN_IT if patient.is_public else _LET_IT_READ
 
 
 def _object_url(patient: Patient) -> str:

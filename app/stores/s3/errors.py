@@ -63,6 +63,9 @@ _ADVICE: dict[type[StoreError], str] = {
     StoreRefused: _CREDENTIALS,
 }
 
+_STILL_EXPIRED = "Credentials were refreshed"
+"""What botocore says, by no class of its own, where a role's new credentials have expired as well."""
+
 _ADVICE_BY_CODE = {
     "AuthorizationHeaderMalformed": _REGION,
     "IllegalLocationConstraintException": _REGION,
@@ -122,6 +125,10 @@ def errors_mapped(operation: str) -> Iterator[None]:
         kind = next((ours for theirs, ours in _BY_CLASS if isinstance(exc, theirs)), StoreError)
         advice = f" ({_ADVICE[kind]})" if kind in _ADVICE else ""
         raise kind(detail=f"{operation}: {exc}{advice}") from exc
+    except RuntimeError as exc:
+        if not str(exc).startswith(_STILL_EXPIRED):
+            raise
+        raise StoreRefused(detail=f"{operation}: {exc} ({_RENEW})") from exc
 
 
 def _answered(exc: ClientError, operation: str) -> AppError:

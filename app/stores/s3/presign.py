@@ -1,7 +1,9 @@
 """Presigned URLs that stay the same for a while, so that browsers can cache what they show.
 
 A URL is signed as of the beginning of a window of time and is good for two windows: whoever gets it has at
-least one of them left.
+least one of them left. What temporary credentials have signed, those of a role too, ends with them, and once
+they are renewed the URL is another one.
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-presigned-url.html
 """
 
 from datetime import UTC, datetime

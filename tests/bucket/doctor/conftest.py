@@ -97,8 +97,8 @@ def private(make_patient: MakePatient, look: Any, bucket: str) -> Patient:
 
 @pytest.fixture
 def public(make_patient: MakePatient, look: Any, bucket: str, aws: PlayedAws) -> Patient:
-    """A healthy public bucket, opened by its policy."""
-    block(look, bucket, False)
+    """A healthy public bucket, opened by its policy: ACLs stay blocked, as `setup` leaves them."""
+    block(look, bucket, True, BlockPublicPolicy=False, RestrictPublicBuckets=False)
     own(look, bucket, "BucketOwnerEnforced")
     encrypt(look, bucket, "AES256")
     open_for(look, bucket, "s3:GetObject")

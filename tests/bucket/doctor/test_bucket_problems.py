@@ -10,6 +10,7 @@ import pytest
 from app.bucket.doctor import Patient, Status
 from tests.bucket.doctor.conftest import MakePatient, block, encrypt, expire, finding, open_for, own
 from tests.bucket.doctor.played import ACCOUNT, PlayedAws
+from tests.s3server import S3Server, error, first_of
 
 Spoil = Callable[[Any, str, PlayedAws], object]
 """Given a client, the bucket's name and the played AWS: make something wrong."""
@@ -230,10 +231,25 @@ def test_an_acl_where_they_are_disabled(public: Patient, make_patient: MakePatie
     assert finding(patient, "probe-put").text.startswith("The bucket has ACLs disabled")
 
 
-def test_a_block_that_stops_acls(public: Patient, make_patient: MakePatient, look: Any, bucket: str) -> None:
+@pytest.mark.parametrize("acl", ["public-read", "auto"])
+def test_a_block_that_stops_acls(
+    public: Patient, make_patient: MakePatient, look: Any, bucket: str, acl: str
+) -> None:
     own(look, bucket, "ObjectWriter")
-    block(look, bucket, False, BlockPublicAcls=True)
-    assert "BlockPublicAcls" in finding(make_patient(s3_acl="public-read"), "block-public-access").text
+    look.delete_bucket_policy(Bucket=bucket)
+    block(look, bucket, True, BlockPublicAcls=False)
+    found = finding(make_patient(s3_acl=acl), "block-public-access")
+    assert found.text == "IgnorePublicAcls keeps browsers out."
+
+
+@pytest.mark.parametrize("ownership", ["BucketOwnerEnforced", "ObjectWriter"])
+def test_a_block_that_stops_the_policy(
+    public: Patient, make_patient: MakePatient, look: Any, bucket: str, ownership: str
+) -> None:
+    own(look, bucket, ownership)
+    block(look, bucket, True)
+    found = finding(make_patient(image_urls="s3"), "block-public-access")
+    assert found.text == "BlockPublicPolicy, RestrictPublicBuckets keeps browsers out."
 
 
 def test_bytes_and_type_that_change(private: Patient, aws: PlayedAws) -> None:
@@ -285,6 +301,38 @@ def test_cors_for_the_origins_that_are_set(
 ) -> None:
     found = finding(replace(public, config=replace(public.config, cors_origins=origins)), "cors")
     assert (found.status, text in found.text) == (status, True), found
+
+
+@pytest.mark.parametrize("settings", [{"s3_acl": "none"}, {}])
+def test_signed_urls_leave_the_bucket_private(
+    private: Patient, make_patient: MakePatient, settings: dict[str, str]
+) -> None:
+    patient = make_patient(image_urls="presigned", cors_origins=("https://a.example",), **settings)
+    assert finding(patient, "cors").fix == "flask bucket setup --mode private --cors https://a.example"
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+def test_a_signed_url_that_is_refused(
+    private: Patient, make_patient: MakePatient, s3: S3Server, aws: PlayedAws, status: str
+) -> None:
+    patient = make_patient(s3_acl="none", image_urls="presigned")
+    signed = error(status, "AccessDenied", lambda environ: "X-Amz-Signature" in environ["QUERY_STRING"])
+    s3.fault = first_of(signed, aws)
+    found = finding(patient, "image-url")
+    assert found.text == f"Browsers are answered {status[:3]} (Access Denied)."
+    assert "s3:GetObject" in found.fix
+    assert "clock" in found.fix
+    assert "setup" not in found.fix
+
+
+def test_a_cdn_that_is_refused(
+    private: Patient, make_patient: MakePatient, s3: S3Server, bucket: str
+) -> None:
+    """A private bucket stays private: it is the CDN alone that is to read it."""
+    patient = make_patient(s3_acl="none", public_base_url=f"{s3.url}/{bucket}")
+    found = finding(patient, "image-url")
+    assert found.text == "Browsers are answered 403 (Access Denied)."
+    assert found.fix == "Let what stands at PUBLIC_BASE_URL read the images: docs/buckets.md"
 
 
 @pytest.mark.parametrize("name", ["cors", "access-logs"])

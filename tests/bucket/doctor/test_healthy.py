@@ -4,13 +4,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+from flask import Flask
+
 from app.bucket.clients import AwsClients
 from app.bucket.doctor import Finding, Patient, Status
 from app.cache import DiskCache
 from app.config import Config
 from app.stores.local import LocalStore
+from tests.aws_manners import AwsManners, all_of
 from tests.bucket.doctor.conftest import MakePatient, block, findings, own
 from tests.bucket.doctor.played import PlayedAws
+from tests.s3server import S3Server
 
 NOT_AT_AWS = {"url-format"}
 """What has no meaning for a server on this machine."""
@@ -31,13 +36,28 @@ def test_a_bucket_that_is_public_by_policy(public: Patient, look: Any, bucket: s
     assert "Contents" not in look.list_objects_v2(Bucket=bucket)
 
 
+@pytest.mark.parametrize("settings", [{}, {"s3_acl": "none"}, {"s3_acl": "none", "image_urls": "s3"}])
+def test_the_bucket_that_setup_makes_public(
+    s3_app: Flask, s3: S3Server, aws: PlayedAws, make_patient: MakePatient, settings: dict[str, str]
+) -> None:
+    made = s3_app.test_cli_runner().invoke(args=["bucket", "setup", "--mode", "public", "--yes"])
+    assert made.exit_code == 0, made.output
+    patient = make_patient(**settings)
+    s3.fault, aws.public = all_of(AwsManners(s3), aws), True
+    found = findings(patient)
+    assert [name for name, finding in found.items() if finding.status is Status.PROBLEM] == []
+    assert patient.is_public
+    assert found["block-public-access"].status is Status.OK
+
+
+@pytest.mark.parametrize("acl", ["public-read", "auto"])
 def test_a_bucket_that_is_public_by_acl(
-    public: Patient, make_patient: MakePatient, look: Any, bucket: str
+    public: Patient, make_patient: MakePatient, look: Any, bucket: str, acl: str
 ) -> None:
     own(look, bucket, "ObjectWriter")
     block(look, bucket, False, RestrictPublicBuckets=True)
     look.delete_bucket_policy(Bucket=bucket)
-    found = findings(make_patient(s3_acl="public-read"))
+    found = findings(make_patient(s3_acl=acl))
     assert not_ok(found).keys() == NOT_AT_AWS
     assert "ACLs do" in found["bucket-policy"].text
 

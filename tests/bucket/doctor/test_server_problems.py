@@ -47,6 +47,13 @@ def with_settings(patient: Patient, **settings: Any) -> Patient:
 SETTINGS: list[tuple[str, dict[str, Any], Status, str]] = [
     ("api-keys", {"host": "0.0.0.0"}, Status.PROBLEM, "HOST=0.0.0.0 is reachable from outside"),
     ("api-keys", {"host": "images.example"}, Status.PROBLEM, "no API_KEYS"),
+    ("api-keys", {"trusted_proxies": 1}, Status.PROBLEM, "TRUSTED_PROXIES=1: through a proxy"),
+    (
+        "api-keys",
+        {"trusted_proxies": 1, "api_keys": parse_keys("k" * 32)},
+        Status.OK,
+        "needs an API key",
+    ),
     ("api-keys", {"host": "::1"}, Status.OK, "this machine"),
     ("api-keys", {"host": "localhost"}, Status.OK, "this machine"),
     ("api-keys", {"host": "::", "api_keys": parse_keys("k" * 32)}, Status.OK, "needs an API key"),
