@@ -64,16 +64,24 @@ class Drawing:
     def draw(self, requests: Sequence[GenerationRequest]) -> list[Drawn]:
         """The images for `requests`, drawn side by side.
 
-        Raises `PromptRefused`, `GeneratorError` and its kin; `GeneratorBusy` where too many calls hang.
+        Raises `PromptRefused`, `GeneratorError` and its kin; `GeneratorBusy` where too many calls hang, and
+        then none is begun.
         """
+        self._take_places(len(requests))
         futures = [self._begin(partial(self._draw, request)) for request in requests]
         if wait(futures, self._seconds).not_done:
             raise GeneratorTimeout(detail=f"no image after {self._seconds:g} s")
         return [future.result() for future in futures]
 
+    def _take_places(self, count: int) -> None:
+        """All or none: each image that is begun is paid for."""
+        for taken in range(count):
+            if not self._free.acquire(blocking=False):
+                for _ in range(taken):
+                    self._free.release()
+                raise GeneratorBusy(detail=f"{_MOST_THREADS} calls of the generator have not ended")
+
     def _begin(self, call: Callable[[], Drawn]) -> Future[Drawn]:
-        if not self._free.acquire(blocking=False):
-            raise GeneratorBusy(detail=f"{_MOST_THREADS} calls of the generator have not ended")
         future: Future[Drawn] = Future()
         context = copy_context()  # so that what is logged there has the request's id
         arguments = (self._run, future, call)

@@ -1,7 +1,7 @@
 """Orders of images: who may draw now, what was drawn already, and where the images go."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from app.asked import Asked
-from app.errors import GeneratorBusy, PromptRefused
+from app.errors import GeneratorBusy, GeneratorUnreachable, PromptRefused
 from app.formats import FORMATS
 from app.generation.drawing import Drawing, Drawn
 from app.generation.ledger import Ledger, Outcome
@@ -121,7 +121,8 @@ class GenerationService:
         drawn: list[Drawn] = []
         with self._slots.take(order.count) as taken:
             for first in range(0, order.count, taken):
-                drawn += self._drawing.draw(requests[first : first + taken])
+                with _paid_for(drawn):
+                    drawn += self._drawing.draw(requests[first : first + taken])
         return [self._store(order, image) for image in drawn]
 
     def _store(self, order: Order, drawn: Drawn) -> StoredGeneration:
@@ -130,6 +131,17 @@ class GenerationService:
         metadata = _asked(order, drawn, now).to_metadata() if self._keep_prompts else NO_METADATA
         image = self._images.put(key, drawn.checked, overwrite=False, metadata=metadata)
         return StoredGeneration(image, drawn.model, drawn.seed, now)
+
+
+@contextmanager
+def _paid_for(drawn: Sequence[Drawn]) -> Iterator[None]:
+    """Who is told to be too many comes again: only where nothing is drawn yet may that be said."""
+    try:
+        yield
+    except GeneratorBusy as exc:
+        if drawn:
+            raise GeneratorUnreachable(detail=f"{exc}, after {len(drawn)} of the images were drawn") from exc
+        raise
 
 
 def _asked(order: Order, drawn: Drawn, now: datetime) -> Asked:

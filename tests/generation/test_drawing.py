@@ -64,6 +64,21 @@ def test_calls_that_do_not_end_are_bounded() -> None:
         time.sleep(0.02)
 
 
+def test_of_images_that_have_no_room_together_none_is_begun() -> None:
+    generator = Stalling()
+    drawing = Drawing(generator, LIMITS, Gate(4, 5), 0.01)
+    for _ in range(63):
+        with pytest.raises(GeneratorTimeout):
+            drawing.draw([REQUEST] * 2)
+    for _ in range(2):
+        with pytest.raises(GeneratorBusy):
+            drawing.draw([REQUEST] * 3)
+    with pytest.raises(GeneratorTimeout):
+        drawing.draw([REQUEST] * 2)
+    generator.may.set()
+    assert generator.calls == 128
+
+
 def _is_busy(drawing: Drawing) -> bool:
     try:
         drawing.draw([REQUEST])
