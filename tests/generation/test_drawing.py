@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
@@ -46,6 +47,18 @@ def test_the_deadline_is_kept() -> None:
         Drawing(generator, LIMITS, Gate(4, 5), 0.2).draw([REQUEST])
     assert time.monotonic() - began < 5
     generator.may.set()
+
+
+def test_what_is_drawn_waits_for_its_turn_to_be_decoded_until_the_deadline() -> None:
+    generator, gate = Stalling(), Gate(1, 0.05)
+    generator.may.set()
+    with ThreadPoolExecutor(1) as pool:
+        with gate.passed():
+            drawing = pool.submit(Drawing(generator, LIMITS, gate, 20).draw, [REQUEST])
+            time.sleep(0.5)
+        assert drawing.result(20)[0].model == "stalling"
+    with gate.passed(), pytest.raises(GeneratorTimeout):
+        Drawing(generator, LIMITS, gate, 0.2).draw([REQUEST])
 
 
 def test_calls_that_do_not_end_are_bounded() -> None:
