@@ -2,13 +2,11 @@
 
 import ctypes
 import errno
-import json
 import os
 import socket
 import sys
 from collections import Counter
 from contextlib import suppress
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from dotenv import load_dotenv
@@ -19,8 +17,7 @@ from app.config import Config
 from app.errors import ConfigError
 from app.logs import AccessLog, logging_config
 from app.metrics.workers import SharedDirectory, free_number, take_number
-from app.requestid import HEADER, current_request_id
-from app.worker import RequestLogger
+from app.worker import RequestLogger, write_refusal
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
@@ -127,15 +124,4 @@ def _why_not(exc: OSError) -> str:
     return f"Can't listen on HOST={settings.host} PORT={settings.port}: {exc.strerror or exc}"
 
 
-def _write_error(sock: socket.socket, status: int, reason: str, message: str) -> None:
-    """gunicorn's answer to what is no HTTP request, in the shape of all our errors."""
-    reason = HTTPStatus(status).phrase
-    code = reason.lower().replace(" ", "_").replace("-", "_")
-    text = "Something went wrong on our side." if status == 500 else "The server can't read this request."
-    body = json.dumps({"success": False, "message": text, "code": code})
-    head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-    head += f"{HEADER}: {current_request_id()}\r\n"
-    util.write_nonblock(sock, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("latin-1"))
-
-
-util.write_error = _write_error
+util.write_error = write_refusal

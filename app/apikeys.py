@@ -12,8 +12,21 @@ SCOPES = ("upload", "generate", "delete", "list", "metrics")
 
 HASH_PREFIX = "sha256:"
 
-_ENTRY = re.compile(r"(?:(?P<name>[A-Za-z][\w.-]{0,63})(?::(?P<scopes>[^=]*))?=)?(?P<key>[^=].*)", re.ASCII)
+_NAME = re.compile(r"[A-Za-z][\w.-]{0,63}", re.ASCII)
+
+_ENTRY = re.compile(rf"(?:(?P<name>{_NAME.pattern})(?::(?P<scopes>[^=]*))?=)?(?P<key>[^=].*)", re.ASCII)
 """`KEY`, `NAME=KEY` or `NAME:SCOPE+SCOPE=KEY`; the `=` that end some keys are part of them."""
+
+_NOTHING_BEHIND = re.compile(r"[^=]*=+")
+"""What `NAME=$KEY` becomes where KEY is not set; a key in base64 may end so, too."""
+
+_BASE64 = re.compile(
+    r"(?=.{12})(?=.*[a-z])(?=.*[A-Z])"
+    r"(?:(?:[\w+/-]{4})*[\w+/-][AQgw]=="
+    r"|(?=.*[\d+/].*[A-Za-z]|.{24})(?:[\w+/-]{4})*[\w+/-]{2}[AEIMQUYcgkosw048]=)",
+    re.ASCII,
+)
+"""Padded as encoders do it (RFC 4648, 4 and 5) and mixed as no name is: `PublicSites=` could be either."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
 
@@ -58,19 +71,29 @@ def new_key(name: str, scopes: Sequence[str] = SCOPES) -> tuple[str, str]:
     key = secrets.token_urlsafe(32)
     limited = "" if set(scopes) == set(SCOPES) else f":{'+'.join(scopes)}"
     entry = f"{name}{limited}={HASH_PREFIX}{hashlib.sha256(key.encode()).hexdigest()}"
-    if [made.name for made in parse_keys(entry)] != [name]:
+    if not _NAME.fullmatch(name):
         raise ValueError("a name begins with a letter and goes on with letters, digits, '.', '_' or '-'")
+    _parse_entry(entry, 1)
     return key, entry
 
 
 def _parse_entry(entry: str, number: int) -> ApiKey:
+    if _NOTHING_BEHIND.fullmatch(entry) and not _BASE64.fullmatch(entry):
+        raise ValueError(f"entry {number} has no key behind the =; one that ends in = itself needs a NAME=")
     match = _ENTRY.fullmatch(entry)
-    if match is None:
+    if match is None or (match["name"] is None and _has_scopes(entry)):
         raise ValueError(f"entry {number} is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY")
     name = match["name"] or f"key-{number}"
     key = match["key"]
     length = None if key.startswith(HASH_PREFIX) else len(key)
     return ApiKey(name, _scopes(match["scopes"], number), _digest(key, number), length)
+
+
+def _has_scopes(entry: str) -> bool:
+    """Whether it begins like `NAME:SCOPE+SCOPE`: taken for a key, it could be guessed, and would do all."""
+    name, colon, scopes = entry.partition("=")[0].partition(":")
+    is_named = bool(_NAME.fullmatch(name)) and "=" in entry
+    return bool(colon) and (is_named or not set(SCOPES).isdisjoint(scopes.split("+")))
 
 
 def _scopes(text: str | None, number: int) -> frozenset[str]:

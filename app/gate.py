@@ -15,9 +15,12 @@ class Gate:
         self._patience = patience
 
     @contextmanager
-    def passed(self) -> Iterator[None]:
-        """Hold a place for the time of the block; raises `Busy` where none comes free in time."""
-        if not self._places.acquire(timeout=self._patience):
+    def passed(self, patience: float | None = None) -> Iterator[None]:
+        """Hold a place for the time of the block; raises `Busy` where none comes free in time.
+
+        That is after `patience` seconds, where the gate's own don't suit.
+        """
+        if not self._places.acquire(timeout=self._patience if patience is None else patience):
             raise Busy
         try:
             yield

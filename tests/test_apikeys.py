@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -27,7 +29,13 @@ HASH = hashlib.sha256(b"secret").hexdigest()
         (f"web:delete=sha256:{HASH.upper()}", "web", {"delete"}, b"secret"),
         ("c2VjcmV0LQ==", "key-1", ALL, b"c2VjcmV0LQ=="),
         ("web=c2VjcmV0LQ==", "web", ALL, b"c2VjcmV0LQ=="),
+        ("c2VjcmV0LTE=", "key-1", ALL, b"c2VjcmV0LTE="),
+        ("uQ8-mZ_r3vJYk1Wc0xTnBA==", "key-1", ALL, b"uQ8-mZ_r3vJYk1Wc0xTnBA=="),
+        ("uQ8/mZ+r3vJYk1Wc0xTnBA==", "key-1", ALL, b"uQ8/mZ+r3vJYk1Wc0xTnBA=="),
+        ("kXzQbnTrXyWcLmPoIuYtReWqAsE=", "key-1", ALL, b"kXzQbnTrXyWcLmPoIuYtReWqAsE="),
+        ("web=not-base64=", "web", ALL, b"not-base64="),
         ("user:pass", "key-1", ALL, b"user:pass"),
+        ("1:pass=word", "key-1", ALL, b"1:pass=word"),
         ("web:generate=a:b=c", "web", {"generate"}, b"a:b=c"),
         ("schlüssel", "key-1", ALL, "schlüssel".encode()),
     ],
@@ -53,7 +61,12 @@ def test_several_keys() -> None:
     [
         ("one,web:write=hush", "entry 2 has an unknown scope; join some of upload, generate, delete, list"),
         ("web:=hush", "entry 1 has an unknown scope"),
-        ("web:upload,list=hush,web:upload+=hush", "entry 3 has an unknown scope"),
+        ("web:upload=hush,list=hush,web:upload+=hush", "entry 3 has an unknown scope"),
+        ("one,web:upload,list=hush", "entry 2 is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY"),
+        ("1hush:upload=hush", "entry 1 is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY"),
+        ("my hush:upload+list=hush", "entry 1 is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY"),
+        ("web:upload==hush", "entry 1 is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY"),
+        ("web:write==hush", "entry 1 is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY"),
         ("web=sha256:hush", "entry 1 has sha256: without the 64 hex digits"),
         (f"sha256:{HASH}0", "entry 1 has sha256: without the 64 hex digits"),
         ("=hush", "entry 1 is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY"),
@@ -64,6 +77,37 @@ def test_what_is_no_key_is_told_without_showing_it(text: str, told: str) -> None
         Config.from_env({"API_KEYS": text})
     assert f"API_KEYS=***: {told}" in str(caught.value)
     assert "hush" not in str(caught.value)
+
+
+_NAMES_ALONE = [
+    "web=",
+    "web==",
+    "web= ",
+    "web:upload+generate=",
+    "web:upload==",
+    "web:=",
+    "user:pass=",
+    "=",
+    "==",
+]
+_NAMES_ALONE += ["my web=", "1web=", "web/1=", "schlüssel=", "sha256:=", "a=", f"{'Long-Name' * 9}="]
+_NAMES_ALONE += ["PublicSites=", "ProdWebApp4=", "WebApp4=", "Web.front_end-2=", "FrontendMobile4="]
+
+
+@pytest.mark.parametrize("entry", _NAMES_ALONE)
+def test_a_name_without_a_key_is_no_key(entry: str) -> None:
+    """As `NAME=$KEY` is, where KEY is not set."""
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env({"API_KEYS": f"one,{entry},two"})
+    told = "entry 2 has no key behind the =; one that ends in = itself needs a NAME="
+    assert str(caught.value) == f"These settings can't be used:\n  API_KEYS=***: {told}"
+
+
+@pytest.mark.fuzz
+@given(st.binary(min_size=22, max_size=66), st.sampled_from([b64encode, urlsafe_b64encode]))
+def test_random_keys_in_base64_need_no_name(data: bytes, encode: Callable[[bytes], bytes]) -> None:
+    key = encode(hashlib.shake_128(data).digest(len(data)))
+    assert find_key(parse_keys(key.decode()), key) is not None
 
 
 @pytest.mark.parametrize("scopes", [SCOPES, ("upload",), ("list", "delete")])

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -36,6 +37,22 @@ def test_who_waits_too_long_is_told() -> None:
     with gate.passed(), pytest.raises(Busy) as caught, gate.passed():
         pass
     assert (caught.value.status, caught.value.code, caught.value.retry_after) == (503, "busy", 2)
+
+
+def test_one_may_be_more_patient_than_others() -> None:
+    gate, waits = Gate(1, 0.05), threading.Event()
+
+    def wait() -> None:
+        waits.set()
+        with gate.passed(20):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        with gate.passed():
+            waiting = pool.submit(wait)
+            waits.wait(5)
+            time.sleep(0.2)
+        waiting.result(20)
 
 
 def test_a_place_comes_back_after_an_error() -> None:

@@ -10,6 +10,11 @@ from webargs.flaskparser import FlaskParser
 
 from app.errors import BadRequest
 
+MAX_DEPTH = 32
+"""Lists and objects within each other, the body among them, whatever the interpreter's stack would bear."""
+
+_TOO_DEEP = f"The body's JSON has more than {MAX_DEPTH} levels of lists and objects."
+
 
 class _Parser(FlaskParser):
     DEFAULT_VALIDATION_STATUS = 400  # what the OpenAPI document says of `handle_error`
@@ -25,17 +30,34 @@ class _Parser(FlaskParser):
         return super().load_json(req, schema)
 
     def _raw_load_json(self, req: Request) -> Any:
-        """Besides bad syntax: numbers of thousands of digits, and nesting past the stack."""
+        """Besides bad syntax: numbers of thousands of digits, and nesting past our bound or the stack."""
         try:
-            return super()._raw_load_json(req)
-        except (ValueError, RecursionError) as exc:
+            loaded = super()._raw_load_json(req)
+        except ValueError as exc:
             raise BadRequest("The body is not valid JSON.") from exc
+        except RecursionError as exc:
+            raise BadRequest(_TOO_DEEP) from exc
+        if _is_too_deep(loaded):
+            raise BadRequest(_TOO_DEEP)
+        return loaded
 
 
 class Blueprint(SmorestBlueprint):  # type: ignore[misc]
     """flask-smorest's blueprint, whose argument errors are `BadRequest`."""
 
     ARGUMENTS_PARSER = _Parser()
+
+
+def _is_too_deep(loaded: Any) -> bool:
+    level = [loaded]
+    for _ in range(MAX_DEPTH):
+        level = [inner for value in level for inner in _containers_in(value)]
+    return bool(level)
+
+
+def _containers_in(value: Any) -> list[Any]:
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [inner for inner in values if isinstance(inner, dict | list)]
 
 
 def problems(error: ValidationError) -> str:

@@ -35,7 +35,7 @@ def _answer(status: int, code: str, message: str, param: str | None = None) -> R
     if request.path.startswith(OPENAI_PATH):
         status = openai_status(status, code)
         response = jsonify(openai_error(status, code, message, param))
-        response.headers.update(openai_headers(status))
+        response.headers.update(openai_headers(status, code))
     else:
         response = jsonify(success=False, message=message, code=code)
     response.status_code = status

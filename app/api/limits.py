@@ -5,16 +5,17 @@ from collections.abc import Callable, Mapping
 
 from flask import Flask, g, request
 from flask_limiter import Limiter, RateLimitExceeded
+from limits import parse_many
 from limits.errors import ConfigurationError
 
-from app.errors import ConfigError, RateLimited
+from app.errors import BadRequest, ConfigError, RateLimited
 
 _PATIENCE: dict[str, str | int] = {"socket_connect_timeout": 1, "socket_timeout": 1}
 """Seconds that a request waits for a Redis that does not answer; after that the worker counts for itself."""
 
 
 class RateLimits:
-    """Counts calls by client; `rates` has for some scopes a rate as the `limits` package spells them.
+    """Counts images by client; `rates` has for some scopes a rate as the `limits` package spells them.
 
     Raises `ConfigError` where the counters at `storage_uri` need a package that is not installed.
     """
@@ -35,13 +36,21 @@ class RateLimits:
                 "RATELIMIT_STORAGE_URI needs a package that is not installed: pip install redis"
             ) from exc
         self._limiter = limiter
-        self._checks = {scope: _counter(limiter, scope, rate) for scope, rate in rates.items() if rate}
+        rates = {scope: rate for scope, rate in rates.items() if rate}
+        self._checks = {scope: _counter(limiter, scope, rate) for scope, rate in rates.items()}
+        self._most = {scope: min(limit.amount for limit in parse_many(rate)) for scope, rate in rates.items()}
 
-    def check(self, scope: str) -> None:
-        """Count a call of this request's client; raises `RateLimited` where it is one too many."""
+    def check(self, scope: str, images: int = 1) -> None:
+        """Count so many images of this request's client; raises `RateLimited` where they are too many.
+
+        Raises `BadRequest` where they always would be.
+        """
         count = self._checks.get(scope)
         if count is None:
             return
+        if images > self._most[scope]:
+            raise BadRequest(f"This server takes on no more than {_images(self._most[scope])} at once.")
+        g.images = images
         try:
             count()
         except RateLimitExceeded as exc:
@@ -65,4 +74,8 @@ def _counter(limiter: Limiter, scope: str, rate: str) -> Callable[[], None]:
         pass
 
     count.__qualname__ = f"count_{scope}"
-    return limiter.shared_limit(rate, scope=scope)(count)
+    return limiter.shared_limit(rate, scope=scope, cost=lambda: g.images)(count)
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"

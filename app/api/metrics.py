@@ -8,8 +8,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from app.api.arguments import Blueprint
 from app.api.parts import KEYED, key_required, parts
 from app.metrics import Metrics
-
-_UNROUTED = "none"
+from app.metrics.catalogue import UNROUTED
 
 blueprint = Blueprint("metrics", __name__, description="For Prometheus")
 
@@ -33,7 +32,7 @@ def count_requests(flask: Flask, metrics: Metrics) -> None:
         g.began = time.perf_counter()
 
     def count(response: Response) -> Response:
-        route = request.endpoint or _UNROUTED
+        route = request.endpoint or UNROUTED
         metrics.requests.labels(route, response.status_code).inc()
         if "began" in g:
             metrics.request_seconds.labels(route).observe(time.perf_counter() - g.began)

@@ -32,7 +32,7 @@ def _limit_body() -> None:
 
 
 @blueprint.route("/images/generations", methods=["POST"])
-@key_required("generate")
+@key_required("generate", counted=False)
 @blueprint.doc(security=KEYED, responses=_ERRORS)
 @blueprint.arguments(ImagesRequestSchema)
 @blueprint.arguments(IdempotencySchema, location="headers")
@@ -40,6 +40,7 @@ def _limit_body() -> None:
 def generate(wanted: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
     """Have images drawn and store them; the URLs are durable."""
     _check_model(wanted["model"])
+    parts().limits.check("generate", wanted["order"].count)
     drawn = parts().generation.generate(wanted["order"], once_key(header))
     first = drawn[0].image
     return {

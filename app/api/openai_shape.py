@@ -19,8 +19,8 @@ _CODES = {
     "rate_limited": "rate_limit_exceeded",
 }
 
-_PAID_FOR = (502, 504)
-"""The model may have been paid: clients shall not try again by themselves, as they do after a 5xx."""
+_NOT_PAID_FOR = "busy"
+"""The one 5xx that surely came before the model was asked."""
 
 
 def openai_status(status: int, code: str) -> int:
@@ -40,9 +40,9 @@ def openai_error(status: int, code: str, message: str, param: str | None) -> dic
     }
 
 
-def openai_headers(status: int) -> dict[str, str]:
-    """What the official clients obey besides."""
-    return {"X-Should-Retry": "false"} if status in _PAID_FOR else {}
+def openai_headers(status: int, code: str) -> dict[str, str]:
+    """What the official clients obey besides: not to try again by themselves where the model may be paid."""
+    return {"X-Should-Retry": "false"} if status >= 500 and code != _NOT_PAID_FOR else {}
 
 
 def _type(status: int, code: str) -> str:

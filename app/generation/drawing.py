@@ -1,6 +1,7 @@
 """Having a generator draw, within its time, and checking what it gives."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextvars import copy_context
@@ -9,6 +10,7 @@ from functools import partial
 
 from app.errors import (
     AppError,
+    Busy,
     GeneratorBusy,
     GeneratorError,
     GeneratorTimeout,
@@ -64,16 +66,25 @@ class Drawing:
     def draw(self, requests: Sequence[GenerationRequest]) -> list[Drawn]:
         """The images for `requests`, drawn side by side.
 
-        Raises `PromptRefused`, `GeneratorError` and its kin; `GeneratorBusy` where too many calls hang.
+        Raises `PromptRefused`, `GeneratorError` and its kin; `GeneratorBusy` where too many calls hang, and
+        then none is begun.
         """
-        futures = [self._begin(partial(self._draw, request)) for request in requests]
+        self._take_places(len(requests))
+        deadline = time.monotonic() + self._seconds
+        futures = [self._begin(partial(self._draw, request, deadline)) for request in requests]
         if wait(futures, self._seconds).not_done:
             raise GeneratorTimeout(detail=f"no image after {self._seconds:g} s")
         return [future.result() for future in futures]
 
+    def _take_places(self, count: int) -> None:
+        """All or none: each image that is begun is paid for."""
+        for taken in range(count):
+            if not self._free.acquire(blocking=False):
+                for _ in range(taken):
+                    self._free.release()
+                raise GeneratorBusy(detail=f"{_MOST_THREADS} calls of the generator have not ended")
+
     def _begin(self, call: Callable[[], Drawn]) -> Future[Drawn]:
-        if not self._free.acquire(blocking=False):
-            raise GeneratorBusy(detail=f"{_MOST_THREADS} calls of the generator have not ended")
         future: Future[Drawn] = Future()
         context = copy_context()  # so that what is logged there has the request's id
         arguments = (self._run, future, call)
@@ -88,16 +99,21 @@ class Drawing:
         finally:
             self._free.release()
 
-    def _draw(self, request: GenerationRequest) -> Drawn:
-        """Whatever a generator raises or returns becomes one of our errors."""
+    def _draw(self, request: GenerationRequest, deadline: float) -> Drawn:
+        """Whatever a generator raises or returns becomes one of our errors.
+
+        What it returns is paid for, and waits for its turn to be decoded as long as there is time.
+        """
         try:
             given = self._generator.generate(request)
             image = given.image
-            with self._decoding.passed():
+            with self._decoding.passed(max(0.0, deadline - time.monotonic())):
                 data = (
                     image if isinstance(image, bytes) else encode_image(image, FORMATS[request.image_format])
                 )
                 return Drawn(check_image(data, self._limits), given.model, given.seed)
+        except Busy as exc:
+            raise GeneratorTimeout(detail="no turn to decode what was drawn") from exc
         except (UnsupportedImage, UndecodableImage) as exc:
             raise GeneratorError(detail=f"the generator's image: {exc}") from exc
         except AppError:

@@ -61,7 +61,8 @@ class Once:
         outcome = work()
         try:
             self._ledger.keep(key, outcome, rules.lifetime)
-            self._sweep()
+            with state_errors_mapped():
+                self._sweep()
         except StateUnavailable:
             _log.warning("the outcome of a generation could not be kept", exc_info=True)
         return outcome
@@ -91,7 +92,8 @@ class Once:
                 try:
                     yield True
                 finally:
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):  # what is left is swept, and the lock on it ends here
+                        path.unlink()
 
     @contextmanager
     def _opened(self, path: Path) -> Iterator[int]:

@@ -24,7 +24,8 @@ def outcome_of(
     try:
         result, is_final = {"images": [_to_dict(generation) for generation in work()]}, True
     except AppError as exc:
-        result, is_final = {"code": exc.code, "message": exc.message}, isinstance(exc, final)
+        result = {"code": exc.code, "message": exc.message, "retry_after": exc.retry_after}
+        is_final = isinstance(exc, final)
         _log.warning("generation failed: %s", exc)
     return Outcome(request, json.dumps(result), is_final, time.time())
 
@@ -33,7 +34,7 @@ def generations_in(outcome: Outcome, url_of: Callable[[str], str]) -> list[Store
     """The images of an outcome, with their URLs as of today; raises the error that it was."""
     result = json.loads(outcome.result)
     if "code" in result:
-        raise _error_with(result["code"], result["message"])
+        raise _error_of(result)
     return [_from_dict(image, url_of) for image in result["images"]]
 
 
@@ -59,11 +60,13 @@ def _from_dict(record: dict[str, Any], url_of: Callable[[str], str]) -> StoredGe
     return StoredGeneration(image, model, seed, datetime.fromisoformat(time_text))
 
 
-def _error_with(code: str, message: str) -> AppError:
+def _error_of(record: dict[str, Any]) -> AppError:
     """An error of the class that has this code."""
     classes = [AppError]
     for known in classes:
-        if known.code == code:
-            return known(message)
+        if known.code == record["code"]:
+            error = known(record["message"])
+            error.retry_after = record.get("retry_after")
+            return error
         classes += known.__subclasses__()
     return AppError()

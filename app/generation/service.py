@@ -1,7 +1,9 @@
 """Orders of images: who may draw now, what was drawn already, and where the images go."""
 
+import math
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from app.asked import Asked
-from app.errors import GeneratorBusy, PromptRefused
+from app.errors import GeneratorBusy, GeneratorUnreachable, PromptRefused
 from app.formats import FORMATS
 from app.generation.drawing import Drawing, Drawn
 from app.generation.ledger import Ledger, Outcome
@@ -17,6 +19,7 @@ from app.generation.once import Once, Rules
 from app.generation.order import Order, StoredGeneration
 from app.generation.records import generations_in, keys_in, outcome_of
 from app.generation.slots import Slots
+from app.generation.storing import store_patiently
 from app.generators.models import ModelFacts
 from app.keys import generated
 from app.objects import NO_METADATA
@@ -120,16 +123,30 @@ class GenerationService:
         requests = order.requests()
         drawn: list[Drawn] = []
         with self._slots.take(order.count) as taken:
+            deadline = time.monotonic() + self._drawing.seconds * math.ceil(order.count / taken)
             for first in range(0, order.count, taken):
-                drawn += self._drawing.draw(requests[first : first + taken])
-        return [self._store(order, image) for image in drawn]
+                with _paid_for(drawn):
+                    drawn += self._drawing.draw(requests[first : first + taken])
+        return [self._store(order, image, deadline) for image in drawn]
 
-    def _store(self, order: Order, drawn: Drawn) -> StoredGeneration:
+    def _store(self, order: Order, drawn: Drawn, deadline: float) -> StoredGeneration:
         now = datetime.now(UTC)
         key = generated(now, drawn.checked.format, order.folder)
         metadata = _asked(order, drawn, now).to_metadata() if self._keep_prompts else NO_METADATA
-        image = self._images.put(key, drawn.checked, overwrite=False, metadata=metadata)
+        put = partial(self._images.put, key, drawn.checked, overwrite=False, metadata=metadata)
+        image = store_patiently(put, deadline)
         return StoredGeneration(image, drawn.model, drawn.seed, now)
+
+
+@contextmanager
+def _paid_for(drawn: Sequence[Drawn]) -> Iterator[None]:
+    """Who is told to be too many comes again: only where nothing is drawn yet may that be said."""
+    try:
+        yield
+    except GeneratorBusy as exc:
+        if drawn:
+            raise GeneratorUnreachable(detail=f"{exc}, after {len(drawn)} of the images were drawn") from exc
+        raise
 
 
 def _asked(order: Order, drawn: Drawn, now: datetime) -> Asked:

@@ -70,8 +70,9 @@ class AccessLog:
 
     def _client(self, environ: Mapping[str, Any]) -> str:
         """Hits are answered before ProxyFix has its turn."""
-        if self._hops and _PROXY_FIX not in environ:
-            named = environ.get("HTTP_X_FORWARDED_FOR", "").split(",")
+        forwarded = environ.get("HTTP_X_FORWARDED_FOR")
+        if self._hops and forwarded and _PROXY_FIX not in environ:
+            named = forwarded.split(",")
             if len(named) >= self._hops:
                 return str(named[-self._hops].strip())
         return str(environ.get("REMOTE_ADDR", ""))

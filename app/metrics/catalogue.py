@@ -11,6 +11,12 @@ from app.metrics.cache import CacheCollector
 from app.metrics.hits import HitTally
 from app.metrics.workers import DIRECTORY
 
+COUNT_UNREAD = "s3-image-server-count-unread"
+"""Where `Flask.extensions` has `Metrics.count_unread`."""
+
+UNROUTED = "none"
+"""The route of what leads nowhere."""
+
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60)
 """Buckets from a local file to a slow image model; few, since each is a number per label and worker."""
 
@@ -55,6 +61,10 @@ class Metrics:
             registry=own,
         )
         self.hits = HitTally(self.requests)
+
+    def count_unread(self, status: str) -> None:
+        """Count an answer to what a server could not read as a request."""
+        self.requests.labels(UNROUTED, status).inc()
 
     def exposition(self) -> bytes:
         """All metrics of all workers, in Prometheus' text format."""

@@ -2,5 +2,6 @@
 
 from app.worker.logger import RequestLogger
 from app.worker.loop import HitWorker
+from app.worker.refusal import write_refusal
 
-__all__ = ["HitWorker", "RequestLogger"]
+__all__ = ["HitWorker", "RequestLogger", "write_refusal"]

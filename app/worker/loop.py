@@ -23,11 +23,12 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from app.cache import CachedObject
 from app.delivery import FOUND, HITS
-from app.metrics import TELL_HITS
+from app.metrics import COUNT_UNREAD, TELL_HITS
 from app.parking import ParkingPool
 from app.requestid import current_request_id, new_request_id, set_request_id, take_request_id
 from app.worker.connection import Connection, Exchange
 from app.worker.lingering import Lingering
+from app.worker.refusal import Unread
 from app.worker.response import LoopResponse
 
 _PIECE_SECONDS = 30.0
@@ -55,6 +56,7 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         super().load_wsgi()
         extensions = getattr(self.wsgi, "extensions", {})
         self._tell_hits: Callable[..., None] = extensions.get(TELL_HITS, _nobody)
+        self._count_unread: Callable[[str], None] = extensions.get(COUNT_UNREAD, _nobody)
         find: Callable[[str], CachedObject | None] | None = extensions.get(HITS)
         self._find = None if self.cfg.is_ssl or self.cfg.proxy_protocol != "off" else find
 
@@ -152,8 +154,9 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
             vars(exc).update(
                 (name, "…") for name, value in vars(exc).items() if isinstance(value, str | bytes)
             )
-        if req is not None:
-            req.uri = req.path
+        if req is None:
+            req = Unread(self._count_unread)
+        req.uri = req.path
         super().handle_error(req, client, addr, exc)
 
     def _hand_over(self, conn: Connection) -> None:
@@ -273,5 +276,5 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         self.nr_conns -= 1
 
 
-def _nobody(**_: bool) -> None:
-    """Where the application counts no hits."""
+def _nobody(*_: str, **__: bool) -> None:
+    """Where the application counts nothing."""

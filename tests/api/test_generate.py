@@ -173,6 +173,26 @@ def test_json_must_be_said_to_be_json(client: FlaskClient, content_type: str | N
     assert "Content-Type: application/json" in json_of(response)["message"]
 
 
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a": ', "}")])
+@pytest.mark.parametrize(("levels", "status"), [(31, 200), (32, 400), (900, 400), (980, 400), (9_000, 400)])
+def test_how_deep_json_may_be(
+    client: FlaskClient, opening: str, closing: str, levels: int, status: int
+) -> None:
+    """The body itself is the first of 32 levels, whatever the interpreter's stack would bear."""
+    deep = opening * levels + ("1" if closing == "}" else "") + closing * levels
+    body = f'{{"prompt": "a sea", "size": "64x64", "n": 1, "user": {deep}}}'
+    response = client.post("/v1/images/generations", data=body, content_type="application/json")
+    assert response.status_code == status
+    if status == 400:
+        told = json_of(response)["error"]
+        assert told["code"] == "invalid_value"
+        assert told["message"] == "The body's JSON has more than 32 levels of lists and objects."
+
+
+def test_brackets_in_a_text_are_no_levels(client: FlaskClient) -> None:
+    assert client.post(URL, json={"prompt": "[{" * 100, "size": "64x64"}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("prompt", "status", "code"),
     [

@@ -1,5 +1,6 @@
 """`Idempotency-Key`, `GENERATE_REUSE`, and being busy, at /api/generate-image."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,12 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.apikeys import parse_keys
 from app.config import Config
+from app.errors import GeneratorUnreachable, PromptRefused
+from app.generation.ledger import Outcome
+from app.generation.records import generations_in
 from app.generation.slots import Slots
 from tests.conftest import json_of, parts_of
-from tests.generation.generators import NAME
+from tests.generation.generators import NAME, Obedient
 
 URL = "/api/generate-image"
 CAT = {"prompt": "a cat", "size": "64x64"}
@@ -117,6 +121,25 @@ def test_a_failure_may_be_tried_again(make: Make, tmp_path: Path) -> None:
         assert "secret" not in response.text
         assert response.headers["Retry-After"] == "10"
         assert _drawn(tmp_path) == number
+
+
+@pytest.mark.parametrize("key", [None, "a"])
+def test_the_providers_wish_is_passed_on(
+    make: Make, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    def throttled(*_: object) -> None:
+        raise GeneratorUnreachable(wait=76.5)
+
+    monkeypatch.setattr(Obedient, "generate", throttled)
+    response = _send(make(), key)
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "77")
+
+
+def test_an_older_records_error_is_understood() -> None:
+    outcome = Outcome("", json.dumps({"code": "prompt_refused", "message": "No."}), True, 0.0)
+    with pytest.raises(PromptRefused, match="No") as caught:
+        generations_in(outcome, str)
+    assert caught.value.retry_after is None
 
 
 def test_a_cleared_cache_forgets_no_key(make: Make, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from app.apikeys import parse_keys
 from app.config import Config
 from app.errors import ConfigError
 from tests.conftest import json_of, parts_of
+from tests.generation.generators import NAME
 from tests.pictures import picture
 from tests.server.running import free_port
 
@@ -102,6 +103,44 @@ def test_uploading_and_generating_are_counted_apart(over: Callable[..., FlaskCli
     assert [response.status_code for response in drawn] == [200, 200, 429]
     _assert_limited(drawn[-1], 61)
     assert client.get("/api/images").status_code == 200
+
+
+def _generate(client: FlaskClient, images: int) -> Any:
+    return client.post("/v1/images/generations", json={"prompt": "sea", "size": "64x64", "n": images})
+
+
+def _drawn(client: FlaskClient) -> int:
+    return len(parts_of(client.application).store.list().objects)
+
+
+def test_each_image_counts(over: Callable[..., FlaskClient]) -> None:
+    client = over(generator=NAME, rate_limit_generate="5/minute")
+    assert [_generate(client, images).status_code for images in (3, 3, 2)] == [200, 429, 200]
+    assert client.post("/api/generate-image", json={"prompt": "sea"}).status_code == 429
+    assert 1 <= int(_generate(client, 1).headers["Retry-After"]) <= 61
+    assert _drawn(client) == 5
+
+
+def test_each_image_counts_in_redis(over: Callable[..., FlaskClient], redis_url: str) -> None:
+    client = over(generator=NAME, rate_limit_generate="5/minute", ratelimit_storage_uri=redis_url)
+    assert [_generate(client, images).status_code for images in (3, 3, 2, 1)] == [200, 429, 200, 429]
+
+
+def test_what_is_refused_counts_nothing(over: Callable[..., FlaskClient]) -> None:
+    client = over(generator=NAME, rate_limit_generate="1/minute")
+    assert [_generate(client, images).status_code for images in (0, 5, 1, 1)] == [400, 400, 200, 429]
+
+
+@pytest.mark.parametrize(("rate", "most"), [("2/minute", "2 images"), ("100/day;1/second", "1 image")])
+def test_more_images_than_the_rate_ever_lets_through(
+    over: Callable[..., FlaskClient], rate: str, most: str
+) -> None:
+    client = over(generator=NAME, rate_limit_generate=rate)
+    answer = _generate(client, 4)
+    assert answer.status_code == 400
+    assert json_of(answer)["error"]["message"] == f"This server takes on no more than {most} at once."
+    assert _drawn(client) == 0
+    assert _generate(client, 1).status_code == 200
 
 
 def test_several_rates_hold_together(over: Callable[..., FlaskClient]) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
@@ -48,6 +49,18 @@ def test_the_deadline_is_kept() -> None:
     generator.may.set()
 
 
+def test_what_is_drawn_waits_for_its_turn_to_be_decoded_until_the_deadline() -> None:
+    generator, gate = Stalling(), Gate(1, 0.05)
+    generator.may.set()
+    with ThreadPoolExecutor(1) as pool:
+        with gate.passed():
+            drawing = pool.submit(Drawing(generator, LIMITS, gate, 20).draw, [REQUEST])
+            time.sleep(0.5)
+        assert drawing.result(20)[0].model == "stalling"
+    with gate.passed(), pytest.raises(GeneratorTimeout):
+        Drawing(generator, LIMITS, gate, 0.2).draw([REQUEST])
+
+
 def test_calls_that_do_not_end_are_bounded() -> None:
     generator = Stalling()
     drawing = Drawing(generator, LIMITS, Gate(4, 5), 0.01)
@@ -62,6 +75,21 @@ def test_calls_that_do_not_end_are_bounded() -> None:
     while _is_busy(drawing):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_of_images_that_have_no_room_together_none_is_begun() -> None:
+    generator = Stalling()
+    drawing = Drawing(generator, LIMITS, Gate(4, 5), 0.01)
+    for _ in range(63):
+        with pytest.raises(GeneratorTimeout):
+            drawing.draw([REQUEST] * 2)
+    for _ in range(2):
+        with pytest.raises(GeneratorBusy):
+            drawing.draw([REQUEST] * 3)
+    with pytest.raises(GeneratorTimeout):
+        drawing.draw([REQUEST] * 2)
+    generator.may.set()
+    assert generator.calls == 128
 
 
 def _is_busy(drawing: Drawing) -> bool:

@@ -1,11 +1,14 @@
 """Work under one key is done once; what goes wrong leaves the key usable."""
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +164,45 @@ def test_what_was_paid_for_is_answered_though_it_can_not_be_kept(once: Once, tmp
         return Work()()
 
     assert once.run("key", "request", RULES, work_and_break).result == "1"
+
+
+def _remove(directory: Path) -> None:
+    shutil.rmtree(directory)
+
+
+def _replace_by_a_file(directory: Path) -> None:
+    shutil.rmtree(directory)
+    directory.write_text("")
+
+
+@pytest.mark.parametrize("spoil", [_remove, _replace_by_a_file])
+@pytest.mark.parametrize("what", ["under-way", "."])
+def test_what_was_paid_for_is_answered_though_the_directory_is_gone(
+    tmp_path: Path, spoil: Callable[[Path], None], what: str
+) -> None:
+    state = tmp_path / "state"
+
+    def work_and_spoil() -> Outcome:
+        spoil(state / what)
+        return Work()()
+
+    once = Once(state / "under-way", Ledger(state / "db"))
+    assert once.run("key", "request", RULES, work_and_spoil).result == "1"
+
+
+def test_what_was_paid_for_is_answered_though_nothing_can_be_removed(
+    once: Once, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path, **_: bool) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def work_and_break() -> Outcome:
+        monkeypatch.setattr(Path, "unlink", read_only)
+        return Work()()
+
+    assert once.run("key", "request", RULES, work_and_break).result == "1"
+    monkeypatch.undo()
+    assert once.run("another", "request", RULES, Work()).result == "1"
 
 
 def test_a_directory_that_can_not_be_made_is_told(tmp_path: Path) -> None:

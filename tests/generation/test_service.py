@@ -1,5 +1,7 @@
 """Orders: nothing is left behind by a failure, and those who wait are bounded."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,8 @@ from app import create_app
 from app.config import Config
 from app.errors import GeneratorBusy, GeneratorUnreachable, InvalidKey, PromptRefused
 from app.generation import GenerationService, Order
+from app.generation.drawing import Drawn
+from app.generators.base import GenerationRequest
 from tests.conftest import parts_of
 from tests.generation.generators import NAME
 
@@ -48,6 +52,26 @@ def test_a_failure_stores_nothing(
         with pytest.raises(error):
             generation.generate(order, key)
     assert parts_of(app).store.list().objects == ()
+
+
+def test_who_has_paid_for_some_images_is_not_told_to_come_again(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flask = create_app(replace(config, generate_concurrency=1))
+    generation = parts_of(flask).generation
+    draw, calls = generation._drawing.draw, itertools.count()
+
+    def draw_once(requests: Sequence[GenerationRequest]) -> list[Drawn]:
+        if next(calls):
+            raise GeneratorBusy
+        return draw(requests)
+
+    monkeypatch.setattr(generation._drawing, "draw", draw_once)
+    with pytest.raises(GeneratorUnreachable):
+        generation.generate(replace(CAT, count=2))
+    with pytest.raises(GeneratorBusy):
+        generation.generate(CAT)
+    parts_of(flask).cache.close()
 
 
 def test_those_who_wait_are_bounded(config: Config) -> None:

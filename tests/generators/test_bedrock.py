@@ -1,6 +1,9 @@
 """What is particular to Bedrock: what is sent and signed, its own refusals, a model's lifecycle."""
 
+import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ from app.generators.bedrock import BedrockGenerator
 from app.generators.bedrock_policy import bedrock_statement
 from tests.providers import AWS_SECRET, BEDROCK, ModelServer, answer, stall
 
+ROOT = Path(__file__).parent.parent.parent
 REGION = "us-west-2"
 REQUEST = GenerationRequest("a red boat ⛵", 1600, 900, seed=4294967295, negative_prompt="people")
 
@@ -213,3 +217,12 @@ def test_the_least_policy(region: str, model: str, resource: str) -> None:
         "bedrock:InvokeModel",
         "bedrock:GetFoundationModel",
     ]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/generators.md"])
+def test_the_least_policy_is_told(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    (policy,) = map(json.loads, re.findall(r"```json\n(.*?)```", text, re.DOTALL))
+    assert policy == {"Version": "2012-10-17", "Statement": [bedrock_statement(REGION, BEDROCK.model)]}
+    for setting in (f"GENERATOR_MODEL={BEDROCK.model}", f"BEDROCK_REGION={REGION}"):
+        assert f"    {setting}\n" in text

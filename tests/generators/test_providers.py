@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from flask.testing import FlaskClient
 
@@ -18,6 +19,7 @@ from app import create_app
 from app.config import Config
 from app.generators import wire
 from tests.conftest import json_of, parts_of
+from tests.live import live
 from tests.pictures import picture, png_claiming
 from tests.providers import (
     API_KEY,
@@ -318,3 +320,17 @@ def test_a_proxy_is_used_where_the_environment_names_one(
     assert received.uri.startswith(f"{far}/")
     credentials = base64.b64encode(b"user:p@ss").decode()
     assert received.headers["proxy-authorization"] == f"Basic {credentials}"
+
+
+def test_openais_client_does_not_multiply_the_tries(
+    models: ModelServer, protocol: Protocol, patient: FlaskClient
+) -> None:
+    _warm(models, protocol, patient)
+    models.script = [protocol.outage]
+    with (
+        live(patient.application) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="any") as client,
+        pytest.raises(openai.InternalServerError) as caught,
+    ):
+        client.images.generate(prompt="a red boat", size="96x64")
+    assert (caught.value.code, models.tries) == ("generator_unreachable", 3)

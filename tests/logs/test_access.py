@@ -140,6 +140,7 @@ def test_neither_query_nor_credentials(uri: str, path: str) -> None:
         (2, "198.51.100.1, 203.0.113.9", "198.51.100.1"),
         (2, "203.0.113.9", "192.0.2.7"),
         (1, "a\nb", "a\nb"),
+        (1, "", "192.0.2.7"),
     ],
 )
 def test_the_client_behind_proxies(proxies: int, forwarded: str, client: str) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -167,6 +168,12 @@ HOSTILE = [
 ]
 
 
+def _access_lines(server: Running, request_id: str) -> int:
+    """In either format."""
+    lines = server.log.splitlines()
+    return sum(request_id in line and ("] access: " in line or '"logger":"access"' in line) for line in lines)
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_hostile_requests(tmp_path: Path, log_format: str) -> None:
     """Each gets an answer with an id, and leaves neither a forged line nor a secret."""
@@ -177,16 +184,51 @@ def test_hostile_requests(tmp_path: Path, log_format: str) -> None:
             with connected(server.url) as sock:
                 sock.sendall(request)
                 ids.append(read_answer(sock).headers["x-request-id"])
-        _wait_for(lambda: server.log.count(ids[-1]) >= 1)
+        _wait_for(lambda: _access_lines(server, ids[-1]))
         assert len(set(ids)) == len(HOSTILE)
         assert [number for number, given in enumerate(ids) if given not in server.log] == []
         assert SECRET not in server.log
         assert "Traceback" not in server.log
+        assert {given: _access_lines(server, given) for given in ids} == dict.fromkeys(ids, 1)
         assert all(line.isprintable() for line in server.log.split("\n"))
         if log_format == "json":
             assert all(json.loads(line) for line in server.log.splitlines())
         else:
             assert all(line.startswith("20") for line in server.log.splitlines())
+
+
+UNREADABLE = [
+    (b"GET / HTTP/9\r\n\r\n", 400),
+    (SECRET.encode() + b"\r\n\r\n", 400),
+    (b"\x16\x03\x01\x02\r\n\r\n", 400),
+    (b"GET /" + SECRET.encode() * 500 + b" HTTP/1.1\r\n\r\n", 414),
+    (b"GET / HTTP/1.1\r\n" + b"X: 1\r\n" * 200 + b"\r\n", 431),
+    (b"POST /" + SECRET.encode() + b" HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
+    (b"POST / HTTP/1.1\r\nTransfer-Encoding: x\r\n\r\n", 501),
+    (b"POST / HTTP/1.1\r\nExpect: x\r\n\r\n", 417),
+]
+
+
+def test_what_is_no_request_has_its_line_and_is_counted(tmp_path: Path) -> None:
+    with running(tmp_path, WEB_CONCURRENCY="1", LOG_FORMAT="json", TRUSTED_PROXIES="1") as server:
+        answers = []
+        for request, _ in UNREADABLE:
+            with connected(server.url) as sock:
+                sock.sendall(request)
+                answers.append(read_answer(sock))
+        ids = [answer.headers["x-request-id"] for answer in answers]
+        _wait_for(lambda: ids[-1] in [line["request_id"] for line in _access(server)])
+        lines = [line for line in _access(server) if line["request_id"] in ids]
+        counted = _metrics(server)
+        assert SECRET not in server.log
+    names = ("request_id", "status", "bytes", "client", "method", "path", "key_name", "image", "cache")
+    assert [tuple(line[name] for name in names) for line in lines] == [
+        (request_id, status, len(answer.body), "127.0.0.1", "", "", None, None, None)
+        for request_id, (_, status), answer in zip(ids, UNREADABLE, answers, strict=True)
+    ]
+    statuses = Counter(str(status) for _, status in UNREADABLE)
+    labels = {status: (("route", "none"), ("status", status)) for status in statuses}
+    assert {s: counted["s3image_requests_total", labels[s]] for s in statuses} == statuses
 
 
 @pytest.mark.parametrize(
