@@ -49,6 +49,15 @@ export function deleteOnTheWayOut(path) {
   fetch(address(path), { method: "DELETE", headers, keepalive: true }).catch(() => {});
 }
 
+/** What `promise` resolves to, unless `signal` cancels before. */
+export function orCancelled(promise, signal) {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) throw cancelled();
+    signal.addEventListener("abort", () => reject(cancelled()), { once: true });
+    promise.then(resolve, reject);
+  });
+}
+
 /** The path of the call that concerns the image under `key`. */
 export function imagePath(key) {
   return `api/images/${key.split("/").map(encodeURIComponent).join("/")}`;

@@ -3,7 +3,7 @@
 import { call, seenFromHere } from "./api.js";
 import { makeCard } from "./card.js";
 import { folderOf } from "./format.js";
-import { isGoing } from "./remove.js";
+import { isGoing, keep } from "./remove.js";
 
 const PAGE = 24;
 const PAUSE_MS = 250;
@@ -29,6 +29,7 @@ export function addFirst(element) {
 /** Show a stored image in the place of `element`; one that is in the grid already moves there. */
 export function settle(element, image) {
   made.set(image.key, image);
+  keep(image.key);
   shown(image.key)?.remove();
   const card = makeCard(image);
   const focused = element.contains(document.activeElement);

@@ -3,6 +3,7 @@
 import { Failure, call } from "./api.js";
 import { size } from "./format.js";
 import { startJob } from "./job.js";
+import { storeApart } from "./remove.js";
 
 const AT_ONCE = 3;
 const AT_MOST = 24;
@@ -33,7 +34,8 @@ async function send(file, { show, ...options }) {
     const body = new FormData();
     body.append("image", file);
     const onSent = (part) => show(...sent(part, file.size));
-    return await call("POST", "api/images", { ...options, body, onSent, seconds: ANSWER_SECONDS });
+    const post = () => call("POST", "api/images", { ...options, body, onSent, seconds: ANSWER_SECONDS });
+    return await storeApart(post, options.signal);
   } finally {
     active -= 1;
     waiting.shift()?.();
