@@ -1,4 +1,4 @@
-"""Deleting an image that is stored again meanwhile: what was acknowledged last is what holds."""
+"""Deleting: the time to undo it, and an image that is stored again meanwhile."""
 
 from pathlib import Path
 
@@ -27,6 +27,25 @@ def deleted(page: Page, server: Running, key: str) -> Page:
     expect(page.get_by_role("button", name="Undo")).to_be_visible()
     page.locator("#library-title").focus()
     return page
+
+
+@pytest.mark.parametrize("way", ["focus", "hover"])
+def test_the_time_to_undo_stands_still_while_the_notice_is_looked_at(
+    deleted: Page, server: Running, key: str, way: str
+) -> None:
+    undo, elsewhere = deleted.get_by_role("button", name="Undo"), deleted.locator("#library-title")
+    getattr(undo, way)()
+    for _ in range(3):
+        deleted.clock.run_for(30_000)
+    expect(undo).to_be_visible()
+    assert stored(server) == [key]
+    getattr(elsewhere, way)()
+    deleted.clock.run_for(10_000)
+    expect(undo).to_be_visible()
+    with deleted.expect_response(lambda response: response.request.method == "DELETE"):
+        deleted.clock.run_for(11_000)
+    expect(undo).to_be_hidden()
+    assert stored(server) == []
 
 
 def _held(page: Page, method: str, url: str) -> list[Route]:

@@ -4,7 +4,7 @@ import { call, deleteOnTheWayOut, imagePath, orCancelled } from "./api.js";
 import { nameOf } from "./format.js";
 import { announce } from "./status.js";
 
-const GRACE_MS = 6000;
+const GRACE_MS = 20_000;
 const LOOK_MS = 500;
 
 const toasts = document.getElementById("toasts");
@@ -55,8 +55,12 @@ export function removeSoon(image, card) {
     card.firstElementChild.focus();
     announce("Not deleted.");
   });
-  const until = Date.now() + GRACE_MS;
-  const look = () => Date.now() >= until && !storing && finish(image, card);
+  let until = Date.now() + GRACE_MS;
+  const look = () => {
+    // Who reads the toast or is on its button has all the time there is, and as much again afterwards (WCAG 2.2.1).
+    if (toast.matches(":hover, :focus-within")) until = Date.now() + GRACE_MS;
+    else if (Date.now() >= until && !storing) finish(image, card);
+  };
   waiting.set(key, { toast, clock: setInterval(look, LOOK_MS) });
   announce(`Deleted “${nameOf(image)}”. Undo is possible for ${GRACE_MS / 1000} seconds.`);
 }
