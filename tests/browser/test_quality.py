@@ -1,5 +1,6 @@
 """Accessibility by axe-core, and what the page weighs, takes and shifts."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,31 @@ def test_nothing_is_wider_than_a_phone(new_page: NewPage, server: Running, state
     assert page.evaluate(
         "[...document.querySelectorAll('dialog')].every((one) => one.scrollWidth <= one.clientWidth)"
     )
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize("words", [3, 40])
+def test_no_button_covers_what_went_wrong(
+    new_page: NewPage, server: Running, files: list[Path], window: tuple[int, int], words: int
+) -> None:
+    page = new_page(viewport={"width": window[0], "height": window[1]})
+    body = json.dumps({"success": False, "code": "internal", "message": "Something broke. " * words})
+    page.route(
+        "**/api/images",
+        lambda route: (
+            route.fulfill(status=500, body=body) if route.request.method == "POST" else route.continue_()
+        ),
+    )
+    page.goto(server.url)
+    page.set_input_files("#files", files[:2])
+    expect(page.locator(".job.failed")).to_have_count(2)
+    for card in page.locator(".job.failed").all():
+        text, *buttons = [
+            one.bounding_box() for one in (card.get_by_role("alert"), *card.get_by_role("button").all())
+        ]
+        assert len(buttons) == 2
+        assert all(text and box and text["y"] + text["height"] <= box["y"] for box in buttons)
+    assert page.evaluate("document.documentElement.scrollWidth") <= window[0]
 
 
 def test_everything_works_by_keyboard(page: Page, server: Running) -> None:
