@@ -36,6 +36,7 @@ def test_a_wrong_key_then_the_right_one(page: Page, guarded: Running) -> None:
     expect(page.get_by_role("dialog")).to_contain_text("That API key is not accepted.")
     _enter(page, "right")
     expect(cards(page)).not_to_have_count(0)
+    expect(page.locator("#library-title")).to_be_focused()
     expect(page.locator("[data-cache=bound]")).to_have_text(" of 1 GB")
     page.reload()
     expect(cards(page)).not_to_have_count(0)

@@ -24,6 +24,40 @@ def test_pages(page: Page, server: Running) -> None:
     assert set(cards(page).locator("img").evaluate_all("all => all.map((img) => img.loading)")) == {"lazy"}
 
 
+def _fail(page: Page, when: str) -> None:
+    """Let the listings whose query contains `when` be refused from now on."""
+    body = json.dumps({"success": False, "message": "The image store is away.", "code": "store_unreachable"})
+    page.route(f"**/api/images?*{when}*", lambda route: route.fulfill(status=503, body=body))
+
+
+def test_a_page_that_fails_can_be_asked_for_again(page: Page, server: Running) -> None:
+    for number in range(26):
+        upload(server, noise(number, (4, 4)))
+    page.goto(server.url)
+    expect(cards(page)).to_have_count(24)
+    _fail(page, "cursor")
+    page.get_by_role("button", name="Show more").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#library-note")).to_have_text("The image store is away.")
+    expect(page.get_by_role("button", name="Try again")).to_be_focused()
+    expect(page.get_by_role("button", name="Show more")).to_be_hidden()
+    expect(cards(page)).to_have_count(24)
+    page.unroute_all()
+    page.keyboard.press("Enter")
+    expect(cards(page)).to_have_count(26)
+    expect(cards(page).nth(24).get_by_role("button")).to_be_focused()
+
+
+def test_trying_again_keeps_the_focus_in_the_library(page: Page, server: Running) -> None:
+    _fail(page, "limit")
+    page.goto(server.url)
+    page.get_by_role("button", name="Try again").focus()
+    page.unroute_all()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
+    expect(page.locator("#library-title")).to_be_focused()
+
+
 def test_sizes_are_said_as_people_say_them(page: Page, server: Running) -> None:
     upload(server, noise(1, (4, 4)), name="small.png")
     upload(server, noise(1, (700, 700)), name="large.png")

@@ -18,6 +18,7 @@ const made = new Map(); // What this tab knows of its own images, by key: prompt
 let cursor = null;
 let latest = 0; // Only the newest request's answer counts.
 let locked = false;
+let repeat = load; // What was asked for last.
 
 /** Put the element of something new at the front. */
 export function addFirst(element) {
@@ -42,10 +43,18 @@ export function settle(element, image) {
 async function load({ quiet = true } = {}) {
   const before = [...grid.children]; // What is stored meanwhile stays: the answer may not know of it.
   cursor = null;
+  repeat = load;
   await page({ quiet }, (images) => {
     for (const card of before) if (card.dataset.key) card.remove();
     append(images);
   });
+}
+
+async function loadMore() {
+  const last = grid.lastElementChild;
+  repeat = loadMore;
+  await page({}, append);
+  last?.nextElementSibling?.firstElementChild.focus();
 }
 
 async function page(options, take) {
@@ -56,18 +65,15 @@ async function page(options, take) {
     const answer = await call("GET", `api/images?${query({ limit: PAGE })}`, options);
     if (asked !== latest) return;
     locked = false;
-    say("");
     cursor = answer.next_cursor;
     take(answer.images.map(seenFromHere).filter(Boolean));
+    say("");
   } catch (failure) {
     if (asked !== latest) return;
     locked = failure.wantsKey;
     say(locked ? `The stored images can't be listed. ${failure.message}` : failure.message, true);
   } finally {
-    if (asked === latest) {
-      grid.removeAttribute("aria-busy");
-      tidy();
-    }
+    if (asked === latest) grid.removeAttribute("aria-busy");
   }
 }
 
@@ -99,8 +105,7 @@ function learn(images) {
 function say(text, isError = false) {
   note.textContent = text;
   note.classList.toggle("error", isError);
-  again.hidden = !isError || locked;
-  unlock.hidden = !isError || !locked;
+  tidy();
 }
 
 /** Empty states and buttons follow what is there. */
@@ -108,7 +113,18 @@ function tidy() {
   const bare = !grid.querySelector("li:not([hidden])") && !note.textContent;
   empty.hidden = !bare || Boolean(folder.value.trim());
   none.hidden = !bare || !folder.value.trim();
-  more.hidden = !cursor || Boolean(note.textContent);
+  const failed = note.classList.contains("error");
+  offer(failed ? (locked ? unlock : again) : cursor && more);
+}
+
+/** Show `wanted` alone of the buttons below the grid; a focus that would be lost goes there, or to the heading. */
+function offer(wanted) {
+  if (wanted) wanted.hidden = false;
+  for (const button of [again, unlock, more]) {
+    if (button === wanted) continue;
+    if (button === document.activeElement) (wanted || find("library-title")).focus({ preventScroll: true });
+    button.hidden = true;
+  }
 }
 
 let timer = 0;
@@ -126,13 +142,9 @@ find("all").addEventListener("click", () => {
   folder.focus();
   load();
 });
-more.addEventListener("click", async () => {
-  const last = grid.lastElementChild;
-  await page({}, append);
-  last?.nextElementSibling?.firstElementChild.focus();
-});
-again.addEventListener("click", () => load());
-unlock.addEventListener("click", () => load({ quiet: false }));
-addEventListener("newkey", () => locked && load());
+more.addEventListener("click", loadMore);
+again.addEventListener("click", () => repeat());
+unlock.addEventListener("click", () => repeat({ quiet: false }));
+addEventListener("newkey", () => locked && repeat());
 addEventListener("imagegone", tidy);
 load();
