@@ -73,10 +73,14 @@ export function seenFromHere(image) {
   return /^https?:/.test(href) ? { ...image, image_url: href } : null;
 }
 
-/** A key other than `used`: one entered for another request meanwhile, or what the user types now. */
-async function anotherKey(used, { message }, { signal, since }) {
-  forgetKey(used);
-  const key = knownKey() || (await askForKey(message, since));
+/**
+ * A key other than `used`: one entered for another request meanwhile, or what the user types now. Until then a
+ * key that is good for other calls stays.
+ */
+async function anotherKey(used, { code, message }, { signal, since }) {
+  if (code === "key_refused") forgetKey(used);
+  const known = knownKey();
+  const key = known && known !== used ? known : await askForKey(message, since);
   if (signal?.aborted) throw cancelled();
   return key;
 }
