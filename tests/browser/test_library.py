@@ -2,6 +2,7 @@
 
 import json
 import re
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
@@ -56,6 +57,43 @@ def test_trying_again_keeps_the_focus_in_the_library(page: Page, server: Running
     page.keyboard.press("Enter")
     expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
     expect(page.locator("#library-title")).to_be_focused()
+
+
+def _cut_into_pages(page: Page, full: int) -> list[str]:
+    """Let the pages before the one numbered `full` be empty and have a cursor; gives the cursors asked for."""
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        cursor = parse_qs(urlsplit(route.request.url).query).get("cursor", ["0"])[0]
+        asked.append(cursor)
+        whole = route.fetch(url=route.request.url.replace(f"cursor={cursor}", "")).json()
+        if int(cursor) < full:
+            whole |= {"images": [], "next_cursor": str(int(cursor) + 1)}
+        route.fulfill(body=json.dumps(whole), content_type="application/json")
+
+    page.route("**/api/images?*", answer)
+    return asked
+
+
+def test_pages_without_an_image_are_passed_over(page: Page, server: Running) -> None:
+    upload(server, noise(1))
+    asked = _cut_into_pages(page, full=3)
+    page.goto(server.url)
+    expect(cards(page)).to_have_count(1)
+    assert asked == ["0", "1", "2", "3"]
+
+
+def test_many_pages_without_an_image_do_not_mean_that_nothing_is_stored(page: Page, server: Running) -> None:
+    upload(server, noise(1))
+    asked = _cut_into_pages(page, full=7)
+    page.goto(server.url)
+    more = page.get_by_role("button", name="Show more")
+    expect(more).to_be_visible()
+    expect(page.get_by_text("Nothing is stored yet.")).to_be_hidden()
+    assert asked == ["0", "1", "2", "3", "4"]
+    more.click()
+    expect(cards(page).get_by_role("button")).to_be_focused()
+    expect(more).to_be_hidden()
 
 
 def test_sizes_are_said_as_people_say_them(page: Page, server: Running) -> None:

@@ -7,6 +7,7 @@ import { isGoing, keep } from "./remove.js";
 
 const PAGE = 24;
 const PAUSE_MS = 250;
+const EMPTY_PAGES = 5;
 
 const find = (id) => document.getElementById(id);
 const [grid, empty, none, note, more, again, unlock] =
@@ -54,7 +55,7 @@ async function loadMore() {
   const last = grid.lastElementChild;
   repeat = loadMore;
   await page({}, append);
-  last?.nextElementSibling?.firstElementChild.focus();
+  (last ? last.nextElementSibling : grid.firstElementChild)?.firstElementChild.focus();
 }
 
 async function page(options, take) {
@@ -62,11 +63,16 @@ async function page(options, take) {
   say("Loading…");
   grid.setAttribute("aria-busy", "true");
   try {
-    const answer = await call("GET", `api/images?${query({ limit: PAGE })}`, options);
-    if (asked !== latest) return;
+    let images = [];
+    // The server leaves out what is no image after it has cut the page, of which nothing may be left.
+    for (let left = EMPTY_PAGES; left && !images.length; left = cursor ? left - 1 : 0) {
+      const answer = await call("GET", `api/images?${query({ limit: PAGE })}`, options);
+      if (asked !== latest) return;
+      images = answer.images.map(seenFromHere).filter(Boolean);
+      cursor = answer.next_cursor;
+    }
     locked = false;
-    cursor = answer.next_cursor;
-    take(answer.images.map(seenFromHere).filter(Boolean));
+    take(images);
     say("");
   } catch (failure) {
     if (asked !== latest) return;
@@ -110,7 +116,7 @@ function say(text, isError = false) {
 
 /** Empty states and buttons follow what is there. */
 function tidy() {
-  const bare = !grid.querySelector("li:not([hidden])") && !note.textContent;
+  const bare = !grid.querySelector("li:not([hidden])") && !note.textContent && !cursor;
   empty.hidden = !bare || Boolean(folder.value.trim());
   none.hidden = !bare || !folder.value.trim();
   const failed = note.classList.contains("error");
