@@ -123,6 +123,19 @@ def test_folders(page: Page, server: Running) -> None:
     expect(cards(page)).to_have_count(3)
 
 
+@pytest.mark.parametrize("typed", ["users/7", "users/7/", "/users/7/", " //users/7// "])
+def test_a_folder_is_a_whole_one(page: Page, server: Running, typed: str) -> None:
+    upload(server, noise(1), folder="users/7", name="me.png")
+    upload(server, noise(2), folder="users/77", name="you.png")
+    page.goto(server.url)
+    expect(cards(page)).to_have_count(2)
+    page.get_by_label("Folder").fill(typed)
+    expect(cards(page)).to_have_count(1)
+    expect(cards(page).locator(".name")).to_have_text("me.png")
+    page.get_by_label("Folder").fill("/")
+    expect(cards(page)).to_have_count(2)
+
+
 @pytest.mark.parametrize(
     ("url", "seen"),
     [("/api/images/me.png", "/api/images/me.png"), ("javascript:alert(1)", None), ("data:text/html,x", None)],

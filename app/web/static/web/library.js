@@ -84,8 +84,14 @@ async function page(options, take) {
 }
 
 function query(options) {
-  const wanted = { ...options, prefix: folder.value.trim(), ...(cursor && { cursor }) };
+  const wanted = { ...options, prefix: wantedFolder(), ...(cursor && { cursor }) };
   return new URLSearchParams(wanted);
+}
+
+/** The filter as keys begin: "/users/7" as "users/7/", which "users/77/" is not in. */
+function wantedFolder() {
+  const name = folder.value.trim().replace(/^\/+|\/+$/g, "");
+  return name && `${name}/`;
 }
 
 function append(images) {
@@ -117,8 +123,8 @@ function say(text, isError = false) {
 /** Empty states and buttons follow what is there. */
 function tidy() {
   const bare = !grid.querySelector("li:not([hidden])") && !note.textContent && !cursor;
-  empty.hidden = !bare || Boolean(folder.value.trim());
-  none.hidden = !bare || !folder.value.trim();
+  empty.hidden = !bare || Boolean(wantedFolder());
+  none.hidden = !bare || !wantedFolder();
   const failed = note.classList.contains("error");
   offer(failed ? (locked ? unlock : again) : cursor && more);
 }
