@@ -157,11 +157,41 @@ def test_addresses_are_absolute_or_left_out(page: Page, server: Running, url: st
         expect(page.locator("#view code")).to_have_text(server.url + seen)
 
 
+NOT_LOADED = "Stored, but it does not load from its address."
+
+
 def test_an_image_that_does_not_load(page: Page, server: Running) -> None:
     upload(server, noise(1), name="gone.png")
-    page.route("**/api/images/gone.png", lambda route: route.abort())
+    body = json.dumps({"success": False, "message": "The image store is away.", "code": "store_unreachable"})
+    page.route("**/api/images/gone.png", lambda route: route.fulfill(status=503, body=body))
     page.goto(server.url)
-    expect(cards(page).get_by_role("alert")).to_contain_text("Stored, but it does not load from its address.")
+    expect(cards(page).get_by_role("alert")).to_have_text(f"{NOT_LOADED} The image store is away.")
+    cards(page).get_by_role("button").click()
+    expect(page.locator("#view [data-view=broken]")).to_have_text(
+        "The image does not load from its address. The image store is away."
+    )
+
+
+def test_an_image_that_loads_on_the_second_try(page: Page, server: Running) -> None:
+    upload(server, noise(1), name="late.png")
+    page.route("**/api/images/late.png", lambda route: route.abort(), times=1)
+    page.goto(server.url)
+    expect(cards(page).get_by_role("alert")).to_have_text(f"{NOT_LOADED} Please load the page again.")
+
+
+def test_an_image_of_another_origin_that_does_not_load(page: Page, server: Running) -> None:
+    upload(server, noise(1), name="gone.png")
+
+    def elsewhere(route: Route) -> None:
+        answer = route.fetch().json()
+        answer["images"][0]["image_url"] = "http://127.0.0.1:1/gone.png"
+        route.fulfill(body=json.dumps(answer), content_type="application/json")
+
+    page.route("**/api/images?*", elsewhere)
+    page.goto(server.url)
+    expect(cards(page).get_by_role("alert")).to_have_text(
+        f"{NOT_LOADED} The bucket may not allow public reads."
+    )
 
 
 def test_the_cache_panel(page: Page, server: Running) -> None:

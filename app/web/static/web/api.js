@@ -42,6 +42,13 @@ export async function call(method, path, options = {}) {
   }
 }
 
+/** Why the image at `url` does not load: what this server says of it, or a guess about another one. */
+export async function whyNotLoaded(url) {
+  if (new URL(url).origin !== location.origin) return "The bucket may not allow public reads.";
+  const { status, message } = await call("GET", url, { quiet: true }).catch((failure) => failure);
+  return status === 200 ? "Please load the page again." : message;
+}
+
 /** Delete although the page is going away: nobody is left to read the answer. */
 export function deleteOnTheWayOut(path) {
   const key = knownKey();
