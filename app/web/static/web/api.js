@@ -25,7 +25,7 @@ export class Failure extends Error {
 /**
  * Call the server; where it wants a key, or another one, ask for it and try again.
  *
- * `options`: `body`; `onSent`, which is told the part sent, 0 to 1; `signal`, which cancels; `seconds`, the
+ * `options`: `body`; `once`, the request's Idempotency-Key; `onSent`, which is told the part sent, 0 to 1; `signal`, which cancels; `seconds`, the
  * time that the answer may take; `quiet`, not to ask for a key; `since`, when what the user began was begun.
  */
 export async function call(method, path, options = {}) {
@@ -93,7 +93,7 @@ async function anotherKey(used, { code, message }, { signal, since }) {
 }
 
 /** One request. XMLHttpRequest and not fetch(), which says nothing about upload progress. */
-function send(method, path, { body, onSent, signal, seconds = 30 }, key) {
+function send(method, path, { body, once, onSent, signal, seconds = 30 }, key) {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) throw cancelled();
     const request = new XMLHttpRequest();
@@ -113,6 +113,7 @@ function send(method, path, { body, onSent, signal, seconds = 30 }, key) {
     request.setRequestHeader("Accept", "application/json");
     if (typeof body === "string") request.setRequestHeader("Content-Type", "application/json");
     if (key) request.setRequestHeader("Authorization", `Bearer ${key}`);
+    if (once) request.setRequestHeader("Idempotency-Key", `"${once}"`);
     if (onSent) {
       request.upload.onprogress = ({ loaded, total }) => {
         within(STALLED);
