@@ -60,7 +60,7 @@ def test_trying_again_keeps_the_focus_in_the_library(page: Page, server: Running
 
 
 def _cut_into_pages(page: Page, full: int) -> list[str]:
-    """Let the pages before the one numbered `full` be empty and have a cursor; gives the cursors asked for."""
+    """Let the pages before number `full` be empty and have a cursor; gives the cursors asked for."""
     asked: list[str] = []
 
     def answer(route: Route) -> None:

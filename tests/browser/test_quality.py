@@ -158,13 +158,12 @@ def test_a_phone_shows_the_caches_chart(new_page: NewPage, server: Running, widt
     panel = page.get_by_role("region", name="Cache")
     expect(panel.locator("#cache-note")).to_contain_text("Saved at")
     chart, whole = panel.get_by_role("img").bounding_box(), panel.bounding_box()
-    assert chart and whole
+    assert chart is not None
+    assert whole is not None
     assert chart["width"] >= 40
     assert chart["x"] + chart["width"] <= whole["x"] + whole["width"]
     texts = panel.locator("h2, #cache-note, dt, dd")
-    assert not [
-        box for box in (one.bounding_box() for one in texts.all()) if box and _overlap(box, chart)
-    ]
+    assert not [box for box in (one.bounding_box() for one in texts.all()) if box and _overlap(box, chart)]
 
 
 def test_everything_works_by_keyboard(page: Page, server: Running) -> None:
