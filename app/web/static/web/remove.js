@@ -21,8 +21,7 @@ export function isGoing(key) {
 
 /** Don't delete the image under `key`: it was stored again. */
 export function keep(key) {
-  if (!waiting.has(key)) return;
-  stopWaiting(key);
+  if (waiting.has(key)) stopWaiting(key);
   going.delete(key);
 }
 
@@ -112,9 +111,8 @@ function show(card, key) {
 }
 
 addEventListener("pagehide", () => {
-  for (const [key, { clock }] of waiting) {
-    clearInterval(clock);
+  for (const key of [...waiting.keys()]) {
+    stopWaiting(key);
     deleteOnTheWayOut(imagePath(key));
   }
-  waiting.clear();
 });
