@@ -48,6 +48,14 @@ def test_the_time_to_undo_stands_still_while_the_notice_is_looked_at(
     assert stored(server) == []
 
 
+def test_undo_after_the_images_were_listed_anew(deleted: Page, server: Running, key: str) -> None:
+    with deleted.expect_response("**/api/images?*prefix=images*"):
+        deleted.get_by_label("Folder").fill("images/")
+    expect(deleted.locator("#library-note")).to_be_empty()
+    deleted.get_by_role("button", name="Undo").click()
+    expect(cards(deleted)).to_have_count(1)
+
+
 def _held(page: Page, method: str, url: str) -> list[Route]:
     """The requests to `url` that wait until the test lets them go on."""
     waiting: list[Route] = []

@@ -46,7 +46,7 @@ async function load({ quiet = true } = {}) {
   cursor = null;
   repeat = load;
   await page({ quiet }, (images) => {
-    for (const card of before) if (card.dataset.key) card.remove();
+    for (const card of before) if (card.dataset.key && !isGoing(card.dataset.key)) card.remove();
     append(images);
   });
 }
