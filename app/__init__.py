@@ -31,6 +31,7 @@ from app.service import ImageService
 from app.stores.base import BaseStore
 from app.stores.local import LocalStore
 from app.stores.s3 import S3Store
+from app.web import ABSOLUTE
 from app.web import blueprint as web_blueprint
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def create_app(config: Config | None = None) -> Flask:
     parts = Parts(service, generation, store, cache, access, rate_limits, hosts, config, metrics, readiness)
     register_api(flask, parts, max_upload_bytes=config.max_upload_bytes)
     flask.config["GENERATOR_TIMEOUT"] = config.generator_timeout  # so long the page waits, too
+    flask.extensions[ABSOLUTE] = hosts.absolute
     flask.register_blueprint(web_blueprint)
     register_commands(flask)
     delivery = Delivery(_behind_hits(flask.wsgi_app, config), cache, metrics.hits.add)

@@ -4,10 +4,20 @@ Everything a browser loads from here comes from this server: no build step, no C
 inline script or style, so that the Content-Security-Policy can be strict.
 """
 
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
-from flask import Blueprint, Response, render_template, request, send_from_directory
+from flask import (
+    Blueprint,
+    Request,
+    Response,
+    current_app,
+    render_template,
+    request,
+    send_from_directory,
+    url_for,
+)
 
 from app.formats import FORMATS
 
@@ -26,6 +36,9 @@ _MODULES = sorted(
 )
 """What the page's script imports; announced at once, so that none waits for the one that names it."""
 
+ABSOLUTE = "s3-image-server-absolute"
+"""The extension that makes a URL absolute where the `Host` of the request is believed."""
+
 SWAGGER_DIR = str(files("flask_swagger_ui") / "dist")
 
 blueprint = Blueprint(
@@ -40,7 +53,8 @@ blueprint = Blueprint(
 @blueprint.get("/")
 def index() -> str:
     """The page: type a prompt or drop an image, see what is stored and what the cache saves."""
-    return render_template("web/index.html", formats=FORMATS.values(), modules=_MODULES)
+    api = _told(f"{url_for('web.index')}api/images")
+    return render_template("web/index.html", formats=FORMATS.values(), modules=_MODULES, api=api)
 
 
 @blueprint.get("/docs")
@@ -70,3 +84,8 @@ def add_security_headers(response: Response) -> Response:
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
+
+
+def _told(url: str) -> str:
+    absolute: Callable[[str, Request], str] = current_app.extensions.get(ABSOLUTE, lambda url, _: url)
+    return absolute(url, request)

@@ -1,8 +1,12 @@
 """A prompt: watched, cancelled, refused."""
 
+import json
+import re
 import time
+from collections.abc import Callable
 
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import cards, stored
 from tests.server.running import Running
@@ -64,6 +68,82 @@ def test_a_prompt_that_is_refused(page: Page, server: Running) -> None:
     expect(page.locator(".job")).to_have_count(0)
     prompt.fill("something else")
     expect(page.locator("#prompt-error")).to_be_empty()
+
+
+def _keys_sent(page: Page, outcomes: list[Callable[[Route], None]]) -> list[str]:
+    """The Idempotency-Keys of the prompts sent, which meet the outcomes in turn."""
+    sent: list[str] = []
+
+    def meet(route: Route) -> None:
+        sent.append(route.request.headers["idempotency-key"])
+        outcomes[len(sent) - 1](route)
+
+    page.route("**/api/generate-image", meet)
+    return sent
+
+
+def _lost(route: Route) -> None:
+    route.fetch()
+    route.abort()
+
+
+def _answered(status: int, code: str) -> Callable[[Route], None]:
+    body = json.dumps({"success": False, "message": "Not now.", "code": code})
+    return lambda route: route.fulfill(status=status, body=body)
+
+
+def _ask(page: Page, prompt: str) -> None:
+    page.get_by_role("textbox", name="Generate from a prompt").fill(prompt)
+    page.keyboard.press("Enter")
+    expect(page.locator(".job")).to_have_count(0)
+
+
+@pytest.mark.parametrize("is_secure", [True, False])
+def test_an_answer_that_is_lost_is_not_drawn_again(page: Page, server: Running, is_secure: bool) -> None:
+    if not is_secure:
+        page.add_init_script("delete Crypto.prototype.randomUUID")
+    sent = _keys_sent(page, [_lost, Route.continue_, Route.continue_])
+    page.goto(server.url)
+    _ask(page, "a fox")
+    expect(page.locator("#prompt-error")).to_contain_text("Please try again.")
+    _ask(page, "a fox")
+    expect(cards(page)).to_have_count(1)
+    assert len(stored(server)) == 1
+    _ask(page, "a fox")
+    expect(cards(page)).to_have_count(2)
+    assert [sent[0] == sent[1], sent[1] == sent[2]] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "is_same"),
+    [
+        (429, "generator_busy", True),
+        (504, "generator_timeout", True),
+        (409, "idempotency_key_in_use", True),
+        (422, "prompt_refused", False),
+        (422, "idempotency_key_reused", False),
+    ],
+)
+def test_only_a_final_refusal_ends_an_order(
+    page: Page, server: Running, status: int, code: str, is_same: bool
+) -> None:
+    sent = _keys_sent(page, [_answered(status, code), Route.continue_])
+    page.goto(server.url)
+    for _ in range(2):
+        _ask(page, "a fox")
+    expect(cards(page)).to_have_count(1)
+    assert (sent[0] == sent[1]) is is_same
+
+
+def test_another_order_has_another_key(page: Page, server: Running) -> None:
+    sent = _keys_sent(page, [_answered(503, "store_unreachable")] * 3)
+    page.goto(server.url)
+    _ask(page, "a fox")
+    _ask(page, "a wolf")
+    page.get_by_label("Size").select_option("512x512")
+    _ask(page, "a wolf")
+    assert len(set(sent)) == 3
+    assert all(re.fullmatch(r'"[!-~]{16,64}"', key) for key in sent)
 
 
 def test_an_empty_prompt(page: Page, server: Running) -> None:

@@ -36,6 +36,7 @@ def test_a_wrong_key_then_the_right_one(page: Page, guarded: Running) -> None:
     expect(page.get_by_role("dialog")).to_contain_text("That API key is not accepted.")
     _enter(page, "right")
     expect(cards(page)).not_to_have_count(0)
+    expect(page.locator("#library-title")).to_be_focused()
     expect(page.locator("[data-cache=bound]")).to_have_text(" of 1 GB")
     page.reload()
     expect(cards(page)).not_to_have_count(0)
@@ -62,3 +63,22 @@ def test_who_has_no_key_is_not_asked_again(page: Page, guarded: Running, files: 
     page.locator(".job.failed").first.get_by_role("button", name="Try again").click()
     _enter(page, "right")
     expect(page.locator(".job.failed")).to_have_count(4)
+
+
+def test_a_key_that_may_not_upload_is_kept_for_the_rest(
+    page: Page, browser: Browser, files: list[Path], tmp_path: Path
+) -> None:
+    keys = "reader:list=lists,writer=everything"
+    with running(tmp_path, WEB_CONCURRENCY="2", API_KEYS=keys) as server:
+        page.goto(server.url)
+        page.get_by_role("button", name="Enter API key").click()
+        _enter(page, "lists")
+        expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
+        page.set_input_files("#files", files[0])
+        page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+        expect(page.locator(".job.failed")).to_have_count(1)
+        assert page.evaluate("Object.values(sessionStorage)") == ["lists"]
+        page.get_by_role("button", name="Try again").click()
+        _enter(page, "everything")
+        expect(cards(page)).to_have_count(1)
+        assert page.evaluate("Object.values(sessionStorage)") == ["everything"]

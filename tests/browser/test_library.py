@@ -2,6 +2,7 @@
 
 import json
 import re
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
@@ -22,6 +23,77 @@ def test_pages(page: Page, server: Running) -> None:
     expect(cards(page).nth(24).get_by_role("button")).to_be_focused()
     expect(page.get_by_role("button", name="Show more")).to_be_hidden()
     assert set(cards(page).locator("img").evaluate_all("all => all.map((img) => img.loading)")) == {"lazy"}
+
+
+def _fail(page: Page, when: str) -> None:
+    """Let the listings whose query contains `when` be refused from now on."""
+    body = json.dumps({"success": False, "message": "The image store is away.", "code": "store_unreachable"})
+    page.route(f"**/api/images?*{when}*", lambda route: route.fulfill(status=503, body=body))
+
+
+def test_a_page_that_fails_can_be_asked_for_again(page: Page, server: Running) -> None:
+    for number in range(26):
+        upload(server, noise(number, (4, 4)))
+    page.goto(server.url)
+    expect(cards(page)).to_have_count(24)
+    _fail(page, "cursor")
+    page.get_by_role("button", name="Show more").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#library-note")).to_have_text("The image store is away.")
+    expect(page.get_by_role("button", name="Try again")).to_be_focused()
+    expect(page.get_by_role("button", name="Show more")).to_be_hidden()
+    expect(cards(page)).to_have_count(24)
+    page.unroute_all()
+    page.keyboard.press("Enter")
+    expect(cards(page)).to_have_count(26)
+    expect(cards(page).nth(24).get_by_role("button")).to_be_focused()
+
+
+def test_trying_again_keeps_the_focus_in_the_library(page: Page, server: Running) -> None:
+    _fail(page, "limit")
+    page.goto(server.url)
+    page.get_by_role("button", name="Try again").focus()
+    page.unroute_all()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
+    expect(page.locator("#library-title")).to_be_focused()
+
+
+def _cut_into_pages(page: Page, full: int) -> list[str]:
+    """Let the pages before number `full` be empty and have a cursor; gives the cursors asked for."""
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        cursor = parse_qs(urlsplit(route.request.url).query).get("cursor", ["0"])[0]
+        asked.append(cursor)
+        whole = route.fetch(url=route.request.url.replace(f"cursor={cursor}", "")).json()
+        if int(cursor) < full:
+            whole |= {"images": [], "next_cursor": str(int(cursor) + 1)}
+        route.fulfill(body=json.dumps(whole), content_type="application/json")
+
+    page.route("**/api/images?*", answer)
+    return asked
+
+
+def test_pages_without_an_image_are_passed_over(page: Page, server: Running) -> None:
+    upload(server, noise(1))
+    asked = _cut_into_pages(page, full=3)
+    page.goto(server.url)
+    expect(cards(page)).to_have_count(1)
+    assert asked == ["0", "1", "2", "3"]
+
+
+def test_many_pages_without_an_image_do_not_mean_that_nothing_is_stored(page: Page, server: Running) -> None:
+    upload(server, noise(1))
+    asked = _cut_into_pages(page, full=7)
+    page.goto(server.url)
+    more = page.get_by_role("button", name="Show more")
+    expect(more).to_be_visible()
+    expect(page.get_by_text("Nothing is stored yet.")).to_be_hidden()
+    assert asked == ["0", "1", "2", "3", "4"]
+    more.click()
+    expect(cards(page).get_by_role("button")).to_be_focused()
+    expect(more).to_be_hidden()
 
 
 def test_sizes_are_said_as_people_say_them(page: Page, server: Running) -> None:
@@ -51,6 +123,19 @@ def test_folders(page: Page, server: Running) -> None:
     expect(cards(page)).to_have_count(3)
 
 
+@pytest.mark.parametrize("typed", ["users/7", "users/7/", "/users/7/", " //users/7// "])
+def test_a_folder_is_a_whole_one(page: Page, server: Running, typed: str) -> None:
+    upload(server, noise(1), folder="users/7", name="me.png")
+    upload(server, noise(2), folder="users/77", name="you.png")
+    page.goto(server.url)
+    expect(cards(page)).to_have_count(2)
+    page.get_by_label("Folder").fill(typed)
+    expect(cards(page)).to_have_count(1)
+    expect(cards(page).locator(".name")).to_have_text("me.png")
+    page.get_by_label("Folder").fill("/")
+    expect(cards(page)).to_have_count(2)
+
+
 @pytest.mark.parametrize(
     ("url", "seen"),
     [("/api/images/me.png", "/api/images/me.png"), ("javascript:alert(1)", None), ("data:text/html,x", None)],
@@ -72,11 +157,41 @@ def test_addresses_are_absolute_or_left_out(page: Page, server: Running, url: st
         expect(page.locator("#view code")).to_have_text(server.url + seen)
 
 
+NOT_LOADED = "Stored, but it does not load from its address."
+
+
 def test_an_image_that_does_not_load(page: Page, server: Running) -> None:
     upload(server, noise(1), name="gone.png")
-    page.route("**/api/images/gone.png", lambda route: route.abort())
+    body = json.dumps({"success": False, "message": "The image store is away.", "code": "store_unreachable"})
+    page.route("**/api/images/gone.png", lambda route: route.fulfill(status=503, body=body))
     page.goto(server.url)
-    expect(cards(page).get_by_role("alert")).to_contain_text("Stored, but it does not load from its address.")
+    expect(cards(page).get_by_role("alert")).to_have_text(f"{NOT_LOADED} The image store is away.")
+    cards(page).get_by_role("button").click()
+    expect(page.locator("#view [data-view=broken]")).to_have_text(
+        "The image does not load from its address. The image store is away."
+    )
+
+
+def test_an_image_that_loads_on_the_second_try(page: Page, server: Running) -> None:
+    upload(server, noise(1), name="late.png")
+    page.route("**/api/images/late.png", lambda route: route.abort(), times=1)
+    page.goto(server.url)
+    expect(cards(page).get_by_role("alert")).to_have_text(f"{NOT_LOADED} Please load the page again.")
+
+
+def test_an_image_of_another_origin_that_does_not_load(page: Page, server: Running) -> None:
+    upload(server, noise(1), name="gone.png")
+
+    def elsewhere(route: Route) -> None:
+        answer = route.fetch().json()
+        answer["images"][0]["image_url"] = "http://127.0.0.1:1/gone.png"
+        route.fulfill(body=json.dumps(answer), content_type="application/json")
+
+    page.route("**/api/images?*", elsewhere)
+    page.goto(server.url)
+    expect(cards(page).get_by_role("alert")).to_have_text(
+        f"{NOT_LOADED} The bucket may not allow public reads."
+    )
 
 
 def test_the_cache_panel(page: Page, server: Running) -> None:

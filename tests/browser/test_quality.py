@@ -1,11 +1,12 @@
 """Accessibility by axe-core, and what the page weighs, takes and shifts."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, Response, expect
+from playwright.sync_api import FloatRect, Page, Response, expect
 
 from tests.browser.conftest import NewPage, cards, upload
 from tests.pictures import noise
@@ -30,6 +31,11 @@ def violations(page: Page) -> list[str]:
 def shift(page: Page) -> float:
     """By how much things moved, as Chromium scores it."""
     return float(page.evaluate("shifts.reduce((sum, { value }) => sum + value, 0)"))
+
+
+def _overlap(one: FloatRect, other: FloatRect) -> bool:
+    across = one["x"] < other["x"] + other["width"] and other["x"] < one["x"] + one["width"]
+    return across and one["y"] < other["y"] + other["height"] and other["y"] < one["y"] + one["height"]
 
 
 @pytest.mark.parametrize(("scheme", "window"), [("light", WINDOWS[0]), ("dark", WINDOWS[1])])
@@ -118,6 +124,46 @@ def test_nothing_is_wider_than_a_phone(new_page: NewPage, server: Running, state
     assert page.evaluate(
         "[...document.querySelectorAll('dialog')].every((one) => one.scrollWidth <= one.clientWidth)"
     )
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize("words", [3, 40])
+def test_no_button_covers_what_went_wrong(
+    new_page: NewPage, server: Running, files: list[Path], window: tuple[int, int], words: int
+) -> None:
+    page = new_page(viewport={"width": window[0], "height": window[1]})
+    body = json.dumps({"success": False, "code": "internal", "message": "Something broke. " * words})
+    page.route(
+        "**/api/images",
+        lambda route: (
+            route.fulfill(status=500, body=body) if route.request.method == "POST" else route.continue_()
+        ),
+    )
+    page.goto(server.url)
+    page.set_input_files("#files", files[:2])
+    expect(page.locator(".job.failed")).to_have_count(2)
+    for card in page.locator(".job.failed").all():
+        text, *buttons = [
+            one.bounding_box() for one in (card.get_by_role("alert"), *card.get_by_role("button").all())
+        ]
+        assert len(buttons) == 2
+        assert all(text and box and text["y"] + text["height"] <= box["y"] for box in buttons)
+    assert page.evaluate("document.documentElement.scrollWidth") <= window[0]
+
+
+@pytest.mark.parametrize("width", [360, 600, 760])
+def test_a_phone_shows_the_caches_chart(new_page: NewPage, server: Running, width: int) -> None:
+    page = new_page(viewport={"width": width, "height": 740})
+    page.goto(server.url)
+    panel = page.get_by_role("region", name="Cache")
+    expect(panel.locator("#cache-note")).to_contain_text("Saved at")
+    chart, whole = panel.get_by_role("img").bounding_box(), panel.bounding_box()
+    assert chart is not None
+    assert whole is not None
+    assert chart["width"] >= 40
+    assert chart["x"] + chart["width"] <= whole["x"] + whole["width"]
+    texts = panel.locator("h2, #cache-note, dt, dd")
+    assert not [box for box in (one.bounding_box() for one in texts.all()) if box and _overlap(box, chart)]
 
 
 def test_everything_works_by_keyboard(page: Page, server: Running) -> None:

@@ -1,10 +1,11 @@
 """Files that are picked, dropped and pasted; their progress, and what is said of those that don't do."""
 
 import base64
+import time
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import cards, stored
 from tests.pictures import noise
@@ -98,6 +99,30 @@ def test_cancel(page: Page, server: Running, tmp_path: Path) -> None:
     expect(page.locator("#files")).to_be_focused()
     expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
     assert stored(server) == []
+
+
+def test_cancel_while_waiting_for_a_turn(page: Page, server: Running, files: list[Path]) -> None:
+    stalled: list[Route] = []
+    page.route(
+        "**/api/images", lambda route: stalled.append(route) if len(stalled) < 3 else route.continue_()
+    )
+    page.goto(server.url)
+    page.set_input_files("#files", files)
+    expect(page.locator(".job")).to_have_count(5)
+    deadline = time.monotonic() + 20
+    while len(stalled) < 3:
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(50)
+    waiting = page.locator(".job").filter(has_text="photo-1.png")  # the last two wait; the others are stalled
+    waiting.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".job")).to_have_count(4)
+    expect(page.locator("#files")).to_be_focused()
+    for route in stalled:
+        route.continue_()
+    expect(cards(page)).to_have_count(4)
+    names = {"photo-0.png", "photo-2.png", "photo-3.png", "photo-4.png"}
+    assert set(cards(page).locator(".name").all_text_contents()) == names
+    assert len(stored(server)) == 4
 
 
 BAD = [

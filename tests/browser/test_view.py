@@ -36,13 +36,15 @@ def test_facts(page: Page, server: Running, key: str) -> None:
     expect(cards(page).get_by_role("button")).to_be_focused()
 
 
-def test_the_prompt_where_the_listing_has_it(page: Page, server: Running, key: str) -> None:
+def _tell_prompt(page: Page, key: str, prompt: str) -> None:
+    """Let the image have been drawn from `prompt`."""
+
     def with_details(route: Route) -> None:
         answer = route.fetch().json()
         query = parse_qs(urlsplit(route.request.url).query)
         assert (query["prefix"], query["limit"]) == ([key], ["1"])
         answer["images"][0]["asked"] = {
-            "prompt": "a red fox",
+            "prompt": prompt,
             "negative_prompt": "",
             "model": "some-model",
             "seed": 5,
@@ -52,6 +54,10 @@ def test_the_prompt_where_the_listing_has_it(page: Page, server: Running, key: s
         route.fulfill(body=json.dumps(answer), content_type="application/json")
 
     page.route("**/api/images?*details=true*", with_details)
+
+
+def test_the_prompt_where_the_listing_has_it(page: Page, server: Running, key: str) -> None:
+    _tell_prompt(page, key, "a red fox")
     _open(page, server)
     expect(page.get_by_role("dialog", name="a red fox").locator("dl")).to_contain_text(
         "Prompta red foxModelsome-model, seed 5"
@@ -76,6 +82,15 @@ def test_copies(new_page: NewPage, server: Running, key: str) -> None:
         assert page.evaluate("navigator.clipboard.readText()") == text
 
 
+def test_markdown_of_a_prompt_is_one_image(page: Page, server: Running, key: str) -> None:
+    _tell_prompt(page, key, "a [red]\n\n  fox\t<img src=x>\\")
+    _open(page, server)
+    expect(page.locator("#view dl")).to_contain_text("some-model")
+    page.locator("[data-copy=Markdown]").click()
+    text = r"a \[red\] fox \<img src=x>\\"
+    assert page.locator("#view code").text_content() == f"![{text}]({server.url}/api/images/{key})"
+
+
 def test_where_the_browser_forbids_copying_the_text_is_selected(
     page: Page, server: Running, key: str
 ) -> None:
@@ -97,8 +112,9 @@ def test_delete(page: Page, server: Running, key: str) -> None:
     expect(page.get_by_role("button", name="Undo")).to_be_focused()
     expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
     assert stored(server) == [key]
+    page.locator("#library-title").focus()
     with page.expect_response(lambda response: response.request.method == "DELETE"):
-        page.clock.fast_forward(7_000)
+        page.clock.fast_forward(21_000)
     expect(page.get_by_role("button", name="Undo")).to_be_hidden()
     assert stored(server) == []
 
@@ -136,5 +152,6 @@ def test_a_delete_that_fails_brings_the_card_back(page: Page, server: Running, k
     )
     _open(page, server)
     page.get_by_role("button", name="Delete").click()
-    page.clock.fast_forward(7_000)
+    page.locator("#library-title").focus()
+    page.clock.fast_forward(21_000)
     expect(cards(page).get_by_role("alert")).to_have_text("Not deleted: The image store can't be reached.")

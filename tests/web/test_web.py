@@ -108,6 +108,20 @@ def test_pages_follow_a_mount_point(client: FlaskClient) -> None:
     assert all(address.startswith("/images/") for address in Page(text).addresses())
 
 
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("127.0.0.1:8000", "http://127.0.0.1:8000/images/api/images"),
+        ("made-up.example", "/images/api/images"),
+    ],
+)
+def test_the_page_names_no_host_that_only_the_client_claims(app: Flask, host: str, said: str) -> None:
+    client = app.test_client()
+    page = client.get("/", headers={"Host": host}, environ_overrides={"SCRIPT_NAME": "/images"})
+    assert f"<code>curl -F image=@cat.jpg {said}</code>" in page.get_data(as_text=True)
+    assert "made-up" not in page.get_data(as_text=True)
+
+
 def test_every_module_that_a_script_imports_is_here(client: FlaskClient) -> None:
     scripts = sorted((WEB / "static/web").glob("*.js"))
     imports = [

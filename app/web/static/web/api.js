@@ -25,7 +25,7 @@ export class Failure extends Error {
 /**
  * Call the server; where it wants a key, or another one, ask for it and try again.
  *
- * `options`: `body`; `onSent`, which is told the part sent, 0 to 1; `signal`, which cancels; `seconds`, the
+ * `options`: `body`; `once`, the request's Idempotency-Key; `onSent`, which is told the part sent, 0 to 1; `signal`, which cancels; `seconds`, the
  * time that the answer may take; `quiet`, not to ask for a key; `since`, when what the user began was begun.
  */
 export async function call(method, path, options = {}) {
@@ -42,11 +42,27 @@ export async function call(method, path, options = {}) {
   }
 }
 
+/** Why the image at `url` does not load: what this server says of it, or a guess about another one. */
+export async function whyNotLoaded(url) {
+  if (new URL(url).origin !== location.origin) return "The bucket may not allow public reads.";
+  const { status, message } = await call("GET", url, { quiet: true }).catch((failure) => failure);
+  return status === 200 ? "Please load the page again." : message;
+}
+
 /** Delete although the page is going away: nobody is left to read the answer. */
 export function deleteOnTheWayOut(path) {
   const key = knownKey();
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   fetch(address(path), { method: "DELETE", headers, keepalive: true }).catch(() => {});
+}
+
+/** What `promise` resolves to, unless `signal` cancels before. */
+export function orCancelled(promise, signal) {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) throw cancelled();
+    signal.addEventListener("abort", () => reject(cancelled()), { once: true });
+    promise.then(resolve, reject);
+  });
 }
 
 /** The path of the call that concerns the image under `key`. */
@@ -64,16 +80,20 @@ export function seenFromHere(image) {
   return /^https?:/.test(href) ? { ...image, image_url: href } : null;
 }
 
-/** A key other than `used`: one entered for another request meanwhile, or what the user types now. */
-async function anotherKey(used, { message }, { signal, since }) {
-  forgetKey(used);
-  const key = knownKey() || (await askForKey(message, since));
+/**
+ * A key other than `used`: one entered for another request meanwhile, or what the user types now. Until then a
+ * key that is good for other calls stays.
+ */
+async function anotherKey(used, { code, message }, { signal, since }) {
+  if (code === "key_refused") forgetKey(used);
+  const known = knownKey();
+  const key = known && known !== used ? known : await askForKey(message, since);
   if (signal?.aborted) throw cancelled();
   return key;
 }
 
 /** One request. XMLHttpRequest and not fetch(), which says nothing about upload progress. */
-function send(method, path, { body, onSent, signal, seconds = 30 }, key) {
+function send(method, path, { body, once, onSent, signal, seconds = 30 }, key) {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) throw cancelled();
     const request = new XMLHttpRequest();
@@ -93,6 +113,7 @@ function send(method, path, { body, onSent, signal, seconds = 30 }, key) {
     request.setRequestHeader("Accept", "application/json");
     if (typeof body === "string") request.setRequestHeader("Content-Type", "application/json");
     if (key) request.setRequestHeader("Authorization", `Bearer ${key}`);
+    if (once) request.setRequestHeader("Idempotency-Key", `"${once}"`);
     if (onSent) {
       request.upload.onprogress = ({ loaded, total }) => {
         within(STALLED);

@@ -9,7 +9,7 @@ const escapes = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
 
 export const snippets = {
   URL: ({ image_url: url }) => url,
-  Markdown: (image) => `![${nameOf(image).replace(/[[\]\\]/g, "\\$&")}](${image.image_url})`,
+  Markdown: (image) => `![${markdown(nameOf(image))}](${image.image_url})`,
   HTML: (image) => `<img src="${html(image.image_url)}" alt="${html(nameOf(image))}"${sides(image)}>`,
   curl: ({ image_url: url }) => `curl -fO '${url.replaceAll("'", "%27")}'`,
 };
@@ -41,6 +41,11 @@ async function writeClipboard(text) {
 function copySelection(element) {
   getSelection().selectAllChildren(element);
   return document.execCommand("copy");
+}
+
+/** On one line: an empty one would end the image's description, and `<` may begin HTML in it. */
+function markdown(text) {
+  return text.replace(/\s+/g, " ").replace(/[[\]\\<]/g, "\\$&");
 }
 
 function html(text) {

@@ -10,6 +10,7 @@ const size = document.getElementById("size");
 const button = document.getElementById("go");
 const error = document.getElementById("prompt-error");
 let busy = false;
+let order = {}; // What was asked for last, and the key under which it is drawn once.
 
 async function submit() {
   const text = prompt.value.trim();
@@ -35,10 +36,23 @@ async function draw(text, { show, ...options }) {
   const timer = setInterval(tick, 1000);
   try {
     const body = JSON.stringify({ prompt: text, size: size.value });
-    return await call("POST", "api/generate-image", { ...options, body, seconds: Number(form.dataset.seconds) });
+    if (order.body !== body) order = { body, once: randomKey() };
+    const seconds = Number(form.dataset.seconds);
+    const answer = await call("POST", "api/generate-image", { ...options, ...order, seconds });
+    order = {};
+    return answer;
+  } catch (failure) {
+    // The server would repeat a refusal under the same key; 409 says that it is still drawing.
+    if (failure.status && !failure.mayPass && failure.status !== 409) order = {};
+    throw failure;
   } finally {
     clearInterval(timer);
   }
+}
+
+/** Not crypto.randomUUID(), which pages have over HTTPS and on localhost alone. */
+function randomKey() {
+  return crypto.getRandomValues(new Uint32Array(4)).join("-");
 }
 
 /** `aria-disabled` and not `disabled`, which would take the focus away from the button. */

@@ -3,10 +3,11 @@
 import { call, seenFromHere } from "./api.js";
 import { makeCard } from "./card.js";
 import { folderOf } from "./format.js";
-import { isGoing } from "./remove.js";
+import { isGoing, keep } from "./remove.js";
 
 const PAGE = 24;
 const PAUSE_MS = 250;
+const EMPTY_PAGES = 5;
 
 const find = (id) => document.getElementById(id);
 const [grid, empty, none, note, more, again, unlock] =
@@ -18,6 +19,7 @@ const made = new Map(); // What this tab knows of its own images, by key: prompt
 let cursor = null;
 let latest = 0; // Only the newest request's answer counts.
 let locked = false;
+let repeat = load; // What was asked for last.
 
 /** Put the element of something new at the front. */
 export function addFirst(element) {
@@ -29,6 +31,7 @@ export function addFirst(element) {
 /** Show a stored image in the place of `element`; one that is in the grid already moves there. */
 export function settle(element, image) {
   made.set(image.key, image);
+  keep(image.key);
   shown(image.key)?.remove();
   const card = makeCard(image);
   const focused = element.contains(document.activeElement);
@@ -41,10 +44,18 @@ export function settle(element, image) {
 async function load({ quiet = true } = {}) {
   const before = [...grid.children]; // What is stored meanwhile stays: the answer may not know of it.
   cursor = null;
+  repeat = load;
   await page({ quiet }, (images) => {
-    for (const card of before) if (card.dataset.key) card.remove();
+    for (const card of before) if (card.dataset.key && !isGoing(card.dataset.key)) card.remove();
     append(images);
   });
+}
+
+async function loadMore() {
+  const last = grid.lastElementChild;
+  repeat = loadMore;
+  await page({}, append);
+  (last ? last.nextElementSibling : grid.firstElementChild)?.firstElementChild.focus();
 }
 
 async function page(options, take) {
@@ -52,27 +63,35 @@ async function page(options, take) {
   say("Loading…");
   grid.setAttribute("aria-busy", "true");
   try {
-    const answer = await call("GET", `api/images?${query({ limit: PAGE })}`, options);
-    if (asked !== latest) return;
+    let images = [];
+    // The server leaves out what is no image after it has cut the page, of which nothing may be left.
+    for (let left = EMPTY_PAGES; left && !images.length; left = cursor ? left - 1 : 0) {
+      const answer = await call("GET", `api/images?${query({ limit: PAGE })}`, options);
+      if (asked !== latest) return;
+      images = answer.images.map(seenFromHere).filter(Boolean);
+      cursor = answer.next_cursor;
+    }
     locked = false;
+    take(images);
     say("");
-    cursor = answer.next_cursor;
-    take(answer.images.map(seenFromHere).filter(Boolean));
   } catch (failure) {
     if (asked !== latest) return;
     locked = failure.wantsKey;
     say(locked ? `The stored images can't be listed. ${failure.message}` : failure.message, true);
   } finally {
-    if (asked === latest) {
-      grid.removeAttribute("aria-busy");
-      tidy();
-    }
+    if (asked === latest) grid.removeAttribute("aria-busy");
   }
 }
 
 function query(options) {
-  const wanted = { ...options, prefix: folder.value.trim(), ...(cursor && { cursor }) };
+  const wanted = { ...options, prefix: wantedFolder(), ...(cursor && { cursor }) };
   return new URLSearchParams(wanted);
+}
+
+/** The filter as keys begin: "/users/7" as "users/7/", which "users/77/" is not in. */
+function wantedFolder() {
+  const name = folder.value.trim().replace(/^\/+|\/+$/g, "");
+  return name && `${name}/`;
 }
 
 function append(images) {
@@ -98,16 +117,26 @@ function learn(images) {
 function say(text, isError = false) {
   note.textContent = text;
   note.classList.toggle("error", isError);
-  again.hidden = !isError || locked;
-  unlock.hidden = !isError || !locked;
+  tidy();
 }
 
 /** Empty states and buttons follow what is there. */
 function tidy() {
-  const bare = !grid.querySelector("li:not([hidden])") && !note.textContent;
-  empty.hidden = !bare || Boolean(folder.value.trim());
-  none.hidden = !bare || !folder.value.trim();
-  more.hidden = !cursor || Boolean(note.textContent);
+  const bare = !grid.querySelector("li:not([hidden])") && !note.textContent && !cursor;
+  empty.hidden = !bare || Boolean(wantedFolder());
+  none.hidden = !bare || !wantedFolder();
+  const failed = note.classList.contains("error");
+  offer(failed ? (locked ? unlock : again) : cursor && more);
+}
+
+/** Show `wanted` alone of the buttons below the grid; a focus that would be lost goes there, or to the heading. */
+function offer(wanted) {
+  if (wanted) wanted.hidden = false;
+  for (const button of [again, unlock, more]) {
+    if (button === wanted) continue;
+    if (button === document.activeElement) (wanted || find("library-title")).focus({ preventScroll: true });
+    button.hidden = true;
+  }
 }
 
 let timer = 0;
@@ -125,13 +154,9 @@ find("all").addEventListener("click", () => {
   folder.focus();
   load();
 });
-more.addEventListener("click", async () => {
-  const last = grid.lastElementChild;
-  await page({}, append);
-  last?.nextElementSibling?.firstElementChild.focus();
-});
-again.addEventListener("click", () => load());
-unlock.addEventListener("click", () => load({ quiet: false }));
-addEventListener("newkey", () => locked && load());
+more.addEventListener("click", loadMore);
+again.addEventListener("click", () => repeat());
+unlock.addEventListener("click", () => repeat({ quiet: false }));
+addEventListener("newkey", () => locked && repeat());
 addEventListener("imagegone", tidy);
 load();

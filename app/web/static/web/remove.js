@@ -1,19 +1,42 @@
 // Deleting: the card goes at once, the image some seconds later, unless the user takes it back.
 
-import { call, deleteOnTheWayOut, imagePath } from "./api.js";
+import { call, deleteOnTheWayOut, imagePath, orCancelled } from "./api.js";
 import { nameOf } from "./format.js";
 import { announce } from "./status.js";
 
-const GRACE_MS = 6000;
+const GRACE_MS = 20_000;
+const LOOK_MS = 500;
 
 const toasts = document.getElementById("toasts");
 const template = document.getElementById("toast");
-const waiting = new Map();
+const waiting = new Map(); // The clock and the toast of what can still be undone, by key.
 const going = new Set();
+const underWay = new Set();
+let storing = 0;
 
 /** Whether the image under `key` is being deleted. */
 export function isGoing(key) {
   return going.has(key);
+}
+
+/** Don't delete the image under `key`: it was stored again. */
+export function keep(key) {
+  if (waiting.has(key)) stopWaiting(key);
+  going.delete(key);
+}
+
+/**
+ * Run `work`, which stores an image, once no DELETE is under way, and let none begin until it is done: which
+ * key it stores is known from its answer alone.
+ */
+export async function storeApart(work, signal) {
+  storing += 1;
+  try {
+    await orCancelled(Promise.all(underWay), signal);
+    return await work();
+  } finally {
+    storing -= 1;
+  }
 }
 
 /** Hide `card` and delete its image when the time to undo has passed. */
@@ -26,22 +49,36 @@ export function removeSoon(image, card) {
   hide(card, key);
   undo.focus();
   undo.addEventListener("click", () => {
-    clearTimeout(waiting.get(key));
-    waiting.delete(key);
-    toast.remove();
+    stopWaiting(key);
     show(card, key);
     card.firstElementChild.focus();
     announce("Not deleted.");
   });
-  waiting.set(key, setTimeout(() => finish(image, card, toast), GRACE_MS));
+  let until = Date.now() + GRACE_MS;
+  const look = () => {
+    // Who reads the toast or is on its button has all the time there is, and as much again afterwards (WCAG 2.2.1).
+    if (toast.matches(":hover, :focus-within")) until = Date.now() + GRACE_MS;
+    else if (Date.now() >= until && !storing) finish(image, card);
+  };
+  waiting.set(key, { toast, clock: setInterval(look, LOOK_MS) });
   announce(`Deleted “${nameOf(image)}”. Undo is possible for ${GRACE_MS / 1000} seconds.`);
 }
 
-async function finish(image, card, toast) {
-  const { key } = image;
+function stopWaiting(key) {
+  const { clock, toast } = waiting.get(key);
+  clearInterval(clock);
   waiting.delete(key);
   if (toast.contains(document.activeElement)) document.getElementById("library-title").focus();
   toast.remove();
+}
+
+function finish(image, card) {
+  stopWaiting(image.key);
+  const done = erase(image, card).finally(() => underWay.delete(done));
+  underWay.add(done);
+}
+
+async function erase({ key }, card) {
   try {
     await call("DELETE", imagePath(key));
     card.remove();
@@ -74,9 +111,8 @@ function show(card, key) {
 }
 
 addEventListener("pagehide", () => {
-  for (const [key, timer] of waiting) {
-    clearTimeout(timer);
+  for (const key of [...waiting.keys()]) {
+    stopWaiting(key);
     deleteOnTheWayOut(imagePath(key));
   }
-  waiting.clear();
 });

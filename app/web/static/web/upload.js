@@ -1,8 +1,9 @@
 // Files that are chosen, dropped or pasted.
 
-import { Failure, call } from "./api.js";
+import { Failure, call, orCancelled } from "./api.js";
 import { size } from "./format.js";
 import { startJob } from "./job.js";
+import { storeApart } from "./remove.js";
 
 const AT_ONCE = 3;
 const AT_MOST = 24;
@@ -26,23 +27,30 @@ function take(files) {
 
 async function send(file, { show, ...options }) {
   show("Waiting", 0);
-  await turn();
+  await turn(options.signal);
   try {
-    if (options.signal.aborted) throw new Failure("Cancelled.", "cancelled");
     await check(file);
     const body = new FormData();
     body.append("image", file);
     const onSent = (part) => show(...sent(part, file.size));
-    return await call("POST", "api/images", { ...options, body, onSent, seconds: ANSWER_SECONDS });
+    const post = () => call("POST", "api/images", { ...options, body, onSent, seconds: ANSWER_SECONDS });
+    return await storeApart(post, options.signal);
   } finally {
     active -= 1;
     waiting.shift()?.();
   }
 }
 
-/** Resolves when fewer than AT_ONCE uploads are under way. */
-async function turn() {
-  if (active >= AT_ONCE) await new Promise((resolve) => waiting.push(resolve));
+/** Resolves when fewer than AT_ONCE uploads are under way; whom `signal` cancels leaves the queue. */
+async function turn(signal) {
+  if (active >= AT_ONCE) {
+    let go;
+    const called = new Promise((resolve) => waiting.push((go = resolve)));
+    await orCancelled(called, signal).catch((failure) => {
+      waiting.splice(waiting.indexOf(go), 1);
+      throw failure;
+    });
+  }
   active += 1;
 }
 

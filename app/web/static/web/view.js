@@ -1,6 +1,6 @@
 // One image in a dialog: what is known of it, what to copy, and how to delete it.
 
-import { call } from "./api.js";
+import { call, whyNotLoaded } from "./api.js";
 import { copy, snippets } from "./copy.js";
 import { nameOf, number, size, typeName } from "./format.js";
 import { removeSoon } from "./remove.js";
@@ -72,8 +72,12 @@ picture.addEventListener("load", () => {
   [image.width, image.height] = [picture.naturalWidth, picture.naturalHeight];
   fill();
 });
-picture.addEventListener("error", () => {
+picture.addEventListener("error", async () => {
+  const shown = image;
   picture.hidden = true;
+  const why = await whyNotLoaded(shown.image_url);
+  if (shown.key !== image.key) return;
+  find("broken").textContent = `The image does not load from its address. ${why}`;
   find("broken").hidden = false;
 });
 for (const button of dialog.querySelectorAll("[data-copy]")) {
