@@ -56,8 +56,8 @@ export function removeSoon(image, card) {
   });
   let until = Date.now() + GRACE_MS;
   const look = () => {
-    // Who reads the toast or is on its button has all the time there is, and as much again afterwards (WCAG 2.2.1).
-    if (toast.matches(":hover, :focus-within")) until = Date.now() + GRACE_MS;
+    // Who points at the toast, or is on it by keyboard, has all the time there is, and as much again (WCAG 2.2.1).
+    if (toast.matches(":hover, :has(:focus-visible)")) until = Date.now() + GRACE_MS;
     else if (Date.now() >= until && !storing) finish(image, card);
   };
   waiting.set(key, { toast, clock: setInterval(look, LOOK_MS) });
