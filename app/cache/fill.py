@@ -104,18 +104,19 @@ class Fill:
         facts: ObjectFacts,
         chunks: Iterable[bytes],
         epoch: int,
-        seen: str = "",
+        seen: str | None = None,
     ) -> FileIO:
         """The file, open at its first byte, published unless the key was changed since `epoch`.
 
-        A digest that was `seen` before is taken, whatever the key says.
+        A digest that was `seen` before is taken, whatever the key says; where it is None, any is.
         """
         reservation, file = place
         with ExitStack() as undo:
             undo.callback(self._abandon, reservation)
             undo.callback(file.close)
             _copy(chunks, file, facts.size)
-            _check_digest(file, facts, seen)
+            if seen is not None:
+                _check_digest(file, facts, seen)
             _set_times(file, facts)
             try:
                 self._space.publish(reservation, facts, epoch, self._clock())
