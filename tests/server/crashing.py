@@ -107,7 +107,7 @@ def crash(directory: Path, kills: int, progress: Callable[[int], None] = lambda 
     """Kill workers `kills` times under load, then look at all that was acknowledged, and at the cache."""
     outcome = Outcome()
     rng = random.Random(kills)
-    settings = {"WEB_CONCURRENCY": "2", "CACHE_MAX_BYTES": str(CACHE_BYTES)}
+    settings = {"WEB_CONCURRENCY": "2", "CACHE_MAX_BYTES": str(CACHE_BYTES), "LOG_LEVEL": "INFO"}
     with running(directory, **settings) as server, ThreadPoolExecutor(6) as pool:
         clients = _Clients(server.url, outcome)
         tasks = [pool.submit(clients.run, seed) for seed in range(6)]
