@@ -60,14 +60,7 @@ def create_app(config: Config | None = None) -> Flask:
     """Build the parts from the settings and wire them; raises `ConfigError` where they can't be used."""
     config = config or Config.from_env(os.environ)
     store_class, generator_class = find_classes(config)
-    cache = DiskCache(
-        config.cache_dir,
-        config.cache_max_bytes,
-        max_object_bytes=config.cache_max_object_bytes,
-        ttl=config.cache_ttl,
-        stale_if_error=config.cache_stale_if_error,
-        negative_ttl=config.cache_negative_ttl,
-    )
+    cache = _cache(config)
     metrics = Metrics(cache)
     store = MeteredStore(store_class.from_config(config), metrics)
     generator = MeteredGenerator(generator_class.from_config(config), metrics)
@@ -104,6 +97,17 @@ def create_app(config: Config | None = None) -> Flask:
     front = Cors(delivery, config.cors_origins) if config.cors_origins else delivery
     flask.wsgi_app = RequestIds(front)  # type: ignore[method-assign]
     return flask
+
+
+def _cache(config: Config) -> DiskCache:
+    return DiskCache(
+        config.cache_dir,
+        config.cache_max_bytes,
+        max_object_bytes=config.cache_max_object_bytes,
+        ttl=config.cache_ttl,
+        stale_if_error=config.cache_stale_if_error,
+        negative_ttl=config.cache_negative_ttl,
+    )
 
 
 def _behind_hits(application: "WSGIApplication", config: Config) -> "WSGIApplication":

@@ -175,11 +175,13 @@ class ListOptionsSchema(Schema):
 
 
 def not_blank(text: str) -> None:
+    """Raise `ValidationError` for a text of nothing but white space."""
     if not re.search(NOT_BLANK, text):
         raise ValidationError("Must not be empty.")
 
 
 def is_size(text: str) -> None:
+    """Raise `ValidationError` for what is no size that the generators take."""
     if not re.fullmatch(SIZE, text):
         raise ValidationError("Must be like 1024x1024, each side 64 to 2048 pixels.")
 

@@ -4,7 +4,8 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -146,10 +147,8 @@ class DiskCache:
 
     def clear(self, progress: Callable[[int], None] = lambda done: None) -> int:
         """Remove every object; how many there were, which `progress` is told. Raises `CacheUnreadable`."""
-        try:
+        with self._at_rest():
             removed = self._space.clear(progress)
-        except OUT_OF_ORDER as exc:
-            raise CacheUnreadable(detail=f"{type(exc).__name__}: {exc}") from exc
         self.check(fix=True)  # files that no row told of are removed, too
         return removed
 
@@ -182,9 +181,15 @@ class DiskCache:
         self._index.close()
 
     def _compare(self, fix: bool, progress: Callable[[int], None]) -> Report:
+        with self._at_rest():
+            return Check(self._layout, self._index, self._space, fix=fix).run(progress)
+
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """Begin once no rebuild is under way. Raises `CacheUnreadable`."""
         try:
             self._rebuild.wait()
-            return Check(self._layout, self._index, self._space, fix=fix).run(progress)
+            yield
         except OUT_OF_ORDER as exc:
             raise CacheUnreadable(detail=f"{type(exc).__name__}: {exc}") from exc
 

@@ -68,7 +68,9 @@ def purge(keys: tuple[str, ...], as_json: bool) -> None:
             check_readable(key)
         except AppError as exc:
             raise click.BadParameter(f"{key!r}: {exc.message}") from exc
-    print_facts(as_json, {"purged": sum(parts().cache.forget(key) for key in keys)})
+    with errors_told():
+        purged = sum(parts().cache.forget(key) for key in keys)
+    print_facts(as_json, {"purged": purged})
 
 
 @cache_commands.command()

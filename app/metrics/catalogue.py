@@ -1,6 +1,7 @@
 """Every metric that we count ourselves; those of the cache are read from it, in `app.metrics.cache`."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -27,38 +28,28 @@ class Metrics:
     def __init__(self, cache: DiskCache) -> None:
         self._registry = own = CollectorRegistry()
         self._cache = CacheCollector(cache)
-        self.requests = Counter(
-            "s3image_requests_total", "Answers, cache hits among them.", ["route", "status"], registry=own
+        counter = partial(Counter, registry=own)
+        seconds = partial(Histogram, buckets=_SECONDS, registry=own)
+        self.requests = counter(
+            "s3image_requests_total", "Answers, cache hits among them.", ["route", "status"]
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = seconds(
             "s3image_request_duration_seconds",
             "Time from a request to its answer, but for cache hits.",
             ["route"],
-            buckets=_SECONDS,
-            registry=own,
         )
-        self.errors = Counter(
-            "s3image_errors_total", "Answers that are errors.", ["route", "code"], registry=own
-        )
-        self.store_calls = Counter(
-            "s3image_store_calls_total", "Calls of the store.", ["call", "outcome"], registry=own
-        )
-        self.store_seconds = Histogram(
+        self.errors = counter("s3image_errors_total", "Answers that are errors.", ["route", "code"])
+        self.store_calls = counter("s3image_store_calls_total", "Calls of the store.", ["call", "outcome"])
+        self.store_seconds = seconds(
             "s3image_store_call_duration_seconds",
             "Time of a call of the store, for get that to the body's first byte.",
             ["call"],
-            buckets=_SECONDS,
-            registry=own,
         )
-        self.generations = Counter(
-            "s3image_generations_total", "Images asked of the generator.", ["model", "outcome"], registry=own
+        self.generations = counter(
+            "s3image_generations_total", "Images asked of the generator.", ["model", "outcome"]
         )
-        self.generation_seconds = Histogram(
-            "s3image_generation_duration_seconds",
-            "Time that the generator took.",
-            ["model"],
-            buckets=_SECONDS,
-            registry=own,
+        self.generation_seconds = seconds(
+            "s3image_generation_duration_seconds", "Time that the generator took.", ["model"]
         )
         self.hits = HitTally(self.requests)
 

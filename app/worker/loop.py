@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -124,11 +125,12 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         exchange = self._exchange(conn, req, {})
         if exchange.sending is None:
             return self._stream(conn, exchange)
+        conn.exchange = exchange
         conn.sock.setblocking(False)
-        if not exchange.go_on(conn.sock):
-            conn.exchange = exchange
-            return True
-        exchange.end()
+        with suppress(OSError):  # which the loop meets again, and drops the connection
+            if exchange.go_on(conn.sock):
+                conn.exchange = None
+                exchange.end()
         return not exchange.response.should_close()
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:

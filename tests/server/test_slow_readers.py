@@ -1,6 +1,7 @@
 """Clients that read their answers slowly, or not at all."""
 
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -73,6 +74,26 @@ def test_who_does_not_read_holds_up_nobody(
         assert requests.get(f"{server.url}/api/images?limit=1", timeout=10).ok
         for sock in slow[:2]:
             assert data.endswith(read_answer(sock).body)
+
+
+@pytest.mark.parametrize("how", ["hit", "answered by a thread"])
+def test_a_client_that_is_gone_leaves_nothing_but_its_line(
+    server: Running, paths: dict[str, str], how: str
+) -> None:
+    """Reset before the answer is sent, or in its midst."""
+    descriptors = Path(f"/proc/{server.workers()[0]}/fd")
+    before, lines = len(list(descriptors.iterdir())), server.log.count(paths["image"])
+    for number in range(10):
+        with connected(server.url, receive_buffer=4096) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.sendall(_request(paths, how))
+            time.sleep(number / 200)
+    deadline = time.monotonic() + 20
+    while len(list(descriptors.iterdir())) > before + 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(list(descriptors.iterdir())) <= before + 2
+    assert server.log.count(paths["image"]) > lines
+    assert "Traceback" not in server.log
 
 
 @pytest.mark.parametrize("how", ["hit", "answered by a thread", "range"])
