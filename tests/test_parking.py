@@ -1,12 +1,12 @@
 """The pool whose parked threads don't count."""
 
 import threading
-import time
 from concurrent.futures import wait
 
 import pytest
 
 from app.parking import ParkingPool, parked
+from tests.waiting import wait_until
 
 
 def test_results_and_errors_come_back() -> None:
@@ -77,10 +77,7 @@ def test_surplus_threads_end() -> None:
     go_on.set()
     wait(stalled, 5)
     assert pool.submit(int, "7").result(5) == 7
-    deadline = time.monotonic() + 10
-    while len(set(threading.enumerate()) - others) > 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: len(set(threading.enumerate()) - others) <= 1)
     pool.shutdown()
 
 

@@ -19,6 +19,7 @@ from app.stores.local import LocalStore
 from tests.conftest import parts_of
 from tests.pictures import picture
 from tests.s3server import S3Server, refusal
+from tests.waiting import wait_until
 
 
 class Moody(LocalStore):
@@ -145,10 +146,12 @@ def test_a_store_that_hangs_holds_up_nobody(store: Moody, cache: DiskCache) -> N
         assert not check.look().ready
     assert store.asked == 4, "more probes must not hang"
     back.set()
-    deadline = time.monotonic() + 10
-    while not check.look().ready and time.monotonic() < deadline:
+
+    def is_ready() -> bool:
         clock.now += 5
-    assert check.look().ready
+        return check.look().ready
+
+    wait_until(is_ready)
 
 
 def test_the_cache_is_told_apart(store: Moody, cache: DiskCache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,12 +185,13 @@ def test_each_change_is_logged_once(store: Moody, cache: DiskCache, caplog: pyte
 
 def _wait_for(check: ReadinessCheck, clock: Clock, store: str) -> Readiness:
     """Tries again take S3's client longer than a probe waits."""
-    deadline = time.monotonic() + 30
-    while True:
+
+    def found() -> Readiness | None:
         clock.now += 5
-        found = check.look()
-        if found.store == store or time.monotonic() > deadline:
-            return found
+        seen = check.look()
+        return seen if seen.store == store else None
+
+    return wait_until(found)
 
 
 def test_an_outage_of_s3(s3: S3Server, s3_app: Flask) -> None:

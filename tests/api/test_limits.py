@@ -19,7 +19,7 @@ from app.errors import ConfigError
 from tests.conftest import json_of, parts_of
 from tests.generation.generators import NAME
 from tests.pictures import picture
-from tests.server.running import free_port
+from tests.ports import free_port
 
 
 @pytest.fixture

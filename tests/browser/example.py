@@ -3,14 +3,15 @@
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import requests
 
-from tests.server.running import ROOT, free_port
+from tests.ports import free_port
+from tests.server.running import ROOT
+from tests.waiting import wait_until
 
 EXAMPLE = ROOT / "examples" / "react"
 
@@ -44,12 +45,10 @@ def served(copy: Path, api: str) -> Iterator[str]:
 
 
 def _wait_for(url: str) -> str:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            requests.get(url, timeout=5).raise_for_status()
-        except requests.RequestException:
-            time.sleep(0.1)
-        else:
-            return url
-    raise AssertionError(f"nothing answers at {url}")
+    def answers() -> bool:
+        with suppress(requests.RequestException):
+            return requests.get(url, timeout=5).ok
+        return False
+
+    wait_until(answers)
+    return url

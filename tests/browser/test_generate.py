@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +9,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import cards, stored
 from tests.server.running import Running
+from tests.waiting import wait_until
 
 
 def test_a_prompt_is_drawn(page: Page, server: Running) -> None:
@@ -50,10 +50,7 @@ def test_cancel(page: Page, server: Running) -> None:
     expect(page.locator(".job")).to_have_count(0)
     expect(page.get_by_role("textbox", name="Generate from a prompt")).to_be_focused()
     expect(page.get_by_role("textbox", name="Generate from a prompt")).to_have_value("slowly, a snail")
-    deadline = time.monotonic() + 20
-    while not stored(server):  # the server finishes what it has begun; the next test shall not meet it
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_until(lambda: stored(server))  # what it has begun it finishes; the next test shall not meet it
 
 
 def test_a_prompt_that_is_refused(page: Page, server: Running) -> None:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import sqlite3
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from app.cache import fill as fill_module
 from app.cache.check import Report
 from app.errors import CacheUnreadable
 from tests.cache.conftest import MakeCache, Origin, facts, immutable_key, read
+from tests.waiting import wait_until
 
 KEY = immutable_key(1)
 
@@ -83,15 +83,15 @@ def _let_go_of_the_index(cache: DiskCache, tmp_path: Path) -> Path:
 def _wait_until_rebuilt(cache: DiskCache, origin: Origin) -> None:
     """Hits don't need the index, so a miss is what shows that it is gone."""
     missing = immutable_key(10**6)
-    origin.objects[missing] = b"more than there is room for" * 10**7
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
+    origin.objects[missing] = bytes(101 * 1024 * 1024)  # more than there is room for
+
+    def is_rebuilt() -> bool:
         cache.fetch(missing, origin.load(missing)).body.close()
         with suppress(sqlite3.Error):
-            if not cache._index.is_rebuilding():
-                return
-        time.sleep(0.05)
-    raise AssertionError("not rebuilt")
+            return not cache._index.is_rebuilding()
+        return False
+
+    wait_until(is_rebuilt)
 
 
 @pytest.mark.parametrize(
@@ -250,9 +250,7 @@ def test_a_lowered_bound_holds_soon(make_cache: MakeCache, origin: Origin, tmp_p
         read(first.fetch(immutable_key(number), origin.load(immutable_key(number))))
     first.close()
     small = make_cache(max_bytes=1024 * 1024)
-    deadline = time.monotonic() + 20
-    while small.totals().taken > 1024 * 1024 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: small.totals().taken <= 1024 * 1024)
     assert 0 < small.totals().taken < 1024 * 1024
     assert small.check().is_clean
 

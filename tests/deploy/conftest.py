@@ -8,7 +8,7 @@ import pytest
 from tests.deploy.fronted import NGINX, fronted
 from tests.deploy.site import Site, site_in
 from tests.pictures import noise
-from tests.server.running import free_port
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,15 +3,16 @@
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from tests.server.running import ROOT, free_port
+from tests.ports import free_port
+from tests.server.running import ROOT
+from tests.waiting import wait_until
 
 CONF = ROOT / "deploy" / "nginx.conf"
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -97,13 +98,11 @@ def _rendered(values: Mapping[str, str]) -> str:
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
+    def answers() -> bool:
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        with suppress(OSError):
             ask(url, "/no-such-page")
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return
-    process.terminate()
-    raise AssertionError(log.read_text(encoding="utf-8"))
+            return True
+        return False
+
+    wait_until(answers)

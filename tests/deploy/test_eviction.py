@@ -9,7 +9,7 @@ import pytest
 from tests.deploy.fronted import ask, fronted
 from tests.deploy.site import Site, site_in
 from tests.pictures import noise
-from tests.server.running import free_port
+from tests.ports import free_port
 
 _SIZE = (256, 256)
 _MOST = 60

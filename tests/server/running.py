@@ -3,16 +3,17 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import requests
+
+from tests.ports import free_port
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 GUNICORN = [str(Path(sys.executable).parent / "gunicorn"), "wsgi:app"]
@@ -62,15 +63,8 @@ def running(directory: Path, **settings: str) -> Iterator[Running]:
         process.wait(45)  # a worker that is still starting misses the signal, and is killed after 30 s
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _answers(url: str) -> bool:
-    """Each worker has a listener of its own, and opens it after the URL was said."""
+def answers(url: str) -> bool:
+    """Whether it does yet: each worker has a listener of its own, and opens it after the URL was said."""
     try:
         return requests.get(f"{url}/healthz", timeout=10).ok
     except requests.RequestException:
@@ -79,10 +73,13 @@ def _answers(url: str) -> bool:
 
 def _wait_for_url(log: Path, process: subprocess.Popen[bytes], unsaid: str) -> str:
     """The URL that the log says, or the one of a server that says nothing."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
+
+    def url() -> str:
+        assert process.poll() is None, log.read_text(encoding="utf-8")
         found = [unsaid] if unsaid else re.findall(r"open (http://\S+)/", log.read_text(encoding="utf-8"))
-        if found and _answers(found[-1]):
-            return str(found[-1])
-        time.sleep(0.05)
-    raise AssertionError(log.read_text(encoding="utf-8"))
+        return str(found[-1]) if found and answers(found[-1]) else ""
+
+    try:
+        return wait_until(url)
+    except AssertionError as exc:
+        raise AssertionError(log.read_text(encoding="utf-8")) from exc

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.s3server import CREDENTIALS, Fault, S3Server
 from tests.server.crashing import crash
 from tests.server.disk import small_file_system
 from tests.server.running import Running, running
+from tests.waiting import wait_until
 
 HIT = "s3-image-server; hit"
 
@@ -84,10 +84,7 @@ def test_the_cache_directory_deleted_under_a_running_server(over_s3: Running) ->
     url = _upload(over_s3.url, noise(4))
     shutil.rmtree(over_s3.log_path.parent / "cache")
     assert {_get(url).content for _ in range(12)} == {noise(4)}
-    deadline = time.monotonic() + 20
-    while _get(url).headers["Cache-Status"] != HIT:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_until(lambda: _get(url).headers["Cache-Status"] == HIT)
     assert _get(_upload(over_s3.url, noise(5))).content == noise(5)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import pytest
 import requests
@@ -15,6 +14,7 @@ import requests
 from tests.generation.generators import NAME
 from tests.pictures import noise
 from tests.server.running import Running, running
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)  # several servers are started, with workers that import everything
 
@@ -35,13 +35,6 @@ def _generate(server: Running, prompt: str, key: str | None = None) -> requests.
 def _drawn(directory: Path) -> list[str]:
     path = directory / "drawn"
     return path.read_text().splitlines() if path.exists() else []
-
-
-def _wait_until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def _seconds_of(call: Callable[[], requests.Response], statuses: set[int]) -> float:
@@ -70,7 +63,7 @@ def test_hits_and_uploads_go_on_while_all_slots_stall(tmp_path: Path) -> None:
         quiet = _speeds(server, url, 0)
         stuck = [pool.submit(_generate, server, f"slow 12 {number}") for number in range(5)]
         stuck += [pool.submit(_generate, server, "slow 12 together", "one-key") for _ in range(15)]
-        _wait_until(lambda: len(_drawn(tmp_path)) == 7)
+        wait_until(lambda: len(_drawn(tmp_path)) == 7)
         refused = [pool.submit(_generate, server, "slow 12 more") for _ in range(6)]
         stalled = _speeds(server, url, 100)
         assert [answer.result().status_code for answer in refused] == [429] * 6
@@ -87,7 +80,7 @@ def test_a_stalled_generator_gives_its_slot_back_at_the_deadline(tmp_path: Path)
     settings = _settings(tmp_path, WEB_CONCURRENCY="1", GENERATE_CONCURRENCY="1", GENERATOR_TIMEOUT="2")
     with running(tmp_path, **settings) as server, ThreadPoolExecutor(1) as pool:
         stuck = pool.submit(_generate, server, "slow 600")
-        _wait_until(lambda: _drawn(tmp_path))
+        wait_until(lambda: _drawn(tmp_path))
         assert _generate(server, "quick").status_code in (200, 429)
         answer = stuck.result()
         assert (answer.status_code, answer.json()["code"]) == (504, "generator_timeout")
@@ -118,7 +111,7 @@ def test_a_key_whose_worker_was_killed_can_be_used_again(tmp_path: Path) -> None
     settings = _settings(tmp_path, WEB_CONCURRENCY="2")
     with running(tmp_path, **settings) as server, ThreadPoolExecutor(8) as pool:
         first = [pool.submit(_generate, server, "slow 4", "a-key") for _ in range(8)]
-        _wait_until(lambda: _drawn(tmp_path))
+        wait_until(lambda: _drawn(tmp_path))
         os.kill(int(_drawn(tmp_path)[0].split()[0]), signal.SIGKILL)
         time.sleep(0.5)  # the dead worker's listener refuses until it is replaced
         answer = _generate(server, "slow 4", "a-key")

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,8 @@ import requests
 from tests.metrics.test_metrics import Samples, samples
 from tests.pictures import noise
 from tests.server.raw import connected, read_answer
-from tests.server.running import Running, running
+from tests.server.running import Running, answers, running
+from tests.waiting import wait_until
 
 WORKERS = 3
 SECRET = "sEcReT-sEcReT-sEcReT"
@@ -67,11 +69,9 @@ def _access(server: Running) -> list[dict[str, Any]]:
     return [line for line in _lines(server) if line["logger"] == "access"]
 
 
-def _wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert condition()
+def _is_replaced(server: Running, victim: int) -> bool:
+    workers = server.workers()
+    return len(workers) == WORKERS and victim not in workers
 
 
 def test_sums_of_all_workers_survive_a_death(server: Running) -> None:
@@ -79,7 +79,7 @@ def test_sums_of_all_workers_survive_a_death(server: Running) -> None:
     for seed in range(2, 8):
         _upload(server, noise(seed))
     _get_often(server, path, 120)
-    _wait_for(lambda: _served(_metrics(server)) == 120)
+    wait_until(lambda: _served(_metrics(server)) == 120)
     before = _metrics(server)
     assert before["s3image_cache_answers_total", (("result", "hit"),)] == 120
     assert before["s3image_store_calls_total", (("call", "put"), ("outcome", "ok"))] == 7
@@ -89,14 +89,14 @@ def test_sums_of_all_workers_survive_a_death(server: Running) -> None:
 
     for victim in server.workers():
         os.kill(victim, signal.SIGKILL)
-        _wait_for(lambda gone=victim: len(server.workers()) == WORKERS and gone not in server.workers())
-    _wait_for(lambda: requests.get(f"{server.url}/healthz", timeout=10).ok)
+        wait_until(partial(_is_replaced, server, victim))
+    wait_until(lambda: answers(server.url))
     after = _metrics(server)
     uploads = ("s3image_requests_total", (("route", "images.upload"), ("status", "201")))
     assert (after[uploads], _served(after)) == (7, 120)
     assert after["s3image_cache_answers_total", (("result", "hit"),)] == 120
     _get_often(server, path, 60)
-    _wait_for(lambda: _served(_metrics(server)) == 180)
+    wait_until(lambda: _served(_metrics(server)) == 180)
     assert len(_counters(server)) <= 2 * WORKERS, "new workers count on in the files of the dead"
 
 
@@ -124,7 +124,7 @@ def test_one_access_line_for_each_request(server: Running) -> None:
         session.get(f"{server.url}/api/images/no/such.png", timeout=30)
         session.post(f"{server.url}/api/images", timeout=30)
         session.get(f"{server.url}/web/app.css", timeout=30)
-    _wait_for(lambda: sum(line["request_id"] == "one-of-mine" for line in _access(server)) == 8)
+    wait_until(lambda: sum(line["request_id"] == "one-of-mine" for line in _access(server)) == 8)
     found = [line for line in _access(server) if line["request_id"] == "one-of-mine"]
     names = ("method", "path", "status", "bytes", "image", "cache", "key_name")
     size = len(hit.content)
@@ -184,7 +184,7 @@ def test_hostile_requests(tmp_path: Path, log_format: str) -> None:
             with connected(server.url) as sock:
                 sock.sendall(request)
                 ids.append(read_answer(sock).headers["x-request-id"])
-        _wait_for(lambda: _access_lines(server, ids[-1]))
+        wait_until(lambda: _access_lines(server, ids[-1]))
         assert len(set(ids)) == len(HOSTILE)
         assert [number for number, given in enumerate(ids) if given not in server.log] == []
         assert SECRET not in server.log
@@ -217,7 +217,7 @@ def test_what_is_no_request_has_its_line_and_is_counted(tmp_path: Path) -> None:
                 sock.sendall(request)
                 answers.append(read_answer(sock))
         ids = [answer.headers["x-request-id"] for answer in answers]
-        _wait_for(lambda: ids[-1] in [line["request_id"] for line in _access(server)])
+        wait_until(lambda: ids[-1] in [line["request_id"] for line in _access(server)])
         lines = [line for line in _access(server) if line["request_id"] in ids]
         counted = _metrics(server)
         assert SECRET not in server.log
@@ -249,4 +249,4 @@ def test_a_client_that_goes_leaves_its_line(server: Running) -> None:
     with connected(server.url, receive_buffer=4096) as sock:
         sock.sendall(request)
         sock.recv(100)
-    _wait_for(lambda: [line["request_id"] for line in _access(server)].count("gone") == 1)
+    wait_until(lambda: [line["request_id"] for line in _access(server)].count("gone") == 1)

@@ -16,6 +16,7 @@ import requests
 from tests.pictures import long_png, noise
 from tests.server.raw import RawAnswer, connected, read_answer
 from tests.server.running import Running, running
+from tests.waiting import wait_until
 
 THREADS = 2
 HIT = "s3-image-server; hit"
@@ -129,10 +130,7 @@ def test_clients_that_go_leave_nothing_open(server: Running, big: tuple[str, byt
         with connected(server.url, receive_buffer=4096) as sock:
             sock.sendall(_get(big[0]))
             sock.recv(100)
-    deadline = time.monotonic() + 10
-    while len(list(descriptors.iterdir())) > before + 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(list(descriptors.iterdir())) <= before + 2
+    wait_until(lambda: len(list(descriptors.iterdir())) <= before + 2)
 
 
 def test_a_worker_without_file_descriptors_lives_on(server: Running, image: str) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from app.errors import StoreError, StoreRefused, StoreTimeout, StoreUnreachable
 from app.stores.s3 import S3Store, connection
+from tests.ports import free_port
 from tests.s3server import Fault, S3Server, error
-from tests.server.running import free_port
 from tests.stores.s3.conftest import REGION
 
 
