@@ -3,9 +3,12 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import botocore.loaders
+import botocore.session
 import pytest
 import requests
 from flask import Flask
@@ -29,6 +32,14 @@ settings.register_profile("fuzz", settings.get_profile("tests"), max_examples=40
 settings.load_profile("tests")
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_are_read_once() -> Iterator[None]:
+    """Each of botocore's sessions reads its service descriptions anew, most of what a new client costs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", cache(botocore.loaders.create_loader))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -41,10 +41,10 @@ def read_answer(sock: socket.socket, *, head_only: bool = False) -> RawAnswer:
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:] if line)}
     status = int(re.split(r"\s", lines[0])[1])
     left = 0 if head_only or status == 304 else int(headers.get("content-length", 0))
-    body = b""
+    body = bytearray()
     while len(body) < left:
         data = sock.recv(left - len(body))
         if not data:
             raise EOFError(f"{left - len(body)} bytes are missing")
         body += data
-    return RawAnswer(status, headers, body)
+    return RawAnswer(status, headers, bytes(body))
