@@ -90,7 +90,7 @@ def create_app(config: Config | None = None) -> Flask:
     flask.extensions[ABSOLUTE] = hosts.absolute
     flask.register_blueprint(web_blueprint)
     register_commands(flask)
-    delivery = Delivery(_behind_hits(flask.wsgi_app, config), cache, metrics.hits.add)
+    delivery = Delivery(_behind_images(flask.wsgi_app, config), service, cache, metrics)
     flask.extensions[HITS] = delivery.find
     flask.extensions[TELL_HITS] = metrics.hits.tell
     flask.extensions[COUNT_UNREAD] = metrics.count_unread
@@ -110,8 +110,8 @@ def _cache(config: Config) -> DiskCache:
     )
 
 
-def _behind_hits(application: "WSGIApplication", config: Config) -> "WSGIApplication":
-    """What a request that is no hit passes on its way to Flask, the last first."""
+def _behind_images(application: "WSGIApplication", config: Config) -> "WSGIApplication":
+    """What a request for no image passes on its way to Flask, the last first."""
     if config.trusted_proxies:
         hops = config.trusted_proxies
         application = ProxyFix(application, x_for=hops, x_proto=hops, x_host=hops)

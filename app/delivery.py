@@ -1,14 +1,17 @@
-"""The WSGI front that answers cache hits before Flask; everything else goes through to it."""
+"""The WSGI front that answers images before Flask; everything else goes through to it, errors too."""
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from app.cache import CachedObject, CacheStatus, DiskCache
-from app.environ import CACHE, IMAGE
+from app.environ import BEGAN, CACHE, FAILURE, IMAGE
 from app.errors import AppError
 from app.keys import is_immutable
 from app.links import SERVER_PATH
+from app.metrics import ROUTE, Metrics
 from app.representation import body_of, represent, sent_bytes
+from app.service import ImageService
 
 FOUND = "s3-image-server.found"
 """Where a server that has found the hit already puts it into the WSGI environment."""
@@ -23,26 +26,33 @@ if TYPE_CHECKING:
 class Delivery:
     """Wraps `application`; a hit costs neither routing, nor a lock, nor a byte of the body in Python.
 
-    `answered` is told each answer's status line.
+    An image made from its bytes that is no hit is fetched here as well. Of named ones, few of which are
+    fresh, only hits are answered.
     """
 
     def __init__(
-        self, application: "WSGIApplication", cache: DiskCache, answered: Callable[[str], None]
+        self, application: "WSGIApplication", service: ImageService, cache: DiskCache, metrics: Metrics
     ) -> None:
         self._application = application
+        self._service = service
         self._cache = cache
         self._counts = cache.counts
-        self._answered = answered
+        self._answered = metrics.hits.add
+        self._seconds = metrics.request_seconds
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a hit, or hand the request on."""
+        """Answer an image, or hand the request on; what goes wrong is the application's to say."""
         if FOUND in environ:
             return self._answer(environ[FOUND], environ, start_response)
+        environ[BEGAN] = time.perf_counter()
         if environ["REQUEST_METHOD"] in ("GET", "HEAD") and environ["PATH_INFO"].startswith(SERVER_PATH):
-            key = environ["PATH_INFO"][len(SERVER_PATH) :]
-            cached = self._cache.lookup(key) if key.isascii() else None
-            if cached is not None:
-                return self._answer(cached, environ, start_response)
+            try:
+                cached = self._come_by(environ["PATH_INFO"][len(SERVER_PATH) :])
+            except Exception as exc:
+                environ[FAILURE] = exc
+            else:
+                if cached is not None:
+                    return self._answer(cached, environ, start_response)
         return self._application(environ, start_response)
 
     def find(self, path: str) -> CachedObject | None:
@@ -50,14 +60,20 @@ class Delivery:
         key = path[len(SERVER_PATH) :]
         return self._cache.lookup(key) if path.startswith(SERVER_PATH) and is_immutable(key) else None
 
+    def _come_by(self, key: str) -> CachedObject | None:
+        if is_immutable(key):
+            return self._service.fetch(key)
+        return self._cache.lookup(key) if key.isascii() else None
+
     def _answer(
         self, cached: CachedObject, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
-        """A condition that fails has a JSON body, which is the application's to write."""
+        environ[IMAGE], environ[CACHE] = cached.facts.key, cached.status.value
         try:
             answer = represent(environ, cached)
-        except AppError:
+        except AppError as exc:
             cached.body.close()
+            environ[FAILURE] = exc
             return self._application(environ, start_response)
         except BaseException:
             cached.body.close()
@@ -66,7 +82,7 @@ class Delivery:
             self._counts.hit(sent_bytes(environ, answer))
         else:
             self._counts.add(cached.status, sent_bytes(environ, answer))
+            self._seconds.labels(ROUTE).observe(time.perf_counter() - environ[BEGAN])
         self._answered(answer.status)
-        environ[IMAGE], environ[CACHE] = cached.facts.key, cached.status.value
         start_response(answer.status, answer.headers)
         return body_of(environ, cached, answer)

@@ -11,3 +11,9 @@ IMAGE = "s3image.image"
 
 CACHE = "s3image.cache"
 """How the image was come by: a value of `CacheStatus`."""
+
+BEGAN = "s3image.began"
+"""When the request came to the first front, by `time.perf_counter`."""
+
+FAILURE = "s3image.failure"
+"""The exception that a front leaves to the application to answer."""

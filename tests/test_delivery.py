@@ -1,12 +1,15 @@
 """The delivery front and Flask answer alike, whatever is asked."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.http import http_date
@@ -15,6 +18,7 @@ from werkzeug.test import Client, TestResponse
 from app import create_app
 from app.config import Config
 from app.delivery import Delivery
+from app.errors import AppError, NotFound, StoreRefused, StoreTimeout
 from app.requestid import RequestIds
 from tests.conftest import json_of, parts_of
 from tests.pictures import noise
@@ -181,3 +185,31 @@ def test_any_headers_through_both(ways: Ways, headers: dict[str, str], method: s
         assert body == DATA[int(start) : int(stop) + 1]
     elif status == 200:
         assert body == (DATA if method == "GET" else b"")
+
+
+MISSED = f"/api/images/images/00/{'0' * 30}.png"
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"), [(StoreRefused(), 502), (StoreTimeout(), 504), (NotFound(), 404)], ids=str
+)
+def test_what_the_store_refuses_it_is_not_asked_again(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, failure: AppError, status: int
+) -> None:
+    get = Mock(side_effect=failure)
+    monkeypatch.setattr(parts_of(app).store, "get", get)
+    answer = client.get(MISSED)
+    assert (answer.status_code, answer.get_json()["code"], get.call_count) == (status, failure.code, 1)
+
+
+def test_a_condition_on_what_can_not_be_kept_costs_one_call(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flask = create_app(replace(config, cache_max_object_bytes=10))
+    client = flask.test_client()
+    url = client.post("/api/images", data=DATA, content_type="image/png").get_json()["image_url"]
+    get = Mock(wraps=parts_of(flask).store.get)
+    monkeypatch.setattr(parts_of(flask).store, "get", get)
+    answer = client.get(url, headers={"If-Match": '"other"'})
+    assert (answer.status_code, get.call_count) == (412, 1)
+    parts_of(flask).cache.close()

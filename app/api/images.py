@@ -15,7 +15,7 @@ from app.api.schemas import (
     ListOptionsSchema,
     UploadOptionsSchema,
 )
-from app.environ import CACHE, IMAGE
+from app.environ import CACHE, FAILURE, IMAGE
 from app.errors import BadRequest
 from app.representation import body_of, represent, sent_bytes
 from app.service import StoredImage
@@ -77,6 +77,8 @@ def upload(options: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]
 @blueprint.doc(parameters=SERVE_HEADERS, responses=SERVE_RESPONSES)
 def serve(key: str) -> Response:
     """The image's bytes; conditional and range requests are understood (RFC 9110)."""
+    if FAILURE in request.environ:
+        raise request.environ[FAILURE]
     cached = parts().service.fetch(key)
     request.environ[IMAGE], request.environ[CACHE] = key, cached.status.value
     try:

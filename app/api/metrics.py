@@ -7,6 +7,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from app.api.arguments import Blueprint
 from app.api.parts import KEYED, key_required, parts
+from app.environ import BEGAN
 from app.metrics import Metrics
 from app.metrics.catalogue import UNROUTED
 
@@ -28,17 +29,13 @@ def metrics() -> Response:
 def count_requests(flask: Flask, metrics: Metrics) -> None:
     """Count every request that Flask answers."""
 
-    def begin() -> None:
-        g.began = time.perf_counter()
-
     def count(response: Response) -> Response:
         route = request.endpoint or UNROUTED
         metrics.requests.labels(route, response.status_code).inc()
-        if "began" in g:
-            metrics.request_seconds.labels(route).observe(time.perf_counter() - g.began)
+        now = time.perf_counter()
+        metrics.request_seconds.labels(route).observe(now - request.environ.get(BEGAN, now))
         if "error_code" in g:
             metrics.errors.labels(route, g.error_code).inc()
         return response
 
-    flask.before_request(begin)
     flask.after_request(count)

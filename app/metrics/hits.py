@@ -8,7 +8,7 @@ TELL_HITS = "s3-image-server-tell-hits"
 """Where `Flask.extensions` has what a server calls about once a second: `HitTally.tell`."""
 
 ROUTE = "images.serve"
-"""Flask's name for what answers an image that is no hit: both are the same to whoever asks."""
+"""Flask's name for what answers images: fronts and it are the same to whoever asks."""
 
 _SECONDS = 1.0
 

@@ -80,6 +80,6 @@ def _wait_for_url(log: Path, process: subprocess.Popen[bytes], unsaid: str) -> s
         return str(found[-1]) if found and answers(found[-1]) else ""
 
     try:
-        return wait_until(url)
+        return wait_until(url, seconds=50)
     except AssertionError as exc:
         raise AssertionError(log.read_text(encoding="utf-8")) from exc
