@@ -12,7 +12,7 @@ from app.worker.response import LoopResponse
 from app.worker.sending import Sending
 
 _LONGEST_HEAD = 64 * 1024
-"""Bytes; past them a thread takes over, whose parser refuses what is too long."""
+"""Bytes. gunicorn's own bound follows from its others: 100 fields of 8 KiB."""
 
 _END = b"\r\n\r\n"
 
@@ -52,21 +52,30 @@ class Connection(TConn):  # type: ignore[misc]
         super().__init__(cfg, sock, client, server)
         self.head = b""
         self.exchange: Exchange | None = None
-        self._closed = False
+        self.closed = False
 
-    def read_head(self) -> bool:
-        """Take what has come; whether the head is whole, or too long to wait for its end.
-
-        Raises `OSError` where the client has gone.
-        """
+    def read_head(self) -> None:
+        """Take what has come of the next request. Raises `OSError` where the client has gone."""
         try:
             data = self.sock.recv(_LONGEST_HEAD)
         except BlockingIOError:
-            return False
+            return
         if not data:
             raise ConnectionError("the client has closed the connection")
         self.head += data
-        return _END in self.head or len(self.head) >= _LONGEST_HEAD
+
+    def take_read_ahead(self) -> None:
+        """Take what gunicorn's parser has read of the next request, of which the poller would not tell."""
+        if self.initialized:
+            self.head = self.parser.unreader.take_buffered()
+
+    def can_be_parsed(self) -> bool:
+        """Whether gunicorn's parser comes to an end without waiting for more: the head is whole, or wrong."""
+        return _END in self.head or self.head.count(b"\n") != self.head.count(b"\r\n")
+
+    def is_too_long(self) -> bool:
+        """Whether the end of the head is not worth waiting for."""
+        return len(self.head) >= _LONGEST_HEAD and not self.can_be_parsed()
 
     def plain_path(self) -> str | None:
         """The path, where the head is that of one GET or HEAD without body, range or upgrade; else None."""
@@ -90,15 +99,11 @@ class Connection(TConn):  # type: ignore[misc]
         self.parser.unreader.unread(self.head)
         self.head = b""
 
-    def has_read_ahead(self) -> bool:
-        """Whether some of the next request is here already."""
-        return bool(self.parser.unreader.buf.getvalue())
-
     def close(self, graceful: bool = False) -> None:
         """Close the socket, and end what was being sent; once."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         if self.exchange is not None:
             self.exchange.end()
         super().close(graceful)

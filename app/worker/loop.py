@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from gunicorn.http import wsgi
-from gunicorn.http.errors import ParseException
+from gunicorn.http.errors import LimitRequestHeaders, ParseException
 from gunicorn.workers.gthread import ThreadWorker
 
 from app.cache import CachedObject
@@ -94,22 +94,16 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         self.poller.register(sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
 
     def on_client_socket_readable(self, conn: Any, client: Any) -> None:
-        """Read on; answer a hit, and give anything else to a thread once its head is whole."""
+        """Read on, and do what is asked for."""
         if not isinstance(conn, Connection):
             super().on_client_socket_readable(conn, client)
             return
         try:
-            whole = conn.read_head()
+            conn.read_head()
         except OSError:
             self._drop(conn)
-            return
-        if whole:
-            path = conn.plain_path()
-            found = self._find(path) if path is not None and self._find is not None else None
-            if found is None:
-                self._hand_over(conn)
-            else:
-                self._answer(conn, found)
+        else:
+            self._take_up(conn)
 
     def handle(self, conn: Any) -> Any:
         """As gthread, after which the thread works on no request."""
@@ -134,14 +128,19 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         return not exchange.response.should_close()
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
-        """As gthread; but nobody waits for a client to read, or to close its side of a connection."""
-        over = not fs.cancelled() and fs.exception() is None and fs.result() is False
-        if isinstance(conn, Connection) and conn.exchange is not None:
-            self._send_on(conn, conn.exchange, last=over)
-        elif over and isinstance(conn, Connection):
-            self._lingering.begin(conn)
-        else:
+        """As gthread; but nobody waits for a client to read, to ask on, or to close the connection, too."""
+        kept = None if fs.cancelled() or fs.exception() is not None else fs.result()
+        if not isinstance(conn, Connection) or kept is None:
             super().finish_request(conn, fs)
+        elif conn.exchange is not None:
+            self._send_on(conn, conn.exchange, last=not kept)
+        elif kept:
+            conn.take_read_ahead()
+            super().finish_request(conn, fs)
+            if not conn.closed:
+                self._take_up(conn)
+        else:
+            self._lingering.begin(conn)
 
     def murder_pending(self) -> None:
         """What gthread calls at each turn of its loop: close what has had its time."""
@@ -161,6 +160,24 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         req.uri = req.path
         super().handle_error(req, client, addr, exc)
 
+    def _take_up(self, conn: Connection) -> None:
+        """Answer a hit, and give anything else to a thread once its head is whole."""
+        if conn.is_too_long():
+            self._refuse(conn, LimitRequestHeaders("the head is too long"))
+        elif conn.can_be_parsed():
+            path = conn.plain_path()
+            found = self._find(path) if path is not None and self._find is not None else None
+            if found is None:
+                self._hand_over(conn)
+            else:
+                self._answer(conn, found)
+
+    def _refuse(self, conn: Connection, exc: Exception) -> None:
+        self.handle_error(None, conn.sock, conn.client, exc)
+        set_request_id("")
+        self._forget(conn)
+        self._lingering.begin(conn)
+
     def _hand_over(self, conn: Connection) -> None:
         self._forget(conn)
         conn.give_head_to_parser()
@@ -175,8 +192,7 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
             self._drop(conn)
         except Exception as exc:
             found.body.close()
-            self.handle_error(None, conn.sock, conn.client, exc)
-            self._drop(conn)
+            self._refuse(conn, exc)
         else:
             self._send(conn, conn.exchange)
         finally:
@@ -246,13 +262,12 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
             self._lingering.begin(conn)
         elif conn not in self.pending_conns:
             self._prolong(conn, self.keepalived_conns)
-        elif conn.has_read_ahead():
-            self._forget(conn)
-            self.enqueue_req(conn)
         else:
             self._move(conn, self.pending_conns, self.keepalived_conns)
             read = partial(self.on_client_socket_readable, conn)
             self.poller.modify(conn.sock, selectors.EVENT_READ, read)
+            conn.take_read_ahead()
+            self._take_up(conn)
 
     def _prolong(self, conn: Connection, queue: deque[Any]) -> None:
         """Put off the connection's deadline; its queue stays in the order of deadlines."""

@@ -1,5 +1,6 @@
 """The event loop that answers hits: what slow, odd and rude clients can't do to it."""
 
+import json
 import os
 import resource
 import signal
@@ -104,13 +105,46 @@ def test_threads_that_all_wait_hold_up_no_hit(server: Running, image: str) -> No
         assert max(_seconds_for_a_hit(server, image) for _ in range(20)) < 5
 
 
-def test_heads_that_never_end_hold_no_thread(server: Running, image: str) -> None:
+HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+LONG_HEAD = b"GET / HTTP/1.1\r\n" + b"".join(b"A%d: %s\r\n" % (number, b"x" * 7000) for number in range(10))
+
+
+@pytest.mark.parametrize(
+    "sent", [b"POST /api/images HTTP/1.1\r\nHost:", HEALTHZ + b"GET /h", LONG_HEAD, b"\r\n"]
+)
+def test_heads_that_never_end_hold_no_thread(server: Running, image: str, sent: bytes) -> None:
     with ExitStack() as stack:
-        for _ in range(40):
-            stack.enter_context(connected(server.url)).sendall(b"POST /api/images HTTP/1.1\r\nHost:")
-        time.sleep(0.3)
+        slow = [stack.enter_context(connected(server.url)) for _ in range(40)]
+        for sock in slow:
+            sock.sendall(sent)
+        if sent.startswith(HEALTHZ):
+            assert {read_answer(sock).status for sock in slow} == {200}
         assert _seconds_for_a_hit(server, image) < 5
         assert requests.get(f"{server.url}/healthz", timeout=10).ok
+
+
+@pytest.mark.parametrize("sent", [HEALTHZ, _get("/healthz", "Content-Length: 3") + b"abc"])
+def test_what_was_begun_behind_a_request_is_answered_once_it_is_whole(
+    server: Running, image: str, sent: bytes
+) -> None:
+    with connected(server.url) as sock:
+        sock.sendall(sent + _get(image)[:7])
+        assert read_answer(sock).status == 200
+        sock.sendall(_get(image)[7:] + sent[:5])
+        assert read_answer(sock).headers["cache-status"] == "s3-image-server; hit"
+        sock.sendall(sent[5:])
+        assert read_answer(sock).status == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"), [(LONG_HEAD, 431), (b"GET / HTTP/1.1\nHost: x\n\n", 400), (b"\r\n\r\nGET /", 400)]
+)
+def test_a_head_that_can_not_be_read_is_refused_at_once(server: Running, sent: bytes, status: int) -> None:
+    with connected(server.url) as sock:
+        sock.sendall(sent)
+        answer = read_answer(sock)
+        assert (answer.status, json.loads(answer.body)["success"]) == (status, False)
+        assert sock.recv(1) == b""
 
 
 def test_clients_that_do_not_close_hold_up_nobody(server: Running, image: str) -> None:
