@@ -54,8 +54,7 @@ class Check:
 
     def _look_at_row(self, key: str) -> None:
         path = self._layout.path(key)
-        if self._layout.key_of(path) is None:
-            self._opaque.add(path)
+        self._note_opaque(path)
         if self._row_is_right(key, path):
             return
         with self._index.transaction() as db:
@@ -76,10 +75,17 @@ class Check:
         if self._is_known(path):
             return
         with self._index.transaction():
+            if self._layout.key_of(path) is None:  # it may have come since the rows were looked at
+                for key in self._index.all_keys():
+                    self._note_opaque(self._layout.path(key))
             if os.path.exists(path) and not self._is_known(path):
                 self._report.strays.append(path)
                 if self._fix:
                     self._layout.remove(path)
+
+    def _note_opaque(self, path: str) -> None:
+        if self._layout.key_of(path) is None:
+            self._opaque.add(path)
 
     def _is_known(self, path: str) -> bool:
         key = self._layout.key_of(path)

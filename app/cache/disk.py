@@ -25,7 +25,7 @@ from app.cache.mount import counts_accesses
 from app.cache.rebuild import Rebuild
 from app.cache.removal import Removal
 from app.cache.space import Bounds, Space
-from app.errors import CacheUnreadable, NotFound, StoreError, StoreUnreachable
+from app.errors import CacheUnreadable, NotFound, StoreError, StoreTimeout, StoreUnreachable
 from app.keys import is_immutable
 from app.objects import ObjectFacts
 
@@ -247,7 +247,8 @@ class DiskCache:
         self._lookup.postpone(key)
         if self._clock() >= self._store_away_until:
             _log.warning("Images are served stale: %s", exc)
-        self._store_away_until = self._clock() + _AWAY_SECONDS
+        if isinstance(exc, StoreUnreachable | StoreTimeout):  # other errors may be this key's alone
+            self._store_away_until = self._clock() + _AWAY_SECONDS
         return CachedObject(found.facts, found.file, CacheStatus.STALE)
 
     def _make_ready(self) -> None:
@@ -265,7 +266,7 @@ class DiskCache:
                 self._index.close()
 
     def _start_again(self, exc: Exception) -> None:
-        """From what is left: a directory made anew, an index that is no database moved aside.
+        """From what is left: a directory made anew, an index that can't be used removed.
 
         A full disk or a busy index need no new start, which would take away what others are writing.
         """
@@ -276,10 +277,11 @@ class DiskCache:
             self._space.close()
             self._index.close()
             if damaged:
-                self._index.move_aside()
+                self._index.discard()
             self._layout.make()
             self._epochs.prepare()
             self.counts.prepare()
+            self._space.bury_dead_owners()
             self._rebuild.start_if_needed()
         except OUT_OF_ORDER as again:
             _log.error("The cache could not be mended: %s", again)

@@ -20,7 +20,7 @@ from app.cache.layout import Layout
 from app.objects import ObjectFacts
 
 _SCHEMA_VERSION = 1
-"""Changes with the schema; an index of another version is laid aside and rebuilt from the files."""
+"""Changes with the schema; an index of another version is removed and rebuilt from the files."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
@@ -55,6 +55,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _BUSY_SECONDS = 5.0
 _MAPPED_BYTES = 1024**3
 _PAGE = 4096
+_PAGES = ("page_count", "freelist_count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +145,28 @@ class Index:
         with self._write_lock, self._read_lock:
             self._close()
 
-    def move_aside(self) -> None:
-        """Put a database that is damaged out of the way, for the next use to begin a new one."""
+    def discard(self) -> None:
+        """Remove a database that is damaged, or not of now, for the next use to begin a new one."""
         with self._write_lock, self._read_lock, self._layout.locked("index"):
             self._close()
             if not self._is_sound():
                 for path in (self._layout.index, *self._layout.index_logs()):
-                    with suppress(FileNotFoundError):
-                        os.replace(path, f"{path}.damaged")
+                    path.unlink(missing_ok=True)
+
+    def used_bytes(self) -> int:
+        """What the database takes without the pages that are free, inside a transaction."""
+        assert self._writer is not None
+        pages, free = (self._writer.execute(f"PRAGMA {name}").fetchone()[0] for name in _PAGES)
+        return int(pages - free) * _PAGE
+
+    def shrink(self) -> None:
+        """Give the free pages back to the disk, where they are many."""
+        with self._write_lock:
+            with self.transaction() as db:
+                free = db.execute("PRAGMA freelist_count").fetchone()[0]
+            if free * _PAGE > self._log_bytes:
+                db.execute("VACUUM")
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _read(self, statement: str, *values: object) -> Any:
         rows = self._read_all(statement, *values)
@@ -160,7 +175,8 @@ class Index:
     def _read_all(self, statement: str, *values: object) -> list[Any]:
         self._be_open()
         with self._read_lock:
-            assert self._reader is not None
+            if self._reader is None:
+                raise sqlite3.OperationalError("the index was closed meanwhile")
             return self._reader.execute(statement, values).fetchall()
 
     def _is_current(self) -> bool:

@@ -109,9 +109,9 @@ class Layout:
         return self.root / f"{self.index.name}-wal", self.root / f"{self.index.name}-shm"
 
     def index_bytes(self) -> int:
-        """What the index takes right now, its log and a damaged one laid aside included."""
+        """What the index takes right now, with what SQLite keeps beside it."""
         taken = 0
-        for path in (self.index, *self.index_logs(), self.root / f"{self.index.name}.damaged"):
+        for path in (self.index, *self.index_logs()):
             try:
                 taken += os.stat(path).st_blocks * 512
             except FileNotFoundError:

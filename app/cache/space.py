@@ -38,6 +38,7 @@ class Reservation:
     """The right to write one file: `path` is where, `taken` the bytes on disk set aside for it."""
 
     number: int
+    owner: str
     key: str
     taken: int
     path: str
@@ -55,17 +56,20 @@ class Space:
         self._bounds = bounds
         self._evicted = evicted
         self._owner = Owner(layout.tmp)
+        self._released: set[tuple[int, str]] = set()  # those that the index was not told of yet
 
     def reserve(self, key: str, size: int) -> Reservation | None:
         """Set space aside for an object of `size` bytes; None where it can't fit."""
         path = self._owner.new_path()
         taken = disk_bytes(size) + self._layout.parents_bytes(self._layout.path(key))
+        if self._released:
+            self._drop_released()
         fits: bool | None = None if taken < self._bounds.total and size <= self._bounds.of_one else False
         while fits is None:
             with self._index.transaction() as db:
                 fits = self._make_room(db, taken)
                 if fits:
-                    return Reservation(self._book(db, key, taken), key, taken, path)
+                    return Reservation(self._book(db, key, taken), self._owner.token(), key, taken, path)
         return None
 
     def publish(self, reservation: Reservation, facts: ObjectFacts, epoch: int, now: float) -> bool:
@@ -80,7 +84,7 @@ class Space:
                         self._move_in(db, reservation.path, facts, now)
                     else:
                         os.unlink(reservation.path)
-                    self._drop_reservation(db, reservation.number)
+                    self._drop_reservation(db, reservation.number, reservation.owner)
             except BaseException:
                 if unchanged:  # without its row nobody would ever count the file
                     self._layout.remove(self._layout.path(facts.key))
@@ -90,8 +94,8 @@ class Space:
     def release(self, reservation: Reservation) -> None:
         """Give back what was not used: remove the file, then the reservation."""
         Path(reservation.path).unlink(missing_ok=True)
-        with self._index.transaction() as db:
-            self._drop_reservation(db, reservation.number)
+        self._released.add((reservation.number, reservation.owner))
+        self._drop_released()
 
     def announce(self, key: str) -> int:
         """Note that the file of `key` is about to go: who finds us dead then settles the row. A number."""
@@ -101,13 +105,13 @@ class Space:
     def withdraw(self, number: int) -> None:
         """The file could not be removed after all."""
         with self._index.transaction() as db:
-            self._drop_reservation(db, number)
+            self._drop_reservation(db, number, self._owner.token())
 
     def drop(self, key: str, number: int) -> None:
         """Remove the entry of `key`, whose file has gone under this number."""
         with self._index.transaction() as db:
             self.drop_entry(db, key)
-            self._drop_reservation(db, number)
+            self._drop_reservation(db, number, self._owner.token())
 
     def renew(self, key: str, now: float) -> None:
         """Note that the store has just confirmed the entry."""
@@ -141,7 +145,10 @@ class Space:
     def trim(self) -> bool:
         """Evict some where the bound does not hold; whether there is more to do."""
         with self._index.transaction() as db:
-            return self._make_room(db, 0) is None
+            more = self._shrink(db)
+        if not more:
+            self._index.shrink()
+        return more
 
     def bury_dead_owners(self) -> None:
         """Give back what killed processes had reserved, and remove what they left half done."""
@@ -162,7 +169,7 @@ class Space:
         with self._index.transaction() as db:
             rows = db.execute("SELECT id, key FROM reservation WHERE owner = ?", (owner,)).fetchall()
             for number, key in rows:
-                self._drop_reservation(db, number)
+                self._drop_reservation(db, number, owner)
                 self._settle_key(db, key)
             for key, _ in _oldest(db):  # it may have been about to evict them
                 self._settle_key(db, key)
@@ -178,6 +185,14 @@ class Space:
             there = None
         if known != there:
             self.drop_entry(db, key)
+
+    def _shrink(self, db: sqlite3.Connection) -> bool:
+        """Evict some; the index counts without its free pages, which it can be rid of afterwards."""
+        taken, rebuilding = db.execute(
+            "SELECT taken + directories + reserved, rebuilding FROM total"
+        ).fetchone()
+        excess = taken + self._index.used_bytes() + _SLACK - self._bounds.total
+        return excess > 0 and not rebuilding and self._evict(db, excess) is None
 
     def _make_room(self, db: sqlite3.Connection, wanted: int) -> bool | None:
         """Whether `wanted` bytes fit now; None: not yet, and the evictions go on in the next transaction."""
@@ -250,8 +265,17 @@ class Space:
         db.execute("UPDATE total SET entries = entries - 1, taken = taken - ?", row)
         return int(row[0])
 
-    def _drop_reservation(self, db: sqlite3.Connection, number: int) -> None:
-        row = db.execute("DELETE FROM reservation WHERE id = ? RETURNING taken", (number,)).fetchone()
+    def _drop_released(self) -> None:
+        released = tuple(self._released)
+        with self._index.transaction() as db:
+            for number, owner in released:
+                self._drop_reservation(db, number, owner)
+        self._released.difference_update(released)
+
+    def _drop_reservation(self, db: sqlite3.Connection, number: int, owner: str) -> None:
+        """In an index that was begun anew the number may be somebody else's."""
+        statement = "DELETE FROM reservation WHERE id = ? AND owner = ? RETURNING taken"
+        row = db.execute(statement, (number, owner)).fetchone()
         if row:
             db.execute("UPDATE total SET reserved = reserved - ?", row)
 

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -209,7 +210,7 @@ def test_check_rebuilds_a_damaged_index(make_cache: MakeCache, origin: Origin, t
         cache.check()
     mended = cache.check(fix=True)
     assert (mended.entries, mended.is_clean) == (ENTRIES, True)
-    assert (tmp_path / "cache" / "index.sqlite3.damaged").exists()
+    assert [path.name for path in tmp_path.glob("cache/index*.damaged*")] == []
 
 
 def test_check_waits_for_a_rebuild(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
@@ -255,6 +256,72 @@ def test_a_lowered_bound_holds_soon(make_cache: MakeCache, origin: Origin, tmp_p
     assert small.check().is_clean
 
 
+def test_an_index_too_large_for_a_lowered_bound_becomes_smaller(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path
+) -> None:
+    """Rows without files stand for many small images."""
+    first = make_cache()
+    _fill(first, origin, 10)
+    with first._index.transaction() as db:
+        rows = ((f"{number:0200}.png", number) for number in range(15_000))
+        db.executemany("INSERT INTO entry VALUES (?, 100, 4096, '\"x\"', 'image/png', 0, 0, 0, ?)", rows)
+        db.execute("UPDATE total SET entries = entries + 15000, taken = taken + 15000 * 4096")
+    first.close()
+    index = tmp_path / "cache" / "index.sqlite3"
+    assert index.stat().st_size > 2 * 1024 * 1024
+    small = make_cache(max_bytes=1024 * 1024)
+    wait_until(lambda: small.totals().taken + index.stat().st_size < 1024 * 1024)
+    assert small.totals().entries > 10
+    origin.objects[KEY] = b"image"
+    assert small.fetch(KEY, origin.load(KEY)).status is not CacheStatus.BYPASS
+
+
+def test_a_reservation_that_could_not_be_given_back_is_later(
+    cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where another process holds the index for longer than one waits."""
+    transaction = cache._index.transaction
+    first = iter([True])
+
+    def locked() -> Any:
+        if next(first, False):
+            return transaction()
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(cache._index, "transaction", locked)
+    origin.objects[KEY] = b"image"
+    assert read(cache.fetch(KEY, origin.load(KEY))) == b"image"
+    monkeypatch.undo()
+    assert cache.totals().reserved > 0
+    assert read(cache.fetch(KEY, origin.load(KEY))) == b"image"
+    assert cache.totals().reserved == 0
+
+
+def test_an_index_that_is_closed_while_it_is_read(
+    cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(cache, origin, 0)
+    cache._index.close()
+    monkeypatch.setattr(cache._index, "_be_open", lambda: None)
+    assert cache.fetch(NAMED, origin.load(NAMED)).status is CacheStatus.BYPASS
+
+
+def test_what_dead_processes_left_goes_with_the_index_of_before_a_restart(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = make_cache()
+    _fill(cache, origin, 1)
+    cache.close()
+    left = tmp_path / "cache" / "tmp" / "0123456789abcdef" / "written"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    left.parent.with_suffix(".lock").touch()
+    (tmp_path / "boot_id").write_text("another boot")
+    monkeypatch.setattr("app.cache.index._BOOT_ID", tmp_path / "boot_id")
+    _wait_until_rebuilt(make_cache(), origin)
+    assert not left.exists()
+
+
 def test_a_disk_too_full_is_found_before_the_body_is_begun(
     cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -290,6 +357,18 @@ def test_check_knows_opaque_files(cache: DiskCache, origin: Origin) -> None:
     origin.objects[key] = b"image"
     read(cache.fetch(key, origin.load(key)))
     assert cache.check().is_clean
+
+
+def test_check_knows_opaque_files_that_come_meanwhile(cache: DiskCache, origin: Origin) -> None:
+    early, late = "a Strand & Meer.png", "b Strand & Meer.png"
+    origin.objects |= {early: b"image", late: b"image"}
+    read(cache.fetch(late, origin.load(late)))
+
+    def fetch_early(_: int) -> None:
+        read(cache.fetch(early, origin.load(early)))
+
+    assert cache.check(fix=True, progress=fetch_early).is_clean
+    assert cache.fetch(early, origin.load(early)).status is CacheStatus.HIT
 
 
 def test_clear_leaves_nothing(cache: DiskCache, origin: Origin, tmp_path: Path) -> None:

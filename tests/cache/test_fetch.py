@@ -9,7 +9,7 @@ import pytest
 
 from app.cache import CacheStatus, DiskCache
 from app.cache.absence import Absences
-from app.errors import NotFound, StoreError, StoreTimeout, StoreUnreachable
+from app.errors import NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
 from app.objects import StoredObject
 from tests.cache.conftest import Clock, MakeCache, Origin, facts, immutable_key, read
 
@@ -260,6 +260,21 @@ def test_stale_is_better_than_an_outage_for_a_time(
     clock.now += 60
     with pytest.raises(StoreUnreachable):
         cache.fetch(NAMED, origin.load(NAMED))
+
+
+def test_what_is_refused_for_one_key_is_asked_for_with_others(
+    make_cache: MakeCache, origin: Origin, clock: Clock
+) -> None:
+    cache = make_cache(ttl=10, stale_if_error=100)
+    other = f"other/{NAMED}"
+    for key in (NAMED, other):
+        origin.objects[key] = b"old"
+        read(cache.fetch(key, origin.load(key)))
+    clock.now += 60
+    origin.error = StoreRefused()
+    assert cache.fetch(NAMED, origin.load(NAMED)).status is CacheStatus.STALE
+    origin.error = None
+    assert cache.fetch(other, origin.load(other)).status is CacheStatus.REVALIDATED
 
 
 @pytest.mark.parametrize("body", [b"shor", b"longer", b""])
