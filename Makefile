@@ -47,7 +47,7 @@ screenshots: $(VENV)/dev.stamp ## take the pictures in docs/ anew (wants Chromiu
 	@$(BIN)/python -m tests.browser.screenshots
 
 clean: ## remove the virtual environment and what tools left
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

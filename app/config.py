@@ -32,7 +32,12 @@ from app.parsers import (
 )
 
 READ_BY_BOTO3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
-"""Names that boto3 reads itself; they belong into the same `.env` but never pass through our hands."""
+"""Names that boto3 reads itself; they stand in the same `.env` but never pass through our hands."""
+
+
+def _cores() -> int:
+    """How many cores this process may run on; a quota of CPU time says nothing of that."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _setting(parser: ma.Field[Any], default: Any, *, secret: bool = False) -> Any:
@@ -93,7 +98,7 @@ class Config:
 
     host: str = _setting(ma.String(), "127.0.0.1")
     port: int = _setting(number(0, 65535), 8000)
-    web_concurrency: int = _setting(number(1, 256), os.cpu_count() or 1)
+    web_concurrency: int = _setting(number(1, 256), _cores())
     threads: int = _setting(number(1, 512), 8)
     pin_workers: bool = _setting(switch(), True)
     log_level: str = _setting(one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")

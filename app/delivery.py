@@ -47,7 +47,7 @@ class Delivery:
         environ[BEGAN] = time.perf_counter()
         if environ["REQUEST_METHOD"] in ("GET", "HEAD") and environ["PATH_INFO"].startswith(SERVER_PATH):
             try:
-                cached = self._come_by(environ["PATH_INFO"][len(SERVER_PATH) :])
+                cached = self._fetch(environ["PATH_INFO"][len(SERVER_PATH) :])
             except Exception as exc:
                 environ[FAILURE] = exc
             else:
@@ -60,7 +60,7 @@ class Delivery:
         key = path[len(SERVER_PATH) :]
         return self._cache.lookup(key) if path.startswith(SERVER_PATH) and is_immutable(key) else None
 
-    def _come_by(self, key: str) -> CachedObject | None:
+    def _fetch(self, key: str) -> CachedObject | None:
         if is_immutable(key):
             return self._service.fetch(key)
         return self._cache.lookup(key) if key.isascii() else None

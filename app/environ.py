@@ -10,7 +10,7 @@ IMAGE = "s3image.image"
 """The key of the image that the request is about."""
 
 CACHE = "s3image.cache"
-"""How the image was come by: a value of `CacheStatus`."""
+"""The cache's result: a value of `CacheStatus`."""
 
 BEGAN = "s3image.began"
 """When the request came to the first front, by `time.perf_counter`."""

@@ -2,7 +2,7 @@
 
 A pool of a fixed size stands still once each of its threads waits a minute for an image model. In this one a
 thread that is parked is replaced by another until it comes back, so the quick requests always have all their
-threads, and never more of them work at once.
+threads. For the rest of its task one that comes back works beside them.
 """
 
 import threading

@@ -11,7 +11,7 @@ Load = Callable[[str | None], StoredObject | None]
 
 
 class CacheStatus(Enum):
-    """How an object was come by."""
+    """The cache's result for a request (RFC 9211 has the words)."""
 
     HIT = "hit"
     MISS = "miss"
@@ -23,7 +23,7 @@ class CacheStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CachedObject:
-    """An object to send: its facts, its body open at the first byte, and how it was come by.
+    """An object to send: its facts, its body open at the first byte, and the cache's result.
 
     The body is a file but for BYPASS, when it comes straight from the store. The reader closes it.
     """

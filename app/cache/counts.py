@@ -44,7 +44,7 @@ COUNTS_BYTES = _SLOTS * _WIDTH
 
 @dataclass(frozen=True, slots=True)
 class CountTotals:
-    """How many answers were come by in which way, as `CacheStatus` names them.
+    """How many answers there were of each result, as `CacheStatus` names them.
 
     `bytes_served` are the bytes of bodies that the store was not asked for;
     `evicted` are the objects that made room for others.

@@ -29,7 +29,7 @@ class CacheCollector(Collector):
     def _counts(self) -> Iterator[Metric]:
         counted = self._cache.counts.totals()
         answers = CounterMetricFamily(
-            "s3image_cache_answers_total", "Images served, by how they were come by.", labels=["result"]
+            "s3image_cache_answers_total", "Images served, by the cache's result.", labels=["result"]
         )
         answers.add_metric(["hit"], counted.hits)
         answers.add_metric(["miss"], counted.misses)

@@ -30,7 +30,7 @@ class HitTally:
         self._counted[status] += 1
 
     def tell(self, *, at_once: bool = False) -> None:
-        """Pass on what is new, once a second at the most; the process's main thread does that."""
+        """Pass on what is new, once a second at the most."""
         now = time.monotonic()
         if now < self._due and not at_once:
             return

@@ -16,7 +16,7 @@ class BaseStore(ABC):
     """Keeps objects, that is bytes with a content type, under keys.
 
     One instance serves all threads of a worker process. It is made before the process serves its first
-    request, and may be made before a fork: connections belong into the first use, not into `__init__`.
+    request, and may be made before a fork: connections are opened at the first use, not into `__init__`.
 
     Keys are strings that `app.keys.check_readable` accepts. Every method raises, besides what it names:
     `StoreRefused` where the store says no, `StoreUnreachable` where it can't be reached or is overloaded,

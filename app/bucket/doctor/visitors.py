@@ -8,7 +8,10 @@ from app.bucket.doctor.probe import probe_bytes, probe_put
 from app.keys import url_path
 from app.links import SERVER_PATH
 
-_OPEN_IT = "flask bucket setup --mode public; a block on account or organization is lifted there"
+_OPEN_IT = (
+    "flask bucket setup --mode public; where the whole account or organization blocks public access, "
+    "lift that there"
+)
 _SIGN_RIGHT = (
     "Check the credentials that sign, which need s3:GetObject (flask bucket iam-policy), and this machine's "
     "clock: timedatectl set-ntp true"
