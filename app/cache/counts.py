@@ -5,7 +5,6 @@ additions in memory, no lock and no call to the kernel. A process that ends leav
 the next one, which counts on.
 """
 
-import fcntl
 import mmap
 import os
 import struct
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 
 from app.cache.answers import CacheStatus
 from app.cache.layout import Layout
+from app.filelock import claim, locked
 
 _SLOTS = 256
 _WIDTH = 64
@@ -113,13 +113,9 @@ class Counts:
         Raises `OSError`.
         """
         self.close()
-        descriptor = os.open(self._layout.counts, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with locked(self._layout.counts) as descriptor:
             size = os.fstat(descriptor).st_size
             os.pwrite(descriptor, bytes(max(0, COUNTS_BYTES - size)), size)
-        finally:
-            os.close(descriptor)
 
     def close(self) -> None:
         """Leave the slot to another process, with its counts; the next answer takes one again."""
@@ -144,9 +140,9 @@ class Counts:
 
     def _first_free(self) -> memoryview:
         for number in range(_SLOTS):
-            claim = self._layout.try_lock(f"counts-{number}")
-            if claim is not None:
-                self._claim = claim
+            descriptor = claim(self._layout.locks / f"counts-{number}")
+            if descriptor is not None:
+                self._claim = descriptor
                 return self._mapped(number)
         return _nobodys()
 

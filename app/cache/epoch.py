@@ -4,13 +4,13 @@ A file of counters, one for each slot of keys, that needs no database: a delete 
 is busy or broken.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from app.cache.layout import SLOTS, slot_of
+from app.filelock import SHARED, locked
 
 _WIDTH = 8
 
@@ -23,12 +23,12 @@ class Epochs:
 
     def read(self, key: str) -> int:
         """The present epoch of `key`."""
-        with self._locked(fcntl.LOCK_SH) as descriptor:
+        with locked(self._path, SHARED) as descriptor:
             return _read(descriptor, key)
 
     def advance(self, key: str) -> int:
         """Begin a new epoch of `key`; its number."""
-        with self._locked(fcntl.LOCK_EX) as descriptor:
+        with locked(self._path) as descriptor:
             number = _read(descriptor, key) + 1
             os.pwrite(descriptor, number.to_bytes(_WIDTH), slot_of(key) * _WIDTH)
             return number
@@ -36,23 +36,14 @@ class Epochs:
     @contextmanager
     def held(self, key: str, epoch: int) -> Iterator[bool]:
         """Whether `epoch` is the present one of `key`; no new one begins inside the block."""
-        with self._locked(fcntl.LOCK_SH) as descriptor:
+        with locked(self._path, SHARED) as descriptor:
             yield _read(descriptor, key) == epoch
 
     def prepare(self) -> None:
         """Take the counters' room on disk now: a full one must not keep an epoch from beginning."""
-        with self._locked(fcntl.LOCK_EX) as descriptor:
+        with locked(self._path) as descriptor:
             size = os.fstat(descriptor).st_size
             os.pwrite(descriptor, bytes(max(0, SLOTS * _WIDTH - size)), size)
-
-    @contextmanager
-    def _locked(self, mode: int) -> Iterator[int]:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, mode)
-            yield descriptor
-        finally:
-            os.close(descriptor)
 
 
 def _read(descriptor: int, key: str) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from app.cache.layout import Layout
+from app.filelock import locked
 from app.objects import ObjectFacts
 
 _SCHEMA_VERSION = 1
@@ -147,7 +148,7 @@ class Index:
 
     def discard(self) -> None:
         """Remove a database that is damaged, or not of now, for the next use to begin a new one."""
-        with self._write_lock, self._read_lock, self._layout.locked("index"):
+        with self._write_lock, self._read_lock, locked(self._layout.locks / "index"):
             self._close()
             if not self._is_sound():
                 for path in (self._layout.index, *self._layout.index_logs()):
@@ -202,7 +203,7 @@ class Index:
 
     def _open(self) -> None:
         self._close()
-        with self._layout.locked("index"):
+        with locked(self._layout.locks / "index"):
             self._writer = self._connect()
             _check_version(self._writer)
             self._writer.execute("PRAGMA journal_mode = WAL")

@@ -13,13 +13,12 @@ counts                  counters of hits and misses
 index.sqlite3           facts about the files
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from app.keys import is_canonical, is_immutable
@@ -156,26 +155,6 @@ class Layout:
         for root in (self._named, self._opaque):
             shutil.rmtree(root, ignore_errors=True)
             os.makedirs(root, exist_ok=True)
-
-    @contextmanager
-    def locked(self, name: str) -> Iterator[None]:
-        """Hold the lock `name` among all processes."""
-        descriptor = os.open(self.locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
-    def try_lock(self, name: str) -> int | None:
-        """Take the lock `name`, which is held until the descriptor is closed; None where another has it."""
-        descriptor = os.open(self.locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return descriptor
 
 
 def _directories_below(root: str) -> int:

@@ -11,6 +11,7 @@ from app.cache.index import Index
 from app.cache.layout import Layout, disk_bytes
 from app.cache.space import Space
 from app.cache.stamp import facts_of
+from app.filelock import locked
 from app.keys import is_immutable
 
 _log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Rebuild:
 
     def _run(self) -> None:
         try:
-            with self._layout.locked("rebuild"):
+            with locked(self._layout.locks / "rebuild"):
                 if self._index.is_rebuilding():
                     self._adopt_all()
                 while not self._stop.is_set() and self._space.trim():

@@ -4,16 +4,16 @@ Whoever does it holds a lock on a file named for its key. The kernel lets go of 
 so no key stays locked. The others wait for that lock, and find the outcome in the ledger.
 """
 
-import fcntl
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import IdempotencyKeyInUse, IdempotencyKeyReused, StateUnavailable
+from app.filelock import SHARED, lock_now, opened
 from app.generation.ledger import Ledger, Outcome
 from app.generation.state import state_errors_mapped
 
@@ -81,7 +81,7 @@ class Once:
         """Hold the key in this block, or where another holds it, wait until it no longer does."""
         path = self._directory / key
         with self._opened(path) as descriptor:
-            if not _lock(descriptor, fcntl.LOCK_EX):
+            if not lock_now(descriptor):
                 _wait(descriptor, request, deadline)
                 yield False
             elif not os.fstat(descriptor).st_nlink:  # removed by another between our open and our lock
@@ -97,13 +97,11 @@ class Once:
 
     @contextmanager
     def _opened(self, path: Path) -> Iterator[int]:
-        with state_errors_mapped():
-            self._directory.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with ExitStack() as stack:
+            with state_errors_mapped():
+                self._directory.mkdir(parents=True, exist_ok=True)
+                descriptor = stack.enter_context(opened(path))
             yield descriptor
-        finally:
-            os.close(descriptor)
 
     def _sweep(self) -> None:
         """Remove what killed processes left, under keys that nobody used again."""
@@ -111,23 +109,15 @@ class Once:
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                     with self._opened(path) as descriptor:
-                        if _lock(descriptor, fcntl.LOCK_EX):
+                        if lock_now(descriptor):
                             path.unlink()
-
-
-def _lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _wait(descriptor: int, request: str, deadline: float) -> None:
     """Many can wait at once, for a shared lock shuts none of them out."""
     if os.pread(descriptor, 1024, 0) not in (b"", request.encode()):
         raise IdempotencyKeyReused
-    while not _lock(descriptor, fcntl.LOCK_SH):
+    while not lock_now(descriptor, SHARED):
         if time.monotonic() > deadline:
             raise IdempotencyKeyInUse
         time.sleep(_LOOK_SECONDS)

@@ -3,7 +3,6 @@
 A slot is a file, taken by a lock on it: the kernel lets go of that however a process ends.
 """
 
-import fcntl
 import os
 import random
 import time
@@ -12,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from app.errors import GeneratorBusy
+from app.filelock import claim
 from app.generation.state import state_errors_mapped
 
 _WAIT_SECONDS = 2.0
@@ -52,12 +52,8 @@ class Slots:
         for number in random.sample(range(self._count), self._count):
             if taken == most:
                 break
-            descriptor = os.open(self._directory / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-            else:
+            descriptor = claim(self._directory / str(number))
+            if descriptor is not None:
                 held.callback(os.close, descriptor)
                 taken += 1
         return taken

@@ -9,7 +9,6 @@ A put makes directories that a delete removes once they are empty; the lock keep
 """
 
 import errno
-import fcntl
 import heapq
 import json
 import os
@@ -24,6 +23,7 @@ from typing import Any, BinaryIO, Self
 
 from app.config import Config
 from app.errors import AppError, ConfigError, InvalidKey, NotFound, StoreRefused, StoreUnreachable
+from app.filelock import EXCLUSIVE, SHARED, locked
 from app.formats import CONTENT_TYPES
 from app.keys import is_canonical
 from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
@@ -77,7 +77,7 @@ class LocalStore(BaseStore):
             written = self._temporary_path()
             try:
                 _write_synced(written, data)
-                with self._locked(fcntl.LOCK_EX if overwrite else fcntl.LOCK_SH):
+                with locked(self._root / "lock", EXCLUSIVE if overwrite else SHARED):
                     return self._publish(key, written, sidecar, overwrite)
             finally:
                 written.unlink(missing_ok=True)
@@ -99,7 +99,7 @@ class LocalStore(BaseStore):
 
     def delete(self, key: str) -> None:
         """Remove the file, then what is known of it, then directories left empty."""
-        with suppress(NotFound), _errors_mapped(), self._locked(fcntl.LOCK_EX):
+        with suppress(NotFound), _errors_mapped(), locked(self._root / "lock"):
             path = self._path(key)
             path.unlink()
             _sync_directory(path.parent)
@@ -124,12 +124,6 @@ class LocalStore(BaseStore):
         if not is_canonical(key) or os.path.commonpath((self._objects, path)) != str(self._objects):
             raise NotFound
         return path
-
-    @contextmanager
-    def _locked(self, mode: int) -> Iterator[None]:
-        with open(self._root / "lock", "w") as file:
-            fcntl.flock(file, mode)
-            yield
 
     def _temporary_path(self) -> Path:
         self._tmp.mkdir(parents=True, exist_ok=True)
