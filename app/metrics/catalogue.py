@@ -53,9 +53,10 @@ class Metrics:
         )
         self.hits = HitTally(self.requests)
 
-    def count_unread(self, status: str) -> None:
-        """Count an answer to what a server could not read as a request."""
+    def count_unread(self, status: str, code: str) -> None:
+        """Count an answer to what a server could not read as a request; `code` is that in its body."""
         self.requests.labels(UNROUTED, status).inc()
+        self.errors.labels(UNROUTED, code).inc()
 
     def exposition(self) -> bytes:
         """All metrics of all workers, in Prometheus' text format."""

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from gunicorn.http import wsgi
-from gunicorn.http.errors import LimitRequestHeaders, ParseException
+from gunicorn.http.errors import InvalidHeader, LimitRequestHeaders, ParseException
 from gunicorn.workers.gthread import ThreadWorker
 
 from app.cache import CachedObject
@@ -57,7 +57,7 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         super().load_wsgi()
         extensions = getattr(self.wsgi, "extensions", {})
         self._tell_hits: Callable[..., None] = extensions.get(TELL_HITS, _nobody)
-        self._count_unread: Callable[[str], None] = extensions.get(COUNT_UNREAD, _nobody)
+        self._count_unread: Callable[[str, str], None] = extensions.get(COUNT_UNREAD, _nobody)
         find: Callable[[str], CachedObject | None] | None = extensions.get(HITS)
         self._find = None if self.cfg.is_ssl or self.cfg.proxy_protocol != "off" else find
 
@@ -155,7 +155,7 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
             vars(exc).update(
                 (name, "…") for name, value in vars(exc).items() if isinstance(value, str | bytes)
             )
-        if req is None:
+        if req is None or isinstance(exc, ParseException):
             req = Unread(self._count_unread)
         req.uri = req.path
         super().handle_error(req, client, addr, exc)
@@ -199,11 +199,13 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
             set_request_id("")
 
     def _exchange(self, conn: Connection, request: Any, given: dict[str, Any]) -> Exchange:
-        """Have the application answer; it is told what is `given`."""
+        """Have the application answer; it is told what is `given`. Raises `ParseException`."""
         began = datetime.now()
         response, environ = wsgi.create(
             request, conn.sock, conn.client, conn.server, self.cfg, response_class=LoopResponse
         )
+        if "HTTP_HOST" not in environ and request.version == (1, 1):  # RFC 9112, 3.2
+            raise InvalidHeader("Host")
         environ["wsgi.multithread"] = True
         environ.update(given)
         response.request_id = take_request_id(environ)

@@ -13,22 +13,26 @@ from app.requestid import HEADER, current_request_id
 class Unread:
     """Stands for a request that could not be read, and holds nothing of what was sent.
 
-    It has what gunicorn takes from requests; `count` is told the status of the answer.
+    It has what gunicorn takes from requests; `count` is told status and code of the answer.
     """
 
     method = uri = path = query = ""
     body = None
     version = (1, 1)
 
-    def __init__(self, count: Callable[[str], None]) -> None:
+    def __init__(self, count: Callable[[str, str], None]) -> None:
         self.count = count
+
+
+def code_of(status: int) -> str:
+    """The `code` in the body of the answer with this status."""
+    return HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
 
 
 def refusal(status: int) -> str:
     """The body of the answer with this status."""
-    code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
     text = "Something went wrong on our side." if status == 500 else "The server can't read this request."
-    return json.dumps({"success": False, "message": text, "code": code})
+    return json.dumps({"success": False, "message": text, "code": code_of(status)})
 
 
 def write_refusal(sock: socket.socket, status: int, reason: str, message: str) -> None:

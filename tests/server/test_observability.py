@@ -229,6 +229,8 @@ def test_what_is_no_request_has_its_line_and_is_counted(tmp_path: Path) -> None:
     statuses = Counter(str(status) for _, status in UNREADABLE)
     labels = {status: (("route", "none"), ("status", status)) for status in statuses}
     assert {s: counted["s3image_requests_total", labels[s]] for s in statuses} == statuses
+    bad = (("code", "bad_request"), ("route", "none"))
+    assert counted["s3image_errors_total", bad] == statuses["400"]
 
 
 @pytest.mark.parametrize(

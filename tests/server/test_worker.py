@@ -137,7 +137,13 @@ def test_what_was_begun_behind_a_request_is_answered_once_it_is_whole(
 
 
 @pytest.mark.parametrize(
-    ("sent", "status"), [(LONG_HEAD, 431), (b"GET / HTTP/1.1\nHost: x\n\n", 400), (b"\r\n\r\nGET /", 400)]
+    ("sent", "status"),
+    [
+        (LONG_HEAD, 431),
+        (b"GET / HTTP/1.1\nHost: x\n\n", 400),
+        (b"\r\n\r\nGET /", 400),
+        (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
+    ],
 )
 def test_a_head_that_can_not_be_read_is_refused_at_once(server: Running, sent: bytes, status: int) -> None:
     with connected(server.url) as sock:
@@ -145,6 +151,14 @@ def test_a_head_that_can_not_be_read_is_refused_at_once(server: Running, sent: b
         answer = read_answer(sock)
         assert (answer.status, json.loads(answer.body)["success"]) == (status, False)
         assert sock.recv(1) == b""
+
+
+def test_a_hit_wants_a_host_as_well(server: Running, image: str) -> None:
+    """RFC 9112, 3.2; HTTP/1.0 knows none."""
+    for version, status in (("1.1", 400), ("1.0", 200)):
+        with connected(server.url) as sock:
+            sock.sendall(f"GET {image} HTTP/{version}\r\n\r\n".encode())
+            assert read_answer(sock).status == status
 
 
 def test_clients_that_do_not_close_hold_up_nobody(server: Running, image: str) -> None:

@@ -16,6 +16,8 @@ _SIGN_RIGHT = (
     "Check the credentials that sign, which need s3:GetObject (flask bucket iam-policy), and this machine's "
     "clock: timedatectl set-ntp true"
 )
+_SERVE_IT = "Correct PUBLIC_BASE_URL, or start what serves it"
+_REACH_IT = "Let this machine reach the bucket's own URL, or set PUBLIC_BASE_URL to what browsers shall ask"
 _LET_IT_READ = "Let what stands at PUBLIC_BASE_URL read the images: docs/buckets.md"
 
 
@@ -66,7 +68,7 @@ def image_url(patient: Patient) -> Finding:
     try:
         return _shown(patient, visit("GET", url), denied=_way_in(patient))
     except NoAnswer as exc:
-        return problem(str(exc), "Correct PUBLIC_BASE_URL, or start what serves it")
+        return problem(str(exc), _SERVE_IT if patient.config.public_base_url else _REACH_IT)
 
 
 def _shown(patient: Patient, answer: Answer, denied: str = _OPEN_IT) -> Finding:
