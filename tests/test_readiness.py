@@ -22,7 +22,6 @@ from tests.pictures import picture
 from tests.s3server import S3Server, refusal
 from tests.waiting import wait_until
 
-
 PATIENCE = readiness._PATIENCE
 
 

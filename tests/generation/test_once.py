@@ -108,9 +108,7 @@ def test_a_failure_is_told_to_those_who_waited_and_tried_again_by_the_next(
 
     monkeypatch.setattr(once._ledger, "recall", noted)
     with ThreadPoolExecutor(10) as pool:
-        runs = [
-            pool.submit(once.run, "key", "request", RULES, work_when_all_have_come) for _ in range(10)
-        ]
+        runs = [pool.submit(once.run, "key", "request", RULES, work_when_all_have_come) for _ in range(10)]
         outcomes = {run.result(60) for run in runs}
     assert work.done == len(outcomes) == 1
     assert once.run("key", "request", RULES, work).result == "2"

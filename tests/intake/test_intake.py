@@ -110,7 +110,7 @@ def test_the_slowest_gives_way(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(places_module, "_PATIENCE", 50)
-    monkeypatch.setattr(reader_module, "_GRACE", 100)  # which would end the other one, too, where nobody waits
+    monkeypatch.setattr(reader_module, "_GRACE", 100)  # after which either is given up
     places = Places(4)
     other, unused = socket.socketpair()
     with other, unused:
