@@ -105,4 +105,4 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
             return True
         return False
 
-    wait_until(answers)
+    wait_until(answers, seconds=90)
