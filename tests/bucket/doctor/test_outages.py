@@ -100,7 +100,7 @@ def test_silence_costs_one_check_its_time(
 def test_silence_after_the_first_answer_ends_at_the_deadline(
     private: Patient, s3: S3Server, aws: PlayedAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock that goes on by five seconds with each of these calls, of which a check makes two at most."""
+    """By a clock that goes on by five seconds with each of these calls; a check makes no more than two."""
     now = [0.0]
 
     def slow(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
