@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.stores.s3 import S3Store
+from app.stores.s3 import publicity as publicity_module
 from app.stores.s3.publicity import Publicity
 from tests.s3server import Fault, S3Server, error, refusal
 from tests.stores.s3.conftest import REGION
@@ -84,7 +85,7 @@ def test_what_can_not_be_found_out_is_not_public(s3: S3Server, store: S3Store, s
 
 
 def test_silence_is_not_waited_for_long_nor_twice(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.stores.s3.publicity._ASK_SECONDS", 0.5)
+    monkeypatch.setattr(publicity_module, "_ASK_SECONDS", 0.5)
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
         s3.silence()
