@@ -21,6 +21,7 @@ def test_no_more_than_its_places_are_inside() -> None:
                 inside += 1
                 most = max(most, inside)
             both.wait()
+            time.sleep(0.02)
             with lock:
                 inside -= 1
 
