@@ -105,7 +105,7 @@ def answer(status: str, body: bytes | dict[str, Any] | list[Any], **headers: str
 
 def stall(server: ModelServer, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
     """No answer until the server is reset."""
-    server.released.wait(20)
+    server.released.wait(60)
     raise ConnectionResetError
 
 
@@ -173,7 +173,7 @@ class Protocol:
         """A drawn image."""
         return answer("200 OK", self.drawn(base64.b64encode(image).decode()))
 
-    def config(self, config: Config, server: ModelServer, timeout: int = 10) -> Config:
+    def config(self, config: Config, server: ModelServer, timeout: int = 30) -> Config:
         """Settings for a generator that asks `server`; Bedrock's endpoint comes from the environment."""
         return replace(
             config,

@@ -11,8 +11,8 @@ from app.gate import Gate
 
 
 def test_no_more_than_its_places_are_inside() -> None:
-    gate, inside, most = Gate(2, 10), 0, 0
-    lock = threading.Lock()
+    gate, inside, most = Gate(2, 30), 0, 0
+    lock, both = threading.Lock(), threading.Barrier(2, timeout=30)
 
     def work() -> None:
         nonlocal inside, most
@@ -20,7 +20,8 @@ def test_no_more_than_its_places_are_inside() -> None:
             with lock:
                 inside += 1
                 most = max(most, inside)
-            time.sleep(0.01)
+            both.wait()
+            time.sleep(0.02)
             with lock:
                 inside -= 1
 
@@ -50,7 +51,7 @@ def test_one_may_be_more_patient_than_others() -> None:
     with ThreadPoolExecutor(1) as pool:
         with gate.passed():
             waiting = pool.submit(wait)
-            waits.wait(5)
+            assert waits.wait(30)
             time.sleep(0.2)
         waiting.result(20)
 

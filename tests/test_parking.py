@@ -8,17 +8,20 @@ import pytest
 from app.parking import ParkingPool, parked
 from tests.waiting import wait_until
 
+SOON = 30
+
 
 def test_results_and_errors_come_back() -> None:
     pool = ParkingPool(2)
-    assert pool.submit(pow, 2, 5).result(5) == 32
+    assert pool.submit(pow, 2, 5).result(SOON) == 32
     with pytest.raises(ZeroDivisionError):
-        pool.submit(lambda: 1 // 0).result(5)
+        pool.submit(lambda: 1 // 0).result(SOON)
     pool.shutdown()
 
 
 def test_no_more_than_its_size_work_at_once() -> None:
     pool, most, now, lock = ParkingPool(3), 0, 0, threading.Lock()
+    three = threading.Barrier(3, timeout=SOON)
 
     def work() -> None:
         nonlocal most, now
@@ -39,7 +42,18 @@ def test_no_more_than_its_size_work_at_once() -> None:
         with lock:
             now -= 1
 
-    wait([pool.submit(plain) for _ in range(30)])
+    def together() -> None:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+        three.wait()
+        threading.Event().wait(0.002)
+        with lock:
+            now -= 1
+
+    wait([pool.submit(together) for _ in range(30)])
+    assert not three.broken, "fewer than three worked"
     assert most == 3
     wait([pool.submit(work) for _ in range(30)])
     most = 0
@@ -53,13 +67,13 @@ def test_parked_threads_are_replaced() -> None:
 
     def stall() -> None:
         with parked():
-            assert go_on.wait(10)
+            assert go_on.wait(SOON)
 
     stalled = [pool.submit(stall) for _ in range(20)]
-    assert pool.submit(int, "7").result(5) == 7
+    assert pool.submit(int, "7").result(SOON) == 7
     assert not any(future.done() for future in stalled)
     go_on.set()
-    wait(stalled, 5)
+    wait(stalled, SOON)
     pool.shutdown()
 
 
@@ -69,14 +83,14 @@ def test_surplus_threads_end() -> None:
 
     def stall() -> None:
         with parked():
-            assert go_on.wait(10)
+            assert go_on.wait(SOON)
 
     stalled = [pool.submit(stall) for _ in range(10)]
-    assert pool.submit(int, "7").result(5) == 7
+    assert pool.submit(int, "7").result(SOON) == 7
     assert len(set(threading.enumerate()) - others) == 11
     go_on.set()
-    wait(stalled, 5)
-    assert pool.submit(int, "7").result(5) == 7
+    wait(stalled, SOON)
+    assert pool.submit(int, "7").result(SOON) == 7
     wait_until(lambda: len(set(threading.enumerate()) - others) <= 1)
     pool.shutdown()
 
@@ -85,7 +99,7 @@ def test_shutdown_lets_what_was_submitted_finish() -> None:
     pool = ParkingPool(2)
     futures = [pool.submit(pow, 2, number) for number in range(20)]
     pool.shutdown()
-    assert [future.result(5) for future in futures] == [2**number for number in range(20)]
+    assert [future.result(SOON) for future in futures] == [2**number for number in range(20)]
 
 
 def test_elsewhere_parking_does_nothing() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
+from app import readiness
 from app.cache import DiskCache
 from app.errors import NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
 from app.objects import ObjectFacts
@@ -20,6 +21,8 @@ from tests.conftest import parts_of
 from tests.pictures import picture
 from tests.s3server import S3Server, refusal
 from tests.waiting import wait_until
+
+PATIENCE = readiness._PATIENCE
 
 
 class Moody(LocalStore):
@@ -43,6 +46,12 @@ class Moody(LocalStore):
             raise error
 
         self.does = does
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that answers may take a busy machine longer than a probe waits."""
+    monkeypatch.setattr(readiness, "_PATIENCE", 30)
 
 
 @pytest.fixture
@@ -134,16 +143,20 @@ def test_an_answer_counts_for_some_seconds(store: Moody, cache: DiskCache) -> No
     assert store.asked == 2
 
 
-def test_a_store_that_hangs_holds_up_nobody(store: Moody, cache: DiskCache) -> None:
+def test_a_store_that_hangs_holds_up_nobody(
+    store: Moody, cache: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "_PATIENCE", PATIENCE)
     clock, back = Clock(), threading.Event()
     check = ReadinessCheck(store, cache, clock)
-    store.does = lambda: _ignored(back.wait(20))
+    store.does = lambda: _ignored(back.wait(120))
     began = time.monotonic()
     assert check.look() == Readiness(False, "unreachable", "ok", "store_timeout")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
     for _ in range(6):
         clock.now += 5
         assert not check.look().ready
+    wait_until(lambda: store.asked >= 4)
     assert store.asked == 4, "more probes must not hang"
     back.set()
 
@@ -175,7 +188,7 @@ def test_each_change_is_logged_once(store: Moody, cache: DiskCache, caplog: pyte
         store.does = lambda: None
         if error:
             store.fail(error)
-        _wait_for(check, clock, "unreachable" if error else "ok")
+        _look_later(check, clock)
         check.look()
     assert [record.getMessage() for record in caplog.records] == [
         "The store is unreachable: store_unreachable",
@@ -183,27 +196,21 @@ def test_each_change_is_logged_once(store: Moody, cache: DiskCache, caplog: pyte
     ]
 
 
-def _wait_for(check: ReadinessCheck, clock: Clock, store: str) -> Readiness:
-    """Tries again take S3's client longer than a probe waits."""
-
-    def found() -> Readiness | None:
-        clock.now += 5
-        seen = check.look()
-        return seen if seen.store == store else None
-
-    return wait_until(found)
+def _look_later(check: ReadinessCheck, clock: Clock) -> Readiness:
+    """What is found when the last answer no longer counts."""
+    clock.now += 5
+    return check.look()
 
 
 def test_an_outage_of_s3(s3: S3Server, s3_app: Flask) -> None:
     parts, clock = parts_of(s3_app), Clock()
     check = ReadinessCheck(parts.store, parts.cache, clock)
     parts.service.upload_image(picture())
-    assert _wait_for(check, clock, "ok") == Readiness(True, "ok", "ok")
+    assert _look_later(check, clock) == Readiness(True, "ok", "ok")
     s3.fault = refusal("503 Slow Down", "SlowDown", "HEAD")
-    away = _wait_for(check, clock, "unreachable")
-    assert (away.ready, away.store) == (True, "unreachable")
+    assert _look_later(check, clock) == Readiness(True, "unreachable", "ok", "store_unreachable")
     s3.fault = None
-    assert _wait_for(check, clock, "ok") == Readiness(True, "ok", "ok")
+    assert _look_later(check, clock) == Readiness(True, "ok", "ok")
 
 
 def test_wrong_credentials_show_at_start(s3: S3Server, s3_app: Flask) -> None:
@@ -211,7 +218,6 @@ def test_wrong_credentials_show_at_start(s3: S3Server, s3_app: Flask) -> None:
     s3.fault = lambda environ, start: next((a for r in refusals if (a := r(environ, start))), None)
     parts, clock = parts_of(s3_app), Clock()
     check = ReadinessCheck(parts.store, parts.cache, clock)
-    found = _wait_for(check, clock, "refused")
-    assert found == Readiness(False, "refused", "ok", "store_refused")
+    assert _look_later(check, clock) == Readiness(False, "refused", "ok", "store_refused")
     s3.fault = None
-    assert _wait_for(check, clock, "ok").ready
+    assert _look_later(check, clock).ready

@@ -27,7 +27,7 @@ def test_details(which: str, request: pytest.FixtureRequest) -> None:
     key = _generate(client)
     (line,) = json_of(client.get("/api/images", query_string={"prefix": key, "details": "true"}))["images"]
     asked = line["asked"]
-    assert datetime.now(UTC) - datetime.fromisoformat(asked.pop("time")) < timedelta(seconds=20)
+    assert datetime.now(UTC) - datetime.fromisoformat(asked.pop("time")) < timedelta(seconds=60)
     assert asked == {**ORDER, "model": "builtin"}
     assert line["key"] == key
 

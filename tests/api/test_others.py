@@ -7,6 +7,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app import readiness
 from app.errors import StoreUnreachable
 from tests.conftest import json_of, parts_of
 from tests.pictures import noise, picture
@@ -128,6 +129,13 @@ def test_healthz(client: FlaskClient) -> None:
     assert (response.status_code, json_of(response)["success"]) == (200, True)
 
 
+@pytest.fixture
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that answers may take a busy machine longer than a probe waits."""
+    monkeypatch.setattr(readiness, "_PATIENCE", 30)
+
+
+@pytest.mark.usefixtures("_patience")
 def test_readyz(client: FlaskClient) -> None:
     response = client.get("/readyz")
     assert (response.status_code, json_of(response)) == (
@@ -136,6 +144,7 @@ def test_readyz(client: FlaskClient) -> None:
     )
 
 
+@pytest.mark.usefixtures("_patience")
 def test_not_ready(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*args: object) -> None:
         raise StoreUnreachable
@@ -153,6 +162,7 @@ def test_not_ready(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPa
     }
 
 
+@pytest.mark.usefixtures("_patience")
 def test_ready_without_the_store(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*args: object) -> None:
         raise StoreUnreachable

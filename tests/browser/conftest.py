@@ -10,6 +10,7 @@ import requests
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.chromium import MISSING, chromium, executable, is_required
+from tests.browser.drawing import BEGUN, GO_ON
 from tests.pictures import noise
 from tests.server.running import Running, running
 
@@ -31,7 +32,7 @@ def _installed() -> None:
 @pytest.fixture(scope="module")
 def browser(_installed: None) -> Iterator[Browser]:
     """Not for the session: beside Playwright's loop nobody else can run one of asyncio's."""
-    expect.set_options(timeout=10_000)
+    expect.set_options(timeout=30_000)
     with chromium() as launched:
         yield launched
 
@@ -73,8 +74,18 @@ def _started(_installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def server(_started: Running) -> Running:
     """A server without keys that stores nothing yet."""
     for key in stored(_started):
-        requests.delete(f"{_started.url}/api/images/{key}", timeout=10)
+        requests.delete(f"{_started.url}/api/images/{key}", timeout=60)
     return _started
+
+
+@pytest.fixture
+def until_told(server: Running) -> Iterator[tuple[Path, Path]]:
+    """For a prompt with "until told": the file that the generator makes, and the one for which it waits."""
+    begun, go_on = server.log_path.with_name(BEGUN), server.log_path.with_name(GO_ON)
+    for path in (begun, go_on):
+        path.unlink(missing_ok=True)
+    yield begun, go_on
+    go_on.touch()
 
 
 @pytest.fixture
@@ -88,13 +99,13 @@ def files(tmp_path: Path) -> list[Path]:
 
 def stored(server: Running) -> list[str]:
     """The keys of what a server stores."""
-    answer = requests.get(f"{server.url}/api/images", params={"limit": 1000}, timeout=10)
+    answer = requests.get(f"{server.url}/api/images", params={"limit": 1000}, timeout=60)
     return [image["key"] for image in answer.json()["images"]]
 
 
 def upload(server: Running, data: bytes, **fields: str) -> dict[str, Any]:
     """The server's answer to an upload through its API."""
-    answer = requests.post(f"{server.url}/api/images", files={"image": data}, data=fields, timeout=10)
+    answer = requests.post(f"{server.url}/api/images", files={"image": data}, data=fields, timeout=60)
     answer.raise_for_status()
     found: dict[str, Any] = answer.json()
     return found

@@ -50,5 +50,5 @@ def _wait_for(url: str) -> str:
             return requests.get(url, timeout=5).ok
         return False
 
-    wait_until(answers)
+    wait_until(answers, seconds=90)
     return url

@@ -17,7 +17,7 @@ def guarded(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A server with the key `right`, which stores one image."""
     with running(tmp_path_factory.mktemp("guarded"), WEB_CONCURRENCY="2", API_KEYS="right") as started:
         headers = {"X-API-Key": "right"}
-        requests.post(f"{started.url}/api/images", files={"image": noise(9)}, headers=headers, timeout=10)
+        requests.post(f"{started.url}/api/images", files={"image": noise(9)}, headers=headers, timeout=60)
         yield started
 
 

@@ -66,7 +66,7 @@ def _held(page: Page, method: str, url: str) -> list[Route]:
 
 
 def _wait_for(page: Page, held: list[Route]) -> Route:
-    deadline = 200
+    deadline = 1200
     while not held and (deadline := deadline - 1):
         page.wait_for_timeout(50)
     return held[0]

@@ -28,15 +28,15 @@ def over_s3(browser: Browser, s3: S3Server, bucket: str, tmp_path: Path) -> Iter
 def test_s3_is_down_and_comes_back(page: Page, over_s3: Running, s3: S3Server, files: list[Path]) -> None:
     s3.fault = refusal("503 Slow Down", "SlowDown", "GET")
     page.goto(over_s3.url)
-    expect(page.locator("#library-note")).to_have_text(AWAY, timeout=20_000)
+    expect(page.locator("#library-note")).to_have_text(AWAY)
     s3.fault = refusal("503 Slow Down", "SlowDown", "PUT")
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_text("Nothing is stored yet.")).to_be_visible(timeout=20_000)
     page.set_input_files("#files", files[0])
-    expect(page.locator(".job.failed").get_by_role("alert")).to_have_text(AWAY, timeout=20_000)
+    expect(page.locator(".job.failed").get_by_role("alert")).to_have_text(AWAY)
     s3.fault = None
     page.get_by_role("button", name="Try again").click()
-    expect(cards(page)).to_have_count(1, timeout=20_000)
+    expect(cards(page)).to_have_count(1)
 
 
 def test_the_disk_is_full(page: Page, browser: Browser, tmp_path: Path) -> None:

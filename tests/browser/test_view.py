@@ -10,6 +10,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.browser.conftest import NewPage, cards, stored, upload
 from tests.pictures import noise
 from tests.server.running import Running
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -134,8 +135,7 @@ def test_leaving_the_page_deletes_at_once(page: Page, server: Running, key: str)
     _open(page, server)
     page.get_by_role("button", name="Delete").click()
     page.goto(f"{server.url}/healthz")
-    page.wait_for_timeout(300)
-    assert requests.get(f"{server.url}/api/images/{key}", timeout=10).status_code == 404
+    wait_until(lambda: requests.get(f"{server.url}/api/images/{key}", timeout=60).status_code == 404)
 
 
 def test_a_delete_that_fails_brings_the_card_back(page: Page, server: Running, key: str) -> None:

@@ -56,7 +56,7 @@ def _upload(client: FlaskClient, image: bytes) -> dict[str, Any]:
 
 
 def _anonymously(url: str) -> requests.Response:
-    with requests.get(url, timeout=10) as response:
+    with requests.get(url, timeout=60) as response:
         return response
 
 

@@ -12,6 +12,7 @@ from app.cache.absence import Absences
 from app.errors import NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
 from app.objects import StoredObject
 from tests.cache.conftest import Clock, MakeCache, Origin, facts, immutable_key, read
+from tests.waiting import wait_until
 
 KEY = immutable_key(1)
 NAMED = "users/123/profile.png"
@@ -71,7 +72,7 @@ def test_keys_do_not_wait_for_each_other(cache: DiskCache, origin: Origin) -> No
     release = threading.Event()
 
     def stalled(etag: str | None) -> StoredObject | None:
-        release.wait(10)
+        release.wait(60)
         return origin.load(slow)(etag)
 
     with ThreadPoolExecutor(1) as pool:
@@ -84,17 +85,17 @@ def test_keys_do_not_wait_for_each_other(cache: DiskCache, origin: Origin) -> No
 
 def test_patience_ends(make_cache: MakeCache, origin: Origin) -> None:
     cache = make_cache(patience=0.05)
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
     origin.objects[KEY] = b"image"
 
     def stalled(etag: str | None) -> StoredObject | None:
-        release.wait(10)
+        begun.set()
+        release.wait(60)
         return origin.load(KEY)(etag)
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(cache.fetch, KEY, stalled)
-        while not cache._flights._under_way:
-            pass
+        assert begun.wait(30)
         with pytest.raises(StoreTimeout):
             cache.fetch(KEY, origin.load(KEY))
         with pytest.raises(StoreTimeout):
@@ -104,14 +105,27 @@ def test_patience_ends(make_cache: MakeCache, origin: Origin) -> None:
     assert len(origin.calls) == 1
 
 
-def test_those_who_waited_learn_of_the_failure(cache: DiskCache, origin: Origin) -> None:
+def test_those_who_waited_learn_of_the_failure(
+    cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     origin.error = StoreUnreachable()
-    origin.delay = 0.2
+    join, joined = cache._flights._join, []
+
+    def noted(key: str, number: int) -> tuple[object, bool]:
+        found = join(key, number)
+        joined.append(number)
+        return found
+
+    def once_all_wait(etag: str | None) -> StoredObject | None:
+        wait_until(lambda: len(joined) == 8 + 7 * len(origin.calls))  # the first leader does not come again
+        return origin.load(KEY)(etag)
 
     def fails(_: int) -> bool:
         with pytest.raises(StoreUnreachable):
-            cache.fetch(KEY, origin.load(KEY))
+            cache.fetch(KEY, once_all_wait)
         return True
+
+    monkeypatch.setattr(cache._flights, "_join", noted)
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(fails, range(8)))

@@ -24,6 +24,7 @@ from app.stores.base import BaseStore
 from tests.conftest import parts_of
 from tests.pictures import animation, noise, picture
 from tests.s3server import CREDENTIALS, S3Server, refusal
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 PNG = FORMATS["png"]
@@ -245,7 +246,7 @@ def _after(times: int, method: str, fault: Callable[..., Any]) -> Callable[..., 
 def test_ctrl_c_ends_it_cleanly_and_a_rerun_completes(
     s3_app: Flask, s3_config: Config, s3: S3Server, tmp_path: Path
 ) -> None:
-    files = {f"{number}.png": noise(number, (16, 16)) for number in range(40)}
+    files = {f"{number}.png": noise(number, (16, 16)) for number in range(120)}
     _write(tmp_path / "from", files)
 
     def slowly(environ: dict[str, Any], start_response: Callable[..., Any]) -> None:
@@ -280,20 +281,19 @@ def test_ctrl_c_ends_it_cleanly_and_a_rerun_completes(
         stderr=subprocess.PIPE,
         text=True,
     )
-    while sum(method == "PUT" for method, _, _ in list(s3.requests)) < 6:
-        time.sleep(0.02)
+    wait_until(lambda: sum(method == "PUT" for method, _, _ in list(s3.requests)) >= 6, seconds=60)
     process.send_signal(signal.SIGINT)
-    output, complaints = process.communicate(timeout=20)
+    output, complaints = process.communicate(timeout=60)
     told = json.loads(output)
     assert (process.returncode, told["failed"]) == (130, 0)
     assert "Interrupted. Run the same command again to go on." in complaints
     assert "Traceback" not in complaints
     stored = len(_objects(parts_of(s3_app).store))
-    assert (told["stored"], told["left"]) == (stored, 40 - stored)
-    assert 4 <= stored < 40
+    assert (told["stored"], told["left"]) == (stored, 120 - stored)
+    assert 4 <= stored < 120
     s3.reset()
     _, again = _json(s3_app, "import", tmp_path / "from")
-    assert (again["there_already"], again["stored"], again["left"]) == (stored, 40 - stored, 0)
+    assert (again["there_already"], again["stored"], again["left"]) == (stored, 120 - stored, 0)
 
 
 def test_a_directory_that_cant_be_made(app: Flask, tmp_path: Path) -> None:

@@ -65,14 +65,14 @@ def fronted(directory: Path, cache_dir: Path, upstream: str, **values: str) -> I
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def ask(
     url: str, target: str, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes = b""
 ) -> Answer:
     """Send a request with `target` exactly as it is."""
-    connection = HTTPConnection(urlsplit(url).netloc, timeout=20)
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=60)
     try:
         connection.putrequest(method, target, skip_host="Host" in (headers or {}), skip_accept_encoding=True)
         for name, value in (headers or {}).items():
@@ -105,4 +105,4 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
             return True
         return False
 
-    wait_until(answers)
+    wait_until(answers, seconds=90)

@@ -28,7 +28,7 @@ class Site:
             files={"image": ("photo.png", data)},
             data=fields,
             headers={"X-API-Key": KEY},
-            timeout=20,
+            timeout=60,
         )
         assert response.status_code == 201, response.text
         return f"/api/images/{response.json()['key']}"

@@ -44,7 +44,7 @@ def test_hits_outlive_gunicorn(tmp_path: Path, tmp_path_factory: pytest.TempPath
         assert ask(site.url, fetched).headers["cache-status"] == "s3-image-server; fwd=uri-miss; stored"
         assert ask(site.url, mutable).body == noise(3)
         site.server.process.terminate()
-        site.server.process.wait(20)
+        site.server.process.wait(60)
         for path, data in ((uploaded, noise(1)), (fetched, noise(2))):
             answer = ask(site.url, path)
             assert (answer.status, answer.body, answer.headers["cache-status"]) == (200, data, HIT)
@@ -103,12 +103,12 @@ def test_gunicorn_is_told_who_asks_and_keeps_the_connection(tmp_path: Path) -> N
         upstream.bind(("127.0.0.1", 0))
         upstream.listen()
         port = upstream.getsockname()[1]
-        upstream.settimeout(10)
+        upstream.settimeout(60)
         told = pool.submit(_answer_two, upstream)
         with fronted(tmp_path, tmp_path, f"127.0.0.1:{port}") as url:  # which asks once itself
             sent = {"Host": "images.example.org:81", "X-Request-ID": "a-1"}
             assert ask(url, "/a", headers=sent).status == 204
-        assert told.result(10).splitlines() == [
+        assert told.result(60).splitlines() == [
             "GET /a HTTP/1.1",
             "Host: images.example.org:81",
             "X-Forwarded-For: 127.0.0.1",
@@ -123,7 +123,7 @@ def _answer_two(upstream: socket.socket) -> str:
     """Answer two requests on one connection; the second one as it came."""
     connection, _ = upstream.accept()
     with connection:
-        connection.settimeout(10)
+        connection.settimeout(60)
         for _ in range(2):
             request = connection.recv(65536).decode()
             connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
@@ -135,7 +135,7 @@ def test_urls_lead_back_through_nginx(site: Site) -> None:
         f"{site.url}/api/images",
         data=noise(8),
         headers={"X-API-Key": KEY, "Content-Type": "image/png"},
-        timeout=20,
+        timeout=60,
     )
     assert response.json()["image_url"].startswith(f"{site.url}/api/images/")
     assert response.headers["Location"] == response.json()["image_url"]
@@ -146,7 +146,7 @@ def test_urls_lead_back_through_nginx(site: Site) -> None:
 def test_a_body_over_the_limit_is_refused_by_nginx(alone: str, path: str, way: str) -> None:
     body = bytes(12 * 1024 * 1024)
     response = requests.post(
-        f"{alone}{path}", data=body if way == "length" else iter([body]), timeout=20, stream=True
+        f"{alone}{path}", data=body if way == "length" else iter([body]), timeout=60, stream=True
     )
     assert response.headers["Server"] == "nginx"
     answer = Answer(

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 from PIL import Image
 
@@ -11,6 +12,8 @@ from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 
 class Obedient(BaseGenerator):
     """`slow 2.5` sleeps so many seconds, `refuse` and `fail` raise; whatever else is drawn at once.
+
+    `until /a/file` draws when there is such a file, for which it looks for two minutes.
 
     A line with the process's id and the prompt goes into the file that DRAWN names, where it names one.
     """
@@ -27,6 +30,8 @@ class Obedient(BaseGenerator):
         match request.prompt.split():
             case ["slow", seconds, *_]:
                 time.sleep(float(seconds))
+            case ["until", path, *_]:
+                _wait_for(Path(path))
             case ["refuse", *_]:
                 raise PromptRefused("No teapots, please.")
             case ["fail", *_]:
@@ -34,6 +39,12 @@ class Obedient(BaseGenerator):
         size = (request.width, request.height)
         colour = f"hsl({request.seed % 360}, 80%, 50%)"
         return GeneratedImage(Image.new("RGB", size, colour), self.model_name(), request.seed)
+
+
+def _wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 NAME = f"{Obedient.__module__}:{Obedient.__name__}"

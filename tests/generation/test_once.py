@@ -18,8 +18,9 @@ import pytest
 from app.errors import IdempotencyKeyInUse, IdempotencyKeyReused, StateUnavailable
 from app.generation.ledger import Ledger, Outcome
 from app.generation.once import Once, Rules
+from tests.waiting import wait_until
 
-RULES = Rules(lifetime=60, patience=10)
+RULES = Rules(lifetime=600, patience=60)
 ROOT = Path(__file__).parent.parent.parent
 
 HOLDS_A_KEY = """
@@ -66,56 +67,77 @@ def test_of_many_at_once_one_works(once: Once, tmp_path: Path) -> None:
     assert list((tmp_path / "under-way").iterdir()) == []
 
 
+class Held(Work):
+    """Says when it has begun, and ends when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began = threading.Event()
+        self.may_end = threading.Event()
+
+    def __call__(self) -> Outcome:
+        """Do it."""
+        self.began.set()
+        assert self.may_end.wait(60)
+        return super().__call__()
+
+
 def test_other_keys_do_not_wait(once: Once) -> None:
-    began = threading.Event()
-
-    def slow() -> Outcome:
-        began.set()
-        return Work(1)()
-
+    held = Held()
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(once.run, "one", "request", RULES, slow)
-        began.wait(5)
+        first = pool.submit(once.run, "one", "request", RULES, held)
+        assert held.began.wait(30)
         once.run("two", "request", RULES, Work())
         assert not first.done()
+        held.may_end.set()
 
 
-def test_a_failure_is_told_to_those_who_waited_and_tried_again_by_the_next(once: Once) -> None:
-    work = Work(0.3, is_final=False)
+def test_a_failure_is_told_to_those_who_waited_and_tried_again_by_the_next(
+    once: Once, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, recall = Work(is_final=False), once._ledger.recall
+    recalled: list[str] = []
+
+    def noted(key: str) -> Outcome | None:
+        recalled.append(key)
+        return recall(key)
+
+    def work_when_all_have_come() -> Outcome:
+        wait_until(lambda: len(recalled) > 10)  # each looks when it comes, and this one has looked once more
+        return work()
+
+    monkeypatch.setattr(once._ledger, "recall", noted)
     with ThreadPoolExecutor(10) as pool:
-        outcomes = set(pool.map(lambda _: once.run("key", "request", RULES, work), range(10)))
+        runs = [pool.submit(once.run, "key", "request", RULES, work_when_all_have_come) for _ in range(10)]
+        outcomes = {run.result(60) for run in runs}
     assert work.done == len(outcomes) == 1
     assert once.run("key", "request", RULES, work).result == "2"
     assert once.run("key", "another request", RULES, Work()).result == "1"
 
 
 def test_another_request_under_the_key_is_refused(once: Once) -> None:
-    began, go_on = threading.Event(), threading.Event()
-
-    def slow() -> Outcome:
-        began.set()
-        go_on.wait(10)
-        return Work()()
-
+    held = Held()
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(once.run, "key", "request", RULES, slow)
-        began.wait(5)
+        first = pool.submit(once.run, "key", "request", RULES, held)
+        assert held.began.wait(30)
         with pytest.raises(IdempotencyKeyReused):
             once.run("key", "another", RULES, Work())
-        go_on.set()
-        first.result(5)
+        held.may_end.set()
+        first.result(30)
     with pytest.raises(IdempotencyKeyReused):
         once.run("key", "another", RULES, Work())
 
 
 def test_patience_ends(once: Once) -> None:
-    work = Work(1)
+    held = Held()
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(once.run, "key", "request", RULES, work)
-        time.sleep(0.2)
+        first = pool.submit(once.run, "key", "request", RULES, held)
+        assert held.began.wait(30)
         with pytest.raises(IdempotencyKeyInUse):
-            once.run("key", "request", replace(RULES, patience=0.2), work)
-    assert work.done == 1
+            once.run("key", "request", replace(RULES, patience=0.2), held)
+        held.may_end.set()
+        first.result(30)
+    assert held.done == 1
 
 
 def test_what_does_not_count_is_done_again(once: Once) -> None:
@@ -145,7 +167,7 @@ def test_a_killed_process_lets_go_of_the_key(once: Once, tmp_path: Path) -> None
             waiting = pool.submit(once.run, "key", "request", RULES, Work())
             time.sleep(0.2)
             process.send_signal(signal.SIGKILL)
-            assert waiting.result(5).result == "1"
+            assert waiting.result(30).result == "1"
 
 
 def test_what_killed_processes_left_is_swept_after_a_day(once: Once, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import GeneratorBusy, StateUnavailable
+from app.generation import slots as slots_module
 from app.generation.slots import Slots
 
 ROOT = Path(__file__).parent.parent.parent
@@ -35,7 +36,8 @@ def test_as_many_as_are_free(tmp_path: Path) -> None:
         assert all_of_them == 3
 
 
-def test_one_that_becomes_free_soon_is_waited_for(tmp_path: Path) -> None:
+def test_one_that_becomes_free_soon_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots_module, "_WAIT_SECONDS", 30)
     slots = Slots(tmp_path, 1)
     held = threading.Event()
 
@@ -46,7 +48,7 @@ def test_one_that_becomes_free_soon_is_waited_for(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=hold)
     thread.start()
-    held.wait(5)
+    assert held.wait(30)
     with slots.take(1) as taken:
         assert taken == 1
     thread.join()

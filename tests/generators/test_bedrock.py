@@ -32,7 +32,7 @@ REQUEST = GenerationRequest("a red boat ⛵", 1600, 900, seed=4294967295, negati
 @pytest.fixture(scope="module")
 def generator() -> BedrockGenerator:
     """A generator that asks the server of the tests that take `models`, too."""
-    return BedrockGenerator(BEDROCK.model, region=REGION, timeout=10)
+    return BedrockGenerator(BEDROCK.model, region=REGION, timeout=30)
 
 
 def _drawn(models: ModelServer, generator: BedrockGenerator, request: GenerationRequest = REQUEST) -> Any:
@@ -187,10 +187,11 @@ def test_the_lifecycle_of_a_model_that_is_gone(models: ModelServer, generator: B
 
 
 def test_time_lost_to_a_first_generation_is_not_taken_from_the_next(models: ModelServer) -> None:
-    generator = BedrockGenerator(BEDROCK.model, region=REGION, timeout=3)
-    models.script = [stall, BEDROCK.success()]
+    generator = BedrockGenerator(BEDROCK.model, region=REGION, timeout=4)
+    models.script = [stall]
     with pytest.raises(GeneratorTimeout):
         generator.generate(REQUEST)
+    models.script = [BEDROCK.success()]
     assert generator.generate(REQUEST).model == BEDROCK.model
 
 

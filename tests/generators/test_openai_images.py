@@ -21,7 +21,7 @@ REQUEST = GenerationRequest("a red boat ⛵", 1600, 900, seed=1)
 
 def _generator(models: ModelServer, model: str = OPENAI.model, **more: Any) -> OpenAIGenerator:
     return OpenAIGenerator(
-        model, **{"api_key": API_KEY, "base_url": f"{models.url}/v1", "timeout": 10, **more}
+        model, **{"api_key": API_KEY, "base_url": f"{models.url}/v1", "timeout": 30, **more}
     )
 
 
@@ -141,21 +141,21 @@ def test_a_name_before_the_host_does_not_deceive(models: ModelServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "expected"),
+    ("behaviour", "timeout", "expected"),
     [
-        (answer("404 Not Found", b""), GeneratorError),
-        (answer("302 Found", b"", Location="http://169.254.169.254/"), GeneratorError),
-        (reset, GeneratorError),
-        (stall, GeneratorTimeout),
-        (trickle_body, GeneratorTimeout),
+        (answer("404 Not Found", b""), 30, GeneratorError),
+        (answer("302 Found", b"", Location="http://169.254.169.254/"), 30, GeneratorError),
+        (reset, 30, GeneratorError),
+        (stall, 5, GeneratorTimeout),
+        (trickle_body, 5, GeneratorTimeout),
     ],
 )
 def test_a_failed_download_is_not_drawn_again(
-    models: ModelServer, behaviour: Behaviour, expected: type[AppError]
+    models: ModelServer, behaviour: Behaviour, timeout: int, expected: type[AppError]
 ) -> None:
     models.script = [_at(f"{models.url}/1.png"), behaviour]
     with pytest.raises(AppError) as caught:
-        _generator(models, timeout=3).generate(REQUEST)
+        _generator(models, timeout=timeout).generate(REQUEST)
     assert (type(caught.value), models.tries, len(models.received)) == (expected, 1, 2)
 
 

@@ -72,8 +72,8 @@ def protocol(request: pytest.FixtureRequest) -> Protocol:
 def patient(
     protocol: Protocol, model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FlaskClient]:
-    """A client of a server whose model may take ten seconds."""
-    with _application(tmp_path_factory.mktemp("patient"), protocol, model_server, 10) as client:
+    """A client of a server whose model may take half a minute."""
+    with _application(tmp_path_factory.mktemp("patient"), protocol, model_server, 30) as client:
         yield client
 
 
@@ -81,8 +81,8 @@ def patient(
 def hasty(
     protocol: Protocol, model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FlaskClient]:
-    """A client of a server whose model may take two seconds."""
-    with _application(tmp_path_factory.mktemp("hasty"), protocol, model_server, 2) as client:
+    """A client of a server whose model may take four seconds, in which a busy machine asks it."""
+    with _application(tmp_path_factory.mktemp("hasty"), protocol, model_server, 4) as client:
         yield client
 
 
@@ -183,7 +183,7 @@ def test_the_deadline_holds_whatever_the_server_does(
     response = hasty.post(URL, json=PROMPT)
     took = time.monotonic() - began
     assert (response.status_code, json_of(response)["code"]) == (504, "generator_timeout")
-    assert 1.9 < took < 10  # the machine may be busy; the server would go on for 20 seconds or for ever
+    assert 3.9 < took < 30  # the machine may be busy; the server would go on for a minute or for ever
     assert models.tries == 1
 
 
@@ -192,7 +192,7 @@ def test_the_deadline_spans_the_tries(models: ModelServer, protocol: Protocol, h
     models.script = [protocol.throttled, protocol.throttled, stall]
     began = time.monotonic()
     assert hasty.post(URL, json=PROMPT).status_code == 504
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert models.tries == 3
 
 

@@ -5,14 +5,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from app.errors import Busy, SlowClient
 from app.intake import Intake
+from app.intake import places as places_module
+from app.intake import reader as reader_module
 from app.intake.places import Places
 from app.intake.reader import Reader
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -46,8 +50,14 @@ def _slow(connection: socket.socket, seconds: float) -> Reader:
     ],
 )
 def test_how_slow_is_too_slow(
-    pair: tuple[socket.socket, socket.socket], seconds: float, received: int, pressed: bool, slow: bool
+    pair: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    received: int,
+    pressed: bool,
+    slow: bool,
 ) -> None:
+    monkeypatch.setattr(reader_module, "time", SimpleNamespace(monotonic=lambda: 1000.0))
     reader = _slow(pair[0], seconds)
     reader.received(received)
     assert reader.is_slow(pressed=pressed) is slow
@@ -70,32 +80,37 @@ def test_a_place_is_waited_for_two_seconds() -> None:
 
 
 def test_the_last_thread_waits_once_and_then_says_no_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.intake.places._PATIENCE", 60)
-    monkeypatch.setattr("app.intake.places._SHORT_PATIENCE", 3)
+    monkeypatch.setattr(places_module, "_PATIENCE", 150)
     places, first = Places(3), Reader(None)
     places.enter(first)
     waiting = threading.Thread(target=places.enter, args=(Reader(None),))
     waiting.start()
-    while not places._waiting:
-        time.sleep(0.01)
-    assert _seconds_until_refused(places) > 2.9
-    assert _seconds_until_refused(places) < 2
+    wait_until(lambda: places._waiting)
+    assert _seconds_until_refused(places) > 0.9
+    monkeypatch.setattr(places_module, "_SHORT_PATIENCE", 100)
+    assert _seconds_until_refused(places) < 50
     assert waiting.is_alive(), "it is not in the last thread, so it has more patience"
     places.leave(first)
     waiting.join(20)
     assert not waiting.is_alive()
 
 
-def test_a_place_that_comes_free_goes_to_who_waits() -> None:
+def test_a_place_that_comes_free_goes_to_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places_module, "_SHORT_PATIENCE", 50)
     places, first = Places(1), Reader(None)
     places.enter(first)
     threading.Timer(0.2, places.leave, [first]).start()
     places.enter(Reader(None))
+    monkeypatch.setattr(places_module, "_SHORT_PATIENCE", 0.1)
     with pytest.raises(Busy):
         places.enter(Reader(None))
 
 
-def test_the_slowest_gives_way(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_the_slowest_gives_way(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places_module, "_PATIENCE", 50)
+    monkeypatch.setattr(reader_module, "_GRACE", 100)  # after which either is given up
     places = Places(4)
     other, unused = socket.socketpair()
     with other, unused:
@@ -103,7 +118,12 @@ def test_the_slowest_gives_way(pair: tuple[socket.socket, socket.socket]) -> Non
         slow.received(1000)
         places.enter(slower)
         places.enter(slow)
-        served = threading.Timer(0.2, places.leave, [slower])
+
+        def serve() -> None:
+            wait_until(lambda: slower.given_up)
+            places.leave(slower)
+
+        served = threading.Thread(target=serve)
         served.start()
         places.enter(Reader(None))
         served.join()

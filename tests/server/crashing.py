@@ -129,7 +129,7 @@ def crash(directory: Path, kills: int, progress: Callable[[int], None] = lambda 
 
 def _wait_for_answers(outcome: Outcome) -> None:
     """Workers that are killed before they have done anything would show nothing: a slow machine has time."""
-    enough, deadline = outcome.statuses.total() + 3, time.monotonic() + 5
+    enough, deadline = outcome.statuses.total() + 6, time.monotonic() + 20
     while outcome.statuses.total() < enough and time.monotonic() < deadline:
         time.sleep(0.005)
 

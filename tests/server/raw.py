@@ -24,7 +24,7 @@ def connected(url: str, *, receive_buffer: int = 0) -> Iterator[socket.socket]:
     with socket.socket() as sock:
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.connect((parts.hostname, parts.port))
         yield sock
 

@@ -60,7 +60,7 @@ def running(directory: Path, **settings: str) -> Iterator[Running]:
         )
     finally:
         process.send_signal(signal.SIGQUIT)
-        process.wait(45)  # a worker that is still starting misses the signal, and is killed after 30 s
+        process.wait(60)  # a worker that is still starting misses the signal, and is killed after 30 s
 
 
 def answers(url: str) -> bool:
@@ -80,6 +80,6 @@ def _wait_for_url(log: Path, process: subprocess.Popen[bytes], unsaid: str) -> s
         return str(found[-1]) if found and answers(found[-1]) else ""
 
     try:
-        return wait_until(url, seconds=50)
+        return wait_until(url, seconds=90)
     except AssertionError as exc:
         raise AssertionError(log.read_text(encoding="utf-8")) from exc

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from tests.generation.generators import NAME
-from tests.server.running import ROOT, running
+from tests.server.running import ROOT, Running, running
 
 SECONDS = int(60 * float(os.environ.get("FUZZ_MINUTES", "0.4")))
 """For all requests together."""
@@ -25,28 +25,37 @@ _RUN = [
 
 
 @pytest.mark.fuzz
-@pytest.mark.timeout(SECONDS + 100)
+@pytest.mark.timeout(5 * SECONDS + 200)
 def test_every_call_does_what_the_document_says(tmp_path: Path) -> None:
     settings = {"API_KEYS": _KEY, "GENERATOR": NAME, "RATE_LIMIT_GENERATE": "none", "WEB_CONCURRENCY": "2"}
     with running(tmp_path, **settings) as server:
-        options = [
-            "--checks",
-            "all",
-            "--max-time",
-            str(SECONDS),
-            "--no-color",
-            "--suppress-health-check",
-            "all",
-        ]
-        found = subprocess.run(
-            [*_RUN, "run", f"{server.url}/openapi.json", *options],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert found.returncode == 0, found.stdout + found.stderr
-        calls = requests.get(f"{server.url}/openapi.json", timeout=10).json()["paths"].values()
-        assert f"Tested: {sum(len(call.keys() - {'parameters'}) for call in calls)}\n" in found.stdout
+        calls = requests.get(f"{server.url}/openapi.json", timeout=60).json()["paths"].values()
+        all_of_them = f"Tested: {sum(len(call.keys() - {'parameters'}) for call in calls)}\n"
+        said = _said(server, tmp_path, SECONDS)
+        if all_of_them not in said:  # a busy machine has not come to each call
+            said = _said(server, tmp_path, 4 * SECONDS)
+        assert all_of_them in said
         assert "Traceback" not in server.log
+
+
+def _said(server: Running, directory: Path, seconds: int) -> str:
+    """What schemathesis says, which has found nothing in this time."""
+    options = [
+        "--checks",
+        "all",
+        "--max-time",
+        str(seconds),
+        "--no-color",
+        "--suppress-health-check",
+        "all",
+    ]
+    found = subprocess.run(
+        [*_RUN, "run", f"{server.url}/openapi.json", *options],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    return found.stdout

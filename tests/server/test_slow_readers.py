@@ -41,7 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def data(server: Running) -> bytes:
     """An image of 12 MB, more than the kernel keeps for who doesn't read; stored with and without a name."""
-    return requests.get(f"{server.url}{_path(server)}", timeout=20).content
+    return requests.get(f"{server.url}{_path(server)}", timeout=60).content
 
 
 def _path(server: Running, **options: str) -> str:
@@ -71,8 +71,8 @@ def test_who_does_not_read_holds_up_nobody(
         for sock in slow:
             sock.sendall(_request(paths, how))
         time.sleep(0.5)
-        assert requests.get(f"{server.url}/healthz", timeout=10).ok
-        assert requests.get(f"{server.url}/api/images?limit=1", timeout=10).ok
+        assert requests.get(f"{server.url}/healthz", timeout=25).ok
+        assert requests.get(f"{server.url}/api/images?limit=1", timeout=25).ok
         for sock in slow[:2]:
             assert data.endswith(read_answer(sock).body)
 
@@ -139,7 +139,7 @@ def test_what_is_passed_on_from_the_store_is_whole(tmp_path: Path) -> None:
     """An image that the cache has no room for is sent by a thread."""
     with running(tmp_path, CACHE_MAX_BYTES="1MiB", MAX_UPLOAD_BYTES="64MiB") as server:
         url = server.url + _path(server)
-        passed = requests.get(url, timeout=20)
+        passed = requests.get(url, timeout=60)
         assert (passed.headers["Cache-Status"], passed.content) == (
             "s3-image-server; fwd=bypass",
             long_png(2),

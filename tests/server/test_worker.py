@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,6 +22,9 @@ from tests.waiting import wait_until
 
 THREADS = 2
 HIT = "s3-image-server; hit"
+
+SOON = 9.0
+"""Seconds; a thread is held for ten by who sends nothing. Most are for machines that are busy."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def image(server: Running) -> str:
 def big(server: Running) -> tuple[str, bytes]:
     """The path and the bytes of a cached image of 12 MB: more than the kernel keeps for who doesn't read."""
     path = urlsplit(_upload(server, long_png(2))["image_url"]).path
-    return path, requests.get(server.url + path, timeout=20).content
+    return path, requests.get(server.url + path, timeout=60).content
 
 
 def _upload(server: Running, data: bytes) -> dict[str, Any]:
@@ -57,6 +61,11 @@ def _ask(server: Running, request: bytes, *, head_only: bool = False) -> RawAnsw
     with connected(server.url) as sock:
         sock.sendall(request)
         return read_answer(sock, head_only=head_only)
+
+
+def _wait_until_answered(sock: socket.socket) -> None:
+    """The answer has begun; none of it is read."""
+    assert sock.recv(1, socket.MSG_PEEK)
 
 
 def _seconds_for_a_hit(server: Running, path: str) -> float:
@@ -102,7 +111,7 @@ def test_threads_that_all_wait_hold_up_no_hit(server: Running, image: str) -> No
         for _ in range(THREADS + 1):
             stack.enter_context(connected(server.url)).sendall(post)
         time.sleep(0.3)
-        assert max(_seconds_for_a_hit(server, image) for _ in range(20)) < 5
+        assert max(_seconds_for_a_hit(server, image) for _ in range(20)) < SOON
 
 
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -119,8 +128,8 @@ def test_heads_that_never_end_hold_no_thread(server: Running, image: str, sent: 
             sock.sendall(sent)
         if sent.startswith(HEALTHZ):
             assert {read_answer(sock).status for sock in slow} == {200}
-        assert _seconds_for_a_hit(server, image) < 5
-        assert requests.get(f"{server.url}/healthz", timeout=10).ok
+        assert _seconds_for_a_hit(server, image) < SOON
+        assert requests.get(f"{server.url}/healthz", timeout=25).ok
 
 
 @pytest.mark.parametrize("sent", [HEALTHZ, _get("/healthz", "Content-Length: 3") + b"abc"])
@@ -162,13 +171,14 @@ def test_a_hit_wants_a_host_as_well(server: Running, image: str) -> None:
 
 
 def test_clients_that_do_not_close_hold_up_nobody(server: Running, image: str) -> None:
-    """A closing server waits some seconds for the client to close as well; not in the loop."""
+    """A closing server waits two seconds for each client to close as well; not in the loop."""
     with ExitStack() as stack:
-        for _ in range(THREADS):
-            lingering = stack.enter_context(connected(server.url))
-            lingering.sendall(_get("/healthz", "Connection: close"))
-            assert read_answer(lingering).status == 200
-        assert max(_seconds_for_a_hit(server, image) for _ in range(5)) < 5
+        lingering = [stack.enter_context(connected(server.url)) for _ in range(10)]
+        for sock in lingering:
+            sock.sendall(_get("/healthz", "Connection: close"))
+        assert max(_seconds_for_a_hit(server, image) for _ in range(5)) < SOON
+        assert {read_answer(sock).status for sock in lingering} == {200}
+        assert max(_seconds_for_a_hit(server, image) for _ in range(5)) < SOON
 
 
 def test_clients_that_go_leave_nothing_open(server: Running, big: tuple[str, bytes]) -> None:
@@ -191,7 +201,7 @@ def test_a_worker_without_file_descriptors_lives_on(server: Running, image: str)
         time.sleep(1)
     resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
     time.sleep(1.5)
-    assert _seconds_for_a_hit(server, image) < 5
+    assert _seconds_for_a_hit(server, image) < SOON
     assert server.workers() == [worker]
     assert "Traceback" not in server.log
 
@@ -255,7 +265,7 @@ def test_a_file_cut_while_it_is_sent_ends_the_connection(server: Running) -> Non
     file = server.log_path.parent / "cache" / "objects" / answer["key"]
     with connected(server.url, receive_buffer=4096) as sock:
         sock.sendall(_get(urlsplit(answer["image_url"]).path))
-        time.sleep(0.3)
+        _wait_until_answered(sock)
         os.truncate(file, 1000)
         with pytest.raises(EOFError):
             read_answer(sock)
@@ -264,11 +274,11 @@ def test_a_file_cut_while_it_is_sent_ends_the_connection(server: Running) -> Non
 def test_a_stop_lets_a_download_end(tmp_path: Path) -> None:
     with running(tmp_path, WEB_CONCURRENCY="1", MAX_UPLOAD_BYTES="64MiB") as server:
         answer = _upload(server, long_png(4))
-        with connected(server.url, receive_buffer=4096) as sock, connected(server.url) as idle:
+        with connected(server.url) as idle, connected(server.url, receive_buffer=4096) as sock:
             sock.sendall(_get(urlsplit(answer["image_url"]).path))
-            time.sleep(0.3)
+            _wait_until_answered(sock)  # so the one that came before is accepted as well
             server.process.send_signal(signal.SIGTERM)
             time.sleep(2.5)
             assert len(read_answer(sock).body) == answer["bytes"]
             assert not idle.recv(1)
-        server.process.wait(20)
+        server.process.wait(40)

@@ -1,12 +1,12 @@
 """Many items, a few at a time."""
 
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 import pytest
 
-from app.transfer import Outcome, Result, Tally, run
+from app.transfer import Outcome, Result, Tally, parallel, run
 
 
 def test_every_item_is_counted_once() -> None:
@@ -23,19 +23,30 @@ def test_an_endless_list_is_not_read_ahead() -> None:
     assert next(numbers) <= 8
 
 
-def test_ended_early_it_finishes_what_is_under_way_and_begins_nothing() -> None:
-    started, tally, running = threading.Event(), Tally(), []
+def test_ended_early_it_finishes_what_is_under_way_and_begins_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started, may_end, tally, running = threading.Event(), threading.Event(), Tally(), []
+
+    class Pool(ThreadPoolExecutor):
+        """Lets the work under way end once it is told to shut down."""
+
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            may_end.set()
+            super().shutdown(wait=wait)
 
     def work(number: int) -> Result:
         running.append(number)
         if number:
             started.set()
-            time.sleep(0.2)
+            assert may_end.wait(60)
         return Result(str(number), Outcome.DONE)
 
+    monkeypatch.setattr(parallel, "ThreadPoolExecutor", Pool)
     steps = run(work, range(100), 1, tally)
     next(steps)
-    assert started.wait(10)
+    assert started.wait(30)
     steps.close()
     assert running == [0, 1]
     assert tally.counts == {Outcome.DONE: 2}

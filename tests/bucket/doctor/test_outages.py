@@ -1,10 +1,12 @@
 """One cause makes one problem, soon, whatever else can't be checked then."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from app.bucket.doctor import Patient, Status, examination
 from tests.bucket.doctor.conftest import MakePatient, findings
 from tests.bucket.doctor.played import PlayedAws, call_of
 from tests.s3server import S3Server
+from tests.waiting import wait_until
 
 REFUSED = [
     ("400 Bad Request", "ExpiredToken", "credentials-accepted", "expired"),
@@ -65,15 +68,6 @@ def test_no_credentials(private: Patient, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert list(problems(private)) == ["credentials"]
 
 
-def _slow(calls: set[str], aws: PlayedAws) -> Callable[..., Iterable[bytes] | None]:
-    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
-        if "*" in calls or call_of(environ) in calls:
-            time.sleep(1)
-        return aws(environ, start)
-
-    return answer
-
-
 def _make_clients(patient: Patient) -> None:
     """Making them takes its time, which is not what these tests are about."""
     assert patient.clients.s3
@@ -82,31 +76,46 @@ def _make_clients(patient: Patient) -> None:
     assert not patient.store.exists("x.png")
 
 
+def _is_still_asked() -> bool:
+    return any("<lambda>" in thread.name for thread in threading.enumerate())
+
+
 def test_silence_costs_one_check_its_time(
     private: Patient, s3: S3Server, aws: PlayedAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examination, "CHECK_SECONDS", 0.4)
+    def silent(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
+        s3.silence(60)
+        return aws(environ, start)
+
+    monkeypatch.setattr(examination, "CHECK_SECONDS", 3.0)
     _make_clients(private)
-    s3.fault = _slow({"*"}, aws)
+    s3.fault = silent
     began = time.monotonic()
-    assert problems(private) == {"s3-answers": "No answer within 0 seconds."}
-    assert time.monotonic() - began < 5
-    time.sleep(1)
+    assert problems(private) == {"s3-answers": "No answer within 3 seconds."}
+    assert time.monotonic() - began < 30
+    s3.reset()
+    wait_until(lambda: not _is_still_asked())  # the next test shall not meet it
 
 
 def test_silence_after_the_first_answer_ends_at_the_deadline(
     private: Patient, s3: S3Server, aws: PlayedAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examination, "TOTAL_SECONDS", 4.0)
-    monkeypatch.setattr(examination, "CHECK_SECONDS", 10.0)
+    """By a clock that goes on by five seconds with each of these calls; a check makes no more than two."""
+    now = [0.0]
+
+    def slow(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
+        if call_of(environ) in ("PUT object", "GET object", "GET policy", "GET acl"):
+            now[0] += 5
+        return aws(environ, start)
+
+    monkeypatch.setattr(examination, "TOTAL_SECONDS", 20.0)
+    monkeypatch.setattr(examination, "time", SimpleNamespace(monotonic=lambda: now[0]))
     _make_clients(private)
-    s3.fault = _slow({"PUT object", "GET object", "GET policy", "GET acl"}, aws)
-    began = time.monotonic()
+    s3.fault = slow
     found = findings(private)
-    assert time.monotonic() - began < 4 + 10
-    assert found["access-logs"].text == "not checked: 4 seconds are used up"
+    assert now[0] <= 20 + 10
+    assert found["access-logs"].text == "not checked: 20 seconds are used up"
     assert found["probe-delete"].status is Status.OK
-    time.sleep(1)
 
 
 def test_other_services_out_of_reach_are_no_problem(

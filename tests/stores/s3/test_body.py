@@ -105,7 +105,7 @@ def test_it_is_gone_on_with_once(s3: S3Server, store: S3Store) -> None:
 def test_silence_within_a_body_is_a_timeout(
     s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "READ_SECONDS", 3)
     store = S3Store(bucket, region="us-east-1", endpoint_url=s3.url)
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -13,6 +13,7 @@ from app.stores.s3 import S3Store, connection
 from tests.ports import free_port
 from tests.s3server import Fault, S3Server, error
 from tests.stores.s3.conftest import REGION
+from tests.waiting import wait_until
 
 
 def _wrong_region(environ: dict[str, Any]) -> bool:
@@ -145,14 +146,17 @@ def test_a_late_try_is_the_last(s3: S3Server, bucket: str, monkeypatch: pytest.M
     began = time.monotonic()
     with pytest.raises(StoreTimeout):
         store.get("a.png")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
+    wait_until(lambda: s3.count("GET", "a.png"))
     assert s3.count("GET", "a.png") == 1
 
 
 def test_an_early_failure_is_tried_again(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "READ_SECONDS", 2)
+    monkeypatch.setattr(connection, "READ_SECONDS", 1)
+    monkeypatch.setattr(connection, "RETRY_SECONDS", 60)
     store = S3Store(bucket, region=REGION, endpoint_url=s3.url)
     s3.fault = _silent(s3)
     with pytest.raises(StoreTimeout):
         store.get("a.png")
+    wait_until(lambda: s3.count("GET", "a.png") >= connection.TRIES)
     assert s3.count("GET", "a.png") == connection.TRIES

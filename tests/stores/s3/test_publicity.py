@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from app.stores.s3 import S3Store
+from app.stores.s3 import publicity as publicity_module
 from app.stores.s3.publicity import Publicity
 from tests.s3server import Fault, S3Server, error, refusal
 from tests.stores.s3.conftest import REGION
+from tests.waiting import wait_until
 
 
 def _put(store: S3Store, key: str = "a/b.png") -> None:
@@ -83,7 +85,7 @@ def test_what_can_not_be_found_out_is_not_public(s3: S3Server, store: S3Store, s
 
 
 def test_silence_is_not_waited_for_long_nor_twice(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.stores.s3.publicity._ASK_SECONDS", 0.2)
+    monkeypatch.setattr(publicity_module, "_ASK_SECONDS", 0.5)
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
         s3.silence()
@@ -94,6 +96,7 @@ def test_silence_is_not_waited_for_long_nor_twice(s3: S3Server, monkeypatch: pyt
     publicity = Publicity(lambda key: f"{s3.url}/bucket/{key}")
     assert not publicity.is_public("a/b.png")
     assert not publicity.is_public("c/b.png")
+    wait_until(lambda: s3.requests)
     assert len(s3.requests) == 1
 
 
