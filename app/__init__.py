@@ -23,7 +23,7 @@ from app.generators.builtin import BuiltinGenerator
 from app.imaging import ImageLimits
 from app.intake import Intake
 from app.links import ImageLinks
-from app.metrics import COUNT_UNREAD, TELL_HITS, MeteredGenerator, MeteredStore, Metrics
+from app.metrics import COUNT_MALFORMED, FLUSH_HITS, MeteredGenerator, MeteredStore, Metrics
 from app.plugins import find_class
 from app.readiness import ReadinessCheck
 from app.requestid import RequestIds
@@ -92,8 +92,8 @@ def create_app(config: Config | None = None) -> Flask:
     register_commands(flask)
     delivery = Delivery(_behind_images(flask.wsgi_app, config), service, cache, metrics)
     flask.extensions[HITS] = delivery.find
-    flask.extensions[TELL_HITS] = metrics.hits.tell
-    flask.extensions[COUNT_UNREAD] = metrics.count_unread
+    flask.extensions[FLUSH_HITS] = metrics.hits.flush
+    flask.extensions[COUNT_MALFORMED] = metrics.count_malformed
     front = Cors(delivery, config.cors_origins) if config.cors_origins else delivery
     flask.wsgi_app = RequestIds(front)  # type: ignore[method-assign]
     return flask

@@ -14,7 +14,7 @@ from app.api.openai_schemas import (
     ModelSchema,
     OpenAIErrorSchema,
 )
-from app.api.parts import KEYED, key_required, once_key, parts
+from app.api.parts import KEYED, idempotency_key, key_required, parts
 from app.api.schemas import IdempotencySchema
 from app.errors import ModelNotFound
 from app.generation import StoredGeneration
@@ -41,7 +41,7 @@ def generate(wanted: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
     """Have images drawn and store them; the URLs are durable."""
     _check_model(wanted["model"])
     parts().limits.check("generate", wanted["order"].count)
-    drawn = parts().generation.generate(wanted["order"], once_key(header))
+    drawn = parts().generation.generate(wanted["order"], idempotency_key(header))
     first = drawn[0].image
     return {
         "created": int(drawn[0].time.timestamp()),

@@ -50,9 +50,9 @@ def parts() -> Parts:
     return found
 
 
-def once_key(header: dict[str, Any]) -> str | None:
+def idempotency_key(header: dict[str, Any]) -> str | None:
     """A digest of the `Idempotency-Key` in the fields of `IdempotencySchema`, of this client alone."""
-    key = header["once_key"]
+    key = header["idempotency_key"]
     return key and parts().access.digest(request, key)
 
 

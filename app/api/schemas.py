@@ -200,7 +200,7 @@ class IdempotencySchema(Schema):
     See https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header.
     """
 
-    once_key = fields.String(
+    idempotency_key = fields.String(
         data_key="Idempotency-Key",
         load_default=None,
         validate=validate.Regexp(
@@ -212,9 +212,9 @@ class IdempotencySchema(Schema):
     @post_load
     def _unquoted(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """The draft wants it in quotes (RFC 9651, 3.3.3), most clients send it bare: it is the same key."""
-        key = values["once_key"]
+        key = values["idempotency_key"]
         if key and len(key) > 2 and key[0] == key[-1] == '"':
-            values["once_key"] = re.sub(r"\\(.)", r"\1", key[1:-1])
+            values["idempotency_key"] = re.sub(r"\\(.)", r"\1", key[1:-1])
         return values
 
 

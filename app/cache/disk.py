@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from app.cache.absence import Absences
 from app.cache.answers import CachedObject, CacheStatus, Load
 from app.cache.check import Check, Report
 from app.cache.counts import Counts
@@ -22,6 +21,7 @@ from app.cache.keylock import KeyLocks
 from app.cache.layout import Layout
 from app.cache.lookup import Found, Lookup
 from app.cache.mount import counts_accesses
+from app.cache.negative import NegativeCache
 from app.cache.rebuild import Rebuild
 from app.cache.removal import Removal
 from app.cache.space import Bounds, Space
@@ -69,7 +69,7 @@ class DiskCache:
         self._fill = Fill(self._space, self._epochs, self._disorder, clock)
         self._removal = Removal(self._layout, self._space, self._disorder)
         self._flights = SingleFlight(KeyLocks(self._layout.locks / "fills"), patience)
-        self._absences = Absences(negative_ttl, clock)
+        self._negative = NegativeCache(negative_ttl, clock)
         self._rebuild = Rebuild(self._layout, self._index, self._space)
         self._stale_if_error = stale_if_error
         self._clock = clock
@@ -101,7 +101,7 @@ class DiskCache:
         if found is not None:
             return found
         with self._disorder.survived():
-            if self._absences.holds(key, self._epochs.read):
+            if self._negative.holds(key, self._epochs.read):
                 raise NotFound(detail="known to be missing")
             try:
                 return self._flights.run(
@@ -207,7 +207,7 @@ class DiskCache:
         except NotFound:
             if found is not None:
                 self._removal.remove(key)
-            self._absences.note(key, epoch)
+            self._negative.note(key, epoch)
             raise
 
     def _fill_missing(self, key: str, load: Load) -> CachedObject:
@@ -257,7 +257,7 @@ class DiskCache:
             self._layout.make()
             self._epochs.prepare()
             self.counts.prepare()
-            self._space.bury_dead_owners()
+            self._space.reclaim()
             if not counts_accesses(self._layout.root):
                 _log.warning(
                     "CACHE_DIR is mounted noatime: hits that a front server serves don't count as use."
@@ -281,7 +281,7 @@ class DiskCache:
             self._layout.make()
             self._epochs.prepare()
             self.counts.prepare()
-            self._space.bury_dead_owners()
+            self._space.reclaim()
             self._rebuild.start_if_needed()
         except OUT_OF_ORDER as again:
             _log.error("The cache could not be mended: %s", again)

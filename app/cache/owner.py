@@ -31,12 +31,12 @@ class Owner:
         """A path for a file to write, in this process's directory."""
         return f"{self._tmp}/{self.token()}/{secrets.token_hex(8)}"
 
-    def bury(self, before: Callable[[str], None]) -> None:
+    def reclaim(self, before: Callable[[str], None]) -> None:
         """Remove what dead owners left, calling `before` with each one's token first."""
         self.token()
         for lock in self._tmp.glob("*.lock"):
             if lock.stem != self._token:
-                self._bury_if_dead(lock, before)
+                self._reclaim_if_dead(lock, before)
 
     def close(self) -> None:
         """Give up the claim."""
@@ -59,7 +59,7 @@ class Owner:
         (self._tmp / token).mkdir()
         self._token, self._descriptor, self._pid = token, descriptor, os.getpid()
 
-    def _bury_if_dead(self, lock: Path, before: Callable[[str], None]) -> None:
+    def _reclaim_if_dead(self, lock: Path, before: Callable[[str], None]) -> None:
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:

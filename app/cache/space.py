@@ -150,9 +150,9 @@ class Space:
             self._index.shrink()
         return more
 
-    def bury_dead_owners(self) -> None:
+    def reclaim(self) -> None:
         """Give back what killed processes had reserved, and remove what they left half done."""
-        self._owner.bury(self._settle)
+        self._owner.reclaim(self._settle)
 
     def close(self) -> None:
         """Let go of this process's claims."""

@@ -68,23 +68,23 @@ class GenerationService:
         """What its provider says of it, if there is one; raises what generators raise."""
         return self._drawing.describe_model()
 
-    def generate(self, order: Order, once_key: str | None = None) -> list[StoredGeneration]:
+    def generate(self, order: Order, idempotency_key: str | None = None) -> list[StoredGeneration]:
         """Have `order` drawn, and store each image under a new, unguessable key: all of them or none.
 
-        Where an order came with the same `once_key` (a digest) within a day, the answer is the same, and
-        nothing is drawn.
+        Where an order came with the same `idempotency_key` (a digest) within a day, the answer is the same
+        and nothing is drawn.
 
         Raises `InvalidKey`, `PromptRefused`, `GeneratorError` and its kin, `GeneratorBusy`,
         `IdempotencyKeyReused`, `IdempotencyKeyInUse`, `StateUnavailable`, and what stores raise.
         """
         generated(datetime.now(UTC), FORMATS[order.image_format], order.folder)  # a bad folder shows now
         with self._place(), parked():
-            if once_key is None:
+            if idempotency_key is None:
                 return self._reused_or_drawn(order)
             request = order.digest()
             rules = Rules(lifetime=_DAY, patience=self._patience(order))
             draw = partial(outcome_of, request, partial(self._reused_or_drawn, order), PromptRefused)
-            return self._images_of(self._once.run(once_key, request, rules, draw))
+            return self._images_of(self._once.run(idempotency_key, request, rules, draw))
 
     @contextmanager
     def _place(self) -> Iterator[None]:

@@ -12,8 +12,8 @@ from app.metrics.cache import CacheCollector
 from app.metrics.hits import HitTally
 from app.metrics.workers import DIRECTORY
 
-COUNT_UNREAD = "s3-image-server-count-unread"
-"""Where `Flask.extensions` has `Metrics.count_unread`."""
+COUNT_MALFORMED = "s3-image-server-count-malformed"
+"""Where `Flask.extensions` has `Metrics.count_malformed`."""
 
 UNROUTED = "none"
 """The route of what leads nowhere."""
@@ -53,14 +53,14 @@ class Metrics:
         )
         self.hits = HitTally(self.requests)
 
-    def count_unread(self, status: str, code: str) -> None:
+    def count_malformed(self, status: str, code: str) -> None:
         """Count an answer to what a server could not read as a request; `code` is that in its body."""
         self.requests.labels(UNROUTED, status).inc()
         self.errors.labels(UNROUTED, code).inc()
 
     def exposition(self) -> bytes:
         """All metrics of all workers, in Prometheus' text format."""
-        self.hits.tell(at_once=True)
+        self.hits.flush(at_once=True)
         registry = CollectorRegistry()
         shared = os.environ.get(DIRECTORY)
         if shared and Path(shared).is_dir():

@@ -4,8 +4,8 @@ import time
 
 from prometheus_client import Counter
 
-TELL_HITS = "s3-image-server-tell-hits"
-"""Where `Flask.extensions` has what a server calls about once a second: `HitTally.tell`."""
+FLUSH_HITS = "s3-image-server-flush-hits"
+"""Where `Flask.extensions` has what a server calls about once a second: `HitTally.flush`."""
 
 ROUTE = "images.serve"
 """Flask's name for what answers images: fronts and it are the same to whoever asks."""
@@ -22,20 +22,20 @@ class HitTally:
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
         self._counted = {"200 OK": 0, "206 Partial Content": 0, "304 Not Modified": 0}
-        self._told = dict.fromkeys(self._counted, 0)
+        self._flushed = dict.fromkeys(self._counted, 0)
         self._due = 0.0
 
     def add(self, status: str) -> None:
         """Count an answer with this status line."""
         self._counted[status] += 1
 
-    def tell(self, *, at_once: bool = False) -> None:
+    def flush(self, *, at_once: bool = False) -> None:
         """Pass on what is new, once a second at the most."""
         now = time.monotonic()
         if now < self._due and not at_once:
             return
         self._due = now + _SECONDS
         for status, count in self._counted.items():
-            new, self._told[status] = count - self._told[status], count
+            new, self._flushed[status] = count - self._flushed[status], count
             if new:
                 self._counter.labels(ROUTE, status[:3]).inc(new)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from gunicorn.glogging import Logger
 
 from app.logs import AccessLog
-from app.worker.refusal import Unread, code_of, refusal
+from app.worker.refusal import MalformedRequest, code_of, refusal
 
 
 class RequestLogger(Logger):  # type: ignore[misc]
@@ -16,7 +16,7 @@ class RequestLogger(Logger):  # type: ignore[misc]
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
         """What gunicorn calls when an answer is sent, or its client has gone."""
-        if isinstance(req, Unread):
+        if isinstance(req, MalformedRequest):
             req.count(resp.status[:3], code_of(int(resp.status[:3])))
             resp.sent = len(refusal(int(resp.status[:3])))
         if self.requests is not None and resp.status:

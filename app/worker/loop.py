@@ -24,12 +24,12 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from app.cache import CachedObject
 from app.delivery import FOUND, HITS
-from app.metrics import COUNT_UNREAD, TELL_HITS
+from app.metrics import COUNT_MALFORMED, FLUSH_HITS
 from app.parking import ParkingPool
 from app.requestid import current_request_id, new_request_id, set_request_id, take_request_id
 from app.worker.connection import Connection, Exchange
 from app.worker.lingering import Lingering
-from app.worker.refusal import Unread
+from app.worker.refusal import MalformedRequest
 from app.worker.response import LoopResponse
 
 _PIECE_SECONDS = 30.0
@@ -56,8 +56,8 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         """Load the application, and what finds its hits."""
         super().load_wsgi()
         extensions = getattr(self.wsgi, "extensions", {})
-        self._tell_hits: Callable[..., None] = extensions.get(TELL_HITS, _nobody)
-        self._count_unread: Callable[[str, str], None] = extensions.get(COUNT_UNREAD, _nobody)
+        self._flush_hits: Callable[..., None] = extensions.get(FLUSH_HITS, _nobody)
+        self._count_malformed: Callable[[str, str], None] = extensions.get(COUNT_MALFORMED, _nobody)
         find: Callable[[str], CachedObject | None] | None = extensions.get(HITS)
         self._find = None if self.cfg.is_ssl or self.cfg.proxy_protocol != "off" else find
 
@@ -67,12 +67,12 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         try:
             super().run()
         finally:
-            self._tell_hits(at_once=True)
+            self._flush_hits(at_once=True)
 
     def notify(self) -> None:
         """What gthread calls at each turn of its loop, at least once a second."""
         super().notify()
-        self._tell_hits()
+        self._flush_hits()
 
     def accept(self, listener: Any) -> None:
         """Take a connection and wait in the loop for its first request's head."""
@@ -156,7 +156,7 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
                 (name, "…") for name, value in vars(exc).items() if isinstance(value, str | bytes)
             )
         if req is None or isinstance(exc, ParseException):
-            req = Unread(self._count_unread)
+            req = MalformedRequest(self._count_malformed)
         req.uri = req.path
         super().handle_error(req, client, addr, exc)
 

@@ -10,7 +10,7 @@ from gunicorn import util
 from app.requestid import HEADER, current_request_id
 
 
-class Unread:
+class MalformedRequest:
     """Stands for a request that could not be read, and holds nothing of what was sent.
 
     It has what gunicorn takes from requests; `count` is told status and code of the answer.

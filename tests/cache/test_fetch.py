@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.cache import CacheStatus, DiskCache
-from app.cache.absence import Absences
+from app.cache.negative import NegativeCache
 from app.errors import NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
 from app.objects import StoredObject
 from tests.cache.conftest import Clock, MakeCache, Origin, facts, immutable_key, read
@@ -206,7 +206,7 @@ def test_an_outage_is_not_remembered_as_absence(cache: DiskCache, origin: Origin
 
 
 def test_absences_are_bounded(origin: Origin, clock: Clock) -> None:
-    absences = Absences(60, clock)
+    absences = NegativeCache(60, clock)
     for number in range(25_000):
         absences.note(str(number), 0)
     assert len(absences._missing) <= 10_000

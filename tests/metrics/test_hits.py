@@ -28,14 +28,14 @@ def test_sums_are_passed_on(counter: Counter, monkeypatch: pytest.MonkeyPatch) -
     tally.add("200 OK")
     tally.add("304 Not Modified")
     assert _value(counter, "200") == 0
-    tally.tell()
+    tally.flush()
     assert (_value(counter, "200"), _value(counter, "304"), _value(counter, "206")) == (1, 1, 0)
     tally.add("200 OK")
-    tally.tell()
+    tally.flush()
     assert _value(counter, "200") == 1, "not again within a second"
     now[0] += 1
-    tally.tell()
-    tally.tell(at_once=True)
+    tally.flush()
+    tally.flush(at_once=True)
     assert _value(counter, "200") == 2
 
 
@@ -53,8 +53,8 @@ def test_threads_lose_none(counter: Counter) -> None:
         for thread in work:
             thread.start()
         while any(thread.is_alive() for thread in work):
-            tally.tell(at_once=True)
+            tally.flush(at_once=True)
     finally:
         sys.setswitchinterval(interval)
-    tally.tell(at_once=True)
+    tally.flush(at_once=True)
     assert _value(counter, "200") == 80_000

@@ -5,7 +5,7 @@ from collections.abc import Callable
 _REMEMBERED = 10_000
 
 
-class Absences:
+class NegativeCache:
     """Keys known to be missing for `ttl` seconds, unless they are changed through any worker of this machine.
 
     What was changed is told by the key's epoch, which all processes share.
