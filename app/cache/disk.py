@@ -66,7 +66,7 @@ class DiskCache:
         self._space = Space(self._layout, self._index, self._epochs, bounds, self.counts.evicted)
         self._lookup = Lookup(self._layout, self._index, ttl, clock)
         self._disorder = Disorder(self._start_again)
-        self._fill = Fill(self._space, self._epochs, self._disorder, clock)
+        self._fill = Fill(self._space, self._disorder, clock)
         self._removal = Removal(self._layout, self._space, self._disorder)
         self._flights = SingleFlight(KeyLocks(self._layout.locks / "fills"), patience)
         self._negative = NegativeCache(negative_ttl, clock)
@@ -203,23 +203,25 @@ class DiskCache:
             raise StoreUnreachable(detail="it was asked in vain a moment ago")
         epoch = self._epochs.read(key)
         try:
-            return self._fill_missing(key, load) if found is None else self._revalidate(key, load, found)
+            if found is None:
+                return self._fill_missing(load, epoch)
+            return self._revalidate(key, load, found, epoch)
         except NotFound:
             if found is not None:
                 self._removal.remove(key)
             self._negative.note(key, epoch)
             raise
 
-    def _fill_missing(self, key: str, load: Load) -> CachedObject:
-        filled = self._fill.from_store(key, load, None)
+    def _fill_missing(self, load: Load, epoch: int) -> CachedObject:
+        filled = self._fill.from_store(load, None, epoch)
         assert filled is not None
         if filled.status is CacheStatus.BYPASS:
             self._rebuild.start_if_needed()
         return filled
 
-    def _revalidate(self, key: str, load: Load, found: Found) -> CachedObject:
+    def _revalidate(self, key: str, load: Load, found: Found, epoch: int) -> CachedObject:
         try:
-            changed = self._fill.from_store(key, load, found.facts.etag)
+            changed = self._fill.from_store(load, found.facts.etag, epoch)
             if changed is None:
                 self._space.renew(key, self._clock())
                 return CachedObject(found.facts, found.file, CacheStatus.REVALIDATED)

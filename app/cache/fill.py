@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from app.cache.answers import CachedObject, CacheStatus, Load
 from app.cache.disorder import Disorder
-from app.cache.epoch import Epochs
 from app.cache.space import Reservation, Space
 from app.cache.stamp import stamped_time
 from app.errors import StoreError, StoreTimeout
@@ -41,21 +40,21 @@ class Fill:
     Its methods raise `OSError` and `sqlite3.Error` where the cache is out of order.
     """
 
-    def __init__(self, space: Space, epochs: Epochs, disorder: Disorder, clock: Callable[[], float]) -> None:
+    def __init__(self, space: Space, disorder: Disorder, clock: Callable[[], float]) -> None:
         self._space = space
-        self._epochs = epochs
         self._disorder = disorder
         self._clock = clock
 
-    def from_store(self, key: str, load: Load, etag: str | None) -> CachedObject | None:
+    def from_store(self, load: Load, etag: str | None, epoch: int) -> CachedObject | None:
         """The object that `load` gives, kept on the way; None where the store still has `etag`.
+
+        It is not kept where its key was changed since `epoch`.
 
         What finds no room comes straight from the store. A body that is not as announced is asked for
         once more; bytes that are not those of the key's digest, too, and are taken where they come again.
 
         Raises what `load` raises, and `StoreError` where the second body is no better.
         """
-        epoch = self._epochs.read(key)
         try:
             return self._once(load, etag, epoch)
         except _BadBody as exc:

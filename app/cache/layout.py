@@ -71,7 +71,7 @@ class Layout:
 
     def parents_bytes(self, path: str) -> int:
         """The most that directories made for `path` can take."""
-        return BLOCK * (path.count("/") - len(Path(self._immutable).parts) + 1)
+        return BLOCK * (path.count("/") - self._immutable.count("/") + 1)
 
     def move_in(self, written: str, path: str) -> int:
         """Move a file into place, making the directories above it; the bytes by which directories grew."""
