@@ -30,6 +30,13 @@ _ASKED_AT_ONCE = 8
 _PAGE = 1000
 """The most keys that S3 gives in one answer."""
 
+_UNTYPED = {"", "application/octet-stream", "binary/octet-stream"}
+"""Types of what was put without one: in listings, by servers and tools, and by S3 itself
+(https://docs.aws.amazon.com/sdkfornet1/latest/apidocs/html/P_Amazon_S3_Model_CopyObjectRequest_ContentType.htm)."""
+
+_OTHER_NAMES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
+"""Never registered, and in wide use."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
@@ -128,11 +135,11 @@ class ImageService:
     def delete(self, key: str) -> None:
         """Remove the image from the store and from the cache.
 
-        Raises `InvalidKey`, `NotFound`, and what stores raise.
+        Raises `InvalidKey`, `NotFound` (also for an object that is no image), and what stores raise.
         """
         check_readable(key)
         try:
-            self._store.head(key)
+            _served_type(self._store.head(key))
         except NotFound:
             self._cache.forget(key)
             raise
@@ -242,18 +249,32 @@ class ImageService:
         stored = self._store.get(key, if_none_match=etag)
         if stored is None:
             return None
-        content_type = _image_type(stored.facts)
-        if content_type is None:
-            stored.body.close()
-            raise NotFound(detail=f"not an image but {stored.facts.content_type}")
         facts = stored.facts
+        try:
+            content_type = _served_type(facts)
+        except NotFound:
+            stored.body.close()
+            raise
         return StoredObject(
             ObjectFacts(facts.key, facts.size, content_type, facts.etag, facts.last_modified), stored.body
         )
 
 
+def _served_type(facts: ObjectFacts) -> str:
+    """The media type to serve; raises `NotFound` for what is no image."""
+    content_type = _image_type(facts)
+    if content_type is None:
+        raise NotFound(detail=f"not an image but {facts.content_type}")
+    return content_type
+
+
 def _image_type(facts: ObjectFacts) -> str | None:
-    """The media type to serve: the store's, or for objects put there without one, what the key says."""
-    if facts.content_type in CONTENT_TYPES.values():
-        return facts.content_type
-    return CONTENT_TYPES.get(facts.key.rpartition(".")[2].lower())
+    """The store's type where it is one of ours, None where it is another.
+
+    What the key says counts only for objects that were put there without a type.
+    """
+    told = facts.content_type.partition(";")[0].strip().lower()
+    told = _OTHER_NAMES.get(told, told)
+    if told in _UNTYPED:
+        return CONTENT_TYPES.get(facts.key.rpartition(".")[2].lower())
+    return told if told in CONTENT_TYPES.values() else None

@@ -264,25 +264,6 @@ def test_an_upload_is_a_hit_without_any_get(s3: S3Server, s3_client: FlaskClient
     assert s3.count("GET", url.removeprefix("/api/images/")) == 0
 
 
-def test_what_is_no_image_is_not_shown(s3: S3Server, s3_client: FlaskClient, bucket: str) -> None:
-    look = s3.make_bucket(bucket)
-    look.put_object(Bucket=bucket, Key="page.html", Body=b"<script>", ContentType="text/html")
-    look.put_object(Bucket=bucket, Key="drawing.svg", Body=b"<svg/>", ContentType="image/svg+xml")
-    for key in ("page.html", "drawing.svg"):
-        assert s3_client.get(f"/api/images/{key}").status_code == 404
-    look.close()
-
-
-def test_images_put_there_by_others_are_shown(s3: S3Server, s3_client: FlaskClient, bucket: str) -> None:
-    look = s3.make_bucket(bucket)
-    look.put_object(Bucket=bucket, Key="Ferien 2026/Strand & Meer.PNG", Body=DATA)
-    for status in ("s3-image-server; fwd=uri-miss; stored", "s3-image-server; hit"):
-        with s3_client.get("/api/images/Ferien%202026/Strand%20%26%20Meer.PNG") as response:
-            assert (response.data, response.content_type) == (DATA, "image/png")
-            assert response.headers["Cache-Status"] == status
-    look.close()
-
-
 def test_an_outage_is_not_a_missing_image(s3_config: Config) -> None:
     flask = create_app(replace(s3_config, aws_endpoint_url_s3="http://127.0.0.1:9"))
     response = flask.test_client().get("/api/images/a.png")
