@@ -54,10 +54,12 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class ListedImage:
-    """A line of a listing; `asked` only where details were asked for, of images that were generated."""
+    """A line of a listing; `asked` only where details were asked for, of images that were generated.
+
+    It has no URL: most who list need none, and one may cost a signature or a request to the store.
+    """
 
     key: str
-    url: str
     content_type: str
     size: int
     last_modified: datetime
@@ -162,7 +164,7 @@ class ImageService:
         """
         page = self._store.list(prefix, limit=limit, cursor=cursor)
         images = [
-            ListedImage(facts.key, self.url_of(facts.key), content_type, facts.size, facts.last_modified)
+            ListedImage(facts.key, content_type, facts.size, facts.last_modified)
             for facts in page.objects
             if (content_type := _image_type(facts))
         ]

@@ -138,3 +138,12 @@ def test_list_all_goes_through_every_page(service: ImageService, monkeypatch: py
     service.upload_image(PNG, name="other.png")
     assert [image.key for image in service.list_all("a/")] == keys
     assert list(service.list_all("none/")) == []
+
+
+def test_a_listing_makes_no_urls(service: ImageService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may cost a signature, or a request to the store."""
+    keys = [service.upload_image(PNG, name=f"{number}.png").key for number in range(3)]
+    asked: list[str] = []
+    monkeypatch.setattr(service, "url_of", asked.append)
+    assert [image.key for image in service.list_all()] == keys
+    assert asked == []

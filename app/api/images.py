@@ -98,11 +98,12 @@ def serve(key: str) -> Response:
 @blueprint.response(200, ImagePageSchema)
 def list_images(options: dict[str, Any]) -> dict[str, Any]:
     """A page of stored images, in the order of their keys."""
-    images, cursor = parts().service.list(**options)
+    service = parts().service
+    images, cursor = service.list(**options)
     lines = [
         {
             "key": image.key,
-            "image_url": absolute(image.url),
+            "image_url": absolute(service.url_of(image.key)),
             "content_type": image.content_type,
             "bytes": image.size,
             "last_modified": image.last_modified,
