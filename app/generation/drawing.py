@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from app.errors import (
@@ -19,12 +19,16 @@ from app.errors import (
 )
 from app.formats import FORMATS
 from app.gate import Gate
+from app.generation.order import MOST_SIDE
 from app.generators.base import BaseGenerator, GenerationRequest
 from app.generators.models import ModelFacts
 from app.imaging import CheckedImage, ImageLimits, check_image, encode_image
 
 _MOST_THREADS = 128
 """Calls under way in a process, those included that went on past their time."""
+
+_MOST_PIXELS = MOST_SIDE**2
+"""Of an image drawn, however few uploads may have: some models draw more than they are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +45,17 @@ class Drawing:
 
     It is somebody else's code, which nothing can stop: a call runs on a thread of its own, so that past the
     deadline only that thread is lost. `decoding` bounds how many images are encoded and checked at once.
+
+    `limits` are those of uploads. What may be ordered is held to their pixels. What was drawn is paid for: it
+    may be of any format that we know, and of the largest size that can be ordered.
     """
 
     def __init__(self, generator: BaseGenerator, limits: ImageLimits, decoding: Gate, seconds: float) -> None:
         self._generator = generator
         self._limits = limits
+        self._limits_of_drawn = replace(
+            limits, formats=tuple(FORMATS), max_pixels=max(limits.max_pixels, _MOST_PIXELS)
+        )
         self._decoding = decoding
         self._seconds = seconds
         self._free = threading.BoundedSemaphore(_MOST_THREADS)
@@ -62,6 +72,10 @@ class Drawing:
     def describe_model(self) -> ModelFacts | None:
         """What its provider says of it, as the generator tells it."""
         return self._generator.describe_model()
+
+    def check_size(self, width: int, height: int) -> None:
+        """Let an order of this size, in pixels, pass, or raise `TooManyPixels`."""
+        self._limits.check((width, height), 1)
 
     def draw(self, requests: Sequence[GenerationRequest]) -> list[Drawn]:
         """The images for `requests`, drawn side by side.
@@ -111,7 +125,7 @@ class Drawing:
                 data = (
                     image if isinstance(image, bytes) else encode_image(image, FORMATS[request.image_format])
                 )
-                return Drawn(check_image(data, self._limits), given.model, given.seed)
+                return Drawn(check_image(data, self._limits_of_drawn), given.model, given.seed)
         except Busy as exc:
             raise GeneratorTimeout(detail="no turn to decode what was drawn") from exc
         except (UnsupportedImage, UndecodableImage) as exc:

@@ -9,6 +9,9 @@ from datetime import datetime
 from app.generators.base import GenerationRequest
 from app.service import StoredImage
 
+MOST_SIDE = 2048
+"""Pixels of a side of the largest image that can be ordered."""
+
 _SEEDS = 2**32
 
 

@@ -74,10 +74,11 @@ class GenerationService:
         Where an order came with the same `idempotency_key` (a digest) within a day, the answer is the same
         and nothing is drawn.
 
-        Raises `InvalidKey`, `PromptRefused`, `GeneratorError` and its kin, `GeneratorBusy`,
+        Raises `InvalidKey`, `TooManyPixels`, `PromptRefused`, `GeneratorError` and its kin, `GeneratorBusy`,
         `IdempotencyKeyReused`, `IdempotencyKeyInUse`, `StateUnavailable`, and what stores raise.
         """
         generated(datetime.now(UTC), FORMATS[order.image_format], order.folder)  # a bad folder shows now
+        self._drawing.check_size(order.width, order.height)
         with self._place(), parked():
             if idempotency_key is None:
                 return self._reused_or_drawn(order)

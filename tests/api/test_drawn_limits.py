@@ -1,0 +1,113 @@
+"""What the limits of uploads mean for images that are generated: none is paid for and then refused."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from marshmallow import ValidationError
+from PIL import Image
+
+from app import create_app
+from app.api.schemas import is_size
+from app.config import Config
+from app.generation.order import MOST_SIDE
+from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
+from tests.conftest import json_of, parts_of
+from tests.generation.generators import NAME
+from tests.pictures import picture
+
+OURS, OPENAI = "/api/generate-image", "/v1/images/generations"
+
+
+class Generous(BaseGenerator):
+    """Draws images of the sizes in its prompt, as files, whatever it is asked for."""
+
+    def generate(self, request: GenerationRequest) -> GeneratedImage:
+        """A grey one."""
+        width, height = map(int, request.prompt.split("x"))
+        file = BytesIO()
+        Image.new("L", (width, height)).save(file, "PNG")
+        return GeneratedImage(file.getvalue(), "generous")
+
+
+@pytest.fixture
+def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the generator that obeys writes down what it draws."""
+    monkeypatch.setenv("DRAWN", str(tmp_path / "drawn"))
+    return tmp_path / "drawn"
+
+
+def _client(config: Config, **settings: Any) -> Iterator[FlaskClient]:
+    flask = create_app(replace(config, generator=NAME, **settings))
+    yield flask.test_client()
+    parts_of(flask).cache.close()
+
+
+@pytest.fixture
+def jpeg_only(config: Config) -> Iterator[FlaskClient]:
+    """A client of a server that takes uploads of one format."""
+    yield from _client(config, allowed_formats=("jpeg",))
+
+
+@pytest.fixture
+def small(config: Config) -> Iterator[FlaskClient]:
+    """A client of a server that takes images of a million pixels."""
+    yield from _client(config, max_image_pixels=1_000_000)
+
+
+@pytest.mark.parametrize("wanted", ["png", "jpeg", "gif", "webp", "avif"])
+def test_formats_of_uploads_are_not_those_of_drawings(jpeg_only: FlaskClient, wanted: str) -> None:
+    answer = json_of(jpeg_only.post(OURS, json={"prompt": "a cat", "size": "64x64", "format": wanted}))
+    assert answer["content_type"] == f"image/{wanted}"
+    upload = jpeg_only.post("/api/images", data=picture("PNG"), content_type="image/png")
+    assert upload.status_code == 415
+
+
+@pytest.mark.parametrize("more", [{}, {"size": "1000x1001"}, {"size": "2048x2048"}])
+def test_an_order_over_the_limit_is_refused_before_it_is_drawn(
+    small: FlaskClient, drawn: Path, more: dict[str, str]
+) -> None:
+    response = small.post(OURS, json={"prompt": "a cat", **more})
+    assert (response.status_code, json_of(response)["code"]) == (422, "too_many_pixels")
+    assert "the limit is 1,000,000" in json_of(response)["message"]
+    assert not drawn.exists()
+
+
+def test_openais_clients_are_told_in_their_shape(small: FlaskClient, drawn: Path) -> None:
+    response = small.post(OPENAI, json={"prompt": "a cat", "n": 2})
+    assert response.status_code == 422
+    assert json_of(response) == {
+        "error": {
+            "message": "The image has too many pixels: 1,024 × 1,024 = 1,048,576; the limit is 1,000,000.",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "too_many_pixels",
+        }
+    }
+    assert not drawn.exists()
+
+
+def test_an_order_at_the_limit_is_drawn(small: FlaskClient, drawn: Path) -> None:
+    assert small.post(OURS, json={"prompt": "a cat", "size": "1000x1000"}).status_code == 200
+    assert len(drawn.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("given", "status"), [("2048x2048", 200), ("2048x2049", 502)])
+def test_a_model_may_draw_more_than_was_ordered_within_bounds(
+    config: Config, given: str, status: int
+) -> None:
+    own = replace(config, generator=f"{__name__}:Generous", max_image_pixels=1_000_000)
+    flask = create_app(own)
+    response = flask.test_client().post(OURS, json={"prompt": given, "size": "64x64"})
+    assert response.status_code == status
+    parts_of(flask).cache.close()
+
+
+def test_no_larger_image_can_be_ordered() -> None:
+    is_size(f"{MOST_SIDE}x{MOST_SIDE}")
+    with pytest.raises(ValidationError):
+        is_size(f"{MOST_SIDE + 1}x64")
