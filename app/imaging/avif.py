@@ -6,7 +6,7 @@ Offsets in the file count from its beginning, so nothing before the last needed 
 from app.errors import UndecodableImage
 from app.imaging.boxes import Box, boxes, extents, item_types, thumbnails
 from app.imaging.limits import ImageLimits
-from app.imaging.survey import Survey, bounded
+from app.imaging.survey import PartCount, Survey
 
 _NEEDED = {b"ftyp", b"meta", b"moov", b"mdat"}
 _CONTAINERS = {b"moov": 0, b"trak": 0, b"mdia": 0, b"meta": 4, b"iprp": 0, b"ipco": 0}
@@ -27,8 +27,9 @@ def survey_avif(data: bytes, limits: ImageLimits) -> Survey:
     The limits are left to the decoder, which reads no pixels before it is asked to. Orientation is in
     the `irot` and `imir` properties, which every browser follows and which stay.
     """
-    scrub = _Scrub(data)
-    found = _top_level(data)
+    count = PartCount()
+    scrub = _Scrub(data, count)
+    found = _top_level(data, count)
     end = max((box.end for box in found if box.kind in _NEEDED), default=0)
     for box in found:
         if box.kind in _NEEDED:
@@ -38,14 +39,14 @@ def survey_avif(data: bytes, limits: ImageLimits) -> Survey:
     return Survey(bytes(scrub.data[:end]))
 
 
-def _top_level(data: bytes) -> list[Box]:
+def _top_level(data: bytes, count: PartCount) -> list[Box]:
     """The boxes of the file up to the first thing that is no whole box.
 
     What follows there is a tail of something else; a needed box that is cut raises UndecodableImage.
     """
     found: list[Box] = []
     try:
-        for box in bounded(boxes(data, 0, len(data))):
+        for box in boxes(data, 0, len(data), count):
             found.append(box)
     except UndecodableImage:
         tail = found[-1].end if found else 0
@@ -57,8 +58,9 @@ def _top_level(data: bytes) -> list[Box]:
 class _Scrub:
     """A copy of the file, in which metadata is overwritten."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, count: PartCount) -> None:
         self.data = bytearray(data)
+        self.count = count
         # Metadata lies in one place only; tables that name the same bytes again and again are an attack.
         self.budget = len(data)
 
@@ -70,7 +72,7 @@ class _Scrub:
             # Creation and modification time, of 64 bits each from version 1 on (14496-12, 8.2.2).
             self._blank(box.body + 4, 16 if self.data[box.body] else 8, box.end)
         elif box.kind in _CONTAINERS:
-            children = list(bounded(boxes(self.data, box.body + _CONTAINERS[box.kind], box.end)))
+            children = list(boxes(self.data, box.body + _CONTAINERS[box.kind], box.end, self.count))
             for child in children:
                 self.clean(child)
             if box.kind == b"meta":
@@ -85,13 +87,13 @@ class _Scrub:
         """Blank the payload of every item that is metadata or a thumbnail."""
         if b"iinf" not in meta or b"iloc" not in meta:
             return
-        types = dict(item_types(self.data, meta[b"iinf"]))
+        types = dict(item_types(self.data, meta[b"iinf"], self.count))
         fillings = {number: b"" for number, kind in types.items() if kind in _METADATA_ITEMS}
         if b"iref" in meta:
-            fillings |= dict.fromkeys(thumbnails(self.data, meta[b"iref"]), b"")
+            fillings |= dict.fromkeys(thumbnails(self.data, meta[b"iref"], self.count), b"")
         fillings |= {number: _EMPTY_EXIF for number, kind in types.items() if kind == b"Exif"}
         idat = meta[b"idat"].body if b"idat" in meta else 0
-        for item, in_idat, offset, length in bounded(extents(self.data, meta[b"iloc"])):
+        for item, in_idat, offset, length in extents(self.data, meta[b"iloc"], self.count):
             if item in fillings:
                 self._blank(offset + idat * in_idat, length, len(self.data), fillings[item])
                 fillings[item] = fillings[item][length:]

@@ -18,10 +18,14 @@ class ByteReader:
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes."""
+        self.skip(count)
+        return bytes(self.data[self.position - count : self.position])
+
+    def skip(self, count: int) -> None:
+        """Pass over the next `count` bytes."""
         if not 0 <= count <= self.left:
             raise UndecodableImage(detail=f"{count} bytes wanted at {self.position}, {self.left} left")
         self.position += count
-        return bytes(self.data[self.position - count : self.position])
 
     def big(self, count: int) -> int:
         """The next `count` bytes as an unsigned big-endian number."""

@@ -1,9 +1,11 @@
 """GIF87a and GIF89a (CompuServe, 1990): a walk over the blocks that leaves out comments and extras."""
 
+from collections.abc import Iterator
+
 from app.errors import UndecodableImage
 from app.imaging.bytereader import ByteReader
 from app.imaging.limits import ImageLimits
-from app.imaging.survey import Survey, bounded
+from app.imaging.survey import PartCount, Survey, bounded
 
 _EXTENSION, _IMAGE, _TRAILER, _STRAY = 0x21, 0x2C, 0x3B, 0x00
 _PLAIN_TEXT, _GRAPHIC_CONTROL, _APPLICATION = 0x01, 0xF9, 0xFF
@@ -11,6 +13,12 @@ _LOOPS = {b"NETSCAPE2.0", b"ANIMEXTS1.0"}
 """Application extensions that say how often the animation is repeated."""
 _ICC = b"ICCRGBG1012"
 """Application extension with a colour profile (ICC.1, annex B.4)."""
+_SMALL = 64
+"""Bytes below which a sub-block counts as a part.
+
+Encoders fill sub-blocks, up to 255 bytes, but for the last of each frame: the full ones of a large image may
+well be more than any file may have parts.
+"""
 
 
 def survey_gif(data: bytes, limits: ImageLimits) -> Survey:
@@ -33,6 +41,7 @@ class _Walk:
     def __init__(self, data: bytes, limits: ImageLimits) -> None:
         self.reader = ByteReader(data)
         self.limits = limits
+        self.small = PartCount()
         self.frames = 0
         # A graphic control belongs to the next block that draws, and goes with it.
         self.control = b""
@@ -59,12 +68,14 @@ class _Walk:
         """The colour table that `flags` announce: 2 to 256 colours of three bytes, or none."""
         return self.reader.take(3 << ((flags & 7) + 1)) if flags & 0x80 else b""
 
-    def _sub_blocks(self) -> list[bytes]:
-        """Sub-blocks with their length byte, up to and without the empty one that ends them."""
-        blocks: list[bytes] = []
+    def _sub_blocks(self) -> bytes:
+        """Sub-blocks with their length bytes, up to and without the empty one that ends them."""
+        start = self.reader.position
         while size := self.reader.big(1):
-            blocks.append(bytes((size,)) + self.reader.take(size))
-        return blocks
+            if size < _SMALL:
+                self.small.add()
+            self.reader.skip(size)
+        return bytes(self.reader.data[start : self.reader.position - 1])
 
     def _image(self) -> None:
         descriptor = self.reader.take(9)
@@ -80,7 +91,7 @@ class _Walk:
             descriptor,
             table,
             code_size,
-            *self._sub_blocks(),
+            self._sub_blocks(),
             b"\0",
         ]
         self.control = b""
@@ -88,21 +99,33 @@ class _Walk:
     def _extension(self, label: int) -> None:
         blocks = self._sub_blocks()
         if label == _GRAPHIC_CONTROL:
-            self.control = _extension(label, blocks[:1])
+            self.control = _extension(label, next(_split(blocks), b""))
         elif label == _PLAIN_TEXT:
             self.control = b""
         elif label == _APPLICATION and blocks:
             self.pieces.append(_application(blocks))
 
 
-def _extension(label: int, blocks: list[bytes]) -> bytes:
-    return bytes((_EXTENSION, label)) + b"".join(blocks) + b"\0"
+def _extension(label: int, blocks: bytes) -> bytes:
+    return bytes((_EXTENSION, label)) + blocks + b"\0"
 
 
-def _application(blocks: list[bytes]) -> bytes:
+def _application(blocks: bytes) -> bytes:
     """The application extension if it changes how the image is shown, else nothing."""
-    name = blocks[0][1:]
+    found = _split(blocks)
+    first = next(found)
+    name = first[1:]
     if name in _LOOPS:
-        # Sub-block 1 is the loop count; anything else there is for no viewer of today.
-        return _extension(_APPLICATION, blocks[:1] + [b for b in blocks[1:] if len(b) == 4 and b[1] == 1][:1])
+        # Sub-block 1 is the loop count; anything else is for no viewer of today. Without it decoders stumble.
+        count = next((block for block in found if block[:2] == b"\x03\x01"), b"")
+        return _extension(_APPLICATION, first + count) if count else b""
     return _extension(_APPLICATION, blocks) if name == _ICC else b""
+
+
+def _split(blocks: bytes) -> Iterator[bytes]:
+    """The sub-blocks one by one, with their length bytes."""
+    start = 0
+    while start < len(blocks):
+        end = start + 1 + blocks[start]
+        yield blocks[start:end]
+        start = end

@@ -26,9 +26,28 @@ class Survey:
     orientation: int = 1
 
 
+class PartCount:
+    """How many parts a walk has met; one for all loops that can run within each other.
+
+    Bounds of their own would multiply: many boxes, each with a table of as many entries as are allowed.
+    """
+
+    def __init__(self) -> None:
+        self._left = MAX_PARTS
+
+    def add(self) -> None:
+        """Count one; raises UndecodableImage at the first one over MAX_PARTS."""
+        if not self._left:
+            raise UndecodableImage(detail=f"more than {MAX_PARTS} parts")
+        self._left -= 1
+
+    def bounded(self, parts: Iterable[_Part]) -> Iterator[_Part]:
+        """The same parts, each of them counted."""
+        for part in parts:
+            self.add()
+            yield part
+
+
 def bounded(parts: Iterable[_Part]) -> Iterator[_Part]:
     """The same parts; raises UndecodableImage at the first one over MAX_PARTS."""
-    for index, part in enumerate(parts):
-        if index == MAX_PARTS:
-            raise UndecodableImage(detail=f"more than {MAX_PARTS} parts")
-        yield part
+    return PartCount().bounded(parts)

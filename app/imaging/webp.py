@@ -7,7 +7,7 @@ from app.errors import UndecodableImage
 from app.imaging.bytereader import ByteReader
 from app.imaging.exif import UPRIGHT, orientation_of
 from app.imaging.limits import ImageLimits
-from app.imaging.survey import Survey, bounded
+from app.imaging.survey import PartCount, Survey, bounded
 
 _FRAME_PARTS = {b"ALPH", b"VP8 ", b"VP8L"}
 _KEPT = _FRAME_PARTS | {b"VP8X", b"ICCP", b"ANIM", b"ANMF"}
@@ -39,7 +39,8 @@ def survey_webp(data: bytes, limits: ImageLimits) -> Survey:
     orientations = [orientation_of(chunk.payload) for chunk in found if chunk.kind == b"EXIF"]
     # Without VP8X the first chunk is the whole image, whatever follows.
     found = found if found[0].kind == b"VP8X" else found[:1]
-    body = b"WEBP" + b"".join(_cleaned(chunk).encoded() for chunk in found if chunk.kind in _KEPT)
+    in_frames = PartCount()
+    body = b"WEBP" + b"".join(_cleaned(chunk, in_frames).encoded() for chunk in found if chunk.kind in _KEPT)
     return Survey(
         b"RIFF" + len(body).to_bytes(4, "little") + body,
         orientation=orientations[0] if orientations and not frames else UPRIGHT,
@@ -90,13 +91,13 @@ def _known(known: bool, width: int, height: int) -> tuple[int, int]:
     return width, height
 
 
-def _cleaned(chunk: _Chunk) -> _Chunk:
+def _cleaned(chunk: _Chunk, in_frames: PartCount) -> _Chunk:
     """The chunk without a mention of EXIF and XMP, and a frame without parts that aren't drawn."""
     if chunk.kind == b"VP8X":
         flags = chunk.payload[0] & ~(_EXIF_FLAG | _XMP_FLAG)
         return chunk._replace(payload=bytes((flags,)) + chunk.payload[1:10])
     if chunk.kind == b"ANMF":
-        parts = _chunks(chunk.payload, _FRAME_HEAD, len(chunk.payload))
+        parts = in_frames.bounded(_chunks(chunk.payload, _FRAME_HEAD, len(chunk.payload)))
         drawn = b"".join(part.encoded() for part in parts if part.kind in _FRAME_PARTS)
         return _Chunk(chunk.kind, chunk.payload[:_FRAME_HEAD] + drawn, b"\0" * (len(drawn) % 2))
     return chunk

@@ -13,7 +13,9 @@ from PIL import Image, ImageChops, ImageOps
 from app import create_app
 from app.config import Config
 from app.formats import FORMATS
+from app.imaging.survey import MAX_PARTS
 from tests.conftest import json_of, parts_of
+from tests.imaging.crowded import CROWDED
 from tests.imaging.hostile import (
     PAYLOADS,
     POLYGLOTS,
@@ -71,6 +73,11 @@ def test_what_is_no_image_of_ours(client: FlaskClient, name: str) -> None:
 @pytest.mark.parametrize("name", UNDECODABLE)
 def test_what_only_begins_like_an_image(client: FlaskClient, name: str) -> None:
     assert _refused(client, UNDECODABLE[name]()) == (422, "undecodable_image")
+
+
+@pytest.mark.parametrize("name", CROWDED)
+def test_files_of_nothing_but_tiny_parts(client: FlaskClient, name: str) -> None:
+    assert _refused(client, CROWDED[name](MAX_PARTS + 1000)) == (422, "undecodable_image")
 
 
 @pytest.mark.parametrize("name", TOO_LARGE)
