@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpcore2
 from httpcore2 import ConnectionPool, NetworkBackend, NetworkStream, Proxy, SyncBackend
 
 from app.errors import GeneratorError, GeneratorTimeout, GeneratorUnreachable
 from app.generators.tries import seconds_left
+from app.proxies import proxy_for
 
 MAX_ANSWER_BYTES = 32 * 1024**2
 """Base64 of 24 MiB: more than a PNG of 2048 × 2048 pixels takes."""
@@ -93,10 +93,8 @@ def _errors_mapped() -> Any:
 
 
 def _proxy_for(url: str) -> Proxy | None:
-    """The proxy that the environment names for `url`, as Python's own `urllib` finds it."""
-    target = urlsplit(url)
-    found = getproxies().get(target.scheme)
-    if not found or proxy_bypass(target.netloc):
+    found = proxy_for(url)
+    if found is None:
         return None
     parts = urlsplit(found)
     auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None

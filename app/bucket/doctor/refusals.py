@@ -2,10 +2,10 @@
 
 from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
-from app.bucket.doctor.anonymous import NoAnswer
 from app.bucket.doctor.asking import DENIED
 from app.bucket.doctor.finding import Finding, problem
 from app.errors import AppError
+from app.stores.s3.anonymous import NoAnswer
 from app.stores.s3.errors import code_of
 
 CHECK_NETWORK = "Check the network, AWS_REGION and AWS_ENDPOINT_URL_S3"

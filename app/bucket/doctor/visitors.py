@@ -1,12 +1,12 @@
 """What a visitor without credentials can do, found out by trying."""
 
-from app.bucket.doctor.anonymous import Answer, NoAnswer, visit
 from app.bucket.doctor.check import check
 from app.bucket.doctor.finding import Finding, NotChecked, ok, problem
 from app.bucket.doctor.patient import Patient
 from app.bucket.doctor.probe import probe_bytes, probe_put
 from app.keys import url_path
 from app.links import SERVER_PATH
+from app.stores.s3.anonymous import Answer, NoAnswer, visit
 
 _OPEN_IT = (
     "flask bucket setup --mode public; where the whole account or organization blocks public access, "

@@ -7,8 +7,9 @@ on the account, and reading those settings needs permissions that the server can
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+
+from app.errors import AppError
+from app.stores.s3.anonymous import NoAnswer, visit
 
 _ASK_SECONDS = 3.0
 _REMEMBER_SECONDS = 600.0
@@ -38,7 +39,7 @@ class Publicity:
             return False
         try:
             public = _answers_everybody(self._url_of(key))
-        except OSError:
+        except (NoAnswer, AppError):
             self._paused_until = now + _PAUSE_SECONDS
             return False
         self._remember(folder, public, now)
@@ -51,12 +52,8 @@ class Publicity:
 
 
 def _answers_everybody(url: str) -> bool:
-    """Raises `OSError` where there is no clear answer."""
-    try:
-        with urlopen(Request(url, method="HEAD"), timeout=_ASK_SECONDS) as answer:
-            return bool(answer.status == HTTPStatus.OK)
-    except HTTPError as exc:
-        with exc:
-            if not 400 <= exc.code < 500 or exc.code == HTTPStatus.TOO_MANY_REQUESTS:
-                raise
-            return False  # 400 is what S3 says to strangers of an object encrypted by KMS
+    """Raises `NoAnswer` where there is no clear answer."""
+    status = visit("HEAD", url, seconds=_ASK_SECONDS).status
+    if status != HTTPStatus.OK and (not 400 <= status < 500 or status == HTTPStatus.TOO_MANY_REQUESTS):
+        raise NoAnswer(f"{status} is no clear answer.")
+    return status == HTTPStatus.OK  # 400 is what S3 says to strangers of an object encrypted by KMS

@@ -1,7 +1,6 @@
 """Fixtures: a store over the test's S3 server, and the ways of looking at what it asked."""
 
 import functools
-import urllib.request
 
 import boto3
 import pytest
@@ -21,7 +20,6 @@ def store(s3: S3Server, bucket: str) -> S3Store:
 @pytest.fixture
 def aws(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a bucket at AWS, whose hosts are played by the test's server, as a proxy."""
-    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first use
     monkeypatch.setenv("HTTP_PROXY", s3.url)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     plain = functools.partialmethod(boto3.session.Session.client, use_ssl=False)

@@ -4,10 +4,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 
+from app.errors import StoreRefused
 from app.stores.s3 import S3Store
 from app.stores.s3 import publicity as publicity_module
 from app.stores.s3.publicity import Publicity
+from tests.conftest import json_of
+from tests.pictures import picture
 from tests.s3server import Fault, S3Server, error, refusal
 from tests.stores.s3.conftest import REGION
 from tests.waiting import wait_until
@@ -128,3 +132,33 @@ def test_a_top_folder_is_judged_by_itself(s3: S3Server) -> None:
         False,
         True,
     ]
+
+
+def _endless_headers(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+    """An answer to strangers on which Python's HTTP client gives up, by an exception that is no OSError."""
+    if "HTTP_AUTHORIZATION" in environ:
+        return None
+    start_response("200 OK", [("Content-Length", "0"), *((f"X-{n}", "a") for n in range(150))])
+    return [b""]
+
+
+def test_an_answer_that_makes_no_sense_is_not_public(s3: S3Server, store: S3Store) -> None:
+    s3.fault = _endless_headers
+    _put(store)
+    assert not store.is_public("a/b.png")
+    assert not store.is_public("b/b.png")
+    assert _anonymous_requests(s3) == 1
+
+
+def test_it_never_fails_an_upload_that_is_stored(s3: S3Server, s3_client: FlaskClient) -> None:
+    s3.fault = _endless_headers
+    response = s3_client.post("/api/images", data=picture(), content_type="image/png")
+    assert response.status_code == 201
+    assert json_of(response)["image_url"].startswith("http://localhost/api/images/")
+
+
+def test_a_store_that_can_not_tell_its_url_is_not_public() -> None:
+    def fails(key: str) -> str:
+        raise StoreRefused
+
+    assert not Publicity(fails).is_public("a/b.png")
