@@ -9,10 +9,20 @@ import click
 from flask.cli import AppGroup
 
 from app.api.parts import parts
-from app.cache import OUT_OF_ORDER
+from app.cache import OUT_OF_ORDER, CacheStatus
 from app.cli.output import as_json_option, errors_told, print_facts
 from app.errors import AppError, CacheUnreadable
 from app.keys import check_readable
+
+_FAILED = "failed"
+
+_ACCOUNT = {
+    "brought": [CacheStatus.MISS.value],
+    "there_already": [CacheStatus.HIT.value, CacheStatus.REVALIDATED.value, CacheStatus.COLLAPSED.value],
+    "without_room": [CacheStatus.BYPASS.value],
+    "failed": [_FAILED, CacheStatus.STALE.value],
+}
+"""What is told of a warming, and of which outcomes it is made: each image counts once."""
 
 cache_commands = AppGroup("cache", help="Look into the disk cache, mend it, empty it, warm it.")
 
@@ -95,7 +105,7 @@ def warm(prefix: str, concurrency: int, as_json: bool) -> None:
         try:
             cached = service.fetch(key)
         except AppError:
-            return "failed"
+            return _FAILED
         cached.body.close()
         return cached.status.value
 
@@ -105,17 +115,9 @@ def warm(prefix: str, concurrency: int, as_json: bool) -> None:
         click.progressbar(pool.map(bring, keys), length=len(keys), label="Warming", hidden=as_json) as bar,
     ):
         outcomes.update(bar)
-    print_facts(
-        as_json,
-        {
-            "images": len(keys),
-            "brought": outcomes["miss"],
-            "there_already": outcomes["hit"],
-            "without_room": outcomes["bypass"],
-            "failed": outcomes["failed"],
-        },
-    )
-    if outcomes["failed"]:
+    account = {name: sum(outcomes[one] for one in found) for name, found in _ACCOUNT.items()}
+    print_facts(as_json, {"images": len(keys), **account})
+    if account["failed"]:
         raise click.exceptions.Exit(1)
 
 

@@ -1,12 +1,14 @@
 """`flask cache …`."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from click.testing import Result
 from flask import Flask
 
+from app.cache import CachedObject, CacheStatus
 from tests.conftest import parts_of
 from tests.pictures import noise
 from tests.s3server import S3Server, refusal
@@ -96,6 +98,38 @@ def test_warm_tells_what_failed(app: Flask, keys: list[str], monkeypatch: pytest
     monkeypatch.setattr(store, "get", lambda key, **options: store.head("no/such.png"))
     result = _run(app, "warm", "--json", "--concurrency", "2")
     assert (result.exit_code, json.loads(result.output)["failed"]) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("status", "heading", "exit_code"),
+    [
+        (CacheStatus.MISS, "brought", 0),
+        (CacheStatus.HIT, "there_already", 0),
+        (CacheStatus.REVALIDATED, "there_already", 0),
+        (CacheStatus.COLLAPSED, "there_already", 0),
+        (CacheStatus.BYPASS, "without_room", 0),
+        (CacheStatus.STALE, "failed", 1),
+    ],
+)
+def test_warm_accounts_for_each_image(
+    app: Flask,
+    keys: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    status: CacheStatus,
+    heading: str,
+    exit_code: int,
+) -> None:
+    service = parts_of(app).service
+    fetch = service.fetch
+
+    def fetched(key: str) -> CachedObject:
+        return replace(fetch(key), status=status)
+
+    monkeypatch.setattr(service, "fetch", fetched)
+    result = _run(app, "warm", "--json")
+    told = json.loads(result.output)
+    assert (result.exit_code, told[heading]) == (exit_code, 3)
+    assert told.pop("images") == sum(told.values()) == 3
 
 
 def test_warm_shows_that_it_lists(app: Flask, keys: list[str]) -> None:
