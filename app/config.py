@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,9 +31,6 @@ from app.parsers import (
     switch,
     url,
 )
-
-READ_BY_BOTO3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
-"""Names that boto3 reads itself; they stand in the same `.env` but never pass through our hands."""
 
 
 def _cores() -> int:
@@ -119,6 +117,7 @@ class Config:
             raise ConfigError(_report(cls, given, exc.messages_dict)) from exc
 
 
+@validates_schema(skip_on_field_errors=False, pass_original=True)
 def _rules(schema: Schema, values: Mapping[str, Any], given: Mapping[str, str], **kwargs: Any) -> None:
     """The rules that span settings; marshmallow reports them beside those of each setting."""
     problems = {}
@@ -130,11 +129,7 @@ def _rules(schema: Schema, values: Mapping[str, Any], given: Mapping[str, str], 
         problems["public_base_url"] = ["can't be signed: leave it out, or IMAGE_URLS=presigned"]
     if values.get("s3_sse_kms_key_id") and values.get("s3_sse") != "aws:kms":
         problems["s3_sse_kms_key_id"] = ["needs S3_SSE=aws:kms"]
-    if values.get("store") == "local" and _overlap(values, "cache_dir", "local_store_dir"):
-        problems["cache_dir"] = ["must not lie in LOCAL_STORE_DIR, nor the other way round"]
-    if _overlap(values, "state_dir", "cache_dir"):
-        problems["state_dir"] = ["must not lie in CACHE_DIR, nor the other way round"]
-    problems |= _generator_rules(values)
+    problems |= _directory_rules(values) | _generator_rules(values)
     if problems:
         raise ValidationError(problems)
 
@@ -148,18 +143,30 @@ def _generator_rules(values: Mapping[str, Any]) -> dict[str, list[str]]:
     return {}
 
 
-def _overlap(values: Mapping[str, Any], *names: str) -> bool:
-    """Whether one of two directories lies in the other: the cache would evict what is kept there."""
-    one, other = (
-        values.get(field.name, field.default).absolute() for field in fields(Config) if field.name in names
-    )
-    return bool(one.is_relative_to(other) or other.is_relative_to(one))
+def _directory_rules(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """No directory lies in another: the cache would evict what is kept there."""
+    names = ["local_store_dir"] if values.get("store") == "local" else []
+    names += ["cache_dir", "state_dir"]
+    defaults = {field.name: field.default for field in fields(Config)}
+    places = {name: _place(values.get(name, defaults[name])) for name in names}
+    problems: dict[str, list[str]] = {}
+    for other, name in combinations(names, 2):
+        if places[name].is_relative_to(places[other]) or places[other].is_relative_to(places[name]):
+            problems.setdefault(name, []).append(other.upper())
+    return {
+        name: [f"must not lie in {' or '.join(others)}, nor the other way round"]
+        for name, others in problems.items()
+    }
+
+
+def _place(directory: Path) -> Path:
+    """Where it lies on disk; unlike `Path.resolve`, this bears symbolic links that go round in circles."""
+    return Path(os.path.realpath(directory))
 
 
 def _schema(cls: type[Config]) -> Schema:
     parsers: dict[str, Any] = {f.name: f.metadata["parser"] for f in fields(cls)}
-    rules = {"check_together": validates_schema(skip_on_field_errors=False, pass_original=True)(_rules)}
-    return Schema.from_dict(parsers | rules)(unknown=EXCLUDE)
+    return Schema.from_dict(parsers | {"check_together": _rules})(unknown=EXCLUDE)
 
 
 def _report(cls: type[Config], given: Mapping[str, object], problems: Mapping[str, list[str]]) -> str:

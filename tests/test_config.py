@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from app.config import READ_BY_BOTO3, Config
+from app.config import Config
 from app.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
+READ_BY_BOTO3 = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"}
+"""Names that boto3 reads itself; they stand in the same `.env` but never pass through our hands."""
+
 NAMES = {field.name.upper() for field in dataclasses.fields(Config)}
 
 
@@ -55,8 +58,42 @@ def test_cache_and_store_must_not_share_a_directory(cache: str, store: str) -> N
     ("state", "cache"), [("/x", "/x"), ("/x/y", "/x"), ("/x", "/x/y"), ("", "data"), ("data/cache/a", "")]
 )
 def test_the_state_must_not_lie_in_the_cache(state: str, cache: str) -> None:
-    with pytest.raises(ConfigError, match=f"STATE_DIR={state or 'data/state'}: must not lie in CACHE_DIR"):
+    with pytest.raises(ConfigError, match=f"STATE_DIR={state or 'data/state'}: must not lie in CACHE_DIR,"):
         Config.from_env({"STATE_DIR": state, "CACHE_DIR": cache, "LOCAL_STORE_DIR": "/elsewhere"})
+
+
+@pytest.mark.parametrize(
+    ("state", "store"), [("/x", "/x"), ("/x/y", "/x"), ("/x", "/x/y"), ("", "data"), ("data/images/a", "")]
+)
+def test_the_state_must_not_lie_in_the_store(state: str, store: str) -> None:
+    given = {"STATE_DIR": state, "CACHE_DIR": "/elsewhere", "LOCAL_STORE_DIR": store}
+    with pytest.raises(
+        ConfigError, match=f"STATE_DIR={state or 'data/state'}: must not lie in LOCAL_STORE_DIR"
+    ):
+        Config.from_env(given)
+    assert Config.from_env({**given, "S3_BUCKET": "cats"})
+
+
+def test_directories_are_where_they_lie_on_disk(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "link").symlink_to("images")
+    (tmp_path / "circle").symlink_to("circle")
+    store = str(tmp_path / "images")
+    for cache in ("images/../images", "nowhere/../images/x", "link", "link/cache", "link/.."):
+        with pytest.raises(ConfigError, match="must not lie in LOCAL_STORE_DIR"):
+            Config.from_env({"CACHE_DIR": f"{tmp_path}/{cache}", "LOCAL_STORE_DIR": store})
+    for cache in ("cache", "images/../cache", "imagesx", "circle"):
+        assert Config.from_env({"CACHE_DIR": f"{tmp_path}/{cache}", "LOCAL_STORE_DIR": store})
+
+
+def test_a_directory_in_two_others_is_told_once() -> None:
+    same = {"CACHE_DIR": "/x", "LOCAL_STORE_DIR": "/x", "STATE_DIR": "/x"}
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env(same)
+    assert str(caught.value).splitlines()[1:] == [
+        "  CACHE_DIR=/x: must not lie in LOCAL_STORE_DIR, nor the other way round",
+        "  STATE_DIR=/x: must not lie in LOCAL_STORE_DIR or CACHE_DIR, nor the other way round",
+    ]
 
 
 def test_lists() -> None:
@@ -173,7 +210,7 @@ def test_it_cannot_be_changed_and_shows_no_secret() -> None:
 def test_the_example_file_names_each_setting_with_its_default() -> None:
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
     lines = dict(re.findall(r"^#?([A-Z][A-Z0-9_]+)=(.*)$", text, re.MULTILINE))
-    assert set(lines) == NAMES | set(READ_BY_BOTO3)
+    assert set(lines) == NAMES | READ_BY_BOTO3
     assert Config.from_env(lines) == Config.from_env({})
 
 
@@ -181,4 +218,4 @@ def test_the_readme_explains_each_setting() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| ((?:`[A-Z0-9_]+`(?:, )?)+) \|", text, re.MULTILINE)
     explained = {name for cell in table for name in re.findall(r"`([A-Z0-9_]+)`", cell)}
-    assert explained == NAMES | set(READ_BY_BOTO3)
+    assert explained == NAMES | READ_BY_BOTO3
