@@ -2,13 +2,13 @@
 
 import hmac
 from collections.abc import Sequence
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from flask import Request
 
 from app.apikeys import ApiKey, find_key
 from app.errors import KeyRefused, KeyRequired, ScopeMissing
+from app.loopback import is_loopback
 
 _PROXY_HEADERS = {"Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip"}
 _PROXY_HEADERS |= {"Cf-Connecting-Ip", "Fastly-Client-Ip", "X-Original-Forwarded-For", "X-Original-Host"}
@@ -76,16 +76,6 @@ class Access:
 def host_name(host: str) -> str:
     """The name or address in a `Host` header, without port and brackets."""
     return host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-
-
-def is_loopback(address: str) -> bool:
-    """Whether a name or an address always means the machine itself (RFC 6761, 6.3)."""
-    if address.lower() == "localhost" or address.lower().endswith(".localhost"):
-        return True
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def _given_key(request: Request) -> bytes | None:

@@ -2,17 +2,13 @@
 
 import sqlite3
 from dataclasses import asdict
-from decimal import Decimal
 from typing import Any
 
 from app.api.arguments import Blueprint
 from app.api.parts import KEYED, key_required, parts
 from app.api.schemas import CacheSchema
-from app.bucket.prices import load_prices
+from app.bucket.savings import GET_USD_PER_MILLION, saved_usd
 from app.errors import CacheUnreadable
-
-GET_USD_PER_MILLION = float(load_prices().get_requests.cost(Decimal(1_000_000)))
-"""What S3 takes for a million GET requests by `app/bucket/prices.json`."""
 
 blueprint = Blueprint("cache", __name__, url_prefix="/api/cache", description="What the cache saves")
 
@@ -37,6 +33,6 @@ def figures() -> dict[str, Any]:
         "max_bytes": cache.max_bytes,
         **asdict(counted),
         "requests_saved": saved,
-        "saved_usd": saved * GET_USD_PER_MILLION / 1_000_000,
+        "saved_usd": saved_usd(saved),
         "get_usd_per_million": GET_USD_PER_MILLION,
     }

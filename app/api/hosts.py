@@ -5,7 +5,8 @@ from urllib.parse import urljoin
 
 from flask import Request
 
-from app.api.access import host_name, is_loopback
+from app.api.access import host_name
+from app.loopback import is_loopback
 
 
 class Hosts:

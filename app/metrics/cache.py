@@ -2,12 +2,11 @@
 
 import sqlite3
 from collections.abc import Iterator
-from decimal import Decimal
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from app.bucket.prices import load_prices
+from app.bucket.savings import saved_usd
 from app.cache import DiskCache
 
 
@@ -16,7 +15,6 @@ class CacheCollector(Collector):
 
     def __init__(self, cache: DiskCache) -> None:
         self._cache = cache
-        self._price = load_prices().get_requests
 
     def collect(self) -> Iterator[Metric]:
         """Nothing of what can't be read right now: a gap says more than a zero."""
@@ -40,7 +38,7 @@ class CacheCollector(Collector):
             ("served_bytes", "Bytes served that were not asked of the store.", counted.bytes_served),
             ("evictions", "Images that were removed to make room.", counted.evicted),
             ("saved_requests", "Images served without asking the store.", counted.requests_saved),
-            ("saved_usd", "What S3 takes for so many GETs in us-east-1.", self._cost(counted.requests_saved)),
+            ("saved_usd", "What S3 takes for so many GETs in us-east-1.", saved_usd(counted.requests_saved)),
         )
         for name, about, value in sums:
             yield CounterMetricFamily(f"s3image_cache_{name}_total", about, value)
@@ -49,6 +47,3 @@ class CacheCollector(Collector):
         held = self._cache.totals()
         yield GaugeMetricFamily("s3image_cache_entries", "Images in the cache.", held.entries)
         yield GaugeMetricFamily("s3image_cache_bytes", "Bytes that they take on disk.", held.taken)
-
-    def _cost(self, requests: int) -> float:
-        return float(self._price.cost(Decimal(requests)))

@@ -3,13 +3,13 @@
 import os
 import stat
 from datetime import UTC, datetime
-from ipaddress import ip_address
 
 from app.bucket.doctor.check import check
 from app.bucket.doctor.finding import Finding, NotChecked, ok, problem, warning
 from app.bucket.doctor.patient import Patient
 from app.formats import FORMATS
 from app.keys import generated
+from app.loopback import is_loopback
 
 _SHORT_KEY = 16
 _BYTES_PER_PIXEL = 4
@@ -24,7 +24,7 @@ def api_keys(patient: Patient) -> Finding:
         return problem(
             f"TRUSTED_PROXIES={proxies}: through a proxy nobody may write, as no API_KEYS are set.", _NEW_KEY
         )
-    if not keys and not _is_loopback(host):
+    if not keys and not is_loopback(host):
         return problem(f"HOST={host} is reachable from outside, and no API_KEYS are set.", _NEW_KEY)
     if any(key.length is not None and key.length < _SHORT_KEY for key in keys):
         return warning(f"A key in API_KEYS is shorter than {_SHORT_KEY} characters.", _NEW_KEY)
@@ -65,12 +65,3 @@ def unguessable_keys(patient: Patient) -> Finding:
             "Generated images get names that can be guessed.", "Repair the system's random numbers"
         )
     return ok("Names of generated images can't be guessed.")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -7,8 +7,7 @@ from app.bucket.doctor.finding import Finding, NotChecked, ok, problem, warning
 from app.bucket.doctor.patient import Patient
 from app.bucket.doctor.reach import region
 from app.keys import url_path
-
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+from app.loopback import is_loopback
 
 
 @check(region)
@@ -48,4 +47,4 @@ def https_urls(patient: Patient) -> Finding:
 
 def _is_plain(url: str) -> bool:
     parts = urlsplit(url)
-    return parts.scheme == "http" and parts.hostname not in _LOOPBACK
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
