@@ -19,7 +19,7 @@ from app import create_app
 from app.api.parts import Parts
 from app.bucket import carry_out
 from app.config import Config
-from app.stores.s3 import publicity
+from app.stores.s3 import public_access
 from tests.s3server import CREDENTIALS, S3Server
 from tests.telltale import watched
 
@@ -96,7 +96,7 @@ def s3(_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serv
     """S3 over HTTP, its record empty, credentials for it in the environment."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(publicity, "_ASK_SECONDS", 30)  # that an answer is late is not what tests are about
+    monkeypatch.setattr(public_access, "_ASK_SECONDS", 30)  # that an answer is late is not tested for
     _s3_server.reset()
     yield _s3_server
     _s3_server.reset()

@@ -20,7 +20,7 @@ from app.stores.s3.connection import Connection
 from app.stores.s3.denial import Denials
 from app.stores.s3.errors import code_of, errors_mapped
 from app.stores.s3.presign import presigned
-from app.stores.s3.publicity import Publicity
+from app.stores.s3.public_access import PublicAccess
 from app.stores.s3.putting import Putting
 
 _BODILESS = {"301", "400", "403", "404"}
@@ -59,7 +59,7 @@ class S3Store(BaseStore):
         )
         self._putting = Putting(self._connection, acl, _encryption(sse, sse_kms_key_id))
         self._denials = Denials(self._connection)
-        self._publicity = Publicity(self._connection.url)
+        self._public_access = PublicAccess(self._connection.url)
         self._presigned_expiry = presigned_expiry
         self._clock = clock
 
@@ -167,7 +167,7 @@ class S3Store(BaseStore):
 
     def is_public(self, key: str) -> bool:
         """By reading it, or one of the same folder a while ago, as a browser would."""
-        return self._publicity.is_public(key)
+        return self._public_access.is_public(key)
 
     def _get_object(self, key: str, **more: Any) -> dict[str, Any]:
         return dict(self._connection.client().get_object(Bucket=self._connection.bucket, Key=key, **more))

@@ -19,7 +19,7 @@ _PAUSE_SECONDS = 60.0
 _REMEMBERED = 1_000
 
 
-class Publicity:
+class PublicAccess:
     """Asks for one object of each top folder, which policies usually go by, and remembers the answer."""
 
     def __init__(self, url_of: Callable[[str], str], clock: Callable[[], float] = time.monotonic) -> None:

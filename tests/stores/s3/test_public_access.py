@@ -8,8 +8,8 @@ from flask.testing import FlaskClient
 
 from app.errors import StoreRefused
 from app.stores.s3 import S3Store
-from app.stores.s3 import publicity as publicity_module
-from app.stores.s3.publicity import Publicity
+from app.stores.s3 import public_access as public_access_module
+from app.stores.s3.public_access import PublicAccess
 from tests.conftest import json_of
 from tests.pictures import picture
 from tests.s3server import Fault, S3Server, error, refusal
@@ -89,7 +89,7 @@ def test_what_can_not_be_found_out_is_not_public(s3: S3Server, store: S3Store, s
 
 
 def test_silence_is_not_waited_for_long_nor_twice(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publicity_module, "_ASK_SECONDS", 0.5)
+    monkeypatch.setattr(public_access_module, "_ASK_SECONDS", 0.5)
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
         s3.silence()
@@ -97,36 +97,36 @@ def test_silence_is_not_waited_for_long_nor_twice(s3: S3Server, monkeypatch: pyt
         yield b""
 
     s3.fault = answer
-    publicity = Publicity(lambda key: f"{s3.url}/bucket/{key}")
-    assert not publicity.is_public("a/b.png")
-    assert not publicity.is_public("c/b.png")
+    public_access = PublicAccess(lambda key: f"{s3.url}/bucket/{key}")
+    assert not public_access.is_public("a/b.png")
+    assert not public_access.is_public("c/b.png")
     wait_until(lambda: s3.requests)
     assert len(s3.requests) == 1
 
 
 def test_it_is_asked_again_after_a_while(s3: S3Server) -> None:
     now = [0.0]
-    publicity = Publicity(lambda key: f"{s3.url}/bucket/{key}", clock=lambda: now[0])
+    public_access = PublicAccess(lambda key: f"{s3.url}/bucket/{key}", clock=lambda: now[0])
     s3.fault = _open_folder("a")
-    assert publicity.is_public("a/b.png")
+    assert public_access.is_public("a/b.png")
     s3.fault = _anonymous("403 Forbidden")
     now[0] += 599
-    assert publicity.is_public("a/b.png")
+    assert public_access.is_public("a/b.png")
     now[0] += 2
-    assert not publicity.is_public("a/b.png")
+    assert not public_access.is_public("a/b.png")
     s3.fault = _anonymous("500 Internal Server Error")
     now[0] += 601
-    assert not publicity.is_public("a/b.png")
+    assert not public_access.is_public("a/b.png")
     s3.fault = _open_folder("a")
-    assert not publicity.is_public("a/b.png")
+    assert not public_access.is_public("a/b.png")
     now[0] += 61
-    assert publicity.is_public("a/b.png")
+    assert public_access.is_public("a/b.png")
 
 
 def test_a_top_folder_is_judged_by_itself(s3: S3Server) -> None:
     s3.fault = _open_folder("a")
-    publicity = Publicity(lambda key: f"{s3.url}/bucket/{key}")
-    assert [publicity.is_public(key) for key in ("a/x.png", "x.png", "b/a/x.png", "a/b/x.png")] == [
+    public_access = PublicAccess(lambda key: f"{s3.url}/bucket/{key}")
+    assert [public_access.is_public(key) for key in ("a/x.png", "x.png", "b/a/x.png", "a/b/x.png")] == [
         True,
         False,
         False,
@@ -161,4 +161,4 @@ def test_a_store_that_can_not_tell_its_url_is_not_public() -> None:
     def fails(key: str) -> str:
         raise StoreRefused
 
-    assert not Publicity(fails).is_public("a/b.png")
+    assert not PublicAccess(fails).is_public("a/b.png")
