@@ -11,56 +11,14 @@ Their messages are for the operator at the terminal: unlike those of `app.errors
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-)
+from botocore.exceptions import BotoCoreError, ClientError
 
 from app.errors import AppError
+from app.stores.s3.actions import action_of
+from app.stores.s3.errors import CREDENTIALS_ERRORS, DENIED, code_of, status_of
+from app.stores.s3.meanings import MEANINGS, SET_CREDENTIALS
 
-_DENIED = {"AccessDenied", "AccessDeniedException", "403"}
 _UNSUPPORTED_STATUS = 501
-
-_ACTIONS = {
-    "HeadBucket": "s3:ListBucket",
-    "ListObjectsV2": "s3:ListBucket",
-    "GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
-    "PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
-    "GetBucketCors": "s3:GetBucketCORS",
-    "PutBucketCors": "s3:PutBucketCORS",
-    "GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
-    "PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
-    "GetBucketEncryption": "s3:GetEncryptionConfiguration",
-    "PutBucketEncryption": "s3:PutEncryptionConfiguration",
-    "CreateUser": "iam:CreateUser",
-    "PutUserPolicy": "iam:PutUserPolicy",
-    "ListAccessKeys": "iam:ListAccessKeys",
-    "CreateAccessKey": "iam:CreateAccessKey",
-    "DeleteAccessKey": "iam:DeleteAccessKey",
-}
-"""Where the IAM action is not `s3:` and the operation's name.
-
-https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
-"""
-
-_ADVICE = {
-    "BucketAlreadyExists": "This name belongs to somebody else: bucket names are unique across all of AWS. "
-    "Choose another, for instance with your company's name, the project and the year.",
-    "InvalidBucketName": "Bucket names have 3 to 63 lower-case letters, digits and hyphens.",
-    "TooManyBuckets": "The account has as many buckets as it may; delete one or ask AWS for more.",
-    "IllegalLocationConstraintException": "AWS_REGION and the address that answered do not fit together.",
-    "OperationAborted": "S3 is still busy with another change to this bucket, or with deleting one of this "
-    "name. Try again in some minutes.",
-    "PermanentRedirect": "The bucket is in another region; set AWS_REGION to that.",
-    "ExpiredToken": "The credentials have expired; get new ones.",
-    "InvalidAccessKeyId": "AWS does not know this access key; check AWS_ACCESS_KEY_ID.",
-    "InvalidClientTokenId": "AWS does not know this access key; check AWS_ACCESS_KEY_ID.",
-    "SignatureDoesNotMatch": "The secret does not fit the access key; check AWS_SECRET_ACCESS_KEY.",
-    "RequestTimeTooSkewed": "This machine's clock is wrong; let it be set by NTP.",
-}
 
 
 class BucketError(AppError):
@@ -78,7 +36,7 @@ class CallDenied(BucketError):
     """The credentials may not make this call; `action` is the IAM action that it needs."""
 
     def __init__(self, operation: str, said: str, aws_code: str = "AccessDenied") -> None:
-        self.action = _ACTIONS.get(operation, f"s3:{operation}")
+        self.action = action_of(operation)
         message = f"AWS denied {operation}, which needs {self.action}.{said}"
         super().__init__(message, aws_code=aws_code, http_status=403)
 
@@ -94,20 +52,18 @@ def errors_mapped(operation: str) -> Iterator[None]:
         yield
     except ClientError as exc:
         raise _answered(exc, operation) from exc
-    except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as exc:
-        raise BucketError(
-            f"No credentials: {exc}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
-        ) from exc
+    except CREDENTIALS_ERRORS as exc:
+        raise BucketError(f"No credentials: {exc}. {SET_CREDENTIALS}.") from exc
     except BotoCoreError as exc:
         raise BucketError(f"{operation} got no answer: {exc}") from exc
 
 
 def _answered(exc: ClientError, operation: str) -> BucketError:
-    error = exc.response.get("Error", {})
-    code, words = error.get("Code", ""), error.get("Message", "")
-    status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    code, status = code_of(exc), status_of(exc)
+    words = exc.response.get("Error", {}).get("Message", "")
     said = f" AWS says: {words}" if words else ""
-    if code in _DENIED:
+    if code in DENIED:
         return CallDenied(operation, said, code)
     kind = CallUnsupported if status == _UNSUPPORTED_STATUS else BucketError
-    return kind(_ADVICE.get(code) or f"{operation} failed: {code}.{said}", aws_code=code, http_status=status)
+    meaning = MEANINGS.get(code, f"{operation} failed: {code}.{said}")
+    return kind(str(meaning), aws_code=code, http_status=status)

@@ -107,7 +107,7 @@ def test_a_conflict_is_tried_again(account: S3Server, clients: AwsClients, opera
 def test_a_conflict_that_lasts_is_told(account: S3Server, clients: AwsClients) -> None:
     account.fault = refused("PUT", *CONFLICT)
     results = _set_up(clients, "private")
-    assert results[0].message.endswith("Try again in some minutes.")
+    assert results[0].message.endswith("Try again in some minutes")
     assert _asked(account, "PUT") == len(module.WAITS) + 1
     assert {result.outcome for result in results[1:]} == {Outcome.NOT_TRIED}
 

@@ -11,6 +11,7 @@ from app.bucket.doctor.patient import Patient
 from app.bucket.doctor.policy import Policy
 from app.bucket.doctor.probe import probe_put
 from app.bucket.doctor.reach import credentials_accepted
+from app.bucket.doctor.refusals import explain_code
 
 _ACL_BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls")
 _POLICY_BLOCKS = ("BlockPublicPolicy", "RestrictPublicBuckets")
@@ -23,12 +24,7 @@ _GROUPS = "http://acs.amazonaws.com/groups/global/"
 @check(credentials_accepted, probe_put)
 def block_public_access(patient: Patient) -> Finding:
     """The bucket's own block: on in private mode; in public mode off for what opens it, policy or ACLs."""
-    answer = ask(
-        patient.clients.s3.get_public_access_block,
-        "s3:GetBucketPublicAccessBlock",
-        absent=_NOT_CONFIGURED,
-        Bucket=patient.bucket,
-    )
+    answer = ask(patient.clients.s3.get_public_access_block, absent=_NOT_CONFIGURED, Bucket=patient.bucket)
     blocks: Mapping[str, Any] = answer["PublicAccessBlockConfiguration"] if answer else {}
     hindering = _hindering(patient, blocks)
     off = [name for name in _BLOCKS if not blocks.get(name)]
@@ -45,8 +41,8 @@ def account_public_access(patient: Patient) -> Finding:
     patient.expect_aws(patient.clients.s3control.meta.endpoint_url, "S3 Control")
     answer = ask(
         patient.clients.s3control.get_public_access_block,
-        "s3:GetAccountPublicAccessBlock",
         absent=_NOT_CONFIGURED,
+        action="s3:GetAccountPublicAccessBlock",
         AccountId=patient.caller.account,
     )
     blocks: Mapping[str, Any] = answer["PublicAccessBlockConfiguration"] if answer else {}
@@ -66,10 +62,7 @@ def object_ownership(patient: Patient) -> Finding:
     if ownership != "BucketOwnerEnforced":
         return ok(f"ACLs are enabled ({ownership or 'not configured'}); S3_ACL={patient.config.s3_acl}.")
     if patient.config.s3_acl == "public-read":
-        return problem(
-            "ACLs are disabled, but S3_ACL=public-read sends one with each put.",
-            "Set S3_ACL=none, then: flask bucket setup --mode public",
-        )
+        return explain_code("AccessControlListNotSupported")
     return ok("ACLs are disabled, and puts go without.")
 
 
@@ -133,12 +126,7 @@ def _has_acls(patient: Patient) -> bool:
 
 
 def _policy(patient: Patient) -> Policy | None:
-    answer = ask(
-        patient.clients.s3.get_bucket_policy,
-        "s3:GetBucketPolicy",
-        absent="NoSuchBucketPolicy",
-        Bucket=patient.bucket,
-    )
+    answer = ask(patient.clients.s3.get_bucket_policy, absent="NoSuchBucketPolicy", Bucket=patient.bucket)
     return Policy(answer["Policy"]) if answer else None
 
 
@@ -149,7 +137,7 @@ def _is_open(patient: Patient, policy: Policy | None) -> bool:
 
 
 def _public_acl_writes(patient: Patient) -> list[str]:
-    answer = ask(patient.clients.s3.get_bucket_acl, "s3:GetBucketAcl", Bucket=patient.bucket)
+    answer = ask(patient.clients.s3.get_bucket_acl, Bucket=patient.bucket)
     grants: list[Any] = list(answer["Grants"]) if answer else []
     return [
         f"{grant['Permission']} by ACL"

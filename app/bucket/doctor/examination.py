@@ -9,7 +9,8 @@ from threading import Thread
 from app.bucket.doctor.check import Check
 from app.bucket.doctor.finding import Finding, NotChecked, Status, problem, skipped
 from app.bucket.doctor.patient import Patient
-from app.bucket.doctor.refusals import CHECK_NETWORK, explain, is_silence
+from app.bucket.doctor.refusals import explain, is_silence
+from app.stores.s3.meanings import CHECK_NETWORK
 
 TOTAL_SECONDS = 45.0
 """After this only what tidies up is begun; together with the last check's own time that is below a minute."""

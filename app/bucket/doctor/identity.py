@@ -2,13 +2,13 @@
 
 from botocore.exceptions import ClientError
 
-from app.bucket.doctor.asking import DENIED
+from app.bucket.doctor.asking import ask
 from app.bucket.doctor.check import check
-from app.bucket.doctor.finding import Finding, NotChecked, ok, problem, warning
+from app.bucket.doctor.finding import Finding, ok, problem, warning
 from app.bucket.doctor.patient import Patient
 from app.bucket.doctor.probe import probe_put
 from app.bucket.doctor.reach import credentials_accepted
-from app.stores.s3.errors import code_of
+from app.stores.s3.errors import DENIED, code_of
 
 
 @check(credentials_accepted, elsewhere=True)
@@ -44,12 +44,7 @@ def bucket_owner(patient: Patient) -> Finding:
 
 def _denied(patient: Patient) -> Finding:
     """The probe is readable without the condition, or reading is what is denied."""
-    try:
-        patient.clients.s3.head_object(Bucket=patient.bucket, Key=patient.probe.key)
-    except ClientError as exc:
-        if code_of(exc) in DENIED:
-            raise NotChecked("can't be checked: needs s3:GetObject") from exc
-        raise
+    ask(patient.clients.s3.head_object, Bucket=patient.bucket, Key=patient.probe.key)
     return warning(
         "The bucket belongs to another account than the credentials.",
         "Where that is not meant, take another name, such as S3_BUCKET=company-project-images-2026",

@@ -123,7 +123,7 @@ class Patient:
     def caller(self) -> Caller:
         """Whose credentials these are; raises `NotChecked` where nobody can say."""
         self.expect_aws(self.clients.sts.meta.endpoint_url, "STS")
-        answer = ask(self.clients.sts.get_caller_identity, "sts:GetCallerIdentity")
+        answer = ask(self.clients.sts.get_caller_identity)
         assert answer is not None  # no error code means absence here
         return Caller(answer["Account"], answer["Arn"])
 
@@ -132,7 +132,6 @@ class Patient:
         """The bucket's object ownership, empty where none is set, as of old; raises `NotChecked`."""
         answer = ask(
             self.clients.s3.get_bucket_ownership_controls,
-            "s3:GetBucketOwnershipControls",
             absent="OwnershipControlsNotFoundError",
             Bucket=self.bucket,
         )

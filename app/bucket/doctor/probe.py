@@ -26,7 +26,7 @@ def probe_put(patient: Patient) -> Finding:
     except AppError as exc:
         if is_denial(exc) and patient.config.s3_acl != "none":
             return problem(*_ACL_DENIED)
-        return explain(exc, "s3:PutObject")
+        return explain(exc)
     return ok(f"An image was stored as {probe.key}.")
 
 
@@ -42,7 +42,7 @@ def probe_get(patient: Patient) -> Finding:
     except NotFound:
         return problem("The image just stored is not there.", "Allow s3:GetObject: flask bucket iam-policy")
     except AppError as exc:
-        return explain(exc, "s3:GetObject")
+        return explain(exc)
     return ok("It can be read.")
 
 

@@ -4,17 +4,17 @@ from datetime import UTC, datetime
 
 import boto3
 
-from app.bucket.doctor.asking import DENIED
 from app.bucket.doctor.check import check
 from app.bucket.doctor.finding import Finding, NotChecked, ok, problem, warning
 from app.bucket.doctor.patient import Patient
-from app.bucket.doctor.refusals import explain_code, means_something
+from app.bucket.doctor.refusals import explain_code
+from app.stores.s3.errors import DENIED, MISSING
+from app.stores.s3.meanings import MEANINGS, SET_CREDENTIALS
 
 _SKEW_SECONDS = 15 * 60
 """S3 refuses requests that are further off (`RequestTimeTooSkewed`)."""
 
 _DRIFT_SECONDS = 60
-_MISSING = {"NoSuchKey", "404", "NotFound"}
 
 
 @check()
@@ -22,10 +22,7 @@ def credentials(patient: Patient) -> Finding:
     """boto3 finds some; the finding says where, and never what."""
     found = boto3.session.Session().get_credentials()
     if found is None:
-        return problem(
-            "boto3 finds no credentials.",
-            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in .env, AWS_PROFILE or a role",
-        )
+        return problem("boto3 finds no credentials.", SET_CREDENTIALS)
     frozen = found.get_frozen_credentials()
     return ok(f"{'Temporary' if frozen.token else 'Lasting'} ones, from {found.method}.")
 
@@ -59,17 +56,14 @@ def clock(patient: Patient) -> Finding:
     if off < _DRIFT_SECONDS:
         return ok("This machine and S3 agree about the time.")
     finding = problem if off >= _SKEW_SECONDS else warning
-    return finding(f"This machine's clock is {off:,.0f} s off.", "timedatectl set-ntp true")
+    return finding(f"This machine's clock is {off:,.0f} s off.", MEANINGS["RequestTimeTooSkewed"].fix)
 
 
 @check(s3_answers)
 def bucket_exists(patient: Patient) -> Finding:
     """S3 knows the name; whether it is ours is `bucket-owner`."""
     if patient.head.status == 404:
-        return problem(
-            f"There is no bucket {patient.bucket}.",
-            "Correct S3_BUCKET, or make the bucket: flask bucket setup --mode private (or public)",
-        )
+        return problem(f"There is no bucket {patient.bucket}.", MEANINGS["NoSuchBucket"].fix)
     if patient.head.status == 400:
         raise NotChecked("can't be checked: S3 answers 400, credentials-accepted says why")
     return ok(f"There is a bucket {patient.bucket}.")
@@ -92,14 +86,14 @@ def region(patient: Patient) -> Finding:
 def credentials_accepted(patient: Patient) -> Finding:
     """A signed request is answered by yes or no, not by a complaint about who asks."""
     code = patient.answer_to_missing
-    return explain_code(code) if means_something(code) else ok("S3 accepts the credentials.")
+    return explain_code(code) if code in MEANINGS else ok("S3 accepts the credentials.")
 
 
 @check(credentials_accepted)
 def missing_or_forbidden(patient: Patient) -> Finding:
     """Without s3:ListBucket, S3 answers 403 where there is no object."""
     code = patient.answer_to_missing
-    if code in _MISSING:
+    if code in MISSING:
         return ok("A missing image is answered by 404.")
     if code in DENIED:
         return warning(

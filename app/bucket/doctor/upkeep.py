@@ -21,12 +21,7 @@ def cors(patient: Patient) -> Finding:
     """`<img>` needs no CORS; fetch() and canvas do, wherever the URL is S3's."""
     if not _browsers_ask_s3(patient):
         return ok("Browsers are sent to this server, not to S3.")
-    answer = ask(
-        patient.clients.s3.get_bucket_cors,
-        "s3:GetBucketCORS",
-        absent="NoSuchCORSConfiguration",
-        Bucket=patient.bucket,
-    )
+    answer = ask(patient.clients.s3.get_bucket_cors, absent="NoSuchCORSConfiguration", Bucket=patient.bucket)
     rules: list[Any] = list(answer["CORSRules"]) if answer else []
     allowed = {
         origin for rule in rules if "GET" in rule["AllowedMethods"] for origin in rule["AllowedOrigins"]
@@ -53,7 +48,6 @@ def lifecycle(patient: Patient) -> Finding:
     """Temporary files should expire, images whose URLs are in use should not."""
     answer = ask(
         patient.clients.s3.get_bucket_lifecycle_configuration,
-        "s3:GetLifecycleConfiguration",
         absent="NoSuchLifecycleConfiguration",
         Bucket=patient.bucket,
     )
@@ -78,7 +72,6 @@ def encryption(patient: Patient) -> Finding:
     """At rest; AWS encrypts by default, a key of KMS shuts anonymous visitors out."""
     answer = ask(
         patient.clients.s3.get_bucket_encryption,
-        "s3:GetEncryptionConfiguration",
         absent="ServerSideEncryptionConfigurationNotFoundError",
         Bucket=patient.bucket,
     )
@@ -99,7 +92,7 @@ def access_logs(patient: Patient) -> Finding:
     """Where browsers ask S3 itself, only S3 can tell who did."""
     if not _browsers_ask_s3(patient):
         return ok("Reads pass through this server.")
-    answer = ask(patient.clients.s3.get_bucket_logging, "s3:GetBucketLogging", Bucket=patient.bucket)
+    answer = ask(patient.clients.s3.get_bucket_logging, Bucket=patient.bucket)
     if answer and "LoggingEnabled" in answer:
         return ok(f"S3 logs accesses to {answer['LoggingEnabled'].get('TargetBucket', 'a bucket')}.")
     return warning(

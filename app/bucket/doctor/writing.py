@@ -6,12 +6,12 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from app.bucket.doctor.asking import DENIED, UNKNOWN_HERE
+from app.bucket.doctor.asking import UNKNOWN_HERE
 from app.bucket.doctor.check import check
 from app.bucket.doctor.finding import Finding, NotChecked, ok, warning
 from app.bucket.doctor.patient import Patient
 from app.bucket.doctor.probe import probe_put
-from app.stores.s3.errors import code_of
+from app.stores.s3.errors import DENIED, code_of
 
 _REFUSED = {"BadDigest", "InvalidDigest", "InvalidRequest", "XAmzContentChecksumMismatch", "400"}
 _UPDATE = "Update the server behind AWS_ENDPOINT_URL_S3"

@@ -23,8 +23,11 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.parsers import ResponseParserError
 
 from app.errors import AppError, NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
+from app.stores.s3.actions import action_of
+from app.stores.s3.meanings import BUSY, CHECK_NETWORK, EXPIRED, MEANINGS, REDIRECTED, SET_CREDENTIALS
 
-_MISSING = {"NoSuchKey", "404", "NotFound"}
+MISSING = {"NoSuchKey", "404", "NotFound"}
+DENIED = {"AccessDenied", "AccessDeniedException", "403", "Forbidden"}
 _TRY_AGAIN = {
     "SlowDown",
     "RequestTimeout",
@@ -36,61 +39,27 @@ _TRY_AGAIN = {
     "OperationAborted",
 }
 
-_BY_CLASS: tuple[tuple[type[Exception], type[StoreError]], ...] = (
-    (ReadTimeoutError, StoreTimeout),
-    (ConnectTimeoutError, StoreTimeout),
-    (NoConnectionError, StoreUnreachable),
-    (HTTPClientError, StoreUnreachable),
-    (NoCredentialsError, StoreRefused),
-    (PartialCredentialsError, StoreRefused),
-    (CredentialRetrievalError, StoreRefused),
-    (TokenRetrievalError, StoreRefused),
-    (ProfileNotFound, StoreRefused),
-    (ConfigParseError, StoreRefused),
-    (SSOError, StoreRefused),
-    (LoginError, StoreRefused),
+CREDENTIALS_ERRORS = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    TokenRetrievalError,
+    ProfileNotFound,
+    ConfigParseError,
+    SSOError,
+    LoginError,
 )
+"""What botocore raises where it finds no credentials that could be used."""
 
-_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
-_REACH = "check the network, AWS_REGION and AWS_ENDPOINT_URL_S3; nothing to restart once it is back"
-_RENEW = "renew the credentials (AWS_SESSION_TOKEN and its keys) and restart; roles are renewed by themselves"
-_REGION = "the bucket is in another region: set AWS_REGION; with AWS_ENDPOINT_URL_S3 check that URL as well"
-_WAIT = "S3 is overloaded or out of order; nothing to do here, it is asked again"
-
-_ADVICE: dict[type[StoreError], str] = {
-    StoreTimeout: f"no answer in time: {_REACH}",
-    StoreUnreachable: _REACH,
-    StoreRefused: _CREDENTIALS,
-}
+_BY_CLASS: tuple[tuple[tuple[type[Exception], ...], type[StoreError]], ...] = (
+    ((ReadTimeoutError, ConnectTimeoutError), StoreTimeout),
+    ((NoConnectionError, HTTPClientError), StoreUnreachable),
+    (CREDENTIALS_ERRORS, StoreRefused),
+)
+_FIXES = {StoreTimeout: CHECK_NETWORK, StoreUnreachable: CHECK_NETWORK, StoreRefused: SET_CREDENTIALS}
 
 _STILL_EXPIRED = "Credentials were refreshed"
 """What botocore says, by no class of its own, where a role's new credentials have expired as well."""
-
-_ADVICE_BY_CODE = {
-    "AuthorizationHeaderMalformed": _REGION,
-    "IllegalLocationConstraintException": _REGION,
-    "ExpiredToken": _RENEW,
-    "ExpiredTokenException": _RENEW,
-    "TokenRefreshRequired": _RENEW,
-    "InvalidToken": "AWS_SESSION_TOKEN does not belong to the other two: set all three, or no token",
-    "InvalidAccessKeyId": "there is no such key: check AWS_ACCESS_KEY_ID",
-    "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
-    "RequestTimeTooSkewed": "this machine's clock is wrong: set it, by NTP",
-    "NoSuchBucket": "there is no such bucket: check S3_BUCKET, AWS_REGION and AWS_ENDPOINT_URL_S3",
-    "AccountProblem": "AWS has a problem with the account: see its billing page",
-    "NotSignedUp": "the account is not signed up for S3",
-    "AllAccessDisabled": "AWS has disabled this bucket or account",
-    "InvalidObjectState": "the object is archived: restore it, or keep images out of archive classes",
-    "AccessControlListNotSupported": "the bucket has ACLs disabled: set S3_ACL=none or auto",
-}
-
-_PERMISSIONS = {
-    "PutObject": "s3:PutObject",
-    "GetObject": "s3:GetObject",
-    "HeadObject": "s3:GetObject",
-    "DeleteObject": "s3:DeleteObject",
-    "ListObjectsV2": "s3:ListBucket (on the bucket itself)",
-}
 
 
 def code_of(exc: ClientError) -> str:
@@ -123,30 +92,30 @@ def errors_mapped(operation: str) -> Iterator[None]:
         raise StoreError(detail=f"{operation}: an answer that is not S3's: {exc}") from exc
     except BotoCoreError as exc:
         kind = next((ours for theirs, ours in _BY_CLASS if isinstance(exc, theirs)), StoreError)
-        advice = f" ({_ADVICE[kind]})" if kind in _ADVICE else ""
-        raise kind(detail=f"{operation}: {exc}{advice}") from exc
+        fix = f" ({_FIXES[kind]})" if kind in _FIXES else ""
+        raise kind(detail=f"{operation}: {exc}{fix}") from exc
     except RuntimeError as exc:
         if not str(exc).startswith(_STILL_EXPIRED):
             raise
-        raise StoreRefused(detail=f"{operation}: {exc} ({_RENEW})") from exc
+        raise StoreRefused(detail=f"{operation}: {exc} ({EXPIRED})") from exc
 
 
 def _answered(exc: ClientError, operation: str) -> AppError:
     code, status = code_of(exc), status_of(exc)
     detail = f"{operation}: {status} {code}"
-    if code in _MISSING:
+    if code in MISSING:
         return NotFound(detail=detail)
     if status == 504:
-        return StoreTimeout(detail=f"{detail} ({_WAIT})")
+        return StoreTimeout(detail=f"{detail} ({BUSY})")
     if code in _TRY_AGAIN or (status >= 500 and status != 501):
-        return StoreUnreachable(detail=f"{detail} ({_WAIT})")
-    return StoreRefused(detail=f"{detail} ({_ADVICE_BY_CODE.get(code) or _advice(exc, operation)})")
+        return StoreUnreachable(detail=f"{detail} ({MEANINGS.get(code, BUSY)})")
+    return StoreRefused(detail=f"{detail} ({MEANINGS.get(code) or _advice(exc)})")
 
 
-def _advice(exc: ClientError, operation: str) -> str:
+def _advice(exc: ClientError) -> str:
     if 300 <= status_of(exc) < 400:
-        return _REGION
+        return str(REDIRECTED)
     if status_of(exc) != 403:
         return "see S3's list of error codes"
-    action = denied_action(exc) or _PERMISSIONS.get(operation, "it")
-    return f"allow {action} in the policies of the user or role, and of the bucket"
+    action = denied_action(exc) or action_of(exc.operation_name)
+    return f"Allow {action} in the policies of the user or role (flask bucket iam-policy), and of the bucket"

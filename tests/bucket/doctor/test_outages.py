@@ -22,6 +22,7 @@ REFUSED = [
     ("403 Forbidden", "InvalidAccessKeyId", "credentials-accepted", "not known"),
     ("403 Forbidden", "SignatureDoesNotMatch", "credentials-accepted", "secret access key"),
     ("403 Forbidden", "RequestTimeTooSkewed", "credentials-accepted", "clock"),
+    ("403 Forbidden", "AllAccessDisabled", "credentials-accepted", "disabled"),
     ("404 Not Found", "NoSuchBucket", "bucket-exists", "no bucket"),
     ("503 Slow Down", "SlowDown", "s3-answers", "overloaded"),
     ("500 Internal Server Error", "InternalError", "s3-answers", "out of order"),

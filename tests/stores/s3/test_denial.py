@@ -77,7 +77,7 @@ def test_it_is_found_out_once(s3: S3Server, store: S3Store) -> None:
 @pytest.mark.parametrize("read", READS)
 def test_where_missing_is_404_denied_is_denied(s3: S3Server, store: S3Store, read: Any) -> None:
     s3.fault = _denied("a/secret.png")
-    with pytest.raises(StoreRefused, match="allow s3:GetObject"):
+    with pytest.raises(StoreRefused, match="Allow s3:GetObject"):
         read(store, "a/secret.png")
     with pytest.raises(NotFound):
         read(store, "a/no.png")

@@ -84,7 +84,7 @@ def test_acl_public_read_does_not_fall_back(s3: S3Server, bucket: str, status: s
 
 def test_a_put_that_is_denied_without_acl_too_says_nothing_of_acls(s3: S3Server, store: S3Store) -> None:
     s3.fault = refusal("403 Forbidden", "AccessDenied", "PUT")
-    with pytest.raises(StoreRefused, match="allow s3:PutObject "):
+    with pytest.raises(StoreRefused, match="Allow s3:PutObject "):
         _put(store)
     s3.fault = None
     _put(store)

@@ -1,0 +1,42 @@
+"""The one table of AWS's codes, and the log line that is made of it."""
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from app.errors import StoreRefused
+from app.stores.s3.errors import errors_mapped
+from app.stores.s3.meanings import MEANINGS
+
+
+@pytest.mark.parametrize("code", MEANINGS)
+def test_a_sentence_and_a_fix_that_can_be_copied(code: str) -> None:
+    text, fix = MEANINGS[code]
+    assert text[0].isupper()
+    assert text.endswith(".")
+    assert fix
+    assert not fix.endswith(".")
+    assert str(MEANINGS[code]) == f"{text} {fix}"
+
+
+def _log_line(code: str, operation: str) -> str:
+    answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    with pytest.raises(StoreRefused) as caught, errors_mapped("signing a URL"):
+        raise ClientError(answer, operation)
+    return caught.value.detail
+
+
+def test_the_log_line() -> None:
+    assert _log_line("RequestTimeTooSkewed", "GetObject") == (
+        "signing a URL: 403 RequestTimeTooSkewed (This machine's clock differs too much from the server's. "
+        "timedatectl set-ntp true)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("operation", "action"),
+    [("PutObject", "s3:PutObject"), ("HeadObject", "s3:GetObject"), ("AssumeRole", "sts:AssumeRole")],
+)
+def test_a_denial_names_the_action(operation: str, action: str) -> None:
+    assert f"(Allow {action} in the policies" in _log_line("AccessDenied", operation)
