@@ -2,11 +2,10 @@
 
 from typing import Any
 
+from app.bucket.policy import Statement
 from app.bucket.target import Mode
 from app.config import Config
 from app.generators.bedrock_policy import bedrock_statement
-
-Statement = dict[str, Any]
 
 _AWS_OWN_ALIAS = "alias/aws/s3"
 """S3's key of KMS in each account: its key policy lets in whoever may use S3 there."""

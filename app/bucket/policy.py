@@ -1,5 +1,10 @@
-"""The bucket policy: the statement that lets everybody read, put in or taken out among those of others."""
+"""The bucket policy: what it lets everybody do, and our statement, put in or taken out among those of others.
 
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/example-bucket-policies.html
+"""
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 Statement = dict[str, Any]
@@ -8,32 +13,29 @@ Policy = dict[str, Any]
 SID = "S3ImageServerPublicRead"
 """By this name our statement is found again; whatever bears another is left alone."""
 
-_EVERYBODY: tuple[Any, ...] = ("*", {"AWS": "*"}, {"AWS": ["*"]})
+_EVERYBODY = "*"
 
 
-def statements_of(policy: Policy | None) -> list[Statement]:
-    """The statements; a policy with a single one may hold it without a list."""
-    found = (policy or {}).get("Statement", [])
-    return [found] if isinstance(found, dict) else list(found)
+def allows_everybody(policy: Policy | None, action: str, resource: str) -> bool:
+    """Whether anonymous callers may do `action`, such as `s3:GetObject`, on the ARN `resource`."""
+    matching = (s for s in _for_everybody(policy) if _covers(s, "Action", action))
+    effects = {s.get("Effect") for s in matching if _covers(s, "Resource", resource)}
+    return "Allow" in effects and "Deny" not in effects
 
 
-def opens(statement: Statement, objects_arn: str) -> bool:
-    """Whether the statement does what ours does, no more and no less, whatever its name.
-
-    The setup guide's `PublicReadGetObject` is such a one.
-    """
-    return (
-        statement.get("Effect") == "Allow"
-        and statement.get("Principal") in _EVERYBODY
-        and [action.lower() for action in _listed(statement.get("Action"))] == ["s3:getobject"]
-        and _listed(statement.get("Resource")) == [objects_arn]
-        and not statement.get("Condition")
-    )
+def opened_resources(policy: Policy | None, action: str) -> list[str]:
+    """The ARNs on which a statement allows everybody `action`."""
+    return [
+        resource
+        for statement in _for_everybody(policy)
+        if statement.get("Effect") == "Allow" and _covers(statement, "Action", action)
+        for resource in _listed(statement.get("Resource", []))
+    ]
 
 
 def is_open(policy: Policy | None, objects_arn: str) -> bool:
-    """Whether the policy lets everybody read all objects."""
-    return any(opens(statement, objects_arn) for statement in statements_of(policy))
+    """Whether a statement like ours lets everybody read all objects."""
+    return any(_opens(statement, objects_arn) for statement in _statements(policy))
 
 
 def opened(policy: Policy | None, objects_arn: str) -> Policy:
@@ -41,11 +43,11 @@ def opened(policy: Policy | None, objects_arn: str) -> Policy:
     ours = {
         "Sid": SID,
         "Effect": "Allow",
-        "Principal": "*",
+        "Principal": _EVERYBODY,
         "Action": "s3:GetObject",
         "Resource": objects_arn,
     }
-    others = [statement for statement in statements_of(policy) if statement.get("Sid") != SID]
+    others = [statement for statement in _statements(policy) if statement.get("Sid") != SID]
     return {"Version": "2012-10-17", **(policy or {}), "Statement": [*others, ours]}
 
 
@@ -53,11 +55,51 @@ def closed(policy: Policy | None, objects_arn: str) -> Policy | None:
     """The policy without our statement and its like; None where nothing would be left."""
     rest = [
         statement
-        for statement in statements_of(policy)
-        if statement.get("Sid") != SID and not opens(statement, objects_arn)
+        for statement in _statements(policy)
+        if statement.get("Sid") != SID and not _opens(statement, objects_arn)
     ]
     return {**(policy or {}), "Statement": rest} if rest else None
 
 
+def _opens(statement: Statement, objects_arn: str) -> bool:
+    """Whether the statement does what ours does, no more and no less, whatever its name.
+
+    The setup guide's `PublicReadGetObject` is such a one.
+    """
+    return (
+        statement.get("Effect") == "Allow"
+        and _principals(statement) == [_EVERYBODY]
+        and [action.lower() for action in _listed(statement.get("Action", []))] == ["s3:getobject"]
+        and _listed(statement.get("Resource", [])) == [objects_arn]
+        and not statement.get("Condition")
+    )
+
+
+def _statements(policy: Policy | None) -> list[Statement]:
+    """A policy with a single statement may hold it without a list."""
+    return _listed((policy or {}).get("Statement", []))
+
+
+def _for_everybody(policy: Policy | None) -> Iterator[Statement]:
+    """Statements with conditions count as being for nobody in general."""
+    for statement in _statements(policy):
+        if not statement.get("Condition") and _EVERYBODY in _principals(statement):
+            yield statement
+
+
+def _principals(statement: Statement) -> list[str]:
+    """Whom the statement names, whether as AWS accounts, as services or otherwise."""
+    principal = statement.get("Principal", [])
+    named = principal.values() if isinstance(principal, dict) else [principal]
+    return [name for names in named for name in _listed(names)]
+
+
+def _covers(statement: Statement, field: str, value: str) -> bool:
+    """Actions don't depend on case, ARNs do; `*` and `?` stand for anything in both."""
+    wanted = value.lower() if field == "Action" else value
+    patterns = _listed(statement.get(field, []))
+    return any(fnmatchcase(wanted, p.lower() if field == "Action" else p) for p in patterns)
+
+
 def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list) else [value]
+    return value if isinstance(value, list) else [value]

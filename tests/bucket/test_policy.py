@@ -34,6 +34,7 @@ def _policy(*statements: dict[str, Any]) -> dict[str, Any]:
         ({"Action": "s3:getobject"}, True),
         ({"Effect": "Deny"}, False),
         ({"Principal": {"AWS": "arn:aws:iam::123456789012:root"}}, False),
+        ({"Principal": {"AWS": "*", "Service": "cloudfront.amazonaws.com"}}, False),
         ({"Action": ["s3:GetObject", "s3:PutObject"]}, False),
         ({"Resource": "arn:aws:s3:::cats/public/*"}, False),
         ({"Resource": "arn:aws:s3:::dogs/*"}, False),
@@ -43,6 +44,12 @@ def _policy(*statements: dict[str, Any]) -> dict[str, Any]:
 def test_what_opens_a_bucket(change: dict[str, Any], expected: bool) -> None:
     assert is_open(_policy(OURS | change), ARN) is expected
     assert is_open({"Statement": OURS | change}, ARN) is expected
+
+
+def test_a_statement_that_names_what_it_leaves_out_is_left_alone() -> None:
+    other = {"Effect": "Allow", "Principal": "*", "NotAction": "s3:DeleteObject", "NotResource": ARN}
+    assert not is_open(_policy(other), ARN)
+    assert closed(_policy(other, OURS), ARN) == _policy(other)
 
 
 def test_opening_keeps_the_statements_of_others() -> None:

@@ -1,5 +1,6 @@
 """Who may read and write the bucket, by its configuration: against the mode that the settings ask for."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,10 +9,10 @@ from app.bucket.doctor.check import check
 from app.bucket.doctor.finding import Finding, NotChecked, ok, problem, warning
 from app.bucket.doctor.identity import caller_identity
 from app.bucket.doctor.patient import Patient
-from app.bucket.doctor.policy import Policy
 from app.bucket.doctor.probe import probe_put
 from app.bucket.doctor.reach import credentials_accepted
 from app.bucket.doctor.refusals import explain_code
+from app.bucket.policy import Policy, allows_everybody, opened_resources
 
 _ACL_BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls")
 _POLICY_BLOCKS = ("BlockPublicPolicy", "RestrictPublicBuckets")
@@ -75,7 +76,7 @@ def bucket_policy(patient: Patient) -> Finding:
         return problem("Private, but the policy lets everybody read.", "flask bucket setup --mode private")
     if opened or not patient.is_public:
         return ok("The policy fits the mode.")
-    others = policy.opened_resources("s3:GetObject") if policy else []
+    others = opened_resources(policy, "s3:GetObject")
     if others:
         return problem(
             f"The policy opens {', '.join(others)}, not {_arn(patient)}/*.",
@@ -91,7 +92,7 @@ def public_writes(patient: Patient) -> Finding:
     """Neither policy nor ACL of the bucket may let everybody write."""
     policy = _policy(patient)
     resources = (_arn(patient), f"{_arn(patient)}/{patient.probe.key}")
-    allowed = [a for a in _WRITING if policy and any(policy.allows_everybody(a, r) for r in resources)]
+    allowed = [a for a in _WRITING if any(allows_everybody(policy, a, r) for r in resources)]
     allowed += _public_acl_writes(patient)
     if allowed:
         return problem(
@@ -127,13 +128,13 @@ def _has_acls(patient: Patient) -> bool:
 
 def _policy(patient: Patient) -> Policy | None:
     answer = ask(patient.clients.s3.get_bucket_policy, absent="NoSuchBucketPolicy", Bucket=patient.bucket)
-    return Policy(answer["Policy"]) if answer else None
+    return json.loads(answer["Policy"]) if answer else None
 
 
 def _is_open(patient: Patient, policy: Policy | None) -> bool:
     """Whether the policy lets everybody read the probe."""
     image = f"{_arn(patient)}/{patient.probe.key}"
-    return policy is not None and policy.allows_everybody("s3:GetObject", image)
+    return allows_everybody(policy, "s3:GetObject", image)
 
 
 def _public_acl_writes(patient: Patient) -> list[str]:
