@@ -6,7 +6,7 @@ hence `S3_ACL=none`.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/about-object-ownership.html
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.bucket.policy import closed, is_open, opened
@@ -14,15 +14,13 @@ from app.bucket.state import BucketState
 from app.bucket.steps import Step
 from app.bucket.target import Target
 
-_ENFORCED = "BucketOwnerEnforced"
+ACLS_DISABLED = "BucketOwnerEnforced"
+"""The object ownership under which ACLs neither count nor are taken."""
 
-_BLOCK_ALL = {
-    "BlockPublicAcls": True,
-    "IgnorePublicAcls": True,
-    "BlockPublicPolicy": True,
-    "RestrictPublicBuckets": True,
-}
-_BLOCK_ACLS = _BLOCK_ALL | {"BlockPublicPolicy": False, "RestrictPublicBuckets": False}
+ACL_BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls")
+POLICY_BLOCKS = ("BlockPublicPolicy", "RestrictPublicBuckets")
+_BLOCK_ALL = dict.fromkeys((*ACL_BLOCKS, *POLICY_BLOCKS), True)
+_BLOCK_ACLS = _BLOCK_ALL | dict.fromkeys(POLICY_BLOCKS, False)
 """For a public bucket: a policy does the opening, so public ACLs stay blocked."""
 
 _BLOCK_ABOVE = (
@@ -52,26 +50,27 @@ def would_open(target: Target, state: BucketState) -> bool:
     )
 
 
+def ownership_of(answer: Mapping[str, Any]) -> str:
+    """Who owns objects, by the answer to GetBucketOwnershipControls; empty where nothing is configured."""
+    rules = answer.get("OwnershipControls", {}).get("Rules", [])
+    return str(rules[0]["ObjectOwnership"]) if rules else ""
+
+
 def _ownership_steps(target: Target, state: BucketState) -> list[Step]:
     answer = state.answers.get("GetBucketOwnershipControls")
-    if answer is None or _ownership(answer) == _ENFORCED:
+    if answer is None or ownership_of(answer) == ACLS_DISABLED:
         return []
     steps = [
         Step(
             "Disable ACLs: the bucket owner owns every object",
             "PutBucketOwnershipControls",
-            {"Bucket": target.bucket, "OwnershipControls": {"Rules": [{"ObjectOwnership": _ENFORCED}]}},
+            {"Bucket": target.bucket, "OwnershipControls": {"Rules": [{"ObjectOwnership": ACLS_DISABLED}]}},
         )
     ]
     if _grants_others(state.answers.get("GetBucketAcl", {})):
         private = {"Bucket": target.bucket, "ACL": "private"}
         steps.insert(0, Step("Take back what the bucket's ACL grants to others", "PutBucketAcl", private))
     return steps
-
-
-def _ownership(answer: dict[str, Any]) -> str:
-    rules = answer.get("OwnershipControls", {}).get("Rules", [])
-    return str(rules[0]["ObjectOwnership"]) if rules else ""
 
 
 def _grants_others(acl: dict[str, Any]) -> bool:

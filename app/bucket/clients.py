@@ -2,6 +2,7 @@
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config as ClientConfig
@@ -9,6 +10,7 @@ from botocore.exceptions import UnknownRegionError
 
 from app.bucket.errors import BucketError, errors_mapped
 from app.config import Config
+from app.stores.s3.connection import DEFAULT_REGION, WITHOUT_TRAILERS
 
 if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
@@ -16,10 +18,10 @@ if TYPE_CHECKING:
     from mypy_boto3_s3control import S3ControlClient
     from mypy_boto3_sts import STSClient
 
-_DEFAULT_REGION = "us-east-1"
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 20
 _TOTAL_TRIES = 3
+_AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn")
 
 
 class AwsClients:
@@ -35,7 +37,7 @@ class AwsClients:
     ) -> None:
         with errors_mapped("Reading the profile"):
             self._session = boto3.session.Session(profile_name=profile or None)
-            self.region = region or self._session.region_name or _DEFAULT_REGION
+            self.region = region or self._session.region_name or DEFAULT_REGION
         self._endpoint_url = endpoint_url
         self._addressing_style = addressing_style
 
@@ -57,7 +59,7 @@ class AwsClients:
     @property
     def has_iam(self) -> bool:
         """Whether IAM makes users for S3: AWS's does not for a compatible server."""
-        return not self.is_compatible_server or "amazonaws.com" not in self.iam.meta.endpoint_url
+        return not self.is_compatible_server or not is_aws_url(self.iam.meta.endpoint_url)
 
     @property
     def partition(self) -> str:
@@ -75,12 +77,7 @@ class AwsClients:
         style = self._addressing_style
         if style == "auto" and self._endpoint_url:
             style = "path"
-        # Compatible servers reject, or store inside the file, the checksum trailers that are sent by default.
-        checksums: dict[str, Any] = (
-            {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
-            if self._endpoint_url
-            else {}
-        )
+        checksums = WITHOUT_TRAILERS if self._endpoint_url else {}
         return self._session.client(
             "s3",
             region_name=self.region,
@@ -102,6 +99,11 @@ class AwsClients:
     def s3control(self) -> "S3ControlClient":
         """S3 Control: the account's own Block Public Access."""
         return self._session.client("s3control", region_name=self.region, config=_timed())
+
+
+def is_aws_url(url: str) -> bool:
+    """Whether `url` is Amazon's; an empty one means their default."""
+    return not url or (urlsplit(url).hostname or "").endswith(_AWS_DOMAINS)
 
 
 def _timed(**options: Any) -> ClientConfig:

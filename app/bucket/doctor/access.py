@@ -1,9 +1,10 @@
 """Who may read and write the bucket, by its configuration: against the mode that the settings ask for."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
+from app.bucket.access import ACL_BLOCKS, ACLS_DISABLED, POLICY_BLOCKS
 from app.bucket.doctor.asking import ask
 from app.bucket.doctor.check import check
 from app.bucket.doctor.finding import Finding, NotChecked, ok, problem, warning
@@ -14,10 +15,7 @@ from app.bucket.doctor.reach import credentials_accepted
 from app.bucket.doctor.refusals import explain_code
 from app.bucket.policy import Policy, allows_everybody, opened_resources
 
-_ACL_BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls")
-_POLICY_BLOCKS = ("BlockPublicPolicy", "RestrictPublicBuckets")
-_BLOCKS = (*_ACL_BLOCKS, *_POLICY_BLOCKS)
-_NOT_CONFIGURED = "NoSuchPublicAccessBlockConfiguration"
+_BLOCKS = (*ACL_BLOCKS, *POLICY_BLOCKS)
 _WRITING = ("s3:PutObject", "s3:DeleteObject", "s3:PutObjectAcl", "s3:PutBucketPolicy")
 _GROUPS = "http://acs.amazonaws.com/groups/global/"
 
@@ -25,11 +23,9 @@ _GROUPS = "http://acs.amazonaws.com/groups/global/"
 @check(credentials_accepted, probe_put)
 def block_public_access(patient: Patient) -> Finding:
     """The bucket's own block: on in private mode; in public mode off for what opens it, policy or ACLs."""
-    answer = ask(patient.clients.s3.get_public_access_block, absent=_NOT_CONFIGURED, Bucket=patient.bucket)
-    blocks: Mapping[str, Any] = answer["PublicAccessBlockConfiguration"] if answer else {}
-    hindering = _hindering(patient, blocks)
-    off = [name for name in _BLOCKS if not blocks.get(name)]
-    if hindering:
+    on = _blocks_on(patient.clients.s3.get_public_access_block, Bucket=patient.bucket)
+    off = [name for name in _BLOCKS if name not in on]
+    if hindering := _hindering(patient, on):
         return problem(f"{', '.join(hindering)} keeps browsers out.", "flask bucket setup --mode public")
     if off and not patient.is_public:
         return warning(f"Private, but not blocked: {', '.join(off)}.", "flask bucket setup --mode private")
@@ -40,14 +36,12 @@ def block_public_access(patient: Patient) -> Finding:
 def account_public_access(patient: Patient) -> Finding:
     """The account's block stands above each bucket's."""
     patient.expect_aws(patient.clients.s3control.meta.endpoint_url, "S3 Control")
-    answer = ask(
+    on = _blocks_on(
         patient.clients.s3control.get_public_access_block,
-        absent=_NOT_CONFIGURED,
         action="s3:GetAccountPublicAccessBlock",
         AccountId=patient.caller.account,
     )
-    blocks: Mapping[str, Any] = answer["PublicAccessBlockConfiguration"] if answer else {}
-    if hindering := _hindering(patient, blocks):
+    if hindering := _hindering(patient, on):
         return problem(
             f"For the whole account, {', '.join(hindering)} keeps browsers out.",
             "S3 console → Block Public Access settings for this account → Edit; or stay private: "
@@ -60,7 +54,7 @@ def account_public_access(patient: Patient) -> Finding:
 def object_ownership(patient: Patient) -> Finding:
     """Buckets made since 2023 have ACLs disabled, and refuse a put that carries one."""
     ownership = patient.ownership
-    if ownership != "BucketOwnerEnforced":
+    if ownership != ACLS_DISABLED:
         return ok(f"ACLs are enabled ({ownership or 'not configured'}); S3_ACL={patient.config.s3_acl}.")
     if patient.config.s3_acl == "public-read":
         return explain_code("AccessControlListNotSupported")
@@ -102,12 +96,16 @@ def public_writes(patient: Patient) -> Finding:
     return ok("Neither policy nor ACL lets everybody write.")
 
 
-def _hindering(patient: Patient, blocks: Mapping[str, Any]) -> list[str]:
-    """The blocks that are on and keep browsers from images that are meant to be public."""
-    on = [name for name in _BLOCKS if blocks.get(name)]
+def _blocks_on(call: Callable[..., Any], **arguments: Any) -> list[str]:
+    answer = ask(call, absent="NoSuchPublicAccessBlockConfiguration", **arguments)
+    return [name for name in _BLOCKS if answer and answer["PublicAccessBlockConfiguration"].get(name)]
+
+
+def _hindering(patient: Patient, on: list[str]) -> list[str]:
+    """Those of the blocks that keep browsers from images that are meant to be public."""
     if not on or not patient.is_public:
         return []
-    counting = _POLICY_BLOCKS if _depends_on_policy(patient) else _ACL_BLOCKS
+    counting = POLICY_BLOCKS if _depends_on_policy(patient) else ACL_BLOCKS
     return [name for name in on if name in counting]
 
 
@@ -121,7 +119,7 @@ def _depends_on_policy(patient: Patient) -> bool:
 def _has_acls(patient: Patient) -> bool:
     """Whether ACLs count; where nobody can say, they are taken to."""
     try:
-        return patient.ownership != "BucketOwnerEnforced"
+        return patient.ownership != ACLS_DISABLED
     except NotChecked:
         return True
 

@@ -9,12 +9,12 @@ from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 from PIL import Image
 
-from app.bucket.clients import AwsClients
+from app.bucket.access import ownership_of
+from app.bucket.clients import AwsClients, is_aws_url
 from app.bucket.doctor.asking import ask
 from app.bucket.doctor.finding import NotChecked
 from app.cache import DiskCache
@@ -22,8 +22,6 @@ from app.config import Config
 from app.generators.models import ModelFacts
 from app.stores.base import BaseStore
 from app.stores.s3.errors import code_of
-
-_AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn")
 
 
 def _picture() -> bytes:
@@ -135,7 +133,7 @@ class Patient:
             absent="OwnershipControlsNotFoundError",
             Bucket=self.bucket,
         )
-        return answer["OwnershipControls"]["Rules"][0]["ObjectOwnership"] if answer else ""
+        return ownership_of(answer or {})
 
     def expect_aws(self, endpoint_url: str, service: str) -> None:
         """Raise `NotChecked` where a compatible server's credentials would be sent to AWS."""
@@ -149,8 +147,3 @@ def _date(text: str) -> datetime | None:
     except ValueError:
         return None
     return date if date.tzinfo else None
-
-
-def is_aws_url(url: str) -> bool:
-    """Whether `url` is Amazon's; an empty one means their default."""
-    return not url or (urlsplit(url).hostname or "").endswith(_AWS_DOMAINS)

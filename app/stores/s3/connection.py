@@ -18,7 +18,13 @@ from app.stores.s3.errors import errors_mapped
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_DEFAULT_REGION = "us-east-1"
+DEFAULT_REGION = "us-east-1"
+
+WITHOUT_TRAILERS: dict[str, Any] = {
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
+"""For compatible servers: they reject, or store inside the file, the checksum trailers sent by default."""
 
 CONNECT_SECONDS = 3
 """For each address that the endpoint's name has; S3's have up to eight."""
@@ -98,11 +104,6 @@ class Connection:
             return self._made[1:]
 
     def _new_client(self, session: boto3.session.Session) -> "S3Client":
-        # Compatible servers reject, or store inside the file, the checksum trailers that are sent by default.
-        checksums: dict[str, Any] = {
-            "request_checksum_calculation": "when_required",
-            "response_checksum_validation": "when_required",
-        }
         config = ClientConfig(
             signature_version="s3v4",
             connect_timeout=CONNECT_SECONDS,
@@ -114,9 +115,9 @@ class Connection:
                 "addressing_style": "path" if self._path_style else "virtual",
                 "us_east_1_regional_endpoint": "regional",
             },
-            **({} if self.is_aws else checksums),
+            **({} if self.is_aws else WITHOUT_TRAILERS),
         )
-        region = self._region or session.region_name or _DEFAULT_REGION
+        region = self._region or session.region_name or DEFAULT_REGION
         client = session.client(
             "s3", region_name=region, endpoint_url=self._endpoint_url or None, config=config
         )
