@@ -97,7 +97,7 @@ def public_writes(patient: Patient) -> Finding:
 
 
 def _blocks_on(call: Callable[..., Any], **arguments: Any) -> list[str]:
-    answer = ask(call, absent="NoSuchPublicAccessBlockConfiguration", **arguments)
+    answer = ask(call, **arguments)
     return [name for name in _BLOCKS if answer and answer["PublicAccessBlockConfiguration"].get(name)]
 
 
@@ -125,7 +125,7 @@ def _has_acls(patient: Patient) -> bool:
 
 
 def _policy(patient: Patient) -> Policy | None:
-    answer = ask(patient.clients.s3.get_bucket_policy, absent="NoSuchBucketPolicy", Bucket=patient.bucket)
+    answer = ask(patient.clients.s3.get_bucket_policy, Bucket=patient.bucket)
     return json.loads(answer["Policy"]) if answer else None
 
 

@@ -1,21 +1,22 @@
 """Asking S3 how a bucket is configured, with permissions that may be missing."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
 from app.bucket.doctor.finding import NotChecked
 from app.stores.s3.actions import action_of
-from app.stores.s3.errors import DENIED, code_of
+from app.stores.s3.errors import DENIED, MISSING, code_of, status_of
 
 T = TypeVar("T")
 
 UNKNOWN_HERE = {"NotImplemented", "MethodNotAllowed", "UnsupportedOperation", "501", "405"}
 
 
-def ask(call: Callable[..., T], *, absent: str = "", action: str = "", **arguments: Any) -> T | None:
-    """The answer; None where the error code `absent` says that nothing is configured.
+def ask(call: Callable[..., T], *, action: str = "", **arguments: Any) -> T | None:
+    """The answer; None where S3 says that nothing is configured, as it does with codes of many names.
 
     Raises `NotChecked` where the permission is missing, `action` where the operation's name does not tell it,
     or where the server does not know the call.
@@ -24,10 +25,10 @@ def ask(call: Callable[..., T], *, absent: str = "", action: str = "", **argumen
         return call(**arguments)
     except ClientError as exc:
         code = code_of(exc)
-        if absent and code == absent:
-            return None
         if code in DENIED:
             raise NotChecked(f"can't be checked: needs {action or action_of(exc.operation_name)}") from exc
-        if code in UNKNOWN_HERE:
+        if code in UNKNOWN_HERE or code in MISSING:  # some servers look for an object then
             raise NotChecked("can't be checked: this server does not know the call") from exc
+        if status_of(exc) == HTTPStatus.NOT_FOUND and code != "NoSuchBucket":
+            return None
         raise

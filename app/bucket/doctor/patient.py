@@ -122,17 +122,14 @@ class Patient:
         """Whose credentials these are; raises `NotChecked` where nobody can say."""
         self.expect_aws(self.clients.sts.meta.endpoint_url, "STS")
         answer = ask(self.clients.sts.get_caller_identity)
-        assert answer is not None  # no error code means absence here
+        if answer is None:
+            raise NotChecked("can't be checked: no STS answers there")
         return Caller(answer["Account"], answer["Arn"])
 
     @cached_property
     def ownership(self) -> str:
         """The bucket's object ownership, empty where none is set, as of old; raises `NotChecked`."""
-        answer = ask(
-            self.clients.s3.get_bucket_ownership_controls,
-            absent="OwnershipControlsNotFoundError",
-            Bucket=self.bucket,
-        )
+        answer = ask(self.clients.s3.get_bucket_ownership_controls, Bucket=self.bucket)
         return ownership_of(answer or {})
 
     def expect_aws(self, endpoint_url: str, service: str) -> None:

@@ -149,10 +149,22 @@ def test_the_clock(private: Patient, monkeypatch: pytest.MonkeyPatch, off: int, 
     assert findings(private)["clock"].status is status
 
 
-def test_a_server_that_knows_few_calls(private: Patient, aws: PlayedAws) -> None:
-    answer = ("501 Not Implemented", "NotImplemented")
+@pytest.mark.parametrize(
+    "answer", [("501 Not Implemented", "NotImplemented"), ("404 Not Found", "NoSuchKey")], ids=lambda a: a[1]
+)
+def test_a_server_that_knows_few_calls(private: Patient, aws: PlayedAws, answer: tuple[str, str]) -> None:
     calls = ("publicAccessBlock", "ownershipControls", "policy", "lifecycle", "encryption", "acl", "logging")
     aws.refused = {f"GET {call}": answer for call in calls}
     found = findings(private)
     assert not [name for name, f in found.items() if f.status in (Status.PROBLEM, Status.WARNING)]
     assert found["lifecycle"].text == "can't be checked: this server does not know the call"
+
+
+def test_what_is_not_configured_has_a_code_of_any_name(private: Patient, aws: PlayedAws) -> None:
+    aws.refused = {"GET lifecycle": ("404 Not Found", "NoSuchRules")}
+    assert findings(private)["lifecycle"].text == "No image expires."
+
+
+def test_an_sts_that_is_none(private: Patient, aws: PlayedAws) -> None:
+    aws.refused = {"sts": ("404 Not Found", "NoSuchService")}
+    assert findings(private)["caller-identity"].text == "can't be checked: no STS answers there"
