@@ -69,18 +69,20 @@ REFUSED = (503, "refused")
 """Not ready: this server has never been asked before whether the store takes its credentials."""
 
 OUTAGES = {
-    "stalling": Outage(_stalling, 504, "store_timeout", "no answer in time: check the network", LIVES_ON),
+    "stalling": Outage(_stalling, 504, "store_timeout", "Check the network, AWS_REGION", LIVES_ON),
     "500": Outage(
         _always("500 Oops", "InternalError"), 503, "store_unreachable", "S3 is overloaded", LIVES_ON
     ),
     "503": Outage(
         _always("503 Slow Down", "SlowDown"), 503, "store_unreachable", "S3 is overloaded", LIVES_ON
     ),
-    "403": Outage(_always("403 No", "ExpiredToken"), 502, "store_refused", "renew the credentials", REFUSED),
-    "301": Outage(_always("301 Moved", "PermanentRedirect"), 502, "store_refused", "set AWS_REGION", REFUSED),
+    "403": Outage(
+        _always("403 No", "ExpiredToken"), 502, "store_refused", "Renew AWS_SESSION_TOKEN", REFUSED
+    ),
+    "301": Outage(_always("301 Moved", "PermanentRedirect"), 502, "store_refused", "Set AWS_REGION", REFUSED),
     "truncated": Outage(_body('"e"', stall=False), 502, "store_error", "a body broke off", (200, "ok")),
     "stalling within": Outage(
-        _body('"e"', stall=True), 504, "store_timeout", "no answer in time", (200, "ok")
+        _body('"e"', stall=True), 504, "store_timeout", "Check the network, AWS_REGION", (200, "ok")
     ),
     "no ETag": Outage(_body("", stall=False), 502, "store_error", "with the ETag ''", (200, "failing")),
 }
@@ -155,7 +157,7 @@ def test_refused_connections(bucket: str, tmp_path: Path) -> None:
         own.stop()
         away = _get(f"{server.url}/api/images/{MISSING}")
         assert (away.status_code, away.json()["code"]) == (503, "store_unreachable")
-        assert "AWS_ENDPOINT_URL_S3; nothing to restart" in server.log
+        assert "Check the network, AWS_REGION and AWS_ENDPOINT_URL_S3" in server.log
         wait_until(lambda: _readiness(server)[1] == "unreachable")
         _check_that_cached_images_are_served(known, named)
         back = S3Server(port).start()
