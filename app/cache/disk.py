@@ -22,6 +22,7 @@ from app.cache.layout import Layout
 from app.cache.lookup import Found, Lookup
 from app.cache.mount import counts_accesses
 from app.cache.negative import NegativeCache
+from app.cache.origin import keep_only
 from app.cache.rebuild import Rebuild
 from app.cache.removal import Removal
 from app.cache.space import Bounds, Space
@@ -39,10 +40,10 @@ class DiskCache:
     """An LRU of files below `root` that takes at most `max_bytes`, shared by the processes of one machine.
 
     Objects of more than `max_object_bytes` are not kept, but passed on;
-    `ttl` is how many seconds a mutable object is served without asking the store again;
-    `stale_if_error` for how many more it is served while the store can't be reached;
-    `negative_ttl` how many seconds a missing object counts as missing without asking again;
-    `patience` the most seconds that a request waits for another one's fill.
+    `ttl` is how many seconds a mutable object is served without asking the store again, `stale_if_error`
+    for how many more while the store is away; `negative_ttl` for how many a missing one counts as missing;
+    `patience` the most seconds that a request waits for another one's fill;
+    `origin` tells the store from others, of whose images the directory is emptied, unless it is left out.
     A cache that can't be read or written never fails a request: the store then answers alone.
     """
 
@@ -56,6 +57,7 @@ class DiskCache:
         stale_if_error: float = 86_400.0,
         negative_ttl: float = 5.0,
         patience: float = 30.0,
+        origin: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._layout = Layout(root)
@@ -74,6 +76,7 @@ class DiskCache:
         self._stale_if_error = stale_if_error
         self._clock = clock
         self._store_away_until = 0.0
+        self._origin = origin
         self.max_bytes = max_bytes
         self._make_ready()
 
@@ -256,16 +259,21 @@ class DiskCache:
     def _make_ready(self) -> None:
         """Leaves no connection open where it can: the process may yet fork."""
         with self._disorder.survived():
-            self._layout.make()
-            self._epochs.prepare()
-            self.counts.prepare()
-            self._space.reclaim()
+            self._prepare()
             if not counts_accesses(self._layout.root):
                 _log.warning(
                     "CACHE_DIR is mounted noatime: hits that a front server serves don't count as use."
                 )
             if not self._rebuild.start_if_needed():
                 self._index.close()
+
+    def _prepare(self) -> None:
+        self._layout.make()
+        if self._origin:
+            keep_only(self._layout, self._origin)
+        self._epochs.prepare()
+        self.counts.prepare()
+        self._space.reclaim()
 
     def _start_again(self, exc: Exception) -> None:
         """From what is left: a directory made anew, an index that can't be used removed.
@@ -280,10 +288,7 @@ class DiskCache:
             self._index.close()
             if damaged:
                 self._index.discard()
-            self._layout.make()
-            self._epochs.prepare()
-            self.counts.prepare()
-            self._space.reclaim()
+            self._prepare()
             self._rebuild.start_if_needed()
         except OUT_OF_ORDER as again:
             _log.error("The cache could not be mended: %s", again)

@@ -50,6 +50,7 @@ class Layout:
         self.index = self.root / "index.sqlite3"
         self.epochs = self.root / "epochs"
         self.counts = self.root / "counts"
+        self.origin = self.root / "origin"
         self._immutable = f"{self.root}/objects/"
         self._named = f"{self.root}/named/"
         self._opaque = f"{self.root}/opaque/"
@@ -149,6 +150,14 @@ class Layout:
     def directories_bytes(self) -> int:
         """What the directories below the roots take."""
         return sum(_directories_below(root) for root in self._roots)
+
+    def remove_everything(self) -> None:
+        """Remove the index and all files."""
+        for path in (self.index, *self.index_logs()):
+            path.unlink(missing_ok=True)
+        for root in self._roots:
+            shutil.rmtree(root, ignore_errors=True)
+            os.makedirs(root, exist_ok=True)
 
     def remove_mutable_files(self) -> None:
         """Remove the files that nothing but a row can explain."""

@@ -21,6 +21,7 @@ REMEMBERED = 20_000
 """Files kept in a process's memory, at some 700 bytes each."""
 
 _POSTPONE_SECONDS = 5.0
+_FOR_EVER = float("inf")
 
 _TOUCH_NS = 10**8
 """A file's access time is set at most once in this many nanoseconds."""
@@ -58,6 +59,7 @@ class Lookup:
         self._layout = layout
         self._index = index
         self._ttl = ttl
+        self._longest = max(ttl, _POSTPONE_SECONDS)
         self._clock = clock
         self._known: dict[str, _Known] = {}
 
@@ -93,7 +95,9 @@ class Lookup:
 
     def _still_holds(self, known: _Known, stat: os.stat_result) -> bool:
         seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        return seen == (known.inode, known.version, known.facts.size) and known.fresh_until >= self._clock()
+        same = seen == (known.inode, known.version, known.facts.size)
+        left = known.fresh_until - self._clock()
+        return same and (left == _FOR_EVER or 0 <= left <= self._longest)
 
     def _look_closer(self, key: str, path: str, stat: os.stat_result) -> _Known | None:
         known = (self._by_stamp if is_immutable(key) else self._by_row)(key, path, stat)
@@ -103,13 +107,15 @@ class Lookup:
 
     def _by_stamp(self, key: str, path: str, stat: os.stat_result) -> _Known | None:
         facts = facts_of(key, stat)
-        return None if facts is None else _Known(path, facts, stat.st_ino, stat.st_mtime_ns, float("inf"))
+        return None if facts is None else _Known(path, facts, stat.st_ino, stat.st_mtime_ns, _FOR_EVER)
 
     def _by_row(self, key: str, path: str, stat: os.stat_result) -> _Known | None:
         entry = self._index.recall(key)
         if entry is None or (entry.facts.size, entry.version) != (stat.st_size, stat.st_mtime_ns):
             return None
-        return _Known(path, entry.facts, stat.st_ino, entry.version, entry.validated_at + self._ttl)
+        now = self._clock()  # where it was set back, nobody knows for how long the object was fresh
+        fresh_until = entry.validated_at + self._ttl if entry.validated_at <= now else now - 1
+        return _Known(path, entry.facts, stat.st_ino, entry.version, fresh_until)
 
     def _remember(self, key: str, known: _Known) -> None:
         if len(self._known) >= REMEMBERED:

@@ -4,7 +4,7 @@ import io
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from app.errors import SlowClient
+from app.errors import BadRequest, SlowClient
 from app.intake.places import Places
 from app.intake.reader import Reader
 
@@ -22,7 +22,8 @@ _PIECE = 64 * 1024
 class WatchedBody(io.RawIOBase):
     """A request's body, which takes one of `places` when it is first read.
 
-    Reading raises `Busy` where there is no place, and `SlowClient` where the body was given up.
+    Reading raises `Busy` where there is no place, `SlowClient` where the body was given up, and `BadRequest`
+    where it ends before its length.
     """
 
     def __init__(self, environ: "WSGIEnvironment", places: Places) -> None:
@@ -70,6 +71,8 @@ class WatchedBody(io.RawIOBase):
         if self._reader.given_up:
             raise SlowClient
         self._note(data, size)
+        if len(data) < size and self._left is not None:  # RFC 9112, 6.3: it is not to be acted on
+            raise BadRequest("The request's body ended before it was whole.")
         return data
 
     def _note(self, data: bytes, size: int) -> None:

@@ -28,6 +28,13 @@ class BaseStore(ABC):
         """Make the store from the settings; a store with settings of its own reads them here."""
         return cls()
 
+    def identity(self) -> str:
+        """What tells this store from others of its kind: its bucket or directory, never a credential.
+
+        A cache that was filled from another one is emptied.
+        """
+        return f"{type(self).__module__}.{type(self).__qualname__}"
+
     @abstractmethod
     def put(
         self,

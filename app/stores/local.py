@@ -59,6 +59,10 @@ class LocalStore(BaseStore):
             raise ConfigError(problem) from exc
         return store
 
+    def identity(self) -> str:
+        """The directory."""
+        return f"local {self._root.resolve()}"
+
     def put(
         self,
         key: str,

@@ -6,8 +6,6 @@ client does not take at once of the thread's answer goes back to the loop. So a 
 to read holds no thread.
 """
 
-import errno
-import resource
 import selectors
 import time
 from collections import deque
@@ -20,7 +18,6 @@ from typing import Any
 
 from gunicorn.http import wsgi
 from gunicorn.http.errors import InvalidHeader, LimitRequestHeaders, ParseException
-from gunicorn.workers.gthread import ThreadWorker
 
 from app.cache import CachedObject
 from app.delivery import FOUND, HITS
@@ -29,6 +26,7 @@ from app.parking import ParkingPool
 from app.requestid import current_request_id, new_request_id, set_request_id, take_request_id
 from app.worker.connection import Connection, Exchange
 from app.worker.lingering import Lingering
+from app.worker.listening import ListeningWorker
 from app.worker.refusal import MalformedRequest
 from app.worker.response import LoopResponse
 
@@ -39,14 +37,8 @@ _LAG_SECONDS = 1.0
 """How far a connection's deadline may lag behind: not every request shall move it to the queue's end."""
 
 
-class HitWorker(ThreadWorker):  # type: ignore[misc]
+class HitWorker(ListeningWorker):
     """For applications with a `Delivery`; for others, and with TLS, it is gthread."""
-
-    def init_process(self) -> None:
-        """Allow as many open files as the system does: a hit on its way takes two."""
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        super().init_process()
 
     def get_thread_pool(self) -> ParkingPool:
         """Threads that don't count while they wait for a generator."""
@@ -60,6 +52,7 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         self._count_malformed: Callable[[str, str], None] = extensions.get(COUNT_MALFORMED, _nobody)
         find: Callable[[str], CachedObject | None] | None = extensions.get(HITS)
         self._find = None if self.cfg.is_ssl or self.cfg.proxy_protocol != "off" else find
+        self.reads_heads = self._find is not None
 
     def run(self) -> None:
         """Work until told to stop; what was counted is told to the end."""
@@ -73,25 +66,6 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         """What gthread calls at each turn of its loop, at least once a second."""
         super().notify()
         self._flush_hits()
-
-    def accept(self, listener: Any) -> None:
-        """Take a connection and wait in the loop for its first request's head."""
-        if self._find is None:
-            super().accept(listener)
-            return
-        try:
-            sock, client = listener.accept()
-        except OSError as exc:
-            if exc.errno in (errno.EMFILE, errno.ENFILE):
-                self.set_accept_enabled(False)  # until the loop's next turn: connections will end meanwhile
-            elif exc.errno not in (errno.EAGAIN, errno.ECONNABORTED):
-                raise
-            return
-        conn = Connection(self.cfg, sock, client, listener.getsockname())
-        self.nr_conns += 1
-        conn.set_timeout()
-        self.keepalived_conns.append(conn)
-        self.poller.register(sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
 
     def on_client_socket_readable(self, conn: Any, client: Any) -> None:
         """Read on, and do what is asked for."""
@@ -281,18 +255,6 @@ class HitWorker(ThreadWorker):  # type: ignore[misc]
         queue.remove(conn)
         conn.set_timeout()
         other.append(conn)
-
-    def _forget(self, conn: Connection) -> None:
-        self.poller.unregister(conn.sock)
-        (self.pending_conns if conn in self.pending_conns else self.keepalived_conns).remove(conn)
-
-    def _drop(self, conn: Connection) -> None:
-        self._forget(conn)
-        conn.close()
-        self._count_out()
-
-    def _count_out(self) -> None:
-        self.nr_conns -= 1
 
 
 def _nobody(*_: str, **__: bool) -> None:

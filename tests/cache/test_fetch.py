@@ -276,6 +276,42 @@ def test_stale_is_better_than_an_outage_for_a_time(
         cache.fetch(NAMED, origin.load(NAMED))
 
 
+def test_a_clock_that_is_set_back_makes_nothing_fresh_for_longer(
+    make_cache: MakeCache, origin: Origin, clock: Clock
+) -> None:
+    caches = make_cache(ttl=10), make_cache(ttl=10)
+    origin.objects[NAMED] = b"image"
+    read(caches[0].fetch(NAMED, origin.load(NAMED)))
+    clock.now -= 86_400
+    for cache in caches:  # one remembers, the other looks into the index
+        origin.calls.clear()
+        clock.now -= 1000
+        read(cache.fetch(NAMED, origin.load(NAMED)))
+        assert len(origin.calls) == 1
+        assert cache.fetch(NAMED, origin.load(NAMED)).status is CacheStatus.HIT
+
+
+def test_images_of_another_store_are_not_served(
+    make_cache: MakeCache, origin: Origin, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = make_cache(origin="s3 one")
+    origin.objects |= {KEY: b"image", NAMED: b"named"}
+    for key in (KEY, NAMED):
+        read(first.fetch(key, origin.load(key)))
+    first.close()
+    again = make_cache(origin="s3 one")
+    assert read(again.fetch(KEY, origin.load(KEY))) == b"image"
+    assert len(origin.calls) == 2
+    again.close()
+    assert caplog.text == ""
+    other = make_cache(origin="s3 other")
+    assert [other.lookup(key) for key in (KEY, NAMED)] == [None, None]
+    assert (other.totals().entries, other.check().is_clean) == (0, True)
+    assert "another store" in caplog.text
+    assert read(other.fetch(KEY, origin.load(KEY))) == b"image"
+    assert len(origin.calls) == 3
+
+
 def test_what_is_refused_for_one_key_is_asked_for_with_others(
     make_cache: MakeCache, origin: Origin, clock: Clock
 ) -> None:

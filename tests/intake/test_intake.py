@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app.errors import Busy, SlowClient
+from app.errors import BadRequest, Busy, SlowClient
 from app.intake import Intake
 from app.intake import places as places_module
 from app.intake import reader as reader_module
+from app.intake.body import WatchedBody
 from app.intake.places import Places
 from app.intake.reader import Reader
 from tests.waiting import wait_until
@@ -208,3 +209,14 @@ def test_a_body_that_was_given_up_is_told(pair: tuple[socket.socket, socket.sock
 
     with pytest.raises(SlowClient):
         _call(reading, **environ)
+
+
+@pytest.mark.parametrize(("sent", "refused"), [(b"abc", True), (b"abcde", False)])
+def test_a_body_that_breaks_off_is_not_acted_on(sent: bytes, refused: bool) -> None:
+    """The client closed its side, or was killed (RFC 9112, 6.3)."""
+    body = WatchedBody({"CONTENT_LENGTH": "5", "wsgi.input": BytesIO(sent)}, Places(1))
+    if not refused:
+        assert body.read() == sent
+        return
+    with pytest.raises(BadRequest, match="ended before"):
+        body.read()

@@ -17,7 +17,7 @@ import requests
 
 from tests.pictures import long_png, noise
 from tests.server.raw import RawAnswer, connected, read_answer
-from tests.server.running import Running, running
+from tests.server.running import Running, answers, running
 from tests.waiting import wait_until
 
 THREADS = 2
@@ -282,3 +282,37 @@ def test_a_stop_lets_a_download_end(tmp_path: Path) -> None:
             assert len(read_answer(sock).body) == answer["bytes"]
             assert not idle.recv(1)
         server.process.wait(40)
+
+
+def test_silent_connections_make_room_for_new_ones(tmp_path: Path) -> None:
+    few = "--worker-connections 40"
+    with running(tmp_path, WEB_CONCURRENCY="1", GUNICORN_CMD_ARGS=few) as server, ExitStack() as stack:
+        silent = [stack.enter_context(connected(server.url)) for _ in range(100)]
+        assert requests.get(f"{server.url}/healthz", timeout=25).ok
+        silent[-1].sendall(HEALTHZ)
+        assert read_answer(silent[-1]).status == 200
+
+
+def _listens(pid: int) -> bool:
+    """Whether the process holds a socket that the kernel gives connections."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+    listening = {f"socket:[{line[9]}]" for line in lines if line[3] == "0A"}
+    return any(str(link.readlink()) in listening for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
+@pytest.mark.parametrize("told", [signal.SIGHUP, signal.SIGTERM])
+def test_a_worker_that_stops_takes_no_more_connections(tmp_path: Path, told: signal.Signals) -> None:
+    """One client reads slowly, so the old worker lives on; it must not be given what others could answer."""
+    with running(tmp_path, WEB_CONCURRENCY="1", MAX_UPLOAD_BYTES="64MiB") as server, ExitStack() as stack:
+        path = urlsplit(_upload(server, long_png(4))["image_url"]).path
+        (old,) = server.workers()
+        sock = stack.enter_context(connected(server.url, receive_buffer=4096))
+        sock.sendall(_get(path))
+        assert sock.recv(1)
+        assert _listens(old)
+        server.process.send_signal(told)
+        wait_until(lambda: not _listens(old), seconds=20)
+        assert old in server.workers()
+        if told is signal.SIGHUP:
+            wait_until(lambda: answers(server.url))
+            assert all(requests.get(f"{server.url}/healthz", timeout=25).ok for _ in range(60))

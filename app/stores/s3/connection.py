@@ -58,7 +58,7 @@ class Connection:
         self.bucket = bucket
         self.is_aws = not endpoint_url
         self._region = region
-        self._endpoint_url = endpoint_url.rstrip("/")
+        self.endpoint_url = endpoint_url.rstrip("/")
         self._path_style = addressing_style == "path" or (
             addressing_style == "auto" and bool("." in bucket or endpoint_url)
         )
@@ -91,8 +91,8 @@ class Connection:
         return f"{scheme}://{place}/{url_path(key)}"
 
     def _endpoint(self) -> str:
-        if self._endpoint_url:
-            return self._endpoint_url
+        if self.endpoint_url:
+            return self.endpoint_url
         region = self.region()
         return f"https://s3.{region}.amazonaws.com" + (".cn" if region.startswith("cn-") else "")
 
@@ -119,7 +119,7 @@ class Connection:
         )
         region = self._region or session.region_name or DEFAULT_REGION
         client = session.client(
-            "s3", region_name=region, endpoint_url=self._endpoint_url or None, config=config
+            "s3", region_name=region, endpoint_url=self.endpoint_url or None, config=config
         )
         client.meta.events.register_first("before-call.s3", _note_start)
         client.meta.events.register_last("before-call", _do_not_expect_continue)

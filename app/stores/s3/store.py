@@ -78,6 +78,10 @@ class S3Store(BaseStore):
             max_connections=config.threads + 2,
         )
 
+    def identity(self) -> str:
+        """Endpoint and bucket."""
+        return f"s3 {self._connection.endpoint_url} {self._connection.bucket}"
+
     def put(
         self,
         key: str,
