@@ -1,5 +1,6 @@
 """POST /api/images."""
 
+import gzip
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
@@ -189,6 +190,24 @@ def test_no_image_in_the_request(client: FlaskClient, arguments: dict[str, Any])
     response = client.post("/api/images", **arguments)
     assert (response.status_code, json_of(response)["code"]) == (400, "bad_request")
     assert "multipart form with a file field 'image'" in json_of(response)["message"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
+@pytest.mark.parametrize("path", ["/api/images", "/api/generate-image", "/v1/images/generations"])
+def test_a_compressed_body_is_refused_by_name(client: FlaskClient, encoding: str, path: str) -> None:
+    headers = {"Content-Encoding": encoding}
+    response = client.post(path, data=gzip.compress(PNG), content_type="image/png", headers=headers)
+    assert response.status_code == 415
+    answer = json_of(response)
+    told = answer["error"] if path.startswith("/v1") else answer
+    assert told["code"] == "unsupported_encoding"
+    assert "Content-Encoding" in told["message"]
+
+
+def test_identity_is_no_encoding(client: FlaskClient) -> None:
+    headers = {"Content-Encoding": "Identity"}
+    response = client.post("/api/images", data=PNG, content_type="image/png", headers=headers)
+    assert response.status_code == 201
 
 
 BAD_NAMES = [
