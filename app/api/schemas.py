@@ -204,7 +204,7 @@ class IdempotencySchema(Schema):
         data_key="Idempotency-Key",
         load_default=None,
         validate=validate.Regexp(
-            r"^[!-~]{1,255}$", error="Must be 1 to 255 visible ASCII characters, for instance a UUID."
+            r'^(?!""$)[!-~]{1,255}$', error="Must be 1 to 255 visible ASCII characters, for instance a UUID."
         ),
         metadata=_about("The same key with the same request gives the same answer for a day."),
     )
