@@ -282,6 +282,28 @@ def test_one_byte_more_than_allowed(config: Config, size: int, way: str) -> None
     parts_of(flask).cache.close()
 
 
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/api/images", "The image is larger than the 1000 bytes allowed."),
+        ("/api/generate-image", "The request body is larger than the 131072 bytes allowed."),
+    ],
+)
+def test_what_is_too_large_is_told_the_limit(config: Config, path: str, told: str) -> None:
+    flask = create_app(replace(config, max_upload_bytes=1000))
+    content_type = "image/png" if path == "/api/images" else "application/json"
+    response = flask.test_client().post(path, data=bytes(200_000), content_type=content_type)
+    assert (response.status_code, json_of(response)["message"]) == (413, told)
+    parts_of(flask).cache.close()
+
+
+def test_a_form_with_too_much_text_is_not_called_a_large_image(client: FlaskClient) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\n' + b"x" * 600_000 + b"\r\n--x--\r\n"
+    response = client.post("/api/images", data=body, content_type="multipart/form-data; boundary=x")
+    assert (response.status_code, json_of(response)["code"]) == (413, "too_large")
+    assert json_of(response)["message"] == "The form has too much text, or too many fields."
+
+
 @pytest.mark.parametrize("names", [("image", "file"), ("image", "image"), ("image", "file", "image")])
 def test_one_image_per_request(client: FlaskClient, names: tuple[str, ...]) -> None:
     data = MultiDict((name, (BytesIO(PNG), f"{number}.png")) for number, name in enumerate(names))
