@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate
+from marshmallow import Schema, ValidationError, fields, post_load, validate
 
 from app.api.document import FOLDER, NAME
 from app.formats import FORMATS
@@ -141,10 +141,7 @@ class DeletedSchema(AnswerSchema):
 class UploadOptionsSchema(Schema):
     """Query or form fields of an upload."""
 
-    class Meta:
-        """Other form fields are the client's own affair."""
-
-        unknown = EXCLUDE
+    error_messages = {"unknown": "Unknown field."}  # noqa: RUF012 (marshmallow declares it so)
 
     name = fields.String(
         load_default=None,

@@ -133,6 +133,34 @@ def test_a_name_is_overwritten_unless_asked_not_to(client: FlaskClient) -> None:
         assert served.headers["Cache-Control"] == "public, no-cache"
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ([("overwite", "false")], "overwite: Unknown field."),
+        ([("foldr", "a")], "foldr: Unknown field."),
+        ([("overwrite", "false"), ("overwrite", "true")], "overwrite: Sent more than once."),
+    ],
+)
+def test_a_misspelt_field_overwrites_nothing(
+    client: FlaskClient, fields: list[tuple[str, str]], told: str
+) -> None:
+    blue = picture(colour="blue")
+    assert client.post("/api/images", **_form(blue, name="me")).status_code == 201
+    data: MultiDict[str, Any] = MultiDict([("name", "me"), *fields, ("image", (BytesIO(PNG), "a.png"))])
+    response = client.post("/api/images", data=data, content_type="multipart/form-data")
+    assert (response.status_code, json_of(response)) == (
+        400,
+        {"success": False, "message": told, "code": "bad_request"},
+    )
+    with client.get("/api/images/me.png") as served:
+        assert served.data == blue
+
+
+def test_a_file_field_of_another_name_is_no_matter(client: FlaskClient) -> None:
+    data = {"image": (BytesIO(PNG), "a.png"), "thumbnail": (BytesIO(b"x"), "b.png")}
+    assert client.post("/api/images", data=data, content_type="multipart/form-data").status_code == 201
+
+
 def test_metadata_goes_unless_asked_not_to(client: FlaskClient, config: Config) -> None:
     exif = picture("JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0secret-place")
     url = json_of(client.post("/api/images", **_form(exif)))["image_url"]
