@@ -28,6 +28,9 @@ _BASE64 = re.compile(
 )
 """Padded as encoders do it (RFC 4648, 4 and 5) and mixed as no name is: `PublicSites=` could be either."""
 
+_ALONE = re.compile(r"[!-<>-~]+=*")
+"""A key without a name: visible ASCII, with `=` at the end only. Anything else is a name mistyped."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
 
 
@@ -83,6 +86,11 @@ def _parse_entry(entry: str, number: int) -> ApiKey:
     match = _ENTRY.fullmatch(entry)
     if match is None or (match["name"] is None and _has_scopes(entry)):
         raise ValueError(f"entry {number} is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY")
+    if match["name"] is None and not _ALONE.fullmatch(entry):
+        raise ValueError(
+            f"entry {number} is neither NAME=KEY, where the NAME begins with a letter and has no spaces, "
+            "nor a KEY alone, which is of visible ASCII characters without = between them"
+        )
     name = match["name"] or f"key-{number}"
     key = match["key"]
     length = None if key.startswith(HASH_PREFIX) else len(key)

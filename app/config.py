@@ -18,11 +18,13 @@ from app.parsers import (
     KIB,
     MIB,
     Directory,
+    HostNames,
     Keys,
     Origins,
     Rate,
     Size,
     Words,
+    base_url,
     bucket,
     counters,
     number,
@@ -58,7 +60,7 @@ class Config:
 
     image_urls: str = _setting(one_of("auto", "s3", "server", "presigned"), "auto")
     presigned_expiry: int = _setting(number(60, 604_800), 3600)
-    public_base_url: str = _setting(url(), "")
+    public_base_url: str = _setting(base_url(), "")
 
     cache_dir: Path = _setting(Directory(), Path("data/cache"))
     cache_max_bytes: int = _setting(Size(least=384 * KIB), GIB)
@@ -80,7 +82,7 @@ class Config:
     rate_limit_generate: str = _setting(Rate(), "60/minute")
     ratelimit_storage_uri: str = _setting(counters(), "memory://", secret=True)
     trusted_proxies: int = _setting(number(0, 10), 0)
-    trusted_hosts: tuple[str, ...] = _setting(Words(), ())
+    trusted_hosts: tuple[str, ...] = _setting(HostNames(), ())
     cors_origins: tuple[str, ...] = _setting(Origins(), ())
 
     generator: str = _setting(one_of("builtin", "bedrock", "openai", plug_in=True), "builtin")

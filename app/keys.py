@@ -138,15 +138,23 @@ def _placed(name: str, image_format: ImageFormat, folder: str | None) -> str:
     key = _with_extension(name, image_format)
     key = _in_folder(folder, key) if folder else key
     if not is_canonical(key):
-        raise InvalidKey(f"The name can't be used. {_ALLOWED}")
+        raise InvalidKey(f"The name can't be used. {_reason(key)}")
     return key
 
 
 def _in_folder(folder: str, rest: str) -> str:
     key = f"{folder.strip('/')}/{rest}"
     if not _FOLDER.match(f"{folder.strip('/')}/") or len(key) > MAX_KEY_BYTES:
-        raise InvalidKey(f"The folder can't be used. {_ALLOWED}")
+        raise InvalidKey(f"The folder can't be used. {_reason(key)}")
     return key
+
+
+def _reason(key: str) -> str:
+    """Why it is refused: each of its parts may be as short as it should be."""
+    length = len(key.encode("utf-8", "surrogatepass"))
+    if length <= MAX_KEY_BYTES:
+        return _ALLOWED
+    return f"The whole key would be {length} bytes long, and S3 takes {MAX_KEY_BYTES} at most."
 
 
 def _with_extension(name: str, image_format: ImageFormat) -> str:

@@ -15,6 +15,7 @@ KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
 _PLUG_IN = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 _ORIGIN = r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?"
+_HOST = r"[A-Za-z0-9._-]+|(?=.*:.*:)[0-9A-Fa-f:.]+"
 _UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "TB": 1000**4}
 _UNITS |= {"KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": 1024**4}
 
@@ -70,9 +71,11 @@ class Rate(ma.Field[str]):
         if value.strip().lower() == "none":
             return ""
         try:
-            limits.parse_many(value)
+            rates = limits.parse_many(value)
         except ValueError as exc:
             raise ValidationError("is not a rate such as 60/minute, nor none") from exc
+        if not all(rate.amount for rate in rates):
+            raise ValidationError("would let nothing pass; no limit is none")
         return str(value)
 
 
@@ -84,6 +87,16 @@ class Origins(ma.Field[tuple[str, ...]]):
         if origins != ("*",) and not all(re.fullmatch(_ORIGIN, origin, re.ASCII) for origin in origins):
             raise ValidationError("must be * or a list of origins such as https://app.example.org")
         return origins
+
+
+class HostNames(Words):
+    """Names of hosts, set apart by commas, without ports; IPv6 addresses, too."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
+        names = super()._deserialize(value, attr, data, **kwargs)
+        if not all(re.fullmatch(_HOST, name) for name in names):
+            raise ValidationError("must be a list of names such as images.example.org, with commas between")
+        return names
 
 
 class Directory(ma.Field[Path]):
@@ -144,3 +157,11 @@ def url() -> ma.String:
     return ma.String(
         validate=URL(schemes={"http", "https"}, require_tld=False, error="is not an http(s) URL")
     )
+
+
+def base_url() -> ma.String:
+    """An http(s) URL that paths can be put behind."""
+    field = url()
+    bare = Regexp(r"[^?#]*\Z", error="must end before any ? or #, since keys are put behind it")
+    field.validators = [*field.validators, bare]
+    return field

@@ -54,7 +54,7 @@ class ReadinessCheck:
         self._cache = cache
         self._clock = clock
         self._asking = threading.Lock()
-        self._answer: Future[str] = Future()
+        self._answer: Future[AppError | None] = Future()
         self._ask_again_at = float("-inf")
         self._probes = 0
         self._was_ok = False
@@ -62,18 +62,19 @@ class ReadinessCheck:
 
     def look(self) -> Readiness:
         """The state of both, after `_PATIENCE` at the most."""
-        code = self._code()
+        error = self._error()
+        code = error.code if error else ""
         store = _STATES.get(code, "failing")
         cache, entries = self._cache_state()
-        self._say(store, code)
+        self._say(store, error)
         if not code:
             self._was_ok = True
             return Readiness(True, store, cache)
         served = entries > 0 and (store != "refused" or self._was_ok)
         return Readiness(served, store, cache, code)
 
-    def _code(self) -> str:
-        """The code of the store's latest error; empty where it is well."""
+    def _error(self) -> AppError | None:
+        """The store's latest error; None where it is well."""
         with self._asking:
             if self._clock() >= self._ask_again_at and self._probes < _MOST_PROBES:
                 self._ask_again_at = self._clock() + _KEPT_SECONDS
@@ -86,19 +87,18 @@ class ReadinessCheck:
         try:
             return answer.result(_PATIENCE)
         except TimeoutError:
-            return StoreTimeout.code
+            return StoreTimeout()
 
-    def _ask(self, answer: Future[str]) -> None:
-        code = ""
+    def _ask(self, answer: Future[AppError | None]) -> None:
+        error: AppError | None = None
         try:
             self._store.exists(_PROBE_KEY)
         except AppError as exc:
-            code = exc.code
-            _log.debug("The store does not answer well: %s", exc)
+            error = exc
         except Exception:
-            code = AppError.code
+            error = AppError()
             _log.exception("The store failed")
-        answer.set_result(code)
+        answer.set_result(error)
         with self._asking:
             self._probes -= 1
 
@@ -109,12 +109,16 @@ class ReadinessCheck:
             return "unreadable", 0
         return "ok" if self._cache.is_writable() else "unwritable", entries
 
-    def _say(self, store: str, code: str) -> None:
-        """Log each change once."""
+    def _say(self, store: str, error: AppError | None) -> None:
+        """Log each change once, with what to do about it: no request does, where a server is not ready."""
         if store != self._said:
             self._said = store
-            level = logging.WARNING if code else logging.INFO
-            _log.log(level, "The store is %s%s", store, f": {code}" if code else " again")
+            level = logging.WARNING if error else logging.INFO
+            _log.log(level, "The store is %s%s", store, f": {_cause(error)}" if error else " again")
+
+
+def _cause(error: AppError) -> str:
+    return f"{error.code} [{error.detail}]" if error.detail else error.code
 
 
 _STATES = {

@@ -35,9 +35,9 @@ HASH = hashlib.sha256(b"secret").hexdigest()
         ("kXzQbnTrXyWcLmPoIuYtReWqAsE=", "key-1", ALL, b"kXzQbnTrXyWcLmPoIuYtReWqAsE="),
         ("web=not-base64=", "web", ALL, b"not-base64="),
         ("user:pass", "key-1", ALL, b"user:pass"),
-        ("1:pass=word", "key-1", ALL, b"1:pass=word"),
         ("web:generate=a:b=c", "web", {"generate"}, b"a:b=c"),
-        ("schlüssel", "key-1", ALL, "schlüssel".encode()),
+        ("web=schlüssel", "web", ALL, "schlüssel".encode()),
+        ("web=my secret", "web", ALL, b"my secret"),
     ],
 )
 def test_spellings(text: str, name: str, scopes: set[str], key: bytes) -> None:
@@ -77,6 +77,22 @@ def test_what_is_no_key_is_told_without_showing_it(text: str, told: str) -> None
         Config.from_env({"API_KEYS": text})
     assert f"API_KEYS=***: {told}" in str(caught.value)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *("web = hush", "my web=hush", "1web=hush", "ül=hush", "web\t=hush", f"{'w' * 65}=hush"),
+        *("1:pass=hush", "web/1=hush==", "my hush", "hüsh"),
+    ],
+)
+def test_a_mistyped_name_makes_no_key_of_all_scopes(entry: str) -> None:
+    """Its owner would believe it to be named, and could not use the key."""
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env({"API_KEYS": f"one,{entry}"})
+    assert "API_KEYS=***: entry 2 is neither NAME=KEY" in str(caught.value)
+    assert "hush" not in str(caught.value)
+    assert "hüsh" not in str(caught.value)
 
 
 _NAMES_ALONE = [

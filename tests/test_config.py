@@ -138,6 +138,25 @@ def test_every_problem_is_told_at_once() -> None:
         assert f"{name}={value}: " in told
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("RATE_LIMIT_UPLOAD", value) for value in ("0/minute", "0 per hour", "9/day;0/second")],
+        *[("TRUSTED_HOSTS", value) for value in ("a b", "*", "a.example,*.b.example", "http://a", "a:80")],
+        *[("PUBLIC_BASE_URL", f"https://cdn.example{end}") for end in ("?a=b", "/x#top", "/?")],
+    ],
+)
+def test_what_could_never_do_what_it_says_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env({name: value})
+    assert f"{name}={value}: " in str(caught.value)
+
+
+def test_hosts_may_be_addresses() -> None:
+    names = ("images.example.org", "10.0.0.1", "::1", "fe80::1", "my_host")
+    assert Config.from_env({"TRUSTED_HOSTS": ",".join(names)}).trusted_hosts == names
+
+
 def test_rules_that_span_settings_are_told_with_the_others() -> None:
     with pytest.raises(ConfigError) as caught:
         Config.from_env({"STORE": "s3", "PORT": "x"})

@@ -75,6 +75,16 @@ def test_a_name_cannot_pass_for_immutable(name: str) -> None:
         named(name, PNG, "folder")
 
 
+def test_a_key_that_is_too_long_as_a_whole_is_told_so() -> None:
+    parts = ["x" * 200] * 5
+    with pytest.raises(InvalidKey, match="1042 bytes long, and S3 takes 1024 at most"):
+        content_addressed(b"x", PNG, "/".join(parts))
+    with pytest.raises(InvalidKey, match="bytes long, and S3 takes 1024 at most"):
+        named("y" * 100, PNG, "/".join(parts))
+    with pytest.raises(InvalidKey, match="at most 200 characters"):
+        named("y" * 201, PNG)
+
+
 @pytest.mark.parametrize(
     ("path", "folder", "key"),
     [

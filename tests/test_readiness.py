@@ -184,7 +184,8 @@ def test_each_change_is_logged_once(store: Moody, cache: DiskCache, caplog: pyte
     caplog.set_level(logging.INFO)
     clock = Clock()
     check = ReadinessCheck(store, cache, clock)
-    for error in (None, StoreUnreachable(), None):
+    refused = StoreRefused(detail="HeadObject: 403 Forbidden (allow s3:GetObject)")
+    for error in (None, StoreUnreachable(), refused, None):
         store.does = lambda: None
         if error:
             store.fail(error)
@@ -192,6 +193,7 @@ def test_each_change_is_logged_once(store: Moody, cache: DiskCache, caplog: pyte
         check.look()
     assert [record.getMessage() for record in caplog.records] == [
         "The store is unreachable: store_unreachable",
+        "The store is refused: store_refused [HeadObject: 403 Forbidden (allow s3:GetObject)]",
         "The store is ok again",
     ]
 

@@ -1,6 +1,6 @@
 """The HTTP interface: blueprints, their schemas, the one error handler, and who may call what."""
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from flask_smorest import Api
 
 from app.api import cache, generate, health, images, metrics, openai
@@ -9,6 +9,7 @@ from app.api.errors import register_error_handlers
 from app.api.parts import Parts
 from app.api.routing import KeyConverter
 from app.api.schemas import ErrorSchema
+from app.errors import UnsupportedEncoding
 
 _OPENAPI = {
     "API_TITLE": "S3 Image Server",
@@ -51,12 +52,21 @@ def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
     flask.extensions[Parts.NAME] = parts
     register_error_handlers(flask)
     metrics.count_requests(flask, parts.metrics)
+    flask.before_request(_refuse_encoded)
     flask.after_request(_harden)
     api = _Api(flask)
     api.register_converter(KeyConverter, lambda _: KEY)
     blueprints = (images, generate, openai, cache, health, metrics)
     for blueprint in (module.blueprint for module in blueprints):
         api.register_blueprint(blueprint)
+
+
+def _refuse_encoded() -> None:
+    """A body that is compressed would be taken for a damaged image, or for JSON with mistakes."""
+    codings = request.headers.get("Content-Encoding", "").split(",")
+    is_encoded = not {coding.strip().lower() for coding in codings} <= {"", "identity"}
+    if is_encoded and request.method == "POST" and request.url_rule is not None:
+        raise UnsupportedEncoding
 
 
 def _harden(response: Response) -> Response:

@@ -23,7 +23,17 @@ IMAGE_BODY = {image_format.content_type: {"schema": _BINARY} for image_format in
 
 FORM_BODY = {
     "multipart/form-data": {
-        "schema": {"type": "object", "properties": {"image": _BINARY}, "required": ["image"]},
+        "schema": {
+            "type": "object",
+            "properties": {
+                "image": _BINARY,
+                "name": {"type": "string", "pattern": NAME},
+                "folder": {"type": "string", "pattern": FOLDER},
+                "overwrite": {"type": "boolean"},
+            },
+            "required": ["image"],
+            "additionalProperties": False,
+        },
         "encoding": {"image": {"contentType": ", ".join(IMAGE_BODY)}},
     }
 }

@@ -3,12 +3,13 @@
 import logging
 from http import HTTPStatus
 
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, current_app, g, jsonify, request
 from gunicorn.http.errors import NoMoreData, ParseException
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from app.api.openai_shape import OPENAI_PATH, openai_error, openai_headers, openai_status
+from app.api.parts import parts
 from app.errors import AppError, BadRequest, RangeNotSatisfiable
 
 _log = logging.getLogger(__name__)
@@ -16,7 +17,6 @@ _log = logging.getLogger(__name__)
 _MESSAGES = {
     404: "There is nothing at this address. /docs lists what there is.",
     405: "This address does not take this method.",
-    413: "The request body is too large.",
 }
 
 _KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
@@ -68,12 +68,26 @@ def _of_http(error: HTTPException) -> Response:
     original = error.get_response()
     status = original.status_code
     name = "too_large" if isinstance(error, RequestEntityTooLarge) else HTTPStatus(status).phrase
-    message = _MESSAGES.get(status) or error.description or HTTPStatus(status).phrase
+    message = (
+        _too_large()
+        if status == 413
+        else _MESSAGES.get(status) or error.description or HTTPStatus(status).phrase
+    )
     response = _answer(status, name.lower().replace(" ", "_").replace("-", "_"), message)
     for header in _KEPT_HEADERS:
         if header in original.headers:
             response.headers[header] = original.headers[header]
     return response
+
+
+def _too_large() -> str:
+    """Which limit it was: that of images, of other bodies, or werkzeug's on the text of a form."""
+    most = request.max_content_length or 0
+    if request.content_length is not None and request.content_length <= most:
+        return "The form has too much text, or too many fields."
+    if most == current_app.config["MAX_CONTENT_LENGTH"]:
+        return f"The image is larger than the {parts().config.max_upload_bytes} bytes allowed."
+    return f"The request body is larger than the {most} bytes allowed."
 
 
 def _unreadable_body(error: Exception) -> Response:

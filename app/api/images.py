@@ -148,7 +148,13 @@ def _sent_file() -> bytes:
 
 
 def _form_options() -> dict[str, Any]:
-    """The options given as form fields; they go before those of the query."""
+    """The options given as form fields; they go before those of the query.
+
+    A field that is misspelt, or sent twice, is refused: ignored, it could let an image be overwritten.
+    """
+    repeated = [name for name, values in request.form.lists() if len(values) > 1]
+    if repeated:
+        raise BadRequest(" ".join(f"{name}: Sent more than once." for name in repeated))
     try:
         loaded: dict[str, Any] = UploadOptionsSchema(partial=True).load(request.form)
     except ValidationError as exc:

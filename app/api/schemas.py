@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate
+from marshmallow import Schema, ValidationError, fields, post_load, validate
 
 from app.api.document import FOLDER, NAME
 from app.formats import FORMATS
@@ -141,10 +141,7 @@ class DeletedSchema(AnswerSchema):
 class UploadOptionsSchema(Schema):
     """Query or form fields of an upload."""
 
-    class Meta:
-        """Other form fields are the client's own affair."""
-
-        unknown = EXCLUDE
+    error_messages = {"unknown": "Unknown field."}  # noqa: RUF012 (marshmallow declares it so)
 
     name = fields.String(
         load_default=None,
@@ -204,7 +201,7 @@ class IdempotencySchema(Schema):
         data_key="Idempotency-Key",
         load_default=None,
         validate=validate.Regexp(
-            r"^[!-~]{1,255}$", error="Must be 1 to 255 visible ASCII characters, for instance a UUID."
+            r'^(?!""$)[!-~]{1,255}$', error="Must be 1 to 255 visible ASCII characters, for instance a UUID."
         ),
         metadata=_about("The same key with the same request gives the same answer for a day."),
     )

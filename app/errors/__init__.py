@@ -15,6 +15,7 @@
     ├── PreconditionFailed       412 precondition_failed
     ├── TooLarge                 413 too_large
     ├── UnsupportedImage         415 unsupported_image
+    ├── UnsupportedEncoding      415 unsupported_encoding
     ├── RangeNotSatisfiable      416 range_not_satisfiable
     ├── UndecodableImage         422 undecodable_image
     │   └── TooManyPixels        422 too_many_pixels
@@ -60,6 +61,7 @@ from app.errors.requests import (
     TooLarge,
     TooManyPixels,
     UndecodableImage,
+    UnsupportedEncoding,
     UnsupportedImage,
 )
 from app.errors.server import (
@@ -111,5 +113,6 @@ __all__ = [
     "TooLarge",
     "TooManyPixels",
     "UndecodableImage",
+    "UnsupportedEncoding",
     "UnsupportedImage",
 ]

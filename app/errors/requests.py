@@ -110,6 +110,14 @@ class UnsupportedImage(AppError):
     message = "This is not an image in a format that we take."
 
 
+class UnsupportedEncoding(AppError):
+    """The request's body is compressed (RFC 9110, 15.5.16); we would have to bound what it unpacks to."""
+
+    status = 415
+    code = "unsupported_encoding"
+    message = "Send the body as it is: a Content-Encoding such as gzip is not taken."
+
+
 class RangeNotSatisfiable(AppError):
     """No byte of the range asked for exists (RFC 9110, 15.5.17)."""
 

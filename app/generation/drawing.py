@@ -1,5 +1,6 @@
 """Having a generator draw, within its time, and checking what it gives."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from app.generation.order import MOST_SIDE
 from app.generators.base import BaseGenerator, GenerationRequest
 from app.generators.models import ModelFacts
 from app.imaging import CheckedImage, ImageLimits, check_image, encode_image
+
+_log = logging.getLogger(__name__)
 
 _MOST_THREADS = 128
 """Calls under way in a process, those included that went on past their time."""
@@ -133,4 +136,5 @@ class Drawing:
         except AppError:
             raise
         except Exception as exc:
+            _log.exception("The generator failed")  # a mistake in its code, which only a traceback shows
             raise GeneratorError(detail=f"{type(exc).__name__}: {exc}") from exc

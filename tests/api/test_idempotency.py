@@ -150,7 +150,7 @@ def test_a_cleared_cache_forgets_no_key(make: Make, tmp_path: Path) -> None:
     assert _drawn(tmp_path) == 1
 
 
-@pytest.mark.parametrize("key", ["x" * 256, "a b", "ä", "a\x7f", "\t"])
+@pytest.mark.parametrize("key", ["x" * 256, "a b", "ä", "a\x7f", "\t", '""'])
 def test_bad_keys(make: Make, tmp_path: Path, key: str) -> None:
     response = _send(make(), key)
     assert (response.status_code, json_of(response)["code"]) == (400, "bad_request")

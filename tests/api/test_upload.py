@@ -1,5 +1,6 @@
 """POST /api/images."""
 
+import gzip
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
@@ -132,6 +133,34 @@ def test_a_name_is_overwritten_unless_asked_not_to(client: FlaskClient) -> None:
         assert served.headers["Cache-Control"] == "public, no-cache"
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ([("overwite", "false")], "overwite: Unknown field."),
+        ([("foldr", "a")], "foldr: Unknown field."),
+        ([("overwrite", "false"), ("overwrite", "true")], "overwrite: Sent more than once."),
+    ],
+)
+def test_a_misspelt_field_overwrites_nothing(
+    client: FlaskClient, fields: list[tuple[str, str]], told: str
+) -> None:
+    blue = picture(colour="blue")
+    assert client.post("/api/images", **_form(blue, name="me")).status_code == 201
+    data: MultiDict[str, Any] = MultiDict([("name", "me"), *fields, ("image", (BytesIO(PNG), "a.png"))])
+    response = client.post("/api/images", data=data, content_type="multipart/form-data")
+    assert (response.status_code, json_of(response)) == (
+        400,
+        {"success": False, "message": told, "code": "bad_request"},
+    )
+    with client.get("/api/images/me.png") as served:
+        assert served.data == blue
+
+
+def test_a_file_field_of_another_name_is_no_matter(client: FlaskClient) -> None:
+    data = {"image": (BytesIO(PNG), "a.png"), "thumbnail": (BytesIO(b"x"), "b.png")}
+    assert client.post("/api/images", data=data, content_type="multipart/form-data").status_code == 201
+
+
 def test_metadata_goes_unless_asked_not_to(client: FlaskClient, config: Config) -> None:
     exif = picture("JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0secret-place")
     url = json_of(client.post("/api/images", **_form(exif)))["image_url"]
@@ -189,6 +218,24 @@ def test_no_image_in_the_request(client: FlaskClient, arguments: dict[str, Any])
     response = client.post("/api/images", **arguments)
     assert (response.status_code, json_of(response)["code"]) == (400, "bad_request")
     assert "multipart form with a file field 'image'" in json_of(response)["message"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
+@pytest.mark.parametrize("path", ["/api/images", "/api/generate-image", "/v1/images/generations"])
+def test_a_compressed_body_is_refused_by_name(client: FlaskClient, encoding: str, path: str) -> None:
+    headers = {"Content-Encoding": encoding}
+    response = client.post(path, data=gzip.compress(PNG), content_type="image/png", headers=headers)
+    assert response.status_code == 415
+    answer = json_of(response)
+    told = answer["error"] if path.startswith("/v1") else answer
+    assert told["code"] == "unsupported_encoding"
+    assert "Content-Encoding" in told["message"]
+
+
+def test_identity_is_no_encoding(client: FlaskClient) -> None:
+    headers = {"Content-Encoding": "Identity"}
+    response = client.post("/api/images", data=PNG, content_type="image/png", headers=headers)
+    assert response.status_code == 201
 
 
 BAD_NAMES = [
@@ -261,6 +308,28 @@ def test_one_byte_more_than_allowed(config: Config, size: int, way: str) -> None
     response = flask.test_client().post("/api/images", **arguments)
     assert (response.status_code, json_of(response)["code"]) == (413, "too_large")
     parts_of(flask).cache.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/api/images", "The image is larger than the 1000 bytes allowed."),
+        ("/api/generate-image", "The request body is larger than the 131072 bytes allowed."),
+    ],
+)
+def test_what_is_too_large_is_told_the_limit(config: Config, path: str, told: str) -> None:
+    flask = create_app(replace(config, max_upload_bytes=1000))
+    content_type = "image/png" if path == "/api/images" else "application/json"
+    response = flask.test_client().post(path, data=bytes(200_000), content_type=content_type)
+    assert (response.status_code, json_of(response)["message"]) == (413, told)
+    parts_of(flask).cache.close()
+
+
+def test_a_form_with_too_much_text_is_not_called_a_large_image(client: FlaskClient) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\n' + b"x" * 600_000 + b"\r\n--x--\r\n"
+    response = client.post("/api/images", data=body, content_type="multipart/form-data; boundary=x")
+    assert (response.status_code, json_of(response)["code"]) == (413, "too_large")
+    assert json_of(response)["message"] == "The form has too much text, or too many fields."
 
 
 @pytest.mark.parametrize("names", [("image", "file"), ("image", "image"), ("image", "file", "image")])

@@ -1,5 +1,6 @@
 """A generator is given up on at its deadline, and calls that never end stay bounded."""
 
+import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
-from app.errors import GeneratorBusy, GeneratorTimeout
+from app.errors import GeneratorBusy, GeneratorError, GeneratorTimeout
 from app.formats import FORMATS
 from app.gate import Gate
 from app.generation import Drawing
@@ -56,6 +57,18 @@ def test_the_deadline_is_kept() -> None:
         Drawing(generator, LIMITS, Gate(4, 5), 0.2).draw([REQUEST])
     assert time.monotonic() - began < 30
     generator.may.set()
+
+
+def test_a_mistake_in_a_generator_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    class Mistaken(BaseGenerator):
+        def generate(self, request: GenerationRequest) -> GeneratedImage:
+            raise KeyError("no such colour")
+
+    with pytest.raises(GeneratorError):
+        Drawing(Mistaken(), LIMITS, Gate(4, 30), 60).draw([REQUEST])
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], KeyError)
 
 
 def test_what_is_drawn_waits_for_its_turn_to_be_decoded_until_the_deadline() -> None:
