@@ -58,7 +58,10 @@ async function turn(signal) {
 async function check(file) {
   if (file.type && !file.type.startsWith("image/")) throw new Failure("This is not an image. Choose a picture file.");
   if (file.size > maxBytes) {
-    throw new Failure(`This file has ${size(file.size)}; the server takes up to ${size(maxBytes)}.`);
+    let digits = 0;
+    const told = (bytes) => size(bytes, digits);
+    while (told(file.size) === told(maxBytes)) digits += 1;
+    throw new Failure(`This file has ${told(file.size)}; the server takes up to ${told(maxBytes)}.`);
   }
   try {
     await file.slice(0, 1).arrayBuffer();
