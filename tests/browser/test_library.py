@@ -125,6 +125,21 @@ def test_folders(page: Page, server: Running) -> None:
     expect(cards(page)).to_have_count(3)
 
 
+def test_a_folder_without_images_is_said_to_be_one_beside_a_failed_upload(
+    page: Page, server: Running, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    upload(server, noise(1))
+    page.goto(server.url)
+    page.set_input_files("#files", tmp_path / "notes.txt")
+    expect(page.locator(".job.failed")).to_have_count(1)
+    page.get_by_label("Folder").fill("nobody/")
+    expect(page.get_by_text("No image is in this folder.")).to_be_visible()
+    page.get_by_role("button", name="Show all folders").click()
+    expect(cards(page)).to_have_count(1)
+    expect(page.get_by_text("No image is in this folder.")).to_be_hidden()
+
+
 @pytest.mark.parametrize("typed", ["users/7", "users/7/", "/users/7/", " //users/7// "])
 def test_a_folder_is_a_whole_one(page: Page, server: Running, typed: str) -> None:
     upload(server, noise(1), folder="users/7", name="me.png")
