@@ -4,6 +4,6 @@ window.SwaggerUIBundle({
   url: new URL("openapi.json", document.baseURI).href,
   dom_id: "#swagger",
   deepLinking: true,
-  // By default Swagger UI would send the description's address to a validator on another host.
+  // Else Swagger UI sends the description's address to a validator on another host.
   validatorUrl: null,
 });

@@ -1,12 +1,6 @@
 // Figures and names as people read them.
 
 const UNITS = ["bytes", "KB", "MB", "GB", "TB"];
-const dollars = new Intl.NumberFormat("en", { style: "currency", currency: "USD" });
-const smallChange = new Intl.NumberFormat("en", {
-  style: "currency",
-  currency: "USD",
-  maximumSignificantDigits: 2,
-});
 
 export const number = new Intl.NumberFormat("en");
 
@@ -21,7 +15,8 @@ export function size(bytes, digits = 0) {
 
 /** Cents, and below them the first two digits that are not 0. */
 export function money(usd) {
-  return (usd && usd < 0.01 ? smallChange : dollars).format(usd);
+  const digits = usd && usd < 0.01 ? { maximumSignificantDigits: 2 } : {};
+  return usd.toLocaleString("en", { style: "currency", currency: "USD", ...digits });
 }
 
 /** "image/png" as "PNG". */
