@@ -238,4 +238,6 @@ def test_the_cache_panel(page: Page, counting: Running) -> None:
     expect(panel.locator("[data-cache=money]")).to_have_text(re.compile(r"^\$0\.0*[1-9]\d?$"))
     expect(panel.locator("[data-cache=bound]")).to_have_text(" of 1 GB")
     expect(panel.get_by_role("img")).to_have_accessible_name("100% of the images served came from the cache")
+    inside = panel.get_by_role("img").locator("text").evaluate("text => text.getBBox().width")
+    assert inside <= 40, "100% is within the ring, which is 44 wide in the middle"
     assert list(rows) == ["Served from cache", "From the store", "On disk", "Requests saved", "Money saved"]
