@@ -14,6 +14,8 @@ from tests.browser.conftest import cards, upload
 from tests.pictures import noise
 from tests.server.running import Running, running
 
+ROWS = ["Served from cache", "From the store", "On disk", "Requests saved"]
+
 
 def test_pages(page: Page, server: Running) -> None:
     for number in range(26):
@@ -214,8 +216,8 @@ def test_an_image_of_another_origin_that_does_not_load(page: Page, server: Runni
 @pytest.fixture
 def counting(browser: Browser, tmp_path: Path) -> Iterator[Running]:
     """A server of its own, for which no page of another test can still ask."""
-    with running(tmp_path, WEB_CONCURRENCY="2") as started:
-        yield started
+    with running(tmp_path, WEB_CONCURRENCY="2", STORE="app.stores.local:LocalStore") as started:
+        yield started  # by this name it is one that may take money
 
 
 def test_the_cache_panel(page: Page, counting: Running) -> None:
@@ -240,4 +242,12 @@ def test_the_cache_panel(page: Page, counting: Running) -> None:
     expect(panel.get_by_role("img")).to_have_accessible_name("100% of the images served came from the cache")
     inside = panel.get_by_role("img").locator("text").evaluate("text => text.getBBox().width")
     assert inside <= 40, "100% is within the ring, which is 44 wide in the middle"
-    assert list(rows) == ["Served from cache", "From the store", "On disk", "Requests saved", "Money saved"]
+    assert list(rows) == [*ROWS, "Money saved"]
+
+
+def test_a_local_store_saves_no_money(page: Page, server: Running) -> None:
+    page.goto(server.url)
+    panel = page.get_by_role("region", name="Cache")
+    expect(panel.locator("[data-cache=bound]")).to_have_text(" of 1 GB")
+    assert panel.locator("dt").all_inner_texts() == ROWS
+    assert panel.locator("#cache-note").inner_text() == ""
