@@ -1,5 +1,8 @@
 // Starts Swagger UI on this server's own description.
 
+// Swagger UI leaves its dark style to the page.
+if (matchMedia("(prefers-color-scheme: dark)").matches) document.documentElement.className = "dark-mode";
+
 window.SwaggerUIBundle({
   url: new URL("openapi.json", document.baseURI).href,
   dom_id: "#swagger",
