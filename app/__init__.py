@@ -88,6 +88,8 @@ def create_app(config: Config | None = None) -> Flask:
     parts = Parts(service, generation, store, cache, access, rate_limits, hosts, config, metrics, readiness)
     register_api(flask, parts, max_upload_bytes=config.max_upload_bytes)
     flask.config["GENERATOR_TIMEOUT"] = config.generator_timeout  # so long the page waits, too
+    flask.config["MAX_UPLOAD_BYTES"] = config.max_upload_bytes  # and no larger file does it send
+    flask.config["STORE"] = config.store  # a local one takes no money for requests
     flask.extensions[ABSOLUTE] = hosts.absolute
     flask.register_blueprint(web_blueprint)
     register_commands(flask)

@@ -11,6 +11,8 @@ from tests.browser.conftest import cards
 from tests.pictures import noise
 from tests.server.running import Running, running
 
+NO_KEY = "This needs an API key. Ask whoever runs this server for one."
+
 
 @pytest.fixture(scope="module")
 def guarded(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
@@ -28,10 +30,11 @@ def _enter(page: Page, key: str) -> None:
 
 def test_a_wrong_key_then_the_right_one(page: Page, guarded: Running) -> None:
     page.goto(guarded.url)
-    expect(page.get_by_text("The stored images can't be listed. This call needs an API key.")).to_be_visible()
+    expect(page.locator("#library-note")).to_have_text(f"The stored images can't be listed. {NO_KEY}")
     expect(page.get_by_text("Shown once an API key is entered.")).to_be_visible()
     expect(page.get_by_role("dialog")).to_be_hidden()
     page.get_by_role("button", name="Enter API key").click()
+    expect(page.locator("#key-reason")).to_have_text(NO_KEY)
     _enter(page, "wrong")
     expect(page.get_by_role("dialog")).to_contain_text("That API key is not accepted.")
     _enter(page, "right")
@@ -57,9 +60,7 @@ def test_who_has_no_key_is_not_asked_again(page: Page, guarded: Running, files: 
     page.set_input_files("#files", files)
     page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     expect(page.locator(".job.failed")).to_have_count(5)
-    expect(page.locator(".job.failed").first.get_by_role("alert")).to_contain_text(
-        "This call needs an API key."
-    )
+    expect(page.locator(".job.failed").first.get_by_role("alert")).to_have_text(NO_KEY)
     page.locator(".job.failed").first.get_by_role("button", name="Try again").click()
     _enter(page, "right")
     expect(page.locator(".job.failed")).to_have_count(4)
@@ -82,3 +83,11 @@ def test_a_key_that_may_not_upload_is_kept_for_the_rest(
         _enter(page, "everything")
         expect(cards(page)).to_have_count(1)
         assert page.evaluate("Object.values(sessionStorage)") == ["everything"]
+
+
+def test_a_server_that_has_no_keys_says_so_to_who_enters_one(page: Page, server: Running) -> None:
+    page.set_extra_http_headers({"X-Forwarded-For": "192.0.2.1"})
+    page.goto(server.url)
+    page.get_by_role("button", name="Enter API key").click()
+    _enter(page, "any")
+    expect(page.locator("#library-note")).to_contain_text("Set API_KEYS")

@@ -14,6 +14,8 @@ from tests.browser.conftest import cards, upload
 from tests.pictures import noise
 from tests.server.running import Running, running
 
+ROWS = ["Served from cache", "From the store", "On disk", "Requests saved"]
+
 
 def test_pages(page: Page, server: Running) -> None:
     for number in range(26):
@@ -125,6 +127,21 @@ def test_folders(page: Page, server: Running) -> None:
     expect(cards(page)).to_have_count(3)
 
 
+def test_a_folder_without_images_is_said_to_be_one_beside_a_failed_upload(
+    page: Page, server: Running, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    upload(server, noise(1))
+    page.goto(server.url)
+    page.set_input_files("#files", tmp_path / "notes.txt")
+    expect(page.locator(".job.failed")).to_have_count(1)
+    page.get_by_label("Folder").fill("nobody/")
+    expect(page.get_by_text("No image is in this folder.")).to_be_visible()
+    page.get_by_role("button", name="Show all folders").click()
+    expect(cards(page)).to_have_count(1)
+    expect(page.get_by_text("No image is in this folder.")).to_be_hidden()
+
+
 @pytest.mark.parametrize("typed", ["users/7", "users/7/", "/users/7/", " //users/7// "])
 def test_a_folder_is_a_whole_one(page: Page, server: Running, typed: str) -> None:
     upload(server, noise(1), folder="users/7", name="me.png")
@@ -199,8 +216,8 @@ def test_an_image_of_another_origin_that_does_not_load(page: Page, server: Runni
 @pytest.fixture
 def counting(browser: Browser, tmp_path: Path) -> Iterator[Running]:
     """A server of its own, for which no page of another test can still ask."""
-    with running(tmp_path, WEB_CONCURRENCY="2") as started:
-        yield started
+    with running(tmp_path, WEB_CONCURRENCY="2", STORE="app.stores.local:LocalStore") as started:
+        yield started  # by this name it is one that may take money
 
 
 def test_the_cache_panel(page: Page, counting: Running) -> None:
@@ -223,4 +240,14 @@ def test_the_cache_panel(page: Page, counting: Running) -> None:
     expect(panel.locator("[data-cache=money]")).to_have_text(re.compile(r"^\$0\.0*[1-9]\d?$"))
     expect(panel.locator("[data-cache=bound]")).to_have_text(" of 1 GB")
     expect(panel.get_by_role("img")).to_have_accessible_name("100% of the images served came from the cache")
-    assert list(rows) == ["Served from cache", "From the store", "On disk", "Requests saved", "Money saved"]
+    inside = panel.get_by_role("img").locator("text").evaluate("text => text.getBBox().width")
+    assert inside <= 40, "100% is within the ring, which is 44 wide in the middle"
+    assert list(rows) == [*ROWS, "Money saved"]
+
+
+def test_a_local_store_saves_no_money(page: Page, server: Running) -> None:
+    page.goto(server.url)
+    panel = page.get_by_role("region", name="Cache")
+    expect(panel.locator("[data-cache=bound]")).to_have_text(" of 1 GB")
+    assert panel.locator("dt").all_inner_texts() == ROWS
+    assert panel.locator("#cache-note").inner_text() == ""

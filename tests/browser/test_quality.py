@@ -10,7 +10,7 @@ from playwright.sync_api import FloatRect, Page, Response, expect
 
 from tests.browser.conftest import NewPage, cards, upload
 from tests.pictures import noise
-from tests.server.running import Running
+from tests.server.running import Running, running
 from tests.waiting import wait_until
 
 MAX_BYTES = 60_000
@@ -159,11 +159,12 @@ def test_no_button_covers_what_went_wrong(
 
 
 @pytest.mark.parametrize("width", [360, 600, 760])
-def test_a_phone_shows_the_caches_chart(new_page: NewPage, server: Running, width: int) -> None:
+def test_a_phone_shows_the_caches_chart(new_page: NewPage, tmp_path: Path, width: int) -> None:
     page = new_page(viewport={"width": width, "height": 740})
-    page.goto(server.url)
-    panel = page.get_by_role("region", name="Cache")
-    expect(panel.locator("#cache-note")).to_contain_text("Saved at")
+    with running(tmp_path, WEB_CONCURRENCY="1", STORE="app.stores.local:LocalStore") as server:
+        page.goto(server.url)
+        panel = page.get_by_role("region", name="Cache")
+        expect(panel.locator("#cache-note")).to_contain_text("Saved at")
     chart, whole = panel.get_by_role("img").bounding_box(), panel.bounding_box()
     assert chart is not None
     assert whole is not None

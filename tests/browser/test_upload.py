@@ -140,6 +140,20 @@ BAD = [
         "This file has 12 MB; the server takes up to 10 MB.",
         id="big",
     ),
+    pytest.param(
+        "big.png",
+        "image/png",
+        bytes(10_950_000),
+        "This file has 10.4 MB; the server takes up to 10 MB.",
+        id="somewhat too big",
+    ),
+    pytest.param(
+        "big.png",
+        "image/png",
+        bytes(10 * 1024**2 + 1),
+        "This file has 10.000001 MB; the server takes up to 10 MB.",
+        id="a byte too big",
+    ),
 ]
 
 

@@ -3,6 +3,7 @@
 import { askForKey, forgetKey, knownKey } from "./key.js";
 
 const STALLED = 60;
+const NO_KEY = "This needs an API key. Ask whoever runs this server for one.";
 const KEY_CODES = new Set(["key_required", "key_refused", "scope_missing"]);
 
 export class Failure extends Error {
@@ -33,9 +34,11 @@ export async function call(method, path, options = {}) {
     try {
       return await send(method, path, options, key);
     } catch (failure) {
+      const required = failure.code === "key_required";
+      // The server says it to programs.
+      if (required && !key) failure.message = NO_KEY;
       // A key that is not even looked at will not be when it is another one.
-      const useless = failure.code === "key_required" && key;
-      if (!failure.wantsKey || options.quiet || useless) throw failure;
+      if (!failure.wantsKey || options.quiet || (required && key)) throw failure;
       key = await anotherKey(key, failure, options);
       if (!key) throw failure;
     }

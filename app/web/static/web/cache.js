@@ -35,8 +35,10 @@ function fill(figures) {
   find("meter").max = figures.max_bytes;
   find("meter").value = figures.bytes;
   find("requests").textContent = number.format(figures.requests_saved);
-  find("money").textContent = money(figures.saved_usd);
-  say(`Saved at ${money(figures.get_usd_per_million)} a million GET requests, S3’s price in us-east-1.`);
+  const saved = find("money");
+  if (saved) saved.textContent = money(figures.saved_usd);
+  const price = money(figures.get_usd_per_million);
+  say(saved ? `Saved at ${price} a million GET requests, S3’s price in us-east-1.` : "");
 }
 
 function say(text, isError = false) {

@@ -13,7 +13,7 @@ export function drawShare(chart, part, whole) {
   chart.replaceChildren(
     ring("track", ROUND),
     ...(part ? [ring("share", share * ROUND)] : []),
-    shape("text", { x: 32, y: 37, "text-anchor": "middle" }, text),
+    shape("text", { x: 32, y: 37, "text-anchor": "middle", "font-size": text.length > 3 ? 12 : 15 }, text),
   );
 }
 

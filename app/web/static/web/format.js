@@ -1,28 +1,22 @@
 // Figures and names as people read them.
 
 const UNITS = ["bytes", "KB", "MB", "GB", "TB"];
-const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-const fine = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
-const dollars = new Intl.NumberFormat("en", { style: "currency", currency: "USD" });
-const smallChange = new Intl.NumberFormat("en", {
-  style: "currency",
-  currency: "USD",
-  maximumSignificantDigits: 2,
-});
 
 export const number = new Intl.NumberFormat("en");
 
-/** `bytes` in the unit that leaves one to three digits before the point; 1 KB is 1024 bytes. */
-export function size(bytes) {
+/** `bytes` in the unit that leaves one to three digits before the point, up to `digits` after it; 1 KB is 1024 bytes. */
+export function size(bytes, digits = 0) {
   let value = bytes;
   let unit = 0;
   for (; value >= 1000 && unit < UNITS.length - 1; unit += 1) value /= 1024;
-  return `${(value < 10 ? fine : whole).format(value)} ${UNITS[unit]}`;
+  const most = { maximumFractionDigits: Math.max(digits, value < 10) };
+  return `${value.toLocaleString("en", most)} ${UNITS[unit]}`;
 }
 
 /** Cents, and below them the first two digits that are not 0. */
 export function money(usd) {
-  return (usd && usd < 0.01 ? smallChange : dollars).format(usd);
+  const digits = usd && usd < 0.01 ? { maximumSignificantDigits: 2 } : {};
+  return usd.toLocaleString("en", { style: "currency", currency: "USD", ...digits });
 }
 
 /** "image/png" as "PNG". */

@@ -4,11 +4,8 @@ import { call } from "./api.js";
 import { startJob } from "./job.js";
 import { announce } from "./status.js";
 
-const form = document.getElementById("generate");
-const prompt = document.getElementById("prompt");
-const size = document.getElementById("size");
-const button = document.getElementById("go");
-const error = document.getElementById("prompt-error");
+const [form, prompt, size, button, error] =
+  ["generate", "prompt", "size", "go", "prompt-error"].map((id) => document.getElementById(id));
 let busy = false;
 let order = {}; // What was asked for last, and the key under which it is drawn once.
 

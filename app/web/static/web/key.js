@@ -2,8 +2,7 @@
 
 const NAME = "s3-image-server-key";
 
-const dialog = document.getElementById("key-dialog");
-const input = document.getElementById("key");
+const [dialog, input] = ["key-dialog", "key"].map((id) => document.getElementById(id));
 let kept = null; // Where the browser forbids storage, until the next reload.
 let asked = null;
 let declinedAt = 0;

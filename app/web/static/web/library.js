@@ -122,9 +122,11 @@ function say(text, isError = false) {
 
 /** Empty states and buttons follow what is there. */
 function tidy() {
-  const bare = !grid.querySelector("li:not([hidden])") && !note.textContent && !cursor;
-  empty.hidden = !bare || Boolean(wantedFolder());
-  none.hidden = !bare || !wantedFolder();
+  const wanted = wantedFolder();
+  // What is under way or has failed is in no folder.
+  const bare = !grid.querySelector(`li${wanted && "[data-key]"}:not([hidden])`) && !note.textContent && !cursor;
+  empty.hidden = !bare || Boolean(wanted);
+  none.hidden = !bare || !wanted;
   const failed = note.classList.contains("error");
   offer(failed ? (locked ? unlock : again) : cursor && more);
 }

@@ -9,9 +9,7 @@ const AT_ONCE = 3;
 const AT_MOST = 24;
 const ANSWER_SECONDS = 60;
 
-const input = document.getElementById("files");
-const drop = document.getElementById("drop");
-const error = document.getElementById("files-error");
+const [input, drop, error] = ["files", "drop", "files-error"].map((id) => document.getElementById(id));
 const maxBytes = Number(drop.dataset.maxBytes) || Infinity;
 
 const waiting = [];
@@ -58,7 +56,10 @@ async function turn(signal) {
 async function check(file) {
   if (file.type && !file.type.startsWith("image/")) throw new Failure("This is not an image. Choose a picture file.");
   if (file.size > maxBytes) {
-    throw new Failure(`This file has ${size(file.size)}; the server takes up to ${size(maxBytes)}.`);
+    let digits = 0;
+    const told = (bytes) => size(bytes, digits);
+    while (told(file.size) === told(maxBytes)) digits += 1;
+    throw new Failure(`This file has ${told(file.size)}; the server takes up to ${told(maxBytes)}.`);
   }
   try {
     await file.slice(0, 1).arrayBuffer();
@@ -75,31 +76,27 @@ function hasFiles(event) {
   return event.dataTransfer?.types.includes("Files");
 }
 
-function listen() {
-  input.addEventListener("change", () => {
-    take(input.files);
-    input.value = "";
-  });
-  addEventListener("dragover", (event) => {
-    if (!hasFiles(event)) return;
-    event.preventDefault();
-    drop.classList.add("over");
-  });
-  addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) drop.classList.remove("over");
-  });
-  addEventListener("drop", (event) => {
-    if (!hasFiles(event)) return;
-    event.preventDefault();
-    drop.classList.remove("over");
-    take(event.dataTransfer.files);
-  });
-  addEventListener("paste", (event) => {
-    const { files, types } = event.clipboardData;
-    // Office programs put a picture of copied text next to the text: in a field the text is meant.
-    const meansText = event.target.matches("textarea, input") && types.includes("text/plain");
-    if (files.length && !meansText) take(files);
-  });
-}
-
-listen();
+input.addEventListener("change", () => {
+  take(input.files);
+  input.value = "";
+});
+addEventListener("dragover", (event) => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  drop.classList.add("over");
+});
+addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) drop.classList.remove("over");
+});
+addEventListener("drop", (event) => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  drop.classList.remove("over");
+  take(event.dataTransfer.files);
+});
+addEventListener("paste", (event) => {
+  const { files, types } = event.clipboardData;
+  // Office programs put a picture of copied text next to the text: in a field the text is meant.
+  const meansText = event.target.matches("textarea, input") && types.includes("text/plain");
+  if (files.length && !meansText) take(files);
+});

@@ -7,9 +7,7 @@ import { removeSoon } from "./remove.js";
 
 const dialog = document.getElementById("view");
 const find = (name) => dialog.querySelector(`[data-view=${name}]`);
-const facts = find("facts");
-const snippet = find("snippet");
-const picture = find("picture");
+const [facts, snippet, picture] = ["facts", "snippet", "picture"].map(find);
 
 let image = null;
 let card = null;
