@@ -25,7 +25,7 @@ GUARDED = [
 @pytest.fixture
 def keyed(config: Config) -> Any:
     """A client of a server with three keys."""
-    flask = create_app(replace(config, api_keys=parse_keys("first-key,second-key,schlüssel")))
+    flask = create_app(replace(config, api_keys=parse_keys("first-key,second-key,german=schlüssel")))
     yield flask.test_client()
     parts_of(flask).cache.close()
 
