@@ -13,6 +13,7 @@ from dotenv import load_dotenv
 from gunicorn import util
 
 from app import find_classes
+from app.api.parts import Parts
 from app.config import Config
 from app.errors import ConfigError
 from app.logs import AccessLog, logging_config
@@ -88,6 +89,13 @@ def post_fork(server: "Arbiter", worker: Any) -> None:
     if getattr(worker, "core", None) is not None:
         os.sched_setaffinity(0, {worker.core})
     _give_freed_memory_back()
+
+
+def post_worker_init(worker: Any) -> None:
+    """Before the first request: images of another store must not be served as this one's."""
+    parts: Parts | None = getattr(worker.wsgi, "extensions", {}).get(Parts.NAME)
+    if parts is not None:
+        parts.cache.keep_to(parts.store.identity())
 
 
 def _give_freed_memory_back() -> None:

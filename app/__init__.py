@@ -60,10 +60,9 @@ def create_app(config: Config | None = None) -> Flask:
     """Build the parts from the settings and wire them; raises `ConfigError` where they can't be used."""
     config = config or Config.from_env(os.environ)
     store_class, generator_class = find_classes(config)
-    bare_store = store_class.from_config(config)
-    cache = _cache(config, bare_store.identity())
+    cache = _cache(config)
     metrics = Metrics(cache)
-    store = MeteredStore(bare_store, metrics)
+    store = MeteredStore(store_class.from_config(config), metrics)
     generator = MeteredGenerator(generator_class.from_config(config), metrics)
     limits = ImageLimits.from_config(config)
     links = ImageLinks(store, config.image_urls, config.public_base_url)
@@ -102,7 +101,7 @@ def create_app(config: Config | None = None) -> Flask:
     return flask
 
 
-def _cache(config: Config, origin: str) -> DiskCache:
+def _cache(config: Config) -> DiskCache:
     return DiskCache(
         config.cache_dir,
         config.cache_max_bytes,
@@ -110,7 +109,6 @@ def _cache(config: Config, origin: str) -> DiskCache:
         ttl=config.cache_ttl,
         stale_if_error=config.cache_stale_if_error,
         negative_ttl=config.cache_negative_ttl,
-        origin=origin,
     )
 
 

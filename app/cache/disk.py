@@ -42,8 +42,7 @@ class DiskCache:
     Objects of more than `max_object_bytes` are not kept, but passed on;
     `ttl` is how many seconds a mutable object is served without asking the store again, `stale_if_error`
     for how many more while the store is away; `negative_ttl` for how many a missing one counts as missing;
-    `patience` the most seconds that a request waits for another one's fill;
-    `origin` tells the store from others, of whose images the directory is emptied, unless it is left out.
+    `patience` the most seconds that a request waits for another one's fill.
     A cache that can't be read or written never fails a request: the store then answers alone.
     """
 
@@ -57,7 +56,6 @@ class DiskCache:
         stale_if_error: float = 86_400.0,
         negative_ttl: float = 5.0,
         patience: float = 30.0,
-        origin: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._layout = Layout(root)
@@ -76,9 +74,13 @@ class DiskCache:
         self._stale_if_error = stale_if_error
         self._clock = clock
         self._store_away_until = 0.0
-        self._origin = origin
         self.max_bytes = max_bytes
         self._make_ready()
+
+    def keep_to(self, origin: str) -> None:
+        """Empty the directory where another store filled it. For servers: commands may look at any bucket."""
+        with self._disorder.survived():
+            keep_only(self._layout, origin)
 
     def lookup(self, key: str) -> CachedObject | None:
         """The object, where it is here whole and fresh: a hit. Takes no lock and writes no index."""
@@ -269,8 +271,6 @@ class DiskCache:
 
     def _prepare(self) -> None:
         self._layout.make()
-        if self._origin:
-            keep_only(self._layout, self._origin)
         self._epochs.prepare()
         self.counts.prepare()
         self._space.reclaim()

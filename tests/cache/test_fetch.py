@@ -294,17 +294,20 @@ def test_a_clock_that_is_set_back_makes_nothing_fresh_for_longer(
 def test_images_of_another_store_are_not_served(
     make_cache: MakeCache, origin: Origin, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = make_cache(origin="s3 one")
+    first = make_cache()
+    first.keep_to("s3 one")
     origin.objects |= {KEY: b"image", NAMED: b"named"}
     for key in (KEY, NAMED):
         read(first.fetch(key, origin.load(key)))
     first.close()
-    again = make_cache(origin="s3 one")
+    again = make_cache()
+    again.keep_to("s3 one")
     assert read(again.fetch(KEY, origin.load(KEY))) == b"image"
     assert len(origin.calls) == 2
     again.close()
     assert caplog.text == ""
-    other = make_cache(origin="s3 other")
+    other = make_cache()
+    other.keep_to("s3 other")
     assert [other.lookup(key) for key in (KEY, NAMED)] == [None, None]
     assert (other.totals().entries, other.check().is_clean) == (0, True)
     assert "another store" in caplog.text

@@ -14,6 +14,9 @@ import pytest
 import requests
 from PIL import Image
 
+from app import create_app
+from app.api.parts import Parts
+from app.config import Config
 from tests.pictures import noise, picture
 from tests.s3server import CREDENTIALS, S3Server
 from tests.server.running import GUNICORN, ROOT, Running, running
@@ -130,6 +133,19 @@ def test_a_restart_keeps_everything_and_the_cache_warm(s3: S3Server, bucket: str
         response = requests.get(f"{server.url}/api/images/{key}", timeout=60)
     assert (response.content, response.headers["Cache-Status"]) == (noise(3), HIT)
     assert s3.count("GET", key) == 0
+
+
+def test_images_of_the_store_before_are_not_served(s3: S3Server, bucket: str, tmp_path: Path) -> None:
+    """The directory is the same; a command for the other store in the meantime changes nothing."""
+    with running(tmp_path, WEB_CONCURRENCY="2") as server:
+        keys = [_upload(server.url, noise(3), **fields).json()["key"] for fields in ({}, {"name": "a.png"})]
+        other = create_app(Config.from_env({"CACHE_DIR": str(tmp_path / "cache"), "S3_BUCKET": bucket}))
+        other.extensions[Parts.NAME].cache.close()
+        images = [requests.get(f"{server.url}/api/images/{key}", timeout=60) for key in keys]
+        assert [image.headers["Cache-Status"] for image in images] == [HIT, HIT]
+    with running(tmp_path, **_s3_settings(s3, bucket)) as server:
+        images = [requests.get(f"{server.url}/api/images/{key}", timeout=60) for key in keys]
+        assert [image.status_code for image in images] == [404, 404]
 
 
 @pytest.mark.parametrize("way", ["length", "chunked", "form", "closing"])
