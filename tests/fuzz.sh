@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run the properties marked `fuzz` again and again with the Hypothesis profile of that name, each time with
 # other examples, until FUZZ_MINUTES are over or one fails. What fails is kept in .hypothesis, and tried first
-# by every later run.
+# by the next one.
 set -euo pipefail
 python=$1
 shift

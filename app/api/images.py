@@ -1,5 +1,6 @@
 """/api/images: upload, serve, list and delete."""
 
+from collections import Counter
 from typing import Any
 
 from flask import Response, request
@@ -29,6 +30,7 @@ _HOW_TO_SEND = (
 )
 
 _FILE_FIELDS = ("image", "file")
+_OPTIONS = frozenset(UploadOptionsSchema().fields)
 
 blueprint = Blueprint("images", __name__, url_prefix="/api/images", description="Upload, serve, list, delete")
 
@@ -66,6 +68,7 @@ def image_answer(image: StoredImage, message: str) -> dict[str, Any]:
 def upload(options: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Check and store an image."""
     data = _sent_bytes()
+    _refuse_repeated()
     image = parts().service.upload_image(data, **{**options, **_form_options()})
     answer = image_answer(
         image, "Image uploaded successfully" if image.created else "Image was stored already"
@@ -148,15 +151,21 @@ def _sent_file() -> bytes:
 
 
 def _form_options() -> dict[str, Any]:
-    """The options given as form fields; they go before those of the query.
+    """The options given as form fields.
 
-    A field that is misspelt, or sent twice, is refused: ignored, it could let an image be overwritten.
+    A field that is misspelt is refused: ignored, it could let an image be overwritten.
     """
-    repeated = [name for name, values in request.form.lists() if len(values) > 1]
-    if repeated:
-        raise BadRequest(" ".join(f"{name}: Sent more than once." for name in repeated))
     try:
         loaded: dict[str, Any] = UploadOptionsSchema(partial=True).load(request.form)
     except ValidationError as exc:
         raise BadRequest(problems(exc)) from exc
     return {name: value for name, value in loaded.items() if name in request.form}
+
+
+def _refuse_repeated() -> None:
+    """Raise `BadRequest` for an option sent twice, in the form, the query or both: which one is meant?"""
+    in_query = [name for name, _ in request.args.items(multi=True) if name in _OPTIONS]
+    sent = Counter([*in_query, *(name for name, _ in request.form.items(multi=True))])
+    repeated = [name for name, times in sent.items() if times > 1]
+    if repeated:
+        raise BadRequest(" ".join(f"{name}: Sent more than once." for name in repeated))

@@ -156,6 +156,22 @@ def test_a_misspelt_field_overwrites_nothing(
         assert served.data == blue
 
 
+@pytest.mark.parametrize("query", ["overwrite=false&overwrite=true", "overwrite=false", "name=you"])
+def test_an_option_in_the_form_and_in_the_query_overwrites_nothing(client: FlaskClient, query: str) -> None:
+    blue = picture(colour="blue")
+    assert client.post("/api/images", **_form(blue, name="me")).status_code == 201
+    sent = client.post(f"/api/images?{query}", **_form(PNG, name="me", overwrite="true"))
+    assert (sent.status_code, json_of(sent)["code"]) == (400, "bad_request")
+    assert json_of(sent)["message"].endswith(": Sent more than once.")
+    with client.get("/api/images/me.png") as served:
+        assert served.data == blue
+
+
+def test_options_may_be_shared_between_form_and_query(client: FlaskClient) -> None:
+    sent = client.post("/api/images?folder=users&utm=1&utm=2", **_form(PNG, name="me"))
+    assert (sent.status_code, json_of(sent)["key"]) == (201, "users/me.png")
+
+
 def test_a_file_field_of_another_name_is_no_matter(client: FlaskClient) -> None:
     data = {"image": (BytesIO(PNG), "a.png"), "thumbnail": (BytesIO(b"x"), "b.png")}
     assert client.post("/api/images", data=data, content_type="multipart/form-data").status_code == 201

@@ -171,7 +171,7 @@ def test_while_the_index_is_rebuilt_nothing_exceeds_the_bound(
     (tmp_path / "cache" / "index.sqlite3").unlink()
     small = make_cache(max_bytes=1024 * 1024)
     _wait_until_rebuilt(small, origin)
-    small._rebuild.join()
+    small._rebuild.wait()
     assert 0 < small.totals().taken < 1024 * 1024
     assert small.check().is_clean
 
