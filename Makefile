@@ -19,6 +19,8 @@ run: $(VENV)/run.stamp ## run the server on http://127.0.0.1:8000 (PORT=…, HOS
 dev: $(VENV)/run.stamp ## run it with one worker that reloads when the code changes
 	@WEB_CONCURRENCY=1 LOG_LEVEL=$${LOG_LEVEL:-DEBUG} exec $(BIN)/gunicorn --reload wsgi:app
 
+test coverage fuzz: export PYTHONDONTWRITEBYTECODE = # they start many processes, each of which would compile all
+
 test: $(VENV)/dev.stamp ## run the tests (ARGS=… goes to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
 

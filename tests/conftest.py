@@ -1,5 +1,6 @@
 """Fixtures: settings in a temporary directory, the application over them, a client, and S3 over HTTP."""
 
+import gc
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,6 +36,12 @@ settings.register_profile(  # what passed once passes again
 settings.load_profile("tests")
 
 _numbers = itertools.count()
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays to the end: to look through it for garbage again and again costs much."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 
 from PIL import Image
@@ -27,8 +28,11 @@ from tests.imaging.samples import (
 
 Make = Callable[[], bytes]
 
-_BOMB = zlib.compress(bytes(200 * 2**20), 9)
-"""200 KB that unpack to 200 MiB."""
+
+@cache
+def _bomb() -> bytes:
+    """200 KB that unpack to 200 MiB."""
+    return zlib.compress(bytes(200 * 2**20), 9)
 
 
 def _png(width: int, height: int, depth: int = 8, colour: int = 0, *chunks: bytes) -> bytes:
@@ -121,7 +125,7 @@ UNDECODABLE: dict[str, Make] = {
     "png without height": lambda: _png(1, 0),
     "png without pixels": lambda: bare_png(100, 100),
     "png of an unknown colour type": lambda: sample("png")[:25] + b"\x05" + sample("png")[26:],
-    "png whose profile unpacks to 200 MiB": lambda: _with_png_chunk(b"iCCP", b"icc\0\0" + _BOMB),
+    "png whose profile unpacks to 200 MiB": lambda: _with_png_chunk(b"iCCP", b"icc\0\0" + _bomb()),
     "png whose length is 4 GiB": lambda: sample("png")[:33] + b"\xff\xff\xff\xffIDAT" + sample("png")[41:],
     "png with a palette index and no palette": lambda: _png(2, 2, 8, 3).replace(b"PLTE", b"xLTE")[:60],
     "apng that announces 2^31 frames": lambda: _with_png_chunk(b"acTL", struct.pack(">II", 2**31, 0)),
@@ -264,8 +268,8 @@ def _interlaced() -> bytes:
 
 
 TEXT_BOMBS: dict[str, Make] = {
-    "zTXt": lambda: _with_png_chunk(b"zTXt", b"a\0\0" + _BOMB),
-    "iTXt": lambda: _with_png_chunk(b"iTXt", b"a\0\1\0\0\0" + _BOMB),
+    "zTXt": lambda: _with_png_chunk(b"zTXt", b"a\0\0" + _bomb()),
+    "iTXt": lambda: _with_png_chunk(b"iTXt", b"a\0\1\0\0\0" + _bomb()),
     "many": lambda: inserted(
         sample("png"), 33, png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**20))) * 100
     ),

@@ -19,7 +19,7 @@ from tests.server.running import Running, running
 from tests.waiting import wait_until
 
 MISSING = f"images/00/{'0' * 30}.png"
-WITHIN = 29
+WITHIN = 45
 
 
 class Outage(NamedTuple):
@@ -38,7 +38,7 @@ def _always(status: str, code: str) -> Callable[[S3Server], Fault]:
 
 def _stalling(s3: S3Server) -> Fault:
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
-        s3.silence(30)
+        s3.silence(60)
         start_response("500 Late", [("Content-Length", "0")])
         yield b""
 
@@ -55,7 +55,7 @@ def _body(etag: str, *, stall: bool) -> Callable[[S3Server], Fault]:
             start_response("200 OK", headers)
             yield b"\x89PNG only this"
             if stall:
-                s3.silence(30)
+                s3.silence(60)
 
         return answer
 
