@@ -59,6 +59,25 @@ def find_classes(config: Config) -> tuple[type[BaseStore], type[BaseGenerator]]:
 def create_app(config: Config | None = None) -> Flask:
     """Build the parts from the settings and wire them; raises `ConfigError` where they can't be used."""
     config = config or Config.from_env(os.environ)
+    flask = Flask(__name__, static_folder=None)
+    parts = _parts(flask, config)
+    register_api(flask, parts, max_upload_bytes=config.max_upload_bytes)
+    flask.config["GENERATOR_TIMEOUT"] = config.generator_timeout  # so long the page waits, too
+    flask.config["MAX_UPLOAD_BYTES"] = config.max_upload_bytes  # and no larger file does it send
+    flask.config["STORE"] = config.store  # a local one takes no money for requests
+    flask.extensions[ABSOLUTE] = parts.hosts.absolute
+    flask.register_blueprint(web_blueprint)
+    register_commands(flask)
+    delivery = Delivery(_behind_images(flask.wsgi_app, config), parts.service, parts.cache, parts.metrics)
+    flask.extensions[HITS] = delivery.find
+    flask.extensions[FLUSH_HITS] = parts.metrics.hits.flush
+    flask.extensions[COUNT_MALFORMED] = parts.metrics.count_malformed
+    front = Cors(delivery, config.cors_origins) if config.cors_origins else delivery
+    flask.wsgi_app = RequestIds(front)  # type: ignore[method-assign]
+    return flask
+
+
+def _parts(flask: Flask, config: Config) -> Parts:
     store_class, generator_class = find_classes(config)
     cache = _cache(config)
     metrics = Metrics(cache)
@@ -70,35 +89,31 @@ def create_app(config: Config | None = None) -> Flask:
     service = ImageService(
         store, cache, limits, decoding, max_upload_bytes=config.max_upload_bytes, url_of=links.url_of
     )
-    generation = GenerationService(
+    drawing = Drawing(generator, limits, decoding, config.generator_timeout)
+    rates = {"upload": config.rate_limit_upload, "generate": config.rate_limit_generate}
+    return Parts(
+        service=service,
+        generation=_generation(config, service, drawing),
+        store=store,
+        cache=cache,
+        access=Access(config.api_keys, config.cors_origins),
+        limits=RateLimits(flask, rates, config.ratelimit_storage_uri),
+        hosts=Hosts(config.trusted_hosts, any_host=config.trusted_proxies > 0 and not config.trusted_hosts),
+        config=config,
+        metrics=metrics,
+        readiness=ReadinessCheck(store, cache),
+    )
+
+
+def _generation(config: Config, service: ImageService, drawing: Drawing) -> GenerationService:
+    return GenerationService(
         service,
-        Drawing(generator, limits, decoding, config.generator_timeout),
+        drawing,
         config.state_dir,
         concurrency=config.generate_concurrency,
         reuse=config.generate_reuse,
         keep_prompts=config.keep_prompts,
     )
-    flask = Flask(__name__, static_folder=None)
-    access = Access(config.api_keys, config.cors_origins)
-    hosts = Hosts(config.trusted_hosts, any_host=config.trusted_proxies > 0 and not config.trusted_hosts)
-    rates = {"upload": config.rate_limit_upload, "generate": config.rate_limit_generate}
-    rate_limits = RateLimits(flask, rates, config.ratelimit_storage_uri)
-    readiness = ReadinessCheck(store, cache)
-    parts = Parts(service, generation, store, cache, access, rate_limits, hosts, config, metrics, readiness)
-    register_api(flask, parts, max_upload_bytes=config.max_upload_bytes)
-    flask.config["GENERATOR_TIMEOUT"] = config.generator_timeout  # so long the page waits, too
-    flask.config["MAX_UPLOAD_BYTES"] = config.max_upload_bytes  # and no larger file does it send
-    flask.config["STORE"] = config.store  # a local one takes no money for requests
-    flask.extensions[ABSOLUTE] = hosts.absolute
-    flask.register_blueprint(web_blueprint)
-    register_commands(flask)
-    delivery = Delivery(_behind_images(flask.wsgi_app, config), service, cache, metrics)
-    flask.extensions[HITS] = delivery.find
-    flask.extensions[FLUSH_HITS] = metrics.hits.flush
-    flask.extensions[COUNT_MALFORMED] = metrics.count_malformed
-    front = Cors(delivery, config.cors_origins) if config.cors_origins else delivery
-    flask.wsgi_app = RequestIds(front)  # type: ignore[method-assign]
-    return flask
 
 
 def _cache(config: Config) -> DiskCache:

@@ -81,6 +81,12 @@ def _let_go_of_the_index(cache: DiskCache, tmp_path: Path) -> Path:
     return tmp_path / "cache" / "index.sqlite3"
 
 
+def _start_the_machine_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as an index can tell."""
+    (directory / "boot_id").write_text("another boot")
+    monkeypatch.setattr("app.cache.index._BOOT_ID", directory / "boot_id")
+
+
 def _wait_until_rebuilt(cache: DiskCache, origin: Origin) -> None:
     """Hits don't need the index, so a miss is what shows that it is gone."""
     missing = immutable_key(10**6)
@@ -153,9 +159,7 @@ def test_files_that_a_power_failure_cut_are_removed_after_it(
     stat = file.stat()
     os.truncate(file, 0)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    boot_id = tmp_path / "boot_id"
-    boot_id.write_text("another boot")
-    monkeypatch.setattr("app.cache.index._BOOT_ID", boot_id)
+    _start_the_machine_again(tmp_path, monkeypatch)
     again = make_cache()
     _wait_until_rebuilt(again, origin)
     assert not file.exists()
@@ -316,8 +320,7 @@ def test_what_dead_processes_left_goes_with_the_index_of_before_a_restart(
     left.parent.mkdir()
     left.write_bytes(b"half")
     left.parent.with_suffix(".lock").touch()
-    (tmp_path / "boot_id").write_text("another boot")
-    monkeypatch.setattr("app.cache.index._BOOT_ID", tmp_path / "boot_id")
+    _start_the_machine_again(tmp_path, monkeypatch)
     _wait_until_rebuilt(make_cache(), origin)
     assert not left.exists()
 
