@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T | None], *, seconds: float = 30) -> T:
+def wait_until(condition: Callable[[], T | None], *, seconds: float = 60) -> T:
     """What `condition` gives as soon as that is true; it fails the test if it isn't within `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
