@@ -6,6 +6,7 @@ file is. For files that the table does not know, an immutable object's stamp or 
 
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -61,7 +62,7 @@ class Lookup:
         self._ttl = ttl
         self._longest = max(ttl, _POSTPONE_SECONDS)
         self._clock = clock
-        self._known: dict[str, _Known] = {}
+        self._known: OrderedDict[str, _Known] = OrderedDict()  # whose first is found past no removed ones
 
     def find(self, key: str) -> Found | None:
         """The object's file, fresh or not; None where there is none that can be vouched for.
@@ -119,8 +120,8 @@ class Lookup:
 
     def _remember(self, key: str, known: _Known) -> None:
         if len(self._known) >= REMEMBERED:
-            with suppress(RuntimeError, StopIteration, KeyError):  # another thread was quicker
-                del self._known[next(iter(self._known))]
+            with suppress(KeyError):  # other threads were quicker
+                self._known.popitem(last=False)
         self._known[key] = known
 
 

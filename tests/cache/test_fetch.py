@@ -257,6 +257,21 @@ def test_an_immutable_object_is_never_asked_for_again(cache: DiskCache, origin: 
     assert len(origin.calls) == 1
 
 
+def test_files_that_are_not_remembered_are_hits(
+    cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cache.lookup.REMEMBERED", 3)
+    keys = [immutable_key(number) for number in range(5)]
+    for key in keys:
+        origin.objects[key] = key.encode()
+        read(cache.fetch(key, origin.load(key)))
+    for key in [*keys, *reversed(keys)]:
+        found = cache.lookup(key)
+        assert found is not None
+        assert read(found) == origin.objects[key]
+    assert list(cache._lookup._known) == [keys[4], keys[1], keys[0]]
+
+
 def test_stale_is_better_than_an_outage_for_a_time(
     make_cache: MakeCache, origin: Origin, clock: Clock
 ) -> None:
