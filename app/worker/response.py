@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from gunicorn.http.wsgi import FileWrapper, Response
@@ -35,6 +36,16 @@ class LoopResponse(Response):  # type: ignore[misc]
             self.write(piece)
         self.close()
 
+    def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
+        """As gunicorn; raises what it does. Hits have the same few headers again and again."""
+        for name, value in headers:
+            kept, length, upgrade = _checked(name, value)
+            self.headers += kept
+            if length is not None:
+                self.response_length = length
+            if upgrade:
+                self.upgrade = True
+
     def default_headers(self) -> list[str]:
         """gunicorn's own headers, and the request's id."""
         lines: list[str] = super().default_headers()
@@ -45,3 +56,12 @@ class LoopResponse(Response):  # type: ignore[misc]
         lines = self.default_headers()
         lines += [f"{name}: {value}\r\n" for name, value in self.headers]
         return ("".join(lines) + "\r\n").encode("latin-1")
+
+
+@lru_cache(maxsize=1024)
+def _checked(name: str, value: str) -> tuple[list[tuple[str, str]], int | None, bool]:
+    """What gunicorn makes of a header: what is sent of it, a length, and whether it is an upgrade."""
+    alone = Response.__new__(Response)
+    alone.headers, alone.response_length, alone.upgrade = [], None, False
+    alone.process_headers([(name, value)])
+    return alone.headers, alone.response_length, alone.upgrade
