@@ -66,7 +66,10 @@ def image_answer(image: StoredImage, message: str) -> dict[str, Any]:
 @blueprint.response(201, ImageSchema, description="Stored")
 @blueprint.alt_response(200, schema=ImageSchema, description="These bytes were stored already")
 def upload(options: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Check and store an image."""
+    """Check and store an image.
+
+    Each option is a form field or stands in the query; said twice it is refused.
+    """
     data = _sent_bytes()
     _refuse_repeated()
     image = parts().service.upload_image(data, **{**options, **_form_options()})
