@@ -62,7 +62,8 @@ class Lookup:
         self._ttl = ttl
         self._longest = max(ttl, _POSTPONE_SECONDS)
         self._clock = clock
-        self._known: OrderedDict[str, _Known] = OrderedDict()  # whose first is found past no removed ones
+        # To find its oldest item, a dict passes all that were removed before it: thousands, here.
+        self._known: OrderedDict[str, _Known] = OrderedDict()
 
     def find(self, key: str) -> Found | None:
         """The object's file, fresh or not; None where there is none that can be vouched for.

@@ -11,11 +11,11 @@ import requests
 from tests.generation.generators import NAME
 from tests.server.running import ROOT, Running, running
 
-MINUTES = os.environ.get("FUZZ_MINUTES")
-SECONDS = int(60 * float(MINUTES or "0.4"))
+_MINUTES = os.environ.get("FUZZ_MINUTES")
+SECONDS = int(60 * float(_MINUTES or "0.4"))
 """For all requests together."""
 
-_SEED = [] if MINUTES else ["--seed", "1"]
+_SEED = [] if _MINUTES else ["--seed", "1"]
 """What passed once passes again; other requests are for `make fuzz`."""
 
 _KEY = "key-of-the-test"  # as openapi.toml has it
