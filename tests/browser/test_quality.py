@@ -9,6 +9,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import FloatRect, Page, Response, expect
 
 from tests.browser.conftest import NewPage, cards, upload
+from tests.browser.slow import slow_page
+from tests.live import live
 from tests.pictures import noise
 from tests.server.running import Running, running
 from tests.waiting import wait_until
@@ -83,6 +85,19 @@ def test_nothing_moves_while_the_page_loads(
     page.goto(server.url, wait_until="networkidle")
     expect(cards(page)).to_have_count(images)
     assert shift(page) == 0
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_nothing_moves_however_slowly_the_page_comes(
+    new_page: NewPage, server: Running, window: tuple[int, int]
+) -> None:
+    upload(server, noise(1))
+    page = new_page(viewport={"width": window[0], "height": window[1]})
+    page.add_init_script(_SHIFTS)
+    with live(slow_page(server.url)) as url:
+        page.goto(url, wait_until="networkidle")
+        expect(cards(page)).to_have_count(1)
+        assert shift(page) == 0
 
 
 def test_nothing_moves_while_a_prompt_is_drawn_or_refused(page: Page, server: Running) -> None:
