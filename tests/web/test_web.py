@@ -38,10 +38,14 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         self._inside = ""
 
+    def values(self, *names: str) -> set[str]:
+        """What the attributes called `names` say anywhere in the page."""
+        found = {attrs.get(name) for _, attrs in self.tags for name in names}
+        return {value for value in found if value}
+
     def addresses(self) -> set[str]:
-        """Every address that the page loads or links to."""
-        found = {attrs.get(name) for _, attrs in self.tags for name in ("src", "href")}
-        return {address for address in found if address}
+        """Every address that the page loads or links to, without the places in itself."""
+        return {address for address in self.values("src", "href") if not address.startswith("#")}
 
 
 def make_app() -> Flask:
@@ -101,6 +105,14 @@ def test_every_address_in_a_page_is_here(client: FlaskClient, path: str) -> None
     for address in addresses - FROM_OTHER_PARTS:
         with client.get(address) as response:
             assert (address, response.status_code) == (address, 200)
+
+
+def test_every_part_that_the_page_names_is_in_it(client: FlaskClient) -> None:
+    page = load(client, "/")
+    places = {address[1:] for address in page.values("href") - page.addresses()}
+    named = page.values("for", "list", "aria-labelledby", "aria-describedby")
+    assert places, "what the first painting waits for"
+    assert (places | set(" ".join(named).split())) - page.values("id") == set()
 
 
 def test_pages_follow_a_mount_point(client: FlaskClient) -> None:
