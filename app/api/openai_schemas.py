@@ -67,6 +67,10 @@ class ImagesRequestSchema(Schema):
     style = _ignored()
     user = _ignored()
 
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        """Let the document say which fields may be null."""
+        field_obj.allow_none = not field_obj.required
+
     @pre_load
     def _without_nulls(self, values: Any, **kwargs: Any) -> Any:
         if not isinstance(values, dict):

@@ -101,6 +101,14 @@ def test_what_clients_send_besides_is_taken(client: openai.OpenAI) -> None:
     assert answer.size == "1024x1024"
 
 
+def test_what_may_be_null_is_described_so(plain: FlaskClient) -> None:
+    described = json_of(plain.get("/openapi.json"))["components"]["schemas"]["ImagesRequest"]
+    order = {"prompt": "a cat", "size": "64x64", "response_format": "url"}
+    for name, field in described["properties"].items():
+        answer = plain.post(URL, json={**order, name: None})
+        assert (name, answer.status_code == 200) == (name, field.get("nullable", False))
+
+
 def test_several_images(client: openai.OpenAI) -> None:
     answer = client.images.generate(prompt="a cat", size="64x64", n=4, extra_body={"seed": 2**32 - 2})
     assert answer.data
