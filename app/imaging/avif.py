@@ -3,6 +3,8 @@
 Offsets in the file count from its beginning, so nothing before the last needed box may move.
 """
 
+from bisect import bisect_right
+
 from app.errors import UndecodableImage
 from app.imaging.boxes import Box, boxes, extents, item_types, thumbnails
 from app.imaging.limits import ImageLimits
@@ -28,8 +30,8 @@ def survey_avif(data: bytes, limits: ImageLimits) -> Survey:
     the `irot` and `imir` properties, which every browser follows and which stay.
     """
     count = PartCount()
-    scrub = _Scrub(data, count)
     found = _top_level(data, count)
+    scrub = _Scrub(data, [box for box in found if box.kind == b"mdat"], count)
     end = max((box.end for box in found if box.kind in _NEEDED), default=0)
     for box in found:
         if box.kind in _NEEDED:
@@ -58,8 +60,9 @@ def _top_level(data: bytes, count: PartCount) -> list[Box]:
 class _Scrub:
     """A copy of the file, in which metadata is overwritten."""
 
-    def __init__(self, data: bytes, count: PartCount) -> None:
+    def __init__(self, data: bytes, media: list[Box], count: PartCount) -> None:
         self.data = bytearray(data)
+        self.media = media
         self.count = count
         # Metadata lies in one place only; tables that name the same bytes again and again are an attack.
         self.budget = len(data)
@@ -92,10 +95,12 @@ class _Scrub:
         if b"iref" in meta:
             fillings |= dict.fromkeys(thumbnails(self.data, meta[b"iref"], self.count), b"")
         fillings |= {number: _EMPTY_EXIF for number, kind in types.items() if kind == b"Exif"}
-        idat = meta[b"idat"].body if b"idat" in meta else 0
+        idat = meta.get(b"idat", Box(b"idat", 0, 0, 0))
         for item, in_idat, offset, length in extents(self.data, meta[b"iloc"], self.count):
             if item in fillings:
-                self._blank(offset + idat * in_idat, length, len(self.data), fillings[item])
+                start = offset + idat.body * in_idat
+                end = _end([idat] if in_idat else self.media, start)
+                self._blank(start, length, end, fillings[item])
                 fillings[item] = fillings[item][length:]
 
     def _blank(self, start: int, length: int, end: int, filling: bytes = b"") -> None:
@@ -104,3 +109,13 @@ class _Scrub:
         if start + length > end or self.budget < 0:
             raise UndecodableImage(detail=f"{length} bytes of metadata at {start} lie outside, or come twice")
         self.data[start : start + length] = filling[:length].ljust(length, b"\0")
+
+
+def _end(media: list[Box], start: int) -> int:
+    """Where the last box of `media` ends whose payload begins before `start` or there; 0 where none does.
+
+    Metadata lies in payloads. To overwrite what else a table may name, boxes among it, would make another
+    file than the one that was sent.
+    """
+    before = bisect_right(media, start, key=lambda box: box.body)
+    return media[before - 1].end if before else 0

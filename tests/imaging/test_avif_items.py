@@ -103,10 +103,26 @@ def test_a_box_with_a_long_size() -> None:
 
 def test_tables_that_name_the_same_bytes_again_and_again_are_refused() -> None:
     once = b"\0\0\0\0\x44\0\0\1\0\7\0\0"
-    large = box(b"mdat", bytes(1000))
-    places = box(b"iloc", once + struct.pack(">H", 500) + struct.pack(">II", 0, 1000) * 500)
+    places = box(b"iloc", once + struct.pack(">H", 500) + struct.pack(">II", len(FTYP) + 8, 1000) * 500)
+    data = FTYP + box(b"mdat", bytes(9000)) + _meta(_iinf(0, b"mime"), places)
     with pytest.raises(UndecodableImage, match="come twice"):
-        survey_avif(FTYP + _meta(_iinf(0, b"mime"), places) + large * 9, LIMITS)
+        survey_avif(data, LIMITS)
+    assert survey_avif(data.replace(places[-8:] * 499, bytes(8 * 499)), LIMITS)
+
+
+@pytest.mark.parametrize("over", range(-8, 0))
+def test_tables_that_call_boxes_metadata_are_refused(over: int) -> None:
+    front, media = FTYP + box(b"mdat", b"pixels"), box(b"mdat", PAYLOAD)
+    tables = _iinf(0, b"Exif"), _iloc(0, len(front) + 8)
+    assert MARKER not in _cleaned(front + media + _meta(*tables))
+    tables = _iinf(0, b"Exif"), _iloc(0, len(front) + 8 + over)
+    with pytest.raises(UndecodableImage, match="lie outside"):
+        survey_avif(front + media + _meta(*tables), LIMITS)
+
+
+def test_an_item_in_a_meta_box_without_data_is_refused() -> None:
+    with pytest.raises(UndecodableImage, match="lie outside"):
+        survey_avif(FTYP + _meta(_iinf(0, b"mime"), _iloc(1, 0, in_idat=True)), LIMITS)
 
 
 def test_extents_that_take_no_room_are_bounded() -> None:
