@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from marshmallow import Schema, fields, post_load, pre_load, validate
+from marshmallow import Schema, ValidationError, fields, post_load, pre_load, validate
 
 from app.api.schemas import MAX_PROMPT, MOST_SEED, NOT_BLANK, SIZE, is_size, is_unicode, not_blank
 from app.generation import Order
@@ -17,6 +17,12 @@ _ANY_SIZE = "auto"
 def _known_size(text: str) -> None:
     if text != _ANY_SIZE:
         is_size(text)
+
+
+def _not_streamed(wanted: Any) -> None:
+    """Take false alone, not what Python or marshmallow counts as false: 0, "off"."""
+    if wanted is not False:
+        raise ValidationError("Streaming is not supported. Send false, or nothing.")
 
 
 def _ignored() -> fields.Raw:
@@ -56,7 +62,7 @@ class ImagesRequestSchema(Schema):
         validate=validate.Range(0, MOST_SEED),
         metadata={"description": "Not one of OpenAI's: the first image's; the others' are counted up."},
     )
-    stream = fields.Boolean(validate=validate.Equal(False, error="Streaming is not supported."))
+    stream = fields.Raw(validate=_not_streamed, metadata={"type": "boolean", "enum": [False, None]})
     background = _ignored()
     complexity = _ignored()
     moderation = _ignored()

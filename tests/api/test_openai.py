@@ -109,6 +109,14 @@ def test_what_may_be_null_is_described_so(plain: FlaskClient) -> None:
         assert (name, answer.status_code == 200) == (name, field.get("nullable", False))
 
 
+@pytest.mark.parametrize(
+    ("stream", "status"), [(False, 200), (True, 400), (0, 400), (0.0, 400), ("off", 400), ("", 400)]
+)
+def test_only_false_is_no_stream(plain: FlaskClient, stream: object, status: int) -> None:
+    order = {"prompt": "a cat", "size": "64x64", "response_format": "url", "stream": stream}
+    assert plain.post(URL, json=order).status_code == status
+
+
 def test_several_images(client: openai.OpenAI) -> None:
     answer = client.images.generate(prompt="a cat", size="64x64", n=4, extra_body={"seed": 2**32 - 2})
     assert answer.data
