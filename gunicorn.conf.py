@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dotenv import load_dotenv
-from gunicorn import util
 
 from app import find_classes
 from app.api.parts import Parts
@@ -18,7 +17,7 @@ from app.config import Config
 from app.errors import ConfigError
 from app.logs import AccessLog, logging_config
 from app.metrics.workers import SharedDirectory, free_number, take_number
-from app.worker import RequestLogger, write_refusal
+from app.server import RequestLogger
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
@@ -33,7 +32,7 @@ except ConfigError as exc:
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 workers = settings.web_concurrency
 threads = settings.threads
-worker_class = "app.worker.HitWorker"  # gthread, but for cache hits and generations
+worker_class = "app.server.ImageWorker"
 timeout = settings.generator_timeout + 30
 graceful_timeout = 30
 keepalive = 75
@@ -130,6 +129,3 @@ def _why_not(exc: OSError) -> str:
             f"Stop that one, or choose another port: PORT={settings.port + 1} make run"
         )
     return f"Can't listen on HOST={settings.host} PORT={settings.port}: {exc.strerror or exc}"
-
-
-util.write_error = write_refusal

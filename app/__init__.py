@@ -15,7 +15,7 @@ from app.cache import DiskCache
 from app.cli import register_commands
 from app.config import Config
 from app.cors import Cors
-from app.delivery import HITS, Delivery
+from app.delivery import Delivery, LoopHooks
 from app.gate import Gate
 from app.generation import Drawing, GenerationService
 from app.generators.base import BaseGenerator
@@ -23,7 +23,7 @@ from app.generators.builtin import BuiltinGenerator
 from app.imaging import ImageLimits
 from app.intake import Intake
 from app.links import ImageLinks
-from app.metrics import COUNT_MALFORMED, FLUSH_HITS, MeteredGenerator, MeteredStore, Metrics
+from app.metrics import MeteredGenerator, MeteredStore, Metrics
 from app.plugins import find_class
 from app.readiness import ReadinessCheck
 from app.requestid import RequestIds
@@ -69,9 +69,13 @@ def create_app(config: Config | None = None) -> Flask:
     flask.register_blueprint(web_blueprint)
     register_commands(flask)
     delivery = Delivery(_behind_images(flask.wsgi_app, config), parts.service, parts.cache, parts.metrics)
-    flask.extensions[HITS] = delivery.find
-    flask.extensions[FLUSH_HITS] = parts.metrics.hits.flush
-    flask.extensions[COUNT_MALFORMED] = parts.metrics.count_malformed
+    flask.extensions[LoopHooks.NAME] = LoopHooks(
+        find=delivery.find,
+        quick=frozenset({"/healthz"}),
+        flush=parts.metrics.hits.flush,
+        count_refused=parts.metrics.count_refused,
+        count_dropped=parts.metrics.count_dropped,
+    )
     front = Cors(delivery, config.cors_origins) if config.cors_origins else delivery
     flask.wsgi_app = RequestIds(front)  # type: ignore[method-assign]
     return flask

@@ -1,8 +1,9 @@
 """The WSGI front that answers images before Flask; everything else goes through to it, errors too."""
 
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from app.cache import CachedObject, CacheStatus, DiskCache
 from app.environ import BEGAN, CACHE, FAILURE, IMAGE
@@ -13,14 +14,36 @@ from app.metrics import ROUTE, Metrics
 from app.representation import body_of, represent, sent_bytes
 from app.service import ImageService
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 FOUND = "s3-image-server.found"
 """Where a server that has found the hit already puts it into the WSGI environment."""
 
-HITS = "s3-image-server-hits"
-"""Where `Flask.extensions` has `Delivery.find`."""
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+def _ignore(*_: object, **__: object) -> None:
+    """Do nothing, and find nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopHooks:
+    """What an event loop that answers requests itself needs from the application.
+
+    `find` returns the cache hit for a path, or None; `quick` are the paths, besides, that the application
+    answers without waiting for anything. `flush` is called about once a second, and with `at_once=True` at
+    the end. `count_refused` gets status and code of each answer that the server gave itself,
+    `count_dropped` the reason for each connection that it closed: `room`, `slow_head`, `slow_reader` or
+    `failed`.
+    """
+
+    NAME: ClassVar[str] = "s3-image-server-loop"
+    """The key in `Flask.extensions`."""
+
+    find: Callable[[str], CachedObject | None] = _ignore
+    quick: frozenset[str] = frozenset()
+    flush: Callable[..., None] = _ignore
+    count_refused: Callable[[str, str], None] = _ignore
+    count_dropped: Callable[[str], None] = _ignore
 
 
 class Delivery:

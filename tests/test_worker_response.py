@@ -7,7 +7,7 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http.wsgi import Response
 
-from app.worker.response import LoopResponse
+from app.server.response import LoopResponse
 
 _REQUEST = SimpleNamespace(method="GET", version=(1, 1))
 

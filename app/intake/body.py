@@ -49,16 +49,11 @@ class WatchedBody(io.RawIOBase):
         return len(data)
 
     def leave(self) -> None:
-        """Give the place back; read away the little that nobody asked for, so that the connection goes on."""
+        """Give the place back. What of the body was not read is not waited for: the server discards it."""
         self._places.leave(self._reader)
-        if self._reader.complete or self._reader.given_up:
-            return
-        if self._left is None or self._left <= _PIECE:
-            with self._places.refused(self._reader), suppress(Exception):  # the answer is there already
-                self._piece(_PIECE)
-        if not self._reader.complete:
+        if self._reader.given_up:
             with suppress(AttributeError):  # servers other than gunicorn have other bodies
-                self._body.failed = True  # to be closed: what is left of it would be taken for a request
+                self._body.failed = True  # to be closed: what may still come would be taken for a request
 
     def _piece(self, size: int) -> bytes:
         size = min(size, _PIECE) if self._left is None else min(size, _PIECE, self._left)

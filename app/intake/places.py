@@ -2,8 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from app.errors import Busy
 from app.intake.reader import Reader
@@ -14,9 +12,6 @@ _SHORT_PATIENCE = 1.0
 
 _TICK = 0.1
 """Seconds between two looks at who is slow."""
-
-_MOST_REFUSED = 1
-"""Refused bodies of which the rest is waited for."""
 
 
 class Places:
@@ -33,7 +28,6 @@ class Places:
         self._waiting = 0
         self._turned_away_at = float("-inf")
         self._readers: set[Reader] = set()
-        self._refused: set[Reader] = set()
         self._change = threading.Condition()
         self._watched = False
 
@@ -50,21 +44,6 @@ class Places:
         with self._change:
             self._readers.discard(reader)
             self._change.notify_all()
-
-    @contextmanager
-    def refused(self, reader: Reader) -> Iterator[None]:
-        """For the block, in which the rest of a refused body is read, see that it does not last."""
-        reader.refused = True
-        with self._change:
-            if len(self._refused) >= _MOST_REFUSED:
-                reader.give_up()
-            self._refused.add(reader)
-            self._see_to_watch()
-        try:
-            yield
-        finally:
-            with self._change:
-                self._refused.remove(reader)
 
     def _wait(self) -> None:
         until = time.monotonic() + self._patience()
@@ -104,9 +83,9 @@ class Places:
         while True:
             time.sleep(_TICK)
             with self._change:
-                if not self._readers and not self._refused:
+                if not self._readers:
                     self._watched = False
                     return
-                for reader in self._readers | self._refused:
+                for reader in self._readers:
                     if reader.is_slow(pressed=False):
                         reader.give_up()

@@ -10,14 +10,13 @@ _RATE = 8 * 1024
 
 _GRACE_UNDER_PRESSURE = 0.5
 _RATE_UNDER_PRESSURE = 32 * 1024
-"""The same while others wait for its place, or where the answer is given already."""
+"""The same while others wait for its place."""
 
 
 class Reader:
     """A body that is being received from `connection`, which tests and other servers may not have.
 
-    `total`: bytes so far. `complete`: all of it is here. `refused`: the answer does not wait for it.
-    `given_up`: no more is read.
+    `total`: bytes so far. `complete`: all of it is here. `given_up`: no more is read.
     """
 
     def __init__(self, connection: socket.socket | None) -> None:
@@ -25,7 +24,6 @@ class Reader:
         self._started = time.monotonic()
         self.total = 0
         self.complete = False
-        self.refused = False
         self.given_up = False
 
     def received(self, size: int) -> None:
@@ -41,8 +39,7 @@ class Reader:
         """Whether it comes more slowly than it may; `pressed` where others wait."""
         if self.complete or self.given_up or self._connection is None:
             return False
-        hurried = pressed or self.refused
-        grace, rate = (_GRACE_UNDER_PRESSURE, _RATE_UNDER_PRESSURE) if hurried else (_GRACE, _RATE)
+        grace, rate = (_GRACE_UNDER_PRESSURE, _RATE_UNDER_PRESSURE) if pressed else (_GRACE, _RATE)
         return self.total < (time.monotonic() - self._started - grace) * rate
 
     def give_up(self) -> None:

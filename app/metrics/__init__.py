@@ -1,8 +1,8 @@
 """What Prometheus is told: counters and times of all worker processes together."""
 
-from app.metrics.catalogue import COUNT_MALFORMED, Metrics
+from app.metrics.catalogue import Metrics
 from app.metrics.generator import MeteredGenerator
-from app.metrics.hits import FLUSH_HITS, ROUTE
+from app.metrics.hits import ROUTE
 from app.metrics.store import MeteredStore
 
-__all__ = ["COUNT_MALFORMED", "FLUSH_HITS", "ROUTE", "MeteredGenerator", "MeteredStore", "Metrics"]
+__all__ = ["ROUTE", "MeteredGenerator", "MeteredStore", "Metrics"]

@@ -12,9 +12,6 @@ from app.metrics.cache import CacheCollector
 from app.metrics.hits import HitTally
 from app.metrics.workers import DIRECTORY
 
-COUNT_MALFORMED = "s3-image-server-count-malformed"
-"""Where `Flask.extensions` has `Metrics.count_malformed`."""
-
 UNROUTED = "none"
 """The route of what leads nowhere."""
 
@@ -51,12 +48,19 @@ class Metrics:
         self.generation_seconds = seconds(
             "s3image_generation_duration_seconds", "Time that the generator took.", ["model"]
         )
+        self.dropped = counter(
+            "s3image_connections_dropped_total", "Connections that the server closed on a client.", ["reason"]
+        )
         self.hits = HitTally(self.requests)
 
-    def count_malformed(self, status: str, code: str) -> None:
-        """Count an answer to what a server could not read as a request; `code` is that in its body."""
+    def count_refused(self, status: str, code: str) -> None:
+        """Count an answer that the server gave without the application; `code` is that in its body."""
         self.requests.labels(UNROUTED, status).inc()
         self.errors.labels(UNROUTED, code).inc()
+
+    def count_dropped(self, reason: str) -> None:
+        """Count a connection that the server closed on its client, and why."""
+        self.dropped.labels(reason).inc()
 
     def exposition(self) -> bytes:
         """All metrics of all workers, in Prometheus' text format."""

@@ -4,9 +4,6 @@ import time
 
 from prometheus_client import Counter
 
-FLUSH_HITS = "s3-image-server-flush-hits"
-"""Where `Flask.extensions` has what a server calls about once a second: `HitTally.flush`."""
-
 ROUTE = "images.serve"
 """Flask's name for what answers images: fronts and it are the same to whoever asks."""
 

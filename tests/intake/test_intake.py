@@ -182,15 +182,14 @@ def test_a_place_is_free_again_after_an_error() -> None:
             _call(intake, CONTENT_LENGTH="3", **{"wsgi.input": BytesIO(b"abc")})
 
 
-def test_the_little_that_a_refused_request_still_sends_is_read_away() -> None:
+def test_what_nobody_reads_is_not_waited_for() -> None:
     def refusing(environ: Any, start_response: Any) -> list[bytes]:
         start_response("401 Unauthorized", [])
         return []
 
-    small, large = BytesIO(b"x" * 1000), BytesIO(b"x" * 1_000_000)
-    _call(refusing, CONTENT_LENGTH="1000", **{"wsgi.input": small})
-    _call(refusing, CONTENT_LENGTH="1000000", **{"wsgi.input": large})
-    assert (small.tell(), large.tell()) == (1000, 0)
+    body = BytesIO(b"x" * 1000)
+    _call(refusing, CONTENT_LENGTH="1000", **{"wsgi.input": body})
+    assert body.tell() == 0
 
 
 def test_a_body_that_was_given_up_is_told(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -4,7 +4,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from app.worker import HitWorker, loop
+from app.delivery import LoopHooks
+from app.errors import Busy
+from app.server import exchanges
+from app.server.exchanges import Exchanges
 from tests.pictures import long_png
 from tests.server.raw import connected, read_answer
 from tests.server.running import Running, running
@@ -177,15 +180,28 @@ def test_a_stream_that_stops_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch, failure: Exception | None, logged: int
 ) -> None:
     """In the time a client has for a piece; the thread is free then, and the body closed."""
-    monkeypatch.setattr(loop, "_PIECE_SECONDS", 0.2)
+    monkeypatch.setattr(exchanges, "_PIECE_SECONDS", 0.2)
     said: list[str] = []
     ended: list[bool] = []
-    worker: Any = HitWorker.__new__(HitWorker)
-    worker.log = SimpleNamespace(exception=said.append)
+    log: Any = SimpleNamespace(exception=said.append)
+    asking = Exchanges(None, None, log, LoopHooks(), lambda: True)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        exchange = SimpleNamespace(
+        exchange: Any = SimpleNamespace(
             response=Streaming(ours, failure), body=b" " * 10**7, end=lambda: ended.append(True)
         )
-        assert worker._stream(SimpleNamespace(sock=ours), exchange) is False
+        conn: Any = SimpleNamespace(sock=ours)
+        with nullcontext() if failure else pytest.raises(TimeoutError):
+            assert asking._stream(conn, exchange) is False
     assert (len(said), ended) == (logged, [True])
+
+
+def test_no_more_answers_are_streamed_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "_MOST_STREAMS", 0)
+    closed: list[bool] = []
+    exchange: Any = SimpleNamespace(body=SimpleNamespace(close=lambda: closed.append(True)))
+    asking = Exchanges(None, None, None, LoopHooks(), lambda: True)
+    conn: Any = None
+    with pytest.raises(Busy):
+        asking._stream(conn, exchange)
+    assert closed == [True]

@@ -1,0 +1,229 @@
+"""A client's connection as a state machine, driven by the worker's event loop.
+
+`TRANSITIONS` is the whole machine: what may happen to a connection in each state, and which states that may
+lead to. An event that the table does not list for a state is stale: the connection changed after the kernel
+reported the event, which happens whenever one batch of events closes a connection that a later event of the
+same batch is about. The loop skips stale events, so every event is legal in every state.
+"""
+
+import fcntl
+import re
+import socket
+import struct
+import termios
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any
+
+from gunicorn.http import get_parser
+from gunicorn.http.errors import NoMoreData, ParseException
+
+from app.server.response import Exchange
+
+
+class State(IntEnum):
+    """Who waits for whom on a connection."""
+
+    HEAD = 0
+    """The server waits for a request's head; of an idle connection nothing has arrived yet."""
+    WORKING = 1
+    """A thread answers a request, or the request waits for a thread. The loop leaves the socket alone."""
+    SENDING = 2
+    """The loop waits for the client to take more of an answer."""
+    LINGERING = 3
+    """The last answer is sent; what still arrives is discarded until the client closes (RFC 9112, 9.6)."""
+    CLOSED = 4
+
+
+class Event(IntEnum):
+    """What can happen to a connection."""
+
+    READABLE = 0
+    WRITABLE = 1
+    FINISHED = 2
+    """The thread is done with the request."""
+    EXPIRED = 3
+    """The deadline that was set for the connection has passed."""
+    EVICTED = 4
+    """The worker has as many connections as it may have, and this is the one it can best do without."""
+
+
+_OPEN = frozenset({State.HEAD, State.WORKING, State.SENDING, State.LINGERING})
+_ANY = _OPEN | {State.CLOSED}
+_CLOSED = frozenset({State.CLOSED})
+
+TRANSITIONS: Mapping[State, Mapping[Event, frozenset[State]]] = {
+    State.HEAD: {
+        # A pipelined request may begin at once when the one before it has been answered.
+        Event.READABLE: _ANY,
+        Event.EXPIRED: _CLOSED,
+        Event.EVICTED: _CLOSED,
+    },
+    State.WORKING: {
+        # Neither deadline nor eviction: the thread uses the socket, and its work may be paid for.
+        Event.FINISHED: _ANY,
+    },
+    State.SENDING: {
+        Event.WRITABLE: _ANY,
+        Event.EXPIRED: frozenset({State.SENDING, State.CLOSED}),
+        Event.EVICTED: _CLOSED,
+    },
+    State.LINGERING: {
+        Event.READABLE: frozenset({State.LINGERING, State.CLOSED}),
+        Event.EXPIRED: _CLOSED,
+        Event.EVICTED: _CLOSED,
+    },
+    State.CLOSED: {},
+}
+
+_LONGEST_HEAD = 64 * 1024
+"""Bytes of a request's head that are read before the request is refused."""
+
+_END_OR_BARE_LF = re.compile(rb"\r\n\r\n|(?<!\r)\n")
+"""Where the head ends, or where it is wrong: either way the parser comes to an end without more bytes."""
+
+_PLAIN_GET = re.compile(rb"(?:GET|HEAD) (/[A-Za-z0-9/._-]+) HTTP/1\.1\r\n")
+
+_NOT_PLAIN = re.compile(rb"\r\n(?:content-length|transfer-encoding|range|expect|upgrade)[ \t]*:", re.I)
+"""Requests with a body, for a part of a file, or for another protocol are left to threads."""
+
+UNKNOWN_RATE = 32 * 1024.0
+"""Bytes a second that a client counts with that has not been measured yet: above those that take nothing."""
+
+_MOST_DISCARDED = 64 * 1024
+"""Bytes of an unwanted body that are discarded so that the connection can be used again."""
+
+
+class Connection:
+    """One client's connection. The event loop alone changes `state`.
+
+    `mask` holds the events that the poller watches the socket for, `slot` the place in the table's deadlines,
+    `active_at` when the state last changed or a request began (monotonic seconds).
+    """
+
+    __slots__ = (
+        "active_at",
+        "client",
+        "exchange",
+        "head",
+        "keep",
+        "marked",
+        "mask",
+        "parser",
+        "rate",
+        "searched",
+        "server",
+        "slot",
+        "sock",
+        "state",
+        "window",
+    )
+
+    def __init__(self, sock: socket.socket, client: Any, server: Any, now: float) -> None:
+        self.sock = sock
+        self.client = client
+        self.server = server
+        self.state = State.HEAD
+        self.mask = 0
+        self.slot = 0
+        self.active_at = now
+        self.head = bytearray()
+        self.searched = 0
+        self.parser: Any = None
+        self.exchange: Exchange | None = None
+        self.keep = False
+        self.rate = UNKNOWN_RATE
+        self.marked: int | None = None
+        self.window = 0
+        sock.setblocking(False)
+
+    def receive(self) -> None:
+        """Read what has arrived of the next request's head. Raises `OSError` if the client has gone."""
+        try:
+            data = self.sock.recv(_LONGEST_HEAD)
+        except BlockingIOError:
+            return
+        if not data:
+            raise ConnectionError("the client has closed the connection")
+        self.head += data
+
+    def take_read_ahead(self) -> None:
+        """Move what the parser has read of the next request into `head`: the poller does not report it."""
+        if self.parser is not None:
+            self.head += self.parser.unreader.take_buffered()
+
+    def can_be_parsed(self) -> bool:
+        """Return whether the head is complete, or is wrong whatever follows."""
+        if _END_OR_BARE_LF.search(self.head, self.searched):
+            return True
+        self.searched = max(0, len(self.head) - 3)
+        return False
+
+    def is_too_long(self) -> bool:
+        """Return whether an incomplete head is longer than any that would be accepted."""
+        return len(self.head) >= _LONGEST_HEAD
+
+    def plain_path(self) -> str | None:
+        """Return the path if the head is one GET or HEAD without body, range or upgrade, else None."""
+        match = _PLAIN_GET.match(self.head)
+        alone = match and self.head.find(b"\r\n\r\n") == len(self.head) - 4
+        return match[1].decode("ascii") if match and alone and not _NOT_PLAIN.search(self.head) else None
+
+    def begin_request(self, cfg: Any) -> None:
+        """Pass the head to gunicorn's parser."""
+        if self.parser is None:
+            self.parser = get_parser(cfg, self.sock, self.client)
+        self.parser.unreader.unread(bytes(self.head))
+        self.head.clear()
+        self.searched = 0
+
+    def discard_body(self) -> bool:
+        """Discard what has arrived of a body that nobody read; return whether that was all of it.
+
+        Waits for nothing: a body that is announced and not sent must not hold a thread.
+        """
+        self.sock.setblocking(False)
+        try:
+            return bool(self.parser.finish_body(max_bytes=_MOST_DISCARDED))
+        except (OSError, ParseException, NoMoreData):
+            return False
+
+    def acknowledged(self) -> int:
+        """Return how many bytes of the answer the client's system has acknowledged.
+
+        What the kernel has taken for sending says nothing about the client: it buffers megabytes.
+        """
+        if self.exchange is None or self.exchange.sending is None:
+            return 0
+        try:
+            queued = fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4))
+        except OSError:  # not every system counts them
+            return self.exchange.sending.sent
+        return self.exchange.sending.sent - int(struct.unpack("i", queued)[0])
+
+    def measure(self, seconds: float) -> None:
+        """Set `rate`, in bytes a second, from what was acknowledged since the last call, `seconds` ago."""
+        before, self.marked = self.marked, self.acknowledged()
+        if before is not None:
+            self.rate = (self.marked - before) / seconds
+
+    def begin_sending(self) -> None:
+        """Forget what was measured of the answer before."""
+        self.rate = UNKNOWN_RATE
+        self.marked = None
+        self.window = 0
+
+    def is_taking(self, least: int) -> bool:
+        """Return whether the client has taken `least` bytes or more since the last call."""
+        before, self.window = self.window, self.acknowledged()
+        return self.window - before >= least
+
+    def close(self) -> None:
+        """Close the socket, and end what was being sent. Called once, by the table that holds it."""
+        exchange, self.exchange = self.exchange, None
+        self.head.clear()
+        try:
+            self.sock.close()
+        finally:
+            if exchange is not None:
+                exchange.end()

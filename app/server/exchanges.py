@@ -1,0 +1,138 @@
+"""From a request's head to the application's answer, in the event loop and in threads."""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from threading import BoundedSemaphore
+from typing import Any
+
+from gunicorn.http import wsgi
+from gunicorn.http.errors import InvalidHeader, NoMoreData
+
+from app.cache import CachedObject
+from app.delivery import FOUND, LoopHooks
+from app.errors import Busy
+from app.parking import parked
+from app.requestid import current_request_id, new_request_id, set_request_id, take_request_id
+from app.server.connections import Connection
+from app.server.refusals import refusal_of
+from app.server.response import Exchange, LoopResponse
+
+_PIECE_SECONDS = 30.0
+"""How long a client may take for a piece (256 KiB) of a streamed answer: 8 KiB a second, as for uploads."""
+
+_MOST_STREAMS = 128
+"""Answers that threads stream at once: images too large for the cache. Their threads are parked."""
+
+
+class Exchanges:
+    """Asks `application` for answers; `may_go_on` says whether a connection may be used again."""
+
+    def __init__(
+        self, application: Any, cfg: Any, log: Any, hooks: LoopHooks, may_go_on: Callable[[], bool]
+    ) -> None:
+        self._application = application
+        self._cfg = cfg
+        self._log = log
+        self._hooks = hooks
+        self._may_go_on = may_go_on
+        self._streams = BoundedSemaphore(_MOST_STREAMS)
+
+    def answer_plain(self, conn: Connection, found: CachedObject | None) -> Exchange:
+        """Answer a request without a body in the event loop, with the cache hit that was found, if any.
+
+        Raises `StopIteration` or `NoMoreData` if the client has ended the connection, `ParseException` for
+        what is no request, and what the application raises.
+        """
+        try:
+            conn.begin_request(self._cfg)
+            return self._exchange(
+                conn, next(conn.parser), {} if found is None else {FOUND: found}, plain=True
+            )
+        except BaseException:
+            if found is not None:
+                found.body.close()
+            raise
+        finally:
+            set_request_id("")
+
+    def serve(self, conn: Connection) -> bool:
+        """Answer in a thread, as far as the client takes it at once; the rest is left in `conn.exchange`.
+
+        Returns whether the connection can be used again.
+        """
+        try:
+            conn.sock.setblocking(True)
+            conn.begin_request(self._cfg)
+            exchange = self._exchange(conn, next(conn.parser), {}, plain=False)
+            if exchange.sending is None:
+                return self._stream(conn, exchange)
+            conn.exchange = exchange
+            if exchange.sending.go_on(conn.sock):
+                conn.exchange = None
+                exchange.end()
+            return not exchange.response.should_close()
+        except (StopIteration, NoMoreData, OSError):  # the client has gone, or has said that it was all
+            return False
+        except Exception as exc:
+            self.refuse(conn, exc)
+            return False
+        finally:
+            set_request_id("")
+
+    def refuse(self, conn: Connection, exc: Exception) -> None:
+        """Send, count and log the answer to a request that the application has not answered."""
+        request_id = current_request_id() or new_request_id()
+        set_request_id(request_id)
+        refusal = refusal_of(exc, request_id)
+        # What gunicorn says of the error may hold what was sent.
+        level, info = (logging.ERROR, exc) if refusal.status == 500 else (logging.WARNING, None)
+        name = type(exc).__name__
+        self._log.log(
+            level, "Refused a request: %d %s, %s", refusal.status, refusal.code, name, exc_info=info
+        )
+        self._hooks.count_refused(str(refusal.status), refusal.code)
+        conn.sock.setblocking(False)
+        with suppress(OSError):  # the client has gone, or takes nothing
+            conn.sock.send(refusal.data)
+        self._log.refused(conn.client, refusal)
+        set_request_id("")
+
+    def _exchange(self, conn: Connection, request: Any, given: dict[str, Any], *, plain: bool) -> Exchange:
+        """Have the application answer; a `plain` request has no body, and `given` goes into the environ."""
+        began = datetime.now()
+        response, environ = wsgi.create(
+            request, conn.sock, conn.client, conn.server, self._cfg, response_class=LoopResponse
+        )
+        if "HTTP_HOST" not in environ and request.version == (1, 1):  # RFC 9112, 3.2
+            raise InvalidHeader("Host")
+        environ["wsgi.multithread"] = True
+        environ.update(given)
+        response.request_id = take_request_id(environ)
+        body = self._application(environ, response.start_response)
+        if not (self._may_go_on() and (plain or conn.discard_body())):
+            response.force_close()
+        return Exchange(request, environ, response, body, response.sending(body), began, self._log)
+
+    def _stream(self, conn: Connection, exchange: Exchange) -> bool:
+        """Send what comes piece by piece; return whether the connection can be used again.
+
+        Raises `Busy` if too many answers are streamed already, `OSError` if the client is too slow or gone.
+        """
+        if not self._streams.acquire(blocking=False):
+            exchange.body.close()
+            raise Busy
+        try:
+            conn.sock.settimeout(_PIECE_SECONDS)
+            with parked():
+                exchange.response.stream(exchange.body)
+        except Exception as exc:
+            if isinstance(exc, OSError) or not exchange.response.headers_sent:
+                raise
+            self._log.exception("An answer broke off")  # too late to say so to the client
+            return False
+        finally:
+            self._streams.release()
+            exchange.end()
+        return not exchange.response.should_close()

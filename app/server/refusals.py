@@ -1,0 +1,68 @@
+"""What the server itself answers to requests that never reach the application, in the shape of all errors."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from gunicorn.http.errors import (
+    ConfigurationProblem,
+    ExpectationFailed,
+    ForbiddenProxyRequest,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
+
+from app.errors import AppError, Busy
+from app.requestid import HEADER
+
+_UNREADABLE = "The server can't read this request."
+
+_STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (LimitRequestLine, 414),
+    (LimitRequestHeaders, 431),
+    (ExpectationFailed, 417),
+    (ForbiddenProxyRequest, 403),
+    (UnsupportedTransferCoding, 501),
+    (ConfigurationProblem, 500),
+    (ParseException, 400),
+)
+"""gunicorn's errors for what it can't read as a request, the general one last."""
+
+
+class Refusal:
+    """An answer that ends its connection; `status` and `code` say why, `data` is all that is sent."""
+
+    def __init__(
+        self, status: int, code: str, message: str, retry_after: int | None, request_id: str
+    ) -> None:
+        self.status = status
+        self.code = code
+        body = json.dumps({"success": False, "message": message, "code": code})
+        lines = [
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            "Connection: close",
+            "Content-Type: application/json",
+            f"{HEADER}: {request_id}",
+            *([] if retry_after is None else [f"Retry-After: {retry_after}"]),
+            f"Content-Length: {len(body)}",
+        ]
+        self.body_length = len(body)
+        self.data = ("\r\n".join(lines) + f"\r\n\r\n{body}").encode("latin-1")
+
+
+def refusal_of(error: Exception, request_id: str) -> Refusal:
+    """Return the answer to a request that failed with `error`. It shows nothing of what was sent."""
+    if isinstance(error, Busy):
+        return Refusal(error.status, error.code, error.message, error.retry_after, request_id)
+    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+    if status == 500:
+        return Refusal(500, AppError.code, AppError.message, None, request_id)
+    code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
+    return Refusal(status, code, _UNREADABLE, None, request_id)
+
+
+def environ_of_refused(client: Any) -> dict[str, Any]:
+    """Return what of a WSGI environment the access log needs, for a request that could not be read."""
+    return {"REQUEST_METHOD": "", "REMOTE_ADDR": client[0] if isinstance(client, tuple) and client else ""}
