@@ -79,8 +79,10 @@ TRANSITIONS: Mapping[State, Mapping[Event, frozenset[State]]] = {
 _LONGEST_HEAD = 64 * 1024
 """Bytes of a request's head that are read before the request is refused."""
 
-_END_OR_BARE_LF = re.compile(rb"\r\n\r\n|(?<!\r)\n")
-"""Where the head ends, or where it is wrong: either way the parser comes to an end without more bytes."""
+_END = b"\r\n\r\n"
+
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+"""Makes a head wrong whatever follows."""
 
 _PLAIN_GET = re.compile(rb"(?:GET|HEAD) (/[A-Za-z0-9/._-]+) HTTP/1\.1\r\n")
 
@@ -153,8 +155,8 @@ class Connection:
             self.head += self.parser.unreader.take_buffered()
 
     def can_be_parsed(self) -> bool:
-        """Return whether the head is complete, or is wrong whatever follows."""
-        if _END_OR_BARE_LF.search(self.head, self.searched):
+        """Return whether the parser comes to an end without more bytes: the head is complete, or is wrong."""
+        if self.head.find(_END, self.searched) >= 0 or _BARE_LF.search(self.head, self.searched):
             return True
         self.searched = max(0, len(self.head) - 3)
         return False
@@ -166,7 +168,7 @@ class Connection:
     def plain_path(self) -> str | None:
         """Return the path if the head is one GET or HEAD without body, range or upgrade, else None."""
         match = _PLAIN_GET.match(self.head)
-        alone = match and self.head.find(b"\r\n\r\n") == len(self.head) - 4
+        alone = match and self.head.find(_END) == len(self.head) - len(_END)
         return match[1].decode("ascii") if match and alone and not _NOT_PLAIN.search(self.head) else None
 
     def begin_request(self, cfg: Any) -> None:

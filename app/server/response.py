@@ -102,7 +102,7 @@ class LoopResponse(Response):  # type: ignore[misc]
         return ("".join(lines) + "\r\n").encode("latin-1")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Exchange:
     """A request and its answer; `sending` is what is left to send, None if the answer has to be streamed."""
 

@@ -1,0 +1,432 @@
+"""The event loop of a worker: reads requests' heads, answers cache hits, and sends to slow clients.
+
+Threads answer everything else. A connection takes one only while the application works on its request:
+neither a client that is slow to send its head or slow to read its answer, nor a body that is announced and
+not sent, holds a thread.
+
+The states of a connection and what may change them are in `app.server.connections`. The loop looks each
+event up there, skips stale ones, and closes the connection, counted and logged, if handling one fails.
+"""
+
+import errno
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any
+
+from gunicorn.http.errors import LimitRequestHeaders, NoMoreData
+
+from app.cache import CachedObject
+from app.delivery import LoopHooks
+from app.errors import Busy
+from app.parking import ParkingPool
+from app.server.connection_table import ConnectionTable
+from app.server.connections import TRANSITIONS, Connection, Event, State
+from app.server.exchanges import Exchanges
+
+_TICK_SECONDS = 1.0
+"""How often deadlines are looked at."""
+
+_HEAD_SECONDS = 20.0
+"""How long a request's head may take from its first byte."""
+
+_LINGER_SECONDS = 2.0
+"""How long the loop waits for a client to close after the last answer."""
+
+_STOP_SECONDS = 2.0
+"""How long a stopping worker keeps idle connections, on which a request may be on its way."""
+
+_WINDOW_SECONDS = 30.0
+_WINDOW_BYTES = 240 * 1024
+"""A client that takes less than this of its answer in a window is dropped: 8 KiB a second, as for uploads."""
+
+_ACCEPTED_AT_ONCE = 64
+"""Newcomers for each turn of the loop, so that they don't wait behind a thousand busy connections."""
+
+_DISCARDED_AT_ONCE = 256 * 1024
+
+_NO_FILES = {errno.EMFILE, errno.ENFILE}
+
+
+class EventLoop:
+    """Holds at most `capacity` connections, each idle for at most `keepalive` seconds.
+
+    `wake` are the descriptors of a pipe: the loop wakes up when something is written into it.
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[Any],
+        exchanges: Exchanges,
+        pool: ParkingPool,
+        hooks: LoopHooks,
+        log: Any,
+        *,
+        capacity: int,
+        keepalive: float,
+        wake: Sequence[int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._listeners = listeners
+        self._exchanges = exchanges
+        self._pool = pool
+        self._hooks = hooks
+        self._log = log
+        self._capacity = capacity
+        self._keepalive = keepalive
+        self._wake = wake
+        self._clock = clock
+        self._now = clock()
+        self._next_tick = self._now + _TICK_SECONDS
+        self._table = ConnectionTable(capacity, self._now)
+        self._finished: SimpleQueue[Connection] = SimpleQueue()
+        self._poller = selectors.DefaultSelector()
+        self._poller.register(wake[0], selectors.EVENT_READ, self._wake_up)
+        self._accepting = False
+        self._stopping = False
+        self._accept_connections(True)
+
+    def __len__(self) -> int:
+        """The number of open connections."""
+        return len(self._table)
+
+    def turn(self) -> bool:
+        """Handle what has happened and what is due; return whether a tick has passed, about once a second."""
+        events = self._poller.select(max(0.0, self._next_tick - self._clock()))
+        self._now = self._clock()
+        for key, mask in events:
+            if type(key.data) is Connection:
+                self._dispatch(key.data, Event.WRITABLE if mask & selectors.EVENT_WRITE else Event.READABLE)
+            else:
+                key.data()
+        if self._now < self._next_tick:
+            return False
+        self._table.measure_senders(self._now - self._next_tick + _TICK_SECONDS)
+        self._next_tick = self._now + _TICK_SECONDS
+        for conn in self._table.expired(self._now):
+            self._dispatch(conn, Event.EXPIRED)
+        self._accept_connections(not self._stopping)
+        return True
+
+    def stop(self) -> None:
+        """Accept who waits already and no more, and give idle connections a last moment.
+
+        With a listener for each worker (SO_REUSEPORT), the kernel would go on giving this one connections for
+        as long as its last download takes, though others could answer them.
+        """
+        self._stopping = True
+        self._accept_connections(False)
+        for listener in self._listeners:
+            for _ in range(self._capacity):
+                if not self._accept(listener):
+                    break
+            listener.close()
+        for conn in self._table:
+            if conn.state is State.HEAD:
+                self._table.set_deadline(conn, self._now + _STOP_SECONDS)
+
+    def close(self) -> None:
+        """Close all connections that no thread works on."""
+        for conn in self._table:
+            if conn.state is not State.WORKING:
+                self._close(conn)
+        self._poller.close()
+
+    def _dispatch(self, conn: Connection, event: Event) -> None:
+        """Let the event change the connection as `TRANSITIONS` allows. Raises nothing of a connection's."""
+        before = conn.state
+        step = _STEPS[before][event]
+        if step is None:
+            return
+        handle, allowed = step
+        try:
+            handle(self, conn)
+            if conn.state not in allowed:
+                raise AssertionError(f"{event.name} led from {before.name} to {conn.state.name}")
+        except Exception:
+            self._log.exception("A connection failed and is closed")
+            self._close(conn, "failed")
+
+    # Newcomers
+
+    def _accept_connections(self, enabled: bool) -> None:
+        """Watch the listeners, or leave newcomers to wait in the kernel."""
+        if enabled == self._accepting:
+            return
+        self._accepting = enabled
+        for listener in self._listeners:
+            if enabled:
+                listener.setblocking(False)
+                self._poller.register(listener, selectors.EVENT_READ, _Accepting(self, listener))
+            else:
+                self._poller.unregister(listener)
+
+    def _accept(self, listener: Any) -> bool:
+        """Accept one connection; return whether there may be more."""
+        try:
+            sock, client = listener.accept()
+        except (BlockingIOError, InterruptedError):
+            return False
+        except ConnectionError:  # the client has gone already
+            return True
+        except OSError as exc:
+            # Out of files, or the network is down (accept(2)): look again at the next tick, when some have
+            # been closed.
+            if exc.errno in _NO_FILES:
+                self._make_room()
+            self._accept_connections(False)
+            return False
+        if self._table.is_full() and not self._make_room():
+            sock.close()
+            self._hooks.count_dropped("room")
+            return True
+        conn = Connection(sock, client, listener.getsockname(), self._now)
+        self._table.add(conn)
+        try:
+            self._wait_for_head(conn)
+        except OSError:  # the kernel watches no more sockets for this user
+            self._close(conn, "failed")
+        return True
+
+    def _make_room(self) -> bool:
+        worst = self._table.worst(self._now)
+        if worst is None:
+            return False
+        self._dispatch(worst, Event.EVICTED)
+        return True
+
+    # Changes of state
+
+    def _watch(self, conn: Connection, mask: int) -> None:
+        """Have the poller watch the connection for these events; for none if `mask` is 0."""
+        if mask == conn.mask:
+            return
+        if not conn.mask:
+            self._poller.register(conn.sock, mask, conn)
+        elif mask:
+            self._poller.modify(conn.sock, mask, conn)
+        else:
+            self._poller.unregister(conn.sock)
+        conn.mask = mask
+
+    def _wait_for_head(self, conn: Connection) -> None:
+        conn.state, conn.active_at = State.HEAD, self._now
+        self._watch(conn, selectors.EVENT_READ)
+        self._table.set_deadline(conn, self._now + (self._keepalive if not self._stopping else _STOP_SECONDS))
+
+    def _linger(self, conn: Connection) -> None:
+        """Close once the client has: closed earlier, the connection is reset and the answer may be lost."""
+        conn.state, conn.active_at = State.LINGERING, self._now
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:  # the client has gone
+            self._close(conn)
+            return
+        conn.sock.setblocking(False)
+        self._watch(conn, selectors.EVENT_READ)
+        self._table.set_deadline(conn, self._now + _LINGER_SECONDS)
+
+    def _close(self, conn: Connection, reason: str = "") -> None:
+        """Close the connection; `reason` says why the server drops a client that did not ask for it."""
+        if conn.state is State.CLOSED:
+            return
+        if conn.state is State.WORKING:
+            self._table.working -= 1
+        conn.state = State.CLOSED
+        self._table.remove(conn)
+        if reason:
+            self._hooks.count_dropped(reason)
+        try:
+            with suppress(OSError, KeyError, ValueError):
+                self._watch(conn, 0)
+            conn.close()
+        except Exception:  # of the answer's body or the access log
+            self._log.exception("What a connection left could not be closed")
+
+    # What happens in each state
+
+    def _read_head(self, conn: Connection) -> None:
+        empty = not conn.head
+        try:
+            conn.receive()
+        except OSError:
+            self._close(conn)
+            return
+        if empty and conn.head:
+            conn.active_at = self._now
+            self._table.set_deadline(conn, self._now + _HEAD_SECONDS)
+        self._take_up(conn)
+
+    def _take_up(self, conn: Connection) -> None:
+        """Answer or pass on the requests that have arrived, one after the other."""
+        while conn.state is State.HEAD and conn.head:
+            if not conn.can_be_parsed():
+                if conn.is_too_long():
+                    self._refuse(conn, LimitRequestHeaders("the head is too long"))
+                return
+            path = conn.plain_path()
+            found = None if path is None else self._hooks.find(path)
+            if found is not None or path in self._hooks.quick:
+                self._answer(conn, found)
+            else:
+                self._hand_over(conn)
+
+    def _hand_over(self, conn: Connection) -> None:
+        """Let a thread answer."""
+        if not self._table.may_work():
+            self._refuse(conn, Busy())
+            return
+        self._watch(conn, 0)
+        self._table.cancel_deadline(conn)
+        self._table.working += 1
+        conn.state, conn.active_at = State.WORKING, self._now
+        self._pool.submit(self._work, conn)
+
+    def _answer(self, conn: Connection, found: CachedObject | None) -> None:
+        """Answer in the loop, with the cache hit if there is one."""
+        try:
+            conn.exchange = self._exchanges.answer_plain(conn, found)
+        except (StopIteration, NoMoreData, OSError):
+            self._close(conn)
+        except Exception as exc:
+            self._refuse(conn, exc)
+        else:
+            conn.active_at = self._now
+            self._send(conn)
+
+    def _refuse(self, conn: Connection, exc: Exception) -> None:
+        self._exchanges.refuse(conn, exc)
+        self._linger(conn)
+
+    def _finish(self, conn: Connection) -> None:
+        """Take the connection back from its thread."""
+        self._table.working -= 1
+        conn.state = State.HEAD  # until it is clear what follows
+        if conn.exchange is not None:
+            if not conn.keep:
+                conn.exchange.response.force_close()
+            self._send(conn)
+        elif conn.keep:
+            self._wait_for_next(conn)
+        else:
+            self._linger(conn)
+
+    def _wait_for_next(self, conn: Connection) -> None:
+        conn.sock.setblocking(False)
+        self._wait_for_head(conn)
+        conn.take_read_ahead()
+        if conn.head:
+            self._table.set_deadline(conn, self._now + _HEAD_SECONDS)
+        self._take_up(conn)
+
+    def _send(self, conn: Connection) -> None:
+        """Send what the client takes now; the rest as soon as it takes more."""
+        exchange = conn.exchange
+        assert exchange is not None
+        assert exchange.sending is not None
+        try:
+            done = exchange.sending.go_on(conn.sock)
+        except OSError:
+            self._close(conn)
+            return
+        if not done:
+            if conn.state is not State.SENDING:
+                conn.begin_sending()
+                conn.state, conn.active_at = State.SENDING, self._now
+                self._watch(conn, selectors.EVENT_WRITE)
+                self._table.set_deadline(conn, self._now + _WINDOW_SECONDS)
+            return
+        conn.exchange = None
+        exchange.end()
+        if exchange.response.should_close():
+            self._linger(conn)
+        elif conn.state is State.HEAD and conn.mask:  # answered at once, by the loop
+            self._table.set_deadline(conn, self._now + self._keepalive)
+        else:
+            self._wait_for_next(conn)
+
+    def _check_reader(self, conn: Connection) -> None:
+        if conn.is_taking(_WINDOW_BYTES):
+            self._table.set_deadline(conn, self._now + _WINDOW_SECONDS)
+        else:
+            self._close(conn, "slow_reader")
+
+    def _expire_head(self, conn: Connection) -> None:
+        self._close(conn, "slow_head" if conn.head else "")
+
+    def _discard(self, conn: Connection) -> None:
+        try:
+            gone = not conn.sock.recv(_DISCARDED_AT_ONCE)
+        except BlockingIOError:
+            return
+        except OSError:
+            gone = True
+        if gone:
+            self._close(conn)
+
+    def _end_linger(self, conn: Connection) -> None:
+        self._close(conn)
+
+    def _evict(self, conn: Connection) -> None:
+        self._close(conn, "room")
+
+    # Threads
+
+    def _work(self, conn: Connection) -> None:
+        """Answer the request whose head has been read, and give the connection back to the loop."""
+        conn.keep = False
+        try:
+            conn.keep = self._exchanges.serve(conn)
+        except Exception:
+            self._log.exception("A request failed")
+        finally:
+            self._finished.put(conn)
+            with suppress(OSError):  # the pipe is full: the loop has enough to wake it
+                os.write(self._wake[1], b".")
+
+    def _wake_up(self) -> None:
+        """Look for connections that threads are done with; signals wake the loop by the same pipe."""
+        with suppress(BlockingIOError):
+            os.read(self._wake[0], 4096)
+        while not self._finished.empty():
+            self._dispatch(self._finished.get(), Event.FINISHED)
+
+
+class _Accepting:
+    """Accepts some newcomers at a listener each time the poller reports any."""
+
+    def __init__(self, loop: EventLoop, listener: Any) -> None:
+        self._loop = loop
+        self._listener = listener
+
+    def __call__(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            if not self._loop._accept(self._listener):
+                return
+
+
+_Handler = Callable[[EventLoop, Connection], None]
+
+_HANDLERS: dict[tuple[State, Event], _Handler] = {
+    (State.HEAD, Event.READABLE): EventLoop._read_head,
+    (State.HEAD, Event.EXPIRED): EventLoop._expire_head,
+    (State.HEAD, Event.EVICTED): EventLoop._evict,
+    (State.WORKING, Event.FINISHED): EventLoop._finish,
+    (State.SENDING, Event.WRITABLE): EventLoop._send,
+    (State.SENDING, Event.EXPIRED): EventLoop._check_reader,
+    (State.SENDING, Event.EVICTED): EventLoop._evict,
+    (State.LINGERING, Event.READABLE): EventLoop._discard,
+    (State.LINGERING, Event.EXPIRED): EventLoop._end_linger,
+    (State.LINGERING, Event.EVICTED): EventLoop._evict,
+}
+"""What the loop does for each entry of `TRANSITIONS`."""
+
+_STEPS: list[list[tuple[_Handler, frozenset[State]] | None]] = [
+    [(_HANDLERS[state, event], allowed) if (allowed := row.get(event)) else None for event in Event]
+    for state, row in sorted(TRANSITIONS.items())
+]
+"""The two tables in one, by the numbers of states and events: every hit looks a step up here."""
