@@ -16,6 +16,12 @@ from app.parking import ParkingPool
 from app.server.event_loop import EventLoop
 from app.server.exchanges import Exchanges
 
+_OTHER_FILES = 256
+"""Open files that are not clients' connections: those of the cache, of the store's client, of logs."""
+
+_FILES_EACH = 3
+"""Open files that a client's request may take: its connection, the image, a connection to the store."""
+
 
 class ImageWorker(Worker):  # type: ignore[misc]
     """Works for any WSGI application; its loop answers what the application's `LoopHooks` let it.
@@ -33,9 +39,19 @@ class ImageWorker(Worker):  # type: ignore[misc]
             )
 
     def init_process(self) -> None:
-        """Allow as many open files as the system does: a hit on its way takes two."""
+        """Allow as many open files as the system does, and no more connections than they are enough for."""
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        wanted = self.cfg.worker_connections
+        self._capacity = wanted if most < 0 else max(1, min(wanted, (most - _OTHER_FILES) // _FILES_EACH))
+        if self._capacity < wanted:
+            self.log.warning(
+                "The limit on open files, %d, lets a worker have %d connections instead of %d. "
+                "Raise it: ulimit -Hn, or LimitNOFILE= of systemd.",
+                most,
+                self._capacity,
+                wanted,
+            )
         super().init_process()
 
     def run(self) -> None:
@@ -48,7 +64,7 @@ class ImageWorker(Worker):  # type: ignore[misc]
             pool,
             hooks,
             self.log,
-            capacity=self.cfg.worker_connections,
+            capacity=self._capacity,
             keepalive=self.cfg.keepalive,
             wake=self.PIPE,
         )

@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ import requests
 
 from tests.pictures import long_png, noise
 from tests.server.raw import RawAnswer, connected, read_answer
-from tests.server.running import Running, answers, running
+from tests.server.running import GUNICORN, Running, answers, running
 from tests.waiting import wait_until
 
 THREADS = 2
@@ -66,6 +66,17 @@ def _ask(server: Running, request: bytes, *, head_only: bool = False) -> RawAnsw
 def _wait_until_answered(sock: socket.socket) -> None:
     """The answer has begun; none of it is read."""
     assert sock.recv(1, socket.MSG_PEEK)
+
+
+@contextmanager
+def _hard_limit(directory: Path, files: int) -> Iterator[Path]:
+    """Let gunicorn be started through a shell that lowers the limit on open files."""
+    shell = directory / "gunicorn"
+    shell.write_text(f'#!/bin/sh\nulimit -n {files}\nexec {GUNICORN[0]} "$@"\n', encoding="utf-8")
+    shell.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.server.running.GUNICORN", [str(shell), *GUNICORN[1:]])
+        yield directory
 
 
 def _seconds_for_a_hit(server: Running, path: str) -> float:
@@ -291,6 +302,18 @@ def test_silent_connections_make_room_for_new_ones(tmp_path: Path) -> None:
         assert requests.get(f"{server.url}/healthz", timeout=25).ok
         silent[-1].sendall(HEALTHZ)
         assert read_answer(silent[-1]).status == 200
+
+
+def test_a_low_limit_on_open_files_lowers_the_number_of_connections(tmp_path: Path) -> None:
+    """More connections than files would make the cache look out of order."""
+    with ExitStack() as stack:
+        directory = stack.enter_context(_hard_limit(tmp_path, 286))
+        server = stack.enter_context(running(directory, WEB_CONCURRENCY="1"))
+        assert "lets a worker have 10 connections instead of 1000" in server.log
+        for _ in range(30):
+            stack.enter_context(connected(server.url)).sendall(HEALTHZ[:-2])
+        assert requests.get(f"{server.url}/healthz", timeout=25).ok
+        assert len(list(Path(f"/proc/{server.workers()[0]}/fd").iterdir())) < 100
 
 
 def _listens(pid: int) -> bool:
