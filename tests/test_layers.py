@@ -21,7 +21,7 @@ def test_imports_point_down() -> None:
 def test_files_stay_small_and_say_what_they_are(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
-    assert text.count("\n") <= 300
+    assert text.count("\n") <= 500
     assert ast.get_docstring(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
