@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
+# By itself flask reads .env and .flaskenv of all directories above, and runs what FLASK_APP names there.
+OWN_FLASK := printf '%s\n' '\#!/bin/sh' 'FLASK_SKIP_DOTENV=1 exec "$(CURDIR)/$(BIN)/python" -m flask "$$@"' >$(BIN)/flask
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run dev test coverage fuzz lint format check bench screenshots clean
 
@@ -60,8 +63,8 @@ $(BIN)/python:
 
 $(VENV)/run.stamp: requirements.txt | $(BIN)/python
 	@echo "Installing what the server needs …"
-	@$(PIP) -r requirements.txt && touch $@
+	@$(PIP) -r requirements.txt && $(OWN_FLASK) && touch $@
 
 $(VENV)/dev.stamp: requirements-dev.txt requirements.txt | $(BIN)/python
 	@echo "Installing what tests and checks need …"
-	@$(PIP) -r requirements-dev.txt && touch $(VENV)/run.stamp $@
+	@$(PIP) -r requirements-dev.txt && $(OWN_FLASK) && touch $(VENV)/run.stamp $@
