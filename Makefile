@@ -5,8 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
+# By itself flask reads .env and .flaskenv of all directories above, and runs what FLASK_APP names there.
+OWN_FLASK := printf '%s\n' '\#!/bin/sh' 'FLASK_SKIP_DOTENV=1 exec "$(CURDIR)/$(BIN)/python" -m flask "$$@"' >$(BIN)/flask
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test coverage fuzz lint format check bench screenshots clean
+.PHONY: help setup run dev test coverage fuzz chaos lint format check bench screenshots clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -19,7 +22,7 @@ run: $(VENV)/run.stamp ## run the server on http://127.0.0.1:8000 (PORT=…, HOS
 dev: $(VENV)/run.stamp ## run it with one worker that reloads when the code changes
 	@WEB_CONCURRENCY=1 LOG_LEVEL=$${LOG_LEVEL:-DEBUG} exec $(BIN)/gunicorn --reload wsgi:app
 
-test coverage fuzz: export PYTHONDONTWRITEBYTECODE = # they start many processes, each of which would compile all
+test coverage fuzz chaos: export PYTHONDONTWRITEBYTECODE = # they start many processes, each of which would compile all
 
 test: $(VENV)/dev.stamp ## run the tests (ARGS=… goes to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
@@ -31,6 +34,11 @@ FUZZ_MINUTES ?= 10
 
 fuzz: $(VENV)/dev.stamp ## look for what breaks the server, for FUZZ_MINUTES (10) or until it is found
 	@FUZZ_MINUTES=$(FUZZ_MINUTES) tests/fuzz.sh $(BIN)/python $(ARGS)
+
+CHAOS_MINUTES ?= 10
+
+chaos: $(VENV)/dev.stamp ## attack a running server for CHAOS_MINUTES (10); CHAOS_SEED=… does it again
+	@CHAOS_MINUTES=$(CHAOS_MINUTES) $(BIN)/python -m pytest -n0 -s --no-cov --show-capture=no tests/server/test_chaos.py $(ARGS)
 
 lint: $(VENV)/dev.stamp ## ruff: style and likely mistakes
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -60,8 +68,8 @@ $(BIN)/python:
 
 $(VENV)/run.stamp: requirements.txt | $(BIN)/python
 	@echo "Installing what the server needs …"
-	@$(PIP) -r requirements.txt && touch $@
+	@$(PIP) -r requirements.txt && $(OWN_FLASK) && touch $@
 
 $(VENV)/dev.stamp: requirements-dev.txt requirements.txt | $(BIN)/python
 	@echo "Installing what tests and checks need …"
-	@$(PIP) -r requirements-dev.txt && touch $(VENV)/run.stamp $@
+	@$(PIP) -r requirements-dev.txt && $(OWN_FLASK) && touch $(VENV)/run.stamp $@

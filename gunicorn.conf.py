@@ -9,8 +9,6 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from dotenv import load_dotenv
-
 from app import find_classes
 from app.api.parts import Parts
 from app.config import Config
@@ -18,12 +16,13 @@ from app.errors import ConfigError
 from app.logs import AccessLog, logging_config
 from app.metrics.workers import SharedDirectory, free_number, take_number
 from app.server import RequestLogger
+from app.settings_file import load_settings_file
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
 
-load_dotenv()
 try:
+    settings_file = load_settings_file()
     settings = Config.from_env(os.environ)
     find_classes(settings)
 except ConfigError as exc:
@@ -105,7 +104,8 @@ def _give_freed_memory_back() -> None:
 
 
 def when_ready(server: "Arbiter") -> None:
-    """Say where to look."""
+    """Say where to look, and where the settings come from."""
+    server.log.info("Settings file: %s", settings_file)
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
     port = settings.port or server.LISTENERS[0].sock.getsockname()[1]
     server.log.info("S3 Image Server: open http://%s:%s/", f"[{host}]" if ":" in host else host, port)

@@ -29,15 +29,13 @@ class Access:
         self._keys = api_keys
         self._origins = frozenset(origins) - {"*"}
 
-    def check(self, request: Request, scope: str, *, local: bool = False) -> ApiKey | None:
-        """The key that lets the client do what `scope` names; None where none is set and the client is local.
+    def check(self, request: Request, scope: str) -> ApiKey | None:
+        """Return the key that lets the client do what `scope` names; None if no keys are set and it is local.
 
-        With `local` local clients need none where keys are set, either.
+        Once keys are set, being local is no excuse: a proxy that adds no header makes everybody look local.
 
         Raises `KeyRequired`, `KeyRefused` and `ScopeMissing`.
         """
-        if local and self._is_local(request):
-            return None
         if not self._keys:
             if not self._is_local(request):
                 raise KeyRequired(_NO_KEYS)

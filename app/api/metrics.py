@@ -15,13 +15,13 @@ blueprint = Blueprint("metrics", __name__, description="For Prometheus")
 
 
 @blueprint.route("/metrics", methods=["GET"])
-@key_required("metrics", local=True)
+@key_required("metrics")
 @blueprint.doc(
-    security=[{}, *KEYED],
+    security=KEYED,
     responses={"200": {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics"}},
 )
 def metrics() -> Response:
-    """What all workers have counted, for programs on this machine or with a key."""
+    """What all workers have counted."""
     text = parts().metrics.exposition()
     return Response(text, content_type=CONTENT_TYPE_PLAIN_0_0_4, headers={"Cache-Control": "no-store"})
 

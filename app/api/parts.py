@@ -56,18 +56,13 @@ def idempotency_key(header: dict[str, Any]) -> str | None:
     return key and parts().access.digest(request, key)
 
 
-def key_required(
-    scope: str, *, counted: bool = True, local: bool = False
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a view be called only by those who may do what `scope` names, and no more often than they may.
-
-    With `local` programs on this machine may always, with no proxy between.
-    """
+def key_required(scope: str, *, counted: bool = True) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a view be called only by those who may do what `scope` names, and no more often than they may."""
 
     def guard(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            key = parts().access.check(request, scope, local=local)
+            key = parts().access.check(request, scope)
             if key is not None:
                 g.key_name = request.environ[KEY_NAME] = key.name
             if counted:

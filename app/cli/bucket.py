@@ -22,6 +22,7 @@ from app.bucket.user import ServerUser
 from app.cli.bucket_report import SetupReport
 from app.cli.output import as_json_option, errors_told, print_facts
 from app.config import Config
+from app.settings_file import TREE, settings_file
 
 bucket_commands = AppGroup("bucket", help="Set up the bucket, and the user that works with it.")
 
@@ -29,7 +30,10 @@ _MODES = click.Choice(["public", "private"])
 _bucket_option = click.option("--bucket", default="", help="The bucket's name; otherwise that in S3_BUCKET.")
 _region_option = click.option("--region", default="", help="Its region; otherwise that in AWS_REGION.")
 _env_option = click.option(
-    "--env-file", type=click.Path(path_type=Path, dir_okay=False), default=".env", show_default=True
+    "--env-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=lambda: settings_file() or TREE / ".env",
+    show_default="the one that the server reads: .env, or that in ENV_FILE",
 )
 _profile_option = click.option(
     "--profile", default="", help="The profile to do this with, rather than the server's own credentials."

@@ -5,10 +5,8 @@ import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
-from dotenv import find_dotenv
 from flask.cli import with_appcontext
 
 from app.api.parts import parts
@@ -16,6 +14,7 @@ from app.bucket.clients import AwsClients
 from app.bucket.doctor import Patient, Result, Status, checks_for, examine
 from app.cli.output import as_json_option
 from app.links import ImageLinks
+from app.settings_file import settings_file
 
 _COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "red", Status.SKIPPED: "cyan"}
 _STATUS_WIDTH = 9
@@ -37,14 +36,13 @@ def doctor(as_json: bool) -> None:
 
 def _patient() -> Patient:
     config, store = parts().config, parts().store
-    env_file = find_dotenv(usecwd=True)
     return Patient(
         config=config,
         store=store,
         cache=parts().cache,
         clients=AwsClients.from_config(config),
         url_of=ImageLinks(store, config.image_urls, config.public_base_url).url_of,
-        env_file=Path(env_file) if env_file else None,
+        env_file=settings_file(),
         describe_model=parts().generation.describe_model,
     )
 

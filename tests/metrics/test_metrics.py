@@ -27,8 +27,8 @@ def samples(text: str) -> Samples:
     }
 
 
-def _read(client: FlaskClient) -> Samples:
-    response = client.get("/metrics")
+def _read(client: FlaskClient, **headers: str) -> Samples:
+    response = client.get("/metrics", headers=headers)
     assert response.status_code == 200
     return samples(response.text)
 
@@ -94,7 +94,7 @@ def test_errors_by_route_and_code(config: Config) -> None:
     for _ in range(3):
         client.post("/api/images", data=b"text", content_type="image/png", headers=everything)
     client.get("/api/images/a/../b.png")
-    assert _errors(_read(client)) == {
+    assert _errors(_read(client, **everything)) == {
         ("images.upload", "key_required"): 1,
         ("images.upload", "key_refused"): 1,
         ("images.upload", "scope_missing"): 1,

@@ -48,6 +48,7 @@ def running(directory: Path, **settings: str) -> Iterator[Running]:
             "CACHE_DIR": str(directory / "cache"),
             "LOCAL_STORE_DIR": str(directory / "store"),
             "STATE_DIR": str(directory / "state"),
+            "ENV_FILE": os.devnull,
         }
         process = subprocess.Popen(
             GUNICORN, cwd=ROOT, env={**environ, **defaults, **settings}, stdout=log, stderr=log

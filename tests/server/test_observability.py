@@ -49,7 +49,7 @@ def _get_often(server: Running, path: str, times: int) -> None:
 
 
 def _metrics(server: Running) -> Samples:
-    return samples(requests.get(f"{server.url}/metrics", timeout=60).text)
+    return samples(requests.get(f"{server.url}/metrics", headers={"X-API-Key": SECRET}, timeout=60).text)
 
 
 def _served(found: Samples) -> float:

@@ -10,6 +10,7 @@ from app.bucket.doctor.patient import Patient
 from app.formats import FORMATS
 from app.keys import generated
 from app.loopback import is_loopback
+from app.settings_file import name_of
 
 _SHORT_KEY = 16
 _BYTES_PER_PIXEL = 4
@@ -33,13 +34,17 @@ def api_keys(patient: Patient) -> Finding:
 
 @check()
 def env_file_mode(patient: Patient) -> Finding:
-    """Credentials and keys in `.env` are for the server's user alone."""
+    """Credentials and keys in the settings file are for the server's user alone."""
     if patient.env_file is None:
-        raise NotChecked("does not apply: there is no .env file")
+        raise NotChecked("does not apply: no settings file is read (.env or ENV_FILE)")
+    name = name_of(patient.env_file)
     mode = stat.S_IMODE(patient.env_file.stat().st_mode)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return warning(f"Others than the owner can read or change .env (mode {mode:o}).", "chmod 600 .env")
-    return ok("Only its owner can read .env.")
+        return warning(
+            f"Settings are read from {name}, which others can read or change (mode {mode:o}).",
+            f"chmod 600 {name}",
+        )
+    return ok(f"Settings are read from {name}, which only its owner can read.")
 
 
 @check()

@@ -1,0 +1,114 @@
+"""The file that settings are read from: `.env` beside `wsgi.py`, or the one that `ENV_FILE` names.
+
+python-dotenv and Flask look for `.env` in all directories above as well. Whoever may write to one of these
+would choose keys and endpoints, so no other file than the one described here is obeyed.
+"""
+
+import os
+import stat
+import sys
+from io import StringIO
+from pathlib import Path
+
+from dotenv import dotenv_values, find_dotenv, load_dotenv
+
+from app.errors import ConfigError
+
+TREE = Path(__file__).parent.parent
+"""The working tree: the directory of `wsgi.py` and `gunicorn.conf.py`."""
+
+_NAMED = "ENV_FILE"
+_INITIAL_ENVIRONMENT = Path("/proc/self/environ")
+"""What the process was started with, whatever it has set since (Linux, proc_pid_environ(5))."""
+
+
+def settings_file() -> Path | None:
+    """Return the path of the file, or None if there is none; `ENV_FILE=/dev/null` asks for none."""
+    named = os.environ.get(_NAMED)
+    if named:
+        return None if named == os.devnull else Path(named)
+    own = TREE / ".env"
+    return own if own.is_file() or own.is_fifo() else None
+
+
+def name_of(path: Path | None) -> str:
+    """Return what to call the file in messages: its path in the working tree if it lies there, or "none"."""
+    if path is None:
+        return "none"
+    return str(path.relative_to(TREE) if path.is_relative_to(TREE) else path)
+
+
+def load_settings_file() -> str:
+    """Add the file's settings to the environment, whose own go first; return the file's name for people.
+
+    Raises `ConfigError` if the file that `ENV_FILE` names is missing, or if others may write to the file.
+    """
+    path = settings_file()
+    if path is not None:
+        text = _read(path)
+        if _NAMED in dotenv_values(stream=StringIO(text), interpolate=False):
+            raise ConfigError(f"{name_of(path)} must not set {_NAMED}. Set it in the environment instead.")
+        load_dotenv(stream=StringIO(text))
+    return name_of(path)
+
+
+def undo_flasks_own_reading() -> None:
+    """Start the `flask` command again, without what it has read, if it was another file than our `.env`.
+
+    It reads `.env` and `.flaskenv` of the current directory and of all above before it loads the application.
+    Raises `ConfigError` if the system does not tell what the command was started with.
+    """
+    skipped = os.environ.get("FLASK_SKIP_DOTENV", "").lower() not in ("", "0", "false", "no")
+    if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or skipped:
+        return
+    own = TREE / ".env"
+    found = [path for name in (".flaskenv", ".env") if (path := find_dotenv(name, usecwd=True))]
+    if _NAMED not in os.environ and all(own.exists() and own.samefile(path) for path in found):
+        return
+    try:
+        given = _INITIAL_ENVIRONMENT.read_bytes()
+    except OSError as exc:
+        raise ConfigError(
+            f"flask has read {' and '.join(found)} by itself. Start it with FLASK_SKIP_DOTENV=1."
+        ) from exc
+    environ = dict(line.split(b"=", 1) for line in given.split(b"\0") if b"=" in line)
+    os.execve(sys.executable, sys.orig_argv, {**environ, b"FLASK_SKIP_DOTENV": b"1"})
+
+
+def _read(path: Path) -> str:
+    """Return the text. Raises `ConfigError` if it can't be read, or if it is not ours alone to write."""
+    name = name_of(path)
+    try:
+        _check_owner(name, path.lstat())  # also of a link, which anybody may put into a directory like /tmp
+        with path.open(encoding="utf-8") as file:
+            facts = os.fstat(file.fileno())
+            _check_owner(name, facts)
+            if facts.st_mode & stat.S_IWOTH:
+                raise ConfigError(f"Everybody may write to {name}, so it is not read. Run: chmod o-w {name}")
+            _check_directories(path)
+            return file.read()
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"The settings file {name} is not UTF-8.") from exc
+    except OSError as exc:
+        raise ConfigError(f"The settings file {name} can't be read: {exc.strerror}.") from exc
+
+
+def _check_owner(name: str, facts: os.stat_result) -> None:
+    """Whoever owns the code can do as they like anyway."""
+    trusted = {0, os.geteuid(), Path(__file__).stat().st_uid}
+    if facts.st_uid not in trusted:
+        raise ConfigError(
+            f"{name} belongs to another user (uid {facts.st_uid}), so it is not read. Give it to root or to "
+            "the user that the server runs as."
+        )
+
+
+def _check_directories(path: Path) -> None:
+    """In a directory that everybody may write to files can be exchanged, but for a sticky one's (`/tmp`)."""
+    for directory in {path.absolute().parent, path.resolve().parent}:
+        mode = directory.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise ConfigError(
+                f"Everybody may exchange files in {directory}, so {name_of(path)} is not read. "
+                f"Run: chmod o-w {directory}"
+            )

@@ -1,0 +1,300 @@
+"""A client that does all that a server must survive, with thousands of connections, by chance and by seed.
+
+Black box: it knows URLs and HTTP, nothing of the worker. `python -m tests.server.chaos ORDER`, where ORDER is
+`Order` as JSON, attacks until SIGTERM and then prints how often it did what.
+
+Its own rate is bounded, so that it is the attack that costs the server something and not the load: whoever
+measures can compare with the same attack on `tarpit`, which takes all that comes and answers nothing.
+"""
+
+import asyncio
+import json
+import random
+import resource
+import selectors
+import signal
+import socket
+import struct
+import sys
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+from tests.pictures import noise
+
+IDLE = 2_400
+"""Connections kept open without a request: more than two workers' tables hold (1,000 each)."""
+
+_BUSY = 900
+"""Connections that do something at the same time, at most."""
+
+_STARTS = 80
+"""Of these so many begin in a second."""
+
+_BURST = 60
+"""Connections that are opened at one moment, while the oldest ones are written to."""
+
+_NOW = struct.pack("ii", 1, 0)
+"""For SO_LINGER: closing resets the connection instead of ending it (socket(7))."""
+
+_METHODS = ("GET", "HEAD", "OPTIONS", "POST", "DELETE", "PUT")
+_FRAMINGS = ("Content-Length: 10", "Content-Length: 200000", "Transfer-Encoding: chunked")
+_MALFORMED = (
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+    b"GET /\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nA b: c\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"GET / HTTP/1.1\r\n" + b"A: " + b"x" * 70_000,
+    b"\r\n" * 5_000,
+    b"\0" * 3_000,
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to attack: paths of a small and a large cached image, and of images that the cache lacks."""
+
+    port: int
+    seed: int
+    small: str
+    large: str
+    cold: tuple[str, ...]
+
+
+class Chaos:
+    """The attack; `counts` says how often what was done."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._random = random.Random(order.seed)
+        self._idle: deque[socket.socket] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.counts: Counter[str] = Counter()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Go on until `stop`."""
+        bursts = asyncio.create_task(self._write_to_the_oldest())
+        while not stop.is_set():
+            for _ in range(_STARTS // 20):
+                if len(self._tasks) < _BUSY:
+                    task = asyncio.create_task(self._act())
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 1 / 20)
+        for task in (bursts, *self._tasks):
+            task.cancel()
+        await asyncio.gather(bursts, *self._tasks, return_exceptions=True)
+        for sock in self._idle:
+            sock.close()
+
+    async def _write_to_the_oldest(self) -> None:
+        """What comes on a connection at the moment in which the server drops it for a new one."""
+        while True:
+            opened = [self._connecting() for _ in range(_BURST)]
+            oldest = list(self._idle)[: 2 * _BURST]
+            for number, sock in enumerate(oldest):
+                with suppress(OSError):
+                    sock.send(b"G" if number % 3 else self._get(self._order.small))
+            self._idle += opened
+            while len(self._idle) > IDLE:
+                self._idle.popleft().close()
+            self.counts["burst"] += 1
+            await asyncio.sleep(self._random.uniform(0.02, 0.5))
+
+    async def _act(self) -> None:
+        name, act = self._random.choices(_ACTS, _WEIGHTS)[0]
+        self.counts[name] += 1
+        sock = self._new_socket(small_buffer=act is Chaos._read_slowly)
+        try:
+            async with asyncio.timeout(self._random.uniform(0.2, 12)):
+                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self._order.port))
+                await act(self, sock)
+        except (OSError, TimeoutError, EOFError):
+            pass  # the server may close whenever it likes, and time may be over at any moment
+        finally:
+            if self._random.random() < 0.5:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOW)
+            sock.close()
+
+    def _connecting(self) -> socket.socket:
+        """Begin to connect, and don't wait for it."""
+        sock = self._new_socket()
+        sock.connect_ex(("127.0.0.1", self._order.port))
+        return sock
+
+    def _new_socket(self, *, small_buffer: bool = False) -> socket.socket:
+        """Many addresses of this machine have many more ports than one."""
+        sock = socket.socket()
+        sock.setblocking(False)
+        if small_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setsockopt(socket.IPPROTO_IP, getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24), 1)
+        sock.bind((f"127.0.0.{self._random.randint(2, 40)}", 0))
+        return sock
+
+    def _get(self, path: str, *lines: str, method: str = "GET") -> bytes:
+        head = (f"{method} {path} HTTP/1.1", "Host: localhost", *lines, "", "")
+        return "\r\n".join(head).encode()
+
+    def _any_path(self) -> str:
+        order = self._order
+        rare = ("/", "/metrics", "/api/images", order.large, self._missing(), self._random.choice(order.cold))
+        often = (order.small, order.small + "?x", "/healthz")
+        return self._random.choice(rare if self._random.random() < 0.1 else often)
+
+    def _missing(self) -> str:
+        return f"/api/images/images/aa/{self._random.randbytes(15).hex()}.png"
+
+    async def _send(self, sock: socket.socket, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(sock, data)
+
+    async def _receive(self, sock: socket.socket, most: int = 65_536) -> bytes:
+        data = await asyncio.get_running_loop().sock_recv(sock, most)
+        if not data:
+            raise EOFError
+        return data
+
+    async def _byte_by_byte(self, sock: socket.socket) -> None:
+        for byte in self._get(self._any_path(), "Accept: image/*"):
+            await self._send(sock, bytes([byte]))
+            await asyncio.sleep(self._random.uniform(0, 0.3))
+        await self._receive(sock)
+
+    async def _stop_anywhere(self, sock: socket.socket) -> None:
+        """Send a part of a request, or more than one, and end this half of the connection, or do nothing."""
+        whole = self._get(self._any_path()) * 2
+        await self._send(sock, whole[: self._random.randint(0, len(whole))])
+        if self._random.random() < 0.6:
+            sock.shutdown(socket.SHUT_WR)
+        for _ in range(self._random.randint(0, 3)):
+            await self._receive(sock)
+
+    async def _body_that_never_comes(self, sock: socket.socket) -> None:
+        lines = [self._random.choice(_FRAMINGS), "Content-Type: image/png"]
+        lines += ["Expect: 100-continue"] * self._random.randint(0, 1)
+        method = self._random.choice(_METHODS)
+        path = self._missing() if method == "DELETE" else self._any_path()
+        request = self._get(path, *lines, method=method)
+        begun = self._random.choice((b"", b"", b"5\r\nabc", b"5\r\nabcde\r\n", b"fffffff\r\n"))
+        await self._send(sock, request + begun)
+        while True:
+            await self._receive(sock)
+
+    async def _read_slowly(self, sock: socket.socket) -> None:
+        """Ask for a large image, and take nothing of it, or a byte a second."""
+        lines = ["Range: bytes=1-"] * (self._random.random() < 0.2)
+        await self._send(sock, self._get(self._order.large, *lines))
+        if self._random.random() < 0.5:
+            await asyncio.sleep(60)
+        while True:
+            await self._receive(sock, 1)
+            await asyncio.sleep(1)
+
+    async def _pipeline(self, sock: socket.socket) -> None:
+        await self._send(sock, b"".join(self._get(self._any_path()) for _ in range(6))[:-1])
+        await asyncio.sleep(self._random.uniform(0, 0.5))
+        await self._send(sock, b"\n")
+        while True:
+            await self._receive(sock)
+
+    async def _keep_alive(self, sock: socket.socket) -> None:
+        for _ in range(self._random.randint(1, 8)):
+            await self._send(sock, self._get(self._order.small, method=self._random.choice(("GET", "HEAD"))))
+            await self._receive(sock)
+            await asyncio.sleep(self._random.uniform(0, 0.5))
+
+    async def _malformed(self, sock: socket.socket) -> None:
+        data = bytearray(self._random.choice((*_MALFORMED, self._get(self._any_path(), "Range: bytes=0-9"))))
+        for _ in range(self._random.randint(0, 3)):
+            data[self._random.randrange(len(data))] = self._random.randrange(256)
+        await self._send(sock, bytes(data))
+        await self._receive(sock)
+
+    async def _fill(self, sock: socket.socket) -> None:
+        path = self._random.choice((*self._order.cold, self._missing()))
+        await self._send(sock, self._get(path))
+        if self._random.random() < 0.7:
+            await self._receive(sock)
+
+    async def _range(self, sock: socket.socket) -> None:
+        first = self._random.randint(0, 10_000_000)
+        lines = [f"Range: bytes={first}-{first + self._random.randint(-5, 100_000)}"]
+        await self._send(sock, self._get(self._random.choice((self._order.small, self._order.large)), *lines))
+        await self._receive(sock)
+
+    async def _upload(self, sock: socket.socket) -> None:
+        body = noise(self._random.randrange(50), (16, 16))
+        head = self._get(
+            "/api/images", f"Content-Length: {len(body)}", "Content-Type: image/png", method="POST"
+        )
+        await self._send(sock, head + body[:100])
+        await asyncio.sleep(self._random.uniform(0, 0.5))
+        await self._send(sock, body[100:])
+        await self._receive(sock)
+
+
+_ACTS: list[tuple[str, Callable[[Chaos, socket.socket], Awaitable[None]]]] = [
+    ("byte by byte", Chaos._byte_by_byte),
+    ("stop anywhere", Chaos._stop_anywhere),
+    ("body that never comes", Chaos._body_that_never_comes),
+    ("read slowly", Chaos._read_slowly),
+    ("pipeline", Chaos._pipeline),
+    ("keep alive", Chaos._keep_alive),
+    ("malformed", Chaos._malformed),
+    ("fill", Chaos._fill),
+    ("range", Chaos._range),
+    ("upload", Chaos._upload),
+]
+_WEIGHTS = (15, 20, 20, 25, 5, 10, 15, 4, 8, 2)
+
+
+def tarpit(port: int) -> None:
+    """Take all connections and all that is sent, and answer nothing, for ever."""
+    with selectors.DefaultSelector() as selector, socket.create_server(("127.0.0.1", port)) as listener:
+        listener.listen(2048)
+        selector.register(listener, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                with suppress(OSError):
+                    if key.fileobj is listener:
+                        selector.register(listener.accept()[0], selectors.EVENT_READ)
+                        continue
+                client = key.fileobj
+                assert isinstance(client, socket.socket)
+                with suppress(OSError):
+                    if client is listener or client.recv(65_536):
+                        continue
+                selector.unregister(client)
+                client.close()
+
+
+async def _attack(order: Order) -> Counter[str]:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    chaos = Chaos(order)
+    await chaos.run(stop)
+    return chaos.counts
+
+
+def main() -> None:
+    """Attack, or be the tarpit at the port that is given."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    told = json.loads(sys.argv[1])
+    if isinstance(told, int):
+        tarpit(told)
+    counts = asyncio.run(_attack(Order(**{**told, "cold": tuple(told["cold"])})))
+    sys.stdout.write(json.dumps(counts))
+
+
+def as_argument(order: Order) -> str:
+    """The order as the command line takes it."""
+    return json.dumps(asdict(order))
+
+
+if __name__ == "__main__":
+    main()

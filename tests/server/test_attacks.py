@@ -1,0 +1,217 @@
+"""Attacks that need no key and no tools, each on a running server with one worker."""
+
+import os
+import resource
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from tests.pictures import long_png, noise
+from tests.server.descriptors import client_connections
+from tests.server.raw import RawAnswer, connected, read_answer
+from tests.server.running import Running, running
+from tests.waiting import wait_until
+
+CONNECTIONS = 1000
+"""As many as gunicorn lets a worker have."""
+
+THREADS = 8
+ORIGIN = "https://app.example.org"
+
+SOON = 4.0
+"""Seconds. Answers take milliseconds; each attack here has held them up for ten and more, or for ever."""
+
+
+@pytest.fixture(autouse=True)
+def _many_files() -> None:
+    """The attacks take as many descriptors here as they do in the server."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Running]:
+    """One worker: what it suffers nobody else makes up for."""
+    settings = {"WEB_CONCURRENCY": "1", "THREADS": str(THREADS), "MAX_UPLOAD_BYTES": "64MiB"}
+    with running(tmp_path, CORS_ORIGINS=ORIGIN, ACCESS_LOG="false", **settings) as started:
+        yield started
+
+
+@pytest.fixture
+def small(server: Running) -> str:
+    """The path of a small cached image."""
+    return _cached(server, noise(1))
+
+
+@pytest.fixture
+def large(server: Running) -> str:
+    """The path of a cached image of 8.7 MB."""
+    return _cached(server, long_png(1, 1700))
+
+
+def _cached(server: Running, data: bytes) -> str:
+    sent = requests.post(f"{server.url}/api/images", files={"image": data}, timeout=60)
+    path = str(urlsplit(sent.json()["image_url"]).path)
+    assert requests.get(server.url + path, timeout=60).headers["Cache-Status"].endswith("hit")
+    return path
+
+
+def _request(path: str, *lines: str, method: str = "GET") -> bytes:
+    return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: localhost", *lines, "", "")).encode()
+
+
+def _ask(server: Running, path: str, seconds: float = 60) -> RawAnswer:
+    """Over a new connection, as every newcomer does."""
+    with connected(server.url) as sock:
+        sock.settimeout(seconds)
+        sock.sendall(_request(path))
+        return read_answer(sock)
+
+
+def _seconds_for(server: Running, path: str) -> float:
+    began = time.monotonic()
+    assert _ask(server, path).status == 200
+    return time.monotonic() - began
+
+
+def _port(server: Running) -> int:
+    port = urlsplit(server.url).port
+    assert port
+    return port
+
+
+def _still_open(socks: list[socket.socket]) -> list[socket.socket]:
+    """Those that the server has not closed; nothing was asked on them."""
+    poll = select.poll()
+    for sock in socks:
+        poll.register(sock, select.POLLIN)
+    ended = {descriptor for descriptor, _ in poll.poll(0)}
+    return [sock for sock in socks if sock.fileno() not in ended]
+
+
+@pytest.mark.parametrize("what", ["a byte", "a request", "the end", "a reset"])
+def test_what_comes_on_a_connection_that_is_dropped_meanwhile(server: Running, small: str, what: str) -> None:
+    """The worker finds it in the same turn of its loop in which newcomers make it drop that connection."""
+    (worker,) = server.workers()
+    with ExitStack() as stack:
+        idle = [stack.enter_context(connected(server.url)) for _ in range(CONNECTIONS)]
+        wait_until(lambda: client_connections(worker, _port(server)) > 0.8 * CONNECTIONS)
+        assert _seconds_for(server, "/healthz") < SOON
+        for _ in range(10):
+            idle = _still_open(idle)
+            os.kill(worker, signal.SIGSTOP)
+            try:
+                new = [stack.enter_context(connected(server.url)) for _ in range(5)]
+                for sock in idle[:10]:
+                    _do(sock, what, small)
+                new += [stack.enter_context(connected(server.url)) for _ in range(5)]
+            finally:
+                os.kill(worker, signal.SIGCONT)
+            new[-1].sendall(_request("/healthz"))
+            assert read_answer(new[-1]).status == 200
+            idle = idle[10:] if what == "a reset" else idle
+        assert len(_still_open(idle)) < CONNECTIONS - 50, "no connection was dropped"
+    assert _seconds_for(server, small) < SOON
+    assert server.workers() == [worker]
+    assert "Traceback" not in server.log
+    wait_until(lambda: client_connections(worker, _port(server)) <= 1)
+
+
+def _do(sock: socket.socket, what: str, path: str) -> None:
+    if what == "the end":
+        sock.shutdown(socket.SHUT_WR)
+    elif what == "a reset":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sock.close()
+    else:
+        sock.sendall(b"G" if what == "a byte" else _request(path))
+
+
+PREFLIGHT = (f"Origin: {ORIGIN}", "Access-Control-Request-Method: POST")
+UNSENT = {
+    "HEAD": ("HEAD", ["Content-Length: 10"]),
+    "GET": ("GET", ["Content-Length: 10"]),
+    "GET, large": ("GET", ["Content-Length: 1000000"]),
+    "GET, chunked": ("GET", ["Transfer-Encoding: chunked"]),
+    "HEAD, chunked": ("HEAD", ["Transfer-Encoding: chunked"]),
+    "GET, expecting": ("GET", ["Content-Length: 10", "Expect: 100-continue"]),
+    "preflight": ("OPTIONS", ["Content-Length: 10", *PREFLIGHT]),
+    "preflight, chunked": ("OPTIONS", ["Transfer-Encoding: chunked", *PREFLIGHT]),
+}
+
+
+@pytest.mark.parametrize("how", UNSENT)
+def test_bodies_that_never_come_hold_no_thread(server: Running, small: str, how: str) -> None:
+    """Of requests that no body is wanted for, three for each thread."""
+    method, lines = UNSENT[how]
+    _expect_answers_beside(server, [_request(small, *lines, method=method)] * (3 * THREADS), small)
+
+
+def test_500_bodies_that_never_come(server: Running, small: str) -> None:
+    asked = [_request(small, *lines, method=method) for method, lines in UNSENT.values()]
+    _expect_answers_beside(server, (asked * 63)[:500], small)
+
+
+def _expect_answers_beside(server: Running, requested: list[bytes], path: str) -> None:
+    with ExitStack() as stack:
+        for request in requested:
+            stack.enter_context(connected(server.url)).sendall(request)
+        took = {asked: _seconds_for(server, asked) for asked in ("/healthz", "/", path)}
+        assert max(took.values()) < SOON, took
+
+
+class Reader(threading.Thread):
+    """Reads an image at 200 KB a second until told to hurry; `data` is what has come."""
+
+    def __init__(self, sock: socket.socket, length: int) -> None:
+        super().__init__()
+        self._sock = sock
+        self._length = length
+        self.hurry = threading.Event()
+        self.data = b""
+
+    def run(self) -> None:
+        """Read to the end, or as far as it comes."""
+        while len(self.data) < self._length and (piece := self._sock.recv(20_000)):
+            self.data += piece
+            self.hurry.wait(0.1)
+
+
+def test_clients_that_read_nothing_shut_out_nobody(server: Running, small: str, large: str) -> None:
+    """They fill the worker; who is let go for newcomers is not one that reads, though slowly."""
+    whole = requests.get(server.url + large, timeout=60).content
+    (worker,) = server.workers()
+    with ExitStack() as stack:
+        honest = stack.enter_context(connected(server.url, receive_buffer=65_536))
+        honest.sendall(_request(large, "Connection: close"))
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += honest.recv(1)
+        reader = Reader(honest, len(whole))
+        reader.start()
+        stack.callback(reader.join)
+        stack.callback(reader.hurry.set)
+        for _ in range(CONNECTIONS - 1):
+            sock = stack.enter_context(connected(server.url, receive_buffer=4096))
+            sock.sendall(_request(large))
+        wait_until(lambda: client_connections(worker, _port(server)) > CONNECTIONS // 2)
+        ends = time.monotonic() + 12
+        took = []
+        while time.monotonic() < ends:
+            took += [_seconds_for(server, small), _seconds_for(server, "/healthz")]
+            time.sleep(0.2)
+        assert reader.is_alive()
+        reader.hurry.set()
+        reader.join(60)
+        assert max(took) < SOON, took
+        assert reader.data == whole
+    assert "Traceback" not in server.log

@@ -1,0 +1,291 @@
+"""A server under a seeded attack with thousands of connections: no worker ends, honest clients are served.
+
+Two workers, over S3 on the wire that is slow and fails now and then. A round lasts a minute; `make chaos`
+runs CHAOS_MINUTES of them, and CHAOS_SEED repeats one. Before each round the same attack goes to a tarpit
+beside the server: the rate of honest hits meanwhile, with the same client on the same cores, is what the
+rate under attack is compared with.
+"""
+
+import json
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from tests.pictures import long_png, noise
+from tests.ports import free_port
+from tests.s3server import CREDENTIALS, S3Server
+from tests.server.chaos import Order, as_argument
+from tests.server.descriptors import client_connections, open_files
+from tests.server.honest import Asked
+from tests.server.running import ROOT, Running, running
+from tests.waiting import wait_until
+
+MINUTES = int(os.environ.get("CHAOS_MINUTES", "1"))
+SEED = int(os.environ.get("CHAOS_SEED", str(random.randrange(2**32))))
+
+ALONE = "CHAOS_MINUTES" in os.environ
+"""`make chaos` has the machine for itself; among other tests, on as few cores, figures are worse."""
+
+HEALTH_SECONDS = 1.0 if ALONE else 3.0
+"""The most that `/healthz` may take at the 99th percentile."""
+
+HITS_RATIO = 0.5 if ALONE else 0.3
+"""The least rate of honest hits, against that while the tarpit is attacked."""
+
+WORKERS = 2
+THREADS = 4
+_ROUND = 60.0
+_BASELINE = 8.0
+_STARVED = 3.0
+_RELOAD = 6.0
+"""Seconds in which old workers end and new ones start: what is measured meanwhile is left out."""
+
+_BAD = re.compile(r"Traceback|WORKER TIMEOUT|exited with code|was sent SIG|Unhandled|Exception in", re.I)
+
+
+@dataclass
+class Scene:
+    """The server, what the attack needs to know of it, and the bytes of the small image in a file."""
+
+    server: Running
+    order: Order
+    image: Path
+
+    @property
+    def port(self) -> int:
+        """The server's."""
+        return self.order.port
+
+
+def _hesitating(seed: int) -> Callable[..., Iterable[bytes] | None]:
+    """S3 at its worst: late, refusing, or silent for some seconds, each now and then."""
+    chance = random.Random(seed)
+
+    def fault(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
+        if environ["REQUEST_METHOD"] == "GET":
+            time.sleep(chance.choices((0.02, 0.3, 4), (80, 18, 2))[0])
+            if chance.random() < 0.05:
+                start_response("503 Slow Down", [("Content-Length", "0")])
+                return [b""]
+        return None
+
+    return fault
+
+
+@pytest.fixture
+def scene(tmp_path: Path, s3: S3Server, bucket: str) -> Iterator[Scene]:
+    """A small and a large image in the cache, others in S3 alone."""
+    settings = {
+        "WEB_CONCURRENCY": str(WORKERS),
+        "THREADS": str(THREADS),
+        "S3_BUCKET": bucket,
+        "AWS_ENDPOINT_URL_S3": s3.url,
+        "AWS_REGION": "us-east-1",
+        "IMAGE_URLS": "server",
+        "ACCESS_LOG": "false",
+        "MAX_UPLOAD_BYTES": "64MiB",
+        **CREDENTIALS,
+    }
+    client = s3.look()
+    cold = [f"images/{number:02x}/{'c' * 30}.png" for number in range(200)]
+    for number, key in enumerate(cold):
+        client.put_object(Bucket=bucket, Key=key, Body=noise(number, (80, 80)), ContentType="image/png")
+    client.close()
+    with running(tmp_path, **settings) as server:
+        small, large = (_upload(server, data) for data in (noise(7, (80, 80)), long_png(8, 1700)))
+        (tmp_path / "small.png").write_bytes(requests.get(server.url + small, timeout=60).content)
+        assert requests.get(server.url + large, timeout=60).ok
+        port = urlsplit(server.url).port
+        assert port
+        s3.fault = _hesitating(SEED)
+        order = Order(port, SEED, small, large, tuple(f"/api/images/{key}" for key in cold))
+        yield Scene(server, order, tmp_path / "small.png")
+        s3.reset()
+
+
+def _upload(server: Running, data: bytes) -> str:
+    answer = requests.post(f"{server.url}/api/images", files={"image": data}, timeout=60)
+    return str(urlsplit(answer.json()["image_url"]).path)
+
+
+@contextmanager
+def _process(*command: str) -> Iterator["subprocess.Popen[str]"]:
+    """A client in a process of its own, with cores and an interpreter lock that are not pytest's."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _told(process: "subprocess.Popen[str]") -> Any:
+    """Tell a client to stop; what it prints then."""
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=90)
+    return json.loads(said)
+
+
+@contextmanager
+def _honest(scene: Scene) -> Iterator[Callable[[], list[Asked]]]:
+    """One client that asks for `/healthz` and two that ask for hits; called, it stops them."""
+    port, image = str(scene.port), str(scene.image)
+    with ExitStack() as stack:
+        asking = [stack.enter_context(_process("tests.server.honest", port, "/healthz"))]
+        for _ in range(2):
+            command = ("tests.server.honest", port, scene.order.small, image)
+            asking.append(stack.enter_context(_process(*command)))
+        yield lambda: [Asked(**_told(process)) for process in asking]
+
+
+def _rate(asked: list[Asked], windows: list[tuple[float, float]]) -> float:
+    """Answers per second of all these clients, in these spans of time."""
+    count = sum(len(one.between(*window)) for one in asked for window in windows)
+    return count / sum(end - begin for begin, end in windows)
+
+
+def _baseline(scene: Scene) -> float:
+    """Honest hits per second while the same attack goes to a tarpit."""
+    port = free_port()
+    order = Order(**{**vars(scene.order), "port": port})
+    with (
+        _process("tests.server.chaos", str(port)),
+        _honest(scene) as asked,
+        _process("tests.server.chaos", as_argument(order)) as attack,
+    ):
+        time.sleep(2)
+        begin = time.monotonic()
+        time.sleep(_BASELINE)
+        window = (begin, time.monotonic())
+        _told(attack)
+        return _rate(asked()[1:], [window])
+
+
+def _starve(pid: int) -> None:
+    """For some seconds the worker may open hardly any file."""
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(open_files(pid)) + 5, limits[1]))
+    time.sleep(_STARVED)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+
+@dataclass
+class Round:
+    """What a round of attack has shown; `measured` are the spans in which the server was left alone."""
+
+    attacks: Counter[str]
+    health: Asked
+    hits: list[Asked]
+    measured: list[tuple[float, float]]
+    starved: tuple[float, float]
+    died: list[str]
+
+
+def _attack(scene: Scene, seed: int) -> Round:
+    """Attack for a round, with a worker starved of descriptors and a reload in its midst."""
+    order = Order(**{**vars(scene.order), "seed": seed})
+    died: list[str] = []
+    with _honest(scene) as asked, _process("tests.server.chaos", as_argument(order)) as attack:
+        first = _leave_alone(scene, 0.4 * _ROUND, died)
+        starved_at = time.monotonic()
+        _starve(scene.server.workers()[0])
+        starved = (starved_at, time.monotonic() + 1)
+        before = scene.server.workers()
+        scene.server.process.send_signal(signal.SIGHUP)
+        time.sleep(_RELOAD)
+        wait_until(lambda: not set(before) & set(scene.server.workers()), seconds=60)
+        second = _leave_alone(scene, 0.4 * _ROUND, died)
+        attacks = Counter(_told(attack))
+        health, *hits = asked()
+    return Round(attacks, health, hits, [first, second], starved, died)
+
+
+def _leave_alone(scene: Scene, seconds: float, died: list[str]) -> tuple[float, float]:
+    """Look on for so long, and note every change of the workers; the span of time."""
+    begin = time.monotonic()
+    workers = scene.server.workers()
+    while time.monotonic() - begin < seconds:
+        time.sleep(0.2)
+        now = scene.server.workers()
+        if now != workers:
+            died.append(f"{workers} became {now} after {time.monotonic() - begin:.1f} s")
+            workers = now
+    return begin, time.monotonic()
+
+
+def _left_open(scene: Scene) -> dict[int, list[str]]:
+    """What each worker holds of clients and of images, by its process id."""
+    held = {}
+    for pid in scene.server.workers():
+        images = [path for path in open_files(pid) if "/objects/" in path or "/partial" in path]
+        held[pid] = images + ["a client"] * client_connections(pid, scene.port)
+    return {pid: what for pid, what in held.items() if what}
+
+
+def _percentile(values: list[float], share: float) -> float:
+    return sorted(values)[int(share * (len(values) - 1))]
+
+
+@pytest.mark.timeout(150 + 120 * MINUTES)
+def test_chaos(scene: Scene) -> None:
+    sys.stderr.write(f"\nCHAOS_SEED={SEED}\n")
+    for number in range(MINUTES):
+        calm = _baseline(scene)
+        _check_round(scene, _attack(scene, SEED + number), calm)
+    with _process("tests.server.chaos", as_argument(scene.order)):
+        time.sleep(4)
+        scene.server.process.send_signal(signal.SIGTERM)
+        assert scene.server.process.wait(60) == 0
+    assert not _bad_lines(scene), f"CHAOS_SEED={SEED}"
+
+
+def _bad_lines(scene: Scene) -> list[str]:
+    return [line for line in scene.server.log.splitlines() if _BAD.search(line)][:10]
+
+
+def _check_round(scene: Scene, found: Round, calm: float) -> None:
+    with suppress(AssertionError):
+        wait_until(lambda: not _left_open(scene), seconds=60)
+    took = [seconds for window in found.measured for seconds in found.health.between(*window)]
+    wrong = [what for asked in found.hits for what in asked.wrong if not _within(what[0], found.starved)]
+    rate = _rate(found.hits, found.measured)
+    p99 = _percentile(took, 0.99) if took else float("inf")
+    dropped = found.health.dropped + sum(asked.dropped for asked in found.hits)
+    sys.stderr.write(
+        f"/healthz p50 {_percentile(took or [0], 0.5):.3f} s, p99 {p99:.3f} s; {rate:.0f} honest hits/s, "
+        f"{calm:.0f} while a tarpit is attacked; {dropped} connections dropped; {dict(found.attacks)}\n"
+    )
+    faults = {
+        "workers died": found.died,
+        "log": _bad_lines(scene),
+        "wrong answers": wrong[:10],
+        "left open": _left_open(scene),
+        f"/healthz p99 {p99:.2f} s": p99 > HEALTH_SECONDS,
+        f"{rate:.0f} of {calm:.0f} hits/s": rate < HITS_RATIO * calm,
+    }
+    assert not {what: fault for what, fault in faults.items() if fault}, f"CHAOS_SEED={SEED}"
+
+
+def _within(moment: float, window: tuple[float, float]) -> bool:
+    return window[0] <= moment < window[1]

@@ -1,0 +1,185 @@
+"""Which `.env` real processes obey: a copy of the checkout, started with other files around it."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ports import free_port
+from tests.server.running import ROOT
+from tests.waiting import wait_until
+
+BIN = Path(sys.executable).parent
+FLASK = str(BIN / "flask")
+PYTHON_FLASK = [sys.executable, "-m", "flask"]
+
+HOSTILE = (
+    "S3_BUCKET=evil-bucket\nAWS_ENDPOINT_URL_S3=http://127.0.0.1:9\nWEB_CONCURRENCY=nonsense\nFLASK_DEBUG=1\n"
+)
+"""With one of these the server would not start, or the doctor would find something else."""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What the server is started from, in a directory whose `.env` and `.flaskenv` are somebody else's."""
+    directory = tmp_path / "shared" / "checkout"
+    directory.mkdir(parents=True)
+    shutil.copytree(ROOT / "app", directory / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("wsgi.py", "gunicorn.conf.py"):
+        shutil.copy(ROOT / name, directory)
+    for name in (".env", ".flaskenv"):
+        (directory.parent / name).write_text(HOSTILE, encoding="utf-8")
+    return directory
+
+
+def _environ(checkout: Path, **settings: str) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FLASK_"))}
+    places = {
+        name: str(checkout.parent.parent / name) for name in ("CACHE_DIR", "LOCAL_STORE_DIR", "STATE_DIR")
+    }
+    ours.pop("ENV_FILE", None)
+    return {**ours, **places, "PYTHONDONTWRITEBYTECODE": "1", **settings}
+
+
+def _say(checkout: Path, command: list[str], directory: Path | None = None, **settings: str) -> str:
+    """What the command prints; it must succeed."""
+    done = subprocess.run(
+        command,
+        cwd=directory or checkout,
+        env=_environ(checkout, **settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def _doctor(text: str) -> str:
+    """What the doctor says about the settings file, on one line."""
+    (found,) = re.findall(r"env-file-mode +(.*(?:\n {20,}.*)*)", text)
+    return " ".join(str(found).split())
+
+
+@pytest.fixture
+def started(checkout: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Servers to be stopped at the end."""
+    processes: list[subprocess.Popen[bytes]] = []
+    yield processes
+    for process in processes:
+        process.send_signal(signal.SIGQUIT)
+        process.wait(60)
+
+
+def _start(checkout: Path, started: list[subprocess.Popen[bytes]], **settings: str) -> str:
+    """Start gunicorn; give what it said until it was ready."""
+    log = checkout.parent.parent / "log"
+    with log.open("wb") as output:
+        environ = _environ(checkout, **settings)
+        command = [str(BIN / "gunicorn"), "wsgi:app"]
+        started.append(subprocess.Popen(command, cwd=checkout, env=environ, stdout=output, stderr=output))
+    wait_until(lambda: "open http" in log.read_text() or started[-1].poll() is not None, seconds=90)
+    return log.read_text()
+
+
+def test_no_file_of_a_directory_above_is_obeyed(
+    checkout: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    port = free_port()
+    (checkout.parent / ".env").write_text(f"{HOSTILE}PORT={port}\n", encoding="utf-8")
+    said = _start(checkout, started, PORT="0")
+    assert "Settings file: none" in said
+    assert "open http" in said
+    shown = _say(checkout, [sys.executable, "-c", "import wsgi, os; print(os.environ.get('S3_BUCKET'))"])
+    assert shown == "None\n"
+
+
+@pytest.mark.parametrize("command", [[FLASK], PYTHON_FLASK], ids=["flask", "python -m flask"])
+def test_flask_obeys_none_either(checkout: Path, command: list[str]) -> None:
+    """Flask has read them before the application is loaded; a file that is no one's settings, too."""
+    assert "key" in _say(checkout, [*command, "keys", "new"])
+    said = _say(checkout, [*command, "bucket", "doctor"], HOME=str(checkout), API_KEYS="a" * 32)
+    assert _doctor(said) == "does not apply: no settings file is read (.env or ENV_FILE)"
+    assert "evil-bucket" not in said
+
+
+def test_the_flask_that_make_installs_runs_no_other_application(checkout: Path) -> None:
+    """What `FLASK_APP` names would be run before anything of ours."""
+    (checkout.parent / "evil.py").write_text("print('evil-bucket')\n", encoding="utf-8")
+    (checkout.parent / ".env").write_text(f"FLASK_APP={checkout.parent}/evil.py\n", encoding="utf-8")
+    venv = checkout.parent.parent / "venv"
+    (venv / "bin").mkdir(parents=True)
+    for name, text in (("python", f'#!/bin/sh\nexec {sys.executable} "$@"\n'), ("flask", "")):
+        (venv / "bin" / name).write_text(text, encoding="utf-8")
+        (venv / "bin" / name).chmod(0o755)
+    install = ["make", "-s", f"VENV={os.path.relpath(venv, ROOT)}", "--eval", "own: ; $(OWN_FLASK)", "own"]
+    subprocess.run(install, cwd=ROOT, check=True)
+    command = [str(venv / "bin" / "flask"), "keys", "new", "--name", "web"]
+    assert "evil-bucket" not in _say(checkout, command)
+
+
+def test_in_another_directory_flask_obeys_the_trees_own(checkout: Path) -> None:
+    (checkout / ".env").write_text("S3_BUCKET=our-bucket\n", encoding="utf-8")
+    (checkout / ".env").chmod(0o600)
+    elsewhere = checkout.parent / "elsewhere"
+    elsewhere.mkdir()
+    arguments = ["--app", str(checkout / "wsgi.py"), "bucket", "iam-policy", "--mode", "private"]
+    assert "arn:aws:s3:::our-bucket" in _say(checkout, [FLASK, *arguments], elsewhere, AWS_REGION="us-east-1")
+
+
+def test_the_trees_own_is_obeyed_and_named(checkout: Path, started: list[subprocess.Popen[bytes]]) -> None:
+    port = free_port()
+    (checkout / ".env").write_text(f"PORT={port}\nAPI_KEYS={'k' * 32}\n", encoding="utf-8")
+    (checkout / ".env").chmod(0o600)
+    said = _start(checkout, started)
+    assert "Settings file: .env\n" in said
+    assert f":{port}/" in said
+    assert "k" * 32 not in said
+    doctor = _say(checkout, [FLASK, "bucket", "doctor"])
+    assert _doctor(doctor) == "Settings are read from .env, which only its owner can read."
+
+
+def test_a_named_file_is_obeyed_by_all(checkout: Path, started: list[subprocess.Popen[bytes]]) -> None:
+    (checkout / ".env").write_text("PORT=nonsense\nS3_BUCKET=not-this-one\n", encoding="utf-8")
+    named, port = checkout.parent.parent / "named.env", free_port()
+    named.write_text(f"PORT={port}\nAPI_KEYS={'k' * 32}\n", encoding="utf-8")
+    named.chmod(0o600)
+    said = _start(checkout, started, ENV_FILE=str(named))
+    assert f"Settings file: {named}\n" in said
+    assert f":{port}/" in said
+    doctor = _say(checkout, [FLASK, "bucket", "doctor"], ENV_FILE=str(named))
+    assert "Settings are read from" in _doctor(doctor)
+    assert "not-this-one" not in doctor
+
+
+@pytest.mark.parametrize("command", [[str(BIN / "gunicorn"), "wsgi:app"], [FLASK, "keys", "new"]])
+@pytest.mark.parametrize("problem", ["missing", "writable"])
+def test_a_file_that_can_not_be_trusted_stops_everything(
+    checkout: Path, command: list[str], problem: str
+) -> None:
+    settings = {}
+    if problem == "missing":
+        settings["ENV_FILE"] = str(checkout / "missing.env")
+    else:
+        (checkout / ".env").write_text(f"API_KEYS={'k' * 32}\n", encoding="utf-8")
+        (checkout / ".env").chmod(0o666)
+    done = subprocess.run(
+        command,
+        cwd=checkout,
+        env=_environ(checkout, **settings),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert ("missing.env can't be read" if problem == "missing" else "chmod o-w .env") in said
+    assert "Traceback" not in said
+    assert "k" * 32 not in said
