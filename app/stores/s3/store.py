@@ -11,6 +11,7 @@ from typing import Any, Self
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
+from app.bulkhead import PLACES_PER_THREAD
 from app.config import Config
 from app.errors import NotFound, StoreError, StoreUnreachable
 from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
@@ -75,7 +76,7 @@ class S3Store(BaseStore):
             sse=config.s3_sse,
             sse_kms_key_id=config.s3_sse_kms_key_id,
             presigned_expiry=config.presigned_expiry,
-            max_connections=config.threads + 2,
+            max_connections=PLACES_PER_THREAD * config.threads + 2,
         )
 
     def identity(self) -> str:
