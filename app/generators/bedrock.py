@@ -5,11 +5,11 @@ import json
 from functools import partial
 from typing import Any, Self
 
-import boto3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config as ClientConfig
 from urllib3 import HTTPResponse
 
+from app.aws import new_session
 from app.config import Config
 from app.errors import GeneratorError, PromptRefused
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
@@ -64,7 +64,7 @@ class BedrockGenerator(BaseGenerator):
             connect_timeout=_CHECK_SECONDS, read_timeout=_CHECK_SECONDS, retries={"total_max_attempts": 1}
         )
         with errors_mapped(self._model):
-            client: Any = boto3.session.Session().client("bedrock", region_name=self._region, config=config)
+            client: Any = new_session().client("bedrock", region_name=self._region, config=config)
             try:
                 answer = client.get_foundation_model(modelIdentifier=self._model)
             finally:
@@ -83,7 +83,7 @@ class BedrockGenerator(BaseGenerator):
 
     def _new_client(self) -> Any:
         """A client that signs, and leaves sending to `Wire` and retrying to us."""
-        client: Any = boto3.session.Session().client(
+        client: Any = new_session().client(
             "bedrock-runtime",
             region_name=self._region,
             config=ClientConfig(retries={"mode": "standard", "total_max_attempts": 1}),
