@@ -9,7 +9,7 @@ import io
 import re
 import socket
 import time
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse, LineTooLong
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -24,7 +24,7 @@ from botocore.awsrequest import (
 )
 from botocore.config import Config as ClientConfig
 from botocore.exceptions import BotoCoreError, ConnectionClosedError, HTTPClientError, ReadTimeoutError
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, InvalidChunkLength, InvalidHeader
 from urllib3.exceptions import ReadTimeoutError as SilentBody
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ _SETTLED_SECONDS = 1.0
 """A socket's own timeout is short enough until so much has been waited in all."""
 
 _PIECE = 64 * 1024
+
+_NONSENSE = (InvalidHeader, InvalidChunkLength, LineTooLong)
+"""No length, no length of a chunk, no line of a head."""
 
 _CREDENTIALS_SECONDS = 5
 
@@ -109,8 +112,8 @@ class BoundedHttp:
         try:
             answer: AWSResponse = self._http.send(request)
         except HTTPClientError as exc:
-            cause = exc.kwargs.get("error")
-            raise cause if isinstance(cause, BadAnswer) else exc from exc
+            _raise_if_nonsense(exc.kwargs.get("error"))
+            raise
         finally:
             request.stream_output = wants_stream
         is_object = wants_stream and answer.status_code < 300
@@ -123,6 +126,7 @@ class BoundedHttp:
         except SilentBody as exc:
             raise ReadTimeoutError(endpoint_url=request.url, error=exc) from exc
         except HTTPError as exc:
+            _raise_if_nonsense(exc)
             raise ConnectionClosedError(endpoint_url=request.url, request=request, error=exc) from exc
         except BadAnswer:
             answer.raw.close()
@@ -131,6 +135,16 @@ class BoundedHttp:
     def close(self) -> None:
         """Close all connections."""
         self._http.close()
+
+
+def _raise_if_nonsense(error: Any) -> None:
+    """Raise `BadAnswer` if the server itself, and not the way to it, made this error."""
+    for cause in (error, *getattr(error, "args", ())):
+        if isinstance(cause, BadAnswer):
+            raise cause
+        # http.client has no class of its own for too many headers.
+        if isinstance(cause, _NONSENSE) or type(cause) is HTTPException:
+            raise BadAnswer(reason=f"{type(cause).__name__}: {cause!s:.100}") from error
 
 
 def _announced(answer: AWSResponse) -> int | None:

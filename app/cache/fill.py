@@ -105,7 +105,7 @@ class Fill:
         facts, body = stored.facts, stored.body
         if not hasattr(body, "fileno"):  # a server sends files without reading them
             with _closed_on_error(body):
-                body = _Begun(next(self._chunks(body), b""), body, facts.size)
+                body = _Begun(self._first_piece(body, min(facts.size, _CHUNK)), body, facts.size)
         return CachedObject(facts, body, CacheStatus.BYPASS)
 
     def _make_place(self, facts: ObjectFacts) -> _Place | None:
@@ -151,6 +151,18 @@ class Fill:
             file.seek(0)
             undo.pop_all()
         return file
+
+    def _first_piece(self, body: Body, size: int) -> bytes:
+        piece = b""
+        for chunk in self._chunks(body):
+            piece += chunk
+            if len(piece) >= size:
+                break
+        if len(piece) < size:
+            raise _BadBody(
+                StoreError(detail=f"a body of {len(piece)} bytes, of which the first {size} were due")
+            )
+        return piece
 
     def _chunks(self, body: Body) -> Iterator[bytes]:
         try:
