@@ -27,6 +27,9 @@ _FORMATS = ("png", "jpeg")
 _MAX_PROMPT = 10_000
 _CHECK_SECONDS = 10
 
+_SEEDS = 2**32
+"""https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-diffusion-stable-image-core-text-image-request-response.html"""
+
 
 class BedrockGenerator(BaseGenerator):
     """Draws with `model`, the id or ARN of a Stability model in `region`; credentials are found by boto3.
@@ -69,8 +72,8 @@ class BedrockGenerator(BaseGenerator):
                 answer = client.get_foundation_model(modelIdentifier=self._model)
             finally:
                 client.close()
-        life = answer["modelDetails"].get("modelLifecycle", {})
-        return ModelFacts(self._model, life.get("status", "unknown"), life.get("endOfLifeTime"))
+            life = answer["modelDetails"].get("modelLifecycle", {})
+            return ModelFacts(self._model, life.get("status", "unknown"), life.get("endOfLifeTime"))
 
     def _ask(self, client: Any, body: bytes) -> GeneratedImage:
         with errors_mapped(self._model):
@@ -79,7 +82,8 @@ class BedrockGenerator(BaseGenerator):
         _check_finished(first(found, "finish_reasons"))
         seed = first(found, "seeds")
         image = decoded(first(found, "images"))
-        return GeneratedImage(image, self._model, seed if isinstance(seed, int) else None)
+        is_seed = type(seed) is int and 0 <= seed < _SEEDS
+        return GeneratedImage(image, self._model, seed if is_seed else None)
 
     def _new_client(self) -> Any:
         """A client that signs, and leaves sending to `Wire` and retrying to us."""

@@ -4,14 +4,16 @@ import json
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 import requests
 
 from tests.pictures import noise
+from tests.rawstore import Asked, RawStore, answer_of
 from tests.s3server import CREDENTIALS, S3Server
 from tests.server.raw import RawAnswer, connected, read_answer
 from tests.server.running import Running, running
@@ -126,6 +128,33 @@ def _check_that_the_rest_is_refused(server: Running) -> None:
     for name, answer in calls.items():
         assert (answer.status_code, answer.json()["code"]) == (503, "store_busy"), name
         assert answer.headers["Retry-After"] == "5"
+
+
+def _drip(raw: RawStore, asked: Asked) -> Iterable[bytes]:
+    """Byte after byte of an endless head."""
+    yield b"HTTP/1.1 200 OK\r\nX-Long: "
+    while not raw.stopped.is_set():
+        yield b"x"
+        raw.pause(5)
+
+
+@pytest.mark.timeout(180)
+def test_a_store_that_drips_stops_nothing_either(tmp_path: Path) -> None:
+    raw = RawStore(lambda asked: [answer_of("200 OK", 'ETag: "e"', "Content-Length: 0")])
+    settings = {**CREDENTIALS, "S3_BUCKET": "cats", "AWS_ENDPOINT_URL_S3": raw.url, "AWS_REGION": "us-east-1"}
+    with running(tmp_path, **settings, WEB_CONCURRENCY="1", S3_ACL="none") as server, ExitStack() as stack:
+        stack.callback(raw.stop)
+        named = _upload(server, 1, name="named.png")
+        raw.answer = partial(_drip, raw)
+        asked = [_ask(stack, server, _missing(number)) for number in range(60)]
+        wait_until(lambda: len(raw.asked) >= 32)
+        time.sleep(2)
+        assert _get(server, "/").status_code == 200
+        assert _get(server, named).content == noise(1)
+        for sock in asked:
+            answer = read_answer(sock)
+            assert answer.status in (503, 504)
+            _check_answer(answer)
 
 
 @pytest.mark.timeout(180)
