@@ -11,6 +11,7 @@ from app.api.access import Access
 from app.api.hosts import Hosts
 from app.api.limits import RateLimits
 from app.api.parts import Parts
+from app.bulkhead import PLACES_PER_THREAD, Bulkhead
 from app.cache import DiskCache
 from app.cli import register_commands
 from app.config import Config
@@ -83,15 +84,22 @@ def create_app(config: Config | None = None) -> Flask:
 
 def _parts(flask: Flask, config: Config) -> Parts:
     store_class, generator_class = find_classes(config)
-    cache = _cache(config)
+    bulkhead = Bulkhead(PLACES_PER_THREAD * config.threads)
+    cache = _cache(config, bulkhead)
     metrics = Metrics(cache)
     store = MeteredStore(store_class.from_config(config), metrics)
     generator = MeteredGenerator(generator_class.from_config(config), metrics)
     limits = ImageLimits.from_config(config)
-    links = ImageLinks(store, config.image_urls, config.public_base_url)
+    links = ImageLinks(store, config.image_urls, config.public_base_url, bulkhead)
     decoding = Gate(config.decode_concurrency, DECODE_PATIENCE)
     service = ImageService(
-        store, cache, limits, decoding, max_upload_bytes=config.max_upload_bytes, url_of=links.url_of
+        store,
+        cache,
+        limits,
+        decoding,
+        max_upload_bytes=config.max_upload_bytes,
+        url_of=links.url_of,
+        bulkhead=bulkhead,
     )
     drawing = Drawing(generator, limits, decoding, config.generator_timeout)
     rates = {"upload": config.rate_limit_upload, "generate": config.rate_limit_generate}
@@ -120,7 +128,7 @@ def _generation(config: Config, service: ImageService, drawing: Drawing) -> Gene
     )
 
 
-def _cache(config: Config) -> DiskCache:
+def _cache(config: Config, bulkhead: Bulkhead) -> DiskCache:
     return DiskCache(
         config.cache_dir,
         config.cache_max_bytes,
@@ -128,6 +136,7 @@ def _cache(config: Config) -> DiskCache:
         ttl=config.cache_ttl,
         stale_if_error=config.cache_stale_if_error,
         negative_ttl=config.cache_negative_ttl,
+        bulkhead=bulkhead,
     )
 
 

@@ -1,5 +1,7 @@
 """The URL that a client is told for a stored image."""
 
+from app.bulkhead import Bulkhead
+from app.errors import StoreBusy
 from app.keys import url_path
 from app.stores.base import BaseStore
 
@@ -11,13 +13,14 @@ class ImageLinks:
 
     `mode` is `s3`, `presigned`, `server`, or `auto`: the store's where it is known that browsers can read it.
     `base_url`, where set, stands before every key: that of a CDN in front of the bucket, or in front of this
-    server's `/api/images`.
+    server's `/api/images`. What has to be asked of the store is asked when `bulkhead` lets it.
     """
 
-    def __init__(self, store: BaseStore, mode: str, base_url: str) -> None:
+    def __init__(self, store: BaseStore, mode: str, base_url: str, bulkhead: Bulkhead | None = None) -> None:
         self._store = store
         self._mode = mode
         self._base_url = base_url.rstrip("/")
+        self._bulkhead = bulkhead or Bulkhead()
 
     def url_of(self, key: str) -> str:
         """An absolute URL, or a path on this server beginning with `/api/images/`."""
@@ -27,7 +30,15 @@ class ImageLinks:
 
     def _url_at_store(self, key: str) -> str | None:
         if self._mode == "presigned":
-            return self._store.signed_url(key)
-        if self._mode == "s3" or (self._mode == "auto" and self._store.is_public(key)):
+            with self._bulkhead.calling():  # temporary credentials may have to be renewed
+                return self._store.signed_url(key)
+        if self._mode == "s3" or (self._mode == "auto" and self._is_public(key)):
             return self._store.object_url(key)
         return None
+
+    def _is_public(self, key: str) -> bool:
+        try:
+            with self._bulkhead.calling():
+                return self._store.is_public(key)
+        except StoreBusy:
+            return False

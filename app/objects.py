@@ -1,10 +1,19 @@
 """What passes between store, cache and HTTP: an object's facts, and an object with its bytes."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
+
+from app.errors import StoreError
+
+_ETAG = re.compile(r'(W/)?"[\x21\x23-\x7e]*"')
+"""RFC 9110, 8.8.3, without bytes above ASCII, which are taken for different characters."""
+
+_FIRST_TIME, _LAST_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(2106, 2, 7, tzinfo=UTC)
+"""What 32 bits count in seconds; some file systems have no later times."""
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
@@ -16,6 +25,8 @@ class ObjectFacts:
     `size` is in bytes; `etag` is an entity tag in quotes (RFC 9110, 8.8.3) that changes whenever the bytes
     do; `last_modified` is in UTC; `metadata` is what the put gave along, empty where nobody asked the store
     for the object itself (a listing, the cache).
+
+    Raises `StoreError` for a size, an entity tag or a time that no object and no file can have.
     """
 
     key: str
@@ -24,6 +35,15 @@ class ObjectFacts:
     etag: str
     last_modified: datetime
     metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, hash=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what would break the cache's sums, its files' times, or the headers of an answer."""
+        if not (isinstance(self.size, int) and 0 <= self.size < 2**63):
+            raise StoreError(detail=f"an object of {self.size!r:.50} bytes")
+        if not _ETAG.fullmatch(self.etag):
+            raise StoreError(detail=f"an object with the ETag {self.etag!r:.200}")
+        if not _FIRST_TIME <= self.last_modified < _LAST_TIME:
+            raise StoreError(detail=f"an object of {self.last_modified}")
 
 
 def version_tag(last_modified: datetime, size: int) -> str:

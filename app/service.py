@@ -12,6 +12,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from app.asked import Asked
+from app.bulkhead import Bulkhead
 from app.cache import CachedObject, DiskCache
 from app.errors import (
     NameTaken,
@@ -25,7 +26,8 @@ from app.keys import cache_control, check_readable, content_addressed, named
 from app.objects import NO_METADATA, ObjectFacts, StoredObject
 from app.stores.base import BaseStore
 
-_ASKED_AT_ONCE = 8
+_ASKERS = 16
+"""Threads that ask for details, for all listings of a process together."""
 
 _PAGE = 1000
 """The most keys that S3 gives in one answer."""
@@ -69,7 +71,8 @@ class ListedImage:
 class ImageService:
     """The product over its parts; one instance serves all threads of a worker process.
 
-    `decoding` bounds how many images are decoded at once, each of which takes memory by its pixels.
+    `decoding` bounds how many images are decoded at once, each of which takes memory by its pixels, and
+    `bulkhead` how many threads wait for the store, besides those of the cache that has the same one.
     `url_of` gives the URL that clients are told for a key; `max_upload_bytes` bounds what is read of a
     source.
     """
@@ -83,6 +86,7 @@ class ImageService:
         *,
         max_upload_bytes: int,
         url_of: Callable[[str], str],
+        bulkhead: Bulkhead | None = None,
     ) -> None:
         self._store = store
         self._cache = cache
@@ -90,6 +94,8 @@ class ImageService:
         self._decoding = decoding
         self._max_upload_bytes = max_upload_bytes
         self.url_of = url_of
+        self._bulkhead = bulkhead or Bulkhead()
+        self._askers = ThreadPoolExecutor(_ASKERS, "details")  # its threads start with the first listing
 
     def upload_image(
         self,
@@ -140,20 +146,23 @@ class ImageService:
         Raises `InvalidKey`, `NotFound` (also for an object that is no image), and what stores raise.
         """
         check_readable(key)
-        try:
-            _served_type(self._store.head(key))
-        except NotFound:
+        with self._bulkhead.calling():
+            try:
+                _served_type(self._store.head(key))
+            except NotFound:
+                self._cache.forget(key)
+                raise
+            # Before as well: killed after the store's delete, we would serve it for ever.
             self._cache.forget(key)
-            raise
-        self._cache.forget(key)  # before as well: killed after the store's delete, we would serve it for ever
-        try:
-            self._store.delete(key)
-        finally:
-            self._cache.forget(key)
+            try:
+                self._store.delete(key)
+            finally:
+                self._cache.forget(key)
 
     def exists(self, key: str) -> bool:
         """Whether the store has the image."""
-        return self._store.exists(key)
+        with self._bulkhead.calling():
+            return self._store.exists(key)
 
     def list(
         self, prefix: str = "", *, limit: int = 100, cursor: str | None = None, details: bool = False
@@ -162,16 +171,16 @@ class ImageService:
 
         With `details` the store is asked for each image, what it was drawn from.
         """
-        page = self._store.list(prefix, limit=limit, cursor=cursor)
-        images = [
-            ListedImage(facts.key, content_type, facts.size, facts.last_modified)
-            for facts in page.objects
-            if (content_type := _image_type(facts))
-        ]
-        if details:
-            with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-                images = list(pool.map(self._with_details, images))
-        return images, page.cursor
+        with self._bulkhead.calling():
+            page = self._store.list(prefix, limit=limit, cursor=cursor)
+            images = [
+                ListedImage(facts.key, content_type, facts.size, facts.last_modified)
+                for facts in page.objects
+                if (content_type := _image_type(facts))
+            ]
+            if details:  # after an error those that are not begun are left out
+                images = list(self._askers.map(self._with_details, images))
+            return images, page.cursor
 
     def list_all(self, prefix: str = "") -> Iterator[ListedImage]:
         """All images whose keys begin with `prefix`, asked for page by page."""
@@ -223,21 +232,23 @@ class ImageService:
 
         To the store first: what it has not acknowledged is neither cached nor answered.
         """
-        epoch = self._cache.epoch(key)
         content_type = checked.format.content_type
-        result = self._store.put(
-            key,
-            checked.data,
-            content_type=content_type,
-            cache_control=cache_control(key),
-            metadata=metadata,
-            overwrite=overwrite,
-        )
-        if result.created:
-            self._cache.store(result.facts, checked.data, epoch)
+        with self._bulkhead.calling():
+            epoch = self._cache.epoch(key)
+            result = self._store.put(
+                key,
+                checked.data,
+                content_type=content_type,
+                cache_control=cache_control(key),
+                metadata=metadata,
+                overwrite=overwrite,
+            )
+            if result.created:
+                self._cache.store(result.facts, checked.data, epoch)
+            url = self.url_of(key)
         return StoredImage(
             key=key,
-            url=self.url_of(key),
+            url=url,
             content_type=content_type,
             width=checked.width,
             height=checked.height,

@@ -95,6 +95,61 @@ def test_surplus_threads_end() -> None:
     pool.shutdown()
 
 
+def test_a_thread_is_started_only_when_a_task_waits_and_none_is_idle() -> None:
+    others = set(threading.enumerate())
+    pool = ParkingPool(4)
+
+    def pause() -> None:
+        with parked():
+            threading.Event().wait(0.001)
+
+    for _ in range(50):
+        pool.submit(pause).result(SOON)
+    wait_until(lambda: pool._idle == 1)
+    assert len(set(threading.enumerate()) - others) == 1
+    pool.shutdown()
+
+
+def test_parking_within_parking_counts_once() -> None:
+    pool, go_on = ParkingPool(1), threading.Event()
+
+    def stall() -> None:
+        with parked(), parked():
+            assert go_on.wait(SOON)
+
+    stalled = [pool.submit(stall) for _ in range(3)]
+    assert pool.submit(int, "7").result(SOON) == 7
+    assert pool._working <= 1
+    go_on.set()
+    wait(stalled, SOON)
+    wait_until(lambda: pool._working == 1)
+    assert pool.submit(int, "7").result(SOON) == 7
+    pool.shutdown()
+
+
+def test_a_system_without_threads_to_spare_keeps_the_others_working(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, go_on, parking = ParkingPool(1), threading.Event(), threading.Event()
+
+    def stall() -> None:
+        parking.set()
+        with parked():
+            assert go_on.wait(SOON)
+
+    stalled = pool.submit(stall)
+    assert parking.wait(SOON)
+    wait_until(lambda: pool._working == 0)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    later = pool.submit(int, "7")
+    go_on.set()
+    stalled.result(SOON)
+    assert later.result(SOON) == 7
+    pool.shutdown()
+
+
 def test_shutdown_lets_what_was_submitted_finish() -> None:
     pool = ParkingPool(2)
     futures = [pool.submit(pow, 2, number) for number in range(20)]

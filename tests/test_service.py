@@ -1,5 +1,8 @@
 """The service as Python code uses it: the guide's two functions, in our terms."""
 
+import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -9,7 +12,9 @@ from flask import Flask
 from PIL import Image
 
 from app import service as service_module
-from app.errors import NotFound, StoreUnreachable, TooLarge
+from app.bulkhead import Bulkhead
+from app.errors import NotFound, StoreBusy, StoreUnreachable, TooLarge
+from app.objects import ObjectFacts
 from app.service import ImageService
 from tests.conftest import parts_of
 from tests.pictures import noise, picture
@@ -147,3 +152,49 @@ def test_a_listing_makes_no_urls(service: ImageService, monkeypatch: pytest.Monk
     monkeypatch.setattr(service, "url_of", asked.append)
     assert [image.key for image in service.list_all()] == keys
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda service: service.upload_image(PNG, "a.png"),
+        lambda service: service.delete("a.png"),
+        lambda service: service.exists("a.png"),
+        lambda service: service.list(),
+        lambda service: service.list(details=True),
+        lambda service: service.fetch("a.png"),
+    ],
+    ids=["upload", "delete", "exists", "list", "details", "fetch"],
+)
+def test_whatever_asks_the_store_is_bounded(
+    app: Flask, service: ImageService, call: Callable[[ImageService], object]
+) -> None:
+    bulkhead = Bulkhead(0, waiting=1, silence=0.05)
+    service._bulkhead = bulkhead
+    parts_of(app).cache._fill._bulkhead = bulkhead
+    with pytest.raises(StoreBusy):
+        call(service)
+
+
+def test_details_of_all_listings_together_are_bounded(
+    service: ImageService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        service.upload_image(PNG, f"{number}.png")
+    now, most, lock, head = 0, 0, threading.Lock(), service._store.head
+
+    def counted(key: str) -> ObjectFacts:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.01)
+        with lock:
+            now -= 1
+        return head(key)
+
+    monkeypatch.setattr(service._store, "head", counted)
+    with ThreadPoolExecutor(6) as pool:
+        pages = [pool.submit(service.list, details=True) for _ in range(6)]
+        assert [len(page.result()[0]) for page in pages] == [20] * 6
+    assert most <= service_module._ASKERS

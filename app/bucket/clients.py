@@ -4,10 +4,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-import boto3
 from botocore.config import Config as ClientConfig
 from botocore.exceptions import UnknownRegionError
 
+from app.aws import new_session
 from app.bucket.errors import BucketError, errors_mapped
 from app.config import Config
 from app.stores.s3.connection import DEFAULT_REGION, WITHOUT_TRAILERS
@@ -36,7 +36,7 @@ class AwsClients:
         self, *, region: str = "", endpoint_url: str = "", addressing_style: str = "auto", profile: str = ""
     ) -> None:
         with errors_mapped("Reading the profile"):
-            self._session = boto3.session.Session(profile_name=profile or None)
+            self._session = new_session(profile_name=profile or None)
             self.region = region or self._session.region_name or DEFAULT_REGION
         self._endpoint_url = endpoint_url
         self._addressing_style = addressing_style

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from app.bulkhead import Bulkhead
 from app.cache.answers import CachedObject, CacheStatus, Load
 from app.cache.check import Check, Report
 from app.cache.counts import Counts
@@ -26,7 +27,7 @@ from app.cache.origin import keep_only
 from app.cache.rebuild import Rebuild
 from app.cache.removal import Removal
 from app.cache.space import Bounds, Space
-from app.errors import CacheUnreadable, NotFound, StoreError, StoreTimeout, StoreUnreachable
+from app.errors import CacheUnreadable, NotFound, StoreBusy, StoreError, StoreTimeout, StoreUnreachable
 from app.keys import is_immutable
 from app.objects import ObjectFacts
 
@@ -42,7 +43,7 @@ class DiskCache:
     Objects of more than `max_object_bytes` are not kept, but passed on;
     `ttl` is how many seconds a mutable object is served without asking the store again, `stale_if_error`
     for how many more while the store is away; `negative_ttl` for how many a missing one counts as missing;
-    `patience` the most seconds that a request waits for another one's fill.
+    `patience` the most seconds that a request waits for another one's fill; `bulkhead` bounds how many wait.
     A cache that can't be read or written never fails a request: the store then answers alone.
     """
 
@@ -56,6 +57,7 @@ class DiskCache:
         stale_if_error: float = 86_400.0,
         negative_ttl: float = 5.0,
         patience: float = 30.0,
+        bulkhead: Bulkhead | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._layout = Layout(root)
@@ -66,7 +68,8 @@ class DiskCache:
         self._space = Space(self._layout, self._index, self._epochs, bounds, self.counts.evicted)
         self._lookup = Lookup(self._layout, self._index, ttl, clock)
         self._disorder = Disorder(self._start_again)
-        self._fill = Fill(self._space, self._disorder, clock)
+        self._bulkhead = bulkhead or Bulkhead()
+        self._fill = Fill(self._space, self._disorder, self._bulkhead, clock)
         self._removal = Removal(self._layout, self._space, self._disorder)
         self._flights = SingleFlight(KeyLocks(self._layout.locks / "fills"), patience)
         self._negative = NegativeCache(negative_ttl, clock)
@@ -100,7 +103,7 @@ class DiskCache:
     def fetch(self, key: str, load: Load) -> CachedObject:
         """The object from here, else from the store through `load`, which is called once however many ask.
 
-        Raises what `load` raises, and `StoreTimeout` where another request's fill takes too long.
+        Raises what `load` raises, `StoreTimeout` if another request's fill takes too long, and `StoreBusy`.
         """
         found = self.lookup(key)
         if found is not None:
@@ -108,16 +111,17 @@ class DiskCache:
         with self._disorder.survived():
             if self._negative.holds(key, self._epochs.read):
                 raise NotFound(detail="known to be missing")
-            try:
-                return self._flights.run(
-                    key, partial(self._lead, key, load), partial(self._follow, key, load)
-                )
-            except StoreError as exc:
-                stale = self._stale(key, exc)
-                if stale is None:
-                    raise
+            if self._bulkhead.is_silent() and (stale := self._stale(key, StoreBusy(detail="it is silent"))):
                 return stale
-        return _straight(load)
+            lead, follow = partial(self._lead, key, load), partial(self._follow, key, load)
+            try:
+                with self._bulkhead.waiting():
+                    return self._flights.run(key, lead, follow)
+            except StoreError as exc:
+                if stale := self._stale(key, exc):
+                    return stale
+                raise
+        return self._fill.straight(load)
 
     def epoch(self, key: str) -> int:
         """To be taken before the store is changed, and given to `store`."""
@@ -240,7 +244,7 @@ class DiskCache:
         """Serve what the leader brought; what can't be kept is asked for by each."""
         found = self._lookup.find(key)
         if found is None:
-            return _straight(load)
+            return self._fill.straight(load)
         return CachedObject(found.facts, found.file, CacheStatus.COLLAPSED)
 
     def _stale(self, key: str, exc: StoreError) -> CachedObject | None:
@@ -292,9 +296,3 @@ class DiskCache:
             self._rebuild.start_if_needed()
         except OUT_OF_ORDER as again:
             _log.error("The cache could not be mended: %s", again)
-
-
-def _straight(load: Load) -> CachedObject:
-    stored = load(None)
-    assert stored is not None
-    return CachedObject(stored.facts, stored.body, CacheStatus.BYPASS)

@@ -12,13 +12,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from typing import NamedTuple
 
+from app.bulkhead import Bulkhead
 from app.cache.answers import CachedObject, CacheStatus, Load
 from app.cache.disorder import Disorder
 from app.cache.space import Reservation, Space
 from app.cache.stamp import stamped_time
 from app.errors import StoreError, StoreTimeout
 from app.keys import digest_in, is_immutable
-from app.objects import Body, ObjectFacts
+from app.objects import Body, ObjectFacts, StoredObject
 
 _log = logging.getLogger(__name__)
 
@@ -37,12 +38,16 @@ class _Place(NamedTuple):
 class Fill:
     """Writes objects into the cache, as they come from the store or as they are uploaded.
 
-    Its methods raise `OSError` and `sqlite3.Error` where the cache is out of order.
+    It holds a place of `bulkhead` until the last byte is here, or the first piece of what is passed on. Its
+    methods raise `OSError` and `sqlite3.Error` where the cache is out of order.
     """
 
-    def __init__(self, space: Space, disorder: Disorder, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, space: Space, disorder: Disorder, bulkhead: Bulkhead, clock: Callable[[], float]
+    ) -> None:
         self._space = space
         self._disorder = disorder
+        self._bulkhead = bulkhead
         self._clock = clock
 
     def from_store(self, load: Load, etag: str | None, epoch: int) -> CachedObject | None:
@@ -53,17 +58,28 @@ class Fill:
         What finds no room comes straight from the store. A body that is not as announced is asked for
         once more; bytes that are not those of the key's digest, too, and are taken where they come again.
 
-        Raises what `load` raises, and `StoreError` where the second body is no better.
+        Raises what `load` raises, `StoreBusy`, and `StoreError` where the second body is no better.
         """
-        try:
-            return self._once(load, etag, epoch)
-        except _BadBody as exc:
-            _log.warning("Asking the store once more for a body: %s", exc.cause)
-            seen = exc.digest
-        try:
-            return self._once(load, etag, epoch, seen)
-        except _BadBody as exc:
-            raise exc.cause from exc
+        with self._bulkhead.calling():
+            try:
+                return self._once(load, etag, epoch)
+            except _BadBody as exc:
+                _log.warning("Asking the store once more for a body: %s", exc.cause)
+                seen = exc.digest
+            try:
+                return self._once(load, etag, epoch, seen)
+            except _BadBody as exc:
+                raise exc.cause from exc
+
+    def straight(self, load: Load) -> CachedObject:
+        """The object from the store, past the cache. Raises what `load` raises, and `StoreBusy`."""
+        with self._bulkhead.calling():
+            stored = load(None)
+            assert stored is not None
+            try:
+                return self._pass_on(stored)
+            except _BadBody as exc:
+                raise exc.cause from exc
 
     def from_upload(self, facts: ObjectFacts, data: bytes, epoch: int) -> None:
         """Keep bytes that the store has just acknowledged, where they find room and are what `facts` say."""
@@ -79,10 +95,18 @@ class Fill:
         with _closed_on_error(stored.body), self._disorder.survived():
             place = self._make_place(stored.facts)
         if place is None:  # not a byte has been read, so that it can be passed on
-            return CachedObject(stored.facts, stored.body, CacheStatus.BYPASS)
+            return self._pass_on(stored)
         with stored:
-            file = self._write(place, stored.facts, _chunks(stored.body), epoch, seen)
+            file = self._write(place, stored.facts, self._chunks(stored.body), epoch, seen)
         return CachedObject(stored.facts, file, CacheStatus.MISS)
+
+    def _pass_on(self, stored: StoredObject) -> CachedObject:
+        """The object for a client, once the first piece is here: before that it can still be an error."""
+        facts, body = stored.facts, stored.body
+        if not hasattr(body, "fileno"):  # a server sends files without reading them
+            with _closed_on_error(body):
+                body = _Begun(self._first_piece(body, min(facts.size, _CHUNK)), body, facts.size)
+        return CachedObject(facts, body, CacheStatus.BYPASS)
 
     def _make_place(self, facts: ObjectFacts) -> _Place | None:
         """An empty file for the object, with room on the disk for it; None where the bound has none."""
@@ -128,6 +152,29 @@ class Fill:
             undo.pop_all()
         return file
 
+    def _first_piece(self, body: Body, size: int) -> bytes:
+        piece = b""
+        for chunk in self._chunks(body):
+            piece += chunk
+            if len(piece) >= size:
+                break
+        if len(piece) < size:
+            raise _BadBody(
+                StoreError(detail=f"a body of {len(piece)} bytes, of which the first {size} were due")
+            )
+        return piece
+
+    def _chunks(self, body: Body) -> Iterator[bytes]:
+        try:
+            self._bulkhead.note_progress()
+            while chunk := body.read(_CHUNK):
+                self._bulkhead.note_progress()
+                yield chunk
+        except StoreTimeout:  # the silence has lasted long enough
+            raise
+        except StoreError as exc:
+            raise _BadBody(exc) from exc
+
     def _abandon(self, reservation: Reservation) -> None:
         with suppress(OSError, sqlite3.Error):
             self._space.release(reservation)
@@ -142,14 +189,27 @@ class _BadBody(Exception):
         self.digest = digest
 
 
-def _chunks(body: Body) -> Iterator[bytes]:
-    try:
-        while chunk := body.read(_CHUNK):
-            yield chunk
-    except StoreTimeout:  # the silence has lasted long enough
-        raise
-    except StoreError as exc:
-        raise _BadBody(exc) from exc
+class _Begun:
+    """A body of which the first piece has been read; it never gives more than `size` bytes."""
+
+    def __init__(self, first: bytes, body: Body, size: int) -> None:
+        self._first = first
+        self._body = body
+        self._left = size
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, all where negative; raises what the body does."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(_CHUNK), b""))
+        wanted = min(size, self._left)
+        piece, self._first = self._first[:wanted], self._first[wanted:]
+        piece = piece or self._body.read(wanted)
+        self._left -= len(piece)
+        return piece
+
+    def close(self) -> None:
+        """Close the body."""
+        self._body.close()
 
 
 @contextmanager

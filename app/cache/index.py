@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from app.cache.layout import Layout
+from app.errors import StoreError
 from app.filelock import locked
 from app.objects import ObjectFacts
 
@@ -120,8 +121,11 @@ class Index:
         if row is None:
             return None
         size, etag, content_type, last_modified, version, validated_at = row
-        modified = datetime.fromtimestamp(last_modified, UTC)
-        return Entry(ObjectFacts(key, size, content_type, etag, modified), version, validated_at)
+        try:
+            modified = datetime.fromtimestamp(last_modified, UTC)
+            return Entry(ObjectFacts(key, size, content_type, etag, modified), version, validated_at)
+        except (StoreError, OverflowError, TypeError, ValueError):  # the row of a damaged index
+            return None
 
     def all_keys(self) -> Iterator[str]:
         """All keys in their order, a page at a time."""

@@ -30,6 +30,7 @@
     ├── StoreError               502 store_error
     │   ├── StoreRefused         502 store_refused
     │   ├── StoreUnreachable     503 store_unreachable
+    │   │   └── StoreBusy        503 store_busy
     │   └── StoreTimeout         504 store_timeout
     └── GeneratorError           502 generator_error
         ├── GeneratorRefused     502 generator_refused
@@ -73,6 +74,7 @@ from app.errors.server import (
     GeneratorTimeout,
     GeneratorUnreachable,
     StateUnavailable,
+    StoreBusy,
     StoreError,
     StoreRefused,
     StoreTimeout,
@@ -106,6 +108,7 @@ __all__ = [
     "ScopeMissing",
     "SlowClient",
     "StateUnavailable",
+    "StoreBusy",
     "StoreError",
     "StoreRefused",
     "StoreTimeout",

@@ -65,6 +65,13 @@ class StoreUnreachable(StoreError):
     retry_after = 5
 
 
+class StoreBusy(StoreUnreachable):
+    """As many requests as may wait for the store already, and it does not answer them."""
+
+    code = "store_busy"
+    message = "The image store is too slow right now. Please try again shortly."
+
+
 class StoreTimeout(StoreError):
     """The store did not answer within the deadline."""
 

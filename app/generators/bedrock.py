@@ -5,11 +5,11 @@ import json
 from functools import partial
 from typing import Any, Self
 
-import boto3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config as ClientConfig
 from urllib3 import HTTPResponse
 
+from app.aws import new_session
 from app.config import Config
 from app.errors import GeneratorError, PromptRefused
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
@@ -26,6 +26,9 @@ _JSON = "application/json"
 _FORMATS = ("png", "jpeg")
 _MAX_PROMPT = 10_000
 _CHECK_SECONDS = 10
+
+_SEEDS = 2**32
+"""https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-diffusion-stable-image-core-text-image-request-response.html"""
 
 
 class BedrockGenerator(BaseGenerator):
@@ -64,13 +67,13 @@ class BedrockGenerator(BaseGenerator):
             connect_timeout=_CHECK_SECONDS, read_timeout=_CHECK_SECONDS, retries={"total_max_attempts": 1}
         )
         with errors_mapped(self._model):
-            client: Any = boto3.session.Session().client("bedrock", region_name=self._region, config=config)
+            client: Any = new_session().client("bedrock", region_name=self._region, config=config)
             try:
                 answer = client.get_foundation_model(modelIdentifier=self._model)
             finally:
                 client.close()
-        life = answer["modelDetails"].get("modelLifecycle", {})
-        return ModelFacts(self._model, life.get("status", "unknown"), life.get("endOfLifeTime"))
+            life = answer["modelDetails"].get("modelLifecycle", {})
+            return ModelFacts(self._model, life.get("status", "unknown"), life.get("endOfLifeTime"))
 
     def _ask(self, client: Any, body: bytes) -> GeneratedImage:
         with errors_mapped(self._model):
@@ -79,11 +82,12 @@ class BedrockGenerator(BaseGenerator):
         _check_finished(first(found, "finish_reasons"))
         seed = first(found, "seeds")
         image = decoded(first(found, "images"))
-        return GeneratedImage(image, self._model, seed if isinstance(seed, int) else None)
+        is_seed = type(seed) is int and 0 <= seed < _SEEDS
+        return GeneratedImage(image, self._model, seed if is_seed else None)
 
     def _new_client(self) -> Any:
         """A client that signs, and leaves sending to `Wire` and retrying to us."""
-        client: Any = boto3.session.Session().client(
+        client: Any = new_session().client(
             "bedrock-runtime",
             region_name=self._region,
             config=ClientConfig(retries={"mode": "standard", "total_max_attempts": 1}),

@@ -15,7 +15,7 @@ from botocore.exceptions import (
 )
 
 from app.errors import AppError, GeneratorError, GeneratorRefused, GeneratorUnreachable
-from app.generators.payload import cleaned
+from app.generators.payload import UNREADABLE, cleaned
 from app.generators.refusals import NO_CREDENTIALS, NO_MODEL, NO_QUOTA, refusal
 from app.generators.tries import retry_after
 
@@ -42,6 +42,8 @@ def errors_mapped(model: str) -> Iterator[None]:
         raise GeneratorRefused(NO_CREDENTIALS, detail=type(exc).__name__) from exc
     except BotoCoreError as exc:
         raise GeneratorError(detail=f"{type(exc).__name__}: {cleaned(exc)}") from exc
+    except UNREADABLE as exc:
+        raise GeneratorError(detail=f"an answer that can't be read: {type(exc).__name__}") from exc
 
 
 def _answered(exc: ClientError, model: str) -> AppError:

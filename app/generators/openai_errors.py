@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from openai import APIStatusError, OpenAIError
 
 from app.errors import AppError, GeneratorError, GeneratorRefused, GeneratorUnreachable
-from app.generators.payload import cleaned
+from app.generators.payload import UNREADABLE, cleaned
 from app.generators.refusals import NO_CREDENTIALS, NO_MODEL, NO_QUOTA, refusal
 from app.generators.tries import retry_after
 
@@ -25,10 +25,12 @@ def errors_mapped(model: str, secret: str) -> Iterator[None]:
         raise _answered(exc, model, secret) from exc
     except OpenAIError as exc:
         raise GeneratorError(detail=f"{type(exc).__name__}: {cleaned(exc, secret)}") from exc
+    except UNREADABLE as exc:
+        raise GeneratorError(detail=f"an answer that can't be read: {type(exc).__name__}") from exc
 
 
 def _answered(exc: APIStatusError, model: str, secret: str) -> AppError:
-    status, codes = exc.status_code, {exc.code, exc.type}
+    status, codes = exc.status_code, {str(exc.code), str(exc.type)}  # of whatever types the JSON has
     said = exc.body.get("message", "") if isinstance(exc.body, dict) else exc.body
     detail = f"{status} {cleaned(exc.code or '')}: {cleaned(said, secret)}"
     if codes & _NO_QUOTA:

@@ -8,6 +8,9 @@ from app.errors import GeneratorError
 
 _MAX_TEXT = 300
 
+UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+"""What vendors' clients raise for JSON of a shape that they don't expect, such as a list for an object."""
+
 
 def json_object(body: bytes) -> dict[str, Any]:
     """`body` as a JSON object; raises `GeneratorError`."""

@@ -1,5 +1,6 @@
 """What is particular to Bedrock: what is sent and signed, its own refusals, a model's lifecycle."""
 
+import base64
 import json
 import re
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from app.errors import (
 from app.generators.base import GenerationRequest
 from app.generators.bedrock import BedrockGenerator
 from app.generators.bedrock_policy import bedrock_statement
-from tests.providers import AWS_SECRET, BEDROCK, ModelServer, answer, stall
+from tests.providers import AWS_SECRET, BEDROCK, IMAGE, ModelServer, answer, stall
 
 ROOT = Path(__file__).parent.parent.parent
 REGION = "us-west-2"
@@ -180,6 +181,13 @@ def test_the_models_lifecycle(
     assert models.received[0].uri == "/foundation-models/stability.stable-image-core-v1%3A1"
 
 
+@pytest.mark.parametrize("body", [{}, [], {"modelDetails": []}, {"modelDetails": {"modelLifecycle": 5}}])
+def test_a_lifecycle_of_another_shape(models: ModelServer, generator: BedrockGenerator, body: Any) -> None:
+    models.script = [answer("200 OK", body)]
+    with pytest.raises(GeneratorError):
+        generator.describe_model()
+
+
 def test_the_lifecycle_of_a_model_that_is_gone(models: ModelServer, generator: BedrockGenerator) -> None:
     models.script = [BEDROCK.gone]
     with pytest.raises(GeneratorRefused, match="not available"):
@@ -227,3 +235,12 @@ def test_the_least_policy_is_told(document: str) -> None:
     assert policy == {"Version": "2012-10-17", "Statement": [bedrock_statement(REGION, BEDROCK.model)]}
     for setting in (f"GENERATOR_MODEL={BEDROCK.model}", f"BEDROCK_REGION={REGION}"):
         assert f"    {setting}\n" in text
+
+
+@pytest.mark.parametrize("seed", [10**30, -1, True, "1", 1.5, None])
+def test_a_seed_that_can_not_be_one_is_left_out(
+    models: ModelServer, generator: BedrockGenerator, seed: object
+) -> None:
+    drawn = {"seeds": [seed], "finish_reasons": [None], "images": [base64.b64encode(IMAGE).decode()]}
+    models.script = [answer("200 OK", drawn)]
+    assert generator.generate(REQUEST).seed is None

@@ -84,7 +84,7 @@ OUTAGES = {
     "stalling within": Outage(
         _body('"e"', stall=True), 504, "store_timeout", "Check the network, AWS_REGION", (200, "ok")
     ),
-    "no ETag": Outage(_body("", stall=False), 502, "store_error", "with the ETag ''", (200, "failing")),
+    "no ETag": Outage(_body("", stall=False), 502, "store_error", "with the ETag", (200, "failing")),
 }
 
 

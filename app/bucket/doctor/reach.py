@@ -2,8 +2,7 @@
 
 from datetime import UTC, datetime
 
-import boto3
-
+from app.aws import new_session
 from app.bucket.doctor.check import check
 from app.bucket.doctor.finding import Finding, NotChecked, ok, problem, warning
 from app.bucket.doctor.patient import Patient
@@ -20,7 +19,7 @@ _DRIFT_SECONDS = 60
 @check()
 def credentials(patient: Patient) -> Finding:
     """boto3 finds some; the finding says where, and never what."""
-    found = boto3.session.Session().get_credentials()
+    found = new_session().get_credentials()
     if found is None:
         return problem("boto3 finds no credentials.", SET_CREDENTIALS)
     frozen = found.get_frozen_credentials()

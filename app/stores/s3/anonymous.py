@@ -10,11 +10,12 @@ from urllib.parse import unquote, urlsplit
 
 import urllib3
 
+from app.aws import POOLS, BadAnswer
 from app.proxies import proxy_for
 
 _MOST_BYTES = 1024 * 1024
 
-_FAILURES = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
+_FAILURES = (BadAnswer, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
 """What can go wrong on the way, from a name that is none to an answer that is no HTTP."""
 
 
@@ -66,8 +67,11 @@ def _pool(url: str, seconds: float) -> urllib3.PoolManager:
     }
     proxy = proxy_for(url)
     if proxy is None:
-        return urllib3.PoolManager(**options)
-    return urllib3.ProxyManager(proxy, proxy_headers=_credentials(proxy), **options)
+        pool = urllib3.PoolManager(**options)
+    else:
+        pool = urllib3.ProxyManager(proxy, proxy_headers=_credentials(proxy), **options)
+    pool.pool_classes_by_scheme = POOLS
+    return pool
 
 
 def _credentials(proxy: str) -> dict[str, str]:

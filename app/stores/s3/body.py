@@ -12,7 +12,7 @@ Resume = Callable[[int], StreamingBody]
 
 
 class Body:
-    """`size` bytes. A connection that breaks off is resumed once; silence is not, it lasted long enough."""
+    """`size` bytes, never more. A connection that breaks off is resumed once; silence lasted long enough."""
 
     def __init__(self, body: StreamingBody, size: int, resume: Resume) -> None:
         self._body = body
@@ -32,6 +32,8 @@ class Body:
             self._go_on(self._resume)
             chunk = self._read(size)
         self._done += len(chunk)
+        if self._done > self._size:
+            raise StoreError(detail=f"GetObject: a body of more than the {self._size} bytes announced")
         return chunk
 
     def close(self) -> None:

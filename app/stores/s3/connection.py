@@ -12,6 +12,7 @@ from botocore.config import Config as ClientConfig
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError, NoCredentialsError
 
+from app.aws import new_session
 from app.keys import url_path
 from app.stores.s3.errors import errors_mapped
 
@@ -99,7 +100,7 @@ class Connection:
     def _open(self) -> "tuple[boto3.session.Session, S3Client]":
         with self._lock, errors_mapped("making the client"):
             if self._made is None or self._made[0] != os.getpid():
-                session = boto3.session.Session()
+                session = new_session()
                 self._made = (os.getpid(), session, self._new_client(session))
             return self._made[1:]
 

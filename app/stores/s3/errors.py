@@ -1,6 +1,7 @@
 """botocore's errors become ours, here and nowhere else, with a word for the log on what to do."""
 
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -58,6 +59,9 @@ _BY_CLASS: tuple[tuple[tuple[type[Exception], ...], type[StoreError]], ...] = (
 )
 _FIXES = {StoreTimeout: CHECK_NETWORK, StoreUnreachable: CHECK_NETWORK, StoreRefused: SET_CREDENTIALS}
 
+_LONGEST = 300
+"""Characters of a parser's complaint, which may hold the whole answer."""
+
 _STILL_EXPIRED = "Credentials were refreshed"
 """What botocore says, by no class of its own, where a role's new credentials have expired as well."""
 
@@ -89,15 +93,24 @@ def errors_mapped(operation: str) -> Iterator[None]:
     except ClientError as exc:
         raise _answered(exc, operation) from exc
     except ResponseParserError as exc:
-        raise StoreError(detail=f"{operation}: an answer that is not S3's: {exc}") from exc
+        raise StoreError(detail=f"{operation}: an answer that is not S3's: {str(exc)[:_LONGEST]}") from exc
     except BotoCoreError as exc:
         kind = next((ours for theirs, ours in _BY_CLASS if isinstance(exc, theirs)), StoreError)
         fix = f" ({_FIXES[kind]})" if kind in _FIXES else ""
         raise kind(detail=f"{operation}: {exc}{fix}") from exc
-    except RuntimeError as exc:
-        if not str(exc).startswith(_STILL_EXPIRED):
+    except Exception as exc:
+        if isinstance(exc, RuntimeError) and str(exc).startswith(_STILL_EXPIRED):
+            raise StoreRefused(detail=f"{operation}: {exc} ({EXPIRED})") from exc
+        if not _is_botocores(exc):
             raise
-        raise StoreRefused(detail=f"{operation}: {exc} ({EXPIRED})") from exc
+        told = f"{type(exc).__name__}: {exc}"[:_LONGEST]
+        raise StoreError(detail=f"{operation}: an answer that can't be parsed: {told}") from exc
+
+
+def _is_botocores(exc: Exception) -> bool:
+    """Whether botocore raised it, whose parsers do so for a number or a time that is none."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(exc.__traceback__))
+    return any(module.startswith("botocore.") for module in modules)
 
 
 def _answered(exc: ClientError, operation: str) -> AppError:

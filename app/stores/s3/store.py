@@ -1,9 +1,8 @@
 """The store itself: the contract's methods over one bucket."""
 
-import re
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any, Self
@@ -11,6 +10,7 @@ from typing import Any, Self
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
+from app.bulkhead import PLACES_PER_THREAD
 from app.config import Config
 from app.errors import NotFound, StoreError, StoreUnreachable
 from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
@@ -25,6 +25,10 @@ from app.stores.s3.putting import Putting
 
 _BODILESS = {"301", "400", "403", "404"}
 """Codes that botocore makes of HEAD's statuses; the error's name is in the body, which only GET has."""
+
+
+_MOST_SKEW = timedelta(minutes=15)
+"""S3 refuses requests by clocks that differ by more (`RequestTimeTooSkewed`); a later date is a wrong one."""
 
 
 class S3Store(BaseStore):
@@ -75,7 +79,7 @@ class S3Store(BaseStore):
             sse=config.s3_sse,
             sse_kms_key_id=config.s3_sse_kms_key_id,
             presigned_expiry=config.presigned_expiry,
-            max_connections=config.threads + 2,
+            max_connections=PLACES_PER_THREAD * config.threads + 2,
         )
 
     def identity(self) -> str:
@@ -121,7 +125,11 @@ class S3Store(BaseStore):
                 self._raise_if_missing(key, exc, was_there=bool(if_none_match))
                 raise
         self._denials.note_read(key)
-        facts = _facts(key, answer)
+        try:
+            facts = _facts(key, answer)
+        except BaseException:
+            answer["Body"].close()
+            raise
         return StoredObject(
             facts, Body(answer["Body"], facts.size, lambda offset: self._get_rest(facts, offset))
         )
@@ -151,11 +159,15 @@ class S3Store(BaseStore):
             answer = self._connection.client().list_objects_v2(
                 Bucket=self._connection.bucket, Prefix=prefix, MaxKeys=limit, **after
             )
-        objects = tuple(
-            ObjectFacts(found["Key"], found["Size"], "", _etag(found), found["LastModified"].astimezone(UTC))
-            for found in answer.get("Contents", [])
-        )
-        return ObjectPage(objects, objects[-1].key if answer["IsTruncated"] and objects else None)
+        contents = answer.get("Contents", [])
+        objects = tuple(_listed(found) for found in contents[:limit])
+        if "IsTruncated" not in answer:
+            raise StoreError(detail="ListObjectsV2: an answer without IsTruncated")
+        if not objects or not (answer["IsTruncated"] or len(contents) > limit):
+            return ObjectPage(objects, None)
+        if _utf8(objects[-1].key) <= _utf8(cursor or ""):
+            raise StoreError(detail="ListObjectsV2: a page that does not go on after the one before")
+        return ObjectPage(objects, objects[-1].key)
 
     def object_url(self, key: str) -> str:
         """The object's place at S3, in the bucket's region."""
@@ -181,8 +193,8 @@ class S3Store(BaseStore):
         with errors_mapped("GetObject"):
             answer = self._get_object(facts.key, Range=f"bytes={offset}-", IfMatch=facts.etag)
         body: StreamingBody = answer["Body"]
-        expected = f"bytes {offset}-{facts.size - 1}/{facts.size}"
-        if (answer.get("ContentRange"), _etag(answer)) != (expected, facts.etag):
+        expected = (f"bytes {offset}-{facts.size - 1}/{facts.size}", facts.size - offset, facts.etag)
+        if (answer.get("ContentRange"), answer.get("ContentLength"), _etag(answer)) != expected:
             body.close()
             raise StoreError(detail="GetObject: a body broke off, and its rest is not of the same version")
         return body
@@ -225,30 +237,58 @@ def _encryption(sse: str, kms_key_id: str) -> dict[str, Any]:
 
 
 def _facts(key: str, answer: Mapping[str, Any]) -> ObjectFacts:
-    """Raises `StoreError` where the answer lacks what every S3 answer has."""
+    """Raises `StoreError` where the answer lacks what every S3 answer has, or is of a part of the object."""
+    status = answer["ResponseMetadata"]["HTTPStatusCode"]
+    if status != 200 or "ContentRange" in answer:
+        raise StoreError(detail=f"an answer {status} of a part of the object, or of none")
     try:
         return ObjectFacts(
             key=key,
             size=answer["ContentLength"],
             content_type=answer.get("ContentType", ""),
             etag=_etag(answer),
-            last_modified=answer["LastModified"].astimezone(UTC),
+            last_modified=_utc(answer["LastModified"]),
             metadata=MappingProxyType({n.lower(): v for n, v in answer.get("Metadata", {}).items()}),
         )
     except KeyError as exc:
         raise StoreError(detail=f"an answer without {exc}") from exc
 
 
+def _listed(found: Mapping[str, Any]) -> ObjectFacts:
+    """An entry of a listing; raises `StoreError` where it lacks what every one has."""
+    try:
+        return ObjectFacts(found["Key"], found["Size"], "", _etag(found), _utc(found["LastModified"]))
+    except KeyError as exc:
+        raise StoreError(detail=f"ListObjectsV2: an entry without {exc}") from exc
+
+
+def _utf8(key: str) -> bytes:
+    """What S3's listings are ordered by."""
+    return key.encode("utf-8", "surrogatepass")
+
+
+def _utc(moment: datetime) -> datetime:
+    """In UTC; raises `StoreError` at the ends of the calendar."""
+    try:
+        return moment.astimezone(UTC)
+    except (OverflowError, ValueError) as exc:
+        raise StoreError(detail=f"an answer of the year {moment.year}") from exc
+
+
 def _etag(answer: Mapping[str, Any]) -> str:
-    """In quotes, which some servers leave out."""
+    """In quotes, which some servers leave out; `ObjectFacts` looks at the rest. Raises `StoreError`."""
     etag = str(answer.get("ETag", ""))
-    quoted = etag if '"' in etag else f'"{etag}"'
-    if not re.fullmatch(r'(W/)?"[\x21\x23-\x7e]+"', quoted):
+    if not etag.strip('"'):
         raise StoreError(detail=f"an answer with the ETag {etag!r}")
-    return quoted
+    return etag if '"' in etag else f'"{etag}"'
 
 
 def _date_of(answer: Mapping[str, Any]) -> datetime:
     """When the put happened, by the server's clock: PutObject does not answer with LastModified."""
-    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC).replace(microsecond=0)
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+    now = datetime.now(UTC).replace(microsecond=0)
+    try:
+        said = parsedate_to_datetime(date).astimezone(UTC)
+    except (OverflowError, ValueError):
+        return now
+    return said if abs(said - now) < _MOST_SKEW else now

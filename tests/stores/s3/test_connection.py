@@ -1,8 +1,10 @@
 """The way to the bucket: regions, credentials, deadlines."""
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +162,31 @@ def test_an_early_failure_is_tried_again(s3: S3Server, bucket: str, monkeypatch:
         store.get("a.png")
     wait_until(lambda: s3.count("GET", "a.png") >= connection.TRIES)
     assert s3.count("GET", "a.png") == connection.TRIES
+
+
+def test_a_server_that_takes_no_connection_is_an_outage(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its backlog is full: the system does not even answer."""
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        store = S3Store(
+            "cats", region="us-east-1", endpoint_url=f"http://127.0.0.1:{listener.getsockname()[1]}"
+        )
+        with pytest.raises((StoreTimeout, StoreUnreachable)):
+            store.head("a.png")
+
+
+def test_a_server_that_does_not_read_is_an_outage(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "READ_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        store = S3Store(
+            "cats", region="us-east-1", endpoint_url=f"http://127.0.0.1:{listener.getsockname()[1]}"
+        )
+        with pytest.raises((StoreTimeout, StoreUnreachable)):
+            store.put("a.png", bytes(32 * 1024**2), content_type="image/png")

@@ -1,0 +1,118 @@
+"""A bound on how many threads of a process wait for the store, so that a silent one stops nothing else.
+
+The pattern has this name: https://learn.microsoft.com/en-us/azure/architecture/patterns/bulkhead. Threads are
+parked while they wait (`app.parking`): quick requests have all of a worker's threads meanwhile.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from app.errors import StoreBusy
+from app.parking import parked
+
+PLACES_PER_THREAD = 4
+"""How many threads may call the store at once for each that works: the store's answers take some time."""
+
+_MOST_WAITING = 256
+
+_SILENCE_SECONDS = 1.0
+"""A store that ends no call for so long, and gives no piece of a body, counts as silent."""
+
+_PATIENCE_SECONDS = 20.0
+"""How long a thread waits for a place while the store makes progress."""
+
+
+class Bulkhead:
+    """Lets `places` threads call the store at once, and `waiting` more wait for that.
+
+    A thread waits for a place as long as the store makes progress: until a call ends, or a piece of a body
+    comes, at least every `silence` seconds, and `patience` seconds at most. It takes no second place.
+    """
+
+    def __init__(
+        self,
+        places: int = 8 * PLACES_PER_THREAD,
+        *,
+        waiting: int = _MOST_WAITING,
+        silence: float = _SILENCE_SECONDS,
+        patience: float = _PATIENCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._places = places
+        self._most = places + waiting
+        self._silence = silence
+        self._patience = patience
+        self._clock = clock
+        self._present = 0  # threads inside or waiting
+        self._calling = 0
+        self._progress_at = 0.0
+        self._change = threading.Condition()
+        self._here = threading.local()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Wait parked in this block for something that comes from the store, without calling it.
+
+        Raises `StoreBusy` if as many threads as may already do.
+        """
+        if getattr(self._here, "waits", False):
+            yield
+            return
+        with self._change:
+            if self._present >= self._most:
+                raise StoreBusy(detail=f"{self._present} requests wait for the store already")
+            self._present += 1
+        self._here.waits = True
+        try:
+            with parked():
+                yield
+        finally:
+            self._here.waits = False
+            with self._change:
+                self._present -= 1
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Hold a place in this block, which calls the store; wait for one, parked, if all are taken.
+
+        Raises `StoreBusy` if none becomes free in time.
+        """
+        if getattr(self._here, "calls", False):
+            yield
+            return
+        with self.waiting():
+            self._enter()
+            self._here.calls = True
+            try:
+                yield
+            finally:
+                self._here.calls = False
+                self._leave()
+
+    def note_progress(self) -> None:
+        """Note that a call under way has brought something."""
+        self._progress_at = self._clock()
+
+    def is_silent(self) -> bool:
+        """Whether calls are under way, and the store has neither ended one nor sent a piece lately."""
+        return self._calling > 0 and self._clock() - self._progress_at > self._silence
+
+    def _enter(self) -> None:
+        with self._change:
+            given_up_at = self._clock() + self._patience
+            while self._calling >= self._places:
+                left = min(given_up_at, self._progress_at + self._silence) - self._clock()
+                if left <= 0:
+                    raise StoreBusy(detail=f"the store has not answered any of {self._calling} calls lately")
+                self._change.wait(left)
+            self._calling += 1
+            if self._calling in (1, self._places):  # the time before counts neither as silence nor as full
+                self.note_progress()
+
+    def _leave(self) -> None:
+        with self._change:
+            self._calling -= 1
+            self.note_progress()
+            self._change.notify()
