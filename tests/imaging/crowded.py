@@ -72,7 +72,7 @@ CROWDED: dict[str, Callable[[int], bytes]] = {
     "avif boxes": lambda count: _FTYP + box(b"moov", _EMPTY_BOX * count),
     "avif boxes in boxes": lambda count: _FTYP + box(b"moov", _EMPTY_BOX * 100) * (count // 100),
     "avif items": _avif_items,
-    "avif references": _avif_references(_EMPTY_BOX),
+    "avif references": _avif_references(box(b"cdsc", b"\0\7\0\0")),
     "avif thumbnails": _avif_references(box(b"thmb", b"\0\7\0\0")),
     "avif extents": _avif_extents,
     "avif places": _avif_places,
