@@ -30,11 +30,14 @@ cells of a grid that stick out of it; a gain map adds a part.
 """
 
 _MAX_ITEMS = 4096
-"""Items of one file; libavif looks each of them up in a list."""
+"""Items of one file; libavif looks each of them up in a list, as often as tables name it."""
 _MAX_PROPERTIES = 2**20
 """Bytes of all properties of all items; libavif copies them for each item. Colour profiles are not copied."""
 _MAX_REFERENCES = 4 * _MAX_ITEMS
+_MAX_METADATA_TABLES = 2**14
+"""Bytes of the tables of a meta box that has metadata alone; real ones have some hundreds."""
 _SHARED_BYTES = 2**20
+"""Bytes that items may name beyond those of the file, since some share theirs."""
 _IGNORED = {b"Exif", b"mime", b"uri ", b"tmap"}
 """Items that are not drawn: metadata, and how to apply a gain map, which is an item of its own."""
 _LIMITING = {b"ispe", b"av1C", b"auxC", b"a1op", b"a1lx", b"lsel"}
@@ -50,13 +53,22 @@ class Judged(NamedTuple):
     frames: int
 
 
-def survey_items(data: bytes, meta: Box, media: list[Box], limits: ImageLimits, count: PartCount) -> Judged:
+def survey_items(
+    data: bytes, meta: Box, media: list[Box], limits: ImageLimits, count: PartCount
+) -> Judged | None:
     """Size of the primary item, once every item of AV1 in the file is found to be as large as it says.
 
-    Raises UndecodableImage if one is not, or if the tables contradict themselves; TooManyPixels.
+    None if the box names no primary item; some animations have one without. Raises UndecodableImage if an
+    item is larger or smaller than it says, or if the tables contradict themselves; TooManyPixels.
     """
-    items = _Items(data, meta, media, limits, count)
-    size, shown = items.shown(items.primary)
+    children = list(boxes(data, meta.body + 4, meta.end, count))
+    pitm = only(children, b"pitm")
+    if pitm is None:
+        check_metadata(children)
+        return None
+    items = _Items(data, children, media, limits, count)
+    primary = ByteReader(data, pitm.body + 4, pitm.end).big(4 if data[pitm.body] else 2)
+    size, shown = items.shown(primary)
     decoded = sum(items.decoded(number) for number, kind in items.kinds.items() if kind == b"av01")
     if decoded > MAX_DECODED * shown:
         raise UndecodableImage(detail=f"{decoded} pixels to decode for {shown}")
@@ -64,6 +76,12 @@ def survey_items(data: bytes, meta: Box, media: list[Box], limits: ImageLimits, 
         if kind == b"grid":
             items.shown(number)
     return Judged(size, 1)
+
+
+def check_metadata(children: list[Box]) -> None:
+    """Raise UndecodableImage if a meta box that shows no image has larger tables than any real one."""
+    if sum(box.end - box.start for box in children if box.kind != b"idat") > _MAX_METADATA_TABLES:
+        raise UndecodableImage(detail="large tables of metadata")
 
 
 def check_units(data: bytes, av1c: Box, size: tuple[int, int], count: PartCount) -> None:
@@ -84,14 +102,11 @@ class _Items:
     """The tables of a meta box; `kinds` has the types of the items that may be drawn, by number."""
 
     def __init__(
-        self, data: bytes, meta: Box, media: list[Box], limits: ImageLimits, count: PartCount
+        self, data: bytes, children: list[Box], media: list[Box], limits: ImageLimits, count: PartCount
     ) -> None:
         self._data, self._limits, self._count = data, limits, count
-        children = list(boxes(data, meta.body + 4, meta.end, count))
         self._media = media
         self._idat = [box for box in [only(children, b"idat")] if box]
-        pitm = needed(children, b"pitm")
-        self.primary = ByteReader(data, pitm.body + 4, pitm.end).big(4 if data[pitm.body] else 2)
         types = self._read_types(needed(children, b"iinf"))
         self._cells, thumbnails = self._read_references(only(children, b"iref"), types)
         # No decoder takes a thumbnail for the image.

@@ -60,8 +60,9 @@ class _Scrub:
         self.data = bytearray(data)
         self.media = media
         self.count = count
-        # Metadata lies in one place only; tables that name the same bytes again and again are an attack.
-        self.budget = len(data)
+        # An animation's metadata is named twice, by the file and by the track; tables that name the same
+        # bytes again and again are an attack.
+        self.budget = 2 * len(data)
 
     def clean(self, box: Box) -> None:
         """Take the metadata out of a box and of all that is in it."""
@@ -105,7 +106,8 @@ class _Scrub:
         """Overwrite `length` bytes with the filling, as far as it fits, and zeros."""
         self.budget -= length
         if start + length > end or self.budget < 0:
-            raise UndecodableImage(detail=f"{length} bytes of metadata at {start} lie outside, or come twice")
+            detail = f"{length} bytes of metadata at {start} lie outside, or come again and again"
+            raise UndecodableImage(detail=detail)
         self.data[start : start + length] = filling[:length].ljust(length, b"\0")
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from app.errors import UndecodableImage
 from app.imaging.av1 import Av1Walk
-from app.imaging.avif_items import MAX_DECODED, Judged, check_apart, check_units, within
+from app.imaging.avif_items import MAX_DECODED, Judged, check_apart, check_metadata, check_units, within
 from app.imaging.boxes import Box, boxes, needed, only
 from app.imaging.bytereader import ByteReader
 from app.imaging.limits import ImageLimits
@@ -13,34 +13,41 @@ from app.imaging.survey import PartCount, check_profile
 
 _SAMPLE_ENTRY = 78
 """Bytes of a VisualSampleEntry before the boxes in it (12.1.3)."""
-_MAX_METADATA_TABLES = 2**14
-"""Bytes of the tables that say where a track's metadata lies, hundreds in real files; libavif looks each item
-up in a list."""
 
 
 def survey_tracks(data: bytes, moov: Box, media: list[Box], limits: ImageLimits, count: PartCount) -> Judged:
     """Size and number of the frames in the colour track, once all tracks are found to be as large as they
     say.
 
-    Raises UndecodableImage if one is not, if the tables contradict themselves, or if there is more than a
-    colour and an alpha track; TooManyPixels.
+    Raises UndecodableImage if one is not, if the tables contradict themselves, or if there is not one
+    colour track that the others of AV1 belong to; TooManyPixels.
     """
     children = list(boxes(data, moov.body, moov.end, count))
     if only(children, b"mvex"):
         raise UndecodableImage(detail="an animation in fragments")
-    tracks = [_Track(data, box, media, limits, count) for box in children if box.kind == b"trak"]
+    tracks = [
+        _Track(data, box, media, limits, count)
+        for box in children
+        if box.kind == b"trak" and _is_drawn(data, box, count)
+    ]
     colour = [track for track in tracks if not track.auxiliary_for]
-    if (
-        len(colour) != 1
-        or len(tracks) > 2
-        or any(t.auxiliary_for not in (0, colour[0].number) for t in tracks)
-    ):
+    if len(colour) != 1 or any(track.auxiliary_for not in (0, colour[0].number) for track in tracks):
         raise UndecodableImage(detail=f"{len(tracks)} tracks, {len(colour)} of them for colour")
     size, frames = colour[0].size, colour[0].frames
     shown, decoded = size[0] * size[1] * frames, sum(track.decoded(media) for track in tracks)
     if decoded > MAX_DECODED * shown:
         raise UndecodableImage(detail=f"{decoded} pixels to decode for {shown}")
     return Judged(size, frames)
+
+
+def _is_drawn(data: bytes, trak: Box, count: PartCount) -> bool:
+    """If a track has samples of AV1; sound, for one, has others, and no decoder of images looks at it."""
+    found = [trak]
+    for kind in (b"mdia", b"minf", b"stbl", b"stsd"):
+        inner = [child for box in found for child in boxes(data, box.body, box.end, count)]
+        found = [child for child in inner if child.kind == kind]
+    entries = [entry for stsd in found for entry in boxes(data, stsd.body + 8, stsd.end, count)]
+    return any(entry.kind == b"av01" for entry in entries)
 
 
 class _Samples(NamedTuple):
@@ -71,7 +78,8 @@ class _Track:
         children = list(boxes(data, trak.body, trak.end, count))
         self.number, self.size = self._header(needed(children, b"tkhd"))
         self.auxiliary_for = self._auxiliary_for(only(children, b"tref"))
-        self._check_metadata(only(children, b"meta"))
+        if meta := only(children, b"meta"):
+            check_metadata(list(boxes(data, meta.body + 4, meta.end, count)))
         table = self._children(self._child(self._child(needed(children, b"mdia"), b"minf"), b"stbl"))
         self._check_description(needed(table, b"stsd"))
         self._samples = self._read_samples(table)
@@ -98,11 +106,6 @@ class _Track:
     def _auxiliary_for(self, tref: Box | None) -> int:
         auxl = only(self._children(tref), b"auxl") if tref else None
         return ByteReader(self._data, auxl.body, auxl.end).big(4) if auxl else 0
-
-    def _check_metadata(self, meta: Box | None) -> None:
-        tables = list(boxes(self._data, meta.body + 4, meta.end, self._count)) if meta else []
-        if sum(box.end - box.start for box in tables if box.kind != b"idat") > _MAX_METADATA_TABLES:
-            raise UndecodableImage(detail="a track with large tables of metadata")
 
     def _check_description(self, stsd: Box) -> None:
         """Refuse tracks of anything but AV1 of the track's size, or of several kinds of samples."""
