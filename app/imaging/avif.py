@@ -16,7 +16,10 @@ def survey_avif(data: bytes, limits: ImageLimits) -> Survey:
     may find different things in the file; TooManyPixels. Orientation is in the `irot` and `imir` properties,
     which every browser follows and which stay.
     """
-    clean = without_metadata(data, PartCount())
+    count = PartCount()
+    if any(box.kind == b"moof" for box in top_level(data, count)):
+        raise UndecodableImage(detail="an animation in fragments")
+    clean = without_metadata(data, count)
     size, frames = _judged(clean if limits.strip_metadata else data, limits)
     return Survey(clean, *size, frames=frames)
 
@@ -32,8 +35,6 @@ def _judged(data: bytes, limits: ImageLimits) -> Judged:
     media = [box for box in found if box.kind == b"mdat"]
     still, animation = only(found, b"meta"), only(found, b"moov")
     ftyp = needed(found, b"ftyp")
-    if any(box.kind == b"moof" for box in found):
-        raise UndecodableImage(detail="an animation in fragments")
     pictures = {
         b"avif": still and survey_items(data, still, media, limits, count),
         b"avis": animation and survey_tracks(data, animation, media, limits, count),
