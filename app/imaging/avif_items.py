@@ -130,7 +130,8 @@ class _Items:
     def _read_references(
         self, iref: Box | None, types: dict[int, bytes]
     ) -> tuple[dict[int, tuple[int, ...]], set[int]]:
-        """The items that others are made from, by the number of those, and which items are thumbnails."""
+        """The items that others are made from, by the number of those, and which items are nothing but
+        thumbnails."""
         found = list(references(self._data, iref, self._count)) if iref else []
         named = [number for each in found for number in (each.source, *each.targets)]
         if len(named) > _MAX_REFERENCES or not types.keys() >= {*named}:
@@ -139,7 +140,10 @@ class _Items:
         sources = {each.source: each.targets for each in made}
         if len(sources) < len(made):
             raise UndecodableImage(detail="an item that is made from two lists")
-        return sources, {each.source for each in found if each.kind == b"thmb" and each.targets}
+        cells = {number for targets in sources.values() for number in targets}
+        auxiliary = {each.source for each in found if each.kind == b"auxl"}
+        thumbnails = {each.source for each in found if each.kind == b"thmb" and each.targets}
+        return sources, thumbnails - cells - auxiliary
 
     def _read_extents(self, iloc: Box, types: dict[int, bytes]) -> dict[int, list[Extent]]:
         """Where the items lie. All together they may have about as many bytes as the file.

@@ -138,6 +138,17 @@ LYING_AVIF: dict[str, Make] = {
     ),
     "image beside the primary one": lambda: still([*CELLS[:1], picture_item(LARGE, SMALL)]),
     "cell": lambda: still([grid_item(2, 2, (128, 128)), *CELLS[:3], picture_item(LARGE, SMALL)], QUARTERS),
+    "cell that is a thumbnail": lambda: still(
+        [grid_item(2, 2, (128, 128)), *CELLS[:3], picture_item(LARGE, SMALL)], [*QUARTERS, (b"thmb", 5, (2,))]
+    ),
+    "alpha of cells that are thumbnails": lambda: still(
+        [grid_item(2, 2, (128, 128)), *CELLS, *[_alpha(LARGE, SMALL)] * 4],
+        [
+            *QUARTERS,
+            *((b"auxl", cell + 4, (cell,)) for cell in (2, 3, 4, 5)),
+            *((b"thmb", cell + 4, (cell,)) for cell in (2, 3, 4, 5)),
+        ],
+    ),
     "cell of another size": lambda: still(
         [grid_item(2, 2, (128, 128)), *CELLS[:3], picture_item((64, 80))], QUARTERS
     ),
@@ -386,6 +397,13 @@ HONEST: dict[str, tuple[tuple[int, int, int], Make]] = {
                 *[_alpha(SMALL, SMALL)] * 4,
             ],
             [*QUARTERS, (b"dimg", 6, (7, 8, 9, 10)), (b"auxl", 6, (1,))],
+        ),
+    ),
+    "avif grid with alpha for each cell": (
+        (128, 128, 1),
+        lambda: still(
+            [grid_item(2, 2, (128, 128)), *CELLS, *[_alpha(SMALL, SMALL)] * 4],
+            [*QUARTERS, *((b"auxl", cell + 4, (cell,)) for cell in (2, 3, 4, 5))],
         ),
     ),
     "avif with frames that are not shown": ((64, 64, 1), lambda: _item(b"".join(av1_frames(SMALL, 3)))),
