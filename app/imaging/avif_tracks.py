@@ -16,8 +16,7 @@ _SAMPLE_ENTRY = 78
 
 
 def survey_tracks(data: bytes, moov: Box, media: list[Box], limits: ImageLimits, count: PartCount) -> Judged:
-    """Size and number of the frames in the colour track, once all tracks are found to be as large as they
-    say.
+    """Size and number of the frames in the colour track, once all tracks are as large as they say.
 
     Raises UndecodableImage if one is not, if the tables contradict themselves, or if there is not one
     colour track that the others of AV1 belong to; TooManyPixels.
@@ -25,11 +24,10 @@ def survey_tracks(data: bytes, moov: Box, media: list[Box], limits: ImageLimits,
     children = list(boxes(data, moov.body, moov.end, count))
     if only(children, b"mvex"):
         raise UndecodableImage(detail="an animation in fragments")
-    tracks = [
-        _Track(data, box, media, limits, count)
-        for box in children
-        if box.kind == b"trak" and _is_drawn(data, box, count)
-    ]
+    found = [box for box in children if box.kind == b"trak"]
+    for trak in found:
+        _check_metadata(data, trak, count)
+    tracks = [_Track(data, trak, media, limits, count) for trak in found if _is_drawn(data, trak, count)]
     colour = [track for track in tracks if not track.auxiliary_for]
     if len(colour) != 1 or any(track.auxiliary_for not in (0, colour[0].number) for track in tracks):
         raise UndecodableImage(detail=f"{len(tracks)} tracks, {len(colour)} of them for colour")
@@ -38,6 +36,12 @@ def survey_tracks(data: bytes, moov: Box, media: list[Box], limits: ImageLimits,
     if decoded > MAX_DECODED * shown:
         raise UndecodableImage(detail=f"{decoded} pixels to decode for {shown}")
     return Judged(size, frames)
+
+
+def _check_metadata(data: bytes, trak: Box, count: PartCount) -> None:
+    meta = only(list(boxes(data, trak.body, trak.end, count)), b"meta")
+    if meta is not None:
+        check_metadata(list(boxes(data, meta.body + 4, meta.end, count)))
 
 
 def _is_drawn(data: bytes, trak: Box, count: PartCount) -> bool:
@@ -78,8 +82,6 @@ class _Track:
         children = list(boxes(data, trak.body, trak.end, count))
         self.number, self.size = self._header(needed(children, b"tkhd"))
         self.auxiliary_for = self._auxiliary_for(only(children, b"tref"))
-        if meta := only(children, b"meta"):
-            check_metadata(list(boxes(data, meta.body + 4, meta.end, count)))
         table = self._children(self._child(self._child(needed(children, b"mdia"), b"minf"), b"stbl"))
         self._check_description(needed(table, b"stsd"))
         self._samples = self._read_samples(table)

@@ -226,6 +226,9 @@ LYING_AVIF: dict[str, Make] = {
     ),
     "profile of 5 MiB": lambda: _item(av1(SMALL), box(b"colr", b"prof" + bytes(5 * 2**20))),
     "metadata of 1,000 items": lambda: animated(_frames(), more=_metadata(1000)),
+    "metadata of 1,000 items in a track of sound": lambda: animated(
+        _frames(), moov=box(b"trak", box(b"tkhd", bytes(84)) + _metadata(1000))
+    ),
     "metadata of 1,000 items in a track": lambda: animated(_frames(more=_metadata(1000))),
 }
 """AVIF that decoders would make more of than its boxes say, or that leaves open which image it is."""

@@ -53,27 +53,39 @@ def _decoded(data: bytes) -> tuple[tuple[int, int], int]:
 def _coded_sizes(data: bytes) -> set[tuple[int, int]]:
     """Sizes in the first sequence header of the colour track, or of the primary item if it is not derived."""
     if data[8:12] == b"avis":
-        at = data.index(b"stco") + 12
-        return {said_size(data[struct.unpack_from(">I", data, at)[0] :])}
-    if b"grid" in data:
+        table = _payload(data, b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stco")
+        return {said_size(data[struct.unpack_from(">I", table, 8)[0] :])} if table else set()
+    pitm, iloc = (_payload(data, b"meta", kind) for kind in (b"pitm", b"iloc"))
+    # A derived item has no bitstream, and one in the meta box lies elsewhere.
+    if b"grid" in data or b"idat" in data or not (pitm and iloc):
         return set()
-    (primary,) = struct.unpack_from(">H", data, data.index(b"pitm") + 8)
-    start = _item_start(data, primary)
-    return {said_size(data[start:])} if start is not None else set()
+    start = _item_start(iloc, struct.unpack_from(">H", pitm, 4)[0])
+    if start is None:
+        return set()
+    return {said_size(data[start:])}
 
 
-def _item_start(data: bytes, wanted: int) -> int | None:
+def _payload(data: bytes, *path: bytes) -> bytes:
+    """What is in the first box of this kind in the first one of the kind before; nothing if there is none."""
+    for kind in path:
+        while data and data[4:8] != kind:
+            data = data[max(8, struct.unpack_from(">I", data)[0]) :]
+        length = struct.unpack_from(">I", data)[0] if data else 0
+        data = data[8 + 4 * (kind == b"meta") : length]
+    return data
+
+
+def _item_start(iloc: bytes, wanted: int) -> int | None:
     """First byte of an item, by a table of places as libavif writes it; None for another form of table."""
-    at = data.index(b"iloc") + 4
-    version, fields, items = struct.unpack_from(">B3xHH", data, at)
-    if version > 1 or fields & 0xFFF0 not in (0x4400, 0x4440) or b"idat" in data:
+    version, fields, items = struct.unpack_from(">B3xHH", iloc)
+    if version > 1 or fields & 0xFF00 != 0x4400 or fields >> 4 & 15 not in (0, 4):
         return None
-    at += 8
+    at, base_size = 8, fields >> 4 & 15
     for _ in range(items):
-        number, pieces = struct.unpack_from(">H", data, at)[0], at + 4 + 2 * version
-        base = struct.unpack_from(">I", data, pieces)[0] if fields & 0xF0 else 0
-        pieces += fields >> 4 & 15
-        count, first = struct.unpack_from(">HI", data, pieces)
+        number, pieces = struct.unpack_from(">H", iloc, at)[0], at + 4 + 2 * version
+        base = struct.unpack_from(">I", iloc, pieces)[0] if base_size else 0
+        pieces += base_size
+        count, first = struct.unpack_from(">HI", iloc, pieces)
         if number == wanted:
             return int(base + first)
         at = pieces + 2 + 8 * count

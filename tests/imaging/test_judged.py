@@ -8,12 +8,14 @@ import pytest
 from PIL import Image
 
 from app.errors import TooManyPixels, UndecodableImage
+from app.formats import FORMATS
 from app.imaging import ImageLimits, clean_image
+from app.imaging.decode import decode
 
 from .avif_files import Item, av1, grid_item, picture_item, still
 from .lying import CELLS, HONEST, LYING, QUARTERS, one_frame_often
 from .oracle import MOST_SECONDS, assert_as_judged
-from .samples import KINDS, LIMITS, RAW_LIMITS, check, exif, picture, sample, saved
+from .samples import KINDS, LIMITS, RAW_LIMITS, SIZE, check, exif, picture, sample, saved
 
 BOTH = pytest.mark.parametrize("limits", [LIMITS, RAW_LIMITS], ids=["strip", "raw"])
 
@@ -55,6 +57,25 @@ def test_honest_images_that_look_like_lies(name: str, limits: ImageLimits) -> No
 @pytest.mark.parametrize(("name", "animated"), KINDS)
 def test_samples_are_as_judged(name: str, animated: bool, limits: ImageLimits) -> None:
     assert_as_judged(sample(name, animated), limits)
+
+
+@pytest.mark.parametrize(("name", "animated"), KINDS)
+@pytest.mark.parametrize(
+    ("wider", "higher", "more"), [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1)]
+)
+def test_what_a_decoder_finds_otherwise_is_refused(
+    name: str, animated: bool, wider: int, higher: int, more: int
+) -> None:
+    data, frames = sample(name, animated), 3 if animated else 1
+    assert decode(data, FORMATS[name], SIZE, frames) == SIZE
+    with pytest.raises(UndecodableImage, match=r"frames decoded|decoded, .* judged"):
+        decode(data, FORMATS[name], (SIZE[0] + wider, SIZE[1] + higher), frames + more)
+
+
+@pytest.mark.parametrize("name", ["gif", "png", "webp", "avif"])
+def test_fewer_frames_than_a_decoder_finds_are_refused(name: str) -> None:
+    with pytest.raises(UndecodableImage, match="3 frames decoded, 2 judged"):
+        decode(sample(name, True), FORMATS[name], SIZE, 2)
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp"])
