@@ -1,121 +1,46 @@
-"""AVIF (AV1 Image File Format over ISO/IEC 23008-12): metadata is overwritten in place.
-
-Offsets in the file count from its beginning, so nothing before the last needed box may move.
-"""
-
-from bisect import bisect_right
+"""AVIF (AV1 Image File Format over ISO/IEC 23008-12): the walk over its boxes, tables and bitstreams."""
 
 from app.errors import UndecodableImage
-from app.imaging.boxes import Box, boxes, extents, item_types, thumbnails
+from app.imaging.avif_items import Judged, survey_items
+from app.imaging.avif_metadata import top_level, without_metadata
+from app.imaging.avif_tracks import survey_tracks
+from app.imaging.boxes import needed, only
 from app.imaging.limits import ImageLimits
 from app.imaging.survey import PartCount, Survey
 
-_NEEDED = {b"ftyp", b"meta", b"moov", b"mdat"}
-_CONTAINERS = {b"moov": 0, b"trak": 0, b"mdia": 0, b"meta": 4, b"iprp": 0, b"ipco": 0}
-"""Boxes to look into, with the bytes before their first child."""
-_METADATA_BOXES = {b"udta", b"uuid", b"free", b"skip", b"udes", b"altt", b"crtt", b"mdft"}
-_METADATA_ITEMS = {b"Exif", b"mime", b"uri "}
-_TIMED_BOXES = {b"mvhd", b"tkhd", b"mdhd"}
-_EMPTY_EXIF = b"\0\0\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"
-"""An offset to the TIFF header that follows, and a TIFF file with no entries.
-
-Zeros alone are no EXIF, and some decoders refuse the whole image for that.
-"""
-
 
 def survey_avif(data: bytes, limits: ImageLimits) -> Survey:
-    """Walk over the boxes. Raises UndecodableImage where one is cut.
+    """Walk over the boxes and over the AV1 in them, as far as a decoder may come.
 
-    The limits are left to the decoder, which reads no pixels before it is asked to. Orientation is in
-    the `irot` and `imir` properties, which every browser follows and which stay.
+    Raises UndecodableImage if something is cut, if the AV1 is not as large as the boxes say, and if readers
+    may find different things in the file; TooManyPixels. Orientation is in the `irot` and `imir` properties,
+    which every browser follows and which stay.
     """
     count = PartCount()
-    found = _top_level(data, count)
-    scrub = _Scrub(data, [box for box in found if box.kind == b"mdat"], count)
-    end = max((box.end for box in found if box.kind in _NEEDED), default=0)
-    for box in found:
-        if box.kind in _NEEDED:
-            scrub.clean(box)
-        else:
-            scrub.blank_box(box)
-    return Survey(bytes(scrub.data[:end]))
+    if any(box.kind == b"moof" for box in top_level(data, count)):
+        raise UndecodableImage(detail="an animation in fragments")
+    clean = without_metadata(data, count)
+    size, frames = _judged(clean if limits.strip_metadata else data, limits)
+    return Survey(clean, *size, frames=frames)
 
 
-def _top_level(data: bytes, count: PartCount) -> list[Box]:
-    """The boxes of the file up to the first thing that is no whole box.
+def _judged(data: bytes, limits: ImageLimits) -> Judged:
+    """Size and number of the frames that are shown of a file that is to be stored.
 
-    What follows there is a tail of something else; a needed box that is cut raises UndecodableImage.
+    It may have a still image and an animation. Both are judged, and the major brand says which of them is
+    shown.
     """
-    found: list[Box] = []
-    try:
-        for box in boxes(data, 0, len(data), count):
-            found.append(box)
-    except UndecodableImage:
-        tail = found[-1].end if found else 0
-        if data[tail + 4 : tail + 8] in _NEEDED:
-            raise
-    return found
-
-
-class _Scrub:
-    """A copy of the file, in which metadata is overwritten."""
-
-    def __init__(self, data: bytes, media: list[Box], count: PartCount) -> None:
-        self.data = bytearray(data)
-        self.media = media
-        self.count = count
-        # Metadata lies in one place only; tables that name the same bytes again and again are an attack.
-        self.budget = len(data)
-
-    def clean(self, box: Box) -> None:
-        """Take the metadata out of a box and of all that is in it."""
-        if box.kind in _METADATA_BOXES:
-            self.blank_box(box)
-        elif box.kind in _TIMED_BOXES:
-            # Creation and modification time, of 64 bits each from version 1 on (14496-12, 8.2.2).
-            self._blank(box.body + 4, 16 if self.data[box.body] else 8, box.end)
-        elif box.kind in _CONTAINERS:
-            children = list(boxes(self.data, box.body + _CONTAINERS[box.kind], box.end, self.count))
-            for child in children:
-                self.clean(child)
-            if box.kind == b"meta":
-                self._clean_items({child.kind: child for child in children})
-
-    def blank_box(self, box: Box) -> None:
-        """Make the box one of free space."""
-        self.data[box.start + 4 : box.start + 8] = b"free"
-        self._blank(box.body, box.end - box.body, box.end)
-
-    def _clean_items(self, meta: dict[bytes, Box]) -> None:
-        """Blank the payload of every item that is metadata or a thumbnail."""
-        if b"iinf" not in meta or b"iloc" not in meta:
-            return
-        types = dict(item_types(self.data, meta[b"iinf"], self.count))
-        fillings = {number: b"" for number, kind in types.items() if kind in _METADATA_ITEMS}
-        if b"iref" in meta:
-            fillings |= dict.fromkeys(thumbnails(self.data, meta[b"iref"], self.count), b"")
-        fillings |= {number: _EMPTY_EXIF for number, kind in types.items() if kind == b"Exif"}
-        idat = meta.get(b"idat", Box(b"idat", 0, 0, 0))
-        for item, in_idat, offset, length in extents(self.data, meta[b"iloc"], self.count):
-            if item in fillings:
-                start = offset + idat.body * in_idat
-                end = _end([idat] if in_idat else self.media, start)
-                self._blank(start, length, end, fillings[item])
-                fillings[item] = fillings[item][length:]
-
-    def _blank(self, start: int, length: int, end: int, filling: bytes = b"") -> None:
-        """Overwrite `length` bytes with the filling, as far as it fits, and zeros."""
-        self.budget -= length
-        if start + length > end or self.budget < 0:
-            raise UndecodableImage(detail=f"{length} bytes of metadata at {start} lie outside, or come twice")
-        self.data[start : start + length] = filling[:length].ljust(length, b"\0")
-
-
-def _end(media: list[Box], start: int) -> int:
-    """Where the last box of `media` ends whose payload begins before `start` or there; 0 where none does.
-
-    Metadata lies in payloads. To overwrite what else a table may name, boxes among it, would make another
-    file than the one that was sent.
-    """
-    before = bisect_right(media, start, key=lambda box: box.body)
-    return media[before - 1].end if before else 0
+    count = PartCount()
+    found = top_level(data, count)
+    media = [box for box in found if box.kind == b"mdat"]
+    still, animation = only(found, b"meta"), only(found, b"moov")
+    ftyp = needed(found, b"ftyp")
+    pictures = {
+        b"avif": still and survey_items(data, still, media, limits, count),
+        b"avis": animation and survey_tracks(data, animation, media, limits, count),
+    }
+    brand = data[ftyp.body : ftyp.body + 4]
+    shown = pictures[brand] if brand in pictures else pictures[b"avis"] or pictures[b"avif"]
+    if shown is None:
+        raise UndecodableImage(detail=f"nothing to show in a file of brand {brand!r}")
+    return shown

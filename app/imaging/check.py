@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from app.formats import ImageFormat
 from app.imaging.avif import survey_avif
 from app.imaging.decode import decode, undecodable
-from app.imaging.exif import UPRIGHT
+from app.imaging.exif import QUARTER_TURNED, UPRIGHT
 from app.imaging.gif import survey_gif
 from app.imaging.jpeg import survey_jpeg
 from app.imaging.limits import ImageLimits
@@ -29,12 +29,19 @@ _SURVEYS: dict[str, Callable[[bytes, ImageLimits], Survey]] = {
 class CleanedImage:
     """What would be stored of an image, not decoded yet and so perhaps damaged.
 
-    `frames` is None where only a decoder can count them.
+    `width` and `height`, in pixels, and `frames` are what the walk through its container found.
     """
 
     data: bytes
     format: ImageFormat
-    frames: int | None
+    width: int
+    height: int
+    frames: int
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all frames: what decoding costs is in proportion to them."""
+        return self.width * self.height * self.frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +77,27 @@ def clean_image(data: bytes, limits: ImageLimits) -> CleanedImage:
     format = sniff(data, limits.formats)
     with undecodable():
         survey = _SURVEYS[format.name](data, limits)
-        stored = _cleaned(data, format, survey, limits) if limits.strip_metadata else data
-    return CleanedImage(stored, format, survey.frames)
+        if not limits.strip_metadata:
+            return CleanedImage(data, format, survey.width, survey.height, survey.frames)
+        return _cleaned(data, format, survey)
 
 
 def decode_image(cleaned: CleanedImage, limits: ImageLimits) -> CheckedImage:
-    """The second half of `check_image`: the proof that it is an image.
+    """The second half of `check_image`: the proof that it is an image, and as large as it was judged.
 
-    Raises UndecodableImage, TooManyPixels.
+    Raises UndecodableImage, and TooManyPixels if it was judged under other limits.
     """
-    (width, height), frames = decode(cleaned.data, cleaned.format, limits, cleaned.frames)
-    return CheckedImage(cleaned.data, cleaned.format, width, height, frames)
+    size = cleaned.width, cleaned.height
+    limits.check(size, cleaned.frames)
+    width, height = decode(cleaned.data, cleaned.format, size, cleaned.frames)
+    return CheckedImage(cleaned.data, cleaned.format, width, height, cleaned.frames)
 
 
-def _cleaned(data: bytes, format: ImageFormat, survey: Survey, limits: ImageLimits) -> bytes:
+def _cleaned(data: bytes, format: ImageFormat, survey: Survey) -> CleanedImage:
+    width, height = survey.width, survey.height
     if survey.orientation != UPRIGHT:
-        return upright(survey.clean, format, survey.orientation, limits)
-    return data if survey.clean == data else survey.clean
+        turned = upright(survey.clean, format, survey.orientation, (width, height))
+        if survey.orientation in QUARTER_TURNED:
+            width, height = height, width
+        return CleanedImage(turned, format, width, height, 1)
+    return CleanedImage(data if survey.clean == data else survey.clean, format, width, height, survey.frames)

@@ -9,7 +9,6 @@ from PIL import Image, ImageFile
 from app.errors import AppError, UndecodableImage
 from app.formats import ImageFormat
 from app.imaging.exif import QUARTER_TURNED, orientation_of
-from app.imaging.limits import ImageLimits
 
 # Our limits are checked before anything is decoded. Pillow's own one would come twice, and between
 # once and twice its value it warns instead of refusing.
@@ -34,30 +33,39 @@ def undecodable() -> Iterator[None]:
 
 
 @contextmanager
-def opened(data: bytes, format: ImageFormat, limits: ImageLimits) -> Iterator[ImageFile.ImageFile]:
-    """The image, its header read and its size within the limits; no pixel is decoded."""
+def opened(data: bytes, format: ImageFormat, size: tuple[int, int]) -> Iterator[ImageFile.ImageFile]:
+    """The image, its header read and no pixel decoded.
+
+    Raises UndecodableImage if a decoder finds it larger than `size`, width and height in pixels, or smaller.
+    A GIF may begin smaller, and grow with its frames.
+    """
     with Image.open(BytesIO(data), formats=[format.pillow]) as image:
-        limits.check(image.size, 1)
+        _check_size(image, size, grows=format.name == "gif")
         yield image
 
 
-def decode(
-    data: bytes, format: ImageFormat, limits: ImageLimits, frames: int | None
-) -> tuple[tuple[int, int], int]:
-    """Decode every frame, one at a time; gives (width, height) as seen, in pixels, and the number of frames.
+def decode(data: bytes, format: ImageFormat, size: tuple[int, int], frames: int) -> tuple[int, int]:
+    """Decode every frame, one at a time, and return (width, height) as seen, in pixels.
 
-    `frames` None asks the decoder, which is cheap for PNG, WebP and AVIF. A frame that is announced
-    and missing is an error. Raises UndecodableImage and TooManyPixels.
+    `size` and `frames` are what the image was judged by. Raises UndecodableImage if a frame is damaged or
+    missing, and if the decoder finds another size or number of frames.
     """
-    with undecodable(), opened(data, format, limits) as image:
-        total = frames or int(getattr(image, "n_frames", 1))
-        limits.check(image.size, total)
-        for index in range(total):
+    with undecodable(), opened(data, format, size) as image:
+        found = int(getattr(image, "n_frames", 1)) if format.name != "jpeg" else 1
+        if found != frames:
+            raise UndecodableImage(detail=f"{found} frames decoded, {frames} judged")
+        for index in range(frames):
             image.seek(index)
-            # A GIF may grow with any of its frames.
-            limits.check(image.size, total)
+            _check_size(image, size, grows=format.name == "gif")
             image.load()
-        return _size_as_seen(image), total
+            _check_size(image, size, grows=format.name == "gif" and index < frames - 1)
+        return _size_as_seen(image)
+
+
+def _check_size(image: ImageFile.ImageFile, size: tuple[int, int], *, grows: bool) -> None:
+    smaller = grows and image.width <= size[0] and image.height <= size[1]
+    if image.size != size and not smaller:
+        raise UndecodableImage(detail=f"{image.size} decoded, {size} judged")
 
 
 def _size_as_seen(image: ImageFile.ImageFile) -> tuple[int, int]:

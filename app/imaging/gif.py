@@ -30,9 +30,8 @@ def survey_gif(data: bytes, limits: ImageLimits) -> Survey:
     walk = _Walk(data, limits)
     for introducer in bounded(iter(walk.introducer, _TRAILER)):
         walk.block(introducer)
-    if not walk.frames:
-        raise UndecodableImage(detail="no frame")
-    return Survey(b"".join([*walk.pieces, bytes((_TRAILER,))]), frames=walk.frames)
+    limits.check((walk.width, walk.height), walk.frames)
+    return Survey(b"".join([*walk.pieces, bytes((_TRAILER,))]), walk.width, walk.height, walk.frames)
 
 
 class _Walk:
@@ -49,7 +48,8 @@ class _Walk:
         self.width = int.from_bytes(head[6:8], "little")
         self.height = int.from_bytes(head[8:10], "little")
         self.pieces = [head, self._colour_table(head[10])]
-        self.limits.check((self.width, self.height), 1)
+        # Some writers leave the screen empty, and let the frames say how large the image is.
+        self.limits.check((max(1, self.width), max(1, self.height)), 1)
 
     def introducer(self) -> int:
         """The byte that says what kind of block comes."""

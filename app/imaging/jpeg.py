@@ -8,10 +8,14 @@ from app.errors import UndecodableImage
 from app.imaging.bytereader import ByteReader
 from app.imaging.exif import UPRIGHT, orientation_of
 from app.imaging.limits import ImageLimits
-from app.imaging.survey import Survey, bounded
+from app.imaging.survey import Survey, bounded, check_profile
 
 _SOI, _EOI, _SOS, _APP0, _APP1, _APP2, _APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_DRAWN_BY_ALL = {0xC0, 0xC1, 0xC2}
+"""Baseline, extended and progressive with Huffman codes. No browser draws what is arithmetically coded,
+lossless or hierarchical, and to decode arithmetic codes takes long however few bytes there are."""
+_DNL = 0xDC
 _METADATA = {*range(0xE0, 0xFF)}
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
@@ -19,8 +23,16 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 _MAX_SCANS = 100
-"""Each scan of a progressive JPEG may cost a pass over all its pixels for a few bytes of file;
-encoders write about ten (libjpeg-turbo, "Two Issues with the JPEG Standard")."""
+_MAX_PASSES = 20
+"""How often a decoder may pass over as many pixels as an image may have.
+
+Each scan may cost a pass over all pixels for a few bytes of file (libjpeg-turbo, "Two Issues with the JPEG
+Standard"). Encoders write about ten, and libjpeg 18 for four colours.
+"""
+
+_MAX_EXIF = 200
+"""Segments of Exif. Pillow copies all that came before for each of them; a phone's depth map may need
+some."""
 
 
 class _Segment(NamedTuple):
@@ -36,19 +48,25 @@ class _Segment(NamedTuple):
 def survey_jpeg(data: bytes, limits: ImageLimits) -> Survey:
     """Walk to the end of the first picture; in a multi-picture file (CIPA DC-007) the others are dropped.
 
-    Raises UndecodableImage where a segment is cut or the end marker is missing, and TooManyPixels.
+    Raises UndecodableImage if a segment is cut, the end marker is missing, the size is not said exactly once,
+    or there are more scans than any encoder writes; TooManyPixels.
     """
     pieces = [bytes((0xFF, _SOI))]
-    orientation = UPRIGHT
+    orientation, size, scans, profile, exif = UPRIGHT, (0, 0), 0, 0, 0
     for segment in bounded(_segments(data)):
-        if segment.marker == _APP1 and segment.payload.startswith(b"Exif\0") and orientation == UPRIGHT:
-            orientation = orientation_of(segment.payload)
-        if segment.marker in _FRAME_HEADERS:
-            _check_frame_header(segment.payload, limits)
+        if segment.marker == _APP1 and segment.payload.startswith(b"Exif\0"):
+            exif += 1
+            orientation = orientation_of(segment.payload) if orientation == UPRIGHT else orientation
+        elif segment.marker in _FRAME_HEADERS or segment.marker == _DNL:
+            size = _size(segment, limits, first=size == (0, 0))
+        scans += segment.marker == _SOS
+        profile += len(segment.payload) * _is_profile(segment)
         if (kept := _without_metadata(segment)) is not None:
             pieces.append(kept.encoded())
+    check_profile(profile)
+    _check_work(size, scans, exif, limits)
     pieces.append(bytes((0xFF, _EOI)))
-    return Survey(b"".join(pieces), frames=1, orientation=orientation)
+    return Survey(b"".join(pieces), *size, orientation=orientation)
 
 
 def _segments(data: bytes) -> Iterator[_Segment]:
@@ -75,10 +93,24 @@ def _scan(data: bytes, start: int) -> bytes:
     return data[start : end.start()]
 
 
-def _check_frame_header(payload: bytes, limits: ImageLimits) -> None:
-    reader = ByteReader(payload, 1)
+def _size(segment: _Segment, limits: ImageLimits, *, first: bool) -> tuple[int, int]:
+    """Width and height that the frame header gives (B.2.2)."""
+    if not first or segment.marker not in _DRAWN_BY_ALL:
+        raise UndecodableImage(detail=f"a second size, or one that is not for all, 0x{segment.marker:02x}")
+    reader = ByteReader(segment.payload, 1)
     height, width = reader.big(2), reader.big(2)
     limits.check((width, height), 1)
+    return width, height
+
+
+def _check_work(size: tuple[int, int], scans: int, exif: int, limits: ImageLimits) -> None:
+    passes = scans * size[0] * size[1]
+    if exif > _MAX_EXIF or not size[0] or passes > _MAX_PASSES * limits.max_pixels:
+        raise UndecodableImage(detail=f"{scans} scans of {size}, {exif} segments of Exif")
+
+
+def _is_profile(segment: _Segment) -> bool:
+    return segment.marker == _APP2 and segment.payload.startswith(b"ICC_PROFILE\0")
 
 
 def _without_metadata(segment: _Segment) -> _Segment | None:
@@ -86,7 +118,7 @@ def _without_metadata(segment: _Segment) -> _Segment | None:
     marker, payload, _ = segment
     if marker not in _METADATA:
         return segment
-    if marker == _APP2 and payload.startswith(b"ICC_PROFILE\0"):
+    if _is_profile(segment):
         return segment
     if marker == _APP0 and payload.startswith(b"JFIF\0") and len(payload) >= 14:
         # The last two bytes are the size of a thumbnail that follows them (JFIF 1.02).

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from app.config import Config
-from app.errors import TooManyPixels
+from app.errors import TooManyPixels, UndecodableImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,13 @@ class ImageLimits:
         )
 
     def check(self, size: tuple[int, int], frames: int) -> None:
-        """Let `frames` frames of `size` (width, height in pixels) pass, or raise TooManyPixels."""
+        """Let `frames` frames of `size` (width, height in pixels) pass, or raise TooManyPixels.
+
+        Raises UndecodableImage if nothing could be seen.
+        """
         width, height = size
+        if not (width and height and frames):
+            raise UndecodableImage(detail=f"{frames} frames of {width} × {height}")
         pixels = width * height * frames
         if frames > self.max_frames:
             raise TooManyPixels(

@@ -1,7 +1,8 @@
 """PNG and APNG (W3C PNG, third edition): a walk over the chunks that keeps those needed to draw."""
 
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from app.errors import UndecodableImage
@@ -15,6 +16,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _DRAWING = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"bKGD", b"pHYs", b"acTL", b"fcTL", b"fdAT"}
 COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 _KEPT = _DRAWING | {*COLOUR, b"iCCP", b"sBIT"}
+_SINGLE = {b"PLTE", b"iCCP", b"acTL"}
+"""Chunks of which there is one (5.6). Each profile unpacks to as much as a decoder lets it."""
 _ANCILLARY = 0x20
 """Bit of a type's first letter: set where a decoder may ignore the chunk (5.4)."""
 
@@ -42,30 +45,85 @@ def chunks(data: bytes) -> Iterator[Chunk]:
 def survey_png(data: bytes, limits: ImageLimits) -> Survey:
     """Walk to IEND.
 
-    Raises UndecodableImage where chunks are cut, damaged or in conflict, and TooManyPixels.
+    Raises UndecodableImage if chunks are cut, damaged or in conflict, and TooManyPixels.
     """
-    pieces = [SIGNATURE]
-    orientation, announced, controls = UPRIGHT, 0, 0
+    walk = _Walk(limits)
     for chunk in bounded(chunks(data)):
-        _check_chunk(chunk, first=len(pieces) == 1, limits=limits)
+        walk.add(chunk)
+    return walk.survey()
+
+
+class _Walk:
+    """The chunks so far; `pieces` collects what is kept."""
+
+    def __init__(self, limits: ImageLimits) -> None:
+        self.limits = limits
+        self.pieces = [SIGNATURE]
+        self.size = (0, 0)
+        self.orientation = UPRIGHT
+        self.seen: Counter[bytes] = Counter()
+        self.announced = 0
+        # Pixels before the first frame control are for still viewers; Pillow counts them as a frame.
+        self.default_image = False
+
+    def add(self, chunk: Chunk) -> None:
+        """Take the next chunk."""
+        _check_chunk(chunk, first=not self.seen)
+        self.seen[chunk.kind] += 1
+        if chunk.kind in _SINGLE and self.seen[chunk.kind] > 1:
+            raise UndecodableImage(detail=f"{chunk.kind!r} is there twice")
         if chunk.kind == b"eXIf":
-            orientation = orientation_of(chunk.payload)
-        elif chunk.kind == b"acTL":
-            announced = _announced_frames(chunk, announced)
-        controls += chunk.kind == b"fcTL"
+            self.orientation = orientation_of(chunk.payload)
+        elif reader := _READERS.get(chunk.kind):
+            reader(self, ByteReader(chunk.payload))
         if chunk.kind in _KEPT:
-            pieces.append(chunk.raw)
-    if controls != announced:
-        raise UndecodableImage(detail=f"acTL announces {announced} frames, there are {controls}")
-    return Survey(b"".join(pieces), orientation=orientation if announced <= 1 else UPRIGHT)
+            self.pieces.append(chunk.raw)
+
+    def _header(self, reader: ByteReader) -> None:
+        if reader.left != 13:
+            raise UndecodableImage(detail=f"IHDR of {reader.left} bytes")
+        self.size = reader.big(4), reader.big(4)
+        self.limits.check(self.size, 1)
+
+    def _animation(self, reader: ByteReader) -> None:
+        if reader.left != 8 or self.seen[b"IDAT"]:
+            raise UndecodableImage(detail="acTL is wrong or too late")
+        self.announced = reader.big(4)
+        self.limits.check(self.size, self.announced)
+
+    def _frame(self, reader: ByteReader) -> None:
+        """Refuse a frame that does not lie on the canvas."""
+        reader.skip(4)
+        width, height, left, top = (reader.big(4) for _ in range(4))
+        if not (width and height) or left + width > self.size[0] or top + height > self.size[1]:
+            raise UndecodableImage(detail=f"a frame of {width} × {height} at {left}, {top} on {self.size}")
+
+    def _pixels(self, _reader: ByteReader) -> None:
+        self.default_image |= bool(self.announced) and not self.seen[b"fcTL"]
+
+    def survey(self) -> Survey:
+        """What was found, once all chunks were taken."""
+        if self.seen[b"fcTL"] != self.announced:
+            detail = f"acTL announces {self.announced} frames, there are {self.seen[b'fcTL']}"
+            raise UndecodableImage(detail=detail)
+        frames = max(1, self.announced + self.default_image)
+        self.limits.check(self.size, frames)
+        orientation = self.orientation if frames == 1 else UPRIGHT
+        return Survey(b"".join(self.pieces), *self.size, frames=frames, orientation=orientation)
 
 
-def _check_chunk(chunk: Chunk, *, first: bool, limits: ImageLimits) -> None:
+_READERS: dict[bytes, Callable[[_Walk, ByteReader], None]] = {
+    b"IHDR": _Walk._header,
+    b"acTL": _Walk._animation,
+    b"fcTL": _Walk._frame,
+    b"IDAT": _Walk._pixels,
+}
+
+
+def _check_chunk(chunk: Chunk, *, first: bool) -> None:
     """Refuse what decoders take differently: a wrong order, a wrong checksum, an unknown critical chunk."""
     if first != (chunk.kind == b"IHDR"):
         raise UndecodableImage(detail="IHDR is not the first chunk")
-    if chunk.kind == b"IHDR":
-        _check_header(chunk.payload, limits)
     if chunk.kind not in _KEPT:
         if not chunk.kind[0] & _ANCILLARY:
             raise UndecodableImage(detail=f"unknown critical chunk {chunk.kind!r}")
@@ -73,17 +131,3 @@ def _check_chunk(chunk: Chunk, *, first: bool, limits: ImageLimits) -> None:
         raise UndecodableImage(detail=f"wrong checksum of {chunk.kind!r}")
     if chunk.kind == b"IEND" and chunk.payload:
         raise UndecodableImage(detail="IEND is not empty")
-
-
-def _check_header(payload: bytes, limits: ImageLimits) -> None:
-    if len(payload) != 13:
-        raise UndecodableImage(detail=f"IHDR of {len(payload)} bytes")
-    reader = ByteReader(payload)
-    limits.check((reader.big(4), reader.big(4)), 1)
-
-
-def _announced_frames(chunk: Chunk, announced: int) -> int:
-    frames = int.from_bytes(chunk.payload[:4], "big")
-    if announced or not frames or len(chunk.payload) != 8:
-        raise UndecodableImage(detail="acTL is wrong or there twice")
-    return frames

@@ -10,6 +10,10 @@ MAX_PARTS = 200_000
 """Segments, chunks, blocks or boxes in one file. Real files have far fewer; a file made of empty
 ones would keep the walk busy for seconds per megabyte."""
 
+MAX_PROFILE_BYTES = 4 * 2**20
+"""Bytes of a colour profile. The largest in use, for printing presses, have two to three million; decoders
+copy profiles several times. PNG's, which are compressed, are bound by Pillow at 1 MiB."""
+
 _Part = TypeVar("_Part")
 
 
@@ -17,12 +21,15 @@ _Part = TypeVar("_Part")
 class Survey:
     """One container, walked to its end.
 
-    `clean` is the same image without metadata and without anything after its end.
-    `orientation` is EXIF's 1…8. `frames` is None where the decoder knows it better and cheaply.
+    `clean` is the same image without metadata and without anything after its end. `width` and `height`, in
+    pixels, are those of the canvas before it is turned by `orientation`, EXIF's 1…8, and `frames` is how many
+    pictures are shown: what a decoder has to find, too, or the image is refused.
     """
 
     clean: bytes
-    frames: int | None = None
+    width: int
+    height: int
+    frames: int = 1
     orientation: int = 1
 
 
@@ -35,11 +42,11 @@ class PartCount:
     def __init__(self) -> None:
         self._left = MAX_PARTS
 
-    def add(self) -> None:
-        """Count one; raises UndecodableImage at the first one over MAX_PARTS."""
-        if not self._left:
+    def add(self, parts: int = 1) -> None:
+        """Count this many parts; raises UndecodableImage at the first one over MAX_PARTS."""
+        self._left -= parts
+        if self._left < 0:
             raise UndecodableImage(detail=f"more than {MAX_PARTS} parts")
-        self._left -= 1
 
     def bounded(self, parts: Iterable[_Part]) -> Iterator[_Part]:
         """The same parts, each of them counted."""
@@ -51,3 +58,9 @@ class PartCount:
 def bounded(parts: Iterable[_Part]) -> Iterator[_Part]:
     """The same parts; raises UndecodableImage at the first one over MAX_PARTS."""
     return PartCount().bounded(parts)
+
+
+def check_profile(size: int) -> None:
+    """Raise UndecodableImage if a colour profile has more than MAX_PROFILE_BYTES."""
+    if size > MAX_PROFILE_BYTES:
+        raise UndecodableImage(detail=f"a colour profile of {size} bytes")

@@ -10,7 +10,6 @@ from PIL.PngImagePlugin import PngInfo
 from app.formats import ImageFormat
 from app.imaging import png, webp
 from app.imaging.decode import opened
-from app.imaging.limits import ImageLimits
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -31,12 +30,13 @@ _LOSSLESS_WEBP_EFFORT = 20
 """Above 25 the encoder takes a third more memory and twice the time for files that are a quarter smaller."""
 
 
-def upright(data: bytes, format: ImageFormat, orientation: int, limits: ImageLimits) -> bytes:
+def upright(data: bytes, format: ImageFormat, orientation: int, size: tuple[int, int]) -> bytes:
     """The still image without metadata in `data`, turned by `orientation` 2…8, in the same format.
 
-    Raises TooManyPixels, and whatever Pillow raises where it can't decode.
+    `size` is its width and height in pixels before that. Raises UndecodableImage if a decoder finds another
+    one, and whatever Pillow raises if it can't decode.
     """
-    with opened(data, format, limits) as image:
+    with opened(data, format, size) as image:
         image.load()
         turned = image.transpose(_TURNS[orientation])
         options = {"icc_profile": image.info.get("icc_profile"), **_options(image, data, format)}

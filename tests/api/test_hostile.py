@@ -25,6 +25,7 @@ from tests.imaging.hostile import (
     UNDECODABLE,
     UNSUPPORTED,
 )
+from tests.imaging.lying import HONEST, LYING
 from tests.imaging.samples import sample
 
 SAFE = {
@@ -73,6 +74,19 @@ def test_what_is_no_image_of_ours(client: FlaskClient, name: str) -> None:
 @pytest.mark.parametrize("name", UNDECODABLE)
 def test_what_only_begins_like_an_image(client: FlaskClient, name: str) -> None:
     assert _refused(client, UNDECODABLE[name]()) == (422, "undecodable_image")
+
+
+@pytest.mark.parametrize("name", LYING)
+def test_images_that_lie_about_their_size(client: FlaskClient, name: str) -> None:
+    """The limits are the defaults, within which each of them would be decoded if it were believed."""
+    assert _refused(client, LYING[name]()) == (422, "undecodable_image")
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_images_that_look_like_lies(client: FlaskClient, name: str) -> None:
+    (width, height, frames), make = HONEST[name]
+    answer = json_of(client.post("/api/images", data=make(), content_type="image/png"))
+    assert (answer["width"], answer["height"], answer["frames"]) == (width, height, frames)
 
 
 @pytest.mark.parametrize("name", CROWDED)

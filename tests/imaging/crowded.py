@@ -3,6 +3,8 @@
 import struct
 from collections.abc import Callable
 
+from tests.imaging.av1_bits import PADDING, unit
+from tests.imaging.avif_files import Item, Track, animated, av1, av1_frames, av1c, ispe, still
 from tests.imaging.samples import bare_gif, box, gif_extension, inserted, riff, sample
 
 _FTYP = box(b"ftyp", b"avif\0\0\0\0mif1avif")
@@ -60,6 +62,36 @@ def _avif_places(count: int) -> bytes:
     return _FTYP + _meta(_ITEMS, box(b"iloc", head + (struct.pack(">I", 7) + bytes(6)) * count))
 
 
+def _avif_units(count: int) -> bytes:
+    """A bitstream that ends in empty units."""
+    size = (64, 64)
+    return still([Item(av1(size) + unit(PADDING, b"") * count, [ispe(*size), av1c()])])
+
+
+def _avif_samples(kind: bytes, fields: int) -> Callable[[int], bytes]:
+    """An animation whose table of this kind has as many rows."""
+
+    def made(count: int) -> bytes:
+        size = (64, 64)
+        head = struct.pack(">II", 0, count) if kind != b"stsz" else struct.pack(">III", 0, 0, count)
+        table = head + struct.pack(f">{fields}I", *range(1, fields + 1)) * count
+        return animated(Track(av1_frames(size, 4), size, tables={kind: table}))
+
+    return made
+
+
+def _avif_associations(count: int) -> bytes:
+    """Items that have one property again and again."""
+    each = 250
+    owned = b"".join(
+        struct.pack(">HB", number, each) + b"\1" * each for number in range(1, count // each + 1)
+    )
+    head = struct.pack(">II", 0, count // each)
+    properties = box(b"iprp", box(b"ipco", _EMPTY_BOX) + box(b"ipma", head + owned))
+    primary = box(b"pitm", b"\0\0\0\0\0\7")
+    return _FTYP + _meta(primary, _ITEMS, _PLACES + properties)
+
+
 CROWDED: dict[str, Callable[[int], bytes]] = {
     "gif frame": _gif_frame,
     "gif comment": _gif_with(b"\x21\xfe"),
@@ -72,8 +104,25 @@ CROWDED: dict[str, Callable[[int], bytes]] = {
     "avif boxes": lambda count: _FTYP + box(b"moov", _EMPTY_BOX * count),
     "avif boxes in boxes": lambda count: _FTYP + box(b"moov", _EMPTY_BOX * 100) * (count // 100),
     "avif items": _avif_items,
-    "avif references": _avif_references(_EMPTY_BOX),
+    "avif references": _avif_references(box(b"cdsc", b"\0\7\0\0")),
     "avif thumbnails": _avif_references(box(b"thmb", b"\0\7\0\0")),
+    "avif targets of references": lambda count: (
+        _FTYP
+        + _meta(
+            _ITEMS,
+            _PLACES,
+            box(
+                b"iref", bytes(4) + box(b"dimg", b"\0\7\xff\xff" + bytes(2 * 65_535)) * (count // 50_000 + 1)
+            ),
+        )
+    ),
+    "avif associations": _avif_associations,
+    "avif units": _avif_units,
+    "avif sample sizes": _avif_samples(b"stsz", 1),
+    "avif chunks": _avif_samples(b"stco", 1),
+    "avif runs of chunks": _avif_samples(b"stsc", 3),
+    "avif durations": _avif_samples(b"stts", 2),
+    "avif sync samples": _avif_samples(b"stss", 1),
     "avif extents": _avif_extents,
     "avif places": _avif_places,
 }

@@ -20,9 +20,11 @@ from .samples import (
     check,
     inserted,
     jpeg_segment,
+    picture,
     png_chunk,
     riff,
     sample,
+    saved,
 )
 
 AREA = SIZE[0] * SIZE[1]
@@ -133,3 +135,15 @@ def test_a_jpeg_of_countless_scans_is_refused() -> None:
     with pytest.raises(UndecodableImage) as caught:
         check(data[:-2] + scan * 100 + data[-2:])
     assert "scans" in caught.value.detail
+
+
+def test_scans_count_against_the_pixels_that_an_image_may_have() -> None:
+    data = saved(picture(), "jpeg", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    scans = data.count(b"\xff\xda")
+    most = data[:-2] + scan * (20 - scans) + data[-2:]
+    tight = replace(LIMITS, max_pixels=AREA)
+    assert check(most, tight).data == most
+    with pytest.raises(UndecodableImage) as caught:
+        check(data[:-2] + scan * (21 - scans) + data[-2:], tight)
+    assert "21 scans" in caught.value.detail

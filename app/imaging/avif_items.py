@@ -1,0 +1,262 @@
+"""The still image of an AVIF file: the items of its meta box (ISO/IEC 23008-12; ISO/IEC 14496-12, 8.11)."""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from app.errors import UndecodableImage
+from app.imaging.av1 import Av1Walk
+from app.imaging.boxes import (
+    Box,
+    Extent,
+    associations,
+    boxes,
+    extents,
+    item_types,
+    needed,
+    only,
+    references,
+)
+from app.imaging.bytereader import ByteReader
+from app.imaging.limits import ImageLimits
+from app.imaging.survey import PartCount, check_profile
+
+MAX_DECODED = 4
+"""How many times the pixels that are shown a decoder may have to decode.
+
+Alpha doubles them, and so may the hidden frames of an animation, a preview layer of a still image, or the
+cells of a grid that stick out of it; a gain map adds a part.
+"""
+
+_MAX_ITEMS = 4096
+"""Items of one file; libavif looks each of them up in a list, as often as tables name it."""
+_MAX_PROPERTIES = 2**20
+"""Bytes of all properties of all items; libavif copies them for each item. Colour profiles are not copied."""
+_MAX_REFERENCES = 4 * _MAX_ITEMS
+_MAX_METADATA_TABLES = 2**14
+"""Bytes of the tables of a meta box that has metadata alone; real ones have some hundreds."""
+_SHARED_BYTES = 2**20
+"""Bytes that items may name beyond those of the file, since some share theirs."""
+_IGNORED = {b"Exif", b"mime", b"uri ", b"tmap"}
+"""Items that are not drawn: metadata, and how to apply a gain map, which is an item of its own."""
+_LIMITING = {b"ispe", b"av1C", b"auxC", b"a1op", b"a1lx", b"lsel"}
+"""Properties that change what is decoded, so that an item may have one of each."""
+_CODEC_CONFIGURATION = 4
+"""Bytes of `av1C` before the units in it."""
+
+
+class Judged(NamedTuple):
+    """Width and height of a canvas in pixels, and how many frames are shown on it."""
+
+    size: tuple[int, int]
+    frames: int
+
+
+def survey_items(
+    data: bytes, meta: Box, media: list[Box], limits: ImageLimits, count: PartCount
+) -> Judged | None:
+    """Size of the primary item, once every item of AV1 in the file is found to be as large as it says.
+
+    None if the box names no primary item; some animations have one without. Raises UndecodableImage if an
+    item is larger or smaller than it says, or if the tables contradict themselves; TooManyPixels.
+    """
+    children = list(boxes(data, meta.body + 4, meta.end, count))
+    pitm = only(children, b"pitm")
+    if pitm is None:
+        check_metadata(children)
+        return None
+    items = _Items(data, children, media, limits, count)
+    primary = ByteReader(data, pitm.body + 4, pitm.end).big(4 if data[pitm.body] else 2)
+    size, shown = items.shown(primary)
+    decoded = sum(items.decoded(number) for number, kind in items.kinds.items() if kind == b"av01")
+    if decoded > MAX_DECODED * shown:
+        raise UndecodableImage(detail=f"{decoded} pixels to decode for {shown}")
+    for number, kind in items.kinds.items():
+        if kind == b"grid":
+            items.shown(number)
+    return Judged(size, 1)
+
+
+def check_metadata(children: list[Box]) -> None:
+    """Raise UndecodableImage if a meta box that shows no image has larger tables than any real one."""
+    if sum(box.end - box.start for box in children if box.kind != b"idat") > _MAX_METADATA_TABLES:
+        raise UndecodableImage(detail="large tables of metadata")
+
+
+def check_units(data: bytes, av1c: Box, size: tuple[int, int], count: PartCount) -> None:
+    """Raise UndecodableImage if the units in the codec configuration are for frames of another size."""
+    walk = Av1Walk(count)
+    walk.read(data, min(av1c.body + _CODEC_CONFIGURATION, av1c.end), av1c.end)
+    if walk.size not in (None, size):
+        raise UndecodableImage(detail=f"av1C is for {walk.size}, not {size}")
+
+
+def within(media: list[Box], start: int, length: int) -> bool:
+    """If these bytes, at least one, lie in the payload of one of the boxes, which come in order."""
+    before = bisect_right(media, start, key=lambda box: box.body)
+    return length > 0 and before > 0 and start + length <= media[before - 1].end
+
+
+class _Items:
+    """The tables of a meta box; `kinds` has the types of the items that may be drawn, by number."""
+
+    def __init__(
+        self, data: bytes, children: list[Box], media: list[Box], limits: ImageLimits, count: PartCount
+    ) -> None:
+        self._data, self._limits, self._count = data, limits, count
+        self._media = media
+        self._idat = [box for box in [only(children, b"idat")] if box]
+        types = self._read_types(needed(children, b"iinf"))
+        self._cells, thumbnails = self._read_references(only(children, b"iref"), types)
+        # No decoder takes a thumbnail for the image.
+        self.kinds = {
+            number: types[number] for number in types.keys() - thumbnails if types[number] not in _IGNORED
+        }
+        if unknown := {*self.kinds.values()} - {b"av01", b"grid"}:
+            raise UndecodableImage(detail=f"items of types {unknown}")
+        self._extents = self._read_extents(needed(children, b"iloc"), types)
+        self._properties = self._read_properties(needed(children, b"iprp"))
+        if not types.keys() >= self._properties.keys():
+            raise UndecodableImage(detail="properties of items that are not there")
+
+    def _read_types(self, iinf: Box) -> dict[int, bytes]:
+        found = list(item_types(self._data, iinf, self._count))
+        types = dict(found)
+        if len(types) < len(found) or len(types) > _MAX_ITEMS or 0 in types:
+            raise UndecodableImage(detail=f"{len(found)} items of {len(types)} numbers")
+        return types
+
+    def _read_references(
+        self, iref: Box | None, types: dict[int, bytes]
+    ) -> tuple[dict[int, tuple[int, ...]], set[int]]:
+        """The items that others are made from, by the number of those, and which items are nothing but
+        thumbnails."""
+        found = list(references(self._data, iref, self._count)) if iref else []
+        named = [number for each in found for number in (each.source, *each.targets)]
+        if len(named) > _MAX_REFERENCES or not types.keys() >= {*named}:
+            raise UndecodableImage(detail=f"{len(named)} references, or to items that are not there")
+        made = [each for each in found if each.kind == b"dimg"]
+        sources = {each.source: each.targets for each in made}
+        if len(sources) < len(made):
+            raise UndecodableImage(detail="an item that is made from two lists")
+        cells = {number for targets in sources.values() for number in targets}
+        auxiliary = {each.source for each in found if each.kind == b"auxl"}
+        thumbnails = {each.source for each in found if each.kind == b"thmb" and each.targets}
+        return sources, thumbnails - cells - auxiliary
+
+    def _read_extents(self, iloc: Box, types: dict[int, bytes]) -> dict[int, list[Extent]]:
+        """Where the items lie. All together they may have about as many bytes as the file.
+
+        Encoders store equal cells of a grid once, so that pieces of several items may overlap.
+        """
+        found: dict[int, list[Extent]] = defaultdict(list)
+        budget = len(self._data) + _SHARED_BYTES
+        for extent in extents(self._data, iloc, self._count):
+            found[extent.item].append(extent)
+            budget -= extent.length
+        if budget < 0 or not types.keys() >= found.keys():
+            raise UndecodableImage(detail="items that share too much, or that are not there")
+        return found
+
+    def _read_properties(self, iprp: Box) -> dict[int, dict[bytes, Box]]:
+        """The properties of every item by their type (8.11.14)."""
+        ipco, *tables = boxes(self._data, iprp.body, iprp.end, self._count)
+        if ipco.kind != b"ipco" or {table.kind for table in tables} != {b"ipma"}:
+            raise UndecodableImage(detail="the properties are in disorder")
+        properties = list(boxes(self._data, ipco.body, ipco.end, self._count))
+        for box in properties:
+            check_profile((box.end - box.start) * (box.kind == b"colr"))
+        found: dict[int, dict[bytes, Box]] = {}
+        budget = _MAX_PROPERTIES
+        for table in tables:
+            for number, indexes in associations(self._data, table, self._count):
+                if number in found or any(index > len(properties) for index in indexes):
+                    raise UndecodableImage(
+                        detail=f"item {number} has properties twice, or that are not there"
+                    )
+                named = [properties[index - 1] for index in indexes]
+                budget -= sum(box.end - box.start for box in named if box.kind != b"colr")
+                found[number] = {box.kind: box for box in named}
+                for kind in _LIMITING:
+                    only(named, kind)
+        if budget < 0:
+            raise UndecodableImage(detail="properties that are named again and again")
+        return found
+
+    def _property(self, number: int, kind: bytes) -> Box:
+        found = self._properties.get(number, {}).get(kind)
+        if found is None:
+            raise UndecodableImage(detail=f"item {number} has no {kind!r}")
+        return found
+
+    def _size(self, number: int) -> tuple[int, int]:
+        """What `ispe` says (23008-12, 6.5.3), within the limits."""
+        ispe = self._property(number, b"ispe")
+        reader = ByteReader(self._data, ispe.body + 4, ispe.end)
+        size = reader.big(4), reader.big(4)
+        self._limits.check(size, 1)
+        return size
+
+    def shown(self, number: int) -> tuple[tuple[int, int], int]:
+        """Size of an item, and the pixels that it is made from: its own, or those of all cells of a grid."""
+        size, kind = self._size(number), self.kinds.get(number)
+        if kind == b"grid":
+            return size, self._grid_pixels(number, size)
+        if kind != b"av01":
+            raise UndecodableImage(detail=f"item {number} is not an image")
+        return size, size[0] * size[1]
+
+    def _grid_pixels(self, number: int, canvas: tuple[int, int]) -> int:
+        """Pixels of all cells of a grid (23008-12, 6.6.2.3).
+
+        Cells are of one size, cover the canvas, and each begins on it.
+        """
+        grid = ByteReader(self._payload(number))
+        wide = 4 if grid.big(2) & 1 else 2
+        rows, columns, size = grid.big(1) + 1, grid.big(1) + 1, (grid.big(wide), grid.big(wide))
+        cells = self._cells.get(number, ())
+        if size != canvas or grid.left or len({*cells}) != len(cells) or len(cells) != rows * columns:
+            raise UndecodableImage(
+                detail=f"grid of {len(cells)} cells, {rows} × {columns}, {size} in {canvas}"
+            )
+        if any(self.kinds.get(cell) != b"av01" for cell in cells):
+            raise UndecodableImage(detail="a cell that is not AV1")
+        (width, height), *others = {self._size(cell) for cell in cells}
+        covers = (columns - 1) * width < canvas[0] <= columns * width
+        covers = covers and (rows - 1) * height < canvas[1] <= rows * height
+        if others or not covers:
+            raise UndecodableImage(detail=f"cells of {width} × {height} and {others} on {canvas}")
+        self._limits.check((columns * width, rows * height), 1)
+        return rows * columns * width * height
+
+    def decoded(self, number: int) -> int:
+        """Pixels of all frames in an item of AV1, hidden ones and layers included."""
+        size = self._size(number)
+        check_units(self._data, self._property(number, b"av1C"), size, self._count)
+        walk, payload = Av1Walk(self._count), self._payload(number)
+        walk.read(payload, 0, len(payload))
+        if walk.size != size or not walk.frames:
+            raise UndecodableImage(detail=f"item {number} of {size} has {walk.frames} frames of {walk.size}")
+        return walk.pixels
+
+    def _payload(self, number: int) -> bytes:
+        """The bytes of an item, whose pieces lie in media data and do not overlap."""
+        idat = self._idat[0].body if self._idat else 0
+        pieces = []
+        for extent in self._extents.get(number, ()):
+            start = extent.offset + idat * extent.in_idat
+            if not within(self._idat if extent.in_idat else self._media, start, extent.length):
+                raise UndecodableImage(detail=f"item {number} lies outside of media data")
+            pieces.append((start, start + extent.length))
+        check_apart(pieces)
+        return b"".join(self._data[start:end] for start, end in pieces)
+
+
+def check_apart(pieces: Iterable[tuple[int, int]]) -> None:
+    """Raise UndecodableImage if some of these pieces, from a byte to a byte, overlap."""
+    last = 0
+    for start, end in sorted(pieces):
+        if start < last:
+            raise UndecodableImage(detail=f"pieces that overlap at {start}")
+        last = end

@@ -1,0 +1,167 @@
+"""The size of every frame is found in AV1 headers, whatever else they say."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import UndecodableImage
+from app.imaging import survey
+from app.imaging.av1 import Av1Walk
+from app.imaging.survey import PartCount
+
+from .av1_bits import (
+    FRAME,
+    FRAME_HEADER,
+    INTER,
+    INTRA_ONLY,
+    KEY,
+    PADDING,
+    REDUNDANT_FRAME_HEADER,
+    SEQUENCE_HEADER,
+    SWITCH,
+    TEMPORAL_DELIMITER,
+    TILE_LIST,
+    Frame,
+    Sequence,
+    enlarged,
+    said_size,
+    unit,
+)
+from .avif_files import av1, av1_frames
+
+LARGEST = (1000, 800)
+
+
+def _walk(*pieces: bytes) -> Av1Walk:
+    walk = Av1Walk(PartCount())
+    for piece in pieces:
+        walk.read(piece, 0, len(piece))
+    return walk
+
+
+SEQUENCES = st.builds(
+    Sequence,
+    timing=st.booleans(),
+    equal_interval=st.booleans(),
+    decoder_model=st.booleans(),
+    display_delay=st.booleans(),
+    points=st.lists(st.sampled_from([0, 0x101, 0x103, 0x301, 0xF0F]), min_size=1, max_size=32).map(tuple),
+    frame_ids=st.booleans(),
+    order_hint_bits=st.integers(0, 8),
+    screen_tools=st.integers(0, 2),
+    integer_mv=st.integers(0, 2),
+    size_bits=st.integers(10, 16),
+).filter(lambda sequence: sequence.timing or not (sequence.equal_interval or sequence.decoder_model))
+FRAMES = st.builds(
+    Frame,
+    kind=st.sampled_from([KEY, INTER, INTRA_ONLY, SWITCH]),
+    shown=st.booleans(),
+    resilient=st.booleans(),
+    refreshed=st.integers(0, 0xFF),
+    layers=st.none() | st.integers(0, 31).map(lambda layers: layers << 3),
+    unit_kind=st.sampled_from([FRAME, FRAME_HEADER, REDUNDANT_FRAME_HEADER]),
+)
+
+
+@given(sequence=SEQUENCES, frame=FRAMES, width=st.integers(1, 1000), height=st.integers(1, 800))
+def test_the_size_that_a_frame_says(sequence: Sequence, frame: Frame, width: int, height: int) -> None:
+    walk = _walk(sequence.unit(LARGEST), frame.unit(sequence, (width, height)))
+    assert (walk.size, walk.frames, walk.pixels) == (LARGEST, 1, width * height)
+
+
+@given(sequence=SEQUENCES, frame=FRAMES.filter(lambda frame: frame.kind != SWITCH))
+def test_a_frame_without_a_size_is_the_largest(sequence: Sequence, frame: Frame) -> None:
+    walk = _walk(sequence.unit(LARGEST), frame.unit(sequence, None))
+    assert (walk.frames, walk.pixels) == (1, 800_000)
+
+
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("reference", [None, 0, 3, 6])
+def test_a_frame_of_the_size_of_another_counts_as_the_largest(reference: int | None, short: bool) -> None:
+    sequence, frame = Sequence(), Frame(INTER, short_references=short, found_reference=reference)
+    walk = _walk(sequence.unit(LARGEST), frame.unit(sequence, (30, 20)))
+    assert walk.pixels == (600 if reference is None else 800_000)
+
+
+@pytest.mark.parametrize("frame", [Frame(), Frame(INTER), Frame(SWITCH), Frame(KEY, shown=False)])
+@pytest.mark.parametrize("size", [(1001, 800), (1000, 801), (16_384, 16_384)])
+def test_a_frame_larger_than_its_sequence_is_refused(frame: Frame, size: tuple[int, int]) -> None:
+    sequence = Sequence()
+    with pytest.raises(UndecodableImage, match="an AV1 frame of"):
+        _walk(sequence.unit(LARGEST), frame.unit(sequence, size))
+
+
+def test_every_frame_counts_however_it_comes() -> None:
+    sequence = Sequence()
+    hidden, again = Frame(shown=False).unit(sequence, (10, 10)), unit(FRAME_HEADER, b"\x80")
+    walk = _walk(unit(TEMPORAL_DELIMITER, b"") + sequence.unit(LARGEST) + hidden * 3 + again, hidden)
+    assert (walk.frames, walk.pixels) == (5, 400 + 800_000)
+
+
+def test_the_last_unit_may_have_no_size() -> None:
+    sequence = Sequence(reduced=True)
+    walk = _walk(sequence.unit(LARGEST) + unit(FRAME, b"\x10" * 50, sized=False))
+    assert (walk.size, walk.frames) == (LARGEST, 1)
+
+
+def test_all_sequences_have_one_size() -> None:
+    again = Sequence(reduced=True).unit(LARGEST) + Sequence(timing=True).unit(LARGEST)
+    assert _walk(again).size == LARGEST
+    with pytest.raises(UndecodableImage, match="AV1 sequences of"):
+        _walk(again, Sequence().unit((1000, 801)))
+
+
+def test_a_sequence_header_with_another_operating_point_each() -> None:
+    longest = Sequence(
+        timing=True, decoder_model=True, display_delay=True, points=tuple(range(0x100, 0x120)), frame_ids=True
+    )
+    frame = Frame(INTER, layers=0xF8)
+    assert _walk(longest.unit(LARGEST), frame.unit(longest, (9, 7))).pixels == 63
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        Frame().unit(Sequence(), (9, 7)),
+        unit(SEQUENCE_HEADER, b""),
+        unit(SEQUENCE_HEADER, b"\0" * 5),
+        Sequence().unit(LARGEST)[:-1],
+        Sequence().unit(LARGEST) + unit(FRAME, b""),
+        unit(TILE_LIST, b"\0" * 8),
+        b"\x8a\x01\x00",
+        b"\x7a" + b"\x80" * 8 + b"\0",
+        b"\x7a\x05\0",
+    ],
+    ids=[
+        "no sequence",
+        "empty",
+        "short",
+        "cut",
+        "frame",
+        "tiles",
+        "forbidden bit",
+        "endless size",
+        "too large",
+    ],
+)
+def test_what_is_no_av1_is_refused(data: bytes) -> None:
+    with pytest.raises(UndecodableImage):
+        _walk(data)
+
+
+def test_units_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "MAX_PARTS", 100)
+    assert _walk(unit(PADDING, b"") * 100).frames == 0
+    with pytest.raises(UndecodableImage, match="more than 100 parts"):
+        _walk(unit(PADDING, b"") * 101)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 77), (2048, 1500)])
+def test_real_bitstreams(size: tuple[int, int]) -> None:
+    still = _walk(av1(size))
+    assert (still.size, still.frames) == (size, 1) == (said_size(av1(size)), 1)
+    moving = _walk(*av1_frames(size, 3))
+    assert (moving.size, moving.pixels) == (size, moving.frames * size[0] * size[1])
+    assert 3 <= moving.frames <= 6
+    with pytest.raises(UndecodableImage, match="an AV1 frame of 2048 × 1500"):
+        _walk(enlarged(av1_frames((2048, 1500), 3)[0], (64, 64)))
