@@ -52,12 +52,12 @@ _MEASURED = 8.0
 _METHOD = """\
 Two workers, eight threads each. *Hits*: all servers side by side, measured in turn as in *Hits* above,
 {rounds} rounds of {seconds} s; behind nginx, which sends them itself, *CPU* is that of nginx alone. *Under
-attack*: each server by itself and started anew. Once the attack has gone on for {ramp:.0f} s, one honest client
-asks for `/healthz`, at most fifty times a second, and two ask for a cached image of 20 KB as fast as they are
-answered, for {measured:.0f} s (tests/server/honest.py). *Slow heads* send a byte a second, *slow readers* take a
-byte a second of a cached image of 8.5 MB, *unsent bodies* are GETs of a cached image with `Content-Length: 10`
-and nothing behind it; each connection that is closed is opened again (bench/attack.py). An answer that stays
-out for 20 s is given up, and counts as one of 20 s and as wrong."""
+attack*: each server by itself and started anew. Once the attack has gone on for {ramp:.0f} s, one honest
+client asks for `/healthz`, at most fifty times a second, and two ask for a cached image of 20 KB as fast as
+they are answered, for {measured:.0f} s (tests/server/honest.py). *Slow heads* send a byte a second, *slow
+readers* take a byte a second of a cached image of 8.5 MB, *unsent bodies* are GETs of a cached image with
+`Content-Length: 10` and nothing behind it; each connection that is closed is opened again
+(bench/attack.py). An answer that stays out for 20 s is given up, and counts as one of 20 s and as wrong."""
 
 
 @dataclass(frozen=True)
