@@ -50,7 +50,7 @@ def in_front(scratch: Path, port: int, *, upstream: int, cache_dir: Path) -> Sta
             raise ValueError(f"{DEPLOYED.name}: found no place for {what}")
     text = re.sub(r"include\s+(?=[\w.]+;)", "include /etc/nginx/", text)
     if not re.search(r"(?m)^\s*http\s*\{", text):
-        text = f"events {{}}\nhttp {{\naccess_log off;\n{text}\n}}\n"
+        text = f"events {{ worker_connections 4096; }}\nhttp {{\naccess_log off;\n{text}\n}}\n"
     return _start(text, scratch)
 
 

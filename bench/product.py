@@ -56,6 +56,7 @@ def environment(directory: Path, port: int, settings: Mapping[str, str] | None =
     """Every setting: those given, a few fixed ones, and for all others the default."""
     return {
         **{field.name.upper(): "" for field in fields(Config)},
+        "ENV_FILE": os.devnull,
         "STORE": "local",
         "LOCAL_STORE_DIR": str(directory / "store"),
         "CACHE_DIR": str(directory / "cache"),

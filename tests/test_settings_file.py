@@ -10,7 +10,7 @@ import pytest
 
 from app import settings_file
 from app.errors import ConfigError
-from app.settings_file import load_settings_file, name_of
+from app.settings_file import load_settings_file, name_of, undo_flasks_own_reading
 
 SECRET = "sEcReT-sEcReT-sEcReT"
 NAME = "SETTINGS_FILE_TEST"
@@ -143,3 +143,24 @@ def test_names(tree: Path) -> None:
         ".env",
         "/etc/x.env",
     ]
+
+
+@pytest.mark.parametrize("whose", ["own", "other", "named"])
+def test_if_flask_can_not_be_started_again_it_stops(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    """On systems that do not tell what a process was started with; our own file is no reason to."""
+    monkeypatch.setattr(settings_file, "_INITIAL_ENVIRONMENT", tmp_path / "missing")
+    monkeypatch.setenv("FLASK_RUN_FROM_CLI", "true")
+    monkeypatch.delenv("FLASK_SKIP_DOTENV", raising=False)
+    monkeypatch.chdir(tree)
+    _write((tmp_path if whose == "other" else tree) / ".env")
+    if whose == "own":
+        undo_flasks_own_reading()
+        return
+    if whose == "named":
+        monkeypatch.setenv("ENV_FILE", str(tree / ".env"))
+    with pytest.raises(ConfigError, match="FLASK_SKIP_DOTENV=1"):
+        undo_flasks_own_reading()
+    monkeypatch.setenv("FLASK_SKIP_DOTENV", "1")
+    undo_flasks_own_reading()

@@ -4,19 +4,19 @@ Black box: it knows URLs and HTTP, nothing of the worker. `python -m tests.serve
 `Order` as JSON, attacks until SIGTERM and then prints how often it did what.
 
 Its own rate is bounded, so that it is the attack that costs the server something and not the load: whoever
-measures can compare with the same attack on `tarpit`, which takes all that comes and answers nothing.
+measures can compare with the same attack on a tarpit (tests/server/tarpit.py).
 """
 
 import asyncio
 import json
 import random
 import resource
-import selectors
+import select
 import signal
 import socket
 import struct
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -70,7 +70,7 @@ class Chaos:
     def __init__(self, order: Order) -> None:
         self._order = order
         self._random = random.Random(order.seed)
-        self._idle: deque[socket.socket] = deque()
+        self._idle: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.counts: Counter[str] = Counter()
 
@@ -94,16 +94,27 @@ class Chaos:
     async def _write_to_the_oldest(self) -> None:
         """What comes on a connection at the moment in which the server drops it for a new one."""
         while True:
+            self._let_go_of_the_closed()
             opened = [self._connecting() for _ in range(_BURST)]
-            oldest = list(self._idle)[: 2 * _BURST]
-            for number, sock in enumerate(oldest):
+            for number, sock in enumerate(self._idle[: 2 * _BURST]):
                 with suppress(OSError):
                     sock.send(b"G" if number % 3 else self._get(self._order.small))
             self._idle += opened
-            while len(self._idle) > IDLE:
-                self._idle.popleft().close()
             self.counts["burst"] += 1
             await asyncio.sleep(self._random.uniform(0.02, 0.5))
+
+    def _let_go_of_the_closed(self) -> None:
+        """Of what is left the first are those that the server drops next."""
+        poll = select.poll()
+        for sock in self._idle:
+            poll.register(sock, select.POLLIN)
+        ended = {descriptor for descriptor, _ in poll.poll(0)}
+        gone = [sock for sock in self._idle if sock.fileno() in ended]
+        self._idle = [sock for sock in self._idle if sock.fileno() not in ended]
+        while len(self._idle) > IDLE:
+            gone.append(self._idle.pop(0))
+        for sock in gone:
+            sock.close()
 
     async def _act(self) -> None:
         name, act = self._random.choices(_ACTS, _WEIGHTS)[0]
@@ -252,26 +263,6 @@ _ACTS: list[tuple[str, Callable[[Chaos, socket.socket], Awaitable[None]]]] = [
 _WEIGHTS = (15, 20, 20, 25, 5, 10, 15, 4, 8, 2)
 
 
-def tarpit(port: int) -> None:
-    """Take all connections and all that is sent, and answer nothing, for ever."""
-    with selectors.DefaultSelector() as selector, socket.create_server(("127.0.0.1", port)) as listener:
-        listener.listen(2048)
-        selector.register(listener, selectors.EVENT_READ)
-        while True:
-            for key, _ in selector.select():
-                with suppress(OSError):
-                    if key.fileobj is listener:
-                        selector.register(listener.accept()[0], selectors.EVENT_READ)
-                        continue
-                client = key.fileobj
-                assert isinstance(client, socket.socket)
-                with suppress(OSError):
-                    if client is listener or client.recv(65_536):
-                        continue
-                selector.unregister(client)
-                client.close()
-
-
 async def _attack(order: Order) -> Counter[str]:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -281,12 +272,10 @@ async def _attack(order: Order) -> Counter[str]:
 
 
 def main() -> None:
-    """Attack, or be the tarpit at the port that is given."""
+    """Attack until SIGTERM, and say what was done."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     told = json.loads(sys.argv[1])
-    if isinstance(told, int):
-        tarpit(told)
     counts = asyncio.run(_attack(Order(**{**told, "cold": tuple(told["cold"])})))
     sys.stdout.write(json.dumps(counts))
 

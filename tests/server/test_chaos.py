@@ -170,7 +170,7 @@ def _baseline(scene: Scene) -> float:
     port = free_port()
     order = Order(**{**vars(scene.order), "port": port})
     with (
-        _process("tests.server.chaos", str(port)),
+        _process("tests.server.tarpit", str(port)),
         _honest(scene) as asked,
         _process("tests.server.chaos", as_argument(order)) as attack,
     ):
@@ -268,10 +268,11 @@ def _check_round(scene: Scene, found: Round, calm: float) -> None:
     with suppress(AssertionError):
         wait_until(lambda: not _left_open(scene), seconds=60)
     took = [seconds for window in found.measured for seconds in found.health.between(*window)]
-    wrong = [what for asked in found.hits for what in asked.wrong if not _within(what[0], found.starved)]
+    everybody = (found.health, *found.hits)
+    wrong = [what for asked in everybody for what in asked.wrong if not _within(what[0], found.starved)]
     rate = _rate(found.hits, found.measured)
     p99 = _percentile(took, 0.99) if took else float("inf")
-    dropped = found.health.dropped + sum(asked.dropped for asked in found.hits)
+    dropped = sum(asked.dropped for asked in everybody)
     sys.stderr.write(
         f"/healthz p50 {_percentile(took or [0], 0.5):.3f} s, p99 {p99:.3f} s; {rate:.0f} honest hits/s, "
         f"{calm:.0f} while a tarpit is attacked; {dropped} connections dropped; {dict(found.attacks)}\n"

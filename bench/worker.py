@@ -1,0 +1,221 @@
+"""Whether a gunicorn worker of our own earns its place: beside stock gthread, alone and behind nginx.
+
+The application, its middleware and all settings are the same; nothing but the worker class differs.
+"""
+
+import json
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.links import SERVER_PATH
+from bench import nginx
+from bench.hits import SIZES
+from bench.load import Load, put_load
+from bench.plan import Plan, rotated
+from bench.processes import ROOT, running
+from bench.product import environment, gunicorn, our_parts, our_server, upload_noise
+from bench.progress import say
+from bench.report import Section, Table, median_ratio
+from bench.servers import Server, Start, get, serving
+from tests.server.honest import Asked
+
+OURS = "our worker"
+GTHREAD = "gthread"
+FRONTED = "gthread behind nginx (deploy/nginx.conf)"
+
+LARGE = 8_500_000
+
+CALM = "no attack"
+ATTACKS = {
+    CALM: None,
+    "500 slow heads": ("heads", "20 KB", 500),
+    "500 slow readers": ("readers", "large", 500),
+    "24 unsent bodies": ("bodies", "20 KB", 24),
+    "500 unsent bodies": ("bodies", "20 KB", 500),
+}
+"""The kind of `bench.attack`, which image it asks for, and over how many connections."""
+
+_RAMP = 3.0
+"""Seconds that an attack has before anything is measured."""
+
+_MEASURED = 8.0
+
+_METHOD = """\
+Two workers, eight threads each. *Hits*: all servers side by side, measured in turn as in *Hits* above,
+{rounds} rounds of {seconds} s; behind nginx, which sends them itself, *CPU* is that of nginx alone. *Under
+attack*: each server by itself and started anew. Once the attack has gone on for {ramp:.0f} s, one honest
+client asks for `/healthz`, at most fifty times a second, and two ask for a cached image of 20 KB as fast as
+they are answered, for {measured:.0f} s (tests/server/honest.py). *Slow heads* send a byte a second, *slow
+readers* take a byte a second of a cached image of 8.5 MB, *unsent bodies* are GETs of a cached image with
+`Content-Length: 10` and nothing behind it; each connection that is closed is opened again
+(bench/attack.py). An answer that stays out for 20 s is given up, and counts as one of 20 s and as wrong."""
+
+
+@dataclass(frozen=True)
+class Noticed:
+    """What honest clients noticed: seconds for `/healthz`, hits per second, and answers that were wrong."""
+
+    health: list[float]
+    rate: float
+    wrong: int
+
+    def row(self, attack: str, server: str, calm: "Noticed") -> tuple[str, ...]:
+        """A row of the table."""
+        p50, p99 = (f"{self._percentile(share) * 1e3:,.1f} ms" for share in (0.5, 0.99))
+        share = f"{self.rate / calm.rate:.2f} ×" if calm.rate else "–"
+        return attack, server, p50, p99, f"{self.rate:,.0f}", share, str(self.wrong)
+
+    def _percentile(self, share: float) -> float:
+        return sorted(self.health)[int(share * (len(self.health) - 1))] if self.health else float("inf")
+
+
+def run(plan: Plan) -> Section:
+    """Measure hits, then each server under each attack."""
+    directory = plan.new_directory("worker")
+    with our_parts(directory) as parts:
+        keys = {name: upload_noise(parts, size) for name, size in {**SIZES, "large": LARGE}.items()}
+    image = directory / "image"
+    shutil.copy(directory / "cache" / "objects" / keys["20 KB"], image)
+    starts = _starts(directory)
+    method = _METHOD.format(rounds=plan.rounds, seconds=plan.seconds, ramp=_RAMP, measured=_MEASURED)
+    section = Section("Our worker and gthread", method)
+    if FRONTED not in starts:
+        section.notes.append("nginx is not installed.")
+    section.tables = [_hits(plan, starts, keys), _attacked(starts, keys, image)]
+    return section
+
+
+_Starts = dict[str, Callable[[], AbstractContextManager[Server]]]
+
+
+def _starts(directory: Path) -> _Starts:
+    starts: _Starts = {
+        OURS: lambda: our_server(directory, name=OURS),
+        GTHREAD: lambda: _gthread(directory),
+        FRONTED: lambda: _fronted(directory),
+    }
+    if not shutil.which("nginx"):
+        del starts[FRONTED]
+    return starts
+
+
+@contextmanager
+def _gthread(directory: Path) -> Iterator[Server]:
+    command = (*gunicorn("wsgi:app"), "--worker-class", "gthread")
+    started = serving(
+        GTHREAD,
+        lambda port: Start(command, environment(directory, port)),
+        directory / "gthread.log",
+        prefix=SERVER_PATH,
+        ready="/readyz",
+    )
+    with started as server:
+        yield server
+
+
+@contextmanager
+def _fronted(directory: Path) -> Iterator[Server]:
+    with _gthread(directory) as upstream:
+        started = serving(
+            FRONTED,
+            lambda port: nginx.in_front(
+                directory / f"nginx-{port}", port, upstream=upstream.port, cache_dir=directory / "cache"
+            ),
+            directory / "nginx.log",
+            prefix=SERVER_PATH,
+            ready="/readyz",
+        )
+        with started as server:
+            yield server
+
+
+def _hits(plan: Plan, starts: _Starts, keys: dict[str, str]) -> Table:
+    loads: dict[tuple[str, str], list[Load]] = defaultdict(list)
+    with ExitStack() as stack:
+        servers = [stack.enter_context(start()) for start in starts.values()]
+        for server in servers:
+            for key in keys.values():
+                if get(server.port, server.prefix + key).status != 200:
+                    raise RuntimeError(f"{server.name} does not serve {key}")
+        for number in range(plan.rounds):
+            say(f"hits, round {number + 1} of {plan.rounds}")
+            for size in SIZES:
+                for server in rotated(servers, number):
+                    load = put_load(server, [server.prefix + keys[size]], plan.seconds)
+                    loads[size, server.name].append(load)
+    rows = [_hit_row(size, name, loads[size, name], loads[size, OURS]) for size in SIZES for name in starts]
+    head = ("size", "server", "requests/s", "CPU µs", "ours, by rate", "ours, by CPU")
+    return Table("Hits", head, rows)
+
+
+def _hit_row(size: str, name: str, loads: list[Load], ours: list[Load]) -> tuple[str, ...]:
+    rates, cpus = [load.rate for load in loads], [load.cpu for load in loads]
+    by_rate = median_ratio([load.rate for load in ours], rates)
+    by_cpu = median_ratio(cpus, [load.cpu for load in ours])
+    return (
+        size,
+        name,
+        f"{statistics.median(rates):,.0f}",
+        f"{statistics.median(cpus):.0f}",
+        f"{by_rate:.2f} ×",
+        f"{by_cpu:.2f} ×",
+    )
+
+
+def _attacked(starts: _Starts, keys: dict[str, str], image: Path) -> Table:
+    rows = []
+    calm: dict[str, Noticed] = {}
+    for attack, what in ATTACKS.items():
+        for name, start in starts.items():
+            say(f"{attack}: {name}")
+            with start() as server:
+                noticed = _notice(server, what, keys, image)
+            calm.setdefault(name, noticed)
+            rows.append(noticed.row(attack, name, calm[name]))
+    head = ("attack", "server", "/healthz p50", "p99", "honest hits/s", "of those without attack", "wrong")
+    return Table("Under attack", head, rows)
+
+
+def _notice(
+    server: Server, attack: tuple[str, str, int] | None, keys: dict[str, str], image: Path
+) -> Noticed:
+    small = server.prefix + keys["20 KB"]
+    get(server.port, small)
+    log = image.with_name("clients.log")
+    attacking: AbstractContextManager[object] = nullcontext()
+    if attack:
+        kind, size, count = attack
+        command = (sys.executable, "-m", "bench.attack", kind)
+        path = server.prefix + keys[size]
+        attacking = running((*command, str(server.port), path, str(count)), log)
+    with attacking:
+        time.sleep(_RAMP)
+        port = str(server.port)
+        clients = [
+            _client(port, "/healthz"),
+            _client(port, small, str(image)),
+            _client(port, small, str(image)),
+        ]
+        begin = time.monotonic()
+        time.sleep(_MEASURED)
+        end = time.monotonic()
+        for client in clients:
+            client.send_signal(signal.SIGTERM)
+        health, *hits = (Asked(**json.loads(client.communicate()[0])) for client in clients)
+    rate = sum(len(asked.between(begin, end)) for asked in hits) / (end - begin)
+    wrong = sum(len(asked.wrong) for asked in (health, *hits))
+    return Noticed([took for _, took in health.answers], rate, wrong)
+
+
+def _client(*arguments: str) -> "subprocess.Popen[str]":
+    command = (sys.executable, "-m", "tests.server.honest", *arguments)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
