@@ -1,0 +1,4 @@
+"""Check images in a child process that the kernel holds to bounds.
+
+PLACEHOLDER
+"""

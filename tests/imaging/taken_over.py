@@ -1,0 +1,110 @@
+"""A decoder host whose children do what the "image" says instead of decoding it: what a hostile one might do.
+
+It is started like the real one, by its path. Time bounds are shorter, so that tests need not wait.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from app.errors import UndecodableImage
+from app.imaging import CheckedImage, ImageLimits, check_image
+from app.imaging.sandbox import bounds, child, host
+
+JOB = 3
+"""The descriptor on which a child answers."""
+
+
+def _crash(payload: bytes) -> NoReturn:
+    ctypes.string_at(0)
+    raise AssertionError
+
+
+def _abort(payload: bytes) -> NoReturn:
+    os.abort()
+
+
+def _burn(payload: bytes) -> NoReturn:
+    signal.setitimer(signal.ITIMER_REAL, 0)  # which a busy machine might have run out first
+    while True:
+        pass
+
+
+def _wait(payload: bytes) -> NoReturn:
+    while True:
+        time.sleep(60)
+
+
+def _take_memory(payload: bytes) -> NoReturn:
+    taken = [bytearray(1 << 20) for _ in range(4000)]
+    raise AssertionError(len(taken))
+
+
+def _say(payload: bytes) -> NoReturn:
+    os.write(JOB, payload)
+    os._exit(0)
+
+
+def _hand_over(payload: bytes) -> NoReturn:
+    """Send a pipe, from which nothing ever comes, as the image's bytes."""
+    pipe, _ = os.pipe()
+    socket.send_fds(socket.socket(fileno=os.dup(JOB)), [payload], [pipe])
+    os._exit(0)
+
+
+def _exit(payload: bytes) -> NoReturn:
+    os._exit(7)
+
+
+def _kill_host(payload: bytes) -> NoReturn:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+    raise AssertionError
+
+
+def _break_out(payload: bytes) -> NoReturn:
+    """Tell what of this is possible: to read, to write, to connect, to signal, to run something."""
+    tries: dict[str, Callable[[], object]] = {
+        "read": lambda: os.open(__file__, os.O_RDONLY),
+        "write": lambda: os.open(payload, os.O_WRONLY | os.O_CREAT),
+        "environment": lambda: os.open(f"/proc/{os.getppid()}/environ", os.O_RDONLY),
+        "signal": lambda: os.kill(os.getppid(), 0),
+        "execute": lambda: os.execv(sys.executable, [sys.executable, "-c", ""]),
+        "connect": lambda: socket.create_connection(("127.0.0.1", int(Path(payload.decode()).name)), 5),
+    }
+    done = []
+    for name, attempt in tries.items():
+        try:
+            attempt()
+            done.append(name)
+        except OSError:
+            pass
+    raise UndecodableImage(detail=",".join(done))
+
+
+_DEEDS: dict[bytes, Callable[[bytes], NoReturn]] = {
+    deed.__name__.strip("_").encode(): deed
+    for deed in (
+        *(_crash, _abort, _burn, _wait, _take_memory, _say, _hand_over, _exit, _kill_host, _break_out),
+    )
+}
+
+
+def _obey(data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None]) -> CheckedImage:
+    deed, _, payload = data.partition(b"\0")
+    if deed in _DEEDS:
+        _DEEDS[deed](payload)
+    return check_image(data, limits, before_decoding=lambda pixels: before_decoding(64 * 64))
+
+
+def serve() -> NoReturn:
+    """Be a host of such children."""
+    vars(child)["check_image"] = _obey
+    vars(bounds).update(_SURVEY_CPU=1, _DECODING_CPU=1, _WALL=1.0, _WALL_PER_CPU=2.0)
+    host.serve()
