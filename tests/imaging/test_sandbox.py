@@ -51,12 +51,6 @@ def hostile() -> Iterator[Sandbox]:
     sandbox.close()
 
 
-def host_of(sandbox: Sandbox) -> int:
-    """The process id of its host."""
-    assert sandbox._host is not None
-    return sandbox._host.pid
-
-
 def children_of(pid: int) -> list[int]:
     """The processes that it has started."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -123,13 +117,13 @@ def test_a_decoder_that_crashes_or_breaks_a_bound_costs_that_image_alone(
     hostile: Sandbox, caplog: pytest.LogCaptureFixture, deed: bytes, message: str, said: str
 ) -> None:
     assert hostile.check(sample("png"), LIMITS).width == 48
-    before = host_of(hostile)
+    before = hostile.host_pid
     with pytest.raises(UndecodableImage, match=message) as caught:
         hostile.check(deed, LIMITS)
     assert (caught.value.status, caught.value.code) == (422, "undecodable_image")
     assert said in caplog.text
     assert hostile.check(sample("png"), LIMITS).width == 48
-    assert host_of(hostile) == before
+    assert hostile.host_pid == before
     assert children_of(before) == []
 
 
@@ -213,10 +207,10 @@ def test_a_host_that_an_image_kills_is_started_again_once(
 
 def test_a_host_that_was_killed_is_started_again(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
     sandbox.check(sample("png"), LIMITS)
-    first = host_of(sandbox)
+    first = sandbox.host_pid
     os.kill(first, signal.SIGKILL)
     assert sandbox.check(sample("gif"), LIMITS).width == 48
-    assert host_of(sandbox) != first
+    assert sandbox.host_pid != first
     assert not Path(f"/proc/{first}").exists()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
@@ -225,7 +219,7 @@ def test_a_host_that_is_killed_at_work_does_it_again(sandbox: Sandbox) -> None:
     data = saved(picture(size=(1500, 1500)), "webp", lossless=True, exif=exif(6))
     limits = replace(LIMITS, max_pixels=4_000_000)
     sandbox.check(sample("png"), LIMITS)
-    first = host_of(sandbox)
+    first = sandbox.host_pid
     with ThreadPoolExecutor(1) as pool:
         checked = pool.submit(sandbox.check, data, limits)
         child = wait_until(lambda: children_of(first))[0]
@@ -247,7 +241,7 @@ def test_where_no_host_can_be_had_the_server_is_busy(tmp_path: Path, monkeypatch
 
 def test_a_host_that_does_not_answer_is_given_up(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox.check(sample("png"), LIMITS)
-    stopped = host_of(sandbox)
+    stopped = sandbox.host_pid
     os.kill(stopped, signal.SIGSTOP)
     monkeypatch.setattr(client, "_GRACE", -1000.0)
     with pytest.raises(Busy):
@@ -262,12 +256,12 @@ def test_many_at_once(shared: Sandbox) -> None:
     with ThreadPoolExecutor(64) as pool:
         found = list(pool.map(lambda kind: shared.check(sample(*kind), LIMITS), kinds))
     assert [checked.format.name for checked in found] == [name for name, _ in kinds]
-    assert children_of(host_of(shared)) == []
+    assert children_of(shared.host_pid) == []
 
 
 def test_nothing_is_left_behind(shared: Sandbox) -> None:
     def everything() -> tuple[int, int, int]:
-        own, host = (len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in ("self", host_of(shared)))
+        own, host = (len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in ("self", shared.host_pid))
         return own, host, threading.active_count()
 
     def use(times: int) -> None:
@@ -281,7 +275,7 @@ def test_nothing_is_left_behind(shared: Sandbox) -> None:
     before = everything()
     use(70)
     assert everything() == before
-    assert children_of(host_of(shared)) == []
+    assert children_of(shared.host_pid) == []
 
 
 def test_the_host_knows_no_secret_and_has_nothing_open(
@@ -292,10 +286,10 @@ def test_the_host_knows_no_secret_and_has_nothing_open(
     with open(tmp_path / "open", "wb") as file:
         os.set_inheritable(file.fileno(), True)
         sandbox.check(sample("png"), LIMITS)
-        its = Path(f"/proc/{host_of(sandbox)}")
+        its = Path(f"/proc/{sandbox.host_pid}")
         opened = [str(path.readlink()) for path in (its / "fd").iterdir()]
     variables = {entry.partition(b"=")[0] for entry in (its / "environ").read_bytes().split(b"\0") if entry}
-    assert variables <= {b"MALLOC_ARENA_MAX", b"LD_LIBRARY_PATH", b"TMPDIR"}
+    assert variables <= {b"MALLOC_ARENA_MAX", b"GLIBC_TUNABLES", b"LD_LIBRARY_PATH", b"TMPDIR"}
     assert str(tmp_path / "open") not in opened
     assert b"a-secret" not in (its / "cmdline").read_bytes()
     mapped = (its / "maps").read_text()
@@ -305,11 +299,11 @@ def test_the_host_knows_no_secret_and_has_nothing_open(
 
 def test_the_host_ends_when_nobody_has_its_socket_any_more(sandbox: Sandbox) -> None:
     sandbox.check(sample("png"), LIMITS)
-    host = host_of(sandbox)
+    host = sandbox.host_pid
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # what a whole group or container gets
         os.kill(host, number)
     assert sandbox.check(sample("png"), LIMITS).width == 48
-    assert host_of(sandbox) == host
+    assert sandbox.host_pid == host
     lost, sandbox._host = sandbox._host, None
     assert lost is not None
     lost.leave()
@@ -318,11 +312,11 @@ def test_the_host_ends_when_nobody_has_its_socket_any_more(sandbox: Sandbox) -> 
 
 def test_after_a_fork_each_has_its_own_host(sandbox: Sandbox) -> None:
     sandbox.check(sample("png"), LIMITS)
-    host = host_of(sandbox)
+    host = sandbox.host_pid
     sandbox.forget()
     os.waitpid(host, 0)  # nobody else had its socket
     assert sandbox.check(sample("png"), LIMITS).width == 48
-    assert host_of(sandbox) != host
+    assert sandbox.host_pid != host
 
 
 def test_who_gives_up_takes_the_child_along(hostile: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,5 +325,5 @@ def test_who_gives_up_takes_the_child_along(hostile: Sandbox, monkeypatch: pytes
     with pytest.raises(UndecodableImage):
         hostile.check(b"wait", LIMITS)
     began = time.monotonic()
-    wait_until(lambda: not children_of(host_of(hostile)))
+    wait_until(lambda: not children_of(hostile.host_pid))
     assert time.monotonic() - began < 30

@@ -8,13 +8,17 @@ _SURVEY_CPU = 6
 """Seconds for walking through the container, in which no decoder runs."""
 
 _SURVEY_MEMORY = 32 * _MIB
-_TIMES_THE_FILE = 6
-"""Copies of the file that a walk, a decoder and an encoder hold at most, rounded up."""
+_SURVEY_COPIES = 6
+"""Times the file's size that the walk may take besides: copies, and what is kept of each part."""
 
 _DECODING_CPU = 6
-_CPU_PER_MEGAPIXEL = 1.0
+_CPU_PER_MEGAPIXEL = 1.5
+"""The slowest honest images take a quarter of that here: PNG and lossy WebP to be turned upright."""
+
 _BYTES_PER_PIXEL = 30
-"""Of the worst honest image that we know, a lossless WebP to be turned upright; see docs/limits.md."""
+_DECODING_COPIES = 20
+"""Of the worst honest images that we know, WebP to be turned upright; see docs/limits.md. What an encoder
+keeps in mind of noise grows with the file, what it keeps of all else with the pixels."""
 
 _WALL = 20.0
 _WALL_PER_CPU = 3.0
@@ -36,7 +40,7 @@ class Bounds:
 
 def survey_bounds(file_size: int) -> Bounds:
     """The bounds while nothing is known but the number of bytes in the file."""
-    return Bounds(_SURVEY_CPU, _SURVEY_MEMORY + _TIMES_THE_FILE * file_size)
+    return Bounds(_SURVEY_CPU, _SURVEY_MEMORY + _SURVEY_COPIES * file_size)
 
 
 def decoding_bounds(file_size: int, pixels: int) -> Bounds:
@@ -44,5 +48,5 @@ def decoding_bounds(file_size: int, pixels: int) -> Bounds:
     survey = survey_bounds(file_size)
     return Bounds(
         survey.cpu + _DECODING_CPU + round(pixels / 1e6 * _CPU_PER_MEGAPIXEL),
-        survey.memory + _BYTES_PER_PIXEL * pixels,
+        _SURVEY_MEMORY + _BYTES_PER_PIXEL * pixels + _DECODING_COPIES * file_size,
     )
