@@ -103,8 +103,8 @@ def _obey(data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], 
     return check_image(data, limits, before_decoding=lambda pixels: before_decoding(64 * 64))
 
 
-def serve() -> NoReturn:
+def serve(cores: str) -> NoReturn:
     """Be a host of such children."""
     vars(child)["check_image"] = _obey
     vars(bounds).update(_SURVEY_CPU=1, _DECODING_CPU=1, _WALL=1.0, _WALL_PER_CPU=2.0)
-    host.serve()
+    host.serve(cores)

@@ -9,5 +9,5 @@ if __name__ == "__main__":
     package = types.ModuleType("app")
     package.__path__ = [str(Path(__file__).parents[2] / "app")]
     sys.modules["app"] = package
-    sys.path[:] = [*sys.argv[1:], str(Path(__file__).parents[2])]
-    importlib.import_module("tests.imaging.taken_over").serve()
+    sys.path[:] = [*sys.argv[2:], str(Path(__file__).parents[2])]
+    importlib.import_module("tests.imaging.taken_over").serve(sys.argv[1])

@@ -19,6 +19,7 @@ from app.errors import AppError, Busy, TooManyPixels, UndecodableImage, Unsuppor
 from app.imaging import ImageLimits, check_image
 from app.imaging.sandbox import client
 from app.imaging.sandbox.client import Sandbox
+from tests.server.trees import children_of, is_there
 from tests.waiting import wait_until
 
 from .samples import KINDS, LIMITS, RAW_LIMITS, exif, picture, sample, saved
@@ -49,19 +50,6 @@ def hostile() -> Iterator[Sandbox]:
     sandbox = Sandbox(TAKEN_OVER)
     yield sandbox
     sandbox.close()
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that it has started."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def is_there(pid: int) -> bool:
-    """Whether the process runs."""
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.parametrize(("name", "animated"), KINDS)

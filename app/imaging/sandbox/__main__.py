@@ -1,8 +1,8 @@
 """Start the decoder host: a Python that has the decoders in memory, and nothing of the server.
 
-The worker runs this file by its path, with the control socket as standard input and its own `sys.path` as
-arguments. The package `app` is put in place by hand: importing it would build the whole server, with Flask,
-boto3 and their memory.
+The worker runs this file by its path, with the control socket as standard input; the arguments are the cores
+to run on, with commas between, and the directories of its own `sys.path`. The package `app` is put in place by
+hand: importing it would build the whole server, with Flask, boto3 and their memory.
 """
 
 import importlib
@@ -16,8 +16,8 @@ def main() -> None:
     package = types.ModuleType("app")
     package.__path__ = [str(Path(__file__).parents[2])]
     sys.modules["app"] = package
-    sys.path[:] = sys.argv[1:]
-    importlib.import_module("app.imaging.sandbox.host").serve()
+    sys.path[:] = sys.argv[2:]
+    importlib.import_module("app.imaging.sandbox.host").serve(sys.argv[1])
 
 
 if __name__ == "__main__":

@@ -26,11 +26,14 @@ _SCRIPT = Path(__file__).with_name("__main__.py")
 _KEPT = ("LD_LIBRARY_PATH", "TMPDIR")
 """The variables that the host gets: where libraries are, and files if they can't be in memory."""
 
-_MEMORY = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""How glibc gets memory. Each heap more would reserve 64 MiB of the address space that is bounded (mallopt(3)).
+_CORES = ",".join(map(str, os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ""
+"""Those that the program was started on. gunicorn pins its workers to one each, after this module is loaded:
+a host pinned there too would slow its worker's hits down while other cores are idle."""
 
-Huge pages (https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html) save most of
-what it costs that a child's memory is new for each image: 20 ms of CPU for 12 megapixels.
+_MEMORY = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""How glibc gets memory. Each heap more would reserve 64 MiB of the address space (mallopt(3)), which is
+bounded. Huge pages (https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html)
+save most of what it costs that a child's memory is new: 20 ms of CPU for 12 megapixels.
 """
 
 _GRACE = 10.0
@@ -68,7 +71,7 @@ class _Host:
             try:
                 self.pid = os.posix_spawn(
                     sys.executable,
-                    [sys.executable, *options, str(script), *places],
+                    [sys.executable, *options, str(script), _CORES, *places],
                     environ | _MEMORY,
                     file_actions=[
                         (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),

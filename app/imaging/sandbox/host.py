@@ -39,16 +39,19 @@ _CODE = (Path(str(os.__file__)).parent, Path(str(PIL.__file__)).parent, Path(__f
 """Python's own library, Pillow and the package `app`: a child may read them, should it import more."""
 
 _NICENESS = 5
+"""Below the workers: if all cores are busy, those that serve images get three quarters of them."""
 _KIB = 1024
 
 
-def serve() -> NoReturn:
-    """Serve the worker at the other end of standard input, until it is gone."""
+def serve(cores: str) -> NoReturn:
+    """Serve the worker at the other end of standard input, until it is gone, on these cores."""
     os.setsid()  # Ctrl-C in a terminal is the worker's business: it finishes what it has begun
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     os.nice(_NICENESS)
+    if cores:
+        os.sched_setaffinity(0, map(int, cores.split(",")))
     with suppress(OSError):
         be_the_first_to_go()
     Image.preinit()
