@@ -38,9 +38,9 @@ _UPLOADED = "12 MP JPEG"
 
 _METHOD = """\
 Each image is checked in this process, whose memory is handled as a worker's, and in a child of the decoder
-host, in turn, {rounds} rounds. *CPU* is user and system time of all processes for one image, *time* that by the
-clock. Hits are of 20 KB, at 32 connections, from a server with one worker on one core; while they are counted,
-one client uploads a 12 MP JPEG again and again."""
+host, in turn, {rounds} rounds. *CPU* is user and system time of all processes for one image, *time* that by
+the clock. Hits are of 20 KB, at 32 connections, from a server with one worker on one core; while they are
+counted, one client uploads a 12 MP JPEG again and again."""
 
 _Check = Callable[[bytes, ImageLimits], CheckedImage]
 _Costs = dict[str, dict[str, list[tuple[float, float]]]]

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -52,10 +53,18 @@ def _say(payload: bytes) -> NoReturn:
 
 
 def _hand_over(payload: bytes) -> NoReturn:
-    """Send a pipe, from which nothing ever comes, as the image's bytes."""
+    """Send a pipe along, from which nothing ever comes."""
     pipe, _ = os.pipe()
     socket.send_fds(socket.socket(fileno=os.dup(JOB)), [payload], [pipe])
     os._exit(0)
+
+
+def _fill(payload: bytes) -> NoReturn:
+    """Write to all that can be written, without end."""
+    while True:
+        for descriptor in range(JOB + 1, 8):
+            with suppress(OSError):
+                os.write(descriptor, bytes(1 << 20))
 
 
 def _exit(payload: bytes) -> NoReturn:
@@ -76,6 +85,7 @@ def _break_out(payload: bytes) -> NoReturn:
         "environment": lambda: os.open(f"/proc/{os.getppid()}/environ", os.O_RDONLY),
         "signal": lambda: os.kill(os.getppid(), 0),
         "execute": lambda: os.execv(sys.executable, [sys.executable, "-c", ""]),
+        "fork": lambda: os.geteuid() == 0 or os.fork() or os._exit(0),  # root may always
         "connect": lambda: socket.create_connection(("127.0.0.1", int(Path(payload.decode()).name)), 5),
     }
     done = []
@@ -91,7 +101,7 @@ def _break_out(payload: bytes) -> NoReturn:
 _DEEDS: dict[bytes, Callable[[bytes], NoReturn]] = {
     deed.__name__.strip("_").encode(): deed
     for deed in (
-        *(_crash, _abort, _burn, _wait, _take_memory, _say, _hand_over, _exit, _kill_host, _break_out),
+        *(_crash, _abort, _burn, _wait, _take_memory, _say, _hand_over, _fill, _exit, _kill_host, _break_out),
     )
 }
 

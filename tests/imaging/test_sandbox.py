@@ -153,6 +153,7 @@ def answer(**changed: object) -> bytes:
         answer(format="svg"),
         answer(format=["png"]),
         answer(),  # of bytes that are no PNG
+        answer(changed=True),  # and of none
         answer() * 2,
         b'{"status": 0}\n',
         b'{"refused": "internal_error", "message": "", "detail": ""}\n',
@@ -169,9 +170,15 @@ def test_what_no_decoder_would_say_is_not_believed(hostile: Sandbox, told: bytes
     assert hostile.check(sample("png"), LIMITS).width == 48
 
 
-def test_bytes_are_read_from_files_alone(hostile: Sandbox) -> None:
+@pytest.mark.parametrize("told", [answer(), answer(changed=True), answer(changed=1)], ids=repr)
+def test_files_that_a_child_sends_are_not_read(hostile: Sandbox, told: bytes) -> None:
     with pytest.raises(UndecodableImage):
-        hostile.check(b"hand_over\0" + answer(), LIMITS)
+        hostile.check(b"hand_over\0" + told, LIMITS)
+
+
+def test_what_a_child_writes_is_bounded(hostile: Sandbox) -> None:
+    with pytest.raises(UndecodableImage):
+        hostile.check(b"fill", LIMITS)
 
 
 def test_a_child_can_do_nothing_but_answer(hostile: Sandbox, tmp_path: Path) -> None:
@@ -309,7 +316,7 @@ def test_after_a_fork_each_has_its_own_host(sandbox: Sandbox) -> None:
 
 def test_who_gives_up_takes_the_child_along(hostile: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     hostile.check(sample("png"), LIMITS)
-    monkeypatch.setattr(client._Job, "_lines", lambda self, job, files: [b'{"status": 0}'])
+    monkeypatch.setattr(client._Job, "_lines", lambda self, job: [b'{"status": 0}'])
     with pytest.raises(UndecodableImage):
         hostile.check(b"wait", LIMITS)
     began = time.monotonic()

@@ -1,8 +1,8 @@
 """Start the decoder host: a Python that has the decoders in memory, and nothing of the server.
 
-The worker runs this file by its path, with the control socket as standard input; the arguments are the cores
-to run on, with commas between, and the directories of its own `sys.path`. The package `app` is put in place by
-hand: importing it would build the whole server, with Flask, boto3 and their memory.
+The worker runs this file by its path, with the control socket as standard input. The arguments are the cores
+to run on, with commas between, and the directories of its own `sys.path`. The package `app` is put in place
+by hand: importing it would build the whole server, with Flask, boto3 and their memory.
 """
 
 import importlib

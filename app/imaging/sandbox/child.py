@@ -5,10 +5,10 @@ import socket
 from typing import NoReturn
 
 from app.errors import AppError, UndecodableImage
-from app.imaging.check import CheckedImage, check_image
+from app.imaging.check import check_image
 from app.imaging.sandbox.bounds import decoding_bounds, survey_bounds
 from app.imaging.sandbox.confinement import Enclosure, die_with_parent, hold_to, raise_to
-from app.imaging.sandbox.files import anonymous_file, contents
+from app.imaging.sandbox.files import contents, write
 from app.imaging.sandbox.messages import checked_line, limits_in, most_stored, refused_line
 
 _MOST_IN_A_LINE = 1 << 16
@@ -43,8 +43,8 @@ def _keep_open(*descriptors: int) -> None:
 
 
 def _answer(job: socket.socket, own_memory: int) -> None:
-    line, descriptors, _, _ = socket.recv_fds(job, _MOST_IN_A_LINE, 1)
-    limits, (image,) = limits_in(line), descriptors
+    line, descriptors, _, _ = socket.recv_fds(job, _MOST_IN_A_LINE, 2)
+    limits, (image, result) = limits_in(line), descriptors
     size = os.fstat(image).st_size
 
     def lift(pixels: int) -> None:
@@ -55,19 +55,13 @@ def _answer(job: socket.socket, own_memory: int) -> None:
     try:
         data = contents(image, size)
         checked = check_image(data, limits, before_decoding=lift)
-        _send(job, checked, data)
+        changed = checked.data != data
+        if changed:
+            write(result, checked.data)
+        job.sendall(checked_line(checked, changed=changed))
     except AppError as error:
         job.sendall(refused_line(error))
     except Exception as exc:
         refusal = UndecodableImage(detail=repr(exc))
         refusal.__cause__ = exc
         job.sendall(refused_line(refusal))
-
-
-def _send(job: socket.socket, checked: CheckedImage, data: bytes) -> None:
-    """Send what was found, and the bytes unless they are those that came."""
-    line = checked_line(checked)
-    if checked.data == data:
-        job.sendall(line)
-    else:
-        socket.send_fds(job, [line], [anonymous_file(checked.data)])

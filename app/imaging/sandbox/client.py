@@ -51,9 +51,6 @@ _BOUNDS: dict[int, str] = {
 }
 
 
-_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-
-
 class HostLost(Exception):
     """The host ended while it had work, or can't be reached."""
 
@@ -189,38 +186,35 @@ class _Job:
 
     def run(self, host: _Host) -> CheckedImage:
         """Have it done by `host`."""
-        with ExitStack() as open_files:
+        with ExitStack() as files:
+            image = anonymous_file(self._data)
+            files.callback(os.close, image)
+            result = anonymous_file()
+            files.callback(os.close, result)
             ours, theirs = socket.socketpair()
-            open_files.enter_context(ours)
-            with theirs:
-                image = anonymous_file(self._data)
-                try:
-                    socket.send_fds(ours, [job_line(self._limits)], [image])
-                finally:
-                    os.close(image)
-                host.submit(theirs)
-            files: list[int] = []
-            lines = self._lines(ours, files)
-            for descriptor in files:
-                open_files.callback(os.close, descriptor)
-            return self._outcome(lines, files)
+            with ours:
+                with theirs:
+                    # The child sends no files: an unprivileged user may have few under way at once (unix(7)).
+                    socket.send_fds(ours, [job_line(self._limits)], [image, result])
+                    host.submit(theirs)
+                lines = self._lines(ours)
+            return self._outcome(lines, result)
 
-    def _lines(self, job: socket.socket, files: list[int]) -> list[bytes]:
-        """All that comes until both child and host have closed their ends; `files` gets the descriptors."""
+    def _lines(self, job: socket.socket) -> list[bytes]:
+        """Return all that comes until both child and host have closed their ends."""
         told = b""
         while len(told) <= _LONGEST_ANSWER:
             job.settimeout(max(0.001, self._deadline - time.monotonic()))
             try:
-                piece, descriptors, _, _ = socket.recv_fds(job, _LONGEST_ANSWER, 1, _CLOSE_ON_EXEC)
+                piece = job.recv(_LONGEST_ANSWER)
             except ConnectionError:
-                piece, descriptors = b"", []
-            files += descriptors
-            told += piece
+                break
             if not piece:
                 break
+            told += piece
         return told.splitlines()
 
-    def _outcome(self, lines: list[bytes], files: list[int]) -> CheckedImage:
+    def _outcome(self, lines: list[bytes], result: int) -> CheckedImage:
         try:
             told = [fields_of(line) for line in lines]
             if not told or not told[-1].keys() & {"status", "unstarted"}:
@@ -232,7 +226,7 @@ class _Job:
                 raise _broken(code, told[-1])
             if "refused" in told[0]:
                 raise _refusal(told[0])
-            data = contents(files[0], self._most) if files else self._data
+            data = contents(result, self._most) if told[0].get("changed") else self._data
             return checked_in(told[0], data, self._limits)
         except (ValueError, TypeError, KeyError) as exc:
             _log.error("A decoder's answer makes no sense, as if it had been taken over: %r", exc)

@@ -13,7 +13,7 @@ from app.imaging.sandbox.bounds import Bounds
 
 _LINUX = sys.platform == "linux"
 
-_MOST_DESCRIPTORS = 16
+_MOST_DESCRIPTORS = 8
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_NO_NEW_PRIVS = 38
@@ -87,6 +87,7 @@ def hold_to(now: Bounds, most: Bounds, own_memory: int, most_written: int) -> No
     `own_memory` is what the process has mapped already, in bytes; `most_written` bounds each file's size.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # no further process or thread, unless root forks
     resource.setrlimit(resource.RLIMIT_FSIZE, (most_written, most_written))
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_DESCRIPTORS, _MOST_DESCRIPTORS))
     # The kernel sends SIGXCPU at the first value and SIGKILL at the second, which may not be the same.

@@ -1,32 +1,36 @@
 """Files without a name, which carry an image's bytes from one process to another."""
 
 import os
-import stat
 from pathlib import Path
 
 from app.errors import UndecodableImage
 
 
-def anonymous_file(data: bytes) -> int:
+def anonymous_file(data: bytes = b"") -> int:
     """Return the descriptor of a new file that holds `data`: in memory where the system can, else on disk."""
     descriptor = os.memfd_create("image") if hasattr(os, "memfd_create") else _unlinked_file()
     try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(descriptor, left) :]
+        write(descriptor, data)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
+def write(descriptor: int, data: bytes) -> None:
+    """Write all of `data` at the file's position."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
 def contents(descriptor: int, most: int) -> bytes:
-    """Return all bytes of the file; raise UndecodableImage if it is over `most` or is no regular file."""
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > most:
-        raise UndecodableImage(detail=f"a file of {status.st_size} bytes, mode {status.st_mode:o}")
+    """Return all bytes of the file; raise UndecodableImage if there are more than `most`."""
+    size = os.fstat(descriptor).st_size
+    if size > most:
+        raise UndecodableImage(detail=f"a file of {size} bytes")
     data = bytearray()
-    while piece := os.pread(descriptor, status.st_size - len(data), len(data)):
+    while piece := os.pread(descriptor, size - len(data), len(data)):
         data += piece
     return bytes(data)
 

@@ -17,7 +17,9 @@ _LONGEST_TEXT = 500
 _LARGEST_PIXEL = 8
 """Bytes of a pixel of 16-bit RGBA that is not compressed at all."""
 
-_FRAME_OF_A_FILE = 1 << 16
+_FRAME_OF_A_FILE = 1 << 20
+_TIMES_LARGER = 16
+"""A strongly compressed WebP that is written again at a high quality grows about eight times."""
 
 
 def job_line(limits: ImageLimits) -> bytes:
@@ -31,10 +33,11 @@ def limits_in(line: bytes) -> ImageLimits:
     return ImageLimits(**{**fields, "formats": tuple(fields["formats"])})
 
 
-def checked_line(checked: CheckedImage) -> bytes:
-    """Write what was found; the bytes travel as a file."""
+def checked_line(checked: CheckedImage, *, changed: bool) -> bytes:
+    """Write what was found, and whether its bytes are others than those that came."""
     return _line(
         {
+            "changed": changed,
             "format": checked.format.name,
             "width": checked.width,
             "height": checked.height,
@@ -99,9 +102,9 @@ def checked_in(answer: dict[str, Any], data: bytes, limits: ImageLimits) -> Chec
 def most_stored(file_size: int, pixels: int) -> int:
     """How many bytes may be stored for an image that came as a file of `file_size` bytes.
 
-    One that is turned upright is compressed again, and may grow; what is not compressed at all is the most.
+    One that is turned upright is compressed again, and may grow, but not to more than its bare pixels.
     """
-    return 2 * file_size + _LARGEST_PIXEL * pixels + _FRAME_OF_A_FILE
+    return _FRAME_OF_A_FILE + min(_TIMES_LARGER * file_size, 2 * file_size + _LARGEST_PIXEL * pixels)
 
 
 def _count(value: object) -> int:
