@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -18,8 +19,21 @@ from app.errors import UndecodableImage
 from app.imaging import CheckedImage, ImageLimits, check_image
 from app.imaging.sandbox import bounds, child, host
 
-JOB = 3
-"""The descriptor on which a child answers."""
+
+def _open_ones(kind: Callable[[int], bool]) -> list[int]:
+    """The descriptors of this kind that the child was left with."""
+    found = []
+    for descriptor in range(3, 128):
+        with suppress(OSError):
+            if kind(os.fstat(descriptor).st_mode):
+                found.append(descriptor)
+    return found
+
+
+def _answer(payload: bytes) -> None:
+    """Send this to the worker."""
+    (job,) = _open_ones(stat.S_ISSOCK)
+    os.write(job, payload)
 
 
 def _crash(payload: bytes) -> NoReturn:
@@ -47,24 +61,39 @@ def _take_memory(payload: bytes) -> NoReturn:
     raise AssertionError(len(taken))
 
 
+def _take_some(payload: bytes) -> NoReturn:
+    """Take what an image of 40 million pixels may have, but no walk through a file."""
+    raise UndecodableImage(detail=f"{len(bytearray(200 << 20))} bytes taken")
+
+
 def _say(payload: bytes) -> NoReturn:
-    os.write(JOB, payload)
+    _answer(payload)
     os._exit(0)
 
 
 def _hand_over(payload: bytes) -> NoReturn:
     """Send a pipe along, from which nothing ever comes."""
+    (job,) = _open_ones(stat.S_ISSOCK)
     pipe, _ = os.pipe()
-    socket.send_fds(socket.socket(fileno=os.dup(JOB)), [payload], [pipe])
+    socket.send_fds(socket.socket(fileno=job), [payload], [pipe])
     os._exit(0)
 
 
 def _fill(payload: bytes) -> NoReturn:
-    """Write to all that can be written, without end."""
+    """Write to all that can be written, and tell how many bytes that were."""
+    written = 0
+    for descriptor in _open_ones(stat.S_ISREG):
+        with suppress(OSError):
+            for _ in range(100):
+                written += os.write(descriptor, bytes(1 << 20))
+    raise UndecodableImage(detail=str(written))
+
+
+def _linger(payload: bytes) -> NoReturn:
+    """Wait without the clock that would end it."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
     while True:
-        for descriptor in range(JOB + 1, 8):
-            with suppress(OSError):
-                os.write(descriptor, bytes(1 << 20))
+        time.sleep(60)
 
 
 def _exit(payload: bytes) -> NoReturn:
@@ -85,9 +114,10 @@ def _break_out(payload: bytes) -> NoReturn:
         "environment": lambda: os.open(f"/proc/{os.getppid()}/environ", os.O_RDONLY),
         "signal": lambda: os.kill(os.getppid(), 0),
         "execute": lambda: os.execv(sys.executable, [sys.executable, "-c", ""]),
-        "fork": lambda: os.geteuid() == 0 or os.fork() or os._exit(0),  # root may always
         "connect": lambda: socket.create_connection(("127.0.0.1", int(Path(payload.decode()).name)), 5),
     }
+    if os.geteuid():  # root may always
+        tries["fork"] = lambda: os.fork() or os._exit(0)
     done = []
     for name, attempt in tries.items():
         try:
@@ -101,7 +131,8 @@ def _break_out(payload: bytes) -> NoReturn:
 _DEEDS: dict[bytes, Callable[[bytes], NoReturn]] = {
     deed.__name__.strip("_").encode(): deed
     for deed in (
-        *(_crash, _abort, _burn, _wait, _take_memory, _say, _hand_over, _fill, _exit, _kill_host, _break_out),
+        *(_crash, _abort, _burn, _wait, _linger, _take_memory, _take_some, _say, _hand_over, _fill),
+        *(_exit, _kill_host, _break_out),
     )
 }
 

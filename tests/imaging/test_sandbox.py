@@ -7,10 +7,10 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from app.errors import AppError, Busy, TooManyPixels, UndecodableImage, Unsuppor
 from app.imaging import ImageLimits, check_image
 from app.imaging.sandbox import client
 from app.imaging.sandbox.client import Sandbox
+from app.imaging.sandbox.messages import most_stored
 from tests.server.trees import children_of, is_there
 from tests.waiting import wait_until
 
@@ -125,6 +126,11 @@ def test_memory_is_bounded_by_the_pixels_that_were_judged(hostile: Sandbox, name
     assert check_image(data, limits).width == 6000
 
 
+def test_before_the_pixels_are_counted_there_is_less(hostile: Sandbox) -> None:
+    with pytest.raises(UndecodableImage, match="more time or memory"):
+        hostile.check(b"take_some", replace(LIMITS, max_pixels=40_000_000))
+
+
 def answer(**changed: object) -> bytes:
     """What a child says of an image, but for what is changed."""
     honest = {"format": "png", "width": 48, "height": 32, "frames": 1}
@@ -165,20 +171,23 @@ def answer(**changed: object) -> bytes:
     ids=repr,
 )
 def test_what_no_decoder_would_say_is_not_believed(hostile: Sandbox, told: bytes) -> None:
-    with pytest.raises(UndecodableImage):
+    with pytest.raises(UndecodableImage) as caught:
         hostile.check(b"say\0" + told, LIMITS)
+    assert "the decoder's answer" in caught.value.detail or "ended with" in caught.value.detail
     assert hostile.check(sample("png"), LIMITS).width == 48
 
 
 @pytest.mark.parametrize("told", [answer(), answer(changed=True), answer(changed=1)], ids=repr)
 def test_files_that_a_child_sends_are_not_read(hostile: Sandbox, told: bytes) -> None:
-    with pytest.raises(UndecodableImage):
+    with pytest.raises(UndecodableImage) as caught:
         hostile.check(b"hand_over\0" + told, LIMITS)
+    assert "the decoder's answer" in caught.value.detail
 
 
 def test_what_a_child_writes_is_bounded(hostile: Sandbox) -> None:
-    with pytest.raises(UndecodableImage):
+    with pytest.raises(UndecodableImage) as caught:
         hostile.check(b"fill", LIMITS)
+    assert 0 < int(caught.value.detail) <= 2 * most_stored(4, LIMITS.max_pixels)  # there are two files
 
 
 def test_a_child_can_do_nothing_but_answer(hostile: Sandbox, tmp_path: Path) -> None:
@@ -221,6 +230,29 @@ def test_a_host_that_is_killed_at_work_does_it_again(sandbox: Sandbox) -> None:
         os.kill(first, signal.SIGKILL)
         assert checked.result(120).width == 1500
     wait_until(lambda: not is_there(child))
+
+
+def _is_gone(pid: int) -> bool:
+    return not is_there(pid)
+
+
+def _has_another_host(sandbox: Sandbox, pid: int) -> bool:
+    return sandbox.host_pid != pid
+
+
+def test_children_end_with_their_host() -> None:
+    sandbox = Sandbox(TAKEN_OVER)
+    with ThreadPoolExecutor(1) as pool:
+        checked = pool.submit(sandbox.check, b"linger", LIMITS)
+        for _ in range(2):
+            host = wait_until(lambda: sandbox.host_pid)
+            (child,) = wait_until(partial(children_of, host))
+            os.kill(host, signal.SIGKILL)
+            wait_until(partial(_is_gone, child))
+            wait_until(partial(_has_another_host, sandbox, host))
+        with pytest.raises(Busy):
+            checked.result(120)
+    sandbox.close()
 
 
 def test_where_no_host_can_be_had_the_server_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,9 +348,13 @@ def test_after_a_fork_each_has_its_own_host(sandbox: Sandbox) -> None:
 
 def test_who_gives_up_takes_the_child_along(hostile: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     hostile.check(sample("png"), LIMITS)
-    monkeypatch.setattr(client._Job, "_lines", lambda self, job: [b'{"status": 0}'])
+    begun: list[int] = []
+
+    def give_up(job: object, answers: object) -> list[bytes]:
+        begun.extend(wait_until(lambda: children_of(hostile.host_pid)))
+        return [b'{"status": 0}']
+
+    monkeypatch.setattr(client._Job, "_lines", give_up)
     with pytest.raises(UndecodableImage):
-        hostile.check(b"wait", LIMITS)
-    began = time.monotonic()
-    wait_until(lambda: not children_of(hostile.host_pid))
-    assert time.monotonic() - began < 30
+        hostile.check(b"linger", LIMITS)
+    wait_until(lambda: not is_there(begun[0]))
