@@ -21,7 +21,8 @@ from app.errors import (
 )
 from app.formats import CONTENT_TYPES, FORMATS
 from app.gate import Gate
-from app.imaging import CheckedImage, ImageLimits, check_image, encode_image
+from app.imaging import CheckedImage, ImageLimits, encode_image
+from app.imaging.sandbox.client import check_in_sandbox
 from app.keys import cache_control, check_readable, content_addressed, named
 from app.objects import NO_METADATA, ObjectFacts, StoredObject
 from app.stores.base import BaseStore
@@ -115,7 +116,7 @@ class ImageService:
         """
         data = self._read(source)
         with self._decoding.passed():
-            checked = check_image(data, self._limits)
+            checked = check_in_sandbox(data, self._limits)
         return self._keep(checked, name, folder, overwrite)
 
     def upload_pil_image(
@@ -129,7 +130,7 @@ class ImageService:
     ) -> StoredImage:
         """Encode a Pillow image and store it like `upload_image`; `image_format` is a name in `FORMATS`."""
         with self._decoding.passed():
-            checked = check_image(encode_image(image, FORMATS[image_format]), self._limits)
+            checked = check_in_sandbox(encode_image(image, FORMATS[image_format]), self._limits)
         return self._keep(checked, name, folder, overwrite)
 
     def fetch(self, key: str) -> CachedObject:

@@ -44,8 +44,9 @@ def tree(pid: int) -> list[int]:
     """`pid` and all processes below it, parents first."""
     found = [pid]
     for parent in found:
-        with suppress(FileNotFoundError):
-            found += map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+        for thread in Path(f"/proc/{parent}/task").glob("*"):  # each has the children that it started
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found += map(int, (thread / "children").read_text().split())
     return found
 
 

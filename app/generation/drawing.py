@@ -23,7 +23,8 @@ from app.gate import Gate
 from app.generation.order import MOST_SIDE
 from app.generators.base import BaseGenerator, GenerationRequest
 from app.generators.models import ModelFacts
-from app.imaging import CheckedImage, ImageLimits, check_image, encode_image
+from app.imaging import CheckedImage, ImageLimits, encode_image
+from app.imaging.sandbox.client import check_in_sandbox
 
 _log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class Drawing:
                 data = (
                     image if isinstance(image, bytes) else encode_image(image, FORMATS[request.image_format])
                 )
-                return Drawn(check_image(data, self._limits_of_drawn), given.model, given.seed)
+                return Drawn(check_in_sandbox(data, self._limits_of_drawn), given.model, given.seed)
         except Busy as exc:
             raise GeneratorTimeout(detail="no turn to decode what was drawn") from exc
         except (UnsupportedImage, UndecodableImage) as exc:

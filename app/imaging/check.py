@@ -58,18 +58,28 @@ class CheckedImage:
     frames: int
 
 
-def check_image(data: bytes, limits: ImageLimits) -> CheckedImage:
+def _nothing(pixels: int) -> None:
+    pass
+
+
+def check_image(
+    data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None] = _nothing
+) -> CheckedImage:
     """Take `data` if it is an image within the limits, whatever name it came under.
 
     With `limits.strip_metadata` the result has no metadata, nothing after the image's end, and its
     pixels are upright; else it is `data` itself. What is given back is what was decoded.
 
+    `before_decoding` is called with the number of pixels, in all frames, before a decoder runs.
+
     Raises UnsupportedImage, UndecodableImage, TooManyPixels.
     """
-    return decode_image(clean_image(data, limits), limits)
+    return decode_image(clean_image(data, limits, before_decoding=before_decoding), limits)
 
 
-def clean_image(data: bytes, limits: ImageLimits) -> CleanedImage:
+def clean_image(
+    data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None] = _nothing
+) -> CleanedImage:
     """The first half of `check_image`: cheap, save for pictures that have to be turned upright.
 
     Raises UnsupportedImage, UndecodableImage, TooManyPixels.
@@ -77,6 +87,7 @@ def clean_image(data: bytes, limits: ImageLimits) -> CleanedImage:
     format = sniff(data, limits.formats)
     with undecodable():
         survey = _SURVEYS[format.name](data, limits)
+        before_decoding(survey.width * survey.height * survey.frames)
         if not limits.strip_metadata:
             return CleanedImage(data, format, survey.width, survey.height, survey.frames)
         return _cleaned(data, format, survey)

@@ -1,10 +1,12 @@
 """How large an image may be, and the refusal of larger ones."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from app.config import Config
 from app.errors import TooManyPixels, UndecodableImage
+
+if TYPE_CHECKING:
+    from app.config import Config  # which the decoder host is spared
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class ImageLimits:
     strip_metadata: bool
 
     @classmethod
-    def from_config(cls, config: Config) -> Self:
+    def from_config(cls, config: "Config") -> Self:
         """What the settings say."""
         return cls(
             config.allowed_formats, config.max_image_pixels, config.max_image_frames, config.strip_metadata

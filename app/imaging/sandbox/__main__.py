@@ -1,0 +1,24 @@
+"""Start the decoder host: a Python that has the decoders in memory, and nothing of the server.
+
+The worker runs this file by its path, with the control socket as standard input. The arguments are the cores
+to run on, with commas between, and the directories of its own `sys.path`. The package `app` is put in place
+by hand: importing it would build the whole server, with Flask, boto3 and their memory.
+"""
+
+import importlib
+import sys
+import types
+from pathlib import Path
+
+
+def main() -> None:
+    """Serve until the worker is gone."""
+    package = types.ModuleType("app")
+    package.__path__ = [str(Path(__file__).parents[2])]
+    sys.modules["app"] = package
+    sys.path[:] = sys.argv[2:]
+    importlib.import_module("app.imaging.sandbox.host").serve(sys.argv[1])
+
+
+if __name__ == "__main__":
+    main()

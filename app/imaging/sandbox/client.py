@@ -1,0 +1,261 @@
+"""The worker's side: has images checked by the decoder host, and believes nothing that comes back unseen."""
+
+import atexit
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from app.errors import AppError, Busy, UndecodableImage
+from app.imaging.check import CheckedImage
+from app.imaging.limits import ImageLimits
+from app.imaging.sandbox.bounds import decoding_bounds
+from app.imaging.sandbox.files import anonymous_file, contents
+from app.imaging.sandbox.messages import checked_in, fields_of, job_line, most_stored, refusal_in
+
+_log = logging.getLogger(__name__)
+
+_SCRIPT = Path(__file__).with_name("__main__.py")
+
+_KEPT = ("LD_LIBRARY_PATH", "TMPDIR")
+"""The variables that the host gets: where libraries are, and files if they can't be in memory."""
+
+_CORES = ",".join(map(str, os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ""
+"""Those that the program was started on. gunicorn pins its workers to one each, after this module is loaded:
+a host pinned there too would slow its worker's hits down while other cores are idle."""
+
+_MEMORY = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""How glibc gets memory. Each heap more would reserve 64 MiB of the address space (mallopt(3)), which is
+bounded. Huge pages (https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html)
+save most of what it costs that a child's memory is new: 20 ms of CPU for 12 megapixels.
+"""
+
+_GRACE = 10.0
+"""Seconds past the child's own time after which the host must be stuck."""
+
+_SUBMIT_SECONDS = 5.0
+_TRIES = 2
+_LONGEST_ANSWER = 1 << 14
+
+_TOO_MUCH = "The image takes more time or memory to decode than one of its size may."
+_BOUNDS: dict[int, str] = {
+    signal.SIGXCPU: "CPU time",
+    signal.SIGALRM: "time by the clock",
+    signal.SIGXFSZ: "the size of what is stored",
+}
+
+
+class HostLost(Exception):
+    """The host ended while it had work, or can't be reached."""
+
+
+class _Host:
+    """A decoder host that runs, with the socket over which it gets its jobs."""
+
+    def __init__(self, script: Path) -> None:
+        environ = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        options = ["-I", *(["-B"] if sys.dont_write_bytecode else [])]
+        places = [str(Path(place).absolute()) for place in sys.path]
+        self._control, theirs = socket.socketpair()
+        self._lock = threading.Lock()
+        with theirs:
+            try:
+                self.pid = os.posix_spawn(
+                    sys.executable,
+                    [sys.executable, *options, str(script), _CORES, *places],
+                    environ | _MEMORY,
+                    file_actions=[
+                        (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
+                        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                    ],
+                )
+            except OSError:
+                self._control.close()
+                raise
+        self._control.settimeout(_SUBMIT_SECONDS)
+
+    def submit(self, job: socket.socket) -> None:
+        """Have the job at the other end of this socket done; raises HostLost."""
+        try:
+            with self._lock:
+                socket.send_fds(self._control, [b"j"], [job.fileno()])
+        except OSError as exc:
+            raise HostLost(f"the decoder host takes no job: {exc}") from exc
+
+    def leave(self) -> None:
+        """Close this process's end; the host ends by itself once nobody has it open."""
+        self._control.close()
+
+    def end(self) -> None:
+        """Kill it, its children with it, and wait for its end."""
+        with self._lock:
+            self._control.close()
+        with suppress(ChildProcessError):  # somebody else has waited for it
+            if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+
+
+class Sandbox:
+    """Checks images in child processes of one host, which it starts for the first image; for all threads.
+
+    `script` is what the host runs.
+    """
+
+    def __init__(self, script: Path = _SCRIPT) -> None:
+        self._script = script
+        self._host: _Host | None = None
+        self._lock = threading.Lock()
+
+    def check(self, data: bytes, limits: ImageLimits) -> CheckedImage:
+        """Do what `app.imaging.check_image` does, within bounds that rest on nothing that the file says.
+
+        Raises UnsupportedImage, UndecodableImage (also for an image that breaks a bound or crashes its
+        decoder), TooManyPixels, and Busy if no child can be had.
+        """
+        try:
+            return self._check(data, limits)
+        except OSError as exc:
+            _log.error("No process to decode an image in: %s", exc)
+            raise Busy(detail=f"no process to decode in: {exc}") from exc
+
+    @property
+    def host_pid(self) -> int:
+        """The process id of the host, 0 as long as there is none."""
+        return self._host.pid if self._host is not None else 0
+
+    def close(self) -> None:
+        """End the host; the next image starts another."""
+        with self._lock:
+            host, self._host = self._host, None
+        if host is not None:
+            host.end()
+
+    def forget(self) -> None:
+        """After a fork of this process: the host is the other's, and each of them needs its own."""
+        self._lock = threading.Lock()
+        host, self._host = self._host, None
+        if host is not None:
+            host.leave()
+
+    def _check(self, data: bytes, limits: ImageLimits) -> CheckedImage:
+        reasons: list[str] = []
+        while len(reasons) < _TRIES:
+            host = self._living()
+            try:
+                return _Job(data, limits).run(host)
+            except HostLost as exc:
+                _log.warning("The decoder host is started again: %s", exc)
+                self._drop(host)
+                reasons.append(str(exc))
+            except TimeoutError:
+                self._drop(host)
+                raise
+        raise Busy(detail=f"the decoder host was lost: {'; '.join(reasons)}")
+
+    def _living(self) -> _Host:
+        with self._lock:
+            if self._host is None:
+                self._host = _Host(self._script)
+            return self._host
+
+    def _drop(self, host: _Host) -> None:
+        """Once for each host, however many threads find that it is lost."""
+        with self._lock:
+            its_last = self._host is host
+            if its_last:
+                self._host = None
+        if its_last:
+            host.end()
+
+
+class _Job:
+    """One image on its way through a child."""
+
+    def __init__(self, data: bytes, limits: ImageLimits) -> None:
+        self._data = data
+        self._limits = limits
+        self._most = most_stored(len(data), limits.max_pixels)
+        self._deadline = time.monotonic() + decoding_bounds(len(data), limits.max_pixels).wall + _GRACE
+
+    def run(self, host: _Host) -> CheckedImage:
+        """Have it done by `host`."""
+        with ExitStack() as files:
+            image = anonymous_file(self._data)
+            files.callback(os.close, image)
+            result = anonymous_file()
+            files.callback(os.close, result)
+            ours, theirs = socket.socketpair()
+            with ours:
+                with theirs:
+                    # The child sends no files: an unprivileged user may have few under way at once (unix(7)).
+                    socket.send_fds(ours, [job_line(self._limits)], [image, result])
+                    host.submit(theirs)
+                lines = self._lines(ours)
+            return self._outcome(lines, result)
+
+    def _lines(self, job: socket.socket) -> list[bytes]:
+        """Return all that comes until both child and host have closed their ends."""
+        told = b""
+        while len(told) <= _LONGEST_ANSWER:
+            job.settimeout(max(0.001, self._deadline - time.monotonic()))
+            try:
+                piece = job.recv(_LONGEST_ANSWER)
+            except ConnectionError:
+                break
+            if not piece:
+                break
+            told += piece
+        return told.splitlines()
+
+    def _outcome(self, lines: list[bytes], result: int) -> CheckedImage:
+        try:
+            told = [fields_of(line) for line in lines]
+            if not told or not told[-1].keys() & {"status", "unstarted"}:
+                raise HostLost("the decoder host ended while it had work")
+            if "unstarted" in told[-1]:
+                raise OSError(str(told[-1]["unstarted"]))
+            code = os.waitstatus_to_exitcode(int(told[-1]["status"]))
+            if code or len(told) != 2:
+                raise _broken(code, told[-1])
+            if "refused" in told[0]:
+                raise _refusal(told[0])
+            data = contents(result, self._most) if told[0].get("changed") else self._data
+            return checked_in(told[0], data, self._limits)
+        except (ValueError, TypeError, KeyError) as exc:
+            _log.error("A decoder's answer makes no sense, as if it had been taken over: %r", exc)
+            raise UndecodableImage(detail=f"the decoder's answer: {exc!r}") from exc
+
+
+def _refusal(answer: dict[str, Any]) -> AppError:
+    error = refusal_in(answer)
+    if answer.get("memory") is True:
+        _log.warning("A decoder was stopped by its bound on memory: %s", error.detail)
+        return UndecodableImage(_TOO_MUCH, detail=error.detail)
+    return error
+
+
+def _broken(code: int, ended: dict[str, Any]) -> AppError:
+    """What is said of an image whose child did not come to its own end; `code` is that of `subprocess`."""
+    took = f"after {ended.get('cpu')} s of CPU time, with {ended.get('memory')} bytes"
+    if -code in _BOUNDS:
+        _log.warning("A decoder was stopped by its bound on %s, %s", _BOUNDS[-code], took)
+        return UndecodableImage(_TOO_MUCH, detail=f"bound on {_BOUNDS[-code]}, {took}")
+    how = f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"status {code}"
+    _log.error("A decoder ended with %s, %s", how, took)
+    return UndecodableImage(detail=f"the decoder ended with {how}, {took}")
+
+
+SHARED = Sandbox()
+"""One host for a process, however many applications it has."""
+
+check_in_sandbox = SHARED.check
+
+os.register_at_fork(after_in_child=SHARED.forget)
+atexit.register(SHARED.close)

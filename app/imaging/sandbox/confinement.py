@@ -1,0 +1,121 @@
+"""What a child process gives up before it looks at an image: Linux' own means, without privileges."""
+
+import ctypes
+import os
+import resource
+import signal
+import struct
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from app.imaging.sandbox.bounds import Bounds
+
+_LINUX = sys.platform == "linux"
+
+_MOST_DESCRIPTORS = 8
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_PR_SET_NO_NEW_PRIVS = 38
+_LANDLOCK_CREATE_RULESET = 444  # landlock(7); the numbers of these calls are the same on all architectures
+_LANDLOCK_ADD_RULE = 445
+_LANDLOCK_RESTRICT_SELF = 446
+_LANDLOCK_CREATE_RULESET_VERSION = 1
+_LANDLOCK_RULE_PATH_BENEATH = 1
+_READ_FILE, _READ_DIRECTORY = 1 << 2, 1 << 3
+_RIGHTS_ON_FILES = {1: 13, 2: 14, 3: 15, 4: 15}
+"""How many rights each version of Landlock knows; 16 from version 5 on."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when `parent` ends, or end it now if that has happened already."""
+    if _LINUX:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+class Enclosure:
+    """What is left to a process that is shut in: to read the files below `readable`, and what it has open.
+
+    It can't open other files, connect, signal or look into other processes any more. A kernel without
+    Landlock, or with an older version of it, takes away less.
+    """
+
+    def __init__(self, readable: Iterable[Path]) -> None:
+        self._rules = _ruleset() if _LINUX else -1
+        if self._rules >= 0:
+            for directory in readable:
+                self._let_read(directory)
+
+    def shut_in(self) -> None:
+        """Give all else up, for good."""
+        if self._rules >= 0:
+            _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            _libc.syscall(_LANDLOCK_RESTRICT_SELF, self._rules, 0)
+            os.close(self._rules)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the rules, -1 if there are none."""
+        return self._rules
+
+    def _let_read(self, directory: Path) -> None:
+        descriptor = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+        rule = struct.pack("=Qi", _READ_FILE | _READ_DIRECTORY, descriptor)
+        _libc.syscall(_LANDLOCK_ADD_RULE, self._rules, _LANDLOCK_RULE_PATH_BENEATH, rule, 0)
+        os.close(descriptor)
+
+
+def _ruleset() -> int:
+    """Return the descriptor of new rules that forbid all that the kernel can, or -1."""
+    version = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION)
+    if version < 1:
+        return -1
+    files = (1 << _RIGHTS_ON_FILES.get(version, 16)) - 1
+    network = 0b11 if version >= 4 else 0  # to bind and to connect
+    scopes = 0b11 if version >= 6 else 0  # sockets without a file, and signals
+    size = 8 if version < 4 else 16 if version < 6 else 24
+    attributes = struct.pack("=QQQ", files, network, scopes)[:size]
+    return int(_libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, size, 0))
+
+
+def hold_to(now: Bounds, most: Bounds, own_memory: int, most_written: int) -> None:
+    """Set the bounds; `raise_to` may lift them later, up to `most`.
+
+    `own_memory` is what the process has mapped already, in bytes; `most_written` bounds each file's size.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # no further process or thread, unless root forks
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_written, most_written))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_DESCRIPTORS, _MOST_DESCRIPTORS))
+    # The kernel sends SIGXCPU at the first value and SIGKILL at the second, which may not be the same.
+    resource.setrlimit(resource.RLIMIT_CPU, (now.cpu, most.cpu + 1))
+    if _LINUX:  # macOS knows this bound by name only
+        resource.setrlimit(resource.RLIMIT_AS, (own_memory + now.memory, own_memory + most.memory))
+    signal.setitimer(signal.ITIMER_REAL, now.wall)
+
+
+def raise_to(bounds: Bounds, own_memory: int) -> None:
+    """Lift the bounds on time and memory, as far as those allow that `hold_to` was given as the most."""
+    resource.setrlimit(resource.RLIMIT_CPU, (bounds.cpu, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    if _LINUX:
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (own_memory + bounds.memory, hard))
+    signal.setitimer(signal.ITIMER_REAL, bounds.wall)
+
+
+def mapped_memory() -> int:
+    """Bytes of address space that this process has, which is what RLIMIT_AS counts (proc_pid_statm(5))."""
+    if not _LINUX:
+        return 0
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[0]) * resource.getpagesize()
+
+
+def be_the_first_to_go() -> None:
+    """Have the kernel end this process and its children before any other when memory runs out."""
+    if _LINUX:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
+            score.write("1000")

@@ -1,0 +1,132 @@
+"""The decoder host: has the decoders loaded, and forks a child for each image.
+
+A fork takes a millisecond and starts from clean memory; starting Python for each image would take 200.
+The host itself never reads a byte of an image. It ends when the worker's end of the control socket closes.
+"""
+
+import gc
+import os
+import select
+import signal
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import PIL
+from PIL import (
+    AvifImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from app.imaging.sandbox.child import run
+from app.imaging.sandbox.confinement import Enclosure, be_the_first_to_go, mapped_memory
+from app.imaging.sandbox.messages import ended_line, unstarted_line
+
+PLUGINS = (
+    *(AvifImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin),
+    *(MpoImagePlugin, TiffImagePlugin),
+)
+"""Loaded here for all children: the five formats, and what some of them need only for some files."""
+
+_CODE = (Path(str(os.__file__)).parent, Path(str(PIL.__file__)).parent, Path(__file__).parents[2])
+"""Python's own library, Pillow and the package `app`: a child may read them, should it import more."""
+
+_NICENESS = 5
+"""Below the workers: if all cores are busy, those that serve images get three quarters of them."""
+_KIB = 1024
+
+
+def serve(cores: str) -> NoReturn:
+    """Serve the worker at the other end of standard input, until it is gone, on these cores."""
+    os.setsid()  # Ctrl-C in a terminal is the worker's business: it finishes what it has begun
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.nice(_NICENESS)
+    if cores:
+        os.sched_setaffinity(0, map(int, cores.split(",")))
+    with suppress(OSError):
+        be_the_first_to_go()
+    Image.preinit()
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each more would take memory by the frame
+    gc.collect()
+    gc.freeze()  # children then leave the pages of what is here as they are
+    Host(socket.socket(fileno=os.dup(0))).run()
+
+
+class Host:
+    """Starts a child for each socket that comes over `control`, and says there how the child ended."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._jobs: dict[int, socket.socket] = {}
+        self._children: dict[int, int] = {}
+        self._memory = mapped_memory()
+        self._enclosure = Enclosure(_CODE)
+        self._poll = select.poll()
+
+    def run(self) -> NoReturn:
+        """Do so until the other end of `control` is closed; then end, and the children with it."""
+        woken, wake = socket.socketpair()
+        for end in (woken, wake):
+            end.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(wake.fileno())
+        for source in (self._control, woken):
+            self._poll.register(source, select.POLLIN)
+        while True:
+            for descriptor, _ in self._poll.poll():
+                if descriptor == woken.fileno():
+                    woken.recv(_KIB)
+                    self._reap()
+                elif descriptor == self._control.fileno():
+                    self._take()
+                elif descriptor in self._children:  # the worker has given up
+                    os.kill(self._children[descriptor], signal.SIGKILL)
+                    self._poll.unregister(descriptor)
+
+    def _take(self) -> None:
+        message, descriptors, _, _ = socket.recv_fds(self._control, 1, 1)
+        if not message:
+            self._end()
+        for descriptor in descriptors:
+            self._start(socket.socket(fileno=descriptor))
+
+    def _start(self, job: socket.socket) -> None:
+        host = os.getpid()
+        try:
+            child = os.fork()
+        except OSError as exc:
+            with job, suppress(OSError):
+                job.sendall(unstarted_line(f"fork: {exc}"))
+            return
+        if not child:
+            run(job, host, self._memory, self._enclosure)
+        self._jobs[child] = job
+        self._children[job.fileno()] = child
+        self._poll.register(job, 0)  # which tells that the other end is closed, and nothing else
+
+    def _reap(self) -> None:
+        while self._children:
+            child, status, usage = os.wait4(-1, os.WNOHANG)
+            if not child:
+                return
+            job = self._jobs.pop(child)
+            del self._children[job.fileno()]
+            with suppress(KeyError):
+                self._poll.unregister(job)
+            with job, suppress(OSError):
+                line = ended_line(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _KIB)
+                job.sendall(line)
+
+    def _end(self) -> NoReturn:
+        for child in self._children.values():
+            os.kill(child, signal.SIGKILL)
+        os._exit(0)

@@ -1,0 +1,121 @@
+"""What the processes say to each other: lines of JSON, which can hold no code, and each field is checked."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from app.errors import AppError, TooManyPixels, UndecodableImage, UnsupportedImage
+from app.formats import FORMATS
+from app.imaging.check import CheckedImage
+from app.imaging.limits import ImageLimits
+from app.imaging.sniff import sniff
+
+_REFUSALS: dict[str, type[AppError]] = {
+    error.code: error for error in (UnsupportedImage, UndecodableImage, TooManyPixels)
+}
+_LONGEST_TEXT = 500
+_LARGEST_PIXEL = 8
+"""Bytes of a pixel of 16-bit RGBA that is not compressed at all."""
+
+_FRAME_OF_A_FILE = 1 << 20
+_TIMES_LARGER = 16
+"""A strongly compressed WebP that is written again at a high quality grows about eight times."""
+
+
+def job_line(limits: ImageLimits) -> bytes:
+    """Write what the image is to be held to."""
+    return _line(asdict(limits))
+
+
+def limits_in(line: bytes) -> ImageLimits:
+    """Read what `job_line` wrote."""
+    fields = json.loads(line)
+    return ImageLimits(**{**fields, "formats": tuple(fields["formats"])})
+
+
+def checked_line(checked: CheckedImage, *, changed: bool) -> bytes:
+    """Write what was found, and whether its bytes are others than those that came."""
+    return _line(
+        {
+            "changed": changed,
+            "format": checked.format.name,
+            "width": checked.width,
+            "height": checked.height,
+            "frames": checked.frames,
+        }
+    )
+
+
+def refused_line(error: AppError) -> bytes:
+    """Write why the image is refused; `memory` says that it was for want of memory."""
+    texts = {"message": error.message[:_LONGEST_TEXT], "detail": error.detail[:_LONGEST_TEXT]}
+    return _line({"refused": error.code, **texts, "memory": isinstance(error.__cause__, MemoryError)})
+
+
+def ended_line(status: int, cpu: float, memory: int) -> bytes:
+    """Write how the child ended (wait(2)), its CPU seconds and the most bytes that it held."""
+    return _line({"status": status, "cpu": cpu, "memory": memory})
+
+
+def unstarted_line(reason: str) -> bytes:
+    """Write that there was no child at all."""
+    return _line({"unstarted": reason})
+
+
+def fields_of(line: bytes) -> dict[str, Any]:
+    """Read an object; raises ValueError for anything else."""
+    try:
+        fields = json.loads(line)
+    except RecursionError as exc:
+        raise ValueError("too deep") from exc
+    if not isinstance(fields, dict):
+        raise ValueError(f"no object: {line[:100]!r}")
+    return fields
+
+
+def refusal_in(answer: dict[str, Any]) -> AppError:
+    """Make the error that `refused_line` wrote; raises ValueError for one that it would not write."""
+    texts = [answer.get("message"), answer.get("detail")]
+    kind = _REFUSALS.get(str(answer.get("refused")))
+    if kind is None or not all(map(_is_text, texts)):
+        raise ValueError("no refusal")
+    return kind(answer["message"], detail=answer["detail"])
+
+
+def checked_in(answer: dict[str, Any], data: bytes, limits: ImageLimits) -> CheckedImage:
+    """Make the image that `checked_line` wrote and whose bytes are `data`.
+
+    A decoder that was taken over may say anything: raises ValueError for what no honest one would.
+    """
+    width, height, frames = (_count(answer.get(name)) for name in ("width", "height", "frames"))
+    image_format = FORMATS.get(str(answer.get("format")))
+    try:
+        limits.check((width, height), frames)
+        sniffed = sniff(data, limits.formats)
+    except AppError as exc:
+        raise ValueError(str(exc)) from exc
+    if image_format is None or image_format != sniffed:
+        raise ValueError("bytes of another format")
+    return CheckedImage(data, image_format, width, height, frames)
+
+
+def most_stored(file_size: int, pixels: int) -> int:
+    """How many bytes may be stored for an image that came as a file of `file_size` bytes.
+
+    One that is turned upright is compressed again, and may grow, but not to more than its bare pixels.
+    """
+    return _FRAME_OF_A_FILE + min(_TIMES_LARGER * file_size, 2 * file_size + _LARGEST_PIXEL * pixels)
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"no count: {str(value)[:100]}")
+    return value
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_TEXT
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields).encode() + b"\n"

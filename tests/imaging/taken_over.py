@@ -1,0 +1,151 @@
+"""A decoder host whose children do what the "image" says instead of decoding it: what a hostile one might do.
+
+It is started like the real one, by its path. Time bounds are shorter, so that tests need not wait.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from app.errors import UndecodableImage
+from app.imaging import CheckedImage, ImageLimits, check_image
+from app.imaging.sandbox import bounds, child, host
+
+
+def _open_ones(kind: Callable[[int], bool]) -> list[int]:
+    """The descriptors of this kind that the child was left with."""
+    found = []
+    for descriptor in range(3, 128):
+        with suppress(OSError):
+            if kind(os.fstat(descriptor).st_mode):
+                found.append(descriptor)
+    return found
+
+
+def _answer(payload: bytes) -> None:
+    """Send this to the worker."""
+    (job,) = _open_ones(stat.S_ISSOCK)
+    os.write(job, payload)
+
+
+def _crash(payload: bytes) -> NoReturn:
+    ctypes.string_at(0)
+    raise AssertionError
+
+
+def _abort(payload: bytes) -> NoReturn:
+    os.abort()
+
+
+def _burn(payload: bytes) -> NoReturn:
+    signal.setitimer(signal.ITIMER_REAL, 0)  # which a busy machine might have run out first
+    while True:
+        pass
+
+
+def _wait(payload: bytes) -> NoReturn:
+    while True:
+        time.sleep(60)
+
+
+def _take_memory(payload: bytes) -> NoReturn:
+    taken = [bytearray(1 << 20) for _ in range(4000)]
+    raise AssertionError(len(taken))
+
+
+def _take_some(payload: bytes) -> NoReturn:
+    """Take what an image of 40 million pixels may have, but no walk through a file."""
+    raise UndecodableImage(detail=f"{len(bytearray(200 << 20))} bytes taken")
+
+
+def _say(payload: bytes) -> NoReturn:
+    _answer(payload)
+    os._exit(0)
+
+
+def _hand_over(payload: bytes) -> NoReturn:
+    """Send a pipe along, from which nothing ever comes."""
+    (job,) = _open_ones(stat.S_ISSOCK)
+    pipe, _ = os.pipe()
+    socket.send_fds(socket.socket(fileno=job), [payload], [pipe])
+    os._exit(0)
+
+
+def _fill(payload: bytes) -> NoReturn:
+    """Write to all that can be written, and tell how many bytes that were."""
+    written = 0
+    for descriptor in _open_ones(stat.S_ISREG):
+        with suppress(OSError):
+            for _ in range(100):
+                written += os.write(descriptor, bytes(1 << 20))
+    raise UndecodableImage(detail=str(written))
+
+
+def _linger(payload: bytes) -> NoReturn:
+    """Wait without the clock that would end it."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    while True:
+        time.sleep(60)
+
+
+def _exit(payload: bytes) -> NoReturn:
+    os._exit(7)
+
+
+def _kill_host(payload: bytes) -> NoReturn:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+    raise AssertionError
+
+
+def _break_out(payload: bytes) -> NoReturn:
+    """Tell what of this is possible: to read, to write, to connect, to signal, to run something."""
+    tries: dict[str, Callable[[], object]] = {
+        "read": lambda: os.open(__file__, os.O_RDONLY),
+        "write": lambda: os.open(payload, os.O_WRONLY | os.O_CREAT),
+        "environment": lambda: os.open(f"/proc/{os.getppid()}/environ", os.O_RDONLY),
+        "signal": lambda: os.kill(os.getppid(), 0),
+        "execute": lambda: os.execv(sys.executable, [sys.executable, "-c", ""]),
+        "connect": lambda: socket.create_connection(("127.0.0.1", int(Path(payload.decode()).name)), 5),
+    }
+    if os.geteuid():  # root may always
+        tries["fork"] = lambda: os.fork() or os._exit(0)
+    done = []
+    for name, attempt in tries.items():
+        try:
+            attempt()
+            done.append(name)
+        except OSError:
+            pass
+    raise UndecodableImage(detail=",".join(done))
+
+
+_DEEDS: dict[bytes, Callable[[bytes], NoReturn]] = {
+    deed.__name__.strip("_").encode(): deed
+    for deed in (
+        *(_crash, _abort, _burn, _wait, _linger, _take_memory, _take_some, _say, _hand_over, _fill),
+        *(_exit, _kill_host, _break_out),
+    )
+}
+
+
+def _obey(data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None]) -> CheckedImage:
+    deed, _, payload = data.partition(b"\0")
+    if deed in _DEEDS:
+        _DEEDS[deed](payload)
+    return check_image(data, limits, before_decoding=lambda pixels: before_decoding(64 * 64))
+
+
+def serve(cores: str) -> NoReturn:
+    """Be a host of such children."""
+    vars(child)["check_image"] = _obey
+    vars(bounds).update(_SURVEY_CPU=1, _DECODING_CPU=1, _WALL=1.0, _WALL_PER_CPU=2.0)
+    host.serve(cores)

@@ -1,0 +1,13 @@
+"""Starts the host of `tests.imaging.taken_over`, as `app/imaging/sandbox/__main__.py` starts the real one."""
+
+import importlib
+import sys
+import types
+from pathlib import Path
+
+if __name__ == "__main__":
+    package = types.ModuleType("app")
+    package.__path__ = [str(Path(__file__).parents[2] / "app")]
+    sys.modules["app"] = package
+    sys.path[:] = [*sys.argv[2:], str(Path(__file__).parents[2])]
+    importlib.import_module("tests.imaging.taken_over").serve(sys.argv[1])

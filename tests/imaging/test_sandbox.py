@@ -1,0 +1,360 @@
+"""Images are checked in child processes, whose bounds hold and whose ends harm nobody."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from app.errors import AppError, Busy, TooManyPixels, UndecodableImage, UnsupportedImage
+from app.imaging import ImageLimits, check_image
+from app.imaging.sandbox import client
+from app.imaging.sandbox.client import Sandbox
+from app.imaging.sandbox.messages import most_stored
+from tests.server.trees import children_of, is_there
+from tests.waiting import wait_until
+
+from .samples import KINDS, LIMITS, RAW_LIMITS, exif, picture, sample, saved
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells of processes")
+
+TAKEN_OVER = Path(__file__).with_name("taken_over_host.py")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Sandbox]:
+    sandbox = Sandbox()
+    yield sandbox
+    sandbox.close()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """One that may be broken."""
+    sandbox = Sandbox()
+    yield sandbox
+    sandbox.close()
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Iterator[Sandbox]:
+    """One whose children do as they are told."""
+    sandbox = Sandbox(TAKEN_OVER)
+    yield sandbox
+    sandbox.close()
+
+
+@pytest.mark.parametrize(("name", "animated"), KINDS)
+@pytest.mark.parametrize("limits", [LIMITS, RAW_LIMITS], ids=["strip", "raw"])
+def test_it_finds_what_is_found_in_process(
+    shared: Sandbox, name: str, animated: bool, limits: ImageLimits
+) -> None:
+    data = sample(name, animated)
+    assert shared.check(data, limits) == check_image(data, limits)
+
+
+@pytest.mark.parametrize("name", ["png", "jpeg", "webp"])
+def test_what_is_turned_comes_back_as_other_bytes(shared: Sandbox, name: str) -> None:
+    data = saved(picture(), name, exif=exif(6))
+    checked = shared.check(data, LIMITS)
+    assert checked == check_image(data, LIMITS)
+    assert (checked.width, checked.height) == (32, 48)
+
+
+@pytest.mark.parametrize(
+    ("data", "limits", "kind"),
+    [
+        (b"<svg/>", LIMITS, UnsupportedImage),
+        (b"", LIMITS, UnsupportedImage),
+        (sample("png")[:-20], LIMITS, UndecodableImage),
+        (sample("png"), replace(LIMITS, max_pixels=10), TooManyPixels),
+        (sample("png"), replace(LIMITS, formats=("gif",)), UnsupportedImage),
+    ],
+)
+def test_refusals_are_the_same(
+    shared: Sandbox, data: bytes, limits: ImageLimits, kind: type[AppError]
+) -> None:
+    with pytest.raises(kind) as here:
+        check_image(data, limits)
+    with pytest.raises(kind) as there:
+        shared.check(data, limits)
+    assert type(there.value) is type(here.value)
+    assert (there.value.message, there.value.detail) == (here.value.message, here.value.detail)
+
+
+@pytest.mark.parametrize(
+    ("deed", "message", "said"),
+    [
+        (b"crash", "damaged or incomplete", "signal 11"),
+        (b"abort", "damaged or incomplete", "signal 6"),
+        (b"exit", "damaged or incomplete", "status 7"),
+        (b"burn", "more time or memory", "bound on CPU time"),
+        (b"wait", "more time or memory", "bound on time by the clock"),
+        (b"take_memory", "more time or memory", "bound on memory"),
+    ],
+)
+def test_a_decoder_that_crashes_or_breaks_a_bound_costs_that_image_alone(
+    hostile: Sandbox, caplog: pytest.LogCaptureFixture, deed: bytes, message: str, said: str
+) -> None:
+    assert hostile.check(sample("png"), LIMITS).width == 48
+    before = hostile.host_pid
+    with pytest.raises(UndecodableImage, match=message) as caught:
+        hostile.check(deed, LIMITS)
+    assert (caught.value.status, caught.value.code) == (422, "undecodable_image")
+    assert said in caplog.text
+    assert hostile.check(sample("png"), LIMITS).width == 48
+    assert hostile.host_pid == before
+    assert children_of(before) == []
+
+
+@pytest.mark.parametrize("name", ["avif", "webp", "png"])
+def test_memory_is_bounded_by_the_pixels_that_were_judged(hostile: Sandbox, name: str) -> None:
+    """An image that is larger than its container says can't have more memory than that one's size needs."""
+    data = saved(picture(size=(6000, 6000)), name)
+    limits = replace(LIMITS, max_pixels=40_000_000)
+    with pytest.raises(UndecodableImage):
+        hostile.check(data, limits)
+    assert check_image(data, limits).width == 6000
+
+
+def test_before_the_pixels_are_counted_there_is_less(hostile: Sandbox) -> None:
+    with pytest.raises(UndecodableImage, match="more time or memory"):
+        hostile.check(b"take_some", replace(LIMITS, max_pixels=40_000_000))
+
+
+def answer(**changed: object) -> bytes:
+    """What a child says of an image, but for what is changed."""
+    honest = {"format": "png", "width": 48, "height": 32, "frames": 1}
+    return json.dumps(honest | changed).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"",
+        b"\n",
+        b"no json\n",
+        b"{}\n",
+        b"[]\n",
+        b"[" * 10_000 + b"\n",
+        b"x" * 100_000,
+        b"\xff\xfe\n",
+        answer(width=0),
+        answer(width=-1),
+        answer(width=1.5),
+        answer(width="48"),
+        answer(width=True),
+        answer(width=None),
+        answer(width=2**70),
+        answer(frames=10**6),
+        answer(format="svg"),
+        answer(format=["png"]),
+        answer(),  # of bytes that are no PNG
+        answer(changed=True),  # and of none
+        answer() * 2,
+        b'{"status": 0}\n',
+        b'{"refused": "internal_error", "message": "", "detail": ""}\n',
+        b'{"refused": "undecodable_image"}\n',
+        b'{"refused": ["undecodable_image"], "message": "", "detail": ""}\n',
+        json.dumps({"refused": "undecodable_image", "message": "x" * 501, "detail": ""}).encode() + b"\n",
+        json.dumps({"refused": "undecodable_image", "message": "a\nb", "detail": ""}).encode() + b"\n",
+    ],
+    ids=repr,
+)
+def test_what_no_decoder_would_say_is_not_believed(hostile: Sandbox, told: bytes) -> None:
+    with pytest.raises(UndecodableImage) as caught:
+        hostile.check(b"say\0" + told, LIMITS)
+    assert "the decoder's answer" in caught.value.detail or "ended with" in caught.value.detail
+    assert hostile.check(sample("png"), LIMITS).width == 48
+
+
+@pytest.mark.parametrize("told", [answer(), answer(changed=True), answer(changed=1)], ids=repr)
+def test_files_that_a_child_sends_are_not_read(hostile: Sandbox, told: bytes) -> None:
+    with pytest.raises(UndecodableImage) as caught:
+        hostile.check(b"hand_over\0" + told, LIMITS)
+    assert "the decoder's answer" in caught.value.detail
+
+
+def test_what_a_child_writes_is_bounded(hostile: Sandbox) -> None:
+    with pytest.raises(UndecodableImage) as caught:
+        hostile.check(b"fill", LIMITS)
+    assert 0 < int(caught.value.detail) <= 2 * most_stored(4, LIMITS.max_pixels)  # there are two files
+
+
+def test_a_child_can_do_nothing_but_answer(hostile: Sandbox, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        written = tmp_path / str(listener.getsockname()[1])
+        with pytest.raises(UndecodableImage) as caught:
+            hostile.check(b"break_out\0" + bytes(written), LIMITS)
+    assert not written.exists()
+    assert caught.value.detail == ""
+
+
+def test_a_host_that_an_image_kills_is_started_again_once(
+    hostile: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(AppError) as caught:
+        hostile.check(b"kill_host", LIMITS)
+    assert type(caught.value) in (Busy, UndecodableImage)
+    assert caplog.text.count("started again") <= 2
+    assert hostile.check(sample("png"), LIMITS).width == 48
+
+
+def test_a_host_that_was_killed_is_started_again(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    sandbox.check(sample("png"), LIMITS)
+    first = sandbox.host_pid
+    os.kill(first, signal.SIGKILL)
+    assert sandbox.check(sample("gif"), LIMITS).width == 48
+    assert sandbox.host_pid != first
+    assert not Path(f"/proc/{first}").exists()
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_a_host_that_is_killed_at_work_does_it_again(sandbox: Sandbox) -> None:
+    data = saved(picture(size=(1500, 1500)), "webp", lossless=True, exif=exif(6))
+    limits = replace(LIMITS, max_pixels=4_000_000)
+    sandbox.check(sample("png"), LIMITS)
+    first = sandbox.host_pid
+    with ThreadPoolExecutor(1) as pool:
+        checked = pool.submit(sandbox.check, data, limits)
+        child = wait_until(lambda: children_of(first))[0]
+        os.kill(first, signal.SIGKILL)
+        assert checked.result(120).width == 1500
+    wait_until(lambda: not is_there(child))
+
+
+def _is_gone(pid: int) -> bool:
+    return not is_there(pid)
+
+
+def _has_another_host(sandbox: Sandbox, pid: int) -> bool:
+    return sandbox.host_pid != pid
+
+
+def test_children_end_with_their_host() -> None:
+    sandbox = Sandbox(TAKEN_OVER)
+    with ThreadPoolExecutor(1) as pool:
+        checked = pool.submit(sandbox.check, b"linger", LIMITS)
+        for _ in range(2):
+            host = wait_until(lambda: sandbox.host_pid)
+            (child,) = wait_until(partial(children_of, host))
+            os.kill(host, signal.SIGKILL)
+            wait_until(partial(_is_gone, child))
+            wait_until(partial(_has_another_host, sandbox, host))
+        with pytest.raises(Busy):
+            checked.result(120)
+    sandbox.close()
+
+
+def test_where_no_host_can_be_had_the_server_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = Sandbox(tmp_path / "missing.py")
+    with pytest.raises(Busy) as caught:
+        sandbox.check(sample("png"), LIMITS)
+    assert (caught.value.status, caught.value.retry_after) == (503, 2)
+    sandbox.close()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    with pytest.raises(Busy):
+        sandbox.check(sample("png"), LIMITS)
+
+
+def test_a_host_that_does_not_answer_is_given_up(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox.check(sample("png"), LIMITS)
+    stopped = sandbox.host_pid
+    os.kill(stopped, signal.SIGSTOP)
+    monkeypatch.setattr(client, "_GRACE", -1000.0)
+    with pytest.raises(Busy):
+        sandbox.check(sample("png"), LIMITS)
+    monkeypatch.undo()
+    assert not Path(f"/proc/{stopped}").exists()
+    assert sandbox.check(sample("png"), LIMITS).width == 48
+
+
+def test_many_at_once(shared: Sandbox) -> None:
+    kinds = [KINDS[number % len(KINDS)] for number in range(64)]
+    with ThreadPoolExecutor(64) as pool:
+        found = list(pool.map(lambda kind: shared.check(sample(*kind), LIMITS), kinds))
+    assert [checked.format.name for checked in found] == [name for name, _ in kinds]
+    assert children_of(shared.host_pid) == []
+
+
+def test_nothing_is_left_behind(shared: Sandbox) -> None:
+    def everything() -> tuple[int, int, int]:
+        own, host = (len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in ("self", shared.host_pid))
+        return own, host, threading.active_count()
+
+    def use(times: int) -> None:
+        for number in range(times):
+            shared.check(sample("png"), LIMITS)
+            with pytest.raises(AppError):
+                shared.check(sample("png")[: 60 + number], LIMITS)
+            shared.check(saved(picture(), "jpeg", exif=exif(6)), LIMITS)
+
+    use(2)
+    before = everything()
+    use(70)
+    assert everything() == before
+    assert children_of(shared.host_pid) == []
+
+
+def test_the_host_knows_no_secret_and_has_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "API_KEYS", "OPENAI_API_KEY", "RATELIMIT_STORAGE_URI"):
+        monkeypatch.setenv(name, "a-secret")
+    with open(tmp_path / "open", "wb") as file:
+        os.set_inheritable(file.fileno(), True)
+        sandbox.check(sample("png"), LIMITS)
+        its = Path(f"/proc/{sandbox.host_pid}")
+        opened = [str(path.readlink()) for path in (its / "fd").iterdir()]
+    variables = {entry.partition(b"=")[0] for entry in (its / "environ").read_bytes().split(b"\0") if entry}
+    assert variables <= {b"MALLOC_ARENA_MAX", b"GLIBC_TUNABLES", b"LD_LIBRARY_PATH", b"TMPDIR"}
+    assert str(tmp_path / "open") not in opened
+    assert b"a-secret" not in (its / "cmdline").read_bytes()
+    mapped = (its / "maps").read_text()
+    assert "_imaging" in mapped
+    assert "_ssl" not in mapped  # which boto3, Flask and OpenAI's client all load
+
+
+def test_the_host_ends_when_nobody_has_its_socket_any_more(sandbox: Sandbox) -> None:
+    sandbox.check(sample("png"), LIMITS)
+    host = sandbox.host_pid
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # what a whole group or container gets
+        os.kill(host, number)
+    assert sandbox.check(sample("png"), LIMITS).width == 48
+    assert sandbox.host_pid == host
+    lost, sandbox._host = sandbox._host, None
+    assert lost is not None
+    lost.leave()
+    os.waitpid(host, 0)
+
+
+def test_after_a_fork_each_has_its_own_host(sandbox: Sandbox) -> None:
+    sandbox.check(sample("png"), LIMITS)
+    host = sandbox.host_pid
+    sandbox.forget()
+    os.waitpid(host, 0)  # nobody else had its socket
+    assert sandbox.check(sample("png"), LIMITS).width == 48
+    assert sandbox.host_pid != host
+
+
+def test_who_gives_up_takes_the_child_along(hostile: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile.check(sample("png"), LIMITS)
+    begun: list[int] = []
+
+    def give_up(job: object, answers: object) -> list[bytes]:
+        begun.extend(wait_until(lambda: children_of(hostile.host_pid)))
+        return [b'{"status": 0}']
+
+    monkeypatch.setattr(client._Job, "_lines", give_up)
+    with pytest.raises(UndecodableImage):
+        hostile.check(b"linger", LIMITS)
+    wait_until(lambda: not is_there(begun[0]))
