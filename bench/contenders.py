@@ -61,13 +61,13 @@ def field(directory: Path) -> Iterator[Field]:
 def _python(
     name: str, module: str, plain: tuple[str, ...] | None, directory: Path, files: Path
 ) -> Iterator[Server]:
-    """An application of `bench.apps` under our gunicorn settings, or under those given instead."""
+    """An application of `bench.apps` on gthread under our other gunicorn settings, or under those given."""
     application = f"bench.apps.{module}:application"
 
     def start(port: int) -> Start:
         env = {**environment(directory, port), "BENCH_FILES": str(files)}
         if plain is None:
-            return Start(gunicorn(application), env)
+            return Start((*gunicorn(application), "--worker-class", "gthread"), env)
         place = (
             "-c",
             "/dev/null",
