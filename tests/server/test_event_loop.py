@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import random
 import select
 import socket
 import struct
@@ -21,6 +22,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from app import requestid
 from app.cache import CachedObject
 from app.delivery import FOUND, LoopHooks
 from app.parking import ParkingPool
@@ -89,6 +91,9 @@ class Clients(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self._patch = pytest.MonkeyPatch()
+        # Threads make ids while Hypothesis draws, and it minds that the state of `random` changes meanwhile.
+        self._patch.setattr(requestid, "random", random.Random(1))
         self._directory = tempfile.TemporaryDirectory()
         file = Path(self._directory.name) / "big"
         with file.open("wb") as handle:
@@ -213,6 +218,7 @@ class Clients(RuleBasedStateMachine):
         assert self.faults == []
         assert len(list(Path("/proc/self/fd").iterdir())) <= self.descriptors
         self._directory.cleanup()
+        self._patch.undo()
 
     def _turn(self) -> None:
         os.write(self.wake[1], b".")
