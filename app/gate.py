@@ -5,10 +5,14 @@ from contextlib import contextmanager
 from threading import BoundedSemaphore
 
 from app.errors import Busy
+from app.parking import parked
 
 
 class Gate:
-    """Lets `places` threads through at once; the others wait, for `patience` seconds at most."""
+    """Lets `places` threads through at once; the others wait, for `patience` seconds at most.
+
+    Their threads are parked, and those inside as well: what they wait for is done in another process.
+    """
 
     def __init__(self, places: int, patience: float) -> None:
         self._places = BoundedSemaphore(places)
@@ -16,13 +20,14 @@ class Gate:
 
     @contextmanager
     def passed(self, patience: float | None = None) -> Iterator[None]:
-        """Hold a place for the time of the block; raises `Busy` where none comes free in time.
+        """Hold a place for the time of the block. Raises `Busy` if none comes free in `patience` seconds.
 
-        That is after `patience` seconds, where the gate's own don't suit.
+        Without `patience` that of the gate holds.
         """
-        if not self._places.acquire(timeout=self._patience if patience is None else patience):
-            raise Busy
-        try:
-            yield
-        finally:
-            self._places.release()
+        with parked():
+            if not self._places.acquire(timeout=self._patience if patience is None else patience):
+                raise Busy
+            try:
+                yield
+            finally:
+                self._places.release()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from app.errors import BadRequest, SlowClient
 from app.intake.places import Places
 from app.intake.reader import Reader
+from app.parking import parked
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -20,10 +21,10 @@ _PIECE = 64 * 1024
 
 
 class WatchedBody(io.RawIOBase):
-    """A request's body, which takes one of `places` when it is first read.
+    """A request's body, which takes one of `places` when it is first read. The thread is parked meanwhile.
 
-    Reading raises `Busy` where there is no place, `SlowClient` where the body was given up, and `BadRequest`
-    where it ends before its length.
+    Reading raises `Busy` if there is no place, `SlowClient` if the body was given up, and `BadRequest` if it
+    ends before its length.
     """
 
     def __init__(self, environ: "WSGIEnvironment", places: Places) -> None:
@@ -40,11 +41,12 @@ class WatchedBody(io.RawIOBase):
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
         """Read some bytes; 0 at the end."""
-        if not self._begun:
-            self._begun = True
-            self._places.enter(self._reader)
         view = memoryview(buffer)
-        data = self._piece(len(view))
+        with parked():
+            if not self._begun:
+                self._begun = True
+                self._places.enter(self._reader)
+            data = self._piece(len(view))
         view[: len(data)] = data
         return len(data)
 

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class Intake:
-    """Wraps `application`, which `threads` threads of a process run.
+    """Wraps `application`, which `threads` threads of a process run; as many bodies but two are under way.
 
     Reading a body may raise `Busy` or `SlowClient` in the application.
     """
 
     def __init__(self, application: "WSGIApplication", threads: int) -> None:
         self._application = application
-        self._places = Places(threads)
+        self._places = Places(max(1, threads - 2))
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Hand the request on; a place that its body took is free when the answer is there."""

@@ -1,4 +1,4 @@
-"""The places for requests with a body: queue before thread, and the slowest gives way."""
+"""The places for requests with a body: a bound on those under way, and the slowest gives way."""
 
 import threading
 import time
@@ -6,80 +6,76 @@ import time
 from app.errors import Busy
 from app.intake.reader import Reader
 
-_PATIENCE = 2.0
-_SHORT_PATIENCE = 1.0
-"""Seconds that a request waits for a place; fewer in the last thread, where images wait behind it."""
+_MOST_WAITING = 64
+"""Requests that wait for a place at once; each holds a parked thread."""
+
+_STANDSTILL_SECONDS = 2.0
+"""How long a request waits without any place coming free."""
+
+_PATIENCE_SECONDS = 10.0
+"""How long it waits at most."""
 
 _TICK = 0.1
 """Seconds between two looks at who is slow."""
 
 
 class Places:
-    """Room for some readers out of a worker's threads, so that the others are left to serve images.
+    """Room for `most` readers, since bodies take memory until their requests are answered.
 
-    Where all others are taken, too, the last thread waits for a moment, but not where that was in vain for
-    somebody else just before. Who comes too slowly is given up: after some seconds, or sooner where others
-    wait.
+    The others wait, a bounded number of them and for some seconds. A client that sends too slowly is dropped
+    after some seconds, or sooner if others wait for its place.
     """
 
-    def __init__(self, threads: int) -> None:
-        self._most = max(1, threads - 2)
-        self._spare = threads - self._most - 1
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._waiting = 0
-        self._turned_away_at = float("-inf")
         self._readers: set[Reader] = set()
         self._change = threading.Condition()
+        self._came_free_at = 0.0
         self._watched = False
 
     def enter(self, reader: Reader) -> None:
-        """Take a place, which `leave` gives back; raises `Busy` where none is to be had in time."""
+        """Take a place, which `leave` gives back. Raises `Busy` if none comes free in time."""
         with self._change:
             if len(self._readers) >= self._most:
                 self._wait()
             self._readers.add(reader)
-            self._see_to_watch()
+            if len(self._readers) == self._most:
+                self._came_free_at = time.monotonic()  # from now on others have to wait
+            if not self._watched:
+                self._watched = True
+                threading.Thread(target=self._watch, name="intake", daemon=True).start()
 
     def leave(self, reader: Reader) -> None:
         """Give the place back, if `reader` has one."""
         with self._change:
-            self._readers.discard(reader)
-            self._change.notify_all()
+            if reader in self._readers:
+                self._readers.remove(reader)
+                self._came_free_at = time.monotonic()
+                self._change.notify()
 
     def _wait(self) -> None:
-        until = time.monotonic() + self._patience()
+        if self._waiting >= _MOST_WAITING:
+            raise Busy
+        until = time.monotonic() + _PATIENCE_SECONDS
         self._waiting += 1
         try:
             while len(self._readers) >= self._most:
-                if time.monotonic() >= until:
-                    self._turned_away_at = time.monotonic()
+                if time.monotonic() >= min(until, self._came_free_at + _STANDSTILL_SECONDS):
                     raise Busy
                 self._drop_slowest()
                 self._change.wait(_TICK)
         finally:
             self._waiting -= 1
 
-    def _patience(self) -> float:
-        if self._waiting < self._spare:
-            return _PATIENCE
-        in_vain = time.monotonic() - self._turned_away_at < _PATIENCE and not self._slow()
-        return 0 if in_vain else _SHORT_PATIENCE
-
     def _drop_slowest(self) -> None:
         """Let the slowest give way, unless one is about to already."""
-        slow = self._slow()
+        slow = [reader for reader in self._readers if reader.is_slow(pressed=True)]
         if slow and not any(reader.given_up for reader in self._readers):
             min(slow, key=lambda reader: reader.rate).give_up()
 
-    def _slow(self) -> list[Reader]:
-        return [reader for reader in self._readers if reader.is_slow(pressed=True)]
-
-    def _see_to_watch(self) -> None:
-        if not self._watched:
-            self._watched = True
-            threading.Thread(target=self._watch, name="intake", daemon=True).start()
-
     def _watch(self) -> None:
-        """Give up who is too slow though nobody waits; ends when there is nobody to watch."""
+        """Drop those that are too slow even if nobody waits; end when there is nobody to watch."""
         while True:
             time.sleep(_TICK)
             with self._change:

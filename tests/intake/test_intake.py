@@ -17,6 +17,7 @@ from app.intake import reader as reader_module
 from app.intake.body import WatchedBody
 from app.intake.places import Places
 from app.intake.reader import Reader
+from app.parking import ParkingPool
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -73,46 +74,94 @@ def _seconds_until_refused(places: Places) -> float:
     return time.monotonic() - began
 
 
-def test_a_place_is_waited_for_two_seconds() -> None:
-    places = Places(4)
+def test_a_place_is_waited_for_two_seconds_if_none_comes_free() -> None:
+    places = Places(2)
     places.enter(Reader(None))
     places.enter(Reader(None))
     assert _seconds_until_refused(places) > 1.9
 
 
-def test_the_last_thread_waits_once_and_then_says_no_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places_module, "_PATIENCE", 150)
-    places, first = Places(3), Reader(None)
+def test_a_place_is_waited_for_longer_while_others_come_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places_module, "_STANDSTILL_SECONDS", 1.0)
+    places, inside = Places(1), Reader(None)
+    places.enter(inside)
+    entered: list[float] = []
+    began = time.monotonic()
+
+    def pass_through() -> None:
+        reader = Reader(None)
+        places.enter(reader)
+        entered.append(time.monotonic() - began)
+        time.sleep(0.6)
+        places.leave(reader)
+
+    waiting = [threading.Thread(target=pass_through) for _ in range(4)]
+    for thread in waiting:
+        thread.start()
+    time.sleep(0.3)
+    places.leave(inside)
+    for thread in waiting:
+        thread.join(20)
+    assert len(entered) == 4, "nobody was refused"
+    assert max(entered) > 1.9
+
+
+def test_no_more_wait_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places_module, "_MOST_WAITING", 1)
+    monkeypatch.setattr(places_module, "_STANDSTILL_SECONDS", 100)
+    places, first = Places(1), Reader(None)
     places.enter(first)
     waiting = threading.Thread(target=places.enter, args=(Reader(None),))
     waiting.start()
     wait_until(lambda: places._waiting)
-    assert _seconds_until_refused(places) > 0.9
-    monkeypatch.setattr(places_module, "_SHORT_PATIENCE", 100)
     assert _seconds_until_refused(places) < 50
-    assert waiting.is_alive(), "it is not in the last thread, so it has more patience"
     places.leave(first)
     waiting.join(20)
     assert not waiting.is_alive()
 
 
-def test_a_place_that_comes_free_goes_to_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places_module, "_SHORT_PATIENCE", 50)
-    places, first = Places(1), Reader(None)
-    places.enter(first)
-    threading.Timer(0.2, places.leave, [first]).start()
+def test_a_place_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places_module, "_STANDSTILL_SECONDS", 100)
+    monkeypatch.setattr(places_module, "_PATIENCE_SECONDS", 0.3)
+    places = Places(1)
     places.enter(Reader(None))
-    monkeypatch.setattr(places_module, "_SHORT_PATIENCE", 0.1)
-    with pytest.raises(Busy):
-        places.enter(Reader(None))
+    assert 0.2 < _seconds_until_refused(places) < 50
+
+
+def test_whoever_waits_or_reads_is_parked() -> None:
+    """Other requests have all threads meanwhile."""
+    pool, release = ParkingPool(1), threading.Event()
+
+    class Body:
+        """One that is not there yet."""
+
+        def read(self, size: int) -> bytes:
+            assert release.wait(20)
+            return b"abc"
+
+    places = Places(1)
+    bodies = [WatchedBody({"CONTENT_LENGTH": "3", "wsgi.input": Body()}, places) for _ in range(3)]
+
+    def read(body: WatchedBody) -> bytes:
+        try:
+            return body.read()
+        finally:
+            body.leave()
+
+    results = [pool.submit(read, body) for body in bodies]
+    assert pool.submit(lambda: "quick").result(20) == "quick"
+    assert not any(result.done() for result in results)
+    release.set()
+    assert [result.result(20) for result in results] == [b"abc"] * 3
+    pool.shutdown()
 
 
 def test_the_slowest_gives_way(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places_module, "_PATIENCE", 50)
+    monkeypatch.setattr(places_module, "_STANDSTILL_SECONDS", 50)
     monkeypatch.setattr(reader_module, "_GRACE", 100)  # after which either is given up
-    places = Places(4)
+    places = Places(2)
     other, unused = socket.socketpair()
     with other, unused:
         slower, slow = _slow(pair[0], 8), _slow(other, 8)

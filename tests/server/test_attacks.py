@@ -163,6 +163,30 @@ def test_500_bodies_that_never_come(server: Running, small: str) -> None:
     _expect_answers_beside(server, (asked * 63)[:500], small)
 
 
+WANTED = {
+    "upload": _request("/api/images", "Content-Type: image/png", "Content-Length: 100000", method="POST"),
+    "upload, begun": _request(
+        "/api/images", "Content-Type: image/png", "Content-Length: 100000", method="POST"
+    )
+    + b"x" * 16_384,
+    "upload, expecting": _request(
+        "/api/images", "Content-Type: image/png", "Content-Length: 9", "Expect: 100-continue", method="POST"
+    ),
+    "upload, chunked": _request(
+        "/api/images", "Content-Type: image/png", "Transfer-Encoding: chunked", method="POST"
+    ),
+    "prompt": _request(
+        "/api/generate-image", "Content-Type: application/json", "Content-Length: 1000", method="POST"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", WANTED)
+def test_500_bodies_that_are_wanted_and_never_come(server: Running, small: str, how: str) -> None:
+    """Without keys this machine may upload: its requests wait for their bodies, and other requests don't."""
+    _expect_answers_beside(server, [WANTED[how]] * 500, small)
+
+
 def _expect_answers_beside(server: Running, requested: list[bytes], path: str) -> None:
     with ExitStack() as stack:
         for request in requested:
