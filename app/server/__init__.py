@@ -13,9 +13,9 @@ settings, two workers on two cores, medians of five rounds; honest clients ask m
       24 unsent bodies               2 ms, 0.89 ×    4 ms, 0.62 ×   3 ms, 1.05 ×
       500 unsent bodies             14 ms, 0.73 ×    20 s, 0        5 ms, 1.04 ×
 
-gthread alone is stopped by anybody with 500 connections (20 s is where clients gave up); behind nginx it is as
-safe as nginx. A server that most people start without nginx has to be safe by itself, so the worker stays. It
-stands on gunicorn's documented base class and on its parser and response, not on gthread.
+gthread alone is stopped by anybody with 500 connections (20 s is where clients gave up); behind nginx it is
+as safe as nginx. A server that many people start without nginx has to be safe by itself, so the worker stays.
+It builds on gunicorn's documented base class and on its parser and response, not on gthread.
 """
 
 from app.server.request_logger import RequestLogger
