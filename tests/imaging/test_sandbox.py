@@ -178,6 +178,23 @@ def test_what_no_decoder_would_say_is_not_believed(hostile: Sandbox, told: bytes
     assert hostile.check(sample("png"), LIMITS).width == 48
 
 
+@pytest.mark.parametrize(
+    "deed",
+    [b"shut\0", b"shut\0" + answer(), b"say\0" + b"{}\n" * 10_000],
+    ids=["nothing", "an answer", "answers without end"],
+)
+def test_a_child_that_keeps_its_end_secret_does_not_cost_the_host(hostile: Sandbox, deed: bytes) -> None:
+    """All other images that are being decoded would be lost with it."""
+    hostile.check(sample("png"), LIMITS)
+    before = hostile.host_pid
+    with pytest.raises(UndecodableImage) as caught:
+        hostile.check(deed, LIMITS)
+    assert "no word of how the child ended" in caught.value.detail
+    assert hostile.check(sample("png"), LIMITS).width == 48
+    assert hostile.host_pid == before
+    wait_until(lambda: children_of(before) == [])
+
+
 @pytest.mark.parametrize("told", [answer(), answer(changed=True), answer(changed=1)], ids=repr)
 def test_files_that_a_child_sends_are_not_read(hostile: Sandbox, told: bytes) -> None:
     with pytest.raises(UndecodableImage) as caught:
