@@ -180,8 +180,8 @@ def test_what_no_decoder_would_say_is_not_believed(hostile: Sandbox, told: bytes
 
 @pytest.mark.parametrize(
     "deed",
-    [b"shut\0", b"shut\0" + answer(), b"say\0" + b"{}\n" * 10_000],
-    ids=["nothing", "an answer", "answers without end"],
+    [b"shut\0", b"shut\0" + answer(), b"say\0{}" + b" " * 100_000],
+    ids=["nothing", "an answer", "an answer without end"],
 )
 def test_a_child_that_keeps_its_end_secret_does_not_cost_the_host(hostile: Sandbox, deed: bytes) -> None:
     """All other images that are being decoded would be lost with it."""
