@@ -13,6 +13,8 @@ _LOOPS = {b"NETSCAPE2.0", b"ANIMEXTS1.0"}
 """Application extensions that say how often the animation is repeated."""
 _ICC = b"ICCRGBG1012"
 """Application extension with a colour profile (ICC.1, annex B.4)."""
+_MAX_SIDE = 0xFFFF
+"""Pixels of a side of the screen (section 18), which is made as large as all frames together."""
 _SMALL = 64
 """Bytes below which a sub-block counts as a part.
 
@@ -31,7 +33,7 @@ def survey_gif(data: bytes, limits: ImageLimits) -> Survey:
     for introducer in bounded(iter(walk.introducer, _TRAILER)):
         walk.block(introducer)
     limits.check((walk.width, walk.height), walk.frames)
-    return Survey(b"".join([*walk.pieces, bytes((_TRAILER,))]), walk.width, walk.height, walk.frames)
+    return Survey(walk.clean(), walk.width, walk.height, walk.frames)
 
 
 class _Walk:
@@ -50,6 +52,15 @@ class _Walk:
         self.pieces = [head, self._colour_table(head[10])]
         # Some writers leave the screen empty, and let the frames say how large the image is.
         self.limits.check((max(1, self.width), max(1, self.height)), 1)
+
+    def clean(self) -> bytes:
+        """The file that is kept, on a screen as large as all frames together.
+
+        Browsers let the first frame alone enlarge the screen, and cut off what of the others sticks out.
+        """
+        head, *blocks = self.pieces
+        screen = self.width.to_bytes(2, "little") + self.height.to_bytes(2, "little")
+        return b"".join([head[:6], screen, head[10:], *blocks, bytes((_TRAILER,))])
 
     def introducer(self) -> int:
         """The byte that says what kind of block comes."""
@@ -84,6 +95,8 @@ class _Walk:
         self.width, self.height = max(self.width, left + width), max(self.height, top + height)
         self.frames += 1
         self.limits.check((self.width, self.height), self.frames)
+        if max(self.width, self.height) > _MAX_SIDE:
+            raise UndecodableImage(detail=f"a frame that ends at {left + width}, {top + height}")
         table, code_size = self._colour_table(descriptor[8]), self.reader.take(1)
         self.pieces += [
             self.control,

@@ -18,6 +18,10 @@ COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 _KEPT = _DRAWING | {*COLOUR, b"iCCP", b"sBIT"}
 _SINGLE = {b"PLTE", b"iCCP", b"acTL"}
 """Chunks of which there is one (5.6). Each profile unpacks to as much as a decoder lets it."""
+_FRAME_CONTROL = 26
+"""Bytes of `fcTL` (11.3.6.2)."""
+_PREVIOUS, _OVER = 2, 1
+"""The highest of the operations that dispose of a frame, and of those that blend it with what is there."""
 _ANCILLARY = 0x20
 """Bit of a type's first letter: set where a decoder may ignore the chunk (5.4)."""
 
@@ -92,9 +96,17 @@ class _Walk:
         self.limits.check(self.size, self.announced)
 
     def _frame(self, reader: ByteReader) -> None:
-        """Refuse a frame that does not lie on the canvas."""
+        """Refuse a frame that does not lie on the canvas, and one whose operations are unknown.
+
+        Browsers show the still image alone of a file with one of those.
+        """
+        if reader.left != _FRAME_CONTROL:
+            raise UndecodableImage(detail=f"fcTL of {reader.left} bytes")
         reader.skip(4)
         width, height, left, top = (reader.big(4) for _ in range(4))
+        reader.skip(4)  # the delay
+        if reader.big(1) > _PREVIOUS or reader.big(1) > _OVER:
+            raise UndecodableImage(detail="a frame with an unknown operation")
         if not (width and height) or left + width > self.size[0] or top + height > self.size[1]:
             raise UndecodableImage(detail=f"a frame of {width} × {height} at {left}, {top} on {self.size}")
 

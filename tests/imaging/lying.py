@@ -286,9 +286,9 @@ LYING_WEBP: dict[str, Make] = {
 }
 
 
-def _apng(width: int, height: int, left: int = 0, top: int = 0) -> bytes:
+def _apng(width: int, height: int, left: int = 0, top: int = 0, *, operations: bytes = b"\0\0") -> bytes:
     """An animation of one frame, which lies somewhere."""
-    control = struct.pack(">IIIIIHHBB", 0, width, height, left, top, 1, 10, 0, 0)
+    control = struct.pack(">IIIIIHH", 0, width, height, left, top, 1, 10) + operations
     chunks = png_chunk(b"acTL", struct.pack(">II", 1, 0)) + png_chunk(b"fcTL", control)
     return inserted(sample("png"), 33, chunks)
 
@@ -304,6 +304,10 @@ LYING_PNG: dict[str, Make] = {
     "frame below": lambda: _apng(48, 32, top=1),
     "frame larger than the image": lambda: _apng(2048, 2048),
     "frame far outside": lambda: _apng(1, 1, left=2**32 - 1),
+    "frame with an unknown way to dispose of it": lambda: _apng(48, 32, operations=b"\3\0"),
+    "frame with an unknown way to blend it": lambda: _apng(48, 32, operations=b"\0\2"),
+    "frame with more than its control": lambda: _apng(48, 32, operations=b"\0\0\0"),
+    "frame with less than its control": lambda: _apng(48, 32, operations=b"\0"),
     "animation announced after the pixels": _late_animation,
     "profiles that unpack to 100 MiB": lambda: inserted(
         sample("png"), 33, png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(2**20 - 9))) * 100

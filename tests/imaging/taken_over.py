@@ -71,6 +71,14 @@ def _say(payload: bytes) -> NoReturn:
     os._exit(0)
 
 
+def _shut(payload: bytes) -> NoReturn:
+    """Answer, and close the socket for the host as well."""
+    (job,) = _open_ones(stat.S_ISSOCK)
+    os.write(job, payload)
+    socket.socket(fileno=job).shutdown(socket.SHUT_RDWR)
+    _wait(b"")
+
+
 def _hand_over(payload: bytes) -> NoReturn:
     """Send a pipe along, from which nothing ever comes."""
     (job,) = _open_ones(stat.S_ISSOCK)
@@ -131,7 +139,7 @@ def _break_out(payload: bytes) -> NoReturn:
 _DEEDS: dict[bytes, Callable[[bytes], NoReturn]] = {
     deed.__name__.strip("_").encode(): deed
     for deed in (
-        *(_crash, _abort, _burn, _wait, _linger, _take_memory, _take_some, _say, _hand_over, _fill),
+        *(_crash, _abort, _burn, _wait, _linger, _take_memory, _take_some, _say, _shut, _hand_over, _fill),
         *(_exit, _kill_host, _break_out),
     )
 }

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -177,6 +178,23 @@ def test_what_no_decoder_would_say_is_not_believed(hostile: Sandbox, told: bytes
     assert hostile.check(sample("png"), LIMITS).width == 48
 
 
+@pytest.mark.parametrize(
+    "deed",
+    [b"shut\0", b"shut\0" + answer(), b"say\0{}" + b" " * 100_000],
+    ids=["nothing", "an answer", "an answer without end"],
+)
+def test_a_child_that_keeps_its_end_secret_does_not_cost_the_host(hostile: Sandbox, deed: bytes) -> None:
+    """All other images that are being decoded would be lost with it."""
+    hostile.check(sample("png"), LIMITS)
+    before = hostile.host_pid
+    with pytest.raises(UndecodableImage) as caught:
+        hostile.check(deed, LIMITS)
+    assert "no word of how the child ended" in caught.value.detail
+    assert hostile.check(sample("png"), LIMITS).width == 48
+    assert hostile.host_pid == before
+    wait_until(lambda: children_of(before) == [])
+
+
 @pytest.mark.parametrize("told", [answer(), answer(changed=True), answer(changed=1)], ids=repr)
 def test_files_that_a_child_sends_are_not_read(hostile: Sandbox, told: bytes) -> None:
     with pytest.raises(UndecodableImage) as caught:
@@ -188,6 +206,25 @@ def test_what_a_child_writes_is_bounded(hostile: Sandbox) -> None:
     with pytest.raises(UndecodableImage) as caught:
         hostile.check(b"fill", LIMITS)
     assert 0 < int(caught.value.detail) <= 2 * most_stored(4, LIMITS.max_pixels)  # there are two files
+
+
+LIMITED = """
+import resource, sys
+from app.imaging.sandbox.bounds import decoding_bounds, survey_bounds
+from app.imaging.sandbox.confinement import hold_to, raise_to
+kinds = [resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE]
+highest = [1 << 30, 20, 1 << 20]
+for kind, hard in zip(kinds, highest):
+    resource.setrlimit(kind, (hard, hard))
+hold_to(survey_bounds(1000), decoding_bounds(1000, 50_000_000), 100 << 20, 1 << 28)
+raise_to(decoding_bounds(1000, 50_000_000), 100 << 20)
+assert [resource.getrlimit(kind) for kind in kinds] == [(hard, hard) for hard in highest]
+"""
+
+
+def test_lower_limits_that_the_server_was_started_with_stay() -> None:
+    """Only root may raise them; a child that tried to would end before it has seen its image."""
+    subprocess.run([sys.executable, "-c", LIMITED], cwd=Path(__file__).parents[2], check=True)
 
 
 def test_a_child_can_do_nothing_but_answer(hostile: Sandbox, tmp_path: Path) -> None:

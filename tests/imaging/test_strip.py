@@ -7,6 +7,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
+from app.errors import UndecodableImage
 from app.imaging import ImageLimits
 
 from .samples import (
@@ -135,6 +136,19 @@ def test_gif_extensions(extension: bytes, animated: bool) -> None:
         dirty = inserted(plain, at, extension)
         assert check(dirty).data == plain
         _assert_clean(dirty, plain)
+
+
+def test_a_gif_has_a_screen_for_all_of_its_frames() -> None:
+    """Browsers cut off what of a later frame sticks out of the screen, and let the first one enlarge it."""
+    data = bytearray(bare_gif(2))
+    second = data.rindex(b"\x2c")
+    data[second + 1 : second + 9] = struct.pack("<HHHH", 3, 2, 1, 1)
+    checked = check(bytes(data))
+    assert checked.data == data[:6] + struct.pack("<HH", 4, 3) + data[10:]
+    assert shown(checked.data)[-1] == shown(bytes(data))[-1]
+    data[second + 1 : second + 9] = struct.pack("<HHHH", 65_535, 0, 1, 1)
+    with pytest.raises(UndecodableImage, match="ends at 65536, 1"):
+        check(bytes(data))
 
 
 def test_gif_loops_and_profiles_stay_and_nothing_rides_on_them() -> None:

@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -41,6 +42,8 @@ _GRACE = 10.0
 
 _SUBMIT_SECONDS = 5.0
 _TRIES = 2
+_MOST_TO_END = 1.0
+"""Seconds that a host which is ending may take to close its socket, once it has closed that of a job."""
 _LONGEST_ANSWER = 1 << 14
 
 _TOO_MUCH = "The image takes more time or memory to decode than one of its size may."
@@ -87,6 +90,17 @@ class _Host:
                 socket.send_fds(self._control, [b"j"], [job.fileno()])
         except OSError as exc:
             raise HostLost(f"the decoder host takes no job: {exc}") from exc
+
+    def has_ended(self) -> bool:
+        """If it has ended, or is about to: the sockets of its jobs close a moment before or after its own."""
+        with self._lock:
+            if self._control.fileno() < 0:
+                return True
+            control = self._control.dup()
+        with control:
+            poll = select.poll()
+            poll.register(control, 0)  # which tells that the other end is closed, and nothing else
+            return bool(poll.poll(1000 * _MOST_TO_END))
 
     def leave(self) -> None:
         """Close this process's end; the host ends by itself once nobody has it open."""
@@ -198,7 +212,7 @@ class _Job:
                     socket.send_fds(ours, [job_line(self._limits)], [image, result])
                     host.submit(theirs)
                 lines = self._lines(ours)
-            return self._outcome(lines, result)
+            return self._outcome(lines, result, host)
 
     def _lines(self, job: socket.socket) -> list[bytes]:
         """Return all that comes until both child and host have closed their ends."""
@@ -214,11 +228,14 @@ class _Job:
             told += piece
         return told.splitlines()
 
-    def _outcome(self, lines: list[bytes], result: int) -> CheckedImage:
+    def _outcome(self, lines: list[bytes], result: int, host: _Host) -> CheckedImage:
         try:
             told = [fields_of(line) for line in lines]
             if not told or not told[-1].keys() & {"status", "unstarted"}:
-                raise HostLost("the decoder host ended while it had work")
+                if host.has_ended():
+                    raise HostLost("the decoder host ended while it had work")
+                # A child has the same socket, and may close it for both or answer without end.
+                raise ValueError("no word of how the child ended")
             if "unstarted" in told[-1]:
                 raise OSError(str(told[-1]["unstarted"]))
             code = os.waitstatus_to_exitcode(int(told[-1]["status"]))

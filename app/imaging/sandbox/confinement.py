@@ -85,25 +85,38 @@ def hold_to(now: Bounds, most: Bounds, own_memory: int, most_written: int) -> No
     """Set the bounds; `raise_to` may lift them later, up to `most`.
 
     `own_memory` is what the process has mapped already, in bytes; `most_written` bounds each file's size.
+    Limits that the server was started with stay where they are lower.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # no further process or thread, unless root forks
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most_written, most_written))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_DESCRIPTORS, _MOST_DESCRIPTORS))
+    _limit(resource.RLIMIT_CORE, 0, 0)
+    _limit(resource.RLIMIT_NPROC, 0, 0)  # no further process or thread, unless root forks
+    _limit(resource.RLIMIT_FSIZE, most_written, most_written)
+    _limit(resource.RLIMIT_NOFILE, _MOST_DESCRIPTORS, _MOST_DESCRIPTORS)
     # The kernel sends SIGXCPU at the first value and SIGKILL at the second, which may not be the same.
-    resource.setrlimit(resource.RLIMIT_CPU, (now.cpu, most.cpu + 1))
+    _limit(resource.RLIMIT_CPU, now.cpu, most.cpu + 1)
     if _LINUX:  # macOS knows this bound by name only
-        resource.setrlimit(resource.RLIMIT_AS, (own_memory + now.memory, own_memory + most.memory))
+        _limit(resource.RLIMIT_AS, own_memory + now.memory, own_memory + most.memory)
     signal.setitimer(signal.ITIMER_REAL, now.wall)
 
 
 def raise_to(bounds: Bounds, own_memory: int) -> None:
     """Lift the bounds on time and memory, as far as those allow that `hold_to` was given as the most."""
-    resource.setrlimit(resource.RLIMIT_CPU, (bounds.cpu, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    _limit(resource.RLIMIT_CPU, bounds.cpu)
     if _LINUX:
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (own_memory + bounds.memory, hard))
+        _limit(resource.RLIMIT_AS, own_memory + bounds.memory)
     signal.setitimer(signal.ITIMER_REAL, bounds.wall)
+
+
+def _limit(kind: int, soft: int, hard: int = resource.RLIM_INFINITY) -> None:
+    """Set a limit of setrlimit(2), without raising its hard value, which only root may do."""
+    highest = resource.getrlimit(kind)[1]
+    bounded = [_lower(value, highest) for value in (soft, hard)]
+    resource.setrlimit(kind, (bounded[0], bounded[1]))
+
+
+def _lower(value: int, highest: int) -> int:
+    if resource.RLIM_INFINITY in (value, highest):
+        return value if highest == resource.RLIM_INFINITY else highest
+    return min(value, highest)
 
 
 def mapped_memory() -> int:
