@@ -17,7 +17,7 @@ from app.parking import parked
 from app.requestid import current_request_id, new_request_id, set_request_id, take_request_id
 from app.server.connections import Connection
 from app.server.refusals import refusal_of
-from app.server.response import Exchange, LoopResponse
+from app.server.response import Exchange, LoopResponse, close_body
 
 _PIECE_SECONDS = 30.0
 """How long a client may take for a piece (256 KiB) of a streamed answer: 8 KiB a second, as for uploads."""
@@ -68,6 +68,7 @@ class Exchanges:
             exchange = self._exchange(conn, next(conn.parser), {}, plain=False)
             if exchange.sending is None:
                 return self._stream(conn, exchange)
+            conn.sock.setblocking(False)  # a client that reads slowly is the loop's business
             conn.exchange = exchange
             if exchange.sending.go_on(conn.sock):
                 conn.exchange = None
@@ -111,9 +112,14 @@ class Exchanges:
         environ.update(given)
         response.request_id = take_request_id(environ)
         body = self._application(environ, response.start_response)
-        if not (self._may_go_on() and (plain or conn.discard_body())):
-            response.force_close()
-        return Exchange(request, environ, response, body, response.sending(body), began, self._log)
+        try:
+            if not (self._may_go_on() and (plain or conn.discard_body())):
+                response.force_close()
+            sending = response.sending(body)
+        except BaseException:
+            close_body(body)
+            raise
+        return Exchange(request, environ, response, body, sending, began, self._log)
 
     def _stream(self, conn: Connection, exchange: Exchange) -> bool:
         """Send what comes piece by piece; return whether the connection can be used again.
@@ -121,7 +127,7 @@ class Exchanges:
         Raises `Busy` if too many answers are streamed already, `OSError` if the client is too slow or gone.
         """
         if not self._streams.acquire(blocking=False):
-            exchange.body.close()
+            close_body(exchange.body)
             raise Busy
         try:
             conn.sock.settimeout(_PIECE_SECONDS)

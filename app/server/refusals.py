@@ -61,8 +61,3 @@ def refusal_of(error: Exception, request_id: str) -> Refusal:
         return Refusal(500, AppError.code, AppError.message, None, request_id)
     code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
     return Refusal(status, code, _UNREADABLE, None, request_id)
-
-
-def environ_of_refused(client: Any) -> dict[str, Any]:
-    """Return what of a WSGI environment the access log needs, for a request that could not be read."""
-    return {"REQUEST_METHOD": "", "REMOTE_ADDR": client[0] if isinstance(client, tuple) and client else ""}

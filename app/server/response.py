@@ -116,9 +116,14 @@ class Exchange:
 
     def end(self) -> None:
         """Close the body and log the request, whether all was sent or the client has gone."""
-        if hasattr(self.body, "close"):
-            self.body.close()
+        close_body(self.body)
         self.log.access(self.response, self.request, self.environ, datetime.now() - self.began)
+
+
+def close_body(body: Any) -> None:
+    """Close what an application returned, if it can be closed (PEP 3333)."""
+    if hasattr(body, "close"):
+        body.close()
 
 
 @lru_cache(maxsize=1024)

@@ -11,7 +11,7 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -294,6 +294,52 @@ def test_a_connection_that_fails_is_closed_and_counted_and_the_loop_goes_on() ->
     for end in wake:
         os.close(end)
     assert (len(said), dropped) == (2, ["failed", "failed"])
+
+
+def test_the_last_answer_on_a_connection_holds_no_thread_either(tmp_path: Path) -> None:
+    """A worker that stops, or that keeps no connections alive, has slow readers too."""
+    file = tmp_path / "big"
+    file.touch()
+    os.truncate(file, BIG)
+    log: Any = SimpleNamespace(access=lambda *args: None)
+    exchanges = Exchanges(_Application(file), Config(), log, LoopHooks(), lambda: False)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        conn = Connection(ours, ("127.0.0.1", 1), ("127.0.0.1", 2), 0.0)
+        conn.head += REQUESTS["big"]
+        thread = threading.Thread(target=exchanges.serve, args=(conn,), daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert conn.exchange is not None
+        assert conn.exchange.sending is not None
+        assert 0 < conn.exchange.sending.sent < BIG
+        conn.close()
+
+
+def test_a_body_that_fails_is_closed() -> None:
+    closed: list[bool] = []
+
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            raise KeyError("the application's fault")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    def application(environ: Any, start_response: Any) -> Body:
+        start_response("200 OK", [("Content-Length", "2")])
+        return Body()
+
+    log: Any = SimpleNamespace(log=lambda *args, **kwargs: None, refused=lambda *args: None)
+    exchanges = Exchanges(application, Config(), log, LoopHooks(), lambda: True)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        conn = Connection(ours, ("127.0.0.1", 1), ("127.0.0.1", 2), 0.0)
+        conn.head += REQUESTS["thread"]
+        assert not exchanges.serve(conn)
+        assert theirs.recv(12) == b"HTTP/1.1 500"
+    assert closed == [True]
 
 
 def test_stale_events_of_a_batch_are_skipped() -> None:
