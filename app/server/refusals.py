@@ -1,8 +1,7 @@
-"""What the server itself answers to requests that never reach the application, in the shape of all errors."""
+"""Answers to requests that never reach the application, in the JSON shape of all errors."""
 
 import json
 from http import HTTPStatus
-from typing import Any
 
 from gunicorn.http.errors import (
     ConfigurationProblem,
@@ -28,11 +27,11 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (ConfigurationProblem, 500),
     (ParseException, 400),
 )
-"""gunicorn's errors for what it can't read as a request, the general one last."""
+"""The status for each of gunicorn's parse errors; the base class is last."""
 
 
 class Refusal:
-    """An answer that ends its connection; `status` and `code` say why, `data` is all that is sent."""
+    """An error answer after which the connection is closed; `data` is the whole of it, as sent."""
 
     def __init__(
         self, status: int, code: str, message: str, retry_after: int | None, request_id: str

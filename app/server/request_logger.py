@@ -10,7 +10,7 @@ from app.server.refusals import Refusal
 
 
 class RequestLogger(Logger):  # type: ignore[misc]
-    """Logs each request to `requests`, or none if that is None."""
+    """gunicorn's logger. Logs each request to `requests`; if that is None, to nothing."""
 
     requests: ClassVar[AccessLog | None] = None
 
