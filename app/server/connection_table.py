@@ -113,7 +113,7 @@ class ConnectionTable:
         candidates = (
             (
                 ranks[conn.state],
-                conn.rate if conn.state is State.SENDING else 0.0,
+                conn.rate_at(now) if conn.state is State.SENDING else 0.0,
                 conn.active_at,
                 id(conn),
                 conn,

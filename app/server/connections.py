@@ -89,8 +89,8 @@ _PLAIN_GET = re.compile(rb"(?:GET|HEAD) (/[A-Za-z0-9/._-]+) HTTP/1\.1\r\n")
 _NOT_PLAIN = re.compile(rb"\r\n(?:content-length|transfer-encoding|range|expect|upgrade)[ \t]*:", re.I)
 """Headers of requests that are left to threads: with a body, for a range, or for another protocol."""
 
-UNKNOWN_RATE = 32 * 1024.0
-"""Bytes a second assumed for a client that has not been measured yet: more than those that read nothing."""
+_UNKNOWN_RATE = 32 * 1024.0
+"""Bytes a second assumed at least of a client that is not measured yet: more than those that read nothing."""
 
 _MOST_DISCARDED = 64 * 1024
 """Bytes of an unread body that are discarded so that the connection can be used again."""
@@ -135,7 +135,7 @@ class Connection:
         self.parser: Any = None
         self.exchange: Exchange | None = None
         self.keep = False
-        self.rate = UNKNOWN_RATE
+        self.rate: float | None = None
         self.marked: int | None = None
         self.window = 0
         sock.setblocking(False)
@@ -210,9 +210,18 @@ class Connection:
         if before is not None:
             self.rate = (self.marked - before) / seconds
 
+    def rate_at(self, now: float) -> float:
+        """Return bytes a second that the client receives: as measured, else since the answer began.
+
+        Clients that have just been accepted can't be told apart by their age: the oldest may well be reading.
+        """
+        if self.rate is not None:
+            return self.rate
+        return max(_UNKNOWN_RATE, self.acknowledged() / max(1.0, now - self.active_at))
+
     def begin_sending(self) -> None:
         """Reset the measurements for a new answer."""
-        self.rate = UNKNOWN_RATE
+        self.rate = None
         self.marked = None
         self.window = 0
 

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from app.cache import CachedObject
 from app.delivery import FOUND, LoopHooks
 from app.parking import ParkingPool
 from app.server import event_loop
+from app.server.connection_table import ConnectionTable
 from app.server.connections import TRANSITIONS, Connection, Event, State
 from app.server.event_loop import EventLoop
 from app.server.exchanges import Exchanges
@@ -294,6 +296,26 @@ def test_a_connection_that_fails_is_closed_and_counted_and_the_loop_goes_on() ->
     for end in wake:
         os.close(end)
     assert (len(said), dropped) == (2, ["failed", "failed"])
+
+
+def test_a_reader_is_not_dropped_for_being_the_oldest_before_any_is_measured() -> None:
+    """Many connections may be opened within the second that a measurement takes."""
+    table = ConnectionTable(4, 0.0)
+    with ExitStack() as stack:
+        for number, sent in enumerate((300_000, 4096, 0, 4096)):
+            ours, _theirs = map(stack.enter_context, socket.socketpair())
+            conn = Connection(ours, ("127.0.0.1", number), ("127.0.0.1", 2), number / 10)
+            exchange: Any = SimpleNamespace(sending=SimpleNamespace(sent=sent))
+            conn.exchange, conn.state = exchange, State.SENDING
+            table.add(conn)
+        dropped = []
+        while len(table) > 1:
+            worst = table.worst(0.5)
+            assert worst is not None
+            dropped.append(worst.client[1])
+            worst.state = State.CLOSED
+            table.remove(worst)
+    assert dropped == [1, 2, 3]
 
 
 def test_the_last_answer_on_a_connection_holds_no_thread_either(tmp_path: Path) -> None:
