@@ -93,7 +93,9 @@ def errors_mapped(operation: str) -> Iterator[None]:
     except ClientError as exc:
         raise _answered(exc, operation) from exc
     except ResponseParserError as exc:
-        raise StoreError(detail=f"{operation}: an answer that is not S3's: {str(exc)[:_LONGEST]}") from exc
+        # Below its first line is the whole answer, which may be that of STS, with credentials.
+        message = str(exc).partition("\n")[0][:_LONGEST]
+        raise StoreError(detail=f"{operation}: an answer that is not S3's: {message}") from exc
     except BotoCoreError as exc:
         kind = next((ours for theirs, ours in _BY_CLASS if isinstance(exc, theirs)), StoreError)
         fix = f" ({_FIXES[kind]})" if kind in _FIXES else ""
