@@ -1,8 +1,8 @@
-"""Sessions of boto3 whose answers have bounds: in bytes, in time, and in what their headers may say.
+"""boto3 sessions that limit answers: their bytes, the time they take, and what their headers may say.
 
-boto3 reads every answer that is not an object's body whole, however large it is, and its timeout holds for
-each read: a server that sends a byte now and then keeps a thread for ever. Both matter as soon as somebody
-else answers in AWS's place: a compatible server out of order, a proxy, whoever owns the address.
+boto3 reads every answer except an object's body into memory, however large it is, and its timeout applies to
+each read: a server that sends a byte now and then holds a thread forever. Both matter as soon as something
+other than AWS answers: a faulty compatible server, a proxy, or whoever owns the address.
 """
 
 import io
@@ -33,43 +33,43 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 MOST_ANSWER_BYTES = 4 * 1024**2
-"""Of a successful answer that is not an object. The largest is a page of 1000 keys of 1024 bytes, all of them
-percent-encoded, with about 500 bytes around each."""
+"""Most bytes of a successful answer that is not an object. The largest is a page of 1000 keys of 1024 bytes,
+all of them percent-encoded, with about 500 bytes around each."""
 
 MOST_ERROR_BYTES = 64 * 1024
-"""Of an answer that is an error; S3's take less than 2 KiB."""
+"""Most bytes of an error; those of S3 have less than 2 KiB."""
 
 MOST_OBJECT_BYTES = 50 * 10**12
 """No object is larger: https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingObjects.html."""
 
 LEAST_RATE = 8 * 1024
-"""Bytes per second that an answer has to come at, on the average, once a server could as well be silent."""
+"""Bytes per second at which an answer must arrive on average, after as long as a server may be silent."""
 
 _MOST_HEAD_BYTES = 256 * 1024
-"""Of a status line and its headers, and of all 1xx answers before them."""
+"""Most bytes of a status line and its headers, and of all 1xx answers before them."""
 
 _MOST_UNSIZED_BYTES = 2 * MOST_ANSWER_BYTES
-"""Of a body without a length, with the framing of its chunks; objects always have a length."""
+"""Most bytes of a body without a length, its chunk headers included; objects always have a length."""
 
 _SETTLED_SECONDS = 1.0
-"""A socket's own timeout is short enough until so much has been waited in all."""
+"""Seconds of waiting after which the socket's timeout is adjusted; before that its own is short enough."""
 
 _PIECE = 64 * 1024
 
 _NONSENSE = (InvalidHeader, InvalidChunkLength, LineTooLong)
-"""No length, no length of a chunk, no line of a head."""
+"""Errors for an invalid length, an invalid chunk length and an overlong header line."""
 
 _CREDENTIALS_SECONDS = 5
 
 
 class BadAnswer(BotoCoreError):
-    """An answer over a bound, or with headers that make no sense; to ask again would not help."""
+    """An answer that is over a limit or has invalid headers. Retrying would not help."""
 
     fmt = "an answer that can't be used: {reason}"
 
 
 def new_session(**options: Any) -> boto3.session.Session:
-    """A session with the bounds of this module, for its clients and for how it gets credentials.
+    """Return a session whose clients and credential providers are held to this module's limits.
 
     `options` are those of `boto3.session.Session`.
     """
@@ -88,7 +88,7 @@ def new_session(**options: Any) -> boto3.session.Session:
 
 
 class _BoundedClient:
-    """A base of clients; what they send goes through `BoundedHttp`."""
+    """Base class of all clients of a session: sends their requests through `BoundedHttp`."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         more["endpoint"].http_session = BoundedHttp(more["endpoint"].http_session)
@@ -100,14 +100,14 @@ def _bound_client(**event: Any) -> None:
 
 
 class BoundedHttp:
-    """botocore's HTTP session `http`, of whose answers only the bodies of objects are left to be read."""
+    """Wraps botocore's HTTP session: reads each answer within limits, except bodies of objects."""
 
     def __init__(self, http: Any) -> None:
         http._pool_classes_by_scheme.update(POOLS)
         self._http = http
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
-        """The answer. Raises `BadAnswer`, and what botocore's session does."""
+        """Return the answer. Raises `BadAnswer`, and what botocore's session raises."""
         wants_stream, request.stream_output = request.stream_output, True  # leave the body to us
         try:
             answer: AWSResponse = self._http.send(request)
@@ -138,7 +138,7 @@ class BoundedHttp:
 
 
 def _raise_if_nonsense(error: Any) -> None:
-    """Raise `BadAnswer` if the server itself, and not the way to it, made this error."""
+    """Raise `BadAnswer` if an invalid answer caused this error, and not the connection."""
     for cause in (error, *getattr(error, "args", ())):
         if isinstance(cause, BadAnswer):
             raise cause
@@ -148,7 +148,7 @@ def _raise_if_nonsense(error: Any) -> None:
 
 
 def _announced(answer: AWSResponse) -> int | None:
-    """The Content-Length, None if there is none (RFC 9110, 8.6). Raises `BadAnswer` for anything else."""
+    """Return Content-Length, None if there is none (RFC 9110, 8.6). Raises `BadAnswer` if it is invalid."""
     values = answer.raw.headers.getlist("Content-Length")
     if not values:
         return None
@@ -160,13 +160,13 @@ def _announced(answer: AWSResponse) -> int | None:
 
 
 def _check_object(answer: AWSResponse, length: int | None) -> None:
-    """Raise `BadAnswer` unless the body has a length that counts: one in chunks has none."""
+    """Raise `BadAnswer` unless Content-Length gives the body's length: for a chunked body it does not."""
     if length is None or "Transfer-Encoding" in answer.headers:
         raise BadAnswer(reason="an object without a Content-Length, or with a Transfer-Encoding as well")
 
 
 def _with_body(answer: AWSResponse, length: int | None) -> AWSResponse:
-    """The answer with its body, `length` bytes as announced, read to the end."""
+    """Return the answer with its body read to the end. `length` is its Content-Length."""
     is_error = answer.status_code >= 300
     most = MOST_ERROR_BYTES if is_error else MOST_ANSWER_BYTES
     body = bytearray()
@@ -177,7 +177,7 @@ def _with_body(answer: AWSResponse, length: int | None) -> AWSResponse:
                 break
     if max(len(body), length or 0) > most:
         raise BadAnswer(reason=f"{answer.status_code} with a body of more than {most} bytes")
-    if b"<!DOCTYPE" in body:  # of AWS's none has one, and entities unfold to any size
+    if b"<!DOCTYPE" in body:  # AWS sends none, and entities can expand to any size
         if not is_error:
             raise BadAnswer(reason="XML with a document type")
         body.clear()  # a proxy's page: the status says enough
@@ -186,21 +186,21 @@ def _with_body(answer: AWSResponse, length: int | None) -> AWSResponse:
 
 
 class _Read:
-    """A body that has been read, in the shape in which botocore reads it."""
+    """A body that has been read, with the interface that botocore expects."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
 
     def stream(self) -> "Iterator[bytes]":
-        """All of it."""
+        """Yield the whole body."""
         yield self._body
 
 
 class _Incoming(io.RawIOBase):
-    """What comes on `sock`, read by `raw`: at most `most` bytes, and not too slowly.
+    """Reads an answer from `sock` through `raw`: at most `most` bytes, and not too slowly.
 
-    Only the time spent waiting for the server counts. A server may be silent for as long as the socket's
-    timeout says; after that much waiting in all, its answer must have come at `LEAST_RATE`.
+    Only the time spent waiting for the server counts. Once that exceeds the socket's timeout, the answer must
+    have arrived at `LEAST_RATE` on average.
     """
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
@@ -212,11 +212,11 @@ class _Incoming(io.RawIOBase):
         self.most = _MOST_HEAD_BYTES
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        """Raises `TimeoutError`, and `BadAnswer` if more comes than may."""
+        """Read some bytes. Raises `TimeoutError`, and `BadAnswer` after more than `most` bytes."""
         if self.received > self.most:
             raise BadAnswer(reason=f"more than {self.most} bytes of head or of a body without a length")
         if self._waited > _SETTLED_SECONDS:
@@ -230,7 +230,7 @@ class _Incoming(io.RawIOBase):
         return int(count)
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the raw stream as well."""
         self._raw.close()
         super().close()
 
@@ -247,7 +247,7 @@ class _Answer(HTTPResponse):
         self.fp = io.BufferedReader(self._incoming)
 
     def begin(self) -> None:
-        """Read the head; then the body may take what it is announced to."""
+        """Read the head, then limit what follows to the length of the body."""
         super().begin()
         length = _MOST_UNSIZED_BYTES if self.length is None else self.length
         self._incoming.most = self._incoming.received + length
@@ -270,4 +270,4 @@ class _TlsPool(AWSHTTPSConnectionPool):
 
 
 POOLS = {"http": _Pool, "https": _TlsPool}
-"""Connections for a `urllib3.PoolManager`, of whose answers head and pace are bounded."""
+"""Pool classes for a `urllib3.PoolManager`; they limit the size of answers and the time they take."""

@@ -1,4 +1,4 @@
-"""A bound on how many threads of a process wait for the store, so that a silent one stops nothing else.
+"""Limits how many threads of a process wait for the store: one that does not answer then stops nothing else.
 
 The pattern has this name: https://learn.microsoft.com/en-us/azure/architecture/patterns/bulkhead. Threads are
 parked while they wait (`app.parking`): quick requests have all of a worker's threads meanwhile.
@@ -13,22 +13,22 @@ from app.errors import StoreBusy
 from app.parking import parked
 
 PLACES_PER_THREAD = 4
-"""How many threads may call the store at once for each that works: the store's answers take some time."""
+"""How many threads may call the store at once for each of `THREADS`: they spend most of the time waiting."""
 
 _MOST_WAITING = 256
 
 _SILENCE_SECONDS = 1.0
-"""A store that ends no call for so long, and gives no piece of a body, counts as silent."""
+"""A store that ends no call and sends no piece of a body for so long counts as silent."""
 
 _PATIENCE_SECONDS = 20.0
 """How long a thread waits for a place while the store makes progress."""
 
 
 class Bulkhead:
-    """Lets `places` threads call the store at once, and `waiting` more wait for that.
+    """Lets `places` threads call the store at once, and `waiting` more wait for their turn.
 
-    A thread waits for a place as long as the store makes progress: until a call ends, or a piece of a body
-    comes, at least every `silence` seconds, and `patience` seconds at most. It takes no second place.
+    A thread waits `patience` seconds at most, and only while the store makes progress: at least every
+    `silence` seconds a call must end or a piece of a body arrive. Nested blocks of one thread share a place.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class Bulkhead:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Wait parked in this block for something that comes from the store, without calling it.
+        """Wait parked in this block for something from the store, such as another thread's call.
 
-        Raises `StoreBusy` if as many threads as may already do.
+        Raises `StoreBusy` if too many threads already wait for the store or call it.
         """
         if getattr(self._here, "waits", False):
             yield
@@ -75,9 +75,9 @@ class Bulkhead:
 
     @contextmanager
     def calling(self) -> Iterator[None]:
-        """Hold a place in this block, which calls the store; wait for one, parked, if all are taken.
+        """Hold a place in this block, which calls the store; the thread is parked.
 
-        Raises `StoreBusy` if none becomes free in time.
+        Waits for a place if there is none. Raises `StoreBusy` if none becomes free in time.
         """
         if getattr(self._here, "calls", False):
             yield
@@ -92,11 +92,11 @@ class Bulkhead:
                 self._leave()
 
     def note_progress(self) -> None:
-        """Note that a call under way has brought something."""
+        """Note that the store has sent a piece of an answer."""
         self._progress_at = self._clock()
 
     def is_silent(self) -> bool:
-        """Whether calls are under way, and the store has neither ended one nor sent a piece lately."""
+        """Return whether calls are under way and none of them has made progress lately."""
         return self._calling > 0 and self._clock() - self._progress_at > self._silence
 
     def _enter(self) -> None:
@@ -108,7 +108,7 @@ class Bulkhead:
                     raise StoreBusy(detail=f"the store has not answered any of {self._calling} calls lately")
                 self._change.wait(left)
             self._calling += 1
-            if self._calling in (1, self._places):  # the time before counts neither as silence nor as full
+            if self._calling in (1, self._places):  # silence counts from here
                 self.note_progress()
 
     def _leave(self) -> None:

@@ -22,17 +22,17 @@ FOUND = "s3-image-server.found"
 
 
 def _ignore(*_: object, **__: object) -> None:
-    """Do nothing, and find nothing."""
+    """Do nothing and return None: the default of every hook."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoopHooks:
-    """What an event loop that answers requests itself needs from the application.
+    """What the worker's event loop needs from the application to answer some requests itself.
 
-    `find` returns the cache hit for a path, or None; `quick` are the paths, besides, that the application
-    answers without waiting for anything. `flush` is called about once a second, and with `at_once=True` at
-    the end. `count_refused` gets status and code of each answer that the server gave itself,
-    `count_dropped` the reason for each connection that it closed: `room`, `slow_head`, `slow_reader` or
+    `find` returns the cache hit for a path, or None; `quick` are other paths that the application answers
+    without waiting for anything. `flush` is called about once a second, and with `at_once=True` at the end.
+    `count_refused` gets status and code of each answer that the server gave without the application,
+    `count_dropped` the reason for each connection that it dropped: `room`, `slow_head`, `slow_reader` or
     `failed`.
     """
 

@@ -1,4 +1,4 @@
-"""A bound on what is in work at the same time."""
+"""Limits how many images are decoded at once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +9,9 @@ from app.parking import parked
 
 
 class Gate:
-    """Lets `places` threads through at once; the others wait, for `patience` seconds at most.
+    """Lets `places` threads in at once; the others wait for `patience` seconds at most.
 
-    Their threads are parked, and those inside as well: what they wait for is done in another process.
+    All of them are parked, also those inside, since another process does the decoding.
     """
 
     def __init__(self, places: int, patience: float) -> None:
@@ -20,9 +20,9 @@ class Gate:
 
     @contextmanager
     def passed(self, patience: float | None = None) -> Iterator[None]:
-        """Hold a place for the time of the block. Raises `Busy` if none comes free in `patience` seconds.
+        """Hold a place during the block. Raises `Busy` if none becomes free in `patience` seconds.
 
-        Without `patience` that of the gate holds.
+        `patience` defaults to that of the gate.
         """
         with parked():
             if not self._places.acquire(timeout=self._patience if patience is None else patience):

@@ -13,7 +13,7 @@ class ImageLinks:
 
     `mode` is `s3`, `presigned`, `server`, or `auto`: the store's where it is known that browsers can read it.
     `base_url`, where set, stands before every key: that of a CDN in front of the bucket, or in front of this
-    server's `/api/images`. What has to be asked of the store is asked when `bulkhead` lets it.
+    server's `/api/images`. `bulkhead` limits calls of the store.
     """
 
     def __init__(self, store: BaseStore, mode: str, base_url: str, bulkhead: Bulkhead | None = None) -> None:

@@ -10,10 +10,10 @@ from typing import Protocol, Self
 from app.errors import StoreError
 
 _ETAG = re.compile(r'(W/)?"[\x21\x23-\x7e]*"')
-"""RFC 9110, 8.8.3, without bytes above ASCII, which are taken for different characters."""
+"""RFC 9110, 8.8.3, without bytes above ASCII, which clients decode in different ways."""
 
 _FIRST_TIME, _LAST_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(2106, 2, 7, tzinfo=UTC)
-"""What 32 bits count in seconds; some file systems have no later times."""
+"""The range of an unsigned 32-bit count of seconds; some file systems have no later times."""
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
@@ -37,7 +37,7 @@ class ObjectFacts:
     metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, hash=False)
 
     def __post_init__(self) -> None:
-        """Refuse what would break the cache's sums, its files' times, or the headers of an answer."""
+        """Raise StoreError for values that the cache, file times or answer headers can't hold."""
         if not (isinstance(self.size, int) and 0 <= self.size < 2**63):
             raise StoreError(detail=f"an object of {self.size!r:.50} bytes")
         if not _ETAG.fullmatch(self.etag):

@@ -1,8 +1,8 @@
-"""A worker's threads, of which those that only wait for something slow don't count.
+"""A worker's thread pool, which does not count threads that only wait for something slow.
 
-A pool of a fixed size stands still once each of its threads waits a minute for an image model, or for a store
-that is silent. In this one a thread that is parked is replaced by another until it comes back, so the quick
-requests always have all their threads. For the rest of its task one that comes back works beside them.
+A pool of a fixed size is blocked once all its threads wait for an image model, or for a store that does not
+answer. In this pool a thread that waits is parked: another one replaces it, so quick requests always have all
+their threads. After the wait the thread finishes its task beside the others.
 """
 
 import logging
@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 class ParkingPool(Executor):
     """Runs what is submitted on `size` threads, parked ones not counted.
 
-    A thread is started when a task waits and no thread is idle: parking for a moment costs none. Threads are
-    daemons: a process that is told to stop does not wait for them.
+    A thread is started only if a task waits and no thread is idle, so a short wait starts none. Threads
+    are daemons: they don't keep a process from exiting.
     """
 
     def __init__(self, size: int) -> None:
@@ -39,7 +39,7 @@ class ParkingPool(Executor):
         self._waiting = 0  # tasks that no thread has taken
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have `fn` called by the next thread that is free."""
+        """Schedule `fn` to be called by the next free thread."""
         future: Future[T] = Future()
         self._tasks.put((future, lambda: fn(*args, **kwargs)))
         with self._lock:
@@ -50,12 +50,12 @@ class ParkingPool(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the threads end once nothing is left to do; it is not waited for."""
+        """End the threads once all tasks are done, without waiting for that."""
         self._tasks.put(None)
 
     @contextmanager
     def parked(self) -> Iterator[None]:
-        """Another thread does this one's work meanwhile."""
+        """Don't count this thread while it is in this block."""
         with self._lock:
             self._working -= 1
             missing = self._take_missing()
@@ -68,7 +68,7 @@ class ParkingPool(Executor):
                 self._working += 1
 
     def _take_missing(self) -> bool:
-        """Whether one more thread is to be started, which then counts already; under the lock."""
+        """Return whether to start another thread, and count it already. The caller holds the lock."""
         if self._waiting <= self._idle or self._working >= self._size:
             return False
         self._working += 1
@@ -76,7 +76,7 @@ class ParkingPool(Executor):
         return True
 
     def _start(self) -> None:
-        """Start a thread; if the system has no more of them, tasks wait for those that there are."""
+        """Start a thread. If the system allows no more, tasks wait for the existing ones."""
         try:
             threading.Thread(target=self._work, daemon=True).start()
         except RuntimeError as exc:
@@ -98,7 +98,7 @@ class ParkingPool(Executor):
         self._tasks.put(None)  # for the other threads
 
     def _is_one_too_many(self) -> bool:
-        """Whether this thread must end, since one came back from parking; else it is idle."""
+        """Return whether this thread must end because a parked one has come back; otherwise mark it idle."""
         with self._lock:
             if self._working > self._size:
                 self._working -= 1

@@ -28,7 +28,7 @@ from app.objects import NO_METADATA, ObjectFacts, StoredObject
 from app.stores.base import BaseStore
 
 _ASKERS = 16
-"""Threads that ask for details, for all listings of a process together."""
+"""Threads that fetch details, for all listings of a process together."""
 
 _PAGE = 1000
 """The most keys that S3 gives in one answer."""
@@ -70,10 +70,10 @@ class ListedImage:
 
 
 class ImageService:
-    """The product over its parts; one instance serves all threads of a worker process.
+    """Uploads, fetches, lists and deletes images; one instance serves all threads of a worker process.
 
-    `decoding` bounds how many images are decoded at once, each of which takes memory by its pixels, and
-    `bulkhead` how many threads wait for the store, besides those of the cache that has the same one.
+    `decoding` limits how many images are decoded at once, each of which takes memory by its pixels, and
+    `bulkhead` how many threads wait for the store; pass the cache the same one.
     `url_of` gives the URL that clients are told for a key; `max_upload_bytes` bounds what is read of a
     source.
     """
@@ -179,7 +179,7 @@ class ImageService:
                 for facts in page.objects
                 if (content_type := _image_type(facts))
             ]
-            if details:  # after an error those that are not begun are left out
+            if details:  # after an error the calls not begun yet are cancelled
                 images = list(self._askers.map(self._with_details, images))
             return images, page.cursor
 

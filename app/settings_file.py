@@ -1,7 +1,7 @@
 """The file that settings are read from: `.env` beside `wsgi.py`, or the one that `ENV_FILE` names.
 
-python-dotenv and Flask look for `.env` in all directories above as well. Whoever may write to one of these
-would choose keys and endpoints, so no other file than the one described here is obeyed.
+python-dotenv and Flask also look for `.env` in all directories above. Anybody who can write to one of those
+could choose keys and endpoints, so only the file described here is read.
 """
 
 import os
@@ -19,11 +19,11 @@ TREE = Path(__file__).parent.parent
 
 _NAMED = "ENV_FILE"
 _INITIAL_ENVIRONMENT = Path("/proc/self/environ")
-"""What the process was started with, whatever it has set since (Linux, proc_pid_environ(5))."""
+"""The environment that the process was started with, before it changed it (Linux, proc_pid_environ(5))."""
 
 
 def settings_file() -> Path | None:
-    """Return the path of the file, or None if there is none; `ENV_FILE=/dev/null` asks for none."""
+    """Return the path of the file, or None if there is none. With `ENV_FILE=/dev/null` no file is read."""
     named = os.environ.get(_NAMED)
     if named:
         return None if named == os.devnull else Path(named)
@@ -32,14 +32,14 @@ def settings_file() -> Path | None:
 
 
 def name_of(path: Path | None) -> str:
-    """Return what to call the file in messages: its path in the working tree if it lies there, or "none"."""
+    """Return the file's name for messages: its path, relative inside the working tree, or "none"."""
     if path is None:
         return "none"
     return str(path.relative_to(TREE) if path.is_relative_to(TREE) else path)
 
 
 def load_settings_file() -> str:
-    """Add the file's settings to the environment, whose own go first; return the file's name for people.
+    """Add the file's settings to the environment without replacing any; return the file's name for messages.
 
     Raises `ConfigError` if the file that `ENV_FILE` names is missing, or if others may write to the file.
     """
@@ -53,10 +53,10 @@ def load_settings_file() -> str:
 
 
 def undo_flasks_own_reading() -> None:
-    """Start the `flask` command again, without what it has read, if it was another file than our `.env`.
+    """Start the `flask` command again without settings that it has read from any file but our `.env`.
 
-    It reads `.env` and `.flaskenv` of the current directory and of all above before it loads the application.
-    Raises `ConfigError` if the system does not tell what the command was started with.
+    Before it loads the application it reads `.env` and `.flaskenv` of the current directory and all above.
+    Raises `ConfigError` if the system can't say which environment the command was started with.
     """
     skipped = os.environ.get("FLASK_SKIP_DOTENV", "").lower() not in ("", "0", "false", "no")
     if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or skipped:
@@ -76,7 +76,7 @@ def undo_flasks_own_reading() -> None:
 
 
 def _read(path: Path) -> str:
-    """Return the text. Raises `ConfigError` if it can't be read, or if it is not ours alone to write."""
+    """Return the file's text. Raises `ConfigError` if it can't be read, or if others may write to it."""
     name = name_of(path)
     try:
         _check_owner(name, path.lstat())  # also of a link, which anybody may put into a directory like /tmp
@@ -94,7 +94,7 @@ def _read(path: Path) -> str:
 
 
 def _check_owner(name: str, facts: os.stat_result) -> None:
-    """Whoever owns the code can do as they like anyway."""
+    """Raise `ConfigError` unless it is owned by root, by this user, or by who owns the code anyway."""
     trusted = {0, os.geteuid(), Path(__file__).stat().st_uid}
     if facts.st_uid not in trusted:
         raise ConfigError(
@@ -104,7 +104,7 @@ def _check_owner(name: str, facts: os.stat_result) -> None:
 
 
 def _check_directories(path: Path) -> None:
-    """In a directory that everybody may write to files can be exchanged, but for a sticky one's (`/tmp`)."""
+    """Raise `ConfigError` if everybody may replace it: may write to its directory, which is not sticky."""
     for directory in {path.absolute().parent, path.resolve().parent}:
         mode = directory.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:

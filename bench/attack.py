@@ -1,4 +1,4 @@
-"""Clients that attack a server by being slow: `python -m bench.attack KIND PORT PATH COUNT`, until SIGTERM.
+"""Slow clients that attack a server until SIGTERM: `python -m bench.attack KIND PORT PATH COUNT`.
 
 Each of COUNT connections does the same; one that the server closes is opened again after a moment.
 """
@@ -56,7 +56,7 @@ async def _again_and_again(act: _Act, port: int, path: str) -> None:
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
             await act(sock, path)
         except OSError:
-            pass  # as the server likes
+            pass  # the server closed the connection, or did not accept it
         finally:
             sock.close()
         await asyncio.sleep(_PAUSE)

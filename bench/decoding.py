@@ -1,4 +1,4 @@
-"""What it costs to check an image in a child process, and what hits notice of uploads meanwhile."""
+"""Measures what checking an image in a child process costs, and how much uploads slow hits down."""
 
 import ctypes
 import http.client

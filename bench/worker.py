@@ -1,4 +1,4 @@
-"""Whether a gunicorn worker of our own earns its place: beside stock gthread, alone and behind nginx.
+"""Compares our gunicorn worker with gunicorn's gthread, alone and behind nginx.
 
 The application, its middleware and all settings are the same; nothing but the worker class differs.
 """
@@ -57,12 +57,12 @@ client asks for `/healthz`, at most fifty times a second, and two ask for a cach
 they are answered, for {measured:.0f} s (tests/server/honest.py). *Slow heads* send a byte a second, *slow
 readers* take a byte a second of a cached image of 8.5 MB, *unsent bodies* are GETs of a cached image with
 `Content-Length: 10` and nothing behind it; each connection that is closed is opened again
-(bench/attack.py). An answer that stays out for 20 s is given up, and counts as one of 20 s and as wrong."""
+(bench/attack.py). A request without an answer after 20 s counts as one of 20 s and as wrong."""
 
 
 @dataclass(frozen=True)
 class Noticed:
-    """What honest clients noticed: seconds for `/healthz`, hits per second, and answers that were wrong."""
+    """What other clients measured: seconds for `/healthz`, hits per second, and wrong answers."""
 
     health: list[float]
     rate: float

@@ -30,9 +30,9 @@ class Access:
         self._origins = frozenset(origins) - {"*"}
 
     def check(self, request: Request, scope: str) -> ApiKey | None:
-        """Return the key that lets the client do what `scope` names; None if no keys are set and it is local.
+        """Return the key that allows `scope`; None if no keys are set and the client is local.
 
-        Once keys are set, being local is no excuse: a proxy that adds no header makes everybody look local.
+        Once keys are set, local clients need one too: behind a proxy that adds no header all look local.
 
         Raises `KeyRequired`, `KeyRefused` and `ScopeMissing`.
         """

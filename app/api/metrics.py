@@ -21,7 +21,7 @@ blueprint = Blueprint("metrics", __name__, description="For Prometheus")
     responses={"200": {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics"}},
 )
 def metrics() -> Response:
-    """What all workers have counted."""
+    """The metrics of all workers."""
     text = parts().metrics.exposition()
     return Response(text, content_type=CONTENT_TYPE_PLAIN_0_0_4, headers={"Cache-Control": "no-store"})
 

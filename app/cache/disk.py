@@ -43,7 +43,8 @@ class DiskCache:
     Objects of more than `max_object_bytes` are not kept, but passed on;
     `ttl` is how many seconds a mutable object is served without asking the store again, `stale_if_error`
     for how many more while the store is away; `negative_ttl` for how many a missing one counts as missing;
-    `patience` the most seconds that a request waits for another one's fill; `bulkhead` bounds how many wait.
+    `patience` the most seconds that a request waits for another one's fill; `bulkhead` limits how
+    many wait for the store.
     A cache that can't be read or written never fails a request: the store then answers alone.
     """
 

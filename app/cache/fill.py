@@ -38,8 +38,8 @@ class _Place(NamedTuple):
 class Fill:
     """Writes objects into the cache, as they come from the store or as they are uploaded.
 
-    It holds a place of `bulkhead` until the last byte is here, or the first piece of what is passed on. Its
-    methods raise `OSError` and `sqlite3.Error` where the cache is out of order.
+    It holds a place of `bulkhead` until the last byte has arrived, or the first piece of a body that is not
+    cached. Its methods raise `OSError` and `sqlite3.Error` if the cache is out of order.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Fill:
                 raise exc.cause from exc
 
     def straight(self, load: Load) -> CachedObject:
-        """The object from the store, past the cache. Raises what `load` raises, and `StoreBusy`."""
+        """Return the object from the store without caching it. Raises what `load` raises, and `StoreBusy`."""
         with self._bulkhead.calling():
             stored = load(None)
             assert stored is not None
@@ -101,7 +101,7 @@ class Fill:
         return CachedObject(stored.facts, file, CacheStatus.MISS)
 
     def _pass_on(self, stored: StoredObject) -> CachedObject:
-        """The object for a client, once the first piece is here: before that it can still be an error."""
+        """Return the object uncached, once its first piece is here: until then an error can be answered."""
         facts, body = stored.facts, stored.body
         if not hasattr(body, "fileno"):  # a server sends files without reading them
             with _closed_on_error(body):
@@ -170,7 +170,7 @@ class Fill:
             while chunk := body.read(_CHUNK):
                 self._bulkhead.note_progress()
                 yield chunk
-        except StoreTimeout:  # the silence has lasted long enough
+        except StoreTimeout:  # waiting again would take as long
             raise
         except StoreError as exc:
             raise _BadBody(exc) from exc
@@ -190,7 +190,7 @@ class _BadBody(Exception):
 
 
 class _Begun:
-    """A body of which the first piece has been read; it never gives more than `size` bytes."""
+    """A body whose first piece has been read already; it returns `size` bytes at most."""
 
     def __init__(self, first: bytes, body: Body, size: int) -> None:
         self._first = first

@@ -66,7 +66,7 @@ class StoreUnreachable(StoreError):
 
 
 class StoreBusy(StoreUnreachable):
-    """As many requests as may wait for the store already, and it does not answer them."""
+    """The most requests allowed wait for the store already, or it does not answer those that call it."""
 
     code = "store_busy"
     message = "The image store is too slow right now. Please try again shortly."

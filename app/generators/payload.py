@@ -9,7 +9,7 @@ from app.errors import GeneratorError
 _MAX_TEXT = 300
 
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
-"""What vendors' clients raise for JSON of a shape that they don't expect, such as a list for an object."""
+"""What vendors' clients raise for JSON of an unexpected shape, such as a list in place of an object."""
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""AV1 bitstreams (AV1 Bitstream & Decoding Process Specification, 5.3 to 5.9): how large every frame is.
+"""Finds the size of every frame in an AV1 bitstream (AV1 specification, 5.3 to 5.9).
 
-A decoder allocates what the sequence header and the frame headers say, whatever the file around them says.
-The walk reads both, and nothing behind the size of a frame.
+A decoder allocates memory by the sequence header and the frame headers, whatever the file around them says.
+Both are read here, up to the size of a frame.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER, _TILE_LIST = 1
 _FRAME_HEADERS = {_FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER}
 _KEY_FRAME, _INTRA_ONLY_FRAME, _SWITCH_FRAME = 0, 2, 3
 _SELECT = 2
-"""SELECT_SCREEN_CONTENT_TOOLS and SELECT_INTEGER_MV: each frame header says it (6.4.1)."""
+"""SELECT_SCREEN_CONTENT_TOOLS and SELECT_INTEGER_MV: each frame header has its own value (6.4.1)."""
 _REFERENCES, _REFERENCES_PER_FRAME = 8, 7
 _LONGEST_HEADER = 1024
-"""Bytes of an OBU that are looked at. 32 operating points of 14 bytes make the longest header, 460 bytes."""
+"""Bytes of a unit that are read. The longest header has 32 operating points of 14 bytes, 460 bytes in all."""
 _LONGEST_LEB128 = 8
 
 
@@ -60,15 +60,14 @@ class _Obu(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _OperatingPoint:
-    """One operating point of a sequence (6.4.1): the layers in it, and if its decoder model is described."""
+    """One operating point of a sequence (6.4.1): its layers, and whether it has a decoder model."""
 
     layers: int
     has_decoder_model: bool
 
 
 class _Sequence:
-    """The fields of a sequence header (5.5.1) that tell the largest frame size or the form of frame
-    headers."""
+    """The fields of a sequence header (5.5.1) that frame sizes and frame headers depend on."""
 
     def __init__(self, bits: Bits) -> None:
         bits.take(4)  # seq_profile, still_picture
@@ -134,7 +133,7 @@ class _Sequence:
 
 
 class Av1Walk:
-    """A walk over the bitstream of one item or track, whose pieces are given to `read` one by one.
+    """Reads the bitstream of one item or track, piece by piece.
 
     `frames` counts the frames that a decoder decodes or shows again, hidden ones included, and `pixels` is
     the sum of their sizes. No frame is larger than `size`, width and height in pixels, which all sequence
@@ -150,10 +149,10 @@ class Av1Walk:
         self._sequence: _Sequence | None = None
 
     def read(self, data: bytes | bytearray, start: int, end: int) -> None:
-        """Walk over the units that fill `data[start:end]`.
+        """Read the units that fill `data[start:end]`.
 
         Raises UndecodableImage if one is cut, if sequence headers differ in size, if a frame is larger than
-        they say, and if there is a frame before the first of them.
+        the size they give, or if a frame precedes the first of them.
         """
         reader = ByteReader(data, start, end)
         while reader.left:
@@ -182,7 +181,7 @@ class Av1Walk:
 
 
 def _next_obu(reader: ByteReader) -> _Obu:
-    """The next unit (5.3.1); one without a size reaches to the end of the data, as decoders take it."""
+    """Return the next unit (5.3.1). Without a size it reaches to the end of the data, as for decoders."""
     head = reader.big(1)
     if head & 0x80:
         raise UndecodableImage(detail="not an AV1 unit")
@@ -195,18 +194,18 @@ def _next_obu(reader: ByteReader) -> _Obu:
 
 
 def _leb128(reader: ByteReader) -> int:
-    """A number of variable length (4.10.5)."""
+    """Read a number of variable length (4.10.5)."""
     value = 0
     for at in range(_LONGEST_LEB128):
         byte = reader.big(1)
         value |= (byte & 0x7F) << 7 * at
         if not byte & 0x80:
             return value
-    raise UndecodableImage(detail="an AV1 unit of a size without an end")
+    raise UndecodableImage(detail="an AV1 unit whose size has no end")
 
 
 def _frame_size(bits: Bits, sequence: _Sequence, obu: _Obu) -> tuple[int, int]:
-    """Width and height that a frame header (5.9.2) gives, those of the sequence if it gives none."""
+    """Return width and height from a frame header (5.9.2); those of the sequence if it has none."""
     if sequence.reduced or bits.flag():  # show_existing_frame
         return sequence.size
     kind = bits.take(2)
@@ -234,7 +233,7 @@ def _frame_size(bits: Bits, sequence: _Sequence, obu: _Obu) -> tuple[int, int]:
 
 
 def _overrides_size(bits: Bits, sequence: _Sequence, kind: int) -> bool:
-    """Read on from disable_cdf_update to frame_size_override_flag."""
+    """Read from disable_cdf_update to frame_size_override_flag, and return that flag."""
     bits.take(1)  # disable_cdf_update
     tools = bits.take(1) if sequence.screen_content_tools == _SELECT else sequence.screen_content_tools
     if tools and sequence.integer_motion_vectors == _SELECT:
@@ -244,7 +243,7 @@ def _overrides_size(bits: Bits, sequence: _Sequence, kind: int) -> bool:
 
 
 def _skip_removal_times(bits: Bits, sequence: _Sequence, obu: _Obu) -> None:
-    """Pass over the removal time of each operating point that the frame is part of, if they are there."""
+    """Skip the removal times, if there are any, of the operating points that the frame belongs to."""
     if not (sequence.has_decoder_model and bits.flag()):
         return
     for point in sequence.operating_points:
@@ -254,7 +253,7 @@ def _skip_removal_times(bits: Bits, sequence: _Sequence, obu: _Obu) -> None:
 
 
 def _size_of_another(bits: Bits, sequence: _Sequence, *, resilient: bool) -> bool:
-    """Read on to the size of a frame that is predicted from others; if it is that of one of them (5.9.7)."""
+    """Read up to a predicted frame's size; return whether it is that of a reference frame (5.9.7)."""
     short = sequence.order_hint_bits > 0 and bits.flag()
     if short:
         bits.take(6)  # last_frame_idx, gold_frame_idx

@@ -1,4 +1,4 @@
-"""AVIF (AV1 Image File Format over ISO/IEC 23008-12): the walk over its boxes, tables and bitstreams."""
+"""AVIF (AV1 Image File Format, based on ISO/IEC 23008-12): reads its boxes, tables and bitstreams."""
 
 from app.errors import UndecodableImage
 from app.imaging.avif_items import Judged, survey_items
@@ -10,10 +10,10 @@ from app.imaging.survey import PartCount, Survey
 
 
 def survey_avif(data: bytes, limits: ImageLimits) -> Survey:
-    """Walk over the boxes and over the AV1 in them, as far as a decoder may come.
+    """Read the boxes and the AV1 in them, as far as a decoder may read.
 
-    Raises UndecodableImage if something is cut, if the AV1 is not as large as the boxes say, and if readers
-    may find different things in the file; TooManyPixels. Orientation is in the `irot` and `imir` properties,
+    Raises UndecodableImage if something is cut, if the size of the AV1 differs from that in the boxes, or if
+    the file is ambiguous; TooManyPixels. Orientation is in the `irot` and `imir` properties,
     which every browser follows and which stay.
     """
     count = PartCount()
@@ -25,10 +25,9 @@ def survey_avif(data: bytes, limits: ImageLimits) -> Survey:
 
 
 def _judged(data: bytes, limits: ImageLimits) -> Judged:
-    """Size and number of the frames that are shown of a file that is to be stored.
+    """Return size and number of the frames that are shown of a file to be stored.
 
-    It may have a still image and an animation. Both are judged, and the major brand says which of them is
-    shown.
+    The file may have a still image and an animation. Both are checked; the major brand says which is shown.
     """
     count = PartCount()
     found = top_level(data, count)

@@ -32,18 +32,18 @@ cells of a grid that stick out of it; a gain map adds a part.
 _MAX_ITEMS = 4096
 """Items of one file; libavif looks each of them up in a list, as often as tables name it."""
 _MAX_PROPERTIES = 2**20
-"""Bytes of all properties of all items; libavif copies them for each item. Colour profiles are not copied."""
+"""Bytes of all properties of all items. libavif copies them for each item, except colour profiles."""
 _MAX_REFERENCES = 4 * _MAX_ITEMS
 _MAX_METADATA_TABLES = 2**14
-"""Bytes of the tables of a meta box that has metadata alone; real ones have some hundreds."""
+"""Bytes of the tables of a meta box that contains only metadata; real ones have some hundreds."""
 _SHARED_BYTES = 2**20
-"""Bytes that items may name beyond those of the file, since some share theirs."""
+"""Bytes by which items together may exceed the file, since some of them share their bytes."""
 _IGNORED = {b"Exif", b"mime", b"uri ", b"tmap"}
-"""Items that are not drawn: metadata, and how to apply a gain map, which is an item of its own."""
+"""Items that are not drawn: metadata, and how to apply a gain map; the gain map itself is another item."""
 _LIMITING = {b"ispe", b"av1C", b"auxC", b"a1op", b"a1lx", b"lsel"}
 """Properties that change what is decoded, so that an item may have one of each."""
 _CODEC_CONFIGURATION = 4
-"""Bytes of `av1C` before the units in it."""
+"""Bytes of `av1C` before its AV1 units."""
 
 
 class Judged(NamedTuple):
@@ -56,10 +56,10 @@ class Judged(NamedTuple):
 def survey_items(
     data: bytes, meta: Box, media: list[Box], limits: ImageLimits, count: PartCount
 ) -> Judged | None:
-    """Size of the primary item, once every item of AV1 in the file is found to be as large as it says.
+    """Check the size of every AV1 item in the file, and return that of the primary item.
 
-    None if the box names no primary item; some animations have one without. Raises UndecodableImage if an
-    item is larger or smaller than it says, or if the tables contradict themselves; TooManyPixels.
+    Return None if the box names no primary item, as in some animations. Raises UndecodableImage if an item's
+    bitstream has another size than its properties, or if the tables contradict themselves; TooManyPixels.
     """
     children = list(boxes(data, meta.body + 4, meta.end, count))
     pitm = only(children, b"pitm")
@@ -93,13 +93,13 @@ def check_units(data: bytes, av1c: Box, size: tuple[int, int], count: PartCount)
 
 
 def within(media: list[Box], start: int, length: int) -> bool:
-    """If these bytes, at least one, lie in the payload of one of the boxes, which come in order."""
+    """Return whether these bytes, at least one, lie in the payload of one of `media`, boxes in order."""
     before = bisect_right(media, start, key=lambda box: box.body)
     return length > 0 and before > 0 and start + length <= media[before - 1].end
 
 
 class _Items:
-    """The tables of a meta box; `kinds` has the types of the items that may be drawn, by number."""
+    """The tables of a meta box; `kinds` maps the numbers of items that may be drawn to their types."""
 
     def __init__(
         self, data: bytes, children: list[Box], media: list[Box], limits: ImageLimits, count: PartCount
@@ -109,7 +109,7 @@ class _Items:
         self._idat = [box for box in [only(children, b"idat")] if box]
         types = self._read_types(needed(children, b"iinf"))
         self._cells, thumbnails = self._read_references(only(children, b"iref"), types)
-        # No decoder takes a thumbnail for the image.
+        # No decoder shows a thumbnail in place of the image.
         self.kinds = {
             number: types[number] for number in types.keys() - thumbnails if types[number] not in _IGNORED
         }
@@ -130,8 +130,7 @@ class _Items:
     def _read_references(
         self, iref: Box | None, types: dict[int, bytes]
     ) -> tuple[dict[int, tuple[int, ...]], set[int]]:
-        """The items that others are made from, by the number of those, and which items are nothing but
-        thumbnails."""
+        """Return the cells of each derived item, by its number, and the items that are only thumbnails."""
         found = list(references(self._data, iref, self._count)) if iref else []
         named = [number for each in found for number in (each.source, *each.targets)]
         if len(named) > _MAX_REFERENCES or not types.keys() >= {*named}:
@@ -146,9 +145,9 @@ class _Items:
         return sources, thumbnails - cells - auxiliary
 
     def _read_extents(self, iloc: Box, types: dict[int, bytes]) -> dict[int, list[Extent]]:
-        """Where the items lie. All together they may have about as many bytes as the file.
+        """Return the extents of each item. All together they may have about as many bytes as the file.
 
-        Encoders store equal cells of a grid once, so that pieces of several items may overlap.
+        Encoders store equal cells of a grid once, so extents of several items may overlap.
         """
         found: dict[int, list[Extent]] = defaultdict(list)
         budget = len(self._data) + _SHARED_BYTES
@@ -160,10 +159,10 @@ class _Items:
         return found
 
     def _read_properties(self, iprp: Box) -> dict[int, dict[bytes, Box]]:
-        """The properties of every item by their type (8.11.14)."""
+        """Return the properties of each item by type (8.11.14)."""
         ipco, *tables = boxes(self._data, iprp.body, iprp.end, self._count)
         if ipco.kind != b"ipco" or {table.kind for table in tables} != {b"ipma"}:
-            raise UndecodableImage(detail="the properties are in disorder")
+            raise UndecodableImage(detail="invalid boxes of properties")
         properties = list(boxes(self._data, ipco.body, ipco.end, self._count))
         for box in properties:
             check_profile((box.end - box.start) * (box.kind == b"colr"))
@@ -191,7 +190,7 @@ class _Items:
         return found
 
     def _size(self, number: int) -> tuple[int, int]:
-        """What `ispe` says (23008-12, 6.5.3), within the limits."""
+        """Return the size in `ispe` (23008-12, 6.5.3) after checking it against the limits."""
         ispe = self._property(number, b"ispe")
         reader = ByteReader(self._data, ispe.body + 4, ispe.end)
         size = reader.big(4), reader.big(4)
@@ -199,7 +198,7 @@ class _Items:
         return size
 
     def shown(self, number: int) -> tuple[tuple[int, int], int]:
-        """Size of an item, and the pixels that it is made from: its own, or those of all cells of a grid."""
+        """Return an item's size and the pixels it is made from: its own, or those of all cells of a grid."""
         size, kind = self._size(number), self.kinds.get(number)
         if kind == b"grid":
             return size, self._grid_pixels(number, size)
@@ -208,9 +207,9 @@ class _Items:
         return size, size[0] * size[1]
 
     def _grid_pixels(self, number: int, canvas: tuple[int, int]) -> int:
-        """Pixels of all cells of a grid (23008-12, 6.6.2.3).
+        """Return the pixels of all cells of a grid (23008-12, 6.6.2.3).
 
-        Cells are of one size, cover the canvas, and each begins on it.
+        Raises UndecodableImage unless all cells have one size, cover the canvas, and begin on it.
         """
         grid = ByteReader(self._payload(number))
         wide = 4 if grid.big(2) & 1 else 2
@@ -231,7 +230,7 @@ class _Items:
         return rows * columns * width * height
 
     def decoded(self, number: int) -> int:
-        """Pixels of all frames in an item of AV1, hidden ones and layers included."""
+        """Return the pixels of all frames in an AV1 item, hidden ones and layers included."""
         size = self._size(number)
         check_units(self._data, self._property(number, b"av1C"), size, self._count)
         walk, payload = Av1Walk(self._count), self._payload(number)
@@ -241,7 +240,7 @@ class _Items:
         return walk.pixels
 
     def _payload(self, number: int) -> bytes:
-        """The bytes of an item, whose pieces lie in media data and do not overlap."""
+        """Return an item's bytes. Raises UndecodableImage if pieces overlap or lie outside of media data."""
         idat = self._idat[0].body if self._idat else 0
         pieces = []
         for extent in self._extents.get(number, ()):

@@ -1,5 +1,4 @@
-"""Metadata of AVIF is overwritten in place: offsets in the file count from its beginning, so nothing may
-move."""
+"""Overwrites the metadata of AVIF in place: offsets count from the file's beginning, so nothing may move."""
 
 from bisect import bisect_right
 
@@ -21,9 +20,9 @@ Zeros alone are no EXIF, and some decoders refuse the whole image for that.
 
 
 def top_level(data: bytes, count: PartCount) -> list[Box]:
-    """The boxes of the file up to the first thing that is no whole box.
+    """Return the boxes of the file up to the first bytes that are not a complete box.
 
-    What follows there is a tail of something else; a needed box that is cut raises UndecodableImage.
+    Bytes from there on are not part of the image; raises UndecodableImage if they begin a needed box.
     """
     found: list[Box] = []
     try:
@@ -37,7 +36,7 @@ def top_level(data: bytes, count: PartCount) -> list[Box]:
 
 
 def without_metadata(data: bytes, count: PartCount) -> bytes:
-    """A copy of the file without its tail, in which metadata is overwritten.
+    """Return a copy of the file in which metadata is overwritten, without bytes after the last box.
 
     Boxes that no decoder needs become free space. Raises UndecodableImage if a table is cut, or calls
     something metadata that is not media data.

@@ -16,10 +16,10 @@ _SAMPLE_ENTRY = 78
 
 
 def survey_tracks(data: bytes, moov: Box, media: list[Box], limits: ImageLimits, count: PartCount) -> Judged:
-    """Size and number of the frames in the colour track, once all tracks are as large as they say.
+    """Check the size of every track, and return size and number of the frames in the colour track.
 
-    Raises UndecodableImage if one is not, if the tables contradict themselves, or if there is not one
-    colour track that the others of AV1 belong to; TooManyPixels.
+    Raises UndecodableImage if a bitstream has another size than its track, if the tables contradict
+    themselves, or if there is not exactly one colour track, to which other AV1 tracks belong; TooManyPixels.
     """
     children = list(boxes(data, moov.body, moov.end, count))
     if only(children, b"mvex"):
@@ -27,7 +27,7 @@ def survey_tracks(data: bytes, moov: Box, media: list[Box], limits: ImageLimits,
     found = [box for box in children if box.kind == b"trak"]
     for trak in found:
         _check_metadata(data, trak, count)
-    tracks = [_Track(data, trak, media, limits, count) for trak in found if _is_drawn(data, trak, count)]
+    tracks = [_Track(data, trak, limits, count) for trak in found if _is_drawn(data, trak, count)]
     colour = [track for track in tracks if not track.auxiliary_for]
     if len(colour) != 1 or any(track.auxiliary_for not in (0, colour[0].number) for track in tracks):
         raise UndecodableImage(detail=f"{len(tracks)} tracks, {len(colour)} of them for colour")
@@ -45,7 +45,7 @@ def _check_metadata(data: bytes, trak: Box, count: PartCount) -> None:
 
 
 def _is_drawn(data: bytes, trak: Box, count: PartCount) -> bool:
-    """If a track has samples of AV1; sound, for one, has others, and no decoder of images looks at it."""
+    """Return whether a track has AV1 samples; image decoders ignore others, such as sound."""
     found = [trak]
     for kind in (b"mdia", b"minf", b"stbl", b"stsd"):
         inner = [child for box in found for child in boxes(data, box.body, box.end, count)]
@@ -55,14 +55,14 @@ def _is_drawn(data: bytes, trak: Box, count: PartCount) -> bool:
 
 
 class _Samples(NamedTuple):
-    """Where the samples of a track lie: their sizes, and the chunks that they fill one after the other."""
+    """Sizes of a track's samples, and the chunks that they fill one after the other."""
 
     sizes: list[int]
     offsets: list[int]
     per_chunk: list[int]
 
     def places(self) -> list[tuple[int, int]]:
-        """First byte and end of every sample."""
+        """Return the first byte and the end of every sample."""
         sizes, found = iter(self.sizes), []
         for start, samples in zip(self.offsets, self.per_chunk, strict=True):
             for _ in range(samples):
@@ -73,11 +73,9 @@ class _Samples(NamedTuple):
 
 
 class _Track:
-    """One track (8.3); `auxiliary_for` is the number of the track whose alpha it is, 0 if it has colours."""
+    """One track (8.3); `auxiliary_for` is the track whose alpha it has, 0 for a colour track."""
 
-    def __init__(
-        self, data: bytes, trak: Box, media: list[Box], limits: ImageLimits, count: PartCount
-    ) -> None:
+    def __init__(self, data: bytes, trak: Box, limits: ImageLimits, count: PartCount) -> None:
         self._data, self._count = data, count
         children = list(boxes(data, trak.body, trak.end, count))
         self.number, self.size = self._header(needed(children, b"tkhd"))
@@ -95,7 +93,7 @@ class _Track:
         return needed(self._children(box), kind)
 
     def _header(self, tkhd: Box) -> tuple[int, tuple[int, int]]:
-        """Number of the track, and its size in whole pixels (8.3.2)."""
+        """Return the track's number, and its size in whole pixels (8.3.2)."""
         reader = ByteReader(self._data, tkhd.body, tkhd.end)
         wide = reader.big(1)
         if wide > 1:
@@ -110,7 +108,7 @@ class _Track:
         return ByteReader(self._data, auxl.body, auxl.end).big(4) if auxl else 0
 
     def _check_description(self, stsd: Box) -> None:
-        """Refuse tracks of anything but AV1 of the track's size, or of several kinds of samples."""
+        """Raise UndecodableImage unless there is one sample description, AV1 of the track's size."""
         reader = ByteReader(self._data, stsd.body + 4, stsd.end)
         announced = reader.big(4)
         entries = list(boxes(self._data, reader.position, stsd.end, self._count))
@@ -128,7 +126,7 @@ class _Track:
             check_profile((box.end - box.start) * (box.kind == b"colr"))
 
     def _table(self, box: Box, fields: str) -> list[tuple[int, ...]]:
-        """The rows of a table of 14496-12 whose head is a version, which has to be 0, and their number."""
+        """Return the rows of a table that begins with its version, which must be 0, and their number."""
         reader = ByteReader(self._data, box.body, box.end)
         version, rows = reader.big(4), reader.big(4)
         if version >> 24:
@@ -137,7 +135,7 @@ class _Track:
         return list(struct.iter_unpack(fields, reader.take(rows * struct.calcsize(fields))))
 
     def _sizes(self, stsz: Box) -> list[int]:
-        """Bytes of every sample (8.7.3)."""
+        """Return the bytes of every sample (8.7.3)."""
         same = ByteReader(self._data, stsz.body + 4, stsz.end).big(4)
         # Without the field for the size that all have, it is a table like the others.
         reader = ByteReader(self._data, stsz.body + 8, stsz.end)
@@ -155,7 +153,7 @@ class _Track:
         firsts = [first for first, _, _ in runs]
         ends = [*firsts[1:], len(offsets) + 1]
         if firsts[:1] != [1] or any(first >= end for first, end in zip(firsts, ends, strict=True)):
-            raise UndecodableImage(detail="chunks in disorder")
+            raise UndecodableImage(detail="chunks out of order")
         per_chunk = [each for run, end in zip(runs, ends, strict=True) for each in run[1:2] * (end - run[0])]
         sizes = self._sizes(needed(table, b"stsz"))
         # A decoder goes through these tables for each sample.
@@ -166,7 +164,10 @@ class _Track:
         return _Samples(sizes, offsets, per_chunk)
 
     def decoded(self, media: list[Box]) -> int:
-        """Pixels of all frames in the track, hidden ones included. No two samples share a byte."""
+        """Return the pixels of all frames in the track, hidden ones included.
+
+        Raises UndecodableImage if samples overlap, lie outside of media data, or have another size.
+        """
         walk, places = Av1Walk(self._count), self._samples.places()
         check_apart(places)
         for start, end in places:

@@ -1,7 +1,7 @@
 """Boxes of the ISO base media file format (ISO/IEC 14496-12, 4.2) and the tables that describe items.
 
-All that is walked over is counted, so that no file of empty boxes or entries takes long. Readers differ in
-what they make of tables that contradict themselves, so those are refused.
+Every box and entry is counted, so that a file of empty ones does not take long. Tables that contradict
+themselves are refused, since readers interpret them differently.
 """
 
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def boxes(data: bytes | bytearray, start: int, end: int, count: PartCount) -> It
 
 
 def only(found: list[Box], *kinds: bytes) -> Box | None:
-    """The one box of these kinds, None if there is none; raises UndecodableImage if there are several."""
+    """Return the only box of these kinds, or None; raises UndecodableImage if there are several."""
     of_kind = [box for box in found if box.kind in kinds]
     if len(of_kind) > 1:
         raise UndecodableImage(detail=f"{len(of_kind)} boxes {kinds}")
@@ -64,7 +64,7 @@ def only(found: list[Box], *kinds: bytes) -> Box | None:
 
 
 def needed(found: list[Box], *kinds: bytes) -> Box:
-    """The one box of these kinds; raises UndecodableImage if there is none, or if there are several."""
+    """Return the only box of these kinds; raises UndecodableImage if there is none or several."""
     box = only(found, *kinds)
     if box is None:
         raise UndecodableImage(detail=f"no box {kinds}")

@@ -27,9 +27,9 @@ _SURVEYS: dict[str, Callable[[bytes, ImageLimits], Survey]] = {
 
 @dataclass(frozen=True, slots=True)
 class CleanedImage:
-    """What would be stored of an image, not decoded yet and so perhaps damaged.
+    """What would be stored of an image; not decoded yet, so it may be damaged.
 
-    `width` and `height`, in pixels, and `frames` are what the walk through its container found.
+    `width` and `height`, in pixels, and `frames` are those found in its container.
     """
 
     data: bytes
@@ -40,7 +40,7 @@ class CleanedImage:
 
     @property
     def pixels(self) -> int:
-        """Pixels of all frames: what decoding costs is in proportion to them."""
+        """Return the pixels of all frames, to which the cost of decoding is proportional."""
         return self.width * self.height * self.frames
 
 
@@ -58,12 +58,12 @@ class CheckedImage:
     frames: int
 
 
-def _nothing(pixels: int) -> None:
+def _ignore(pixels: int) -> None:
     pass
 
 
 def check_image(
-    data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None] = _nothing
+    data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None] = _ignore
 ) -> CheckedImage:
     """Take `data` if it is an image within the limits, whatever name it came under.
 
@@ -78,7 +78,7 @@ def check_image(
 
 
 def clean_image(
-    data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None] = _nothing
+    data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None] = _ignore
 ) -> CleanedImage:
     """The first half of `check_image`: cheap, save for pictures that have to be turned upright.
 
@@ -94,9 +94,9 @@ def clean_image(
 
 
 def decode_image(cleaned: CleanedImage, limits: ImageLimits) -> CheckedImage:
-    """The second half of `check_image`: the proof that it is an image, and as large as it was judged.
+    """The second half of `check_image`: decode it, and check that its size is the one found before.
 
-    Raises UndecodableImage, and TooManyPixels if it was judged under other limits.
+    Raises UndecodableImage, and TooManyPixels if `clean_image` was called with other limits.
     """
     size = cleaned.width, cleaned.height
     limits.check(size, cleaned.frames)

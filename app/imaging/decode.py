@@ -34,10 +34,10 @@ def undecodable() -> Iterator[None]:
 
 @contextmanager
 def opened(data: bytes, format: ImageFormat, size: tuple[int, int]) -> Iterator[ImageFile.ImageFile]:
-    """The image, its header read and no pixel decoded.
+    """Open the image: its header is read, and no pixel decoded.
 
-    Raises UndecodableImage if a decoder finds it larger than `size`, width and height in pixels, or smaller.
-    A GIF may begin smaller, and grow with its frames.
+    Raises UndecodableImage if the decoder finds another size than `size`, width and height in pixels. A GIF
+    may begin smaller and grow with its frames.
     """
     with Image.open(BytesIO(data), formats=[format.pillow]) as image:
         _check_size(image, size, grows=format.name == "gif")
@@ -47,8 +47,8 @@ def opened(data: bytes, format: ImageFormat, size: tuple[int, int]) -> Iterator[
 def decode(data: bytes, format: ImageFormat, size: tuple[int, int], frames: int) -> tuple[int, int]:
     """Decode every frame, one at a time, and return (width, height) as seen, in pixels.
 
-    `size` and `frames` are what the image was judged by. Raises UndecodableImage if a frame is damaged or
-    missing, and if the decoder finds another size or number of frames.
+    `size` and `frames` are those found in the container. Raises UndecodableImage if a frame is damaged or
+    missing, or if the decoder finds another size or number of frames.
     """
     with undecodable(), opened(data, format, size) as image:
         found = int(getattr(image, "n_frames", 1)) if format.name != "jpeg" else 1

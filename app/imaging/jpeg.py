@@ -12,9 +12,9 @@ from app.imaging.survey import Survey, bounded, check_profile
 
 _SOI, _EOI, _SOS, _APP0, _APP1, _APP2, _APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_DRAWN_BY_ALL = {0xC0, 0xC1, 0xC2}
-"""Baseline, extended and progressive with Huffman codes. No browser draws what is arithmetically coded,
-lossless or hierarchical, and to decode arithmetic codes takes long however few bytes there are."""
+_SUPPORTED = {0xC0, 0xC1, 0xC2}
+"""Baseline, extended and progressive with Huffman codes. No browser draws arithmetically coded, lossless or
+hierarchical JPEG, and decoding arithmetic codes takes long even if there are few bytes."""
 _DNL = 0xDC
 _METADATA = {*range(0xE0, 0xFF)}
 
@@ -24,15 +24,14 @@ _END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 _MAX_SCANS = 100
 _MAX_PASSES = 20
-"""How often a decoder may pass over as many pixels as an image may have.
+"""How many passes over `max_pixels` pixels a decoder may need for one image.
 
 Each scan may cost a pass over all pixels for a few bytes of file (libjpeg-turbo, "Two Issues with the JPEG
 Standard"). Encoders write about ten, and libjpeg 18 for four colours.
 """
 
 _MAX_EXIF = 200
-"""Segments of Exif. Pillow copies all that came before for each of them; a phone's depth map may need
-some."""
+"""Segments of Exif. For each of them Pillow copies all those before; a phone's depth map may need some."""
 
 
 class _Segment(NamedTuple):
@@ -48,8 +47,8 @@ class _Segment(NamedTuple):
 def survey_jpeg(data: bytes, limits: ImageLimits) -> Survey:
     """Walk to the end of the first picture; in a multi-picture file (CIPA DC-007) the others are dropped.
 
-    Raises UndecodableImage if a segment is cut, the end marker is missing, the size is not said exactly once,
-    or there are more scans than any encoder writes; TooManyPixels.
+    Raises UndecodableImage if a segment is cut, if the end marker is missing, if there is not exactly one
+    size, or if decoding would take too many passes; TooManyPixels.
     """
     pieces = [bytes((0xFF, _SOI))]
     orientation, size, scans, profile, exif = UPRIGHT, (0, 0), 0, 0, 0
@@ -94,9 +93,9 @@ def _scan(data: bytes, start: int) -> bytes:
 
 
 def _size(segment: _Segment, limits: ImageLimits, *, first: bool) -> tuple[int, int]:
-    """Width and height that the frame header gives (B.2.2)."""
-    if not first or segment.marker not in _DRAWN_BY_ALL:
-        raise UndecodableImage(detail=f"a second size, or one that is not for all, 0x{segment.marker:02x}")
+    """Return width and height from the frame header (B.2.2)."""
+    if not first or segment.marker not in _SUPPORTED:
+        raise UndecodableImage(detail=f"a second size, or an unsupported frame type, 0x{segment.marker:02x}")
     reader = ByteReader(segment.payload, 1)
     height, width = reader.big(2), reader.big(2)
     limits.check((width, height), 1)

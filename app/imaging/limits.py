@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 from app.errors import TooManyPixels, UndecodableImage
 
 if TYPE_CHECKING:
-    from app.config import Config  # which the decoder host is spared
+    from app.config import Config  # not imported at run time: the decoder host stays small
 
 
 @dataclass(frozen=True, slots=True)

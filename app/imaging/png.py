@@ -17,7 +17,7 @@ _DRAWING = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"bKGD", b"pHYs", b"acT
 COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 _KEPT = _DRAWING | {*COLOUR, b"iCCP", b"sBIT"}
 _SINGLE = {b"PLTE", b"iCCP", b"acTL"}
-"""Chunks of which there is one (5.6). Each profile unpacks to as much as a decoder lets it."""
+"""Chunks that may occur once (5.6). Several profiles would each unpack to the decoder's limit."""
 _FRAME_CONTROL = 26
 """Bytes of `fcTL` (11.3.6.2)."""
 _PREVIOUS, _OVER = 2, 1
@@ -58,7 +58,7 @@ def survey_png(data: bytes, limits: ImageLimits) -> Survey:
 
 
 class _Walk:
-    """The chunks so far; `pieces` collects what is kept."""
+    """Reads chunks one by one; `pieces` collects those that are kept."""
 
     def __init__(self, limits: ImageLimits) -> None:
         self.limits = limits
@@ -71,7 +71,7 @@ class _Walk:
         self.default_image = False
 
     def add(self, chunk: Chunk) -> None:
-        """Take the next chunk."""
+        """Read the next chunk."""
         _check_chunk(chunk, first=not self.seen)
         self.seen[chunk.kind] += 1
         if chunk.kind in _SINGLE and self.seen[chunk.kind] > 1:
@@ -114,7 +114,7 @@ class _Walk:
         self.default_image |= bool(self.announced) and not self.seen[b"fcTL"]
 
     def survey(self) -> Survey:
-        """What was found, once all chunks were taken."""
+        """Return what was found, after the last chunk."""
         if self.seen[b"fcTL"] != self.announced:
             detail = f"acTL announces {self.announced} frames, there are {self.seen[b'fcTL']}"
             raise UndecodableImage(detail=detail)

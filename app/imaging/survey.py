@@ -7,12 +7,12 @@ from typing import TypeVar
 from app.errors import UndecodableImage
 
 MAX_PARTS = 200_000
-"""Segments, chunks, blocks or boxes in one file. Real files have far fewer; a file made of empty
-ones would keep the walk busy for seconds per megabyte."""
+"""Segments, chunks, blocks or boxes in one file. Real files have far fewer; reading a file
+of empty ones would take seconds per megabyte."""
 
 MAX_PROFILE_BYTES = 4 * 2**20
 """Bytes of a colour profile. The largest in use, for printing presses, have two to three million; decoders
-copy profiles several times. PNG's, which are compressed, are bound by Pillow at 1 MiB."""
+copy profiles several times. For PNG, which compresses them, Pillow's limit is 1 MiB."""
 
 _Part = TypeVar("_Part")
 
@@ -23,7 +23,7 @@ class Survey:
 
     `clean` is the same image without metadata and without anything after its end. `width` and `height`, in
     pixels, are those of the canvas before it is turned by `orientation`, EXIF's 1…8, and `frames` is how many
-    pictures are shown: what a decoder has to find, too, or the image is refused.
+    pictures are shown. The image is refused if a decoder finds other values.
     """
 
     clean: bytes

@@ -1,4 +1,4 @@
-"""`wsgi.input` under watch: the first byte read takes a place, and waiting for the rest has an end."""
+"""Replaces `wsgi.input`: reading the first byte takes a place, and slow clients are dropped."""
 
 import io
 from contextlib import suppress
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 _SMALL = 128 * 1024
-"""Bytes; a body of no more gives its place back once it is here: to draw a prompt may take a minute."""
+"""A body of at most so many bytes gives its place back on arrival: drawing a prompt may take a minute."""
 
 _PIECE = 64 * 1024
-"""Bytes asked of the server at once: what it waits for in one call goes unseen until all is there."""
+"""Most bytes read in one call: the client's progress is seen only between calls."""
 
 
 class WatchedBody(io.RawIOBase):
     """A request's body, which takes one of `places` when it is first read. The thread is parked meanwhile.
 
-    Reading raises `Busy` if there is no place, `SlowClient` if the body was given up, and `BadRequest` if it
-    ends before its length.
+    Reading raises `Busy` if there is no place, `SlowClient` if the client is dropped, and `BadRequest` if the
+    body ends early.
     """
 
     def __init__(self, environ: "WSGIEnvironment", places: Places) -> None:
@@ -36,7 +36,7 @@ class WatchedBody(io.RawIOBase):
         self._begun = False
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
@@ -51,7 +51,7 @@ class WatchedBody(io.RawIOBase):
         return len(data)
 
     def leave(self) -> None:
-        """Give the place back. What of the body was not read is not waited for: the server discards it."""
+        """Give the place back, without waiting for the rest of the body: the server discards it."""
         self._places.leave(self._reader)
         if self._reader.given_up:
             with suppress(AttributeError):  # servers other than gunicorn have other bodies

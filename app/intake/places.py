@@ -1,4 +1,4 @@
-"""The places for requests with a body: a bound on those under way, and the slowest gives way."""
+"""Limits how many requests with a body are under way; if others wait, the slowest is dropped."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ _MOST_WAITING = 64
 """Requests that wait for a place at once; each holds a parked thread."""
 
 _STANDSTILL_SECONDS = 2.0
-"""How long a request waits without any place coming free."""
+"""How long a request waits if no place becomes free."""
 
 _PATIENCE_SECONDS = 10.0
 """How long it waits at most."""
@@ -20,9 +20,9 @@ _TICK = 0.1
 
 
 class Places:
-    """Room for `most` readers, since bodies take memory until their requests are answered.
+    """Places for `most` readers, since bodies take memory until their requests are answered.
 
-    The others wait, a bounded number of them and for some seconds. A client that sends too slowly is dropped
+    A limited number of others wait for some seconds. A client that sends too slowly is dropped
     after some seconds, or sooner if others wait for its place.
     """
 
@@ -35,7 +35,7 @@ class Places:
         self._watched = False
 
     def enter(self, reader: Reader) -> None:
-        """Take a place, which `leave` gives back. Raises `Busy` if none comes free in time."""
+        """Take a place, which `leave` gives back. Raises `Busy` if none becomes free in time."""
         with self._change:
             if len(self._readers) >= self._most:
                 self._wait()
@@ -69,7 +69,7 @@ class Places:
             self._waiting -= 1
 
     def _drop_slowest(self) -> None:
-        """Let the slowest give way, unless one is about to already."""
+        """Drop the slowest reader, unless one is being dropped already."""
         slow = [reader for reader in self._readers if reader.is_slow(pressed=True)]
         if slow and not any(reader.given_up for reader in self._readers):
             min(slow, key=lambda reader: reader.rate).give_up()

@@ -1,20 +1,21 @@
 """The gunicorn worker: threads for what takes time, and an event loop that answers cache hits itself.
 
 Why not gunicorn's own gthread? Measured by `python -m bench worker`: the same application with the same
-settings, two workers on two cores, medians of five rounds; honest clients ask meanwhile.
+settings, two workers on two cores, medians of five rounds. "Other hits" is the rate of other clients' hits,
+relative to that without an attack.
 
                                      this worker     gthread        gthread behind nginx, which sends hits
     hits of 20 KB                    11,600/s         6,800/s       52,200/s
     hits of 500 KB                    5,300/s         3,700/s        3,800/s
     CPU for a hit of 20 KB             142 µs          246 µs        18 µs, nginx alone
-    /healthz (p99) and honest hits, of those without attack, under
+    /healthz (p99) and other hits, under
       500 slow heads                 4 ms, 0.98 ×    20 s, 0        4 ms, 1.06 ×
       500 slow readers               2 ms, 0.94 ×    20 s, 0        3 ms, 1.08 ×
       24 unsent bodies               2 ms, 0.89 ×    4 ms, 0.62 ×   3 ms, 1.05 ×
       500 unsent bodies             14 ms, 0.73 ×    20 s, 0        5 ms, 1.04 ×
 
-gthread alone is stopped by anybody with 500 connections (20 s is where clients gave up); behind nginx it is
-as safe as nginx. A server that many people start without nginx has to be safe by itself, so the worker stays.
+Anybody with 500 connections can stop gthread alone (20 s is the clients' timeout); behind nginx it is as safe
+as nginx. Many people start this server without nginx, so it has to be safe by itself: hence this worker.
 It builds on gunicorn's documented base class and on its parser and response, not on gthread.
 """
 

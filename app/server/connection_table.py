@@ -1,4 +1,4 @@
-"""The connections of a worker: how many, their deadlines, and which one goes if there are too many."""
+"""The connections of a worker: their number and deadlines, and which is dropped if there are too many."""
 
 import heapq
 from collections.abc import Iterator
@@ -6,23 +6,23 @@ from collections.abc import Iterator
 from app.server.connections import Connection, State
 
 _SENDING_SHARE = 0.5
-"""Part of a full table that clients may hold who are being sent answers, before the slowest of them go."""
+"""Share of the capacity that clients being sent answers may hold; beyond it the slowest are dropped first."""
 
 _WORKING_SHARE = 0.75
-"""Part of the table that may wait for threads; the rest is left to those who can be evicted."""
+"""Share of the capacity that may be with threads or wait for them; the rest can be evicted."""
 
 _RANKED = 64
-"""Connections picked at once for eviction: to look at all of them for each newcomer would take too long."""
+"""Connections ranked at once for eviction: ranking all for each new connection would take too long."""
 
 _RANKING_SECONDS = 0.25
-"""How long a ranking is good for."""
+"""How long a ranking is used."""
 
 
 class ConnectionTable:
     """Holds at most `capacity` connections, all open.
 
-    Deadlines have a resolution of a second: a connection expires up to two seconds late. They lie in slots,
-    one for each second, so that a connection that is closed leaves nothing behind.
+    Deadlines have a resolution of a second: a connection expires up to two seconds late. They are kept in
+    sets, one for each second, so removing a deadline is cheap.
     """
 
     def __init__(self, capacity: int, now: float) -> None:
@@ -41,24 +41,24 @@ class ConnectionTable:
         return iter(tuple(self._connections))
 
     def add(self, conn: Connection) -> None:
-        """Hold a new connection."""
+        """Add a new connection."""
         self._connections.add(conn)
 
     def remove(self, conn: Connection) -> None:
-        """Forget a connection and its deadline."""
+        """Remove a connection and its deadline."""
         self._connections.discard(conn)
         self.cancel_deadline(conn)
 
     def is_full(self) -> bool:
-        """Return whether a newcomer needs the place of another."""
+        """Return whether a connection must be dropped before another can be added."""
         return len(self._connections) >= self._capacity
 
     def may_work(self) -> bool:
-        """Return whether one more request may wait for a thread."""
+        """Return whether one more request may be passed to the threads."""
         return self.working < max(1, int(self._capacity * _WORKING_SHARE))
 
     def set_deadline(self, conn: Connection, deadline: float) -> None:
-        """Let the connection expire at `deadline` (monotonic seconds) instead of any time set before."""
+        """Set when the connection expires, in monotonic seconds, in place of any deadline set before."""
         slot = max(int(deadline) + 1, self._next_slot)
         if slot != conn.slot:
             self.cancel_deadline(conn)
@@ -66,7 +66,7 @@ class ConnectionTable:
             self._slots.setdefault(slot, set()).add(conn)
 
     def cancel_deadline(self, conn: Connection) -> None:
-        """Let the connection never expire."""
+        """Remove the connection's deadline."""
         slot = self._slots.get(conn.slot)
         if slot is not None:
             slot.discard(conn)
@@ -75,7 +75,7 @@ class ConnectionTable:
         conn.slot = 0
 
     def expired(self, now: float) -> list[Connection]:
-        """Return, once, the connections whose deadlines have passed."""
+        """Return the connections whose deadlines have passed, and remove those deadlines."""
         found: list[Connection] = []
         for slot in range(self._next_slot, int(now) + 1):
             found += self._slots.pop(slot, ())
@@ -85,17 +85,16 @@ class ConnectionTable:
         return found
 
     def measure_senders(self, seconds: float) -> None:
-        """Measure how fast clients take their answers; called every `seconds`."""
+        """Measure how fast clients receive their answers; `seconds` have passed since the last call."""
         for conn in self._connections:
             if conn.state is State.SENDING:
                 conn.measure(seconds)
 
     def worst(self, now: float) -> Connection | None:
-        """Return the connection that the worker can best do without; None if threads work on all of them.
+        """Return the connection to drop first; None if threads work on all of them.
 
-        First those that were answered and linger; then the slowest of the clients that are being sent
-        answers, if they hold more than their share; then those that have been silent the longest. A newcomer
-        goes last.
+        First those that linger after their last answer; then the slowest of the clients that are being sent
+        answers, if these hold more than their share; then those that have been silent the longest.
         """
         if now - self._ranked_at > _RANKING_SECONDS:
             self._ranked.clear()
@@ -114,7 +113,7 @@ class ConnectionTable:
         candidates = (
             (
                 ranks[conn.state],
-                conn.rate if conn.state is State.SENDING else 0.0,
+                conn.rate_at(now) if conn.state is State.SENDING else 0.0,
                 conn.active_at,
                 id(conn),
                 conn,

@@ -1,9 +1,9 @@
 """A client's connection as a state machine, driven by the worker's event loop.
 
-`TRANSITIONS` is the whole machine: what may happen to a connection in each state, and which states that may
-lead to. An event that the table does not list for a state is stale: the connection changed after the kernel
-reported the event, which happens whenever one batch of events closes a connection that a later event of the
-same batch is about. The loop skips stale events, so every event is legal in every state.
+`TRANSITIONS` is the whole machine: which events can happen to a connection in each state, and which states
+they may lead to. An event that the table does not list is stale: the connection changed after the kernel
+reported the event. That happens when one event of a batch closes a connection that a later event of the same
+batch concerns. The loop skips stale events, so every event is legal in every state.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ class State(IntEnum):
     """Who waits for whom on a connection."""
 
     HEAD = 0
-    """The server waits for a request's head; of an idle connection nothing has arrived yet."""
+    """The server waits for a request's head; on an idle connection no byte of it has arrived yet."""
     WORKING = 1
     """A thread answers a request, or the request waits for a thread. The loop leaves the socket alone."""
     SENDING = 2
@@ -41,11 +41,11 @@ class Event(IntEnum):
     READABLE = 0
     WRITABLE = 1
     FINISHED = 2
-    """The thread is done with the request."""
+    """The thread has finished with the request."""
     EXPIRED = 3
-    """The deadline that was set for the connection has passed."""
+    """The connection's deadline has passed."""
     EVICTED = 4
-    """The worker has as many connections as it may have, and this is the one it can best do without."""
+    """The worker has too many connections and drops this one."""
 
 
 _OPEN = frozenset({State.HEAD, State.WORKING, State.SENDING, State.LINGERING})
@@ -60,7 +60,7 @@ TRANSITIONS: Mapping[State, Mapping[Event, frozenset[State]]] = {
         Event.EVICTED: _CLOSED,
     },
     State.WORKING: {
-        # Neither deadline nor eviction: the thread uses the socket, and its work may be paid for.
+        # Neither deadline nor eviction: the thread uses the socket, and its work may cost money.
         Event.FINISHED: _ANY,
     },
     State.SENDING: {
@@ -82,25 +82,26 @@ _LONGEST_HEAD = 64 * 1024
 _END = b"\r\n\r\n"
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
-"""Makes a head wrong whatever follows."""
+"""A line feed alone, which makes a head invalid whatever follows."""
 
 _PLAIN_GET = re.compile(rb"(?:GET|HEAD) (/[A-Za-z0-9/._-]+) HTTP/1\.1\r\n")
 
 _NOT_PLAIN = re.compile(rb"\r\n(?:content-length|transfer-encoding|range|expect|upgrade)[ \t]*:", re.I)
-"""Requests with a body, for a part of a file, or for another protocol are left to threads."""
+"""Headers of requests that are left to threads: with a body, for a range, or for another protocol."""
 
-UNKNOWN_RATE = 32 * 1024.0
-"""Bytes a second that a client counts with that has not been measured yet: above those that take nothing."""
+_UNKNOWN_RATE = 32 * 1024.0
+"""Bytes a second assumed at least of a client that is not measured yet: more than those that read nothing."""
 
 _MOST_DISCARDED = 64 * 1024
-"""Bytes of an unwanted body that are discarded so that the connection can be used again."""
+"""Bytes of an unread body that are discarded so that the connection can be used again."""
 
 
 class Connection:
     """One client's connection. The event loop alone changes `state`.
 
-    `mask` holds the events that the poller watches the socket for, `slot` the place in the table's deadlines,
-    `active_at` when the state last changed or a request began (monotonic seconds).
+    `mask` holds the events that the poller watches the socket for, `slot` the second of its deadline in the
+    table (0 if there is none), `active_at` when the state last changed or a request began (monotonic
+    seconds), `keep` whether the connection may be used again.
     """
 
     __slots__ = (
@@ -134,7 +135,7 @@ class Connection:
         self.parser: Any = None
         self.exchange: Exchange | None = None
         self.keep = False
-        self.rate = UNKNOWN_RATE
+        self.rate: float | None = None
         self.marked: int | None = None
         self.window = 0
         sock.setblocking(False)
@@ -155,7 +156,7 @@ class Connection:
             self.head += self.parser.unreader.take_buffered()
 
     def can_be_parsed(self) -> bool:
-        """Return whether the parser comes to an end without more bytes: the head is complete, or is wrong."""
+        """Return whether the parser needs no more bytes: the head is complete or invalid."""
         if self.head.find(_END, self.searched) >= 0 or _BARE_LF.search(self.head, self.searched):
             return True
         self.searched = max(0, len(self.head) - 3)
@@ -180,9 +181,9 @@ class Connection:
         self.searched = 0
 
     def discard_body(self) -> bool:
-        """Discard what has arrived of a body that nobody read; return whether that was all of it.
+        """Discard what has arrived of a body that the application did not read; return whether it was all.
 
-        Waits for nothing: a body that is announced and not sent must not hold a thread.
+        Does not wait: a body that is announced and not sent must not hold a thread.
         """
         self.sock.setblocking(False)
         try:
@@ -193,7 +194,7 @@ class Connection:
     def acknowledged(self) -> int:
         """Return how many bytes of the answer the client's system has acknowledged.
 
-        What the kernel has taken for sending says nothing about the client: it buffers megabytes.
+        What our kernel has accepted for sending says nothing about the client: it buffers megabytes.
         """
         if self.exchange is None or self.exchange.sending is None:
             return 0
@@ -209,19 +210,28 @@ class Connection:
         if before is not None:
             self.rate = (self.marked - before) / seconds
 
+    def rate_at(self, now: float) -> float:
+        """Return bytes a second that the client receives: as measured, else since the answer began.
+
+        Clients that have just been accepted can't be told apart by their age: the oldest may well be reading.
+        """
+        if self.rate is not None:
+            return self.rate
+        return max(_UNKNOWN_RATE, self.acknowledged() / max(1.0, now - self.active_at))
+
     def begin_sending(self) -> None:
-        """Forget what was measured of the answer before."""
-        self.rate = UNKNOWN_RATE
+        """Reset the measurements for a new answer."""
+        self.rate = None
         self.marked = None
         self.window = 0
 
     def is_taking(self, least: int) -> bool:
-        """Return whether the client has taken `least` bytes or more since the last call."""
+        """Return whether the client has received `least` bytes or more since the last call."""
         before, self.window = self.window, self.acknowledged()
         return self.window - before >= least
 
     def close(self) -> None:
-        """Close the socket, and end what was being sent. Called once, by the table that holds it."""
+        """Close the socket and end the answer being sent. The event loop calls it once."""
         exchange, self.exchange = self.exchange, None
         self.head.clear()
         try:

@@ -1,8 +1,7 @@
 """The event loop of a worker: reads requests' heads, answers cache hits, and sends to slow clients.
 
-Threads answer everything else. A connection takes one only while the application works on its request:
-neither a client that is slow to send its head or slow to read its answer, nor a body that is announced and
-not sent, holds a thread.
+Threads answer everything else. A connection holds one only while the application works on its request, not
+while a client sends its head or reads its answer.
 
 The states of a connection and what may change them are in `app.server.connections`. The loop looks each
 event up there, skips stale ones, and closes the connection, counted and logged, if handling one fails.
@@ -29,7 +28,7 @@ from app.server.connections import TRANSITIONS, Connection, Event, State
 from app.server.exchanges import Exchanges
 
 _TICK_SECONDS = 1.0
-"""How often deadlines are looked at."""
+"""How often deadlines are checked."""
 
 _HEAD_SECONDS = 20.0
 """How long a request's head may take from its first byte."""
@@ -38,14 +37,14 @@ _LINGER_SECONDS = 2.0
 """How long the loop waits for a client to close after the last answer."""
 
 _STOP_SECONDS = 2.0
-"""How long a stopping worker keeps idle connections, on which a request may be on its way."""
+"""How long a stopping worker keeps idle connections, since a request may be on its way."""
 
 _WINDOW_SECONDS = 30.0
 _WINDOW_BYTES = 240 * 1024
-"""A client that takes less than this of its answer in a window is dropped: 8 KiB a second, as for uploads."""
+"""A client that receives less than this in a window is dropped: 8 KiB a second, as for uploads."""
 
 _ACCEPTED_AT_ONCE = 64
-"""Newcomers for each turn of the loop, so that they don't wait behind a thousand busy connections."""
+"""Connections accepted in each turn of the loop, before the other connections have their turn again."""
 
 _DISCARDED_AT_ONCE = 256 * 1024
 
@@ -113,7 +112,7 @@ class EventLoop:
         return True
 
     def stop(self) -> None:
-        """Accept who waits already and no more, and give idle connections a last moment.
+        """Accept connections that wait already and no more, and close idle ones soon.
 
         With a listener for each worker (SO_REUSEPORT), the kernel would go on giving this one connections for
         as long as its last download takes, though others could answer them.
@@ -137,7 +136,7 @@ class EventLoop:
         self._poller.close()
 
     def _dispatch(self, conn: Connection, event: Event) -> None:
-        """Let the event change the connection as `TRANSITIONS` allows. Raises nothing of a connection's."""
+        """Handle an event as `TRANSITIONS` allows. If that fails, close the connection and raise nothing."""
         before = conn.state
         step = _STEPS[before][event]
         if step is None:
@@ -151,10 +150,10 @@ class EventLoop:
             self._log.exception("A connection failed and is closed")
             self._close(conn, "failed")
 
-    # Newcomers
+    # New connections
 
     def _accept_connections(self, enabled: bool) -> None:
-        """Watch the listeners, or leave newcomers to wait in the kernel."""
+        """Watch the listeners, or leave new connections waiting in the kernel."""
         if enabled == self._accepting:
             return
         self._accepting = enabled
@@ -219,7 +218,7 @@ class EventLoop:
         self._table.set_deadline(conn, self._now + (self._keepalive if not self._stopping else _STOP_SECONDS))
 
     def _linger(self, conn: Connection) -> None:
-        """Close once the client has: closed earlier, the connection is reset and the answer may be lost."""
+        """Wait for the client to close: otherwise the connection is reset, and the answer may be lost."""
         conn.state, conn.active_at = State.LINGERING, self._now
         try:
             conn.sock.shutdown(socket.SHUT_WR)
@@ -231,7 +230,7 @@ class EventLoop:
         self._table.set_deadline(conn, self._now + _LINGER_SECONDS)
 
     def _close(self, conn: Connection, reason: str = "") -> None:
-        """Close the connection; `reason` says why the server drops a client that did not ask for it."""
+        """Close the connection. With a `reason` it counts as dropped by the server."""
         if conn.state is State.CLOSED:
             return
         if conn.state is State.WORKING:
@@ -245,7 +244,7 @@ class EventLoop:
                 self._watch(conn, 0)
             conn.close()
         except Exception:  # of the answer's body or the access log
-            self._log.exception("What a connection left could not be closed")
+            self._log.exception("A closed connection's answer could not be ended")
 
     # What happens in each state
 
@@ -262,7 +261,7 @@ class EventLoop:
         self._take_up(conn)
 
     def _take_up(self, conn: Connection) -> None:
-        """Answer or pass on the requests that have arrived, one after the other."""
+        """Answer the requests that have arrived, or pass them to a thread, one after the other."""
         while conn.state is State.HEAD and conn.head:
             if not conn.can_be_parsed():
                 if conn.is_too_long():
@@ -385,11 +384,11 @@ class EventLoop:
             self._log.exception("A request failed")
         finally:
             self._finished.put(conn)
-            with suppress(OSError):  # the pipe is full: the loop has enough to wake it
+            with suppress(OSError):  # the pipe is full, so the loop wakes up anyway
                 os.write(self._wake[1], b".")
 
     def _wake_up(self) -> None:
-        """Look for connections that threads are done with; signals wake the loop by the same pipe."""
+        """Take back connections that threads have finished with; signals wake the loop by the same pipe."""
         with suppress(BlockingIOError):
             os.read(self._wake[0], 4096)
         while not self._finished.empty():
@@ -397,7 +396,7 @@ class EventLoop:
 
 
 class _Accepting:
-    """Accepts some newcomers at a listener each time the poller reports any."""
+    """Accepts some new connections at a listener each time the poller reports any."""
 
     def __init__(self, loop: EventLoop, listener: Any) -> None:
         self._loop = loop

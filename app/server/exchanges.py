@@ -17,17 +17,17 @@ from app.parking import parked
 from app.requestid import current_request_id, new_request_id, set_request_id, take_request_id
 from app.server.connections import Connection
 from app.server.refusals import refusal_of
-from app.server.response import Exchange, LoopResponse
+from app.server.response import Exchange, LoopResponse, close_body
 
 _PIECE_SECONDS = 30.0
-"""How long a client may take for a piece (256 KiB) of a streamed answer: 8 KiB a second, as for uploads."""
+"""How long a client may take to receive a piece (256 KiB) of a streamed answer: 8 KiB a second."""
 
 _MOST_STREAMS = 128
 """Answers that threads stream at once: images too large for the cache. Their threads are parked."""
 
 
 class Exchanges:
-    """Asks `application` for answers; `may_go_on` says whether a connection may be used again."""
+    """Calls `application` for each request. `may_go_on` returns whether a connection may be used again."""
 
     def __init__(
         self, application: Any, cfg: Any, log: Any, hooks: LoopHooks, may_go_on: Callable[[], bool]
@@ -40,10 +40,10 @@ class Exchanges:
         self._streams = BoundedSemaphore(_MOST_STREAMS)
 
     def answer_plain(self, conn: Connection, found: CachedObject | None) -> Exchange:
-        """Answer a request without a body in the event loop, with the cache hit that was found, if any.
+        """Answer a request without a body in the event loop; `found` is the cache hit, if there is one.
 
-        Raises `StopIteration` or `NoMoreData` if the client has ended the connection, `ParseException` for
-        what is no request, and what the application raises.
+        Raises `StopIteration` or `NoMoreData` if the client has closed the connection, `ParseException` for
+        an invalid request, and what the application raises.
         """
         try:
             conn.begin_request(self._cfg)
@@ -58,7 +58,7 @@ class Exchanges:
             set_request_id("")
 
     def serve(self, conn: Connection) -> bool:
-        """Answer in a thread, as far as the client takes it at once; the rest is left in `conn.exchange`.
+        """Answer in a thread. Sends what the client takes at once, and leaves the rest in `conn.exchange`.
 
         Returns whether the connection can be used again.
         """
@@ -68,12 +68,13 @@ class Exchanges:
             exchange = self._exchange(conn, next(conn.parser), {}, plain=False)
             if exchange.sending is None:
                 return self._stream(conn, exchange)
+            conn.sock.setblocking(False)  # a client that reads slowly is the loop's business
             conn.exchange = exchange
             if exchange.sending.go_on(conn.sock):
                 conn.exchange = None
                 exchange.end()
             return not exchange.response.should_close()
-        except (StopIteration, NoMoreData, OSError):  # the client has gone, or has said that it was all
+        except (StopIteration, NoMoreData, OSError):  # the client has gone, or sends no more
             return False
         except Exception as exc:
             self.refuse(conn, exc)
@@ -86,7 +87,7 @@ class Exchanges:
         request_id = current_request_id() or new_request_id()
         set_request_id(request_id)
         refusal = refusal_of(exc, request_id)
-        # What gunicorn says of the error may hold what was sent.
+        # gunicorn's error messages may quote the request.
         level, info = (logging.ERROR, exc) if refusal.status == 500 else (logging.WARNING, None)
         name = type(exc).__name__
         self._log.log(
@@ -94,13 +95,13 @@ class Exchanges:
         )
         self._hooks.count_refused(str(refusal.status), refusal.code)
         conn.sock.setblocking(False)
-        with suppress(OSError):  # the client has gone, or takes nothing
+        with suppress(OSError):  # the client has gone, or does not read
             conn.sock.send(refusal.data)
         self._log.refused(conn.client, refusal)
         set_request_id("")
 
     def _exchange(self, conn: Connection, request: Any, given: dict[str, Any], *, plain: bool) -> Exchange:
-        """Have the application answer; a `plain` request has no body, and `given` goes into the environ."""
+        """Call the application, with `given` added to the environ. A `plain` request has no body."""
         began = datetime.now()
         response, environ = wsgi.create(
             request, conn.sock, conn.client, conn.server, self._cfg, response_class=LoopResponse
@@ -111,17 +112,22 @@ class Exchanges:
         environ.update(given)
         response.request_id = take_request_id(environ)
         body = self._application(environ, response.start_response)
-        if not (self._may_go_on() and (plain or conn.discard_body())):
-            response.force_close()
-        return Exchange(request, environ, response, body, response.sending(body), began, self._log)
+        try:
+            if not (self._may_go_on() and (plain or conn.discard_body())):
+                response.force_close()
+            sending = response.sending(body)
+        except BaseException:
+            close_body(body)
+            raise
+        return Exchange(request, environ, response, body, sending, began, self._log)
 
     def _stream(self, conn: Connection, exchange: Exchange) -> bool:
-        """Send what comes piece by piece; return whether the connection can be used again.
+        """Send the answer piece by piece; return whether the connection can be used again.
 
         Raises `Busy` if too many answers are streamed already, `OSError` if the client is too slow or gone.
         """
         if not self._streams.acquire(blocking=False):
-            exchange.body.close()
+            close_body(exchange.body)
             raise Busy
         try:
             conn.sock.settimeout(_PIECE_SECONDS)

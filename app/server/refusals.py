@@ -1,8 +1,7 @@
-"""What the server itself answers to requests that never reach the application, in the shape of all errors."""
+"""Answers to requests that never reach the application, in the JSON shape of all errors."""
 
 import json
 from http import HTTPStatus
-from typing import Any
 
 from gunicorn.http.errors import (
     ConfigurationProblem,
@@ -28,11 +27,11 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (ConfigurationProblem, 500),
     (ParseException, 400),
 )
-"""gunicorn's errors for what it can't read as a request, the general one last."""
+"""The status for each of gunicorn's parse errors; the base class is last."""
 
 
 class Refusal:
-    """An answer that ends its connection; `status` and `code` say why, `data` is all that is sent."""
+    """An error answer after which the connection is closed; `data` is the whole of it, as sent."""
 
     def __init__(
         self, status: int, code: str, message: str, retry_after: int | None, request_id: str
@@ -61,8 +60,3 @@ def refusal_of(error: Exception, request_id: str) -> Refusal:
         return Refusal(500, AppError.code, AppError.message, None, request_id)
     code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
     return Refusal(status, code, _UNREADABLE, None, request_id)
-
-
-def environ_of_refused(client: Any) -> dict[str, Any]:
-    """Return what of a WSGI environment the access log needs, for a request that could not be read."""
-    return {"REQUEST_METHOD": "", "REMOTE_ADDR": client[0] if isinstance(client, tuple) and client else ""}

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 from gunicorn.glogging import Logger
 
 from app.logs import AccessLog
-from app.server.refusals import Refusal, environ_of_refused
+from app.server.refusals import Refusal
 
 
 class RequestLogger(Logger):  # type: ignore[misc]
-    """Logs each request to `requests`, or none if that is None."""
+    """gunicorn's logger. Logs each request to `requests`; if that is None, to nothing."""
 
     requests: ClassVar[AccessLog | None] = None
 
@@ -22,7 +22,9 @@ class RequestLogger(Logger):  # type: ignore[misc]
     def refused(self, client: Any, refusal: Refusal) -> None:
         """Log a request that never reached the application."""
         if self.requests is not None:
-            self.requests.log(environ_of_refused(client), str(refusal.status), refusal.body_length, 0.0)
+            address = client[0] if isinstance(client, tuple) and client else ""  # "" at a Unix socket
+            environ = {"REQUEST_METHOD": "", "REMOTE_ADDR": address}
+            self.requests.log(environ, str(refusal.status), refusal.body_length, 0.0)
 
 
 def _body_bytes(resp: Any) -> int:

@@ -1,4 +1,4 @@
-"""gunicorn's response for a sender that does not block, and what of an answer is still to be sent."""
+"""A variant of gunicorn's response that does not block, and the part of an answer still to be sent."""
 
 import os
 import socket
@@ -17,13 +17,13 @@ _MORE = getattr(socket, "MSG_MORE", 0)
 """Lets the kernel put the head and the file's beginning into one packet, if it knows how (Linux)."""
 
 _AT_ONCE = 4 * 1024 * 1024
-"""Bytes after which a client that takes all it gets lets the others have their turn."""
+"""Bytes sent to one fast client before the other connections have their turn."""
 
 
 class Sending:
-    """First `head`, then `count` bytes of the open `file` from `offset` on.
+    """Sends `head`, then `count` bytes of the open `file` from `offset` on.
 
-    `sent` is how many bytes the kernel has taken.
+    `sent` is how many bytes the kernel has accepted.
     """
 
     def __init__(self, head: bytes, file: int = -1, offset: int = 0, count: int = 0) -> None:
@@ -34,7 +34,7 @@ class Sending:
         self.sent = 0
 
     def go_on(self, sock: socket.socket) -> bool:
-        """Send what the socket takes, within bounds; return whether nothing is left.
+        """Send what the socket accepts, a few megabytes at most; return whether nothing is left.
 
         Raises `OSError` if the client is gone, or if the file is shorter than announced.
         """
@@ -57,7 +57,7 @@ class Sending:
 
 
 class LoopResponse(Response):  # type: ignore[misc]
-    """Says what to send instead of sending it, with the `request_id` among the headers."""
+    """Returns what to send instead of sending it, with `request_id` among the headers."""
 
     request_id = ""
 
@@ -81,7 +81,7 @@ class LoopResponse(Response):  # type: ignore[misc]
         self.close()
 
     def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
-        """Check and keep headers as gunicorn does, from memory: hits have the same few again and again."""
+        """Check and keep headers as gunicorn does. Results are cached: hits repeat the same few headers."""
         for name, value in headers:
             kept, length, upgrade = _checked(name, value)
             self.headers += kept
@@ -104,7 +104,7 @@ class LoopResponse(Response):  # type: ignore[misc]
 
 @dataclass(slots=True)
 class Exchange:
-    """A request and its answer; `sending` is what is left to send, None if the answer has to be streamed."""
+    """A request and its answer; `sending` is what is left to send, None if the answer must be streamed."""
 
     request: Any
     environ: dict[str, Any]
@@ -115,15 +115,20 @@ class Exchange:
     log: Any
 
     def end(self) -> None:
-        """Close the body and log the request, whether all was sent or the client has gone."""
-        if hasattr(self.body, "close"):
-            self.body.close()
+        """Close the body and log the request, even if the client has gone."""
+        close_body(self.body)
         self.log.access(self.response, self.request, self.environ, datetime.now() - self.began)
+
+
+def close_body(body: Any) -> None:
+    """Close what an application returned, if it can be closed (PEP 3333)."""
+    if hasattr(body, "close"):
+        body.close()
 
 
 @lru_cache(maxsize=1024)
 def _checked(name: str, value: str) -> tuple[list[tuple[str, str]], int | None, bool]:
-    """Return what gunicorn makes of a header: what is sent of it, a length, and whether it is an upgrade."""
+    """Return a header as gunicorn would send it, the length it gives, and whether it is an upgrade."""
     alone = Response.__new__(Response)
     alone.headers, alone.response_length, alone.upgrade = [], None, False
     alone.process_headers([(name, value)])

@@ -1,7 +1,7 @@
 """The gunicorn worker: a process with an event loop and threads.
 
-The base class gives it signals, the arbiter's heartbeat and the application; `EventLoop` does the work. Only
-signals, `max_requests` and the arbiter's death end it.
+The base class handles signals, the arbiter's heartbeat and the application; `EventLoop` does the work. Only
+signals, `max_requests` and the arbiter's end stop a worker.
 """
 
 import os
@@ -17,21 +17,21 @@ from app.server.event_loop import EventLoop
 from app.server.exchanges import Exchanges
 
 _OTHER_FILES = 256
-"""Open files that are not clients' connections: those of the cache, of the store's client, of logs."""
+"""Open files kept for everything except clients: the cache, the store's client, logs."""
 
 _FILES_EACH = 3
 """Open files that a client's request may take: its connection, the image, a connection to the store."""
 
 
 class ImageWorker(Worker):  # type: ignore[misc]
-    """Works for any WSGI application; its loop answers what the application's `LoopHooks` let it.
+    """Runs any WSGI application. If the application has `LoopHooks`, the loop answers some requests itself.
 
     TLS and the PROXY protocol are left to a proxy in front.
     """
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Refuse to start with settings that this worker can't follow."""
+        """Raise RuntimeError if gunicorn's settings ask for TLS or the PROXY protocol."""
         if cfg.is_ssl or cfg.proxy_protocol != "off":
             raise RuntimeError(
                 "This worker speaks neither TLS nor the PROXY protocol. Put a proxy in front of it, or start "
@@ -39,7 +39,7 @@ class ImageWorker(Worker):  # type: ignore[misc]
             )
 
     def init_process(self) -> None:
-        """Allow as many open files as the system does, and no more connections than they are enough for."""
+        """Raise the limit on open files to the system's, and lower the number of connections to fit it."""
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         wanted = self.cfg.worker_connections
@@ -55,7 +55,7 @@ class ImageWorker(Worker):  # type: ignore[misc]
         super().init_process()
 
     def run(self) -> None:
-        """Work until told to stop, then until the connections have ended or the time for that is over."""
+        """Serve until stopped, then until all connections have ended or `graceful_timeout` is over."""
         hooks = getattr(self.wsgi, "extensions", {}).get(LoopHooks.NAME) or LoopHooks()
         pool = ParkingPool(self.cfg.threads)
         loop = EventLoop(

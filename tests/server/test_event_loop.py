@@ -11,7 +11,8 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from app.cache import CachedObject
 from app.delivery import FOUND, LoopHooks
 from app.parking import ParkingPool
 from app.server import event_loop
+from app.server.connection_table import ConnectionTable
 from app.server.connections import TRANSITIONS, Connection, Event, State
 from app.server.event_loop import EventLoop
 from app.server.exchanges import Exchanges
@@ -294,6 +296,72 @@ def test_a_connection_that_fails_is_closed_and_counted_and_the_loop_goes_on() ->
     for end in wake:
         os.close(end)
     assert (len(said), dropped) == (2, ["failed", "failed"])
+
+
+def test_a_reader_is_not_dropped_for_being_the_oldest_before_any_is_measured() -> None:
+    """Many connections may be opened within the second that a measurement takes."""
+    table = ConnectionTable(4, 0.0)
+    with ExitStack() as stack:
+        for number, sent in enumerate((300_000, 4096, 0, 4096)):
+            ours, _theirs = map(stack.enter_context, socket.socketpair())
+            conn = Connection(ours, ("127.0.0.1", number), ("127.0.0.1", 2), number / 10)
+            exchange: Any = SimpleNamespace(sending=SimpleNamespace(sent=sent))
+            conn.exchange, conn.state = exchange, State.SENDING
+            table.add(conn)
+        dropped = []
+        while len(table) > 1:
+            worst = table.worst(0.5)
+            assert worst is not None
+            dropped.append(worst.client[1])
+            worst.state = State.CLOSED
+            table.remove(worst)
+    assert dropped == [1, 2, 3]
+
+
+def test_the_last_answer_on_a_connection_holds_no_thread_either(tmp_path: Path) -> None:
+    """A worker that stops, or that keeps no connections alive, has slow readers too."""
+    file = tmp_path / "big"
+    file.touch()
+    os.truncate(file, BIG)
+    log: Any = SimpleNamespace(access=lambda *args: None)
+    exchanges = Exchanges(_Application(file), Config(), log, LoopHooks(), lambda: False)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        conn = Connection(ours, ("127.0.0.1", 1), ("127.0.0.1", 2), 0.0)
+        conn.head += REQUESTS["big"]
+        thread = threading.Thread(target=exchanges.serve, args=(conn,), daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert conn.exchange is not None
+        assert conn.exchange.sending is not None
+        assert 0 < conn.exchange.sending.sent < BIG
+        conn.close()
+
+
+def test_a_body_that_fails_is_closed() -> None:
+    closed: list[bool] = []
+
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            raise KeyError("the application's fault")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    def application(environ: Any, start_response: Any) -> Body:
+        start_response("200 OK", [("Content-Length", "2")])
+        return Body()
+
+    log: Any = SimpleNamespace(log=lambda *args, **kwargs: None, refused=lambda *args: None)
+    exchanges = Exchanges(application, Config(), log, LoopHooks(), lambda: True)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        conn = Connection(ours, ("127.0.0.1", 1), ("127.0.0.1", 2), 0.0)
+        conn.head += REQUESTS["thread"]
+        assert not exchanges.serve(conn)
+        assert theirs.recv(12) == b"HTTP/1.1 500"
+    assert closed == [True]
 
 
 def test_stale_events_of_a_batch_are_skipped() -> None:

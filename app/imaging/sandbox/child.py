@@ -31,7 +31,7 @@ def run(job: socket.socket, host: int, own_memory: int, enclosure: Enclosure) ->
 
 
 def _keep_open(*descriptors: int) -> None:
-    """Close all others that the host has; what decoders print goes nowhere."""
+    """Close all other descriptors inherited from the host, and discard what decoders print."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)

@@ -1,4 +1,4 @@
-"""The worker's side: has images checked by the decoder host, and believes nothing that comes back unseen."""
+"""The worker's side: sends images to the decoder host, and checks every field of what comes back."""
 
 import atexit
 import logging
@@ -25,20 +25,20 @@ _log = logging.getLogger(__name__)
 _SCRIPT = Path(__file__).with_name("__main__.py")
 
 _KEPT = ("LD_LIBRARY_PATH", "TMPDIR")
-"""The variables that the host gets: where libraries are, and files if they can't be in memory."""
+"""Environment variables passed to the host: where libraries are, and where to put files without memfd."""
 
 _CORES = ",".join(map(str, os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ""
-"""Those that the program was started on. gunicorn pins its workers to one each, after this module is loaded:
-a host pinned there too would slow its worker's hits down while other cores are idle."""
+"""The cores that the program was started on. `gunicorn.conf.py` pins each worker to one of them after this
+module is loaded; a host pinned there too would slow its worker's hits down while other cores are idle."""
 
 _MEMORY = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""How glibc gets memory. Each heap more would reserve 64 MiB of the address space (mallopt(3)), which is
-bounded. Huge pages (https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html)
-save most of what it costs that a child's memory is new: 20 ms of CPU for 12 megapixels.
+"""Settings of glibc's malloc. Each further heap would reserve 64 MiB of the address space (mallopt(3)), which
+is limited. Huge pages (https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html)
+save most of the cost of a child's page faults: 20 ms of CPU for 12 megapixels.
 """
 
 _GRACE = 10.0
-"""Seconds past the child's own time after which the host must be stuck."""
+"""Seconds after the child's wall-clock limit at which the host counts as stuck."""
 
 _SUBMIT_SECONDS = 5.0
 _TRIES = 2
@@ -55,11 +55,11 @@ _BOUNDS: dict[int, str] = {
 
 
 class HostLost(Exception):
-    """The host ended while it had work, or can't be reached."""
+    """The host ended while it had work, or does not accept a job."""
 
 
 class _Host:
-    """A decoder host that runs, with the socket over which it gets its jobs."""
+    """A running decoder host, with the socket over which it gets its jobs."""
 
     def __init__(self, script: Path) -> None:
         environ = {name: os.environ[name] for name in _KEPT if name in os.environ}
@@ -84,7 +84,7 @@ class _Host:
         self._control.settimeout(_SUBMIT_SECONDS)
 
     def submit(self, job: socket.socket) -> None:
-        """Have the job at the other end of this socket done; raises HostLost."""
+        """Send the host a job's socket. Raises HostLost."""
         try:
             with self._lock:
                 socket.send_fds(self._control, [b"j"], [job.fileno()])
@@ -103,11 +103,11 @@ class _Host:
             return bool(poll.poll(1000 * _MOST_TO_END))
 
     def leave(self) -> None:
-        """Close this process's end; the host ends by itself once nobody has it open."""
+        """Close this process's end of the socket; the host exits once no process has it open."""
         self._control.close()
 
     def end(self) -> None:
-        """Kill it, its children with it, and wait for its end."""
+        """Kill the host, and with it its children, and wait until it has ended."""
         with self._lock:
             self._control.close()
         with suppress(ChildProcessError):  # somebody else has waited for it
@@ -117,9 +117,9 @@ class _Host:
 
 
 class Sandbox:
-    """Checks images in child processes of one host, which it starts for the first image; for all threads.
+    """Checks images in child processes of one host, which the first image starts. Safe for threads.
 
-    `script` is what the host runs.
+    `script` is the file that the host runs.
     """
 
     def __init__(self, script: Path = _SCRIPT) -> None:
@@ -128,10 +128,10 @@ class Sandbox:
         self._lock = threading.Lock()
 
     def check(self, data: bytes, limits: ImageLimits) -> CheckedImage:
-        """Do what `app.imaging.check_image` does, within bounds that rest on nothing that the file says.
+        """Do what `app.imaging.check_image` does, in a child process with limits.
 
-        Raises UnsupportedImage, UndecodableImage (also for an image that breaks a bound or crashes its
-        decoder), TooManyPixels, and Busy if no child can be had.
+        Raises UnsupportedImage, UndecodableImage (also for an image that exceeds the limits or crashes its
+        decoder), TooManyPixels, and Busy if no child can be started.
         """
         try:
             return self._check(data, limits)
@@ -141,7 +141,7 @@ class Sandbox:
 
     @property
     def host_pid(self) -> int:
-        """The process id of the host, 0 as long as there is none."""
+        """Return the process id of the host, 0 if there is none."""
         return self._host.pid if self._host is not None else 0
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class Sandbox:
             host.end()
 
     def forget(self) -> None:
-        """After a fork of this process: the host is the other's, and each of them needs its own."""
+        """Forget the host in a forked process: it belongs to the parent, and each process needs its own."""
         self._lock = threading.Lock()
         host, self._host = self._host, None
         if host is not None:
@@ -180,7 +180,7 @@ class Sandbox:
             return self._host
 
     def _drop(self, host: _Host) -> None:
-        """Once for each host, however many threads find that it is lost."""
+        """End the host, once, however many threads find that it is lost."""
         with self._lock:
             its_last = self._host is host
             if its_last:
@@ -190,7 +190,7 @@ class Sandbox:
 
 
 class _Job:
-    """One image on its way through a child."""
+    """The check of one image in a child."""
 
     def __init__(self, data: bytes, limits: ImageLimits) -> None:
         self._data = data
@@ -199,7 +199,7 @@ class _Job:
         self._deadline = time.monotonic() + decoding_bounds(len(data), limits.max_pixels).wall + _GRACE
 
     def run(self, host: _Host) -> CheckedImage:
-        """Have it done by `host`."""
+        """Return what `host` finds. Raises HostLost, and what `Sandbox.check` does."""
         with ExitStack() as files:
             image = anonymous_file(self._data)
             files.callback(os.close, image)
@@ -208,16 +208,16 @@ class _Job:
             ours, theirs = socket.socketpair()
             with ours:
                 with theirs:
-                    # The child sends no files: an unprivileged user may have few under way at once (unix(7)).
+                    # The child sends no files: few may be in flight for an unprivileged user (unix(7)).
                     socket.send_fds(ours, [job_line(self._limits)], [image, result])
                     host.submit(theirs)
                 lines = self._lines(ours)
             return self._outcome(lines, result, host)
 
     def _lines(self, job: socket.socket) -> list[bytes]:
-        """Return all that comes until both child and host have closed their ends."""
-        told = b""
-        while len(told) <= _LONGEST_ANSWER:
+        """Return the lines received until both child and host have closed their ends."""
+        received = b""
+        while len(received) <= _LONGEST_ANSWER:
             job.settimeout(max(0.001, self._deadline - time.monotonic()))
             try:
                 piece = job.recv(_LONGEST_ANSWER)
@@ -225,28 +225,28 @@ class _Job:
                 break
             if not piece:
                 break
-            told += piece
-        return told.splitlines()
+            received += piece
+        return received.splitlines()
 
     def _outcome(self, lines: list[bytes], result: int, host: _Host) -> CheckedImage:
         try:
-            told = [fields_of(line) for line in lines]
-            if not told or not told[-1].keys() & {"status", "unstarted"}:
+            answers = [fields_of(line) for line in lines]
+            if not answers or not answers[-1].keys() & {"status", "unstarted"}:
                 if host.has_ended():
                     raise HostLost("the decoder host ended while it had work")
                 # A child has the same socket, and may close it for both or answer without end.
                 raise ValueError("no word of how the child ended")
-            if "unstarted" in told[-1]:
-                raise OSError(str(told[-1]["unstarted"]))
-            code = os.waitstatus_to_exitcode(int(told[-1]["status"]))
-            if code or len(told) != 2:
-                raise _broken(code, told[-1])
-            if "refused" in told[0]:
-                raise _refusal(told[0])
-            data = contents(result, self._most) if told[0].get("changed") else self._data
-            return checked_in(told[0], data, self._limits)
+            if "unstarted" in answers[-1]:
+                raise OSError(str(answers[-1]["unstarted"]))
+            code = os.waitstatus_to_exitcode(int(answers[-1]["status"]))
+            if code or len(answers) != 2:
+                raise _broken(code, answers[-1])
+            if "refused" in answers[0]:
+                raise _refusal(answers[0])
+            data = contents(result, self._most) if answers[0].get("changed") else self._data
+            return checked_in(answers[0], data, self._limits)
         except (ValueError, TypeError, KeyError) as exc:
-            _log.error("A decoder's answer makes no sense, as if it had been taken over: %r", exc)
+            _log.error("A decoder's answer is invalid, as if an image had taken it over: %r", exc)
             raise UndecodableImage(detail=f"the decoder's answer: {exc!r}") from exc
 
 
@@ -259,7 +259,7 @@ def _refusal(answer: dict[str, Any]) -> AppError:
 
 
 def _broken(code: int, ended: dict[str, Any]) -> AppError:
-    """What is said of an image whose child did not come to its own end; `code` is that of `subprocess`."""
+    """Return the error for an image whose child crashed or was stopped; `code` is as in `subprocess`."""
     took = f"after {ended.get('cpu')} s of CPU time, with {ended.get('memory')} bytes"
     if -code in _BOUNDS:
         _log.warning("A decoder was stopped by its bound on %s, %s", _BOUNDS[-code], took)
@@ -270,7 +270,7 @@ def _broken(code: int, ended: dict[str, Any]) -> AppError:
 
 
 SHARED = Sandbox()
-"""One host for a process, however many applications it has."""
+"""One host for each process, however many applications it has."""
 
 check_in_sandbox = SHARED.check
 

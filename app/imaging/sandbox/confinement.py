@@ -1,4 +1,4 @@
-"""What a child process gives up before it looks at an image: Linux' own means, without privileges."""
+"""How a child process gives up its rights before it reads an image, by means that need no privileges."""
 
 import ctypes
 import os
@@ -38,9 +38,9 @@ def die_with_parent(parent: int) -> None:
 
 
 class Enclosure:
-    """What is left to a process that is shut in: to read the files below `readable`, and what it has open.
+    """Limits a process to what it has open, and to reading files below `readable`.
 
-    It can't open other files, connect, signal or look into other processes any more. A kernel without
+    It can no longer open other files, connect, or signal or inspect other processes. A kernel without
     Landlock, or with an older version of it, takes away less.
     """
 
@@ -51,7 +51,7 @@ class Enclosure:
                 self._let_read(directory)
 
     def shut_in(self) -> None:
-        """Give all else up, for good."""
+        """Give up all other rights of this process, irrevocably."""
         if self._rules >= 0:
             _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             _libc.syscall(_LANDLOCK_RESTRICT_SELF, self._rules, 0)
@@ -69,7 +69,7 @@ class Enclosure:
 
 
 def _ruleset() -> int:
-    """Return the descriptor of new rules that forbid all that the kernel can, or -1."""
+    """Return the descriptor of a ruleset that forbids everything this kernel can forbid, or -1."""
     version = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION)
     if version < 1:
         return -1
@@ -82,10 +82,10 @@ def _ruleset() -> int:
 
 
 def hold_to(now: Bounds, most: Bounds, own_memory: int, most_written: int) -> None:
-    """Set the bounds; `raise_to` may lift them later, up to `most`.
+    """Limit this process to `now`; `raise_to` may raise that later, up to `most`.
 
-    `own_memory` is what the process has mapped already, in bytes; `most_written` bounds each file's size.
-    Limits that the server was started with stay where they are lower.
+    `own_memory` is what the process has mapped already, in bytes; `most_written` limits each file's size.
+    Limits that the server was started with stay in force if they are lower.
     """
     _limit(resource.RLIMIT_CORE, 0, 0)
     _limit(resource.RLIMIT_NPROC, 0, 0)  # no further process or thread, unless root forks
@@ -99,7 +99,7 @@ def hold_to(now: Bounds, most: Bounds, own_memory: int, most_written: int) -> No
 
 
 def raise_to(bounds: Bounds, own_memory: int) -> None:
-    """Lift the bounds on time and memory, as far as those allow that `hold_to` was given as the most."""
+    """Raise the limits on time and memory, at most to `most` of `hold_to`."""
     _limit(resource.RLIMIT_CPU, bounds.cpu)
     if _LINUX:
         _limit(resource.RLIMIT_AS, own_memory + bounds.memory)
@@ -120,7 +120,7 @@ def _lower(value: int, highest: int) -> int:
 
 
 def mapped_memory() -> int:
-    """Bytes of address space that this process has, which is what RLIMIT_AS counts (proc_pid_statm(5))."""
+    """Return this process's address space in bytes, which is what RLIMIT_AS counts (proc_pid_statm(5))."""
     if not _LINUX:
         return 0
     with open("/proc/self/statm", encoding="ascii") as statm:

@@ -1,4 +1,4 @@
-"""Files without a name, which carry an image's bytes from one process to another."""
+"""Unnamed files that pass an image's bytes from one process to another."""
 
 import os
 from pathlib import Path

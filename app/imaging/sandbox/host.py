@@ -33,10 +33,10 @@ PLUGINS = (
     *(AvifImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin),
     *(MpoImagePlugin, TiffImagePlugin),
 )
-"""Loaded here for all children: the five formats, and what some of them need only for some files."""
+"""Loaded here for all children: the five formats, and the plugins that some of their files need."""
 
 _CODE = (Path(str(os.__file__)).parent, Path(str(PIL.__file__)).parent, Path(__file__).parents[2])
-"""Python's own library, Pillow and the package `app`: a child may read them, should it import more."""
+"""Python's own library, Pillow and the package `app`: a child may read them, in case it imports more."""
 
 _NICENESS = 5
 """Below the workers: if all cores are busy, those that serve images get three quarters of them."""
@@ -44,7 +44,7 @@ _KIB = 1024
 
 
 def serve(cores: str) -> NoReturn:
-    """Serve the worker at the other end of standard input, until it is gone, on these cores."""
+    """Serve the worker at the other end of standard input until it ends; run on these cores."""
     os.setsid()  # Ctrl-C in a terminal is the worker's business: it finishes what it has begun
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
@@ -62,7 +62,7 @@ def serve(cores: str) -> NoReturn:
 
 
 class Host:
-    """Starts a child for each socket that comes over `control`, and says there how the child ended."""
+    """Starts a child for each socket received over `control`, and reports on it how the child ended."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -73,7 +73,7 @@ class Host:
         self._poll = select.poll()
 
     def run(self) -> NoReturn:
-        """Do so until the other end of `control` is closed; then end, and the children with it."""
+        """Serve until the other end of `control` is closed, then end this process and the children."""
         woken, wake = socket.socketpair()
         for end in (woken, wake):
             end.setblocking(False)
@@ -111,7 +111,7 @@ class Host:
             run(job, host, self._memory, self._enclosure)
         self._jobs[child] = job
         self._children[job.fileno()] = child
-        self._poll.register(job, 0)  # which tells that the other end is closed, and nothing else
+        self._poll.register(job, 0)  # reports only that the other end is closed
 
     def _reap(self) -> None:
         while self._children:

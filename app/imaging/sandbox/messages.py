@@ -1,4 +1,4 @@
-"""What the processes say to each other: lines of JSON, which can hold no code, and each field is checked."""
+"""Messages between the processes: lines of JSON, which can't contain code; the reader checks each field."""
 
 import json
 from dataclasses import asdict
@@ -23,7 +23,7 @@ _TIMES_LARGER = 16
 
 
 def job_line(limits: ImageLimits) -> bytes:
-    """Write what the image is to be held to."""
+    """Write the limits that the image is checked against."""
     return _line(asdict(limits))
 
 
@@ -34,7 +34,7 @@ def limits_in(line: bytes) -> ImageLimits:
 
 
 def checked_line(checked: CheckedImage, *, changed: bool) -> bytes:
-    """Write what was found, and whether its bytes are others than those that came."""
+    """Write what was found; `changed` if the bytes to store differ from those received."""
     return _line(
         {
             "changed": changed,
@@ -47,7 +47,7 @@ def checked_line(checked: CheckedImage, *, changed: bool) -> bytes:
 
 
 def refused_line(error: AppError) -> bytes:
-    """Write why the image is refused; `memory` says that it was for want of memory."""
+    """Write why the image is refused; `memory` is true if the child ran out of memory."""
     texts = {"message": error.message[:_LONGEST_TEXT], "detail": error.detail[:_LONGEST_TEXT]}
     return _line({"refused": error.code, **texts, "memory": isinstance(error.__cause__, MemoryError)})
 
@@ -58,7 +58,7 @@ def ended_line(status: int, cpu: float, memory: int) -> bytes:
 
 
 def unstarted_line(reason: str) -> bytes:
-    """Write that there was no child at all."""
+    """Write why no child could be started."""
     return _line({"unstarted": reason})
 
 
@@ -74,7 +74,7 @@ def fields_of(line: bytes) -> dict[str, Any]:
 
 
 def refusal_in(answer: dict[str, Any]) -> AppError:
-    """Make the error that `refused_line` wrote; raises ValueError for one that it would not write."""
+    """Return the error that `refused_line` wrote; raises ValueError for anything else."""
     texts = [answer.get("message"), answer.get("detail")]
     kind = _REFUSALS.get(str(answer.get("refused")))
     if kind is None or not all(map(_is_text, texts)):
@@ -83,9 +83,10 @@ def refusal_in(answer: dict[str, Any]) -> AppError:
 
 
 def checked_in(answer: dict[str, Any], data: bytes, limits: ImageLimits) -> CheckedImage:
-    """Make the image that `checked_line` wrote and whose bytes are `data`.
+    """Return the image that `checked_line` wrote, with `data` as its bytes.
 
-    A decoder that was taken over may say anything: raises ValueError for what no honest one would.
+    A decoder that was taken over may write anything: raises ValueError if a field is invalid or exceeds
+    `limits`.
     """
     width, height, frames = (_count(answer.get(name)) for name in ("width", "height", "frames"))
     image_format = FORMATS.get(str(answer.get("format")))
@@ -100,9 +101,9 @@ def checked_in(answer: dict[str, Any], data: bytes, limits: ImageLimits) -> Chec
 
 
 def most_stored(file_size: int, pixels: int) -> int:
-    """How many bytes may be stored for an image that came as a file of `file_size` bytes.
+    """Return the most bytes that may be stored for an image received as a file of `file_size` bytes.
 
-    One that is turned upright is compressed again, and may grow, but not to more than its bare pixels.
+    An image that is turned upright is compressed again. It may grow, but not beyond its uncompressed pixels.
     """
     return _FRAME_OF_A_FILE + min(_TIMES_LARGER * file_size, 2 * file_size + _LARGEST_PIXEL * pixels)
 

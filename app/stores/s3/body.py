@@ -12,7 +12,7 @@ Resume = Callable[[int], StreamingBody]
 
 
 class Body:
-    """`size` bytes, never more. A connection that breaks off is resumed once; silence lasted long enough."""
+    """A body of `size` bytes. Resumes once after a broken connection, but not after a timeout."""
 
     def __init__(self, body: StreamingBody, size: int, resume: Resume) -> None:
         self._body = body

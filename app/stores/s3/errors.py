@@ -60,7 +60,7 @@ _BY_CLASS: tuple[tuple[tuple[type[Exception], ...], type[StoreError]], ...] = (
 _FIXES = {StoreTimeout: CHECK_NETWORK, StoreUnreachable: CHECK_NETWORK, StoreRefused: SET_CREDENTIALS}
 
 _LONGEST = 300
-"""Characters of a parser's complaint, which may hold the whole answer."""
+"""Most characters of a parser's message, which may quote the whole answer."""
 
 _STILL_EXPIRED = "Credentials were refreshed"
 """What botocore says, by no class of its own, where a role's new credentials have expired as well."""
@@ -93,7 +93,9 @@ def errors_mapped(operation: str) -> Iterator[None]:
     except ClientError as exc:
         raise _answered(exc, operation) from exc
     except ResponseParserError as exc:
-        raise StoreError(detail=f"{operation}: an answer that is not S3's: {str(exc)[:_LONGEST]}") from exc
+        # Below its first line is the whole answer, which may be that of STS, with credentials.
+        message = str(exc).partition("\n")[0][:_LONGEST]
+        raise StoreError(detail=f"{operation}: an answer that is not S3's: {message}") from exc
     except BotoCoreError as exc:
         kind = next((ours for theirs, ours in _BY_CLASS if isinstance(exc, theirs)), StoreError)
         fix = f" ({_FIXES[kind]})" if kind in _FIXES else ""
@@ -103,12 +105,12 @@ def errors_mapped(operation: str) -> Iterator[None]:
             raise StoreRefused(detail=f"{operation}: {exc} ({EXPIRED})") from exc
         if not _is_botocores(exc):
             raise
-        told = f"{type(exc).__name__}: {exc}"[:_LONGEST]
-        raise StoreError(detail=f"{operation}: an answer that can't be parsed: {told}") from exc
+        message = f"{type(exc).__name__}: {exc}"[:_LONGEST]
+        raise StoreError(detail=f"{operation}: an answer that can't be parsed: {message}") from exc
 
 
 def _is_botocores(exc: Exception) -> bool:
-    """Whether botocore raised it, whose parsers do so for a number or a time that is none."""
+    """Return whether botocore raised it: its parsers raise any error for an invalid number or time."""
     modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(exc.__traceback__))
     return any(module.startswith("botocore.") for module in modules)
 

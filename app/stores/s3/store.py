@@ -28,7 +28,7 @@ _BODILESS = {"301", "400", "403", "404"}
 
 
 _MOST_SKEW = timedelta(minutes=15)
-"""S3 refuses requests by clocks that differ by more (`RequestTimeTooSkewed`); a later date is a wrong one."""
+"""S3 refuses requests whose clock differs by more (`RequestTimeTooSkewed`): a `Date` further off is wrong."""
 
 
 class S3Store(BaseStore):
@@ -237,7 +237,7 @@ def _encryption(sse: str, kms_key_id: str) -> dict[str, Any]:
 
 
 def _facts(key: str, answer: Mapping[str, Any]) -> ObjectFacts:
-    """Raises `StoreError` where the answer lacks what every S3 answer has, or is of a part of the object."""
+    """Return the object's facts. Raises `StoreError` if some are missing, or if the answer is only a part."""
     status = answer["ResponseMetadata"]["HTTPStatusCode"]
     if status != 200 or "ContentRange" in answer:
         raise StoreError(detail=f"an answer {status} of a part of the object, or of none")
@@ -255,7 +255,7 @@ def _facts(key: str, answer: Mapping[str, Any]) -> ObjectFacts:
 
 
 def _listed(found: Mapping[str, Any]) -> ObjectFacts:
-    """An entry of a listing; raises `StoreError` where it lacks what every one has."""
+    """Return the facts in an entry of a listing. Raises `StoreError` if some are missing."""
     try:
         return ObjectFacts(found["Key"], found["Size"], "", _etag(found), _utc(found["LastModified"]))
     except KeyError as exc:
@@ -263,12 +263,12 @@ def _listed(found: Mapping[str, Any]) -> ObjectFacts:
 
 
 def _utf8(key: str) -> bytes:
-    """What S3's listings are ordered by."""
+    """Return the bytes by which S3 orders listings."""
     return key.encode("utf-8", "surrogatepass")
 
 
 def _utc(moment: datetime) -> datetime:
-    """In UTC; raises `StoreError` at the ends of the calendar."""
+    """Return the time in UTC. Raises `StoreError` if that is outside the calendar."""
     try:
         return moment.astimezone(UTC)
     except (OverflowError, ValueError) as exc:
@@ -276,7 +276,7 @@ def _utc(moment: datetime) -> datetime:
 
 
 def _etag(answer: Mapping[str, Any]) -> str:
-    """In quotes, which some servers leave out; `ObjectFacts` looks at the rest. Raises `StoreError`."""
+    """Return the ETag in quotes, which some servers omit. Raises `StoreError` if there is none."""
     etag = str(answer.get("ETag", ""))
     if not etag.strip('"'):
         raise StoreError(detail=f"an answer with the ETag {etag!r}")

@@ -4,7 +4,7 @@ from typing import Any
 
 import botocore.exceptions as theirs
 import pytest
-from botocore.parsers import ResponseParserError
+from botocore.parsers import ResponseParserError, create_parser
 
 from app.errors import AppError, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
 from app.stores.s3.errors import errors_mapped
@@ -73,3 +73,15 @@ def test_credentials_are_a_refusal_that_says_what_to_set(kind: type[Exception]) 
 
 def test_an_answer_that_can_not_be_parsed() -> None:
     assert type(_mapped(ResponseParserError("x"))) is StoreError
+
+
+def test_the_detail_quotes_nothing_of_an_answer_that_can_not_be_parsed() -> None:
+    """It may be one of STS, with credentials, and the detail is logged."""
+    parser: Any = create_parser("query")
+    with pytest.raises(ResponseParserError) as parsed:
+        parser.parse(
+            {"status_code": 200, "headers": {}, "body": b"<SecretAccessKey>wJalr</SecretAccessKey"}, None
+        )
+    detail = _mapped(parsed.value).detail
+    assert "invalid XML" in detail
+    assert "wJalr" not in detail
