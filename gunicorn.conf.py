@@ -54,7 +54,9 @@ class logger_class(RequestLogger):
 
 def on_starting(server: "Arbiter") -> None:
     """Say at once, and in one line, that the port is taken: gunicorn itself would try for some seconds."""
-    if not {"GUNICORN_FD", "LISTEN_FDS"} & os.environ.keys():
+    if "LISTEN_FDS" in os.environ or any(isinstance(address, str) for address in server.cfg.address):
+        server.cfg.set("reuse_port", False)  # workers can't open systemd's sockets or Unix sockets anew
+    elif "GUNICORN_FD" not in os.environ:
         _check_port(server.log)
     server.metrics = SharedDirectory(server.cfg.uid, server.cfg.gid)
 

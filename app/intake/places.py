@@ -39,12 +39,11 @@ class Places:
         with self._change:
             if len(self._readers) >= self._most:
                 self._wait()
+            if not self._watched:
+                self._start_watching()
             self._readers.add(reader)
             if len(self._readers) == self._most:
                 self._came_free_at = time.monotonic()  # from now on others have to wait
-            if not self._watched:
-                self._watched = True
-                threading.Thread(target=self._watch, name="intake", daemon=True).start()
 
     def leave(self, reader: Reader) -> None:
         """Give the place back, if `reader` has one."""
@@ -73,6 +72,14 @@ class Places:
         slow = [reader for reader in self._readers if reader.is_slow(pressed=True)]
         if slow and not any(reader.given_up for reader in self._readers):
             min(slow, key=lambda reader: reader.rate).give_up()
+
+    def _start_watching(self) -> None:
+        """Start the thread that drops slow readers. Raises `Busy` if the system has no more threads."""
+        try:
+            threading.Thread(target=self._watch, name="intake", daemon=True).start()
+        except RuntimeError as exc:
+            raise Busy(detail=str(exc)) from exc
+        self._watched = True
 
     def _watch(self) -> None:
         """Drop those that are too slow even if nobody waits; end when there is nobody to watch."""

@@ -183,9 +183,8 @@ class Connection:
     def discard_body(self) -> bool:
         """Discard what has arrived of a body that the application did not read; return whether it was all.
 
-        Does not wait: a body that is announced and not sent must not hold a thread.
+        The socket must not block: a body that is announced and not sent must not hold a thread.
         """
-        self.sock.setblocking(False)
         try:
             return bool(self.parser.finish_body(max_bytes=_MOST_DISCARDED))
         except (OSError, ParseException, NoMoreData):

@@ -63,7 +63,6 @@ class Exchanges:
         Returns whether the connection can be used again.
         """
         try:
-            conn.sock.setblocking(True)
             conn.begin_request(self._cfg)
             exchange = self._exchange(conn, next(conn.parser), {}, plain=False)
             if exchange.sending is None:
@@ -103,6 +102,7 @@ class Exchanges:
     def _exchange(self, conn: Connection, request: Any, given: dict[str, Any], *, plain: bool) -> Exchange:
         """Call the application, with `given` added to the environ. A `plain` request has no body."""
         began = datetime.now()
+        # This sends "100 Continue". The socket does not block, so a full send buffer ends the connection.
         response, environ = wsgi.create(
             request, conn.sock, conn.client, conn.server, self._cfg, response_class=LoopResponse
         )
@@ -111,7 +111,13 @@ class Exchanges:
         environ["wsgi.multithread"] = True
         environ.update(given)
         response.request_id = take_request_id(environ)
-        body = self._application(environ, response.start_response)
+        if not plain:
+            conn.sock.setblocking(True)  # to read the request's body
+        try:
+            body = self._application(environ, response.start_response)
+        finally:
+            if not plain:
+                conn.sock.setblocking(False)
         try:
             if not (self._may_go_on() and (plain or conn.discard_body())):
                 response.force_close()

@@ -268,3 +268,20 @@ def test_a_body_that_breaks_off_is_not_acted_on(sent: bytes, refused: bool) -> N
         return
     with pytest.raises(BadRequest, match="ended before"):
         body.read()
+
+
+def test_a_watch_that_can_not_be_started_is_started_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no thread to spare a request is refused, and takes no place."""
+    places, left = Places(1), Reader(None)
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(Busy):
+            places.enter(left)
+    before = set(threading.enumerate())
+    places.enter(left)
+    assert [thread.name for thread in set(threading.enumerate()) - before] == ["intake"]
+    places.leave(left)

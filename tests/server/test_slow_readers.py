@@ -4,7 +4,8 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +13,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from gunicorn.config import Config
 
 from app.delivery import LoopHooks
 from app.errors import Busy
 from app.server import exchanges
+from app.server.connections import Connection
 from app.server.exchanges import Exchanges
 from tests.pictures import long_png
 from tests.server.raw import connected, read_answer
@@ -148,6 +151,48 @@ def test_what_is_passed_on_from_the_store_is_whole(tmp_path: Path) -> None:
             long_png(2),
         )
         assert len(passed.headers["X-Request-ID"]) == 16
+
+
+def _served(sock: socket.socket, head: bytes, *, keep: bool) -> tuple[bool, Connection]:
+    """Serve this request in a thread, which must not wait for the client; `keep` is whether to keep alive."""
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", str(10**7))])
+        return [bytes(10**7)]
+
+    log: Any = SimpleNamespace(access=lambda *_: None)
+    serving = Exchanges(application, Config(), log, LoopHooks(), lambda: keep)
+    conn = Connection(sock, ("127.0.0.1", 1), ("127.0.0.1", 2), 0.0)
+    conn.head += head
+    with ThreadPoolExecutor(1) as pool:
+        served = pool.submit(serving.serve, conn)
+        try:
+            return served.result(10), conn
+        finally:
+            sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits after all
+
+
+def test_100_continue_waits_for_nobody() -> None:
+    """The client has read nothing of earlier answers: there is no room for another byte."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        for size in (65_536, 1):
+            with suppress(BlockingIOError):
+                while ours.send(bytes(size)):
+                    pass
+        served, conn = _served(ours, b"GET / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n", keep=True)
+    assert (served, conn.exchange) == (False, None)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_threads_leave_slow_readers_to_the_loop(*, keep: bool) -> None:
+    """Whether or not the connection may be used again, as without keep-alive and in a worker that stops."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        served, conn = _served(ours, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", keep=keep)
+    assert served is keep
+    assert conn.exchange is not None
 
 
 class Streaming:
