@@ -53,12 +53,30 @@ class logger_class(RequestLogger):
 
 
 def on_starting(server: "Arbiter") -> None:
-    """Say at once, and in one line, that the port is taken: gunicorn itself would try for some seconds."""
-    if "LISTEN_FDS" in os.environ or any(isinstance(address, str) for address in server.cfg.address):
-        server.cfg.set("reuse_port", False)  # workers can't open systemd's sockets or Unix sockets anew
-    elif "GUNICORN_FD" not in os.environ:
+    """Report a port that is in use at once and in one line: gunicorn itself would try for some seconds."""
+    _choose_listeners(server.cfg)
+    if not (_are_inherited(server.cfg) or "GUNICORN_FD" in os.environ):
         _check_port(server.log)
     server.metrics = SharedDirectory(server.cfg.uid, server.cfg.gid)
+
+
+def on_reload(server: "Arbiter") -> None:
+    """Choose again: the settings were read anew."""
+    _choose_listeners(server.cfg)
+
+
+def _choose_listeners(cfg: Any) -> None:
+    """Have all workers share one listener if a listener for each can't be, or would refuse newcomers.
+
+    Workers can't open systemd's sockets or Unix sockets a second time. While the only worker is replaced, or
+    all are one after the other, newcomers wait at the arbiter's listener.
+    """
+    if _are_inherited(cfg) or cfg.workers == 1 or cfg.max_requests:
+        cfg.set("reuse_port", False)
+
+
+def _are_inherited(cfg: Any) -> bool:
+    return "LISTEN_FDS" in os.environ or any(isinstance(address, str) for address in cfg.address)
 
 
 def on_exit(server: "Arbiter") -> None:

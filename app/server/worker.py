@@ -19,6 +19,9 @@ from app.server.exchanges import Exchanges
 _OTHER_FILES = 256
 """Open files kept for everything except clients: the cache, the store's client, logs."""
 
+_FEWEST_CONNECTIONS = 2
+"""With one, a client that has its answer and connects again would find its own place still in use."""
+
 _FILES_EACH = 3
 """Open files that a client's request may take: its connection, the image, a connection to the store."""
 
@@ -43,7 +46,8 @@ class ImageWorker(Worker):  # type: ignore[misc]
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         wanted = self.cfg.worker_connections
-        self._capacity = wanted if most < 0 else max(1, min(wanted, (most - _OTHER_FILES) // _FILES_EACH))
+        fitting = wanted if most < 0 else (most - _OTHER_FILES) // _FILES_EACH
+        self._capacity = max(_FEWEST_CONNECTIONS, min(wanted, fitting))
         if self._capacity < wanted:
             self.log.warning(
                 "The limit on open files, %d, lets a worker have %d connections instead of %d. "

@@ -318,6 +318,21 @@ def test_a_low_limit_on_open_files_lowers_the_number_of_connections(tmp_path: Pa
         assert len(list(Path(f"/proc/{server.workers()[0]}/fd").iterdir())) < 100
 
 
+@pytest.mark.parametrize("options", ["--max-requests 20", "--max-requests 20 --workers 2"])
+def test_no_connection_is_refused_while_a_worker_is_replaced(tmp_path: Path, options: str) -> None:
+    """It waits for the next one."""
+    with running(tmp_path, WEB_CONCURRENCY="1", GUNICORN_CMD_ARGS=options) as server:
+        before = server.workers()
+        for _ in range(60):
+            assert requests.get(f"{server.url}/healthz", timeout=60).ok
+        assert server.workers() != before
+
+
+def test_the_fewest_connections_are_enough_to_go_on(tmp_path: Path) -> None:
+    with running(tmp_path, WEB_CONCURRENCY="1", GUNICORN_CMD_ARGS="--worker-connections 1") as server:
+        assert all(requests.get(f"{server.url}/docs", timeout=60).ok for _ in range(20))
+
+
 def _listens(pid: int) -> bool:
     """Whether the process holds a socket that the kernel gives connections."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
@@ -356,6 +371,13 @@ def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
             assert read_answer(sock).status == 200
             sock.sendall(_get("/api/images"))
             assert read_answer(sock).status == 401
+        process.send_signal(signal.SIGHUP)
+        time.sleep(3)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(60)
+            sock.connect(address)
+            sock.sendall(HEALTHZ)
+            assert read_answer(sock).status == 200
     finally:
         process.send_signal(signal.SIGQUIT)
         process.wait(60)
