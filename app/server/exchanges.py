@@ -67,7 +67,6 @@ class Exchanges:
             exchange = self._exchange(conn, next(conn.parser), {}, plain=False)
             if exchange.sending is None:
                 return self._stream(conn, exchange)
-            conn.sock.setblocking(False)  # a client that reads slowly is the loop's business
             conn.exchange = exchange
             if exchange.sending.go_on(conn.sock):
                 conn.exchange = None
@@ -117,7 +116,7 @@ class Exchanges:
             body = self._application(environ, response.start_response)
         finally:
             if not plain:
-                conn.sock.setblocking(False)
+                conn.sock.setblocking(False)  # a client that reads slowly is the loop's business
         try:
             if not (self._may_go_on() and (plain or conn.discard_body())):
                 response.force_close()
