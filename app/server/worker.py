@@ -19,8 +19,9 @@ from app.server.exchanges import Exchanges
 _OTHER_FILES = 256
 """Open files kept for everything except clients: the cache, the store's client, logs."""
 
-_FEWEST_CONNECTIONS = 2
-"""With one, a client that has its answer and connects again would find its own place still in use."""
+_FEWEST_CONNECTIONS = 8
+"""A thread holds a connection for a moment after its client has the answer. Only a part of the connections
+may be with threads, so with fewer than these a client that connects for each request could be refused."""
 
 _FILES_EACH = 3
 """Open files that a client's request may take: its connection, the image, a connection to the store."""
