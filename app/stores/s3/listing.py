@@ -35,13 +35,14 @@ class _Cursor(NamedTuple):
     """Where a page ended.
 
     `key` is the last key of the page and `token` the server's continuation token, empty if there is none.
-    `empty` counts the pages without keys since `key`. `ordered` is False once keys were not in S3's order.
+    `empty` counts the pages without keys since `key`. `first` is the first key of the page once keys were not
+    in S3's order, else empty.
     """
 
     key: str = ""
     token: str = ""
     empty: int = 0
-    ordered: bool = True
+    first: str = ""
 
     def to_text(self) -> str:
         """Return the cursor in characters that URLs need not encode. Drops a token that is too long."""
@@ -58,8 +59,8 @@ class _Cursor(NamedTuple):
         try:
             found = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
             cursor = cls(*found)
-            if [type(part) for part in cursor] == [str, str, int, bool]:
-                (cursor.key + cursor.token).encode("utf-8")
+            if [type(part) for part in cursor] == [str, str, int, str]:
+                (cursor.key + cursor.token + cursor.first).encode("utf-8")
                 return cursor
         except (binascii.Error, ValueError, TypeError, RecursionError):
             pass
@@ -114,7 +115,7 @@ def _ask(connection: "Connection", request: dict[str, Any], last: _Cursor) -> Ma
         try:
             return ask(ContinuationToken=last.token)
         except ClientError as exc:  # tokens may expire, and clients may send any
-            if status_of(exc) != 400 or not (last.key and last.ordered):
+            if status_of(exc) != 400 or not last.key or last.first:
                 raise
     return ask(StartAfter=last.key) if last.key else ask()
 
@@ -122,19 +123,22 @@ def _ask(connection: "Connection", request: dict[str, Any], last: _Cursor) -> Ma
 def _check_advance(last: _Cursor, keys: Sequence[str]) -> bool:
     """Return whether all keys so far came in S3's order. Raises `StoreError` if a page does not advance.
 
-    Directory buckets have no order, and some servers have that of their directories: there, only the last key
-    given shows that a page came again.
+    Directory buckets have no order, and some servers have that of their directories. There, a page that holds
+    an end of the one before shows that it came again.
     """
-    began = _utf8(keys[0]) <= _utf8(last.key) if keys and last.ordered else last.key in keys
-    if last.key and began:
+    if last.first:
+        again = not {last.key, last.first}.isdisjoint(keys)
+    else:
+        again = bool(keys and last.key) and _utf8(keys[0]) <= _utf8(last.key)
+    if again:
         raise StoreError(detail="ListObjectsV2: a page that does not go on after the one before")
-    return last.ordered and all(_utf8(one) < _utf8(other) for one, other in pairwise(keys))
+    return not last.first and all(_utf8(one) < _utf8(other) for one, other in pairwise(keys))
 
 
 def _next(last: _Cursor, objects: Sequence[ObjectFacts], token: str, ordered: bool) -> _Cursor:
     """Return the cursor after a page that is not the last. Raises `StoreError` if there is no way on."""
     if objects and (token or ordered):
-        return _Cursor(objects[-1].key, token, ordered=ordered)
+        return _Cursor(objects[-1].key, token, first="" if ordered else objects[0].key)
     if objects or token in ("", last.token):
         raise StoreError(detail="ListObjectsV2: a truncated page, and nothing leads on from it")
     if last.empty >= _MOST_EMPTY:

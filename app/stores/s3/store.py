@@ -71,7 +71,7 @@ class S3Store(BaseStore):
             config.s3_bucket,
             region=config.aws_region,
             endpoint_url=config.aws_endpoint_url_s3,
-            acl=_acl(config),
+            acl=config.object_acl,
             addressing_style=config.s3_addressing_style,
             sse=config.s3_sse,
             sse_kms_key_id=config.s3_sse_kms_key_id,
@@ -250,13 +250,6 @@ def _holds(stored: StoredObject, data: bytes) -> bool:
 
 def _md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
-
-
-def _acl(config: Config) -> str:
-    """Return the ACL to put with: `auto` sends none if clients are told private URLs only."""
-    if config.s3_acl == "auto" and config.image_urls in ("server", "presigned"):
-        return "none"
-    return config.s3_acl
 
 
 def _encryption(sse: str, kms_key_id: str) -> dict[str, Any]:
