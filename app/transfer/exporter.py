@@ -14,6 +14,7 @@ from typing import Self
 
 from app.errors import AppError, InvalidKey, NotFound, StoreError
 from app.keys import check_readable, is_immutable
+from app.objects import ObjectFacts
 from app.stores.base import BaseStore
 from app.transfer.tally import Outcome, Result, failure
 
@@ -56,7 +57,7 @@ class Exporter:
             path = self._path(wanted.key)
             if _is_there(path, wanted):
                 return Result(wanted.key, Outcome.THERE)
-            self._write(wanted.key, path)
+            self._write(wanted, path)
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             reason = "its path needs a directory where there is a file, or a file where there is a directory"
             return Result(wanted.key, Outcome.FAILED, reason)
@@ -72,21 +73,24 @@ class Exporter:
             raise InvalidKey("A symbolic link leads out of the directory there.")
         return path
 
-    def _write(self, key: str, path: Path) -> None:
+    def _write(self, wanted: Wanted, path: Path) -> None:
         """Aside first, synced, then in place by one rename."""
         written = self._aside / secrets.token_hex(16)
         try:
-            self._fetch(key, written)
+            self._fetch(wanted, written)
             path.parent.mkdir(parents=True, exist_ok=True)
             written.replace(path)
         finally:
             written.unlink(missing_ok=True)
 
-    def _fetch(self, key: str, written: Path) -> None:
-        stored = self._store.get(key)
+    def _fetch(self, wanted: Wanted, written: Path) -> None:
+        """Write the image to the file `written`. Raises `StoreError` if it is not the one that was listed."""
+        stored = self._store.get(wanted.key)
         if stored is None:
             raise NotFound
         with stored, open(written, "xb") as file:
+            if stored.facts.size != wanted.size and not _was_replaced(stored.facts, wanted):
+                raise StoreError(detail=f"{stored.facts.size} bytes, but {wanted.size} in the listing")
             shutil.copyfileobj(stored.body, file, _CHUNK)
             if file.tell() != stored.facts.size:
                 raise StoreError(detail=f"{file.tell()} bytes instead of {stored.facts.size}")
@@ -94,6 +98,10 @@ class Exporter:
             changed = stored.facts.last_modified.timestamp()
             os.utime(file.fileno(), (changed, changed))
             os.fsync(file.fileno())
+
+
+def _was_replaced(facts: ObjectFacts, wanted: Wanted) -> bool:
+    return not is_immutable(wanted.key) and facts.last_modified > wanted.last_modified
 
 
 def _is_there(path: Path, wanted: Wanted) -> bool:
