@@ -310,3 +310,23 @@ def test_limits_are_those_of_uploads(config: Config, tmp_path: Path) -> None:
     status, told = _json(flask, "import", tmp_path / "from")
     parts_of(flask).cache.close()
     assert (status, told["stored"], told["failed"]) == (1, 1, 2)
+
+
+def test_an_export_of_nothing_says_so(app: Flask, tmp_path: Path) -> None:
+    result = _run(app, "export", tmp_path / "to")
+    assert result.exit_code == 0
+    assert result.output.startswith("The store lists no images to export.\n")
+    assert _json(app, "export", tmp_path / "to")[1]["images"] == 0
+
+
+@pytest.mark.parametrize("command", ["import", "export"])
+def test_what_has_no_result_makes_no_success(
+    app: Flask, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Commands that copy compare what they were told with what they did."""
+    _run(app, "import", directory)
+    (directory / "notes.txt").unlink()
+    monkeypatch.setattr("app.cli.images.run", lambda *args: (item for item in ()))
+    status, told = _json(app, command, directory if command == "import" else tmp_path / "to")
+    assert (status, told["left"]) == (1, told["files" if command == "import" else "images"])
+    assert told["left"] > 0
