@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -326,7 +326,11 @@ def test_what_has_no_result_makes_no_success(
     """Commands that copy compare what they were told with what they did."""
     _run(app, "import", directory)
     (directory / "notes.txt").unlink()
-    monkeypatch.setattr("app.cli.images.run", lambda *args: (item for item in ()))
+
+    def nothing(*args: Any) -> Iterator[None]:
+        yield from ()
+
+    monkeypatch.setattr("app.cli.images.run", nothing)
     status, told = _json(app, command, directory if command == "import" else tmp_path / "to")
     assert (status, told["left"]) == (1, told["files" if command == "import" else "images"])
     assert told["left"] > 0
