@@ -88,7 +88,7 @@ class Putting:
                 refused = refused or exc
                 late = time.monotonic() - started > RETRY_SECONDS
                 if late or not simpler or not _is_perhaps_of_metadata(exc):
-                    raise refused from exc
+                    raise refused from None
                 in_doubt = in_doubt or _may_have_stored(exc)
             else:
                 if answer and refused:
