@@ -168,7 +168,7 @@ class ListOptionsSchema(Schema):
 
     prefix = fields.String(load_default="", validate=[validate.Length(max=1024), _PRINTABLE])
     limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
-    cursor = fields.String(load_default=None, validate=[validate.Length(max=1024), _PRINTABLE])
+    cursor = fields.String(load_default=None, validate=[validate.Length(max=3072), _PRINTABLE])
     details = fields.Boolean(
         load_default=False,
         metadata=_about(f"Tell what each image was drawn from; a page has {MOST_DETAILS} at most then."),
