@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -109,7 +110,8 @@ class Spool:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            with self._locked():  # else who counts meanwhile may find neither name
+                temporary.replace(path)
             _sync(self._directory)
         except OSError:
             with suppress(OSError):
@@ -119,7 +121,7 @@ class Spool:
     def _reserve(self, path: Path, size: int) -> int:
         """Create a file of `size` bytes, to be overwritten, and return its descriptor.
 
-        The lock is held only until the file has its size, which counts from then on.
+        The lock is not held while the bytes are written: the file has its full size before, and counts.
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked():
@@ -151,10 +153,12 @@ class Spool:
         for path in self._directory.iterdir():
             with suppress(FileNotFoundError):  # removed since it was listed
                 status = path.stat()
-                yield _File(status.st_mtime, path, _disk_bytes(status.st_size))
+                if stat.S_ISREG(status.st_mode):
+                    yield _File(status.st_mtime, path, _disk_bytes(status.st_size))
 
     def _has_expired(self, mtime: float) -> bool:
-        return time.time() - mtime > self._lifetime
+        """Files that claim to be from the future count as well: the clock may have been set back."""
+        return abs(time.time() - mtime) > self._lifetime
 
     def _read(self, path: Path) -> Unstored | None:
         """The image in a file; None if there is no such file, or it is too old or damaged."""
@@ -216,9 +220,10 @@ def _disk_bytes(size: int) -> int:
 
 
 def _sync(directory: Path) -> None:
-    """Make a rename durable (fsync(2))."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Make a rename durable (fsync(2)); some file systems can't, and then it is found all the same."""
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -132,14 +132,32 @@ def test_what_is_larger_than_all_that_may_be_kept_removes_nothing(
     assert "can't be kept in STATE_DIR" in caplog.text
 
 
-def test_a_day_later_it_is_neither_used_nor_kept(spool: Spool, directory: Path) -> None:
+@pytest.mark.parametrize("away", [-86_500, 86_500], ids=["past", "future"])
+def test_a_day_away_it_is_neither_used_nor_kept(spool: Spool, directory: Path, away: int) -> None:
     spool.keep(ORDER, 0, _image())
     (directory / "left-by-a-killed-process.tmp").write_bytes(b"half")
     for path in directory.iterdir():
-        os.utime(path, (time.time() - 86_500,) * 2)
+        os.utime(path, (time.time() + away,) * 2)
     assert spool.recall(ORDER, 1) == {}
+    (directory / "a-directory").mkdir()
     spool.keep(OTHER, 0, _image())
-    assert _files(directory) == [f"{OTHER}.0"]
+    assert _files(directory) == ["a-directory", f"{OTHER}.0"]
+
+
+def test_a_directory_that_can_not_be_synced_is_no_obstacle(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = os.fsync
+
+    def refuse_directories(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().is_dir():
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse_directories)
+    spool.keep(ORDER, 0, _image())
+    assert list(spool.recall(ORDER, 1)) == [0]
+    assert caplog.text == ""
 
 
 def _cut(content: bytes) -> bytes:
