@@ -126,12 +126,12 @@ def decoded(text: object) -> bytes:
     if not isinstance(text, str) or not text.strip():
         raise GeneratorError(detail="the answer holds no image")
     head, rest = _split(text)
-    if "%" in rest or (head and "base64" not in head):
-        plain = unquote_to_bytes(rest)
-        if _IMAGE.match(plain):
-            return plain
-        rest = plain.decode("latin-1")
     try:
+        if "%" in rest or (head and "base64" not in head):
+            plain = unquote_to_bytes(rest)
+            if _IMAGE.match(plain):
+                return plain
+            rest = plain.decode("ascii")
         code = rest.replace("\\n", "").replace("\\r", "").encode("ascii")
         code = code.translate(_STANDARD_ALPHABET, _WHITE_SPACE).rstrip(b"=")
         return base64.b64decode(code + b"=" * (-len(code) % 4), validate=True)

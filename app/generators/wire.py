@@ -51,13 +51,13 @@ def same_server(base: str, url: str) -> str | None:
     try:
         asked, known = urlsplit(urljoin(base, url)), urlsplit(base)
         ports = [parts.port or _PORTS[parts.scheme] for parts in (asked, known)]
+        path, query = (quote(text, safe=_ALLOWED_IN_URLS) for text in (asked.path or "/", asked.query))
     except (ValueError, KeyError):
         return None
     is_upgraded = (asked.scheme, known.scheme) == ("http", "https") and ports == [80, 443]
     is_same = asked.scheme == known.scheme and ports[0] == ports[1]
     if asked.hostname != known.hostname or not (is_same or is_upgraded):
         return None
-    path, query = (quote(text, safe=_ALLOWED_IN_URLS) for text in (asked.path or "/", asked.query))
     return urlunsplit((known.scheme, known.netloc.rpartition("@")[2], path, query, ""))
 
 

@@ -130,6 +130,7 @@ def test_an_image_behind_a_url_of_the_same_server(models: ModelServer) -> None:
         "https://127.0.0.1/1.png",
         "gopher:///1.png",
         "javascript:alert(1)",
+        "/\ud800.png",
         ["http://127.0.0.1/"],
     ],
 )

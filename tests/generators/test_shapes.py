@@ -106,8 +106,11 @@ def test_every_format_is_known_by_how_it_begins(
         f"<img>,{TEXT}",
         base64.b64encode(b"<html>").decode(),
         "AAAA" * 100,
+        "\ud800",
+        "%41\ud800",
+        "data:image/png,\ud800",
     ],
-    ids=range(14),
+    ids=range(17),
 )
 def test_what_is_no_image(
     models: ModelServer, protocol: Protocol, generator: BaseGenerator, text: str
