@@ -135,17 +135,17 @@ class Spool:
             return descriptor
 
     def _make_room(self, size: int) -> None:
-        if size > self._most_bytes:
+        if _disk_bytes(size) > self._most_bytes:
             raise OSError(EFBIG, f"{size} bytes are more than the {self._most_bytes} that may be kept")
-        files, evicted = sorted(self._files()), 0
-        total = sum(file.size for file in files)
-        for number, file in enumerate(files):
-            is_full = len(files) - number >= self._most_files or total + _disk_bytes(size) > self._most_bytes
-            if not is_full and not self._has_expired(file.mtime):
-                break
+        files = sorted(self._files())
+        for file in [file for file in files if self._has_expired(file.mtime)]:
             file.path.unlink(missing_ok=True)
-            total -= file.size
-            evicted += is_full
+            files.remove(file)
+        total, evicted = sum(file.size for file in files) + _disk_bytes(size), 0
+        while len(files) - evicted >= self._most_files or total > self._most_bytes:
+            files[evicted].path.unlink(missing_ok=True)
+            total -= files[evicted].size
+            evicted += 1
         if evicted:
             _log.warning("%d drawn images, never stored, were removed from STATE_DIR to make room", evicted)
 

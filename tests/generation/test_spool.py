@@ -138,10 +138,15 @@ def test_a_day_away_it_is_neither_used_nor_kept(spool: Spool, directory: Path, a
     (directory / "left-by-a-killed-process.tmp").write_bytes(b"half")
     for path in directory.iterdir():
         os.utime(path, (time.time() + away,) * 2)
+    spool.keep(OTHER, 2, _image())
+    os.utime(directory / f"{OTHER}.2", (time.time() - 86_300,) * 2)
+    (directory / "left-by-another.tmp").write_bytes(b"half")
+    os.utime(directory / "left-by-another.tmp", (time.time() + away,) * 2)
     assert spool.recall(ORDER, 1) == {}
     (directory / "a-directory").mkdir()
     spool.keep(OTHER, 0, _image())
-    assert _files(directory) == ["a-directory", f"{OTHER}.0"]
+    spool.keep(OTHER, 1, _image())
+    assert _files(directory) == ["a-directory", *(f"{OTHER}.{number}" for number in range(3))]
 
 
 def test_a_directory_that_can_not_be_synced_is_no_obstacle(
