@@ -66,6 +66,7 @@ class GenerationService:
         self._slots = Slots(state_dir / "slots", concurrency)
         self._once = Once(state_dir / "under-way", Ledger(state_dir / "outcomes.db"))
         self._spool = Spool(state_dir / "unstored")
+        self._spool.sweep()  # the images are somebody's, and may be private: none outstays its day for long
         self._reuse = reuse
         self._keep_prompts = keep_prompts
         self._free = threading.BoundedSemaphore(concurrency + _MOST_WAITING)
@@ -140,6 +141,7 @@ class GenerationService:
 
     def _draw(self, order: Order, spooled: str | None) -> list[StoredGeneration]:
         """All are drawn before one is stored, so that a failure leaves nothing behind in the store."""
+        self._spool.sweep()
         images = self._spool.recall(spooled, order.count) if spooled else {}
         missing = {n: request for n, request in enumerate(order.requests()) if n not in images}
         deadline = time.monotonic() + self._drawing.seconds

@@ -100,6 +100,13 @@ class Spool:
             except OSError as exc:
                 _log.warning("A stored image can't be removed from STATE_DIR: %s", exc)
 
+    def sweep(self) -> None:
+        """Remove what is too old, if it can be removed."""
+        with suppress(OSError):  # mostly because there is no such directory
+            for file in self._files():
+                if self._has_expired(file.mtime):
+                    file.path.unlink(missing_ok=True)
+
     def _path(self, order: str, number: int) -> Path:
         return self._directory / f"{order}.{number}"
 
@@ -137,10 +144,8 @@ class Spool:
     def _make_room(self, size: int) -> None:
         if _disk_bytes(size) > self._most_bytes:
             raise OSError(EFBIG, f"{size} bytes are more than the {self._most_bytes} that may be kept")
+        self.sweep()
         files = sorted(self._files())
-        for file in [file for file in files if self._has_expired(file.mtime)]:
-            file.path.unlink(missing_ok=True)
-            files.remove(file)
         total, evicted = sum(file.size for file in files) + _disk_bytes(size), 0
         while len(files) - evicted >= self._most_files or total > self._most_bytes:
             files[evicted].path.unlink(missing_ok=True)

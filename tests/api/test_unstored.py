@@ -2,7 +2,9 @@
 
 import errno
 import itertools
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -299,6 +301,21 @@ def test_it_is_nobody_elses(make: Make, drawn: Callable[[], int]) -> None:
     assert _send(client, "a", {**CAT, "prompt": "a dog"}, **{"X-API-Key": "one"}).status_code == 200
     assert drawn() == 4
     assert len(_keys(client)) == 3
+
+
+@pytest.mark.parametrize("draws", [True, False], ids=["at the next drawing", "at the next start"])
+def test_after_a_day_it_is_removed(
+    make: Make, config: Config, drawn: Callable[[], int], kept: Callable[[], int], draws: bool
+) -> None:
+    ailing = make()
+    _fail(ailing, StoreRefused())
+    _send(ailing)
+    (path,) = (config.state_dir / "unstored").iterdir()
+    os.utime(path, (time.time() - 86_500,) * 2)
+    assert (_send(ailing, None).status_code == 502) if draws else make()
+    assert kept() == 0
+    assert _send(make()).status_code == 200
+    assert drawn() == (3 if draws else 2)
 
 
 def test_the_prompt_is_not_on_disk(make: Make, config: Config, kept: Callable[[], int]) -> None:
