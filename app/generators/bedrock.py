@@ -67,7 +67,9 @@ class BedrockGenerator(BaseGenerator):
             connect_timeout=_CHECK_SECONDS, read_timeout=_CHECK_SECONDS, retries={"total_max_attempts": 1}
         )
         with errors_mapped(self._model):
-            client: Any = new_session().client("bedrock", region_name=self._region, config=config)
+            client: Any = new_session(region_name=self._region).client(
+                "bedrock", region_name=self._region, config=config
+            )
             try:
                 answer = client.get_foundation_model(modelIdentifier=self._model)
             finally:
@@ -87,9 +89,8 @@ class BedrockGenerator(BaseGenerator):
 
     def _new_client(self) -> Any:
         """A client that signs, and leaves sending to `Wire` and retrying to us."""
-        client: Any = new_session().client(
+        client: Any = new_session(region_name=self._region).client(
             "bedrock-runtime",
-            region_name=self._region,
             config=ClientConfig(retries={"mode": "standard", "total_max_attempts": 1}),
         )
         client.meta.events.register("before-send.bedrock-runtime.InvokeModel", partial(_send, Wire()))

@@ -217,12 +217,13 @@ def test_time_lost_to_a_first_generation_is_not_taken_from_the_next(models: Mode
     ],
 )
 def test_the_least_policy(region: str, model: str, resource: str) -> None:
-    assert bedrock_statement(region, model) == {
+    partition = resource.split(":")[1]
+    assert bedrock_statement(partition, region, model) == {
         "Effect": "Allow",
         "Action": ["bedrock:InvokeModel"],
         "Resource": resource,
     }
-    assert bedrock_statement(region, model, checked=True)["Action"] == [
+    assert bedrock_statement(partition, region, model, checked=True)["Action"] == [
         "bedrock:InvokeModel",
         "bedrock:GetFoundationModel",
     ]
@@ -232,7 +233,7 @@ def test_the_least_policy(region: str, model: str, resource: str) -> None:
 def test_the_least_policy_is_told(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     (policy,) = map(json.loads, re.findall(r"```json\n(.*?)```", text, re.DOTALL))
-    assert policy == {"Version": "2012-10-17", "Statement": [bedrock_statement(REGION, BEDROCK.model)]}
+    assert policy == {"Version": "2012-10-17", "Statement": [bedrock_statement("aws", REGION, BEDROCK.model)]}
     for setting in (f"GENERATOR_MODEL={BEDROCK.model}", f"BEDROCK_REGION={REGION}"):
         assert f"    {setting}\n" in text
 

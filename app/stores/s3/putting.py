@@ -34,14 +34,16 @@ class Putting:
         self._connection = connection
         self._acl_may_go = acl == "auto"
         self._acl = acl != "none"
-        self._conditional = True if connection.is_aws else None
-        """None until the first put to a compatible server has shown whether it minds conditions."""
+        self._conditional: bool | None = None
+        """None until the first put has shown whether the server minds conditions; AWS is known to."""
         self._encryption = encryption
 
     def put(
         self, request: dict[str, Any], *, overwrite: bool, exists: Callable[[str], bool]
     ) -> dict[str, Any] | None:
         """S3's answer; None where the object was there and must stay. Raises botocore's errors."""
+        if self._conditional is None and self._connection.is_aws:
+            self._conditional = True
         if not (overwrite or self._conditional) and exists(request["Key"]):
             return None
         way = _Way(self._acl, not overwrite and self._conditional is not False)
