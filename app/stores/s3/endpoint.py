@@ -47,12 +47,12 @@ def find_endpoint(
             addressing_style == "auto" and (not is_aws or "." in bucket)
         )
         client = _unsigned_client(session, region, configured, path_style)
-        url = client.meta.endpoint_url.rstrip("/")
-        if is_aws_s3_url(url) == is_aws:
+        if is_aws_s3_url(client.meta.endpoint_url) == is_aws:
             break
         is_aws = not is_aws  # an endpoint that only boto3 knew of; the way of naming the bucket depends on it
     request = {"Bucket": bucket, "Key": _ANY_KEY}
     objects_url = client.generate_presigned_url("get_object", Params=request).removesuffix(_ANY_KEY)
+    url = objects_url.removesuffix(f"/{bucket}/").removesuffix("/").replace(f"://{bucket}.", "://", 1)
     partition = partition_of(region) or DEFAULT_PARTITION
     return Endpoint(configured, url, objects_url, is_aws, path_style, partition)
 
