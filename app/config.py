@@ -128,7 +128,7 @@ class Config:
 @validates_schema(skip_on_field_errors=False, pass_original=True)
 def _rules(schema: Schema, values: Mapping[str, Any], given: Mapping[str, str], **kwargs: Any) -> None:
     """The rules that span settings; marshmallow reports them beside those of each setting."""
-    problems = _unprintable(given)
+    problems = {}
     if values.get("store") == "s3" and not given.get("s3_bucket"):
         problems["store"] = ["needs S3_BUCKET, the name of the bucket"]
     if values.get("store") == "local" and values.get("image_urls") in ("s3", "presigned"):
@@ -137,7 +137,7 @@ def _rules(schema: Schema, values: Mapping[str, Any], given: Mapping[str, str], 
         problems["public_base_url"] = ["can't be signed: leave it out, or IMAGE_URLS=presigned"]
     if values.get("s3_sse_kms_key_id") and values.get("s3_sse") != "aws:kms":
         problems["s3_sse_kms_key_id"] = ["needs S3_SSE=aws:kms"]
-    problems |= _directory_rules(values) | _generator_rules(values)
+    problems |= _directory_rules(values) | _generator_rules(values) | _unprintable(given)
     if problems:
         raise ValidationError(problems)
 
