@@ -30,11 +30,14 @@ from urllib3.exceptions import HTTPError, InvalidChunkLength, InvalidHeader
 from urllib3.exceptions import ReadTimeoutError as SilentBody
 
 from app.aws_credentials import CheckedCredentials, UnusableCredentials, bind_providers, find_unsendable
+from app.aws_endpoints import partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from _typeshed import WriteableBuffer
+
+DEFAULT_REGION = "us-east-1"
 
 MOST_ANSWER_BYTES = 4 * 1024**2
 """Most bytes of a successful answer that is not an object. The largest is a page of 1000 keys of 1024 bytes,
@@ -72,10 +75,11 @@ class BadAnswer(BotoCoreError):
     fmt = "an answer that can't be used: {reason}"
 
 
-def new_session(*, may_ask: bool = False, **options: Any) -> boto3.session.Session:
+def new_session(*, region: str = "", may_ask: bool = False, **options: Any) -> boto3.session.Session:
     """Return a session whose clients and credential providers are held to this module's limits.
 
-    `may_ask` says that somebody is there to type the MFA code that a profile may need. `options` are those of
+    Services that give credentials are asked in `region` if AWS has it, or else in the profile's or the default
+    one. `may_ask` says that somebody is there to type the MFA code that a profile may need. `options` are those of
     `boto3.session.Session`.
     """
     core = botocore.session.Session()
@@ -83,7 +87,10 @@ def new_session(*, may_ask: bool = False, **options: Any) -> boto3.session.Sessi
     core.set_default_client_config(  # also for the clients of STS and SSO that boto3 makes by itself
         ClientConfig(connect_timeout=_CREDENTIALS_SECONDS, read_timeout=_CREDENTIALS_SECONDS)
     )
-    session = boto3.session.Session(botocore_session=core, **options)
+    region_name = region if partition_of(region) else None
+    session = boto3.session.Session(botocore_session=core, region_name=region_name, **options)
+    if session.region_name is None:
+        core.set_config_variable("region", DEFAULT_REGION)
     providers = core.get_component("credential_provider").providers
     bind_providers(providers, may_ask=may_ask)
     for provider in providers:

@@ -1,5 +1,6 @@
 """Sources of credentials that fail: 502, advice in the log or at the terminal, and no secret shown."""
 
+import getpass
 import json
 import re
 import time
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import CredentialRetrievalError
 from botocore.utils import ContainerMetadataFetcher
 from flask import Flask
 
 from app import aws_credentials, create_app
+from app.aws import new_session
 from app.config import Config
 from app.errors import GeneratorRefused, StoreRefused
 from app.generators.base import GenerationRequest
@@ -178,3 +181,26 @@ def test_a_role_that_is_denied_makes_no_image_missing(
     for call in (store.get, store.head):
         with pytest.raises(StoreRefused, match="AssumeRole"):
             call("a.png")
+
+
+@pytest.mark.parametrize("may_ask", [True, False])
+def test_an_mfa_code_is_asked_for_at_a_terminal_alone(
+    s3: S3Server, break_source: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, may_ask: bool
+) -> None:
+    asked: list[str] = []
+
+    def answer(prompt: str) -> str:
+        asked.append(prompt)
+        return "123456"
+
+    monkeypatch.setattr(getpass, "getpass", answer)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
+    break_source("mfa")
+    credentials = new_session(may_ask=may_ask).get_credentials()
+    assert credentials is not None
+    if may_ask:
+        assert credentials.get_frozen_credentials().token
+    else:
+        with pytest.raises(CredentialRetrievalError, match="nobody can type"):
+            credentials.get_frozen_credentials()
+    assert len(asked) == may_ask

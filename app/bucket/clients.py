@@ -10,7 +10,7 @@ from app.aws import new_session
 from app.aws_endpoints import DEFAULT_PARTITION, is_aws_url, partition_of
 from app.bucket.errors import BucketError, errors_mapped
 from app.config import Config
-from app.stores.s3.connection import DEFAULT_REGION, WITHOUT_TRAILERS
+from app.stores.s3.connection import WITHOUT_TRAILERS
 from app.stores.s3.endpoint import Endpoint, find_endpoint
 
 if TYPE_CHECKING:
@@ -64,13 +64,12 @@ class AwsClients:
     @cached_property
     def _session(self) -> boto3.session.Session:
         with errors_mapped("Reading the profile"):
-            region = self._region if partition_of(self._region) else None
-            return new_session(may_ask=self._may_ask, profile_name=self._profile or None, region_name=region)
+            return new_session(region=self._region, may_ask=self._may_ask, profile_name=self._profile or None)
 
     @property
     def region(self) -> str:
         """The setting's region, or the profile's."""
-        return self._region or self._session.region_name or DEFAULT_REGION
+        return self._region or self._session.region_name
 
     @cached_property
     def endpoint(self) -> Endpoint:

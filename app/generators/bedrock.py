@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 from functools import partial
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ from botocore.config import Config as ClientConfig
 from urllib3 import HTTPResponse
 
 from app.aws import new_session
+from app.aws_endpoints import is_aws_url
 from app.config import Config
 from app.errors import GeneratorError, PromptRefused
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
@@ -29,6 +31,9 @@ _CHECK_SECONDS = 10
 
 _SEEDS = 2**32
 """https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-diffusion-stable-image-core-text-image-request-response.html"""
+
+
+_log = logging.getLogger(__name__)
 
 
 class BedrockGenerator(BaseGenerator):
@@ -67,7 +72,7 @@ class BedrockGenerator(BaseGenerator):
             connect_timeout=_CHECK_SECONDS, read_timeout=_CHECK_SECONDS, retries={"total_max_attempts": 1}
         )
         with errors_mapped(self._model):
-            client: Any = new_session(region_name=self._region).client(
+            client: Any = new_session(region=self._region).client(
                 "bedrock", region_name=self._region, config=config
             )
             try:
@@ -89,10 +94,16 @@ class BedrockGenerator(BaseGenerator):
 
     def _new_client(self) -> Any:
         """A client that signs, and leaves sending to `Wire` and retrying to us."""
-        client: Any = new_session(region_name=self._region).client(
+        client: Any = new_session(region=self._region).client(
             "bedrock-runtime",
+            region_name=self._region,
             config=ClientConfig(retries={"mode": "standard", "total_max_attempts": 1}),
         )
+        asked = client.meta.endpoint_url
+        if not is_aws_url(asked):  # AWS_ENDPOINT_URL may be meant for S3 alone
+            _log.warning(
+                "Prompts for Bedrock go to %s: AWS_ENDPOINT_URL, or another like it, says so.", asked
+            )
         client.meta.events.register("before-send.bedrock-runtime.InvokeModel", partial(_send, Wire()))
         return client
 

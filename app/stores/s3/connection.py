@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError, NoCredentialsError
 
 from app.aws import new_session
 from app.aws_credentials import CheckedCredentials
-from app.aws_endpoints import DEFAULT_PARTITION, partition_of
+from app.aws_endpoints import DEFAULT_PARTITION
 from app.errors import AppError
 from app.keys import url_path
 from app.stores.s3.endpoint import Endpoint, find_endpoint, s3_options
@@ -22,8 +22,6 @@ from app.stores.s3.errors import errors_mapped
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-DEFAULT_REGION = "us-east-1"
 
 WITHOUT_TRAILERS: dict[str, Any] = {
     "request_checksum_calculation": "when_required",
@@ -132,11 +130,10 @@ class Connection:
         return self._found
 
     def _new_session(self) -> boto3.session.Session:
-        """Return a session whose other services, such as STS, are in the bucket's partition."""
-        return new_session(region_name=self._region if partition_of(self._region) else None)
+        return new_session(region=self._region)
 
     def _region_of(self, session: boto3.session.Session) -> str:
-        return self._region or session.region_name or DEFAULT_REGION
+        return self._region or session.region_name
 
     def _open(self) -> "tuple[boto3.session.Session, S3Client]":
         with self._lock, errors_mapped("making the client"):

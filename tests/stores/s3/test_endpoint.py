@@ -166,4 +166,6 @@ def test_sts_is_asked_in_the_buckets_partition(s3: S3Server) -> None:
     """It was asked in Virginia if only AWS_REGION named a region in China."""
     session = S3Store("cats", region="cn-north-1")._connection._new_session()
     assert session.client("sts").meta.endpoint_url == "https://sts.cn-north-1.amazonaws.com.cn"
-    assert S3Store("cats", region="garage")._connection._new_session().region_name is None
+    for region in ("garage", ""):
+        session = S3Store("cats", region=region)._connection._new_session()
+        assert session.client("sts").meta.endpoint_url == "https://sts.us-east-1.amazonaws.com"
