@@ -78,9 +78,9 @@ class BadAnswer(BotoCoreError):
 def new_session(*, region: str = "", may_ask: bool = False, **options: Any) -> boto3.session.Session:
     """Return a session whose clients and credential providers are held to this module's limits.
 
-    Services that give credentials are asked in `region` if AWS has it, or else in the profile's or the default
-    one. `may_ask` says that somebody is there to type the MFA code that a profile may need. `options` are those of
-    `boto3.session.Session`.
+    Services that give credentials are asked in `region` if AWS has it, or else in the profile's or in the
+    default one. `may_ask` says that somebody is there to type the MFA code that a profile may need. `options`
+    are those of `boto3.session.Session`.
     """
     core = botocore.session.Session()
     core.register("creating-client-class", _bound_client)

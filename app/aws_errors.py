@@ -88,6 +88,10 @@ _OF_CREDENTIALS = re.compile(
 """Operations by which boto3 itself gets credentials, of STS, of SSO and of the console's login."""
 
 
+_SECRET_IN_URL = re.compile(r"(?<=//)[^/@\s]+(?=@)|(?<=/v2/credentials/)[\w-]+")
+"""User and password, and the id by which a container gets its role's credentials."""
+
+
 class Kind(Enum):
     """What went wrong."""
 
@@ -149,7 +153,7 @@ def told(exc: Exception) -> str:
         text = f"the credentials' source {source} fails: {text}"
     if _QUOTED_HEADER.search(text):
         text = f"{type(exc).__name__}: a header that can't be sent"
-    return " ".join(text.split())[:LONGEST]
+    return " ".join(_SECRET_IN_URL.sub("***", text).split())[:LONGEST]
 
 
 def _source_of(exc: Exception) -> str:

@@ -159,3 +159,16 @@ def test_what_aws_says_is_shown_without_our_request(words: str, shown: str) -> N
 def test_what_is_not_of_boto3_has_no_kind() -> None:
     assert kind_of(ValueError("x")) is None
     assert kind_of(theirs.NoRegionError()) is Kind.SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (f"https://user:{SECRET}@minio:9000/cats", "https://***@minio:9000/cats"),
+        (f"http://169.254.170.2/v2/credentials/{SECRET}", "http://169.254.170.2/v2/credentials/***"),
+        ("https://s3.amazonaws.com/cats/a@b.png", "https://s3.amazonaws.com/cats/a@b.png"),
+    ],
+)
+def test_secrets_in_urls_are_not_shown(url: str, shown: str) -> None:
+    exc = theirs.EndpointConnectionError(endpoint_url=url, error=OSError())
+    assert told(exc) == f'Could not connect to the endpoint URL: "{shown}"'

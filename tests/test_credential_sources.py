@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import CredentialRetrievalError
+from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
 from botocore.utils import ContainerMetadataFetcher
 from flask import Flask
 
@@ -20,7 +20,7 @@ from app.config import Config
 from app.errors import GeneratorRefused, StoreRefused
 from app.generators.base import GenerationRequest
 from app.generators.bedrock import BedrockGenerator
-from app.stores.s3 import S3Store
+from app.stores.s3 import S3Store, connection
 from tests.aws_manners import body_of
 from tests.conftest import json_of, parts_of
 from tests.credential_sources import KEYS, ROLE, SOURCES, TELLTALE, given, leave_none
@@ -204,3 +204,34 @@ def test_an_mfa_code_is_asked_for_at_a_terminal_alone(
         with pytest.raises(CredentialRetrievalError, match="nobody can type"):
             credentials.get_frozen_credentials()
     assert len(asked) == may_ask
+
+
+def test_credentials_that_come_later_are_found(
+    s3: S3Server,
+    bucket: str,
+    break_source: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """A client made without any kept none: a machine's role that was away at the start needed a restart."""
+    monkeypatch.setattr(connection, "LOOK_AGAIN_SECONDS", 0.0)
+    store = S3Store(bucket, region="us-east-1", endpoint_url=s3.url)
+    model = BedrockGenerator("stability.x", region="us-west-2", timeout=20)
+    for ask in (store.list, model._client):
+        with pytest.raises((StoreRefused, NoCredentialsError)):
+            ask()
+    (tmp_path / "home" / "credentials").write_text(f"[default]\n{KEYS}", encoding="utf-8")
+    assert store.list().objects == ()
+    assert model._client()
+
+
+def test_credentials_that_are_not_there_are_not_looked_for_at_each_request(
+    s3: S3Server, break_source: Callable[[str], None], tmp_path: Path
+) -> None:
+    """Asking a machine's role in vain takes seconds."""
+    store = S3Store("cats", region="us-east-1", endpoint_url=s3.url)
+    with pytest.raises(StoreRefused):
+        store.list()
+    (tmp_path / "home" / "credentials").write_text(f"[default]\n{KEYS}", encoding="utf-8")
+    with pytest.raises(StoreRefused, match="Unable to locate credentials"):
+        store.list()

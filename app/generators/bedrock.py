@@ -3,11 +3,13 @@
 import io
 import json
 import logging
+import os
 from functools import partial
 from typing import Any, Self
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config as ClientConfig
+from botocore.exceptions import NoCredentialsError
 from urllib3 import HTTPResponse
 
 from app.aws import new_session
@@ -94,7 +96,10 @@ class BedrockGenerator(BaseGenerator):
 
     def _new_client(self) -> Any:
         """A client that signs, and leaves sending to `Wire` and retrying to us."""
-        client: Any = new_session(region=self._region).client(
+        session = new_session(region=self._region)
+        if not (session.get_credentials() or os.environ.get("AWS_BEARER_TOKEN_BEDROCK")):
+            raise NoCredentialsError  # a client made now would never find any
+        client: Any = session.client(
             "bedrock-runtime",
             region_name=self._region,
             config=ClientConfig(retries={"mode": "standard", "total_max_attempts": 1}),

@@ -41,6 +41,9 @@ another request's fill gives up after 30."""
 
 TRIES = 3
 
+LOOK_AGAIN_SECONDS = 5.0
+"""How long none are looked for after no credentials were found: asking a machine in vain takes seconds."""
+
 _REDIRECTS = (301, 302, 307)
 
 _log = logging.getLogger(__name__)
@@ -66,6 +69,7 @@ class Connection:
         self._lock = threading.Lock()
         self._made: tuple[int, boto3.session.Session, S3Client] | None = None
         self._found: Endpoint | None = None
+        self._look_again_at = 0.0
 
     def client(self) -> "S3Client":
         """The client of this process: clients are shared by threads, but not across a fork."""
@@ -138,7 +142,12 @@ class Connection:
     def _open(self) -> "tuple[boto3.session.Session, S3Client]":
         with self._lock, errors_mapped("making the client"):
             if self._made is None or self._made[0] != os.getpid():
+                if time.monotonic() < self._look_again_at:
+                    raise NoCredentialsError
                 session = self._new_session()
+                if session.get_credentials() is None:  # a client made now would never find any
+                    self._look_again_at = time.monotonic() + LOOK_AGAIN_SECONDS
+                    raise NoCredentialsError
                 self._made = (os.getpid(), session, self._new_client(session))
             return self._made[1:]
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from app.bucket.clients import AwsClients
+from app.bucket.errors import BucketError
+from app.errors import StoreRefused
 from app.stores.s3 import S3Store
 from tests.s3server import S3Server
 from tests.stores.s3.conftest import REGION
@@ -169,3 +171,27 @@ def test_sts_is_asked_in_the_buckets_partition(s3: S3Server) -> None:
     for region in ("garage", ""):
         session = S3Store("cats", region=region)._connection._new_session()
         assert session.client("sts").meta.endpoint_url == "https://sts.us-east-1.amazonaws.com"
+
+
+UNUSABLE = [
+    ({"AWS_ENDPOINT_URL": "localhost:9000"}, "Invalid endpoint"),
+    ({"AWS_ENDPOINT_URL_S3": "minio"}, "Invalid endpoint"),
+    ({"AWS_DEFAULTS_MODE": "fast"}, "defaults mode"),
+    ({"AWS_MAX_ATTEMPTS": "many"}, "many"),
+    ({"AWS_USE_FIPS_ENDPOINT": "true", "AWS_DEFAULT_REGION": "us-isof-south-1"}, "FIPS"),
+]
+
+
+@pytest.mark.parametrize(("variables", "told"), UNUSABLE)
+def test_a_variable_that_boto3_can_not_use_is_a_refusal_that_says_so(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], told: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    store = S3Store("cats")
+    for ask in (store.object_url, store.signed_url, store.head):
+        with pytest.raises(StoreRefused, match=f"(?i){told}.*Correct the AWS_"):
+            ask("a.png")
+    assert store.identity() == "s3  cats"
+    with pytest.raises(BucketError, match=f"(?i){told}.*Correct the AWS_"):
+        AwsClients().s3.list_buckets()
