@@ -235,3 +235,31 @@ def test_credentials_that_are_not_there_are_not_looked_for_at_each_request(
     (tmp_path / "home" / "credentials").write_text(f"[default]\n{KEYS}", encoding="utf-8")
     with pytest.raises(StoreRefused, match="Unable to locate credentials"):
         store.list()
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("bucket create-user", 1),
+        ("bucket cost", 1),
+        ("bucket iam-policy", 0),
+        ("images export {0}/out", 1),
+        ("images import {0}/in", 1),
+        ("cache warm", 1),
+    ],
+)
+def test_every_command_says_it_in_a_line(
+    s3_app: Flask, break_source: Callable[[str], None], tmp_path: Path, command: str, status: int
+) -> None:
+    """No policy depends on who asks for it; the others need credentials."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(picture())
+    (tmp_path / "out").mkdir()
+    break_source("process-missing")
+    arguments = command.format(tmp_path).split()
+    more = ["--env-file", str(tmp_path / ".env")] if "create-user" in command else []
+    result = s3_app.test_cli_runner().invoke(args=[*arguments, *more])
+    assert (result.exit_code, isinstance(result.exception, SystemExit | type(None))) == (status, True), (
+        result.output
+    )
+    assert (re.search(ADVICE, result.output) is not None) is bool(status)

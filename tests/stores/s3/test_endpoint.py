@@ -178,7 +178,7 @@ UNUSABLE = [
     ({"AWS_ENDPOINT_URL_S3": "minio"}, "Invalid endpoint"),
     ({"AWS_DEFAULTS_MODE": "fast"}, "defaults mode"),
     ({"AWS_MAX_ATTEMPTS": "many"}, "many"),
-    ({"AWS_USE_FIPS_ENDPOINT": "true", "AWS_DEFAULT_REGION": "us-isof-south-1"}, "FIPS"),
+    ({"AWS_USE_FIPS_ENDPOINT": "true", "AWS_DEFAULT_REGION": "cn-north-1"}, "FIPS"),
 ]
 
 
