@@ -4,6 +4,7 @@ from flask import Flask, Response, request
 from flask_smorest import Api
 
 from app.api import cache, generate, health, images, metrics, openai
+from app.api.arguments import check_query
 from app.api.document import KEY
 from app.api.errors import register_error_handlers
 from app.api.parts import Parts
@@ -52,6 +53,7 @@ def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
     flask.extensions[Parts.NAME] = parts
     register_error_handlers(flask)
     metrics.count_requests(flask, parts.metrics)
+    flask.before_request(check_query)
     flask.before_request(_refuse_encoded)
     flask.after_request(_harden)
     api = _Api(flask)

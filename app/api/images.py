@@ -6,7 +6,7 @@ from typing import Any
 from flask import Response, request
 from marshmallow import ValidationError
 
-from app.api.arguments import Blueprint, problems
+from app.api.arguments import Blueprint, any_query, problems
 from app.api.document import FORM_BODY, IMAGE_BODY, SERVE_HEADERS, SERVE_RESPONSES
 from app.api.parts import KEYED, key_required, parts
 from app.api.schemas import (
@@ -80,6 +80,7 @@ def upload(options: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]
 
 
 @blueprint.route("/<key:key>", methods=["GET"])
+@any_query
 @blueprint.doc(parameters=SERVE_HEADERS, responses=SERVE_RESPONSES)
 def serve(key: str) -> Response:
     """The image's bytes; conditional and range requests are understood (RFC 9110)."""
