@@ -1,6 +1,7 @@
 """S3 Image Server: upload or generate images, keep them in S3, serve them from a bounded disk cache."""
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flask import Flask
@@ -70,14 +71,18 @@ def create_app(config: Config | None = None) -> Flask:
     flask.register_blueprint(web_blueprint)
     register_commands(flask)
     delivery = Delivery(_behind_images(flask.wsgi_app, config), parts.service, parts.cache, parts.metrics)
-    flask.extensions[LoopHooks.NAME] = LoopHooks(
+    hooks = LoopHooks(
         find=delivery.find,
         quick=frozenset({"/healthz"}),
         flush=parts.metrics.hits.flush,
         count_refused=parts.metrics.count_refused,
         count_dropped=parts.metrics.count_dropped,
     )
-    front = Cors(delivery, config.cors_origins) if config.cors_origins else delivery
+    front: WSGIApplication = delivery
+    if config.cors_origins:
+        front = cors = Cors(front, config.cors_origins)
+        hooks = replace(hooks, cors=cors.headers)
+    flask.extensions[LoopHooks.NAME] = hooks
     flask.wsgi_app = RequestIds(front)  # type: ignore[method-assign]
     return flask
 

@@ -22,7 +22,12 @@ FOUND = "s3-image-server.found"
 
 
 def _ignore(*_: object, **__: object) -> None:
-    """Do nothing and return None: the default of every hook."""
+    """Do nothing and return None: the default of most hooks."""
+
+
+def _no_headers(_: str) -> list[tuple[str, str]]:
+    """Return no headers: the default of the hook for them."""
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class LoopHooks:
     without waiting for anything. `flush` is called about once a second, and with `at_once=True` at the end.
     `count_refused` gets status and code of each answer that the server gave without the application,
     `count_dropped` the reason for each connection that it dropped: `room`, `slow_head`, `slow_reader` or
-    `failed`.
+    `failed`. `cors` returns the headers that let pages of an origin read an answer.
     """
 
     NAME: ClassVar[str] = "s3-image-server-loop"
@@ -44,6 +49,7 @@ class LoopHooks:
     flush: Callable[..., None] = _ignore
     count_refused: Callable[[str, str], None] = _ignore
     count_dropped: Callable[[str], None] = _ignore
+    cors: Callable[[str], list[tuple[str, str]]] = _no_headers
 
 
 class Delivery:
