@@ -60,14 +60,21 @@ class Delivery:
     """
 
     def __init__(
-        self, application: "WSGIApplication", service: ImageService, cache: DiskCache, metrics: Metrics
+        self,
+        application: "WSGIApplication",
+        service: ImageService,
+        cache: DiskCache,
+        metrics: Metrics,
+        script_name: str = "",
     ) -> None:
+        """`script_name` stands before the paths that `find` gets."""
         self._application = application
         self._service = service
         self._cache = cache
         self._counts = cache.counts
         self._answered = metrics.hits.add
         self._seconds = metrics.request_seconds
+        self._images = script_name + SERVER_PATH
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer an image, or hand the request on; what goes wrong is the application's to say."""
@@ -86,8 +93,8 @@ class Delivery:
 
     def find(self, path: str) -> CachedObject | None:
         """What the cache has for this path without asking the index: an immutable object, or None."""
-        key = path[len(SERVER_PATH) :]
-        return self._cache.lookup(key) if path.startswith(SERVER_PATH) and is_immutable(key) else None
+        key = path[len(self._images) :]
+        return self._cache.lookup(key) if path.startswith(self._images) and is_immutable(key) else None
 
     def _fetch(self, key: str) -> CachedObject | None:
         if is_immutable(key):

@@ -1,6 +1,6 @@
 """The HTTP interface: blueprints, their schemas, the one error handler, and who may call what."""
 
-from flask import Flask, Response, request
+from flask import Flask, Response, jsonify, request
 from flask_smorest import Api
 
 from app.api import cache, generate, health, images, metrics, openai
@@ -38,6 +38,11 @@ class _Api(Api):  # type: ignore[misc]
 
     def _register_error_handlers(self) -> None:
         """flask-smorest's own handler has another JSON shape; ours are registered instead."""
+
+    def _openapi_json(self) -> Response:
+        """Besides the calls, say under which prefix they are, so that clients find them."""
+        servers = {"servers": [{"url": request.script_root}]} if request.script_root else {}
+        return jsonify({**self.spec.to_dict(), **servers})
 
     def _register_pagination_header(self) -> None:
         """Listings have cursors; flask-smorest's pages would be described and not be there."""
