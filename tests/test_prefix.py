@@ -108,9 +108,11 @@ def test_the_pages_and_the_document_have_the_prefix(
 @pytest.mark.parametrize("settings", [{"script_name": "/img"}, {"trusted_proxies": 1}], ids=str)
 def test_the_prefix_alone_leads_to_the_page(over: Callable[..., Flask], settings: dict[str, Any]) -> None:
     """Relative addresses in the page need the slash at its end."""
-    answer = _client(over(**settings), {"X-Forwarded-Prefix": "/img"}).get("/img")
-    assert answer.status_code == 308
-    assert answer.headers["Location"] in ("/img/", "http://localhost/img/")
+    client = _client(over(**settings), {"X-Forwarded-Prefix": "/img", "X-Forwarded-Host": "evil.example"})
+    for query in ("", "?v=1"):
+        answer = client.get(f"/img{query}", headers={"Host": "evil.example"})
+        assert (answer.status_code, answer.headers["Location"]) == (308, f"/img/{query}")
+        assert b"evil" not in answer.data
 
 
 def test_the_event_loop_finds_hits_below_the_prefix(over: Callable[..., Flask]) -> None:

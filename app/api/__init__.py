@@ -1,7 +1,11 @@
 """The HTTP interface: blueprints, their schemas, the one error handler, and who may call what."""
 
-from flask import Flask, Response, jsonify, request
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, jsonify, redirect, request
 from flask_smorest import Api
+from werkzeug.routing import RequestRedirect
+from werkzeug.wrappers import Response as BaseResponse
 
 from app.api import cache, generate, health, images, metrics, openai
 from app.api.arguments import check_query
@@ -58,6 +62,7 @@ def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
     flask.extensions[Parts.NAME] = parts
     register_error_handlers(flask)
     metrics.count_requests(flask, parts.metrics)
+    flask.before_request(_redirect_by_path)
     flask.before_request(check_query)
     flask.before_request(_refuse_encoded)
     flask.after_request(_harden)
@@ -66,6 +71,17 @@ def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
     blueprints = (images, generate, openai, cache, health, metrics)
     for blueprint in (module.blueprint for module in blueprints):
         api.register_blueprint(blueprint)
+
+
+def _redirect_by_path() -> BaseResponse | None:
+    """Redirect from the mount point to the page (`/images` to `/images/`) without naming a host.
+
+    Flask would name the one in `Host`, which any client can write.
+    """
+    if not isinstance(request.routing_exception, RequestRedirect):
+        return None
+    target = urlsplit(request.routing_exception.new_url)
+    return redirect(target._replace(scheme="", netloc="").geturl(), request.routing_exception.code)
 
 
 def _refuse_encoded() -> None:
