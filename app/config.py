@@ -22,6 +22,7 @@ from app.parsers import (
     HostNames,
     Keys,
     Origins,
+    PathPrefix,
     Rate,
     Size,
     Words,
@@ -87,6 +88,7 @@ class Config:
     ratelimit_storage_uri: str = _setting(counters(), "memory://", secret=True)
     trusted_proxies: int = _setting(number(0, 10), 0)
     trusted_hosts: tuple[str, ...] = _setting(HostNames(), ())
+    script_name: str = _setting(PathPrefix(), "")
     cors_origins: tuple[str, ...] = _setting(Origins(), ())
 
     generator: str = _setting(one_of("builtin", "bedrock", "openai", plug_in=True), "builtin")

@@ -11,6 +11,7 @@ from marshmallow import fields as ma
 from marshmallow.validate import URL, OneOf, Range, Regexp
 
 from app.apikeys import ApiKey, parse_keys
+from app.prefix import parse_prefix
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
@@ -98,6 +99,19 @@ class HostNames(Words):
         if not all(re.fullmatch(_HOST, name) for name in names):
             raise ValidationError("must be a list of names such as images.example.org, with commas between")
         return names
+
+
+class PathPrefix(ma.Field[str]):
+    """The path of a mount point, such as `/images`; `/` is none."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        prefix = parse_prefix(value)
+        if prefix is None:
+            raise ValidationError(
+                "must be a path such as /images, of ASCII letters, digits, '.', '_', '~' and '-' between "
+                "single slashes"
+            )
+        return prefix
 
 
 class Directory(ma.Field[Path]):

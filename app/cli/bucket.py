@@ -25,7 +25,7 @@ from app.cli.output import as_json_option, errors_told, print_facts
 from app.config import Config
 from app.settings_file import TREE, settings_file
 
-bucket_commands = AppGroup("bucket", help="Set up the bucket, and the user that works with it.")
+bucket_commands = AppGroup("bucket", help="Create, check (doctor) and price the S3 bucket.")
 
 _MODES = click.Choice(["public", "private"])
 _bucket_option = click.option("--bucket", default="", help="The bucket's name; otherwise that in S3_BUCKET.")
