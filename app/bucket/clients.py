@@ -8,6 +8,7 @@ from botocore.config import Config as ClientConfig
 from botocore.exceptions import UnknownRegionError
 
 from app.aws import new_session
+from app.bucket.answers import refuse_other_answers
 from app.bucket.errors import BucketError, errors_mapped
 from app.config import Config
 from app.stores.s3.connection import DEFAULT_REGION, WITHOUT_TRAILERS
@@ -78,12 +79,14 @@ class AwsClients:
         if style == "auto" and self._endpoint_url:
             style = "path"
         checksums = WITHOUT_TRAILERS if self._endpoint_url else {}
-        return self._session.client(
+        client = self._session.client(
             "s3",
             region_name=self.region,
             endpoint_url=self._endpoint_url or None,
             config=_timed(signature_version="s3v4", s3={"addressing_style": style}, **checksums),
         )
+        refuse_other_answers(client)
+        return client
 
     @cached_property
     def iam(self) -> "IAMClient":

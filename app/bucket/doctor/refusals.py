@@ -1,17 +1,21 @@
 """What errors mean to an operator: S3's codes, botocore's exceptions and ours, each with its fix."""
 
-from botocore.exceptions import BotoCoreError, ClientError, SSLError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, SSLError
 
 from app.bucket.doctor.finding import Finding, problem
 from app.errors import AppError
 from app.stores.s3.actions import action_of
 from app.stores.s3.anonymous import NoAnswer
-from app.stores.s3.errors import DENIED, code_of
-from app.stores.s3.meanings import CHECK_NETWORK, MEANINGS, Meaning
+from app.stores.s3.errors import CREDENTIALS_ERRORS, DENIED, code_of
+from app.stores.s3.meanings import CHECK_NETWORK, MEANINGS, SET_CREDENTIALS, Meaning
 
 _NEW_KEYS = "Put the right AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into .env: flask bucket create-user"
 _FIXES = dict.fromkeys(("InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch"), _NEW_KEYS)
 """Those of the server's own credentials; `create-user` meets the same codes about an administrator's."""
+
+
+EXPLAINED = (AppError, BotoCoreError, ClientError, NoAnswer)
+"""What `explain` knows; everything else that a check raises is unexpected."""
 
 
 def explain_code(code: str) -> Finding:
@@ -29,7 +33,7 @@ def is_denial(exc: Exception) -> bool:
 
 def is_silence(exc: BaseException) -> bool:
     """Whether nobody answered at all."""
-    return isinstance(exc, BotoCoreError | NoAnswer) and not isinstance(exc, SSLError)
+    return isinstance(exc, BotoCoreError | NoAnswer) and not isinstance(exc, (SSLError, *CREDENTIALS_ERRORS))
 
 
 def explain(exc: Exception) -> Finding:
@@ -43,10 +47,12 @@ def explain(exc: Exception) -> Finding:
             "Correct AWS_ENDPOINT_URL_S3, or name the authority in AWS_CA_BUNDLE; for dotted buckets "
             "S3_ADDRESSING_STYLE=path",
         )
+    if isinstance(cause, CREDENTIALS_ERRORS):
+        return problem(f"The credentials can't be read: {one_line(cause)}", SET_CREDENTIALS)
     if is_silence(cause):
-        return problem(_one_line(cause), CHECK_NETWORK)
+        return problem(one_line(cause), CHECK_NETWORK)
     return problem(
-        f"{type(cause).__name__}: {_one_line(exc)}", "Read the log of the server for the whole error"
+        f"{type(cause).__name__}: {one_line(exc)}", "Read the log of the server for the whole error"
     )
 
 
@@ -57,5 +63,8 @@ def _explain_answer(exc: ClientError) -> Finding:
     return explain_code(code)
 
 
-def _one_line(exc: BaseException) -> str:
+def one_line(exc: BaseException) -> str:
+    """Return the error's text on one line, but not that of the HTTP layer, which may quote headers."""
+    if type(exc) is HTTPClientError:
+        return f"The request could not be sent ({type(exc.kwargs.get('error')).__name__})."
     return " ".join(str(exc).split())

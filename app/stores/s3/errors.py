@@ -62,6 +62,10 @@ _FIXES = {StoreTimeout: CHECK_NETWORK, StoreUnreachable: CHECK_NETWORK, StoreRef
 _LONGEST = 300
 """Most characters of a parser's message, which may quote the whole answer."""
 
+_NO_SSE = "; if S3_SSE is set, try S3_SSE=none"
+_BLOCKED = "; flask bucket doctor says whether the bucket's Block Public Access is the reason"
+"""Ceph RGW denies every put under `BlockPublicAcls`, AWS those with a public ACL."""
+
 _STILL_EXPIRED = "Credentials were refreshed"
 """What botocore says, by no class of its own, where a role's new credentials have expired as well."""
 
@@ -130,7 +134,9 @@ def _answered(exc: ClientError, operation: str) -> AppError:
 def _advice(exc: ClientError) -> str:
     if 300 <= status_of(exc) < 400:
         return str(REDIRECTED)
+    puts = exc.operation_name == "PutObject"
     if status_of(exc) != 403:
-        return "see S3's list of error codes"
+        return "see the list of error codes of S3 or of the server" + (_NO_SSE if puts else "")
     action = denied_action(exc) or action_of(exc.operation_name)
-    return f"Allow {action} in the policies of the user or role (flask bucket iam-policy), and of the bucket"
+    allow = f"Allow {action} in the policies of the user or role (flask bucket iam-policy), and of the bucket"
+    return allow + (_BLOCKED if puts else "")
