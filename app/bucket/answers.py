@@ -31,18 +31,19 @@ configured, and some servers call the root something else. The answer to GetBuck
 def refuse_other_answers(client: "S3Client") -> None:
     """Let calls that read a setting fail with the code `OTHER_ANSWER` if the answer is to something else."""
     for operation in (*_ELEMENTS, "GetBucketPolicy"):
-        client.meta.events.register(f"before-parse.s3.{operation}", _check)
+        client.meta.events.register(f"after-call.s3.{operation}", _check)
 
 
-def _check(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
+def _check(model: Any, http_response: Any, **_: Any) -> None:
     """Raise `ClientError` for another body; an empty one counts as a setting that is not configured."""
-    body, operation = response_dict["body"], operation_model.name
-    if response_dict["status_code"] >= 300 or not body.strip():
+    body, operation = http_response.content, model.name
+    status = http_response.raw.status  # that of `http_response` is 500 if the body is not XML
+    if status >= 300 or not body.strip():
         return
     fits = _is_policy(body) if operation == "GetBucketPolicy" else _has_one_of(body, _ELEMENTS[operation])
     if not fits:
         error: Any = {"Code": OTHER_ANSWER, "Message": "The answer is not to what was asked."}
-        metadata: Any = {"HTTPStatusCode": response_dict["status_code"]}
+        metadata: Any = {"HTTPStatusCode": status}
         raise ClientError({"Error": error, "ResponseMetadata": metadata}, operation)
 
 
@@ -55,9 +56,12 @@ def _is_policy(body: bytes) -> bool:
 
 
 def _has_one_of(body: bytes, names: tuple[str, ...]) -> bool:
-    """Return whether the root element or one right inside it has such a name; False for what is not XML."""
+    """Return whether the root element or one right inside it has such a name, or is an error's.
+
+    What is not XML counts if it holds the name: it was cut off.
+    """
     try:
         root = ElementTree.fromstring(body)
     except ElementTree.ParseError:
-        return False
-    return any(element.tag.rpartition("}")[2] in names for element in (root, *root))
+        return names[0].encode() in body
+    return any(element.tag.rpartition("}")[2] in (*names, "Error") for element in (root, *root))

@@ -96,7 +96,7 @@ class _Work:
         return Result(step, Outcome.DONE) if refusal is None else self._undone(step, undo, refusal)
 
     def _undone(self, step: Step, undo: Step, refusal: BucketError) -> Result:
-        """Undo the step, and make it again if it was not the reason; if nobody can say, rather its fallback."""
+        """Undo the step; make it again if it was not the reason, unless a fallback is the safer choice."""
         try:
             self._call_patiently(undo)
         except BucketError as exc:
