@@ -66,11 +66,16 @@ def s3rver(environ: Environ, start: Start) -> Iterable[bytes] | None:
 
 
 def swift(environ: Environ, start: Start) -> Iterable[bytes] | None:
-    """A fault that answers as Swift's s3api does to settings that it does not know."""
-    if environ["QUERY_STRING"] in ("ownershipControls", "publicAccessBlock", "encryption", "policy", "cors"):
+    """A fault that answers as the s3api of Swift 2.30 does: deleting a setting deletes the bucket."""
+    method, query = environ["REQUEST_METHOD"], environ["QUERY_STRING"]
+    if query in ("policy", "cors"):
         return answer_error(environ, start, "501 Not Implemented", "NotImplemented")
-    if environ["REQUEST_METHOD"] == "PUT" and environ["QUERY_STRING"]:
-        return answer_error(environ, start, "400 Bad Request", "MalformedXML")
+    if query in ("ownershipControls", "publicAccessBlock", "lifecycle", "encryption", "logging"):
+        if method == "GET":
+            return answer_200(environ, start, LISTING)
+        if method == "PUT":
+            return answer_error(environ, start, "400 Bad Request", "MalformedXML")
+        environ["QUERY_STRING"] = ""
     return None
 
 

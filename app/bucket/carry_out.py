@@ -87,25 +87,32 @@ class _Work:
     def _attempt_watched(self, step: Step) -> Result:
         before = self._read(step)
         self._call_patiently(step)
-        if not self._has_effect(step, before):
+        has_effect = self._has_effect(step, before)
+        if has_effect is False:
             return Result(step, Outcome.UNSUPPORTED, f"The server accepts {step.operation}, and ignores it.")
         undo = _undo(step, before)
         if undo is None or self.unexplained is not None:
             return Result(step, Outcome.DONE)
         refusal = refusal_of_uploads(self._clients, step.parameters["Bucket"])
-        return Result(step, Outcome.DONE) if refusal is None else self._undone(step, undo, refusal)
+        if refusal is None:
+            return Result(step, Outcome.DONE)
+        if has_effect is None:  # a server that does not know the setting may take DELETE for the bucket's
+            message = (
+                f"Uploads are refused ({_said(refusal)}). If this is the reason, undo it: {_by_hand(undo)}"
+            )
+            return Result(step, Outcome.WARNING, message)
+        return self._undone(step, undo, refusal)
 
     def _undone(self, step: Step, undo: Step, refusal: BucketError) -> Result:
         """Undo the step; make it again if it was not the reason, unless a fallback is the safer choice."""
         try:
             self._call_patiently(undo)
         except BucketError as exc:
-            by_hand = f"{undo.operation} {json.dumps(undo.parameters)}"
             return Result(
                 step,
                 Outcome.FAILED,
                 f"After it the server refuses every upload ({_said(refusal)}), and it can't be undone: "
-                f"{exc.message} To be done by hand: {by_hand}",
+                f"{exc.message} To be done by hand: {_by_hand(undo)}",
             )
         still = self._refusal_after_undoing(step, refusal)
         if still is not None:
@@ -138,13 +145,14 @@ class _Work:
                 return {}
             raise
 
-    def _has_effect(self, step: Step, before: Answer) -> bool:
+    def _has_effect(self, step: Step, before: Answer) -> bool | None:
+        """Whether the setting is another one than before; None if it can't be read."""
         for wait in (0.0, WAITS[0]):
             time.sleep(wait)
             try:
                 after = read_setting(self._clients, step.parameters["Bucket"], _reading(step))
             except BucketError:
-                return True  # nobody can say; the call itself succeeded
+                return None
             if after != before:
                 return True
         return False
@@ -190,6 +198,10 @@ def _said(exc: BucketError) -> str:
     if exc.aws_code == OTHER_ANSWER:
         return "200, but not to what was asked"
     return f"{exc.http_status} {exc.aws_code}"
+
+
+def _by_hand(undo: Step) -> str:
+    return f"{undo.operation} {json.dumps(undo.parameters)}"
 
 
 def _reading(step: Step) -> str:

@@ -13,6 +13,7 @@ from app.bucket.target import Target
 from app.bucket.uploads import refusal_of_uploads
 
 _HOME_REGION = "us-east-1"
+_OPENING = ("PutPublicAccessBlock", "PutBucketPolicy")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def make_plan(clients: AwsClients, target: Target, *, may_upload: bool = True) -
         refused = isinstance(refusal_of_uploads(clients, target.bucket), CallDenied)
         state = replace(state, refuses_uploads=refused)
     steps = (*_creation_steps(target, state), *access_steps(target, state), *rule_steps(target, state))
-    opens = state.exists and would_open(target, state)
+    opening = any(step.operation in _OPENING for step in steps)
+    opens = state.exists and opening and would_open(target, state)
     shown = holds_objects(clients, target) if opens else False
     return Plan(steps, shown is not False, state.unsupported, unlisted=shown is None)
 

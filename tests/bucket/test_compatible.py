@@ -155,6 +155,25 @@ def test_any_setting_after_which_uploads_are_refused_is_undone(
     _upload(clients)
 
 
+def test_a_setting_that_can_not_be_read_is_not_deleted(account: S3Server, clients: AwsClients) -> None:
+    """Swift takes that for deleting the bucket."""
+    asked: list[str] = []
+
+    def breaks(environ: dict[str, Any], start: Any) -> Any:
+        asked.append(f"{environ['REQUEST_METHOD']} ?{environ['QUERY_STRING']}")
+        encrypted = "PUT ?encryption" in asked
+        return error("400 No", "InvalidRequest", puts_object)(environ, start) if encrypted else None
+
+    account.fault = all_of(breaks, refused("GET ?encryption", "403 Forbidden", "AccessDenied"))
+    result = _set_up(clients)[-1]
+    assert result.outcome is Outcome.WARNING
+    assert result.message == (
+        "Uploads are refused (400 InvalidRequest). If this is the reason, undo it: "
+        'DeleteBucketEncryption {"Bucket": "cats"}'
+    )
+    assert "DELETE ?encryption" not in asked
+
+
 def test_what_can_not_be_undone_is_told_with_the_call(account: S3Server, clients: AwsClients) -> None:
     encrypted = [False]
 

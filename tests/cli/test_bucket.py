@@ -318,6 +318,12 @@ def test_a_server_without_policies_may_be_public_by_acls(
     assert "The server has no" not in _set_up(app, "--mode", "private", "--yes").output
 
 
+def test_a_full_bucket_that_can_not_be_opened_needs_no_leave(app: Flask, account: S3Server) -> None:
+    account.make_bucket("cats").put_object(Bucket="cats", Key="a.png", Body=b"x")
+    account.fault = s3rver
+    assert _set_up(app, "--mode", "public", "--yes").exit_code == 0
+
+
 def test_dry_run_puts_nothing_though_uploads_may_be_refused(app: Flask, account: S3Server) -> None:
     account.fault = ceph = Ceph()
     _set_up(app, "--mode", "private", "--yes")
