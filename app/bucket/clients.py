@@ -39,6 +39,8 @@ class AwsClients:
         with errors_mapped("Reading the profile"):
             self._session = new_session(profile_name=profile or None)
             self.region = region or self._session.region_name or DEFAULT_REGION
+        self.region_named = ""
+        """The region that S3 named when it refused requests for another; empty if it did not."""
         self._endpoint_url = endpoint_url
         self._addressing_style = addressing_style
 
@@ -86,7 +88,13 @@ class AwsClients:
             config=_timed(signature_version="s3v4", s3={"addressing_style": style}, **checksums),
         )
         refuse_other_answers(client)
+        client.meta.events.register("response-received.s3", self._note_region)
         return client
+
+    def _note_region(self, parsed_response: dict[str, Any] | None = None, **_: Any) -> None:
+        """Note where a server expects requests to be signed for: botocore follows without a word."""
+        named = ((parsed_response or {}).get("Error") or {}).get("Region")
+        self.region_named = str(named or self.region_named)
 
     @cached_property
     def iam(self) -> "IAMClient":

@@ -54,6 +54,25 @@ def read_state(clients: AwsClients, target: Target) -> BucketState:
     Raises `BucketError` that names every permission that is missing, or says that the bucket is in another
     region or somebody else's.
     """
+    try:
+        state = _read(clients, target)
+    except BucketError as exc:
+        if wrong := _wrong_region(clients, target):
+            raise wrong from exc
+        raise
+    if wrong := _wrong_region(clients, target):
+        raise wrong
+    return state
+
+
+def _wrong_region(clients: AwsClients, target: Target) -> BucketError | None:
+    named = clients.region_named
+    if named in ("", target.region):
+        return None
+    return BucketError(f"The server is in the region {named}, not {target.region}: set AWS_REGION={named}.")
+
+
+def _read(clients: AwsClients, target: Target) -> BucketState:
     operations = _operations(target)
     status = _status(clients, target)
     if status == _MISSING:

@@ -323,7 +323,23 @@ def test_the_right_region_is_named(account: S3Server, clients: AwsClients) -> No
         "400 Bad Request", "AuthorizationHeaderMalformed", lambda _: True, elements="<Region>garage</Region>"
     )
     account.fault = wrong
-    with pytest.raises(BucketError, match="the server names AWS_REGION=garage"):
+    with pytest.raises(BucketError, match="in the region garage, not us-east-1: set AWS_REGION=garage"):
+        make_plan(clients, _target("private"))
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_the_right_region_is_named_though_botocore_goes_there(
+    account: S3Server, clients: AwsClients, exists: bool
+) -> None:
+    if exists:
+        account.make_bucket(BUCKET).close()
+    account.fault = error(
+        "400 Bad Request",
+        "AuthorizationHeaderMalformed",
+        lambda environ: "/us-east-1/" in environ["HTTP_AUTHORIZATION"],
+        elements="<Region>garage</Region>",
+    )
+    with pytest.raises(BucketError, match="in the region garage, not us-east-1: set AWS_REGION=garage"):
         make_plan(clients, _target("private"))
 
 

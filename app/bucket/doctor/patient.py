@@ -109,6 +109,12 @@ class Patient:
             return code_of(exc)
         return ""
 
+    @property
+    def region_named(self) -> str:
+        """The region for which the server says that requests must be signed; empty if it accepts ours."""
+        assert self.answer_to_missing is not None  # asks
+        return self.clients.region_named
+
     @cached_property
     def caller(self) -> Caller:
         """Whose credentials these are; raises `NotChecked` where nobody can say."""

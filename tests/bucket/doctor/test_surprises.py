@@ -156,6 +156,20 @@ def test_codes_of_other_servers(
     assert words in finding(patient, check_name).text
 
 
+def test_a_region_that_only_refusals_name(private: Patient, s3: S3Server, aws: PlayedAws) -> None:
+    aws.region = ""
+    wrong = error(
+        "400 Bad Request",
+        "AuthorizationHeaderMalformed",
+        lambda environ: "/us-east-1/" in environ.get("HTTP_AUTHORIZATION", ""),
+        elements="<Region>garage</Region>",
+    )
+    s3.fault = first_of(wrong, aws)
+    found = findings(private)
+    assert [name for name, f in found.items() if f.status is Status.PROBLEM] == ["region"]
+    assert found["region"].fix == "Set AWS_REGION=garage"
+
+
 def test_a_suspended_user(private: Patient, aws: PlayedAws) -> None:
     aws.refused = {"*": ("403 Forbidden", "UserSuspended")}
     found = findings(private)
