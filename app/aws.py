@@ -202,14 +202,18 @@ def _with_body(answer: AWSResponse, length: int | None) -> AWSResponse:
             raise BadAnswer(reason="XML with a document type")
         body.clear()  # a proxy's page: the status says enough
     headers: Any = answer.headers
-    return AWSResponse(answer.url, answer.status_code, headers, _Read(bytes(body)))
+    return AWSResponse(answer.url, answer.status_code, headers, _Read(bytes(body), answer.status_code))
 
 
 class _Read:
-    """A body that has been read, with the interface that botocore expects."""
+    """A body that has been read, with the interface that botocore expects.
 
-    def __init__(self, body: bytes) -> None:
+    `status` is the server's, which botocore changes to 500 in its own response if the body is not XML.
+    """
+
+    def __init__(self, body: bytes, status: int) -> None:
         self._body = body
+        self.status = status
 
     def stream(self) -> "Iterator[bytes]":
         """Yield the whole body."""

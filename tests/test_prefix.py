@@ -257,7 +257,7 @@ def test_the_setting(text: str, prefix: str) -> None:
     assert Config.from_env({"SCRIPT_NAME": text}).script_name == prefix
 
 
-@pytest.mark.parametrize("text", [value for value in HOSTILE if value.strip("/")])
+@pytest.mark.parametrize("text", [value for value in HOSTILE if value.strip("/") and value == value.strip()])
 def test_a_wrong_setting_is_named_at_start(text: str) -> None:
     with pytest.raises(ConfigError, match="SCRIPT_NAME="):
         Config.from_env({"SCRIPT_NAME": text})

@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/about-object-ownership.htm
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from app.bucket.policy import closed, is_open, opened
@@ -22,6 +23,9 @@ POLICY_BLOCKS = ("BlockPublicPolicy", "RestrictPublicBuckets")
 _BLOCK_ALL = dict.fromkeys((*ACL_BLOCKS, *POLICY_BLOCKS), True)
 _BLOCK_ACLS = _BLOCK_ALL | dict.fromkeys(POLICY_BLOCKS, False)
 """For a public bucket: a policy does the opening, so public ACLs stay blocked."""
+
+BLOCK_IN_THE_WAY = "BlockPublicAcls"
+"""Under it, Ceph RGW refuses every upload, also the owner's without an ACL (mended in 2025)."""
 
 _BLOCK_ABOVE = (
     "If they have it, Block Public Access of the account or of its organisation forbids public policies; it "
@@ -53,7 +57,7 @@ def would_open(target: Target, state: BucketState) -> bool:
 def ownership_of(answer: Mapping[str, Any]) -> str:
     """Who owns objects, by the answer to GetBucketOwnershipControls; empty where nothing is configured."""
     rules = answer.get("OwnershipControls", {}).get("Rules", [])
-    return str(rules[0]["ObjectOwnership"]) if rules else ""
+    return str(rules[0].get("ObjectOwnership", "")) if rules else ""
 
 
 def _ownership_steps(target: Target, state: BucketState) -> list[Step]:
@@ -69,23 +73,39 @@ def _ownership_steps(target: Target, state: BucketState) -> list[Step]:
     ]
     if _grants_others(state.answers.get("GetBucketAcl", {})):
         private = {"Bucket": target.bucket, "ACL": "private"}
-        steps.insert(0, Step("Take back what the bucket's ACL grants to others", "PutBucketAcl", private))
+        title = "Take back what the bucket's ACL grants to others"
+        steps.insert(0, Step(title, "PutBucketAcl", private, optional=False))
     return steps
 
 
 def _grants_others(acl: dict[str, Any]) -> bool:
     owner = acl.get("Owner", {}).get("ID")
-    return any(grant["Grantee"].get("ID") != owner for grant in acl.get("Grants", []))
+    return any(grant.get("Grantee", {}).get("ID") != owner for grant in acl.get("Grants", []))
 
 
 def _block_steps(target: Target, state: BucketState) -> list[Step]:
     public = target.mode == "public"
     wanted = _BLOCK_ACLS if public else _BLOCK_ALL
+    softer = wanted | {BLOCK_IN_THE_WAY: False}
     if "GetPublicAccessBlock" not in state.answers or state.public_access_block == wanted:
-        return []
+        return _lifting_steps(target, state, softer)
+    if state.unsupported and state.public_access_block == softer:
+        return []  # as an earlier run left it
     title = "Let the bucket have a public policy" if public else "Block all public access to the bucket"
-    parameters = {"Bucket": target.bucket, "PublicAccessBlockConfiguration": wanted}
-    return [Step(title, "PutPublicAccessBlock", parameters, vital=public)]
+    fallback = _block_step(target, f"{title}, without {BLOCK_IN_THE_WAY}", softer)
+    return [replace(_block_step(target, title, wanted), vital=public, fallback=fallback)]
+
+
+def _lifting_steps(target: Target, state: BucketState, softer: dict[str, bool]) -> list[Step]:
+    if not state.refuses_uploads or not state.public_access_block.get(BLOCK_IN_THE_WAY):
+        return []
+    title = f"Lift {BLOCK_IN_THE_WAY}, under which the server refuses every upload"
+    return [_block_step(target, title, softer)]
+
+
+def _block_step(target: Target, title: str, block: dict[str, bool]) -> Step:
+    parameters = {"Bucket": target.bucket, "PublicAccessBlockConfiguration": block}
+    return Step(title, "PutPublicAccessBlock", parameters)
 
 
 def _policy_steps(target: Target, state: BucketState) -> list[Step]:
@@ -102,5 +122,5 @@ def _policy_steps(target: Target, state: BucketState) -> list[Step]:
     if policy is None or rest == policy:
         return []
     if rest is None:
-        return [Step(title, "DeleteBucketPolicy", dict(bucket))]
-    return [Step(title, "PutBucketPolicy", bucket | {"Policy": rest})]
+        return [Step(title, "DeleteBucketPolicy", dict(bucket), optional=False)]
+    return [Step(title, "PutBucketPolicy", bucket | {"Policy": rest}, optional=False)]

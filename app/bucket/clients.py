@@ -8,6 +8,7 @@ from botocore.config import Config as ClientConfig
 
 from app.aws import new_session
 from app.aws_endpoints import DEFAULT_PARTITION, is_aws_url, partition_of
+from app.bucket.answers import refuse_other_answers
 from app.bucket.errors import BucketError, errors_mapped
 from app.config import Config
 from app.stores.s3.connection import WITHOUT_TRAILERS
@@ -43,6 +44,8 @@ class AwsClients:
         may_ask: bool = False,
     ) -> None:
         self._region = region
+        self.region_named = ""
+        """The region that S3 named when it refused requests for another; empty if it did not."""
         self._endpoint_url = endpoint_url
         self._addressing_style = addressing_style
         self._profile = profile
@@ -114,9 +117,17 @@ class AwsClients:
         checksums = WITHOUT_TRAILERS if self.is_compatible_server else {}
         config = _timed(signature_version="s3v4", s3={"addressing_style": style}, **checksums)
         with errors_mapped("Making a client"):
-            return self._session.client(
+            client = self._session.client(
                 "s3", region_name=self.region, endpoint_url=self.endpoint.configured, config=config
             )
+        refuse_other_answers(client)
+        client.meta.events.register("response-received.s3", self._note_region)
+        return client
+
+    def _note_region(self, parsed_response: dict[str, Any] | None = None, **_: Any) -> None:
+        """Note where a server expects requests to be signed for: botocore follows without a word."""
+        named = ((parsed_response or {}).get("Error") or {}).get("Region")
+        self.region_named = str(named or self.region_named)
 
     @cached_property
     def iam(self) -> "IAMClient":

@@ -1,16 +1,19 @@
 """The plan: the calls that still lie between a bucket as it is and as it is to become."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from app.bucket.access import access_steps, would_open
+from app.bucket.access import BLOCK_IN_THE_WAY, access_steps, would_open
 from app.bucket.clients import AwsClients
+from app.bucket.errors import CallDenied
 from app.bucket.rules import rule_steps
 from app.bucket.state import BucketState, holds_objects, read_state
 from app.bucket.steps import Step
 from app.bucket.target import Target
+from app.bucket.uploads import refusal_of_uploads
 
 _HOME_REGION = "us-east-1"
+_OPENING = ("PutPublicAccessBlock", "PutBucketPolicy")
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,19 @@ class Plan:
     unlisted: bool = False
 
 
-def make_plan(clients: AwsClients, target: Target) -> Plan:
-    """Look at the bucket, change nothing; raises `BucketError` where it can't be looked at."""
+def make_plan(clients: AwsClients, target: Target, *, may_upload: bool = True) -> Plan:
+    """Look at the bucket, and change nothing; raises `BucketError` if that is not possible.
+
+    If the server lacks settings, and the bucket blocks public ACLs, a small image is put and deleted again:
+    some such servers refuse every upload then. `may_upload=False` spares that.
+    """
     state = read_state(clients, target)
+    if may_upload and state.unsupported and state.public_access_block.get(BLOCK_IN_THE_WAY):
+        refused = isinstance(refusal_of_uploads(clients, target.bucket), CallDenied)
+        state = replace(state, refuses_uploads=refused)
     steps = (*_creation_steps(target, state), *access_steps(target, state), *rule_steps(target, state))
-    opens = state.exists and would_open(target, state)
+    opening = any(step.operation in _OPENING for step in steps)
+    opens = state.exists and opening and would_open(target, state)
     shown = holds_objects(clients, target) if opens else False
     return Plan(steps, shown is not False, state.unsupported, unlisted=shown is None)
 
@@ -47,6 +58,5 @@ def _creation_steps(target: Target, state: BucketState) -> list[Step]:
         else {}
     )
     parameters = {"Bucket": target.bucket, **place}
-    return [
-        Step(f"Create the bucket {target.bucket} in {target.region}", "CreateBucket", parameters, vital=True)
-    ]
+    title = f"Create the bucket {target.bucket} in {target.region}"
+    return [Step(title, "CreateBucket", parameters, vital=True, optional=False)]

@@ -1,8 +1,9 @@
 """The steps for CORS, lifecycle and encryption; rules of others stay as they are, ours are known by ID."""
 
+from dataclasses import replace
 from typing import Any
 
-from app.bucket.state import BucketState
+from app.bucket.state import Answer, BucketState
 from app.bucket.steps import Step
 from app.bucket.target import Target
 
@@ -50,14 +51,18 @@ def _lifecycle_steps(target: Target, state: BucketState) -> list[Step]:
     missing = [rule for rule in wanted if _essence(rule) not in known]
     if not missing:
         return []
-    parameters = {
-        "Bucket": target.bucket,
-        "LifecycleConfiguration": {"Rules": _merged(present, missing)},
-    }
+    expiring = [rule for rule in missing if "Expiration" in rule]
+    fallback = _lifecycle_step(target, answer, expiring) if 0 < len(expiring) < len(missing) else None
+    return [replace(_lifecycle_step(target, answer, missing), fallback=fallback)]
+
+
+def _lifecycle_step(target: Target, answer: Answer, missing: list[Rule]) -> Step:
+    rules = _merged(answer.get("Rules", []), missing)
+    parameters = {"Bucket": target.bucket, "LifecycleConfiguration": {"Rules": rules}}
     smallest = "TransitionDefaultMinimumObjectSize"
     if smallest in answer:  # left out, it would go back to its default
         parameters[smallest] = answer[smallest]
-    return [Step(_told(missing), "PutBucketLifecycleConfiguration", parameters)]
+    return Step(_told(missing), "PutBucketLifecycleConfiguration", parameters)
 
 
 def _abort_rule() -> Rule:

@@ -7,11 +7,13 @@ from typing import Any
 from botocore import xform_name
 
 from app.bucket.clients import AwsClients
-from app.bucket.errors import BucketError, CallDenied, CallUnsupported, errors_mapped
+from app.bucket.errors import BucketError, CallDenied, CallUnsupported, errors_mapped, says_unsupported
 from app.bucket.policy import Policy
 from app.bucket.target import Target
 
+_OK = 200
 _MISSING = 404
+_NOT_IMPLEMENTED = 501
 _LISTINGS = ("ListObjectsV2", "ListObjects")
 """The second is the first version, which old servers know alone."""
 
@@ -23,12 +25,13 @@ class BucketState:
     """What S3 said.
 
     `answers` holds, by operation, each setting's answer, empty where it is not configured; `unsupported` are
-    the operations that the server does not know.
+    the operations that the server does not know. `refuses_uploads` says that an upload was tried and denied.
     """
 
     exists: bool
     answers: dict[str, Answer] = field(default_factory=dict)
     unsupported: tuple[str, ...] = ()
+    refuses_uploads: bool = False
 
     @property
     def policy(self) -> Policy | None:
@@ -51,16 +54,38 @@ def read_state(clients: AwsClients, target: Target) -> BucketState:
     Raises `BucketError` that names every permission that is missing, or says that the bucket is in another
     region or somebody else's.
     """
+    try:
+        state = _read(clients, target)
+    except BucketError as exc:
+        if wrong := _wrong_region(clients, target):
+            raise wrong from exc
+        raise
+    if wrong := _wrong_region(clients, target):
+        raise wrong
+    return state
+
+
+def _wrong_region(clients: AwsClients, target: Target) -> BucketError | None:
+    named = clients.region_named
+    if named in ("", target.region):
+        return None
+    return BucketError(f"The server is in the region {named}, not {target.region}: set AWS_REGION={named}.")
+
+
+def _read(clients: AwsClients, target: Target) -> BucketState:
     operations = _operations(target)
-    if not _exists(clients, target):
+    status = _status(clients, target)
+    if status == _MISSING:
         return BucketState(exists=False, answers={operation: {} for operation in operations})
     answers: dict[str, Answer] = {}
     unsupported: list[str] = []
     denied: list[CallDenied] = []
     for operation in operations:
         try:
-            answers[operation] = _ask(clients, target, operation)
-        except CallUnsupported:
+            answers[operation] = read_setting(clients, target.bucket, operation)
+        except CallUnsupported as exc:
+            if status != _OK and exc.http_status not in (_OK, _NOT_IMPLEMENTED):
+                raise  # it is what HEAD was refused for
             unsupported.append(operation)
         except CallDenied as exc:
             denied.append(exc)
@@ -77,7 +102,7 @@ def holds_objects(clients: AwsClients, target: Target) -> bool | None:
     """
     for operation in _LISTINGS:
         try:
-            page = _call(clients, target, operation, MaxKeys=1)
+            page = _call(clients, target.bucket, operation, MaxKeys=1)
         except BucketError as exc:
             if not exc.http_status:
                 raise
@@ -98,8 +123,8 @@ def _operations(target: Target) -> tuple[str, ...]:
     )
 
 
-def _exists(clients: AwsClients, target: Target) -> bool:
-    """Whether the bucket is there, and where we think that it is.
+def _status(clients: AwsClients, target: Target) -> int:
+    """Return the status of HeadBucket. Raises `BucketError` if the bucket is not where we think that it is.
 
     S3 answers HEAD without a body, and so without the reason of a refusal: that comes with later calls.
     """
@@ -109,26 +134,33 @@ def _exists(clients: AwsClients, target: Target) -> bool:
     except BucketError as exc:
         if not exc.http_status:
             raise
-        return exc.http_status != _MISSING
+        return exc.http_status
     region = answer.get("BucketRegion", target.region)
     if not clients.is_compatible_server and region != target.region:
         raise BucketError(f"The bucket {target.bucket} is in {region}: set AWS_REGION={region}.")
-    return True
+    return _OK
 
 
-def _ask(clients: AwsClients, target: Target, operation: str) -> Answer:
-    """The answer; empty where S3 says that nothing is configured, as it does with codes of many names."""
+def read_setting(clients: AwsClients, bucket: str, operation: str) -> Answer:
+    """Return the answer; empty if nothing is configured, which S3 says by a 404 with codes of many names.
+
+    Raises `CallUnsupported` if the server does not know the setting, and `BucketError` for anything else.
+    """
     try:
-        return _call(clients, target, operation)
+        answer = _call(clients, bucket, operation)
     except BucketError as exc:
         if exc.http_status == _MISSING and exc.aws_code != "NoSuchBucket":
             return {}
+        if clients.is_compatible_server and says_unsupported(exc.http_status, exc.aws_code):
+            raise CallUnsupported(exc.message, aws_code=exc.aws_code, http_status=exc.http_status) from exc
         raise
+    answer.pop("ResponseMetadata", None)
+    return answer
 
 
-def _call(clients: AwsClients, target: Target, operation: str, **parameters: Any) -> Answer:
+def _call(clients: AwsClients, bucket: str, operation: str, **parameters: Any) -> Answer:
     with errors_mapped(operation):
-        answer: Answer = getattr(clients.s3, xform_name(operation))(Bucket=target.bucket, **parameters)
+        answer: Answer = getattr(clients.s3, xform_name(operation))(Bucket=bucket, **parameters)
     return answer
 
 

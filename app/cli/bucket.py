@@ -93,7 +93,7 @@ def setup(
     with errors_told():
         config, clients = _asked(bucket, region, profile)
         target = Target(config.s3_bucket, clients.region, mode, clients.partition, cors, expire)
-        plan = make_plan(clients, target)
+        plan = make_plan(clients, target, may_upload=not dry_run)
         report = SetupReport(target, plan, _settings(clients, target), as_json=as_json)
         if dry_run:
             report.show_calls()

@@ -11,21 +11,42 @@ from app.bucket.plan import Plan
 from app.bucket.steps import Outcome, Result, Step
 from app.bucket.target import Target
 
+_NO_POLICY = (
+    "The server has no bucket policies. Images get a public ACL if it takes one; if they can't be read with "
+    "it, the image server serves them. See what is so: flask bucket doctor"
+)
+
 
 class SetupReport:
     """Lines for people as things happen; or one JSON object at the end."""
 
     def __init__(self, target: Target, plan: Plan, settings: dict[str, str], *, as_json: bool) -> None:
-        self.settings = settings
+        self._settings = settings
         self._target = target
         self._plan = plan
         self._as_json = as_json
         self._results: list[Result] = []
 
     @property
+    def settings(self) -> dict[str, str]:
+        """The lines for `.env`: if no policy opened a public bucket, ACLs may, which the server finds out."""
+        return self._settings | ({"S3_ACL": "auto", "IMAGE_URLS": "auto"} if self._has_no_policy else {})
+
+    @property
     def failed(self) -> bool:
         """Whether any step failed."""
         return any(result.outcome is Outcome.FAILED for result in self._results)
+
+    @property
+    def _has_no_policy(self) -> bool:
+        if self._target.mode != "public":
+            return False
+        left_out = {
+            result.step.operation
+            for result in self._results
+            if result.outcome in (Outcome.UNSUPPORTED, Outcome.REVERTED)
+        }
+        return "GetBucketPolicy" in self._plan.unsupported or "PutBucketPolicy" in left_out
 
     def show_calls(self) -> None:
         """Each call that the plan would make, with its parameters."""
@@ -67,6 +88,8 @@ class SetupReport:
             ]
             self._print_json(steps)
         elif not self.failed:
+            if self._has_no_policy:
+                click.echo(_NO_POLICY)
             click.echo(f"Written into {written}:" if written else "The settings for it, for .env:")
             for name, value in self.settings.items():
                 click.echo(f"{name}={value}")

@@ -12,8 +12,8 @@ from app.api.parts import parts
 from app.bucket.cost import Usage, estimate
 from app.bucket.prices import LIST_PRICES, load_prices
 from app.cli.cost_report import as_facts, as_lines
-from app.cli.output import as_json_option
-from app.errors import AppError, ConfigError
+from app.cli.output import as_json_option, errors_told
+from app.errors import ConfigError
 
 
 class _Share(click.ParamType[Decimal]):
@@ -80,8 +80,9 @@ def cost(
     except ConfigError as exc:
         raise click.BadParameter(exc.message, param_hint="--prices") from exc
     counted_here = images is None and size is None
-    stored = _counted() if counted_here else _given(images, size)
-    ratio, counted = _seen() if hit_ratio is None else (hit_ratio, None)
+    with errors_told():
+        stored = _counted() if counted_here else _given(images, size)
+        ratio, counted = _seen() if hit_ratio is None else (hit_ratio, None)
     usage = Usage(*stored, views, ratio, counted)
     estimated = estimate(usage, prices)
     if as_json:
@@ -112,11 +113,8 @@ def _given(images: int | None, size: int | None) -> tuple[int, int]:
 def _counted() -> tuple[int, int]:
     """How many images the store holds, and their bytes."""
     images = stored = 0
-    try:
-        for image in parts().service.list_all():
-            images, stored = images + 1, stored + image.size
-    except AppError as exc:
-        raise click.ClickException(str(exc)) from exc
+    for image in parts().service.list_all():
+        images, stored = images + 1, stored + image.size
     return images, stored
 
 

@@ -12,7 +12,7 @@ from flask.cli import with_appcontext
 from app.api.parts import parts
 from app.bucket.clients import AwsClients
 from app.bucket.doctor import Patient, Result, Status, checks_for, examine
-from app.cli.output import as_json_option
+from app.cli.output import as_json_option, errors_told
 from app.links import ImageLinks
 from app.settings_file import settings_file
 
@@ -27,7 +27,8 @@ _LEAST_WIDTH = 80
 @with_appcontext
 def doctor(as_json: bool) -> None:
     """Check settings, bucket and cache; say how to mend what is wrong. Status 1 where there is a problem."""
-    patient = _patient()
+    with errors_told():
+        patient = _patient()
     found = examine(patient, checks_for(patient.config.store))
     results = _print_json(found) if as_json else _print_table(found)
     if any(result.finding.status is Status.PROBLEM for result in results):

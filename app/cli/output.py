@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from app.bucket.errors import surprise
 from app.errors import AppError
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
@@ -23,8 +24,14 @@ def print_facts(as_json: bool, facts: dict[str, Any]) -> None:
 
 @contextmanager
 def errors_told() -> Iterator[None]:
-    """Let a command end with our error, its detail too, and status 1, without a traceback."""
+    """Let a command end with status 1 and a line that says why, its detail too, but without a traceback."""
     try:
         yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        raise
     except AppError as exc:
         raise click.ClickException(str(exc)) from exc
+    except Exception as exc:
+        raise click.ClickException(
+            f"Something unexpected came between ({surprise(exc)}), and the command could not go on."
+        ) from exc

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from click.testing import Result
@@ -14,6 +15,7 @@ from app import create_app
 from app.bucket.env_file import read_settings
 from app.config import Config
 from tests.aws_manners import all_of, refused
+from tests.compatible import Ceph, answering, s3rver
 from tests.conftest import parts_of
 from tests.s3server import S3Server, play_aws
 
@@ -274,6 +276,108 @@ def test_a_profile_goes_before_keys_in_the_environment(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profiles))
     assert _set_up(app, "--mode", "private", "--yes", "--profile", "admin").exit_code == 0
     assert all("Credential=AKIAADMIN/" in headers["authorization"] for _, _, headers in account.requests)
+
+
+@pytest.mark.parametrize("mode", ["public", "private"])
+def test_settings_are_written_for_a_server_that_knows_half_of_it(
+    app: Flask, account: S3Server, tmp_path: Path, mode: str
+) -> None:
+    account.fault = Ceph()
+    env = tmp_path / ".env"
+    result = _set_up(app, "--mode", mode, "--yes", "--write-env", "--env-file", str(env))
+    assert result.exit_code == 0
+    assert (
+        "undone, since uploads failed after it: "
+        + {
+            "public": "Let the bucket have a public policy",
+            "private": "Block all public access to the bucket",
+        }[mode]
+        + "\n  The server refused every upload after it (403 AccessDenied).\n"
+    ) in result.output
+    assert (
+        "not supported by this server: Encrypt objects with S3's own keys\n"
+        "  The server answers 200, but not to what was asked.\n"
+    ) in result.output
+    urls = {"public": "s3", "private": "server"}[mode]
+    assert read_settings(env) == SETTINGS | {"AWS_ENDPOINT_URL_S3": account.url, "IMAGE_URLS": urls}
+    again = _set_up(app, "--mode", mode, "--yes")
+    assert (again.exit_code, "Nothing to do" in again.output) == (0, True)
+
+
+def test_a_server_without_policies_may_be_public_by_acls(
+    app: Flask, account: S3Server, tmp_path: Path
+) -> None:
+    account.fault = s3rver
+    env = tmp_path / ".env"
+    for _ in range(2):
+        result = _set_up(app, "--mode", "public", "--yes", "--write-env", "--env-file", str(env))
+        assert (result.exit_code, "The server has no bucket policies." in result.output) == (0, True)
+        assert read_settings(env).items() >= {"S3_ACL": "auto", "IMAGE_URLS": "auto"}.items()
+    told = json.loads(_set_up(app, "--mode", "public", "--yes", "--json").stdout)
+    assert told["settings"].items() >= {"S3_ACL": "auto", "IMAGE_URLS": "auto"}.items()
+    assert "The server has no" not in _set_up(app, "--mode", "private", "--yes").output
+
+
+def test_a_full_bucket_that_can_not_be_opened_needs_no_leave(app: Flask, account: S3Server) -> None:
+    account.make_bucket("cats").put_object(Bucket="cats", Key="a.png", Body=b"x")
+    account.fault = s3rver
+    assert _set_up(app, "--mode", "public", "--yes").exit_code == 0
+
+
+def test_dry_run_puts_nothing_though_uploads_may_be_refused(app: Flask, account: S3Server) -> None:
+    account.fault = ceph = Ceph()
+    _set_up(app, "--mode", "private", "--yes")
+    ceph.block["BlockPublicAcls"] = True
+    account.requests.clear()
+    assert _set_up(app, "--mode", "private", "--dry-run").exit_code == 0
+    assert {method for method, _, _ in account.requests} == {"HEAD", "GET"}
+
+
+CLIENTS = "app.bucket.clients.AwsClients.from_config"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyError("Rules"), "KeyError: 'Rules'"),
+        (TypeError("None is not iterable"), "TypeError: None is not iterable"),
+        (OSError(5, "Input/output error"), "OSError: Input/output error"),
+        (ValueError("Invalid header value b'a-secret'"), "(ValueError)"),
+        (RuntimeError("a-secret"), "(RuntimeError)"),
+    ],
+)
+def test_what_nobody_expected_is_a_line_without_secrets(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    monkeypatch.setattr(CLIENTS, Mock(side_effect=error))
+    result = _run(app, "setup", "--mode", "private", "--bucket", "cats")
+    assert (result.exit_code, words in result.output) == (1, True)
+    assert result.output.startswith("Error: Something unexpected came between")
+    assert "secret" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        (("create-user", "--bucket", "cats"), CLIENTS),
+        (("iam-policy", "--bucket", "cats"), CLIENTS),
+        (("doctor",), CLIENTS),
+        (("cost",), "app.service.ImageService.list_all"),
+    ],
+)
+def test_no_command_shows_a_traceback(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], place: str
+) -> None:
+    monkeypatch.setattr(place, Mock(side_effect=KeyError("Rules")))
+    result = _run(app, *command)
+    assert (result.exit_code, "(KeyError: 'Rules')" in result.output) == (1, True)
+
+
+@pytest.mark.parametrize("body", ["not XML", "<html/>", "<CreateUserResponse/>"])
+def test_an_iam_that_is_none_is_a_line(app: Flask, account: S3Server, tmp_path: Path, body: str) -> None:
+    account.fault = answering(lambda environ: environ["REQUEST_METHOD"] == "POST", body.encode())
+    result = _run(app, "create-user", "--bucket", "cats", "--env-file", str(tmp_path / ".env"))
+    assert (result.exit_code, result.output[:7], "Traceback" in result.output) == (1, "Error: ", False)
 
 
 @pytest.mark.parametrize("command", ["setup", "iam-policy", "create-user"])

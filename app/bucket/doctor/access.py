@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from app.bucket.access import ACL_BLOCKS, ACLS_DISABLED, POLICY_BLOCKS
+from app.bucket.access import ACL_BLOCKS, ACLS_DISABLED, BLOCK_IN_THE_WAY, POLICY_BLOCKS
 from app.bucket.doctor.asking import ask
 from app.bucket.doctor.check import check
 from app.bucket.doctor.finding import Finding, NotChecked, ok, problem, warning
@@ -27,6 +27,8 @@ def block_public_access(patient: Patient) -> Finding:
     off = [name for name in _BLOCKS if name not in on]
     if hindering := _hindering(patient, on):
         return problem(f"{', '.join(hindering)} keeps browsers out.", "flask bucket setup --mode public")
+    if off == [BLOCK_IN_THE_WAY] and not patient.is_public and not patient.is_aws:
+        return ok(f"All is blocked except {BLOCK_IN_THE_WAY}, under which some servers refuse uploads.")
     if off and not patient.is_public:
         return warning(f"Private, but not blocked: {', '.join(off)}.", "flask bucket setup --mode private")
     return ok("The block on the bucket fits the mode.")
@@ -97,8 +99,9 @@ def public_writes(patient: Patient) -> Finding:
 
 
 def _blocks_on(call: Callable[..., Any], **arguments: Any) -> list[str]:
-    answer = ask(call, **arguments)
-    return [name for name in _BLOCKS if answer and answer["PublicAccessBlockConfiguration"].get(name)]
+    answer = ask(call, **arguments) or {}
+    block = answer.get("PublicAccessBlockConfiguration", {})
+    return [name for name in _BLOCKS if block.get(name)]
 
 
 def _hindering(patient: Patient, on: list[str]) -> list[str]:
@@ -126,7 +129,8 @@ def _has_acls(patient: Patient) -> bool:
 
 def _policy(patient: Patient) -> Policy | None:
     answer = ask(patient.clients.s3.get_bucket_policy, Bucket=patient.bucket)
-    return json.loads(answer["Policy"]) if answer else None
+    text = answer["Policy"] if answer else ""
+    return json.loads(text) if text else None
 
 
 def _is_open(patient: Patient, policy: Policy | None) -> bool:
@@ -136,8 +140,8 @@ def _is_open(patient: Patient, policy: Policy | None) -> bool:
 
 
 def _public_acl_writes(patient: Patient) -> list[str]:
-    answer = ask(patient.clients.s3.get_bucket_acl, Bucket=patient.bucket)
-    grants: list[Any] = list(answer["Grants"]) if answer else []
+    answer: Any = ask(patient.clients.s3.get_bucket_acl, Bucket=patient.bucket) or {}
+    grants: list[Any] = answer.get("Grants", [])
     return [
         f"{grant['Permission']} by ACL"
         for grant in grants

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from botocore.exceptions import ClientError
 
 from app.bucket.doctor.finding import NotChecked
+from app.bucket.errors import says_unsupported
 from app.stores.s3.actions import action_of
 from app.stores.s3.errors import DENIED, MISSING, code_of, status_of
 
@@ -16,10 +17,10 @@ UNKNOWN_HERE = {"NotImplemented", "MethodNotAllowed", "UnsupportedOperation", "5
 
 
 def ask(call: Callable[..., T], *, action: str = "", **arguments: Any) -> T | None:
-    """The answer; None where S3 says that nothing is configured, as it does with codes of many names.
+    """Return the answer; None if S3 says that nothing is configured, as it does with codes of many names.
 
-    Raises `NotChecked` where the permission is missing, `action` where the operation's name does not tell it,
-    or where the server does not know the call.
+    Raises `NotChecked` if the permission is missing, `action` if the operation's name does not tell which, or
+    if the server does not know the call.
     """
     try:
         return call(**arguments)
@@ -27,7 +28,8 @@ def ask(call: Callable[..., T], *, action: str = "", **arguments: Any) -> T | No
         code = code_of(exc)
         if code in DENIED:
             raise NotChecked(f"can't be checked: needs {action or action_of(exc.operation_name)}") from exc
-        if code in UNKNOWN_HERE or code in MISSING:  # some servers look for an object then
+        unknown = code in UNKNOWN_HERE or says_unsupported(status_of(exc), code)
+        if unknown or code in MISSING:  # some servers look for an object then
             raise NotChecked("can't be checked: this server does not know the call") from exc
         if status_of(exc) == HTTPStatus.NOT_FOUND and code != "NoSuchBucket":
             return None

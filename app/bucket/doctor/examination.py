@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from threading import Thread
 
 from app.bucket.doctor.check import Check
-from app.bucket.doctor.finding import Finding, NotChecked, Status, problem, skipped
+from app.bucket.doctor.finding import Finding, NotChecked, Status, problem, skipped, unchecked
 from app.bucket.doctor.patient import Patient
-from app.bucket.doctor.refusals import explain, is_silence, words_of
+from app.bucket.doctor.refusals import EXPLAINED, explain, is_silence, words_of
+from app.bucket.errors import surprise
 from app.stores.s3.meanings import CHECK_NETWORK
 
 TOTAL_SECONDS = 45.0
@@ -41,7 +42,7 @@ def examine(patient: Patient, checks: Iterable[Check]) -> Iterator[Result]:
             blocking[check] = check.name
         else:
             finding = _within(left, check, patient)
-            if finding.status is Status.PROBLEM or (check.elsewhere and finding.status is Status.SKIPPED):
+            if finding.hinders or (check.elsewhere and finding.status is Status.SKIPPED):
                 blocking[check] = check.name
         yield Result(check.name, finding)
 
@@ -61,8 +62,10 @@ def _run(check: Check, patient: Patient) -> Finding:
         return check.examine(patient)
     except NotChecked as exc:
         return skipped(str(exc))
-    except Exception as exc:  # one check that fails must not keep the others from being seen
+    except EXPLAINED as exc:
         return _silence(check, words_of(exc)) if is_silence(exc) else explain(exc)
+    except Exception as exc:  # one check that fails must not keep the others from being seen
+        return unchecked(surprise(exc))
 
 
 def _silence(check: Check, text: str) -> Finding:

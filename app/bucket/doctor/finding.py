@@ -15,11 +15,15 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; `fix` is a command, a setting or a console path, empty where there is none."""
+    """What one check found; `fix` is a command, a setting or a console path, empty where there is none.
+
+    `hinders` says that checks which need this one could find nothing.
+    """
 
     status: Status
     text: str
     fix: str = ""
+    hinders: bool = False
 
 
 class NotChecked(Exception):
@@ -38,9 +42,14 @@ def warning(text: str, fix: str) -> Finding:
 
 def problem(text: str, fix: str) -> Finding:
     """It does not work, or is not safe."""
-    return Finding(Status.PROBLEM, text, fix)
+    return Finding(Status.PROBLEM, text, fix, hinders=True)
 
 
 def skipped(reason: str) -> Finding:
     """The check could not be made, or does not apply."""
     return Finding(Status.SKIPPED, reason)
+
+
+def unchecked(reason: str) -> Finding:
+    """The check met something unexpected: no fault of the operator's, as far as anybody can say."""
+    return Finding(Status.SKIPPED, f"could not be checked, because of {reason}", hinders=True)

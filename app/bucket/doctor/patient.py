@@ -6,18 +6,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
-from PIL import Image
 
 from app.aws_endpoints import is_aws_url
 from app.bucket.access import ownership_of
 from app.bucket.clients import AwsClients
 from app.bucket.doctor.asking import ask
 from app.bucket.doctor.finding import NotChecked
+from app.bucket.uploads import small_picture
 from app.cache import DiskCache
 from app.config import Config
 from app.generators.models import ModelFacts
@@ -25,19 +24,12 @@ from app.stores.base import BaseStore
 from app.stores.s3.errors import code_of
 
 
-def _picture() -> bytes:
-    """A small image like no other, so that no cache can answer for the bucket."""
-    written = BytesIO()
-    Image.frombytes("RGB", (8, 8), secrets.token_bytes(192)).save(written, "PNG")
-    return written.getvalue()
-
-
 @dataclass
 class Probe:
     """The object that is put, read and deleted again; `came_back` is what the store gave for it."""
 
     key: str = field(default_factory=lambda: f"doctor/probe-{secrets.token_hex(8)}.png")
-    data: bytes = field(default_factory=_picture)
+    data: bytes = field(default_factory=small_picture)
     content_type: str = "image/png"
     came_back: bytes = b""
     came_back_as: str = ""
@@ -117,6 +109,12 @@ class Patient:
         except ClientError as exc:
             return code_of(exc)
         return ""
+
+    @property
+    def region_named(self) -> str:
+        """The region for which the server says that requests must be signed; empty if it accepts ours."""
+        assert self.answer_to_missing is not None  # asks
+        return self.clients.region_named
 
     @cached_property
     def caller(self) -> Caller:

@@ -1,12 +1,22 @@
 """A small image is put, read, compared and deleted, through the store as the server itself does it."""
 
+from dataclasses import replace
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from app.bucket.access import BLOCK_IN_THE_WAY
+from app.bucket.doctor.asking import ask
 from app.bucket.doctor.check import check
-from app.bucket.doctor.finding import Finding, ok, problem, warning
+from app.bucket.doctor.finding import Finding, NotChecked, ok, problem, warning
 from app.bucket.doctor.patient import Patient
 from app.bucket.doctor.reach import credentials_accepted
 from app.bucket.doctor.refusals import explain, is_denial
+from app.bucket.errors import says_unsupported
 from app.errors import AppError, NotFound, StoreRefused
 from app.keys import cache_control
+from app.stores.s3.errors import code_of, status_of
+from app.stores.s3.meanings import NO_ENCRYPTION
 
 _ACL_DENIED = (
     "S3 denies the put: s3:PutObject is missing or, as it carries an ACL, s3:PutObjectAcl; "
@@ -24,10 +34,44 @@ def probe_put(patient: Patient) -> Finding:
             probe.key, probe.data, content_type=probe.content_type, cache_control=cache_control(probe.key)
         )
     except AppError as exc:
-        if is_denial(exc) and patient.config.object_acl != "none":
-            return problem(*_ACL_DENIED)
+        if is_denial(exc):
+            return _denied(patient, exc)
+        if _refuses_encryption(patient, exc):
+            return problem(*NO_ENCRYPTION)
         return explain(exc)
     return ok(f"An image was stored as {probe.key}.")
+
+
+def _denied(patient: Patient, exc: AppError) -> Finding:
+    """A denial by Block Public Access has no code of its own: look whether that is on."""
+    found = explain(exc) if patient.config.object_acl == "none" else problem(*_ACL_DENIED)
+    if not _blocks_acls(patient):
+        return found
+    if patient.is_aws:
+        mended = "BlockPublicAcls is on for the bucket, which denies puts with an ACL: set S3_ACL=none"
+    else:
+        mended = (
+            "BlockPublicAcls is on for the bucket, under which Ceph RGW denies every put (mended in 2025): "
+            f"flask bucket setup --mode {patient.mode} lifts it"
+        )
+    return replace(found, fix=f"{mended}. If that is not the reason: {found.fix}")
+
+
+def _blocks_acls(patient: Patient) -> bool:
+    """Whether `BlockPublicAcls` is on, as far as that can be found out."""
+    try:
+        answer: Any = ask(patient.clients.s3.get_public_access_block, Bucket=patient.bucket) or {}
+    except (NotChecked, BotoCoreError, ClientError):
+        return False
+    return bool(answer.get("PublicAccessBlockConfiguration", {}).get(BLOCK_IN_THE_WAY))
+
+
+def _refuses_encryption(patient: Patient, exc: AppError) -> bool:
+    """Whether a put with encryption is refused as one that the server does not understand."""
+    cause = exc.__cause__
+    return patient.config.s3_sse != "none" and (
+        isinstance(cause, ClientError) and says_unsupported(status_of(cause), code_of(cause))
+    )
 
 
 @check(probe_put)

@@ -72,14 +72,15 @@ def bucket_exists(patient: Patient) -> Finding:
 @check(bucket_exists)
 def region(patient: Patient) -> Finding:
     """HeadBucket tells the region whatever the permissions are; URLs carry ours."""
-    if not patient.head.region:
+    found = patient.head.region or patient.region_named
+    if not found:
         raise NotChecked("can't be checked: the server names no region")
-    if patient.head.region != patient.clients.region:
+    if found != patient.clients.region:
         return problem(
-            f"The bucket lies in {patient.head.region}, the server looks for it in {patient.clients.region}.",
-            f"Set AWS_REGION={patient.head.region}",
+            f"The bucket lies in {found}, the server looks for it in {patient.clients.region}.",
+            f"Set AWS_REGION={found}",
         )
-    return ok(f"The bucket lies in {patient.head.region}.")
+    return ok(f"The bucket lies in {found}.")
 
 
 @check(bucket_exists, region)

@@ -1,6 +1,6 @@
 """What errors mean to an operator: S3's codes, botocore's exceptions and ours, each with its fix."""
 
-from botocore.exceptions import ClientError, SSLError
+from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
 from app.aws_errors import Kind, is_about_credentials, kind_of, told
 from app.bucket.doctor.finding import Finding, problem
@@ -29,6 +29,10 @@ _MENDING = {
 """What mends what boto3 reads from environment and profile."""
 
 
+EXPLAINED = (AppError, BotoCoreError, ClientError, NoAnswer)
+"""What `explain` knows; everything else that a check raises is unexpected."""
+
+
 def explain_code(code: str) -> Finding:
     """What one of S3's error codes means."""
     unknown = Meaning(f"S3 answers {code}.", "Look the code up in the list of S3's error codes")
@@ -51,7 +55,7 @@ def is_silence(exc: Exception) -> bool:
 
 def words_of(exc: Exception) -> str:
     """Return what an exception says, without what may be a secret."""
-    return _one_line(exc) if isinstance(exc, AppError | NoAnswer) else told(exc)
+    return " ".join(str(exc).split()) if isinstance(exc, AppError | NoAnswer) else told(exc)
 
 
 def explain(exc: Exception) -> Finding:
@@ -83,7 +87,3 @@ def _explain_answer(exc: ClientError) -> Finding:
     if code in DENIED:
         return problem(f"S3 denies {operation}.", f"Allow {action_of(operation)}: flask bucket iam-policy")
     return explain_code(code)
-
-
-def _one_line(exc: BaseException) -> str:
-    return " ".join(str(exc).split())

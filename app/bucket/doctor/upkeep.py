@@ -21,8 +21,8 @@ def cors(patient: Patient) -> Finding:
     """`<img>` needs no CORS; fetch() and canvas do, wherever the URL is S3's."""
     if not _browsers_ask_s3(patient):
         return ok("Browsers are sent to this server, not to S3.")
-    answer = ask(patient.clients.s3.get_bucket_cors, Bucket=patient.bucket)
-    rules: list[Any] = list(answer["CORSRules"]) if answer else []
+    answer: Any = ask(patient.clients.s3.get_bucket_cors, Bucket=patient.bucket) or {}
+    rules: list[Any] = answer.get("CORSRules", [])
     allowed = {
         origin for rule in rules if "GET" in rule["AllowedMethods"] for origin in rule["AllowedOrigins"]
     }
@@ -46,8 +46,8 @@ def _covers(allowed: set[str], origin: str) -> bool:
 @check(credentials_accepted)
 def lifecycle(patient: Patient) -> Finding:
     """Temporary files should expire, images whose URLs are in use should not."""
-    answer = ask(patient.clients.s3.get_bucket_lifecycle_configuration, Bucket=patient.bucket)
-    rules = [rule for rule in (answer["Rules"] if answer else []) if rule["Status"] == "Enabled"]
+    answer: Any = ask(patient.clients.s3.get_bucket_lifecycle_configuration, Bucket=patient.bucket) or {}
+    rules = [rule for rule in answer.get("Rules", []) if rule["Status"] == "Enabled"]
     if any(_archives(rule) for rule in rules):
         return problem(
             "A lifecycle rule archives images; archived ones can't be read.",
@@ -66,8 +66,8 @@ def lifecycle(patient: Patient) -> Finding:
 @check(credentials_accepted, probe_put)
 def encryption(patient: Patient) -> Finding:
     """At rest; AWS encrypts by default, a key of KMS shuts anonymous visitors out."""
-    answer = ask(patient.clients.s3.get_bucket_encryption, Bucket=patient.bucket)
-    rules: list[Any] = list(answer["ServerSideEncryptionConfiguration"]["Rules"]) if answer else []
+    answer: Any = ask(patient.clients.s3.get_bucket_encryption, Bucket=patient.bucket) or {}
+    rules: list[Any] = answer.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
     kinds = [rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm", "") for rule in rules]
     if not any(kinds):
         return warning("Images are stored without encryption.", f"flask bucket setup --mode {patient.mode}")

@@ -41,6 +41,10 @@ _BY_KIND: dict[Kind, tuple[type[StoreError], object]] = {
 }
 """Our error for each kind, and what to do about it."""
 
+_NO_SSE = "; if S3_SSE is set, try S3_SSE=none"
+_BLOCKED = "; flask bucket doctor says whether the bucket's Block Public Access is the reason"
+"""Ceph RGW denies every put under `BlockPublicAcls`, AWS those with a public ACL."""
+
 
 def code_of(exc: ClientError) -> str:
     """S3's error code, such as `NoSuchKey`; for HEAD and 304, the status as text."""
@@ -103,7 +107,9 @@ def _credentials_advice(exc: ClientError) -> object:
 def _advice(exc: ClientError) -> str:
     if 300 <= status_of(exc) < 400:
         return str(REDIRECTED)
+    puts = exc.operation_name == "PutObject"
     if status_of(exc) != 403:
-        return "see S3's list of error codes"
+        return "see the list of error codes of S3 or of the server" + (_NO_SSE if puts else "")
     action = denied_action(exc) or action_of(exc.operation_name)
-    return f"Allow {action} in the policies of the user or role (flask bucket iam-policy), and of the bucket"
+    allow = f"Allow {action} in the policies of the user or role (flask bucket iam-policy), and of the bucket"
+    return allow + (_BLOCKED if puts else "")

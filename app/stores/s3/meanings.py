@@ -1,6 +1,7 @@
-"""What AWS's error codes mean to an operator, in the same words for the log, the doctor and bucket commands.
+"""What S3's error codes mean to an operator, in the same words for the log, the doctor and bucket commands.
 
-https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+AWS's: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+Those of other servers are Ceph's, MinIO's and R2's (https://developers.cloudflare.com/r2/api/error-codes/).
 """
 
 from typing import NamedTuple
@@ -29,7 +30,25 @@ EXPIRED = Meaning(
     "Renew AWS_SESSION_TOKEN and its keys, or: aws sso login; then restart the server",
 )
 REDIRECTED = Meaning("The bucket lies in another region than AWS_REGION.", _SET_REGION)
+_UNKNOWN_REGION = Meaning(
+    "The server does not know the region in AWS_REGION.",
+    "Set AWS_REGION to one of the server's regions (on Ceph a zone group; us-east-1 means its default)",
+)
 _UNKNOWN_KEY = Meaning("The access key is not known there.", "Check AWS_ACCESS_KEY_ID")
+NO_ENCRYPTION = Meaning(
+    "The server can't encrypt as S3_SSE asks: it has no keys for that, or wants https.",
+    "Set S3_SSE=none, and S3_SSE_KMS_KEY_ID to nothing; or set up encryption on the server",
+)
+_FULL = Meaning(
+    "The server has no room left for more images.", "Delete images there, or ask its administrator for more"
+)
+_QUOTA = Meaning(
+    "The quota of the user or of the bucket is used up.",
+    "Delete images, or ask the server's administrator for more (on Ceph: radosgw-admin quota set)",
+)
+_EXPIRED_REQUEST = Meaning(
+    "The request took too long, or this machine's clock is wrong.", "timedatectl set-ntp true"
+)
 
 MEANINGS = {
     "ExpiredToken": EXPIRED,
@@ -48,6 +67,35 @@ MEANINGS = {
     ),
     "AccountProblem": Meaning("AWS has a problem with the account.", "See the account's billing page"),
     "NotSignedUp": Meaning("The account is not signed up for S3.", "Sign up in the S3 console"),
+    "UserSuspended": Meaning(
+        "The server has suspended the user to whom the access key belongs.",
+        "Ask its administrator to enable the user (on Ceph: radosgw-admin user enable --uid=…)",
+    ),
+    "NotEntitled": Meaning(
+        "The account has no access to this service.", "Enable it in the provider's console"
+    ),
+    "Unauthorized": Meaning(
+        "The access key is not valid there.", "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    ),
+    "ExpiredRequest": _EXPIRED_REQUEST,
+    "RequestExpired": _EXPIRED_REQUEST,
+    "QuotaExceeded": _QUOTA,
+    "XMinioAdminBucketQuotaExceeded": _QUOTA,
+    "InsufficientStorage": _FULL,
+    "XMinioStorageFull": _FULL,
+    "507": _FULL,
+    "EntityTooLarge": Meaning(
+        "The image is larger than the server takes, or than its quota allows (Swift says so, too).",
+        "Lower MAX_UPLOAD_BYTES, or raise the server's limit or quota",
+    ),
+    "MetadataTooLarge": Meaning("The server takes less metadata than was sent.", "Set KEEP_PROMPTS=false"),
+    "InvalidRequest": Meaning(
+        "The server refuses something that the request asks for. With S3_SSE it is most likely encryption, "
+        "for which the server has no keys or wants https.",
+        "Set S3_SSE=none if it is set; otherwise see the server's log",
+    ),
+    "InvalidEncryptionAlgorithmError": NO_ENCRYPTION,
+    "KMSNotConfigured": NO_ENCRYPTION,
     "AllAccessDisabled": Meaning("AWS has disabled this bucket or account.", "Ask AWS Support"),
     "NoSuchBucket": Meaning(
         "There is no such bucket.",
@@ -55,7 +103,7 @@ MEANINGS = {
         "(or public)",
     ),
     "BucketAlreadyExists": Meaning(
-        "This name belongs to somebody else: bucket names are unique across all of AWS.",
+        "This name belongs to somebody else: bucket names are unique across all of AWS or of the server.",
         "Choose another, for instance with your company's name, the project and the year",
     ),
     "InvalidBucketName": Meaning(
@@ -78,6 +126,8 @@ MEANINGS = {
     "PermanentRedirect": REDIRECTED,
     "AuthorizationHeaderMalformed": REDIRECTED,
     "301": REDIRECTED,
+    "InvalidLocationConstraint": _UNKNOWN_REGION,
+    "InvalidRegionName": _UNKNOWN_REGION,
     "IllegalLocationConstraintException": Meaning(
         "AWS_REGION and the address that answered do not fit together.", _SET_REGION
     ),
@@ -88,3 +138,13 @@ MEANINGS = {
     "500": BUSY,
 }
 """By code; that of an answer without a body, to HEAD, is its status."""
+
+REGION_CODES = {
+    "PermanentRedirect",
+    "AuthorizationHeaderMalformed",
+    "301",
+    "IllegalLocationConstraintException",
+    "InvalidLocationConstraint",
+    "InvalidRegionName",
+}
+"""Those that a wrong region gets."""

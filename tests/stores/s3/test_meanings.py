@@ -35,6 +35,34 @@ def test_the_log_line() -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("QuotaExceeded", "quota of the user or of the bucket is used up"),
+        ("XMinioAdminBucketQuotaExceeded", "quota of the user or of the bucket is used up"),
+        ("UserSuspended", "radosgw-admin user enable"),
+        ("NotEntitled", "provider's console"),
+        ("Unauthorized", "AWS_SECRET_ACCESS_KEY"),
+        ("InvalidRequest", "S3_SSE=none"),
+        ("KMSNotConfigured", "S3_SSE=none"),
+        ("InvalidEncryptionAlgorithmError", "S3_SSE=none"),
+        ("EntityTooLarge", "MAX_UPLOAD_BYTES"),
+        ("MetadataTooLarge", "KEEP_PROMPTS=false"),
+        ("InvalidRegionName", "AWS_REGION"),
+    ],
+)
+def test_other_servers_codes_are_told_as_what_they_are(code: str, advice: str) -> None:
+    line = _log_line(code, "PutObject")
+    assert advice in line
+    assert "policies" not in line, "no permission is missing"
+
+
+def test_a_put_that_is_denied_may_be_blocked() -> None:
+    line = _log_line("AccessDenied", "PutObject")
+    assert "flask bucket doctor says whether the bucket's Block Public Access is the reason" in line
+    assert "Block Public Access" not in _log_line("AccessDenied", "GetObject")
+
+
+@pytest.mark.parametrize(
     ("operation", "action"),
     [("PutObject", "s3:PutObject"), ("HeadObject", "s3:GetObject"), ("AssumeRole", "sts:AssumeRole")],
 )

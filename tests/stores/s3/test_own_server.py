@@ -57,7 +57,7 @@ def test_three_variables_are_enough(s3: S3Server) -> None:
         text=True,
         check=False,
     )
-    assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert "3 passed" in ran.stdout, ran.stdout + ran.stderr
     puts = [path for method, path, _ in s3.requests if method == "PUT"]
     assert puts[0].startswith("/contract-")
     assert f"DELETE {puts[0]}" in [f"{method} {path}" for method, path, _ in s3.requests]
