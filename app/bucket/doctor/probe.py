@@ -44,8 +44,9 @@ def probe_put(patient: Patient) -> Finding:
 
 def _denied(patient: Patient, exc: AppError) -> Finding:
     """A denial by Block Public Access has no code of its own: look whether that is on."""
-    found = explain(exc) if patient.config.object_acl == "none" else problem(*_ACL_DENIED)
-    if not _blocks_acls(patient):
+    sends_no_acl = patient.config.object_acl == "none"
+    found = explain(exc) if sends_no_acl else problem(*_ACL_DENIED)
+    if (patient.is_aws and sends_no_acl) or not _blocks_acls(patient):
         return found
     if patient.is_aws:
         mended = "BlockPublicAcls is on for the bucket, which denies puts with an ACL: set S3_ACL=none"

@@ -26,6 +26,14 @@ _SHORTEN_SECONDS = 600.0
 _PERHAPS_METADATA = (400, 413, 431, 500, 501)
 """Statuses of answers to metadata over a server's bound: Swift says 500, AWS 400, proxies 413 or 431."""
 
+_PERHAPS_METADATA_CODES = {
+    "MetadataTooLarge",
+    "RequestHeaderSectionTooLarge",
+    "InvalidRequest",
+    "InvalidArgument",
+}
+"""Codes with a meaning of their own that may be about metadata. All others with one are about something else."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -223,8 +231,9 @@ def _may_have_stored(exc: ClientError) -> bool:
 
 
 def _is_perhaps_of_metadata(exc: ClientError) -> bool:
-    status = status_of(exc)
-    return status in _PERHAPS_METADATA and (status == 500 or code_of(exc) not in MEANINGS)
+    status, code = status_of(exc), code_of(exc)
+    about_others = code in MEANINGS and code not in _PERHAPS_METADATA_CODES
+    return status in _PERHAPS_METADATA and (status == 500 or not about_others)
 
 
 def _base64(digest: bytes) -> str:

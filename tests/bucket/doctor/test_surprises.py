@@ -183,12 +183,12 @@ def test_a_suspended_user(private: Patient, aws: PlayedAws) -> None:
     [
         (
             CredentialRetrievalError(provider="custom-process", error_msg="exit 1"),
-            "The credentials can't be read: Error when retrieving credentials from custom-process: exit 1",
+            "boto3: Error when retrieving credentials from custom-process: exit 1",
             "Set AWS_ACCESS_KEY_ID",
         ),
         (
             HTTPClientError(error=ValueError("Invalid header value b'a-secret'")),
-            "The request could not be sent (ValueError).",
+            "the HTTP client failed: ValueError",
             "Check the network",
         ),
     ],
