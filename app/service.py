@@ -23,8 +23,9 @@ from app.formats import CONTENT_TYPES, FORMATS
 from app.gate import Gate
 from app.imaging import CheckedImage, ImageLimits, encode_image
 from app.imaging.sandbox.client import check_in_sandbox
-from app.keys import cache_control, check_readable, content_addressed, named
+from app.keys import cache_control, check_readable, content_addressed, looks_immutable, named
 from app.objects import NO_METADATA, ObjectFacts, StoredObject
+from app.proof import proof_for
 from app.stores.base import BaseStore
 
 _ASKERS = 16
@@ -240,8 +241,8 @@ class ImageService:
                 key,
                 checked.data,
                 content_type=content_type,
-                cache_control=cache_control(key),
-                metadata=metadata,
+                cache_control=cache_control(immutable=looks_immutable(key)),
+                metadata={**metadata, **proof_for(key, checked.data)},
                 overwrite=overwrite,
             )
             if result.created:
@@ -269,9 +270,7 @@ class ImageService:
         except NotFound:
             stored.body.close()
             raise
-        return StoredObject(
-            ObjectFacts(facts.key, facts.size, content_type, facts.etag, facts.last_modified), stored.body
-        )
+        return StoredObject(replace(facts, content_type=content_type), stored.body)
 
 
 def _served_type(facts: ObjectFacts) -> str:

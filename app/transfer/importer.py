@@ -1,6 +1,7 @@
 """From a directory into the store."""
 
 import errno
+import hashlib
 import os
 import stat
 from functools import partial
@@ -11,8 +12,9 @@ from app.config import Config
 from app.errors import AppError, NameTaken, NotFound, StoreRefused, TooLarge
 from app.formats import FORMATS, ImageFormat
 from app.imaging import CleanedImage, ImageLimits, clean_image, decode_image
-from app.keys import cache_control, content_addressed, is_content_addressed, kept
+from app.keys import cache_control, content_addressed, kept, looks_immutable
 from app.objects import ObjectFacts
+from app.proof import proof_for
 from app.stores.base import BaseStore
 from app.transfer.tally import Outcome, Result, failure
 
@@ -68,7 +70,8 @@ class Importer:
             key,
             checked.data,
             content_type=checked.format.content_type,
-            cache_control=cache_control(key),
+            cache_control=cache_control(immutable=looks_immutable(key)),
+            metadata=proof_for(key, checked.data),
             overwrite=False,
         )
         if not result.created:
@@ -97,7 +100,7 @@ class Importer:
             return None
 
     def _compare(self, there: ObjectFacts, data: bytes) -> Outcome:
-        same = there.size == len(data) and (is_content_addressed(there.key) or self._holds(there.key, data))
+        same = there.size == len(data) and (_has_md5(there, data) or self._holds(there.key, data))
         if not same:
             raise NameTaken("Another image is stored under this name. It was left as it is.")
         return Outcome.THERE
@@ -108,6 +111,11 @@ class Importer:
             return False
         with stored:
             return b"".join(iter(partial(stored.body.read, len(data) + 1), b"")) == data
+
+
+def _has_md5(there: ObjectFacts, data: bytes) -> bool:
+    """Whether the entity tag is the MD5 of `data`, as S3's mostly is: then nothing has to be fetched."""
+    return there.etag.strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _opened(path: str, flags: int) -> int:

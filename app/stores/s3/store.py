@@ -1,5 +1,7 @@
 """The store itself: the contract's methods over one bucket."""
 
+import base64
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -13,7 +15,7 @@ from botocore.response import StreamingBody
 from app.bulkhead import PLACES_PER_THREAD
 from app.config import Config
 from app.errors import NotFound, StoreError, StoreUnreachable
-from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
+from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject, content_codings
 from app.stores.base import BaseStore
 from app.stores.s3.body import Body
 from app.stores.s3.connection import Connection
@@ -249,9 +251,21 @@ def _facts(key: str, answer: Mapping[str, Any]) -> ObjectFacts:
             etag=_etag(answer),
             last_modified=_utc(answer["LastModified"]),
             metadata=MappingProxyType({n.lower(): v for n, v in answer.get("Metadata", {}).items()}),
+            content_encoding=content_codings(answer.get("ContentEncoding", "")),
+            sha256=_sha256(answer),
         )
     except KeyError as exc:
         raise StoreError(detail=f"an answer without {exc}") from exc
+
+
+def _sha256(answer: Mapping[str, Any]) -> str:
+    """Return the digest of the whole object in hexadecimal; empty if S3 has none, or one of its parts."""
+    try:
+        digest = base64.b64decode(answer.get("ChecksumSHA256", ""), validate=True)
+    except ValueError:
+        return ""
+    is_whole = answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT"
+    return digest.hex() if is_whole and len(digest) == hashlib.sha256().digest_size else ""
 
 
 def _listed(found: Mapping[str, Any]) -> ObjectFacts:
