@@ -49,6 +49,11 @@ _ALLOWED = (
     "no folder may end like an image file."
 )
 
+_UNSAFE = (
+    "That is not a valid image key. It has an empty or dot segment, a backslash or a control character, is "
+    f"not Unicode, or is longer than {MAX_KEY_BYTES} bytes."
+)
+
 
 def is_canonical(key: str) -> bool:
     """Whether `key` is one that we could have made, and so is safe as a relative path."""
@@ -84,7 +89,7 @@ def is_readable(key: str) -> bool:
 def check_readable(key: str) -> None:
     """Raise `InvalidKey` unless `is_readable`."""
     if not is_readable(key):
-        raise InvalidKey
+        raise InvalidKey(_UNSAFE)
 
 
 def cache_control(*, immutable: bool) -> str:

@@ -2,7 +2,7 @@
 
 A key's shape proves nothing, since others may put anything into the bucket under such a key, and replace it.
 A content-addressed key contains the beginning of the SHA-256 of its bytes. A generated one does not, so the
-digest is stored with the image, as metadata. If it is missing, or is not that of the bytes, the object is mutable.
+digest is stored with the image, as metadata. If it is missing or another one, the object is mutable.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def proof_for(key: str, data: bytes) -> Mapping[str, str]:
 
 
 def digest_wanted(facts: ObjectFacts) -> str:
-    """Return what the SHA-256 of the bytes of an immutable object begins with; empty if the object is mutable.
+    """Return what the SHA-256 of the bytes has to begin with; empty if the object is mutable in any case.
 
     What an immutable object's file does not say has to follow from its key, so that front servers can send it
     as it is. So the type must be that of the extension, and there must be no Content-Encoding.

@@ -23,7 +23,7 @@ from app.formats import CONTENT_TYPES, FORMATS
 from app.gate import Gate
 from app.imaging import CheckedImage, ImageLimits, encode_image
 from app.imaging.sandbox.client import check_in_sandbox
-from app.keys import cache_control, check_readable, content_addressed, looks_immutable, named
+from app.keys import cache_control, check_readable, content_addressed, is_readable, looks_immutable, named
 from app.objects import NO_METADATA, ObjectFacts, StoredObject
 from app.proof import proof_for
 from app.stores.base import BaseStore
@@ -169,9 +169,10 @@ class ImageService:
     def list(
         self, prefix: str = "", *, limit: int = 100, cursor: str | None = None, details: bool = False
     ) -> tuple[list[ListedImage], str | None]:
-        """A page of the images whose keys begin with `prefix`, and the cursor of the next page, if any.
+        """Return a page of the images whose keys begin with `prefix`, and the next page's cursor, if any.
 
-        With `details` the store is asked for each image, what it was drawn from.
+        With `details` the store is asked for each image, what it was drawn from. Images whose keys no URL can
+        name safely (see `app.keys.is_readable`) are among them: don't show them, but count them.
         """
         with self._bulkhead.calling():
             page = self._store.list(prefix, limit=limit, cursor=cursor)
@@ -194,6 +195,8 @@ class ImageService:
                 return
 
     def _with_details(self, image: ListedImage) -> ListedImage:
+        if not is_readable(image.key):
+            return image
         try:
             return replace(image, asked=Asked.from_metadata(self._store.head(image.key).metadata))
         except NotFound:  # deleted since it was listed

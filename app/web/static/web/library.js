@@ -17,6 +17,7 @@ const folders = new Set();
 const made = new Map(); // What this tab knows of its own images, by key: prompts, file names.
 
 let cursor = null;
+let unsafe = 0; // Images so far whose keys no URL can name.
 let latest = 0; // Only the newest request's answer counts.
 let locked = false;
 let repeat = load; // What was asked for last.
@@ -44,6 +45,7 @@ export function settle(element, image) {
 async function load({ quiet = true } = {}) {
   const before = [...grid.children]; // What is stored meanwhile stays: the answer may not know of it.
   cursor = null;
+  unsafe = 0;
   repeat = load;
   await page({ quiet }, (images) => {
     for (const card of before) if (card.dataset.key && !isGoing(card.dataset.key)) card.remove();
@@ -70,10 +72,11 @@ async function page(options, take) {
       if (asked !== latest) return;
       images = answer.images.map(seenFromHere).filter(Boolean);
       cursor = answer.next_cursor;
+      unsafe += answer.unsafe_keys ?? 0;
     }
     locked = false;
     take(images);
-    say("");
+    say(unsafe ? notShown() : "");
   } catch (failure) {
     if (asked !== latest) return;
     locked = failure.wantsKey;
@@ -81,6 +84,11 @@ async function page(options, take) {
   } finally {
     if (asked === latest) grid.removeAttribute("aria-busy");
   }
+}
+
+function notShown() {
+  const [images, keys] = unsafe === 1 ? ["1 image is", "key"] : [`${unsafe} images are`, "keys"];
+  return `${images} not shown: no URL can name the ${keys} safely.`;
 }
 
 function query(options) {
