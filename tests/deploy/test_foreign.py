@@ -41,12 +41,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """One for all tests here."""
     s3 = S3Server().start()
     look = s3.make_bucket(BUCKET)
-    settings = {
-        "S3_BUCKET": BUCKET,
-        "AWS_ENDPOINT_URL_S3": s3.url,
-        "AWS_REGION": "us-east-1",
-        "CACHE_TTL": "0",
-    }
+    settings = {"S3_BUCKET": BUCKET, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
     data, nginx = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("nginx")
     with site_in(data, nginx, CACHE_TTL="0", **settings, **CREDENTIALS) as site:
         yield Shop(site, look)
