@@ -23,10 +23,19 @@ from app.formats import CONTENT_TYPES, FORMATS
 from app.gate import Gate
 from app.imaging import CheckedImage, ImageLimits, encode_image
 from app.imaging.sandbox.client import check_in_sandbox
-from app.keys import cache_control, check_readable, content_addressed, is_readable, looks_immutable, named
+from app.keys import (
+    cache_control,
+    check_readable,
+    content_addressed,
+    digest_in,
+    is_readable,
+    looks_immutable,
+    named,
+)
 from app.objects import NO_METADATA, ObjectFacts, StoredObject
 from app.proof import proof_for
 from app.stores.base import BaseStore
+from app.stores.compare import holds
 
 _ASKERS = 16
 """Threads that fetch details, for all listings of a process together."""
@@ -40,6 +49,12 @@ _UNTYPED = {"", "application/octet-stream", "binary/octet-stream"}
 
 _OTHER_NAMES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 """Never registered, and in wide use."""
+
+
+_OCCUPIED = (
+    "Another image is stored under the key that these bytes have here. It was left as it is. "
+    "Send the image with a name, or into another folder."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +251,8 @@ class ImageService:
         """Store under `key` what is checked already.
 
         To the store first: what it has not acknowledged is neither cached nor answered.
+
+        Raises `NameTaken` if somebody else's object is stored under a key made from these bytes.
         """
         content_type = checked.format.content_type
         with self._bulkhead.calling():
@@ -250,6 +267,8 @@ class ImageService:
             )
             if result.created:
                 self._cache.store(result.facts, checked.data, epoch)
+            elif digest_in(key) and not holds(self._store, result.facts, checked.data):
+                raise NameTaken(_OCCUPIED, detail=key)
             url = self.url_of(key)
         return StoredImage(
             key=key,

@@ -1,10 +1,8 @@
 """From a directory into the store."""
 
 import errno
-import hashlib
 import os
 import stat
-from functools import partial
 from pathlib import Path
 
 from app.cache import DiskCache
@@ -16,6 +14,7 @@ from app.keys import cache_control, content_addressed, kept, looks_immutable
 from app.objects import ObjectFacts
 from app.proof import proof_for
 from app.stores.base import BaseStore
+from app.stores.compare import holds
 from app.transfer.tally import Outcome, Result, failure
 
 
@@ -100,22 +99,9 @@ class Importer:
             return None
 
     def _compare(self, there: ObjectFacts, data: bytes) -> Outcome:
-        same = there.size == len(data) and (_has_md5(there, data) or self._holds(there.key, data))
-        if not same:
+        if not holds(self._store, there, data):
             raise NameTaken("Another image is stored under this name. It was left as it is.")
         return Outcome.THERE
-
-    def _holds(self, key: str, data: bytes) -> bool:
-        stored = self._store.get(key)
-        if stored is None:
-            return False
-        with stored:
-            return b"".join(iter(partial(stored.body.read, len(data) + 1), b"")) == data
-
-
-def _has_md5(there: ObjectFacts, data: bytes) -> bool:
-    """Whether the entity tag is the MD5 of `data`, as S3's mostly is: then nothing has to be fetched."""
-    return there.etag.strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _opened(path: str, flags: int) -> int:
