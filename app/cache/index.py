@@ -170,7 +170,7 @@ class Index:
         with self._write_lock, self._read_lock, locked(self._layout.locks / "index"):
             self._close()
             trouble = self._trouble()
-            if isinstance(trouble, _OtherVersion):
+            if isinstance(trouble, OtherVersion):
                 self._layout.set_objects_aside()
             if trouble is not None:
                 for path in (self._layout.index, *self._layout.index_logs()):
@@ -264,7 +264,7 @@ class Index:
         )
 
 
-class _OtherVersion(sqlite3.DatabaseError):
+class OtherVersion(sqlite3.DatabaseError):
     """The index was made by another version of this software, which had other rules for what is immutable."""
 
 
@@ -274,7 +274,7 @@ def _check_version(connection: sqlite3.Connection) -> None:
     boot = connection.execute("PRAGMA application_id").fetchone()[0]
     is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if not is_new and version != _SCHEMA_VERSION:
-        raise _OtherVersion(f"the index has version {version}, not {_SCHEMA_VERSION}")
+        raise OtherVersion(f"the index has version {version}, not {_SCHEMA_VERSION}")
     if not is_new and boot != _boot_number():
         raise sqlite3.DatabaseError("the index is from before this machine was started")
 
