@@ -1,10 +1,11 @@
-"""What was asked of a generator, as metadata that a store keeps with the image.
+"""What a store keeps with an image as metadata: the request that drew it, or the name it was uploaded under.
 
 S3 takes 2 KB of it in all, in ASCII (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html),
 so texts are percent-encoded and cut.
 """
 
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from urllib.parse import quote, unquote
 
 _BOUNDS = {"prompt": 1100, "negative-prompt": 400, "model": 200}
 """Bytes of each text, encoded; with the names and the short values they stay below 2 KB."""
+
+_ORIGINAL_NAME = "original-name"
+_NAME_BOUND = 800
+"""Bytes of a file name, encoded: one of 255 bytes takes 765 at most."""
 
 _READABLE = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 _CUT = "…"
@@ -58,6 +63,17 @@ class Asked:
             )
         except (KeyError, ValueError):
             return None
+
+
+def name_metadata(name: str) -> dict[str, str]:
+    """Return the metadata that keeps a file's name which a key can't hold as it is."""
+    return {_ORIGINAL_NAME: _encode(unicodedata.normalize("NFC", name), _NAME_BOUND)}
+
+
+def original_name(metadata: Mapping[str, str]) -> str | None:
+    """Return the name that `name_metadata` kept; None if there is none."""
+    kept = metadata.get(_ORIGINAL_NAME)
+    return None if kept is None else unquote(kept)
 
 
 def _encode(text: str, most: int) -> str:

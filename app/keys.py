@@ -19,6 +19,8 @@ from datetime import datetime
 from functools import lru_cache
 from urllib.parse import quote
 
+from slugify import slugify
+
 from app.errors import InvalidKey
 from app.formats import CONTENT_TYPES, ImageFormat
 
@@ -39,6 +41,11 @@ _CANONICAL = re.compile(rf"{_BOUNDS}{_PARENTS}*{_NAME}\.(?:{_EXTENSIONS})\Z")
 _FOLDER = re.compile(rf"{_BOUNDS}{_PARENTS}+\Z")
 _CONTENT_ADDRESSED = re.compile(rf".+/([0-9a-f]{{2}})/([0-9a-f]{{30}})\.(?:{_EXTENSIONS})\Z")
 _GENERATED = re.compile(rf".+/\d{{4}}/\d{{2}}/\d{{8}}_\d{{6}}_[0-9a-f]{{24}}\.(?:{_EXTENSIONS})\Z")
+_PLAIN = re.compile(rf"(?!.*[^/]{{{MAX_SEGMENT + 1}}}){_NAME}(?:/{_NAME})*\Z")
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]|(?:^|/)(?:\.|/|\Z)|[^/]{256}")
+"""What is refused in names: control characters, backslashes, segments that are empty, begin with a dot or
+have more than 255 characters, the most that file systems allow."""
+
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(?:^|/)\.{0,2}(?:/|\Z)")
 """Clients remove dot segments (RFC 3986, 5.2.4) and control characters from URLs and take a backslash for a
 slash, and proxies merge slashes: the URL of such a key may mean another one."""
@@ -120,10 +127,19 @@ def generated(now: datetime, image_format: ImageFormat, folder: str | None = Non
     return _in_folder(folder or GENERATED_FOLDER, name)
 
 
-def named(name: str, image_format: ImageFormat, folder: str | None = None) -> str:
-    """The key `<folder>/<name>`, or `name` alone; its extension becomes that of the decoded format.
+def is_plain(name: str) -> bool:
+    """Return whether keys can hold `name` as it is, apart from its extension."""
+    return _PLAIN.match(name) is not None
 
-    Raises `InvalidKey` where name or folder lie outside the grammar, or would look like an immutable key.
+
+def named(name: str, image_format: ImageFormat, folder: str | None = None) -> str:
+    """Return the key `<folder>/<name>`, or `name` alone, with the extension of the decoded format.
+
+    A name that is not plain, such as "Müller 1.jpg", is spelled with the characters that keys have:
+    "Muller-1.jpg". The same name always gives the same key, but two names may give one key.
+
+    Raises `InvalidKey` for a folder outside the grammar, for a name that no file can have, and for one that
+    would look like an immutable key.
     """
     key = _placed(name, image_format, folder)
     if looks_immutable(key):
@@ -132,11 +148,12 @@ def named(name: str, image_format: ImageFormat, folder: str | None = None) -> st
 
 
 def kept(path: str, data: bytes, image_format: ImageFormat, folder: str | None = None) -> str:
-    """The key `<folder>/<path>` for an image out of a directory, which may have been exported from a store.
+    """Return the key `<folder>/<path>` for an image from a directory, spelled as `named` spells it.
 
-    So it may be immutable, but not one that is made from other bytes.
+    The directory may have been exported from a store, so the key may be immutable, but not one that is made
+    from other bytes.
 
-    Raises `InvalidKey` for such a key, and for one outside the grammar.
+    Raises `InvalidKey` for such a key, and as `named` does.
     """
     key = _placed(path, image_format, folder)
     if digest_in(key) and key != content_addressed(data, image_format, key.rsplit("/", 2)[0]):
@@ -145,11 +162,36 @@ def kept(path: str, data: bytes, image_format: ImageFormat, folder: str | None =
 
 
 def _placed(name: str, image_format: ImageFormat, folder: str | None) -> str:
+    if not is_plain(name):
+        if _NO_NAME.search(name):
+            raise InvalidKey(f"The name can't be used. {_ALLOWED}")
+        name = "/".join(map(_plain_segment, name.split("/")))
     key = _with_extension(name, image_format)
     key = _in_folder(folder, key) if folder else key
     if not is_canonical(key):
         raise InvalidKey(f"The name can't be used. {_reason(key)}")
     return key
+
+
+def _plain_segment(segment: str) -> str:
+    """Return a file's name in ASCII. What can't be spelled or is too long is told apart by a digest."""
+    stem, dot, extension = segment.rpartition(".")
+    if not (stem and extension.lower() in CONTENT_TYPES):
+        stem, dot, extension = segment, "", ""
+    plain: str = slugify(
+        stem,
+        entities=False,
+        decimal=False,
+        hexadecimal=False,
+        lowercase=False,
+        regex_pattern=r"[^A-Za-z0-9_.-]+",
+        backend="text-unidecode",
+        algorithm="modern",
+    ).strip("-.")
+    room = MAX_SEGMENT - len("_12345678.jpeg")
+    if not plain or len(plain) > room:
+        plain = f"{plain[:room] or 'unnamed'}_{hashlib.sha256(segment.encode()).hexdigest()[:8]}"
+    return f"{plain}{dot}{extension}"
 
 
 def _in_folder(folder: str, rest: str) -> str:

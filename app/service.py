@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from app.asked import Asked
+from app.asked import Asked, name_metadata, original_name
 from app.bulkhead import Bulkhead
 from app.cache import CachedObject, DiskCache
 from app.errors import (
@@ -28,6 +28,7 @@ from app.keys import (
     check_readable,
     content_addressed,
     digest_in,
+    is_plain,
     is_readable,
     looks_immutable,
     named,
@@ -73,7 +74,10 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class ListedImage:
-    """A line of a listing; `asked` only where details were asked for, of images that were generated.
+    """A line of a listing.
+
+    `asked` and `original_name` are given only with details: the first for images that were generated, the
+    second if the key could not hold the name that the image was uploaded under.
 
     It has no URL: most who list need none, and one may cost a signature or a request to the store.
     """
@@ -83,6 +87,7 @@ class ListedImage:
     size: int
     last_modified: datetime
     asked: Asked | None = None
+    original_name: str | None = None
 
 
 class ImageService:
@@ -126,6 +131,8 @@ class ImageService:
 
         Without `name` its key is made from its bytes, so that the same image is stored once; with `name`
         the key is `<folder>/<name>`, and what was there before is replaced, unless `overwrite` is False.
+        A name that keys can't hold, such as "IMG 1.jpg", is kept with the image, whose key is spelled alike;
+        it never replaces an image of another name with the same key.
 
         Raises `TooLarge`, `UnsupportedImage`, `UndecodableImage`, `Busy`, `InvalidKey`, `NameTaken`, and
         what stores raise.
@@ -213,9 +220,10 @@ class ImageService:
         if not is_readable(image.key):
             return image
         try:
-            return replace(image, asked=Asked.from_metadata(self._store.head(image.key).metadata))
+            metadata = self._store.head(image.key).metadata
         except NotFound:  # deleted since it was listed
             return image
+        return replace(image, asked=Asked.from_metadata(metadata), original_name=original_name(metadata))
 
     def _read(self, source: str | os.PathLike[str] | BinaryIO | bytes) -> bytes:
         most = self._max_upload_bytes
@@ -235,10 +243,29 @@ class ImageService:
     ) -> StoredImage:
         if name is None:
             return self.put(content_addressed(checked.data, checked.format, folder), checked, overwrite=False)
-        stored = self.put(named(name, checked.format, folder), checked, overwrite=overwrite)
-        if not stored.created:
+        key = named(name, checked.format, folder)
+        plain = is_plain(name)
+        metadata = NO_METADATA if plain else name_metadata(name)
+        stored = self.put(key, checked, overwrite=overwrite and plain, metadata=metadata)
+        if stored.created:
+            return stored
+        if not overwrite:
             raise NameTaken
-        return stored
+        with self._bulkhead.calling():
+            self._refuse_another_name(key, metadata)
+        return self.put(key, checked, overwrite=True, metadata=metadata)
+
+    def _refuse_another_name(self, key: str, metadata: Mapping[str, str]) -> None:
+        """Raise `NameTaken` if the image at `key` was uploaded under another name than that in `metadata`."""
+        try:
+            there = self._store.head(key).metadata
+        except NotFound:  # deleted meanwhile
+            return
+        if original_name(there) != original_name(metadata):
+            raise NameTaken(
+                f"An image of another name is stored as {key}, which this name would give too. "
+                "Choose another name."
+            )
 
     def put(
         self,

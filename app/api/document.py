@@ -8,8 +8,10 @@ _EXTENSIONS = "|".join("".join(f"[{c}{c.upper()}]" for c in extension) for exten
 _SEGMENT = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}"
 _PARENT = rf"(?![^/]*\.(?:{_EXTENSIONS})(?:/|$)){_SEGMENT}"
 
+_NAME = r"(?!\.)[^\x00-\x1f\x7f-\x9f\\/]{1,255}"
+
 FOLDER = f"^(?:/*{_PARENT}(?:/{_PARENT})*/*)?$"
-NAME = rf"^(?:{_PARENT}/)*{_SEGMENT}$"
+NAME = rf"^(?!.*\.(?:{_EXTENSIONS})/){_NAME}(?:/{_NAME})*$"
 """As `app.keys` takes them; that a whole key has at most 1024 characters no pattern can say."""
 
 _READABLE = r"(?!\.{1,2}(?:/|$))[^\x00-\x1f\x7f-\x9f\\/]+"

@@ -116,7 +116,7 @@ def list_images(options: dict[str, Any]) -> dict[str, Any]:
             "content_type": image.content_type,
             "bytes": image.size,
             "last_modified": image.last_modified,
-            **({"asked": image.asked} if options["details"] else {}),
+            **({"asked": image.asked, "original_name": image.original_name} if options["details"] else {}),
         }
         for image in images
     ]

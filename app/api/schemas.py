@@ -101,6 +101,12 @@ class ListedImageSchema(Schema):
         allow_none=True,
         metadata=_about("With details alone: what the image was drawn from; null where that is not known."),
     )
+    original_name = fields.String(
+        allow_none=True,
+        metadata=_about(
+            "With details alone: the name that the image was uploaded under, if the key can't hold it."
+        ),
+    )
 
 
 class ImagePageSchema(AnswerSchema):
@@ -154,7 +160,11 @@ class UploadOptionsSchema(Schema):
 
     name = fields.String(
         load_default=None,
-        metadata=_about("Store under this name, instead of one made from the bytes.", pattern=NAME),
+        metadata=_about(
+            "Store under this name, instead of one made from the bytes. Characters that keys don't have are "
+            "replaced: 'Müller 1.jpg' is stored as 'Muller-1.jpg', and the name is kept with the image.",
+            pattern=NAME,
+        ),
     )
     folder = fields.String(
         load_default=None, metadata=_about("Folder of the key, such as users/123.", pattern=FOLDER)

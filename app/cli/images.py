@@ -26,20 +26,30 @@ _concurrency = click.IntRange(1, 64)
 @images_commands.command("import")
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--folder", help="The folder that the keys begin with.")
-@click.option("--keep-names", is_flag=True, help="Keys are the paths below DIR, not made from the bytes.")
+@click.option("--keep-names", is_flag=True, help="Make keys from the paths below DIR, not from the bytes.")
+@click.option("--strict", is_flag=True, help="Status 1 if DIR has files that are no images.")
 @click.option("--concurrency", default=4, show_default=True, type=_concurrency)
 @as_json_option
 def import_images(
-    directory: Path, folder: str | None, keep_names: bool, concurrency: int, as_json: bool
+    directory: Path, folder: str | None, keep_names: bool, strict: bool, concurrency: int, as_json: bool
 ) -> None:
-    """Store the images in DIR, held to the limits of uploads; status 1 where some could not be.
+    """Store the images in DIR, held to the limits of uploads; status 1 if some could not be stored.
 
     An image that is stored already is not stored again, and none is replaced: after a failure or Ctrl-C,
-    run the same command again. Hidden files and symbolic links are left out.
+    run the same command again. Hidden files, symbolic links and files that are no images are skipped.
+    Metadata that an export wrote into DIR/.metadata is stored with the images.
     """
     its = parts()
     try:
-        importer = Importer(its.config, its.store, its.cache, directory, folder=folder, keep_names=keep_names)
+        importer = Importer(
+            its.config,
+            its.store,
+            its.cache,
+            directory,
+            folder=folder,
+            keep_names=keep_names,
+            strict=strict,
+        )
     except InvalidKey as exc:
         raise click.BadParameter(exc.message, param_hint="--folder") from exc
     tally = Tally()
@@ -60,9 +70,10 @@ def import_images(
 @click.option("--concurrency", default=8, show_default=True, type=_concurrency)
 @as_json_option
 def export_images(directory: Path, prefix: str, concurrency: int, as_json: bool) -> None:
-    """Write the store's images into DIR, by their keys; status 1 where some could not be.
+    """Write the store's images into DIR, by their keys; status 1 if some could not be written.
 
-    What is there already is not fetched again: after a failure or Ctrl-C, run the same command again.
+    What the store keeps with an image, such as its prompt, goes into DIR/.metadata. What is there already is
+    not fetched again: after a failure or Ctrl-C, run the same command again.
     """
     try:
         images = [Wanted(i.key, i.size, i.last_modified) for i in parts().service.list_all(prefix)]

@@ -6,9 +6,13 @@
     lock                              shared by puts that create; overwrites and deletes hold it alone
 
 A put makes directories that a delete removes once they are empty; the lock keeps the two apart.
+
+A version is the file's modification time and size. Copies of the directory made by tar, zip or cp change the
+times, so a metadata file also holds the SHA-256 of its bytes: it is found again by that, and renamed.
 """
 
 import errno
+import hashlib
 import heapq
 import json
 import os
@@ -17,13 +21,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from app.config import Config
 from app.errors import AppError, ConfigError, InvalidKey, NotFound, StoreRefused, StoreUnreachable
-from app.filelock import EXCLUSIVE, SHARED, locked
+from app.filelock import EXCLUSIVE, SHARED, claim, locked
 from app.formats import CONTENT_TYPES
 from app.keys import is_canonical
 from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
@@ -31,6 +36,12 @@ from app.stores.base import BaseStore
 
 _ABANDONED_SECONDS = 3600
 """A temporary file this old belongs to a process that was killed."""
+
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""What link(2) answers on file systems without hard links, such as exFAT and some network mounts."""
+
+_NO_DIRECTORY_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
+"""What fsync(2) answers for directories on file systems that can't sync them by themselves."""
 
 _FULL = (
     "The disk on which images are stored is full. Nothing was stored; the server's operator has to make room."
@@ -46,6 +57,7 @@ class LocalStore(BaseStore):
         self._metadata = self._root / "metadata"
         self._tmp = self._root / "tmp"
         self._swept = False
+        self._has_links = True
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
@@ -76,13 +88,17 @@ class LocalStore(BaseStore):
         """Write aside, sync, then move into place by one `rename` or `link`."""
         if not is_canonical(key):
             raise InvalidKey
-        sidecar = {"content_type": content_type, "cache_control": cache_control, "metadata": dict(metadata)}
+        sidecar = {
+            "content_type": content_type,
+            "cache_control": cache_control,
+            "metadata": dict(metadata),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
         with _errors_mapped(missing=StoreUnreachable):
             written = self._temporary_path()
             try:
                 _write_synced(written, data)
-                with locked(self._root / "lock", EXCLUSIVE if overwrite else SHARED):
-                    return self._publish(key, written, sidecar, overwrite)
+                return self._move_into_place(key, written, sidecar, overwrite)
             finally:
                 written.unlink(missing_ok=True)
 
@@ -144,13 +160,29 @@ class LocalStore(BaseStore):
                 if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                     path.unlink()
 
+    def _move_into_place(
+        self, key: str, written: Path, sidecar: dict[str, Any], overwrite: bool
+    ) -> PutResult:
+        """Publish the file. Without hard links a put that creates holds the lock alone, too."""
+        if not overwrite and self._has_links:
+            try:
+                with locked(self._root / "lock", SHARED):
+                    return self._publish(key, written, sidecar, overwrite)
+            except OSError as exc:
+                if exc.errno not in _NO_LINKS:
+                    raise
+                # EPERM has other causes as well, which the attempt without links meets again.
+                self._has_links = False
+        with locked(self._root / "lock", EXCLUSIVE):
+            return self._publish(key, written, sidecar, overwrite)
+
     def _publish(self, key: str, written: Path, sidecar: dict[str, Any], overwrite: bool) -> PutResult:
         stat = written.stat()
         version = _version(stat)
         target = self._path(key)
         self._remember(key, version, sidecar)
         target.parent.mkdir(parents=True, exist_ok=True)
-        created = _move(written, target, overwrite)
+        created = self._move(written, target, overwrite)
         self._sync_parents(target)
         if not created:
             self._forget(key, version)
@@ -158,6 +190,20 @@ class LocalStore(BaseStore):
         if overwrite:
             self._forget_others(key, version)
         return PutResult(_facts(key, stat, sidecar), created)
+
+    def _move(self, written: Path, target: Path, overwrite: bool) -> bool:
+        """Return whether `target` now is the file written; `link` fails if the name is taken."""
+        if not overwrite:
+            if self._has_links:
+                try:
+                    target.hardlink_to(written)
+                except FileExistsError:
+                    return False
+                return True
+            if target.exists():
+                return False
+        written.replace(target)
+        return True
 
     def _remember(self, key: str, version: str, sidecar: dict[str, Any]) -> None:
         """Written before the object shows, so that a version is never seen without its metadata."""
@@ -177,17 +223,42 @@ class LocalStore(BaseStore):
             if path.stem != version:
                 self._forget(key, path.stem)
 
-    def _facts(self, key: str, body: BinaryIO) -> ObjectFacts:
+    def _facts(self, key: str, body: BufferedReader) -> ObjectFacts:
         stat = os.fstat(body.fileno())
-        return _facts(key, stat, self._sidecar(key, _version(stat)))
+        return _facts(key, stat, self._sidecar(key, body, stat))
 
-    def _sidecar(self, key: str, version: str) -> dict[str, Any]:
-        """Empty for a file that somebody laid there by hand."""
-        try:
-            loaded = json.loads((self._metadata / key / f"{version}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+    def _sidecar(self, key: str, body: BufferedReader, stat: os.stat_result) -> dict[str, Any]:
+        """Return what is kept of the open file; nothing for one that somebody put there by hand."""
+        directory = self._metadata / key
+        path = directory / f"{_version(stat)}.json"
+        if (found := _load_json(path)) is not None:
+            return found
+        others = [loaded for other in directory.glob("*.json") if (loaded := _load_json(other))]
+        if not others:
             return {}
-        return loaded if isinstance(loaded, dict) else {}
+        digest = hashlib.file_digest(body, "sha256").hexdigest()
+        body.seek(0)
+        for loaded in others:
+            if loaded.get("sha256") == digest:
+                self._adopt(key, _version(stat), loaded)
+                return loaded
+        return {}
+
+    def _adopt(self, key: str, version: str, sidecar: dict[str, Any]) -> None:
+        """Keep metadata that was found by its digest under the file's version, so that it is found at once.
+
+        Nothing happens while others write, or if the directory can't be written.
+        """
+        with suppress(OSError):
+            held = claim(self._root / "lock")
+            if held is None:
+                return
+            try:
+                if _version(self._path(key).stat()) == version:
+                    self._remember(key, version, sidecar)
+                    self._forget_others(key, version)
+            finally:
+                os.close(held)
 
     def _keys(self, prefix: str) -> Iterator[str]:
         folder = prefix.rpartition("/")[0]
@@ -217,23 +288,13 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _move(written: Path, target: Path, overwrite: bool) -> bool:
-    """Whether `target` now is the file written; `link` fails where the name is taken, `replace` does not."""
-    if overwrite:
-        written.replace(target)
-        return True
-    try:
-        target.hardlink_to(written)
-    except FileExistsError:
-        return False
-    return True
-
-
 def _facts(key: str, stat: os.stat_result, sidecar: dict[str, Any]) -> ObjectFacts:
     modified = datetime.fromtimestamp(stat.st_mtime_ns // 10**9, UTC)
     content_type = sidecar.get("content_type", _content_type(key))
     metadata = MappingProxyType(sidecar.get("metadata", {}))
-    return ObjectFacts(key, stat.st_size, content_type, f'"{_version(stat)}"', modified, metadata)
+    # A file system with coarse times may give two versions the same time, but never the same digest.
+    tag = sidecar["sha256"][:32] if "sha256" in sidecar else _version(stat)
+    return ObjectFacts(key, stat.st_size, content_type, f'"{tag}"', modified, metadata)
 
 
 def _version(stat: os.stat_result) -> str:
@@ -244,10 +305,22 @@ def _content_type(key: str) -> str:
     return CONTENT_TYPES.get(key.rpartition(".")[2], "application/octet-stream")
 
 
+def _load_json(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object in the file; None if there is none, or something else."""
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return loaded if isinstance(loaded, dict) else None
+
+
 def _sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as exc:
+        if exc.errno not in _NO_DIRECTORY_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

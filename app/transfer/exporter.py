@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +16,7 @@ from typing import Self
 from app.errors import AppError, InvalidKey, NotFound, StoreError, UnsupportedImage
 from app.keys import check_readable, digest_in
 from app.stores.base import BaseStore
+from app.transfer import sidecars
 from app.transfer.tally import Outcome, Result, failure
 
 _CHUNK = 256 * 1024
@@ -34,7 +35,8 @@ class Exporter:
     """Writes images to files below `root`, by their keys; made by `into`.
 
     A file appears whole, with the time at which the store says that it was last changed. That and its size
-    tell whether it is there already; without the time, the digest in its key does.
+    tell whether it is there already; without the time, the digest in its key does. What the store keeps with
+    an image is written before it, as `app.transfer.sidecars` describes.
     """
 
     def __init__(self, store: BaseStore, root: Path, aside: Path) -> None:
@@ -74,16 +76,34 @@ class Exporter:
         return path
 
     def _write(self, key: str, path: Path) -> None:
-        """Aside first, synced, then in place by one rename."""
-        written = self._aside / secrets.token_hex(16)
-        try:
-            self._fetch(key, written)
+        """Write the image aside and sync it, then its metadata, then move it into place by one rename."""
+        with self._written_aside() as written:
+            metadata, digest = self._fetch(key, written)
+            if metadata:
+                self._write_sidecar(key, sidecars.dump(digest, metadata))
             path.parent.mkdir(parents=True, exist_ok=True)
             written.replace(path)
+
+    @contextmanager
+    def _written_aside(self) -> Iterator[Path]:
+        written = self._aside / secrets.token_hex(16)
+        try:
+            yield written
         finally:
             written.unlink(missing_ok=True)
 
-    def _fetch(self, key: str, written: Path) -> None:
+    def _write_sidecar(self, key: str, content: bytes) -> None:
+        path = self._path(sidecars.sidecar_path(Path(), key).as_posix())
+        with self._written_aside() as written:
+            with open(written, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            written.replace(path)
+
+    def _fetch(self, key: str, written: Path) -> tuple[Mapping[str, str], str]:
+        """Write the object to a new file; return its metadata and the SHA-256 of its bytes."""
         stored = self._store.get(key)
         if stored is None:
             raise NotFound
@@ -94,14 +114,17 @@ class Exporter:
                 f"It is stored with Content-Encoding: {codings}, so its bytes alone are no image. "
                 "Fetch it with a client that can decode it, such as curl --compressed."
             )
-        with stored, open(written, "xb") as file:
+        with stored, open(written, "x+b") as file:
             shutil.copyfileobj(stored.body, file, _CHUNK)
             if file.tell() != stored.facts.size:
                 raise StoreError(detail=f"{file.tell()} bytes instead of {stored.facts.size}")
             file.flush()
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
             changed = stored.facts.last_modified.timestamp()
             os.utime(file.fileno(), (changed, changed))
             os.fsync(file.fileno())
+        return stored.facts.metadata, digest
 
 
 def _is_there(path: Path, wanted: Wanted) -> bool:

@@ -4,6 +4,7 @@ import os
 import stat
 from pathlib import Path
 
+from app.transfer.sidecars import DIRECTORY
 from app.transfer.tally import Outcome, Result, Tally, failure
 
 
@@ -26,6 +27,8 @@ def find_files(root: Path, tally: Tally) -> list[str]:
     found: list[str] = []
     for parent, directories, names in os.walk(root, onerror=unreadable):
         below = Path(parent).relative_to(root)
+        if parent == str(root) and DIRECTORY in directories:  # the importer reads it beside each image
+            directories.remove(DIRECTORY)
         directories[:] = sorted(name for name in directories if wanted(below / name))
         found += (path.as_posix() for name in sorted(names) if wanted(path := below / name))
     return found

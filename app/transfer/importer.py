@@ -1,30 +1,44 @@
 """From a directory into the store."""
 
 import errno
+import mimetypes
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
+from app.asked import name_metadata
 from app.cache import DiskCache
 from app.config import Config
-from app.errors import AppError, NameTaken, NotFound, StoreRefused, TooLarge
+from app.errors import AppError, NameTaken, NotFound, StoreRefused, TooLarge, UnsupportedImage
 from app.formats import FORMATS, ImageFormat
 from app.imaging import CleanedImage, ImageLimits, clean_image, decode_image
-from app.keys import cache_control, content_addressed, kept, looks_immutable
+from app.imaging.sniff import sniff
+from app.keys import cache_control, content_addressed, is_plain, kept, looks_immutable
 from app.objects import ObjectFacts
 from app.proof import proof_for
 from app.stores.base import BaseStore
 from app.stores.compare import holds
+from app.transfer import sidecars
 from app.transfer.tally import Outcome, Result, failure
+
+_TYPES = mimetypes.MimeTypes()
+"""Media types by extension, the same on all systems."""
+
+_HEAD_BYTES = 4096
+"""Bytes of a file that is too large, to see whether it is an image at all."""
 
 
 class Importer:
     """Puts the images of `root` into the store, held to the limits of uploads. It never replaces one.
 
-    Their keys are made from their bytes; with `keep_names` they are their paths below `root`. `folder` comes
-    before either. What is there already is found out without decoding it again, so that an import that
-    was broken off is cheap to repeat. The cache stays as it is: a million imported images would only drive
-    out those that are asked for.
+    Their keys are made from their bytes; with `keep_names` they are their paths below `root`, spelled as
+    `app.keys.named` spells them. `folder` comes before either. Metadata that an export wrote beside an image
+    is stored with it. Files that are no images are skipped; with `strict` they fail.
+
+    What is there already is found out without decoding it again, so that an import that was broken off is
+    cheap to repeat. The cache stays as it is: a million imported images would only drive out those that are
+    asked for.
 
     Raises `InvalidKey` where `folder` can't be used.
     """
@@ -38,6 +52,7 @@ class Importer:
         *,
         folder: str | None = None,
         keep_names: bool = False,
+        strict: bool = False,
     ) -> None:
         content_addressed(b"", FORMATS["png"], folder)  # a bad folder shows at once, not with each file
         self._limits = ImageLimits.from_config(config)
@@ -47,30 +62,45 @@ class Importer:
         self._root = root
         self._folder = folder
         self._keep_names = keep_names
+        self._strict = strict
 
     def bring(self, path: str) -> Result:
         """Store the image in the file at `path` below the root."""
         try:
-            return Result(path, self._bring(path))
+            return self._bring(path)
+        except UnsupportedImage as exc:
+            if self._strict or _is_called_an_image(path):
+                return failure(path, exc)
+            return Result(path, Outcome.SKIPPED, exc.message)
         except (AppError, OSError) as exc:
             return failure(path, exc)
 
-    def _bring(self, path: str) -> Outcome:
-        cleaned = clean_image(self._read(path), self._limits)
+    def _bring(self, path: str) -> Result:
+        data = self._read(path)
+        cleaned = clean_image(data, self._limits)
         key = self._key(path, cleaned.data, cleaned.format)
         there = self._facts(key)
         if there is not None:
-            return self._compare(there, cleaned.data)
-        return self._put(key, cleaned)
+            return Result(path, self._compare(there, cleaned.data))
+        metadata, remark = self._metadata(path, data)
+        return Result(path, self._put(key, cleaned, metadata), remark)
 
-    def _put(self, key: str, cleaned: CleanedImage) -> Outcome:
+    def _metadata(self, path: str, data: bytes) -> tuple[Mapping[str, str], str]:
+        """Return what to keep with the image, and a remark if something of it can't be kept."""
+        renamed = {} if not self._keep_names or is_plain(path) else name_metadata(path)
+        try:
+            return {**renamed, **sidecars.load(self._root, path, data)}, ""
+        except sidecars.UnusableMetadata as exc:
+            return renamed, f"stored without its exported metadata, which {exc}"
+
+    def _put(self, key: str, cleaned: CleanedImage, metadata: Mapping[str, str]) -> Outcome:
         checked = decode_image(cleaned, self._limits)
         result = self._store.put(
             key,
             checked.data,
             content_type=checked.format.content_type,
             cache_control=cache_control(immutable=looks_immutable(key)),
-            metadata=proof_for(key, checked.data),
+            metadata={**metadata, **proof_for(key, checked.data)},
             overwrite=False,
         )
         if not result.created:
@@ -86,8 +116,9 @@ class Importer:
     def _read(self, path: str) -> bytes:
         with open(self._root / path, "rb", opener=_opened) as file:
             size = os.fstat(file.fileno()).st_size
-            data = file.read(self._max_bytes + 1) if size <= self._max_bytes else b""
+            data = file.read(self._max_bytes + 1 if size <= self._max_bytes else _HEAD_BYTES)
         if max(size, len(data)) > self._max_bytes:
+            sniff(data, self._limits.formats)
             raise TooLarge(f"The image is larger than the {self._max_bytes} bytes allowed.")
         return data
 
@@ -102,6 +133,14 @@ class Importer:
         if not holds(self._store, there, data):
             raise NameTaken("Another image is stored under this name. It was left as it is.")
         return Outcome.THERE
+
+
+def _is_called_an_image(path: str) -> bool:
+    """Return whether people expect an image in the file, by its name."""
+    media_type = _TYPES.guess_type(path, strict=False)[0] or ""
+    return media_type.startswith("image/") or path.lower().endswith(
+        (".avif", ".heic", ".heif", ".jxl", ".webp")
+    )
 
 
 def _opened(path: str, flags: int) -> int:

@@ -1,14 +1,21 @@
 """The local store: the contract, and what a directory adds to it."""
 
+import errno
 import os
 import shutil
+import stat
+import tarfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.config import Config
 from app.errors import ConfigError, InvalidKey, NotFound, StoreRefused, StoreUnreachable
+from app.stores import local
 from app.stores.base import BaseStore
 from app.stores.local import LocalStore
 from tests.contracts import StoreContract
@@ -136,6 +143,135 @@ def test_an_unusable_directory_is_told_at_start(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="LOCAL_STORE_DIR="):
         LocalStore.from_config(config)
+
+
+def _copied_by_cp(root: Path, copy: Path) -> None:
+    shutil.copytree(root, copy, copy_function=shutil.copyfile)
+
+
+def _copied_by_tar(root: Path, copy: Path) -> None:
+    """Times have whole seconds, as in tar's usual format."""
+    with tarfile.open(copy.with_suffix(".tar"), "w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.add(root, ".")
+    with tarfile.open(copy.with_suffix(".tar")) as archive:
+        archive.extractall(copy, filter="tar")
+
+
+def _copied_by_zip(root: Path, copy: Path) -> None:
+    """Times are those of the unpacking."""
+    shutil.unpack_archive(shutil.make_archive(str(copy), "zip", root), copy)
+
+
+@pytest.mark.parametrize("copied", [_copied_by_cp, _copied_by_tar, _copied_by_zip])
+def test_a_copied_store_keeps_metadata_and_entity_tags(
+    root: Path, tmp_path: Path, copied: Callable[[Path, Path], None]
+) -> None:
+    store = LocalStore(root)
+    for name in ("a.png", "b/c.png"):
+        put = store.put(name, name.encode(), content_type="image/png", metadata={"prompt": f"of {name}"})
+        assert put.facts == store.head(name)
+    time.sleep(0.01)
+    copied(root, tmp_path / "copy")
+    copy = LocalStore(tmp_path / "copy")
+    for name in ("a.png", "b/c.png"):
+        for _ in range(2):  # found by the digest, then kept under the copy's time
+            facts = copy.head(name)
+            assert facts.metadata == {"prompt": f"of {name}"}
+            assert facts.etag == store.head(name).etag
+        stored = copy.get(name)
+        assert stored is not None
+        with stored:
+            assert stored.body.read() == name.encode()
+    assert len(_files(tmp_path / "copy" / "metadata")) == 2
+    version = f"{(tmp_path / 'copy/objects/a.png').stat().st_mtime_ns:016x}-5"
+    assert (tmp_path / "copy" / "metadata" / "a.png" / f"{version}.json").is_file()
+
+
+def test_a_copy_that_cant_be_written_has_its_metadata(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(root)
+    store.put("a.png", b"bytes", content_type="image/png", metadata={"prompt": "x"})
+    os.utime(root / "objects" / "a.png", (1, 1))
+    monkeypatch.setattr(local, "claim", _refusing(errno.EROFS))
+    assert store.head("a.png").metadata == {"prompt": "x"}
+
+
+def test_other_bytes_put_there_by_hand_have_no_metadata(root: Path) -> None:
+    store = LocalStore(root)
+    facts = store.put("a.png", b"bytes", content_type="image/png", metadata={"prompt": "x"}).facts
+    (root / "objects" / "a.png").write_bytes(b"BYTES")
+    assert store.head("a.png").metadata == {}
+    assert store.head("a.png").etag != facts.etag
+
+
+def test_versions_of_one_moment_have_different_entity_tags(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems keep times to two seconds."""
+    monkeypatch.setattr(time, "time_ns", lambda: 2 * 10**18)
+    store = LocalStore(root)
+    tags = [store.put("a.png", data, content_type="image/png").facts.etag for data in (b"one", b"two")]
+    assert tags[0] != tags[1]
+    assert store.head("a.png").etag == tags[1]
+
+
+def _refusing(error: int) -> Callable[..., Any]:
+    def refuse(*args: object, **kwargs: object) -> Any:
+        raise OSError(error, os.strerror(error))
+
+    return refuse
+
+
+NO_LINKS = pytest.mark.parametrize("error", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+
+
+class TestWithoutHardLinks(StoreContract):
+    """The contract on a file system such as exFAT."""
+
+    @pytest.fixture
+    def store(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> BaseStore:
+        """A store in an empty directory."""
+        monkeypatch.setattr(os, "link", _refusing(errno.EPERM))
+        return LocalStore(root)
+
+
+@NO_LINKS
+def test_without_hard_links_one_of_many_puts_creates(
+    root: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    monkeypatch.setattr(os, "link", _refusing(error))
+    stores = [LocalStore(root) for _ in range(16)]
+
+    def put(number: int) -> bool:
+        data = b"%d" % number
+        return stores[number].put("a.png", data, content_type="image/png", overwrite=False).created
+
+    with ThreadPoolExecutor(16) as pool:
+        created = list(pool.map(put, range(16)))
+    assert sorted(created) == [False] * 15 + [True]
+    with open(root / "objects" / "a.png", "rb") as file:
+        assert file.read() == b"%d" % created.index(True)
+    assert len(_files(root / "metadata")) == 1
+    assert not _files(root / "tmp")
+
+
+def test_another_error_of_link_is_no_lack_of_links(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", _refusing(errno.EIO))
+    with pytest.raises(StoreUnreachable):
+        LocalStore(root).put("a.png", b"x", content_type="image/png", overwrite=False)
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_directories_that_cant_be_synced(root: Path, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    sync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(error, os.strerror(error))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    _put(LocalStore(root), "a/b.png")
+    assert LocalStore(root).exists("a/b.png")
 
 
 def test_a_directory_that_went_is_an_outage_and_no_missing_image(root: Path) -> None:

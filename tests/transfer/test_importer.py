@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from app.asked import original_name
 from app.cache import DiskCache
 from app.config import Config
 from app.errors import InvalidKey, NotFound, StoreRefused, StoreUnreachable
@@ -126,13 +128,14 @@ def test_keys_that_never_change_meaning_are_kept(
 @pytest.mark.parametrize(
     ("name", "data", "options", "reason"),
     [
-        ("a.txt", b"hello", {}, "This is not an image in a format that we take"),
+        ("a.txt", b"hello", {"strict": True}, "This is not an image in a format that we take"),
         ("a.png", b"", {}, "This is not an image in a format that we take"),
         ("a.png", noise(1)[:-600], {}, "damaged or incomplete"),
         ("a.png", png_claiming(60_000, 60_000), {}, "too many pixels"),
         ("no such file", None, {}, "No such file or directory"),
-        ("ü.png", noise(1), {"keep_names": True}, "The name can't be used"),
-        ("with space.png", noise(1), {"keep_names": True}, "The name can't be used"),
+        ("back\\slash.png", noise(1), {"keep_names": True}, "The name can't be used"),
+        ("IMG_1.HEIC", b"\0\0\0\x18ftypheic\0\0\0\0heicmif1", {}, "This is a HEIC image"),
+        ("drawing.svg", b"<svg/>", {}, "This is a file of type SVG"),
         (content_addressed(noise(2), PNG), noise(1), {"keep_names": True}, "the bytes of another image"),
     ],
 )
@@ -154,10 +157,93 @@ def test_what_fails_says_why(
     assert _keys(store) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("Thumbs.db", b"\xd0\xcf\x11\xe0"),
+        ("notes.txt", b"hello"),
+        ("IMG_1.xmp", b"<x:xmpmeta/>"),
+        ("IMG_1.MOV", b"\0\0\0\x14ftypqt  "),
+        ("report.pdf", b"%PDF-1.7"),
+        ("film", b"x" * (20 << 20)),
+    ],
+)
+def test_what_is_no_image_is_skipped(importer: Make, source: Path, name: str, data: bytes) -> None:
+    (source / name).write_bytes(data)
+    skipped = importer().bring(name)
+    assert (skipped.outcome, skipped.reason != "") == (Outcome.SKIPPED, True)
+    assert importer(strict=True).bring(name).outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("Trip 2026/IMG 0010.JPG", "me/Trip-2026/IMG-0010.png"),
+        ("Müller.png", "me/Muller.png"),
+        ("Screenshot 2026-11-30 at 10.00.00.png", "me/Screenshot-2026-11-30-at-10.00.00.png"),
+    ],
+)
+def test_names_of_real_life_are_kept(
+    importer: Make, store: BaseStore, source: Path, name: str, key: str
+) -> None:
+    (source / name).parent.mkdir(exist_ok=True)
+    (source / name).write_bytes(noise(1))
+    for outcome in (Outcome.DONE, Outcome.THERE):
+        assert importer(keep_names=True, folder="me").bring(name) == Result(name, outcome)
+    assert original_name(store.head(key).metadata) == name
+
+
+def _sidecar(source: Path, name: str, content: Any) -> None:
+    path = source / ".metadata" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+DIGEST = hashlib.sha256(noise(1)).hexdigest()
+
+
+@pytest.mark.parametrize("keep_names", [True, False])
+def test_exported_metadata_comes_back(
+    importer: Make, store: BaseStore, source: Path, keep_names: bool
+) -> None:
+    (source / "a.png").write_bytes(noise(1))
+    _sidecar(source, "a.png", {"sha256": DIGEST, "metadata": {"prompt": "a cat"}})
+    assert importer(keep_names=keep_names).bring("a.png") == Result("a.png", Outcome.DONE)
+    (key,) = _keys(store)
+    assert store.head(key).metadata == {"prompt": "a cat"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "not JSON",
+        "[" * 60_000,
+        "[]",
+        {"sha256": DIGEST},
+        {"sha256": "0" * 64, "metadata": {"prompt": "of another image"}},
+        {"sha256": DIGEST, "metadata": {"Prompt": "x"}},
+        {"sha256": DIGEST, "metadata": {"prompt": "two\nlines"}},
+        {"sha256": DIGEST, "metadata": {"prompt": " x"}},
+        {"sha256": DIGEST, "metadata": {"prompt": "ü"}},
+        {"sha256": DIGEST, "metadata": {"prompt": 7}},
+        {"sha256": DIGEST, "metadata": {"prompt": "x" * 2048}},
+    ],
+)
+def test_metadata_that_cant_be_kept_costs_no_image(
+    importer: Make, store: BaseStore, source: Path, content: Any
+) -> None:
+    (source / "a.png").write_bytes(noise(1))
+    _sidecar(source, "a.png", content)
+    result = importer(keep_names=True).bring("a.png")
+    assert (result.outcome, "without its exported metadata" in result.reason) == (Outcome.DONE, True)
+    assert store.head("a.png").metadata == {}
+
+
 def test_a_file_that_is_too_large_is_not_read(
     config: Config, store: BaseStore, cache: DiskCache, source: Path
 ) -> None:
     with open(source / "huge.png", "wb") as file:
+        file.write(noise(1))
         file.truncate(2**40)
     small = Importer(replace(config, max_upload_bytes=1000), store, cache, source)
     reason = "The image is larger than the 1000 bytes allowed."

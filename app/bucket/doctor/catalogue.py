@@ -79,4 +79,4 @@ def checks_for(kind: str) -> tuple[Check, ...]:
     """The checks that apply to `STORE=kind`; every store can put, get and delete."""
     if kind == "s3":
         return (*SERVER_CHECKS, *BUCKET_CHECKS)
-    return (*SERVER_CHECKS, *PROBE_CHECKS, probe.probe_delete)
+    return (*SERVER_CHECKS, *PROBE_CHECKS, probe.probe_create, probe.probe_delete)

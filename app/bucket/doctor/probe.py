@@ -30,6 +30,25 @@ def probe_put(patient: Patient) -> Finding:
 
 
 @check(probe_put)
+def probe_create(patient: Patient) -> Finding:
+    """What an upload without a name needs besides: a put that creates its object and never replaces one."""
+    probe = patient.probe
+    key = probe.key.replace("probe-", "probe-new-")
+    try:
+        patient.store.put(key, probe.data, content_type=probe.content_type, overwrite=False)
+        again = patient.store.put(key, probe.data, content_type=probe.content_type, overwrite=False)
+        patient.store.delete(key)
+    except AppError as exc:
+        return explain(exc)
+    if again.created:
+        return problem(
+            "A put that must not overwrite replaces what is there.",
+            "Make the store's put return created=False then, as tests/contracts.py describes",
+        )
+    return ok("A put that must not overwrite leaves what is there.")
+
+
+@check(probe_put)
 def probe_get(patient: Patient) -> Finding:
     """What every miss needs."""
     probe = patient.probe

@@ -1,16 +1,18 @@
 """What is wrong with settings, server and cache; no bucket is asked for these."""
 
 import errno
+import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from app.apikeys import parse_keys
 from app.bucket.clients import AwsClients
@@ -206,3 +208,27 @@ def test_aws_is_sent_sha_256(patient: Patient, s3: S3Server, monkeypatch: pytest
     assert at_aws.is_aws
     _expect(checksums.examine(at_aws), Status.OK, "refused")
     assert any("x-amz-checksum-sha256" in headers for _, _, headers in s3.requests)
+
+
+def test_a_disk_that_refuses_just_what_an_upload_does(
+    local_doctor: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert local_doctor()["probe-create"]["status"] == "ok"
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "link", refuse)
+    found = local_doctor()
+    assert (found["probe-put"]["status"], found["probe-create"]["status"]) == ("ok", "problem")
+
+
+@pytest.fixture
+def local_doctor(app: Flask) -> Callable[[], dict[str, Any]]:
+    """Runs the doctor on a local store, and gives its findings by their names."""
+
+    def run() -> dict[str, Any]:
+        result = app.test_cli_runner().invoke(args=["bucket", "doctor", "--json"])
+        return {finding["check"]: finding for finding in json.loads(result.output)}
+
+    return run
