@@ -76,6 +76,14 @@ def original_name(metadata: Mapping[str, str]) -> str | None:
     return None if kept is None else unquote(kept)
 
 
+def shortened(metadata: Mapping[str, str], most: int) -> dict[str, str]:
+    """Return the metadata with values of at most `most` bytes, cut between the characters of their texts."""
+    return {
+        name: value if len(value) <= most else _encode(unquote(value), most)
+        for name, value in metadata.items()
+    }
+
+
 def _encode(text: str, most: int) -> str:
     encoded = _quote(text)
     if len(encoded) <= most:

@@ -105,6 +105,16 @@ class Config:
     log_format: str = _setting(one_of("text", "json"), "text")
     access_log: bool = _setting(switch(), True)
 
+    @property
+    def object_acl(self) -> str:
+        """`s3_acl`, but `none` instead of `auto` if clients are told private URLs only.
+
+        With an ACL anybody who has such a URL could read the image at S3 without what makes the URL private.
+        """
+        if self.s3_acl == "auto" and self.image_urls in ("server", "presigned"):
+            return "none"
+        return self.s3_acl
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """Read the settings from `environ`; an empty variable counts as not set.

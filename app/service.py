@@ -17,6 +17,7 @@ from app.cache import CachedObject, DiskCache
 from app.errors import (
     NameTaken,
     NotFound,
+    StoreError,
     TooLarge,
 )
 from app.formats import CONTENT_TYPES, FORMATS
@@ -208,13 +209,19 @@ class ImageService:
             return images, page.cursor
 
     def list_all(self, prefix: str = "") -> Iterator[ListedImage]:
-        """All images whose keys begin with `prefix`, asked for page by page."""
-        cursor = None
-        while True:
+        """Yield all images whose keys begin with `prefix`, page by page.
+
+        Raises what stores raise, and `StoreError` if a page leads back to one before, which would never end.
+        """
+        cursor: str | None = None
+        seen: set[str | None] = set()
+        while cursor not in seen:
+            seen.add(cursor)
             images, cursor = self.list(prefix, limit=_PAGE, cursor=cursor)
             yield from images
             if cursor is None:
                 return
+        raise StoreError(detail="a listing that leads back to a page that it gave before")
 
     def _with_details(self, image: ListedImage) -> ListedImage:
         if not is_readable(image.key):

@@ -76,6 +76,10 @@ class S3Server:
         credentials = credentials or {name.lower(): value for name, value in CREDENTIALS.items()}
         return boto3.client(service, endpoint_url=self.url, region_name="us-east-1", **credentials)
 
+    def serve(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        """Do what is asked, without faults; for faults that change S3's answer."""
+        return list(self._moto(environ, start_response))
+
     def _serve(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         headers = {
             name[5:].replace("_", "-").lower(): str(v) for name, v in environ.items() if name[:5] == "HTTP_"
@@ -115,6 +119,22 @@ def error(
         body = b"" if environ["REQUEST_METHOD"] == "HEAD" else body
         length = ("Content-Length", str(len(body)))
         start_response(status, [("Content-Type", "application/xml"), length, *headers])
+        return [body]
+
+    return answer
+
+
+def lost(s3: S3Server, *, times: int = 1, status: str = "500 Internal Server Error") -> Fault:
+    """A fault: the next `times` puts are done, and answered as if they had not been."""
+    left = [times]
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
+        if left[0] == 0 or environ["REQUEST_METHOD"] != "PUT":
+            return None
+        left[0] -= 1
+        s3.serve(environ, lambda *args: None)
+        body = b"<Error><Code>InternalError</Code><Message>as played</Message></Error>"
+        start_response(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
         return [body]
 
     return answer

@@ -14,7 +14,7 @@ _AWS_OWN_ALIAS = "alias/aws/s3"
 def least_policy(config: Config, partition: str, mode: Mode | None = None) -> dict[str, Any]:
     """An IAM policy document for the server's user or role.
 
-    `mode` is that of the bucket; without it `S3_ACL` alone tells whether objects get an ACL.
+    `mode` is that of the bucket; without it the settings alone say whether objects get an ACL.
     """
     arn = f"arn:{partition}:s3:::{config.s3_bucket}"
     statements = [_objects(config, arn, mode), _listing(arn)]
@@ -27,7 +27,7 @@ def least_policy(config: Config, partition: str, mode: Mode | None = None) -> di
 
 
 def _objects(config: Config, arn: str, mode: Mode | None) -> Statement:
-    with_acl = config.s3_acl != "none" and mode != "private"
+    with_acl = config.object_acl != "none" and mode != "private"
     return {
         "Sid": "Objects",
         "Effect": "Allow",

@@ -54,14 +54,14 @@ def import_images(
         raise click.BadParameter(exc.message, param_hint="--folder") from exc
     tally = Tally()
     files = find_files(directory, tally)
-    left = _run("Importing", importer.bring, files, concurrency, tally, as_json)
+    left, interrupted = _run("Importing", importer.bring, files, concurrency, tally, as_json)
     facts = {
         "files": len(files),
         "stored": tally.counts[Outcome.DONE],
         "there_already": tally.counts[Outcome.THERE],
         "skipped": tally.counts[Outcome.SKIPPED],
     }
-    _tell(facts, tally, left, as_json)
+    _tell(facts, tally, left, interrupted, as_json)
 
 
 @images_commands.command("export")
@@ -79,10 +79,12 @@ def export_images(directory: Path, prefix: str, concurrency: int, as_json: bool)
         images = [Wanted(i.key, i.size, i.last_modified) for i in parts().service.list_all(prefix)]
     except AppError as exc:
         raise click.ClickException(str(exc)) from exc
+    if not images and not as_json:
+        click.echo("The store lists no images to export.", err=True)
     tally = Tally()
     try:
         with Exporter.into(parts().store, directory) as exporter:
-            left = _run("Exporting", exporter.bring, images, concurrency, tally, as_json)
+            left, interrupted = _run("Exporting", exporter.bring, images, concurrency, tally, as_json)
     except OSError as exc:
         raise click.ClickException(f"{click.format_filename(directory)}: {exc.strerror}") from exc
     facts = {
@@ -90,7 +92,7 @@ def export_images(directory: Path, prefix: str, concurrency: int, as_json: bool)
         "written": tally.counts[Outcome.DONE],
         "there_already": tally.counts[Outcome.THERE],
     }
-    _tell(facts, tally, left, as_json)
+    _tell(facts, tally, left, interrupted, as_json)
 
 
 def _run(
@@ -100,10 +102,11 @@ def _run(
     concurrency: int,
     tally: Tally,
     as_json: bool,
-) -> int | None:
-    """Work under a progress bar; after Ctrl-C, how many items are left, else None."""
+) -> tuple[int, bool]:
+    """Work under a progress bar. Return how many items have no result, and whether Ctrl-C is the reason."""
     before = tally.counts.total()
     steps = run(work, items, concurrency, tally)
+    interrupted = False
     try:
         with (
             closing(steps),
@@ -112,14 +115,14 @@ def _run(
             for _ in bar:
                 pass
     except KeyboardInterrupt:
-        return len(items) - (tally.counts.total() - before)
-    return None
+        interrupted = True
+    return len(items) - (tally.counts.total() - before), interrupted
 
 
-def _tell(facts: dict[str, Any], tally: Tally, left: int | None, as_json: bool) -> None:
+def _tell(facts: dict[str, Any], tally: Tally, left: int, interrupted: bool, as_json: bool) -> None:
     """Print what was done and what was not, and end with the status that says which."""
     failed = tally.counts[Outcome.FAILED]
-    facts |= {"failed": failed, "left": left or 0}
+    facts |= {"failed": failed, "left": left}
     if as_json:
         facts["reasons"] = [
             {"name": remark.name, "outcome": remark.outcome, "reason": remark.reason}
@@ -128,10 +131,10 @@ def _tell(facts: dict[str, Any], tally: Tally, left: int | None, as_json: bool) 
     for remark in () if as_json else tally.remarks:
         click.echo(f"{remark.outcome}: {_printable(remark.name)}: {remark.reason}", err=True)
     print_facts(as_json, facts)
-    if left is not None:
+    if interrupted:
         click.echo("Interrupted. Run the same command again to go on.", err=True)
         raise click.exceptions.Exit(_INTERRUPTED)
-    if failed:
+    if failed or left:
         raise click.exceptions.Exit(1)
 
 

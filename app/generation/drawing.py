@@ -31,6 +31,9 @@ _log = logging.getLogger(__name__)
 _MOST_THREADS = 128
 """Calls under way in a process, those included that went on past their time."""
 
+_LATE_SECONDS = 30.0
+"""For how long an image that was drawn at the last moment, or too late, may wait to be decoded."""
+
 _MOST_PIXELS = MOST_SIDE**2
 """Of an image drawn, however few uploads may have: some models draw more than they are asked for."""
 
@@ -42,6 +45,10 @@ class Drawn:
     checked: CheckedImage
     model: str
     seed: int | None
+
+
+def _ignore(number: int, drawn: Drawn) -> None:
+    pass
 
 
 class Drawing:
@@ -81,15 +88,26 @@ class Drawing:
         """Let an order of this size, in pixels, pass, or raise `TooManyPixels`."""
         self._limits.check((width, height), 1)
 
-    def draw(self, requests: Sequence[GenerationRequest]) -> list[Drawn]:
-        """The images for `requests`, drawn side by side.
+    def draw(
+        self, requests: Sequence[GenerationRequest], ready: Callable[[int, Drawn], None] = _ignore
+    ) -> list[Drawn]:
+        """Return the images for `requests`, drawn side by side.
 
-        Raises `PromptRefused`, `GeneratorError` and its kin; `GeneratorBusy` where too many calls hang, and
+        `ready` is called with each image and the index of its request as soon as it is drawn, from the
+        thread that drew it; also if other images fail, and after the deadline, when this has raised.
+
+        Raises `PromptRefused`, `GeneratorError` and its kin; `GeneratorBusy` if too many calls hang, and
         then none is begun.
         """
         self._take_places(len(requests))
         deadline = time.monotonic() + self._seconds
-        futures = [self._begin(partial(self._draw, request, deadline)) for request in requests]
+
+        def draw_one(number: int, request: GenerationRequest) -> Drawn:
+            drawn = self._draw(request, deadline)
+            ready(number, drawn)
+            return drawn
+
+        futures = [self._begin(partial(draw_one, *pair)) for pair in enumerate(requests)]
         if wait(futures, self._seconds).not_done:
             raise GeneratorTimeout(detail=f"no image after {self._seconds:g} s")
         return [future.result() for future in futures]
@@ -120,12 +138,13 @@ class Drawing:
     def _draw(self, request: GenerationRequest, deadline: float) -> Drawn:
         """Whatever a generator raises or returns becomes one of our errors.
 
-        What it returns is paid for, and waits for its turn to be decoded as long as there is time.
+        What it returns is paid for, and waits for its turn to be decoded as long as there is time, and a
+        little longer: the request is answered then, but the image may be kept for the next one.
         """
         try:
             given = self._generator.generate(request)
             image = given.image
-            with self._decoding.passed(max(0.0, deadline - time.monotonic())):
+            with self._decoding.passed(max(_LATE_SECONDS, deadline - time.monotonic())):
                 data = (
                     image if isinstance(image, bytes) else encode_image(image, FORMATS[request.image_format])
                 )

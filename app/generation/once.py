@@ -25,11 +25,15 @@ _ABANDONED_SECONDS = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """For how many seconds an outcome is remembered, how many one waits for it, and which ones count."""
+    """How many seconds an outcome is remembered, how many a request waits for it, and which ones count.
+
+    `on_kept` is called, under the key's lock, once the outcome of new work is in the ledger.
+    """
 
     lifetime: float
     patience: float
     counts: Callable[[Outcome], bool] = lambda outcome: True
+    on_kept: Callable[[Outcome], None] = lambda outcome: None
 
 
 class Once:
@@ -61,6 +65,7 @@ class Once:
         outcome = work()
         try:
             self._ledger.keep(key, outcome, rules.lifetime)
+            rules.on_kept(outcome)
             with state_errors_mapped():
                 self._sweep()
         except StateUnavailable:

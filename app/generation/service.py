@@ -1,9 +1,11 @@
 """Orders of images: who may draw now, what was drawn already, and where the images go."""
 
+import hashlib
+import logging
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from app.asked import Asked
-from app.errors import GeneratorBusy, GeneratorUnreachable, PromptRefused
+from app.errors import GeneratorBusy, GeneratorUnreachable, PromptRefused, StoreError
 from app.formats import FORMATS
 from app.generation.drawing import Drawing, Drawn
 from app.generation.ledger import Ledger, Outcome
@@ -19,12 +21,16 @@ from app.generation.once import Once, Rules
 from app.generation.order import Order, StoredGeneration
 from app.generation.records import generations_in, keys_in, outcome_of
 from app.generation.slots import Slots
+from app.generation.spool import Spool, Unstored
 from app.generation.storing import store_patiently
+from app.generators.base import GenerationRequest
 from app.generators.models import ModelFacts
 from app.keys import generated
 from app.objects import NO_METADATA
 from app.parking import parked
 from app.service import ImageService
+
+_log = logging.getLogger(__name__)
 
 _MOST_WAITING = 64
 """Requests of a process that wait for a slot, or for another with their key, besides those that draw."""
@@ -40,6 +46,9 @@ class GenerationService:
     At most `concurrency` images are drawn at once on this machine. The worker processes agree on that, and on
     what was drawn already, in `state_dir`. With `reuse` an order with a seed is drawn once. With
     `keep_prompts` what was asked is kept with the image.
+
+    An order that can be recognised when it is sent again, by its idempotency key or with `reuse`, is paid for
+    once: its images are on disk in `state_dir` from the moment they are drawn until they are stored.
     """
 
     def __init__(
@@ -56,6 +65,8 @@ class GenerationService:
         self._drawing = drawing
         self._slots = Slots(state_dir / "slots", concurrency)
         self._once = Once(state_dir / "under-way", Ledger(state_dir / "outcomes.db"))
+        self._spool = Spool(state_dir / "unstored")
+        self._spool.sweep()  # the images are somebody's, and may be private: none outstays its day for long
         self._reuse = reuse
         self._keep_prompts = keep_prompts
         self._free = threading.BoundedSemaphore(concurrency + _MOST_WAITING)
@@ -81,10 +92,12 @@ class GenerationService:
         self._drawing.check_size(order.width, order.height)
         with self._place(), parked():
             if idempotency_key is None:
-                return self._reused_or_drawn(order)
+                return self._reused_or_drawn(order, None)
             request = order.digest()
-            rules = Rules(lifetime=_DAY, patience=self._patience(order))
-            draw = partial(outcome_of, request, partial(self._reused_or_drawn, order), PromptRefused)
+            spooled = hashlib.sha256(f"{idempotency_key} {request}".encode()).hexdigest()
+            rules = Rules(_DAY, self._patience(order), on_kept=partial(self._forget, spooled, order.count))
+            work = partial(self._reused_or_drawn, order, spooled)
+            draw = partial(outcome_of, request, work, PromptRefused)
             return self._images_of(self._once.run(idempotency_key, request, rules, draw))
 
     @contextmanager
@@ -102,45 +115,79 @@ class GenerationService:
     def _images_of(self, outcome: Outcome) -> list[StoredGeneration]:
         return generations_in(outcome, self._images.url_of)
 
-    def _reused_or_drawn(self, order: Order) -> list[StoredGeneration]:
+    def _forget(self, spooled: str, count: int, outcome: Outcome) -> None:
+        """Remove from the spool what a request sent again won't need, since its outcome is remembered."""
+        if outcome.is_final:
+            self._spool.forget(spooled, count)
+
+    def _reused_or_drawn(self, order: Order, spooled: str | None) -> list[StoredGeneration]:
+        """The order's images; `spooled` is its name in the spool, None if it can't be recognised."""
         if not self._reuse or order.seed is None:
-            return self._draw(order)
+            return self._draw(order, spooled)
         request = order.digest(self.model_name())
         made: list[Outcome] = []
 
         def draw() -> Outcome:
-            made.append(outcome_of(request, partial(self._draw, order)))
+            made.append(outcome_of(request, partial(self._draw, order, request)))
             return made[0]
 
-        rules = Rules(_CENTURY, self._patience(order), counts=self._still_has)
+        forget = partial(self._forget, request, order.count)
+        rules = Rules(_CENTURY, self._patience(order), counts=self._still_has, on_kept=forget)
         generations = self._images_of(self._once.run(request, request, rules, draw))
         return generations if made else [_seen_before(generation) for generation in generations]
 
     def _still_has(self, outcome: Outcome) -> bool:
         return all(self._images.exists(key) for key in keys_in(outcome))
 
-    def _draw(self, order: Order) -> list[StoredGeneration]:
-        """All are drawn before one is stored, so that a failure leaves nothing behind."""
-        requests = order.requests()
-        drawn: list[Drawn] = []
-        with self._slots.take(order.count) as taken:
-            deadline = time.monotonic() + self._drawing.seconds * math.ceil(order.count / taken)
-            for first in range(0, order.count, taken):
-                with _paid_for(drawn):
-                    drawn += self._drawing.draw(requests[first : first + taken])
-        return [self._store(order, image, deadline) for image in drawn]
+    def _draw(self, order: Order, spooled: str | None) -> list[StoredGeneration]:
+        """All are drawn before one is stored, so that a failure leaves nothing behind in the store."""
+        self._spool.sweep()
+        images = self._spool.recall(spooled, order.count) if spooled else {}
+        missing = {n: request for n, request in enumerate(order.requests()) if n not in images}
+        deadline = time.monotonic() + self._drawing.seconds
+        if missing:
+            deadline = self._draw_missing(order, missing, images, spooled)
+        try:
+            return [self._store(order, images[number], deadline) for number in range(order.count)]
+        except StoreError:
+            if spooled is None:
+                _log.warning("The store took no drawn image; without an Idempotency-Key it is not kept")
+            raise
 
-    def _store(self, order: Order, drawn: Drawn, deadline: float) -> StoredGeneration:
-        now = datetime.now(UTC)
-        key = generated(now, drawn.checked.format, order.folder)
-        metadata = _asked(order, drawn, now).to_metadata() if self._keep_prompts else NO_METADATA
-        put = partial(self._images.put, key, drawn.checked, overwrite=False, metadata=metadata)
-        image = store_patiently(put, deadline)
-        return StoredGeneration(image, drawn.model, drawn.seed, now)
+    def _draw_missing(
+        self,
+        order: Order,
+        missing: Mapping[int, GenerationRequest],
+        images: dict[int, Unstored],
+        spooled: str | None,
+    ) -> float:
+        """Add the images of `missing` to `images`; returns the time until which the store may take."""
+        numbers = list(missing)
+
+        def keep(first: int, index: int, drawn: Drawn) -> None:
+            now, number = datetime.now(UTC), numbers[first + index]
+            image = Unstored(generated(now, drawn.checked.format, order.folder), drawn, now)
+            if spooled:
+                self._spool.keep(spooled, number, image)
+            images[number] = image
+
+        with self._slots.take(len(numbers)) as taken:
+            deadline = time.monotonic() + self._drawing.seconds * math.ceil(len(numbers) / taken)
+            for first in range(0, len(numbers), taken):
+                batch = [missing[number] for number in numbers[first : first + taken]]
+                with _paid_for(images):
+                    self._drawing.draw(batch, partial(keep, first))
+        return deadline
+
+    def _store(self, order: Order, image: Unstored, deadline: float) -> StoredGeneration:
+        drawn = image.drawn
+        metadata = _asked(order, drawn, image.time).to_metadata() if self._keep_prompts else NO_METADATA
+        put = partial(self._images.put, image.key, drawn.checked, overwrite=False, metadata=metadata)
+        return StoredGeneration(store_patiently(put, deadline), drawn.model, drawn.seed, image.time)
 
 
 @contextmanager
-def _paid_for(drawn: Sequence[Drawn]) -> Iterator[None]:
+def _paid_for(drawn: Sized) -> Iterator[None]:
     """Who is told to be too many comes again: only where nothing is drawn yet may that be said."""
     try:
         yield

@@ -15,7 +15,7 @@ from app.errors import GeneratorError, PromptRefused
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 from app.generators.bedrock_errors import errors_mapped
 from app.generators.models import ModelFacts
-from app.generators.payload import cleaned, decoded, first, json_object
+from app.generators.payload import cleaned, first, image_in, json_object
 from app.generators.per_process import PerProcess
 from app.generators.refusals import refusal
 from app.generators.sizes import bedrock_ratio
@@ -81,7 +81,7 @@ class BedrockGenerator(BaseGenerator):
             found = json_object(answer["body"].read())
         _check_finished(first(found, "finish_reasons"))
         seed = first(found, "seeds")
-        image = decoded(first(found, "images"))
+        image = image_in(found.get("images"), _fetch_nothing)
         is_seed = type(seed) is int and 0 <= seed < _SEEDS
         return GeneratedImage(image, self._model, seed if is_seed else None)
 
@@ -108,13 +108,17 @@ def _body(request: GenerationRequest) -> dict[str, Any]:
 
 
 def _check_finished(reason: object) -> None:
-    """A refused prompt is a 200: the reason is null where all went well."""
-    if reason is None:
+    """A refused prompt is a 200: the reason is null, or with some models SUCCESS, where all went well."""
+    if reason is None or (isinstance(reason, str) and reason.lower() == "success"):
         return
     text = cleaned(reason)
     if text.lower().startswith("filter"):
         raise refusal(text)
     raise GeneratorError(detail=f"finish reason: {text}")
+
+
+def _fetch_nothing(url: str) -> bytes:
+    raise GeneratorError(detail="the answer holds a URL, which Bedrock's never do")
 
 
 def _send(wire: Wire, request: AWSPreparedRequest, **event: Any) -> AWSResponse:

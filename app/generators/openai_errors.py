@@ -10,7 +10,9 @@ from app.generators.payload import UNREADABLE, cleaned
 from app.generators.refusals import NO_CREDENTIALS, NO_MODEL, NO_QUOTA, refusal
 from app.generators.tries import retry_after
 
-_BLOCKED = {"moderation_blocked", "content_policy_violation"}
+BLOCKED = {"moderation_blocked", "content_policy_violation"}
+"""The codes of a refused prompt."""
+
 _NO_QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
 _NO_MODEL = {"model_not_found", "model_deprecated"}
 _AGAIN = {408, 409, 429}
@@ -31,13 +33,13 @@ def errors_mapped(model: str, secret: str) -> Iterator[None]:
 
 def _answered(exc: APIStatusError, model: str, secret: str) -> AppError:
     status, codes = exc.status_code, {str(exc.code), str(exc.type)}  # of whatever types the JSON has
-    said = exc.body.get("message", "") if isinstance(exc.body, dict) else exc.body
+    said = (isinstance(exc.body, dict) and exc.body.get("message")) or exc.body  # FastAPI says `detail`
     detail = f"{status} {cleaned(exc.code or '')}: {cleaned(said, secret)}"
     if codes & _NO_QUOTA:
         return GeneratorRefused(NO_QUOTA, detail=detail)
     if status in _AGAIN or status >= 500:
         return GeneratorUnreachable(detail=detail, wait=retry_after(exc.response.headers))
-    if codes & _BLOCKED or exc.param == "prompt":
+    if codes & BLOCKED or exc.param == "prompt":
         return refusal(said, secret)
     if status == 404 or codes & _NO_MODEL or exc.param == "model":
         return GeneratorRefused(NO_MODEL, detail=f"{detail} (GENERATOR_MODEL={model}: choose another)")

@@ -1,25 +1,30 @@
 """OpenAI's image models, and servers that speak their protocol: LocalAI, vLLM and others."""
 
+import logging
 from functools import partial
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import httpx2
-from openai import OpenAI
+from openai import APIStatusError, OpenAI
 
 from app.config import Config
 from app.errors import GeneratorError, GeneratorUnreachable
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 from app.generators.models import ModelFacts
+from app.generators.openai_dialect import Dialect
 from app.generators.openai_errors import errors_mapped
-from app.generators.payload import decoded, first, json_object
+from app.generators.payload import image_in_answer
 from app.generators.per_process import PerProcess
 from app.generators.sizes import openai_size
-from app.generators.tries import within_deadline
-from app.generators.wire import Wire
+from app.generators.tries import repeated, within_deadline
+from app.generators.wire import Wire, same_server
+
+_log = logging.getLogger(__name__)
 
 _FORMATS = ("png", "jpeg", "webp")
 _CHECK_SECONDS = 10
+_NOT_YET = (404, 408, 425, 429)
+"""Statuses after which another try may get the image; some servers answer before they have written it."""
 
 
 class OpenAIGenerator(BaseGenerator):
@@ -34,6 +39,7 @@ class OpenAIGenerator(BaseGenerator):
         self._base_url = base_url
         self._timeout = timeout
         self._wire = Wire()
+        self._dialect = Dialect()
         self._client = PerProcess(self._new_client)
 
     @classmethod
@@ -67,25 +73,51 @@ class OpenAIGenerator(BaseGenerator):
 
     def _ask(self, client: OpenAI, form: dict[str, Any]) -> GeneratedImage:
         with errors_mapped(self._model, self._api_key):
-            answer = client.images.with_raw_response.generate(**form)
-        drawn = first(json_object(answer.content), "data")
-        if not isinstance(drawn, dict):
-            raise GeneratorError(detail="the answer holds no image")
-        url = drawn.get("url")
-        image = self._fetch(url) if url and not drawn.get("b64_json") else decoded(drawn.get("b64_json"))
-        return GeneratedImage(image, self._model)
+            answer = self._answer(client, form)
+        return GeneratedImage(image_in_answer(answer, self._fetch), self._model)
 
-    def _fetch(self, url: object) -> bytes:
+    def _answer(self, client: OpenAI, form: dict[str, Any]) -> bytes:
+        """Send `form`, and again without what the server refuses in it, which costs nothing.
+
+        What was left out when it accepted is left out from then on; a size is chosen anew each time.
+        """
+        dialect = self._dialect
+        while True:
+            try:
+                answer = client.images.with_raw_response.generate(**dialect.form(form)).content
+            except APIStatusError as exc:
+                learned = dialect.after(form, exc)
+                if learned is None:
+                    raise
+                dialect = learned
+            else:
+                if more := dialect.left_out - self._dialect.left_out:
+                    _log.warning("%s refuses %s: no longer sent", self._model, ", ".join(sorted(more)))
+                    self._dialect = Dialect(self._dialect.left_out | more)
+                return answer
+
+    def _fetch(self, url: str) -> bytes:
         """The image at `url`, from the server that drew it alone: others might be any inside our network.
 
-        What goes wrong here is final: another try would draw, and be paid, again.
+        What goes wrong here is final: to ask the model again would draw, and be paid, again. To ask for the
+        image again costs nothing.
         """
-        if not isinstance(url, str) or _origin(url) != _origin(str(self._client().base_url)):
+        place = same_server(str(self._client().base_url), url)
+        if place is None:
             raise GeneratorError(detail="the answer's URL is not on the server of OPENAI_BASE_URL")
         try:
-            answer = self._wire.send("GET", url, [(b"Accept", b"image/*")], b"")
+            return repeated(partial(self._download, place))
         except GeneratorUnreachable as exc:
             raise GeneratorError(detail=f"the drawn image can't be fetched: {exc.detail}") from exc
+
+    def _download(self, url: str) -> bytes:
+        """The server that drew it has our key already, and may want it again."""
+        accept, key = (b"Accept", b"image/*"), (b"Authorization", f"Bearer {self._api_key}".encode())
+        answer = self._wire.send("GET", url, [accept], b"")
+        if answer.status in (401, 403) and self._api_key:
+            answer = self._wire.send("GET", url, [accept, key], b"")
+        if answer.status in _NOT_YET or answer.status >= 500:
+            raise GeneratorUnreachable(detail=str(answer.status))
         if answer.status != 200:
             raise GeneratorError(detail=f"the drawn image can't be fetched: {answer.status}")
         return answer.body
@@ -132,13 +164,3 @@ def _prompt(request: GenerationRequest) -> str:
     if not request.negative_prompt:
         return request.prompt
     return f"{request.prompt}\n\nLeave out: {request.negative_prompt}"
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None] | None:
-    """Scheme, host and port, where they are those of a web address."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    except ValueError:
-        return None
-    return (parts.scheme, parts.hostname, port) if parts.scheme in ("http", "https") else None

@@ -1,6 +1,7 @@
 """The size asked for, in the terms of models that don't draw every size."""
 
 import math
+from collections.abc import Iterable
 
 BEDROCK_RATIOS = ("16:9", "1:1", "21:9", "2:3", "3:2", "4:5", "5:4", "9:16", "9:21")
 """What Stability's models take
@@ -25,12 +26,22 @@ def openai_size(model: str, width: int, height: int) -> str:
     """
     name = model.rpartition("/")[2]
     if name.startswith(("gpt-image-1", "chatgpt-image")):
-        return min(_OLDER_GPT_SIZES, key=lambda size: _distance(size.split("x"), width, height))
+        return nearest_size(_OLDER_GPT_SIZES, width, height)
     scale = 1.0
     if name.startswith("gpt-image"):
         width, height = min(width, 3 * height), min(height, 3 * width)
         scale = max(1.0, math.sqrt(_LEAST_PIXELS / (width * height)))
     return "x".join(str(math.ceil(side * scale / _STEP) * _STEP) for side in (width, height))
+
+
+def nearest_size(sizes: Iterable[str], width: int, height: int) -> str:
+    """Return the one of `sizes`, such as 1024x768, with the nearest ratio; of several, the nearest area."""
+
+    def distance(size: str) -> tuple[float, float]:
+        pair = size.split("x")
+        return _distance(pair, width, height), abs(math.log(int(pair[0]) * int(pair[1]) / (width * height)))
+
+    return min(sizes, key=distance)
 
 
 def _distance(pair: list[str], width: int, height: int) -> float:

@@ -38,15 +38,20 @@ def within_deadline(seconds: float, one_try: Callable[[], T]) -> T:
     """
     token = _deadline.set(time.monotonic() + seconds)
     try:
-        return Retrying(
-            stop=stop_after_attempt(MAX_TRIES) | stop_before_delay(seconds),
-            wait=_pause,
-            retry=retry_if_exception_type(GeneratorUnreachable),
-            before_sleep=_say,
-            reraise=True,
-        )(one_try)
+        return repeated(one_try)
     finally:
         _deadline.reset(token)
+
+
+def repeated(one_try: Callable[[], T]) -> T:
+    """What `one_try` gives, asked again as `within_deadline` does, whose deadline runs already."""
+    return Retrying(
+        stop=stop_after_attempt(MAX_TRIES) | stop_before_delay(seconds_left()),
+        wait=_pause,
+        retry=retry_if_exception_type(GeneratorUnreachable),
+        before_sleep=_say,
+        reraise=True,
+    )(one_try)
 
 
 def seconds_left() -> float:

@@ -4,11 +4,12 @@ The timeouts of boto3's and OpenAI's own HTTP clients hold for each read: a serv
 then keeps them busy for ever, and both read an answer whole, however large. So both send through here.
 """
 
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 import httpcore2
 from httpcore2 import ConnectionPool, NetworkBackend, NetworkStream, Proxy, SyncBackend
@@ -22,17 +23,42 @@ MAX_ANSWER_BYTES = 32 * 1024**2
 
 _CONNECT_SECONDS = 10
 _PIECE_BYTES = 64 * 1024
+_GZIP = ("gzip", "x-gzip", "deflate")
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+_OF_THE_SENDING = {b"content-encoding", b"content-length", b"transfer-encoding"}
+
+_PORTS = {"http": 80, "https": 443}
+_ALLOWED_IN_URLS = "/?%:@!$&'()*+,;=~"
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP response, read to its end."""
+    """An HTTP response, read to its end and unpacked."""
 
     status: int
     headers: Headers
     body: bytes
+
+
+def same_server(base: str, url: str) -> str | None:
+    """Return the address of `url`, which may be relative to `base`, or None if it is on another server.
+
+    The result has the scheme, host and port of `base` itself. An http URL counts as the same server's if that
+    is known by https: behind a proxy that ends TLS, servers often don't know their own scheme.
+    """
+    try:
+        asked, known = urlsplit(urljoin(base, url)), urlsplit(base)
+        ports = [parts.port or _PORTS[parts.scheme] for parts in (asked, known)]
+        path, query = (quote(text, safe=_ALLOWED_IN_URLS) for text in (asked.path or "/", asked.query))
+    except (ValueError, KeyError):
+        return None
+    is_upgraded = (asked.scheme, known.scheme) == ("http", "https") and ports == [80, 443]
+    is_same = asked.scheme == known.scheme and ports[0] == ports[1]
+    if asked.hostname != known.hostname or not (is_same or is_upgraded):
+        return None
+    return urlunsplit((known.scheme, known.netloc.rpartition("@")[2], path, query, ""))
 
 
 class Wire:
@@ -48,15 +74,15 @@ class Wire:
     def send(self, method: str, url: str, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Answer:
         """The answer to one request; redirects are answers, too.
 
-        Raises `GeneratorTimeout` at the deadline, `GeneratorUnreachable` where the connection fails, and
-        `GeneratorError` for answers that are too large, compressed or no HTTP.
+        Raises `GeneratorTimeout` at the deadline, `GeneratorUnreachable` if the connection fails, and
+        `GeneratorError` for answers that are too large, compressed in another way than gzip's, or not HTTP.
         """
         with _errors_mapped(), self._pool(url) as pool:
             timeouts = {"timeout": {"pool": seconds_left()}}
             with pool.stream(
                 method, url, headers=list(headers), content=body, extensions=timeouts
             ) as response:
-                return Answer(response.status, response.headers, _read(response))
+                return Answer(response.status, _about_the_content(response.headers), _read(response))
 
     def _pool(self, url: str) -> ConnectionPool:
         return ConnectionPool(
@@ -64,17 +90,48 @@ class Wire:
         )
 
 
+def _about_the_content(headers: Headers) -> Headers:
+    """Leave out what is said of the body as it was sent."""
+    return [(name, value) for name, value in headers if name.lower() not in _OF_THE_SENDING]
+
+
 def _read(response: httpcore2.Response) -> bytes:
-    """The body; what was compressed could unfold into any size."""
-    encodings = [value for name, value in response.headers if name.lower() == b"content-encoding"]
-    if set(encodings) - {b"identity"}:
-        raise GeneratorError(detail="the answer is compressed, which was not asked for")
+    """Return the body, which is bounded after it is unpacked: a few bytes can unfold into any number."""
+    pieces = response.iter_stream()
+    encodings = _encodings(response)
+    if encodings:
+        if len(encodings) > 1 or encodings[0] not in _GZIP:
+            raise GeneratorError(detail=f"the answer is compressed as {', '.join(encodings)[:100]}")
+        pieces = _unpacked(pieces)
     body = bytearray()
-    for piece in response.iter_stream():
+    for piece in pieces:
         body += piece
         if len(body) > MAX_ANSWER_BYTES:
             raise GeneratorError(detail=f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
     return bytes(body)
+
+
+def _encodings(response: httpcore2.Response) -> list[str]:
+    """Return the content codings (RFC 9110, 8.4). None was asked for, but the answer is paid for."""
+    values = [value for name, value in response.headers if name.lower() == b"content-encoding"]
+    names = b",".join(values).decode("latin-1").lower().split(",")
+    return [name.strip() for name in names if name.strip() not in ("", "identity")]
+
+
+def _unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what `pieces`, in gzip's or zlib's format, unfold into, a little at a time."""
+    unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
+    try:
+        for piece in pieces:
+            packed = piece
+            while packed and not unpacker.eof:
+                yield unpacker.decompress(packed, _PIECE_BYTES)
+                packed = unpacker.unconsumed_tail
+        yield unpacker.flush()
+    except zlib.error as exc:
+        raise GeneratorError(detail=f"the answer can't be unpacked: {exc}") from exc
+    if not unpacker.eof:
+        raise GeneratorError(detail="the compressed answer is not complete")
 
 
 @contextmanager

@@ -84,7 +84,10 @@ class BaseStore(ABC):
     def list(self, prefix: str = "", *, limit: int = 100, cursor: str | None = None) -> ObjectPage:
         """At most `limit` objects whose keys begin with `prefix`, in the order of their keys' UTF-8 bytes.
 
-        `cursor` is that of the page before. The content type may be inferred from the key.
+        `cursor` is that of the page before; only the store knows what it means. A page may have a cursor and
+        no objects. The content type may be inferred from the key.
+
+        Raises `StoreError` for a listing that does not advance: callers go on until a page has no cursor.
         """
 
     def object_url(self, key: str) -> str | None:

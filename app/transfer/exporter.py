@@ -59,7 +59,7 @@ class Exporter:
             path = self._path(wanted.key)
             if _is_there(path, wanted):
                 return Result(wanted.key, Outcome.THERE)
-            self._write(wanted.key, path)
+            self._write(wanted, path)
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             reason = "its path needs a directory where there is a file, or a file where there is a directory"
             return Result(wanted.key, Outcome.FAILED, reason)
@@ -75,12 +75,12 @@ class Exporter:
             raise InvalidKey("A symbolic link leads out of the directory there.")
         return path
 
-    def _write(self, key: str, path: Path) -> None:
+    def _write(self, wanted: Wanted, path: Path) -> None:
         """Write the image aside and sync it, then its metadata, then move it into place by one rename."""
         with self._written_aside() as written:
-            metadata, digest = self._fetch(key, written)
+            metadata, digest = self._fetch(wanted, written)
             if metadata:
-                self._write_sidecar(key, sidecars.dump(digest, metadata))
+                self._write_sidecar(wanted.key, sidecars.dump(digest, metadata))
             path.parent.mkdir(parents=True, exist_ok=True)
             written.replace(path)
 
@@ -102,9 +102,12 @@ class Exporter:
             path.parent.mkdir(parents=True, exist_ok=True)
             written.replace(path)
 
-    def _fetch(self, key: str, written: Path) -> tuple[Mapping[str, str], str]:
-        """Write the object to a new file; return its metadata and the SHA-256 of its bytes."""
-        stored = self._store.get(key)
+    def _fetch(self, wanted: Wanted, written: Path) -> tuple[Mapping[str, str], str]:
+        """Write the image to the file `written`; return its metadata and the SHA-256 of its bytes.
+
+        Raises `StoreError` if it is not the one that was listed.
+        """
+        stored = self._store.get(wanted.key)
         if stored is None:
             raise NotFound
         if stored.facts.content_encoding:
@@ -115,6 +118,8 @@ class Exporter:
                 "Fetch it with a client that can decode it, such as curl --compressed."
             )
         with stored, open(written, "x+b") as file:
+            if stored.facts.size != wanted.size and stored.facts.last_modified <= wanted.last_modified:
+                raise StoreError(detail=f"{stored.facts.size} bytes, but {wanted.size} in the listing")
             shutil.copyfileobj(stored.body, file, _CHUNK)
             if file.tell() != stored.facts.size:
                 raise StoreError(detail=f"{file.tell()} bytes instead of {stored.facts.size}")

@@ -40,6 +40,14 @@ def test_what_it_allows(config: Config, acl: str, mode: Mode | None, actions: li
     }
 
 
+@pytest.mark.parametrize("urls", ["server", "presigned"])
+def test_private_urls_need_no_permission_for_acls(config: Config, urls: str) -> None:
+    config = replace(config, s3_bucket="cats", image_urls=urls)
+    for acl, actions in (("auto", OBJECTS), ("public-read", [*OBJECTS, "s3:PutObjectAcl"])):
+        statement, _ = least_policy(replace(config, s3_acl=acl), "aws")["Statement"]
+        assert statement["Action"] == actions
+
+
 @pytest.mark.parametrize(
     ("region", "arn"),
     [

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -320,3 +320,27 @@ def test_limits_are_those_of_uploads(config: Config, tmp_path: Path) -> None:
     status, told = _json(flask, "import", tmp_path / "from")
     parts_of(flask).cache.close()
     assert (status, told["stored"], told["failed"]) == (1, 1, 2)
+
+
+def test_an_export_of_nothing_says_so(app: Flask, tmp_path: Path) -> None:
+    result = _run(app, "export", tmp_path / "to")
+    assert result.exit_code == 0
+    assert result.output.startswith("The store lists no images to export.\n")
+    assert _json(app, "export", tmp_path / "to")[1]["images"] == 0
+
+
+@pytest.mark.parametrize("command", ["import", "export"])
+def test_what_has_no_result_makes_no_success(
+    app: Flask, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Commands that copy compare what they were told with what they did."""
+    _run(app, "import", directory)
+    (directory / "notes.txt").unlink()
+
+    def nothing(*args: Any) -> Iterator[None]:
+        yield from ()
+
+    monkeypatch.setattr("app.cli.images.run", nothing)
+    status, told = _json(app, command, directory if command == "import" else tmp_path / "to")
+    assert (status, told["left"]) == (1, told["files" if command == "import" else "images"])
+    assert told["left"] > 0

@@ -1,7 +1,7 @@
 """Orders: nothing is left behind by a failure, and those who wait are bounded."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -61,10 +61,10 @@ def test_who_has_paid_for_some_images_is_not_told_to_come_again(
     generation = parts_of(flask).generation
     draw, calls = generation._drawing.draw, itertools.count()
 
-    def draw_once(requests: Sequence[GenerationRequest]) -> list[Drawn]:
+    def draw_once(requests: Sequence[GenerationRequest], ready: Callable[[int, Drawn], None]) -> list[Drawn]:
         if next(calls):
             raise GeneratorBusy
-        return draw(requests)
+        return draw(requests, ready)
 
     monkeypatch.setattr(generation._drawing, "draw", draw_once)
     with pytest.raises(GeneratorUnreachable):

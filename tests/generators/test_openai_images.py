@@ -14,6 +14,7 @@ from app.errors import (
 )
 from app.generators.base import GenerationRequest
 from app.generators.openai_images import OpenAIGenerator
+from app.generators.wire import same_server
 from tests.providers import API_KEY, IMAGE, OPENAI, Behaviour, ModelServer, answer, reset, stall, trickle_body
 
 REQUEST = GenerationRequest("a red boat ⛵", 1600, 900, seed=1)
@@ -120,17 +121,26 @@ def test_an_image_behind_a_url_of_the_same_server(models: ModelServer) -> None:
         "file:///etc/passwd",
         "ftp://127.0.0.1/1.png",
         "//127.0.0.1/1.png",
-        "/1.png",
+        "//169.254.169.254/1.png",
+        " http://169.254.169.254/1.png",
+        "\t//169.254.169.254/1.png",
+        "ht\ntp://169.254.169.254/1.png",
         "http://[::1",
         "http://127.0.0.1:99999/1.png",
+        "https://127.0.0.1/1.png",
+        "gopher:///1.png",
+        "javascript:alert(1)",
+        "/\ud800.png",
         ["http://127.0.0.1/"],
-        7,
     ],
 )
-def test_no_other_server_is_asked_for_an_image(models: ModelServer, url: Any) -> None:
-    models.script = [_at(url)]
-    with pytest.raises(GeneratorError, match="not on the server of OPENAI_BASE_URL"):
+@pytest.mark.parametrize("field", ["url", "image_url", "b64_json", "image"])
+def test_no_other_server_is_asked_for_an_image(models: ModelServer, url: Any, field: str) -> None:
+    models.script = [answer("200 OK", {"data": [{field: url}]})]
+    with pytest.raises(GeneratorError) as caught:
         _generator(models).generate(REQUEST)
+    if "url" in field:
+        assert caught.value.detail == "the answer's URL is not on the server of OPENAI_BASE_URL"
     assert len(models.received) == 1
 
 
@@ -141,22 +151,96 @@ def test_a_name_before_the_host_does_not_deceive(models: ModelServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "timeout", "expected"),
+    ("url", "uri"),
     [
-        (answer("404 Not Found", b""), 30, GeneratorError),
-        (answer("302 Found", b"", Location="http://169.254.169.254/"), 30, GeneratorError),
-        (reset, 30, GeneratorError),
-        (stall, 5, GeneratorTimeout),
-        (trickle_body, 5, GeneratorTimeout),
+        ("/images/1.png", "/images/1.png"),
+        ("images/1.png", "/v1/images/1.png"),
+        ("./1.png", "/v1/1.png"),
+        ("../1.png", "/1.png"),
+        ("?id=1&n=2", "/v1/?id=1&n=2"),
+        ("//127.0.0.1:{port}/1.png", "/1.png"),
+        ("HTTP://127.0.0.1:{port}/1.png#part", "/1.png"),
+        ("http://somebody@127.0.0.1:{port}/1.png", "/1.png"),
+        ("http://127.0.0.1:{port}", "/"),
+        (" /1.png\n", "/1.png"),
+        ("/a cat/größe.png", "/a%20cat/gr%C3%B6%C3%9Fe.png"),
+        ("/a%20cat%2F1.png?sig=a%2Bb", "/a%20cat%2F1.png?sig=a%2Bb"),
+        ("\\\\169.254.169.254\\1.png", "/v1/%5C%5C169.254.169.254%5C1.png"),
+        ("http:169.254.169.254/1.png", "/v1/169.254.169.254/1.png"),
+    ],
+)
+def test_a_url_is_relative_to_the_base_url_and_leads_to_its_server(
+    models: ModelServer, url: str, uri: str
+) -> None:
+    models.script = [_at(url.format(port=models.url.rpartition(":")[2])), answer("200 OK", IMAGE)]
+    assert _generator(models).generate(REQUEST).image == IMAGE
+    assert models.received[1].uri == uri
+    assert models.received[1].headers["host"] == models.url.removeprefix("http://")
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("http://models.example/1.png", "https://models.example/1.png"),
+        ("http://models.example:80/1.png", "https://models.example/1.png"),
+        ("https://models.example:443/1.png", "https://models.example/1.png"),
+        ("http://models.example:8080/1.png", None),
+        ("https://models.example:8443/1.png", None),
+        ("http://example/1.png", None),
+        ("http://models.example.evil.example/1.png", None),
+    ],
+)
+def test_behind_a_proxy_that_ends_tls_http_means_https(url: str, place: str | None) -> None:
+    assert same_server("https://models.example/v1/", url) == place
+
+
+def test_https_is_not_given_up() -> None:
+    assert same_server("http://models.example/v1/", "https://models.example/1.png") is None
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        answer("404 Not Found", b""),
+        answer("429 Too Many Requests", b""),
+        answer("503 Away", b""),
+        reset,
+    ],
+)
+def test_a_download_is_tried_again_and_not_drawn_again(models: ModelServer, behaviour: Behaviour) -> None:
+    models.script = [_at("/1.png"), behaviour, answer("200 OK", IMAGE)]
+    assert _generator(models).generate(REQUEST).image == IMAGE
+    assert (models.tries, len(models.received)) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "timeout", "expected", "downloads"),
+    [
+        (answer("404 Not Found", b""), 30, GeneratorError, 3),
+        (answer("302 Found", b"", Location="http://169.254.169.254/"), 30, GeneratorError, 1),
+        (answer("410 Gone", b""), 30, GeneratorError, 1),
+        (answer("401 No", b""), 30, GeneratorError, 2),
+        (answer("200 OK", b"<html>"), 30, GeneratorError, 1),
+        (reset, 30, GeneratorError, 3),
+        (stall, 5, GeneratorTimeout, 1),
+        (trickle_body, 5, GeneratorTimeout, 1),
     ],
 )
 def test_a_failed_download_is_not_drawn_again(
-    models: ModelServer, behaviour: Behaviour, timeout: int, expected: type[AppError]
+    models: ModelServer, behaviour: Behaviour, timeout: int, expected: type[AppError], downloads: int
 ) -> None:
     models.script = [_at(f"{models.url}/1.png"), behaviour]
     with pytest.raises(AppError) as caught:
         _generator(models, timeout=timeout).generate(REQUEST)
-    assert (type(caught.value), models.tries, len(models.received)) == (expected, 1, 2)
+    assert (type(caught.value), models.tries, len(models.received)) == (expected, 1, 1 + downloads)
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+def test_an_image_that_its_server_shows_only_with_the_key(models: ModelServer, status: str) -> None:
+    models.script = [_at("/1.png"), answer(status, b""), answer("200 OK", IMAGE)]
+    assert _generator(models).generate(REQUEST).image == IMAGE
+    assert "authorization" not in models.received[1].headers
+    assert models.received[2].headers["authorization"] == f"Bearer {API_KEY}"
 
 
 def test_the_model_is_looked_up(models: ModelServer) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import json
 import logging
 import socket
 import time
@@ -107,6 +108,36 @@ CASES: dict[str, Case] = {
     "success": (lambda p: [p.success()], 200, "", 1),
     "success in chunks": (
         lambda p: [chunked(p.drawn(base64.b64encode(IMAGE).decode()))],
+        200,
+        "",
+        1,
+    ),
+    "a data: URI": (
+        lambda p: [answer("200 OK", p.drawn(f"data:image/png;base64,{base64.b64encode(IMAGE).decode()}"))],
+        200,
+        "",
+        1,
+    ),
+    "base64 in lines": (
+        lambda p: [answer("200 OK", p.drawn(base64.encodebytes(IMAGE).decode()))],
+        200,
+        "",
+        1,
+    ),
+    "URL-safe base64, unpadded": (
+        lambda p: [answer("200 OK", p.drawn(base64.urlsafe_b64encode(IMAGE).decode().rstrip("=")))],
+        200,
+        "",
+        1,
+    ),
+    "success, compressed": (
+        lambda p: [
+            answer(
+                "200 OK",
+                gzip.compress(json.dumps(p.drawn(base64.b64encode(IMAGE).decode())).encode()),
+                Content_Encoding="gzip",
+            )
+        ],
         200,
         "",
         1,

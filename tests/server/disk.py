@@ -16,5 +16,7 @@ def small_file_system(at: Path) -> Iterator[Path]:
     command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(at)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small file system is not permitted here")
-    yield at
-    subprocess.run(["umount", "-l", str(at)], check=True)
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", "-l", str(at)], check=True)

@@ -3,16 +3,18 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 import requests
 
 from tests.generation.generators import NAME
 from tests.pictures import noise
+from tests.s3server import CREDENTIALS, S3Server, refusal
 from tests.server.running import Running, answers, running
 from tests.waiting import wait_until
 
@@ -141,3 +143,49 @@ def _body(sent: "Future[requests.Response]") -> bytes | None:
         return sent.result().content
     except requests.ConnectionError:  # it was the killed worker's
         return None
+
+
+def _over_s3(directory: Path, s3: S3Server, bucket: str) -> dict[str, str]:
+    where = {"S3_BUCKET": bucket, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
+    return _settings(directory, **CREDENTIALS, **where, WEB_CONCURRENCY="2")
+
+
+def _puts(s3: S3Server) -> int:
+    return sum(method == "PUT" for method, _, _ in s3.requests)
+
+
+def test_what_was_drawn_outlives_the_stores_absence_and_kill_9(
+    tmp_path: Path, s3: S3Server, bucket: str
+) -> None:
+    """Killed with the put under way: the answer, and whether S3 has the image, will never be known."""
+
+    def stores_and_says_nothing(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
+        if environ["REQUEST_METHOD"] != "PUT":
+            return None
+        list(s3._moto(environ, start))
+        s3.silence(120)
+        raise ConnectionResetError
+
+    settings = _over_s3(tmp_path, s3, bucket)
+    with running(tmp_path, **settings) as server, ThreadPoolExecutor(1) as pool:
+        s3.fault = refusal("503 Service Unavailable", "ServiceUnavailable", "PUT")
+        away = _generate(server, "a cat", "a-key")
+        assert (away.status_code, away.json()["code"]) == (503, "store_unreachable")
+        s3.reset()
+        s3.fault = stores_and_says_nothing
+        under_way = pool.submit(_generate, server, "a cat", "a-key")
+        wait_until(lambda: _puts(s3))
+        workers = server.workers()
+        server.process.kill()
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        assert _body(under_way) is None
+    s3.reset()
+    with running(tmp_path, **settings) as server:
+        answer = _generate(server, "a cat", "a-key")
+        assert answer.status_code == 200
+        assert _generate(server, "a cat", "a-key").content == answer.content
+        (stored,) = s3.look().list_objects_v2(Bucket=bucket)["Contents"]
+        assert stored["Key"] == answer.json()["key"]
+    assert len(_drawn(tmp_path)) == 1
+    assert list((tmp_path / "state" / "unstored").iterdir()) == []

@@ -210,6 +210,14 @@ LISTINGS = {
     "date 0001": listing(_entry(LastModified="0001-01-01T00:00:00+12:00")),
     "no IsTruncated": listing(_entry(), truncated=""),
     "going on from before": listing(_entry(Key="0.png"), truncated="<IsTruncated>true</IsTruncated>"),
+    "IsTruncated empty": listing(_entry(), truncated="<IsTruncated/>"),
+    "IsTruncated nonsense": listing(_entry(), truncated="<IsTruncated>perhaps</IsTruncated>"),
+    "beginning at the one before": listing(
+        _entry(Key="0.png"), _entry(), truncated="<IsTruncated>true</IsTruncated>"
+    ),
+    "the one before, and the end": listing(_entry(Key="0.png"), _entry()),
+    "truncated, and empty": listing(truncated="<IsTruncated>true</IsTruncated>"),
+    "fewer keys than it says": listing(truncated="<IsTruncated>false</IsTruncated><KeyCount>25</KeyCount>"),
     "other XML": answer_of("200 OK", body=b"<html/>"),
     "entities": answer_of(
         "200 OK",

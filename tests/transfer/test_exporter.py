@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +210,23 @@ def test_a_body_that_breaks_off_leaves_no_file(
 def test_one_deleted_meanwhile_is_reported(store: BaseStore, target: Path) -> None:
     wanted = Wanted("gone.png", 1, datetime.now(UTC))
     assert _bring(store, target, wanted).reason.startswith("There is no image under this key.")
+
+
+@pytest.mark.parametrize("key", [IMMUTABLE, "users/123/me.png"])
+@pytest.mark.parametrize("size", [0, 1])
+def test_an_image_of_another_size_than_the_store_listed_fails(
+    store: BaseStore, target: Path, key: str, size: int
+) -> None:
+    """A backup compares what it was told with what it did."""
+    wanted = _put(store, key, noise(1))
+    result = _bring(store, target, replace(wanted, size=size))
+    assert result.outcome is Outcome.FAILED
+    assert f"{wanted.size} bytes, but {size} in the listing" in result.reason
+    assert _tree(target) == []
+
+
+def test_an_image_that_was_replaced_since_it_was_listed_is_taken(store: BaseStore, target: Path) -> None:
+    wanted = _put(store, "users/123/me.png", noise(1))
+    listed = replace(wanted, size=1, last_modified=wanted.last_modified - timedelta(seconds=2))
+    assert _bring(store, target, listed).outcome is Outcome.DONE
+    assert (target / wanted.key).read_bytes() == noise(1)

@@ -55,7 +55,7 @@ def object_ownership(patient: Patient) -> Finding:
     """Buckets made since 2023 have ACLs disabled, and refuse a put that carries one."""
     ownership = patient.ownership
     if ownership != ACLS_DISABLED:
-        return ok(f"ACLs are enabled ({ownership or 'not configured'}); S3_ACL={patient.config.s3_acl}.")
+        return ok(f"ACLs are enabled ({ownership or 'not configured'}); S3_ACL={patient.config.object_acl}.")
     if patient.config.s3_acl == "public-read":
         return explain_code("AccessControlListNotSupported")
     return ok("ACLs are disabled, and puts go without.")
@@ -76,7 +76,7 @@ def bucket_policy(patient: Patient) -> Finding:
             f"The policy opens {', '.join(others)}, not {_arn(patient)}/*.",
             "flask bucket setup --mode public",
         )
-    if patient.config.s3_acl != "none" and _has_acls(patient):
+    if patient.config.object_acl != "none" and _has_acls(patient):
         return ok("No policy lets everybody read; the images' ACLs do.")
     return problem("No policy lets everybody read the images.", "flask bucket setup --mode public")
 

@@ -62,6 +62,7 @@ BUCKET_CHECKS: tuple[Check, ...] = (
     access.bucket_policy,
     access.public_writes,
     visitors.anonymous_get,
+    visitors.public_objects,
     visitors.image_url,
     visitors.anonymous_list,
     visitors.anonymous_put,

@@ -87,7 +87,7 @@ class Patient:
         """Whether browsers are meant to read the bucket: as the settings say, or as `auto` found."""
         if self.config.image_urls == "s3" or self.config.s3_acl == "public-read":
             return True
-        if self.config.s3_acl == "none" and self.config.image_urls != "auto":
+        if self.config.image_urls in ("server", "presigned"):
             return False
         return self.store.is_public(self.probe.key)
 

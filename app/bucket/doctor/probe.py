@@ -23,7 +23,7 @@ def probe_put(patient: Patient) -> Finding:
         caching = cache_control(immutable=False)
         patient.store.put(probe.key, probe.data, content_type=probe.content_type, cache_control=caching)
     except AppError as exc:
-        if is_denial(exc) and patient.config.s3_acl != "none":
+        if is_denial(exc) and patient.config.object_acl != "none":
             return problem(*_ACL_DENIED)
         return explain(exc)
     return ok(f"An image was stored as {probe.key}.")

@@ -4,7 +4,9 @@ from app.bucket.doctor.check import check
 from app.bucket.doctor.finding import Finding, NotChecked, ok, problem
 from app.bucket.doctor.patient import Patient
 from app.bucket.doctor.probe import probe_bytes, probe_put
-from app.keys import url_path
+from app.bucket.doctor.refusals import is_denial
+from app.errors import StoreRefused
+from app.keys import GENERATED_FOLDER, UPLOAD_FOLDER, url_path
 from app.links import SERVER_PATH
 from app.stores.s3.anonymous import Answer, NoAnswer, visit
 
@@ -18,6 +20,10 @@ _SIGN_RIGHT = (
 )
 _SERVE_IT = "Correct PUBLIC_BASE_URL, or start what serves it"
 _REACH_IT = "Let this machine reach the bucket's own URL, or set PUBLIC_BASE_URL to what browsers shall ask"
+_DISABLE_ACLS = "flask bucket setup --mode private: without ACLs, those that objects have count no more"
+_TAKE_ACLS = "Set S3_ACL=none, and take the ACL from each: aws s3api put-object-acl --acl private --key …"
+_OF_EACH = 8
+"""How many images of each listing are looked at: a request each, within the seconds that a check has."""
 _LET_IT_READ = "Let what stands at PUBLIC_BASE_URL read the images: docs/buckets.md"
 
 
@@ -33,6 +39,22 @@ def anonymous_get(patient: Patient) -> Finding:
     if not patient.is_public:
         return ok(f"Without credentials S3 answers {answer.status}.")
     return _shown(patient, answer)
+
+
+@check(anonymous_get)
+def public_objects(patient: Patient) -> Finding:
+    """Images stored before: the ACL that an upload gave them stays, whatever the settings say now."""
+    if patient.is_public:
+        return ok("Browsers are meant to read the images at S3.")
+    keys = _some_keys(patient)
+    urls = [patient.store.object_url(key) for key in keys]
+    public = [key for key, url in zip(keys, urls, strict=True) if url and visit("HEAD", url).status == 200]
+    if public:
+        return problem(
+            f"Private, but everybody can read {len(public)} of {len(keys)} images, such as {public[0]}.",
+            _DISABLE_ACLS if patient.is_aws else _TAKE_ACLS,
+        )
+    return ok(f"None of {len(keys)} images can be read without credentials.")
 
 
 @check(probe_put)
@@ -95,6 +117,20 @@ def _way_in(patient: Patient) -> str:
     if patient.config.image_urls == "presigned":
         return _SIGN_RIGHT
     return _OPEN_IT if patient.is_public else _LET_IT_READ
+
+
+def _some_keys(patient: Patient) -> list[str]:
+    """Return a few keys, spread over the first page of all images, of uploads and of generated ones."""
+    found: dict[str, None] = {}
+    for prefix in ("", f"{UPLOAD_FOLDER}/", f"{GENERATED_FOLDER}/"):
+        try:
+            keys = [facts.key for facts in patient.store.list(prefix, limit=1000).objects]
+        except StoreRefused as exc:
+            if is_denial(exc):
+                raise NotChecked("can't be checked: needs s3:ListBucket") from exc
+            raise
+        found |= dict.fromkeys(keys[:: max(len(keys) // _OF_EACH, 1)][:_OF_EACH])
+    return [key for key in found if not key.startswith("doctor/")]
 
 
 def _object_url(patient: Patient) -> str:

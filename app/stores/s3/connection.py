@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from app.aws import new_session
 from app.keys import url_path
 from app.stores.s3.errors import errors_mapped
+from app.stores.s3.listing import spell_is_truncated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -124,6 +125,7 @@ class Connection:
         )
         client.meta.events.register_first("before-call.s3", _note_start)
         client.meta.events.register_last("before-call", _do_not_expect_continue)
+        client.meta.events.register_first("before-parse.s3.ListObjectsV2", spell_is_truncated)
         client.meta.events.register_first("needs-retry.s3", _end_late_tries)
         client.meta.events.register_first("needs-retry.s3", self._notice_region)
         client.meta.events.register_first("needs-retry.s3.HeadBucket", _end_redirects)

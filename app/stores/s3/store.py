@@ -1,12 +1,9 @@
 """The store itself: the contract's methods over one bucket."""
 
-import base64
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from types import MappingProxyType
+from contextlib import suppress
 from typing import Any, Self
 
 from botocore.exceptions import ClientError
@@ -15,22 +12,20 @@ from botocore.response import StreamingBody
 from app.bulkhead import PLACES_PER_THREAD
 from app.config import Config
 from app.errors import NotFound, StoreError, StoreUnreachable
-from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject, content_codings
+from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
 from app.stores.base import BaseStore
 from app.stores.s3.body import Body
 from app.stores.s3.connection import Connection
 from app.stores.s3.denial import Denials
 from app.stores.s3.errors import code_of, errors_mapped
+from app.stores.s3.facts import etag_of, facts_of, put_time
+from app.stores.s3.listing import list_page
 from app.stores.s3.presign import presigned
 from app.stores.s3.public_access import PublicAccess
 from app.stores.s3.putting import Putting
 
 _BODILESS = {"301", "400", "403", "404"}
 """Codes that botocore makes of HEAD's statuses; the error's name is in the body, which only GET has."""
-
-
-_MOST_SKEW = timedelta(minutes=15)
-"""S3 refuses requests whose clock differs by more (`RequestTimeTooSkewed`): a `Date` further off is wrong."""
 
 
 class S3Store(BaseStore):
@@ -76,7 +71,7 @@ class S3Store(BaseStore):
             config.s3_bucket,
             region=config.aws_region,
             endpoint_url=config.aws_endpoint_url_s3,
-            acl=config.s3_acl,
+            acl=config.object_acl,
             addressing_style=config.s3_addressing_style,
             sse=config.s3_sse,
             sse_kms_key_id=config.s3_sse_kms_key_id,
@@ -104,14 +99,14 @@ class S3Store(BaseStore):
             "Body": data,
             "ContentType": content_type,
             **({"CacheControl": cache_control} if cache_control else {}),
-            **({"Metadata": dict(metadata)} if metadata else {}),
         }
         with errors_mapped("PutObject"):
-            answer = self._putting.put(request, overwrite=overwrite, exists=self._is_there)
+            sent = self._putting.put(request, metadata, overwrite=overwrite, exists=self._is_there)
+            etag = None if sent.answer is None else self._etag_of_put(key, data, sent.answer)
         self._denials.note_written(key)
-        if answer is None:
-            return PutResult(self._facts_of_what_is_there(key), created=False)
-        facts = ObjectFacts(key, len(data), content_type, _etag(answer), _date_of(answer), metadata)
+        if sent.answer is None or etag is None:
+            return self._result_of_what_is_there(key, data, in_doubt=sent.in_doubt)
+        facts = ObjectFacts(key, len(data), content_type, etag, put_time(sent.answer), sent.metadata)
         return PutResult(facts, created=True)
 
     def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
@@ -128,7 +123,7 @@ class S3Store(BaseStore):
                 raise
         self._denials.note_read(key)
         try:
-            facts = _facts(key, answer)
+            facts = facts_of(key, answer)
         except BaseException:
             answer["Body"].close()
             raise
@@ -146,30 +141,18 @@ class S3Store(BaseStore):
                     raise
                 answer = self._head_after_get(key)
         self._denials.note_read(key)
-        return _facts(key, answer)
+        return facts_of(key, answer)
 
     def delete(self, key: str) -> None:
         """DeleteObject; S3 says nothing of objects that are not there."""
-        with errors_mapped("DeleteObject"):
+        with suppress(NotFound), errors_mapped("DeleteObject"):  # other servers may answer 404
             self._connection.client().delete_object(Bucket=self._connection.bucket, Key=key)
         self._denials.note_deleted(key)
 
     def list(self, prefix: str = "", *, limit: int = 100, cursor: str | None = None) -> ObjectPage:
-        """ListObjectsV2; the cursor is the last key of the page before."""
-        after: dict[str, Any] = {"StartAfter": cursor} if cursor else {}
+        """ListObjectsV2; the cursor holds its continuation token."""
         with errors_mapped("ListObjectsV2"):
-            answer = self._connection.client().list_objects_v2(
-                Bucket=self._connection.bucket, Prefix=prefix, MaxKeys=limit, **after
-            )
-        contents = answer.get("Contents", [])
-        objects = tuple(_listed(found) for found in contents[:limit])
-        if "IsTruncated" not in answer:
-            raise StoreError(detail="ListObjectsV2: an answer without IsTruncated")
-        if not objects or not (answer["IsTruncated"] or len(contents) > limit):
-            return ObjectPage(objects, None)
-        if _utf8(objects[-1].key) <= _utf8(cursor or ""):
-            raise StoreError(detail="ListObjectsV2: a page that does not go on after the one before")
-        return ObjectPage(objects, objects[-1].key)
+            return list_page(self._connection, prefix, limit, cursor)
 
     def object_url(self, key: str) -> str:
         """The object's place at S3, in the bucket's region."""
@@ -196,7 +179,7 @@ class S3Store(BaseStore):
             answer = self._get_object(facts.key, Range=f"bytes={offset}-", IfMatch=facts.etag)
         body: StreamingBody = answer["Body"]
         expected = (f"bytes {offset}-{facts.size - 1}/{facts.size}", facts.size - offset, facts.etag)
-        if (answer.get("ContentRange"), answer.get("ContentLength"), _etag(answer)) != expected:
+        if (answer.get("ContentRange"), answer.get("ContentLength"), etag_of(answer)) != expected:
             body.close()
             raise StoreError(detail="GetObject: a body broke off, and its rest is not of the same version")
         return body
@@ -225,84 +208,51 @@ class S3Store(BaseStore):
         if self._denials.means_missing(key, exc, was_there=was_there):
             raise NotFound(detail="403 AccessDenied, which this bucket answers for what is missing") from exc
 
-    def _facts_of_what_is_there(self, key: str) -> ObjectFacts:
+    def _etag_of_put(self, key: str, data: bytes, answer: Mapping[str, Any]) -> str:
+        """Return the ETag in the answer to a put, or the MD5 of the bytes, which a plain put has as its ETag.
+
+        OpenStack Swift sends none if another put came after this one. A 200 without an ETag may also come
+        from something that is not S3, so there must be an object under the key then. Raises `StoreError`.
+        """
+        if str(answer.get("ETag", "")).strip('"'):
+            return etag_of(answer)
         try:
-            return self.head(key)
+            facts_of(key, self._head_object(key))
+        except ClientError as exc:
+            if code_of(exc) == "404":
+                raise StoreError(
+                    detail="PutObject: answered without an ETag, and nothing was stored"
+                ) from exc
+            raise
+        return f'"{_md5(data)}"'
+
+    def _result_of_what_is_there(self, key: str, data: bytes, *, in_doubt: bool) -> PutResult:
+        """Return the facts of the object that kept a put from creating one.
+
+        With `in_doubt` it may be of this very put, whose first answer was lost: the same bytes tell.
+        """
+        try:
+            if not in_doubt:
+                return PutResult(self.head(key), created=False)
+            stored = self.get(key)
+            assert stored is not None  # only a conditional get gives None
+            with stored:
+                return PutResult(stored.facts, created=_holds(stored, data))
         except NotFound as exc:
             raise StoreUnreachable(detail="an object vanished while it was put once more") from exc
+
+
+def _holds(stored: StoredObject, data: bytes) -> bool:
+    if stored.facts.size != len(data):
+        return False
+    return stored.facts.etag == f'"{_md5(data)}"' or stored.body.read() == data
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _encryption(sse: str, kms_key_id: str) -> dict[str, Any]:
     if sse == "none":
         return {}
     return {"ServerSideEncryption": sse, **({"SSEKMSKeyId": kms_key_id} if kms_key_id else {})}
-
-
-def _facts(key: str, answer: Mapping[str, Any]) -> ObjectFacts:
-    """Return the object's facts. Raises `StoreError` if some are missing, or if the answer is only a part."""
-    status = answer["ResponseMetadata"]["HTTPStatusCode"]
-    if status != 200 or "ContentRange" in answer:
-        raise StoreError(detail=f"an answer {status} of a part of the object, or of none")
-    try:
-        return ObjectFacts(
-            key=key,
-            size=answer["ContentLength"],
-            content_type=answer.get("ContentType", ""),
-            etag=_etag(answer),
-            last_modified=_utc(answer["LastModified"]),
-            metadata=MappingProxyType({n.lower(): v for n, v in answer.get("Metadata", {}).items()}),
-            content_encoding=content_codings(answer.get("ContentEncoding", "")),
-            sha256=_sha256(answer),
-        )
-    except KeyError as exc:
-        raise StoreError(detail=f"an answer without {exc}") from exc
-
-
-def _sha256(answer: Mapping[str, Any]) -> str:
-    """Return the digest of the whole object in hexadecimal; empty if S3 has none, or one of its parts."""
-    try:
-        digest = base64.b64decode(answer.get("ChecksumSHA256", ""), validate=True)
-    except ValueError:
-        return ""
-    is_whole = answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT"
-    return digest.hex() if is_whole and len(digest) == hashlib.sha256().digest_size else ""
-
-
-def _listed(found: Mapping[str, Any]) -> ObjectFacts:
-    """Return the facts in an entry of a listing. Raises `StoreError` if some are missing."""
-    try:
-        return ObjectFacts(found["Key"], found["Size"], "", _etag(found), _utc(found["LastModified"]))
-    except KeyError as exc:
-        raise StoreError(detail=f"ListObjectsV2: an entry without {exc}") from exc
-
-
-def _utf8(key: str) -> bytes:
-    """Return the bytes by which S3 orders listings."""
-    return key.encode("utf-8", "surrogatepass")
-
-
-def _utc(moment: datetime) -> datetime:
-    """Return the time in UTC. Raises `StoreError` if that is outside the calendar."""
-    try:
-        return moment.astimezone(UTC)
-    except (OverflowError, ValueError) as exc:
-        raise StoreError(detail=f"an answer of the year {moment.year}") from exc
-
-
-def _etag(answer: Mapping[str, Any]) -> str:
-    """Return the ETag in quotes, which some servers omit. Raises `StoreError` if there is none."""
-    etag = str(answer.get("ETag", ""))
-    if not etag.strip('"'):
-        raise StoreError(detail=f"an answer with the ETag {etag!r}")
-    return etag if '"' in etag else f'"{etag}"'
-
-
-def _date_of(answer: Mapping[str, Any]) -> datetime:
-    """When the put happened, by the server's clock: PutObject does not answer with LastModified."""
-    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
-    now = datetime.now(UTC).replace(microsecond=0)
-    try:
-        said = parsedate_to_datetime(date).astimezone(UTC)
-    except (OverflowError, ValueError):
-        return now
-    return said if abs(said - now) < _MOST_SKEW else now

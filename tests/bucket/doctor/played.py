@@ -40,6 +40,7 @@ class PlayedAws:
     def __init__(self) -> None:
         self.refused: dict[str, tuple[str, str]] = {}
         self.public = False
+        self.public_keys: set[str] = set()
         self.listable = False
         self.writable = False
         self.checks_sums = True
@@ -86,7 +87,8 @@ class PlayedAws:
         return [("x-amz-bucket-region", self.region)] if self.region else []
 
     def _visitor(self, environ: dict[str, Any], start: Start, call: str) -> Answer | None:
-        reading = dict.fromkeys(("GET object", "HEAD object"), self.public)  # s3:GetObject allows both
+        public = self.public or environ["PATH_INFO"].split("/", 2)[-1] in self.public_keys
+        reading = dict.fromkeys(("GET object", "HEAD object"), public)  # s3:GetObject allows both
         allowed = {**reading, "PUT object": self.writable, "GET bucket": self.listable}
         if not allowed.get(call):
             return _error(environ, start, "403 Forbidden", "AccessDenied")

@@ -1,6 +1,7 @@
 """What is wrong with a bucket is found by the check that is there for it."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -346,3 +347,61 @@ def test_a_base_url_where_nobody_answers(private: Patient, make_patient: MakePat
     assert found.status is Status.PROBLEM
     assert "No answer at http://127.0.0.1:9/doctor/probe-" in found.text
     assert found.fix == "Correct PUBLIC_BASE_URL, or start what serves it"
+
+
+OLD = [f"generated/2026/0{month}/image.png" for month in range(1, 8)]
+
+
+@pytest.mark.parametrize("urls", ["server", "presigned"])
+def test_images_that_an_earlier_acl_left_public(
+    private: Patient, make_patient: MakePatient, look: Any, bucket: str, aws: PlayedAws, urls: str
+) -> None:
+    for key in OLD:
+        look.put_object(Bucket=bucket, Key=key, Body=b"x")
+    aws.public_keys = set(OLD[:3])
+    found = finding(make_patient(image_urls=urls), "public-objects")
+    assert found.status is Status.PROBLEM
+    assert found.text == f"Private, but everybody can read 3 of 7 images, such as {OLD[0]}."
+    assert found.fix
+    aws.public_keys.clear()
+    found = finding(make_patient(image_urls=urls), "public-objects")
+    assert (found.status, found.text) == (Status.OK, "None of 7 images can be read without credentials.")
+
+
+def test_images_that_were_left_public_are_looked_for_all_over_the_bucket(
+    private: Patient, look: Any, bucket: str, aws: PlayedAws
+) -> None:
+    """A bounded number of them, however many there are."""
+    for folder in ("a", "generated", "images"):
+        for number in range(40):
+            look.put_object(Bucket=bucket, Key=f"{folder}/{number:02}.png", Body=b"x")
+    aws.public_keys = {"images/00.png"}
+    assert finding(private, "public-objects").status is Status.PROBLEM
+    aws.public_keys = {f"generated/{number:02}.png" for number in range(30, 40)}
+    found = finding(private, "public-objects")
+    assert found.status is Status.PROBLEM
+    assert re.search(r" of (1\d|2[0-4]) images", found.text)
+
+
+def test_whether_images_are_public_can_be_found_out_only_where_they_can_be_listed(
+    private: Patient, aws: PlayedAws
+) -> None:
+    aws.refused = {"GET bucket": DENIED}
+    found = finding(private, "public-objects")
+    assert (found.status, found.text) == (Status.SKIPPED, "can't be checked: needs s3:ListBucket")
+
+
+def test_public_objects_are_meant_to_be_where_the_bucket_is_public(public: Patient) -> None:
+    assert finding(public, "public-objects").status is Status.OK
+
+
+@pytest.mark.parametrize("urls", ["server", "presigned"])
+def test_private_urls_need_no_permission_for_acls(
+    private: Patient, make_patient: MakePatient, aws: PlayedAws, urls: str
+) -> None:
+    """S3_ACL=auto sends none with them, and the advice for a denied put does not speak of any."""
+    patient = make_patient(image_urls=urls)
+    assert patient.mode == "private"
+    aws.refused = {"PUT object": DENIED}
+    found = finding(patient, "probe-put")
+    assert (found.text, found.fix) == ("S3 denies PutObject.", "Allow s3:PutObject: flask bucket iam-policy")

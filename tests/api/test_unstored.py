@@ -1,0 +1,373 @@
+"""Drawn images that the store does not take: kept, and stored by the same request sent again, unpaid."""
+
+import errno
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+from tenacity import wait_none
+from werkzeug.test import TestResponse
+
+from app import create_app
+from app.apikeys import parse_keys
+from app.config import Config
+from app.errors import (
+    GeneratorUnreachable,
+    PromptRefused,
+    StateUnavailable,
+    StoreBusy,
+    StoreError,
+    StoreRefused,
+    StoreTimeout,
+    StoreUnreachable,
+)
+from app.generation import storing
+from app.generation.ledger import Ledger
+from app.generation.slots import Slots
+from app.generation.spool import Spool
+from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
+from tests.conftest import json_of, parts_of
+from tests.generation.generators import NAME, Obedient
+from tests.waiting import wait_until
+
+URL = "/api/generate-image"
+CAT = {"prompt": "a cat on a wall", "size": "64x64"}
+Make = Callable[..., FlaskClient]
+
+
+@pytest.fixture
+def make(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Makes clients of servers over the same directories, with these settings."""
+    monkeypatch.setenv("DRAWN", str(tmp_path / "drawn"))
+    monkeypatch.setattr(storing, "_backoff", wait_none())
+    made = []
+
+    def make_one(**settings: Any) -> FlaskClient:
+        made.append(create_app(replace(config, **{"generator": NAME, **settings})))
+        return made[-1].test_client()
+
+    yield make_one
+    for flask in made:
+        parts_of(flask).cache.close()
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Callable[[], int]:
+    """Tells how often the model was asked."""
+    path = tmp_path / "drawn"
+    return lambda: len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@pytest.fixture
+def kept(config: Config) -> Callable[[], int]:
+    """Tells how many images are kept on disk."""
+    return lambda: len(list((config.state_dir / "unstored").glob("*")))
+
+
+def _send(client: FlaskClient, key: str | None = "a", body: Any = CAT, **headers: str) -> TestResponse:
+    return client.post(URL, json=body, headers={"Idempotency-Key": key, **headers} if key else headers)
+
+
+def _keys(client: FlaskClient) -> list[str]:
+    return [facts.key for facts in parts_of(client.application).store.list().objects]
+
+
+def _fail(client: FlaskClient, error: Exception | Callable[..., None], *, stores: bool = False) -> None:
+    """Let each put of this server fail from now on, after it has stored the object if `stores`."""
+    store = parts_of(client.application).store
+    real = store.put
+
+    def put(*args: Any, **options: Any) -> Any:
+        if stores:
+            real(*args, **options)
+        if isinstance(error, Exception):
+            raise error
+        error(*args, **options)
+        return real(*args, **options)
+
+    store.put = put  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("stores", [False, True], ids=["not stored", "answer lost"])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (StoreUnreachable(), 503),
+        (StoreBusy(), 503),
+        (StoreTimeout(), 504),
+        (StoreRefused(), 502),
+        (StoreError(), 502),
+        pytest.param(ZeroDivisionError(), 500, marks=pytest.mark.crashes),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_it_is_stored_by_the_next_request_with_the_key_and_not_paid_again(
+    make: Make,
+    drawn: Callable[[], int],
+    kept: Callable[[], int],
+    error: Exception,
+    status: int,
+    stores: bool,
+) -> None:
+    ailing = make()
+    _fail(ailing, error, stores=stores)
+    for _ in range(3):
+        assert _send(ailing).status_code == status
+        assert (drawn(), kept()) == (1, 1)
+    restarted = make()
+    answer = _send(restarted)
+    assert (answer.status_code, json_of(answer)["message"]) == (
+        200,
+        "Image generated and uploaded successfully",
+    )
+    assert _keys(restarted) == [json_of(answer)["key"]]
+    with restarted.get(json_of(answer)["image_url"]) as image:
+        assert image.status_code == 200
+    assert _send(ailing).data == answer.data
+    assert (drawn(), kept()) == (1, 0)
+
+
+def test_openais_clients_are_treated_alike(make: Make, drawn: Callable[[], int]) -> None:
+    ailing, order = make(), {"prompt": "a cat", "n": 3, "size": "64x64", "response_format": "url"}
+    _fail(ailing, StoreRefused())
+    headers = {"Idempotency-Key": "a"}
+    assert ailing.post("/v1/images/generations", json=order, headers=headers).status_code == 502
+    answer = make().post("/v1/images/generations", json=order, headers=headers)
+    assert (answer.status_code, len(json_of(answer)["data"]), drawn()) == (200, 3, 3)
+
+
+def test_of_several_images_those_that_were_stored_are_not_stored_twice(
+    make: Make, drawn: Callable[[], int]
+) -> None:
+    ailing, order = make(), {"prompt": "a cat", "n": 3, "size": "64x64", "response_format": "url"}
+    puts = itertools.count()
+
+    def fail_from_the_second_on(*_: Any, **__: Any) -> None:
+        if next(puts):
+            raise StoreRefused
+
+    _fail(ailing, fail_from_the_second_on)
+    headers = {"Idempotency-Key": "a"}
+    assert ailing.post("/v1/images/generations", json=order, headers=headers).status_code == 502
+    assert len(_keys(ailing)) == 1
+    restarted = make()
+    assert restarted.post("/v1/images/generations", json=order, headers=headers).status_code == 200
+    assert (len(_keys(restarted)), drawn()) == (3, 3)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4], ids=["one by one", "side by side"])
+def test_of_several_images_only_those_not_drawn_are_drawn_by_the_next_request(
+    make: Make, monkeypatch: pytest.MonkeyPatch, drawn: Callable[[], int], concurrency: int
+) -> None:
+    generate, calls = Obedient.generate, itertools.count()
+
+    def fail_once(self: Obedient, request: GenerationRequest) -> GeneratedImage:
+        image = generate(self, request)
+        if next(calls) == 2:
+            raise GeneratorUnreachable
+        return image
+
+    monkeypatch.setattr(Obedient, "generate", fail_once)
+    client, headers = make(generate_concurrency=concurrency), {"Idempotency-Key": "a"}
+    order = {"prompt": "a cat", "n": 4, "size": "64x64", "seed": 5, "response_format": "url"}
+    assert client.post("/v1/images/generations", json=order, headers=headers).status_code == 503
+    assert _keys(client) == []
+    before = drawn()
+    assert client.post("/v1/images/generations", json=order, headers=headers).status_code == 200
+    assert (drawn(), len(_keys(client))) == (5, 4)
+    assert before == (3 if concurrency == 1 else 4)
+
+
+def test_once_the_order_is_refused_nothing_of_it_is_kept(
+    make: Make, monkeypatch: pytest.MonkeyPatch, kept: Callable[[], int]
+) -> None:
+    generate, calls = Obedient.generate, itertools.count()
+
+    def refuse_the_second(self: Obedient, request: GenerationRequest) -> GeneratedImage:
+        if next(calls) == 1:
+            raise PromptRefused
+        return generate(self, request)
+
+    monkeypatch.setattr(Obedient, "generate", refuse_the_second)
+    order, headers = {"prompt": "a cat", "n": 2, "size": "64x64"}, {"Idempotency-Key": "a"}
+    response = make().post("/v1/images/generations", json=order, headers=headers)
+    assert (response.status_code, kept()) == (400, 0)
+
+
+class Late(BaseGenerator):
+    """Draws when it may."""
+
+    may = threading.Event()
+    calls = 0
+
+    def generate(self, request: GenerationRequest) -> GeneratedImage:
+        """Wait for that."""
+        Late.calls += 1
+        Late.may.wait(60)
+        return GeneratedImage(Image.new("RGB", (8, 6)), "late")
+
+
+def test_what_is_drawn_after_the_deadline_is_kept_for_the_next_request(
+    make: Make, kept: Callable[[], int]
+) -> None:
+    Late.may.clear()
+    Late.calls = 0
+    client = make(generator=f"{__name__}:Late", generator_timeout=1)
+    assert _send(client).status_code == 504
+    Late.may.set()
+    wait_until(lambda: kept() == 1)
+    assert (_send(client).status_code, Late.calls) == (200, 1)
+
+
+def test_what_is_kept_needs_no_slot(make: Make, config: Config, drawn: Callable[[], int]) -> None:
+    ailing = make()
+    _fail(ailing, StoreRefused())
+    _send(ailing)
+    with Slots(config.state_dir / "slots", 8).take(8):
+        assert _send(make()).status_code == 200
+    assert drawn() == 1
+
+
+def test_two_workers_at_once_store_it_once(make: Make, drawn: Callable[[], int]) -> None:
+    workers = [make(), make()]
+    for worker in workers:
+        _fail(worker, StoreRefused())
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda n: _send(workers[n % 2]).status_code, range(8)))
+    assert (statuses, drawn()) == ([502] * 8, 1)
+    workers = [make(), make()]
+    with ThreadPoolExecutor(8) as pool:
+        answers = set(pool.map(lambda n: _send(workers[n % 2]).data, range(8)))
+    assert (len(answers), len(_keys(workers[0])), drawn()) == (1, 1, 1)
+
+
+def test_what_is_stored_and_not_remembered_is_answered_the_same_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch, drawn: Callable[[], int]
+) -> None:
+    def full(*_: Any) -> None:
+        raise StateUnavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "keep", full)
+        first = _send(make())
+    assert first.status_code == 200
+    assert _send(make()).data == first.data
+    assert drawn() == 1
+
+
+def test_with_reuse_no_key_is_needed(make: Make, drawn: Callable[[], int], kept: Callable[[], int]) -> None:
+    ailing = make(generate_reuse=True)
+    _fail(ailing, StoreRefused())
+    for key in (None, None, "a"):
+        assert _send(ailing, key, {**CAT, "seed": 7}).status_code == 502
+    client = make(generate_reuse=True)
+    answers = [_send(client, key, {**CAT, "seed": 7}) for key in ("a", None)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert json_of(answers[0])["key"] == json_of(answers[1])["key"]
+    assert (drawn(), kept()) == (1, 0)
+
+
+def test_without_a_key_it_is_lost_and_the_log_says_so(
+    make: Make, drawn: Callable[[], int], kept: Callable[[], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    ailing = make()
+    _fail(ailing, StoreRefused())
+    assert _send(ailing, None).status_code == 502
+    assert "The store took no drawn image; without an Idempotency-Key it is not kept" in caplog.text
+    assert kept() == 0
+    assert _send(make(), None).status_code == 200
+    assert drawn() == 2
+
+
+def test_it_is_nobody_elses(make: Make, drawn: Callable[[], int]) -> None:
+    keys = {"api_keys": parse_keys("one,two")}
+    ailing = make(**keys)
+    _fail(ailing, StoreRefused())
+    assert _send(ailing, **{"X-API-Key": "one"}).status_code == 502
+    client = make(**keys)
+    assert _send(client, **{"X-API-Key": "two"}).status_code == 200
+    assert drawn() == 2
+    assert _send(client, "b", **{"X-API-Key": "one"}).status_code == 200
+    assert drawn() == 3
+    assert _send(client, "a", {**CAT, "prompt": "a dog"}, **{"X-API-Key": "one"}).status_code == 200
+    assert drawn() == 4
+    assert len(_keys(client)) == 3
+
+
+@pytest.mark.parametrize("draws", [True, False], ids=["at the next drawing", "at the next start"])
+def test_after_a_day_it_is_removed(
+    make: Make, config: Config, drawn: Callable[[], int], kept: Callable[[], int], draws: bool
+) -> None:
+    ailing = make()
+    _fail(ailing, StoreRefused())
+    _send(ailing)
+    (path,) = (config.state_dir / "unstored").iterdir()
+    os.utime(path, (time.time() - 86_500,) * 2)
+    assert (_send(ailing, None).status_code == 502) if draws else make()
+    assert kept() == 0
+    assert _send(make()).status_code == 200
+    assert drawn() == (3 if draws else 2)
+
+
+def test_the_prompt_is_not_on_disk(make: Make, config: Config, kept: Callable[[], int]) -> None:
+    ailing = make()
+    _fail(ailing, StoreRefused())
+    _send(ailing, "quite-a-secret")
+    assert kept() == 1
+    contents = [path.read_bytes() for path in config.state_dir.rglob("*") if path.is_file()]
+    assert not any(secret in content for content in contents for secret in (b"a cat", b"quite-a-secret"))
+
+
+def test_where_it_can_not_be_kept_all_else_goes_on(
+    make: Make, monkeypatch: pytest.MonkeyPatch, drawn: Callable[[], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Spool, "_write", full)
+    ailing = make()
+    _fail(ailing, StoreRefused())
+    assert _send(ailing).status_code == 502
+    assert "can't be kept in STATE_DIR until it is stored" in caplog.text
+    assert _send(make()).status_code == 200
+    assert drawn() == 2
+
+
+def _refuse_long_values(*_: Any, metadata: Any, **__: Any) -> None:
+    """Fail as Swift does for more than 256 bytes in a value."""
+    if any(len(value) > 256 for value in metadata.values()):
+        raise StoreUnreachable
+
+
+def test_an_image_refused_for_its_metadata_is_paid_once_until_the_settings_are_mended(
+    make: Make, drawn: Callable[[], int]
+) -> None:
+    long = {**CAT, "prompt": "a cat " * 100}
+    ailing = make()
+    _fail(ailing, _refuse_long_values)
+    assert [_send(ailing, body=long).status_code for _ in range(3)] == [503] * 3
+    mended = make(keep_prompts=False)
+    _fail(mended, _refuse_long_values)
+    assert _send(mended, body=long).status_code == 200
+    assert drawn() == 1
+
+
+def test_it_is_stored_with_what_was_asked_and_when_it_was_drawn(make: Make) -> None:
+    ailing = make()
+    _fail(ailing, StoreRefused())
+    _send(ailing)
+    client = make()
+    key = json_of(_send(client))["key"]
+    metadata = parts_of(client.application).store.head(key).metadata
+    assert (metadata["prompt"], metadata["model"]) == ("a cat on a wall", "test/obedient-1:0")
+    digits = "".join(char for char in metadata["time"] if char.isdigit())
+    assert key.split("/")[-1].startswith(f"{digits[:8]}_{digits[8:14]}_")

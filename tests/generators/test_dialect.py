@@ -1,0 +1,218 @@
+"""Parameters that a server refuses: those that change nothing that is seen are left out, once and for all."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from app.errors import AppError, GeneratorRefused, GeneratorUnreachable, PromptRefused
+from app.generators.base import GenerationRequest
+from app.generators.openai_images import OpenAIGenerator
+from tests.providers import IMAGE, OPENAI, Behaviour, ModelServer, answer
+
+REQUEST = GenerationRequest("a red boat", 1024, 1024, seed=1)
+
+
+def _generator(models: ModelServer, model: str = "my-deployment") -> OpenAIGenerator:
+    return OpenAIGenerator(model, base_url=f"{models.url}/v1", timeout=30)
+
+
+def _azure(name: str, code: str = "unknown_parameter") -> Behaviour:
+    message = f"Unknown parameter: '{name}'."
+    error = {"message": message, "type": "invalid_request_error", "param": name, "code": code}
+    return answer("400 Bad Request", {"error": error})
+
+
+def _older_openai(name: str) -> Behaviour:
+    message = f"Unrecognized request argument supplied: {name}"
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    return answer("400 Bad Request", {"error": error})
+
+
+def _litellm(name: str) -> Behaviour:
+    message = (
+        f"litellm.UnsupportedParamsError: Setting `{name}` is not supported by openai, my-deployment."
+        " To drop it from the call, set `litellm.drop_params = True`."
+    )
+    error = {"message": message, "type": "None", "param": "None", "code": "400"}
+    return answer("400 Bad Request", {"error": error})
+
+
+def _fastapi(name: str) -> Behaviour:
+    problem = {"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs are not permitted"}
+    return answer("422 Unprocessable Content", {"detail": [problem]})
+
+
+def _flat(name: str) -> Behaviour:
+    return answer("400 Bad Request", {"message": f'unexpected keyword argument "{name}"'})
+
+
+def _text(name: str) -> Behaviour:
+    return answer("400 Bad Request", f"unknown field '{name}'".encode(), Content_Type="text/plain")
+
+
+REFUSALS = [_azure, _older_openai, _litellm, _fastapi, _flat, _text]
+
+
+def _sent(models: ModelServer) -> list[set[str]]:
+    return [set(request.json) for request in models.received]
+
+
+ALL = {"model", "prompt", "n", "size", "response_format"}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_what_is_refused_is_left_out_from_then_on(
+    models: ModelServer, refusal: Callable[[str], Behaviour], caplog: pytest.LogCaptureFixture
+) -> None:
+    models.script = [refusal("response_format"), OPENAI.success()]
+    generator = _generator(models)
+    assert generator.generate(REQUEST).image == IMAGE
+    assert generator.generate(REQUEST).image == IMAGE
+    assert _sent(models) == [ALL, ALL - {"response_format"}, ALL - {"response_format"}]
+    assert models.received[1].json == {
+        name: value for name, value in models.received[0].json.items() if name != "response_format"
+    }
+    assert caplog.text.count("my-deployment refuses response_format: no longer sent") == 1
+
+
+@pytest.mark.parametrize("name", ["n", "output_format", "response_format"])
+@pytest.mark.parametrize("refusal", [_azure, _fastapi, _litellm])
+def test_each_that_changes_nothing_that_is_seen(
+    models: ModelServer, name: str, refusal: Callable[[str], Behaviour]
+) -> None:
+    model = OPENAI.model if name == "output_format" else "my-deployment"
+    models.script = [refusal(name), OPENAI.success()]
+    assert _generator(models, model).generate(REQUEST).image == IMAGE
+    first, second = _sent(models)
+    assert first - second == {name}
+
+
+def test_several_one_after_the_other(models: ModelServer) -> None:
+    models.script = [_azure("response_format"), _azure("n"), OPENAI.success()]
+    generator = _generator(models)
+    generator.generate(REQUEST)
+    generator.generate(REQUEST)
+    assert _sent(models)[2:] == [{"model", "prompt", "size"}] * 2
+
+
+@pytest.mark.parametrize("name", ["size", "prompt", "model", "quality", "seed", "stream"])
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_without_others_it_would_be_another_picture(
+    models: ModelServer, name: str, refusal: Callable[[str], Behaviour]
+) -> None:
+    models.script = [refusal(name)]
+    with pytest.raises((GeneratorRefused, PromptRefused)):
+        _generator(models).generate(REQUEST)
+    assert models.tries == 1
+
+
+def test_the_log_tells_what_a_refusal_without_a_message_says(models: ModelServer) -> None:
+    models.script = [_fastapi("size")]
+    with pytest.raises(GeneratorRefused, match=r"extra_forbidden.*'size'"):
+        _generator(models).generate(REQUEST)
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        answer("400 No", {"error": {"message": "response_format", "code": "moderation_blocked"}}),
+        answer("400 No", {"error": {"message": "no 'response_format'", "param": "prompt"}}),
+        answer("401 No", {"error": {"message": "response_format"}}),
+        answer("400 No", {"error": {"message": "the response_formatter broke"}}),
+        answer("400 No", {"error": {"message": "n is a letter"}}),
+        answer("400 No", {"error": {"message": "x" * 5000 + " response_format"}}),
+        answer("400 No", b""),
+    ],
+    ids=range(7),
+)
+def test_other_refusals_are_not_tried_again(models: ModelServer, behaviour: Behaviour) -> None:
+    models.script = [behaviour]
+    with pytest.raises(AppError):
+        _generator(models).generate(REQUEST)
+    assert models.tries == 1
+
+
+def test_it_is_tried_once_and_remembered_only_if_it_helped(models: ModelServer) -> None:
+    """A prompt that the message repeats may name a parameter, too."""
+    models.script = [_flat("response_format")]
+    generator = _generator(models)
+    with pytest.raises(GeneratorRefused):
+        generator.generate(REQUEST)
+    models.script = [OPENAI.success()]
+    generator.generate(REQUEST)
+    assert _sent(models) == [ALL, ALL - {"response_format"}, ALL]
+
+
+def test_an_outage_while_it_learns_is_tried_again(models: ModelServer) -> None:
+    models.script = [_azure("response_format"), OPENAI.outage, _azure("response_format"), OPENAI.success()]
+    assert _generator(models).generate(REQUEST).image == IMAGE
+
+
+def test_a_server_that_says_5xx_is_not_experimented_with(models: ModelServer) -> None:
+    models.script = [answer("500 Oops", {"error": {"message": "unknown parameter 'response_format'"}})]
+    with pytest.raises(GeneratorUnreachable):
+        _generator(models).generate(REQUEST)
+    assert _sent(models) == [ALL] * 3
+
+
+def _of_these(*sizes: str) -> str:
+    listed = ", ".join(f"'{size}'" for size in sizes)
+    return f"Invalid value: '{{sent}}'. Supported values are: {listed}, and 'auto'."
+
+
+def _gpt_image(message: str) -> Behaviour:
+    """A GPT image model under another name: it has no response_format, and three sizes."""
+
+    def behave(
+        server: ModelServer, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        form = server.received[-1].json
+        if "response_format" in form:
+            return _azure("response_format")(server, environ, start_response)
+        if form["size"] not in message:
+            error = {"message": message.format(sent=form["size"]), "param": "size", "code": "invalid_value"}
+            return answer("400 Bad Request", {"error": error})(server, environ, start_response)
+        return OPENAI.success()(server, environ, start_response)
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("asked", "drawn"),
+    [
+        ((1600, 900), "1536x1024"),
+        ((900, 1600), "1024x1536"),
+        ((500, 500), "1024x1024"),
+        ((1024, 1024), "1024x1024"),
+    ],
+)
+def test_of_the_sizes_that_a_refusal_names_the_nearest_is_drawn(
+    models: ModelServer, asked: tuple[int, int], drawn: str
+) -> None:
+    models.script = [_gpt_image(_of_these("1024x1024", "1024x1536", "1536x1024"))]
+    generator = _generator(models)
+    for _ in range(2):
+        assert generator.generate(GenerationRequest("sea", *asked, seed=1)).image == IMAGE
+    assert models.received[-1].json["size"] == drawn
+    assert sum("response_format" in sent for sent in _sent(models)) == 1
+
+
+def test_of_equal_shapes_the_nearest_size_is_drawn(models: ModelServer) -> None:
+    models.script = [_gpt_image(_of_these("256x256", "512x512", "1024x1024"))]
+    _generator(models).generate(GenerationRequest("sea", 600, 600, seed=1))
+    assert models.received[-1].json["size"] == "512x512"
+
+
+def test_sizes_that_are_refused_in_turn_have_an_end(models: ModelServer) -> None:
+    sizes = itertools.cycle(["512x512", "256x256"])
+
+    def contrary(server: ModelServer, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        error = {"message": f"size must be {next(sizes)}", "param": "size"}
+        return answer("400 Bad Request", {"error": error})(server, environ, start_response)
+
+    models.script = [contrary]
+    with pytest.raises(GeneratorRefused):
+        _generator(models).generate(REQUEST)
+    assert models.tries == 2
