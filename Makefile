@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 # By itself flask reads .env and .flaskenv of all directories above, and runs what FLASK_APP names there.
-OWN_FLASK := printf '%s\n' '\#!/bin/sh' 'FLASK_SKIP_DOTENV=1 exec "$(CURDIR)/$(BIN)/python" -m flask "$$@"' >$(BIN)/flask
+OWN_FLASK := printf '%s\n' '\#!/bin/sh' '[ -n "$$FLASK_APP" ] || [ -f wsgi.py ] || echo "Run flask in the directory of S3 Image Server to get its commands: cd $(CURDIR)" >&2' 'FLASK_SKIP_DOTENV=1 exec "$(CURDIR)/$(BIN)/python" -m flask "$$@"' >$(BIN)/flask
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run dev test coverage fuzz chaos lint format check bench screenshots clean

@@ -16,6 +16,8 @@ try:
     undo_flasks_own_reading()
     load_settings_file()
     config = Config.from_env(os.environ)
+    # gunicorn would obey it as well, and answer 500 to paths without it, such as those of health checks.
+    os.environ.pop("SCRIPT_NAME", None)
     configure_logging(config.log_level, config.log_format)
     app = create_app(config)
 except ConfigError as exc:

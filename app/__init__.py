@@ -1,6 +1,7 @@
 """S3 Image Server: upload or generate images, keep them in S3, serve them from a bounded disk cache."""
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flask import Flask
@@ -26,6 +27,7 @@ from app.intake import Intake
 from app.links import ImageLinks
 from app.metrics import MeteredGenerator, MeteredStore, Metrics
 from app.plugins import find_class
+from app.prefix import Prefix
 from app.readiness import ReadinessCheck
 from app.requestid import RequestIds
 from app.service import ImageService
@@ -69,15 +71,23 @@ def create_app(config: Config | None = None) -> Flask:
     flask.extensions[ABSOLUTE] = parts.hosts.absolute
     flask.register_blueprint(web_blueprint)
     register_commands(flask)
-    delivery = Delivery(_behind_images(flask.wsgi_app, config), parts.service, parts.cache, parts.metrics)
-    flask.extensions[LoopHooks.NAME] = LoopHooks(
+    inner = _behind_images(flask.wsgi_app, config)
+    delivery = Delivery(inner, parts.service, parts.cache, parts.metrics, config.script_name)
+    hooks = LoopHooks(
         find=delivery.find,
-        quick=frozenset({"/healthz"}),
+        quick=frozenset({"/healthz", f"{config.script_name}/healthz"}),
         flush=parts.metrics.hits.flush,
         count_refused=parts.metrics.count_refused,
         count_dropped=parts.metrics.count_dropped,
     )
-    front = Cors(delivery, config.cors_origins) if config.cors_origins else delivery
+    front: WSGIApplication = delivery
+    if config.script_name or config.trusted_proxies:
+        own_paths = {rule.rule.split("/")[1] for rule in flask.url_map.iter_rules()}
+        front = Prefix(front, config.script_name, config.trusted_proxies, own_paths)
+    if config.cors_origins:
+        front = cors = Cors(front, config.cors_origins)
+        hooks = replace(hooks, cors=cors.headers)
+    flask.extensions[LoopHooks.NAME] = hooks
     flask.wsgi_app = RequestIds(front)  # type: ignore[method-assign]
     return flask
 

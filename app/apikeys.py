@@ -31,6 +31,9 @@ _BASE64 = re.compile(
 _ALONE = re.compile(r"[!-<>-~]+=*")
 """A key without a name: visible ASCII, with `=` at the end only. Anything else is a name mistyped."""
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+"""What no header can carry (RFC 9110, 5.5)."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
 
 
@@ -92,7 +95,9 @@ def _parse_entry(entry: str, number: int) -> ApiKey:
             "nor a KEY alone, which is of visible ASCII characters without = between them"
         )
     name = match["name"] or f"key-{number}"
-    key = match["key"]
+    key = match["key"].strip()  # HTTP takes white space from around a header's value, too
+    if _CONTROL.search(key):
+        raise ValueError(f"entry {number} holds a line break or another control character")
     length = None if key.startswith(HASH_PREFIX) else len(key)
     return ApiKey(name, _scopes(match["scopes"], number), _digest(key, number), length)
 

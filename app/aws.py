@@ -3,6 +3,8 @@
 boto3 reads every answer except an object's body into memory, however large it is, and its timeout applies to
 each read: a server that sends a byte now and then holds a thread forever. Both matter as soon as something
 other than AWS answers: a faulty compatible server, a proxy, or whoever owns the address.
+
+The same holds for sources of credentials, see `app.aws_credentials`.
 """
 
 import io
@@ -27,10 +29,15 @@ from botocore.exceptions import BotoCoreError, ConnectionClosedError, HTTPClient
 from urllib3.exceptions import HTTPError, InvalidChunkLength, InvalidHeader
 from urllib3.exceptions import ReadTimeoutError as SilentBody
 
+from app.aws_credentials import CheckedCredentials, UnusableCredentials, bind_providers, find_unsendable
+from app.aws_endpoints import partition_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from _typeshed import WriteableBuffer
+
+DEFAULT_REGION = "us-east-1"
 
 MOST_ANSWER_BYTES = 4 * 1024**2
 """Most bytes of a successful answer that is not an object. The largest is a page of 1000 keys of 1024 bytes,
@@ -68,18 +75,25 @@ class BadAnswer(BotoCoreError):
     fmt = "an answer that can't be used: {reason}"
 
 
-def new_session(**options: Any) -> boto3.session.Session:
+def new_session(*, region: str = "", may_ask: bool = False, **options: Any) -> boto3.session.Session:
     """Return a session whose clients and credential providers are held to this module's limits.
 
-    `options` are those of `boto3.session.Session`.
+    Services that give credentials are asked in `region` if AWS has it, or else in the profile's or in the
+    default one. `may_ask` says that somebody is there to type the MFA code that a profile may need. `options`
+    are those of `boto3.session.Session`.
     """
     core = botocore.session.Session()
     core.register("creating-client-class", _bound_client)
     core.set_default_client_config(  # also for the clients of STS and SSO that boto3 makes by itself
         ClientConfig(connect_timeout=_CREDENTIALS_SECONDS, read_timeout=_CREDENTIALS_SECONDS)
     )
-    session = boto3.session.Session(botocore_session=core, **options)
-    for provider in core.get_component("credential_provider").providers:
+    region_name = region if partition_of(region) else None
+    session = boto3.session.Session(botocore_session=core, region_name=region_name, **options)
+    if session.region_name is None:
+        core.set_config_variable("region", DEFAULT_REGION)
+    providers = core.get_component("credential_provider").providers
+    bind_providers(providers, may_ask=may_ask)
+    for provider in providers:
         for name in ("_role_fetcher", "_fetcher"):  # of the machine's role, of the container's
             fetcher: Any = getattr(provider, name, None)
             if hasattr(fetcher, "_session"):
@@ -88,10 +102,13 @@ def new_session(**options: Any) -> boto3.session.Session:
 
 
 class _BoundedClient:
-    """Base class of all clients of a session: sends their requests through `BoundedHttp`."""
+    """Base class of all clients of a session: sends by `BoundedHttp`, signs by `CheckedCredentials`."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         more["endpoint"].http_session = BoundedHttp(more["endpoint"].http_session)
+        signer = more["request_signer"]
+        if signer._credentials is not None:
+            signer._credentials = CheckedCredentials(signer._credentials)
         super().__init__(*args, **more)
 
 
@@ -107,7 +124,10 @@ class BoundedHttp:
         self._http = http
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
-        """Return the answer. Raises `BadAnswer`, and what botocore's session raises."""
+        """Return the answer. Raises `BadAnswer`, `UnusableCredentials`, and what botocore raises."""
+        unsendable = find_unsendable(request.headers.items())
+        if unsendable:  # sent on, it would be quoted in an exception's text
+            raise UnusableCredentials(provider="the environment", error_msg=f"can't be sent as {unsendable}")
         wants_stream, request.stream_output = request.stream_output, True  # leave the body to us
         try:
             answer: AWSResponse = self._http.send(request)

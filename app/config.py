@@ -1,6 +1,7 @@
 """The settings: one frozen `Config`, read from the environment, every problem reported at once."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from itertools import combinations
@@ -21,18 +22,22 @@ from app.parsers import (
     HostNames,
     Keys,
     Origins,
+    PathPrefix,
     Rate,
     Size,
     Words,
     base_url,
     bucket,
     counters,
+    header_word,
     number,
     one_of,
     region,
     switch,
     url,
 )
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def _cores() -> int:
@@ -83,12 +88,13 @@ class Config:
     ratelimit_storage_uri: str = _setting(counters(), "memory://", secret=True)
     trusted_proxies: int = _setting(number(0, 10), 0)
     trusted_hosts: tuple[str, ...] = _setting(HostNames(), ())
+    script_name: str = _setting(PathPrefix(), "")
     cors_origins: tuple[str, ...] = _setting(Origins(), ())
 
     generator: str = _setting(one_of("builtin", "bedrock", "openai", plug_in=True), "builtin")
     generator_model: str = _setting(ma.String(), "")
     generator_timeout: int = _setting(number(1, 3600), 120)
-    openai_api_key: str = _setting(ma.String(), "", secret=True)
+    openai_api_key: str = _setting(header_word(), "", secret=True)
     openai_base_url: str = _setting(url(), "")
     bedrock_region: str = _setting(region(), "us-west-2")
     generate_concurrency: int = _setting(number(1, 64), 8)
@@ -117,11 +123,13 @@ class Config:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Read the settings from `environ`; an empty variable counts as not set.
+        """Read the settings from `environ`; surrounding white space does not count, and an empty variable
+        counts as not set.
 
         Raises `ConfigError` that names every wrong setting with its value, secrets masked.
         """
-        given = {f.name: environ[f.name.upper()] for f in fields(cls) if environ.get(f.name.upper())}
+        values = {f.name: environ.get(f.name.upper(), "").strip() for f in fields(cls)}
+        given = {name: value for name, value in values.items() if value}
         given.setdefault("store", "s3" if given.get("s3_bucket") else "local")
         try:
             return cls(**_schema(cls).load(given))
@@ -141,9 +149,19 @@ def _rules(schema: Schema, values: Mapping[str, Any], given: Mapping[str, str], 
         problems["public_base_url"] = ["can't be signed: leave it out, or IMAGE_URLS=presigned"]
     if values.get("s3_sse_kms_key_id") and values.get("s3_sse") != "aws:kms":
         problems["s3_sse_kms_key_id"] = ["needs S3_SSE=aws:kms"]
-    problems |= _directory_rules(values) | _generator_rules(values)
+    problems |= _directory_rules(values) | _generator_rules(values) | _unprintable(given)
     if problems:
         raise ValidationError(problems)
+
+
+def _unprintable(given: Mapping[str, str]) -> dict[str, list[str]]:
+    """Name what holds a control character. Lists may have several lines, and their words are looked at."""
+    lists = {f.name for f in fields(Config) if isinstance(f.metadata["parser"], Words | Keys | Origins)}
+    return {
+        name: ["holds a line break or another control character"]
+        for name, value in given.items()
+        if name not in lists and _CONTROL.search(value)
+    }
 
 
 def _generator_rules(values: Mapping[str, Any]) -> dict[str, list[str]]:

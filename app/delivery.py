@@ -22,7 +22,12 @@ FOUND = "s3-image-server.found"
 
 
 def _ignore(*_: object, **__: object) -> None:
-    """Do nothing and return None: the default of every hook."""
+    """Do nothing and return None: the default of most hooks."""
+
+
+def _no_headers(_: str) -> list[tuple[str, str]]:
+    """Return no headers: the default of the hook for them."""
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class LoopHooks:
     without waiting for anything. `flush` is called about once a second, and with `at_once=True` at the end.
     `count_refused` gets status and code of each answer that the server gave without the application,
     `count_dropped` the reason for each connection that it dropped: `room`, `slow_head`, `slow_reader` or
-    `failed`.
+    `failed`. `cors` returns the headers that let pages of an origin read an answer.
     """
 
     NAME: ClassVar[str] = "s3-image-server-loop"
@@ -44,6 +49,7 @@ class LoopHooks:
     flush: Callable[..., None] = _ignore
     count_refused: Callable[[str, str], None] = _ignore
     count_dropped: Callable[[str], None] = _ignore
+    cors: Callable[[str], list[tuple[str, str]]] = _no_headers
 
 
 class Delivery:
@@ -54,14 +60,21 @@ class Delivery:
     """
 
     def __init__(
-        self, application: "WSGIApplication", service: ImageService, cache: DiskCache, metrics: Metrics
+        self,
+        application: "WSGIApplication",
+        service: ImageService,
+        cache: DiskCache,
+        metrics: Metrics,
+        script_name: str = "",
     ) -> None:
+        """`script_name` stands before the paths that `find` gets."""
         self._application = application
         self._service = service
         self._cache = cache
         self._counts = cache.counts
         self._answered = metrics.hits.add
         self._seconds = metrics.request_seconds
+        self._images = script_name + SERVER_PATH
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer an image, or hand the request on; what goes wrong is the application's to say."""
@@ -80,8 +93,8 @@ class Delivery:
 
     def find(self, path: str) -> CachedObject | None:
         """What the cache has for this path without asking the index: an immutable object, or None."""
-        key = path[len(SERVER_PATH) :]
-        if path.startswith(SERVER_PATH) and looks_immutable(key):
+        key = path[len(self._images) :]
+        if path.startswith(self._images) and looks_immutable(key):
             return self._cache.lookup_immutable(key)
         return None
 

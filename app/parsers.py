@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import limits
 from marshmallow import ValidationError
@@ -10,6 +11,7 @@ from marshmallow import fields as ma
 from marshmallow.validate import URL, OneOf, Range, Regexp
 
 from app.apikeys import ApiKey, parse_keys
+from app.prefix import parse_prefix
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
@@ -99,6 +101,19 @@ class HostNames(Words):
         return names
 
 
+class PathPrefix(ma.Field[str]):
+    """The path of a mount point, such as `/images`; `/` is none."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        prefix = parse_prefix(value)
+        if prefix is None:
+            raise ValidationError(
+                "must be a path such as /images, of ASCII letters, digits, '.', '_', '~' and '-' between "
+                "single slashes"
+            )
+        return prefix
+
+
 class Directory(ma.Field[Path]):
     """A directory's path; `~` is the home directory."""
 
@@ -134,11 +149,27 @@ def bucket() -> ma.String:
 
 def counters() -> ma.String:
     """Where rate limits count: a URI."""
-    return ma.String(
-        validate=Regexp(
-            r"(?:memory://|rediss?://\S+)\Z",
-            error="must be memory://, redis://HOST:PORT or rediss://HOST:PORT",
+    return ma.String(validate=_check_counters)
+
+
+def _check_counters(uri: str) -> None:
+    """Raise `ValidationError`, whose text has nothing of the URI: what is no port may be a password."""
+    try:
+        parts = urlsplit(uri)
+        well_formed = parts.port is None or parts.hostname is not None
+    except ValueError:
+        well_formed = False
+    if not well_formed or not re.fullmatch(r"memory://|rediss?://\S+", uri):
+        raise ValidationError(
+            "must be memory://, redis://HOST:PORT or rediss://HOST:PORT, with the special characters of a "
+            "password percent-encoded"
         )
+
+
+def header_word() -> ma.String:
+    """What is sent in a header, as keys are."""
+    return ma.String(
+        validate=Regexp(r"[!-~]+\Z", error="must be visible ASCII characters, without spaces between them")
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from dotenv import dotenv_values, find_dotenv, load_dotenv
 
 from app.errors import ConfigError
+from app.variables import clean_variables
 
 TREE = Path(__file__).parent.parent
 """The working tree: the directory of `wsgi.py` and `gunicorn.conf.py`."""
@@ -41,7 +42,8 @@ def name_of(path: Path | None) -> str:
 def load_settings_file() -> str:
     """Add the file's settings to the environment without replacing any; return the file's name for messages.
 
-    Raises `ConfigError` if the file that `ENV_FILE` names is missing, or if others may write to the file.
+    Raises `ConfigError` if the file that `ENV_FILE` names is missing, if others may write to the file, or if
+    a variable that libraries read by themselves can't be used.
     """
     path = settings_file()
     if path is not None:
@@ -49,6 +51,7 @@ def load_settings_file() -> str:
         if _NAMED in dotenv_values(stream=StringIO(text), interpolate=False):
             raise ConfigError(f"{name_of(path)} must not set {_NAMED}. Set it in the environment instead.")
         load_dotenv(stream=StringIO(text))
+    clean_variables()
     return name_of(path)
 
 

@@ -24,6 +24,9 @@ from app.stores.s3 import public_access
 from tests.s3server import CREDENTIALS, S3Server
 from tests.telltale import watched
 
+# Else a failure in a suite that a user's store runs would show no values.
+pytest.register_assert_rewrite("tests.contracts")
+
 settings.register_profile(
     "fuzz",  # a round of `make fuzz`
     max_examples=400,

@@ -1,17 +1,22 @@
-"""What every store and every generator must do; run these suites on your own, too:
+"""What every store and every generator must do. Run these suites on your own, too:
 
-from tests.contracts import StoreContract
+    from tests.contracts import StoreContract
 
-class TestMyStore(StoreContract):
-    @pytest.fixture
-    def store(self):
-        return MyStore()
+    class TestMyStore(StoreContract):
+        @pytest.fixture
+        def store(self, tmp_path):
+            return MyStore(tmp_path)
+
+Each test needs an empty store. In `tests`, failures show the values that differ; a `conftest.py` elsewhere
+needs `pytest.register_assert_rewrite("tests.contracts")` for that, before anything imports this module.
 """
 
 import io
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 import pytest
 from PIL import Image
@@ -35,13 +40,31 @@ def _put(store: BaseStore, key: str, data: bytes = b"bytes", *, overwrite: bool 
     return store.put(key, data, content_type="image/png", overwrite=overwrite).created
 
 
+def _facts(data: bytes) -> tuple[int, str, bytes]:
+    """Return length, digest and beginning of bytes that are too many to be shown by a failure."""
+    return len(data), sha256(data).hexdigest(), data[:20]
+
+
 class StoreContract:
-    """Subclass it and give a fixture `store`: an empty store."""
+    """Subclass it and give a fixture `store`. Each test needs an empty store."""
 
     @pytest.fixture
     def store(self) -> BaseStore:
-        """The store under test."""
-        raise NotImplementedError
+        """Return the store under test, with nothing in it."""
+        raise NotImplementedError("Define a fixture `store` that returns your store, empty.")
+
+    @pytest.fixture(autouse=True)
+    def _begins_empty(self, store: BaseStore) -> None:
+        """Say at once if the store is not empty: otherwise tests would fail for what others left there."""
+        left: list[str] = []
+        with suppress(Exception):  # tests of listings show what is wrong with them
+            left = [facts.key for facts in store.list(limit=5).objects]
+        if left:
+            pytest.fail(
+                f"Each test needs an empty store, and this one holds {left}. Let the fixture `store` make a "
+                "new one for each test (another directory, bucket or prefix), or empty it.",
+                pytrace=False,
+            )
 
     @pytest.mark.parametrize("size", [1, 1000, 5 * 1024 * 1024])
     def test_get_gives_what_put_stored(self, store: BaseStore, size: int) -> None:
@@ -50,7 +73,7 @@ class StoreContract:
         stored = store.get("a/b.webp")
         assert stored is not None
         with stored:
-            assert stored.body.read() == data[:size]
+            assert _facts(stored.body.read()) == _facts(data[:size])
         assert put.created
         assert stored.facts == store.head("a/b.webp")
         assert (stored.facts.key, stored.facts.size) == ("a/b.webp", size)
@@ -68,9 +91,14 @@ class StoreContract:
         stored = store.get("a.png")
         assert stored is not None
         stored.body.close()
-        for facts in (put.facts, kept.facts, store.head("a.png"), stored.facts):
-            assert facts.metadata == metadata
-            assert facts in {facts}
+        told = {
+            "put": put.facts,
+            "put that kept what was there": kept.facts,
+            "head": store.head("a.png"),
+            "get": stored.facts,
+        }
+        assert {call: dict(facts.metadata) for call, facts in told.items()} == dict.fromkeys(told, metadata)
+        assert len(set(told.values())) <= len(told), "facts must be hashable, with their metadata"
 
     def test_reads_in_pieces(self, store: BaseStore) -> None:
         _put(store, "a.png", b"0123456789")
@@ -95,11 +123,11 @@ class StoreContract:
             store.head("no/such.png")
         assert not store.exists("no/such.png")
 
-    def test_part_of_a_key_is_not_found(self, store: BaseStore) -> None:
+    @pytest.mark.parametrize("key", ["a/b", "a", "a/b/c.png/d.png"])
+    def test_part_of_a_key_is_not_found(self, store: BaseStore, key: str) -> None:
         _put(store, "a/b/c.png")
-        for key in ("a/b", "a", "a/b/c.png/d.png"):
-            with pytest.raises(NotFound):
-                store.get(key)
+        with pytest.raises(NotFound):
+            store.get(key)
 
     def test_put_replaces(self, store: BaseStore) -> None:
         _put(store, "a.png", b"old")
@@ -134,8 +162,8 @@ class StoreContract:
         with ThreadPoolExecutor(8) as pool:
             writes = [pool.submit(_put, store, "a.png", data) for data in versions]
             seen = list(pool.map(read, range(24)))
-        assert all(write.result() for write in writes)
-        assert set(seen) <= set(versions)
+        assert [write.result() for write in writes] == [True] * len(versions)
+        assert {_facts(data) for data in seen} <= {_facts(data) for data in versions}
 
     def test_a_put_answers_with_the_facts_of_its_own_bytes(self, store: BaseStore) -> None:
         versions = [bytes([65 + i]) * (100 + i) for i in range(8)]
@@ -182,7 +210,7 @@ class StoreContract:
         page = store.list()
         assert [facts.key for facts in page.objects] == keys
         assert page.cursor is None
-        assert all(facts.size == 5 for facts in page.objects)
+        assert {facts.key: facts.size for facts in page.objects} == dict.fromkeys(keys, 5)
 
     @pytest.mark.parametrize(
         ("prefix", "expected"),

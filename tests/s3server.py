@@ -1,11 +1,13 @@
 """An S3 server over HTTP: moto's, with a record of what was asked and a place to inject faults."""
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import boto3
+import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
@@ -90,6 +92,14 @@ class S3Server:
             time.sleep(self.delay)
         answer = self.fault(environ, start_response) if self.fault else None
         return self._moto(environ, start_response) if answer is None else answer
+
+
+def play_aws(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `server` answer for the hosts of AWS, as a proxy, over plain HTTP."""
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    plain = functools.partialmethod(boto3.session.Session.client, use_ssl=False)
+    monkeypatch.setattr(boto3.session.Session, "client", plain)
 
 
 def refusal(status: str, code: str, method: str, times: int = 10**9, **more: Any) -> Fault:

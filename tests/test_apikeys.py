@@ -38,6 +38,8 @@ HASH = hashlib.sha256(b"secret").hexdigest()
         ("web:generate=a:b=c", "web", {"generate"}, b"a:b=c"),
         ("web=schlüssel", "web", ALL, "schlüssel".encode()),
         ("web=my secret", "web", ALL, b"my secret"),
+        ("\nweb=secret\r\n", "web", ALL, b"secret"),
+        ("web= secret", "web", ALL, b"secret"),
     ],
 )
 def test_spellings(text: str, name: str, scopes: set[str], key: bytes) -> None:
@@ -69,6 +71,7 @@ def test_several_keys() -> None:
         ("web:write==hush", "entry 1 is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY"),
         ("web=sha256:hush", "entry 1 has sha256: without the 64 hex digits"),
         (f"sha256:{HASH}0", "entry 1 has sha256: without the 64 hex digits"),
+        ("one,web=hush\x01hush", "entry 2 holds a line break or another control character"),
         ("=hush", "entry 1 is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY"),
     ],
 )
@@ -173,7 +176,11 @@ def test_any_setting_is_keys_or_refused_without_being_shown(text: str) -> None:
 
 
 @pytest.mark.fuzz
-@given(_KEYS.filter(lambda key: key == key.strip() and key[0] != "=" and not key.startswith("sha256:")))
+@given(
+    _KEYS.filter(lambda key: key == key.strip() and key[0] != "=" and not key.startswith("sha256:")).filter(
+        lambda key: not re.search(r"[\x00-\x1f\x7f]", key)
+    )
+)
 def test_the_key_behind_a_name_is_found_and_no_other(key: str) -> None:
     keys = parse_keys(f"other=hash-of-nothing,web:list={key}")
     found = find_key(keys, key.encode())

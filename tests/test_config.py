@@ -10,7 +10,16 @@ from app.config import Config
 from app.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
-READ_BY_BOTO3 = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"}
+READ_BY_BOTO3 = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_USE_FIPS_ENDPOINT",
+    "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+}
 """Names that boto3 reads itself; they stand in the same `.env` but never pass through our hands."""
 
 NAMES = {field.name.upper() for field in dataclasses.fields(Config)}

@@ -14,12 +14,15 @@ from tests.pictures import picture
 APP, EVIL = "https://app.example.org", "https://evil.example"
 EXPOSED = {
     "Accept-Ranges",
+    "Allow",
     "Cache-Status",
     "Content-Range",
     "ETag",
     "Location",
     "Retry-After",
+    "WWW-Authenticate",
     "X-Request-ID",
+    "X-Should-Retry",
 }
 
 
@@ -56,7 +59,9 @@ def test_a_preflight_allows_what_fetch_sends(over: Callable[..., FlaskClient], m
     assert response.headers["Access-Control-Allow-Origin"] == APP
     assert method in response.headers["Access-Control-Allow-Methods"].split(", ")
     assert set(asked.split(",")) <= set(allowed)
-    assert response.headers["Vary"] == "Origin"
+    assert {"Origin", "Access-Control-Request-Headers"} <= set(
+        ", ".join(response.headers.getlist("Vary")).split(", ")
+    )
     assert "Access-Control-Allow-Credentials" not in response.headers
 
 
@@ -92,6 +97,72 @@ def test_hits_answers_and_errors_alike(
         assert response.headers.get("Vary") == vary
         exposed = response.headers.get("Access-Control-Expose-Headers")
     assert (set(exposed.split(", ")) if exposed else None) == (EXPOSED if allowed else None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted"),
+    [
+        (
+            "authorization,content-type,openai-organization,x-stainless-arch,x-stainless-os,x-stainless-timeout",
+            {"openai-organization", "x-stainless-arch", "x-stainless-os", "x-stainless-timeout"},
+        ),
+        ("x-requested-with", {"x-requested-with"}),
+        ("X-Requested-With, traceparent ,baggage", {"x-requested-with", "traceparent", "baggage"}),
+        ("x_y,x.z,!#$%&'*+^`|~9", {"x_y", "x.z", "!#$%&'*+^`|~9"}),
+        ("", set()),
+        (",,", set()),
+        ('a b,c;d,e:f,\xe4,(g),h"i', set()),
+        ("x-a\r\nset-cookie: b=c", set()),
+        ("x" * 5000, set()),
+        (",".join(f"x-{i}" for i in range(3000)), {f"x-{i}" for i in range(100)}),
+    ],
+)
+@pytest.mark.parametrize("origins", [(APP,), ("*",)])
+def test_a_preflight_grants_the_headers_asked_for(
+    over: Callable[..., FlaskClient], origins: tuple[str, ...], asked: str, granted: set[str]
+) -> None:
+    environ = {
+        "HTTP_ORIGIN": APP,
+        "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "POST",
+        "HTTP_ACCESS_CONTROL_REQUEST_HEADERS": asked,
+    }
+    response = over(*origins).options("/v1/images/generations", environ_overrides=environ)
+    allowed = response.headers["Access-Control-Allow-Headers"].split(", ")
+    own = over(*origins).options(
+        "/", environ_overrides={**environ, "HTTP_ACCESS_CONTROL_REQUEST_HEADERS": ""}
+    )
+    assert set(allowed) - set(own.headers["Access-Control-Allow-Headers"].split(", ")) == granted
+    assert len(allowed) == len({name.lower() for name in allowed})
+    assert response.headers["Access-Control-Max-Age"] == "7200"
+    assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+@pytest.mark.parametrize("network", ["Private", "Local"])
+@pytest.mark.parametrize(
+    ("origins", "origin", "value", "granted"),
+    [
+        ((APP,), APP, "true", True),
+        (("*",), APP, "true", True),
+        ((APP,), APP, "1", False),
+        ((APP,), EVIL, "true", False),
+    ],
+)
+def test_a_public_page_may_call_a_private_network(
+    over: Callable[..., FlaskClient],
+    origins: tuple[str, ...],
+    origin: str,
+    value: str,
+    granted: bool,
+    network: str,
+) -> None:
+    headers = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "GET",
+        f"Access-Control-Request-{network}-Network": value,
+    }
+    response = over(*origins).options("/api/images", headers=headers)
+    told = response.headers.get(f"Access-Control-Allow-{network}-Network")
+    assert told == ("true" if granted else None)
 
 
 def test_a_preflight_of_another_origin_gets_nothing(over: Callable[..., FlaskClient]) -> None:

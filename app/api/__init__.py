@@ -1,9 +1,14 @@
 """The HTTP interface: blueprints, their schemas, the one error handler, and who may call what."""
 
-from flask import Flask, Response, request
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, jsonify, redirect, request
 from flask_smorest import Api
+from werkzeug.routing import RequestRedirect
+from werkzeug.wrappers import Response as BaseResponse
 
 from app.api import cache, generate, health, images, metrics, openai
+from app.api.arguments import check_query
 from app.api.document import KEY
 from app.api.errors import register_error_handlers
 from app.api.parts import Parts
@@ -38,6 +43,11 @@ class _Api(Api):  # type: ignore[misc]
     def _register_error_handlers(self) -> None:
         """flask-smorest's own handler has another JSON shape; ours are registered instead."""
 
+    def _openapi_json(self) -> Response:
+        """Besides the calls, say under which prefix they are, so that clients find them."""
+        servers = {"servers": [{"url": request.script_root}]} if request.script_root else {}
+        return jsonify({**self.spec.to_dict(), **servers})
+
     def _register_pagination_header(self) -> None:
         """Listings have cursors; flask-smorest's pages would be described and not be there."""
 
@@ -52,6 +62,8 @@ def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
     flask.extensions[Parts.NAME] = parts
     register_error_handlers(flask)
     metrics.count_requests(flask, parts.metrics)
+    flask.before_request(_redirect_by_path)
+    flask.before_request(check_query)
     flask.before_request(_refuse_encoded)
     flask.after_request(_harden)
     api = _Api(flask)
@@ -59,6 +71,17 @@ def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
     blueprints = (images, generate, openai, cache, health, metrics)
     for blueprint in (module.blueprint for module in blueprints):
         api.register_blueprint(blueprint)
+
+
+def _redirect_by_path() -> BaseResponse | None:
+    """Redirect from the mount point to the page (`/images` to `/images/`) without naming a host.
+
+    Flask would name the one in `Host`, which any client can write.
+    """
+    if not isinstance(request.routing_exception, RequestRedirect):
+        return None
+    target = urlsplit(request.routing_exception.new_url)
+    return redirect(target._replace(scheme="", netloc="").geturl(), request.routing_exception.code)
 
 
 def _refuse_encoded() -> None:

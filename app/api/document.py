@@ -23,6 +23,8 @@ _BINARY = {"type": "string", "format": "binary"}
 
 IMAGE_BODY = {image_format.content_type: {"schema": _BINARY} for image_format in FORMATS.values()}
 
+UNTYPED_BODY = {"application/octet-stream": {"schema": _BINARY}}
+
 FORM_BODY = {
     "multipart/form-data": {
         "schema": {

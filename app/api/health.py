@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.api.arguments import Blueprint
+from app.api.arguments import Blueprint, any_query
 from app.api.parts import parts
 from app.api.schemas import AnswerSchema, ReadinessSchema
 
@@ -12,6 +12,7 @@ blueprint = Blueprint("health", __name__, description="For load balancers")
 
 
 @blueprint.route("/healthz", methods=["GET"])
+@any_query
 @blueprint.response(200, AnswerSchema)
 def alive() -> dict[str, Any]:
     """The process answers; neither store nor cache is looked at, for which no restart would help."""
@@ -19,6 +20,7 @@ def alive() -> dict[str, Any]:
 
 
 @blueprint.route("/readyz", methods=["GET"])
+@any_query
 @blueprint.response(200, ReadinessSchema)
 @blueprint.alt_response(503, schema=ReadinessSchema, description="The store is out of reach, the cache empty")
 def ready() -> tuple[dict[str, Any], int, dict[str, str]]:

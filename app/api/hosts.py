@@ -1,7 +1,7 @@
 """The address under which clients are told that this server can be reached."""
 
 from collections.abc import Sequence
-from urllib.parse import urljoin
+from urllib.parse import quote
 
 from flask import Request
 
@@ -20,7 +20,20 @@ class Hosts:
         self._any_host = any_host
 
     def absolute(self, url: str, request: Request) -> str:
-        """A URL that also works outside a page of this server; `url` itself where its name is not known."""
+        """Return a URL that also works outside a page of this server, if the server's name is known.
+
+        `url` is absolute, or a path of this application. A path gets the prefix under which the application
+        is mounted, whether the server's name is known or not.
+        """
+        if not url.startswith("/"):
+            return url
+        path = with_prefix(url, request)
         name = host_name(request.host).lower()
         believed = self._any_host or name in self._trusted or is_loopback(name)
-        return urljoin(request.host_url, url) if believed else url
+        return request.host_url.rstrip("/") + path if believed else path
+
+
+def with_prefix(path: str, request: Request) -> str:
+    """Return the path by which clients reach `path` of this application."""
+    prefix = quote(request.script_root.strip("/"))
+    return f"/{prefix}{path}" if prefix else path

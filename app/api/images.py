@@ -5,9 +5,11 @@ from typing import Any
 
 from flask import Response, request
 from marshmallow import ValidationError
+from werkzeug.datastructures import MultiDict
 
-from app.api.arguments import Blueprint, problems
-from app.api.document import FORM_BODY, IMAGE_BODY, SERVE_HEADERS, SERVE_RESPONSES
+from app.api.arguments import Blueprint, any_query, problems
+from app.api.document import FORM_BODY, IMAGE_BODY, SERVE_HEADERS, SERVE_RESPONSES, UNTYPED_BODY
+from app.api.forms import read_upload
 from app.api.parts import KEYED, key_required, parts
 from app.api.schemas import (
     DeletedSchema,
@@ -24,14 +26,6 @@ from app.service import StoredImage
 
 MULTIPART_OVERHEAD = 64 * 1024
 """Bytes that boundaries, part headers and other fields may add to an image in a form."""
-
-_HOW_TO_SEND = (
-    "There is no image in the request. Send a multipart form with a file field 'image', "
-    "or the image's bytes with a Content-Type such as image/png."
-)
-
-_FILE_FIELDS = ("image", "file")
-_OPTIONS = frozenset(UploadOptionsSchema().fields)
 
 blueprint = Blueprint("images", __name__, url_prefix="/api/images", description="Upload, serve, list, delete")
 
@@ -61,7 +55,7 @@ def image_answer(image: StoredImage, message: str) -> dict[str, Any]:
 @key_required("upload")
 @blueprint.doc(
     security=KEYED,
-    requestBody={"content": {**FORM_BODY, **IMAGE_BODY}, "required": True},
+    requestBody={"content": {**FORM_BODY, **IMAGE_BODY, **UNTYPED_BODY}, "required": True},
 )
 @blueprint.arguments(UploadOptionsSchema, location="query")
 @blueprint.response(201, ImageSchema, description="Stored")
@@ -71,9 +65,9 @@ def upload(options: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]
 
     Each option is a form field or stands in the query; said twice it is refused.
     """
-    data = _sent_bytes()
-    _refuse_repeated()
-    image = parts().service.upload_image(data, **{**options, **_form_options()})
+    sent = read_upload(request)
+    _refuse_repeated(sent.fields)
+    image = parts().service.upload_image(sent.data, **{**options, **_form_options(sent.fields)})
     answer = image_answer(
         image, "Image uploaded successfully" if image.created else "Image was stored already"
     )
@@ -81,6 +75,7 @@ def upload(options: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]
 
 
 @blueprint.route("/<key:key>", methods=["GET"])
+@any_query
 @blueprint.doc(parameters=SERVE_HEADERS, responses=SERVE_RESPONSES)
 def serve(key: str) -> Response:
     """The image's bytes; conditional and range requests are understood (RFC 9110)."""
@@ -143,43 +138,21 @@ def delete(key: str) -> dict[str, Any]:
     return {"success": True, "message": "Image deleted", "key": key}
 
 
-def _sent_bytes() -> bytes:
-    """The image in the request, in whichever way it was sent; never empty."""
-    if request.mimetype == "multipart/form-data":
-        data = _sent_file()
-    elif request.mimetype.startswith("image/"):
-        data = request.get_data(cache=False)
-    else:
-        data = b""
-    if not data:
-        raise BadRequest(_HOW_TO_SEND)
-    return data
-
-
-def _sent_file() -> bytes:
-    """The one file of the form; empty where there is none."""
-    sent = [file for name in _FILE_FIELDS for file in request.files.getlist(name)]
-    if len(sent) > 1:
-        raise BadRequest(f"There are {len(sent)} images in the request. Send one image per request.")
-    return sent[0].stream.read() if sent else b""
-
-
-def _form_options() -> dict[str, Any]:
+def _form_options(form: MultiDict[str, str]) -> dict[str, Any]:
     """The options given as form fields.
 
     A field that is misspelt is refused: ignored, it could let an image be overwritten.
     """
     try:
-        loaded: dict[str, Any] = UploadOptionsSchema(partial=True).load(request.form)
+        loaded: dict[str, Any] = UploadOptionsSchema(partial=True).load(form)
     except ValidationError as exc:
         raise BadRequest(problems(exc)) from exc
-    return {name: value for name, value in loaded.items() if name in request.form}
+    return {name: value for name, value in loaded.items() if name in form}
 
 
-def _refuse_repeated() -> None:
-    """Raise `BadRequest` for an option sent twice, in the form, the query or both: which one is meant?"""
-    in_query = [name for name, _ in request.args.items(multi=True) if name in _OPTIONS]
-    sent = Counter([*in_query, *(name for name, _ in request.form.items(multi=True))])
+def _refuse_repeated(form: MultiDict[str, str]) -> None:
+    """Raise `BadRequest` for an option sent twice, in the form or in form and query: which one is meant?"""
+    sent = Counter([*request.args.keys(), *(name for name, _ in form.items(multi=True))])
     repeated = [name for name, times in sent.items() if times > 1]
     if repeated:
         raise BadRequest(" ".join(f"{name}: Sent more than once." for name in repeated))

@@ -17,7 +17,7 @@ _PATIENCE: dict[str, str | int] = {"socket_connect_timeout": 1, "socket_timeout"
 class RateLimits:
     """Counts images by client; `rates` has for some scopes a rate as the `limits` package spells them.
 
-    Raises `ConfigError` where the counters at `storage_uri` need a package that is not installed.
+    Raises `ConfigError` if the counters at `storage_uri` need a package that is missing, or can't be used.
     """
 
     def __init__(self, flask: Flask, rates: Mapping[str, str], storage_uri: str) -> None:
@@ -34,6 +34,10 @@ class RateLimits:
         except ConfigurationError as exc:
             raise ConfigError(
                 "RATELIMIT_STORAGE_URI needs a package that is not installed: pip install redis"
+            ) from exc
+        except (ValueError, TypeError) as exc:  # whose text may hold the password
+            raise ConfigError(
+                "RATELIMIT_STORAGE_URI can't be used. Check its port, its database and its options."
             ) from exc
         self._limiter = limiter
         rates = {scope: rate for scope, rate in rates.items() if rate}

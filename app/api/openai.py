@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import request
 
-from app.api.arguments import Blueprint
+from app.api.arguments import Blueprint, query_names
 from app.api.images import absolute
 from app.api.openai_schemas import (
     ImagesRequestSchema,
@@ -23,6 +23,9 @@ _MAX_BODY = 128 * 1024
 _ERROR = {"description": "Any error", "content": {"application/json": {"schema": OpenAIErrorSchema}}}
 _ERRORS = {"default": _ERROR, "400": _ERROR}
 
+_AZURE_VERSION = "api-version"
+"""The query parameter that clients made for Azure add to each call. Accepted, and ignored."""
+
 blueprint = Blueprint("openai", __name__, url_prefix="/v1", description="What OpenAI's clients call")
 
 
@@ -32,6 +35,7 @@ def _limit_body() -> None:
 
 
 @blueprint.route("/images/generations", methods=["POST"])
+@query_names(_AZURE_VERSION)
 @key_required("generate", counted=False)
 @blueprint.doc(security=KEYED, responses=_ERRORS)
 @blueprint.arguments(ImagesRequestSchema)
@@ -52,6 +56,7 @@ def generate(wanted: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
 
 
 @blueprint.route("/models", methods=["GET"])
+@query_names(_AZURE_VERSION)
 @key_required("generate", counted=False)
 @blueprint.doc(security=KEYED, responses=_ERRORS)
 @blueprint.response(200, ModelListSchema)
@@ -61,6 +66,7 @@ def list_models() -> dict[str, Any]:
 
 
 @blueprint.route("/models/<path:model>", methods=["GET"])
+@query_names(_AZURE_VERSION)
 @key_required("generate", counted=False)
 @blueprint.doc(security=KEYED, responses=_ERRORS)
 @blueprint.response(200, ModelSchema)

@@ -2,15 +2,16 @@
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
+import boto3
 from botocore.config import Config as ClientConfig
-from botocore.exceptions import UnknownRegionError
 
 from app.aws import new_session
+from app.aws_endpoints import DEFAULT_PARTITION, is_aws_url, partition_of
 from app.bucket.errors import BucketError, errors_mapped
 from app.config import Config
-from app.stores.s3.connection import DEFAULT_REGION, WITHOUT_TRAILERS
+from app.stores.s3.connection import WITHOUT_TRAILERS
+from app.stores.s3.endpoint import Endpoint, find_endpoint
 
 if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
@@ -21,40 +22,75 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 20
 _TOTAL_TRIES = 3
-_AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn")
 
 
 class AwsClients:
-    """One client for each service, made when first asked for.
+    """One client for each service, made when first asked for. Properties raise `BucketError`.
 
-    `endpoint_url` is that of S3 alone, as `AWS_ENDPOINT_URL_S3`; boto3 itself reads `AWS_ENDPOINT_URL` and
-    `AWS_ENDPOINT_URL_IAM` and the like for the others. Credentials come from boto3's usual places; those of a
-    `profile` go before all others, where `AWS_PROFILE` would come after keys in the environment.
+    `endpoint_url` is that of S3 alone, as `AWS_ENDPOINT_URL_S3`; boto3 itself reads `AWS_ENDPOINT_URL`,
+    `AWS_ENDPOINT_URL_IAM` and the like, and what profiles say. Credentials come from boto3's usual places;
+    those of a `profile` go before all others, where `AWS_PROFILE` would come after keys in the environment.
+    `may_ask` says that somebody can type an MFA code.
     """
 
     def __init__(
-        self, *, region: str = "", endpoint_url: str = "", addressing_style: str = "auto", profile: str = ""
+        self,
+        *,
+        region: str = "",
+        endpoint_url: str = "",
+        addressing_style: str = "auto",
+        profile: str = "",
+        may_ask: bool = False,
     ) -> None:
-        with errors_mapped("Reading the profile"):
-            self._session = new_session(profile_name=profile or None)
-            self.region = region or self._session.region_name or DEFAULT_REGION
+        self._region = region
         self._endpoint_url = endpoint_url
         self._addressing_style = addressing_style
+        self._profile = profile
+        self._may_ask = may_ask
+        if profile:
+            _ = self._session  # a profile that was named for this must be there
 
     @classmethod
-    def from_config(cls, config: Config, profile: str = "") -> Self:
+    def from_config(cls, config: Config, profile: str = "", *, may_ask: bool = False) -> Self:
         """Clients for `AWS_REGION`, and for the S3 server that `AWS_ENDPOINT_URL_S3` names."""
         return cls(
             region=config.aws_region,
             endpoint_url=config.aws_endpoint_url_s3,
             addressing_style=config.s3_addressing_style,
             profile=profile,
+            may_ask=may_ask,
         )
+
+    @cached_property
+    def _session(self) -> boto3.session.Session:
+        with errors_mapped("Reading the profile"):
+            return new_session(region=self._region, may_ask=self._may_ask, profile_name=self._profile or None)
+
+    @property
+    def region(self) -> str:
+        """The setting's region, or the profile's."""
+        return self._region or self._session.region_name
+
+    @cached_property
+    def endpoint(self) -> Endpoint:
+        """Which endpoint boto3 uses for S3, whatever says so."""
+        return self.endpoint_in(self.region)
+
+    def endpoint_in(self, region: str, bucket: str = "bucket") -> Endpoint:
+        """Return the endpoint that `bucket` has in another region."""
+        with errors_mapped("Finding the endpoint of S3"):
+            return find_endpoint(
+                self._session,
+                bucket,
+                region=region,
+                endpoint_url=self._endpoint_url,
+                addressing_style=self._addressing_style,
+            )
 
     @property
     def is_compatible_server(self) -> bool:
         """Whether S3 is a server other than AWS's, which may lack operations and has no IAM."""
-        return bool(self._endpoint_url)
+        return not self.endpoint.is_aws
 
     @property
     def has_iam(self) -> bool:
@@ -64,46 +100,41 @@ class AwsClients:
     @property
     def partition(self) -> str:
         """The first part of ARNs after `arn:`: `aws`, `aws-cn`, `aws-us-gov` …"""
-        try:
-            return self._session.get_partition_for_region(self.region)
-        except UnknownRegionError as exc:
-            if self.is_compatible_server:  # whose regions have names of its own, in AWS's partition
-                return "aws"
-            raise BucketError(f"AWS has no region {self.region!r}. Set AWS_REGION, or --region.") from exc
+        found = partition_of(self.region)
+        if found is None and not self.is_compatible_server:
+            raise BucketError(f"AWS has no region {self.region!r}. Set AWS_REGION, or --region.")
+        return found or DEFAULT_PARTITION  # a compatible server has names of its own for regions
 
     @cached_property
     def s3(self) -> "S3Client":
         """S3, or the compatible server."""
         style = self._addressing_style
-        if style == "auto" and self._endpoint_url:
+        if style == "auto" and self.is_compatible_server:
             style = "path"
-        checksums = WITHOUT_TRAILERS if self._endpoint_url else {}
-        return self._session.client(
-            "s3",
-            region_name=self.region,
-            endpoint_url=self._endpoint_url or None,
-            config=_timed(signature_version="s3v4", s3={"addressing_style": style}, **checksums),
-        )
+        checksums = WITHOUT_TRAILERS if self.is_compatible_server else {}
+        config = _timed(signature_version="s3v4", s3={"addressing_style": style}, **checksums)
+        with errors_mapped("Making a client"):
+            return self._session.client(
+                "s3", region_name=self.region, endpoint_url=self.endpoint.configured, config=config
+            )
 
     @cached_property
     def iam(self) -> "IAMClient":
         """IAM: users, their policies and keys."""
-        return self._session.client("iam", region_name=self.region, config=_timed())
+        with errors_mapped("Making a client"):
+            return self._session.client("iam", region_name=self.region, config=_timed())
 
     @cached_property
     def sts(self) -> "STSClient":
         """STS: who the credentials belong to."""
-        return self._session.client("sts", region_name=self.region, config=_timed())
+        with errors_mapped("Making a client"):
+            return self._session.client("sts", region_name=self.region, config=_timed())
 
     @cached_property
     def s3control(self) -> "S3ControlClient":
         """S3 Control: the account's own Block Public Access."""
-        return self._session.client("s3control", region_name=self.region, config=_timed())
-
-
-def is_aws_url(url: str) -> bool:
-    """Whether `url` is Amazon's; an empty one means their default."""
-    return not url or (urlsplit(url).hostname or "").endswith(_AWS_DOMAINS)
+        with errors_mapped("Making a client"):
+            return self._session.client("s3control", region_name=self.region, config=_timed())
 
 
 def _timed(**options: Any) -> ClientConfig:

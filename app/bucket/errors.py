@@ -11,12 +11,13 @@ Their messages are for the operator at the terminal: unlike those of `app.errors
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
+from app.aws_errors import Kind, is_about_credentials, kind_of, said_by, told
 from app.errors import AppError
 from app.stores.s3.actions import action_of
-from app.stores.s3.errors import CREDENTIALS_ERRORS, DENIED, code_of, status_of
-from app.stores.s3.meanings import MEANINGS, SET_CREDENTIALS
+from app.stores.s3.errors import DENIED, code_of, status_of
+from app.stores.s3.meanings import CHECK_SETTINGS, MEANINGS, SET_CREDENTIALS
 
 _UNSUPPORTED_STATUS = 501
 
@@ -47,21 +48,35 @@ class CallUnsupported(BucketError):
 
 @contextmanager
 def errors_mapped(operation: str) -> Iterator[None]:
-    """Raise a `BucketError` for whatever botocore raises inside."""
+    """Raise a `BucketError` for whatever boto3 raises inside."""
     try:
         yield
     except ClientError as exc:
         raise _answered(exc, operation) from exc
-    except CREDENTIALS_ERRORS as exc:
-        raise BucketError(f"No credentials: {exc}. {SET_CREDENTIALS}.") from exc
-    except BotoCoreError as exc:
-        raise BucketError(f"{operation} got no answer: {exc}") from exc
+    except Exception as exc:
+        kind = kind_of(exc)
+        if kind is None:
+            raise
+        raise BucketError(_unanswered(kind, operation, told(exc))) from exc
+
+
+def _unanswered(kind: Kind, operation: str, text: str) -> str:
+    if kind in (Kind.CREDENTIALS, Kind.EXPIRED):
+        return f"No credentials: {text.rstrip('.')}. {SET_CREDENTIALS}."
+    if kind is Kind.SETTINGS:
+        return f"{operation} can't be made: {text.rstrip('.')}. {CHECK_SETTINGS}."
+    return f"{operation} got no answer: {text}"
 
 
 def _answered(exc: ClientError, operation: str) -> BucketError:
     code, status = code_of(exc), status_of(exc)
-    words = exc.response.get("Error", {}).get("Message", "")
+    words = said_by(exc)
     said = f" AWS says: {words}" if words else ""
+    if is_about_credentials(exc) and code not in DENIED:
+        text = f"No credentials: {exc.operation_name} answers {status} {code}.{said} {SET_CREDENTIALS}."
+        return BucketError(text, aws_code=code, http_status=status)
+    if is_about_credentials(exc):
+        return CallDenied(exc.operation_name, said, code)
     if code in DENIED:
         return CallDenied(operation, said, code)
     kind = CallUnsupported if status == _UNSUPPORTED_STATUS else BucketError

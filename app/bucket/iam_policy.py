@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.aws_endpoints import DEFAULT_PARTITION, partition_of
 from app.bucket.policy import Statement
 from app.bucket.target import Mode
 from app.config import Config
@@ -21,7 +22,12 @@ def least_policy(config: Config, partition: str, mode: Mode | None = None) -> di
     if config.s3_sse_kms_key_id and not config.s3_sse_kms_key_id.endswith(_AWS_OWN_ALIAS):
         statements.append(_encryption(config, partition))
     if config.generator == "bedrock":
-        drawing = bedrock_statement(config.bedrock_region, config.generator_model, checked=True)
+        drawing = bedrock_statement(
+            partition_of(config.bedrock_region) or DEFAULT_PARTITION,
+            config.bedrock_region,
+            config.generator_model,
+            checked=True,
+        )
         statements.append({"Sid": "Drawing", **drawing})
     return {"Version": "2012-10-17", "Statement": statements}
 

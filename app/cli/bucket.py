@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from app.cli.output import as_json_option, errors_told, print_facts
 from app.config import Config
 from app.settings_file import TREE, settings_file
 
-bucket_commands = AppGroup("bucket", help="Set up the bucket, and the user that works with it.")
+bucket_commands = AppGroup("bucket", help="Create, check (doctor) and price the S3 bucket.")
 
 _MODES = click.Choice(["public", "private"])
 _bucket_option = click.option("--bucket", default="", help="The bucket's name; otherwise that in S3_BUCKET.")
@@ -93,7 +94,7 @@ def setup(
         config, clients = _asked(bucket, region, profile)
         target = Target(config.s3_bucket, clients.region, mode, clients.partition, cors, expire)
         plan = make_plan(clients, target)
-        report = SetupReport(target, plan, _settings(config, target), as_json=as_json)
+        report = SetupReport(target, plan, _settings(clients, target), as_json=as_json)
         if dry_run:
             report.show_calls()
         if plan.publishes and not open_existing:
@@ -145,7 +146,7 @@ def create_user(
     with errors_told():
         config, clients = _asked(bucket, region, profile)
         if not clients.has_iam:
-            raise click.ClickException("AWS_ENDPOINT_URL_S3 names a server that makes its users itself.")
+            raise click.ClickException(f"{clients.endpoint.url} is a server that makes its users itself.")
         policy_name = f"s3-image-server-{config.s3_bucket}"
         document = least_policy(config, clients.partition, mode)
         before = read_settings(env_file)
@@ -184,13 +185,13 @@ def _asked(bucket: str, region: str, profile: str = "") -> tuple[Config, AwsClie
     config = replace(config, s3_bucket=bucket or config.s3_bucket, aws_region=region or config.aws_region)
     if not config.s3_bucket:
         raise click.UsageError("Which bucket? Say --bucket NAME, or set S3_BUCKET.")
-    clients = AwsClients.from_config(config, profile)
+    clients = AwsClients.from_config(config, profile, may_ask=sys.stdin.isatty())
     return replace(config, aws_region=clients.region), clients
 
 
-def _settings(config: Config, target: Target) -> dict[str, str]:
-    """The lines of `.env` with which the server works on this bucket."""
-    endpoint = {"AWS_ENDPOINT_URL_S3": config.aws_endpoint_url_s3} if config.aws_endpoint_url_s3 else {}
+def _settings(clients: AwsClients, target: Target) -> dict[str, str]:
+    """Return the lines of `.env` with which the server works on this bucket, also without this profile."""
+    endpoint = {"AWS_ENDPOINT_URL_S3": clients.endpoint.url} if clients.is_compatible_server else {}
     return {
         "S3_BUCKET": target.bucket,
         "AWS_REGION": target.region,

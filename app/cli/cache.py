@@ -24,7 +24,7 @@ _ACCOUNT = {
 }
 """What is told of a warming, and of which outcomes it is made: each image counts once."""
 
-cache_commands = AppGroup("cache", help="Look into the disk cache, mend it, empty it, warm it.")
+cache_commands = AppGroup("cache", help="Show, check, purge or warm the disk cache.")
 
 
 @cache_commands.command()

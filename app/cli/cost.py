@@ -33,6 +33,15 @@ class _Share(click.ParamType[Decimal]):
 
 _count = click.IntRange(0, 10**12)
 
+_NOTHING_STORED = """\
+There are no images in the store (STORE={store}), so there is nothing to price yet. Say what you expect:
+
+    flask bucket cost --images 10000 --size 500 --views 1000000 --hit-ratio 0.95
+
+for 10,000 images of 500 KB, a million views a month, and a cache that answers 95% of them.
+"""
+_NOT_AT_S3 = "These images are not in S3, so S3 charges nothing for them: this is what they would cost there."
+
 
 @click.command()
 @click.option("--images", type=_count, help="How many images are stored; without it, those in the store.")
@@ -70,15 +79,26 @@ def cost(
         prices = load_prices(prices_path)
     except ConfigError as exc:
         raise click.BadParameter(exc.message, param_hint="--prices") from exc
-    stored = _counted() if images is None and size is None else _given(images, size)
+    counted_here = images is None and size is None
+    stored = _counted() if counted_here else _given(images, size)
     ratio, counted = _seen() if hit_ratio is None else (hit_ratio, None)
     usage = Usage(*stored, views, ratio, counted)
     estimated = estimate(usage, prices)
     if as_json:
         click.echo(json.dumps(as_facts(usage, estimated, prices)))
         return
+    if counted_here:
+        _introduce(usage.images, parts().config.store)
     for line in as_lines(usage, estimated, prices):
         click.echo(line)
+
+
+def _introduce(images: int, store: str) -> None:
+    """Say what a count of the store's images means if that is not obvious."""
+    if not images:
+        click.echo(_NOTHING_STORED.format(store=store))
+    elif store != "s3":
+        click.echo(_NOT_AT_S3)
 
 
 def _given(images: int | None, size: int | None) -> tuple[int, int]:

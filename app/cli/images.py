@@ -13,7 +13,7 @@ from app.cli.output import as_json_option, print_facts
 from app.errors import AppError, InvalidKey
 from app.transfer import Exporter, Importer, Outcome, Result, Tally, Wanted, find_files, run
 
-images_commands = AppGroup("images", help="Bring many images into the store, or out of it.")
+images_commands = AppGroup("images", help="Import or export many images.")
 
 T = TypeVar("T")
 

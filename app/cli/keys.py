@@ -6,7 +6,7 @@ from flask.cli import AppGroup
 from app.apikeys import SCOPES, new_key
 from app.cli.output import as_json_option, print_facts
 
-keys_commands = AppGroup("keys", help="Make API keys.")
+keys_commands = AppGroup("keys", help="Make keys for API_KEYS.")
 
 
 @keys_commands.command()

@@ -2,14 +2,18 @@
 
 import io
 import json
+import logging
+import os
 from functools import partial
 from typing import Any, Self
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config as ClientConfig
+from botocore.exceptions import NoCredentialsError
 from urllib3 import HTTPResponse
 
 from app.aws import new_session
+from app.aws_endpoints import is_aws_url
 from app.config import Config
 from app.errors import GeneratorError, PromptRefused
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
@@ -29,6 +33,9 @@ _CHECK_SECONDS = 10
 
 _SEEDS = 2**32
 """https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-diffusion-stable-image-core-text-image-request-response.html"""
+
+
+_log = logging.getLogger(__name__)
 
 
 class BedrockGenerator(BaseGenerator):
@@ -67,7 +74,9 @@ class BedrockGenerator(BaseGenerator):
             connect_timeout=_CHECK_SECONDS, read_timeout=_CHECK_SECONDS, retries={"total_max_attempts": 1}
         )
         with errors_mapped(self._model):
-            client: Any = new_session().client("bedrock", region_name=self._region, config=config)
+            client: Any = new_session(region=self._region).client(
+                "bedrock", region_name=self._region, config=config
+            )
             try:
                 answer = client.get_foundation_model(modelIdentifier=self._model)
             finally:
@@ -87,11 +96,19 @@ class BedrockGenerator(BaseGenerator):
 
     def _new_client(self) -> Any:
         """A client that signs, and leaves sending to `Wire` and retrying to us."""
-        client: Any = new_session().client(
+        session = new_session(region=self._region)
+        if not (session.get_credentials() or os.environ.get("AWS_BEARER_TOKEN_BEDROCK")):
+            raise NoCredentialsError  # a client made now would never find any
+        client: Any = session.client(
             "bedrock-runtime",
             region_name=self._region,
             config=ClientConfig(retries={"mode": "standard", "total_max_attempts": 1}),
         )
+        asked = client.meta.endpoint_url
+        if not is_aws_url(asked):  # AWS_ENDPOINT_URL may be meant for S3 alone
+            _log.warning(
+                "Prompts for Bedrock go to %s: AWS_ENDPOINT_URL, or another like it, says so.", asked
+            )
         client.meta.events.register("before-send.bedrock-runtime.InvokeModel", partial(_send, Wire()))
         return client
 

@@ -146,7 +146,8 @@ def _errors_mapped() -> Any:
     except (httpcore2.NetworkError, httpcore2.RemoteProtocolError, httpcore2.ProxyError) as exc:
         raise GeneratorUnreachable(detail=f"{type(exc).__name__}: {exc}") from exc
     except (httpcore2.LocalProtocolError, httpcore2.UnsupportedProtocol) as exc:
-        raise GeneratorError(detail=f"{type(exc).__name__}: {exc}") from exc
+        # Its text quotes the header that can't be sent, which may be the key.
+        raise GeneratorError(detail=f"{type(exc).__name__}: the request can't be sent") from exc
 
 
 def _proxy_for(url: str) -> Proxy | None:

@@ -17,6 +17,38 @@ class WithRequestId(logging.Filter):
         return True
 
 
+_THEIRS = {
+    "boto3",
+    "botocore",
+    "flask-limiter",
+    "httpcore2",
+    "httpx2",
+    "limits",
+    "openai",
+    "redis",
+    "s3transfer",
+    "urllib3",
+}
+"""Loggers of libraries that send secrets."""
+
+
+class WithoutTheirExceptions(logging.Filter):
+    """Lets every record through, those of libraries without texts of exceptions: they may quote a secret."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave the exceptions' classes."""
+        if record.name.partition(".")[0] not in _THEIRS:
+            return True
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                type(arg).__name__ if isinstance(arg, BaseException) else arg for arg in record.args
+            )
+        if record.exc_info and record.exc_info[0] is not None:
+            record.msg, record.args = f"{record.getMessage()} ({record.exc_info[0].__name__})", None
+        record.exc_info = record.exc_text = None
+        return True
+
+
 def logging_config(level: str, log_format: str) -> dict[str, Any]:
     """For `logging.config.dictConfig`; `level` is that of our own records, `log_format` is text or json.
 
@@ -27,14 +59,14 @@ def logging_config(level: str, log_format: str) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {"request_id": {"()": WithRequestId}},
+        "filters": {"request_id": {"()": WithRequestId}, "theirs": {"()": WithoutTheirExceptions}},
         "formatters": {"lines": {"()": JsonLines if log_format == "json" else TextLines}},
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
                 "stream": "ext://sys.stderr",
                 "formatter": "lines",
-                "filters": ["request_id"],
+                "filters": ["request_id", "theirs"],
             }
         },
         "root": {"level": "WARNING", "handlers": ["stderr"]},

@@ -89,6 +89,9 @@ _PLAIN_GET = re.compile(rb"(?:GET|HEAD) (/[A-Za-z0-9/._-]+) HTTP/1\.1\r\n")
 _NOT_PLAIN = re.compile(rb"\r\n(?:content-length|transfer-encoding|range|expect|upgrade)[ \t]*:", re.I)
 """Headers of requests that are left to threads: with a body, for a range, or for another protocol."""
 
+_ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]{1,300})[ \t]*\r\n", re.I)
+"""The page's origin in a head; RFC 9110, 5.1, allows no white space before the colon."""
+
 _UNKNOWN_RATE = 32 * 1024.0
 """Bytes a second assumed at least of a client that is not measured yet: more than those that read nothing."""
 
@@ -172,13 +175,20 @@ class Connection:
         alone = match and self.head.find(_END) == len(self.head) - len(_END)
         return match[1].decode("ascii") if match and alone and not _NOT_PLAIN.search(self.head) else None
 
-    def begin_request(self, cfg: Any) -> None:
-        """Pass the head to gunicorn's parser."""
+    def origin(self) -> str:
+        """Return the `Origin` in the head, as far as it has arrived; "" if there is none."""
+        found = _ORIGIN.search(self.head.partition(_END)[0] + b"\r\n")
+        return found[1].decode("ascii") if found else ""
+
+    def begin_request(self, cfg: Any) -> bytes:
+        """Pass the head to gunicorn's parser, and return it."""
+        head = bytes(self.head)
         if self.parser is None:
             self.parser = get_parser(cfg, self.sock, self.client)
-        self.parser.unreader.unread(bytes(self.head))
+        self.parser.unreader.unread(head)
         self.head.clear()
         self.searched = 0
+        return head
 
     def discard_body(self) -> bool:
         """Discard what has arrived of a body that the application did not read; return whether it was all.

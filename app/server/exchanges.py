@@ -43,14 +43,16 @@ class Exchanges:
         """Answer a request without a body in the event loop; `found` is the cache hit, if there is one.
 
         Raises `StopIteration` or `NoMoreData` if the client has closed the connection, `ParseException` for
-        an invalid request, and what the application raises.
+        an invalid request, and what the application raises; `conn.head` holds the head then, for `refuse`.
         """
+        head = b""
         try:
-            conn.begin_request(self._cfg)
+            head = conn.begin_request(self._cfg)
             return self._exchange(
                 conn, next(conn.parser), {} if found is None else {FOUND: found}, plain=True
             )
         except BaseException:
+            conn.head += head
             if found is not None:
                 found.body.close()
             raise
@@ -62,8 +64,9 @@ class Exchanges:
 
         Returns whether the connection can be used again.
         """
+        head = b""
         try:
-            conn.begin_request(self._cfg)
+            head = conn.begin_request(self._cfg)
             exchange = self._exchange(conn, next(conn.parser), {}, plain=False)
             if exchange.sending is None:
                 return self._stream(conn, exchange)
@@ -75,16 +78,20 @@ class Exchanges:
         except (StopIteration, NoMoreData, OSError):  # the client has gone, or sends no more
             return False
         except Exception as exc:
+            conn.head += head
             self.refuse(conn, exc)
             return False
         finally:
             set_request_id("")
 
     def refuse(self, conn: Connection, exc: Exception) -> None:
-        """Send, count and log the answer to a request that the application has not answered."""
+        """Send, count and log the answer to a request that the application has not answered.
+
+        If its head is in `conn.head`, pages of other origins may read the answer as they may any other.
+        """
         request_id = current_request_id() or new_request_id()
         set_request_id(request_id)
-        refusal = refusal_of(exc, request_id)
+        refusal = refusal_of(exc, request_id, self._hooks.cors(conn.origin()))
         # gunicorn's error messages may quote the request.
         level, info = (logging.ERROR, exc) if refusal.status == 500 else (logging.WARNING, None)
         name = type(exc).__name__

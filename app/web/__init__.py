@@ -16,7 +16,6 @@ from flask import (
     render_template,
     request,
     send_from_directory,
-    url_for,
 )
 
 from app.formats import FORMATS
@@ -53,7 +52,7 @@ blueprint = Blueprint(
 @blueprint.get("/")
 def index() -> str:
     """The page: type a prompt or drop an image, see what is stored and what the cache saves."""
-    api = _told(f"{url_for('web.index')}api/images")
+    api = _told("/api/images")
     return render_template("web/index.html", formats=FORMATS.values(), modules=_MODULES, api=api)
 
 
@@ -87,5 +86,7 @@ def add_security_headers(response: Response) -> Response:
 
 
 def _told(url: str) -> str:
-    absolute: Callable[[str, Request], str] = current_app.extensions.get(ABSOLUTE, lambda url, _: url)
+    absolute: Callable[[str, Request], str] = current_app.extensions.get(
+        ABSOLUTE, lambda url, request: f"{request.script_root}{url}"
+    )
     return absolute(url, request)

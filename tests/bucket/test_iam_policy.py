@@ -54,6 +54,9 @@ def test_private_urls_need_no_permission_for_acls(config: Config, urls: str) -> 
         ("eu-west-1", "arn:aws:s3:::cats"),
         ("cn-north-1", "arn:aws-cn:s3:::cats"),
         ("us-gov-west-1", "arn:aws-us-gov:s3:::cats"),
+        ("eusc-de-east-1", "arn:aws-eusc:s3:::cats"),
+        ("us-iso-east-1", "arn:aws-iso:s3:::cats"),
+        ("us-isob-east-1", "arn:aws-iso-b:s3:::cats"),
     ],
 )
 def test_arns_are_those_of_the_regions_partition(config: Config, region: str, arn: str) -> None:
@@ -70,6 +73,20 @@ def test_a_model_of_bedrock_may_be_asked_and_looked_up(config: Config) -> None:
         "Action": ["bedrock:InvokeModel", "bedrock:GetFoundationModel"],
         "Resource": "arn:aws:bedrock:us-west-2::foundation-model/stability.x-v1:0",
     }
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"),
+    [("us-gov-west-1", "aws-us-gov"), ("cn-north-1", "aws-cn"), ("eusc-de-east-1", "aws-eusc")],
+)
+def test_a_model_may_lie_in_another_partition_than_the_bucket(
+    config: Config, region: str, partition: str
+) -> None:
+    drawing = replace(
+        config, s3_bucket="cats", generator="bedrock", generator_model="m", bedrock_region=region
+    )
+    resource = least_policy(drawing, "aws")["Statement"][2]["Resource"]
+    assert resource == f"arn:{partition}:bedrock:{region}::foundation-model/m"
 
 
 KEY_ARN = "arn:aws:kms:eu-west-1:111122223333:key/abc"

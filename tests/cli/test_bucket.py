@@ -15,7 +15,7 @@ from app.bucket.env_file import read_settings
 from app.config import Config
 from tests.aws_manners import all_of, refused
 from tests.conftest import parts_of
-from tests.s3server import S3Server
+from tests.s3server import S3Server, play_aws
 
 SETTINGS = {"S3_BUCKET": "cats", "AWS_REGION": "us-east-1", "S3_ACL": "none"}
 BLOCK_ALL = {
@@ -279,3 +279,29 @@ def test_a_profile_goes_before_keys_in_the_environment(
 @pytest.mark.parametrize("command", ["setup", "iam-policy", "create-user"])
 def test_help(app: Flask, command: str) -> None:
     assert "--bucket" in _run(app, command, "--help").output
+
+
+def test_setup_writes_down_an_endpoint_that_only_boto3_was_told(
+    config: Config, account: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The server may run without the shell's variable, or the administrator's profile."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", account.url)
+    app, env = create_app(config), tmp_path / ".env"
+    arguments = ("--mode", "private", "--yes", "--write-env", "--env-file", str(env))
+    assert _set_up(app, *arguments).exit_code == 0
+    parts_of(app).cache.close()
+    assert read_settings(env)["AWS_ENDPOINT_URL_S3"] == account.url
+    assert _buckets(account) == ["cats"]
+
+
+def test_setup_at_aws_writes_no_endpoint(
+    config: Config, account: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play_aws(account, monkeypatch)
+    app = create_app(config)
+    planned = json.loads(
+        _set_up(app, "--mode", "private", "--region", "eusc-de-east-1", "--dry-run", "--json").stdout
+    )
+    parts_of(app).cache.close()
+    assert "AWS_ENDPOINT_URL_S3" not in planned["settings"]
+    assert account.requests[0][2]["host"].endswith("s3.eusc-de-east-1.amazonaws.eu")

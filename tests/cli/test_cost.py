@@ -159,6 +159,33 @@ def test_the_store_is_counted_and_what_is_not_known_is_said(app: Flask) -> None:
     assert "cache in AWS" not in text
 
 
+def test_an_empty_store_gets_an_example_that_works(app: Flask) -> None:
+    text = _run(app).output
+    assert "There are no images in the store (STORE=local), so there is nothing to price yet." in text
+    (example,) = (line.strip() for line in text.splitlines() if "--images" in line)
+    lines = _run(app, *example.removeprefix("flask bucket cost ").split()).output.splitlines()
+    assert lines[0] == "10,000 images, 5,000,000,000 bytes"
+    assert lines[9].split() == ["a", "month", "36.52", "36.14", "0.14"]
+    assert _json(app)["images"] == 0
+
+
+def test_images_that_are_not_in_s3_are_said_to_cost_nothing(app: Flask) -> None:
+    parts_of(app).service.upload_image(noise(1))
+    assert _run(app).output.startswith("These images are not in S3, so S3 charges nothing for them:")
+    assert "not in S3" not in _run(app, "--images", 1, "--size", 1).output
+
+
+@pytest.mark.parametrize("name", ["bucket", "cache", "images", "keys"])
+def test_each_group_says_what_it_is_for(app: Flask, name: str) -> None:
+    (line,) = (
+        line
+        for line in app.test_cli_runner().invoke(args=["--help"]).output.splitlines()
+        if f"  {name} " in line
+    )
+    assert not line.endswith("...")
+    assert len(line.split()) > 3
+
+
 @pytest.fixture
 def viewed(app: Flask) -> Flask:
     """An application that was asked four times for an image, once of them before the cache had it."""

@@ -42,10 +42,13 @@ class Answer(NamedTuple):
 
 
 @contextmanager
-def fronted(directory: Path, cache_dir: Path, upstream: str, **values: str) -> Iterator[str]:
+def fronted(
+    directory: Path, cache_dir: Path, upstream: str, *, prefix: str = "", **values: str
+) -> Iterator[str]:
     """Start nginx over `cache_dir`, passing to `upstream` (host:port), its own files in `directory`: its URL.
 
-    `values` are directives of the configuration to be given other values.
+    `values` are directives of the configuration to be given other values; `prefix` stands before the paths of
+    images.
     """
     port = free_port()
     given = {
@@ -54,7 +57,8 @@ def fronted(directory: Path, cache_dir: Path, upstream: str, **values: str) -> I
         "alias": f"{cache_dir}/objects/$s3_image_file",
         **values,
     }
-    (directory / "site.conf").write_text(_rendered(given), encoding="utf-8")
+    site = _rendered(given).replace("^/api/images/", f"^{prefix}/api/images/")
+    (directory / "site.conf").write_text(site, encoding="utf-8")
     user = "user root;" if os.geteuid() == 0 else ""  # the temporary directories are their owner's alone
     (directory / "nginx.conf").write_text(_MAIN.format(user=user), encoding="utf-8")
     process = subprocess.Popen(

@@ -16,6 +16,7 @@ from app.config import Config
 from tests.deploy.fronted import CONF, Answer, ask, fronted
 from tests.deploy.site import KEY, Site, site_in
 from tests.pictures import noise
+from tests.server.running import running
 
 HIT = "s3-image-server; hit"
 
@@ -106,7 +107,7 @@ def test_gunicorn_is_told_who_asks_and_keeps_the_connection(tmp_path: Path) -> N
         upstream.settimeout(60)
         told = pool.submit(_answer_two, upstream)
         with fronted(tmp_path, tmp_path, f"127.0.0.1:{port}") as url:  # which asks once itself
-            sent = {"Host": "images.example.org:81", "X-Request-ID": "a-1"}
+            sent = {"Host": "images.example.org:81", "X-Request-ID": "a-1", "X-Forwarded-Prefix": "/evil"}
             assert ask(url, "/a", headers=sent).status == 204
         assert told.result(60).splitlines() == [
             "GET /a HTTP/1.1",
@@ -139,6 +140,27 @@ def test_urls_lead_back_through_nginx(site: Site) -> None:
     )
     assert response.json()["image_url"].startswith(f"{site.url}/api/images/")
     assert response.headers["Location"] == response.json()["image_url"]
+
+
+def test_below_a_path(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """As deploy/README.md says: hits come from nginx, and every URL has the prefix."""
+    key = {"X-API-Key": KEY, "Content-Type": "image/png"}
+    settings = {"SCRIPT_NAME": "/img", "TRUSTED_PROXIES": "1", "API_KEYS": KEY, "WEB_CONCURRENCY": "1"}
+    nginx = tmp_path_factory.mktemp("nginx")
+    with running(tmp_path, **settings) as server:
+        upstream = server.url.removeprefix("http://")
+        with fronted(nginx, tmp_path / "cache", upstream, prefix="/img") as url:
+            stored = requests.post(f"{url}/img/api/images", data=noise(20), headers=key, timeout=60)
+            assert stored.status_code == 201, stored.text
+            image_url = stored.json()["image_url"]
+            assert image_url == stored.headers["Location"] == f"{url}/img/api/images/{stored.json()['key']}"
+            named = requests.post(f"{url}/img/api/images?name=me", data=noise(21), headers=key, timeout=60)
+            assert requests.get(named.json()["image_url"], timeout=60).content == noise(21)
+            assert ask(url, "/img/healthz").status == 200
+            server.process.terminate()
+            server.process.wait(60)
+            hit = requests.get(image_url, timeout=60)
+            assert (hit.status_code, hit.content, hit.headers["Cache-Status"]) == (200, noise(20), HIT)
 
 
 @pytest.mark.parametrize("path", ["/api/images", "/api/images/a/b.png"])

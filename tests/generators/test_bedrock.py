@@ -217,12 +217,13 @@ def test_time_lost_to_a_first_generation_is_not_taken_from_the_next(models: Mode
     ],
 )
 def test_the_least_policy(region: str, model: str, resource: str) -> None:
-    assert bedrock_statement(region, model) == {
+    partition = resource.split(":")[1]
+    assert bedrock_statement(partition, region, model) == {
         "Effect": "Allow",
         "Action": ["bedrock:InvokeModel"],
         "Resource": resource,
     }
-    assert bedrock_statement(region, model, checked=True)["Action"] == [
+    assert bedrock_statement(partition, region, model, checked=True)["Action"] == [
         "bedrock:InvokeModel",
         "bedrock:GetFoundationModel",
     ]
@@ -232,7 +233,7 @@ def test_the_least_policy(region: str, model: str, resource: str) -> None:
 def test_the_least_policy_is_told(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     (policy,) = map(json.loads, re.findall(r"```json\n(.*?)```", text, re.DOTALL))
-    assert policy == {"Version": "2012-10-17", "Statement": [bedrock_statement(REGION, BEDROCK.model)]}
+    assert policy == {"Version": "2012-10-17", "Statement": [bedrock_statement("aws", REGION, BEDROCK.model)]}
     for setting in (f"GENERATOR_MODEL={BEDROCK.model}", f"BEDROCK_REGION={REGION}"):
         assert f"    {setting}\n" in text
 
@@ -244,3 +245,23 @@ def test_a_seed_that_can_not_be_one_is_left_out(
     drawn = {"seeds": [seed], "finish_reasons": [None], "images": [base64.b64encode(IMAGE).decode()]}
     models.script = [answer("200 OK", drawn)]
     assert generator.generate(REQUEST).seed is None
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"])
+def test_it_is_said_where_prompts_go(
+    models: ModelServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str
+) -> None:
+    """boto3 obeys AWS_ENDPOINT_URL for every service, though it may be meant for the bucket."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
+    monkeypatch.setenv(variable, models.url)
+    _drawn(models, BedrockGenerator(BEDROCK.model, region=REGION, timeout=30))
+    assert f"Prompts for Bedrock go to {models.url}" in caplog.text
+
+
+def test_nothing_is_said_of_bedrock_at_aws(
+    models: ModelServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
+    client = BedrockGenerator(BEDROCK.model, region="us-gov-west-1", timeout=30)._client()
+    assert client.meta.endpoint_url == "https://bedrock-runtime.us-gov-west-1.amazonaws.com"
+    assert "Prompts" not in caplog.text

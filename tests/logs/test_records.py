@@ -10,6 +10,7 @@ import pytest
 
 from app.logs import logging_config
 from app.logs.formatters import JsonLines, TextLines
+from app.logs.setup import WithoutTheirExceptions
 
 
 def _record(message: str, *args: object, **more: Any) -> logging.LogRecord:
@@ -91,3 +92,32 @@ def test_whose_records_are_heard(level: str, heard: set[str]) -> None:
 def test_both_formats_are_set_up() -> None:
     for log_format, formatter in (("text", TextLines), ("json", JsonLines)):
         assert logging_config("INFO", log_format)["formatters"]["lines"]["()"] is formatter
+
+
+def _filtered(record: logging.LogRecord) -> str:
+    WithoutTheirExceptions().filter(record)
+    return TextLines().format(record)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["botocore.credentials", "urllib3.connectionpool", "flask-limiter", "openai._base_client", "redis"],
+)
+def test_libraries_exceptions_are_named_and_not_quoted(name: str) -> None:
+    """Their texts may be a header or a command, with the secret that it carries."""
+    line = _filtered(
+        _record("Refreshing failed: %s", ValueError("Bearer hush"), name=name, exc_info=_failure())
+    )
+    assert line.endswith(f"{name}: Refreshing failed: ValueError (ValueError)")
+
+
+@pytest.mark.parametrize("name", ["app.api.errors", "gunicorn.error", "mypackage.models"])
+def test_others_exceptions_are_quoted(name: str) -> None:
+    assert "ValueError: first" in _filtered(_record("oh %s", "no", name=name, exc_info=_failure()))
+
+
+def test_the_handler_leaves_libraries_exceptions_out() -> None:
+    config = logging_config("INFO", "text")
+    (handler,) = config["handlers"].values()
+    filters = [config["filters"][name]["()"] for name in handler["filters"]]
+    assert WithoutTheirExceptions in filters

@@ -20,6 +20,10 @@ for image_format in FORMATS.values():
         st.builds(picture, st.just(image_format.pillow), st.tuples(_SIDES, _SIDES), _COLOURS),
     )
 
+schemathesis.openapi.media_type(
+    "application/octet-stream", st.builds(picture, st.just("PNG"), st.tuples(_SIDES, _SIDES), _COLOURS)
+)
+
 
 @schemathesis.hook
 def filter_failure(context: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:

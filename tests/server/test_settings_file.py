@@ -122,6 +122,18 @@ def test_the_flask_that_make_installs_runs_no_other_application(checkout: Path) 
     subprocess.run(install, cwd=ROOT, check=True)
     command = [str(venv / "bin" / "flask"), "keys", "new", "--name", "web"]
     assert "evil-bucket" not in _say(checkout, command)
+    told = f"Run flask in the directory of S3 Image Server to get its commands: cd {ROOT}\n"
+    assert told in _help(command[0], venv).stderr
+    here = _help(command[0], ROOT)
+    assert told not in here.stderr
+    assert "Create, check (doctor) and price the S3 bucket." in here.stdout
+
+
+def _help(flask: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "ENV_FILE": os.devnull}
+    return subprocess.run(
+        [flask, "--help"], cwd=directory, env=environ, capture_output=True, text=True, check=True, timeout=60
+    )
 
 
 def test_in_another_directory_flask_obeys_the_trees_own(checkout: Path) -> None:

@@ -9,7 +9,7 @@ from threading import Thread
 from app.bucket.doctor.check import Check
 from app.bucket.doctor.finding import Finding, NotChecked, Status, problem, skipped
 from app.bucket.doctor.patient import Patient
-from app.bucket.doctor.refusals import explain, is_silence
+from app.bucket.doctor.refusals import explain, is_silence, words_of
 from app.stores.s3.meanings import CHECK_NETWORK
 
 TOTAL_SECONDS = 45.0
@@ -62,7 +62,7 @@ def _run(check: Check, patient: Patient) -> Finding:
     except NotChecked as exc:
         return skipped(str(exc))
     except Exception as exc:  # one check that fails must not keep the others from being seen
-        return _silence(check, str(exc)) if is_silence(exc) else explain(exc)
+        return _silence(check, words_of(exc)) if is_silence(exc) else explain(exc)
 
 
 def _silence(check: Check, text: str) -> Finding:

@@ -13,8 +13,9 @@ from typing import Any
 from botocore.exceptions import ClientError
 from PIL import Image
 
+from app.aws_endpoints import is_aws_url
 from app.bucket.access import ownership_of
-from app.bucket.clients import AwsClients, is_aws_url
+from app.bucket.clients import AwsClients
 from app.bucket.doctor.asking import ask
 from app.bucket.doctor.finding import NotChecked
 from app.cache import DiskCache
@@ -80,7 +81,7 @@ class Patient:
     @property
     def is_aws(self) -> bool:
         """Whether S3 is Amazon's own rather than a compatible server."""
-        return is_aws_url(self.config.aws_endpoint_url_s3)
+        return not self.clients.is_compatible_server
 
     @cached_property
     def is_public(self) -> bool:
@@ -135,7 +136,7 @@ class Patient:
     def expect_aws(self, endpoint_url: str, service: str) -> None:
         """Raise `NotChecked` where a compatible server's credentials would be sent to AWS."""
         if not self.is_aws and is_aws_url(endpoint_url):
-            raise NotChecked(f"does not apply: AWS_ENDPOINT_URL_S3 names a server without {service}")
+            raise NotChecked(f"does not apply: {self.clients.endpoint.url} is a server without {service}")
 
 
 def _date(text: str) -> datetime | None:

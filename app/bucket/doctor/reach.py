@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from app.aws import new_session
+from app.aws_credentials import CheckedCredentials
 from app.bucket.doctor.check import check
 from app.bucket.doctor.finding import Finding, NotChecked, ok, problem, warning
 from app.bucket.doctor.patient import Patient
@@ -22,7 +23,7 @@ def credentials(patient: Patient) -> Finding:
     found = new_session().get_credentials()
     if found is None:
         return problem("boto3 finds no credentials.", SET_CREDENTIALS)
-    frozen = found.get_frozen_credentials()
+    frozen = CheckedCredentials(found).get_frozen_credentials()
     return ok(f"{'Temporary' if frozen.token else 'Lasting'} ones, from {found.method}.")
 
 

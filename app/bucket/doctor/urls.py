@@ -6,24 +6,23 @@ from app.bucket.doctor.check import check
 from app.bucket.doctor.finding import Finding, NotChecked, ok, problem, warning
 from app.bucket.doctor.patient import Patient
 from app.bucket.doctor.reach import region
+from app.bucket.errors import BucketError
 from app.keys import url_path
 from app.loopback import is_loopback
 
 
 @check(region)
 def url_format(patient: Patient) -> Finding:
-    """https://BUCKET.s3.REGION.amazonaws.com/KEY, or https://s3.REGION.amazonaws.com/BUCKET/KEY.
+    """As boto3 names the bucket in the region that it lies in, by FIPS or dual-stack if that is set.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html
     """
     url = patient.store.object_url(patient.probe.key)
-    if url is None or not patient.is_aws or patient.config.aws_endpoint_url_s3:
+    if url is None or not patient.is_aws:
         raise NotChecked("does not apply: images are not at AWS's own host names")
-    suffix = ".cn" if patient.head.region.startswith("cn-") else ""
-    host = f"s3.{patient.head.region}.amazonaws.com{suffix}"
-    path = url_path(patient.probe.key)
-    if url in (f"https://{patient.bucket}.{host}/{path}", f"https://{host}/{patient.bucket}/{path}"):
-        return ok(f"S3's URLs carry the bucket's name and region: {host}")
+    expected = patient.clients.endpoint_in(patient.head.region, patient.bucket)
+    if url == expected.objects_url + url_path(patient.probe.key):
+        return ok(f"S3's URLs carry the bucket's name and region: {urlsplit(expected.url).netloc}")
     return problem(
         f"S3's URLs are not those of {patient.bucket} in {patient.head.region}.",
         f"Correct S3_BUCKET, and set AWS_REGION={patient.head.region}",
@@ -34,7 +33,7 @@ def url_format(patient: Patient) -> Finding:
 def https_urls(patient: Patient) -> Finding:
     """Images and credentials cross the network encrypted, except on this machine."""
     told = {
-        "AWS_ENDPOINT_URL_S3": patient.config.aws_endpoint_url_s3,
+        _name_of_endpoint(patient): _endpoint_url(patient),
         "PUBLIC_BASE_URL": patient.config.public_base_url,
     }
     plain = [name for name, url in told.items() if _is_plain(url)]
@@ -43,6 +42,20 @@ def https_urls(patient: Patient) -> Finding:
             f"{' and '.join(plain)} begins with http://.", f"Set {' and '.join(plain)} to https://…"
         )
     return ok("No URL of another machine is plain http.")
+
+
+def _name_of_endpoint(patient: Patient) -> str:
+    return "AWS_ENDPOINT_URL_S3" if patient.config.aws_endpoint_url_s3 else "The endpoint that boto3 is given"
+
+
+def _endpoint_url(patient: Patient) -> str:
+    """Return the setting, or else what boto3 uses; if it can't be asked, `credentials` says why."""
+    if patient.config.aws_endpoint_url_s3 or patient.config.store != "s3":
+        return patient.config.aws_endpoint_url_s3
+    try:
+        return patient.clients.endpoint.url
+    except BucketError:
+        return ""
 
 
 def _is_plain(url: str) -> bool:

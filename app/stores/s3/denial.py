@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from botocore.exceptions import ClientError
 
+from app.aws_errors import is_about_credentials
 from app.stores.s3.connection import Connection
 from app.stores.s3.errors import code_of, denied_action, status_of
 
@@ -51,7 +52,7 @@ class Denials:
 
         `was_there` says that the object has been read before: then only a proof makes it missing.
         """
-        if (status_of(exc), code_of(exc)) != (403, "AccessDenied"):
+        if (status_of(exc), code_of(exc)) != (403, "AccessDenied") or is_about_credentials(exc):
             return False
         action = denied_action(exc)
         if action:

@@ -1,31 +1,23 @@
 """botocore's errors become ours, here and nowhere else, with a word for the log on what to do."""
 
 import re
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConfigParseError,
-    ConnectTimeoutError,
-    CredentialRetrievalError,
-    HTTPClientError,
-    LoginError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    ReadTimeoutError,
-    SSOError,
-    TokenRetrievalError,
-)
-from botocore.exceptions import ConnectionError as NoConnectionError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError
 
+from app.aws_errors import Kind, is_about_credentials, kind_of, told
 from app.errors import AppError, NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
 from app.stores.s3.actions import action_of
-from app.stores.s3.meanings import BUSY, CHECK_NETWORK, EXPIRED, MEANINGS, REDIRECTED, SET_CREDENTIALS
+from app.stores.s3.meanings import (
+    BUSY,
+    CHECK_NETWORK,
+    CHECK_SETTINGS,
+    EXPIRED,
+    MEANINGS,
+    REDIRECTED,
+    SET_CREDENTIALS,
+)
 
 MISSING = {"NoSuchKey", "404", "NotFound"}
 DENIED = {"AccessDenied", "AccessDeniedException", "403", "Forbidden"}
@@ -40,30 +32,14 @@ _TRY_AGAIN = {
     "OperationAborted",
 }
 
-CREDENTIALS_ERRORS = (
-    NoCredentialsError,
-    PartialCredentialsError,
-    CredentialRetrievalError,
-    TokenRetrievalError,
-    ProfileNotFound,
-    ConfigParseError,
-    SSOError,
-    LoginError,
-)
-"""What botocore raises where it finds no credentials that could be used."""
-
-_BY_CLASS: tuple[tuple[tuple[type[Exception], ...], type[StoreError]], ...] = (
-    ((ReadTimeoutError, ConnectTimeoutError), StoreTimeout),
-    ((NoConnectionError, HTTPClientError), StoreUnreachable),
-    (CREDENTIALS_ERRORS, StoreRefused),
-)
-_FIXES = {StoreTimeout: CHECK_NETWORK, StoreUnreachable: CHECK_NETWORK, StoreRefused: SET_CREDENTIALS}
-
-_LONGEST = 300
-"""Most characters of a parser's message, which may quote the whole answer."""
-
-_STILL_EXPIRED = "Credentials were refreshed"
-"""What botocore says, by no class of its own, where a role's new credentials have expired as well."""
+_BY_KIND: dict[Kind, tuple[type[StoreError], object]] = {
+    Kind.EXPIRED: (StoreRefused, EXPIRED),
+    Kind.CREDENTIALS: (StoreRefused, SET_CREDENTIALS),
+    Kind.SETTINGS: (StoreRefused, CHECK_SETTINGS),
+    Kind.LATE: (StoreTimeout, CHECK_NETWORK),
+    Kind.UNREACHABLE: (StoreUnreachable, CHECK_NETWORK),
+}
+"""Our error for each kind, and what to do about it."""
 
 
 def code_of(exc: ClientError) -> str:
@@ -87,37 +63,28 @@ def denied_action(exc: ClientError) -> str:
 
 @contextmanager
 def errors_mapped(operation: str) -> Iterator[None]:
-    """Raise our error for whatever botocore raises inside; `operation` is for the log."""
+    """Raise our error for whatever boto3 raises inside; `operation` is for the log."""
     try:
         yield
     except ClientError as exc:
         raise _answered(exc, operation) from exc
-    except ResponseParserError as exc:
-        # Below its first line is the whole answer, which may be that of STS, with credentials.
-        message = str(exc).partition("\n")[0][:_LONGEST]
-        raise StoreError(detail=f"{operation}: an answer that is not S3's: {message}") from exc
-    except BotoCoreError as exc:
-        kind = next((ours for theirs, ours in _BY_CLASS if isinstance(exc, theirs)), StoreError)
-        fix = f" ({_FIXES[kind]})" if kind in _FIXES else ""
-        raise kind(detail=f"{operation}: {exc}{fix}") from exc
     except Exception as exc:
-        if isinstance(exc, RuntimeError) and str(exc).startswith(_STILL_EXPIRED):
-            raise StoreRefused(detail=f"{operation}: {exc} ({EXPIRED})") from exc
-        if not _is_botocores(exc):
+        kind = kind_of(exc)
+        if kind is None:
             raise
-        message = f"{type(exc).__name__}: {exc}"[:_LONGEST]
-        raise StoreError(detail=f"{operation}: an answer that can't be parsed: {message}") from exc
-
-
-def _is_botocores(exc: Exception) -> bool:
-    """Return whether botocore raised it: its parsers raise any error for an invalid number or time."""
-    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(exc.__traceback__))
-    return any(module.startswith("botocore.") for module in modules)
+        if kind is Kind.ANSWER:
+            raise StoreError(detail=f"{operation}: no usable answer: {told(exc)}") from exc
+        ours, fix = _BY_KIND[kind]
+        raise ours(detail=f"{operation}: {told(exc)} ({fix})") from exc
 
 
 def _answered(exc: ClientError, operation: str) -> AppError:
     code, status = code_of(exc), status_of(exc)
     detail = f"{operation}: {status} {code}"
+    if is_about_credentials(exc) and status < 500 and code not in _TRY_AGAIN:
+        return StoreRefused(
+            detail=f"{operation}: {exc.operation_name} answers {status} {code} ({_credentials_advice(exc)})"
+        )
     if code in MISSING:
         return NotFound(detail=detail)
     if status == 504:
@@ -125,6 +92,12 @@ def _answered(exc: ClientError, operation: str) -> AppError:
     if code in _TRY_AGAIN or (status >= 500 and status != 501):
         return StoreUnreachable(detail=f"{detail} ({MEANINGS.get(code, BUSY)})")
     return StoreRefused(detail=f"{detail} ({MEANINGS.get(code) or _advice(exc)})")
+
+
+def _credentials_advice(exc: ClientError) -> object:
+    if status_of(exc) == 403 and code_of(exc) in DENIED:
+        return f"Allow {action_of(exc.operation_name)} in the policies of these credentials and of the role"
+    return MEANINGS.get(code_of(exc), SET_CREDENTIALS)
 
 
 def _advice(exc: ClientError) -> str:

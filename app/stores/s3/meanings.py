@@ -20,6 +20,7 @@ CHECK_NETWORK = "Check the network, AWS_REGION and AWS_ENDPOINT_URL_S3"
 SET_CREDENTIALS = (
     "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
 )
+CHECK_SETTINGS = "Correct the AWS_… variable or the setting of the profile that boto3 can't use"
 _SET_REGION = "Set AWS_REGION to the bucket's region; where AWS_ENDPOINT_URL_S3 is set, check that as well"
 
 BUSY = Meaning("S3 is overloaded or out of order.", "Try again in a minute; there is nothing to set")

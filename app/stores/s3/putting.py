@@ -60,8 +60,8 @@ class Putting:
         self._connection = connection
         self._acl_may_go = acl == "auto"
         self._acl = acl != "none"
-        self._conditional = True if connection.is_aws else None
-        """None until the first put to a compatible server has shown whether it minds conditions."""
+        self._conditional: bool | None = None
+        """None until the first put has shown whether the server minds conditions; AWS is known to."""
         self._encryption = encryption
         self._short_until = 0.0
 
@@ -120,6 +120,8 @@ class Putting:
         self, request: dict[str, Any], *, overwrite: bool, exists: Callable[[str], bool]
     ) -> tuple[dict[str, Any] | None, bool]:
         """Return S3's answer, None if the object was there and must stay, and whether it may be ours."""
+        if self._conditional is None and self._connection.is_aws:
+            self._conditional = True
         if not (overwrite or self._conditional) and exists(request["Key"]):
             return None, False
         way = _Way(self._acl, not overwrite and self._conditional is not False)

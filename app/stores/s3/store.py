@@ -81,7 +81,7 @@ class S3Store(BaseStore):
 
     def identity(self) -> str:
         """Endpoint and bucket."""
-        return f"s3 {self._connection.endpoint_url} {self._connection.bucket}"
+        return self._connection.identity()
 
     def put(
         self,

@@ -29,7 +29,7 @@ from app.stores.local import LocalStore
 from app.stores.s3 import S3Store
 from tests.bucket.doctor.conftest import finding
 from tests.bucket.doctor.played import PlayedAws
-from tests.s3server import S3Server
+from tests.s3server import S3Server, play_aws
 
 
 @pytest.fixture
@@ -176,7 +176,8 @@ def test_a_cache_that_can_not_be_written(patient: Patient, monkeypatch: pytest.M
 
 def _at_aws(patient: Patient, region: str = "eu-west-1", bucket: str = "cats", **settings: Any) -> Patient:
     config = replace(patient.config, store="s3", s3_bucket=bucket, aws_region="eu-west-1", **settings)
-    found = replace(patient, config=config, store=S3Store.from_config(config))
+    clients = AwsClients.from_config(config)
+    found = replace(patient, config=config, store=S3Store.from_config(config), clients=clients)
     found.head = Head(200, region, datetime.now(UTC))
     return found
 
@@ -201,10 +202,9 @@ def test_dots_in_the_name(patient: Patient) -> None:
 
 def test_aws_is_sent_sha_256(patient: Patient, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.make_bucket("checksum-bucket").close()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3.url)
+    play_aws(s3, monkeypatch)
     s3.fault = PlayedAws()
     at_aws = _at_aws(patient, bucket="checksum-bucket")
-    at_aws.clients = AwsClients(region="us-east-1")
     assert at_aws.is_aws
     _expect(checksums.examine(at_aws), Status.OK, "refused")
     assert any("x-amz-checksum-sha256" in headers for _, _, headers in s3.requests)

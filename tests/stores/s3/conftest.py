@@ -1,12 +1,9 @@
 """Fixtures: a store over the test's S3 server, and the ways of looking at what it asked."""
 
-import functools
-
-import boto3
 import pytest
 
 from app.stores.s3 import S3Store
-from tests.s3server import S3Server
+from tests.s3server import S3Server, play_aws
 
 REGION = "us-east-1"
 
@@ -20,8 +17,5 @@ def store(s3: S3Server, bucket: str) -> S3Store:
 @pytest.fixture
 def aws(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a bucket at AWS, whose hosts are played by the test's server, as a proxy."""
-    monkeypatch.setenv("HTTP_PROXY", s3.url)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    plain = functools.partialmethod(boto3.session.Session.client, use_ssl=False)
-    monkeypatch.setattr(boto3.session.Session, "client", plain)
+    play_aws(s3, monkeypatch)
     return bucket

@@ -54,7 +54,8 @@ def test_s3_is_followed_to_the_bucket_s_region(
         store = S3Store(aws, region=REGION)
         call(store)
         assert caplog.text.count("set AWS_REGION=eu-west-1") == 1
-        assert store.object_url("a.png") == f"https://{aws}.s3.eu-west-1.amazonaws.com/a.png"
+        _, _, place = store.object_url("a.png").partition("://")
+        assert place == f"{aws}.s3.eu-west-1.amazonaws.com/a.png"
         s3.requests.clear()
         assert store.exists("a/b.png")
         assert [method for method, _, _ in s3.requests] == ["HEAD"]  # straight to the right place

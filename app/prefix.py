@@ -1,0 +1,67 @@
+"""The path under which clients reach the application, such as `/images`: its mount point (`SCRIPT_NAME`)."""
+
+import re
+from collections.abc import Container, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+/?", re.ASCII)
+_LONGEST = 255
+
+
+def parse_prefix(text: str) -> str | None:
+    """Return a prefix as `SCRIPT_NAME` has it: "" for none, else with a leading slash and no trailing one.
+
+    None if it is not a prefix. So no `//host`, dot segment, escape or line end ever gets into a URL.
+    """
+    text = text.strip(" \t")
+    if text in ("", "/"):
+        return ""
+    return text.rstrip("/") if len(text) <= _LONGEST and _PREFIX.fullmatch(text) else None
+
+
+class Prefix:
+    """Wraps `application` and tells it the prefix, as `SCRIPT_NAME` of the WSGI environment (PEP 3333).
+
+    `script_name` is the operator's word. Without it the prefix comes from the `X-Forwarded-Prefix` that the
+    outermost of `hops` proxies has set. A value that is not a prefix is ignored. The proxy may have removed
+    the prefix from the path, or not.
+    """
+
+    def __init__(
+        self, application: "WSGIApplication", script_name: str, hops: int, own_paths: Container[str]
+    ) -> None:
+        """`own_paths` are the first segments of the application's own paths, such as `api`."""
+        self._application = application
+        self._script_name = script_name
+        self._hops = hops
+        self._own_paths = own_paths
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Hand the request on, with the prefix in `SCRIPT_NAME` and not in `PATH_INFO`."""
+        if self._script_name:
+            _move(environ, self._script_name)
+        elif "HTTP_X_FORWARDED_PREFIX" in environ:
+            self._obey_proxy(environ)
+        return self._application(environ, start_response)
+
+    def _obey_proxy(self, environ: "WSGIEnvironment") -> None:
+        values = environ["HTTP_X_FORWARDED_PREFIX"].split(",")
+        prefix = parse_prefix(values[-self._hops]) if len(values) >= self._hops else None
+        if not prefix:
+            return
+        if prefix.split("/")[1] in self._own_paths:
+            # `/api/images` below `/api` is one of our paths as well: the header means that the proxy has
+            # removed the prefix.
+            environ["SCRIPT_NAME"] = prefix
+        else:
+            _move(environ, prefix)
+
+
+def _move(environ: "WSGIEnvironment", prefix: str) -> None:
+    path = environ["PATH_INFO"]
+    if path == prefix or path.startswith(f"{prefix}/"):
+        environ["PATH_INFO"] = path[len(prefix) :]
+    environ["SCRIPT_NAME"] = prefix

@@ -1,0 +1,166 @@
+"""Forms as clients really write them: accepted if they mean one thing, else refused in words that help."""
+
+import base64
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from tests.conftest import json_of, parts_of
+from tests.pictures import noise, picture
+
+PNG = picture()
+BIG = noise(1, (300, 300))
+"""More than a form's text may be."""
+
+IMAGE = 'form-data; name="image"'
+FILE = f'{IMAGE}; filename="photo.png"'
+
+
+def part(disposition: str | bytes, data: bytes = PNG, *headers: str, line_end: bytes = b"\r\n") -> bytes:
+    """A part of a form with the boundary `x`."""
+    value = disposition if isinstance(disposition, bytes) else disposition.encode()
+    lines = [b"--x", b"Content-Disposition: " + value, *(header.encode() for header in headers), b"", data]
+    return line_end.join(lines) + line_end
+
+
+def send(client: FlaskClient, body: bytes, content_type: str = "multipart/form-data; boundary=x") -> Any:
+    """The answer to this form."""
+    return client.post("/api/images", data=body, environ_overrides={"CONTENT_TYPE": content_type})
+
+
+END = b"--x--\r\n"
+NO_BOUNDARY, OTHER_BOUNDARY = "has no boundary", "no part that begins with the boundary"
+NAMELESS = "no Content-Disposition with a name"
+DATA_URL = b"data:image/png;base64," + base64.b64encode(PNG)
+
+
+@pytest.mark.parametrize(
+    "disposition",
+    [
+        pytest.param('form-data; name="image"; filename="Müller.png"', id="UTF-8"),
+        pytest.param('form-data; name="image"; filename="Müller.png"'.encode("latin-1"), id="Latin-1"),
+        pytest.param(b'form-data; name="image"; filename="\x83\x65\x83\x58.png"', id="Shift JIS"),
+        pytest.param("form-data; name=image; filename*=UTF-8''M%C3%BCller.png", id="RFC 5987"),
+        pytest.param("form-data; name=image; filename*=iso-8859-1'en'M%FCller.png", id="RFC 5987, Latin-1"),
+        pytest.param("form-data; name=image; filename*=UTF-16''%FF%FE", id="RFC 5987, unknown charset"),
+        pytest.param("form-data; name=image; filename=a.png; filename*=UTF-8''%zz", id="both, one broken"),
+        pytest.param('form-data; name="image"; filename="a \\" %22 ; b.png"', id="quotes"),
+        pytest.param('form-data; name="image"; filename="../../etc/passwd"', id="a path"),
+        pytest.param('form-data; name="image"; filename=""', id="an empty name"),
+        pytest.param('form-data; name="image"', id="no name"),
+        pytest.param("FORM-DATA; NAME=file", id="upper case"),
+        pytest.param('attachment; name="image"; filename="a.png"', id="attachment"),
+    ],
+)
+@pytest.mark.parametrize("data", [PNG, BIG], ids=["small", "big"])
+def test_a_part_with_any_file_name_or_none_is_the_image(
+    client: FlaskClient, disposition: str | bytes, data: bytes
+) -> None:
+    response = send(client, part(disposition, data) + END)
+    assert response.status_code == 201, json_of(response)
+    with client.get(json_of(response)["image_url"]) as served:
+        assert served.data == data
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ('multipart/form-data; boundary="x"', part(FILE) + END),
+        ("Multipart/Form-Data; Boundary=x", part(FILE) + END),
+        ("multipart/form-data; charset=utf-8; boundary=x", part(FILE) + END),
+        ('multipart/form-data; boundary="a b:c?=/"', (part(FILE) + END).replace(b"--x", b"--a b:c?=/")),
+        ("multipart/form-data; boundary=x", b"preamble\r\n" + part(FILE) + END + b"epilogue"),
+        ("multipart/form-data; boundary=x", part(FILE) + b"--x--"),
+        ("multipart/form-data; boundary=x", part(FILE, PNG, line_end=b"\n") + b"--x--\n"),
+        ("multipart/form-data; boundary=x", part(FILE, PNG, "Content-Type: text/plain") + END),
+        ("multipart/form-data; boundary=x", part(FILE, PNG, "Content-Type: nonsense") + END),
+        ("multipart/form-data; boundary=x", part(FILE, PNG, "Content-Transfer-Encoding: Binary") + END),
+        ("multipart/form-data; boundary=x", part(FILE, PNG, "X-Note: M\xfcller", "Content-Length: 3") + END),
+    ],
+)
+def test_odd_but_honest_forms_are_accepted(client: FlaskClient, content_type: str, body: bytes) -> None:
+    response = send(client, body, content_type)
+    assert response.status_code == 201, json_of(response)
+    with client.get(json_of(response)["image_url"]) as served:
+        assert served.data == PNG
+
+
+REFUSED: dict[str, tuple[str | None, bytes, str]] = {
+    "no boundary": ("multipart/form-data", part(FILE) + END, NO_BOUNDARY),
+    "empty boundary": ("multipart/form-data; boundary=", part(FILE) + END, NO_BOUNDARY),
+    "quoted nothing": ('multipart/form-data; boundary=""', part(FILE) + END, NO_BOUNDARY),
+    "a cat": ("multipart/form-data; boundary*=utf-8''%E7%8C%AB", part(FILE) + END, NO_BOUNDARY),
+    "another boundary": ("multipart/form-data; boundary=y", part(FILE) + END, OTHER_BOUNDARY),
+    "another boundary, much data": ("multipart/form-data; boundary=y", part(FILE, BIG) + END, OTHER_BOUNDARY),
+    "no body": (None, b"", OTHER_BOUNDARY),
+    "no last boundary": (None, part(FILE), "incomplete"),
+    "no last boundary, much data": (None, part(FILE, BIG), "incomplete"),
+    "half a last boundary": (None, part(FILE) + b"--x", "incomplete"),
+    "a boundary and no part": (None, part(FILE) + b"--x\r\n", "incomplete"),
+    "half a head": (None, b"--x\r\nContent-Disp", "incomplete"),
+    "no disposition": (None, b"--x\r\nContent-Type: image/png\r\n\r\n" + PNG + b"\r\n" + END, NAMELESS),
+    "no name": (None, part("form-data") + END, NAMELESS),
+    "no part": (None, END, "There is no image in the request."),
+    "other field": (
+        None,
+        part('form-data; name="Image"; filename="a.png"') + END,
+        "The file is in the field 'Image'.",
+    ),
+    "two fields": (
+        None,
+        part(FILE) + part('form-data; name="file"; filename="a"') + END,
+        "There are 2 images",
+    ),
+    "a field twice": (None, part(FILE) + part(FILE) + END, "There are 2 images"),
+    "with and without a file name": (None, part(IMAGE) + part(FILE) + END, "There are 2 images"),
+    "an empty file": (None, part(FILE, b"") + END, "The file in 'image' is empty"),
+    "no file chosen": (None, part(f'{IMAGE}; filename=""', b"") + END, "No file was chosen"),
+    "an empty field": (None, part(IMAGE, b"") + END, "No file was chosen"),
+    "a file's name": (None, part(IMAGE, b"photo.jpg") + END, "-F image=@photo.jpg"),
+    "a file's name, not ASCII": (None, part(IMAGE, "Müller.jpg".encode()) + END, "holds text, not a file"),
+    "data URL in text": (None, part(IMAGE, DATA_URL) + END, "data: URL"),
+    "data URL in a file": (None, part(FILE, DATA_URL.upper(), "Content-Type: text/plain") + END, "data: URL"),
+    "base64": (
+        None,
+        part(FILE, base64.encodebytes(PNG), "Content-Transfer-Encoding: base64") + END,
+        "Content-Transfer-Encoding base64",
+    ),
+    "curl -d": ("application/x-www-form-urlencoded", PNG, "type application/x-www-form-urlencoded is"),
+    "JSON": ("application/json", b'{"image": "aGk="}', "type application/json is not an image"),
+    "mixed": ("multipart/mixed; boundary=x", part(FILE) + END, "type multipart/mixed is not an image"),
+}
+
+
+@pytest.mark.parametrize(("content_type", "body", "told"), REFUSED.values(), ids=REFUSED)
+def test_each_mistake_is_said_as_what_it_is(
+    client: FlaskClient, app: Flask, content_type: str | None, body: bytes, told: str
+) -> None:
+    response = send(client, body, content_type or "multipart/form-data; boundary=x")
+    assert (response.status_code, json_of(response)["code"]) == (400, "bad_request")
+    assert told in json_of(response)["message"]
+    assert parts_of(app).store.list().objects == ()
+
+
+def test_a_text_that_is_too_long_for_a_file_name_is_no_image(client: FlaskClient) -> None:
+    response = send(client, part(IMAGE, b"x" * 5000) + END)
+    assert (response.status_code, json_of(response)["code"]) == (415, "unsupported_image")
+
+
+def test_text_is_bounded_and_images_are_not_text(client: FlaskClient) -> None:
+    text = part('form-data; name="name"', b"x" * 400_000 + b"\n" + b"y" * 200_000)
+    assert send(client, part(FILE) + text + END).status_code == 413
+    assert send(client, part(FILE) * 1001 + END).status_code == 413
+    assert len(BIG) > 200_000
+
+
+@pytest.mark.parametrize("charset", ["iso-8859-1", "utf-8", "utf-7", ""])
+def test_a_field_says_its_charset(client: FlaskClient, charset: str) -> None:
+    field = part('form-data; name="folder"', b"users/1", f"Content-Type: text/plain; charset={charset}")
+    assert json_of(send(client, field + part(FILE) + END))["key"].startswith("users/1/")
+
+
+def test_a_file_of_another_field_is_no_matter(client: FlaskClient) -> None:
+    thumbnail = part('form-data; name="thumbnail"; filename="t.png"', BIG)
+    assert send(client, thumbnail + part(FILE) + END).status_code == 201

@@ -1,0 +1,111 @@
+"""Query parameters: those that no call knows are refused before anything is done."""
+
+from io import BytesIO
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from tests.conftest import json_of, parts_of
+from tests.pictures import picture
+
+PNG = picture()
+UPLOAD = {"data": {"image": (BytesIO(PNG), "a.png")}, "content_type": "multipart/form-data"}
+
+CALLS = [
+    ("GET", "/api/images", "cursor, details, limit, prefix"),
+    ("HEAD", "/api/images", None),
+    ("POST", "/api/images", "folder, name, overwrite"),
+    ("DELETE", "/api/images/me.png", "none"),
+    ("POST", "/api/generate-image", "none"),
+    ("GET", "/api/cache", "none"),
+    ("GET", "/metrics", "none"),
+    ("POST", "/v1/images/generations", "api-version"),
+    ("GET", "/v1/models", "api-version"),
+    ("GET", "/v1/models/builtin", "api-version"),
+]
+
+
+def _message(response: Any) -> str:
+    answer = json_of(response)
+    if "error" in answer:
+        assert answer["error"]["code"] == "invalid_value"
+        return str(answer["error"]["message"])
+    assert (answer["success"], answer["code"]) == (False, "bad_request")
+    return str(answer["message"])
+
+
+def _upload(client: FlaskClient, name: str = "me") -> Any:
+    return client.post(f"/api/images?name={name}", data=PNG, content_type="image/png")
+
+
+@pytest.mark.parametrize("query", ["sort=size", "w=100", "dry_run=true", "Limit=5", "=x", "x" * 4000])
+@pytest.mark.parametrize(("method", "path", "known"), CALLS)
+def test_an_unknown_parameter_is_refused(
+    client: FlaskClient, method: str, path: str, known: str | None, query: str
+) -> None:
+    response = client.open(
+        f"{path}?{query}", method=method, json={"prompt": "x"} if method == "POST" else None
+    )
+    assert response.status_code == 400
+    if known is not None:
+        name = query.partition("=")[0][:60]
+        assert _message(response) == f"{name}: Unknown query parameter. This call takes {known}."
+
+
+def test_nothing_is_done(client: FlaskClient, app: Flask) -> None:
+    assert _upload(client).status_code == 201
+    assert client.delete("/api/images/me.png?dry_run=true").status_code == 400
+    assert client.post("/api/images?nmae=x", data=PNG, content_type="image/png").status_code == 400
+    assert client.post("/api/generate-image?n=2", json={"prompt": "x", "size": "64x64"}).status_code == 400
+    assert [facts.key for facts in parts_of(app).store.list().objects] == ["me.png"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name"),
+    [
+        ("GET", "/api/images?limit=5&limit=10", "limit"),
+        ("GET", "/api/images?prefix=a&limit=1&prefix=a", "prefix"),
+        ("POST", "/api/images?name=a&name=b", "name"),
+        ("GET", "/v1/models?api-version=1&api-version=2", "api-version"),
+    ],
+)
+def test_a_repeated_parameter_is_refused(client: FlaskClient, method: str, path: str, name: str) -> None:
+    response = client.open(
+        path, method=method, data=PNG if method == "POST" else None, content_type="image/png"
+    )
+    assert (response.status_code, _message(response)) == (400, f"{name}: Sent more than once.")
+
+
+@pytest.mark.parametrize("query", ["v=2", "v=1&v=2", "w=100&utm_source=mail", "%ff=%00", "&&="])
+@pytest.mark.parametrize(
+    "path", ["hit", "immutable", "/", "/docs", "/openapi.json", "/web/app.js", "/healthz", "/readyz"]
+)
+def test_images_pages_and_health_checks_ignore_all(client: FlaskClient, path: str, query: str) -> None:
+    if path == "hit":
+        path = json_of(_upload(client))["image_url"]
+    elif path == "immutable":
+        path = json_of(client.post("/api/images", data=PNG, content_type="image/png"))["image_url"]
+    with client.get(f"{path}?{query}") as response:
+        assert response.status_code in (200, 503 if path == "/readyz" else 200)
+        assert path[-3:] != "png" or response.data == PNG
+
+
+def test_a_client_made_for_azure_may_send_its_version(client: FlaskClient) -> None:
+    order = {"prompt": "a red boat", "size": "64x64"}
+    assert client.post("/v1/images/generations?api-version=2026-10-01", json=order).status_code == 200
+    assert client.get("/v1/models?api-version=preview").status_code == 200
+
+
+def test_a_preflight_and_a_wrong_address_are_answered_as_ever(client: FlaskClient) -> None:
+    assert client.options("/api/images?x=1").status_code == 200
+    assert client.get("/api/nothing?x=1").status_code == 404
+    assert client.put("/api/images?x=1").status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/api/images", "/api/cache", "/v1/models"])
+def test_bytes_that_are_no_text_are_refused(client: FlaskClient, path: str) -> None:
+    response = client.get(path, environ_overrides={"QUERY_STRING": "limit=\x80"})
+    assert response.status_code == 400
+    assert "percent-encode" in _message(response)
