@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from app.cache import CachedObject, CacheStatus, DiskCache
 from app.environ import BEGAN, CACHE, FAILURE, IMAGE
 from app.errors import AppError
-from app.keys import is_immutable
+from app.keys import looks_immutable
 from app.links import SERVER_PATH
 from app.metrics import ROUTE, Metrics
 from app.representation import body_of, represent, sent_bytes
@@ -55,8 +55,8 @@ class LoopHooks:
 class Delivery:
     """Wraps `application`; a hit costs neither routing, nor a lock, nor a byte of the body in Python.
 
-    An image made from its bytes that is no hit is fetched here as well. Of named ones, few of which are
-    fresh, only hits are answered.
+    An image whose key looks immutable is fetched here as well if it is no hit. Of named ones, few of which
+    are fresh, only hits are answered.
     """
 
     def __init__(
@@ -94,10 +94,12 @@ class Delivery:
     def find(self, path: str) -> CachedObject | None:
         """What the cache has for this path without asking the index: an immutable object, or None."""
         key = path[len(self._images) :]
-        return self._cache.lookup(key) if path.startswith(self._images) and is_immutable(key) else None
+        if path.startswith(self._images) and looks_immutable(key):
+            return self._cache.lookup_immutable(key)
+        return None
 
     def _fetch(self, key: str) -> CachedObject | None:
-        if is_immutable(key):
+        if looks_immutable(key):
             return self._service.fetch(key)
         return self._cache.lookup(key) if key.isascii() else None
 

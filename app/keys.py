@@ -8,7 +8,8 @@ path. A *readable* key is any key that may lie in somebody's bucket and can be a
     generated/<yyyy>/<mm>/<time>_<random>.<ext>
     <folder>/<name>.<ext>                    named: mutable, caches must revalidate
 
-The first two shapes never change meaning, so a name that would take such a shape is refused.
+What this server stores under the first two shapes never changes, so a name of such a shape is refused. Others
+may have put something else under such a key: whether it is immutable is for `app.proof` to say.
 """
 
 import hashlib
@@ -45,12 +46,19 @@ _NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]|(?:^|/)(?:\.|/|\Z)|[
 """What is refused in names: control characters, backslashes, segments that are empty, begin with a dot or
 have more than 255 characters, the most that file systems allow."""
 
-_UNREADABLE = re.compile(r"[\x00-\x1f\x7f\\]|(?:^|/)\.{0,2}(?:/|\Z)")
+_UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(?:^|/)\.{0,2}(?:/|\Z)")
+"""Clients remove dot segments (RFC 3986, 5.2.4) and control characters from URLs and take a backslash for a
+slash, and proxies merge slashes: the URL of such a key may mean another one."""
 
 _ALLOWED = (
     "Use ASCII letters, digits, '.', '_' and '-' in parts set apart by '/', each at most "
     f"{MAX_SEGMENT} characters long and beginning with a letter, a digit or '_'; "
     "no folder may end like an image file."
+)
+
+_UNSAFE = (
+    "That is not a valid image key. It has an empty or dot segment, a backslash or a control character, is "
+    f"not Unicode, or is longer than {MAX_KEY_BYTES} bytes."
 )
 
 
@@ -60,14 +68,14 @@ def is_canonical(key: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def is_immutable(key: str) -> bool:
-    """Whether `key` can only ever mean the same bytes: content-addressed or generated."""
+def looks_immutable(key: str) -> bool:
+    """Return whether `key` looks content-addressed or generated. Somebody else's may look so by chance."""
     return is_canonical(key) and bool(_CONTENT_ADDRESSED.match(key) or _GENERATED.match(key))
 
 
-def is_content_addressed(key: str) -> bool:
-    """Whether `key` is made from the bytes that it stands for."""
-    return is_canonical(key) and _CONTENT_ADDRESSED.match(key) is not None
+def looks_generated(key: str) -> bool:
+    """Return whether `key` has the shape of those that `generated` makes."""
+    return is_canonical(key) and _GENERATED.match(key) is not None
 
 
 def digest_in(key: str) -> str | None:
@@ -76,22 +84,24 @@ def digest_in(key: str) -> str | None:
     return found[1] + found[2] if found and is_canonical(key) else None
 
 
-def check_readable(key: str) -> None:
-    """Refuse keys that no honest client asks for: empty or dot segments, control characters, over-long ones.
-
-    Raises `InvalidKey`.
-    """
-    if _UNREADABLE.search(key) or not 1 <= len(key.encode("utf-8", "surrogatepass")) <= MAX_KEY_BYTES:
-        raise InvalidKey
+def is_readable(key: str) -> bool:
+    """Return whether a URL can name `key` safely: no empty or dot segment, control character or backslash."""
     try:
-        key.encode("utf-8")
-    except UnicodeEncodeError as exc:
-        raise InvalidKey from exc
+        length = len(key.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+    return 1 <= length <= MAX_KEY_BYTES and not _UNREADABLE.search(key)
 
 
-def cache_control(key: str) -> str:
-    """What browsers and proxies may do with the object (RFC 9111, 5.2; RFC 8246): it follows from the key."""
-    return "public, max-age=31536000, immutable" if is_immutable(key) else "public, no-cache"
+def check_readable(key: str) -> None:
+    """Raise `InvalidKey` unless `is_readable`."""
+    if not is_readable(key):
+        raise InvalidKey(_UNSAFE)
+
+
+def cache_control(*, immutable: bool) -> str:
+    """What browsers and proxies may do with an object (RFC 9111, 5.2; RFC 8246)."""
+    return "public, max-age=31536000, immutable" if immutable else "public, no-cache"
 
 
 def url_path(key: str) -> str:
@@ -132,7 +142,7 @@ def named(name: str, image_format: ImageFormat, folder: str | None = None) -> st
     would look like an immutable key.
     """
     key = _placed(name, image_format, folder)
-    if is_immutable(key):
+    if looks_immutable(key):
         raise InvalidKey("The name looks like one that the server gives by itself. Please choose another.")
     return key
 
@@ -146,7 +156,7 @@ def kept(path: str, data: bytes, image_format: ImageFormat, folder: str | None =
     Raises `InvalidKey` for such a key, and as `named` does.
     """
     key = _placed(path, image_format, folder)
-    if is_content_addressed(key) and key != content_addressed(data, image_format, key.rsplit("/", 2)[0]):
+    if digest_in(key) and key != content_addressed(data, image_format, key.rsplit("/", 2)[0]):
         raise InvalidKey("The name is made from the bytes of another image. Please rename the file.")
     return key
 

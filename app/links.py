@@ -2,7 +2,7 @@
 
 from app.bulkhead import Bulkhead
 from app.errors import StoreBusy
-from app.keys import url_path
+from app.keys import check_readable, url_path
 from app.stores.base import BaseStore
 
 SERVER_PATH = "/api/images/"
@@ -23,7 +23,11 @@ class ImageLinks:
         self._bulkhead = bulkhead or Bulkhead()
 
     def url_of(self, key: str) -> str:
-        """An absolute URL, or a path on this server beginning with `/api/images/`."""
+        """An absolute URL, or a path on this server beginning with `/api/images/`.
+
+        Raises `InvalidKey` for a key whose URL may mean another one.
+        """
+        check_readable(key)
         if self._base_url:
             return f"{self._base_url}/{url_path(key)}"
         return self._url_at_store(key) or SERVER_PATH + url_path(key)

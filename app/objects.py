@@ -15,6 +15,11 @@ _ETAG = re.compile(r'(W/)?"[\x21\x23-\x7e]*"')
 _FIRST_TIME, _LAST_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(2106, 2, 7, tzinfo=UTC)
 """The range of an unsigned 32-bit count of seconds; some file systems have no later times."""
 
+_CODINGS = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:, (?!\Z)|\Z))*", re.ASCII)
+
+_MOST_CODINGS = 200
+"""Characters."""
+
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 
@@ -24,9 +29,12 @@ class ObjectFacts:
 
     `size` is in bytes; `etag` is an entity tag in quotes (RFC 9110, 8.8.3) that changes whenever the bytes
     do; `last_modified` is in UTC; `metadata` is what the put gave along, empty where nobody asked the store
-    for the object itself (a listing, the cache).
+    for the object itself (a listing, the cache). `content_encoding` lists the codings that clients have to
+    undo to see the image (RFC 9110, 8.4), as `content_codings` returns them; empty if there are none.
+    `sha256` is the hexadecimal digest that the store itself has made of the bytes, empty if it says none.
+    `is_immutable` says that the key is proven to always mean these bytes; stores leave that to `app.proof`.
 
-    Raises `StoreError` for a size, an entity tag or a time that no object and no file can have.
+    Raises `StoreError` for a size, an entity tag, a time or codings that no object and no file can have.
     """
 
     key: str
@@ -35,6 +43,9 @@ class ObjectFacts:
     etag: str
     last_modified: datetime
     metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, hash=False)
+    content_encoding: str = ""
+    sha256: str = field(default="", compare=False)
+    is_immutable: bool = False
 
     def __post_init__(self) -> None:
         """Raise StoreError for values that the cache, file times or answer headers can't hold."""
@@ -44,6 +55,18 @@ class ObjectFacts:
             raise StoreError(detail=f"an object with the ETag {self.etag!r:.200}")
         if not _FIRST_TIME <= self.last_modified < _LAST_TIME:
             raise StoreError(detail=f"an object of {self.last_modified}")
+        codings = self.content_encoding
+        if codings and (len(codings) > _MOST_CODINGS or not _CODINGS.fullmatch(codings)):
+            raise StoreError(detail=f"an object with the Content-Encoding {codings!r:.200}")
+
+
+def content_codings(header: str) -> str:
+    """Return the codings in a Content-Encoding header as one list, in lower case; empty if there are none.
+
+    `aws-chunked` is how an upload was sent, and `identity` is no coding: some servers keep them, though.
+    """
+    codings = (coding.strip().lower() for coding in header.split(","))
+    return ", ".join(coding for coding in codings if coding not in ("", "identity", "aws-chunked"))
 
 
 def version_tag(last_modified: datetime, size: int) -> str:

@@ -13,7 +13,7 @@ from werkzeug.wsgi import wrap_file
 
 from app.cache import CachedObject, CacheStatus
 from app.errors import PreconditionFailed, RangeNotSatisfiable
-from app.keys import cache_control, is_immutable
+from app.keys import cache_control
 from app.objects import ObjectFacts, version_tag
 
 if TYPE_CHECKING:
@@ -136,13 +136,16 @@ def _words(facts: ObjectFacts) -> tuple[str, str, str]:
     Clients may be served by nginx as well, which makes the tag of an immutable object's file from its time
     and size.
     """
-    etag = version_tag(facts.last_modified, facts.size) if is_immutable(facts.key) else facts.etag
-    return etag, cache_control(facts.key), http_date(facts.last_modified)
+    etag = version_tag(facts.last_modified, facts.size) if facts.is_immutable else facts.etag
+    return etag, cache_control(immutable=facts.is_immutable), http_date(facts.last_modified)
 
 
 def _of_content(facts: ObjectFacts, modified: str) -> list[tuple[str, str]]:
     """The headers that a 304 leaves out (RFC 9110, 15.4.5)."""
-    return [("Content-Type", facts.content_type), ("Last-Modified", modified)]
+    headers = [("Content-Type", facts.content_type), ("Last-Modified", modified)]
+    if facts.content_encoding:
+        headers.append(("Content-Encoding", facts.content_encoding))
+    return headers
 
 
 def _partial(facts: ObjectFacts, headers: list[tuple[str, str]], start: int, stop: int) -> Representation:

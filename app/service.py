@@ -24,9 +24,20 @@ from app.formats import CONTENT_TYPES, FORMATS
 from app.gate import Gate
 from app.imaging import CheckedImage, ImageLimits, encode_image
 from app.imaging.sandbox.client import check_in_sandbox
-from app.keys import cache_control, check_readable, content_addressed, is_plain, named
+from app.keys import (
+    cache_control,
+    check_readable,
+    content_addressed,
+    digest_in,
+    is_plain,
+    is_readable,
+    looks_immutable,
+    named,
+)
 from app.objects import NO_METADATA, ObjectFacts, StoredObject
+from app.proof import proof_for
 from app.stores.base import BaseStore
+from app.stores.compare import holds
 
 _ASKERS = 16
 """Threads that fetch details, for all listings of a process together."""
@@ -40,6 +51,12 @@ _UNTYPED = {"", "application/octet-stream", "binary/octet-stream"}
 
 _OTHER_NAMES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 """Never registered, and in wide use."""
+
+
+_OCCUPIED = (
+    "Another image is stored under the key that these bytes have here. It was left as it is. "
+    "Send the image with a name, or into another folder."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +192,10 @@ class ImageService:
     def list(
         self, prefix: str = "", *, limit: int = 100, cursor: str | None = None, details: bool = False
     ) -> tuple[list[ListedImage], str | None]:
-        """A page of the images whose keys begin with `prefix`, and the cursor of the next page, if any.
+        """Return a page of the images whose keys begin with `prefix`, and the next page's cursor, if any.
 
-        With `details` the store is asked for each image, what it was drawn from.
+        With `details` the store is asked for each image, what it was drawn from. Images whose keys no URL can
+        name safely (see `app.keys.is_readable`) are among them: don't show them, but count them.
         """
         with self._bulkhead.calling():
             page = self._store.list(prefix, limit=limit, cursor=cursor)
@@ -206,6 +224,8 @@ class ImageService:
         raise StoreError(detail="a listing that leads back to a page that it gave before")
 
     def _with_details(self, image: ListedImage) -> ListedImage:
+        if not is_readable(image.key):
+            return image
         try:
             metadata = self._store.head(image.key).metadata
         except NotFound:  # deleted since it was listed
@@ -265,6 +285,8 @@ class ImageService:
         """Store under `key` what is checked already.
 
         To the store first: what it has not acknowledged is neither cached nor answered.
+
+        Raises `NameTaken` if somebody else's object is stored under a key made from these bytes.
         """
         content_type = checked.format.content_type
         with self._bulkhead.calling():
@@ -273,12 +295,14 @@ class ImageService:
                 key,
                 checked.data,
                 content_type=content_type,
-                cache_control=cache_control(key),
-                metadata=metadata,
+                cache_control=cache_control(immutable=looks_immutable(key)),
+                metadata={**metadata, **proof_for(key, checked.data)},
                 overwrite=overwrite,
             )
             if result.created:
                 self._cache.store(result.facts, checked.data, epoch)
+            elif digest_in(key) and not holds(self._store, result.facts, checked.data):
+                raise NameTaken(_OCCUPIED, detail=key)
             url = self.url_of(key)
         return StoredImage(
             key=key,
@@ -302,9 +326,7 @@ class ImageService:
         except NotFound:
             stored.body.close()
             raise
-        return StoredObject(
-            ObjectFacts(facts.key, facts.size, content_type, facts.etag, facts.last_modified), stored.body
-        )
+        return StoredObject(replace(facts, content_type=content_type), stored.body)
 
 
 def _served_type(facts: ObjectFacts) -> str:

@@ -2,18 +2,20 @@
 
 import hashlib
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
 from app.cache.answers import Load
 from app.objects import ObjectFacts, StoredObject
+from app.proof import proof_for
 
 
 def key_of(number: int) -> str:
-    """A key of the content-addressed shape."""
+    """A key of the generated shape, in one of 100 folders: any bytes can be proven to belong to it."""
     digest = hashlib.sha256(str(number).encode()).hexdigest()
-    return f"images/{digest[:2]}/{digest[2:32]}.png"
+    return f"images/2026/{int(digest[:8], 16) % 100:02}/20261101_000000_{digest[8:32]}.png"
 
 
 def facts_of(key: str, size: int) -> ObjectFacts:
@@ -22,10 +24,15 @@ def facts_of(key: str, size: int) -> ObjectFacts:
     return ObjectFacts(key, size, "image/png", etag, datetime(2026, 11, 1, tzinfo=UTC))
 
 
+def proven(facts: ObjectFacts, data: bytes) -> ObjectFacts:
+    """What a store would say of an object that this server has put there."""
+    return replace(facts, metadata=_proof_of(data))
+
+
 def loading(facts: ObjectFacts, data: bytes) -> Load:
     """A store's GetObject that has `data` at once."""
 
-    stored = replace(facts, etag=_etag_of(data))
+    stored = proven(facts, data)
 
     def load(etag: str | None) -> StoredObject | None:
         return StoredObject(stored, io.BytesIO(data))
@@ -34,6 +41,5 @@ def loading(facts: ObjectFacts, data: bytes) -> Load:
 
 
 @lru_cache(maxsize=100)
-def _etag_of(data: bytes) -> str:
-    """The MD5, as S3 mostly gives it: the keys here are not made from the bytes, as ours are."""
-    return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
+def _proof_of(data: bytes) -> Mapping[str, str]:
+    return proof_for(key_of(0), data)

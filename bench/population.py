@@ -13,7 +13,7 @@ from pathlib import Path
 from app.cache import DiskCache
 from app.cache.layout import Layout
 from app.cache.stamp import stamped_time
-from bench.objects import facts_of, key_of
+from bench.objects import facts_of, key_of, proven
 from bench.progress import say
 
 SIZE = 20_000
@@ -55,8 +55,9 @@ def populate(directory: Path, entries: int) -> Population:
     """A cache of `entries` objects, the smaller their number the older; `max_bytes` has no room for more."""
     cache_dir = directory / "cache"
     cache = DiskCache(cache_dir, _ROOMY)
-    pattern = facts_of(key_of(0), SIZE)
-    cache.store(pattern, os.urandom(SIZE), cache.epoch(pattern.key))
+    data = os.urandom(SIZE)
+    pattern = proven(facts_of(key_of(0), SIZE), data)
+    cache.store(pattern, data, cache.epoch(pattern.key))
     cache.close()
     own = min(entries, OWN_FILES)
     asked = range(entries - own + min(EVICTED, entries // 2), entries)
@@ -81,7 +82,7 @@ def _lay_files(objects: Path, pattern: str, entries: int, asked: range) -> list[
         parent = key.rpartition("/")[0]
         if parent not in made:
             made.add(parent)
-            (objects / parent).mkdir(exist_ok=True)
+            (objects / parent).mkdir(parents=True, exist_ok=True)
         own = number < EVICTED or number in asked
         if own or not shared or number - shared > _LINKS:
             _write(path, data, key, number)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app.cache import DiskCache
 from bench.bound import OBJECTS, THREADS
-from bench.objects import facts_of, key_of, loading
+from bench.objects import facts_of, key_of, loading, proven
 
 _SIZES = [random.Random(number).randrange(1_000, 110_000) for number in range(OBJECTS)]
 _NOISE = random.Random(0).randbytes(110_000)
@@ -28,7 +28,8 @@ def _work(cache: DiskCache, chance: random.Random, until: float, done: Counter[s
             cache.forget(key)
             done["forgotten"] += 1
         elif dice < _UPLOADS:
-            cache.store(facts, _NOISE[: facts.size], cache.epoch(key))
+            data = _NOISE[: facts.size]
+            cache.store(proven(facts, data), data, cache.epoch(key))
             done["uploaded"] += 1
         else:
             cached = cache.fetch(key, loading(facts, _NOISE[: facts.size]))

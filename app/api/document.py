@@ -14,7 +14,7 @@ FOLDER = f"^(?:/*{_PARENT}(?:/{_PARENT})*/*)?$"
 NAME = rf"^(?!.*\.(?:{_EXTENSIONS})/){_NAME}(?:/{_NAME})*$"
 """As `app.keys` takes them; that a whole key has at most 1024 characters no pattern can say."""
 
-_READABLE = r"(?!\.{1,2}(?:/|$))[^\x00-\x1f\x7f\\/]+"
+_READABLE = r"(?!\.{1,2}(?:/|$))[^\x00-\x1f\x7f-\x9f\\/]+"
 
 KEY: dict[str, Any] = {"type": "string", "maxLength": 1024, "pattern": f"^{_READABLE}(?:/{_READABLE})*$"}
 """As `check_readable` takes it."""

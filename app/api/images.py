@@ -20,6 +20,7 @@ from app.api.schemas import (
 )
 from app.environ import CACHE, FAILURE, IMAGE
 from app.errors import BadRequest
+from app.keys import is_readable
 from app.representation import body_of, represent, sent_bytes
 from app.service import StoredImage
 
@@ -100,7 +101,9 @@ def serve(key: str) -> Response:
 def list_images(options: dict[str, Any]) -> dict[str, Any]:
     """A page of stored images, in the order of their keys."""
     service = parts().service
-    images, cursor = service.list(**options)
+    found, cursor = service.list(**options)
+    images = [image for image in found if is_readable(image.key)]
+    unsafe = len(found) - len(images)
     lines = [
         {
             "key": image.key,
@@ -113,7 +116,15 @@ def list_images(options: dict[str, Any]) -> dict[str, Any]:
         for image in images
     ]
     message = f"{len(lines)} image{'' if len(lines) == 1 else 's'}"
-    return {"success": True, "message": message, "images": lines, "next_cursor": cursor}
+    if unsafe:
+        message += f"; {unsafe} not listed, since no URL can name the key safely"
+    return {
+        "success": True,
+        "message": message,
+        "images": lines,
+        "next_cursor": cursor,
+        "unsafe_keys": unsafe,
+    }
 
 
 @blueprint.route("/<key:key>", methods=["DELETE"])

@@ -28,7 +28,9 @@ def _about(text: str, **more: Any) -> dict[str, Any]:
 
 
 _PRINTABLE = validate.Regexp(r"[^\x00-\x1f\x7f]*\Z", error="Must not hold control characters.")
-"""No key has any, and S3 can't say them in XML."""
+"""No key that a URL can name has any, and S3 can't say them in XML."""
+
+_NO_NUL = validate.Regexp(r"[^\0]*\Z", error="Must not hold the character NUL.")
 
 
 class AnswerSchema(Schema):
@@ -116,6 +118,13 @@ class ImagePageSchema(AnswerSchema):
         allow_none=True,
         metadata=_about("Send it as cursor for the next page; null at the end."),
     )
+    unsafe_keys = fields.Integer(
+        required=True,
+        metadata=_about(
+            "Images of this page that are not listed, since a URL of their key may mean another one: the key "
+            "has an empty or dot segment, a backslash or a control character."
+        ),
+    )
 
 
 class CacheSchema(AnswerSchema):
@@ -168,7 +177,11 @@ class ListOptionsSchema(Schema):
 
     prefix = fields.String(load_default="", validate=[validate.Length(max=1024), _PRINTABLE])
     limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
-    cursor = fields.String(load_default=None, validate=[validate.Length(max=3072), _PRINTABLE])
+    cursor = fields.String(
+        load_default=None,
+        validate=[validate.Length(max=3072), _NO_NUL],
+        metadata=_about("next_cursor of the page before; it may be a key that is not listed."),
+    )
     details = fields.Boolean(
         load_default=False,
         metadata=_about(f"Tell what each image was drawn from; a page has {MOST_DETAILS} at most then."),

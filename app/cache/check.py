@@ -53,23 +53,24 @@ class Check:
         return self._report
 
     def _look_at_row(self, key: str) -> None:
-        path = self._layout.path(key)
-        self._note_opaque(path)
-        if self._row_is_right(key, path):
+        self._note_opaque(key)
+        if self._row_is_right(key):
             return
         with self._index.transaction() as db:
-            if self._index.recall(key) is not None and not self._row_is_right(key, path):
+            if self._index.recall(key) is not None and not self._row_is_right(key):
                 self._report.missing.append(key)
                 if self._fix:
                     self._space.drop_entry(db, key)
 
-    def _row_is_right(self, key: str, path: str) -> bool:
+    def _row_is_right(self, key: str) -> bool:
         entry = self._index.recall(key)
+        if entry is None:
+            return False
         try:
-            stat = os.stat(path)
+            stat = os.stat(self._layout.path_of(entry.facts))
         except FileNotFoundError:
             return False
-        return entry is not None and (stat.st_size, stat.st_mtime_ns) == (entry.facts.size, entry.version)
+        return (stat.st_size, stat.st_mtime_ns) == (entry.facts.size, entry.version)
 
     def _look_at_file(self, path: str) -> None:
         if self._is_known(path):
@@ -77,19 +78,23 @@ class Check:
         with self._index.transaction():
             if self._layout.key_of(path) is None:  # it may have come since the rows were looked at
                 for key in self._index.all_keys():
-                    self._note_opaque(self._layout.path(key))
+                    self._note_opaque(key)
             if os.path.exists(path) and not self._is_known(path):
                 self._report.strays.append(path)
                 if self._fix:
                     self._layout.remove(path)
 
-    def _note_opaque(self, path: str) -> None:
+    def _note_opaque(self, key: str) -> None:
+        path = self._layout.mutable_path(key)
         if self._layout.key_of(path) is None:
             self._opaque.add(path)
 
     def _is_known(self, path: str) -> bool:
         key = self._layout.key_of(path)
-        return path in self._opaque if key is None else self._index.recall(key) is not None
+        if key is None:
+            return path in self._opaque
+        entry = self._index.recall(key)
+        return entry is not None and self._layout.path_of(entry.facts) == path
 
     def _look_at_totals(self) -> None:
         with self._index.transaction() as db:

@@ -28,7 +28,7 @@ from app.cache.rebuild import Rebuild
 from app.cache.removal import Removal
 from app.cache.space import Bounds, Space
 from app.errors import CacheUnreadable, NotFound, StoreBusy, StoreError, StoreTimeout, StoreUnreachable
-from app.keys import is_immutable
+from app.keys import looks_immutable
 from app.objects import ObjectFacts
 
 _log = logging.getLogger(__name__)
@@ -88,8 +88,15 @@ class DiskCache:
 
     def lookup(self, key: str) -> CachedObject | None:
         """The object, where it is here whole and fresh: a hit. Takes no lock and writes no index."""
+        return self._hit(self._lookup.find, key)
+
+    def lookup_immutable(self, key: str) -> CachedObject | None:
+        """Like `lookup`, but only for what is proven to be immutable: the index is not read either."""
+        return self._hit(self._lookup.find_immutable, key)
+
+    def _hit(self, find: Callable[[str], Found | None], key: str) -> CachedObject | None:
         try:
-            found = self._lookup.find(key)
+            found = find(key)
         except OUT_OF_ORDER as exc:
             self._disorder.note(exc)
             return None
@@ -138,7 +145,7 @@ class DiskCache:
         present = -1
         with self._disorder.survived():
             present = self._epochs.advance(facts.key)
-        if not is_immutable(facts.key):
+        if not looks_immutable(facts.key) or self._removal.has_mutable(facts.key):
             self._removal.remove(facts.key)
         if present == epoch + 1:
             with self._disorder.survived():

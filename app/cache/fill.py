@@ -18,8 +18,8 @@ from app.cache.disorder import Disorder
 from app.cache.space import Reservation, Space
 from app.cache.stamp import stamped_time
 from app.errors import StoreError, StoreTimeout
-from app.keys import digest_in, is_immutable
 from app.objects import Body, ObjectFacts, StoredObject
+from app.proof import digest_wanted, with_proof
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +56,8 @@ class Fill:
         It is not kept where its key was changed since `epoch`.
 
         What finds no room comes straight from the store. A body that is not as announced is asked for
-        once more; bytes that are not those of the key's digest, too, and are taken where they come again.
+        once more; bytes that are not those of the key's digest, too. If they come again, they are somebody
+        else's object, and mutable.
 
         Raises what `load` raises, `StoreBusy`, and `StoreError` where the second body is no better.
         """
@@ -85,7 +86,7 @@ class Fill:
         """Keep bytes that the store has just acknowledged, where they find room and are what `facts` say."""
         place = self._make_place(facts) if facts.size == len(data) else None
         if place is not None:
-            self._write(place, facts, [data], epoch).close()
+            self._write(place, facts, [data], epoch).body.close()
 
     def _once(self, load: Load, etag: str | None, epoch: int, seen: str = "") -> CachedObject | None:
         stored = load(etag)
@@ -97,12 +98,14 @@ class Fill:
         if place is None:  # not a byte has been read, so that it can be passed on
             return self._pass_on(stored)
         with stored:
-            file = self._write(place, stored.facts, self._chunks(stored.body), epoch, seen)
-        return CachedObject(stored.facts, file, CacheStatus.MISS)
+            return self._write(place, stored.facts, self._chunks(stored.body), epoch, seen)
 
     def _pass_on(self, stored: StoredObject) -> CachedObject:
-        """Return the object uncached, once its first piece is here: until then an error can be answered."""
-        facts, body = stored.facts, stored.body
+        """Return the object uncached, once its first piece is here: until then an error can be answered.
+
+        Nobody compares its bytes with a digest here: it is immutable only if the store has done so.
+        """
+        facts, body = with_proof(stored.facts, stored.facts.sha256), stored.body
         if not hasattr(body, "fileno"):  # a server sends files without reading them
             with _closed_on_error(body):
                 body = _Begun(self._first_piece(body, min(facts.size, _CHUNK)), body, facts.size)
@@ -128,8 +131,8 @@ class Fill:
         chunks: Iterable[bytes],
         epoch: int,
         seen: str | None = None,
-    ) -> FileIO:
-        """The file, open at its first byte, published unless the key was changed since `epoch`.
+    ) -> CachedObject:
+        """The object, its file open at the first byte, published unless the key was changed since `epoch`.
 
         A digest that was `seen` before is taken, whatever the key says; where it is None, any is.
         """
@@ -138,8 +141,7 @@ class Fill:
             undo.callback(self._abandon, reservation)
             undo.callback(file.close)
             _copy(chunks, file, facts.size)
-            if seen is not None:
-                _check_digest(file, facts, seen)
+            facts = _proven(file, facts, seen)
             _set_times(file, facts)
             try:
                 self._space.publish(reservation, facts, epoch, self._clock())
@@ -150,7 +152,7 @@ class Fill:
                 self._disorder.over()
             file.seek(0)
             undo.pop_all()
-        return file
+        return CachedObject(facts, file, CacheStatus.MISS)
 
     def _first_piece(self, body: Body, size: int) -> bytes:
         piece = b""
@@ -242,20 +244,20 @@ def _copy(chunks: Iterable[bytes], file: FileIO, size: int) -> None:
         raise _BadBody(StoreError(detail=f"a body of {written} bytes or more instead of {size}"))
 
 
-def _check_digest(file: FileIO, facts: ObjectFacts, seen: str) -> None:
-    """Where the key is made from the bytes, these must be the ones.
+def _proven(file: FileIO, facts: ObjectFacts, seen: str | None) -> ObjectFacts:
+    """Return the object's facts, immutable if the bytes are those that the key stands for.
 
-    Other people's keys of the same shape may have an MD5 in them, or nothing of the bytes: an entity tag that
-    is the bytes' MD5, as of most stores, says as much; else only the store can, by giving them again.
+    Others that come from the store may have been damaged on the way. They were not if they came before
+    (`seen`), if the store has the same SHA-256 of them, or if their MD5 is in the key or the entity tag.
     """
-    wanted = digest_in(facts.key)
-    if wanted is None:
-        return
-    digest = _digest(file, "sha256")
-    if digest.startswith(wanted) or digest == seen:
-        return
+    wanted = digest_wanted(facts)
+    digest = _digest(file, "sha256") if wanted else ""
+    proven = with_proof(facts, digest)
+    if not wanted or proven.is_immutable or seen is None or digest in (seen, facts.sha256):
+        return proven
     if _digest(file, "md5") not in (wanted, facts.etag.strip('"')):
         raise _BadBody(StoreError(detail="the bytes are not those that the key was made from"), digest)
+    return proven
 
 
 def _digest(file: FileIO, name: str) -> str:
@@ -266,6 +268,6 @@ def _digest(file: FileIO, name: str) -> str:
 def _set_times(file: FileIO, facts: ObjectFacts) -> None:
     """The modification time is the file's version: a stamp, or a random number that tells fills apart."""
     seconds = int(facts.last_modified.timestamp())
-    version = stamped_time(facts) if is_immutable(facts.key) else seconds * 10**9 + secrets.randbelow(10**9)
+    version = stamped_time(facts) if facts.is_immutable else seconds * 10**9 + secrets.randbelow(10**9)
     # Kernels before 6.13 take the change time from a coarser clock, and count no read while it is older.
     os.utime(file.fileno(), ns=(time.time_ns() - _COARSE_CLOCK_NS, version))

@@ -21,8 +21,11 @@ from app.errors import StoreError
 from app.filelock import locked
 from app.objects import ObjectFacts
 
-_SCHEMA_VERSION = 1
-"""Changes with the schema; an index of another version is removed and rebuilt from the files."""
+_SCHEMA_VERSION = 2
+"""Changes with the schema, or with what a file has to be to lie in `objects`.
+
+An index of another version is removed and rebuilt from the files, once these have been checked.
+"""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
@@ -31,6 +34,8 @@ CREATE TABLE IF NOT EXISTS entry (
     taken INTEGER NOT NULL,            -- bytes on disk
     etag TEXT NOT NULL,
     content_type TEXT NOT NULL,
+    content_encoding TEXT NOT NULL,    -- empty for most
+    immutable INTEGER NOT NULL,        -- 1 if the bytes are proven to be those that the key stands for
     last_modified INTEGER NOT NULL,    -- seconds since the epoch
     version INTEGER NOT NULL,          -- the file's modification time, in nanoseconds
     validated_at REAL NOT NULL,        -- seconds since the epoch
@@ -115,15 +120,25 @@ class Index:
     def recall(self, key: str) -> Entry | None:
         """The row of `key`."""
         row = self._read(
-            "SELECT size, etag, content_type, last_modified, version, validated_at FROM entry WHERE key = ?",
+            "SELECT size, etag, content_type, content_encoding, immutable, last_modified, version, "
+            "validated_at FROM entry WHERE key = ?",
             key,
         )
         if row is None:
             return None
-        size, etag, content_type, last_modified, version, validated_at = row
+        size, etag, content_type, encoding, immutable, last_modified, version, validated_at = row
         try:
             modified = datetime.fromtimestamp(last_modified, UTC)
-            return Entry(ObjectFacts(key, size, content_type, etag, modified), version, validated_at)
+            facts = ObjectFacts(
+                key,
+                size,
+                content_type,
+                etag,
+                modified,
+                content_encoding=encoding,
+                is_immutable=bool(immutable),
+            )
+            return Entry(facts, version, validated_at)
         except (StoreError, OverflowError, TypeError, ValueError):  # the row of a damaged index
             return None
 
@@ -154,7 +169,10 @@ class Index:
         """Remove a database that is damaged, or not of now, for the next use to begin a new one."""
         with self._write_lock, self._read_lock, locked(self._layout.locks / "index"):
             self._close()
-            if not self._is_sound():
+            trouble = self._trouble()
+            if isinstance(trouble, OtherVersion):
+                self._layout.set_objects_aside()
+            if trouble is not None:
                 for path in (self._layout.index, *self._layout.index_logs()):
                     path.unlink(missing_ok=True)
 
@@ -230,18 +248,24 @@ class Index:
                 connection.close()
         self._writer = self._reader = self._opened = None
 
-    def _is_sound(self) -> bool:
+    def _trouble(self) -> sqlite3.DatabaseError | None:
+        """Return why the database can't be used; None if it can."""
         try:
             with closing(self._connect()) as connection:
                 _check_version(connection)
-                return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
-        except sqlite3.DatabaseError:
-            return False
+                found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except sqlite3.DatabaseError as exc:
+            return exc
+        return None if found == "ok" else sqlite3.DatabaseError(found)
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(
             self._layout.index, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
+
+
+class OtherVersion(sqlite3.DatabaseError):
+    """The index was made by another version of this software, which had other rules for what is immutable."""
 
 
 def _check_version(connection: sqlite3.Connection) -> None:
@@ -250,7 +274,7 @@ def _check_version(connection: sqlite3.Connection) -> None:
     boot = connection.execute("PRAGMA application_id").fetchone()[0]
     is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if not is_new and version != _SCHEMA_VERSION:
-        raise sqlite3.DatabaseError(f"the index has version {version}, not {_SCHEMA_VERSION}")
+        raise OtherVersion(f"the index has version {version}, not {_SCHEMA_VERSION}")
     if not is_new and boot != _boot_number():
         raise sqlite3.DatabaseError("the index is from before this machine was started")
 

@@ -1,7 +1,8 @@
 """Where things lie in the cache directory, and the bytes that they take there.
 
-objects/<key>           immutable images; the path is the key, so a front server can answer hits
+objects/<key>           images proven to be immutable; the path is the key, so a front server can answer hits
 named/<key>             mutable images, which only we may serve, since only we revalidate them
+unproven/<key>          what an older version kept in objects, until its bytes are compared with their key
 opaque/<2 hex>/<hash>   images under keys that are not safe as a path, by the SHA-256 of the key
 tmp/<owner>/            files being written by one process
 tmp/<owner>.lock        held by that process as long as it lives
@@ -21,7 +22,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from app.keys import is_canonical, is_immutable
+from app.keys import is_canonical, looks_immutable
+from app.objects import ObjectFacts
 
 BLOCK = 4096
 """What file systems hand out space by, mostly; a directory takes at least one block as well."""
@@ -54,6 +56,7 @@ class Layout:
         self._immutable = f"{self.root}/objects/"
         self._named = f"{self.root}/named/"
         self._opaque = f"{self.root}/opaque/"
+        self._unproven = f"{self.root}/unproven/"
         self._roots = {self._immutable, self._named, self._opaque}
 
     def make(self) -> None:
@@ -61,14 +64,30 @@ class Layout:
         for directory in (*map(Path, self._roots), self.tmp, self.locks):
             directory.mkdir(parents=True, exist_ok=True)
 
-    def path(self, key: str) -> str:
-        """Where the object's bytes lie."""
-        if is_immutable(key):
-            return self._immutable + key
+    def immutable_path(self, key: str) -> str:
+        """Where the bytes of an immutable object lie."""
+        return self._immutable + key
+
+    def mutable_path(self, key: str) -> str:
+        """Where the bytes of a mutable object lie."""
         if is_canonical(key):
             return self._named + key
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         return f"{self._opaque}{digest[:2]}/{digest}"
+
+    def path_of(self, facts: ObjectFacts) -> str:
+        """Where the object's bytes lie."""
+        return self.immutable_path(facts.key) if facts.is_immutable else self.mutable_path(facts.key)
+
+    def paths(self, key: str) -> tuple[str, ...]:
+        """All paths at which the bytes of `key` may lie; there is a file at one of them at most."""
+        if looks_immutable(key):
+            return self._immutable + key, self._named + key
+        return (self.mutable_path(key),)
+
+    def is_immutable_path(self, path: str) -> bool:
+        """Return whether only immutable objects lie there."""
+        return path.startswith(self._immutable)
 
     def parents_bytes(self, path: str) -> int:
         """The most that directories made for `path` can take."""
@@ -120,18 +139,29 @@ class Layout:
 
     def has_files(self) -> bool:
         """Whether there is anything that a row would have to tell of."""
-        for root in self._roots:
+        for root in (*self._roots, self._unproven):
             with suppress(FileNotFoundError), os.scandir(root) as entries:
                 if any(entries):
                     return True
         return False
 
-    def immutable_files(self) -> Iterator[tuple[str, str]]:
-        """Key and path of each file under `objects`."""
-        for directory, _, names in os.walk(self._immutable):
-            for name in names:
-                path = f"{directory}/{name}"
-                yield path[len(self._immutable) :], path
+    def set_objects_aside(self) -> None:
+        """Move what lies in `objects` to `unproven`, if that is free; nothing is served from there."""
+        with suppress(OSError):
+            os.rename(self._immutable, self._unproven)
+        os.makedirs(self._immutable, exist_ok=True)
+
+    def remove_unproven(self) -> None:
+        """Remove what is left of `unproven`."""
+        shutil.rmtree(self._unproven, ignore_errors=True)
+
+    def kept_files(self) -> Iterator[tuple[str, str]]:
+        """Key and path of each file that may be kept without a row."""
+        for root in (self._immutable, self._unproven):
+            for directory, _, names in os.walk(root):
+                for name in names:
+                    path = os.path.join(directory, name)
+                    yield path[len(root) :], path
 
     def key_of(self, path: str) -> str | None:
         """The key whose object lies at `path`; None where the path doesn't say."""
@@ -155,6 +185,7 @@ class Layout:
         """Remove the index and all files."""
         for path in (self.index, *self.index_logs()):
             path.unlink(missing_ok=True)
+        self.remove_unproven()
         for root in self._roots:
             shutil.rmtree(root, ignore_errors=True)
             os.makedirs(root, exist_ok=True)

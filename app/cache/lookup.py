@@ -15,7 +15,6 @@ from app.cache.index import Index
 from app.cache.layout import Layout
 from app.cache.openfile import OpenFile
 from app.cache.stamp import facts_of
-from app.keys import is_immutable
 from app.objects import ObjectFacts
 
 REMEMBERED = 20_000
@@ -71,7 +70,23 @@ class Lookup:
         Raises `OSError` or `sqlite3.Error` where the cache is out of order.
         """
         known = self._known.get(key)
-        path = known.path if known is not None else self._layout.path(key)
+        paths = self._layout.paths(key) if known is None else (known.path,)
+        for path in paths:
+            if found := self._find_at(key, path, known):
+                return found
+        if known is None:
+            return None
+        others = (path for path in self._layout.paths(key) if path != known.path)  # it may be proven by now
+        return next((found for path in others if (found := self._find_at(key, path, None))), None)
+
+    def find_immutable(self, key: str) -> Found | None:
+        """Like `find`, but never ask the index: None also for what only a row can tell of."""
+        known = self._known.get(key)
+        if known is None:
+            return self._find_at(key, self._layout.immutable_path(key), None)
+        return self._find_at(key, known.path, known) if known.facts.is_immutable else None
+
+    def _find_at(self, key: str, path: str, known: _Known | None) -> Found | None:
         try:
             file = OpenFile(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -102,7 +117,8 @@ class Lookup:
         return same and (left == _FOR_EVER or 0 <= left <= self._longest)
 
     def _look_closer(self, key: str, path: str, stat: os.stat_result) -> _Known | None:
-        known = (self._by_stamp if is_immutable(key) else self._by_row)(key, path, stat)
+        by_stamp = self._layout.is_immutable_path(path)
+        known = (self._by_stamp if by_stamp else self._by_row)(key, path, stat)
         if known is not None:
             self._remember(key, known)
         return known
@@ -113,7 +129,9 @@ class Lookup:
 
     def _by_row(self, key: str, path: str, stat: os.stat_result) -> _Known | None:
         entry = self._index.recall(key)
-        if entry is None or (entry.facts.size, entry.version) != (stat.st_size, stat.st_mtime_ns):
+        if entry is None or entry.facts.is_immutable:  # the row is of a file at another path
+            return None
+        if (entry.facts.size, entry.version) != (stat.st_size, stat.st_mtime_ns):
             return None
         now = self._clock()  # where it was set back, nobody knows for how long the object was fresh
         fresh_until = entry.validated_at + self._ttl if entry.validated_at <= now else now - 1

@@ -1,18 +1,20 @@
 """An index that was lost or damaged is rebuilt from the files."""
 
+import hashlib
 import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 
 from app.cache.index import Index
-from app.cache.layout import Layout, disk_bytes
-from app.cache.space import Space
-from app.cache.stamp import facts_of
+from app.cache.layout import Layout
+from app.cache.space import Space, insert_entry
+from app.cache.stamp import facts_of, facts_of_unproven, stamped_time
 from app.filelock import locked
-from app.keys import is_immutable
+from app.keys import digest_in, looks_immutable
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +27,8 @@ class Rebuild:
 
     Until it is done nothing new is written, since nobody knows what there is; requests go on. Immutable
     objects are adopted, for their key and file say everything; mutable ones are removed, for nobody knows
-    which version they are.
+    which version they are. Older versions of this software went by the key's shape alone: what they kept is
+    compared with the digest in its key first.
     """
 
     def __init__(self, layout: Layout, index: Index, space: Space) -> None:
@@ -68,16 +71,28 @@ class Rebuild:
     def _adopt_all(self) -> None:
         _log.warning("The cache has files but no index: rebuilding it from the files.")
         self._layout.remove_mutable_files()
-        for batch in _batches(self._layout.immutable_files()):
-            if self._stop.is_set():
+        for batch in _batches(self._layout.kept_files()):
+            if not self._adopt(batch):
                 return
-            with self._index.transaction() as db:
-                for key, path in batch:
-                    _adopt(db, key, path)
+        self._layout.remove_unproven()
         with self._index.transaction() as db:
             recount(db, self._layout)
             db.execute("UPDATE total SET rebuilding = 0")
         _log.warning("The cache's index is rebuilt: %d entries.", self._index.totals().entries)
+
+    def _adopt(self, files: Iterable[tuple[str, str]]) -> bool:
+        """Make rows for those that may be kept; False if it is to stop before that."""
+        kept: list[tuple[str, str]] = []
+        for key, path in files:
+            if self._stop.is_set():
+                return False
+            with suppress(FileNotFoundError):
+                if (target := _proven(self._layout, key, path)) is not None:
+                    kept.append((key, target))
+        with self._index.transaction() as db:
+            for key, path in kept:
+                _adopt(db, key, path)
+        return True
 
 
 def recount(db: sqlite3.Connection, layout: Layout) -> None:
@@ -89,29 +104,34 @@ def recount(db: sqlite3.Connection, layout: Layout) -> None:
     )
 
 
-def _adopt(db: sqlite3.Connection, key: str, path: str) -> None:
-    try:
-        stat = os.stat(path)
-    except FileNotFoundError:
-        return
-    facts = facts_of(key, stat) if is_immutable(key) else None
-    if facts is None:
+def _proven(layout: Layout, key: str, path: str) -> str | None:
+    """Where the file of `key` is to be kept; None, and it is removed, unless it is proven to be immutable."""
+    if not looks_immutable(key):
         os.unlink(path)
-        return
-    taken, modified = disk_bytes(facts.size), int(facts.last_modified.timestamp())
-    db.execute(
-        "INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)",
-        (
-            key,
-            facts.size,
-            taken,
-            facts.etag,
-            facts.content_type,
-            modified,
-            stat.st_mtime_ns,
-            stat.st_atime_ns,
-        ),
-    )
+        return None
+    stat, target = os.stat(path), layout.immutable_path(key)
+    if facts_of(key, stat) is None:
+        facts, digest = facts_of_unproven(key, stat), digest_in(key)
+        if facts is None or digest is None or not _sha256(path).startswith(digest):
+            os.unlink(path)
+            return None
+        os.utime(path, ns=(stat.st_atime_ns, stamped_time(facts)))
+    if path != target:
+        layout.move_in(path, target)
+    return target
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _adopt(db: sqlite3.Connection, key: str, path: str) -> None:
+    with suppress(FileNotFoundError):
+        stat = os.stat(path)
+        facts = facts_of(key, stat)
+        if facts is not None:
+            insert_entry(db, facts, stat, 0)
 
 
 def _batches(files: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:

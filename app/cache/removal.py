@@ -16,6 +16,10 @@ class Removal:
         self._space = space
         self._disorder = disorder
 
+    def has_mutable(self, key: str) -> bool:
+        """Return whether there is a file of `key` that is not proven to be immutable."""
+        return os.path.lexists(self._layout.mutable_path(key))
+
     def remove(self, key: str) -> bool:
         """Remove the object, whatever is wrong with the index; whether it was here. Raises `CacheStuck`."""
         number = -1
@@ -32,11 +36,13 @@ class Removal:
         return was_here
 
     def _unlink(self, key: str) -> bool:
-        path = self._layout.path(key)
-        try:
-            os.unlink(path)
-        except OSError as exc:
-            if os.path.lexists(path):
-                raise CacheStuck(detail=str(exc)) from exc
-            return False
-        return True
+        was_here = False
+        for path in self._layout.paths(key):
+            try:
+                os.unlink(path)
+            except OSError as exc:
+                if os.path.lexists(path):
+                    raise CacheStuck(detail=str(exc)) from exc
+            else:
+                was_here = True
+        return was_here

@@ -7,7 +7,7 @@ directories anew.
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,7 @@ class Space:
     def reserve(self, key: str, size: int) -> Reservation | None:
         """Set space aside for an object of `size` bytes; None where it can't fit."""
         path = self._owner.new_path()
-        taken = disk_bytes(size) + self._layout.parents_bytes(self._layout.path(key))
+        taken = disk_bytes(size) + self._layout.parents_bytes(self._layout.paths(key)[0])
         if self._released:
             self._drop_released()
         fits: bool | None = None if taken < self._bounds.total and size <= self._bounds.of_one else False
@@ -87,7 +87,7 @@ class Space:
                     self._drop_reservation(db, reservation.number, reservation.owner)
             except BaseException:
                 if unchanged:  # without its row nobody would ever count the file
-                    self._layout.remove(self._layout.path(facts.key))
+                    self._layout.remove(self._layout.path_of(facts))
                 raise
         return unchanged
 
@@ -133,7 +133,7 @@ class Space:
 
     def drop_entry(self, db: sqlite3.Connection, key: str) -> int:
         """Remove file and row, inside a transaction of the index; the bytes that they took."""
-        parents = self._layout.remove(self._layout.path(key))
+        parents = sum(map(self._layout.remove, self._layout.paths(key)))
         db.execute("UPDATE total SET directories = directories - ?", (parents,))
         return parents + self._drop_row(db, key)
 
@@ -178,11 +178,9 @@ class Space:
 
     def _settle_key(self, db: sqlite3.Connection, key: str) -> None:
         """File and row of `key` go unless they belong together."""
-        known = db.execute("SELECT version FROM entry WHERE key = ?", (key,)).fetchone()
-        try:
-            there = (os.stat(self._layout.path(key)).st_mtime_ns,)
-        except FileNotFoundError:
-            there = None
+        row = db.execute("SELECT immutable, version FROM entry WHERE key = ?", (key,)).fetchone()
+        known = {} if row is None else {bool(row[0]): row[1]}
+        there = {self._layout.is_immutable_path(path): stat.st_mtime_ns for path, stat in self._stats(key)}
         if known != there:
             self.drop_entry(db, key)
 
@@ -230,32 +228,31 @@ class Space:
         self._evicted()
         return self.drop_entry(db, key)
 
+    def _stats(self, key: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Path and state of the file of `key`, if it is there."""
+        for path in self._layout.paths(key):
+            with suppress(FileNotFoundError):
+                yield path, os.stat(path)
+
     def _accessed_at(self, key: str) -> int:
-        try:
-            return os.stat(self._layout.path(key)).st_atime_ns
-        except FileNotFoundError:
-            return 0
+        return next((stat.st_atime_ns for _, stat in self._stats(key)), 0)
 
     def _record_access(self, db: sqlite3.Connection, key: str, accessed_at: int) -> None:
         """Renew the change time, too: the kernel only moves an access time that is older (relatime)."""
         db.execute("UPDATE entry SET accessed_at = ? WHERE key = ?", (accessed_at, key))
-        path = self._layout.path(key)
         with suppress(OSError):
-            os.utime(path, ns=(accessed_at, os.stat(path).st_mtime_ns))
+            for path, stat in self._stats(key):
+                os.utime(path, ns=(accessed_at, stat.st_mtime_ns))
 
     def _move_in(self, db: sqlite3.Connection, written: str, facts: ObjectFacts, now: float) -> None:
         """Rows first: the move is the last thing before the commit."""
-        path = self._layout.path(facts.key)
+        path = self._layout.path_of(facts)
         stat = os.stat(written)
         self._drop_row(db, facts.key)
-        taken, modified = disk_bytes(facts.size), int(facts.last_modified.timestamp())
-        row = (facts.key, facts.size, taken, facts.etag, facts.content_type, modified)
-        db.execute(
-            "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*row, stat.st_mtime_ns, now, stat.st_atime_ns),
-        )
+        taken = insert_entry(db, facts, stat, now)
         db.execute("UPDATE total SET entries = entries + 1, taken = taken + ?", (taken,))
-        grown = self._layout.move_in(written, path)
+        grown = -sum(self._layout.remove(other) for other in self._layout.paths(facts.key) if other != path)
+        grown += self._layout.move_in(written, path)
         db.execute("UPDATE total SET directories = directories + ?", (grown,))
 
     def _drop_row(self, db: sqlite3.Connection, key: str) -> int:
@@ -278,6 +275,17 @@ class Space:
         row = db.execute(statement, (number, owner)).fetchone()
         if row:
             db.execute("UPDATE total SET reserved = reserved - ?", row)
+
+
+def insert_entry(db: sqlite3.Connection, facts: ObjectFacts, stat: os.stat_result, validated: float) -> int:
+    """Make the row of an object and its file, unless there is one; return the bytes that the file takes."""
+    taken, modified = disk_bytes(facts.size), int(facts.last_modified.timestamp())
+    content = (facts.etag, facts.content_type, facts.content_encoding, facts.is_immutable, modified)
+    db.execute(
+        "INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (facts.key, facts.size, taken, *content, stat.st_mtime_ns, validated, stat.st_atime_ns),
+    )
+    return taken
 
 
 def _oldest(db: sqlite3.Connection) -> list[tuple[str, int]]:

@@ -12,7 +12,7 @@ from app.api.parts import parts
 from app.cache import OUT_OF_ORDER, CacheStatus
 from app.cli.output import as_json_option, errors_told, print_facts
 from app.errors import AppError, CacheUnreadable
-from app.keys import check_readable
+from app.keys import check_readable, is_readable
 
 _FAILED = "failed"
 
@@ -99,7 +99,11 @@ def clear(as_json: bool) -> None:
 def warm(prefix: str, concurrency: int, as_json: bool) -> None:
     """Bring the store's images into the cache; status 1 where some could not be had."""
     service = parts().service
-    keys = _listed(prefix, as_json)
+    listed = _listed(prefix, as_json)
+    keys = [key for key in listed if is_readable(key)]
+    if len(keys) < len(listed):
+        unsafe = len(listed) - len(keys)
+        click.echo(f"Left out {unsafe} whose keys no URL can name safely: nobody can ask for them.", err=True)
 
     def bring(key: str) -> str:
         try:

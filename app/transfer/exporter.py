@@ -13,9 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
-from app.errors import AppError, InvalidKey, NotFound, StoreError
-from app.keys import check_readable, is_immutable
-from app.objects import ObjectFacts
+from app.errors import AppError, InvalidKey, NotFound, StoreError, UnsupportedImage
+from app.keys import check_readable, digest_in
 from app.stores.base import BaseStore
 from app.transfer import sidecars
 from app.transfer.tally import Outcome, Result, failure
@@ -36,7 +35,7 @@ class Exporter:
     """Writes images to files below `root`, by their keys; made by `into`.
 
     A file appears whole, with the time at which the store says that it was last changed. That and its size
-    tell whether a mutable one is there already; for an immutable one its size does. What the store keeps with
+    tell whether it is there already; without the time, the digest in its key does. What the store keeps with
     an image is written before it, as `app.transfer.sidecars` describes.
     """
 
@@ -111,8 +110,15 @@ class Exporter:
         stored = self._store.get(wanted.key)
         if stored is None:
             raise NotFound
+        if stored.facts.content_encoding:
+            stored.body.close()
+            codings = stored.facts.content_encoding
+            raise UnsupportedImage(
+                f"It is stored with Content-Encoding: {codings}, so its bytes alone are no image. "
+                "Fetch it with a client that can decode it, such as curl --compressed."
+            )
         with stored, open(written, "x+b") as file:
-            if stored.facts.size != wanted.size and not _was_replaced(stored.facts, wanted):
+            if stored.facts.size != wanted.size and stored.facts.last_modified <= wanted.last_modified:
                 raise StoreError(detail=f"{stored.facts.size} bytes, but {wanted.size} in the listing")
             shutil.copyfileobj(stored.body, file, _CHUNK)
             if file.tell() != stored.facts.size:
@@ -126,18 +132,20 @@ class Exporter:
         return stored.facts.metadata, digest
 
 
-def _was_replaced(facts: ObjectFacts, wanted: Wanted) -> bool:
-    return not is_immutable(wanted.key) and facts.last_modified > wanted.last_modified
-
-
 def _is_there(path: Path, wanted: Wanted) -> bool:
     try:
         found = path.lstat()
     except FileNotFoundError:
         return False
+    if not stat.S_ISREG(found.st_mode) or found.st_size != wanted.size:
+        return False
     same_time = int(found.st_mtime) == int(wanted.last_modified.timestamp())
-    return (
-        stat.S_ISREG(found.st_mode)
-        and found.st_size == wanted.size
-        and (is_immutable(wanted.key) or same_time)
-    )
+    return same_time or _has_digest(path, digest_in(wanted.key))
+
+
+def _has_digest(path: Path, digest: str | None) -> bool:
+    """Whether the file is the image that a content-addressed key stands for, whenever it was written."""
+    if digest is None:
+        return False
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().startswith(digest)

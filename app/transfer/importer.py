@@ -5,7 +5,6 @@ import mimetypes
 import os
 import stat
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from app.asked import name_metadata
@@ -15,9 +14,11 @@ from app.errors import AppError, NameTaken, NotFound, StoreRefused, TooLarge, Un
 from app.formats import FORMATS, ImageFormat
 from app.imaging import CleanedImage, ImageLimits, clean_image, decode_image
 from app.imaging.sniff import sniff
-from app.keys import cache_control, content_addressed, is_content_addressed, is_plain, kept
+from app.keys import cache_control, content_addressed, is_plain, kept, looks_immutable
 from app.objects import ObjectFacts
+from app.proof import proof_for
 from app.stores.base import BaseStore
+from app.stores.compare import holds
 from app.transfer import sidecars
 from app.transfer.tally import Outcome, Result, failure
 
@@ -98,8 +99,8 @@ class Importer:
             key,
             checked.data,
             content_type=checked.format.content_type,
-            cache_control=cache_control(key),
-            metadata=metadata,
+            cache_control=cache_control(immutable=looks_immutable(key)),
+            metadata={**metadata, **proof_for(key, checked.data)},
             overwrite=False,
         )
         if not result.created:
@@ -129,17 +130,9 @@ class Importer:
             return None
 
     def _compare(self, there: ObjectFacts, data: bytes) -> Outcome:
-        same = there.size == len(data) and (is_content_addressed(there.key) or self._holds(there.key, data))
-        if not same:
+        if not holds(self._store, there, data):
             raise NameTaken("Another image is stored under this name. It was left as it is.")
         return Outcome.THERE
-
-    def _holds(self, key: str, data: bytes) -> bool:
-        stored = self._store.get(key)
-        if stored is None:
-            return False
-        with stored:
-            return b"".join(iter(partial(stored.body.read, len(data) + 1), b"")) == data
 
 
 def _is_called_an_image(path: str) -> bool:

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from app.formats import FORMATS
+from app.keys import content_addressed
 from tests.conftest import json_of
-from tests.pictures import picture
+from tests.pictures import noise, picture
 from tests.s3server import S3Server
 
 DATA = picture()
@@ -95,3 +97,41 @@ def test_images_put_there_by_others_are_shown(
             assert response.headers["Cache-Status"] == status
     assert s3_client.delete(f"/api/images/{key}").status_code == 200
     assert s3_client.get(f"/api/images/{key}").status_code == 404
+
+
+def _put_whole(look: Any, bucket: str, key: str, data: bytes) -> None:
+    look.put_object(Bucket=bucket, Key=key, Body=data, ContentType="image/png")
+
+
+def _put_in_parts(look: Any, bucket: str, key: str, data: bytes) -> None:
+    """Its entity tag tells nothing of the bytes."""
+    upload = {"Bucket": bucket, "Key": key}
+    upload["UploadId"] = look.create_multipart_upload(**upload, ContentType="image/png")["UploadId"]
+    etag = look.upload_part(**upload, PartNumber=1, Body=data)["ETag"]
+    look.complete_multipart_upload(**upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]})
+
+
+@pytest.mark.parametrize("other", [DATA[:-1] + b"x", b"short", noise(1)], ids=["last byte", "size", "all"])
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_an_upload_does_not_pass_for_what_somebody_else_stored_under_its_key(
+    look: Any, s3_client: FlaskClient, bucket: str, other: bytes, in_parts: bool
+) -> None:
+    key = content_addressed(DATA, FORMATS["png"])
+    (_put_in_parts if in_parts else _put_whole)(look, bucket, key, other)
+    refused = s3_client.post("/api/images", data=DATA, content_type="image/png")
+    assert (refused.status_code, json_of(refused)["code"]) == (409, "name_taken")
+    assert look.get_object(Bucket=bucket, Key=key)["Body"].read() == other
+    named = s3_client.post("/api/images?name=mine.png", data=DATA, content_type="image/png")
+    assert named.status_code == 201
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_an_upload_of_what_somebody_else_stored_is_stored_already(
+    look: Any, s3_client: FlaskClient, bucket: str, in_parts: bool
+) -> None:
+    key = content_addressed(DATA, FORMATS["png"])
+    (_put_in_parts if in_parts else _put_whole)(look, bucket, key, DATA)
+    answer = s3_client.post("/api/images", data=DATA, content_type="image/png")
+    assert (answer.status_code, json_of(answer)["key"]) == (200, key)
+    with s3_client.get(f"/api/images/{key}") as response:
+        assert response.headers["Cache-Control"] == "public, max-age=31536000, immutable"

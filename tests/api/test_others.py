@@ -47,8 +47,8 @@ def test_a_line_of_a_listing(client: FlaskClient) -> None:
         "limit=1.5",
         "prefix=" + "x" * 2000,
         "prefix=%00",
-        "cursor=%01",
-        "cursor=a%0A",
+        "cursor=%00",
+        "cursor=" + "x" * 4000,
     ],
 )
 def test_bad_list_options(client: FlaskClient, query: str) -> None:

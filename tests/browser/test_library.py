@@ -79,6 +79,27 @@ def _cut_into_pages(page: Page, full: int) -> list[str]:
     return asked
 
 
+@pytest.mark.parametrize(
+    ("unsafe", "told"),
+    [
+        (0, ""),
+        (2, "2 not shown: no URL can name them safely."),
+    ],
+)
+def test_images_that_no_url_can_name_are_counted(page: Page, server: Running, unsafe: int, told: str) -> None:
+    upload(server, noise(1))
+
+    def answer(route: Route) -> None:
+        route.fulfill(
+            body=json.dumps(route.fetch().json() | {"unsafe_keys": unsafe}), content_type="application/json"
+        )
+
+    page.route("**/api/images?*", answer)
+    page.goto(server.url)
+    expect(cards(page)).to_have_count(1)
+    expect(page.locator("#library-note")).to_have_text(told)
+
+
 def test_pages_without_an_image_are_passed_over(page: Page, server: Running) -> None:
     upload(server, noise(1))
     asked = _cut_into_pages(page, full=3)

@@ -14,6 +14,7 @@ import pytest
 from app.cache import CachedObject, DiskCache
 from app.errors import NotFound
 from app.objects import ObjectFacts, StoredObject
+from app.proof import proof_for
 
 
 class Clock:
@@ -55,9 +56,10 @@ class Origin:
 
 
 def facts(key: str, data: bytes) -> ObjectFacts:
-    """Facts of an object whose entity tag is the MD5 of its bytes, as S3's mostly is."""
+    """Facts of an object as S3 gives them: the entity tag is the MD5 of the bytes, as it mostly is."""
     modified = datetime(2026, 11, 22, 8, 0, 0, tzinfo=UTC)
-    return ObjectFacts(key, len(data), "image/png", f'"{hashlib.md5(data).hexdigest()}"', modified)
+    etag = f'"{hashlib.md5(data).hexdigest()}"'
+    return ObjectFacts(key, len(data), "image/png", etag, modified, proof_for(key, data))
 
 
 def read(cached: CachedObject) -> bytes:
@@ -69,8 +71,8 @@ def read(cached: CachedObject) -> bytes:
 
 
 def immutable_key(number: int) -> str:
-    """A key of the content-addressed shape."""
-    return f"images/{number % 256:02x}/{number:030x}.png"
+    """A key of the generated shape: `facts` proves that any bytes belong to it."""
+    return f"generated/2026/{number % 100:02}/20261122_080000_{number:024x}.png"
 
 
 @pytest.fixture

@@ -30,10 +30,13 @@ OURS = _key(hashlib.sha256(RIGHT).hexdigest())
 class Store:
     """Gives these bodies one after the other, under an entity tag that tells nothing of them."""
 
-    def __init__(self, key: str, *bodies: bytes, etag: str = "d41d8cd98f00b204e9800998ecf8427e") -> None:
+    def __init__(
+        self, key: str, *bodies: bytes, etag: str = "d41d8cd98f00b204e9800998ecf8427e", sha256: str = ""
+    ) -> None:
         self._key = key
         self._bodies: Iterator[bytes] = iter(bodies)
         self._etag = f'"{etag}"'
+        self._sha256 = sha256
         self.calls = 0
 
     def load(self, _: str | None) -> StoredObject:
@@ -41,7 +44,8 @@ class Store:
         self.calls += 1
         data = next(self._bodies)
         return StoredObject(
-            ObjectFacts(self._key, len(data), "image/png", self._etag, MODIFIED), BytesIO(data)
+            ObjectFacts(self._key, len(data), "image/png", self._etag, MODIFIED, sha256=self._sha256),
+            BytesIO(data),
         )
 
 
@@ -65,12 +69,16 @@ FOREIGN: dict[str, Callable[[], Store]] = {
     "an MD5 in the key": lambda: Store(_key(_md5(RIGHT)), RIGHT),
     "the MD5 as entity tag": lambda: Store(_key("0" * 32), RIGHT, etag=_md5(RIGHT)),
     "neither, but the same again": lambda: Store(_key("0" * 32), RIGHT, RIGHT),
+    "the store's own SHA-256": lambda: Store(_key("0" * 32), RIGHT, sha256=hashlib.sha256(RIGHT).hexdigest()),
 }
 
 
-@pytest.mark.parametrize(("what", "calls"), list(zip(FOREIGN, (1, 1, 2), strict=True)))
+@pytest.mark.parametrize(("what", "calls"), list(zip(FOREIGN, (1, 1, 2, 1), strict=True)))
 def test_keys_of_other_people_are_served(cache: DiskCache, what: str, calls: int) -> None:
     store = FOREIGN[what]()
     assert read(cache.fetch(store._key, store.load)) == RIGHT
-    assert cache.lookup(store._key) is not None
+    found = cache.lookup(store._key)
+    assert found is not None
+    assert not found.facts.is_immutable
+    assert read(found) == RIGHT
     assert store.calls == calls

@@ -187,7 +187,7 @@ def test_check_finds_and_mends(make_cache: MakeCache, origin: Origin, tmp_path: 
     assert cache.check() == Report(entries=21)
     (objects / immutable_key(1)).unlink()
     (objects / immutable_key(2)).write_bytes(b"cut")
-    (objects / "images" / "stray.png").write_bytes(b"stray")
+    (objects / "generated" / "stray.png").write_bytes(b"stray")
     (tmp_path / "cache" / "opaque" / "00").mkdir()
     (tmp_path / "cache" / "opaque" / "00" / "0123").write_bytes(b"stray")
     with cache._index.transaction() as db:
@@ -268,7 +268,9 @@ def test_an_index_too_large_for_a_lowered_bound_becomes_smaller(
     _fill(first, origin, 10)
     with first._index.transaction() as db:
         rows = ((f"{number:0200}.png", number) for number in range(15_000))
-        db.executemany("INSERT INTO entry VALUES (?, 100, 4096, '\"x\"', 'image/png', 0, 0, 0, ?)", rows)
+        db.executemany(
+            "INSERT INTO entry VALUES (?, 100, 4096, '\"x\"', 'image/png', '', 0, 0, 0, 0, ?)", rows
+        )
         db.execute("UPDATE total SET entries = entries + 15000, taken = taken + 15000 * 4096")
     first.close()
     index = tmp_path / "cache" / "index.sqlite3"

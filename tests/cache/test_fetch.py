@@ -1,5 +1,6 @@
 """Hits, misses, and who asks the store."""
 
+import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,6 +12,7 @@ from app.cache import CacheStatus, DiskCache
 from app.cache.negative import NegativeCache
 from app.errors import NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
 from app.objects import StoredObject
+from app.proof import with_proof
 from tests.cache.conftest import Clock, MakeCache, Origin, facts, immutable_key, read
 from tests.waiting import wait_until
 
@@ -25,7 +27,7 @@ def test_the_second_fetch_asks_nothing(cache: DiskCache, origin: Origin, key: st
     first, second = cache.fetch(key, origin.load(key)), cache.fetch(key, origin.load(key))
     assert (first.status, second.status) == (CacheStatus.MISS, CacheStatus.HIT)
     assert (read(first), read(second)) == (b"image", b"image")
-    assert first.facts == facts(key, b"image")
+    assert first.facts == with_proof(facts(key, b"image"), hashlib.sha256(b"image").hexdigest())
     assert replace(second.facts, etag='""') == replace(first.facts, etag='""')
     assert origin.calls == [(key, None)]
 

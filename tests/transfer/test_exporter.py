@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app import keys
 from app.formats import FORMATS
 from app.keys import content_addressed
 from app.objects import ObjectFacts, StoredObject
@@ -70,7 +71,9 @@ def test_a_file_has_the_bytes_and_the_time_and_is_fetched_once(
         ("named.png", 0, True, Outcome.DONE),
         ("named.png", 0, False, Outcome.THERE),
         ("named.png", 1, False, Outcome.DONE),
-        (IMMUTABLE, 0, True, Outcome.THERE),
+        (IMMUTABLE, 0, True, Outcome.DONE),
+        (IMMUTABLE, 0, False, Outcome.THERE),
+        ("generated/2026/11/20261122_080509_" + "0" * 24 + ".png", 0, True, Outcome.DONE),
         (IMMUTABLE, 1, True, Outcome.DONE),
     ],
 )
@@ -85,6 +88,32 @@ def test_what_counts_as_there_already(
     os.utime(path, (when, when))
     assert _bring(store, target, wanted) == Result(key, outcome)
     assert (path.read_bytes() == noise(1)) == (outcome is Outcome.DONE)
+
+
+def test_a_copy_without_its_time_counts_by_the_digest_in_its_key(store: BaseStore, target: Path) -> None:
+    wanted = _put(store, IMMUTABLE, noise(1))
+    (target / IMMUTABLE).parent.mkdir(parents=True)
+    (target / IMMUTABLE).write_bytes(noise(1))
+    os.utime(target / IMMUTABLE, (0, 0))
+    assert _bring(store, target, wanted).outcome is Outcome.THERE
+
+
+def test_an_encoded_object_is_not_written_as_if_it_were_an_image(
+    store: BaseStore, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = _put(store, "a.png", noise(1))
+    get = store.get
+
+    def encoded(key: str) -> StoredObject:
+        stored = get(key)
+        assert stored is not None
+        return replace(stored, facts=replace(stored.facts, content_encoding="gzip"))
+
+    monkeypatch.setattr(store, "get", encoded)
+    result = _bring(store, target, wanted)
+    assert result.outcome is Outcome.FAILED
+    assert "Content-Encoding: gzip" in result.reason
+    assert _tree(target) == []
 
 
 @pytest.mark.parametrize(
@@ -104,7 +133,7 @@ def test_keys_that_are_no_paths_are_reported(
     store: BaseStore, target: Path, gets: list[str], key: str
 ) -> None:
     wanted = Wanted(key, 1, datetime.now(UTC))
-    assert _bring(store, target, wanted) == Result(key, Outcome.FAILED, "That is not a valid image key.")
+    assert _bring(store, target, wanted) == Result(key, Outcome.FAILED, keys._UNSAFE)
     assert (_tree(target.parent), gets) == ([], [])
 
 

@@ -19,6 +19,7 @@ from app.errors import InvalidKey, NotFound, StoreRefused, StoreUnreachable
 from app.formats import FORMATS
 from app.imaging import decode_image
 from app.keys import content_addressed
+from app.proof import with_proof
 from app.stores.base import BaseStore
 from app.transfer import Importer, Outcome, Result
 from app.transfer import importer as module
@@ -274,6 +275,29 @@ def test_a_store_that_refuses_to_say_is_asked_by_the_put(
     (source / "a.png").write_bytes(noise(1))
     monkeypatch.setattr(store, "head", head)
     assert importer().bring("a.png").outcome is Outcome.DONE
+
+
+def test_another_image_under_a_key_made_from_these_bytes_is_left(
+    importer: Make, store: BaseStore, source: Path
+) -> None:
+    (source / "a.png").write_bytes(noise(1))
+    other = noise(1)[:-1] + b"x"
+    store.put(content_addressed(noise(1), PNG), other, content_type="image/png")
+    assert importer().bring("a.png").outcome is Outcome.FAILED
+    stored = store.get(content_addressed(noise(1), PNG))
+    assert stored is not None
+    with stored:
+        assert stored.body.read() == other
+
+
+def test_an_imported_image_under_a_generated_key_is_proven_to_be_this_one(
+    importer: Make, store: BaseStore, source: Path
+) -> None:
+    key = "generated/2026/11/20261122_080509_" + "0" * 24 + ".png"
+    (source / key).parent.mkdir(parents=True)
+    (source / key).write_bytes(noise(1))
+    assert importer(keep_names=True).bring(key).outcome is Outcome.DONE
+    assert with_proof(store.head(key), hashlib.sha256(noise(1)).hexdigest()).is_immutable
 
 
 def test_one_that_comes_meanwhile_is_there_already(

@@ -30,9 +30,8 @@ def probe_put(patient: Patient) -> Finding:
     """What every upload needs."""
     probe = patient.probe
     try:
-        patient.store.put(
-            probe.key, probe.data, content_type=probe.content_type, cache_control=cache_control(probe.key)
-        )
+        caching = cache_control(immutable=False)
+        patient.store.put(probe.key, probe.data, content_type=probe.content_type, cache_control=caching)
     except AppError as exc:
         if is_denial(exc):
             return _denied(patient, exc)

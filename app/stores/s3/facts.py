@@ -1,5 +1,7 @@
 """Objects' facts, read from S3's answers."""
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -7,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from app.errors import StoreError
-from app.objects import ObjectFacts
+from app.objects import ObjectFacts, content_codings
 
 _MOST_SKEW = timedelta(minutes=15)
 """S3 refuses requests whose clock differs by more (`RequestTimeTooSkewed`): a `Date` further off is wrong."""
@@ -29,9 +31,21 @@ def facts_of(key: str, answer: Mapping[str, Any]) -> ObjectFacts:
             etag=etag_of(answer),
             last_modified=_utc(answer["LastModified"]),
             metadata=MappingProxyType({n.lower(): v for n, v in answer.get("Metadata", {}).items()}),
+            content_encoding=content_codings(answer.get("ContentEncoding", "")),
+            sha256=_sha256(answer),
         )
     except KeyError as exc:
         raise StoreError(detail=f"an answer without {exc}") from exc
+
+
+def _sha256(answer: Mapping[str, Any]) -> str:
+    """Return the digest of the whole object in hexadecimal; empty if S3 has none, or one of its parts."""
+    try:
+        digest = base64.b64decode(answer.get("ChecksumSHA256", ""), validate=True)
+    except ValueError:
+        return ""
+    is_whole = answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT"
+    return digest.hex() if is_whole and len(digest) == hashlib.sha256().digest_size else ""
 
 
 def listed_facts(found: Mapping[str, Any]) -> ObjectFacts:

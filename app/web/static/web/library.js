@@ -14,21 +14,22 @@ const [grid, empty, none, note, more, again, unlock] =
   ["grid", "empty", "none", "library-note", "more", "again", "unlock"].map(find);
 const folder = find("folder");
 const folders = new Set();
-const made = new Map(); // What this tab knows of its own images, by key: prompts, file names.
+const made = new Map(); // What this tab knows of its own images, by key.
 
 let cursor = null;
+let unsafe = 0;
 let latest = 0; // Only the newest request's answer counts.
 let locked = false;
 let repeat = load; // What was asked for last.
 
-/** Put the element of something new at the front. */
+/** Put `element` at the front. */
 export function addFirst(element) {
   grid.prepend(element);
   tidy();
   element.scrollIntoView({ block: "nearest" });
 }
 
-/** Show a stored image in the place of `element`; one that is in the grid already moves there. */
+/** Show a stored image in the place of `element`, also if it is in the grid already. */
 export function settle(element, image) {
   made.set(image.key, image);
   keep(image.key);
@@ -42,8 +43,9 @@ export function settle(element, image) {
 }
 
 async function load({ quiet = true } = {}) {
-  const before = [...grid.children]; // What is stored meanwhile stays: the answer may not know of it.
+  const before = [...grid.children]; // What is stored meanwhile stays.
   cursor = null;
+  unsafe = 0;
   repeat = load;
   await page({ quiet }, (images) => {
     for (const card of before) if (card.dataset.key && !isGoing(card.dataset.key)) card.remove();
@@ -64,16 +66,17 @@ async function page(options, take) {
   grid.setAttribute("aria-busy", "true");
   try {
     let images = [];
-    // The server leaves out what is no image after it has cut the page, of which nothing may be left.
+    // A page may be empty: the server leaves out what is not an image.
     for (let left = EMPTY_PAGES; left && !images.length; left = cursor ? left - 1 : 0) {
       const answer = await call("GET", `api/images?${query({ limit: PAGE })}`, options);
       if (asked !== latest) return;
       images = answer.images.map(seenFromHere).filter(Boolean);
       cursor = answer.next_cursor;
+      unsafe += answer.unsafe_keys;
     }
     locked = false;
     take(images);
-    say("");
+    say(unsafe ? `${unsafe} not shown: no URL can name them safely.` : "");
   } catch (failure) {
     if (asked !== latest) return;
     locked = failure.wantsKey;
@@ -120,7 +123,7 @@ function say(text, isError = false) {
   tidy();
 }
 
-/** Empty states and buttons follow what is there. */
+/** Let empty states and buttons follow. */
 function tidy() {
   const wanted = wantedFolder();
   // What is under way or has failed is in no folder.
@@ -131,7 +134,7 @@ function tidy() {
   offer(failed ? (locked ? unlock : again) : cursor && more);
 }
 
-/** Show `wanted` alone of the buttons below the grid; a focus that would be lost goes there, or to the heading. */
+/** Show `wanted` alone of the buttons below the grid; a lost focus goes there, or to the heading. */
 function offer(wanted) {
   if (wanted) wanted.hidden = false;
   for (const button of [again, unlock, more]) {
