@@ -32,7 +32,7 @@ _PERHAPS_METADATA_CODES = {
     "InvalidRequest",
     "InvalidArgument",
 }
-"""Codes with a meaning of their own that may be about metadata. All others with one are about something else."""
+"""Codes with a meaning that may be about metadata; the others that have one are about something else."""
 
 _log = logging.getLogger(__name__)
 
