@@ -7,14 +7,15 @@ from app import create_app
 from app.config import Config
 from app.errors import ConfigError
 from app.logs import configure_logging
-from app.settings_file import load_settings_file, undo_flasks_own_reading
+from app.settings_file import is_settings_file_loaded, load_settings_file, undo_flasks_own_reading
 
 GUNICORN_BOOT_ERROR = 3
 """The exit status at which gunicorn stops, instead of starting the worker again for ever."""
 
 try:
     undo_flasks_own_reading()
-    load_settings_file()
+    if not is_settings_file_loaded():  # gunicorn.conf.py has read it for all workers
+        load_settings_file()
     config = Config.from_env(os.environ)
     configure_logging(config.log_level, config.log_format)
     app = create_app(config)
