@@ -13,10 +13,12 @@ from app.config import Config
 from app.errors import ConfigError
 from app.logs import AccessLog, logging_config
 from app.metrics.workers import SharedDirectory, free_number, take_number
+from app.mistyped import log_mistyped_settings
 from app.server import RequestLogger
 from app.server.listeners import bind_address, choose_listeners, rechoose_listeners, where
 from app.server.reloading import guard_reload
 from app.settings_file import load_settings_file
+from app.system import usable_cores
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
@@ -54,15 +56,32 @@ RequestLogger.requests = (
 
 def on_starting(server: "Arbiter") -> None:
     """Report in one line what keeps it from listening: gunicorn itself would try for some seconds."""
-    choose_listeners(server, (settings.host, settings.port))
+    choose_listeners(server, (settings.host.lower(), settings.port))
     guard_reload(server)
+    _see_whether_cores_can_be_chosen(server.log)
     server.metrics = SharedDirectory(server.cfg.uid, server.cfg.gid)
 
 
 def on_reload(server: "Arbiter") -> None:
     """Go on with the new settings."""
     rechoose_listeners(server)
+    _see_whether_cores_can_be_chosen(server.log)
     when_ready(server)
+
+
+can_pin = True
+
+
+def _see_whether_cores_can_be_chosen(log: Any) -> None:
+    """Warn once, not in each worker, if the system refuses it: seccomp filters do, as of some containers."""
+    global can_pin
+    try:
+        can_pin = settings.pin_workers and hasattr(os, "sched_setaffinity")
+        if can_pin:
+            os.sched_setaffinity(0, os.sched_getaffinity(0))
+    except OSError as exc:
+        can_pin = False
+        log.warning("Workers are not tied to cores, the system refuses it: %s", exc.strerror)
 
 
 def on_exit(server: "Arbiter") -> None:
@@ -79,10 +98,8 @@ def pre_fork(server: "Arbiter", worker: Any) -> None:
 
 def _choose_core(server: "Arbiter", worker: Any) -> None:
     """The one on which the fewest workers are."""
-    if not settings.pin_workers or not hasattr(os, "sched_getaffinity"):
-        return
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) >= settings.web_concurrency > 0:
+    cores = usable_cores() if can_pin else []
+    if len(cores) >= settings.web_concurrency:
         taken = Counter(getattr(other, "core", None) for other in server.WORKERS.values())
         worker.core = min(cores, key=lambda core: taken[core])
 
@@ -91,7 +108,8 @@ def post_fork(server: "Arbiter", worker: Any) -> None:
     """Threads of one process bouncing between cores cost more than a request does."""
     take_number(worker.number)
     if getattr(worker, "core", None) is not None:
-        os.sched_setaffinity(0, {worker.core})
+        with suppress(OSError):  # the core was taken away meanwhile
+            os.sched_setaffinity(0, {worker.core})
     _give_freed_memory_back()
 
 
@@ -112,5 +130,6 @@ def _give_freed_memory_back() -> None:
 def when_ready(server: "Arbiter") -> None:
     """Say where to look, and where the settings come from."""
     server.log.info("Settings file: %s", settings_file)
+    log_mistyped_settings(settings_file)
     for listener in server.LISTENERS:
         server.log.info("S3 Image Server: %s", where(listener))

@@ -22,7 +22,7 @@ _SET_BY_FILE = "S3_IMAGE_SERVER_SET_BY_FILE"
 """The environment variable that names those the file has set. Processes started by this one inherit their
 values, and must not mistake them for what the operator exported."""
 
-_is_loaded = False
+_text_loaded: str | None = None
 
 _INITIAL_ENVIRONMENT = Path("/proc/self/environ")
 """The environment that the process was started with, before it changed it (Linux, proc_pid_environ(5))."""
@@ -61,14 +61,14 @@ def load_settings_file() -> str:
     exported = set(os.environ)
     load_dotenv(stream=StringIO(text))
     os.environ[_SET_BY_FILE] = " ".join(set(os.environ) - exported)
-    global _is_loaded
-    _is_loaded = True
+    global _text_loaded
+    _text_loaded = text
     return name_of(path)
 
 
 def is_settings_file_loaded() -> bool:
     """Return whether this process, or the one that it was forked from, has loaded the file."""
-    return _is_loaded
+    return _text_loaded is not None
 
 
 def forget_settings_file() -> None:
@@ -77,10 +77,9 @@ def forget_settings_file() -> None:
         os.environ.pop(name, None)
 
 
-def read_settings_file() -> str:
-    """Return the file's text, "" if there is none. Raises `ConfigError` as `load_settings_file` does."""
-    path = settings_file()
-    return "" if path is None else _read(path)
+def loaded_text() -> str:
+    """Return the text of the file as it was loaded, "" if there is none."""
+    return _text_loaded or ""
 
 
 def undo_flasks_own_reading() -> None:
@@ -117,12 +116,12 @@ def _read(path: Path) -> str:
             if facts.st_mode & stat.S_IWOTH:
                 raise ConfigError(f"Everybody may write to {name}, so it is not read. Run: chmod o-w {name}")
             _check_directories(path)
-            return _text(name, file.read())
+            return _decoded(name, file.read())
     except OSError as exc:
         raise ConfigError(f"The settings file {name} can't be read: {exc.strerror}.") from exc
 
 
-def _text(name: str, data: bytes) -> str:
+def _decoded(name: str, data: bytes) -> str:
     """Return the text of the file called `name`. Raises `ConfigError` with the line that is not text."""
     try:
         text = data.decode()

@@ -109,8 +109,11 @@ def rechoose_listeners(server: Any) -> None:
             cfg.set("reuse_port", False)
 
 
-def problem_with(addresses: Sequence[Address], own: tuple[str, int]) -> str:
-    """Return why gunicorn can't listen on these addresses and what to do, or ""."""
+def problem_with(addresses: Sequence[Address], own: Address = "") -> str:
+    """Return why gunicorn can't listen on these addresses and what to do, or "".
+
+    `own` is the one that comes from HOST and PORT.
+    """
     if len(set(addresses)) < len(addresses):
         return "An address is given twice with --bind. Leave one out."
     if {isinstance(address, int) for address in addresses} == {True, False}:
@@ -127,13 +130,17 @@ def problem_with(addresses: Sequence[Address], own: tuple[str, int]) -> str:
     return ""
 
 
-def problem_with_move(old: Sequence[Address], new: Sequence[Address], own: tuple[str, int]) -> str:
-    """Return why a running server can't go from `old` to `new` addresses, or ""."""
-    added = [address for address in new if address not in old]
-    ports = {address[1] for address in old if isinstance(address, tuple)}
-    if any(isinstance(address, tuple) and address[1] in ports for address in added):
-        return "HOST can't be changed while the server listens on the same port. Restart the server."
-    return problem_with(added, own)
+def problem_with_move(server: Any, addresses: Sequence[Address]) -> str:
+    """Return why the running `server` can't go to these addresses, or "".
+
+    It can only be told to by HOST and PORT: arguments are those that it was started with.
+    """
+    added = [address for address in addresses if address not in server.cfg.address]
+    ports = {address[1] for address in server.cfg.address if isinstance(address, tuple)}
+    elsewhere = [address for address in added if not (isinstance(address, tuple) and address[1] in ports)]
+    if len(elsewhere) < len(added) and not all(map(_lets_others_join, server.LISTENERS)):
+        return "HOST can't be changed while one listener is shared on the same port. Restart the server."
+    return problem_with(elsewhere, *elsewhere[:1])
 
 
 def where(listener: Any) -> str:

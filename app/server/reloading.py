@@ -26,21 +26,33 @@ def guard_reload(server: Any) -> None:
     reload = server.handle_hup
 
     def handle_hup() -> None:
-        if server.cfg.preload_app:
-            server.log.warning("gunicorn was started with --preload: restart it to change settings.")
-        elif problem := _problem(server):
+        if problem := _problem(server):
             server.log.error("Nothing is reloaded, the server goes on with its old settings. %s", problem)
             return
-        forget_settings_file()  # gunicorn takes the environment that it finds now for the operator's
+        _forget(server.app)
         reload()
 
     server.handle_hup = handle_hup
 
 
+def _forget(application: Any) -> None:
+    """Forget what the present settings have left in this process, before gunicorn reads them again.
+
+    It takes the environment that it finds then for the operator's. With --preload it would go on with the
+    application that it has imported, whatever the settings are.
+    """
+    forget_settings_file()
+    application.callable = None
+    sys.modules.pop(str(getattr(application, "app_uri", "")).partition(":")[0], None)
+
+
 def _problem(server: Any) -> str:
     """Return what keeps a server with the present settings from starting, or ""."""
-    ours, theirs = os.pipe()
-    child = os.fork()
+    try:
+        ours, theirs = os.pipe()
+        child = os.fork()
+    except OSError as exc:
+        return f"There is no process to try the new ones in: {exc.strerror}."
     if not child:
         os.close(ours)
         _try(server, theirs)
@@ -80,11 +92,10 @@ def _try(server: Any, report: int) -> NoReturn:
         os.dup2(report, standard)
     os.close(report)
     try:
-        old = server.cfg.address
-        forget_settings_file()
+        _forget(server.app)
         server.app.reload()
         server.app.load()
-        if problem := problem_with_move(old, server.app.cfg.address, ("", 0)):
+        if problem := problem_with_move(server, server.app.cfg.address):
             sys.exit(problem)
         status = 0
     except SystemExit as exc:
