@@ -28,6 +28,7 @@ from app.formats import CONTENT_TYPES
 from app.keys import is_canonical
 from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
 from app.stores.base import BaseStore
+from app.system import sync
 
 _ABANDONED_SECONDS = 3600
 """A temporary file this old belongs to a process that was killed."""
@@ -81,7 +82,7 @@ class LocalStore(BaseStore):
             written = self._temporary_path()
             try:
                 _write_synced(written, data)
-                with locked(self._root / "lock", EXCLUSIVE if overwrite else SHARED):
+                with locked(self._root / "lock", EXCLUSIVE if overwrite else SHARED, required=False):
                     return self._publish(key, written, sidecar, overwrite)
             finally:
                 written.unlink(missing_ok=True)
@@ -103,7 +104,7 @@ class LocalStore(BaseStore):
 
     def delete(self, key: str) -> None:
         """Remove the file, then what is known of it, then directories left empty."""
-        with suppress(NotFound), _errors_mapped(), locked(self._root / "lock"):
+        with suppress(NotFound), _errors_mapped(), locked(self._root / "lock", required=False):
             path = self._path(key)
             path.unlink()
             _sync_directory(path.parent)
@@ -166,7 +167,7 @@ class LocalStore(BaseStore):
         with open(directory / f"{version}.json", "w", encoding="utf-8") as file:
             json.dump(sidecar, file)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
 
     def _forget(self, key: str, version: str) -> None:
         (self._metadata / key / f"{version}.json").unlink(missing_ok=True)
@@ -213,8 +214,9 @@ def _write_synced(path: Path, data: bytes) -> None:
     with open(path, "xb") as file:
         file.write(data)
         file.flush()
-        os.utime(file.fileno(), ns=(now := time.time_ns(), now))
-        os.fsync(file.fileno())
+        with suppress(OSError):  # refused: the version then is as exact as the file system's own time
+            os.utime(file.fileno(), ns=(now := time.time_ns(), now))
+        sync(file.fileno())
 
 
 def _move(written: Path, target: Path, overwrite: bool) -> bool:
@@ -247,7 +249,7 @@ def _content_type(key: str) -> str:
 def _sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 

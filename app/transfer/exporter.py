@@ -5,7 +5,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Self
 from app.errors import AppError, InvalidKey, NotFound, StoreError
 from app.keys import check_readable, is_immutable
 from app.stores.base import BaseStore
+from app.system import sync
 from app.transfer.tally import Outcome, Result, failure
 
 _CHUNK = 256 * 1024
@@ -92,8 +93,9 @@ class Exporter:
                 raise StoreError(detail=f"{file.tell()} bytes instead of {stored.facts.size}")
             file.flush()
             changed = stored.facts.last_modified.timestamp()
-            os.utime(file.fileno(), (changed, changed))
-            os.fsync(file.fileno())
+            with suppress(OSError):  # refused: a named image is fetched again next time
+                os.utime(file.fileno(), (changed, changed))
+            sync(file.fileno())
 
 
 def _is_there(path: Path, wanted: Wanted) -> bool:
