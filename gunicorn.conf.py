@@ -1,9 +1,7 @@
 """How gunicorn runs the server; `gunicorn wsgi:app` reads this file from the working directory."""
 
 import ctypes
-import errno
 import os
-import socket
 import sys
 from collections import Counter
 from contextlib import suppress
@@ -15,8 +13,12 @@ from app.config import Config
 from app.errors import ConfigError
 from app.logs import AccessLog, logging_config
 from app.metrics.workers import SharedDirectory, free_number, take_number
+from app.mistyped import log_mistyped_settings
 from app.server import RequestLogger
+from app.server.listeners import bind_address, choose_listeners, rechoose_listeners, where
+from app.server.reloading import guard_reload
 from app.settings_file import load_settings_file
+from app.system import usable_cores
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
@@ -28,7 +30,7 @@ try:
 except ConfigError as exc:
     sys.exit(str(exc))
 
-bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+bind = bind_address(settings.host, settings.port)
 workers = settings.web_concurrency
 threads = settings.threads
 worker_class = "app.server.ImageWorker"
@@ -38,45 +40,48 @@ keepalive = 75
 secure_scheme_headers: dict[str, str] = {}  # proxies are believed by TRUSTED_PROXIES alone
 forwarder_headers = ""  # nobody but the server says where the application is mounted
 limit_request_line = 8190  # a long URL shall reach our own 4xx
-# With a listener for each worker none of them holds most of the connections. Port 0 would give each its own.
-reuse_port = hasattr(socket, "SO_REUSEPORT") and settings.port != 0
+reuse_port = True  # if app.server.listeners finds that it can be
 control_socket_disable = True  # it wants a writable home directory, which containers lack
 loglevel = settings.log_level.lower()
 logconfig_dict = logging_config(settings.log_level, settings.log_format)
 
 
-class logger_class(RequestLogger):
-    """Writes the access log, where it is wanted."""
-
-    if settings.access_log and settings.log_level in ("DEBUG", "INFO"):
-        requests = AccessLog(settings.log_format, settings.trusted_proxies)
+logger_class = RequestLogger
+RequestLogger.requests = (
+    AccessLog(settings.log_format, settings.trusted_proxies)
+    if settings.access_log and settings.log_level in ("DEBUG", "INFO")
+    else None
+)
 
 
 def on_starting(server: "Arbiter") -> None:
-    """Report a port that is in use at once and in one line: gunicorn itself would try for some seconds."""
-    _choose_listeners(server.cfg)
-    if not (_are_inherited(server.cfg) or "GUNICORN_FD" in os.environ):
-        _check_port(server.log)
+    """Report in one line what keeps it from listening: gunicorn itself would try for some seconds."""
+    choose_listeners(server, (settings.host.lower(), settings.port))
+    guard_reload(server)
+    _see_whether_cores_can_be_chosen(server.log)
     server.metrics = SharedDirectory(server.cfg.uid, server.cfg.gid)
 
 
 def on_reload(server: "Arbiter") -> None:
-    """Choose again: the settings were read anew."""
-    _choose_listeners(server.cfg)
+    """Go on with the new settings."""
+    rechoose_listeners(server)
+    _see_whether_cores_can_be_chosen(server.log)
+    when_ready(server)
 
 
-def _choose_listeners(cfg: Any) -> None:
-    """Have all workers share one listener if a listener for each can't be, or would refuse newcomers.
-
-    Workers can't open systemd's sockets or Unix sockets a second time. While the only worker is replaced, or
-    all are one after the other, newcomers wait at the arbiter's listener.
-    """
-    if _are_inherited(cfg) or cfg.workers == 1 or cfg.max_requests:
-        cfg.set("reuse_port", False)
+can_pin = True
 
 
-def _are_inherited(cfg: Any) -> bool:
-    return "LISTEN_FDS" in os.environ or any(isinstance(address, str) for address in cfg.address)
+def _see_whether_cores_can_be_chosen(log: Any) -> None:
+    """Warn once, not in each worker, if the system refuses it: seccomp filters do, as of some containers."""
+    global can_pin
+    try:
+        can_pin = settings.pin_workers and hasattr(os, "sched_setaffinity")
+        if can_pin:
+            os.sched_setaffinity(0, os.sched_getaffinity(0))
+    except OSError as exc:
+        can_pin = False
+        log.warning("Workers are not tied to cores, the system refuses it: %s", exc.strerror)
 
 
 def on_exit(server: "Arbiter") -> None:
@@ -93,10 +98,8 @@ def pre_fork(server: "Arbiter", worker: Any) -> None:
 
 def _choose_core(server: "Arbiter", worker: Any) -> None:
     """The one on which the fewest workers are."""
-    if not settings.pin_workers or not hasattr(os, "sched_getaffinity"):
-        return
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) >= settings.web_concurrency > 0:
+    cores = usable_cores() if can_pin else []
+    if len(cores) >= settings.web_concurrency:
         taken = Counter(getattr(other, "core", None) for other in server.WORKERS.values())
         worker.core = min(cores, key=lambda core: taken[core])
 
@@ -105,7 +108,8 @@ def post_fork(server: "Arbiter", worker: Any) -> None:
     """Threads of one process bouncing between cores cost more than a request does."""
     take_number(worker.number)
     if getattr(worker, "core", None) is not None:
-        os.sched_setaffinity(0, {worker.core})
+        with suppress(OSError):  # the core was taken away meanwhile
+            os.sched_setaffinity(0, {worker.core})
     _give_freed_memory_back()
 
 
@@ -126,26 +130,6 @@ def _give_freed_memory_back() -> None:
 def when_ready(server: "Arbiter") -> None:
     """Say where to look, and where the settings come from."""
     server.log.info("Settings file: %s", settings_file)
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
-    port = settings.port or server.LISTENERS[0].sock.getsockname()[1]
-    server.log.info("S3 Image Server: open http://%s:%s/", f"[{host}]" if ":" in host else host, port)
-
-
-def _check_port(log: Any) -> None:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as exc:
-            log.critical(_why_not(exc))
-            sys.exit(1)
-
-
-def _why_not(exc: OSError) -> str:
-    if exc.errno == errno.EADDRINUSE:
-        return (
-            f"Port {settings.port} on {settings.host} is in use by another program. "
-            f"Stop that one, or choose another port: PORT={settings.port + 1} make run"
-        )
-    return f"Can't listen on HOST={settings.host} PORT={settings.port}: {exc.strerror or exc}"
+    log_mistyped_settings(settings_file)
+    for listener in server.LISTENERS:
+        server.log.info("S3 Image Server: %s", where(listener))

@@ -7,18 +7,22 @@ from app import create_app
 from app.config import Config
 from app.errors import ConfigError
 from app.logs import configure_logging
-from app.settings_file import load_settings_file, undo_flasks_own_reading
+from app.mistyped import log_mistyped_settings
+from app.settings_file import is_settings_file_loaded, load_settings_file, undo_flasks_own_reading
 
 GUNICORN_BOOT_ERROR = 3
 """The exit status at which gunicorn stops, instead of starting the worker again for ever."""
 
 try:
     undo_flasks_own_reading()
-    load_settings_file()
+    is_gunicorn = is_settings_file_loaded()  # by gunicorn.conf.py, for all workers
+    settings_file = "" if is_gunicorn else load_settings_file()
     config = Config.from_env(os.environ)
     # gunicorn would obey it as well, and answer 500 to paths without it, such as those of health checks.
     os.environ.pop("SCRIPT_NAME", None)
     configure_logging(config.log_level, config.log_format)
+    if not is_gunicorn:
+        log_mistyped_settings(settings_file)
     app = create_app(config)
 except ConfigError as exc:
     sys.stderr.write(f"{exc}\n")

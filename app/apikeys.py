@@ -98,7 +98,7 @@ def _parse_entry(entry: str, number: int) -> ApiKey:
     key = match["key"].strip()  # HTTP takes white space from around a header's value, too
     if _CONTROL.search(key):
         raise ValueError(f"entry {number} holds a line break or another control character")
-    length = None if key.startswith(HASH_PREFIX) else len(key)
+    length = None if _is_hash(key) else len(key)
     return ApiKey(name, _scopes(match["scopes"], number), _digest(key, number), length)
 
 
@@ -106,20 +106,24 @@ def _has_scopes(entry: str) -> bool:
     """Whether it begins like `NAME:SCOPE+SCOPE`: taken for a key, it could be guessed, and would do all."""
     name, colon, scopes = entry.partition("=")[0].partition(":")
     is_named = bool(_NAME.fullmatch(name)) and "=" in entry
-    return bool(colon) and (is_named or not set(SCOPES).isdisjoint(scopes.split("+")))
+    return bool(colon) and (is_named or not set(SCOPES).isdisjoint(scopes.lower().split("+")))
 
 
 def _scopes(text: str | None, number: int) -> frozenset[str]:
-    scopes = SCOPES if text is None else text.split("+")
+    scopes = SCOPES if text is None else text.lower().split("+")
     if not set(scopes) <= set(SCOPES):
         raise ValueError(f"entry {number} has an unknown scope; join some of {', '.join(SCOPES)} with +")
     return frozenset(scopes)
 
 
 def _digest(key: str, number: int) -> bytes:
-    if not key.startswith(HASH_PREFIX):
+    if not _is_hash(key):
         return hashlib.sha256(key.encode()).digest()
-    digest = key.removeprefix(HASH_PREFIX)
+    digest = key[len(HASH_PREFIX) :]
     if not _DIGEST.fullmatch(digest):
         raise ValueError(f"entry {number} has {HASH_PREFIX} without the 64 hex digits of a SHA-256")
     return bytes.fromhex(digest)
+
+
+def _is_hash(key: str) -> bool:
+    return key.lower().startswith(HASH_PREFIX)

@@ -18,31 +18,34 @@ from app.parsers import (
     GIB,
     KIB,
     MIB,
+    Counters,
     Directory,
+    Duration,
+    Host,
     HostNames,
     Keys,
+    OneOf,
     Origins,
     PathPrefix,
     Rate,
     Size,
+    Switch,
     Words,
     base_url,
     bucket,
-    counters,
     header_word,
     number,
-    one_of,
     region,
-    switch,
     url,
 )
+from app.system import usable_cores
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def _cores() -> int:
     """How many cores this process may run on; a quota of CPU time says nothing of that."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(usable_cores()) or os.cpu_count() or 1
 
 
 def _setting(parser: ma.Field[Any], default: Any, *, secret: bool = False) -> Any:
@@ -53,63 +56,63 @@ def _setting(parser: ma.Field[Any], default: Any, *, secret: bool = False) -> An
 class Config:
     """What the operator decides; README.md explains each. A field's name is its variable's in lower case."""
 
-    store: str = _setting(one_of("local", "s3", plug_in=True), "local")
+    store: str = _setting(OneOf("local", "s3", plug_in=True), "local")
     local_store_dir: Path = _setting(Directory(), Path("data/images"))
     s3_bucket: str = _setting(bucket(), "")
-    s3_acl: str = _setting(one_of("auto", "public-read", "none"), "auto")
-    s3_sse: str = _setting(one_of("none", "AES256", "aws:kms"), "none")
+    s3_acl: str = _setting(OneOf("auto", "public-read", "none"), "auto")
+    s3_sse: str = _setting(OneOf("none", "AES256", "aws:kms"), "none")
     s3_sse_kms_key_id: str = _setting(ma.String(), "")
-    s3_addressing_style: str = _setting(one_of("auto", "virtual", "path"), "auto")
+    s3_addressing_style: str = _setting(OneOf("auto", "virtual", "path"), "auto")
     aws_region: str = _setting(region(), "")
     aws_endpoint_url_s3: str = _setting(url(), "")
 
-    image_urls: str = _setting(one_of("auto", "s3", "server", "presigned"), "auto")
-    presigned_expiry: int = _setting(number(60, 604_800), 3600)
+    image_urls: str = _setting(OneOf("auto", "s3", "server", "presigned"), "auto")
+    presigned_expiry: int = _setting(Duration(60, 604_800), 3600)
     public_base_url: str = _setting(base_url(), "")
 
     cache_dir: Path = _setting(Directory(), Path("data/cache"))
     cache_max_bytes: int = _setting(Size(least=384 * KIB), GIB)
     cache_max_object_bytes: int = _setting(Size(), GIB)
-    cache_ttl: int = _setting(number(0, 31_536_000), 300)
-    cache_stale_if_error: int = _setting(number(0, 31_536_000), 86_400)
-    cache_negative_ttl: int = _setting(number(0, 3_600), 5)
+    cache_ttl: int = _setting(Duration(0, 31_536_000), 300)
+    cache_stale_if_error: int = _setting(Duration(0, 31_536_000), 86_400)
+    cache_negative_ttl: int = _setting(Duration(0, 3_600), 5)
 
     max_upload_bytes: int = _setting(Size(), 10 * MIB)
     max_image_pixels: int = _setting(number(1, 1_000_000_000), 50_000_000)
     max_image_frames: int = _setting(number(1, 100_000), 1_000)
     allowed_formats: tuple[str, ...] = _setting(Words(tuple(FORMATS)), tuple(FORMATS))
-    strip_metadata: bool = _setting(switch(), True)
+    strip_metadata: bool = _setting(Switch(), True)
 
     decode_concurrency: int = _setting(number(1, 64), 1)
 
     api_keys: tuple[ApiKey, ...] = _setting(Keys(), (), secret=True)
     rate_limit_upload: str = _setting(Rate(), "")
     rate_limit_generate: str = _setting(Rate(), "60/minute")
-    ratelimit_storage_uri: str = _setting(counters(), "memory://", secret=True)
+    ratelimit_storage_uri: str = _setting(Counters(), "memory://", secret=True)
     trusted_proxies: int = _setting(number(0, 10), 0)
     trusted_hosts: tuple[str, ...] = _setting(HostNames(), ())
     script_name: str = _setting(PathPrefix(), "")
     cors_origins: tuple[str, ...] = _setting(Origins(), ())
 
-    generator: str = _setting(one_of("builtin", "bedrock", "openai", plug_in=True), "builtin")
+    generator: str = _setting(OneOf("builtin", "bedrock", "openai", plug_in=True), "builtin")
     generator_model: str = _setting(ma.String(), "")
-    generator_timeout: int = _setting(number(1, 3600), 120)
+    generator_timeout: int = _setting(Duration(1, 3600), 120)
     openai_api_key: str = _setting(header_word(), "", secret=True)
     openai_base_url: str = _setting(url(), "")
     bedrock_region: str = _setting(region(), "us-west-2")
     generate_concurrency: int = _setting(number(1, 64), 8)
-    generate_reuse: bool = _setting(switch(), False)
-    keep_prompts: bool = _setting(switch(), True)
+    generate_reuse: bool = _setting(Switch(), False)
+    keep_prompts: bool = _setting(Switch(), True)
     state_dir: Path = _setting(Directory(), Path("data/state"))
 
-    host: str = _setting(ma.String(), "127.0.0.1")
+    host: str = _setting(Host(), "127.0.0.1")
     port: int = _setting(number(0, 65535), 8000)
     web_concurrency: int = _setting(number(1, 256), _cores())
     threads: int = _setting(number(1, 512), 8)
-    pin_workers: bool = _setting(switch(), True)
-    log_level: str = _setting(one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
-    log_format: str = _setting(one_of("text", "json"), "text")
-    access_log: bool = _setting(switch(), True)
+    pin_workers: bool = _setting(Switch(), True)
+    log_level: str = _setting(OneOf("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
+    log_format: str = _setting(OneOf("text", "json"), "text")
+    access_log: bool = _setting(Switch(), True)
 
     @property
     def object_acl(self) -> str:

@@ -1,12 +1,28 @@
 """Locks of files among processes (flock(2)): the kernel lets go of them however a process ends."""
 
+import errno
 import fcntl
+import logging
 import os
+import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from app.system import UNSUPPORTED
+
 SHARED, EXCLUSIVE = fcntl.LOCK_SH, fcntl.LOCK_EX
+
+_log = logging.getLogger(__name__)
+
+UNLOCKABLE = UNSUPPORTED | {errno.ENOLCK}
+"""Errors that say that the file system has no such locks."""
+
+_RECORD_LOCKS = {SHARED: fcntl.F_RDLCK, EXCLUSIVE: fcntl.F_WRLCK}
+
+_said: set[int] = set()
+"""The devices (stat(2)) whose files can't be locked, as has been logged."""
 
 
 @contextmanager
@@ -20,20 +36,40 @@ def opened(path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def locked(path: Path, kind: int = EXCLUSIVE) -> Iterator[int]:
+def locked(path: Path, kind: int = EXCLUSIVE, *, required: bool = True) -> Iterator[int]:
     """Wait for the lock of the file at `path`, and hold it inside the block; the file's descriptor.
 
-    Raises `OSError`.
+    Raises `OSError`. If the lock is not `required` and the file system has none, warns once and goes on
+    without.
     """
     with opened(path) as descriptor:
-        fcntl.flock(descriptor, kind)
+        try:
+            lock(descriptor, kind)
+        except OSError as exc:
+            if required or exc.errno not in UNLOCKABLE:
+                raise
+            warn_unlockable(path, descriptor, exc)
         yield descriptor
+
+
+def lock(descriptor: int, kind: int = EXCLUSIVE, *, wait: bool = True) -> None:
+    """Lock the file until `descriptor` is closed. Raises `OSError`; `BlockingIOError` instead of waiting.
+
+    A file system that has no flock(2) may have locks of an open file (fcntl(2), Linux), which are as good.
+    """
+    try:
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno not in UNLOCKABLE or sys.platform != "linux":
+            raise
+        command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
+        fcntl.fcntl(descriptor, command, struct.pack("hhqqi", _RECORD_LOCKS[kind], os.SEEK_SET, 0, 0, 0))
 
 
 def lock_now(descriptor: int, kind: int = EXCLUSIVE) -> bool:
     """Take the lock, where nobody is in the way; it is held until the descriptor is closed."""
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        lock(descriptor, kind, wait=False)
     except BlockingIOError:
         return False
     return True
@@ -45,10 +81,22 @@ def claim(path: Path) -> int | None:
     Raises `OSError`.
     """
     descriptor = _open(path)
-    if lock_now(descriptor):
-        return descriptor
+    try:
+        if lock_now(descriptor):
+            return descriptor
+    except OSError:
+        os.close(descriptor)
+        raise
     os.close(descriptor)
     return None
+
+
+def warn_unlockable(path: Path, descriptor: int, exc: OSError) -> None:
+    """Say once for each device that a file of it, open as `descriptor`, is used without a lock."""
+    device = os.fstat(descriptor).st_dev
+    if device not in _said:
+        _said.add(device)
+        _log.warning("Files in %s can't be locked, which is done without: %s", path.parent, exc.strerror)
 
 
 def _open(path: Path) -> int:

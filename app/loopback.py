@@ -1,13 +1,36 @@
-"""What this machine calls itself."""
+"""Addresses of clients, and those of this machine itself."""
 
-from ipaddress import ip_address
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 
-def is_loopback(address: str) -> bool:
-    """Whether a name or an address always means the machine itself (RFC 6761, 6.3)."""
-    if address.lower() == "localhost" or address.lower().endswith(".localhost"):
+def is_loopback(name: str) -> bool:
+    """Return whether a name or an address always means the machine itself (RFC 6761, 6.3)."""
+    if name.lower() == "localhost" or name.lower().endswith(".localhost"):
         return True
+    address = _address(name)
+    return address is not None and address.is_loopback
+
+
+@lru_cache(maxsize=1024)
+def one_address(text: str) -> str:
+    """Return the one spelling of a client's address, without a port; `text` itself if it is no address.
+
+    Proxies write IPv6 addresses in several ways and IPv4 ones also as `::ffff:192.0.2.1`; some append the
+    port.
+    """
+    bare = text.strip()
+    if bare.startswith("["):
+        bare = bare[1:].partition("]")[0]
+    elif bare.count(":") == 1:
+        bare = bare.partition(":")[0]
+    return str(_address(bare) or text)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """Return the address, an IPv4 one if it is mapped to IPv6 (RFC 4291, 2.5.5.2)."""
     try:
-        return ip_address(address).is_loopback
+        address = ip_address(text)
     except ValueError:
-        return False
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

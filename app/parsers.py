@@ -1,6 +1,7 @@
 """What a setting may be: a marshmallow field for each kind, whose messages say what to write instead."""
 
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -8,7 +9,7 @@ from urllib.parse import urlsplit
 import limits
 from marshmallow import ValidationError
 from marshmallow import fields as ma
-from marshmallow.validate import URL, OneOf, Range, Regexp
+from marshmallow.validate import URL, Range, Regexp
 
 from app.apikeys import ApiKey, parse_keys
 from app.prefix import parse_prefix
@@ -20,6 +21,11 @@ _ORIGIN = r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?"
 _HOST = r"[A-Za-z0-9._-]+|(?=.*:.*:)[0-9A-Fa-f:.]+"
 _UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "TB": 1000**4}
 _UNITS |= {"KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": 1024**4}
+_SECONDS = {"": Decimal(1), "ms": Decimal("0.001")}
+_SECONDS |= dict.fromkeys(("s", "sec", "second", "seconds"), Decimal(1))
+_SECONDS |= dict.fromkeys(("m", "min", "minute", "minutes"), Decimal(60))
+_SECONDS |= dict.fromkeys(("h", "hour", "hours"), Decimal(3600))
+_SECONDS |= dict.fromkeys(("d", "day", "days"), Decimal(86_400))
 
 
 class Size(ma.Field[int]):
@@ -30,13 +36,72 @@ class Size(ma.Field[int]):
         self._least = least
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]{0,3})", value)
+        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]{0,3})", value.strip(), re.ASCII)
         if not match or match[2].upper() not in _UNITS:
             raise ValidationError("is not a size such as 512MiB, 10MB or 1048576")
         size = int(float(match[1]) * _UNITS[match[2].upper()])
         if size < self._least:
             raise ValidationError(f"must be at least {self._least} bytes")
         return size
+
+
+class Duration(ma.Field[int]):
+    """Whole seconds from `least` to `most`, as a number alone or with a unit: `300`, `5m`, `1.5h`."""
+
+    def __init__(self, least: int, most: int) -> None:
+        super().__init__(validate=Range(least, most, error="must lie between {min} and {max} seconds"))
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        match = re.fullmatch(r"(-?\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]{0,7})", value.strip(), re.ASCII)
+        unit = match and _SECONDS.get(match[2].lower())
+        if not match or unit is None:
+            raise ValidationError("is not a duration such as 300 (seconds), 5m, 2h or 1d")
+        seconds = Decimal(match[1]) * unit
+        if seconds % 1:
+            raise ValidationError("must be a whole number of seconds")
+        return int(seconds)
+
+
+class OneOf(ma.Field[str]):
+    """One of some words, in capitals or not; with `plug_in` also a class as `package.module:Class`."""
+
+    def __init__(self, *choices: str, plug_in: bool = False) -> None:
+        super().__init__()
+        self._choices = {choice.lower(): choice for choice in choices}
+        self._plug_in = plug_in
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        word = value.strip()
+        if word.lower() in self._choices:
+            return self._choices[word.lower()]
+        if self._plug_in and re.fullmatch(_PLUG_IN, word):
+            return str(word)
+        names = ", ".join(self._choices.values())
+        raise ValidationError(f"must be one of {names}{' or package.module:Class' * self._plug_in}")
+
+
+class Switch(ma.Boolean):
+    """true or false, yes or no, on or off, 1 or 0, in capitals or not."""
+
+    def __init__(self) -> None:
+        super().__init__(error_messages={"invalid": "must be true or false"})
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
+        return bool(super()._deserialize(value.strip().lower(), attr, data, **kwargs))
+
+
+class Host(ma.Field[str]):
+    """An address to listen on, or a name that stands for one; an IPv6 address may have brackets."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        bare = value.strip()
+        host = bare[1:-1] if bare.startswith("[") and bare.endswith("]") else bare
+        if re.fullmatch(_HOST, host, re.ASCII):
+            return str(host)
+        raise ValidationError(
+            "is not an address such as 0.0.0.0 or ::1, nor a name. The port is PORT; "
+            "for a Unix socket start gunicorn with --bind unix:/path"
+        )
 
 
 class Words(ma.Field[tuple[str, ...]]):
@@ -47,7 +112,8 @@ class Words(ma.Field[tuple[str, ...]]):
         self._choices = choices
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
-        words = tuple(dict.fromkeys(word.strip() for word in value.split(",") if word.strip()))
+        text = value.lower() if self._choices else value
+        words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
         if self._choices and (not words or not set(words) <= set(self._choices)):
             raise ValidationError(f"must be a list out of {', '.join(self._choices)}")
         return words
@@ -123,17 +189,6 @@ class Directory(ma.Field[Path]):
         return Path(value).expanduser()
 
 
-def one_of(*choices: str, plug_in: bool = False) -> ma.String:
-    """One of some words; with `plug_in` also a class as `package.module:Class`."""
-    names = ", ".join(choices)
-    if not plug_in:
-        return ma.String(validate=OneOf(choices, error=f"must be one of {names}"))
-    pattern = "|".join((*choices, _PLUG_IN))
-    return ma.String(
-        validate=Regexp(f"(?:{pattern})$", error=f"must be one of {names} or package.module:Class")
-    )
-
-
 def number(least: int, most: int) -> ma.Integer:
     """A whole number from `least` to `most`."""
     return ma.Integer(
@@ -147,9 +202,14 @@ def bucket() -> ma.String:
     return ma.String(validate=Regexp(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}\Z", error="is not a bucket's name"))
 
 
-def counters() -> ma.String:
+class Counters(ma.Field[str]):
     """Where rate limits count: a URI."""
-    return ma.String(validate=_check_counters)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        scheme, separator, rest = value.strip().partition("://")
+        uri = f"{scheme.lower()}{separator}{rest}"
+        _check_counters(uri)
+        return uri
 
 
 def _check_counters(uri: str) -> None:
@@ -176,11 +236,6 @@ def header_word() -> ma.String:
 def region() -> ma.String:
     """The name of a region, AWS's or a compatible server's."""
     return ma.String(validate=Regexp(r"[A-Za-z0-9-]{1,64}\Z", error="is not a region such as us-east-1"))
-
-
-def switch() -> ma.Boolean:
-    """true or false."""
-    return ma.Boolean(error_messages={"invalid": "must be true or false"})
 
 
 def url() -> ma.String:

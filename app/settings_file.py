@@ -19,6 +19,12 @@ TREE = Path(__file__).parent.parent
 """The working tree: the directory of `wsgi.py` and `gunicorn.conf.py`."""
 
 _NAMED = "ENV_FILE"
+_SET_BY_FILE = "S3_IMAGE_SERVER_SET_BY_FILE"
+"""The environment variable that names those the file has set. Processes started by this one inherit their
+values, and must not mistake them for what the operator exported."""
+
+_text_loaded: str | None = None
+
 _INITIAL_ENVIRONMENT = Path("/proc/self/environ")
 """The environment that the process was started with, before it changed it (Linux, proc_pid_environ(5))."""
 
@@ -40,19 +46,42 @@ def name_of(path: Path | None) -> str:
 
 
 def load_settings_file() -> str:
-    """Add the file's settings to the environment without replacing any; return the file's name for messages.
+    """Set the file's settings in the environment; return the file's name for messages.
 
-    Raises `ConfigError` if the file that `ENV_FILE` names is missing, if others may write to the file, or if
-    a variable that libraries read by themselves can't be used.
+    Variables that the operator exported win. What an earlier call has set is removed, in this process or
+    the one that started it, so that a second call reads the file as the first did.
+
+    Raises `ConfigError` if the file that `ENV_FILE` names is missing, if a file is not text, if others may
+    write to it, or if a variable that libraries read by themselves can't be used.
     """
     path = settings_file()
-    if path is not None:
-        text = _read(path)
-        if _NAMED in dotenv_values(stream=StringIO(text), interpolate=False):
-            raise ConfigError(f"{name_of(path)} must not set {_NAMED}. Set it in the environment instead.")
-        load_dotenv(stream=StringIO(text))
+    text = "" if path is None else _read(path)
+    if _NAMED in dotenv_values(stream=StringIO(text), interpolate=False):
+        raise ConfigError(f"{name_of(path)} must not set {_NAMED}. Set it in the environment instead.")
+    forget_settings_file()
+    exported = set(os.environ)
+    load_dotenv(stream=StringIO(text))
+    os.environ[_SET_BY_FILE] = " ".join(set(os.environ) - exported)
+    global _text_loaded
+    _text_loaded = text
     clean_variables()
     return name_of(path)
+
+
+def is_settings_file_loaded() -> bool:
+    """Return whether this process, or the one that it was forked from, has loaded the file."""
+    return _text_loaded is not None
+
+
+def forget_settings_file() -> None:
+    """Remove from the environment what the file has set."""
+    for name in os.environ.pop(_SET_BY_FILE, "").split():
+        os.environ.pop(name, None)
+
+
+def loaded_text() -> str:
+    """Return the text of the file as it was loaded, "" if there is none."""
+    return _text_loaded or ""
 
 
 def undo_flasks_own_reading() -> None:
@@ -83,17 +112,28 @@ def _read(path: Path) -> str:
     name = name_of(path)
     try:
         _check_owner(name, path.lstat())  # also of a link, which anybody may put into a directory like /tmp
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             facts = os.fstat(file.fileno())
             _check_owner(name, facts)
             if facts.st_mode & stat.S_IWOTH:
                 raise ConfigError(f"Everybody may write to {name}, so it is not read. Run: chmod o-w {name}")
             _check_directories(path)
-            return file.read()
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"The settings file {name} is not UTF-8.") from exc
+            return _decoded(name, file.read())
     except OSError as exc:
         raise ConfigError(f"The settings file {name} can't be read: {exc.strerror}.") from exc
+
+
+def _decoded(name: str, data: bytes) -> str:
+    """Return the text of the file called `name`. Raises `ConfigError` with the line that is not text."""
+    try:
+        text = data.decode()
+        bad = data.find(b"\0")  # as in UTF-16, and impossible in an environment variable
+    except UnicodeDecodeError as exc:
+        bad = exc.start
+    if bad < 0:
+        return text.removeprefix("\ufeff")  # the byte order mark with which editors on Windows begin a file
+    line = data.count(b"\n", 0, bad) + 1
+    raise ConfigError(f"Line {line} of the settings file {name} is not UTF-8 text. Save the file as UTF-8.")
 
 
 def _check_owner(name: str, facts: os.stat_result) -> None:

@@ -188,3 +188,10 @@ def test_the_key_behind_a_name_is_found_and_no_other(key: str) -> None:
     assert (found.name, set(found.scopes)) == ("web", {"list"})
     for wrong in (key + "x", key[:-1], f"web:list={key}", ""):
         assert find_key(keys, wrong.encode()) is None
+
+
+def test_it_does_not_matter_whether_scopes_and_the_hash_are_in_capitals() -> None:
+    key, entry = new_key("web", ["upload", "list"])
+    (parsed,) = parse_keys(entry.replace("sha256", "SHA256").replace("upload+list", "Upload+LIST"))
+    assert (parsed.scopes, parsed.length) == (frozenset({"upload", "list"}), None)
+    assert find_key([parsed], key.encode()) is parsed

@@ -47,6 +47,68 @@ def test_sizes(text: str, size: int) -> None:
     assert Config.from_env({"MAX_UPLOAD_BYTES": text}).max_upload_bytes == size
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        *[("300", 300), ("5m", 300), ("5M", 300), ("300s", 300), ("5 minutes", 300), ("2000ms", 2)],
+        *[("1.5h", 5400), ("1 hour", 3600), ("2d", 172_800), (" 7 sec ", 7), ("0", 0), ("0.5 min", 30)],
+    ],
+)
+def test_durations(text: str, seconds: int) -> None:
+    assert Config.from_env({"CACHE_TTL": text}).cache_ttl == seconds
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PRESIGNED_EXPIRY", "CACHE_TTL", "CACHE_STALE_IF_ERROR", "CACHE_NEGATIVE_TTL", "GENERATOR_TIMEOUT"],
+)
+def test_each_duration_takes_units(name: str) -> None:
+    config = Config.from_env({name: "2m"})
+    assert getattr(config, name.lower()) == 120
+
+
+@pytest.mark.parametrize(
+    "text", ["5x", "m", "1h30m", "1.5", "500ms", "-1s", "5e1", "\u0665m", "400d", "1..5m"]
+)
+def test_what_is_no_duration_is_told(text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"CACHE_TTL={text}: ")):
+        Config.from_env({"CACHE_TTL": text})
+
+
+WORDS = [
+    *[("LOG_LEVEL", "info", "INFO"), ("LOG_LEVEL", "Warning", "WARNING"), ("LOG_FORMAT", "JSON", "json")],
+    *[("S3_ACL", "Public-Read", "public-read"), ("S3_ADDRESSING_STYLE", "PATH", "path")],
+    *[("S3_SSE", "aes256", "AES256"), ("S3_SSE", "AWS:KMS", "aws:kms"), ("S3_SSE", "None", "none")],
+    *[("IMAGE_URLS", "Server", "server"), ("STORE", "LOCAL", "local"), ("GENERATOR", "BuiltIn", "builtin")],
+    *[("STRIP_METADATA", word, True) for word in ("TRUE", "tRue", "Yes", "oN", "1", " true ")],
+    *[("ACCESS_LOG", word, False) for word in ("FALSE", "fAlse", "No", "oFF", "0")],
+    *[("ALLOWED_FORMATS", "PNG, Jpeg", ("png", "jpeg"))],
+    *[("RATE_LIMIT_UPLOAD", "NONE", ""), ("RATE_LIMIT_UPLOAD", "5/MINUTE", "5/MINUTE")],
+    *[
+        ("RATELIMIT_STORAGE_URI", "MEMORY://", "memory://"),
+        ("RATELIMIT_STORAGE_URI", "Redis://H:1", "redis://H:1"),
+    ],
+    *[("CORS_ORIGINS", "HTTPS://App.Example.org", ("https://app.example.org",))],
+    *[("CACHE_MAX_BYTES", "1gib", 1024**3), ("OPENAI_BASE_URL", "HTTP://x/v1", "HTTP://x/v1")],
+    *[("HOST", "[::1]", "::1"), ("HOST", "::", "::"), ("HOST", "LocalHost", "LocalHost")],
+]
+
+
+@pytest.mark.parametrize(("name", "text", "value"), WORDS)
+def test_it_does_not_matter_whether_words_are_in_capitals(name: str, text: str, value: object) -> None:
+    assert getattr(Config.from_env({name: text}), name.lower()) == value
+
+
+def test_a_custom_class_keeps_its_capitals() -> None:
+    assert Config.from_env({"GENERATOR": "MyPackage.models:Mine"}).generator == "MyPackage.models:Mine"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0:8000", "[::1]:8000", "unix:/run/x.sock", "http://x", "a b"])
+def test_what_is_no_address_to_listen_on_is_told(host: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"HOST={host}: is not an address")):
+        Config.from_env({"HOST": host})
+
+
 def test_a_cache_too_small_for_its_own_index_is_refused() -> None:
     with pytest.raises(ConfigError, match="CACHE_MAX_BYTES=100KiB: must be at least 393216 bytes"):
         Config.from_env({"CACHE_MAX_BYTES": "100KiB"})

@@ -19,6 +19,10 @@ _NO_KEYS = (
     "Without API keys, only programs on the server's own machine may do this. "
     "Set API_KEYS and send one of them as 'Authorization: Bearer KEY'."
 )
+_NO_KEYS_FOR_A_SOCKET = (
+    "Without API keys, only programs on the server's own machine may do this, over TCP: a Unix socket mostly "
+    "has a proxy behind it. Set API_KEYS and send one of them as 'Authorization: Bearer KEY'."
+)
 _SEND_KEY = "This call needs an API key. Send one as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
 
 
@@ -38,7 +42,7 @@ class Access:
         """
         if not self._keys:
             if not self._is_local(request):
-                raise KeyRequired(_NO_KEYS)
+                raise KeyRequired(_NO_KEYS if request.remote_addr else _NO_KEYS_FOR_A_SOCKET)
             return None
         given = _given_key(request)
         if given is None:

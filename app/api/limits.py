@@ -9,6 +9,7 @@ from limits import parse_many
 from limits.errors import ConfigurationError
 
 from app.errors import BadRequest, ConfigError, RateLimited
+from app.loopback import one_address
 
 _PATIENCE: dict[str, str | int] = {"socket_connect_timeout": 1, "socket_timeout": 1}
 """Seconds that a request waits for a Redis that does not answer; after that the worker counts for itself."""
@@ -68,7 +69,7 @@ class RateLimits:
 def client_name() -> str:
     """Who calls: the key's name where one was checked, else the client's address."""
     name = g.get("key_name")
-    return f"key {name}" if name is not None else f"address {request.remote_addr}"
+    return f"key {name}" if name is not None else f"address {one_address(request.remote_addr or '')}"
 
 
 def _counter(limiter: Limiter, scope: str, rate: str) -> Callable[[], None]:

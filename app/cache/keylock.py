@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.errors import StoreTimeout
+from app.filelock import UNLOCKABLE, warn_unlockable
 
 _SET_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None) if sys.platform == "linux" else None
 """Locks of an open file, which other threads of the process don't share (fcntl(2), Linux 3.15)."""
@@ -27,7 +28,7 @@ _FIRST_POLL, _LAST_POLL = 0.001, 0.01
 
 
 class KeyLocks:
-    """The locks in the file at `path`. Elsewhere than on Linux nobody is ever shut out."""
+    """The locks in the file at `path`. Where there are none, as on other systems, nobody is shut out."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -41,7 +42,12 @@ class KeyLocks:
         """
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            _wait_for(descriptor, _place_of(key), deadline)
+            try:
+                _wait_for(descriptor, _place_of(key), deadline)
+            except OSError as exc:
+                if exc.errno not in UNLOCKABLE:
+                    raise
+                warn_unlockable(self._path, descriptor, exc)  # each process then asks the store itself
             yield
         finally:
             os.close(descriptor)

@@ -4,12 +4,13 @@ A process holds a lock on a file of its own for as long as it lives: the kernel 
 process ends, so a lock that can be taken is that of a dead owner. Process ids would be used again.
 """
 
-import fcntl
 import os
 import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+from app.filelock import lock, lock_now
 
 
 class Owner:
@@ -34,9 +35,9 @@ class Owner:
     def reclaim(self, before: Callable[[str], None]) -> None:
         """Remove what dead owners left, calling `before` with each one's token first."""
         self.token()
-        for lock in self._tmp.glob("*.lock"):
-            if lock.stem != self._token:
-                self._reclaim_if_dead(lock, before)
+        for path in self._tmp.glob("*.lock"):
+            if path.stem != self._token:
+                self._reclaim_if_dead(path, before)
 
     def close(self) -> None:
         """Give up the claim."""
@@ -51,7 +52,12 @@ class Owner:
             token = secrets.token_hex(8)
             path = self._tmp / f"{token}.lock"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                lock(descriptor)
+            except OSError:
+                os.close(descriptor)
+                path.unlink(missing_ok=True)
+                raise
             if os.fstat(descriptor).st_nlink:
                 break
             # Another process took it for a dead owner's between open and flock.
@@ -59,17 +65,15 @@ class Owner:
         (self._tmp / token).mkdir()
         self._token, self._descriptor, self._pid = token, descriptor, os.getpid()
 
-    def _reclaim_if_dead(self, lock: Path, before: Callable[[str], None]) -> None:
+    def _reclaim_if_dead(self, path: Path, before: Callable[[str], None]) -> None:
         try:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            before(lock.stem)
-            shutil.rmtree(self._tmp / lock.stem, ignore_errors=True)
-            lock.unlink(missing_ok=True)
-        except BlockingIOError:
-            pass
+            if lock_now(descriptor):
+                before(path.stem)
+                shutil.rmtree(self._tmp / path.stem, ignore_errors=True)
+                path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)

@@ -1,6 +1,7 @@
 """`flask bucket doctor`: what is wrong, and how to mend it."""
 
 import json
+import os
 import shutil
 import textwrap
 from collections import Counter
@@ -14,7 +15,8 @@ from app.bucket.clients import AwsClients
 from app.bucket.doctor import Patient, Result, Status, checks_for, examine
 from app.cli.output import as_json_option, errors_told
 from app.links import ImageLinks
-from app.settings_file import settings_file
+from app.mistyped import mistyped_settings
+from app.settings_file import loaded_text, name_of, settings_file
 
 _COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "red", Status.SKIPPED: "cyan"}
 _STATUS_WIDTH = 9
@@ -43,7 +45,8 @@ def _patient() -> Patient:
         cache=parts().cache,
         clients=AwsClients.from_config(config),
         url_of=ImageLinks(store, config.image_urls, config.public_base_url).url_of,
-        env_file=settings_file(),
+        env_file=(file := settings_file()),
+        mistyped=mistyped_settings(os.environ, loaded_text(), name_of(file)),
         describe_model=parts().generation.describe_model,
     )
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from app.environ import CACHE, IMAGE, KEY_NAME, REQUEST_ID
 from app.logs.escape import escaped
 from app.logs.moment import timestamp
+from app.loopback import one_address
 from app.requestid import current_request_id
 
 _LONGEST = 256
@@ -70,12 +71,13 @@ class AccessLog:
 
     def _client(self, environ: Mapping[str, Any]) -> str:
         """Hits are answered before ProxyFix has its turn."""
+        client = str(environ.get("REMOTE_ADDR", ""))
         forwarded = environ.get("HTTP_X_FORWARDED_FOR")
-        if self._hops and forwarded and _PROXY_FIX not in environ:
-            named = forwarded.split(",")
-            if len(named) >= self._hops:
-                return str(named[-self._hops].strip())
-        return str(environ.get("REMOTE_ADDR", ""))
+        if self._hops and forwarded:
+            if _PROXY_FIX not in environ and len(named := forwarded.split(",")) >= self._hops:
+                client = named[-self._hops].strip()
+            return one_address(client)
+        return client
 
 
 def _path(environ: Mapping[str, Any]) -> str:

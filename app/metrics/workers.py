@@ -35,7 +35,8 @@ class SharedDirectory:
         _remove_abandoned(parent)
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)  # keeps systemd-tmpfiles away, too
+        with suppress(OSError):  # where nobody can lock it, nobody takes it for abandoned
+            fcntl.flock(self._lock, fcntl.LOCK_EX)  # keeps systemd-tmpfiles away, too
         if (uid, gid) != (os.geteuid(), os.getegid()):
             os.chown(self.path, uid, gid)
         os.environ[DIRECTORY] = str(self.path)

@@ -92,6 +92,11 @@ _NOT_PLAIN = re.compile(rb"\r\n(?:content-length|transfer-encoding|range|expect|
 _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]{1,300})[ \t]*\r\n", re.I)
 """The page's origin in a head; RFC 9110, 5.1, allows no white space before the colon."""
 
+_MAPPED = "::ffff:"
+
+_AT_UNIX_SOCKET = ("localhost", 80)
+"""Name and port of the server for requests that name none; gunicorn would look for them in the path."""
+
 _UNKNOWN_RATE = 32 * 1024.0
 """Bytes a second assumed at least of a client that is not measured yet: more than those that read nothing."""
 
@@ -127,8 +132,10 @@ class Connection:
 
     def __init__(self, sock: socket.socket, client: Any, server: Any, now: float) -> None:
         self.sock = sock
-        self.client = client
-        self.server = server
+        # With HOST=:: an IPv4 client has a mapped address (RFC 4291, 2.5.5.2); everybody knows it by its own.
+        mapped = isinstance(client, tuple) and client[0].startswith(_MAPPED)
+        self.client = (client[0].removeprefix(_MAPPED), client[1]) if mapped else client
+        self.server = server if isinstance(server, tuple) else _AT_UNIX_SOCKET
         self.state = State.HEAD
         self.mask = 0
         self.slot = 0

@@ -1,5 +1,6 @@
 """A variant of gunicorn's response that does not block, and the part of an answer still to be sent."""
 
+import logging
 import os
 import socket
 from collections.abc import Iterable
@@ -12,12 +13,20 @@ from gunicorn.http.wsgi import FileWrapper, Response
 from gunicorn.util import has_fileno
 
 from app.requestid import HEADER
+from app.system import REFUSED
 
 _MORE = getattr(socket, "MSG_MORE", 0)
 """Lets the kernel put the head and the file's beginning into one packet, if it knows how (Linux)."""
 
 _AT_ONCE = 4 * 1024 * 1024
 """Bytes sent to one fast client before the other connections have their turn."""
+
+_READ_AT_ONCE = 256 * 1024
+
+_unsendable: set[int] = set()
+"""The devices (stat(2)) whose files the kernel does not send by itself: they are read and written instead."""
+
+_log = logging.getLogger(__name__)
 
 
 class Sending:
@@ -31,6 +40,7 @@ class Sending:
         self._file = file
         self._offset = offset
         self._left = count
+        self._reads = bool(_unsendable) and count > 0 and os.fstat(file).st_dev in _unsendable
         self.sent = 0
 
     def go_on(self, sock: socket.socket) -> bool:
@@ -45,7 +55,7 @@ class Sending:
                 self._head = self._head[count:]
                 self.sent += count
             while self._left and self.sent < pause:
-                count = os.sendfile(sock.fileno(), self._file, self._offset, min(self._left, _AT_ONCE))
+                count = self._send_read(sock) if self._reads else self._send_file(sock)
                 if not count:
                     raise OSError("the file has been cut")
                 self._offset += count
@@ -54,6 +64,24 @@ class Sending:
         except BlockingIOError:
             return False
         return not self._left
+
+    def _send_file(self, sock: socket.socket) -> int:
+        """Have the kernel send from the file; return how many bytes, 0 at the file's end."""
+        try:
+            return os.sendfile(sock.fileno(), self._file, self._offset, min(self._left, _AT_ONCE))
+        except OSError as exc:
+            if exc.errno not in REFUSED:
+                raise
+            self._reads = True
+            device = os.fstat(self._file).st_dev
+            if device not in _unsendable:
+                _unsendable.add(device)
+                _log.warning("sendfile(2) is refused, images are read and written instead: %s", exc.strerror)
+            return self._send_read(sock)
+
+    def _send_read(self, sock: socket.socket) -> int:
+        piece = os.pread(self._file, min(self._left, _READ_AT_ONCE), self._offset)
+        return sock.send(piece) if piece else 0
 
 
 class LoopResponse(Response):  # type: ignore[misc]

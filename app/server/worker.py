@@ -44,8 +44,7 @@ class ImageWorker(Worker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         """Raise the limit on open files to the system's, and lower the number of connections to fit it."""
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        most = _raise_limit_on_files()
         wanted = self.cfg.worker_connections
         fitting = wanted if most < 0 else (most - _OTHER_FILES) // _FILES_EACH
         self._capacity = max(_FEWEST_CONNECTIONS, min(wanted, fitting))
@@ -96,3 +95,14 @@ class ImageWorker(Worker):  # type: ignore[misc]
         if self.nr >= self.max_requests:
             self.alive = False
         return bool(self.alive and self.cfg.keepalive)
+
+
+def _raise_limit_on_files() -> int:
+    """Raise the limit on open files as far as the system lets us; return it, -1 if there is none to know."""
+    most = -1
+    try:
+        most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        return most
+    return hard

@@ -33,15 +33,13 @@ from app.formats import CONTENT_TYPES
 from app.keys import is_canonical
 from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
 from app.stores.base import BaseStore
+from app.system import sync
 
 _ABANDONED_SECONDS = 3600
 """A temporary file this old belongs to a process that was killed."""
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 """What link(2) answers on file systems without hard links, such as exFAT and some network mounts."""
-
-_NO_DIRECTORY_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
-"""What fsync(2) answers for directories on file systems that can't sync them by themselves."""
 
 _FULL = (
     "The disk on which images are stored is full. Nothing was stored; the server's operator has to make room."
@@ -119,7 +117,7 @@ class LocalStore(BaseStore):
 
     def delete(self, key: str) -> None:
         """Remove the file, then what is known of it, then directories left empty."""
-        with suppress(NotFound), _errors_mapped(), locked(self._root / "lock"):
+        with suppress(NotFound), _errors_mapped(), locked(self._root / "lock", required=False):
             path = self._path(key)
             path.unlink()
             _sync_directory(path.parent)
@@ -166,14 +164,14 @@ class LocalStore(BaseStore):
         """Publish the file. Without hard links a put that creates holds the lock alone, too."""
         if not overwrite and self._has_links:
             try:
-                with locked(self._root / "lock", SHARED):
+                with locked(self._root / "lock", SHARED, required=False):
                     return self._publish(key, written, sidecar, overwrite)
             except OSError as exc:
                 if exc.errno not in _NO_LINKS:
                     raise
                 # EPERM has other causes as well, which the attempt without links meets again.
                 self._has_links = False
-        with locked(self._root / "lock", EXCLUSIVE):
+        with locked(self._root / "lock", EXCLUSIVE, required=False):
             return self._publish(key, written, sidecar, overwrite)
 
     def _publish(self, key: str, written: Path, sidecar: dict[str, Any], overwrite: bool) -> PutResult:
@@ -212,7 +210,7 @@ class LocalStore(BaseStore):
         with open(directory / f"{version}.json", "w", encoding="utf-8") as file:
             json.dump(sidecar, file)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
 
     def _forget(self, key: str, version: str) -> None:
         (self._metadata / key / f"{version}.json").unlink(missing_ok=True)
@@ -284,8 +282,9 @@ def _write_synced(path: Path, data: bytes) -> None:
     with open(path, "xb") as file:
         file.write(data)
         file.flush()
-        os.utime(file.fileno(), ns=(now := time.time_ns(), now))
-        os.fsync(file.fileno())
+        with suppress(OSError):  # refused: the version then is as exact as the file system's own time
+            os.utime(file.fileno(), ns=(now := time.time_ns(), now))
+        sync(file.fileno())
 
 
 def _facts(key: str, stat: os.stat_result, sidecar: dict[str, Any]) -> ObjectFacts:
@@ -317,10 +316,7 @@ def _load_json(path: Path) -> dict[str, Any] | None:
 def _sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    except OSError as exc:
-        if exc.errno not in _NO_DIRECTORY_SYNC:
-            raise
+        sync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -6,7 +6,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Self
 from app.errors import AppError, InvalidKey, NotFound, StoreError, UnsupportedImage
 from app.keys import check_readable, digest_in
 from app.stores.base import BaseStore
+from app.system import sync
 from app.transfer import sidecars
 from app.transfer.tally import Outcome, Result, failure
 
@@ -98,7 +99,7 @@ class Exporter:
             with open(written, "xb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
             path.parent.mkdir(parents=True, exist_ok=True)
             written.replace(path)
 
@@ -127,8 +128,9 @@ class Exporter:
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             changed = stored.facts.last_modified.timestamp()
-            os.utime(file.fileno(), (changed, changed))
-            os.fsync(file.fileno())
+            with suppress(OSError):  # refused: a named image is fetched again next time
+                os.utime(file.fileno(), (changed, changed))
+            sync(file.fileno())
         return stored.facts.metadata, digest
 
 

@@ -13,6 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.api.limits import client_name
 from app.apikeys import parse_keys
 from app.config import Config
 from app.errors import ConfigError
@@ -183,3 +184,25 @@ def test_a_missing_package_is_told_at_start(config: Config, monkeypatch: pytest.
 def test_other_counters_are_refused(uri: str) -> None:
     with pytest.raises(ConfigError, match="RATELIMIT_STORAGE_URI=\\*\\*\\*: must be memory://"):
         Config.from_env({"RATELIMIT_STORAGE_URI": uri})
+
+
+SAME = [
+    ["203.0.113.7", "::ffff:203.0.113.7", "::FFFF:203.0.113.7", "203.0.113.7:4711", "[::ffff:cb00:7107]:1"],
+    ["2001:db8::1", "2001:DB8:0::1", "[2001:db8::1]", "[2001:db8::1]:4711"],
+]
+
+
+@pytest.mark.parametrize("spellings", SAME)
+def test_an_address_spelled_otherwise_is_the_same_client(app: Flask, spellings: list[str]) -> None:
+    """As proxies name it in X-Forwarded-For, some of them with its port."""
+    names = set()
+    for spelling in spellings:
+        with app.test_request_context(environ_base={"REMOTE_ADDR": spelling}):
+            names.add(client_name())
+    assert names == {f"address {spellings[0]}"}
+
+
+def test_a_mapped_address_has_no_count_of_its_own(over: Callable[..., FlaskClient]) -> None:
+    client = over(rate_limit_upload="1/minute")
+    assert _upload(client, address="127.0.0.1").status_code == 201
+    assert _upload(client, address="::ffff:127.0.0.1").status_code == 429

@@ -40,7 +40,10 @@ class Running:
 
 @contextmanager
 def running(directory: Path, **settings: str) -> Iterator[Running]:
-    """Start a server with its data in `directory`, on a free port; stop it at the end."""
+    """Start a server with its data in `directory`, on a free port; stop it at the end.
+
+    A setting that is "" is left out of the environment, so that a settings file can give it.
+    """
     with open(directory / "server.log", "wb") as log:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         defaults = {
@@ -50,9 +53,8 @@ def running(directory: Path, **settings: str) -> Iterator[Running]:
             "STATE_DIR": str(directory / "state"),
             "ENV_FILE": os.devnull,
         }
-        process = subprocess.Popen(
-            GUNICORN, cwd=ROOT, env={**environ, **defaults, **settings}, stdout=log, stderr=log
-        )
+        environ = {name: value for name, value in {**environ, **defaults, **settings}.items() if value}
+        process = subprocess.Popen(GUNICORN, cwd=ROOT, env=environ, stdout=log, stderr=log)
     try:
         quiet = settings.get("LOG_LEVEL", "INFO") not in ("INFO", "DEBUG")
         unsaid = f"http://127.0.0.1:{settings.get('PORT', defaults['PORT'])}" if quiet else ""

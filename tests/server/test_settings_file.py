@@ -170,6 +170,43 @@ def test_a_named_file_is_obeyed_by_all(checkout: Path, started: list[subprocess.
     assert "not-this-one" not in doctor
 
 
+def test_mistyped_names_are_pointed_out_at_the_start_and_by_the_doctor(
+    checkout: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    (checkout / ".env").write_text(f"API_KEY={'k' * 32}\nlog_level=info\nNONSENSE=1\n", encoding="utf-8")
+    (checkout / ".env").chmod(0o600)
+    port = str(free_port())
+    said = _start(checkout, started, PORT=port, TRUSTED_PROXY="1", LOG_LEVEL="info", CACHE_TTL="5m")
+    doctor = " ".join(_say(checkout, [FLASK, "bucket", "doctor"], TRUSTED_PROXY="1").split())
+    for text in (said, doctor[doctor.index("setting-names") :]):
+        assert "Line 1 of .env: API_KEY is not a setting. Did you mean API_KEYS?" in text
+        assert "Line 2 of .env: log_level is not a setting. Did you mean LOG_LEVEL?" in text
+        assert "Line 3 of .env: NONSENSE is not a setting." in text
+        assert (
+            "The environment variable TRUSTED_PROXY is not a setting. Did you mean TRUSTED_PROXIES?" in text
+        )
+        assert "k" * 32 not in text
+    assert said.count("TRUSTED_PROXY ") == 1
+    assert "warning" in doctor[: doctor.index("setting-names")].split()[-1]
+
+
+@pytest.mark.parametrize("data", [b"API_KEYS=a\n# M\xfcller\n", "API_KEYS=a\n".encode("utf-16")])
+def test_a_file_that_is_not_text_is_told_with_the_line(checkout: Path, data: bytes) -> None:
+    (checkout / ".env").write_bytes(data)
+    (checkout / ".env").chmod(0o600)
+    for command in ([str(BIN / "gunicorn"), "wsgi:app"], [FLASK, "keys", "new"]):
+        environ = _environ(checkout, FLASK_SKIP_DOTENV="1")
+        done = subprocess.run(
+            command, cwd=checkout, env=environ, capture_output=True, text=True, check=False, timeout=60
+        )
+        line = 2 if data.startswith(b"API") else 1
+        assert done.returncode != 0
+        assert (
+            f"Line {line} of the settings file .env is not UTF-8 text. Save the file as UTF-8." in done.stderr
+        )
+        assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("command", [[str(BIN / "gunicorn"), "wsgi:app"], [FLASK, "keys", "new"]])
 @pytest.mark.parametrize("problem", ["missing", "writable"])
 def test_a_file_that_can_not_be_trusted_stops_everything(

@@ -5,10 +5,8 @@ import os
 import resource
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import requests
 
 from tests.pictures import long_png, noise
 from tests.server.raw import RawAnswer, connected, read_answer
-from tests.server.running import GUNICORN, ROOT, Running, answers, running
+from tests.server.running import GUNICORN, Running, answers, running
 from tests.waiting import wait_until
 
 THREADS = 2
@@ -356,61 +354,3 @@ def test_a_worker_that_stops_takes_no_more_connections(tmp_path: Path, told: sig
         if told is signal.SIGHUP:
             wait_until(lambda: answers(server.url))
             assert all(requests.get(f"{server.url}/healthz", timeout=25).ok for _ in range(60))
-
-
-def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
-    """A client there has no address, so it is not taken for a program of this machine."""
-    address = str(tmp_path / "socket")
-    process = _start(tmp_path, {}, "--bind", f"unix:{address}")
-    try:
-        wait_until(lambda: Path(address).exists(), seconds=60)
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(60)
-            sock.connect(address)
-            sock.sendall(HEALTHZ)
-            assert read_answer(sock).status == 200
-            sock.sendall(_get("/api/images"))
-            assert read_answer(sock).status == 401
-        process.send_signal(signal.SIGHUP)
-        time.sleep(3)
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(60)
-            sock.connect(address)
-            sock.sendall(HEALTHZ)
-            assert read_answer(sock).status == 200
-    finally:
-        process.send_signal(signal.SIGQUIT)
-        process.wait(60)
-
-
-def test_it_listens_where_systemd_does(tmp_path: Path) -> None:
-    """systemd hands over a socket as descriptor 3 (sd_listen_fds(3))."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        handing_over = (
-            "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
-            "os.execv(sys.argv[2], sys.argv[2:])"
-        )
-        number = listener.fileno()
-        systemd = [sys.executable, "-c", handing_over, str(number)]
-        settings = {"PORT": str(port), "LISTEN_FDS": "1"}
-        process = _start(tmp_path, settings, through=systemd, pass_fds=[number])
-        try:
-            assert requests.get(f"http://127.0.0.1:{port}/healthz", timeout=60).ok
-        finally:
-            process.send_signal(signal.SIGQUIT)
-            process.wait(60)
-
-
-def _start(
-    directory: Path,
-    settings: dict[str, str],
-    *arguments: str,
-    through: Sequence[str] = (),
-    pass_fds: Sequence[int] = (),
-) -> subprocess.Popen[bytes]:
-    """Start a server that says no URL."""
-    places = {name: str(directory / name) for name in ("CACHE_DIR", "LOCAL_STORE_DIR", "STATE_DIR")}
-    environ = {**os.environ, **places, "ENV_FILE": os.devnull, "WEB_CONCURRENCY": "1", **settings}
-    command = [*through, *GUNICORN, *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=environ, pass_fds=pass_fds)

@@ -1,6 +1,7 @@
 """The local store: the contract, and what a directory adds to it."""
 
 import errno
+import fcntl
 import os
 import shutil
 import stat
@@ -281,3 +282,42 @@ def test_a_directory_that_went_is_an_outage_and_no_missing_image(root: Path) -> 
     root.write_bytes(b"")
     with pytest.raises(StoreUnreachable):
         _put(store, "b.png")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "error"),
+    [
+        (os, "utime", errno.EPERM),
+        (os, "fsync", errno.EINVAL),
+        (os, "fsync", errno.EOPNOTSUPP),
+        (fcntl, "flock", errno.ENOLCK),
+    ],
+)
+def test_a_file_system_without_what_is_not_needed_does(
+    root: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, error: int
+) -> None:
+    """No times to set, no directories to sync, no locks of any kind."""
+
+    def refused(*arguments: Any, **options: Any) -> None:
+        raise OSError(error, "not here")
+
+    monkeypatch.setattr(module, name, refused)
+    if module is fcntl:
+        monkeypatch.setattr(fcntl, "fcntl", refused)
+    store = LocalStore(root)
+    for data in (b"bytes", b"others"):
+        _put(store, "a/b.png", data)
+        with store.get("a/b.png") as stored:  # type: ignore[union-attr]
+            assert stored.body.read() == data
+    store.delete("a/b.png")
+    with pytest.raises(NotFound):
+        store.head("a/b.png")
+
+
+def test_a_disk_that_fails_to_sync_is_an_outage(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(descriptor: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(StoreUnreachable):
+        _put(LocalStore(root), "a/b.png")

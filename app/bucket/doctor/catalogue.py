@@ -29,6 +29,7 @@ def store(patient: Patient) -> Finding:
 SERVER_CHECKS: tuple[Check, ...] = (
     server.api_keys,
     server.env_file_mode,
+    server.setting_names,
     server.upload_limits,
     server.unguessable_keys,
     urls.https_urls,

@@ -1,7 +1,7 @@
 """What is examined: the settings, the store, the bucket behind it and the cache in front of it."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -62,6 +62,7 @@ class Patient:
     clients: AwsClients
     url_of: Callable[[str], str]
     env_file: Path | None = None
+    mistyped: Sequence[str] = ()
     describe_model: Callable[[], ModelFacts | None] = lambda: None
     probe: Probe = field(default_factory=Probe)
 

@@ -48,6 +48,14 @@ def env_file_mode(patient: Patient) -> Finding:
 
 
 @check()
+def setting_names(patient: Patient) -> Finding:
+    """A setting whose name is mistyped does nothing."""
+    if patient.mistyped:
+        return warning(" ".join(patient.mistyped), "Correct the names, or remove what nothing reads")
+    return ok("No variable looks like a mistyped setting.")
+
+
+@check()
 def upload_limits(patient: Patient) -> Finding:
     """Uploads are decoded before they are stored; one as large as allowed must fit into memory."""
     decoded = patient.config.max_image_pixels * _BYTES_PER_PIXEL

@@ -7,7 +7,7 @@ from typing import NoReturn
 from app.errors import AppError, UndecodableImage
 from app.imaging.check import check_image
 from app.imaging.sandbox.bounds import decoding_bounds, survey_bounds
-from app.imaging.sandbox.confinement import Enclosure, die_with_parent, hold_to, raise_to
+from app.imaging.sandbox.confinement import Enclosure, close_from, die_with_parent, hold_to, raise_to
 from app.imaging.sandbox.files import contents, write
 from app.imaging.sandbox.messages import checked_line, limits_in, most_stored, refused_line
 
@@ -39,7 +39,7 @@ def _keep_open(*descriptors: int) -> None:
     for descriptor in sorted(descriptors):
         os.closerange(before + 1, descriptor)
         before = max(before, descriptor)
-    os.closerange(before + 1, os.sysconf("SC_OPEN_MAX"))
+    close_from(before + 1)
 
 
 def _answer(job: socket.socket, own_memory: int) -> None:

@@ -17,8 +17,10 @@ from app.errors import AppError, Busy, UndecodableImage
 from app.imaging.check import CheckedImage
 from app.imaging.limits import ImageLimits
 from app.imaging.sandbox.bounds import decoding_bounds
+from app.imaging.sandbox.confinement import unlimitable
 from app.imaging.sandbox.files import anonymous_file, contents
 from app.imaging.sandbox.messages import checked_in, fields_of, job_line, most_stored, refusal_in
+from app.system import usable_cores
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ _SCRIPT = Path(__file__).with_name("__main__.py")
 _KEPT = ("LD_LIBRARY_PATH", "TMPDIR")
 """Environment variables passed to the host: where libraries are, and where to put files without memfd."""
 
-_CORES = ",".join(map(str, os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ""
+_CORES = ",".join(map(str, usable_cores()))
 """The cores that the program was started on. `gunicorn.conf.py` pins each worker to one of them after this
 module is loaded; a host pinned there too would slow its worker's hits down while other cores are idle."""
 
@@ -176,6 +178,11 @@ class Sandbox:
     def _living(self) -> _Host:
         with self._lock:
             if self._host is None:
+                if self._script == _SCRIPT and unlimitable():
+                    _log.warning(
+                        "The system refuses setrlimit(2) for %s: what one image may take is not limited so.",
+                        ", ".join(unlimitable()),
+                    )
                 self._host = _Host(self._script)
             return self._host
 

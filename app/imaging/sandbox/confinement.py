@@ -7,6 +7,7 @@ import signal
 import struct
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from app.imaging.sandbox.bounds import Bounds
@@ -14,6 +15,7 @@ from app.imaging.sandbox.bounds import Bounds
 _LINUX = sys.platform == "linux"
 
 _MOST_DESCRIPTORS = 8
+_HIGHEST_DESCRIPTOR = 1 << 16
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_NO_NEW_PRIVS = 38
@@ -93,21 +95,49 @@ def hold_to(now: Bounds, most: Bounds, own_memory: int, most_written: int) -> No
     _limit(resource.RLIMIT_NOFILE, _MOST_DESCRIPTORS, _MOST_DESCRIPTORS)
     # The kernel sends SIGXCPU at the first value and SIGKILL at the second, which may not be the same.
     _limit(resource.RLIMIT_CPU, now.cpu, most.cpu + 1)
-    if _LINUX:  # macOS knows this bound by name only
+    if own_memory:
         _limit(resource.RLIMIT_AS, own_memory + now.memory, own_memory + most.memory)
     signal.setitimer(signal.ITIMER_REAL, now.wall)
+
+
+@cache
+def unlimitable() -> dict[str, int]:
+    """Return the limits that the system lets nobody set, by name: seccomp filters may forbid setrlimit(2)."""
+    names = ("RLIMIT_CORE", "RLIMIT_NPROC", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_CPU", "RLIMIT_AS")
+    refused = {}
+    for name in names:
+        kind = getattr(resource, name)
+        try:
+            resource.setrlimit(kind, resource.getrlimit(kind))
+        except (OSError, ValueError):
+            refused[name] = kind
+    return refused
+
+
+def close_from(first: int) -> None:
+    """Close all descriptors from `first` on. A host that has closed what it inherited has few, and low ones.
+
+    The limit on open files may be a billion, or unknown, and not every system closes a range in one call.
+    """
+    most = os.sysconf("SC_OPEN_MAX")
+    os.closerange(first, min(most, _HIGHEST_DESCRIPTOR) if most > 0 else _HIGHEST_DESCRIPTOR)
 
 
 def raise_to(bounds: Bounds, own_memory: int) -> None:
     """Raise the limits on time and memory, at most to `most` of `hold_to`."""
     _limit(resource.RLIMIT_CPU, bounds.cpu)
-    if _LINUX:
+    if own_memory:
         _limit(resource.RLIMIT_AS, own_memory + bounds.memory)
     signal.setitimer(signal.ITIMER_REAL, bounds.wall)
 
 
 def _limit(kind: int, soft: int, hard: int = resource.RLIM_INFINITY) -> None:
-    """Set a limit of setrlimit(2), without raising its hard value, which only root may do."""
+    """Set a limit of setrlimit(2), without raising its hard value, which only root may do.
+
+    Limits that the system refuses are left out: the worker has said so in its log.
+    """
+    if kind in unlimitable().values():
+        return
     highest = resource.getrlimit(kind)[1]
     bounded = [_lower(value, highest) for value in (soft, hard)]
     resource.setrlimit(kind, (bounded[0], bounded[1]))
@@ -120,11 +150,15 @@ def _lower(value: int, highest: int) -> int:
 
 
 def mapped_memory() -> int:
-    """Return this process's address space in bytes, which is what RLIMIT_AS counts (proc_pid_statm(5))."""
-    if not _LINUX:
+    """Return this process's address space in bytes, which is what RLIMIT_AS counts (proc_pid_statm(5)).
+
+    Returns 0 if the system doesn't say; macOS also knows that limit by name only.
+    """
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[0]) * resource.getpagesize()
+    except OSError:
         return 0
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[0]) * resource.getpagesize()
 
 
 def be_the_first_to_go() -> None:

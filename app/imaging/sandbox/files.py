@@ -8,7 +8,10 @@ from app.errors import UndecodableImage
 
 def anonymous_file(data: bytes = b"") -> int:
     """Return the descriptor of a new file that holds `data`: in memory where the system can, else on disk."""
-    descriptor = os.memfd_create("image") if hasattr(os, "memfd_create") else _unlinked_file()
+    try:
+        descriptor = os.memfd_create("image")
+    except (OSError, AttributeError):  # refused, or not Linux
+        descriptor = _unlinked_file()
     try:
         write(descriptor, data)
     except BaseException:

@@ -26,7 +26,13 @@ from PIL import (
 )
 
 from app.imaging.sandbox.child import run
-from app.imaging.sandbox.confinement import Enclosure, be_the_first_to_go, mapped_memory
+from app.imaging.sandbox.confinement import (
+    Enclosure,
+    be_the_first_to_go,
+    close_from,
+    mapped_memory,
+    unlimitable,
+)
 from app.imaging.sandbox.messages import ended_line, unstarted_line
 
 PLUGINS = (
@@ -48,10 +54,13 @@ def serve(cores: str) -> NoReturn:
     os.setsid()  # Ctrl-C in a terminal is the worker's business: it finishes what it has begun
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    os.nice(_NICENESS)
-    if cores:
-        os.sched_setaffinity(0, map(int, cores.split(",")))
+    close_from(3)
+    unlimitable()  # asked once for all children
+    with suppress(OSError):
+        os.nice(_NICENESS)
+    with suppress(OSError):  # refused, or a core is gone
+        if cores:
+            os.sched_setaffinity(0, map(int, cores.split(",")))
     with suppress(OSError):
         be_the_first_to_go()
     Image.preinit()

@@ -1,0 +1,93 @@
+"""Which listeners are chosen on systems that are hard to come by."""
+
+import errno
+import os
+import socket
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app.server import listeners
+from app.server.listeners import choose_listeners, problem_with, where
+from tests.ports import free_port
+
+
+class Configuration(SimpleNamespace):
+    """What is used of gunicorn's."""
+
+    def set(self, name: str, value: object) -> None:
+        """As gunicorn's does."""
+        setattr(self, name, value)
+
+
+def _server(*addresses: Any, **settings: Any) -> Any:
+    cfg = Configuration(address=list(addresses), workers=2, max_requests=0, reuse_port=True, is_ssl=False)
+    vars(cfg).update(settings)
+    return SimpleNamespace(cfg=cfg, log=None, LISTENERS=[])
+
+
+@pytest.mark.parametrize(
+    ("settings", "each"),
+    [({}, True), ({"workers": 1}, False), ({"max_requests": 5}, False), ({"reuse_port": False}, False)],
+)
+def test_each_worker_has_a_listener_if_no_newcomer_is_refused(settings: dict[str, Any], each: bool) -> None:
+    port = free_port()
+    server = _server(("127.0.0.1", port), **settings)
+    choose_listeners(server, ("127.0.0.1", port))
+    assert server.cfg.reuse_port is each
+    assert [str(listener) for listener in server.LISTENERS] == [f"http://127.0.0.1:{port}"] * each
+    for listener in server.LISTENERS:
+        assert not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        listener.close()
+
+
+@pytest.mark.parametrize("address", [("127.0.0.1", 0), "socket", 7])
+def test_what_workers_can_not_open_themselves_is_shared(
+    address: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = _server(address)
+    choose_listeners(server, ("127.0.0.1", 0))
+    assert (server.cfg.reuse_port, server.LISTENERS) == (False, [])
+
+
+def test_a_system_that_knows_reuseport_by_name_only_has_one_listener(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: object, sock: socket.socket, bound: bool = False) -> socket.socket:
+        sock.close()
+        raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+
+    monkeypatch.setattr(listeners._Reserved, "set_options", refused)
+    server = _server(("127.0.0.1", free_port()))
+    choose_listeners(server, ("127.0.0.1", 1))
+    assert (server.cfg.reuse_port, server.LISTENERS) == (False, [])
+
+
+def test_a_machine_without_ipv6_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(family: int, *arguments: Any) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", without)
+    assert problem_with([("::", 8000)], ("::", 8000)) == (
+        "Can't listen on HOST=:: PORT=8000: Address family not supported by protocol"
+    )
+
+
+def test_passed_sockets_and_addresses_do_not_go_together() -> None:
+    assert "fd://" in problem_with([3, ("127.0.0.1", 8000)])
+    assert problem_with([3, 4]) == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        (("0.0.0.0", 80), "open http://127.0.0.1:80/"),
+        (("::", 80, 0, 0), "open http://127.0.0.1:80/"),
+        (("::1", 80, 0, 0), "open http://[::1]:80/"),
+        (("192.0.2.1", 80), "open http://192.0.2.1:80/"),
+        ("/run/x", "listening at unix:/run/x"),
+        (b"\0name", "listening at unix:@name"),
+    ],
+)
+def test_people_are_told_what_they_can_open(address: Any, told: str) -> None:
+    assert where(SimpleNamespace(sock=SimpleNamespace(getsockname=lambda: address))) == told
