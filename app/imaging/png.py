@@ -37,7 +37,8 @@ class Chunk(NamedTuple):
 
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PALETTE = 3
+_CHANNELS = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}
 """Samples of a pixel by colour type (11.2.1)."""
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row of each pass of an interlaced image, and how far apart they are (8.2)."""
@@ -85,6 +86,7 @@ class _Walk:
         self.orientation = UPRIGHT
         self.seen: Counter[bytes] = Counter()
         self.announced = 0
+        self.needs_palette = False
         # Pixels before the first frame control are for still viewers; Pillow counts them as a frame.
         self.default_image = False
 
@@ -106,6 +108,8 @@ class _Walk:
             raise UndecodableImage(detail=f"IHDR of {reader.left} bytes")
         self.size = reader.big(4), reader.big(4)
         self.limits.check(self.size, 1)
+        reader.skip(1)
+        self.needs_palette = reader.big(1) == _PALETTE
 
     def _animation(self, reader: ByteReader) -> None:
         if reader.left != 8 or self.seen[b"IDAT"]:
@@ -129,6 +133,8 @@ class _Walk:
             raise UndecodableImage(detail=f"a frame of {width} × {height} at {left}, {top} on {self.size}")
 
     def _pixels(self, _reader: ByteReader) -> None:
+        if self.needs_palette and not self.seen[b"PLTE"]:
+            raise UndecodableImage(detail="no palette before the pixels")
         self.default_image |= bool(self.announced) and not self.seen[b"fcTL"]
 
     def survey(self) -> Survey:

@@ -143,7 +143,7 @@ class _Feed:
 
         Raises OSError if one is cut, or if `exact` and the last one is too long.
         """
-        ends = [segment.end for segment in segments(self._data) if segment.marker == SOS]
+        ends = self._ends_of_scans()
         for end in ends:
             if exact and end == ends[-1] and self._is_complete(end - _READ_AHEAD):
                 raise OSError("data behind the last block")
@@ -154,6 +154,17 @@ class _Feed:
         self._give(self._data[self._at :] + END)
         if not self._done:
             raise OSError("the image has no end")
+
+    def _ends_of_scans(self) -> list[int]:
+        """Return where scans end that are not there already: a scan that is repeated refines nothing.
+
+        It may even be too short, since it finds more that could be refined than it did before.
+        """
+        ends: dict[tuple[bytes, bytes], int] = {}
+        for segment in segments(self._data):
+            if segment.marker == SOS:
+                ends.setdefault((segment.payload, segment.scan), segment.end)
+        return list(ends.values())
 
     def _is_complete(self, end: int, padding: bytes = b"") -> bool:
         """Give the bytes up to `end`, and return whether no block of the current scan is missing.

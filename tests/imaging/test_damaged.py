@@ -13,6 +13,7 @@ from app.imaging import ImageLimits
 
 from .lying import HONEST
 from .oracle import assert_as_judged
+from .png_samples import made, noise
 from .samples import (
     ICC,
     KINDS,
@@ -32,6 +33,7 @@ from .samples import (
     sample,
     saved,
 )
+from .ultra_hdr import FIELDS, gain_map, packet, photo
 
 END_MARKERS = {"png": 12, "jpeg": 2, "gif": 2}
 """Bytes at the end without which nothing of the picture is missing; of a GIF also the end of its data."""
@@ -163,6 +165,9 @@ SEEDS: list[Callable[[], bytes]] = [
     partial(saved, picture(mode="RGBA"), "avif", exif=exif(6), xmp=b"<x/>"),
     *(HONEST[name][1] for name in ("avif grid with alpha", "avif animation with alpha", "gif that grows")),
     partial(saved, picture(), "png", default_image=True, **animation()),
+    partial(made, noise(16, 6, (9, 7)), 16, 6, png_chunk(b"eXIf", exif(5).removeprefix(b"Exif\0\0"))),
+    partial(made, noise(2, 0, (9, 7)), 2, 0, png_chunk(b"eXIf", exif(3).removeprefix(b"Exif\0\0"))),
+    partial(photo, gain_map(packet(FIELDS)), xmp=packet('hdrgm:Version="1.0"'), orientation=6),
 ]
 
 
