@@ -15,6 +15,8 @@ _ICC = b"ICCRGBG1012"
 """Application extension with a colour profile (ICC.1, annex B.4)."""
 _MAX_SIDE = 0xFFFF
 """Pixels of a side of the screen (section 18), which is made as large as all frames together."""
+_LARGEST_CODE_SIZE = 8
+"""Bits of an index (appendix F). No colour table is large enough for more, and browsers draw nothing then."""
 _SMALL = 64
 """Bytes below which a sub-block counts as a part.
 
@@ -107,6 +109,8 @@ class _Walk:
         if max(self.width, self.height) > _MAX_SIDE:
             raise UndecodableImage(detail=f"a frame that ends at {left + width}, {top + height}")
         table, code_size = self._colour_table(descriptor[8]), self.reader.take(1)
+        if code_size[0] > _LARGEST_CODE_SIZE:
+            raise UndecodableImage(detail=f"indexes of {code_size[0]} bits")
         self.pieces += [
             self.control,
             bytes((_IMAGE,)),

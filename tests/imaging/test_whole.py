@@ -15,6 +15,7 @@ from app.errors import UndecodableImage
 from app.imaging import ImageLimits
 from app.imaging.png import check_rows
 
+from .avif_files import Item, picture_item, still
 from .png_samples import KINDS, made, noise
 from .samples import (
     KINDS as FORMATS,
@@ -152,6 +153,16 @@ def test_a_gif_has_all_pixels_of_each_frame(interlaced: int, limits: ImageLimits
 def test_a_gif_without_the_end_code_is_whole(limits: ImageLimits) -> None:
     data = _gif((_codes(16)[:-1], 0))
     assert check(data, limits).data == data
+
+
+@BOTH
+@pytest.mark.parametrize("bits", [9, 12])
+def test_a_gif_of_indexes_that_no_colour_table_has(bits: int, limits: ImageLimits) -> None:
+    frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0)
+    codes = ((1 << bits) | (1 << bits + 1) | ((1 << bits) + 1 << 2 * bits + 2)).to_bytes(5, "little")
+    data = b"GIF89a\1\0\1\0\x80\0\0" + bytes(6) + frame + bytes((bits, 5)) + codes + b"\0\x3b"
+    with pytest.raises(UndecodableImage, match="indexes"):
+        check(data, limits)
 
 
 # JPEG
@@ -323,6 +334,28 @@ def test_a_webp_cut_within_its_picture(lossless: bool, limits: ImageLimits) -> N
     for cut in (10, len(picture_data) // 2):
         with pytest.raises(UndecodableImage):
             check(riff((kind, picture_data[:-cut])), limits)
+
+
+# AVIF
+
+
+@BOTH
+def test_an_avif_cut_within_its_picture(limits: ImageLimits) -> None:
+    """Its sizes are those of what is left, down to the bitstream."""
+    data = saved(picture(size=(64, 64)).effect_spread(20), "avif", quality=95)
+    start = data.index(b"\x32", data.index(b"mdat"))
+    high, low = data[start + 1] & 0x7F, data[start + 2]
+    frame = data[start + 3 :]
+    assert high | low << 7 == len(frame)
+    for lack in (0, 1, 50, len(frame) // 2):
+        left = len(frame) - lack
+        unit = b"\x32" + bytes((left & 0x7F | 0x80, left >> 7)) + frame[:left]
+        item = Item(data[data.index(b"mdat") + 4 : start] + unit, picture_item((64, 64)).properties)
+        if lack:
+            with pytest.raises(UndecodableImage):
+                check(still([item]), limits)
+        else:
+            assert check(still([item]), limits).width == 64
 
 
 # The other way round: what everything reads is accepted
