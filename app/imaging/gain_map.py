@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from app.errors import UndecodableImage
 from app.imaging.bytereader import ByteReader
 from app.imaging.jpeg_segments import APP1, APP2, SOS, Segment, first_place, inserted, segments
-from app.imaging.survey import GainMap, bounded
+from app.imaging.survey import GainMap
 
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _ISO = b"urn:iso:std:iso:ts:21496:-1\0"
@@ -25,6 +25,11 @@ _MPF = b"MPF\0"
 
 _MOST_PICTURES = 8
 """Pictures of a multi-picture file that are looked at; phones write two to four."""
+_MOST_SEGMENTS = 8
+"""Segments of XMP or with an index that are looked at, in a picture; there is one of each, or two of XMP."""
+_MOST_BEFORE_PIXELS = 200
+"""Segments of a gain map before its pixels, of which a dozen are usual and more than a hundred may be its
+colour profile."""
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _HDRGM = "http://ns.adobe.com/hdr-gain-map/1.0/"
@@ -73,14 +78,17 @@ class Announced:
     def __init__(self) -> None:
         self.xmp = self.iso = False
         self.starts: list[int] = []
+        self._left = _MOST_SEGMENTS
 
     def read(self, segment: Segment) -> None:
         """Read a segment of the picture; damage is ignored, and so is whatever belongs to no gain map."""
-        if segment.marker == APP1 and segment.payload.startswith(_XMP):
-            self.xmp |= "Version" in _xmp_fields(segment.payload)
-        elif segment.marker == APP2 and segment.payload.startswith(_ISO):
+        if segment.marker == APP2 and segment.payload.startswith(_ISO):
             self.iso |= segment.payload[len(_ISO) :][:2] == b"\0\0"
-        elif segment.marker == APP2 and segment.payload.startswith(_MPF):
+        elif self._left and segment.marker == APP1 and segment.payload.startswith(_XMP):
+            self._left -= 1
+            self.xmp |= "Version" in _xmp_fields(segment.payload)
+        elif self._left and segment.marker == APP2 and segment.payload.startswith(_MPF):
+            self._left -= 1
             with suppress(UndecodableImage):
                 self.starts += islice(_starts(segment), _MOST_PICTURES)
 
@@ -142,7 +150,7 @@ def _starts(index: Segment) -> Iterator[int]:
 def _described(data: bytes, start: int, announced: Announced) -> Found:
     """Return what the JPEG at `start` says of itself, in the forms that the picture announced."""
     parameters = iso = b""
-    for segment in bounded(segments(data, start)):
+    for segment in islice(segments(data, start), _MOST_BEFORE_PIXELS):
         if segment.marker == SOS:
             break
         if announced.xmp and segment.marker == APP1 and segment.payload.startswith(_XMP):

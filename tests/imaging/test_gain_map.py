@@ -1,7 +1,9 @@
 """The gain map of an HDR photo is image content: it stays, and all else that comes with it goes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
+from typing import Any
 
 import pytest
 from PIL import Image, ImageChops, ImageStat
@@ -202,6 +204,27 @@ def test_a_hostile_index_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gain_maps, "_described", described)
     clean_image(data, LIMITS)
     assert looked_at == [length + number * len(decoy) for number in range(8)]
+
+
+@pytest.mark.parametrize(
+    "segment", [packet('hdrgm:Version="1.0"'), index([(0, 0, 0)] * 9)], ids=["xmp", "index"]
+)
+def test_many_segments_cost_nothing(segment: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they are the photo's, or those of what may be its gain map."""
+    read: list[object] = []
+
+    def counted(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def call(given: Any) -> Any:
+            read.append(given)
+            return function(given)
+
+        return call
+
+    monkeypatch.setattr(gain_maps, "_xmp_fields", counted(gain_maps._xmp_fields))
+    monkeypatch.setattr(gain_maps, "_starts", counted(gain_maps._starts))
+    assert check(photo(gain_map(), xmp=ANNOUNCING + segment * 500)).data == check(photo(gain_map())).data
+    assert check(photo(inserted(gain_map(), 20, segment * 500), xmp=ANNOUNCING)).data == PLAIN
+    assert len(read) < 500
 
 
 def test_its_pixels_count_before_a_decoder_runs() -> None:
