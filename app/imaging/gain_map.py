@@ -42,7 +42,7 @@ _FIELDS = {
     **dict.fromkeys(("GainMapMin", "GainMapMax", "Gamma", "OffsetSDR", "OffsetHDR"), re.compile(_FRACTION)),
     **dict.fromkeys(("HDRCapacityMin", "HDRCapacityMax"), re.compile(_FRACTION)),
 }
-_REQUIRED = {"Version", "GainMapMax", "HDRCapacityMax"}
+"""Fields of the XMP. Browsers have a default for each but the version; libultrahdr needs GainMapMax, too."""
 _CHANNELS = (1, 3)
 
 _MANY_CHANNELS, _COMMON_DENOMINATOR = 0x80, 0x08
@@ -155,7 +155,7 @@ def _described(data: bytes, start: int, announced: Announced) -> Found:
             break
         if announced.xmp and segment.marker == APP1 and segment.payload.startswith(_XMP):
             fields = _xmp_fields(segment.payload)
-            parameters = _packet(fields) if fields.keys() >= _REQUIRED else parameters
+            parameters = _packet(fields) if "Version" in fields else parameters
         elif announced.iso and segment.marker == APP2 and segment.payload.startswith(_ISO):
             iso = _iso_numbers(segment.payload[len(_ISO) :]) or iso
     return Found(start, parameters, iso)

@@ -92,6 +92,11 @@ def test_values_for_each_channel_and_elements_instead_of_attributes() -> None:
     assert _pixels(found.pictures[1]).mode == "RGB"
 
 
+def test_the_version_alone_is_enough_for_browsers() -> None:
+    found = read(check(photo(gain_map(ANNOUNCING, b""), xmp=ANNOUNCING, iso=False)).data)
+    assert b'hdrgm:Version="1.0"></rdf:Description>' in found.payload(1, XMP)
+
+
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_it_is_turned_with_the_picture(orientation: int) -> None:
     data = photo(gain_map(packet(FIELDS)), xmp=ANNOUNCING, orientation=orientation)
@@ -146,7 +151,7 @@ ODD = inserted(SECOND, 20, jpeg_segment(0xE2, ISO + ISO_NUMBERS))
     [
         photo(gain_map(), iso=False),
         photo(gain_map(iso=b"")),
-        photo(gain_map(packet('hdrgm:Version="1.0"'), b""), xmp=ANNOUNCING, iso=False),
+        photo(gain_map(packet('hdrgm:GainMapMax="1.0"'), b""), xmp=ANNOUNCING, iso=False),
         photo(gain_map(packet(FIELDS.replace("2.3", "Berlin")), b""), xmp=ANNOUNCING, iso=False),
         photo(gain_map(packet(FIELDS.replace("2.3", "NaN")), b""), xmp=ANNOUNCING, iso=False),
         photo(gain_map(packet(FIELDS) + b"<!DOCTYPE x>", b""), iso=False),
@@ -207,7 +212,7 @@ def test_a_hostile_index_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "segment", [packet('hdrgm:Version="1.0"'), index([(0, 0, 0)] * 9)], ids=["xmp", "index"]
+    "segment", [packet('hdrgm:Version="one"'), index([(0, 0, 0)] * 9)], ids=["xmp", "index"]
 )
 def test_many_segments_cost_nothing(segment: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether they are the photo's, or those of what may be its gain map."""
