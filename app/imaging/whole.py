@@ -44,7 +44,7 @@ class WholePng(PngImageFile):
         """Prepare to decode a frame."""
         if self._im is None:
             canvas = Image.new(self.mode, self.size, None)
-            canvas.paste(self._ink(), self._last_row())
+            canvas.paste(self._ink_row(), self._last_row())
             self.im = canvas.im
         super().load_prepare()
 
@@ -57,12 +57,11 @@ class WholePng(PngImageFile):
         super().load_end()
 
     def _last_row_is_drawn(self) -> bool:
-        row = self.crop(self._last_row())
-        return row.tobytes() != Image.new(self.mode, row.size, self._ink()).tobytes()
+        return self.crop(self._last_row()).tobytes() != self._ink_row().tobytes()
 
-    def _ink(self) -> int | tuple[int, ...]:
+    def _ink_row(self) -> Image.Image:
         bands = len(Image.Image.getbands(self))
-        return _INK[0] if bands == 1 else _INK[:bands]
+        return Image.new(self.mode, (self.width, 1), _INK[0] if bands == 1 else _INK[:bands])
 
     def _last_row(self) -> tuple[int, int, int, int]:
         return 0, self.height - 1, self.width, self.height

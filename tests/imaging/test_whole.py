@@ -16,7 +16,7 @@ from app.imaging import ImageLimits
 from app.imaging.png import check_rows
 
 from .avif_files import Item, picture_item, still
-from .png_samples import KINDS, made, noise
+from .png_samples import CHANNELS, KINDS, made, noise
 from .samples import (
     KINDS as FORMATS,
 )
@@ -49,6 +49,11 @@ END_MARKERS = {"png": 12, "gif": 2, "jpeg": 2}
 # PNG
 
 
+def _row(bits: int, colour: int) -> int:
+    """Bytes of a row of SIZE, which the last rows of an interlaced image have as well."""
+    return 1 + -(-SIZE[0] * bits * CHANNELS[colour] // 8)
+
+
 @BOTH
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize(("bits", "colour"), KINDS)
@@ -58,7 +63,7 @@ def test_a_png_lacks_no_byte_of_its_rows(
     rows = noise(bits, colour, SIZE)
     whole = made(rows, bits, colour, interlaced=interlaced)
     assert check(whole, limits).data == whole
-    for lack in (1, 200):
+    for lack in (1, _row(bits, colour), 3 * _row(bits, colour)):
         with pytest.raises(UndecodableImage):
             check(made(rows, bits, colour, interlaced=interlaced, lack=lack), limits)
 
@@ -85,7 +90,7 @@ def test_a_last_row_of_the_colour_that_is_looked_for(bits: int, colour: int, pix
     rows = [[pixel] * SIZE[0]] * SIZE[1]
     assert check(made(rows, bits, colour)).height == SIZE[1]
     with pytest.raises(UndecodableImage):
-        check(made(rows, bits, colour, lack=1))
+        check(made(rows, bits, colour, lack=_row(bits, colour)))
 
 
 @BOTH
@@ -101,7 +106,9 @@ def test_each_frame_of_an_apng_has_its_rows(default: bool, limits: ImageLimits) 
         head = 4 if data[at : at + 4] == b"fdAT" else 0
         payload = data[at + 4 : at + 4 + length]
         raw = zlib.decompress(payload[head:])
-        short = png_chunk(data[at : at + 4], payload[:head] + zlib.compress(raw[:-1]))
+        control = data.rfind(b"fcTL", 0, at)
+        width = 48 if control < 0 else struct.unpack_from(">I", data, control + 8)[0]
+        short = png_chunk(data[at : at + 4], payload[:head] + zlib.compress(raw[: -1 - 3 * width]))
         with pytest.raises(UndecodableImage):
             check(data[: at - 4] + short + data[at + 8 + length :], limits)
 
@@ -110,7 +117,7 @@ def test_an_incomplete_png_is_not_completed_by_turning_it() -> None:
     turned = png_chunk(b"eXIf", exif(6).removeprefix(b"Exif\0\0"))
     for bits, colour in KINDS:
         with pytest.raises(UndecodableImage):
-            check(made(noise(bits, colour, SIZE), bits, colour, turned, lack=1))
+            check(made(noise(bits, colour, SIZE), bits, colour, turned, lack=_row(bits, colour)))
 
 
 def test_bytes_behind_the_last_row_are_no_damage() -> None:
@@ -130,7 +137,10 @@ def _gif(*frames: tuple[bytes, int], size: tuple[int, int] = (4, 4)) -> bytes:
         bits = sum(code << 3 * at for at, code in enumerate(codes))
         block = bits.to_bytes(-(-3 * len(codes) // 8), "little")
         data += b"\x2c" + struct.pack("<HHHHB", 0, 0, *size, 0x40 * interlaced)
-        data += b"\2" + bytes((len(block),)) + block + b"\0"
+        data += b"\2" + b"".join(
+            bytes((len(part),)) + part for at in range(0, len(block), 255) if (part := block[at : at + 255])
+        )
+        data += b"\0"
     return data + b"\x3b"
 
 
@@ -144,9 +154,20 @@ def _codes(pixels: int) -> bytes:
 def test_a_gif_has_all_pixels_of_each_frame(interlaced: int, limits: ImageLimits) -> None:
     whole, short = (_codes(16), interlaced), (_codes(15), interlaced)
     assert check(_gif(whole, whole), limits).data == _gif(whole, whole)
-    for frames in ([short], [short, whole], [whole, short], [whole, short, whole]):
+    for frames in ([short], [whole, short], [short, whole], [short, whole, whole], [short] * 4):
         with pytest.raises(UndecodableImage):
             check(_gif(*frames), limits)
+
+
+@BOTH
+def test_a_gif_takes_no_pixels_from_what_follows_a_frame(limits: ImageLimits) -> None:
+    """More follows than a decoder reads at once."""
+    size, pixels = (100, 100), 10_000
+    frames = [(_codes(pixels - 1), 0), *[(_codes(pixels), 0)] * 20]
+    assert len(_gif(*frames, size=size)) > 100_000
+    assert check(_gif(*frames[1:], size=size), limits).frames == 20
+    with pytest.raises(UndecodableImage):
+        check(_gif(*frames, size=size), limits)
 
 
 @BOTH
