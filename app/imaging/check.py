@@ -3,18 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from app.errors import UndecodableImage
 from app.formats import ImageFormat
 from app.imaging.avif import survey_avif
 from app.imaging.decode import decode, undecodable
 from app.imaging.exif import QUARTER_TURNED, UPRIGHT
+from app.imaging.gain_map import joined
 from app.imaging.gif import survey_gif
 from app.imaging.jpeg import survey_jpeg
 from app.imaging.limits import ImageLimits
 from app.imaging.png import survey_png
 from app.imaging.sniff import sniff
-from app.imaging.survey import Survey
+from app.imaging.survey import GainMap, Survey
 from app.imaging.upright import upright
 from app.imaging.webp import survey_webp
+from app.imaging.whole import check_ends_with_its_scan
 
 _SURVEYS: dict[str, Callable[[bytes, ImageLimits], Survey]] = {
     "avif": survey_avif,
@@ -68,7 +71,8 @@ def check_image(
     """Take `data` if it is an image within the limits, whatever name it came under.
 
     With `limits.strip_metadata` the result has no metadata, nothing after the image's end, and its
-    pixels are upright; else it is `data` itself. What is given back is what was decoded.
+    pixels are upright; else it is `data` itself. Either way, an end marker that is missing is added. What is
+    given back is what was decoded.
 
     `before_decoding` is called with the number of pixels, in all frames, before a decoder runs.
 
@@ -80,17 +84,20 @@ def check_image(
 def clean_image(
     data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None] = _ignore
 ) -> CleanedImage:
-    """The first half of `check_image`: cheap, save for pictures that have to be turned upright.
+    """The first half of `check_image`: cheap, save for gain maps and pictures that have to be turned upright.
 
     Raises UnsupportedImage, UndecodableImage, TooManyPixels.
     """
     format = sniff(data, limits.formats)
     with undecodable():
         survey = _SURVEYS[format.name](data, limits)
-        before_decoding(survey.width * survey.height * survey.frames)
+        before_decoding(survey.pixels)
+        if survey.missing_end and format.name == "jpeg":
+            check_ends_with_its_scan(data, (survey.width, survey.height))
+        whole = data + survey.missing_end
         if not limits.strip_metadata:
-            return CleanedImage(data, format, survey.width, survey.height, survey.frames)
-        return _cleaned(data, format, survey)
+            return CleanedImage(whole, format, survey.width, survey.height, survey.frames)
+        return _cleaned(whole, format, survey)
 
 
 def decode_image(cleaned: CleanedImage, limits: ImageLimits) -> CheckedImage:
@@ -105,10 +112,25 @@ def decode_image(cleaned: CleanedImage, limits: ImageLimits) -> CheckedImage:
 
 
 def _cleaned(data: bytes, format: ImageFormat, survey: Survey) -> CleanedImage:
-    width, height = survey.width, survey.height
+    clean, width, height = survey.clean, survey.width, survey.height
     if survey.orientation != UPRIGHT:
-        turned = upright(survey.clean, format, survey.orientation, (width, height))
+        clean = upright(clean, format, survey.orientation, (width, height))
         if survey.orientation in QUARTER_TURNED:
             width, height = height, width
-        return CleanedImage(turned, format, width, height, 1)
-    return CleanedImage(data if survey.clean == data else survey.clean, format, width, height, survey.frames)
+    if survey.gain_map is not None:
+        clean = _with_gain_map(clean, format, survey.gain_map, survey.orientation)
+    return CleanedImage(data if clean == data else clean, format, width, height, survey.frames)
+
+
+def _with_gain_map(picture: bytes, format: ImageFormat, gain_map: GainMap, orientation: int) -> bytes:
+    """Return the picture with its gain map, turned as the picture was, or alone if that can't be decoded."""
+    clean, size = gain_map.clean, gain_map.size
+    try:
+        with undecodable():
+            if orientation == UPRIGHT:
+                decode(clean, format, size, 1)
+            else:
+                clean = upright(clean, format, orientation, size)
+    except UndecodableImage:
+        return picture
+    return joined(picture, clean, gain_map)

@@ -9,6 +9,7 @@ from PIL import Image, ImageFile
 from app.errors import AppError, UndecodableImage
 from app.formats import ImageFormat
 from app.imaging.exif import QUARTER_TURNED, orientation_of
+from app.imaging.whole import WHOLE
 
 # Our limits are checked before anything is decoded. Pillow's own one would come twice, and between
 # once and twice its value it warns instead of refusing.
@@ -37,9 +38,10 @@ def opened(data: bytes, format: ImageFormat, size: tuple[int, int]) -> Iterator[
     """Open the image: its header is read, and no pixel decoded.
 
     Raises UndecodableImage if the decoder finds another size than `size`, width and height in pixels. A GIF
-    may begin smaller and grow with its frames.
+    may begin smaller and grow with its frames. To load a frame of which something is missing raises.
     """
-    with Image.open(BytesIO(data), formats=[format.pillow]) as image:
+    reader = WHOLE.get(format.name)
+    with reader(data) if reader else Image.open(BytesIO(data), formats=[format.pillow]) as image:
         _check_size(image, size, grows=format.name == "gif")
         yield image
 

@@ -15,6 +15,8 @@ _ICC = b"ICCRGBG1012"
 """Application extension with a colour profile (ICC.1, annex B.4)."""
 _MAX_SIDE = 0xFFFF
 """Pixels of a side of the screen (section 18), which is made as large as all frames together."""
+_LARGEST_CODE_SIZE = 8
+"""Bits of an index (appendix F). No colour table is large enough for more, and browsers draw nothing then."""
 _SMALL = 64
 """Bytes below which a sub-block counts as a part.
 
@@ -24,16 +26,16 @@ well be more than any file may have parts.
 
 
 def survey_gif(data: bytes, limits: ImageLimits) -> Survey:
-    """Walk to the trailer, counting frames × pixels on the way.
+    """Walk to the trailer or to the file's end, counting frames × pixels on the way.
 
-    Raises UndecodableImage where a block is cut or the trailer is missing, and TooManyPixels as soon
-    as the frames so far are over the limits.
+    Everything that reads GIF shows the frames of a file without trailer. Raises UndecodableImage if a block
+    is cut, and TooManyPixels as soon as the frames so far are over the limits.
     """
     walk = _Walk(data, limits)
     for introducer in bounded(iter(walk.introducer, _TRAILER)):
         walk.block(introducer)
     limits.check((walk.width, walk.height), walk.frames)
-    return Survey(walk.clean(), walk.width, walk.height, walk.frames)
+    return Survey(walk.clean(), walk.width, walk.height, walk.frames, missing_end=walk.missing_end)
 
 
 class _Walk:
@@ -44,6 +46,7 @@ class _Walk:
         self.limits = limits
         self.small = PartCount()
         self.frames = 0
+        self.missing_end = b""
         # A graphic control belongs to the next block that draws, and goes with it.
         self.control = b""
         head = self.reader.take(13)
@@ -63,7 +66,14 @@ class _Walk:
         return b"".join([head[:6], screen, head[10:], *blocks, bytes((_TRAILER,))])
 
     def introducer(self) -> int:
-        """The byte that says what kind of block comes."""
+        """The byte that says what kind of block comes; the trailer if the file ends."""
+        return self._byte_or(bytes((_TRAILER,)))
+
+    def _byte_or(self, end: bytes) -> int:
+        """The next byte, or `end` if the file has ended, which then is missing."""
+        if not self.reader.left:
+            self.missing_end += end
+            return end[0]
         return self.reader.big(1)
 
     def block(self, introducer: int) -> None:
@@ -81,12 +91,13 @@ class _Walk:
 
     def _sub_blocks(self) -> bytes:
         """Sub-blocks with their length bytes, up to and without the empty one that ends them."""
-        start = self.reader.position
-        while size := self.reader.big(1):
+        start = end = self.reader.position
+        while size := self._byte_or(b"\0"):
             if size < _SMALL:
                 self.small.add()
             self.reader.skip(size)
-        return bytes(self.reader.data[start : self.reader.position - 1])
+            end = self.reader.position
+        return bytes(self.reader.data[start:end])
 
     def _image(self) -> None:
         descriptor = self.reader.take(9)
@@ -98,6 +109,8 @@ class _Walk:
         if max(self.width, self.height) > _MAX_SIDE:
             raise UndecodableImage(detail=f"a frame that ends at {left + width}, {top + height}")
         table, code_size = self._colour_table(descriptor[8]), self.reader.take(1)
+        if code_size[0] > _LARGEST_CODE_SIZE:
+            raise UndecodableImage(detail=f"indexes of {code_size[0]} bits")
         self.pieces += [
             self.control,
             bytes((_IMAGE,)),

@@ -1,28 +1,18 @@
 """JPEG (ITU-T T.81, annex B): a walk over its segments that leaves out what isn't needed to draw it."""
 
-import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import replace
 
-from app.errors import UndecodableImage
-from app.imaging.bytereader import ByteReader
+from app.errors import TooManyPixels, UndecodableImage
+from app.imaging import gain_map
 from app.imaging.exif import UPRIGHT, orientation_of
+from app.imaging.jpeg_scans import Frame
+from app.imaging.jpeg_segments import APP0, APP1, APP2, APP14, DNL, DRI, END, EOI, SOI, SOS, Segment, segments
 from app.imaging.limits import ImageLimits
-from app.imaging.survey import Survey, bounded, check_profile
+from app.imaging.survey import GainMap, Survey, bounded, check_profile
 
-_SOI, _EOI, _SOS, _APP0, _APP1, _APP2, _APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_SUPPORTED = {0xC0, 0xC1, 0xC2}
-"""Baseline, extended and progressive with Huffman codes. No browser draws arithmetically coded, lossless or
-hierarchical JPEG, and decoding arithmetic codes takes long even if there are few bytes."""
-_DNL = 0xDC
 _METADATA = {*range(0xE0, 0xFF)}
 
-_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
-"""The next segment; markers that stand alone between segments mean nothing there."""
-_END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-
-_MAX_SCANS = 100
 _MAX_PASSES = 20
 """How many passes over `max_pixels` pixels a decoder may need for one image.
 
@@ -34,95 +24,113 @@ _MAX_EXIF = 200
 """Segments of Exif. For each of them Pillow copies all those before; a phone's depth map may need some."""
 
 
-class _Segment(NamedTuple):
-    marker: int
-    payload: bytes
-    scan: bytes
-
-    def encoded(self) -> bytes:
-        length = (len(self.payload) + 2).to_bytes(2, "big")
-        return bytes((0xFF, self.marker)) + length + self.payload + self.scan
-
-
 def survey_jpeg(data: bytes, limits: ImageLimits) -> Survey:
-    """Walk to the end of the first picture; in a multi-picture file (CIPA DC-007) the others are dropped.
+    """Walk to the end of the first picture, and of its gain map if there is one.
 
-    Raises UndecodableImage if a segment is cut, if the end marker is missing, if there is not exactly one
-    size, or if decoding would take too many passes; TooManyPixels.
+    The other pictures of a multi-picture file (CIPA DC-007) are dropped. Raises UndecodableImage if a segment
+    is cut, if there is not exactly one size, if scans are missing, or if decoding would take too many
+    passes; TooManyPixels.
     """
-    pieces = [bytes((0xFF, _SOI))]
-    orientation, size, scans, profile, exif = UPRIGHT, (0, 0), 0, 0, 0
-    for segment in bounded(_segments(data)):
-        if segment.marker == _APP1 and segment.payload.startswith(b"Exif\0"):
-            exif += 1
-            orientation = orientation_of(segment.payload) if orientation == UPRIGHT else orientation
-        elif segment.marker in _FRAME_HEADERS or segment.marker == _DNL:
-            size = _size(segment, limits, first=size == (0, 0))
-        scans += segment.marker == _SOS
-        profile += len(segment.payload) * _is_profile(segment)
+    walk = _Walk(limits)
+    for segment in bounded(segments(data)):
+        walk.add(segment)
+    survey = walk.survey()
+    if walk.end > len(data):
+        return replace(survey, missing_end=END[len(data) - walk.end :])
+    return replace(survey, gain_map=_gain_map(data, walk, survey)) if limits.strip_metadata else survey
+
+
+def _gain_map(data: bytes, walk: "_Walk", survey: Survey) -> GainMap | None:
+    """Return the gain map that the picture announces; None if it is missing, damaged, or larger than it."""
+    try:
+        found = gain_map.find(data, walk.end, walk.announced)
+        if found is None:
+            return None
+        inner = _Walk(replace(walk.limits, max_pixels=survey.width * survey.height))
+        picture = data[found.start :]
+        for segment in bounded(segments(picture)):
+            inner.add(segment)
+        clean = inner.survey()
+    except (UndecodableImage, TooManyPixels):
+        return None
+    if inner.end > len(picture):
+        return None
+    return GainMap(clean.clean, (clean.width, clean.height), found.parameters, found.iso)
+
+
+class _Walk:
+    """Reads segments one by one; `end` is the offset of the first byte after the picture."""
+
+    def __init__(self, limits: ImageLimits) -> None:
+        self.limits = limits
+        self.announced = gain_map.Announced()
+        self.end = 0
+        self._pieces = [bytes((0xFF, SOI))]
+        self._orientation = UPRIGHT
+        self._frame: Frame | None = None
+        self._scans = self._profile = self._exif = self._restart_interval = 0
+
+    def add(self, segment: Segment) -> None:
+        """Read the next segment."""
+        if segment.marker == EOI:
+            self.end = segment.end
+            return
+        if segment.marker == APP1 and segment.payload.startswith(b"Exif\0"):
+            self._exif += 1
+            if self._orientation == UPRIGHT:
+                self._orientation = orientation_of(segment.payload)
+        elif segment.marker in _FRAME_HEADERS or segment.marker == DNL:
+            self._read_frame(segment)
+        elif segment.marker == DRI:
+            self._restart_interval = int.from_bytes(segment.payload[:2], "big")
+        elif segment.marker == SOS:
+            self._read_scan(segment)
+        self.announced.read(segment)
+        self._profile += len(segment.payload) * _is_profile(segment)
         if (kept := _without_metadata(segment)) is not None:
-            pieces.append(kept.encoded())
-    check_profile(profile)
-    _check_work(size, scans, exif, limits)
-    pieces.append(bytes((0xFF, _EOI)))
-    return Survey(b"".join(pieces), *size, orientation=orientation)
+            self._pieces.append(kept.encoded())
+
+    def _read_frame(self, segment: Segment) -> None:
+        if self._frame is not None or segment.marker == DNL:
+            raise UndecodableImage(detail=f"a second size in 0x{segment.marker:02x}")
+        self._frame = Frame(segment.marker, segment.payload)
+        self.limits.check(self._frame.size, 1)
+
+    def _read_scan(self, segment: Segment) -> None:
+        if self._frame is None:
+            raise UndecodableImage(detail="a scan before the frame header")
+        self._scans += 1
+        self._frame.scan(segment.payload, segment.scan, self._restart_interval)
+
+    def survey(self) -> Survey:
+        """Return what was found, after the last segment."""
+        check_profile(self._profile)
+        if self._frame is None:
+            raise UndecodableImage(detail="no frame header")
+        width, height = self._frame.size
+        passes = self._scans * width * height
+        if self._exif > _MAX_EXIF or passes > _MAX_PASSES * self.limits.max_pixels:
+            detail = f"{self._scans} scans of {width} × {height}, {self._exif} segments of Exif"
+            raise UndecodableImage(detail=detail)
+        self._frame.check_sent()
+        return Survey(b"".join([*self._pieces, END]), width, height, orientation=self._orientation)
 
 
-def _segments(data: bytes) -> Iterator[_Segment]:
-    """Every segment between SOI and EOI; what lies between segments is passed over."""
-    position, scans = 2, 0
-    while (found := _MARKER.search(data, position)) and data[found.start() + 1] != _EOI:
-        marker, position = data[found.start() + 1], found.end()
-        reader = ByteReader(data, position)
-        payload = reader.take(reader.big(2) - 2)
-        scan = _scan(data, reader.position) if marker == _SOS else b""
-        scans += marker == _SOS
-        if scans > _MAX_SCANS:
-            raise UndecodableImage(detail=f"more than {_MAX_SCANS} scans")
-        position = reader.position + len(scan)
-        yield _Segment(marker, payload, scan)
-    if found is None or not scans:
-        raise UndecodableImage(detail="no end of image, or no scan before it")
+def _is_profile(segment: Segment) -> bool:
+    return segment.marker == APP2 and segment.payload.startswith(b"ICC_PROFILE\0")
 
 
-def _scan(data: bytes, start: int) -> bytes:
-    end = _END_OF_SCAN.search(data, start)
-    if end is None:
-        raise UndecodableImage(detail="the scan has no end")
-    return data[start : end.start()]
-
-
-def _size(segment: _Segment, limits: ImageLimits, *, first: bool) -> tuple[int, int]:
-    """Return width and height from the frame header (B.2.2)."""
-    if not first or segment.marker not in _SUPPORTED:
-        raise UndecodableImage(detail=f"a second size, or an unsupported frame type, 0x{segment.marker:02x}")
-    reader = ByteReader(segment.payload, 1)
-    height, width = reader.big(2), reader.big(2)
-    limits.check((width, height), 1)
-    return width, height
-
-
-def _check_work(size: tuple[int, int], scans: int, exif: int, limits: ImageLimits) -> None:
-    passes = scans * size[0] * size[1]
-    if exif > _MAX_EXIF or not size[0] or passes > _MAX_PASSES * limits.max_pixels:
-        raise UndecodableImage(detail=f"{scans} scans of {size}, {exif} segments of Exif")
-
-
-def _is_profile(segment: _Segment) -> bool:
-    return segment.marker == _APP2 and segment.payload.startswith(b"ICC_PROFILE\0")
-
-
-def _without_metadata(segment: _Segment) -> _Segment | None:
+def _without_metadata(segment: Segment) -> Segment | None:
     """The segment as far as it is needed to draw the picture, None where it isn't."""
-    marker, payload, _ = segment
+    marker, payload = segment.marker, segment.payload
     if marker not in _METADATA:
         return segment
     if _is_profile(segment):
         return segment
-    if marker == _APP0 and payload.startswith(b"JFIF\0") and len(payload) >= 14:
+    if marker == APP0 and payload.startswith(b"JFIF\0") and len(payload) >= 14:
         # The last two bytes are the size of a thumbnail that follows them (JFIF 1.02).
         return segment._replace(payload=payload[:12] + b"\0\0")
-    if marker == _APP14 and payload.startswith(b"Adobe") and len(payload) >= 12:
+    if marker == APP14 and payload.startswith(b"Adobe") and len(payload) >= 12:
         # Says which colour transform was used; decoders read twelve bytes and no more.
         return segment._replace(payload=payload[:12])
     return None

@@ -3,6 +3,7 @@
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from app.errors import UndecodableImage
@@ -13,9 +14,9 @@ from app.imaging.survey import Survey, bounded
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-_DRAWING = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"bKGD", b"pHYs", b"acTL", b"fcTL", b"fdAT"}
-COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
-_KEPT = _DRAWING | {*COLOUR, b"iCCP", b"sBIT"}
+FRAMES = {b"IDAT", b"acTL", b"fcTL", b"fdAT"}
+_COLOUR = {b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"iCCP", b"sBIT"}
+_KEPT = FRAMES | _COLOUR | {b"IHDR", b"PLTE", b"IEND", b"tRNS", b"bKGD", b"pHYs"}
 _SINGLE = {b"PLTE", b"iCCP", b"acTL"}
 """Chunks that may occur once (5.6). Several profiles would each unpack to the decoder's limit."""
 _FRAME_CONTROL = 26
@@ -34,12 +35,28 @@ class Chunk(NamedTuple):
     raw: bytes
 
 
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+_PALETTE = 3
+_CHANNELS = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}
+"""Samples of a pixel by colour type (11.2.1)."""
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""First column and row of each pass of an interlaced image, and how far apart they are (8.2)."""
+_INFLATED_AT_ONCE = 1 << 18
+
+
 def chunks(data: bytes) -> Iterator[Chunk]:
-    """Every chunk up to and including IEND; raises UndecodableImage where there is none."""
+    """Yield every chunk up to IEND, which is added if the file ends before or within it.
+
+    Raises UndecodableImage if the file ends elsewhere.
+    """
     reader = ByteReader(data, len(SIGNATURE))
     kind = b""
     while kind != b"IEND":
         start = reader.position
+        if reader.left < len(_END) and data.endswith(_END[: reader.left]):
+            yield Chunk(b"IEND", b"", _END)
+            return
         length, kind = reader.big(4), reader.take(4)
         payload = reader.take(length)
         reader.take(4)
@@ -52,9 +69,11 @@ def survey_png(data: bytes, limits: ImageLimits) -> Survey:
     Raises UndecodableImage if chunks are cut, damaged or in conflict, and TooManyPixels.
     """
     walk = _Walk(limits)
+    size = len(SIGNATURE)
     for chunk in bounded(chunks(data)):
         walk.add(chunk)
-    return walk.survey()
+        size += len(chunk.raw)
+    return replace(walk.survey(), missing_end=_END[len(_END) - max(0, size - len(data)) :])
 
 
 class _Walk:
@@ -67,6 +86,7 @@ class _Walk:
         self.orientation = UPRIGHT
         self.seen: Counter[bytes] = Counter()
         self.announced = 0
+        self.needs_palette = False
         # Pixels before the first frame control are for still viewers; Pillow counts them as a frame.
         self.default_image = False
 
@@ -88,6 +108,8 @@ class _Walk:
             raise UndecodableImage(detail=f"IHDR of {reader.left} bytes")
         self.size = reader.big(4), reader.big(4)
         self.limits.check(self.size, 1)
+        reader.skip(1)
+        self.needs_palette = reader.big(1) == _PALETTE
 
     def _animation(self, reader: ByteReader) -> None:
         if reader.left != 8 or self.seen[b"IDAT"]:
@@ -111,6 +133,8 @@ class _Walk:
             raise UndecodableImage(detail=f"a frame of {width} × {height} at {left}, {top} on {self.size}")
 
     def _pixels(self, _reader: ByteReader) -> None:
+        if self.needs_palette and not self.seen[b"PLTE"]:
+            raise UndecodableImage(detail="no palette before the pixels")
         self.default_image |= bool(self.announced) and not self.seen[b"fcTL"]
 
     def survey(self) -> Survey:
@@ -143,3 +167,51 @@ def _check_chunk(chunk: Chunk, *, first: bool) -> None:
         raise UndecodableImage(detail=f"wrong checksum of {chunk.kind!r}")
     if chunk.kind == b"IEND" and chunk.payload:
         raise UndecodableImage(detail="IEND is not empty")
+
+
+def check_rows(data: bytes) -> None:
+    """Raise UndecodableImage unless the compressed data of every frame has all of its rows.
+
+    Costs a third of decoding the image. Bytes behind the last row, which no decoder reads, are ignored.
+    """
+    header, size, begins, missing = b"", (0, 0), True, 0
+    rows: _Rows | None = None
+    for chunk in chunks(data):
+        if chunk.kind == b"IHDR":
+            header, size = chunk.payload, _size(chunk.payload, 0)
+        elif chunk.kind == b"fcTL":
+            size, begins = _size(chunk.payload, 4), True
+        elif chunk.kind in (b"IDAT", b"fdAT"):
+            if begins or rows is None:
+                missing += rows.left if rows else 0
+                rows, begins = _Rows(header, size), False
+            rows.add(chunk.payload[4:] if chunk.kind == b"fdAT" else chunk.payload)
+    if rows is None or rows.left or missing:
+        raise UndecodableImage(detail="rows are missing")
+
+
+def _size(payload: bytes, at: int) -> tuple[int, int]:
+    reader = ByteReader(payload, at)
+    return reader.big(4), reader.big(4)
+
+
+class _Rows:
+    """Inflates the rows of one frame of `size`; `left` is how many bytes of them are missing.
+
+    `header` is the payload of IHDR.
+    """
+
+    def __init__(self, header: bytes, size: tuple[int, int]) -> None:
+        bits = header[8] * _CHANNELS[header[9]]
+        self.left = 0
+        for left, top, across, down in _PASSES if header[12] else ((0, 0, 1, 1),):
+            width, height = -(-(size[0] - left) // across), -(-(size[1] - top) // down)
+            self.left += height * (1 + (width * bits + 7) // 8) if width > 0 and height > 0 else 0
+        self._stream = zlib.decompressobj()
+
+    def add(self, compressed: bytes) -> None:
+        """Inflate the next piece of the frame's data, as far as rows are missing."""
+        while compressed and self.left and not self._stream.eof:
+            inflated = self._stream.decompress(compressed, min(self.left, _INFLATED_AT_ONCE))
+            self.left -= len(inflated)
+            compressed = self._stream.unconsumed_tail

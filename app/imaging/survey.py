@@ -18,12 +18,27 @@ _Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True)
+class GainMap:
+    """The second picture of an HDR photo, which says how much brighter each part is on screens that can.
+
+    `clean` is a JPEG of `size` (width, height in pixels) without metadata. `parameters` and `iso`, of which
+    one may be empty, say in XMP and in ISO 21496-1 how to apply it.
+    """
+
+    clean: bytes
+    size: tuple[int, int]
+    parameters: bytes
+    iso: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
     """One container, walked to its end.
 
     `clean` is the same image without metadata and without anything after its end. `width` and `height`, in
     pixels, are those of the canvas before it is turned by `orientation`, EXIF's 1…8, and `frames` is how many
-    pictures are shown. The image is refused if a decoder finds other values.
+    pictures are shown. The image is refused if a decoder finds other values. `missing_end` are the bytes of
+    the container's end marker that the file lacks; `clean` has them.
     """
 
     clean: bytes
@@ -31,6 +46,14 @@ class Survey:
     height: int
     frames: int = 1
     orientation: int = 1
+    missing_end: bytes = b""
+    gain_map: GainMap | None = None
+
+    @property
+    def pixels(self) -> int:
+        """Return how many pixels have to be decoded, in all frames and in the gain map."""
+        width, height = self.gain_map.size if self.gain_map else (0, 0)
+        return self.width * self.height * self.frames + width * height
 
 
 class PartCount:

@@ -5,11 +5,13 @@ from typing import Any
 
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
-from PIL.PngImagePlugin import PngInfo
 
 from app.formats import ImageFormat
-from app.imaging import png, webp
+from app.imaging import webp
 from app.imaging.decode import opened
+from app.imaging.exif import QUARTER_TURNED
+from app.imaging.jpeg_segments import segments
+from app.imaging.png_turn import turn
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,15 +38,19 @@ def upright(data: bytes, format: ImageFormat, orientation: int, size: tuple[int,
     `size` is its width and height in pixels before that. Raises UndecodableImage if a decoder finds another
     one, and whatever Pillow raises if it can't decode.
     """
+    quarter = orientation in QUARTER_TURNED
+    if format.name == "png":
+        return turn(data, _TURNS[orientation], size, quarter=quarter)
     with opened(data, format, size) as image:
         image.load()
         turned = image.transpose(_TURNS[orientation])
-        options = {"icc_profile": image.info.get("icc_profile"), **_options(image, data, format)}
+        options = {"icc_profile": image.info.get("icc_profile"), **_options(image, data)}
     try:
-        return _saved(turned, format, options)
+        result = _saved(turned, format, options)
     except OSError:
         # A progressive JPEG must fit into a buffer that Pillow guesses, too small for very noisy pictures.
-        return _saved(turned, format, options | {"progressive": False})
+        result = _saved(turned, format, options | {"progressive": False})
+    return _with_density(result, data, quarter=quarter) if format.name == "jpeg" else result
 
 
 def _saved(image: Image.Image, format: ImageFormat, options: dict[str, Any]) -> bytes:
@@ -53,12 +59,10 @@ def _saved(image: Image.Image, format: ImageFormat, options: dict[str, Any]) -> 
     return buffer.getvalue()
 
 
-def _options(image: ImageFile.ImageFile, data: bytes, format: ImageFormat) -> dict[str, Any]:
+def _options(image: ImageFile.ImageFile, data: bytes) -> dict[str, Any]:
     """What Pillow's writer has to be told so that the quality stays as it was."""
     if isinstance(image, JpegImageFile):
         return _jpeg_options(image)
-    if format.name == "png":
-        return {"pnginfo": _colour_chunks(data), "transparency": image.info.get("transparency")}
     if webp.is_lossless(data):
         return {"lossless": True, "quality": _LOSSLESS_WEBP_EFFORT, "exact": True}
     return {"lossless": False, "quality": _LOSSY_WEBP_QUALITY, "exact": True}
@@ -78,10 +82,11 @@ def _jpeg_options(image: JpegImageFile) -> dict[str, Any]:
     }
 
 
-def _colour_chunks(data: bytes) -> PngInfo:
-    """The chunks that say what the numbers mean as colours; Pillow writes the profile by itself."""
-    info = PngInfo()
-    for chunk in png.chunks(data):
-        if chunk.kind in png.COLOUR:
-            info.add(chunk.kind, chunk.payload)
-    return info
+def _with_density(turned: bytes, data: bytes, *, quarter: bool) -> bytes:
+    """Return the turned JPEG with the density in the JFIF header of `data` (JFIF 1.02), if both have one."""
+    before, after = next(segments(data)), next(segments(turned))
+    if not (before.payload.startswith(b"JFIF\0") and after.payload.startswith(b"JFIF\0")):
+        return turned
+    unit, across, down = before.payload[7:8], before.payload[8:10], before.payload[10:12]
+    density = unit + (down + across if quarter else across + down)
+    return turned[: after.start + 7] + density + turned[after.start + 12 :]

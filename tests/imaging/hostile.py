@@ -130,6 +130,7 @@ UNDECODABLE: dict[str, Make] = {
     "png with a palette index and no palette": lambda: _png(2, 2, 8, 3).replace(b"PLTE", b"xLTE")[:60],
     "jpeg without height": lambda: _jpeg_of(48, 0),
     "jpeg without width": lambda: _jpeg_of(0, 32),
+    "jpeg of more rows than it has, which decoders fill": lambda: _jpeg_of(48, 9000),
     "jpeg of a segment past the end": lambda: b"\xff\xd8\xff\xe0\xff\xff" + bytes(20),
     "jpeg of 5,000 scans": lambda: _scans(5000),
     "gif without a frame": lambda: bare_gif(0),
@@ -234,7 +235,6 @@ TAKEN: dict[str, Make] = {
     "jpeg ycck": lambda: _adobe(2),
     "jpeg progressive": lambda: saved(picture(), "jpeg", progressive=True),
     "jpeg of 80 scans and more": lambda: _scans(80),
-    "jpeg of more rows than it has, which decoders fill": lambda: _jpeg_of(48, 9000),
     "jpeg with a profile in pieces that don't fit": lambda: inserted(
         sample("jpeg"), 20, jpeg_segment(0xE2, b"ICC_PROFILE\0\x05\x02half of it")
     ),

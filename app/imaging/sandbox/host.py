@@ -19,7 +19,6 @@ from PIL import (
     GifImagePlugin,
     Image,
     JpegImagePlugin,
-    MpoImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
@@ -37,9 +36,9 @@ from app.imaging.sandbox.messages import ended_line, unstarted_line
 
 PLUGINS = (
     *(AvifImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin),
-    *(MpoImagePlugin, TiffImagePlugin),
+    TiffImagePlugin,
 )
-"""Loaded here for all children: the five formats, and the plugins that some of their files need."""
+"""Loaded here for all children: the five formats, and the plugin that reads their EXIF."""
 
 _CODE = (Path(str(os.__file__)).parent, Path(str(PIL.__file__)).parent, Path(__file__).parents[2])
 """Python's own library, Pillow and the package `app`: a child may read them, in case it imports more."""

@@ -1,0 +1,109 @@
+"""To turn a PNG upright moves its pixels, and changes nothing else: no depth, no colour, no density."""
+
+import struct
+
+import pytest
+
+from .png_samples import KINDS, Rows, made, noise, read
+from .samples import ICC, check, exif, info, inserted, jpeg_segment, picture, png_chunk, sample, saved
+
+SIZE = (21, 13)
+
+
+def _turned(rows: Rows, orientation: int) -> Rows:
+    """The rows as they are seen, by the definition of the tag (CIPA DC-008, 4.6.4 A)."""
+    if orientation >= 5:
+        rows = [list(column) for column in zip(*rows, strict=True)]
+    if orientation in (2, 3, 6, 7):
+        rows = [row[::-1] for row in rows]
+    return rows[::-1] if orientation in (3, 4, 7, 8) else rows
+
+
+def _exif(orientation: int) -> bytes:
+    return png_chunk(b"eXIf", exif(orientation).removeprefix(b"Exif\0\0"))
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize(("bits", "colour"), KINDS)
+def test_every_sample_stays_as_deep_as_it_was(bits: int, colour: int, orientation: int) -> None:
+    rows = noise(bits, colour, SIZE)
+    checked = check(made(rows, bits, colour, _exif(orientation)))
+    result = read(checked.data)
+    assert (result.bits, result.colour) == (bits, colour)
+    assert result.rows == _turned(rows, orientation)
+    assert result.size == (checked.width, checked.height) == (SIZE[::-1] if orientation > 4 else SIZE)
+    assert check(checked.data).data is checked.data
+
+
+@pytest.mark.parametrize(("bits", "colour"), KINDS)
+def test_interlaced_ones_as_well(bits: int, colour: int) -> None:
+    rows = noise(bits, colour, SIZE)
+    result = read(check(made(rows, bits, colour, _exif(6), interlaced=True)).data)
+    assert (result.bits, result.colour, result.rows) == (bits, colour, _turned(rows, 6))
+
+
+def test_more_rows_than_are_written_at_once() -> None:
+    rows = noise(16, 6, (5, 100))
+    assert read(check(made(rows, 16, 6, _exif(3))).data).rows == _turned(rows, 3)
+
+
+TRANSPARENT = {0: b"\0\3", 2: b"\1\2\3\4\5\6", 3: b"\0\x80\xff"}
+COLOURS = [
+    (b"gAMA", struct.pack(">I", 45455)),
+    (b"cHRM", struct.pack(">8I", *range(30000, 38000, 1000))),
+    (b"cICP", b"\x09\x10\0\1"),
+    (b"mDCV", bytes(24)),
+    (b"cLLI", bytes(8)),
+    (b"sRGB", b"\0"),
+]
+
+
+@pytest.mark.parametrize(("bits", "colour"), KINDS)
+def test_all_that_colours_depend_on_stays(bits: int, colour: int) -> None:
+    significant = (b"sBIT", bytes([1] * {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[colour]))
+    background = (b"bKGD", bytes({0: 2, 2: 6, 3: 1, 4: 2, 6: 6}[colour]))
+    late = [(b"tRNS", TRANSPARENT[colour])] if colour in TRANSPARENT else []
+    kept = [*COLOURS, significant, background, *late]
+    written = made(noise(bits, colour, SIZE), bits, colour, _exif(8), *(png_chunk(*each) for each in kept))
+    chunks = read(check(written).data).chunks
+    assert [chunk for chunk in chunks if chunk[0] != b"PLTE"] == kept
+    palettes = [payload for kind, payload in chunks if kind == b"PLTE"]
+    assert palettes == ([payload] if (payload := written.partition(b"PLTE")[2][: 3 << bits]) else [])
+
+
+def test_the_colour_profile_stays_byte_for_byte() -> None:
+    plain = saved(picture(), "png", icc_profile=ICC)
+    profile = next(payload for kind, payload in read(plain).chunks if kind == b"iCCP")
+    assert (b"iCCP", profile) in read(check(inserted(plain, 33, _exif(7))).data).chunks
+
+
+@pytest.mark.parametrize(("orientation", "swapped"), [(3, False), (6, True)])
+def test_the_density_is_turned_too(orientation: int, swapped: bool) -> None:
+    density = struct.pack(">IIB", 3000, 6000, 1)
+    data = inserted(sample("png"), 33, _exif(orientation) + png_chunk(b"pHYs", density))
+    wanted = struct.pack(">IIB", 6000, 3000, 1) if swapped else density
+    assert read(check(data).data).chunks == [(b"pHYs", wanted)]
+
+
+@pytest.mark.parametrize(("orientation", "swapped"), [(2, False), (8, True)])
+def test_the_density_of_a_jpeg_is_turned_too(orientation: int, swapped: bool) -> None:
+    plain = saved(picture(), "jpeg", dpi=(72, 144))
+    result = check(inserted(plain, 20, jpeg_segment(0xE1, exif(orientation)))).data
+    assert info(result)["jfif_density"] == ((144, 72) if swapped else (72, 144))
+    assert info(result)["jfif_unit"] == info(plain)["jfif_unit"]
+
+
+def test_a_jpeg_without_a_density_gets_none() -> None:
+    cmyk = saved(picture(mode="CMYK"), "jpeg", exif=exif(6))
+    assert "jfif_density" not in info(check(cmyk).data)
+    plain = saved(picture(), "jpeg")
+    bare = plain[:2] + jpeg_segment(0xE1, exif(6)) + plain[20:]
+    assert info(check(bare).data)["jfif_unit"] == 0
+
+
+def test_an_animation_of_one_frame_becomes_a_picture() -> None:
+    rows = noise(8, 2, SIZE)
+    one = png_chunk(b"acTL", struct.pack(">II", 1, 0))
+    control = png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, *SIZE, 0, 0, 1, 10, 0, 0))
+    result = read(check(made(rows, 8, 2, one, control, _exif(6))).data)
+    assert (result.rows, result.chunks) == (_turned(rows, 6), [])

@@ -1,0 +1,427 @@
+"""A picture is accepted if every row and every scan of it is there, and if browsers draw its coding."""
+
+import struct
+import subprocess
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from shutil import which
+from tempfile import NamedTemporaryFile
+
+import pytest
+from PIL import Image
+
+from app.errors import UndecodableImage
+from app.imaging import ImageLimits
+from app.imaging.png import check_rows
+
+from .avif_files import Item, picture_item, still
+from .png_samples import CHANNELS, KINDS, made, noise
+from .samples import (
+    KINDS as FORMATS,
+)
+from .samples import (
+    LIMITS,
+    MARKER,
+    RAW_LIMITS,
+    animation,
+    bare_gif,
+    check,
+    exif,
+    gif_extension,
+    inserted,
+    jpeg_segment,
+    picture,
+    png_chunk,
+    riff,
+    sample,
+    saved,
+    shown,
+)
+
+BOTH = pytest.mark.parametrize("limits", [LIMITS, RAW_LIMITS], ids=["strip", "raw"])
+SIZE = (37, 29)
+EOI = b"\xff\xd9"
+END_MARKERS = {"png": 12, "gif": 2, "jpeg": 2}
+"""Bytes at the end of a file without which no pixel is missing."""
+
+
+# PNG
+
+
+def _row(bits: int, colour: int) -> int:
+    """Bytes of a row of SIZE, which the last rows of an interlaced image have as well."""
+    return 1 + -(-SIZE[0] * bits * CHANNELS[colour] // 8)
+
+
+@BOTH
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("bits", "colour"), KINDS)
+def test_a_png_lacks_no_byte_of_its_rows(
+    bits: int, colour: int, interlaced: bool, limits: ImageLimits
+) -> None:
+    rows = noise(bits, colour, SIZE)
+    whole = made(rows, bits, colour, interlaced=interlaced)
+    assert check(whole, limits).data == whole
+    for lack in (1, _row(bits, colour), 3 * _row(bits, colour)):
+        with pytest.raises(UndecodableImage):
+            check(made(rows, bits, colour, interlaced=interlaced, lack=lack), limits)
+
+
+@BOTH
+def test_one_row_of_two_hundred_is_no_png(limits: ImageLimits) -> None:
+    rows = noise(8, 2, (10, 200))
+    with pytest.raises(UndecodableImage, match="rows are missing"):
+        check(made(rows, 8, 2, lack=199 * 31), limits)
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_last_row_of_one_colour_is_one_too(mode: str, colour: int) -> None:
+    image = Image.new("L", SIZE, colour)
+    data = saved(Image.new(mode, SIZE, colour) if mode == "I;16" else image.convert(mode), "png")
+    assert check(data).data == data
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "pixel"), [(8, 0, (1,)), (8, 2, (1, 254, 1)), (8, 6, (1, 254, 1, 7)), (1, 0, (1,))]
+)
+def test_a_last_row_of_the_colour_that_is_looked_for(bits: int, colour: int, pixel: tuple[int, ...]) -> None:
+    rows = [[pixel] * SIZE[0]] * SIZE[1]
+    assert check(made(rows, bits, colour)).height == SIZE[1]
+    with pytest.raises(UndecodableImage):
+        check(made(rows, bits, colour, lack=_row(bits, colour)))
+
+
+@BOTH
+@pytest.mark.parametrize("default", [False, True])
+def test_each_frame_of_an_apng_has_its_rows(default: bool, limits: ImageLimits) -> None:
+    data = saved(picture(), "png", default_image=default, **animation())
+    assert check(data, limits).data == data
+    check_rows(data)
+    at = 0
+    for _ in range(data.count(b"fdAT") + 1):
+        at = min(found for kind in (b"IDAT", b"fdAT") if (found := data.find(kind, at + 1)) > 0)
+        length = struct.unpack(">I", data[at - 4 : at])[0]
+        head = 4 if data[at : at + 4] == b"fdAT" else 0
+        payload = data[at + 4 : at + 4 + length]
+        raw = zlib.decompress(payload[head:])
+        control = data.rfind(b"fcTL", 0, at)
+        width = 48 if control < 0 else struct.unpack_from(">I", data, control + 8)[0]
+        short = png_chunk(data[at : at + 4], payload[:head] + zlib.compress(raw[: -1 - 3 * width]))
+        with pytest.raises(UndecodableImage):
+            check(data[: at - 4] + short + data[at + 8 + length :], limits)
+
+
+def test_an_incomplete_png_is_not_completed_by_turning_it() -> None:
+    turned = png_chunk(b"eXIf", exif(6).removeprefix(b"Exif\0\0"))
+    for bits, colour in KINDS:
+        with pytest.raises(UndecodableImage):
+            check(made(noise(bits, colour, SIZE), bits, colour, turned, lack=_row(bits, colour)))
+
+
+def test_bytes_behind_the_last_row_are_no_damage() -> None:
+    raw = b"\0\7" + b"more than one row"
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(raw)) + png_chunk(b"IEND", b"")
+    assert check(data).data == data
+
+
+# GIF
+
+
+def _gif(*frames: tuple[bytes, int], size: tuple[int, int] = (4, 4)) -> bytes:
+    """A GIF of frames as large as it, each with its LZW codes of three bits, and a flag of interlacing."""
+    data = b"GIF89a" + struct.pack("<HH", *size) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
+    for codes, interlaced in frames:
+        bits = sum(code << 3 * at for at, code in enumerate(codes))
+        block = bits.to_bytes(-(-3 * len(codes) // 8), "little")
+        data += b"\x2c" + struct.pack("<HHHHB", 0, 0, *size, 0x40 * interlaced)
+        data += b"\2" + b"".join(
+            bytes((len(part),)) + part for at in range(0, len(block), 255) if (part := block[at : at + 255])
+        )
+        data += b"\0"
+    return data + b"\x3b"
+
+
+def _codes(pixels: int) -> bytes:
+    """Codes for so many pixels, and the end; a clear code after each two keeps them three bits long."""
+    return b"".join(b"\4\1\1" for _ in range(pixels // 2)) + b"\4\1" * (pixels % 2) + b"\5"
+
+
+@BOTH
+@pytest.mark.parametrize("interlaced", [0, 1])
+def test_a_gif_has_all_pixels_of_each_frame(interlaced: int, limits: ImageLimits) -> None:
+    whole, short = (_codes(16), interlaced), (_codes(15), interlaced)
+    assert check(_gif(whole, whole), limits).data == _gif(whole, whole)
+    for frames in ([short], [whole, short], [short, whole], [short, whole, whole], [short] * 4):
+        with pytest.raises(UndecodableImage):
+            check(_gif(*frames), limits)
+
+
+@BOTH
+def test_a_gif_takes_no_pixels_from_what_follows_a_frame(limits: ImageLimits) -> None:
+    """More follows than a decoder reads at once."""
+    size, pixels = (100, 100), 10_000
+    frames = [(_codes(pixels - 1), 0), *[(_codes(pixels), 0)] * 20]
+    assert len(_gif(*frames, size=size)) > 100_000
+    assert check(_gif(*frames[1:], size=size), limits).frames == 20
+    with pytest.raises(UndecodableImage):
+        check(_gif(*frames, size=size), limits)
+
+
+@BOTH
+def test_a_gif_without_the_end_code_is_whole(limits: ImageLimits) -> None:
+    data = _gif((_codes(16)[:-1], 0))
+    assert check(data, limits).data == data
+
+
+@BOTH
+@pytest.mark.parametrize("bits", [9, 12])
+def test_a_gif_of_indexes_that_no_colour_table_has(bits: int, limits: ImageLimits) -> None:
+    frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0)
+    codes = ((1 << bits) | (1 << bits + 1) | ((1 << bits) + 1 << 2 * bits + 2)).to_bytes(5, "little")
+    data = b"GIF89a\1\0\1\0\x80\0\0" + bytes(6) + frame + bytes((bits, 5)) + codes + b"\0\x3b"
+    with pytest.raises(UndecodableImage, match="indexes"):
+        check(data, limits)
+
+
+# JPEG
+
+
+JPEGS: dict[str, Callable[[], bytes]] = {
+    "baseline": lambda: saved(picture(size=(200, 150)), "jpeg"),
+    "one colour for all blocks": lambda: saved(picture(size=(200, 150)), "jpeg", subsampling=0, quality=98),
+    "grey": lambda: saved(picture(mode="L", size=(333, 251)), "jpeg"),
+    "CMYK": lambda: saved(picture(mode="CMYK", size=(99, 80)), "jpeg"),
+    "flat": lambda: saved(Image.new("RGB", (400, 300), (200, 10, 10)), "jpeg"),
+    "restarts": lambda: saved(picture(size=(200, 150)), "jpeg", restart_marker_rows=1),
+    "restarts of grey": lambda: saved(picture(mode="L", size=(200, 150)), "jpeg", restart_marker_blocks=3),
+    "progressive": lambda: saved(picture(size=(200, 150)), "jpeg", progressive=True),
+    "progressive grey": lambda: saved(picture(mode="L", size=(133, 117)), "jpeg", progressive=True),
+    "progressive CMYK": lambda: saved(picture(mode="CMYK", size=(99, 80)), "jpeg", progressive=True),
+    "progressive with restarts": lambda: saved(
+        picture(size=(200, 150)), "jpeg", progressive=True, restart_marker_blocks=4
+    ),
+    "a scan for each colour": lambda: _transformed("0;\n1;\n2;\n"),
+    "a scan for each colour, restarts": lambda: _transformed("0;\n1;\n2;\n", "-restart", "4B"),
+}
+
+
+def _transformed(scans: str, *options: str) -> bytes:
+    """A JPEG with these scans, as libjpeg's jpegtran makes it."""
+    program = which("jpegtran")
+    if program is None:
+        pytest.skip("jpegtran is not installed")
+    with NamedTemporaryFile("w") as script:
+        script.write(scans)
+        script.flush()
+        command = [program, *options, "-scans", script.name]
+        data = saved(picture(size=(200, 150)), "jpeg")
+        return subprocess.run(command, input=data, capture_output=True, check=True).stdout
+
+
+@BOTH
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_cut_within_a_scan_is_not_made_whole_by_an_end_marker(name: str, limits: ImageLimits) -> None:
+    data = JPEGS[name]()
+    assert check(data, limits).data == data
+    first = data.index(b"\xff\xda") + 20
+    for cut in (0.1, 0.5, 0.9, 0.97):
+        end = first + int((len(data) - first) * cut)
+        beginning = data[:end].removesuffix(b"\xff")
+        for rest in (EOI, b"", MARKER, b"<html>" * 5000):
+            with pytest.raises(UndecodableImage):
+                check(beginning + rest, limits)
+
+
+@BOTH
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_whose_end_marker_alone_is_missing_is_stored_whole(name: str, limits: ImageLimits) -> None:
+    data = JPEGS[name]()
+    assert check(data[:-2], limits).data == data
+    assert check(data[:-1], limits).data == data
+
+
+def _scans(data: bytes) -> list[bytes]:
+    """The head of a JPEG, then each scan with the tables before it."""
+    starts = [at for at in range(len(data) - 1) if data[at : at + 2] == b"\xff\xda"]
+    pieces, before = [], data.index(b"\xff\xc4")
+    pieces.append(data[:before])
+    for start in starts:
+        end = start + 2 + struct.unpack(">H", data[start + 2 : start + 4])[0]
+        while data[end] != 0xFF or data[end + 1] == 0 or 0xD0 <= data[end + 1] <= 0xD7:
+            end += 1
+        pieces.append(data[before:end])
+        before = end
+    return pieces
+
+
+@BOTH
+def test_a_progressive_jpeg_lacks_no_scan(limits: ImageLimits) -> None:
+    head, *scans = _scans(JPEGS["progressive"]())
+    assert check(b"".join([head, *scans, EOI]), limits).width == 200
+    for missing in range(len(scans)):
+        with pytest.raises(UndecodableImage):
+            check(b"".join([head, *scans[:missing], *scans[missing + 1 :], EOI]), limits)
+    for end in range(1, len(scans)):
+        with pytest.raises(UndecodableImage):
+            check(b"".join([head, *scans[:end]]), limits)
+
+
+@BOTH
+def test_each_scan_of_a_progressive_jpeg_is_whole(limits: ImageLimits) -> None:
+    head, *scans = _scans(JPEGS["progressive"]())
+    for number, scan in enumerate(scans):
+        short = scan[: -len(scan) // 3].removesuffix(b"\xff")
+        with pytest.raises(UndecodableImage):
+            check(b"".join([head, *scans[:number], short, *scans[number + 1 :], EOI]), limits)
+
+
+@BOTH
+def test_a_jpeg_has_a_scan_for_every_component(limits: ImageLimits) -> None:
+    data = JPEGS["baseline"]()
+    start = data.index(b"\xff\xda")
+    tables = data[start + 4 : start + 11]
+    assert tables[0] == 3
+    one = data[:start] + jpeg_segment(0xDA, b"\1" + tables[1:3] + b"\0\x3f\0") + data[start + 14 :]
+    with pytest.raises(UndecodableImage, match="component 2"):
+        check(one, limits)
+    unknown = data[: start + 5] + b"\x09" + data[start + 6 :]
+    with pytest.raises(UndecodableImage, match="components"):
+        check(unknown, limits)
+
+
+@BOTH
+def test_restart_intervals_that_are_missing(limits: ImageLimits) -> None:
+    data = JPEGS["restarts"]()
+    last = max(data.rfind(bytes((0xFF, marker))) for marker in range(0xD0, 0xD8))
+    with pytest.raises(UndecodableImage, match="restart markers"):
+        check(data[:last] + EOI, limits)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "marker", [*range(0xC3, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7]
+)
+def test_codings_that_no_browser_draws(marker: int, limits: ImageLimits) -> None:
+    """Lossless, hierarchical, arithmetic, and JPEG-LS."""
+    data = JPEGS["baseline"]()
+    with pytest.raises(UndecodableImage):
+        check(data.replace(b"\xff\xc0", bytes((0xFF, marker))), limits)
+
+
+def _lossless() -> bytes:
+    """A lossless JPEG (T.81, annex H) of 8 × 8 equal pixels, which libjpeg-turbo decodes."""
+    frame = jpeg_segment(0xC3, struct.pack(">BHHB", 8, 8, 8, 1) + b"\1\x11\0")
+    table = jpeg_segment(0xC4, b"\0" + b"\1" + bytes(15) + b"\0")
+    return b"\xff\xd8" + frame + table + jpeg_segment(0xDA, b"\1\1\0\1\0\0") + b"\0" * 7 + b"\x7f" + EOI
+
+
+@BOTH
+def test_a_lossless_jpeg(limits: ImageLimits) -> None:
+    with pytest.raises(UndecodableImage):
+        check(_lossless(), limits)
+
+
+@BOTH
+@pytest.mark.parametrize("marker", [0xC1, 0xC2])
+def test_twelve_bits(marker: int, limits: ImageLimits) -> None:
+    data = JPEGS["progressive" if marker == 0xC2 else "baseline"]()
+    at = data.index(b"\xff\xc2" if marker == 0xC2 else b"\xff\xc0")
+    with pytest.raises(UndecodableImage):
+        check(data[:at] + bytes((0xFF, marker)) + data[at + 2 : at + 4] + b"\x0c" + data[at + 5 :], limits)
+
+
+@BOTH
+def test_a_height_that_comes_after_the_scan(limits: ImageLimits) -> None:
+    """With DNL (T.81, B.2.5), which browsers don't know."""
+    data = bytearray(JPEGS["baseline"]())
+    at = data.index(b"\xff\xc0")
+    height = bytes(data[at + 5 : at + 7])
+    data[at + 5 : at + 7] = b"\0\0"
+    with pytest.raises(UndecodableImage):
+        check(bytes(data[:-2]) + jpeg_segment(0xDC, height) + EOI, limits)
+
+
+# WebP
+
+
+@BOTH
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_webp_cut_within_its_picture(lossless: bool, limits: ImageLimits) -> None:
+    data = saved(picture(size=(200, 150)), "webp", lossless=lossless)
+    kind, picture_data = data[12:16], data[20:]
+    for cut in (10, len(picture_data) // 2):
+        with pytest.raises(UndecodableImage):
+            check(riff((kind, picture_data[:-cut])), limits)
+
+
+# AVIF
+
+
+@BOTH
+def test_an_avif_cut_within_its_picture(limits: ImageLimits) -> None:
+    """Its sizes are those of what is left, down to the bitstream."""
+    data = saved(picture(size=(64, 64)).effect_spread(20), "avif", quality=95)
+    start = data.index(b"\x32", data.index(b"mdat"))
+    high, low = data[start + 1] & 0x7F, data[start + 2]
+    frame = data[start + 3 :]
+    assert high | low << 7 == len(frame)
+    for lack in (0, 1, 50, len(frame) // 2):
+        left = len(frame) - lack
+        unit = b"\x32" + bytes((left & 0x7F | 0x80, left >> 7)) + frame[:left]
+        item = Item(data[data.index(b"mdat") + 4 : start] + unit, picture_item((64, 64)).properties)
+        if lack:
+            with pytest.raises(UndecodableImage):
+                check(still([item]), limits)
+        else:
+            assert check(still([item]), limits).width == 64
+
+
+# The other way round: what everything reads is accepted
+
+
+@BOTH
+@pytest.mark.parametrize(("name", "animated"), [each for each in FORMATS if each[0] in END_MARKERS])
+def test_an_image_whose_end_marker_alone_is_missing_is_stored_whole(
+    name: str, animated: bool, limits: ImageLimits
+) -> None:
+    data = sample(name, animated)
+    for lack in range(1, END_MARKERS[name] + 1):
+        checked = check(data[:-lack], limits)
+        assert checked.data == data
+        assert shown(checked.data) == shown(data)
+
+
+@BOTH
+def test_a_gif_that_ends_within_a_block_is_cut(limits: ImageLimits) -> None:
+    data = bare_gif(2)[:-1]
+    for rest in (b"\x2c", b"\x2c\0\0", b"\x21", b"\x21\xf9\4\0", b"\x99"):
+        with pytest.raises(UndecodableImage):
+            check(data + rest, limits)
+
+
+def test_a_gif_that_ends_with_a_comment_is_whole() -> None:
+    data = bare_gif(2)
+    assert check(data[:-1] + gif_extension(0xFE, MARKER)).data == data
+
+
+@BOTH
+def test_a_png_that_ends_within_another_chunk_is_cut(limits: ImageLimits) -> None:
+    data = sample("png")
+    for rest in (png_chunk(b"tEXt", MARKER)[:-1], b"\0\0\0\1", data[-8:]):
+        with pytest.raises(UndecodableImage):
+            check(data[:-12] + rest, limits)
+
+
+def test_metadata_before_a_missing_end_goes() -> None:
+    assert check(inserted(sample("jpeg"), 20, jpeg_segment(0xFE, MARKER))[:-2]).data == sample("jpeg")
+    assert check(inserted(sample("png"), 33, png_chunk(b"tEXt", MARKER))[:-12]).data == sample("png")
+
+
+def test_what_was_turned_or_ended_is_accepted_as_it_is() -> None:
+    turned = check(saved(picture(), "jpeg", exif=exif(6))[:-2])
+    assert check(turned.data).data is turned.data
+    with Image.open(BytesIO(turned.data)) as image:
+        assert image.size == (turned.width, turned.height)
