@@ -4,6 +4,7 @@ import getpass
 import re
 import subprocess
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from botocore.credentials import ReadOnlyCredentials
@@ -72,6 +73,11 @@ def bind_providers(providers: Iterable[Any], *, may_ask: bool) -> None:
             provider._prompter = getpass.getpass if may_ask else _ask_nobody
         if hasattr(provider, "_token_loader_cls"):
             provider._token_loader_cls = _TokenFile
+        if hasattr(
+            provider, "_validate_auth_token"
+        ):  # of containers; what else is wrong shows when it is sent
+            provider._validate_auth_token = lambda token: None
+            provider._build_headers = partial(_bare_headers, provider._build_headers)
         builder = getattr(provider, "_profile_provider_builder", None)
         if builder is not None:
             builder.providers = _bound(builder.providers, may_ask)
@@ -84,6 +90,11 @@ def _bound(make: Callable[..., list[Any]], may_ask: bool) -> Callable[..., list[
         return made
 
     return providers
+
+
+def _bare_headers(build: Callable[[], dict[str, str] | None]) -> dict[str, str]:
+    """Return headers without the line break in which the file of a container's token may end."""
+    return {name: value.strip() for name, value in (build() or {}).items()}
 
 
 def _ask_nobody(prompt: str) -> str:

@@ -88,7 +88,7 @@ _OF_CREDENTIALS = re.compile(
 """Operations by which boto3 itself gets credentials, of STS, of SSO and of the console's login."""
 
 
-_SECRET_IN_URL = re.compile(r"(?<=//)[^/@\s]+(?=@)|(?<=/v2/credentials/)[\w-]+")
+_SECRET_IN_URL = re.compile(r"(?<=//)[^/\s]+(?=@)|(?<=/v2/credentials/)[\w-]+")
 """User and password, and the id by which a container gets its role's credentials."""
 
 

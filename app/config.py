@@ -41,6 +41,7 @@ from app.parsers import (
 from app.system import usable_cores
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_USER_IN_URL = re.compile(r"(?<=//).*(?=@)", re.DOTALL)
 
 
 def _cores() -> int:
@@ -206,7 +207,12 @@ def _report(cls: type[Config], given: Mapping[str, object], problems: Mapping[st
     secret = {f.name for f in fields(cls) if f.metadata["secret"]}
     given = {**{f.name: f.default for f in fields(cls)}, **given}
     lines = (
-        f"  {name.upper()}={'***' if name in secret else given[name]}: {' '.join(texts)}"
+        f"  {name.upper()}={'***' if name in secret else _without_user(given[name])}: {' '.join(texts)}"
         for name, texts in problems.items()
     )
     return "\n".join(("These settings can't be used:", *lines))
+
+
+def _without_user(value: object) -> str:
+    """Return a value that was wrong, without user and password if it is a URL."""
+    return _USER_IN_URL.sub("***", str(value))

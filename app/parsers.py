@@ -249,5 +249,8 @@ def base_url() -> ma.String:
     """An http(s) URL that paths can be put behind."""
     field = url()
     bare = Regexp(r"[^?#]*\Z", error="must end before any ? or #, since keys are put behind it")
-    field.validators = [*field.validators, bare]
+    open_to_all = Regexp(
+        r"https?://[^/@]*(/|\Z)", re.IGNORECASE, error="must hold no password: clients are told it"
+    )
+    field.validators = [*field.validators, bare, open_to_all]
     return field

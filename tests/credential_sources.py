@@ -52,6 +52,17 @@ def _process(printed: str, status: int = 0) -> Break:
     return apply
 
 
+def _token_file(text: str) -> Break:
+    """A container's token in a file."""
+
+    def apply(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+        (home / "token").write_text(text, encoding="utf-8")
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", NOWHERE)
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(home / "token"))
+
+    return apply
+
+
 def given(**changes: object) -> str:
     """What a `credential_process` prints, changed."""
     whole = {"Version": 1, "AccessKeyId": "AKIAEXAMPLE", "SecretAccessKey": TELLTALE}
@@ -76,6 +87,7 @@ SOURCES: dict[str, Break] = {
     "container-token-with-a-control": _variables(
         AWS_CONTAINER_CREDENTIALS_FULL_URI=NOWHERE, AWS_CONTAINER_AUTHORIZATION_TOKEN=f"{TELLTALE}\x01"
     ),
+    "container-token-file-of-two-lines": _token_file(f"{TELLTALE}\nx"),
     "container-elsewhere": _variables(AWS_CONTAINER_CREDENTIALS_FULL_URI="http://example.org/role"),
     "container-url-that-is-none": _variables(AWS_CONTAINER_CREDENTIALS_FULL_URI="role"),
     "container-away": _variables(AWS_CONTAINER_CREDENTIALS_FULL_URI=NOWHERE),

@@ -165,6 +165,7 @@ def test_what_is_not_of_boto3_has_no_kind() -> None:
     ("url", "shown"),
     [
         (f"https://user:{SECRET}@minio:9000/cats", "https://***@minio:9000/cats"),
+        (f"https://user:p@{SECRET}@minio:9000/cats", "https://***@minio:9000/cats"),
         (f"http://169.254.170.2/v2/credentials/{SECRET}", "http://169.254.170.2/v2/credentials/***"),
         ("https://s3.amazonaws.com/cats/a@b.png", "https://s3.amazonaws.com/cats/a@b.png"),
     ],

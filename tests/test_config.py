@@ -309,3 +309,17 @@ def test_the_readme_explains_each_setting() -> None:
     table = re.findall(r"^\| ((?:`[A-Z0-9_]+`(?:, )?)+) \|", text, re.MULTILINE)
     explained = {name for cell in table for name in re.findall(r"`([A-Z0-9_]+)`", cell)}
     assert explained == NAMES | READ_BY_BOTO3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_ENDPOINT_URL_S3", "ftp://user:tell-tale@minio:9000"),
+        ("OPENAI_BASE_URL", "https://user:tell-tale/@tale@models:x/v1"),
+        ("PUBLIC_BASE_URL", "https://user:tell-tale@cdn.example.org/images"),
+    ],
+)
+def test_a_password_in_a_url_is_not_shown(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name) as caught:
+        Config.from_env({name: value})
+    assert "tale" not in str(caught.value)

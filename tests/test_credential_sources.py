@@ -148,6 +148,33 @@ def test_the_role_s_token_file_may_end_in_a_line_break(
     assert b"WebIdentityToken=token&" in asked[0] + b"&"
 
 
+def test_a_container_s_token_file_may_end_in_a_line_break(
+    s3: S3Server,
+    bucket: str,
+    break_source: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    asked = []
+
+    def give(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes] | None:
+        if environ["PATH_INFO"] != "/role":
+            return None
+        asked.append(environ["HTTP_AUTHORIZATION"])
+        keys = {"AccessKeyId": "AKIAEXAMPLE", "SecretAccessKey": TELLTALE, "Token": "token"}
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [json.dumps({**keys, "Expiration": "2099-01-01T00:00:00Z"}).encode()]
+
+    break_source("none")
+    (tmp_path / "token").write_text("token\r\n", encoding="utf-8")
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{s3.url}/role")
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "token"))
+    s3.fault = give
+    store = S3Store(bucket, region="us-east-1", endpoint_url=s3.url)
+    assert store.put("a.png", b"bytes", content_type="image/png").created
+    assert set(asked) == {"token"}
+
+
 def test_a_process_that_does_not_end_is_ended(
     s3: S3Server, break_source: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

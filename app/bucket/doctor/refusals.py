@@ -29,8 +29,15 @@ _MENDING = {
 """What mends what boto3 reads from environment and profile."""
 
 
-EXPLAINED = (AppError, BotoCoreError, ClientError, NoAnswer)
-"""What `explain` knows; everything else that a check raises is unexpected."""
+_EXPLAINED = (AppError, BotoCoreError, ClientError, NoAnswer)
+
+
+def is_explained(exc: Exception) -> bool:
+    """Whether `explain` knows the exception; everything else that a check raises is unexpected.
+
+    Sources of credentials raise classes of Python's own, such as `OSError` for a file that is missing.
+    """
+    return isinstance(exc, _EXPLAINED) or kind_of(exc) in _MENDING
 
 
 def explain_code(code: str) -> Finding:

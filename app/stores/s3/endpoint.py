@@ -4,6 +4,7 @@
 `AWS_USE_DUALSTACK_ENDPOINT` and `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS` all count, so only a client can tell.
 """
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 _REGIONAL = {"us_east_1_regional_endpoint": "regional"}
 _ANY_KEY = "k"
+
+_USER = re.compile(r"(?<=//)[^/?#]*@")
+"""User and password in a URL: no request to S3 carries them, and clients are told URLs made from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +46,16 @@ def find_endpoint(
     """Ask a client of `session`, without credentials and without the network. Raises what boto3 raises."""
     configured = endpoint_url if endpoint_url and not ignores_endpoint_urls(session) else None
     is_aws = configured is None or is_aws_s3_url(configured)
-    for _ in range(2):
+    for _ in range(3):
         path_style = addressing_style == "path" or (
             addressing_style == "auto" and (not is_aws or "." in bucket)
         )
         client = _unsigned_client(session, region, configured, path_style)
-        if is_aws_s3_url(client.meta.endpoint_url) == is_aws:
+        found = client.meta.endpoint_url
+        if _USER.search(found):
+            configured = _USER.sub("", found)
+            continue
+        if is_aws_s3_url(found) == is_aws:
             break
         is_aws = not is_aws  # an endpoint that only boto3 knew of; the way of naming the bucket depends on it
     request = {"Bucket": bucket, "Key": _ANY_KEY}

@@ -71,6 +71,24 @@ def test_bucket_commands_know_it_for_a_compatible_server(
     assert s3.requests[-1][1] == f"/{bucket}"
 
 
+@WAYS
+@pytest.mark.parametrize("is_setting", [False, True])
+def test_no_url_holds_the_password_of_an_endpoint(
+    s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: object, is_setting: bool
+) -> None:
+    assert callable(way)
+    url = s3.url.replace("//", "//user:tell-tale@")
+    way(monkeypatch, tmp_path, "http://127.0.0.1:9" if is_setting else url)
+    setting = url if is_setting else ""
+    store = S3Store(bucket, region=REGION, endpoint_url=setting)
+    store.put("a.png", b"bytes", content_type="image/png")
+    assert store.object_url("a.png") == f"{s3.url}/{bucket}/a.png"
+    clients = AwsClients(region=REGION, endpoint_url=setting)
+    clients.s3.head_bucket(Bucket=bucket)
+    shown = (store.signed_url("a.png"), store.identity(), clients.endpoint.url, clients.s3.meta.endpoint_url)
+    assert "tell-tale" not in "".join(shown)
+
+
 def test_a_setting_goes_before_what_boto3_is_told(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     store = S3Store("cats", region=REGION, endpoint_url="http://127.0.0.1:8")
