@@ -20,6 +20,7 @@ from app import create_app
 from app.config import Config
 from tests.conftest import json_of, parts_of
 from tests.pictures import animation, picture, png_claiming
+from tests.s3server import S3Server, error
 
 PNG = picture("PNG")
 
@@ -343,6 +344,43 @@ def test_another_name_with_the_same_key_replaces_nothing(client: FlaskClient, fi
         refused = client.post("/api/images", **_form(blue, name="Mûller.png", overwrite=overwrite))
         assert (refused.status_code, json_of(refused)["code"]) == (409, "name_taken")
     assert client.get("/api/images/Muller.png").data == PNG
+
+
+LONG_NAME = f"{'Müller ' * 26}.png"
+
+
+def _drop_names(environ: dict[str, Any], start_response: object) -> None:
+    environ.pop("HTTP_X_AMZ_META_ORIGINAL_NAME", None)
+
+
+def _refuse_long_values(environ: dict[str, Any]) -> bool:
+    return len(environ.get("HTTP_X_AMZ_META_ORIGINAL_NAME", "")) > 256
+
+
+def test_a_server_that_keeps_short_metadata_takes_a_long_name_again(
+    s3: S3Server, s3_client: FlaskClient
+) -> None:
+    s3.fault = error("400 Bad Request", "MetadataTooLarge", _refuse_long_values)
+    for data in (PNG, picture(colour="blue")):
+        stored = s3_client.post("/api/images", **_form(data, name=LONG_NAME))
+        assert stored.status_code == 201, stored.text
+        assert s3_client.get(f"/api/images/{json_of(stored)['key']}").data == data
+    another = s3_client.post("/api/images", **_form(PNG, name=LONG_NAME.replace("Müller", "Mûller")))
+    assert another.status_code == 409
+
+
+def test_a_server_that_drops_metadata_takes_the_same_image_again(
+    s3: S3Server, s3_client: FlaskClient
+) -> None:
+    s3.fault = _drop_names
+    for _ in range(2):
+        assert s3_client.post("/api/images", **_form(PNG, name="Müller.png")).status_code == 201
+    blue = picture(colour="blue")
+    refused = s3_client.post("/api/images", **_form(blue, name="Müller.png"))
+    assert (refused.status_code, json_of(refused)["code"]) == (409, "name_taken")
+    assert "Muller.png" in json_of(refused)["message"]
+    assert s3_client.post("/api/images", **_form(blue, name="Muller.png")).status_code == 201
+    assert s3_client.get("/api/images/Muller.png").data == blue
 
 
 def test_a_name_may_not_look_like_a_hash(client: FlaskClient) -> None:
