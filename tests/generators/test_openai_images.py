@@ -194,6 +194,27 @@ def test_behind_a_proxy_that_ends_tls_http_means_https(url: str, place: str | No
     assert same_server("https://models.example/v1/", url) == place
 
 
+@pytest.mark.parametrize("host", ["localhost", "0.0.0.0", "[::1]", "127.0.0.1"])
+def test_a_server_that_does_not_know_its_name_means_itself(host: str) -> None:
+    url = f"http://{host}:8080/1.png"
+    assert same_server("http://models.example:8080/v1/", url) == "http://models.example:8080/1.png"
+    assert same_server("http://models.example/v1/", url) is None
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 Other", "307 Temporary", "308 Permanent"])
+def test_a_download_follows_its_server_to_another_path(models: ModelServer, status: str) -> None:
+    models.script = [_at("/a/1.png"), answer(status, b"", Location="2.png"), answer("200 OK", IMAGE)]
+    assert _generator(models).generate(REQUEST).image == IMAGE
+    assert [request.uri for request in models.received[1:]] == ["/a/1.png", "/a/2.png"]
+
+
+def test_redirects_have_an_end(models: ModelServer) -> None:
+    models.script = [_at("/1.png"), answer("302 Found", b"", Location="/1.png")]
+    with pytest.raises(GeneratorError, match="302"):
+        _generator(models).generate(REQUEST)
+    assert (models.tries, len(models.received)) == (1, 5)
+
+
 def test_https_is_not_given_up() -> None:
     assert same_server("http://models.example/v1/", "https://models.example/1.png") is None
 

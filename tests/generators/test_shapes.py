@@ -68,6 +68,9 @@ TEXTS = {
     "data: URI that forgets to say base64": f"data:image/png,{TEXT}",
     "data: URI without data:": f"image/png;base64,{TEXT}",
     "a prefix": f"base64,{TEXT}",
+    "in quotes": f'"{TEXT}"',
+    "bytes as Python shows them": f"b'{TEXT}'",
+    "data: URI in quotes": f" 'data:image/png;base64,{TEXT}'\n",
 }
 
 
@@ -292,6 +295,7 @@ PLACES: dict[str, Any] = {
     "a text as data": {"data": TEXT},
     "nothing around it": {"b64_json": TEXT},
     "a result": {"result": {"image": TEXT}, "success": True},
+    "a chat's message": {"choices": [{"message": {"images": [{"image_url": {"url": DATA_URI}}]}}]},
     "a list": [{"b64_json": TEXT}],
     "a text": TEXT,
 }
@@ -315,6 +319,13 @@ def test_a_url_that_is_none_is_not_fetched(models: ModelServer, url: str) -> Non
 def test_a_data_uri_that_is_the_whole_body(models: ModelServer) -> None:
     models.script = [answer("200 OK", DATA_URI.encode(), Content_Type="text/plain")]
     assert _openai(models).generate(REQUEST).image == IMAGE
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
+def test_base64_that_is_the_whole_body(models: ModelServer, kind: str) -> None:
+    image = picture(kind, (40, 30))
+    models.script = [answer("200 OK", base64.encodebytes(image), Content_Type="text/plain")]
+    assert _openai(models).generate(REQUEST).image == image
 
 
 def test_not_every_url_of_a_long_list_is_fetched(models: ModelServer) -> None:
