@@ -104,8 +104,8 @@ class Kind(Enum):
 
 
 def kind_of(exc: Exception) -> Kind | None:
-    """Return what `exc`, not an error that AWS answered, means, or None if it does not come from boto3."""
-    if isinstance(exc, AppError):
+    """Return what `exc` means; None if AWS answered it, or if it does not come from boto3."""
+    if isinstance(exc, AppError | theirs.ClientError):
         return None
     modules = {str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(exc.__traceback__)}
     if isinstance(exc, RuntimeError) and str(exc).startswith(_STILL_EXPIRED):

@@ -11,7 +11,7 @@ from app.aws_endpoints import DEFAULT_PARTITION, is_aws_url, partition_of
 from app.bucket.answers import refuse_other_answers
 from app.bucket.errors import BucketError, errors_mapped
 from app.config import Config
-from app.stores.s3.connection import WITHOUT_TRAILERS
+from app.stores.s3.connection import WITHOUT_TRAILERS, end_redirects
 from app.stores.s3.endpoint import Endpoint, find_endpoint
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ class AwsClients:
             )
         refuse_other_answers(client)
         client.meta.events.register("response-received.s3", self._note_region)
+        client.meta.events.register_first("needs-retry.s3.HeadBucket", end_redirects)
         return client
 
     def _note_region(self, parsed_response: dict[str, Any] | None = None, **_: Any) -> None:

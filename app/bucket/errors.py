@@ -130,7 +130,7 @@ def _answered(exc: ClientError, operation: str) -> BucketError:
     if code in REGION_CODES or 300 <= status < 400:
         meaning = str(MEANINGS.get(code, REDIRECTED)) + _region_of(exc)
     else:
-        meaning = str(MEANINGS.get(code, f"{operation} failed: {code}.{said}"))
+        meaning = str(MEANINGS.get(code, f"{operation} failed: {code or status}.{said}"))
     return kind(meaning, aws_code=code, http_status=status)
 
 

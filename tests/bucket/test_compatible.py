@@ -327,6 +327,23 @@ def test_the_right_region_is_named(account: S3Server, clients: AwsClients) -> No
         make_plan(clients, _target("private"))
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("302 Found", "another region than AWS_REGION"),
+        ("401 Unauthorized", "GetBucketOwnershipControls failed: 401"),
+    ],
+)
+def test_a_page_in_the_place_of_s3(account: S3Server, clients: AwsClients, status: str, words: str) -> None:
+    def page(environ: dict[str, Any], start: Any) -> list[bytes]:
+        start(status, [("Content-Type", "text/html"), ("Location", "https://login.example.org/")])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [b"<html><body>Please log in</body></html>"]
+
+    account.fault = page
+    with pytest.raises(BucketError, match=words):
+        make_plan(clients, _target("private"))
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_the_right_region_is_named_though_botocore_goes_there(
     account: S3Server, clients: AwsClients, exists: bool

@@ -21,7 +21,7 @@ from app.cache import DiskCache
 from app.config import Config
 from app.generators.models import ModelFacts
 from app.stores.base import BaseStore
-from app.stores.s3.errors import code_of
+from app.stores.s3.errors import code_of, status_of
 
 
 @dataclass
@@ -104,11 +104,14 @@ class Patient:
 
     @cached_property
     def answer_to_missing(self) -> str:
-        """The error code for a key that can't exist; HEAD answers have no codes, this one has."""
+        """The error code for a key that can't exist; HEAD answers have no codes, this one has.
+
+        It is the status if what answers is not S3.
+        """
         try:
             self.clients.s3.get_object(Bucket=self.bucket, Key=f"doctor/missing-{secrets.token_hex(16)}.png")
         except ClientError as exc:
-            return code_of(exc)
+            return code_of(exc) or str(status_of(exc))
         return ""
 
     @property

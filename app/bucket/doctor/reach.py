@@ -16,6 +16,8 @@ _SKEW_SECONDS = 15 * 60
 
 _DRIFT_SECONDS = 60
 
+_LOOK_BEFORE_S3 = "Look at what stands before S3, or answers in its place"
+
 
 @check()
 def credentials(patient: Patient) -> Finding:
@@ -87,7 +89,11 @@ def region(patient: Patient) -> Finding:
 def credentials_accepted(patient: Patient) -> Finding:
     """A signed request is answered by yes or no, not by a complaint about who asks."""
     code = patient.answer_to_missing
-    return explain_code(code) if code in MEANINGS else ok("S3 accepts the credentials.")
+    if code in MEANINGS:
+        return explain_code(code)
+    if code.isdecimal() and code not in MISSING | DENIED:
+        return problem(f"{code} without a code is no answer of S3's.", _LOOK_BEFORE_S3)
+    return ok("S3 accepts the credentials.")
 
 
 @check(credentials_accepted)
@@ -101,4 +107,4 @@ def missing_or_forbidden(patient: Patient) -> Finding:
             "A missing image is answered by 403, like a forbidden one, and images can't be listed.",
             "Allow s3:ListBucket on the bucket: flask bucket iam-policy",
         )
-    return problem(f"A missing image is answered by {code or 'an object'}.", "Look at what stands before S3")
+    return problem(f"A missing image is answered by {code or 'an object'}.", _LOOK_BEFORE_S3)

@@ -7,7 +7,7 @@ from app.bucket.doctor.finding import Finding, problem
 from app.errors import AppError
 from app.stores.s3.actions import action_of
 from app.stores.s3.anonymous import NoAnswer
-from app.stores.s3.errors import DENIED, code_of
+from app.stores.s3.errors import DENIED, code_of, status_of
 from app.stores.s3.meanings import (
     CHECK_NETWORK,
     CHECK_SETTINGS,
@@ -93,4 +93,4 @@ def _explain_answer(exc: ClientError) -> Finding:
         return problem(f"{operation}, for credentials, is answered with {code}.", SET_CREDENTIALS)
     if code in DENIED:
         return problem(f"S3 denies {operation}.", f"Allow {action_of(operation)}: flask bucket iam-policy")
-    return explain_code(code)
+    return explain_code(code or str(status_of(exc)))

@@ -172,7 +172,7 @@ class Connection:
         client.meta.events.register_first("before-parse.s3.ListObjectsV2", spell_is_truncated)
         client.meta.events.register_first("needs-retry.s3", _end_late_tries)
         client.meta.events.register_first("needs-retry.s3", self._notice_region)
-        client.meta.events.register_first("needs-retry.s3.HeadBucket", _end_redirects)
+        client.meta.events.register_first("needs-retry.s3.HeadBucket", end_redirects)
         return client
 
     def _notice_region(self, response: Any = None, **event: Any) -> None:
@@ -196,7 +196,7 @@ def _end_late_tries(request_dict: Any, caught_exception: Exception | None = None
         raise caught_exception
 
 
-def _end_redirects(response: Any = None, **event: Any) -> None:
+def end_redirects(response: Any = None, **event: Any) -> None:
     """botocore asks HeadBucket which region a redirect means, also when HeadBucket itself is redirected."""
     if response is not None and response[0].status_code in _REDIRECTS and not _region_told(response):
         raise ClientError(response[1], "HeadBucket")

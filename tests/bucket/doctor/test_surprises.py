@@ -156,6 +156,26 @@ def test_codes_of_other_servers(
     assert words in finding(patient, check_name).text
 
 
+def test_a_code_that_a_single_call_gets_is_explained(private: Patient, aws: PlayedAws) -> None:
+    aws.refused = {"GET lifecycle": ("403 Forbidden", "UserSuspended")}
+    found = finding(private, "lifecycle")
+    assert "suspended the user" in found.text
+    assert found.fix.startswith("Ask its administrator")
+
+
+@pytest.mark.parametrize("status", ["302 Found", "401 Unauthorized", "418 I'm a teapot"])
+@pytest.mark.parametrize("body", [b"", b"<html><body>Please log in</body></html>"])
+def test_a_page_in_the_place_of_s3(private: Patient, s3: S3Server, status: str, body: bytes) -> None:
+    def page(environ: dict[str, Any], start: Any) -> list[bytes]:
+        start(status, [("Content-Type", "text/html"), ("Location", "https://login.example.org/")])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    s3.fault = page
+    found = findings(private)
+    assert [name for name, f in found.items() if f.status in BAD] == ["credentials-accepted"]
+    assert found["credentials-accepted"].text == f"{status[:3]} without a code is no answer of S3's."
+
+
 def test_a_region_that_only_refusals_name(private: Patient, s3: S3Server, aws: PlayedAws) -> None:
     aws.region = ""
     wrong = error(
