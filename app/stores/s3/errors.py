@@ -20,6 +20,9 @@ from app.stores.s3.meanings import (
 )
 
 MISSING = {"NoSuchKey", "404", "NotFound"}
+_OF_WHAT_IS_THERE = ("GetObject", "HeadObject", "DeleteObject")
+"""Operations by whose 404 an object is missing; after any other it comes from something that is not S3."""
+
 DENIED = {"AccessDenied", "AccessDeniedException", "403", "Forbidden"}
 _TRY_AGAIN = {
     "SlowDown",
@@ -89,7 +92,7 @@ def _answered(exc: ClientError, operation: str) -> AppError:
         return StoreRefused(
             detail=f"{operation}: {exc.operation_name} answers {status} {code} ({_credentials_advice(exc)})"
         )
-    if code in MISSING:
+    if code in MISSING and operation in _OF_WHAT_IS_THERE:
         return NotFound(detail=detail)
     if status == 504:
         return StoreTimeout(detail=f"{detail} ({BUSY})")

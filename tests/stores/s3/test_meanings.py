@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from app.errors import StoreRefused
+from app.errors import NotFound, StoreRefused
+from app.stores.s3 import S3Store
 from app.stores.s3.errors import errors_mapped
 from app.stores.s3.meanings import MEANINGS
+from tests.s3server import S3Server, error
 
 
 @pytest.mark.parametrize("code", MEANINGS)
@@ -68,3 +70,15 @@ def test_a_put_that_is_denied_may_be_blocked() -> None:
 )
 def test_a_denial_names_the_action(operation: str, action: str) -> None:
     assert f"(Allow {action} in the policies" in _log_line("AccessDenied", operation)
+
+
+@pytest.mark.parametrize("code", ["NoSuchKey", "NotFound"])
+def test_a_404_to_a_listing_or_a_put_is_no_missing_image(s3: S3Server, bucket: str, code: str) -> None:
+    store = S3Store(bucket, region="us-east-1", endpoint_url=s3.url)
+    s3.fault = error("404 Not Found", code, lambda _: True)
+    with pytest.raises(StoreRefused, match=f"ListObjectsV2: 404 {code}"):
+        store.list()
+    with pytest.raises(StoreRefused, match=f"PutObject: 404 {code}"):
+        store.put("a.png", b"bytes", content_type="image/png")
+    with pytest.raises(NotFound):
+        store.get("a.png")
