@@ -18,6 +18,9 @@ KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
 _PLUG_IN = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 _ORIGIN = r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?"
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+"""Browsers leave them out of `Origin` (RFC 6454, 6.2)."""
+
 _HOST = r"[A-Za-z0-9._-]+|(?=.*:.*:)[0-9A-Fa-f:.]+"
 _UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "TB": 1000**4}
 _UNITS |= {"KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": 1024**4}
@@ -154,7 +157,9 @@ class Origins(ma.Field[tuple[str, ...]]):
         origins = tuple(word.strip().lower() for word in value.split(",") if word.strip())
         if origins != ("*",) and not all(re.fullmatch(_ORIGIN, origin, re.ASCII) for origin in origins):
             raise ValidationError("must be * or a list of origins such as https://app.example.org")
-        return origins
+        return tuple(
+            origin.removesuffix(_DEFAULT_PORTS.get(origin.partition(":")[0], "")) for origin in origins
+        )
 
 
 class HostNames(Words):

@@ -34,6 +34,10 @@ _NO_BOUNDARY = (
 )
 _OTHER_BOUNDARY = "The form has no part that begins with the boundary of its Content-Type."
 _CUT_OFF = "The form ends before its last boundary: it is incomplete. Please send it again."
+_UNTOLD = (
+    "The body is a multipart form, and its Content-Type does not say so. Send multipart/form-data with the "
+    "boundary of the body; most clients do that if you leave this header to them."
+)
 _NAMELESS = "A part of the form has no Content-Disposition with a name."
 _TWO_FILES = "There are {} images in the request. Send one image per request."
 _EMPTY = "The file in '{}' is empty: it has no bytes."
@@ -48,6 +52,9 @@ _UNTYPED = {"", "application/octet-stream", "binary/octet-stream"}
 
 _CHARSETS = {"ascii", "us-ascii", "utf-8", "iso-8859-1"}
 _PIECE = 64 * 1024
+
+_FORM = re.compile(rb"(?:\r?\n)*--[^\r\n]{1,200}\r?\ncontent-[a-z-]+:", re.IGNORECASE)
+"""How a multipart form begins. No image does."""
 
 _PLAIN_TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]{1,1000}\Z")
 """What people send by mistake in place of a file, such as its name. No image that we take looks like it."""
@@ -90,6 +97,8 @@ def read_upload(request: Request) -> Upload:
     data = request.get_data(cache=False)
     if not data:
         raise BadRequest(_HOW_TO_SEND)
+    if _FORM.match(data):
+        raise BadRequest(_UNTOLD)
     return Upload(data)
 
 
@@ -103,6 +112,7 @@ def _from_form(request: Request) -> Upload:
             fields.add(part.name, part.data.decode(_charset(part), "replace"))
         else:
             others.append(part.name)
+    images = [part for part in images if part.data or part.filename] or images[:1]
     if len(images) > 1:
         raise BadRequest(_TWO_FILES.format(len(images)))
     if not images:
@@ -173,6 +183,8 @@ def _feed(decoder: _Decoder, piece: bytes) -> None:
     except RequestEntityTooLarge as exc:
         if decoder.state is State.PREAMBLE:  # it has kept all that came before the first boundary
             raise BadRequest(_OTHER_BOUNDARY) from exc
+        if decoder.state is State.PART:  # it looks for the end of headers that are not there
+            raise BadRequest(_NAMELESS) from exc
         raise
 
 
@@ -187,6 +199,7 @@ def _decoder(request: Request) -> _Decoder:
 
 
 def _what_is_wrong(decoder: _Decoder) -> str:
-    if not decoder.complete:
+    end = b"--%b--" % decoder.boundary
+    if not decoder.complete or (decoder.state is State.PART and end in decoder.buffer):
         return _NAMELESS
     return _OTHER_BOUNDARY if decoder.state is State.PREAMBLE else _CUT_OFF
