@@ -88,13 +88,13 @@ def test_what_the_shell_exported_wins_after_a_reload_as_well(tmp_path: Path) -> 
     file.chmod(0o600)
     with running(tmp_path, ENV_FILE=str(file), WEB_CONCURRENCY="1", API_KEYS=SHELL) as server:
         reloading = Reloading(server, file)
-        assert '"logger":"access"' in server.log
+        wait_until(lambda: '"logger":"access"' in server.log)
         old = server.workers()
         reloading.reload(f"API_KEYS={NEW}\n")
         reloading.settle(old)
         assert (reloading.status(NEW), reloading.status(SHELL) in (200, 201)) == (403, True)
-        assert " INFO [" in server.log  # the format is that of the default again, of the access log as well
-        assert any("access: 127.0.0.1" in line for line in server.log.splitlines())
+        # The format is that of the default again, of the access log as well.
+        wait_until(lambda: " INFO [" in server.log and "access: 127.0.0.1" in server.log)
 
 
 class Unusable(LocalStore):

@@ -9,7 +9,7 @@ from threading import Thread
 from app.bucket.doctor.check import Check
 from app.bucket.doctor.finding import Finding, NotChecked, Status, problem, skipped, unchecked
 from app.bucket.doctor.patient import Patient
-from app.bucket.doctor.refusals import EXPLAINED, explain, is_silence, words_of
+from app.bucket.doctor.refusals import explain, is_explained, is_silence, words_of
 from app.bucket.errors import surprise
 from app.stores.s3.meanings import CHECK_NETWORK
 
@@ -62,10 +62,10 @@ def _run(check: Check, patient: Patient) -> Finding:
         return check.examine(patient)
     except NotChecked as exc:
         return skipped(str(exc))
-    except EXPLAINED as exc:
-        return _silence(check, words_of(exc)) if is_silence(exc) else explain(exc)
     except Exception as exc:  # one check that fails must not keep the others from being seen
-        return unchecked(surprise(exc))
+        if not is_explained(exc):
+            return unchecked(surprise(exc))
+        return _silence(check, words_of(exc)) if is_silence(exc) else explain(exc)
 
 
 def _silence(check: Check, text: str) -> Finding:
