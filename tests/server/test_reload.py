@@ -55,6 +55,7 @@ def reloading(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Reload
     file.chmod(0o600)
     options = getattr(request, "param", "")
     with running(tmp_path, ENV_FILE=str(file), WEB_CONCURRENCY="2", GUNICORN_CMD_ARGS=options) as server:
+        wait_until(lambda: len(server.workers()) == 2)
         yield Reloading(server, file)
 
 
