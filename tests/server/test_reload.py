@@ -187,7 +187,7 @@ def test_a_reload_changes_the_number_of_workers(tmp_path: Path) -> None:
             old = set(server.workers())
             reloading.reload(f"WEB_CONCURRENCY={count}\n", "open http")
             reloading.settle(old)
-            assert len(server.workers()) == count
+            wait_until(lambda: len(server.workers()) == count)  # noqa: B023 (called at once)
             assert all(answers(server.url) for _ in range(40))
 
 
