@@ -89,7 +89,7 @@ def test_what_the_shell_exported_wins_after_a_reload_as_well(tmp_path: Path) -> 
     file.chmod(0o600)
     with running(tmp_path, ENV_FILE=str(file), WEB_CONCURRENCY="1", API_KEYS=SHELL) as server:
         reloading = Reloading(server, file)
-        assert '"logger":"access"' in server.log
+        wait_until(lambda: '"logger":"access"' in server.log)
         old = server.workers()
         reloading.reload(f"API_KEYS={NEW}\n")
         reloading.settle(old)
