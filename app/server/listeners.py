@@ -137,9 +137,13 @@ def problem_with_move(server: Any, addresses: Sequence[Address]) -> str:
     """
     added = [address for address in addresses if address not in server.cfg.address]
     ports = {address[1] for address in server.cfg.address if isinstance(address, tuple)}
-    elsewhere = [address for address in added if not (isinstance(address, tuple) and address[1] in ports)]
-    if len(elsewhere) < len(added) and not all(map(_lets_others_join, server.LISTENERS)):
+    joining = [address for address in added if isinstance(address, tuple) and address[1] in ports]
+    if joining and not all(map(_lets_others_join, server.LISTENERS)):
         return "HOST can't be changed while one listener is shared on the same port. Restart the server."
+    for address in joining:
+        if problem := _problem_with_port(address, is_own=True, joins=True):
+            return problem
+    elsewhere = [address for address in added if address not in joining]
     return problem_with(elsewhere, *elsewhere[:1])
 
 
@@ -219,11 +223,13 @@ def _problem_with_path(path: str) -> str:
     return f"unix:{path} is in use by another program. Stop that one, or choose another path."
 
 
-def _problem_with_port(address: tuple[str, int], *, is_own: bool) -> str:
+def _problem_with_port(address: tuple[str, int], *, is_own: bool, joins: bool = False) -> str:
     host, port = address
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if joins:  # this server's own listeners at the port let it, no other program's do
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             probe.bind(address)
     except OSError as exc:
         if exc.errno != errno.EADDRINUSE:

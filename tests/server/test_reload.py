@@ -55,7 +55,7 @@ def reloading(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Reload
     file.chmod(0o600)
     options = getattr(request, "param", "")
     with running(tmp_path, ENV_FILE=str(file), WEB_CONCURRENCY="2", GUNICORN_CMD_ARGS=options) as server:
-        wait_until(lambda: len(server.workers()) == 2)
+        wait_until(lambda: len(server.workers()) == 2)  # the first answers before there is a second
         yield Reloading(server, file)
 
 
@@ -174,6 +174,25 @@ def test_a_reload_moves_the_server_to_a_free_address_and_to_no_other(tmp_path: P
         moved = f"http://127.0.0.1:{second}"
         wait_until(lambda: answers(moved) and not answers(server.url))
         assert all(answers(moved) for _ in range(40))
+
+
+def test_a_host_that_can_not_be_had_on_the_same_port_leaves_the_old_one(tmp_path: Path) -> None:
+    port, file = free_port(), tmp_path / "settings"
+    file.write_text(f"PORT={port}\n", encoding="utf-8")
+    file.chmod(0o600)
+    with (
+        running(tmp_path, ENV_FILE=str(file), PORT="", WEB_CONCURRENCY="2") as server,
+        socket.create_server(("127.0.0.2", port)),
+    ):
+        reloading = Reloading(server, file)
+        for host, said in {
+            "203.0.113.77": "Can't listen on HOST=203.0.113.77",  # not an address of this machine
+            "nowhere.invalid": "Can't listen on HOST=nowhere.invalid",
+            "127.0.0.2": f"Port {port} on 127.0.0.2 is in use",
+        }.items():
+            assert said in reloading.reload(f"HOST={host}\nPORT={port}\n", "Nothing is reloaded")
+        assert server.process.poll() is None
+        assert all(answers(server.url) for _ in range(20))
 
 
 def test_a_reload_changes_the_number_of_workers(tmp_path: Path) -> None:
