@@ -97,6 +97,22 @@ def test_what_the_shell_exported_wins_after_a_reload_as_well(tmp_path: Path) -> 
         assert any("access: 127.0.0.1" in line for line in server.log.splitlines())
 
 
+@pytest.mark.parametrize("option", ["", "--preload"])
+def test_a_prefix_that_the_shell_exported_outlives_a_reload(tmp_path: Path, option: str) -> None:
+    """gunicorn must not see it in the workers, which answer paths without it as well."""
+    (tmp_path / "settings").touch(0o600)
+    settings = {"ENV_FILE": str(tmp_path / "settings"), "SCRIPT_NAME": "/img", "WEB_CONCURRENCY": "1"}
+    with running(tmp_path, GUNICORN_CMD_ARGS=option, **settings) as server:
+        reloading = Reloading(server, tmp_path / "settings")
+        for _ in range(2):
+            old = server.workers()
+            reloading.reload("")
+            reloading.settle(old)
+            for path in ("/img/openapi.json", "/openapi.json"):
+                answer = requests.get(f"{server.url}{path}", timeout=60)
+                assert (answer.status_code, answer.json()["servers"]) == (200, [{"url": "/img"}])
+
+
 class Unusable(LocalStore):
     """A custom store that does not start."""
 
