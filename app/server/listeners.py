@@ -215,12 +215,12 @@ def _overlap(one: str, other: str) -> bool:
 
     It knows names, addresses that stand for all, and whether `::` stands for those of IPv4.
     """
-    with socket.socket(_family(one)) as first, socket.socket(_family(other)) as second:
-        try:
+    try:
+        with socket.socket(_family(one)) as first, socket.socket(_family(other)) as second:
             first.bind((one, 0))
             second.bind((other, first.getsockname()[1]))
-        except OSError as exc:  # any other problem is one of a single address
-            return exc.errno == errno.EADDRINUSE
+    except OSError as exc:  # any other problem is one of a single address
+        return exc.errno == errno.EADDRINUSE
     return False
 
 

@@ -69,9 +69,9 @@ def test_a_machine_without_ipv6_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
     monkeypatch.setattr(socket, "socket", without)
-    assert problem_with([("::", 8000)], ("::", 8000)) == (
-        "Can't listen on HOST=:: PORT=8000: Address family not supported by protocol"
-    )
+    told = "Can't listen on HOST=:: PORT=8000: Address family not supported by protocol"
+    assert problem_with([("::", 8000)], ("::", 8000)) == told
+    assert problem_with([("::", 8000), ("0.0.0.0", 8000)], ("::", 8000)) == told
 
 
 def test_passed_sockets_and_addresses_do_not_go_together() -> None:
