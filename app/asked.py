@@ -76,6 +76,11 @@ def original_name(metadata: Mapping[str, str]) -> str | None:
     return None if kept is None else unquote(kept)
 
 
+def may_be_name(kept: str, name: str) -> bool:
+    """Return whether the original name `kept`, which a store may have cut, is that of `name`."""
+    return kept == name or (kept.endswith(_CUT) and name.startswith(kept.removesuffix(_CUT)))
+
+
 def shortened(metadata: Mapping[str, str], most: int) -> dict[str, str]:
     """Return the metadata with values of at most `most` bytes, cut between the characters of their texts."""
     return {

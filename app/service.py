@@ -1,6 +1,7 @@
 """What the product does, without HTTP: upload, fetch, list and delete images; `app.generation` draws."""
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from app.asked import Asked, name_metadata, original_name
+from app.asked import Asked, may_be_name, name_metadata, original_name
 from app.bulkhead import Bulkhead
 from app.cache import CachedObject, DiskCache
 from app.errors import (
@@ -259,16 +260,25 @@ class ImageService:
         if not overwrite:
             raise NameTaken
         with self._bulkhead.calling():
-            self._refuse_another_name(key, metadata)
+            self._refuse_another_name(key, name, checked.data)
         return self.put(key, checked, overwrite=True, metadata=metadata)
 
-    def _refuse_another_name(self, key: str, metadata: Mapping[str, str]) -> None:
-        """Raise `NameTaken` if the image at `key` was uploaded under another name than that in `metadata`."""
+    def _refuse_another_name(self, key: str, name: str, data: bytes) -> None:
+        """Raise `NameTaken` if the image at `key` was uploaded under another name than `name`.
+
+        If no name was kept, it was uploaded under the key's own, or the store keeps no metadata.
+        """
         try:
-            there = self._store.head(key).metadata
+            there = self._store.head(key)
+            kept = original_name(there.metadata)
+            if kept is None and not holds(self._store, there, data):
+                raise NameTaken(
+                    f"An image is stored as {key}, which this name would give too, and no name was kept with "
+                    "it. To replace it, send the name as it is in that key; or choose another name."
+                )
         except NotFound:  # deleted meanwhile
             return
-        if original_name(there) != original_name(metadata):
+        if kept is not None and not may_be_name(kept, unicodedata.normalize("NFC", name)):
             raise NameTaken(
                 f"An image of another name is stored as {key}, which this name would give too. "
                 "Choose another name."

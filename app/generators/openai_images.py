@@ -17,12 +17,14 @@ from app.generators.payload import image_in_answer
 from app.generators.per_process import PerProcess
 from app.generators.sizes import openai_size
 from app.generators.tries import repeated, within_deadline
-from app.generators.wire import Wire, same_server
+from app.generators.wire import Answer, Wire, same_server
 
 _log = logging.getLogger(__name__)
 
 _FORMATS = ("png", "jpeg", "webp")
 _CHECK_SECONDS = 10
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 3
 _NOT_YET = (404, 408, 425, 429)
 """Statuses after which another try may get the image; some servers answer before they have written it."""
 
@@ -102,25 +104,35 @@ class OpenAIGenerator(BaseGenerator):
         What goes wrong here is final: to ask the model again would draw, and be paid, again. To ask for the
         image again costs nothing.
         """
-        place = same_server(str(self._client().base_url), url)
-        if place is None:
-            raise GeneratorError(detail="the answer's URL is not on the server of OPENAI_BASE_URL")
         try:
-            return repeated(partial(self._download, place))
+            return repeated(partial(self._download, str(self._client().base_url), url))
         except GeneratorUnreachable as exc:
             raise GeneratorError(detail=f"the drawn image can't be fetched: {exc.detail}") from exc
 
-    def _download(self, url: str) -> bytes:
-        """The server that drew it has our key already, and may want it again."""
-        accept, key = (b"Accept", b"image/*"), (b"Authorization", f"Bearer {self._api_key}".encode())
-        answer = self._wire.send("GET", url, [accept], b"")
-        if answer.status in (401, 403) and self._api_key:
-            answer = self._wire.send("GET", url, [accept, key], b"")
+    def _download(self, base: str, url: str) -> bytes:
+        """What is at `url`, relative to `base` or not, or where that server redirects to on itself."""
+        for _ in range(1 + _MOST_REDIRECTS):
+            place = same_server(base, url)
+            if place is None:
+                raise GeneratorError(detail="the answer's URL is not on the server of OPENAI_BASE_URL")
+            answer = self._get(place)
+            location = next((value for name, value in answer.headers if name.lower() == b"location"), b"")
+            if answer.status not in _REDIRECTS or not location:
+                break
+            base, url = place, location.decode("latin-1")
         if answer.status in _NOT_YET or answer.status >= 500:
             raise GeneratorUnreachable(detail=str(answer.status))
         if answer.status != 200:
             raise GeneratorError(detail=f"the drawn image can't be fetched: {answer.status}")
         return answer.body
+
+    def _get(self, url: str) -> Answer:
+        """The server that drew it has our key already, and may want it again."""
+        accept, key = (b"Accept", b"image/*"), (b"Authorization", f"Bearer {self._api_key}".encode())
+        answer = self._wire.send("GET", url, [accept], b"")
+        if answer.status in (401, 403) and self._api_key:
+            answer = self._wire.send("GET", url, [accept, key], b"")
+        return answer
 
     def _new_client(self) -> OpenAI:
         """A client that leaves sending to `Wire` and retrying to us; servers without keys ignore the key."""

@@ -16,17 +16,23 @@ _URL_FIELDS = ("url", "image_url")
 _FIELDS = (
     *("b64_json", "b64", "base64", "image_base64", "b64_image", "image_b64", "image"),
     *_URL_FIELDS,
-    *("data", "images", "artifacts", "output", "result", "results"),
+    *("data", "images", "artifacts", "output", "result", "results", "choices", "message"),
 )
 """Where OpenAI, Bedrock and servers like them put an image, base64 before URLs, and what may hold those."""
 
-_MOST_DEPTH = 6
+_MOST_DEPTH = 8
 _MOST_TEXTS = 10
 _LONGEST_URL = 8192
 _LONGEST_HEAD = 1024
 
 _IMAGE = re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8|RIFF....WEBP|....ftyp", re.DOTALL)
 """How the files of the five formats begin; no JSON does."""
+
+_BASE64 = re.compile(rb"\s*(iVBORw0KGgo|/9j/|R0lGOD|UklGR)")
+"""How base64 of most of them begins; no JSON does, either."""
+
+_QUOTED = re.compile(r"\s*b?(['\"])(.*)\1\s*", re.DOTALL)
+"""A text in quotes, as Python shows bytes: b'…' is what `str()` makes of them."""
 
 _STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\r\n\f\v"
@@ -64,7 +70,7 @@ def image_in_answer(body: bytes, fetch: Callable[[str], bytes]) -> bytes:
     """Return the image file that an answer is or holds, as `image_in` does; its media type is ignored."""
     if _IMAGE.match(body):
         return body
-    if body[:5].lower() == b"data:":
+    if body[:5].lower() == b"data:" or _BASE64.match(body):
         return image_in(body.decode("ascii", "replace"), fetch)
     return image_in(json_value(body), fetch)
 
@@ -125,7 +131,8 @@ def decoded(text: object) -> bytes:
     """
     if not isinstance(text, str) or not text.strip():
         raise GeneratorError(detail="the answer holds no image")
-    head, rest = _split(text)
+    quoted = _QUOTED.fullmatch(text)
+    head, rest = _split(quoted[2] if quoted else text)
     try:
         if "%" in rest or (head and "base64" not in head):
             plain = unquote_to_bytes(rest)

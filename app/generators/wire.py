@@ -28,6 +28,9 @@ _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _OF_THE_SENDING = {b"content-encoding", b"content-length", b"transfer-encoding"}
 
 _PORTS = {"http": 80, "https": 443}
+_ITSELF = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+"""What servers call themselves in URLs if nobody told them their name."""
+
 _ALLOWED_IN_URLS = "/?%:@!$&'()*+,;=~"
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
@@ -45,8 +48,9 @@ class Answer:
 def same_server(base: str, url: str) -> str | None:
     """Return the address of `url`, which may be relative to `base`, or None if it is on another server.
 
-    The result has the scheme, host and port of `base` itself. An http URL counts as the same server's if that
-    is known by https: behind a proxy that ends TLS, servers often don't know their own scheme.
+    The result has the scheme, host and port of `base` itself, so a URL of this very machine is taken to mean
+    that server. An http URL counts as the same server's if that is known by https: behind a proxy that ends
+    TLS, servers often don't know their own scheme.
     """
     try:
         asked, known = urlsplit(urljoin(base, url)), urlsplit(base)
@@ -56,7 +60,7 @@ def same_server(base: str, url: str) -> str | None:
         return None
     is_upgraded = (asked.scheme, known.scheme) == ("http", "https") and ports == [80, 443]
     is_same = asked.scheme == known.scheme and ports[0] == ports[1]
-    if asked.hostname != known.hostname or not (is_same or is_upgraded):
+    if asked.hostname not in (known.hostname, *_ITSELF) or not (is_same or is_upgraded):
         return None
     return urlunsplit((known.scheme, known.netloc.rpartition("@")[2], path, query, ""))
 

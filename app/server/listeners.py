@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def bind_address(host: str, port: int) -> str:
     """
     global _bind
     if not _is_systemds:
-        _bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        _bind = _shown((host, port))
     return _bind
 
 
@@ -114,8 +115,9 @@ def problem_with(addresses: Sequence[Address], own: Address = "") -> str:
 
     `own` is the one that comes from HOST and PORT.
     """
-    if len(set(addresses)) < len(addresses):
-        return "An address is given twice with --bind. Leave one out."
+    for one, other in combinations(addresses, 2):
+        if _are_the_same(one, other):
+            return f"An address is given twice with --bind: {_shown(one)} and {_shown(other)}. Leave one out."
     if {isinstance(address, int) for address in addresses} == {True, False}:
         return "gunicorn listens on sockets passed as fd:// alone. Pass all of them so, or none."
     for address in addresses:
@@ -203,6 +205,41 @@ def _drop_reserved() -> None:
         os.environ["GUNICORN_FD"] = ",".join(kept)
 
 
+def _are_the_same(one: Address, other: Address) -> bool:
+    """Return whether a connection to one of them could as well be one to the other, however it is written."""
+    if isinstance(one, str) and isinstance(other, str):
+        return os.path.realpath(one) == os.path.realpath(other)
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return one == other or (one[1] == other[1] != 0 and _overlap(one[0], other[0]))
+    return one == other
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether the system keeps two programs from listening on these hosts with the same port.
+
+    It knows names, addresses that stand for all, and whether `::` stands for those of IPv4.
+    """
+    try:
+        with socket.socket(_family(one)) as first, socket.socket(_family(other)) as second:
+            first.bind((one, 0))
+            second.bind((other, first.getsockname()[1]))
+    except OSError as exc:  # any other problem is one of a single address
+        return exc.errno == errno.EADDRINUSE
+    return False
+
+
+def _family(host: str) -> socket.AddressFamily:
+    """Return the family in which gunicorn listens on this host."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _shown(address: Address) -> str:
+    """Return the address as `--bind` takes it."""
+    if isinstance(address, tuple):
+        return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+    return f"unix:{address}" if isinstance(address, str) else f"fd://{address}"
+
+
 def _problem_with_path(path: str) -> str:
     """gunicorn itself would take the path away from a server that listens there."""
     try:
@@ -226,7 +263,7 @@ def _problem_with_path(path: str) -> str:
 def _problem_with_port(address: tuple[str, int], *, is_own: bool, joins: bool = False) -> str:
     host, port = address
     try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        with socket.socket(_family(host)) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if joins:  # this server's own listeners at the port let it, no other program's do
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
