@@ -1,5 +1,6 @@
 """A picture is accepted if every row and every scan of it is there, and if browsers draw its coding."""
 
+import random
 import struct
 import subprocess
 import zlib
@@ -243,6 +244,16 @@ def test_a_jpeg_whose_end_marker_alone_is_missing_is_stored_whole(name: str, lim
     assert check(data[:-1], limits).data == data
 
 
+@BOTH
+@pytest.mark.parametrize("seed", range(3))
+def test_a_jpeg_cut_within_its_last_block_is_cut(seed: int, limits: ImageLimits) -> None:
+    colours = random.Random(seed).randbytes(24 * 16 * 3)
+    data = saved(Image.frombytes("RGB", (24, 16), colours), "jpeg", subsampling=0)
+    for lack in range(6, 30):
+        with pytest.raises(UndecodableImage):
+            check(data[:-lack], limits)
+
+
 def _scans(data: bytes) -> list[bytes]:
     """The head of a JPEG, then each scan with the tables before it."""
     starts = [at for at in range(len(data) - 1) if data[at : at + 2] == b"\xff\xda"]
@@ -400,6 +411,16 @@ def test_a_gif_that_ends_within_a_block_is_cut(limits: ImageLimits) -> None:
     for rest in (b"\x2c", b"\x2c\0\0", b"\x21", b"\x21\xf9\4\0", b"\x99"):
         with pytest.raises(UndecodableImage):
             check(data + rest, limits)
+
+
+@BOTH
+def test_a_gif_that_ends_where_a_frame_was_due_is_cut(limits: ImageLimits) -> None:
+    data = bare_gif(2)[:-1]
+    control = gif_extension(0xF9, b"\0\5\0\0")
+    for rest in (control, control[:-1], control[:2], control + gif_extension(0xFE, MARKER)):
+        with pytest.raises(UndecodableImage, match="frame"):
+            check(data + rest, limits)
+    assert check(data + control + b"\x3b").data == data + b"\x3b"
 
 
 def test_a_gif_that_ends_with_a_comment_is_whole() -> None:
