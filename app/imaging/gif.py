@@ -29,8 +29,8 @@ def survey_gif(data: bytes, limits: ImageLimits) -> Survey:
     """Walk to the trailer or to the file's end, counting frames × pixels on the way.
 
     Everything that reads GIF shows the frames of a file without trailer. Raises UndecodableImage if a block
-    is cut, if the file ends where a frame was due, and TooManyPixels as soon as the frames so far are over the
-    limits.
+    is cut, or if the file ends where a frame was due, and TooManyPixels as soon as the frames so far are over
+    the limits.
     """
     walk = _Walk(data, limits)
     for introducer in bounded(iter(walk.introducer, _TRAILER)):
