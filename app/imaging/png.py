@@ -22,7 +22,7 @@ _SINGLE = {b"PLTE", b"iCCP", b"acTL"}
 _FRAME_CONTROL = 26
 """Bytes of `fcTL` (11.3.6.2)."""
 _CODE_POINTS = 4
-"""Bytes of `cICP` (11.3.2.6): primaries, transfer, matrix, which is 0 for RGB, and whether the range is full."""
+"""Bytes of `cICP` (11.3.2.6): primaries, transfer, matrix (0 for RGB), and whether the range is full."""
 _MAX_SIDE = 1_000_000
 """Pixels of a side: libpng's default limit, which browsers keep."""
 _PREVIOUS, _OVER = 2, 1
