@@ -62,6 +62,10 @@ class Exporter:
     def bring(self, wanted: Wanted) -> Result:
         """Write the image to its file."""
         try:
+            if wanted.key.startswith(f"{sidecars.DIRECTORY}/"):
+                raise InvalidKey(
+                    f"Files in {sidecars.DIRECTORY} are not images for an import. Copy it yourself."
+                )
             path = self._path(wanted.key)
             if _is_there(path, wanted):
                 return Result(wanted.key, Outcome.THERE)

@@ -99,6 +99,15 @@ def test_a_copy_without_its_time_counts_by_the_digest_in_its_key(store: BaseStor
     assert _bring(store, target, wanted).outcome is Outcome.THERE
 
 
+def test_an_image_where_an_import_looks_for_metadata_is_not_lost_in_silence(
+    store: BaseStore, target: Path
+) -> None:
+    wanted = Wanted(".metadata/a.png", 1, datetime.now(UTC))  # in a bucket there may be such a key
+    result = _bring(store, target, wanted)
+    assert result.outcome is Outcome.FAILED
+    assert ".metadata" in result.reason
+
+
 def _encoded(store: BaseStore, codings: str, monkeypatch: pytest.MonkeyPatch) -> None:
     get = store.get
 
