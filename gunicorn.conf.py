@@ -115,6 +115,9 @@ def post_fork(server: "Arbiter", worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Before the first request: images of another store must not be served as this one's."""
+    # gunicorn would obey it as well, and answer 500 to paths without it, such as those of health checks. It
+    # is removed in workers only: with --preload the first process reads the settings again at a reload.
+    os.environ.pop("SCRIPT_NAME", None)
     parts: Parts | None = getattr(worker.wsgi, "extensions", {}).get(Parts.NAME)
     if parts is not None:
         parts.cache.keep_to(parts.store.identity())

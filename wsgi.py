@@ -18,10 +18,10 @@ try:
     is_gunicorn = is_settings_file_loaded()  # by gunicorn.conf.py, for all workers
     settings_file = "" if is_gunicorn else load_settings_file()
     config = Config.from_env(os.environ)
-    # gunicorn would obey it as well, and answer 500 to paths without it, such as those of health checks.
-    os.environ.pop("SCRIPT_NAME", None)
     configure_logging(config.log_level, config.log_format)
     if not is_gunicorn:
+        # gunicorn without our configuration would obey it as well, and answer 500 to paths without it.
+        os.environ.pop("SCRIPT_NAME", None)
         log_mistyped_settings(settings_file)
     app = create_app(config)
 except ConfigError as exc:

@@ -16,8 +16,8 @@ SHARED, EXCLUSIVE = fcntl.LOCK_SH, fcntl.LOCK_EX
 
 _log = logging.getLogger(__name__)
 
-UNLOCKABLE = UNSUPPORTED | {errno.ENOLCK}
-"""Errors that say that the file system has no such locks."""
+UNLOCKABLE = UNSUPPORTED | {errno.ENOLCK, errno.EPERM}
+"""Errors that say that the file system has no such locks, or that a filter of system calls refuses them."""
 
 _RECORD_LOCKS = {SHARED: fcntl.F_RDLCK, EXCLUSIVE: fcntl.F_WRLCK}
 

@@ -42,9 +42,10 @@ _FOLDER = re.compile(rf"{_BOUNDS}{_PARENTS}+\Z")
 _CONTENT_ADDRESSED = re.compile(rf".+/([0-9a-f]{{2}})/([0-9a-f]{{30}})\.(?:{_EXTENSIONS})\Z")
 _GENERATED = re.compile(rf".+/\d{{4}}/\d{{2}}/\d{{8}}_\d{{6}}_[0-9a-f]{{24}}\.(?:{_EXTENSIONS})\Z")
 _PLAIN = re.compile(rf"(?!.*[^/]{{{MAX_SEGMENT + 1}}}){_NAME}(?:/{_NAME})*\Z")
-_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]|(?:^|/)(?:\.|/|\Z)|[^/]{256}")
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff\ufffd]|(?:^|/)(?:\.|/|\Z)|[^/]{256}")
 """What is refused in names: control characters, backslashes, segments that are empty, begin with a dot or
-have more than 255 characters, the most that file systems allow."""
+have more than 255 characters, the most that file systems allow. U+FFFD stands for bytes that are not UTF-8:
+with it different names would be one, and the second image would replace the first."""
 
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(?:^|/)\.{0,2}(?:/|\Z)")
 """Clients remove dot segments (RFC 3986, 5.2.4) and control characters from URLs and take a backslash for a
@@ -54,6 +55,11 @@ _ALLOWED = (
     "Use ASCII letters, digits, '.', '_' and '-' in parts set apart by '/', each at most "
     f"{MAX_SEGMENT} characters long and beginning with a letter, a digit or '_'; "
     "no folder may end like an image file."
+)
+
+_NAMES = (
+    "Each of its parts, set apart by '/', may have 1 to 255 characters, and none may begin with a dot. "
+    "Control characters, backslashes and bytes that are not UTF-8 are refused."
 )
 
 _UNSAFE = (
@@ -164,7 +170,7 @@ def kept(path: str, data: bytes, image_format: ImageFormat, folder: str | None =
 def _placed(name: str, image_format: ImageFormat, folder: str | None) -> str:
     if not is_plain(name):
         if _NO_NAME.search(name):
-            raise InvalidKey(f"The name can't be used. {_ALLOWED}")
+            raise InvalidKey(f"The name can't be used. {_NAMES}")
         name = "/".join(map(_plain_segment, name.split("/")))
     key = _with_extension(name, image_format)
     key = _in_folder(folder, key) if folder else key

@@ -68,9 +68,17 @@ def _in_environment(names: Sequence[str]) -> Iterator[str]:
     for name in sorted(names):
         if name in _OURS or _is_anothers(name.upper()):
             continue
-        close = get_close_matches(name.upper(), candidates, 1, _CLOSE)
-        if close and not name.upper().endswith(f"_{close[0]}"):  # PIP_CACHE_DIR is pip's
-            yield f"The environment variable {name} is not a setting. Did you mean {close[0]}?"
+        if meant := _meant(name.upper(), candidates):
+            yield f"The environment variable {name} is not a setting. Did you mean {meant}?"
+
+
+def _meant(name: str, candidates: Sequence[str]) -> str:
+    """Return which of the settings a variable of the environment was probably meant to be, or ""."""
+    for setting in candidates:
+        if name == f"AWS_{setting}" or ("_" in setting and name.startswith(f"{setting}_")):  # S3_BUCKET_NAME
+            return setting
+    close = get_close_matches(name, candidates, 1, _CLOSE)
+    return close[0] if close and not name.endswith(f"_{close[0]}") else ""  # PIP_CACHE_DIR is pip's
 
 
 def _in_file(bindings: Sequence[Binding], text: str, file: str, reads_more: bool) -> Iterator[str]:

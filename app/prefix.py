@@ -42,7 +42,7 @@ class Prefix:
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Hand the request on, with the prefix in `SCRIPT_NAME` and not in `PATH_INFO`."""
         if self._script_name:
-            _move(environ, self._script_name)
+            self._move(environ, self._script_name)
         elif "HTTP_X_FORWARDED_PREFIX" in environ:
             self._obey_proxy(environ)
         return self._application(environ, start_response)
@@ -52,16 +52,21 @@ class Prefix:
         prefix = parse_prefix(values[-self._hops]) if len(values) >= self._hops else None
         if not prefix:
             return
-        if prefix.split("/")[1] in self._own_paths:
-            # `/api/images` below `/api` is one of our paths as well: the header means that the proxy has
-            # removed the prefix.
-            environ["SCRIPT_NAME"] = prefix
+        if environ["PATH_INFO"].rstrip("/") == prefix and _first(prefix) in self._own_paths:
+            environ["SCRIPT_NAME"] = (
+                prefix  # most proxies with this header have removed it: it is our own path
+            )
         else:
-            _move(environ, prefix)
+            self._move(environ, prefix)
+
+    def _move(self, environ: "WSGIEnvironment", prefix: str) -> None:
+        """Take the prefix off the path, unless it is the beginning of one of our own, as in `/api/images`."""
+        rest = environ["PATH_INFO"].removeprefix(prefix)
+        is_below = rest != environ["PATH_INFO"] and rest[:1] in ("", "/")
+        if is_below and (_first(rest) in self._own_paths or _first(prefix) not in self._own_paths):
+            environ["PATH_INFO"] = rest
+        environ["SCRIPT_NAME"] = prefix
 
 
-def _move(environ: "WSGIEnvironment", prefix: str) -> None:
-    path = environ["PATH_INFO"]
-    if path == prefix or path.startswith(f"{prefix}/"):
-        environ["PATH_INFO"] = path[len(prefix) :]
-    environ["SCRIPT_NAME"] = prefix
+def _first(path: str) -> str:
+    return path[1:].partition("/")[0]

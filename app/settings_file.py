@@ -23,6 +23,13 @@ _SET_BY_FILE = "S3_IMAGE_SERVER_SET_BY_FILE"
 """The environment variable that names those the file has set. Processes started by this one inherit their
 values, and must not mistake them for what the operator exported."""
 
+_EXPORTED_EMPTY = "S3_IMAGE_SERVER_EXPORTED_EMPTY"
+"""The environment variable that names those that the operator exported empty, so that the file can't set
+them, and that were removed, since libraries use an empty value as if it were one."""
+
+_BETWEEN = "="
+"""Between the names in both: no name of a variable has it, and a name in the file may have spaces."""
+
 _text_loaded: str | None = None
 
 _INITIAL_ENVIRONMENT = Path("/proc/self/environ")
@@ -60,11 +67,19 @@ def load_settings_file() -> str:
         raise ConfigError(f"{name_of(path)} must not set {_NAMED}. Set it in the environment instead.")
     forget_settings_file()
     exported = set(os.environ)
-    load_dotenv(stream=StringIO(text))
-    os.environ[_SET_BY_FILE] = " ".join(set(os.environ) - exported)
+    try:
+        load_dotenv(stream=StringIO(text))
+    except ValueError as exc:  # a "=" in a name in quotes, or a character that the locale lacks
+        raise ConfigError(
+            f"{name_of(path)} sets a variable whose name or value the system can't keep. Write NAME=value, "
+            "with nothing but letters, digits and '_' in the name."
+        ) from exc
+    finally:
+        os.environ[_SET_BY_FILE] = _BETWEEN.join(set(os.environ) - exported)
     global _text_loaded
     _text_loaded = text
     clean_variables()
+    os.environ[_EXPORTED_EMPTY] = _BETWEEN.join(exported - set(os.environ))
     return name_of(path)
 
 
@@ -74,9 +89,11 @@ def is_settings_file_loaded() -> bool:
 
 
 def forget_settings_file() -> None:
-    """Remove from the environment what the file has set."""
-    for name in os.environ.pop(_SET_BY_FILE, "").split():
+    """Restore the environment that the operator exported: remove from it what the file has set."""
+    for name in filter(None, os.environ.pop(_SET_BY_FILE, "").split(_BETWEEN)):
         os.environ.pop(name, None)
+    for name in filter(None, os.environ.pop(_EXPORTED_EMPTY, "").split(_BETWEEN)):
+        os.environ[name] = ""
 
 
 def loaded_text() -> str:

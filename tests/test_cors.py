@@ -183,8 +183,11 @@ def test_an_options_request_that_is_no_preflight_is_the_applications(
     [
         ("*", ("*",)),
         ("https://A.example", ("https://a.example",)),
-        ("http://localhost:5173, http://[::1]:80", ("http://localhost:5173", "http://[::1]:80")),
+        ("http://localhost:5173, http://[::1]:80", ("http://localhost:5173", "http://[::1]")),
+        ("https://a.example:443,https://[::443]", ("https://a.example", "https://[::443]")),
+        ("http://a.example:443,app://x:80", ("http://a.example:443", "app://x:80")),
     ],
 )
 def test_the_setting(text: str, origins: tuple[str, ...]) -> None:
+    """As browsers write origins: without the default port."""
     assert Config.from_env({"CORS_ORIGINS": text}).cors_origins == origins

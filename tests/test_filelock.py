@@ -13,7 +13,7 @@ from app import filelock
 from app.cache.keylock import KeyLocks
 from app.filelock import SHARED, claim, lock_now, locked, opened
 
-NONE = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL]
+NONE = [errno.ENOLCK, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL]
 
 
 def _refuse(monkeypatch: pytest.MonkeyPatch, name: str, error: int) -> None:

@@ -81,8 +81,9 @@ def test_a_key_that_is_too_long_as_a_whole_is_told_so() -> None:
         content_addressed(b"x", PNG, "/".join(parts))
     with pytest.raises(InvalidKey, match="bytes long, and S3 takes 1024 at most"):
         named("y" * 100, PNG, "/".join(parts))
-    with pytest.raises(InvalidKey, match="at most 200 characters"):
+    with pytest.raises(InvalidKey, match="1 to 255 characters"):
         named("y" * 256, PNG)
+    assert is_canonical(named("y" * 251 + ".png", PNG))
 
 
 @pytest.mark.parametrize(

@@ -202,15 +202,23 @@ def test_a_header_makes_nobody_local(config: Config) -> None:
     parts_of(flask).cache.close()
 
 
-def test_a_prefix_that_is_one_of_our_own_paths(over: Callable[..., Flask]) -> None:
-    """The header means that the proxy has removed it, the setting that it may be there."""
-    headers = {"X-Forwarded-Prefix": "/api"}
-    client = _client(over(trusted_proxies=1), headers)
-    stored = json_of(client.post("/api/images", data=PNG, content_type="image/png"))
-    assert stored["image_url"] == f"http://localhost/api/api/images/{stored['key']}"
-    assert client.get(f"/api/images/{stored['key']}").status_code == 200
-    client = _client(over(script_name="/api"), {})
-    assert client.get(f"/api/api/images/{stored['key']}").status_code == 200
+@pytest.mark.parametrize("prefix", ["/api", "/docs", "/v1", "/web/x"])
+@pytest.mark.parametrize("settings", [OPERATOR, PROXY], ids=["setting", "header"])
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "removed"])
+def test_a_prefix_that_is_one_of_our_own_paths(
+    over: Callable[..., Flask], prefix: str, settings: dict[str, Any], kept: bool
+) -> None:
+    """`/api/images` is no `/images` below `/api`."""
+    headers = {} if settings is OPERATOR else {"X-Forwarded-Prefix": prefix}
+    flask = over(**({"script_name": prefix} if settings is OPERATOR else settings))
+    client, before = _client(flask, headers), prefix * kept
+    stored = json_of(client.post(f"{before}/api/images", data=PNG, content_type="image/png"))
+    assert stored["image_url"] == f"http://localhost{prefix}/api/images/{stored['key']}"
+    for path in (f"/api/images/{stored['key']}", "/openapi.json", "/docs/assets/index.css", "/web/app.js"):
+        with client.get(f"{before}{path}") as answer:
+            assert answer.status_code == 200, path
+    if kept or settings is PROXY:
+        assert b"swagger-ui" in client.get(f"{before}/docs").data
 
 
 def test_another_wsgi_server_may_mount_it(over: Callable[..., Flask]) -> None:

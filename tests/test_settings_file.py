@@ -10,7 +10,7 @@ import pytest
 
 from app import settings_file
 from app.errors import ConfigError
-from app.settings_file import load_settings_file, name_of, undo_flasks_own_reading
+from app.settings_file import forget_settings_file, load_settings_file, name_of, undo_flasks_own_reading
 
 SECRET = "sEcReT-sEcReT-sEcReT"
 NAME = "SETTINGS_FILE_TEST"
@@ -18,9 +18,10 @@ NAME = "SETTINGS_FILE_TEST"
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working tree without a file; the variable that tests set is gone after each."""
-    monkeypatch.setenv(NAME, "")
-    monkeypatch.delenv(NAME)
+    """A working tree without a file; what tests and the file set is gone after each."""
+    for name in (NAME, settings_file._SET_BY_FILE, settings_file._EXPORTED_EMPTY):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     monkeypatch.delenv("ENV_FILE", raising=False)
     directory = tmp_path / "tree"
     directory.mkdir()
@@ -164,3 +165,33 @@ def test_if_flask_can_not_be_started_again_it_stops(
         undo_flasks_own_reading()
     monkeypatch.setenv("FLASK_SKIP_DOTENV", "1")
     undo_flasks_own_reading()
+
+
+def test_what_was_exported_empty_stays_so_each_time_the_file_is_read(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries must not see an empty AWS_PROFILE, and the file must not fill it at a reload."""
+    (tree / ".env").write_text("AWS_PROFILE=of-the-file\n", encoding="utf-8")
+    monkeypatch.setenv("AWS_PROFILE", "")
+    for _ in range(3):
+        load_settings_file()
+        assert "AWS_PROFILE" not in os.environ
+    forget_settings_file()
+    assert os.environ["AWS_PROFILE"] == ""
+
+
+def test_a_name_with_a_space_does_not_stand_for_two(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / ".env").write_text(f"'{NAME} PATH'=1\n", encoding="utf-8")
+    monkeypatch.setenv(NAME, "mine")
+    load_settings_file()
+    forget_settings_file()
+    assert (os.environ[NAME], "PATH" in os.environ, f"{NAME} PATH" in os.environ) == ("mine", True, False)
+
+
+def test_a_name_that_can_not_be_is_told(tree: Path) -> None:
+    (tree / ".env").write_text(f"{NAME}=1\n'A={SECRET}'=1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^\.env sets a variable whose name") as caught:
+        load_settings_file()
+    assert SECRET not in str(caught.value)
+    forget_settings_file()
+    assert NAME not in os.environ

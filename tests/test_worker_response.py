@@ -113,6 +113,19 @@ def test_a_file_that_the_kernel_does_not_send_is_read(
     assert len(calls) == after + 1
 
 
+def test_a_file_of_which_the_kernel_sends_nothing_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sendfile", lambda *arguments: 0)
+    with _file_and_sockets(tmp_path) as (file, ours, theirs):
+        assert _send_all(Sending(b"head", file, 7, len(DATA) - 7), ours, theirs) == b"head" + DATA[7:]
+    with (
+        _file_and_sockets(tmp_path) as (file, ours, _),
+        pytest.raises(OSError, match="the file has been cut"),
+    ):
+        Sending(b"", file, len(DATA), 1).go_on(ours)
+
+
 @pytest.mark.parametrize("error", [errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.ENOTCONN])
 def test_a_client_that_is_gone_is_no_reason_to_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int

@@ -42,7 +42,7 @@ def _limit_body() -> None:
 @blueprint.arguments(IdempotencySchema, location="headers")
 @blueprint.response(200, ImagesResponseSchema)
 def generate(wanted: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
-    """Have images drawn and store them; the URLs are durable."""
+    """Draw images, store them and answer with their URLs or bytes."""
     _check_model(wanted["model"])
     parts().limits.check("generate", wanted["order"].count)
     drawn = parts().generation.generate(wanted["order"], idempotency_key(header))

@@ -29,11 +29,14 @@ def survey_gif(data: bytes, limits: ImageLimits) -> Survey:
     """Walk to the trailer or to the file's end, counting frames × pixels on the way.
 
     Everything that reads GIF shows the frames of a file without trailer. Raises UndecodableImage if a block
-    is cut, and TooManyPixels as soon as the frames so far are over the limits.
+    is cut, or if the file ends where a frame was due, and TooManyPixels as soon as the frames so far are over
+    the limits.
     """
     walk = _Walk(data, limits)
     for introducer in bounded(iter(walk.introducer, _TRAILER)):
         walk.block(introducer)
+    if walk.missing_end and walk.control:
+        raise UndecodableImage(detail="the file ends between a graphic control and its frame")
     limits.check((walk.width, walk.height), walk.frames)
     return Survey(walk.clean(), walk.width, walk.height, walk.frames, missing_end=walk.missing_end)
 

@@ -21,6 +21,10 @@ _SINGLE = {b"PLTE", b"iCCP", b"acTL"}
 """Chunks that may occur once (5.6). Several profiles would each unpack to the decoder's limit."""
 _FRAME_CONTROL = 26
 """Bytes of `fcTL` (11.3.6.2)."""
+_CODE_POINTS = 4
+"""Bytes of `cICP` (11.3.2.6): primaries, transfer, matrix (0 for RGB), and whether the range is full."""
+_MAX_SIDE = 1_000_000
+"""Pixels of a side: libpng's default limit, which browsers keep."""
 _PREVIOUS, _OVER = 2, 1
 """The highest of the operations that dispose of a frame, and of those that blend it with what is there."""
 _ANCILLARY = 0x20
@@ -108,8 +112,23 @@ class _Walk:
             raise UndecodableImage(detail=f"IHDR of {reader.left} bytes")
         self.size = reader.big(4), reader.big(4)
         self.limits.check(self.size, 1)
+        if max(self.size) > _MAX_SIDE:
+            raise UndecodableImage(detail=f"{self.size}: a side that browsers don't draw")
         reader.skip(1)
         self.needs_palette = reader.big(1) == _PALETTE
+        if reader.big(1):
+            raise UndecodableImage(detail="an unknown compression")
+
+    def _palette(self, reader: ByteReader) -> None:
+        if not reader.left:
+            raise UndecodableImage(detail="an empty palette")
+
+    def _code_points(self, reader: ByteReader) -> None:
+        """Refuse colours that PNG can't have: Chromium draws nothing then. Another length is ignored."""
+        if reader.left == _CODE_POINTS:
+            reader.skip(2)
+            if reader.big(1) or reader.big(1) > 1:
+                raise UndecodableImage(detail="cICP with a matrix, or an unknown range")
 
     def _animation(self, reader: ByteReader) -> None:
         if reader.left != 8 or self.seen[b"IDAT"]:
@@ -150,6 +169,8 @@ class _Walk:
 
 _READERS: dict[bytes, Callable[[_Walk, ByteReader], None]] = {
     b"IHDR": _Walk._header,
+    b"PLTE": _Walk._palette,
+    b"cICP": _Walk._code_points,
     b"acTL": _Walk._animation,
     b"fcTL": _Walk._frame,
     b"IDAT": _Walk._pixels,

@@ -200,10 +200,12 @@ def check_ends_with_its_scan(data: bytes, size: tuple[int, int]) -> None:
     """Raise UndecodableImage unless a JPEG without end marker has the data of its blocks, and no more.
 
     A cut picture with something else behind it would pass for a whole one otherwise. To find out whether the
-    last block is there, it is decoded twice: what is read ahead may not be seen.
+    last block is there, it is decoded more than once: what is read ahead may not be seen. One padding is not
+    enough, and nor are zeros and ones: zeros may be the code that ends a block, and ones, which are no code,
+    end it as well. Of the others at least one goes on with a block that is cut.
     """
     last_blocks = set()
-    for padding in (_ONES * _READ_AHEAD, bytes(_READ_AHEAD)):
+    for padding in (_ONES * _READ_AHEAD, *(bytes((byte,)) * _READ_AHEAD for byte in (0x00, 0x55, 0xAA))):
         with WholeJpeg(data, exact=True, padding=padding) as image:
             if image.size != size:
                 raise UndecodableImage(detail=f"{image.size} decoded, {size} judged")

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def bind_address(host: str, port: int) -> str:
     """
     global _bind
     if not _is_systemds:
-        _bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        _bind = _shown((host, port))
     return _bind
 
 
@@ -114,8 +115,9 @@ def problem_with(addresses: Sequence[Address], own: Address = "") -> str:
 
     `own` is the one that comes from HOST and PORT.
     """
-    if len(set(addresses)) < len(addresses):
-        return "An address is given twice with --bind. Leave one out."
+    for one, other in combinations(addresses, 2):
+        if _are_the_same(one, other):
+            return f"An address is given twice with --bind: {_shown(one)} and {_shown(other)}. Leave one out."
     if {isinstance(address, int) for address in addresses} == {True, False}:
         return "gunicorn listens on sockets passed as fd:// alone. Pass all of them so, or none."
     for address in addresses:
@@ -137,9 +139,13 @@ def problem_with_move(server: Any, addresses: Sequence[Address]) -> str:
     """
     added = [address for address in addresses if address not in server.cfg.address]
     ports = {address[1] for address in server.cfg.address if isinstance(address, tuple)}
-    elsewhere = [address for address in added if not (isinstance(address, tuple) and address[1] in ports)]
-    if len(elsewhere) < len(added) and not all(map(_lets_others_join, server.LISTENERS)):
+    joining = [address for address in added if isinstance(address, tuple) and address[1] in ports]
+    if joining and not all(map(_lets_others_join, server.LISTENERS)):
         return "HOST can't be changed while one listener is shared on the same port. Restart the server."
+    for address in joining:
+        if problem := _problem_with_port(address, is_own=True, joins=True):
+            return problem
+    elsewhere = [address for address in added if address not in joining]
     return problem_with(elsewhere, *elsewhere[:1])
 
 
@@ -199,6 +205,41 @@ def _drop_reserved() -> None:
         os.environ["GUNICORN_FD"] = ",".join(kept)
 
 
+def _are_the_same(one: Address, other: Address) -> bool:
+    """Return whether a connection to one of them could as well be one to the other, however it is written."""
+    if isinstance(one, str) and isinstance(other, str):
+        return os.path.realpath(one) == os.path.realpath(other)
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return one == other or (one[1] == other[1] != 0 and _overlap(one[0], other[0]))
+    return one == other
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether the system keeps two programs from listening on these hosts with the same port.
+
+    It knows names, addresses that stand for all, and whether `::` stands for those of IPv4.
+    """
+    try:
+        with socket.socket(_family(one)) as first, socket.socket(_family(other)) as second:
+            first.bind((one, 0))
+            second.bind((other, first.getsockname()[1]))
+    except OSError as exc:  # any other problem is one of a single address
+        return exc.errno == errno.EADDRINUSE
+    return False
+
+
+def _family(host: str) -> socket.AddressFamily:
+    """Return the family in which gunicorn listens on this host."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _shown(address: Address) -> str:
+    """Return the address as `--bind` takes it."""
+    if isinstance(address, tuple):
+        return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+    return f"unix:{address}" if isinstance(address, str) else f"fd://{address}"
+
+
 def _problem_with_path(path: str) -> str:
     """gunicorn itself would take the path away from a server that listens there."""
     try:
@@ -219,11 +260,13 @@ def _problem_with_path(path: str) -> str:
     return f"unix:{path} is in use by another program. Stop that one, or choose another path."
 
 
-def _problem_with_port(address: tuple[str, int], *, is_own: bool) -> str:
+def _problem_with_port(address: tuple[str, int], *, is_own: bool, joins: bool = False) -> str:
     host, port = address
     try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        with socket.socket(_family(host)) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if joins:  # this server's own listeners at the port let it, no other program's do
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             probe.bind(address)
     except OSError as exc:
         if exc.errno != errno.EADDRINUSE:

@@ -66,9 +66,13 @@ class Sending:
         return not self._left
 
     def _send_file(self, sock: socket.socket) -> int:
-        """Have the kernel send from the file; return how many bytes, 0 at the file's end."""
+        """Have the kernel send from the file; return how many bytes, 0 at the file's end.
+
+        With files of which the kernel has no pages (some of FUSE, /proc) sendfile(2) sends nothing either.
+        """
         try:
-            return os.sendfile(sock.fileno(), self._file, self._offset, min(self._left, _AT_ONCE))
+            count = os.sendfile(sock.fileno(), self._file, self._offset, min(self._left, _AT_ONCE))
+            return count or self._send_read(sock)
         except OSError as exc:
             if exc.errno not in REFUSED:
                 raise

@@ -42,6 +42,8 @@ class ImageWorker(Worker):  # type: ignore[misc]
                 "gunicorn with --worker-class gthread."
             )
 
+    _is_silent = False
+
     def init_process(self) -> None:
         """Raise the limit on open files to the system's, and lower the number of connections to fit it."""
         most = _raise_limit_on_files()
@@ -83,6 +85,21 @@ class ImageWorker(Worker):  # type: ignore[misc]
             pool.shutdown(wait=False)
         finally:
             hooks.flush(at_once=True)
+
+    def notify(self) -> None:
+        """Show the arbiter that this worker is alive; if the system refuses that, go on all the same.
+
+        The arbiter then takes the time at which the file was made for a heartbeat in the future, so that it
+        ends no worker that hangs.
+        """
+        try:
+            super().notify()
+        except OSError as exc:
+            if not self._is_silent:
+                self._is_silent = True
+                self.log.warning(
+                    "The system refuses utime(2) (%s): a worker that hangs is not replaced.", exc.strerror
+                )
 
     def _turn(self, loop: EventLoop, hooks: LoopHooks) -> None:
         if loop.turn():

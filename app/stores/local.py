@@ -33,13 +33,14 @@ from app.formats import CONTENT_TYPES
 from app.keys import is_canonical
 from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
 from app.stores.base import BaseStore
-from app.system import sync
+from app.system import REFUSED, sync
 
 _ABANDONED_SECONDS = 3600
 """A temporary file this old belongs to a process that was killed."""
 
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-"""What link(2) answers on file systems without hard links, such as exFAT and some network mounts."""
+_NO_LINKS = REFUSED | {errno.EMLINK, errno.EXDEV}
+"""What link(2) answers on file systems without hard links, such as exFAT and some network mounts, or with
+links only within a directory. Most have other causes as well, which a put without links meets again."""
 
 _FULL = (
     "The disk on which images are stored is full. Nothing was stored; the server's operator has to make room."
@@ -169,7 +170,6 @@ class LocalStore(BaseStore):
             except OSError as exc:
                 if exc.errno not in _NO_LINKS:
                     raise
-                # EPERM has other causes as well, which the attempt without links meets again.
                 self._has_links = False
         with locked(self._root / "lock", EXCLUSIVE, required=False):
             return self._publish(key, written, sidecar, overwrite)
@@ -231,13 +231,15 @@ class LocalStore(BaseStore):
         path = directory / f"{_version(stat)}.json"
         if (found := _load_json(path)) is not None:
             return found
-        others = [loaded for other in directory.glob("*.json") if (loaded := _load_json(other))]
+        others = {other: loaded for other in directory.glob("*.json") if (loaded := _load_json(other))}
         if not others:
             return {}
         digest = hashlib.file_digest(body, "sha256").hexdigest()
         body.seek(0)
-        for loaded in others:
-            if loaded.get("sha256") == digest:
+        for other, loaded in others.items():
+            # Old sidecars have no digest. A put leaves one alone, so that a single one is the file's.
+            is_old = "sha256" not in loaded and len(others) == 1
+            if loaded.get("sha256") == digest or (is_old and _size_in(other) == stat.st_size):
                 self._adopt(key, _version(stat), loaded)
                 return loaded
         return {}
@@ -298,6 +300,14 @@ def _facts(key: str, stat: os.stat_result, sidecar: dict[str, Any]) -> ObjectFac
 
 def _version(stat: os.stat_result) -> str:
     return f"{stat.st_mtime_ns:016x}-{stat.st_size:x}"
+
+
+def _size_in(sidecar: Path) -> int:
+    """Return the size in the version that names a sidecar; -1 if that is no version."""
+    try:
+        return int(sidecar.stem.rpartition("-")[2], 16)
+    except ValueError:
+        return -1
 
 
 def _content_type(key: str) -> str:

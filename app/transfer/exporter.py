@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import BinaryIO, Self
 
 from app.errors import AppError, InvalidKey, NotFound, StoreError, UnsupportedImage
+from app.formats import FORMATS
+from app.imaging.sniff import sniff
 from app.keys import check_readable, digest_in
 from app.stores.base import BaseStore
 from app.system import sync
@@ -21,6 +23,9 @@ from app.transfer import sidecars
 from app.transfer.tally import Outcome, Result, failure
 
 _CHUNK = 256 * 1024
+
+_HEAD = 1024
+"""Bytes of a file that say which format it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,10 @@ class Exporter:
     def bring(self, wanted: Wanted) -> Result:
         """Write the image to its file."""
         try:
+            if wanted.key.startswith(f"{sidecars.DIRECTORY}/"):
+                raise InvalidKey(
+                    f"Files in {sidecars.DIRECTORY} are not images for an import. Copy it yourself."
+                )
             path = self._path(wanted.key)
             if _is_there(path, wanted):
                 return Result(wanted.key, Outcome.THERE)
@@ -111,13 +120,6 @@ class Exporter:
         stored = self._store.get(wanted.key)
         if stored is None:
             raise NotFound
-        if stored.facts.content_encoding:
-            stored.body.close()
-            codings = stored.facts.content_encoding
-            raise UnsupportedImage(
-                f"It is stored with Content-Encoding: {codings}, so its bytes alone are no image. "
-                "Fetch it with a client that can decode it, such as curl --compressed."
-            )
         with stored, open(written, "x+b") as file:
             if stored.facts.size != wanted.size and stored.facts.last_modified <= wanted.last_modified:
                 raise StoreError(detail=f"{stored.facts.size} bytes, but {wanted.size} in the listing")
@@ -125,6 +127,7 @@ class Exporter:
             if file.tell() != stored.facts.size:
                 raise StoreError(detail=f"{file.tell()} bytes instead of {stored.facts.size}")
             file.flush()
+            _check_decoded(file, stored.facts.content_encoding)
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             changed = stored.facts.last_modified.timestamp()
@@ -132,6 +135,23 @@ class Exporter:
                 os.utime(file.fileno(), (changed, changed))
             sync(file.fileno())
         return stored.facts.metadata, digest
+
+
+def _check_decoded(file: BinaryIO, codings: str) -> None:
+    """Raise `UnsupportedImage` if somebody has to undo `codings` before the file is an image.
+
+    Programs also write there what is no coding of the bytes, such as `base64` and `utf-8`.
+    """
+    if not codings:
+        return
+    file.seek(0)
+    try:
+        sniff(file.read(_HEAD), tuple(FORMATS))
+    except UnsupportedImage as exc:
+        raise UnsupportedImage(
+            f"It is stored with Content-Encoding: {codings}, so its bytes alone are no image. "
+            "Fetch it with a client that can decode it, such as curl --compressed."
+        ) from exc
 
 
 def _is_there(path: Path, wanted: Wanted) -> bool:

@@ -102,6 +102,11 @@ REFUSED: dict[str, tuple[str | None, bytes, str]] = {
     "half a head": (None, b"--x\r\nContent-Disp", "incomplete"),
     "no disposition": (None, b"--x\r\nContent-Type: image/png\r\n\r\n" + PNG + b"\r\n" + END, NAMELESS),
     "no name": (None, part("form-data") + END, NAMELESS),
+    "no headers": (None, b"--x\r\n\r\n" + PNG + b"\r\n" + END, NAMELESS),
+    "no headers, much data": (None, b"--x\r\n\r\n" + b"\xff" * 600_000 + b"\r\n" + END, NAMELESS),
+    "a form said to be an image": ("image/png", part(FILE) + END, "The body is a multipart form"),
+    "a form said to be bytes": ("application/octet-stream", b"\r\n" + part(FILE) + END, "a multipart form"),
+    "a form without a type": ("", part(FILE, line_end=b"\n") + b"--x--\n", "a multipart form"),
     "no part": (None, END, "There is no image in the request."),
     "other field": (
         None,
@@ -137,7 +142,7 @@ REFUSED: dict[str, tuple[str | None, bytes, str]] = {
 def test_each_mistake_is_said_as_what_it_is(
     client: FlaskClient, app: Flask, content_type: str | None, body: bytes, told: str
 ) -> None:
-    response = send(client, body, content_type or "multipart/form-data; boundary=x")
+    response = send(client, body, "multipart/form-data; boundary=x" if content_type is None else content_type)
     assert (response.status_code, json_of(response)["code"]) == (400, "bad_request")
     assert told in json_of(response)["message"]
     assert parts_of(app).store.list().objects == ()
@@ -159,6 +164,14 @@ def test_text_is_bounded_and_images_are_not_text(client: FlaskClient) -> None:
 def test_a_field_says_its_charset(client: FlaskClient, charset: str) -> None:
     field = part('form-data; name="folder"', b"users/1", f"Content-Type: text/plain; charset={charset}")
     assert json_of(send(client, field + part(FILE) + END))["key"].startswith("users/1/")
+
+
+def test_an_input_without_a_file_is_no_image(client: FlaskClient) -> None:
+    """Browsers send each file input of a form, the empty ones as well."""
+    empty = part('form-data; name="file"; filename=""', b"", "Content-Type: application/octet-stream")
+    for body in (part(FILE) + empty, empty + part(FILE)):
+        assert send(client, body + END).status_code in (200, 201)
+    assert "No file was chosen" in json_of(send(client, empty + empty + END))["message"]
 
 
 def test_a_file_of_another_field_is_no_matter(client: FlaskClient) -> None:

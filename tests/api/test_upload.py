@@ -383,6 +383,20 @@ def test_a_server_that_drops_metadata_takes_the_same_image_again(
     assert s3_client.get("/api/images/Muller.png").data == blue
 
 
+def test_names_that_are_not_utf_8_are_refused(client: FlaskClient) -> None:
+    """Decoded, all of them would be one name, and the second image would replace the first."""
+    for name in ("Müller.png", "Möller.png"):
+        field = b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\n%b\r\n' % name.encode("latin-1")
+        image = (
+            b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n%b\r\n--x--\r\n' % PNG
+        )
+        content_type = "multipart/form-data; boundary=x"
+        refused = client.post("/api/images", data=field + image, content_type=content_type)
+        assert (refused.status_code, json_of(refused)["code"]) == (400, "invalid_key")
+        assert "not UTF-8" in json_of(refused)["message"]
+    assert json_of(client.get("/api/images"))["images"] == []
+
+
 def test_a_name_may_not_look_like_a_hash(client: FlaskClient) -> None:
     response = client.post("/api/images", **_form(PNG, folder="x/ab", name="0" * 30 + ".png"))
     assert (response.status_code, json_of(response)["code"]) == (400, "invalid_key")

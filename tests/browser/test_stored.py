@@ -6,12 +6,13 @@ from io import BytesIO
 
 import pytest
 from PIL import Image, ImageChops, ImageStat
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Error
 
 from tests.browser.chromium import chromium
 from tests.imaging.png_samples import made, noise
 from tests.imaging.samples import check, exif, png_chunk, sample
 from tests.imaging.test_gain_map import BOTH_FORMS, ISO_FORM, PLAIN, XMP_FORM
+from tests.imaging.test_whole import DRAWN, NOT_DRAWN
 
 PAGE = """<body style="margin: 0; background: gray">
 <img style="dynamic-range-limit: no-limit" src="data:image/{};base64,{}">"""
@@ -55,3 +56,14 @@ def test_a_deep_png_turned_upright_looks_the_same(bright: Browser, colour: int) 
 def test_what_lacks_only_its_end_is_shown_whole(bright: Browser, name: str, lack: int) -> None:
     cut = sample(name)[:-lack]
     assert _difference(_shown(bright, cut, name), _shown(bright, check(cut).data, name)) == 0
+
+
+@pytest.mark.parametrize("name", NOT_DRAWN)
+def test_what_is_refused_as_not_drawn_is_not(bright: Browser, name: str) -> None:
+    with pytest.raises(Error, match="cannot be decoded"):
+        _shown(bright, NOT_DRAWN[name], "png")
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_is_accepted_beside_it_is_drawn(bright: Browser, name: str) -> None:
+    _shown(bright, DRAWN[name], "png")

@@ -1,5 +1,6 @@
 """A picture is accepted if every row and every scan of it is there, and if browsers draw its coding."""
 
+import random
 import struct
 import subprocess
 import zlib
@@ -118,6 +119,47 @@ def test_an_incomplete_png_is_not_completed_by_turning_it() -> None:
     for bits, colour in KINDS:
         with pytest.raises(UndecodableImage):
             check(made(noise(bits, colour, SIZE), bits, colour, turned, lack=_row(bits, colour)))
+
+
+_HEADER = struct.Struct(">IIBBBBB")
+
+
+def _png(*chunks: tuple[bytes, bytes], header: bytes) -> bytes:
+    """A PNG whose pixels are zeros: 2 × 1 of them, or as many as fit into 2 MB if it claims more."""
+    width, height = _HEADER.unpack(header)[:2]
+    pixels = zlib.compress(bytes(min(2 * 10**6, height * (1 + 6 * width))))
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", pixels), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, payload) for kind, payload in parts)
+
+
+GREY, COLOURED, INDEXED = (_HEADER.pack(2, 1, 8, colour, 0, 0, 0) for colour in (0, 2, 3))
+NOT_DRAWN = {
+    "an empty palette": _png((b"PLTE", b""), header=INDEXED),
+    "an empty palette that is not needed": _png((b"PLTE", b""), header=COLOURED),
+    "an unknown compression": _png(header=_HEADER.pack(2, 1, 8, 2, 1, 0, 0)),
+    "colours of video": _png((b"cICP", b"\x09\x10\x09\x01"), header=COLOURED),
+    "an unknown range": _png((b"cICP", b"\x09\x10\0\x02"), header=COLOURED),
+    "too wide": _png(header=_HEADER.pack(1_000_001, 1, 8, 0, 0, 0, 0)),
+    "too high": _png(header=_HEADER.pack(1, 1_000_001, 8, 0, 0, 0, 0)),
+}
+DRAWN = {
+    "a palette": _png((b"PLTE", b"\0\0\0"), header=INDEXED),
+    "HDR": _png((b"cICP", b"\x09\x10\0\x01"), header=COLOURED),
+    "a cICP that is too short": _png((b"cICP", b"\x09\x10"), header=COLOURED),
+    "grey": _png(header=GREY),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("name", NOT_DRAWN)
+def test_a_png_that_browsers_dont_draw(name: str, limits: ImageLimits) -> None:
+    with pytest.raises(UndecodableImage):
+        check(NOT_DRAWN[name], limits)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_png_that_is_almost_like_one_that_browsers_dont_draw(name: str) -> None:
+    assert check(DRAWN[name]).data == DRAWN[name]
 
 
 def test_bytes_behind_the_last_row_are_no_damage() -> None:
@@ -241,6 +283,16 @@ def test_a_jpeg_whose_end_marker_alone_is_missing_is_stored_whole(name: str, lim
     data = JPEGS[name]()
     assert check(data[:-2], limits).data == data
     assert check(data[:-1], limits).data == data
+
+
+@BOTH
+@pytest.mark.parametrize("seed", range(3))
+def test_a_jpeg_cut_within_its_last_block_is_cut(seed: int, limits: ImageLimits) -> None:
+    colours = random.Random(seed).randbytes(24 * 16 * 3)
+    data = saved(Image.frombytes("RGB", (24, 16), colours), "jpeg", subsampling=0)
+    for lack in range(6, 30):
+        with pytest.raises(UndecodableImage):
+            check(data[:-lack], limits)
 
 
 def _scans(data: bytes) -> list[bytes]:
@@ -400,6 +452,16 @@ def test_a_gif_that_ends_within_a_block_is_cut(limits: ImageLimits) -> None:
     for rest in (b"\x2c", b"\x2c\0\0", b"\x21", b"\x21\xf9\4\0", b"\x99"):
         with pytest.raises(UndecodableImage):
             check(data + rest, limits)
+
+
+@BOTH
+def test_a_gif_that_ends_where_a_frame_was_due_is_cut(limits: ImageLimits) -> None:
+    data = bare_gif(2)[:-1]
+    control = gif_extension(0xF9, b"\0\5\0\0")
+    for rest in (control, control[:-1], control[:2], control + gif_extension(0xFE, MARKER)):
+        with pytest.raises(UndecodableImage, match="frame"):
+            check(data + rest, limits)
+    assert check(data + control + b"\x3b").data == data + b"\x3b"
 
 
 def test_a_gif_that_ends_with_a_comment_is_whole() -> None:

@@ -32,6 +32,7 @@ _NUMBERS: Mapping[str, tuple[int, int]] = {
     "landlock_create_ruleset": (444, 444),
     "prctl": (157, 167),
     "fsync": (74, 82),
+    "utimensat": (280, 88),
 }
 """The calls by their numbers on x86-64 and on 64-bit ARM."""
 

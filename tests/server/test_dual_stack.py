@@ -9,6 +9,7 @@ import requests
 
 from tests.pictures import noise
 from tests.server.running import Running, running
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_both_kinds_of_clients_are_programs_of_this_machine(server: Running, add
 
 def test_the_access_log_has_the_ipv4_address(server: Running) -> None:
     requests.get(f"{server.url}/readyz", timeout=60)
-    assert "access: 127.0.0.1 - GET /readyz 200" in server.log
+    wait_until(lambda: "access: 127.0.0.1 - GET /readyz 200" in server.log)
     assert "::ffff:" not in server.log
 
 

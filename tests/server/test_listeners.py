@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -68,14 +69,40 @@ def test_a_machine_without_ipv6_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
     monkeypatch.setattr(socket, "socket", without)
-    assert problem_with([("::", 8000)], ("::", 8000)) == (
-        "Can't listen on HOST=:: PORT=8000: Address family not supported by protocol"
-    )
+    told = "Can't listen on HOST=:: PORT=8000: Address family not supported by protocol"
+    assert problem_with([("::", 8000)], ("::", 8000)) == told
+    assert problem_with([("::", 8000), ("0.0.0.0", 8000)], ("::", 8000)) == told
 
 
 def test_passed_sockets_and_addresses_do_not_go_together() -> None:
     assert "fd://" in problem_with([3, ("127.0.0.1", 8000)])
     assert problem_with([3, 4]) == ""
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("127.0.0.1", 8000), ("127.0.0.1", 8000)),
+        (("localhost", 8000), ("127.0.0.1", 8000)),
+        (("0.0.0.0", 8000), ("127.0.0.1", 8000)),
+        (("127.0.0.1", 8000), ("", 8000)),
+        (("::1", 8000), ("0:0::1", 8000)),
+        ("{tmp}/socket", "{tmp}/x/../socket"),
+        ("socket", "./socket"),
+        (3, 3),
+    ],
+)
+def test_an_address_given_twice_is_told_however_it_is_written(tmp_path: Path, one: Any, other: Any) -> None:
+    """With SO_REUSEPORT both would be bound, and share the connections."""
+    given = [a.replace("{tmp}", str(tmp_path)) if isinstance(a, str) else a for a in (one, other)]
+    assert problem_with(given).startswith("An address is given twice with --bind: ")
+
+
+def test_addresses_that_share_no_connection_are_no_problem(tmp_path: Path) -> None:
+    port = free_port()
+    given = ("127.0.0.1", port), ("127.0.0.2", port), ("::1", port)
+    assert problem_with(given) == ""
+    assert problem_with([str(tmp_path / "a"), str(tmp_path / "b"), *given[:1]]) == ""
 
 
 @pytest.mark.parametrize(

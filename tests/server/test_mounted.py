@@ -1,5 +1,6 @@
 """A running server below a path, as gunicorn's users and proxies tell it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import pytest
 import requests
 
 from tests.pictures import noise
+from tests.ports import free_port
 from tests.server.raw import connected, read_answer
-from tests.server.running import Running, running
+from tests.server.running import Running, answers, running
+from tests.server.test_listening import started
+from tests.waiting import wait_until
 
 KEY = {"X-API-Key": "k"}
 HIT = "s3-image-server; hit"
@@ -101,3 +105,12 @@ def test_hostile_prefixes_over_the_wire(proxied: Running, lines: bytes) -> None:
     assert "set-cookie" not in answer.headers
     assert b'"servers"' not in answer.body
     assert b"evil" not in answer.body
+
+
+def test_the_prefix_without_our_configuration_of_gunicorn(tmp_path: Path) -> None:
+    """gunicorn itself would answer 500 to health checks without the prefix."""
+    address = f"127.0.0.1:{free_port()}"
+    with started(tmp_path, "-c", os.devnull, "-b", address, SCRIPT_NAME="/img") as server:
+        wait_until(lambda: answers(f"http://{address}"), seconds=90)
+        assert answers(f"http://{address}/img")
+        assert "does not start with SCRIPT_NAME" not in server.log

@@ -12,6 +12,7 @@ from tests.pictures import long_png, noise
 from tests.server.raw import connected, read_answer
 from tests.server.refusing import refusing
 from tests.server.running import Running, running
+from tests.waiting import wait_until
 
 
 def _upload(server: Running, data: bytes) -> str:
@@ -96,3 +97,12 @@ def test_the_server_runs_where_flock_is_refused(tmp_path: Path) -> None:
 def test_uploads_are_stored_where_directories_can_not_be_synced(tmp_path: Path) -> None:
     with refusing(tmp_path, fsync="EINVAL"), running(tmp_path, WEB_CONCURRENCY="1") as server:
         _is_well(server)
+
+
+def test_workers_go_on_where_they_can_not_show_that_they_are_alive(tmp_path: Path) -> None:
+    """gunicorn's heartbeat is the time of a file, set about once a second."""
+    with refusing(tmp_path, utimensat="EPERM"), running(tmp_path, WEB_CONCURRENCY="1") as server:
+        before = server.workers()
+        wait_until(lambda: "a worker that hangs is not replaced" in server.log)
+        _is_well(server)
+        assert server.workers() == before

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -55,6 +56,7 @@ def reloading(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Reload
     file.chmod(0o600)
     options = getattr(request, "param", "")
     with running(tmp_path, ENV_FILE=str(file), WEB_CONCURRENCY="2", GUNICORN_CMD_ARGS=options) as server:
+        wait_until(lambda: len(server.workers()) == 2)  # the first answers before there is a second
         yield Reloading(server, file)
 
 
@@ -88,13 +90,29 @@ def test_what_the_shell_exported_wins_after_a_reload_as_well(tmp_path: Path) -> 
     file.chmod(0o600)
     with running(tmp_path, ENV_FILE=str(file), WEB_CONCURRENCY="1", API_KEYS=SHELL) as server:
         reloading = Reloading(server, file)
-        assert '"logger":"access"' in server.log
+        wait_until(lambda: '"logger":"access"' in server.log)
         old = server.workers()
         reloading.reload(f"API_KEYS={NEW}\n")
         reloading.settle(old)
         assert (reloading.status(NEW), reloading.status(SHELL) in (200, 201)) == (403, True)
-        assert " INFO [" in server.log  # the format is that of the default again, of the access log as well
-        assert any("access: 127.0.0.1" in line for line in server.log.splitlines())
+        # The format is that of the default again, of the access log as well.
+        wait_until(lambda: " INFO [" in server.log and "access: 127.0.0.1" in server.log)
+
+
+@pytest.mark.parametrize("option", ["", "--preload"])
+def test_a_prefix_that_the_shell_exported_outlives_a_reload(tmp_path: Path, option: str) -> None:
+    """gunicorn must not see it in the workers, which answer paths without it as well."""
+    (tmp_path / "settings").touch(0o600)
+    settings = {"ENV_FILE": str(tmp_path / "settings"), "SCRIPT_NAME": "/img", "WEB_CONCURRENCY": "1"}
+    with running(tmp_path, GUNICORN_CMD_ARGS=option, **settings) as server:
+        reloading = Reloading(server, tmp_path / "settings")
+        for _ in range(2):
+            old = server.workers()
+            reloading.reload("")
+            reloading.settle(old)
+            for path in ("/img/openapi.json", "/openapi.json"):
+                answer = requests.get(f"{server.url}{path}", timeout=60)
+                assert (answer.status_code, answer.json()["servers"]) == (200, [{"url": "/img"}])
 
 
 class Unusable(LocalStore):
@@ -175,6 +193,25 @@ def test_a_reload_moves_the_server_to_a_free_address_and_to_no_other(tmp_path: P
         assert all(answers(moved) for _ in range(40))
 
 
+def test_a_host_that_can_not_be_had_on_the_same_port_leaves_the_old_one(tmp_path: Path) -> None:
+    port, file = free_port(), tmp_path / "settings"
+    file.write_text(f"PORT={port}\n", encoding="utf-8")
+    file.chmod(0o600)
+    with (
+        running(tmp_path, ENV_FILE=str(file), PORT="", WEB_CONCURRENCY="2") as server,
+        socket.create_server(("127.0.0.2", port)),
+    ):
+        reloading = Reloading(server, file)
+        for host, said in {
+            "203.0.113.77": "Can't listen on HOST=203.0.113.77",  # not an address of this machine
+            "nowhere.invalid": "Can't listen on HOST=nowhere.invalid",
+            "127.0.0.2": f"Port {port} on 127.0.0.2 is in use",
+        }.items():
+            assert said in reloading.reload(f"HOST={host}\nPORT={port}\n", "Nothing is reloaded")
+        assert server.process.poll() is None
+        assert all(answers(server.url) for _ in range(20))
+
+
 def test_a_reload_changes_the_number_of_workers(tmp_path: Path) -> None:
     """One worker shares its listener with the first process, two have one each."""
     file = tmp_path / "settings"
@@ -186,8 +223,13 @@ def test_a_reload_changes_the_number_of_workers(tmp_path: Path) -> None:
             old = set(server.workers())
             reloading.reload(f"WEB_CONCURRENCY={count}\n", "open http")
             reloading.settle(old)
-            assert len(server.workers()) == count
+            # A worker that was forked meanwhile may still be ending.
+            wait_until(partial(_has_workers, server, count))
             assert all(answers(server.url) for _ in range(40))
+
+
+def _has_workers(server: Running, count: int) -> bool:
+    return len(server.workers()) == count
 
 
 def test_a_server_is_replaced_while_it_runs(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import stat
@@ -196,6 +197,28 @@ def test_a_copy_that_cant_be_written_has_its_metadata(root: Path, monkeypatch: p
     assert store.head("a.png").metadata == {"prompt": "x"}
 
 
+def _age(sidecar: Path) -> None:
+    """Make the sidecar one that has no digest, as older versions wrote them."""
+    loaded = json.loads(sidecar.read_text(encoding="utf-8"))
+    del loaded["sha256"]
+    sidecar.write_text(json.dumps(loaded), encoding="utf-8")
+
+
+def test_a_copy_of_an_older_store_keeps_metadata(root: Path, tmp_path: Path) -> None:
+    store = LocalStore(root)
+    store.put("a.png", b"bytes", content_type="image/png", metadata={"prompt": "x"})
+    store.put("b.png", b"bytes", content_type="image/png", metadata={"prompt": "y"})
+    for sidecar in (root / "metadata").rglob("*.json"):
+        _age(sidecar)
+    time.sleep(0.01)
+    _copied_by_cp(root, tmp_path / "copy")
+    copy = LocalStore(tmp_path / "copy")
+    assert [copy.head(key).metadata for key in ("a.png", "b.png")] == [{"prompt": "x"}, {"prompt": "y"}]
+    assert copy.head("a.png") == copy.head("a.png")
+    (tmp_path / "copy" / "objects" / "a.png").write_bytes(b"others")
+    assert copy.head("a.png").metadata == {}
+
+
 def test_other_bytes_put_there_by_hand_have_no_metadata(root: Path) -> None:
     store = LocalStore(root)
     facts = store.put("a.png", b"bytes", content_type="image/png", metadata={"prompt": "x"}).facts
@@ -222,7 +245,11 @@ def _refusing(error: int) -> Callable[..., Any]:
     return refuse
 
 
-NO_LINKS = pytest.mark.parametrize("error", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+NO_LINKS = pytest.mark.parametrize(
+    "error",
+    [errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK, errno.EXDEV],
+    ids=errno.errorcode.get,
+)
 
 
 class TestWithoutHardLinks(StoreContract):

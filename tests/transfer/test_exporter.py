@@ -1,5 +1,6 @@
 """From the store into a directory."""
 
+import gzip
 import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -98,22 +99,45 @@ def test_a_copy_without_its_time_counts_by_the_digest_in_its_key(store: BaseStor
     assert _bring(store, target, wanted).outcome is Outcome.THERE
 
 
-def test_an_encoded_object_is_not_written_as_if_it_were_an_image(
-    store: BaseStore, target: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_image_where_an_import_looks_for_metadata_is_not_lost_in_silence(
+    store: BaseStore, target: Path
 ) -> None:
-    wanted = _put(store, "a.png", noise(1))
+    wanted = Wanted(".metadata/a.png", 1, datetime.now(UTC))  # in a bucket there may be such a key
+    result = _bring(store, target, wanted)
+    assert result.outcome is Outcome.FAILED
+    assert ".metadata" in result.reason
+
+
+def _encoded(store: BaseStore, codings: str, monkeypatch: pytest.MonkeyPatch) -> None:
     get = store.get
 
     def encoded(key: str) -> StoredObject:
         stored = get(key)
         assert stored is not None
-        return replace(stored, facts=replace(stored.facts, content_encoding="gzip"))
+        return replace(stored, facts=replace(stored.facts, content_encoding=codings))
 
     monkeypatch.setattr(store, "get", encoded)
+
+
+def test_an_encoded_object_is_not_written_as_if_it_were_an_image(
+    store: BaseStore, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = _put(store, "a.png", gzip.compress(noise(1)))
+    _encoded(store, "gzip", monkeypatch)
     result = _bring(store, target, wanted)
     assert result.outcome is Outcome.FAILED
     assert "Content-Encoding: gzip" in result.reason
     assert _tree(target) == []
+
+
+@pytest.mark.parametrize("codings", ["base64", "utf-8", "binary", "none", "gzip"])
+def test_an_image_that_is_not_encoded_but_says_so_is_written(
+    store: BaseStore, target: Path, monkeypatch: pytest.MonkeyPatch, codings: str
+) -> None:
+    wanted = _put(store, "a.png", noise(1))
+    _encoded(store, codings, monkeypatch)
+    assert _bring(store, target, wanted) == Result("a.png", Outcome.DONE)
+    assert (target / "a.png").read_bytes() == noise(1)
 
 
 @pytest.mark.parametrize(

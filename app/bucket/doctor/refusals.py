@@ -29,22 +29,16 @@ _MENDING = {
 """What mends what boto3 reads from environment and profile."""
 
 
-_EXPLAINED = (AppError, BotoCoreError, ClientError, NoAnswer)
-
-
-def is_explained(exc: Exception) -> bool:
-    """Whether `explain` knows the exception; everything else that a check raises is unexpected.
-
-    Sources of credentials raise classes of Python's own, such as `OSError` for a file that is missing.
-    """
-    return isinstance(exc, _EXPLAINED) or kind_of(exc) in _MENDING
-
-
 def explain_code(code: str) -> Finding:
     """What one of S3's error codes means."""
     unknown = Meaning(f"S3 answers {code}.", "Look the code up in the list of S3's error codes")
     text, fix = MEANINGS.get(code, unknown)
     return problem(text, _FIXES.get(code, fix))
+
+
+def is_explained(exc: Exception) -> bool:
+    """Return whether `explain` knows what it means; otherwise nobody expected it."""
+    return isinstance(exc, AppError | BotoCoreError | ClientError | NoAnswer) or kind_of(exc) in _MENDING
 
 
 def is_denial(exc: Exception) -> bool:
