@@ -53,9 +53,8 @@ class Prefix:
         if not prefix:
             return
         if environ["PATH_INFO"].rstrip("/") == prefix and _first(prefix) in self._own_paths:
-            environ["SCRIPT_NAME"] = (
-                prefix  # most proxies with this header have removed it: it is our own path
-            )
+            # Most proxies that send this header have removed the prefix, so this is our own path.
+            environ["SCRIPT_NAME"] = prefix
         else:
             self._move(environ, prefix)
 
