@@ -73,6 +73,7 @@ def test_a_worker_without_room_says_so_to_pages_too(server: Running) -> None:
         return [answer] if answer.status_code == 503 and answer.json()["code"] == "busy" else []
 
     (answer,) = wait_until(refused, seconds=60)
+    wait_until(lambda: requests.get(f"{server.url}/readyz", timeout=60).ok)  # for other tests
     assert _may_read(answer)
     assert answer.headers["Retry-After"] == "2"
     assert answer.headers["Connection"] == "close"
