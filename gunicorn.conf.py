@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from app import find_classes
 from app.api.parts import Parts
-from app.config import Config
-from app.errors import ConfigError
-from app.logs import AccessLog, logging_config
-from app.metrics.workers import SharedDirectory, free_number, take_number
-from app.mistyped import log_mistyped_settings
-from app.server import RequestLogger
+from app.config.env_file import load_settings_file
+from app.config.settings import Config
+from app.core.errors import ConfigError
+from app.core.system import usable_cores
+from app.observability.access_log import AccessLog
+from app.observability.logging import logging_config
+from app.observability.multiprocess import SharedDirectory, free_number, take_number
+from app.ops.mistyped_settings import log_mistyped_settings
 from app.server.listeners import bind_address, choose_listeners, rechoose_listeners, where
 from app.server.reloading import guard_reload
-from app.settings_file import load_settings_file
-from app.system import usable_cores
+from app.server.worker import RequestLogger
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
@@ -33,7 +34,7 @@ except ConfigError as exc:
 bind = bind_address(settings.host, settings.port)
 workers = settings.web_concurrency
 threads = settings.threads
-worker_class = "app.server.ImageWorker"
+worker_class = "app.server.worker.ImageWorker"
 timeout = settings.generator_timeout + 30
 graceful_timeout = 30
 keepalive = 75

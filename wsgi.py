@@ -4,11 +4,11 @@ import os
 import sys
 
 from app import create_app
-from app.config import Config
-from app.errors import ConfigError
-from app.logs import configure_logging
-from app.mistyped import log_mistyped_settings
-from app.settings_file import is_settings_file_loaded, load_settings_file, undo_flasks_own_reading
+from app.config.env_file import is_settings_file_loaded, load_settings_file, undo_flasks_own_reading
+from app.config.settings import Config
+from app.core.errors import ConfigError
+from app.observability.logging import configure_logging
+from app.ops.mistyped_settings import log_mistyped_settings
 
 GUNICORN_BOOT_ERROR = 3
 """The exit status at which gunicorn stops, instead of starting the worker again for ever."""

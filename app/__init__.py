@@ -8,32 +8,32 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.api import register_api
-from app.api.access import Access
+from app.api.auth import Access
 from app.api.hosts import Hosts
-from app.api.limits import RateLimits
 from app.api.parts import Parts
-from app.bulkhead import PLACES_PER_THREAD, Bulkhead
-from app.cache import DiskCache
-from app.cli import register_commands
-from app.config import Config
-from app.cors import Cors
-from app.delivery import Delivery, LoopHooks
-from app.gate import Gate
-from app.generation import Drawing, GenerationService
+from app.api.rate_limits import RateLimits
+from app.cache.disk_cache import DiskCache
+from app.config.plugins import find_class
+from app.config.settings import Config
+from app.core.limiters import PLACES_PER_THREAD, Bulkhead, Gate
+from app.core.request_context import RequestIds
+from app.delivery.cors import Cors
+from app.delivery.fast_path import Delivery, LoopHooks
+from app.delivery.mount_point import Prefix
+from app.delivery.request_body import Intake
 from app.generators.base import BaseGenerator
 from app.generators.builtin import BuiltinGenerator
-from app.imaging import ImageLimits
-from app.intake import Intake
-from app.links import ImageLinks
-from app.metrics import MeteredGenerator, MeteredStore, Metrics
-from app.plugins import find_class
-from app.prefix import Prefix
-from app.readiness import ReadinessCheck
-from app.requestid import RequestIds
-from app.service import ImageService
+from app.imaging.survey import ImageLimits
+from app.observability.metrics import MeteredGenerator, MeteredStore, Metrics
+from app.ops.cli import register_commands
+from app.services.drawing import Drawing
+from app.services.generation import GenerationService
+from app.services.images import ImageService
+from app.services.readiness import ReadinessCheck
+from app.services.urls import ImageLinks
 from app.stores.base import BaseStore
 from app.stores.local import LocalStore
-from app.stores.s3 import S3Store
+from app.stores.s3.store import S3Store
 from app.web import ABSOLUTE
 from app.web import blueprint as web_blueprint
 
@@ -47,7 +47,7 @@ STORES: dict[str, type[BaseStore]] = {"local": LocalStore, "s3": S3Store}
 GENERATORS: dict[str, type[BaseGenerator] | str] = {
     "builtin": BuiltinGenerator,
     "bedrock": "app.generators.bedrock:BedrockGenerator",
-    "openai": "app.generators.openai_images:OpenAIGenerator",  # a second and 25 MiB to import
+    "openai": "app.generators.openai:OpenAIGenerator",  # a second and 25 MiB to import
 }
 
 

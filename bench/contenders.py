@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.links import SERVER_PATH
+from app.services.urls import SERVER_PATH
 from bench import nginx
 from bench.processes import ROOT
 from bench.product import WORKERS, environment, gunicorn, our_server

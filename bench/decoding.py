@@ -12,9 +12,10 @@ from contextlib import contextmanager
 
 from PIL import Image
 
-from app.config import Config
-from app.imaging import CheckedImage, ImageLimits, check_image
+from app.config.settings import Config
+from app.imaging.check import CheckedImage, check_image
 from app.imaging.sandbox.client import Sandbox
+from app.imaging.survey import ImageLimits
 from bench.load import put_load
 from bench.plan import Plan, rotated
 from bench.processes import cpu_seconds, resident_bytes, tree

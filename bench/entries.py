@@ -6,8 +6,8 @@ import time
 from collections import defaultdict
 from contextlib import ExitStack
 
-from app.cache import CacheStatus, DiskCache
-from app.cache.lookup import REMEMBERED
+from app.cache.disk_cache import DiskCache
+from app.cache.lookup import REMEMBERED, CacheStatus
 from bench.load import put_load, shuffled
 from bench.objects import facts_of, key_of, loading
 from bench.plan import LARGE, SMALL, Plan, rotated

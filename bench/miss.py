@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 
-from app.links import SERVER_PATH
+from app.services.urls import SERVER_PATH
 from bench.crowd import crowd
 from bench.origin import COUNTS, DELAY
 from bench.plan import Plan

@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from app.cache.answers import Load
-from app.objects import ObjectFacts, StoredObject
-from app.proof import proof_for
+from app.cache.lookup import Load
+from app.core.object_keys import proof_for
+from app.core.objects import ObjectFacts, StoredObject
 
 
 def key_of(number: int) -> str:

@@ -10,9 +10,9 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.cache import DiskCache
+from app.cache.disk_cache import DiskCache
 from app.cache.layout import Layout
-from app.cache.stamp import stamped_time
+from app.cache.lookup import stamped_time
 from bench.objects import facts_of, key_of, proven
 from bench.progress import say
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from app import create_app
 from app.api.parts import Parts
-from app.config import Config
-from app.links import SERVER_PATH
+from app.config.settings import Config
+from app.services.urls import SERVER_PATH
 from bench.processes import ROOT
 from bench.servers import Server, Start, get, serving
 

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.links import SERVER_PATH
+from app.services.urls import SERVER_PATH
 from bench import nginx
 from bench.hits import SIZES
 from bench.load import Load, put_load

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.cache import DiskCache
+from app.cache.disk_cache import DiskCache
 from bench.bound import OBJECTS, THREADS
 from bench.objects import facts_of, key_of, loading, proven
 

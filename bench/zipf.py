@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.cache import CacheStatus, DiskCache
+from app.cache.disk_cache import DiskCache
+from app.cache.lookup import CacheStatus
 from bench.objects import facts_of, key_of, loading
 from bench.plan import Plan
 from bench.progress import say

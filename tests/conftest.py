@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, settings
 
 from app import create_app
 from app.api.parts import Parts
-from app.bucket import carry_out
-from app.config import Config
-from app.stores.s3 import public_access
+from app.config.settings import Config
+from app.ops.bucket import apply as carry_out
+from app.stores.s3 import urls as public_access
 from tests.s3server import CREDENTIALS, S3Server
 from tests.telltale import watched
 

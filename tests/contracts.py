@@ -21,8 +21,8 @@ from hashlib import sha256
 import pytest
 from PIL import Image
 
-from app.errors import NotFound
-from app.formats import FORMATS
+from app.core.errors import NotFound
+from app.core.objects import FORMATS
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 from app.stores.base import BaseStore
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from werkzeug.serving import make_server
 
-from app.config import Config
+from app.config.settings import Config
 from tests.pictures import picture
 
 Behaviour = Callable[["ModelServer", dict[str, Any], Callable[..., Any]], Iterable[bytes]]

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Flask, Response, request_finished
 
 from app.api.parts import Parts
-from app.config import Config
+from app.config.settings import Config
 from tests.s3server import CREDENTIALS
 from tests.server.running import ROOT
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.objects import ObjectFacts, ObjectPage, PutResult, StoredObject
+from app.core.objects import ObjectFacts, ObjectPage, PutResult, StoredObject
 from app.stores.base import BaseStore
 from tests.contracts import StoreContract
 from tests.stores.test_own_store import MemoryStore

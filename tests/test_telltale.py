@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.config import Config
+from app.config.settings import Config
 from tests.telltale import told, watched
 
 ANSWER = '{"success": false, "message": "%s", "code": "x"}'

@@ -7,14 +7,14 @@ from flask_smorest import Api
 from werkzeug.routing import RequestRedirect
 from werkzeug.wrappers import Response as BaseResponse
 
-from app.api import cache, generate, health, images, metrics, openai
+from app.api import generate, images, openai, operations
 from app.api.arguments import check_query
-from app.api.document import KEY
-from app.api.errors import register_error_handlers
+from app.api.error_responses import register_error_handlers
+from app.api.images import KeyConverter
+from app.api.openapi import KEY
 from app.api.parts import Parts
-from app.api.routing import KeyConverter
 from app.api.schemas import ErrorSchema
-from app.errors import UnsupportedEncoding
+from app.core.errors import UnsupportedEncoding
 
 _OPENAPI = {
     "API_TITLE": "S3 Image Server",
@@ -61,15 +61,21 @@ def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
     flask.url_map.converters["key"] = KeyConverter
     flask.extensions[Parts.NAME] = parts
     register_error_handlers(flask)
-    metrics.count_requests(flask, parts.metrics)
+    operations.count_requests(flask, parts.metrics)
     flask.before_request(_redirect_by_path)
     flask.before_request(check_query)
     flask.before_request(_refuse_encoded)
     flask.after_request(_harden)
     api = _Api(flask)
     api.register_converter(KeyConverter, lambda _: KEY)
-    blueprints = (images, generate, openai, cache, health, metrics)
-    for blueprint in (module.blueprint for module in blueprints):
+    for blueprint in (
+        images.blueprint,
+        generate.blueprint,
+        openai.blueprint,
+        operations.cache_blueprint,
+        operations.blueprint,
+        operations.metrics_blueprint,
+    ):
         api.register_blueprint(blueprint)
 
 

@@ -9,7 +9,7 @@ from flask_smorest import Blueprint as SmorestBlueprint
 from marshmallow import Schema, ValidationError
 from webargs.flaskparser import FlaskParser
 
-from app.errors import BadRequest
+from app.core.errors import BadRequest
 
 MAX_DEPTH = 32
 """Lists and objects within each other, the body among them, whatever the interpreter's stack would bear."""

@@ -8,7 +8,7 @@ from app.api.arguments import Blueprint
 from app.api.images import image_answer
 from app.api.parts import KEYED, idempotency_key, key_required, parts
 from app.api.schemas import GeneratedImageSchema, IdempotencySchema, PromptSchema
-from app.generation import Order
+from app.services.drawing import Order
 
 _MAX_BODY = 128 * 1024
 """Bytes; two prompts of the longest, escaped."""

@@ -5,8 +5,8 @@ from urllib.parse import quote
 
 from flask import Request
 
-from app.api.access import host_name
-from app.loopback import is_loopback
+from app.api.auth import host_name
+from app.core.addresses import is_loopback
 
 
 class Hosts:

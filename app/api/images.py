@@ -1,4 +1,7 @@
-"""/api/images: upload, serve, list and delete."""
+"""/api/images: upload, serve, list and delete.
+
+How a key stands in a route.
+"""
 
 from collections import Counter
 from typing import Any
@@ -6,10 +9,11 @@ from typing import Any
 from flask import Response, request
 from marshmallow import ValidationError
 from werkzeug.datastructures import MultiDict
+from werkzeug.routing import BaseConverter
 
 from app.api.arguments import Blueprint, any_query, problems
-from app.api.document import FORM_BODY, IMAGE_BODY, SERVE_HEADERS, SERVE_RESPONSES, UNTYPED_BODY
 from app.api.forms import read_upload
+from app.api.openapi import FORM_BODY, IMAGE_BODY, SERVE_HEADERS, SERVE_RESPONSES, UNTYPED_BODY
 from app.api.parts import KEYED, key_required, parts
 from app.api.schemas import (
     DeletedSchema,
@@ -18,11 +22,20 @@ from app.api.schemas import (
     ListOptionsSchema,
     UploadOptionsSchema,
 )
-from app.environ import CACHE, FAILURE, IMAGE
-from app.errors import BadRequest
-from app.keys import is_readable
-from app.representation import body_of, represent, sent_bytes
-from app.service import StoredImage
+from app.core.errors import BadRequest
+from app.core.object_keys import is_readable
+from app.core.request_context import CACHE, FAILURE, IMAGE
+from app.delivery.conditional import body_of, represent, sent_bytes
+from app.services.images import StoredImage
+
+
+class KeyConverter(BaseConverter):
+    """All the rest of the path, leading and double slashes included, so that a bad key is told to be one."""
+
+    regex = "(?s:.+?)"
+    part_isolating = False
+    weight = 200
+
 
 MULTIPART_OVERHEAD = 64 * 1024
 """Bytes that boundaries, part headers and other fields may add to an image in a form."""

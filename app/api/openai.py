@@ -16,8 +16,8 @@ from app.api.openai_schemas import (
 )
 from app.api.parts import KEYED, idempotency_key, key_required, parts
 from app.api.schemas import IdempotencySchema
-from app.errors import ModelNotFound
-from app.generation import StoredGeneration
+from app.core.errors import ModelNotFound
+from app.services.drawing import StoredGeneration
 
 _MAX_BODY = 128 * 1024
 _ERROR = {"description": "Any error", "content": {"application/json": {"schema": OpenAIErrorSchema}}}

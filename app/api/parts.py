@@ -7,16 +7,16 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from flask import current_app, g, request
 
-from app.api.access import Access
+from app.api.auth import Access
 from app.api.hosts import Hosts
-from app.api.limits import RateLimits
-from app.cache import DiskCache
-from app.config import Config
-from app.environ import KEY_NAME
-from app.generation import GenerationService
-from app.metrics import Metrics
-from app.readiness import ReadinessCheck
-from app.service import ImageService
+from app.api.rate_limits import RateLimits
+from app.cache.disk_cache import DiskCache
+from app.config.settings import Config
+from app.core.request_context import KEY_NAME
+from app.observability.metrics import Metrics
+from app.services.generation import GenerationService
+from app.services.images import ImageService
+from app.services.readiness import ReadinessCheck
 from app.stores.base import BaseStore
 
 P = ParamSpec("P")

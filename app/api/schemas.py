@@ -5,8 +5,8 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, post_load, validate
 
-from app.api.document import FOLDER, NAME
-from app.formats import FORMATS
+from app.api.openapi import FOLDER, NAME
+from app.core.objects import FORMATS
 
 MAX_PROMPT = 10_000
 """Characters; what today's image models take at most."""

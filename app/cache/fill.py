@@ -12,14 +12,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from typing import NamedTuple
 
-from app.bulkhead import Bulkhead
-from app.cache.answers import CachedObject, CacheStatus, Load
-from app.cache.disorder import Disorder
-from app.cache.space import Reservation, Space
-from app.cache.stamp import stamped_time
-from app.errors import StoreError, StoreTimeout
-from app.objects import Body, ObjectFacts, StoredObject
-from app.proof import digest_wanted, with_proof
+from app.cache.eviction import Reservation, Space
+from app.cache.health import Disorder
+from app.cache.lookup import CachedObject, CacheStatus, Load, stamped_time
+from app.core.errors import StoreError, StoreTimeout
+from app.core.limiters import Bulkhead
+from app.core.object_keys import digest_wanted, with_proof
+from app.core.objects import Body, ObjectFacts, StoredObject
 
 _log = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from app.cache.layout import Layout
-from app.errors import StoreError
-from app.filelock import locked
-from app.objects import ObjectFacts
+from app.core.errors import StoreError
+from app.core.objects import ObjectFacts
+from app.core.system import locked
 
 _SCHEMA_VERSION = 2
 """Changes with the schema, or with what a file has to be to lie in `objects`.

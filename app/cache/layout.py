@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from app.keys import is_canonical, looks_immutable
-from app.objects import ObjectFacts
+from app.core.object_keys import is_canonical, looks_immutable
+from app.core.objects import ObjectFacts
 
 BLOCK = 4096
 """What file systems hand out space by, mostly; a directory takes at least one block as well."""

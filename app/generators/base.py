@@ -1,20 +1,33 @@
-"""What an image generator is: the class to extend for one's own AI model."""
+"""What an image generator is: the class to extend for one's own AI model.
+
+What a provider says of a model, for the operator.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Self
 
 from PIL import Image
 
-from app.config import Config
-from app.generators.models import ModelFacts
+from app.config.settings import Config
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """`status` is the provider's word, such as ACTIVE or LEGACY; `ends` is when the model goes, if known."""
+
+    model: str
+    status: str
+    ends: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """What to draw. `seed` is 0…4294967295 and always set; sizes are in pixels.
 
-    `image_format` is a name in `app.formats.FORMATS`. A generator that gives a file's bytes may give another.
+    `image_format` is a name in `app.core.objects.FORMATS`. A generator that gives a file's
+    bytes may give another.
     """
 
     prompt: str

@@ -1,30 +1,99 @@
-"""Stability AI's models on Amazon Bedrock."""
+"""Stability AI's models on Amazon Bedrock.
+
+What an account needs to be allowed for the Bedrock generator.
+
+Bedrock's errors become ours, here and nowhere else.
+"""
 
 import io
 import json
 import logging
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config as ClientConfig
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from urllib3 import HTTPResponse
 
-from app.aws import new_session
-from app.aws_endpoints import is_aws_url
-from app.config import Config
-from app.errors import GeneratorError, PromptRefused
-from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
-from app.generators.bedrock_errors import errors_mapped
-from app.generators.models import ModelFacts
-from app.generators.payload import cleaned, first, image_in, json_object
-from app.generators.per_process import PerProcess
-from app.generators.refusals import refusal
+from app.aws.endpoints import is_aws_url
+from app.aws.errors import Kind, is_about_credentials, kind_of, said_by, told
+from app.aws.session import new_session
+from app.config.settings import Config
+from app.core.errors import AppError, GeneratorError, GeneratorRefused, GeneratorUnreachable, PromptRefused
+from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest, ModelFacts
+from app.generators.payload import (
+    NO_CREDENTIALS,
+    NO_MODEL,
+    NO_QUOTA,
+    UNREADABLE,
+    cleaned,
+    first,
+    image_in,
+    json_object,
+    refusal,
+)
 from app.generators.sizes import bedrock_ratio
-from app.generators.tries import within_deadline
-from app.generators.wire import Wire
+from app.generators.transport import PerProcess, Wire, retry_after, within_deadline
+
+
+def bedrock_statement(partition: str, region: str, model: str, *, checked: bool = False) -> dict[str, Any]:
+    """Return the least IAM statement for `model`, an id or an ARN; `checked`: also to read its lifecycle."""
+    arn = f"arn:{partition}:bedrock:{region}::foundation-model/{model}"
+    actions = ["bedrock:InvokeModel", *(["bedrock:GetFoundationModel"] if checked else [])]
+    return {"Effect": "Allow", "Action": actions, "Resource": model if model.startswith("arn:") else arn}
+
+
+_AGAIN = {408, 429}
+_NO_CREDENTIALS = (Kind.CREDENTIALS, Kind.EXPIRED, Kind.SETTINGS)
+_FIX = (
+    "set what boto3 finds credentials by: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or a role"
+)
+_GONE = re.compile(r"end of (its )?life|model (identifier|version|id)\b|marked .* legacy", re.IGNORECASE)
+_FILTERED = re.compile(r"content filter", re.IGNORECASE)
+
+
+@contextmanager
+def errors_mapped(model: str) -> Iterator[None]:
+    """Raise our error for whatever boto3 raises inside."""
+    try:
+        yield
+    except ClientError as exc:
+        raise _answered(exc, model) from exc
+    except Exception as exc:
+        kind = kind_of(exc)
+        if kind in _NO_CREDENTIALS:
+            raise GeneratorRefused(
+                NO_CREDENTIALS, detail=f"{type(exc).__name__}: {told(exc)} ({_FIX})"
+            ) from exc
+        if kind is None and not isinstance(exc, UNREADABLE):
+            raise
+        if isinstance(exc, BotoCoreError):
+            raise GeneratorError(detail=f"{type(exc).__name__}: {told(exc)}") from exc
+        raise GeneratorError(detail=f"an answer that can't be read: {type(exc).__name__}") from exc
+
+
+def _answered(exc: ClientError, model: str) -> AppError:
+    error, metadata = exc.response.get("Error", {}), exc.response.get("ResponseMetadata", {})
+    code, status = str(error.get("Code", "")), metadata.get("HTTPStatusCode", 0)
+    said = cleaned(said_by(exc))
+    detail = f"{status} {code}: {said}"
+    if status in _AGAIN or status >= 500:
+        return GeneratorUnreachable(detail=detail, wait=retry_after(metadata.get("HTTPHeaders", {})))
+    if code == "ValidationException" and _FILTERED.search(said):
+        return refusal(said)
+    if code == "ResourceNotFoundException" or (code == "ValidationException" and _GONE.search(said)):
+        return GeneratorRefused(NO_MODEL, detail=f"{detail} (GENERATOR_MODEL={model}: choose another)")
+    if code == "ServiceQuotaExceededException":
+        return GeneratorRefused(NO_QUOTA, detail=detail)
+    if status in (401, 403) or is_about_credentials(exc):
+        return GeneratorRefused(NO_CREDENTIALS, detail=detail)
+    return GeneratorError(detail=detail) if status == 424 else GeneratorRefused(detail=detail)
+
 
 _JSON = "application/json"
 _FORMATS = ("png", "jpeg")

@@ -1,4 +1,7 @@
-"""What a model's answer holds, and what of its texts may be shown."""
+"""What people are told where a provider says no, to the prompt or to us.
+
+What a model's answer holds, and what of its texts may be shown.
+"""
 
 import base64
 import json
@@ -8,7 +11,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from app.errors import GeneratorError, GeneratorTimeout
+from app.core.errors import GeneratorError, GeneratorTimeout, PromptRefused
 
 _MAX_TEXT = 300
 
@@ -162,3 +165,14 @@ def cleaned(text: object, secret: str = "") -> str:
         shown = shown.replace(secret, "***")
     shown = "".join(char if char.isprintable() else " " for char in shown[: 10 * _MAX_TEXT])
     return " ".join(shown.split())[:_MAX_TEXT]
+
+
+NO_CREDENTIALS = "The image model refused our credentials. Its operator finds the reason in the log."
+NO_QUOTA = "The quota for the image model is used up. Its operator finds the reason in the log."
+NO_MODEL = "The image model is not available. Its operator finds the reason in the log."
+
+
+def refusal(reason: object, secret: str = "") -> PromptRefused:
+    """The refusal of a prompt, with the provider's reason, cleaned and without `secret`."""
+    text = cleaned(reason, secret).rstrip(".")
+    return PromptRefused(f"The image model refused this prompt: {text}. Please change it." if text else None)

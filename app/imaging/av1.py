@@ -7,9 +7,8 @@ Both are read here, up to the size of a frame.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from app.errors import UndecodableImage
-from app.imaging.bytereader import ByteReader
-from app.imaging.survey import PartCount
+from app.core.errors import UndecodableImage
+from app.imaging.survey import ByteReader, PartCount
 
 _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER, _TILE_LIST = 1, 3, 6, 7, 8
 _FRAME_HEADERS = {_FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER}

@@ -3,13 +3,21 @@
 import struct
 from typing import NamedTuple
 
-from app.errors import UndecodableImage
+from app.core.errors import UndecodableImage
 from app.imaging.av1 import Av1Walk
-from app.imaging.avif_items import MAX_DECODED, Judged, check_apart, check_metadata, check_units, within
-from app.imaging.boxes import Box, boxes, needed, only
-from app.imaging.bytereader import ByteReader
-from app.imaging.limits import ImageLimits
-from app.imaging.survey import PartCount, check_profile
+from app.imaging.avif_items import (
+    MAX_DECODED,
+    Box,
+    Judged,
+    boxes,
+    check_apart,
+    check_metadata,
+    check_units,
+    needed,
+    only,
+    within,
+)
+from app.imaging.survey import ByteReader, ImageLimits, PartCount, check_profile
 
 _SAMPLE_ENTRY = 78
 """Bytes of a VisualSampleEntry before the boxes in it (12.1.3)."""

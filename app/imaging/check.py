@@ -1,23 +1,27 @@
-"""The gate that every uploaded image passes."""
+"""The gate that every uploaded image passes.
+
+Takes bytes from outside, proves that they are an image within the limits, and cleans them.
+
+`check_image` is the gate for uploads, `clean_image` and `decode_image` are its halves; `encode_image` writes
+pictures that we made ourselves.
+Nothing here knows of HTTP or of the store.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.errors import UndecodableImage
-from app.formats import ImageFormat
+from app.core.errors import UndecodableImage
+from app.core.objects import ImageFormat
 from app.imaging.avif import survey_avif
-from app.imaging.decode import decode, undecodable
-from app.imaging.exif import QUARTER_TURNED, UPRIGHT
+from app.imaging.decode import check_ends_with_its_scan, decode, undecodable
 from app.imaging.gain_map import joined
 from app.imaging.gif import survey_gif
 from app.imaging.jpeg import survey_jpeg
-from app.imaging.limits import ImageLimits
+from app.imaging.orientation import upright
 from app.imaging.png import survey_png
 from app.imaging.sniff import sniff
-from app.imaging.survey import GainMap, Survey
-from app.imaging.upright import upright
+from app.imaging.survey import QUARTER_TURNED, UPRIGHT, GainMap, ImageLimits, Survey
 from app.imaging.webp import survey_webp
-from app.imaging.whole import check_ends_with_its_scan
 
 _SURVEYS: dict[str, Callable[[bytes, ImageLimits], Survey]] = {
     "avif": survey_avif,

@@ -6,8 +6,8 @@ from typing import Any
 
 from PIL import Image
 
-from app.errors import UndecodableImage
-from app.formats import ImageFormat
+from app.core.errors import UndecodableImage
+from app.core.objects import ImageFormat
 
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F"}
 _COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}

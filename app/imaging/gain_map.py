@@ -14,10 +14,9 @@ from itertools import islice
 from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
-from app.errors import UndecodableImage
-from app.imaging.bytereader import ByteReader
+from app.core.errors import UndecodableImage
 from app.imaging.jpeg_segments import APP1, APP2, SOS, Segment, first_place, inserted, segments
-from app.imaging.survey import GainMap
+from app.imaging.survey import ByteReader, GainMap
 
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _ISO = b"urn:iso:std:iso:ts:21496:-1\0"

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 
-from app.errors import UndecodableImage
-from app.imaging.bytereader import ByteReader
-from app.imaging.limits import ImageLimits
-from app.imaging.survey import PartCount, Survey, bounded
+from app.core.errors import UndecodableImage
+from app.imaging.survey import ByteReader, ImageLimits, PartCount, Survey, bounded
 
 _EXTENSION, _IMAGE, _TRAILER, _STRAY = 0x21, 0x2C, 0x3B, 0x00
 _PLAIN_TEXT, _GRAPHIC_CONTROL, _APPLICATION = 0x01, 0xF9, 0xFF

@@ -2,13 +2,24 @@
 
 from dataclasses import replace
 
-from app.errors import TooManyPixels, UndecodableImage
+from app.core.errors import TooManyPixels, UndecodableImage
 from app.imaging import gain_map
-from app.imaging.exif import UPRIGHT, orientation_of
-from app.imaging.jpeg_scans import Frame
-from app.imaging.jpeg_segments import APP0, APP1, APP2, APP14, DNL, DRI, END, EOI, SOI, SOS, Segment, segments
-from app.imaging.limits import ImageLimits
-from app.imaging.survey import GainMap, Survey, bounded, check_profile
+from app.imaging.jpeg_segments import (
+    APP0,
+    APP1,
+    APP2,
+    APP14,
+    DNL,
+    DRI,
+    END,
+    EOI,
+    SOI,
+    SOS,
+    Frame,
+    Segment,
+    segments,
+)
+from app.imaging.survey import UPRIGHT, GainMap, ImageLimits, Survey, bounded, check_profile, orientation_of
 
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _METADATA = {*range(0xE0, 0xFF)}

@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from app.errors import UndecodableImage
-from app.imaging.bytereader import ByteReader
-from app.imaging.exif import UPRIGHT, orientation_of
-from app.imaging.limits import ImageLimits
-from app.imaging.survey import Survey, bounded
+from app.core.errors import UndecodableImage
+from app.imaging.survey import UPRIGHT, ByteReader, ImageLimits, Survey, bounded, orientation_of
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -2,8 +2,8 @@
 
 import re
 
-from app.errors import UnsupportedImage
-from app.formats import FORMATS, ImageFormat
+from app.core.errors import UnsupportedImage
+from app.core.objects import FORMATS, ImageFormat
 
 _STARTS = {
     "png": re.compile(rb"\x89PNG\r\n\x1a\n"),

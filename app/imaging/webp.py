@@ -4,11 +4,17 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from app.errors import UndecodableImage
-from app.imaging.bytereader import ByteReader
-from app.imaging.exif import UPRIGHT, orientation_of
-from app.imaging.limits import ImageLimits
-from app.imaging.survey import PartCount, Survey, bounded, check_profile
+from app.core.errors import UndecodableImage
+from app.imaging.survey import (
+    UPRIGHT,
+    ByteReader,
+    ImageLimits,
+    PartCount,
+    Survey,
+    bounded,
+    check_profile,
+    orientation_of,
+)
 
 _FRAME_PARTS = {b"ALPH", b"VP8 ", b"VP8L"}
 _KEPT = _FRAME_PARTS | {b"VP8X", b"ICCP", b"ANIM", b"ANMF"}

@@ -18,8 +18,3 @@ Anybody with 500 connections can stop gthread alone (20 s is the clients' timeou
 as nginx. Many people start this server without nginx, so it has to be safe by itself: hence this worker.
 It builds on gunicorn's documented base class and on its parser and response, not on gthread.
 """
-
-from app.server.request_logger import RequestLogger
-from app.server.worker import ImageWorker
-
-__all__ = ["ImageWorker", "RequestLogger"]

@@ -19,12 +19,11 @@ from typing import Any
 
 from gunicorn.http.errors import LimitRequestHeaders, NoMoreData
 
-from app.cache import CachedObject
-from app.delivery import LoopHooks
-from app.errors import Busy
-from app.parking import ParkingPool
-from app.server.connection_table import ConnectionTable
-from app.server.connections import TRANSITIONS, Connection, Event, State
+from app.cache.lookup import CachedObject
+from app.core.errors import Busy
+from app.core.thread_pool import ParkingPool
+from app.delivery.fast_path import LoopHooks
+from app.server.connections import TRANSITIONS, Connection, ConnectionTable, Event, State
 from app.server.exchanges import Exchanges
 
 _TICK_SECONDS = 1.0

@@ -14,8 +14,8 @@ from gunicorn.http.errors import (
     UnsupportedTransferCoding,
 )
 
-from app.errors import AppError, Busy
-from app.requestid import HEADER
+from app.core.errors import AppError, Busy
+from app.core.request_context import HEADER
 
 _UNREADABLE = "The server can't read this request."
 

@@ -7,8 +7,8 @@ import sys
 import time
 from typing import Any, NoReturn
 
+from app.config.env_file import forget_settings_file
 from app.server.listeners import problem_with_move
-from app.settings_file import forget_settings_file
 
 _SECONDS = 60.0
 """How long the application may take to start with the new settings."""

@@ -2,19 +2,49 @@
 
 The base class handles signals, the arbiter's heartbeat and the application; `EventLoop` does the work. Only
 signals, `max_requests` and the arbiter's end stop a worker.
+
+gunicorn's logger, with the access log.
 """
 
 import os
 import resource
 import time
-from typing import Any
+from datetime import timedelta
+from typing import Any, ClassVar
 
+from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
-from app.delivery import LoopHooks
-from app.parking import ParkingPool
+from app.core.thread_pool import ParkingPool
+from app.delivery.fast_path import LoopHooks
+from app.observability.access_log import AccessLog
 from app.server.event_loop import EventLoop
 from app.server.exchanges import Exchanges
+from app.server.refusals import Refusal
+
+
+class RequestLogger(Logger):  # type: ignore[misc]
+    """gunicorn's logger. Logs each request to `requests`; if that is None, to nothing."""
+
+    requests: ClassVar[AccessLog | None] = None
+
+    def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
+        """Log a request whose answer has been sent, or whose client has gone."""
+        if self.requests is not None and resp.status:
+            self.requests.log(environ, resp.status, _body_bytes(resp), request_time.total_seconds())
+
+    def refused(self, client: Any, refusal: Refusal) -> None:
+        """Log a request that never reached the application."""
+        if self.requests is not None:
+            address = client[0] if isinstance(client, tuple) and client else ""  # "" at a Unix socket
+            environ = {"REQUEST_METHOD": "", "REMOTE_ADDR": address}
+            self.requests.log(environ, str(refusal.status), refusal.body_length, 0.0)
+
+
+def _body_bytes(resp: Any) -> int:
+    """Return the bytes of the body. gunicorn counts none of a file that the kernel sends."""
+    return int(resp.sent or (0 if resp._omits_body else resp.response_length or 0))
+
 
 _OTHER_FILES = 256
 """Open files kept for everything except clients: the cache, the store's client, logs."""

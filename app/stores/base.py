@@ -1,15 +1,19 @@
-"""What a store is: the class to extend for keeping images somewhere else.
+"""Whether a store already holds certain bytes, found out as cheaply as it lets us.
+
+What a store is: the class to extend for keeping images somewhere else.
 
 `tests/contracts.py` holds the suite that every store passes, one's own too.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Self
 
-from app.config import Config
-from app.errors import NotFound
-from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
+from app.config.settings import Config
+from app.core.errors import NotFound
+from app.core.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
 
 
 class BaseStore(ABC):
@@ -18,7 +22,8 @@ class BaseStore(ABC):
     One instance serves all threads of a worker process. It is made before the process serves its first
     request, and may be made before a fork: connections are opened at the first use, not into `__init__`.
 
-    Keys are strings that `app.keys.check_readable` accepts. Every method raises, besides what it names:
+    Keys are strings that `app.core.object_keys.check_readable` accepts. Every method raises, besides
+    what it names:
     `StoreRefused` where the store says no, `StoreUnreachable` where it can't be reached or is overloaded,
     `StoreTimeout` where it does not answer in time. An outage is never reported as `NotFound`.
     """
@@ -109,3 +114,19 @@ class BaseStore(ABC):
         except NotFound:
             return False
         return True
+
+
+def holds(store: BaseStore, there: ObjectFacts, data: bytes) -> bool:
+    """Return whether the object `there` has the bytes `data`. A key made from bytes proves nothing.
+
+    Asks the store for the object only if neither its size nor its digests tell. Raises what stores raise.
+    """
+    if there.size != len(data) or there.content_encoding:
+        return False
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()  # the entity tag of most objects in S3
+    if there.etag.strip('"') == md5 or there.sha256 == hashlib.sha256(data).hexdigest():
+        return True
+    stored = store.get(there.key)
+    assert stored is not None
+    with stored:
+        return b"".join(iter(partial(stored.body.read, len(data) + 1), b"")) == data

@@ -26,14 +26,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from app.config import Config
-from app.errors import AppError, ConfigError, InvalidKey, NotFound, StoreRefused, StoreUnreachable
-from app.filelock import EXCLUSIVE, SHARED, claim, locked
-from app.formats import CONTENT_TYPES
-from app.keys import is_canonical
-from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
+from app.config.settings import Config
+from app.core.errors import AppError, ConfigError, InvalidKey, NotFound, StoreRefused, StoreUnreachable
+from app.core.object_keys import is_canonical
+from app.core.objects import CONTENT_TYPES, NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
+from app.core.system import EXCLUSIVE, REFUSED, SHARED, claim, locked, sync
 from app.stores.base import BaseStore
-from app.system import REFUSED, sync
 
 _ABANDONED_SECONDS = 3600
 """A temporary file this old belongs to a process that was killed."""

@@ -18,7 +18,7 @@ from flask import (
     send_from_directory,
 )
 
-from app.formats import FORMATS
+from app.core.objects import FORMATS
 
 _CSP_TAIL = "object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 

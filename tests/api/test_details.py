@@ -8,8 +8,8 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.api import schemas
-from app.config import Config
-from app.errors import NotFound
+from app.config.settings import Config
+from app.core.errors import NotFound
 from tests.conftest import json_of, parts_of
 from tests.pictures import noise, picture
 

@@ -13,12 +13,12 @@ from PIL import Image
 
 from app import create_app
 from app.api.schemas import is_size
-from app.config import Config
-from app.generation.order import MOST_SIDE
+from app.config.settings import Config
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
+from app.services.drawing import MOST_SIDE
 from tests.conftest import json_of, parts_of
-from tests.generation.generators import NAME
 from tests.pictures import picture
+from tests.services.generators import NAME
 
 OURS, OPENAI = "/api/generate-image", "/v1/images/generations"
 

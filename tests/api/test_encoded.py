@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.config import Config
+from app.config.settings import Config
 from tests.conftest import json_of, parts_of
 from tests.pictures import noise
 from tests.s3server import S3Server

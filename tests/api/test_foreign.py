@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from app.formats import FORMATS
-from app.keys import content_addressed
+from app.core.object_keys import content_addressed
+from app.core.objects import FORMATS
 from tests.conftest import json_of
 from tests.pictures import noise, picture
 from tests.s3server import S3Server

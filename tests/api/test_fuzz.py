@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import create_app
-from app.config import Config
+from app.config.settings import Config
 from tests.conftest import json_of, parts_of
-from tests.generation.generators import NAME
 from tests.pictures import picture
+from tests.services.generators import NAME
 
 pytestmark = pytest.mark.fuzz
 

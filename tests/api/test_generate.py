@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from app import create_app
-from app.config import Config
-from app.errors import GeneratorTimeout, PromptRefused
+from app.config.settings import Config
+from app.core.errors import GeneratorTimeout, PromptRefused
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 from tests.conftest import json_of, parts_of
 from tests.contracts import GeneratorContract

@@ -11,8 +11,8 @@ from flask.testing import FlaskClient
 from PIL import Image, ImageChops, ImageOps
 
 from app import create_app
-from app.config import Config
-from app.formats import FORMATS
+from app.config.settings import Config
+from app.core.objects import FORMATS
 from app.imaging.survey import MAX_PARTS
 from tests.conftest import json_of, parts_of
 from tests.imaging.crowded import CROWDED

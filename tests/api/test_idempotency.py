@@ -11,14 +11,13 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.apikeys import parse_keys
-from app.config import Config
-from app.errors import GeneratorUnreachable, PromptRefused
-from app.generation.ledger import Outcome
-from app.generation.records import generations_in
-from app.generation.slots import Slots
+from app.config.api_keys import parse_keys
+from app.config.settings import Config
+from app.core.errors import GeneratorUnreachable, PromptRefused
+from app.services.idempotency import Outcome, generations_in
+from app.services.slots import Slots
 from tests.conftest import json_of, parts_of
-from tests.generation.generators import NAME, Obedient
+from tests.services.generators import NAME, Obedient
 
 URL = "/api/generate-image"
 CAT = {"prompt": "a cat", "size": "64x64"}

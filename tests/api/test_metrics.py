@@ -7,8 +7,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.apikeys import parse_keys
-from app.config import Config
+from app.config.api_keys import parse_keys
+from app.config.settings import Config
 from tests.conftest import json_of, parts_of
 
 ELSEWHERE = {"REMOTE_ADDR": "192.0.2.7"}

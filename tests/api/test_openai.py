@@ -14,12 +14,12 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from app import create_app
-from app.apikeys import parse_keys
-from app.config import Config
-from app.generation.slots import Slots
+from app.config.api_keys import parse_keys
+from app.config.settings import Config
+from app.services.slots import Slots
 from tests.conftest import json_of, parts_of
-from tests.generation.generators import NAME
 from tests.live import live
+from tests.services.generators import NAME
 
 MODEL = "test/obedient-1:0"
 URL = "/v1/images/generations"

@@ -7,8 +7,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import readiness
-from app.errors import StoreUnreachable
+from app.core.errors import StoreUnreachable
+from app.services import readiness
 from tests.conftest import json_of, parts_of
 from tests.pictures import noise, picture
 

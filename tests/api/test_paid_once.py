@@ -13,12 +13,12 @@ from flask.testing import FlaskClient
 from tenacity import wait_none
 
 from app import create_app
-from app.config import Config
-from app.errors import Busy, GeneratorBusy, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
-from app.generation import storing
+from app.config.settings import Config
+from app.core.errors import Busy, GeneratorBusy, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
+from app.services import generation as storing
 from tests.conftest import json_of, parts_of
-from tests.generation.generators import NAME
 from tests.live import live
+from tests.services.generators import NAME
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from app import create_app
-from app.config import Config
+from app.config.settings import Config
 from tests.conftest import json_of, parts_of
 from tests.pictures import noise
 

@@ -11,9 +11,9 @@ from werkzeug.http import http_date
 from werkzeug.wrappers import Response
 
 from app import create_app
-from app.config import Config
-from app.delivery import Delivery
-from app.requestid import RequestIds
+from app.config.settings import Config
+from app.core.request_context import RequestIds
+from app.delivery.fast_path import Delivery
 from tests.conftest import json_of, parts_of
 from tests.pictures import noise
 from tests.s3server import S3Server

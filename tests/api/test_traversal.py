@@ -10,13 +10,12 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.cache import DiskCache
-from app.config import Config
-from app.errors import InvalidKey, NotFound
+from app.cache.disk_cache import DiskCache
+from app.config.settings import Config
+from app.core.errors import InvalidKey, NotFound
+from app.services.bulk import Tally, find_files
+from app.services.bulk_import import Importer
 from app.stores.local import LocalStore
-from app.transfer import Importer
-from app.transfer.files import find_files
-from app.transfer.tally import Tally
 from tests.api.traversal import spellings
 from tests.conftest import json_of, parts_of
 from tests.pictures import noise, picture

@@ -9,7 +9,7 @@ import pytest
 import requests
 from flask.testing import FlaskClient
 
-from app.keys import is_readable
+from app.core.object_keys import is_readable
 from tests.conftest import json_of
 from tests.pictures import noise
 from tests.s3server import CREDENTIALS, S3Server

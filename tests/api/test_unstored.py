@@ -18,9 +18,9 @@ from tenacity import wait_none
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.apikeys import parse_keys
-from app.config import Config
-from app.errors import (
+from app.config.api_keys import parse_keys
+from app.config.settings import Config
+from app.core.errors import (
     GeneratorUnreachable,
     PromptRefused,
     StateUnavailable,
@@ -30,13 +30,13 @@ from app.errors import (
     StoreTimeout,
     StoreUnreachable,
 )
-from app.generation import storing
-from app.generation.ledger import Ledger
-from app.generation.slots import Slots
-from app.generation.spool import Spool
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
+from app.services import generation as storing
+from app.services.idempotency import Ledger
+from app.services.slots import Slots
+from app.services.unstored import Spool
 from tests.conftest import json_of, parts_of
-from tests.generation.generators import NAME, Obedient
+from tests.services.generators import NAME, Obedient
 from tests.waiting import wait_until
 
 URL = "/api/generate-image"

@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 from werkzeug.datastructures import MultiDict
 
 from app import create_app
-from app.config import Config
+from app.config.settings import Config
 from tests.conftest import json_of, parts_of
 from tests.pictures import animation, picture, png_claiming
 from tests.s3server import S3Server, error

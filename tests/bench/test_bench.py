@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cache import DiskCache
+from app.cache.disk_cache import DiskCache
 from bench.crowd import crowd
 from bench.load import put_load
 from bench.origin import COUNTS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from app.errors import PromptRefused
+from app.core.errors import PromptRefused
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 
 BEGUN, GO_ON = "begun", "go-on"

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from app.cache import CachedObject, DiskCache
-from app.errors import NotFound
-from app.objects import ObjectFacts, StoredObject
-from app.proof import proof_for
+from app.cache.disk_cache import DiskCache
+from app.cache.lookup import CachedObject
+from app.core.errors import NotFound
+from app.core.object_keys import proof_for
+from app.core.objects import ObjectFacts, StoredObject
 
 
 class Clock:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from app.cache import CacheStatus, DiskCache
+from app.cache.disk_cache import DiskCache
+from app.cache.lookup import CacheStatus
 from tests.cache.conftest import MakeCache, Origin, immutable_key, read
 
 MIB = 1024 * 1024

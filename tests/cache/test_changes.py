@@ -5,11 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.cache import CacheStatus, DiskCache
 from app.cache import index as index_module
 from app.cache import lookup as lookup_module
-from app.errors import CacheStuck
-from app.objects import StoredObject
+from app.cache.disk_cache import DiskCache
+from app.cache.lookup import CacheStatus
+from app.core.errors import CacheStuck
+from app.core.objects import StoredObject
 from tests.cache.conftest import MakeCache, Origin, facts, immutable_key, read
 
 KEY = immutable_key(1)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from app.cache import CacheStatus
-from app.cache.counts import COUNTS_BYTES, Counts, CountTotals
 from app.cache.layout import Layout
+from app.cache.lookup import CacheStatus
+from app.cache.stats import COUNTS_BYTES, Counts, CountTotals
 
 ZERO = CountTotals(0, 0, 0, 0, 0, 0, 0)
 

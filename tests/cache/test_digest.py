@@ -7,9 +7,9 @@ from io import BytesIO
 
 import pytest
 
-from app.cache import DiskCache
-from app.errors import StoreError
-from app.objects import ObjectFacts, StoredObject
+from app.cache.disk_cache import DiskCache
+from app.core.errors import StoreError
+from app.core.objects import ObjectFacts, StoredObject
 from tests.cache.conftest import read
 
 RIGHT, WRONG, WORSE = b"the image", b"not image", b"no images"

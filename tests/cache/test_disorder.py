@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from app.cache import CacheStatus, DiskCache
 from app.cache import fill as fill_module
-from app.cache.check import Report
-from app.errors import CacheUnreadable
+from app.cache.disk_cache import DiskCache
+from app.cache.lookup import CacheStatus
+from app.cache.rebuild import Report
+from app.core.errors import CacheUnreadable
 from tests.cache.conftest import MakeCache, Origin, facts, immutable_key, read
 from tests.waiting import wait_until
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from app.cache import CacheStatus, DiskCache
-from app.cache.negative import NegativeCache
-from app.errors import NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
-from app.objects import StoredObject
-from app.proof import with_proof
+from app.cache.disk_cache import DiskCache
+from app.cache.lookup import CacheStatus
+from app.cache.single_flight import NegativeCache
+from app.core.errors import NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
+from app.core.object_keys import with_proof
+from app.core.objects import StoredObject
 from tests.cache.conftest import Clock, MakeCache, Origin, facts, immutable_key, read
 from tests.waiting import wait_until
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.cache import mount
-from app.cache.mount import Mount, mount_of
+from app.cache import health as mount
+from app.cache.health import Mount, mount_of
 
 TABLE = r"""21 1 254:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 22 21 0:40 / /srv rw,relatime shared:2 master:1 - nfs4 server:/srv rw,vers=4.2

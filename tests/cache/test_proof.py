@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from app.cache import CacheStatus, DiskCache
+from app.cache.disk_cache import DiskCache
 from app.cache.index import Index
+from app.cache.lookup import CacheStatus
 from app.cache.rebuild import Rebuild
-from app.objects import StoredObject
+from app.core.objects import StoredObject
 from tests.cache.conftest import Clock, MakeCache, Origin, facts, immutable_key, read
 
 GENERATED = immutable_key(1)

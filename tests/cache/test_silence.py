@@ -10,10 +10,10 @@ from shutil import rmtree
 
 import pytest
 
-from app.bulkhead import Bulkhead
-from app.cache import CacheStatus
-from app.errors import StoreBusy, StoreError
-from app.objects import Body, StoredObject
+from app.cache.lookup import CacheStatus
+from app.core.errors import StoreBusy, StoreError
+from app.core.limiters import Bulkhead
+from app.core.objects import Body, StoredObject
 from tests.cache.conftest import Clock, MakeCache, Origin, facts, immutable_key, read
 from tests.waiting import wait_until
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.formats import CONTENT_TYPES
+from app.core.objects import CONTENT_TYPES
 from tests.deploy.fronted import Answer, ask
 from tests.deploy.site import Site
 

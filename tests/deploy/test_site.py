@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from app.api.images import MULTIPART_OVERHEAD
-from app.config import Config
+from app.config.settings import Config
 from tests.deploy.fronted import CONF, Answer, ask, fronted
 from tests.deploy.site import KEY, Site, site_in
 from tests.pictures import noise

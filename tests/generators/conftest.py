@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from tenacity import wait_exponential_jitter
 
-from app.generators import tries
+from app.generators import transport as tries
 from tests.providers import AWS_SECRET, ModelServer
 
 

@@ -12,7 +12,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from app.errors import (
+from app.core.errors import (
     AppError,
     GeneratorError,
     GeneratorRefused,
@@ -21,8 +21,7 @@ from app.errors import (
     PromptRefused,
 )
 from app.generators.base import GenerationRequest
-from app.generators.bedrock import BedrockGenerator
-from app.generators.bedrock_policy import bedrock_statement
+from app.generators.bedrock import BedrockGenerator, bedrock_statement
 from tests.providers import AWS_SECRET, BEDROCK, IMAGE, ModelServer, answer, stall
 
 ROOT = Path(__file__).parent.parent.parent

@@ -3,9 +3,9 @@
 import pytest
 
 from app import GENERATORS
-from app.config import Config
+from app.config.plugins import find_class
+from app.config.settings import Config
 from app.generators.base import BaseGenerator
-from app.plugins import find_class
 from tests.contracts import GeneratorContract
 from tests.providers import BEDROCK, OPENAI, ModelServer
 

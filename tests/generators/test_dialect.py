@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from app.errors import AppError, GeneratorRefused, GeneratorUnreachable, PromptRefused
+from app.core.errors import AppError, GeneratorRefused, GeneratorUnreachable, PromptRefused
 from app.generators.base import GenerationRequest
-from app.generators.openai_images import OpenAIGenerator
+from app.generators.openai import OpenAIGenerator
 from tests.providers import IMAGE, OPENAI, Behaviour, ModelServer, answer
 
 REQUEST = GenerationRequest("a red boat", 1024, 1024, seed=1)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from app.errors import GeneratorError, PromptRefused
-from app.generators import tries
+from app.core.errors import GeneratorError, PromptRefused
+from app.generators import transport as tries
 from app.generators.base import BaseGenerator, GenerationRequest
 from app.generators.bedrock import BedrockGenerator
-from app.generators.openai_images import OpenAIGenerator
+from app.generators.openai import OpenAIGenerator
 from tests.providers import API_KEY, BEDROCK, OPENAI, ModelServer, answer
 
 REQUEST = GenerationRequest("a red boat", 96, 64, seed=1)

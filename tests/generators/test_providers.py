@@ -17,8 +17,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.config import Config
-from app.generators import wire
+from app.config.settings import Config
+from app.generators import transport as wire
 from tests.conftest import json_of, parts_of
 from tests.live import live
 from tests.pictures import picture, png_claiming

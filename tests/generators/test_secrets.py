@@ -2,10 +2,10 @@
 
 import pytest
 
-from app.errors import AppError
+from app.core.errors import AppError
 from app.generators.base import BaseGenerator, GenerationRequest
 from app.generators.bedrock import BedrockGenerator
-from app.generators.openai_images import OpenAIGenerator
+from app.generators.openai import OpenAIGenerator
 from tests.providers import ModelServer
 
 SECRET = "tell-tale-of-a-secret"

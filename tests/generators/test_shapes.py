@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 import pytest
 
-from app.errors import GeneratorError
-from app.generators import wire
+from app.core.errors import GeneratorError
+from app.generators import transport as wire
 from app.generators.base import BaseGenerator, GenerationRequest
 from app.generators.bedrock import BedrockGenerator
-from app.generators.openai_images import OpenAIGenerator
+from app.generators.openai import OpenAIGenerator
 from app.generators.payload import decoded
 from tests.pictures import noise, picture
 from tests.providers import API_KEY, BEDROCK, OPENAI, ModelServer, Protocol, answer

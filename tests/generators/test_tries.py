@@ -6,9 +6,9 @@ from email.utils import format_datetime
 
 import pytest
 
-from app.errors import GeneratorTimeout, GeneratorUnreachable
-from app.generators import tries
-from app.generators.tries import retry_after, seconds_left, within_deadline
+from app.core.errors import GeneratorTimeout, GeneratorUnreachable
+from app.generators import transport as tries
+from app.generators.transport import retry_after, seconds_left, within_deadline
 
 
 def test_the_time_left_shrinks_to_nothing() -> None:

@@ -6,7 +6,8 @@ from io import BytesIO
 
 from PIL import Image
 
-from app.imaging import CheckedImage, ImageLimits, check_image, clean_image
+from app.imaging.check import CheckedImage, check_image, clean_image
+from app.imaging.survey import ImageLimits
 from tests.imaging.av1_bits import said_size
 
 MOST_SECONDS = 20

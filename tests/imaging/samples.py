@@ -9,8 +9,9 @@ from typing import Any
 
 from PIL import Image, ImageCms, ImageSequence
 
-from app.formats import FORMATS
-from app.imaging import CheckedImage, ImageLimits, check_image
+from app.core.objects import FORMATS
+from app.imaging.check import CheckedImage, check_image
+from app.imaging.survey import ImageLimits
 
 NAMES = tuple(FORMATS)
 ANIMATED = ("png", "gif", "webp", "avif")

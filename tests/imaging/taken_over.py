@@ -15,9 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from app.errors import UndecodableImage
-from app.imaging import CheckedImage, ImageLimits, check_image
-from app.imaging.sandbox import bounds, child, host
+from app.core.errors import UndecodableImage
+from app.imaging.check import CheckedImage, check_image
+from app.imaging.sandbox import confinement as bounds
+from app.imaging.sandbox import host
+from app.imaging.sandbox import host as child
+from app.imaging.survey import ImageLimits
 
 
 def _open_ones(kind: Callable[[int], bool]) -> list[int]:

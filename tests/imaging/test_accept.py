@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from app.errors import UndecodableImage, UnsupportedImage
-from app.formats import FORMATS
-from app.imaging import ImageLimits
+from app.core.errors import UndecodableImage, UnsupportedImage
+from app.core.objects import FORMATS
+from app.imaging.survey import ImageLimits
 
 from .samples import (
     ICC,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import UndecodableImage
+from app.core.errors import UndecodableImage
 from app.imaging import survey
 from app.imaging.av1 import Av1Walk
 from app.imaging.survey import PartCount

@@ -5,8 +5,8 @@ import struct
 import pytest
 from PIL import Image
 
-from app.errors import UndecodableImage
-from app.imaging.avif_metadata import without_metadata
+from app.core.errors import UndecodableImage
+from app.imaging.avif import without_metadata
 from app.imaging.survey import PartCount
 
 from .samples import MARKER, box

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import UndecodableImage, UnsupportedImage
-from app.imaging import ImageLimits
+from app.core.errors import UndecodableImage, UnsupportedImage
+from app.imaging.survey import ImageLimits
 
 from .lying import HONEST
 from .oracle import assert_as_judged

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 from PIL.PngImagePlugin import PngInfo
 
-from app.errors import UndecodableImage
-from app.formats import FORMATS
-from app.imaging import encode_image
+from app.core.errors import UndecodableImage
+from app.core.objects import FORMATS
+from app.imaging.encode import encode_image
 
 from .samples import ICC, MARKER, NAMES, SIZE, check, exif, info, picture, sample
 

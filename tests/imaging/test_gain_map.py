@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from app.imaging import clean_image
 from app.imaging import gain_map as gain_maps
-from app.imaging.upright import _TURNS
+from app.imaging.check import clean_image
+from app.imaging.orientation import _TURNS
 
 from .samples import ICC, LIMITS, MARKER, RAW_LIMITS, check, inserted, jpeg_segment, picture, saved
 from .ultra_hdr import (

@@ -7,10 +7,11 @@ from typing import NoReturn
 import pytest
 from PIL import Image
 
-from app.errors import TooManyPixels, UndecodableImage
-from app.formats import FORMATS
-from app.imaging import ImageLimits, clean_image
+from app.core.errors import TooManyPixels, UndecodableImage
+from app.core.objects import FORMATS
+from app.imaging.check import clean_image
 from app.imaging.decode import decode
+from app.imaging.survey import ImageLimits
 
 from .avif_files import Item, av1, grid_item, picture_item, still
 from .lying import CELLS, HONEST, LYING, QUARTERS, one_frame_often

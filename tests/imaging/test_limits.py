@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.errors import TooManyPixels, UndecodableImage
-from app.imaging import ImageLimits
-from app.imaging.survey import MAX_PARTS
+from app.core.errors import TooManyPixels, UndecodableImage
+from app.imaging.survey import MAX_PARTS, ImageLimits
 
 from .samples import (
     ANIMATED,

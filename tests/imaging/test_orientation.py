@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageFile, ImageOps, ImageStat
 
-from app.imaging.exif import orientation_of
+from app.imaging.survey import orientation_of
 
 from .samples import (
     ICC,

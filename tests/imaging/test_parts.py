@@ -2,9 +2,10 @@
 
 import pytest
 
-from app.errors import UndecodableImage
-from app.imaging import clean_image, survey
-from app.imaging.bytereader import ByteReader
+from app.core.errors import UndecodableImage
+from app.imaging import survey
+from app.imaging.check import clean_image
+from app.imaging.survey import ByteReader
 
 from .crowded import CROWDED
 from .samples import LIMITS, SIZE, check, picture, saved

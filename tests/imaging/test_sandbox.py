@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import AppError, Busy, TooManyPixels, UndecodableImage, UnsupportedImage
-from app.imaging import ImageLimits, check_image
+from app.core.errors import AppError, Busy, TooManyPixels, UndecodableImage, UnsupportedImage
+from app.imaging.check import check_image
 from app.imaging.sandbox import client
 from app.imaging.sandbox.client import Sandbox
 from app.imaging.sandbox.messages import most_stored
+from app.imaging.survey import ImageLimits
 from tests.server.trees import children_of, is_there
 from tests.waiting import wait_until
 
@@ -210,7 +211,7 @@ def test_what_a_child_writes_is_bounded(hostile: Sandbox) -> None:
 
 LIMITED = """
 import resource, sys
-from app.imaging.sandbox.bounds import decoding_bounds, survey_bounds
+from app.imaging.sandbox.confinement import decoding_bounds, survey_bounds
 from app.imaging.sandbox.confinement import hold_to, raise_to
 kinds = [resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE]
 highest = [1 << 30, 20, 1 << 20]

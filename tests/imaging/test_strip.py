@@ -7,8 +7,8 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from app.errors import UndecodableImage
-from app.imaging import ImageLimits
+from app.core.errors import UndecodableImage
+from app.imaging.survey import ImageLimits
 
 from .samples import (
     ICC,

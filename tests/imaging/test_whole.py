@@ -12,9 +12,9 @@ from tempfile import NamedTemporaryFile
 import pytest
 from PIL import Image
 
-from app.errors import UndecodableImage
-from app.imaging import ImageLimits
+from app.core.errors import UndecodableImage
 from app.imaging.png import check_rows
+from app.imaging.survey import ImageLimits
 
 from .avif_files import Item, picture_item, still
 from .png_samples import CHANNELS, KINDS, made, noise

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import requests
 
-from app.cache import DiskCache
-from app.cache.check import Report
-from app.links import SERVER_PATH
+from app.cache.disk_cache import DiskCache
+from app.cache.rebuild import Report
+from app.services.urls import SERVER_PATH
 from app.stores.local import LocalStore
 from tests.pictures import noise
 from tests.server.running import Running, running

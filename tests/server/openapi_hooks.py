@@ -8,7 +8,7 @@ from schemathesis import Case, HookContext, Response
 from schemathesis.core.failures import AcceptedNegativeData, Failure
 from schemathesis.openapi.checks import RejectedPositiveData
 
-from app.formats import FORMATS
+from app.core.objects import FORMATS
 from tests.pictures import picture
 
 _COLOURS = st.sampled_from(["red", "green", "blue"])

@@ -23,13 +23,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from app import requestid
-from app.cache import CachedObject
-from app.delivery import FOUND, LoopHooks
-from app.parking import ParkingPool
+from app.cache.lookup import CachedObject
+from app.core import request_context as requestid
+from app.core.thread_pool import ParkingPool
+from app.delivery.fast_path import FOUND, LoopHooks
 from app.server import event_loop
-from app.server.connection_table import ConnectionTable
-from app.server.connections import TRANSITIONS, Connection, Event, State
+from app.server.connections import TRANSITIONS, Connection, ConnectionTable, Event, State
 from app.server.event_loop import EventLoop
 from app.server.exchanges import Exchanges
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import requests
 
-from tests.generation.generators import NAME
 from tests.pictures import noise
 from tests.s3server import CREDENTIALS, S3Server, refusal
 from tests.server.running import Running, answers, running
+from tests.services.generators import NAME
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)  # several servers are started, with workers that import everything

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from tests.metrics.test_metrics import Samples, samples
+from tests.observability.test_metrics import Samples, samples
 from tests.pictures import noise
 from tests.server.raw import connected, read_answer
 from tests.server.running import Running, answers, running

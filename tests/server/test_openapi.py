@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.generation.generators import NAME
 from tests.server.running import ROOT, Running, running
+from tests.services.generators import NAME
 
 _MINUTES = os.environ.get("FUZZ_MINUTES")
 SECONDS = int(60 * float(_MINUTES or "0.4"))

@@ -11,8 +11,8 @@ from typing import Self
 import pytest
 import requests
 
-from app.config import Config
-from app.errors import ConfigError
+from app.config.settings import Config
+from app.core.errors import ConfigError
 from app.generators.builtin import BuiltinGenerator
 from app.stores.local import LocalStore
 from tests.pictures import noise

@@ -16,7 +16,7 @@ from PIL import Image
 
 from app import create_app
 from app.api.parts import Parts
-from app.config import Config
+from app.config.settings import Config
 from tests.pictures import noise, picture
 from tests.s3server import CREDENTIALS, S3Server
 from tests.server.running import GUNICORN, ROOT, Running, running

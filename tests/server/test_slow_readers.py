@@ -15,8 +15,8 @@ import pytest
 import requests
 from gunicorn.config import Config
 
-from app.delivery import LoopHooks
-from app.errors import Busy
+from app.core.errors import Busy
+from app.delivery.fast_path import LoopHooks
 from app.server import exchanges
 from app.server.connections import Connection
 from app.server.exchanges import Exchanges

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from app.config import Config
-from app.errors import ConfigError, InvalidKey, NotFound, StoreRefused, StoreUnreachable
+from app.config.settings import Config
+from app.core.errors import ConfigError, InvalidKey, NotFound, StoreRefused, StoreUnreachable
 from app.stores import local
 from app.stores.base import BaseStore
 from app.stores.local import LocalStore

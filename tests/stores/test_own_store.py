@@ -10,9 +10,9 @@ from io import BytesIO
 import pytest
 
 from app import create_app
-from app.config import Config
-from app.errors import ConfigError, NotFound
-from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
+from app.config.settings import Config
+from app.core.errors import ConfigError, NotFound
+from app.core.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
 from app.stores.base import BaseStore
 from tests.conftest import parts_of
 from tests.contracts import StoreContract

@@ -8,7 +8,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 import app.web
-from app.formats import FORMATS
+from app.core.objects import FORMATS
 from app.web import DOCS_CSP, PAGE_CSP, blueprint
 
 WEB = Path(app.web.__file__).parent

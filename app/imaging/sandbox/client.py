@@ -13,14 +13,20 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from app.errors import AppError, Busy, UndecodableImage
+from app.core.errors import AppError, Busy, UndecodableImage
+from app.core.system import usable_cores
 from app.imaging.check import CheckedImage
-from app.imaging.limits import ImageLimits
-from app.imaging.sandbox.bounds import decoding_bounds
-from app.imaging.sandbox.confinement import unlimitable
-from app.imaging.sandbox.files import anonymous_file, contents
-from app.imaging.sandbox.messages import checked_in, fields_of, job_line, most_stored, refusal_in
-from app.system import usable_cores
+from app.imaging.sandbox.confinement import decoding_bounds, unlimitable
+from app.imaging.sandbox.messages import (
+    anonymous_file,
+    checked_in,
+    contents,
+    fields_of,
+    job_line,
+    most_stored,
+    refusal_in,
+)
+from app.imaging.survey import ImageLimits
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,9 @@
-"""The store itself: the contract's methods over one bucket."""
+"""An object's body: its reading raises our errors, and goes on where a connection broke off.
+
+The store itself: the contract's methods over one bucket.
+
+The S3 store, over boto3; works with AWS and with compatible servers (`AWS_ENDPOINT_URL_S3`).
+"""
 
 import hashlib
 import time
@@ -9,20 +14,60 @@ from typing import Any, Self
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
-from app.bulkhead import PLACES_PER_THREAD
-from app.config import Config
-from app.errors import NotFound, StoreError, StoreUnreachable
-from app.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
+from app.config.settings import Config
+from app.core.errors import NotFound, StoreError, StoreTimeout, StoreUnreachable
+from app.core.limiters import PLACES_PER_THREAD
+from app.core.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
 from app.stores.base import BaseStore
-from app.stores.s3.body import Body
-from app.stores.s3.connection import Connection
-from app.stores.s3.denial import Denials
+from app.stores.s3.client import Connection
 from app.stores.s3.errors import code_of, errors_mapped
-from app.stores.s3.facts import etag_of, facts_of, put_time
-from app.stores.s3.listing import list_page
-from app.stores.s3.presign import presigned
-from app.stores.s3.public_access import PublicAccess
-from app.stores.s3.putting import Putting
+from app.stores.s3.listing import etag_of, facts_of, list_page, put_time
+from app.stores.s3.missing_or_denied import Denials
+from app.stores.s3.put import Putting
+from app.stores.s3.urls import PublicAccess, presigned
+
+Resume = Callable[[int], StreamingBody]
+"""The same version's bytes from an offset on. Raises our errors."""
+
+
+class Body:
+    """A body of `size` bytes. Resumes once after a broken connection, but not after a timeout."""
+
+    def __init__(self, body: StreamingBody, size: int, resume: Resume) -> None:
+        self._body = body
+        self._size = size
+        self._resume: Resume | None = resume
+        self._done = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, all where negative; raises `StoreError` where they end too early."""
+        try:
+            chunk = self._read(size)
+        except StoreTimeout:
+            raise
+        except StoreError:
+            if self._resume is None or self._done >= self._size:
+                raise
+            self._go_on(self._resume)
+            chunk = self._read(size)
+        self._done += len(chunk)
+        if self._done > self._size:
+            raise StoreError(detail=f"GetObject: a body of more than the {self._size} bytes announced")
+        return chunk
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._body.close()
+
+    def _read(self, size: int) -> bytes:
+        with errors_mapped("GetObject body"):
+            return bytes(self._body.read(None if size < 0 else size))
+
+    def _go_on(self, resume: Resume) -> None:
+        self._resume = None
+        self._body.close()
+        self._body = resume(self._done)
+
 
 _BODILESS = {"301", "400", "403", "404"}
 """Codes that botocore makes of HEAD's statuses; the error's name is in the body, which only GET has."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.stores.s3 import S3Store
+from app.stores.s3.store import S3Store
 from tests.s3server import S3Server, play_aws
 
 REGION = "us-east-1"

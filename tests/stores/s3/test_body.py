@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from app.errors import StoreError, StoreTimeout
-from app.stores.s3 import S3Store, connection
+from app.core.errors import StoreError, StoreTimeout
+from app.stores.s3 import client as connection
+from app.stores.s3.store import S3Store
 from tests.s3server import Fault, S3Server
 
 DATA = bytes(range(256)) * 2000

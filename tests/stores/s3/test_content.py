@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from app.stores.s3 import S3Store
+from app.stores.s3.store import S3Store
 from tests.rawstore import Asked, RawStore, answer_of
 from tests.s3server import S3Server
 from tests.stores.s3.conftest import REGION

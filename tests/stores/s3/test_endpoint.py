@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from app.bucket.clients import AwsClients
-from app.bucket.errors import BucketError
-from app.errors import StoreRefused
-from app.stores.s3 import S3Store
+from app.core.errors import StoreRefused
+from app.ops.bucket.clients import AwsClients
+from app.ops.bucket.errors import BucketError
+from app.stores.s3.store import S3Store
 from tests.s3server import S3Server
 from tests.stores.s3.conftest import REGION
 

@@ -6,7 +6,7 @@ import botocore.exceptions as theirs
 import pytest
 from botocore.parsers import ResponseParserError, create_parser
 
-from app.errors import AppError, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
+from app.core.errors import AppError, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
 from app.stores.s3.errors import errors_mapped
 
 

@@ -13,10 +13,11 @@ import pytest
 from flask import Flask
 
 from app import create_app
-from app.config import Config
-from app.errors import StoreError
-from app.objects import ObjectPage
-from app.stores.s3 import S3Store, listing
+from app.config.settings import Config
+from app.core.errors import StoreError
+from app.core.objects import ObjectPage
+from app.stores.s3 import listing
+from app.stores.s3.store import S3Store
 from tests.conftest import json_of, parts_of
 from tests.rawstore import Asked, RawStore, answer_of
 from tests.rawstore import listing as page_of

@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from app.errors import NotFound, StoreRefused
-from app.stores.s3 import S3Store
-from app.stores.s3.errors import errors_mapped
-from app.stores.s3.meanings import MEANINGS
+from app.core.errors import NotFound, StoreRefused
+from app.stores.s3.errors import MEANINGS, errors_mapped
+from app.stores.s3.store import S3Store
 from tests.s3server import S3Server, error
 
 

@@ -11,8 +11,8 @@ import pytest
 from botocore.config import Config as ClientConfig
 
 from app.stores.base import BaseStore
-from app.stores.s3 import S3Store
-from app.stores.s3.connection import WITHOUT_TRAILERS
+from app.stores.s3.client import WITHOUT_TRAILERS
+from app.stores.s3.store import S3Store
 from tests.contracts import StoreContract
 from tests.s3server import CREDENTIALS, S3Server
 

@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 import botocore.auth
 import pytest
 
-from app.errors import StoreRefused
-from app.stores.s3 import S3Store
+from app.core.errors import StoreRefused
+from app.stores.s3.store import S3Store
 from tests.s3server import S3Server
 
 NOW = datetime(2026, 11, 22, 10, 44, 59, tzinfo=UTC).timestamp()

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from app.errors import StoreRefused
-from app.stores.s3 import S3Store
-from app.stores.s3 import public_access as public_access_module
-from app.stores.s3.public_access import PublicAccess
+from app.core.errors import StoreRefused
+from app.stores.s3 import urls as public_access_module
+from app.stores.s3.store import S3Store
+from app.stores.s3.urls import PublicAccess
 from tests.conftest import json_of
 from tests.pictures import picture
 from tests.s3server import Fault, S3Server, error, refusal

@@ -15,9 +15,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from app.errors import StoreRefused
+from app.core.errors import StoreRefused
 from app.stores.base import BaseStore
-from app.stores.s3 import S3Store
+from app.stores.s3.store import S3Store
 from tests.contracts import StoreContract
 
 RCLONE = shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which("rclone")

@@ -12,8 +12,8 @@ import pytest
 from botocore.utils import ContainerMetadataFetcher
 from werkzeug.serving import make_server
 
-from app.errors import StoreRefused
-from app.stores.s3 import S3Store
+from app.core.errors import StoreRefused
+from app.stores.s3.store import S3Store
 from tests.s3server import CREDENTIALS, S3Server
 
 SOON = timedelta(minutes=5)

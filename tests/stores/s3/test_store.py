@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from app.errors import AppError, NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
-from app.objects import PutResult
+from app.core.errors import AppError, NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
+from app.core.objects import PutResult
 from app.stores.base import BaseStore
-from app.stores.s3 import S3Store, connection
+from app.stores.s3 import client as connection
+from app.stores.s3.store import S3Store
 from tests.contracts import StoreContract
 from tests.s3server import S3Server, first_of, refusal
 from tests.stores.s3.conftest import REGION

@@ -1,0 +1,67 @@
+"""What the OpenAPI document says beyond the schemas: how keys are spelt, and how images come and go."""
+
+from typing import Any
+
+from app.core.objects import CONTENT_TYPES, FORMATS
+
+_EXTENSIONS = "|".join("".join(f"[{c}{c.upper()}]" for c in extension) for extension in CONTENT_TYPES)
+_SEGMENT = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}"
+_PARENT = rf"(?![^/]*\.(?:{_EXTENSIONS})(?:/|$)){_SEGMENT}"
+
+_NAME = r"(?!\.)[^\x00-\x1f\x7f-\x9f\\/]{1,255}"
+
+FOLDER = f"^(?:/*{_PARENT}(?:/{_PARENT})*/*)?$"
+NAME = rf"^(?!.*\.(?:{_EXTENSIONS})/){_NAME}(?:/{_NAME})*$"
+"""As `app.core.object_keys` takes them; that a whole key has at most 1024 characters no pattern can say."""
+
+_READABLE = r"(?!\.{1,2}(?:/|$))[^\x00-\x1f\x7f-\x9f\\/]+"
+
+KEY: dict[str, Any] = {"type": "string", "maxLength": 1024, "pattern": f"^{_READABLE}(?:/{_READABLE})*$"}
+"""As `check_readable` takes it."""
+
+_BINARY = {"type": "string", "format": "binary"}
+
+IMAGE_BODY = {image_format.content_type: {"schema": _BINARY} for image_format in FORMATS.values()}
+
+UNTYPED_BODY = {"application/octet-stream": {"schema": _BINARY}}
+
+FORM_BODY = {
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "properties": {
+                "image": _BINARY,
+                "name": {"type": "string", "pattern": NAME},
+                "folder": {"type": "string", "pattern": FOLDER},
+                "overwrite": {"type": "boolean"},
+            },
+            "required": ["image"],
+            "additionalProperties": False,
+        },
+        "encoding": {"image": {"contentType": ", ".join(IMAGE_BODY)}},
+    }
+}
+
+
+def _header(name: str, **schema: Any) -> dict[str, Any]:
+    return {"in": "header", "name": name, "schema": {"type": "string", **schema}}
+
+
+SERVE_HEADERS = [
+    _header("If-Match"),
+    _header("If-None-Match"),
+    _header("If-Modified-Since"),
+    _header("If-Unmodified-Since"),
+    _header("Range", example="bytes=0-99"),
+    _header("If-Range"),
+]
+
+SERVE_RESPONSES = {
+    "200": {"description": "The image's bytes", "content": IMAGE_BODY},
+    "206": {
+        "description": "The bytes asked for",
+        "content": IMAGE_BODY,
+        "headers": {"Content-Range": {"schema": {"type": "string"}, "required": True}},
+    },
+    "304": {"description": "It is the version that the client has"},
+}

@@ -1,0 +1,119 @@
+"""/metrics, and what is counted of every request.
+
+/healthz and /readyz, for load balancers and orchestrators.
+
+/api/cache: what the cache holds, and what it has saved.
+"""
+
+import sqlite3
+import time
+from dataclasses import asdict
+from typing import Any
+
+from flask import Flask, Response, g, request
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from app.api.arguments import Blueprint, any_query
+from app.api.parts import KEYED, key_required, parts
+from app.api.schemas import AnswerSchema, CacheSchema, ReadinessSchema
+from app.cache.stats import GET_USD_PER_MILLION
+from app.core.errors import CacheUnreadable
+from app.core.request_context import BEGAN
+from app.observability.metrics import UNROUTED, Metrics
+
+_TRY_AGAIN = {"Retry-After": "5"}
+
+blueprint = Blueprint("health", __name__, description="For load balancers")
+
+
+@blueprint.route("/healthz", methods=["GET"])
+@any_query
+@blueprint.response(200, AnswerSchema)
+def alive() -> dict[str, Any]:
+    """The process answers; neither store nor cache is looked at, for which no restart would help."""
+    return {"success": True, "message": "alive"}
+
+
+@blueprint.route("/readyz", methods=["GET"])
+@any_query
+@blueprint.response(200, ReadinessSchema)
+@blueprint.alt_response(503, schema=ReadinessSchema, description="The store is out of reach, the cache empty")
+def ready() -> tuple[dict[str, Any], int, dict[str, str]]:
+    """The store answers, or there are images in the cache to serve meanwhile."""
+    found = parts().readiness.look()
+    answer: dict[str, Any] = {
+        "success": found.ready,
+        "message": _message(found.ready, found.store, found.cache),
+        "store": found.store,
+        "cache": found.cache,
+    }
+    if found.ready:
+        return answer, 200, {}
+    return {**answer, "code": found.code}, 503, _TRY_AGAIN
+
+
+def _message(ready: bool, store: str, cache: str) -> str:
+    notes = ["ready" if ready else "not ready"]
+    if store != "ok":
+        notes.append(f"the store is {store}" + (", images in the cache are served" if ready else ""))
+    if cache != "ok":
+        notes.append(f"the cache directory is {cache}")
+    return "; ".join(notes)
+
+
+cache_blueprint = Blueprint("cache", __name__, url_prefix="/api/cache", description="What the cache saves")
+
+
+@cache_blueprint.route("", methods=["GET"])
+@key_required("list")
+@cache_blueprint.doc(security=KEYED)
+@cache_blueprint.response(200, CacheSchema)
+def figures() -> dict[str, Any]:
+    """How full the cache is, and how requests were answered since its directory was made."""
+    cache = parts().cache
+    try:
+        held, counted = cache.totals(), cache.counts.totals()
+    except (OSError, sqlite3.Error) as exc:
+        raise CacheUnreadable(detail=f"{type(exc).__name__}: {exc}") from exc
+    saved = counted.requests_saved
+    return {
+        "success": True,
+        "message": f"{saved} request{'' if saved == 1 else 's'} to the store saved",
+        "entries": held.entries,
+        "bytes": held.taken,
+        "max_bytes": cache.max_bytes,
+        **asdict(counted),
+        "requests_saved": saved,
+        "saved_usd": saved * GET_USD_PER_MILLION / 1_000_000,
+        "get_usd_per_million": GET_USD_PER_MILLION,
+    }
+
+
+metrics_blueprint = Blueprint("metrics", __name__, description="For Prometheus")
+
+
+@metrics_blueprint.route("/metrics", methods=["GET"])
+@key_required("metrics")
+@metrics_blueprint.doc(
+    security=KEYED,
+    responses={"200": {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics"}},
+)
+def metrics() -> Response:
+    """The metrics of all workers."""
+    text = parts().metrics.exposition()
+    return Response(text, content_type=CONTENT_TYPE_PLAIN_0_0_4, headers={"Cache-Control": "no-store"})
+
+
+def count_requests(flask: Flask, metrics: Metrics) -> None:
+    """Count every request that Flask answers."""
+
+    def count(response: Response) -> Response:
+        route = request.endpoint or UNROUTED
+        metrics.requests.labels(route, response.status_code).inc()
+        now = time.perf_counter()
+        metrics.request_seconds.labels(route).observe(now - request.environ.get(BEGAN, now))
+        if "error_code" in g:
+            metrics.errors.labels(route, g.error_code).inc()
+        return response
+
+    flask.after_request(count)

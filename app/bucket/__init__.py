@@ -1,1 +1,0 @@
-"""What `flask bucket …` does to the bucket and the account around it, over boto3."""

@@ -1,0 +1,1 @@
+"""WSGI middleware in front of Flask: cached images, request bodies, CORS and the mount point."""

@@ -1,0 +1,222 @@
+"""An image as HTTP shows it: headers, conditions and ranges (RFC 9110), the cache's part in it (RFC 9211)."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from io import FileIO
+from typing import TYPE_CHECKING, cast
+
+from werkzeug.http import http_date, parse_date, parse_etags, unquote_etag
+from werkzeug.wsgi import wrap_file
+
+from app.cache.lookup import CachedObject, CacheStatus
+from app.core.errors import PreconditionFailed, RangeNotSatisfiable
+from app.core.object_keys import cache_control
+from app.core.objects import ObjectFacts, version_tag
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_NAME = "s3-image-server"
+
+_CHUNK = 256 * 1024
+
+_ONE_RANGE = re.compile(r"bytes=\s*(?:(?=\d*-\d)|(?=\d+-))(\d{0,18})-(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
+"""`bytes=first-last`, `bytes=first-` or `bytes=-suffix` (RFC 9110, 14.1.2)."""
+
+_CACHE_STATUS = {
+    CacheStatus.HIT: f"{_NAME}; hit",
+    CacheStatus.MISS: f"{_NAME}; fwd=uri-miss; stored",
+    CacheStatus.COLLAPSED: f"{_NAME}; fwd=uri-miss; collapsed",
+    CacheStatus.REVALIDATED: f"{_NAME}; fwd=stale; fwd-status=304",
+    CacheStatus.STALE: f"{_NAME}; hit; detail=stale-if-error",
+    CacheStatus.BYPASS: f"{_NAME}; fwd=bypass",
+}
+
+_CONDITIONS = (
+    "HTTP_IF_MATCH",
+    "HTTP_IF_UNMODIFIED_SINCE",
+    "HTTP_IF_NONE_MATCH",
+    "HTTP_IF_MODIFIED_SINCE",
+    "HTTP_RANGE",
+)
+
+_SAFETY = (
+    # A served image is never anything but an image, whatever its bytes look like.
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox"),
+    ("Content-Disposition", "inline"),
+    # Pages of any origin may show it in <img>.
+    ("Cross-Origin-Resource-Policy", "cross-origin"),
+)
+
+_ALWAYS = {
+    status: (("Cache-Status", value), ("Accept-Ranges", "bytes"), *_SAFETY)
+    for status, value in _CACHE_STATUS.items()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Representation:
+    """A status line, headers, and which bytes of the object follow: `length` from `start`."""
+
+    status: str
+    headers: list[tuple[str, str]]
+    start: int
+    length: int
+
+
+def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representation:
+    """What to answer to this GET or HEAD: 200, 206 or 304.
+
+    Raises `PreconditionFailed` and `RangeNotSatisfiable`.
+    """
+    facts = cached.facts
+    etag, caching, modified = _words(facts)
+    always = [("ETag", etag), ("Cache-Control", caching), *_ALWAYS[cached.status]]
+    if any(name in environ for name in _CONDITIONS):
+        _check_preconditions(environ, facts, etag)
+        if _not_modified(environ, facts, etag):
+            return Representation("304 Not Modified", always, 0, 0)
+        span = _range(environ, facts, etag) if cached.status is not CacheStatus.BYPASS else None
+        if span is not None:
+            return _partial(facts, always + _of_content(facts, modified), *span)
+    length = ("Content-Length", str(facts.size))
+    return Representation("200 OK", [*always, *_of_content(facts, modified), length], 0, facts.size)
+
+
+def body_of(environ: "WSGIEnvironment", cached: CachedObject, answer: Representation) -> Iterable[bytes]:
+    """The bytes that `answer` announces, for a WSGI server; it closes the object's body when it is done.
+
+    A file goes to the server as it is, which may then let the kernel send it (`sendfile`).
+    """
+    if not sent_bytes(environ, answer):
+        cached.body.close()
+        return ()
+    file = cast("FileIO", cached.body)
+    if answer.length == cached.facts.size:
+        return wrap_file(environ, file, _CHUNK)
+    file.seek(answer.start)
+    return wrap_file(environ, cast("FileIO", _Part(file, answer.length)), _CHUNK)
+
+
+def sent_bytes(environ: "WSGIEnvironment", answer: Representation) -> int:
+    """How many bytes of the object follow the headers: none after those that answer a HEAD."""
+    return 0 if environ["REQUEST_METHOD"] == "HEAD" else answer.length
+
+
+class _Part:
+    """The next `length` bytes of a body, and no more."""
+
+    def __init__(self, body: "FileIO", length: int) -> None:
+        self._body = body
+        self._left = length
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes of what is left, all of it where negative."""
+        chunk = self._body.read(self._left if size < 0 else min(size, self._left))
+        self._left -= len(chunk)
+        return chunk
+
+    def fileno(self) -> int:
+        """The body's, which the kernel may send from."""
+        return self._body.fileno()
+
+    def close(self) -> None:
+        """Close the body itself."""
+        self._body.close()
+
+
+@lru_cache(maxsize=10_000)
+def _words(facts: ObjectFacts) -> tuple[str, str, str]:
+    """The values of ETag, Cache-Control and Last-Modified, which take longer to make than all else.
+
+    Clients may be served by nginx as well, which makes the tag of an immutable object's file from its time
+    and size.
+    """
+    etag = version_tag(facts.last_modified, facts.size) if facts.is_immutable else facts.etag
+    return etag, cache_control(immutable=facts.is_immutable), http_date(facts.last_modified)
+
+
+def _of_content(facts: ObjectFacts, modified: str) -> list[tuple[str, str]]:
+    """The headers that a 304 leaves out (RFC 9110, 15.4.5)."""
+    headers = [("Content-Type", facts.content_type), ("Last-Modified", modified)]
+    if facts.content_encoding:
+        headers.append(("Content-Encoding", facts.content_encoding))
+    return headers
+
+
+def _partial(facts: ObjectFacts, headers: list[tuple[str, str]], start: int, stop: int) -> Representation:
+    headers += [
+        ("Content-Length", str(stop - start)),
+        ("Content-Range", f"bytes {start}-{stop - 1}/{facts.size}"),
+    ]
+    return Representation("206 Partial Content", headers, start, stop - start)
+
+
+def _check_preconditions(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> None:
+    """If-Match, else If-Unmodified-Since (RFC 9110, 13.2.2, steps 1 and 2)."""
+    if "HTTP_IF_MATCH" in environ:
+        if not parse_etags(environ["HTTP_IF_MATCH"]).contains(_opaque(etag)):
+            raise PreconditionFailed
+    elif _date_passed(environ, "HTTP_IF_UNMODIFIED_SINCE", facts) is False:
+        raise PreconditionFailed
+
+
+def _not_modified(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool:
+    """If-None-Match, else If-Modified-Since (steps 3 and 4)."""
+    if "HTTP_IF_NONE_MATCH" in environ:
+        return parse_etags(environ["HTTP_IF_NONE_MATCH"]).contains_weak(_opaque(etag))
+    return _date_passed(environ, "HTTP_IF_MODIFIED_SINCE", facts) is True
+
+
+def _range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> tuple[int, int] | None:
+    """The bytes asked for, as start and stop (step 5); None for the whole.
+
+    A Range that can't be read is ignored (RFC 9110, 14.2), and so are several ranges in one, which a server
+    may answer with the whole.
+    """
+    asked = _ONE_RANGE.fullmatch(environ.get("HTTP_RANGE", ""))
+    if asked is None or environ["REQUEST_METHOD"] != "GET" or not _if_range(environ, facts, etag):
+        return None
+    first, last = asked.groups()
+    if not first:
+        start, stop = max(facts.size - int(last), 0), facts.size
+    else:
+        start, stop = int(first), min(int(last) + 1, facts.size) if last else facts.size
+        if last and int(last) < int(first):
+            return None
+    if start >= stop:
+        raise RangeNotSatisfiable(facts.size)
+    return start, stop
+
+
+def _if_range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool:
+    """Whether the part asked for belongs to this version; weak tags never say so (RFC 9110, 13.1.5)."""
+    value = environ.get("HTTP_IF_RANGE")
+    if value is None:
+        return True
+    if value.startswith(('"', "W/")):
+        return bool(value == etag)
+    date = _date(value)
+    return date is not None and date == facts.last_modified.replace(microsecond=0)
+
+
+def _date_passed(environ: "WSGIEnvironment", name: str, facts: ObjectFacts) -> bool | None:
+    """Whether the object is no younger than the header's date; None where there is no such date."""
+    date = _date(environ.get(name))
+    return None if date is None else facts.last_modified.replace(microsecond=0) <= date
+
+
+def _date(value: str | None) -> datetime | None:
+    """None for what is no date, and for years that no calendar reaches."""
+    try:
+        return parse_date(value)
+    except OverflowError:
+        return None
+
+
+def _opaque(etag: str) -> str:
+    return unquote_etag(etag)[0] or ""

@@ -1,0 +1,58 @@
+"""The path under which clients reach the application, such as `/images`: its mount point (`SCRIPT_NAME`)."""
+
+from collections.abc import Container, Iterable
+from typing import TYPE_CHECKING
+
+from app.config.fields import parse_prefix
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+class Prefix:
+    """Wraps `application` and tells it the prefix, as `SCRIPT_NAME` of the WSGI environment (PEP 3333).
+
+    `script_name` is the operator's word. Without it the prefix comes from the `X-Forwarded-Prefix` that the
+    outermost of `hops` proxies has set. A value that is not a prefix is ignored. The proxy may have removed
+    the prefix from the path, or not.
+    """
+
+    def __init__(
+        self, application: "WSGIApplication", script_name: str, hops: int, own_paths: Container[str]
+    ) -> None:
+        """`own_paths` are the first segments of the application's own paths, such as `api`."""
+        self._application = application
+        self._script_name = script_name
+        self._hops = hops
+        self._own_paths = own_paths
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Hand the request on, with the prefix in `SCRIPT_NAME` and not in `PATH_INFO`."""
+        if self._script_name:
+            self._move(environ, self._script_name)
+        elif "HTTP_X_FORWARDED_PREFIX" in environ:
+            self._obey_proxy(environ)
+        return self._application(environ, start_response)
+
+    def _obey_proxy(self, environ: "WSGIEnvironment") -> None:
+        values = environ["HTTP_X_FORWARDED_PREFIX"].split(",")
+        prefix = parse_prefix(values[-self._hops]) if len(values) >= self._hops else None
+        if not prefix:
+            return
+        if environ["PATH_INFO"].rstrip("/") == prefix and _first(prefix) in self._own_paths:
+            # Most proxies that send this header have removed the prefix, so this is our own path.
+            environ["SCRIPT_NAME"] = prefix
+        else:
+            self._move(environ, prefix)
+
+    def _move(self, environ: "WSGIEnvironment", prefix: str) -> None:
+        """Take the prefix off the path, unless it is the beginning of one of our own, as in `/api/images`."""
+        rest = environ["PATH_INFO"].removeprefix(prefix)
+        is_below = rest != environ["PATH_INFO"] and rest[:1] in ("", "/")
+        if is_below and (_first(rest) in self._own_paths or _first(prefix) not in self._own_paths):
+            environ["PATH_INFO"] = rest
+        environ["SCRIPT_NAME"] = prefix
+
+
+def _first(path: str) -> str:
+    return path[1:].partition("/")[0]

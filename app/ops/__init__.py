@@ -1,0 +1,1 @@
+"""What operators run: the command line, the bucket's setup, doctor and costs."""

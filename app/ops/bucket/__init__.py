@@ -1,0 +1,1 @@
+"""Sets up the bucket and the account around it, over boto3."""

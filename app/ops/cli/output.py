@@ -1,0 +1,37 @@
+"""How commands answer: lines for people, or JSON for programs."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from app.core.errors import AppError
+from app.ops.bucket.errors import surprise
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def print_facts(as_json: bool, facts: dict[str, Any]) -> None:
+    """Print one fact a line, or one JSON object."""
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        click.echo(f"{name.replace('_', ' '):20} {value:,}" if type(value) is int else f"{name:20} {value}")
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Let a command end with status 1 and a line that says why, its detail too, but without a traceback."""
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        raise
+    except AppError as exc:
+        raise click.ClickException(str(exc)) from exc
+    except Exception as exc:
+        raise click.ClickException(
+            f"Something unexpected came between ({surprise(exc)}), and the command could not go on."
+        ) from exc

@@ -1,0 +1,1 @@
+"""Examines settings, bucket and cache: what `flask bucket doctor` runs."""

@@ -1,0 +1,1 @@
+"""The service layer: what the product does, without HTTP."""

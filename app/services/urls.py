@@ -1,0 +1,48 @@
+"""The URL that a client is told for a stored image."""
+
+from app.core.errors import StoreBusy
+from app.core.limiters import Bulkhead
+from app.core.object_keys import check_readable, url_path
+from app.stores.base import BaseStore
+
+SERVER_PATH = "/api/images/"
+
+
+class ImageLinks:
+    """Decides between the store's URL and this server's.
+
+    `mode` is `s3`, `presigned`, `server`, or `auto`: the store's where it is known that browsers can read it.
+    `base_url`, where set, stands before every key: that of a CDN in front of the bucket, or in front of this
+    server's `/api/images`. `bulkhead` limits calls of the store.
+    """
+
+    def __init__(self, store: BaseStore, mode: str, base_url: str, bulkhead: Bulkhead | None = None) -> None:
+        self._store = store
+        self._mode = mode
+        self._base_url = base_url.rstrip("/")
+        self._bulkhead = bulkhead or Bulkhead()
+
+    def url_of(self, key: str) -> str:
+        """An absolute URL, or a path on this server beginning with `/api/images/`.
+
+        Raises `InvalidKey` for a key whose URL may mean another one.
+        """
+        check_readable(key)
+        if self._base_url:
+            return f"{self._base_url}/{url_path(key)}"
+        return self._url_at_store(key) or SERVER_PATH + url_path(key)
+
+    def _url_at_store(self, key: str) -> str | None:
+        if self._mode == "presigned":
+            with self._bulkhead.calling():  # temporary credentials may have to be renewed
+                return self._store.signed_url(key)
+        if self._mode == "s3" or (self._mode == "auto" and self._is_public(key)):
+            return self._store.object_url(key)
+        return None
+
+    def _is_public(self, key: str) -> bool:
+        try:
+            with self._bulkhead.calling():
+                return self._store.is_public(key)
+        except StoreBusy:
+            return False

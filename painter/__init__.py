@@ -1,0 +1,1 @@
+"""The built-in image generator: a landscape painter that follows the words of a prompt."""

@@ -1,0 +1,294 @@
+"""Sources of credentials that fail: 502, advice in the log or at the terminal, and no secret shown."""
+
+import getpass
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
+from botocore.utils import ContainerMetadataFetcher
+from flask import Flask
+
+from app import create_app
+from app.aws import credentials as aws_credentials
+from app.aws.session import new_session
+from app.config.settings import Config
+from app.core.errors import GeneratorRefused, StoreRefused
+from app.generators.base import GenerationRequest
+from app.generators.bedrock import BedrockGenerator
+from app.stores.s3 import client as connection
+from app.stores.s3.store import S3Store
+from tests.aws_manners import body_of
+from tests.conftest import json_of, parts_of
+from tests.credential_sources import KEYS, ROLE, SOURCES, TELLTALE, given, leave_none
+from tests.pictures import picture
+from tests.s3server import S3Server, error
+
+ADVICE = "give the machine a role|Correct the AWS_"
+ALL = pytest.mark.parametrize("name", SOURCES)
+
+
+@pytest.fixture
+def break_source(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Leaves one source of credentials, the named one."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
+    monkeypatch.setattr(ContainerMetadataFetcher, "RETRY_ATTEMPTS", 1)
+    leave_none(monkeypatch, home)
+    return lambda name: SOURCES[name](monkeypatch, home)
+
+
+@pytest.fixture
+def s3_app(s3_config: Config, break_source: Callable[[str], None]) -> Iterator[Flask]:
+    """An application whose source of credentials each test breaks."""
+    flask = create_app(replace(s3_config, image_urls="presigned", cache_max_bytes=10**7))
+    yield flask
+    parts_of(flask).cache.close()
+
+
+@ALL
+def test_requests_are_answered_502(
+    s3_app: Flask, break_source: Callable[[str], None], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    break_source(name)
+    client = s3_app.test_client()
+    for answer in (
+        client.get("/api/images/a.png"),
+        client.get("/api/images"),
+        client.post("/api/images", data=picture(), content_type="image/png"),
+        client.delete("/api/images/a.png"),
+    ):
+        assert (answer.status_code, json_of(answer)["code"]) == (502, "store_refused"), caplog.text
+    assert re.search(ADVICE, caplog.text)
+    assert TELLTALE not in caplog.text
+    assert client.get("/readyz").status_code == 503
+
+
+@ALL
+def test_urls_are_not_signed(s3: S3Server, break_source: Callable[[str], None], name: str) -> None:
+    break_source(name)
+    with pytest.raises(StoreRefused, match=ADVICE) as caught:
+        S3Store("cats", region="us-east-1", endpoint_url=s3.url).signed_url("a.png")
+    assert TELLTALE not in str(caught.value)
+    assert s3.requests == []
+
+
+@ALL
+def test_a_model_is_not_asked(break_source: Callable[[str], None], name: str) -> None:
+    break_source(name)
+    generator = BedrockGenerator("stability.x", region="us-west-2", timeout=20)
+    for ask in (
+        lambda: generator.generate(GenerationRequest("sea", 64, 64, seed=1)),
+        generator.describe_model,
+    ):
+        with pytest.raises(GeneratorRefused) as caught:
+            ask()
+        assert "refused our credentials" in caught.value.message
+        assert "AWS_ACCESS_KEY_ID" in caught.value.detail
+        assert TELLTALE not in caught.value.detail
+
+
+@ALL
+def test_commands_say_it_in_a_line(s3_app: Flask, break_source: Callable[[str], None], name: str) -> None:
+    break_source(name)
+    runner = s3_app.test_cli_runner()
+    setup = runner.invoke(args=["bucket", "setup", "--mode", "private", "--yes"])
+    assert (setup.exit_code, setup.output[:7]) == (1, "Error: "), setup.exception
+    assert re.search(ADVICE, setup.output)
+    assert setup.output.count("\n") == 1
+    doctor = runner.invoke(args=["bucket", "doctor", "--json"])
+    assert doctor.exit_code == 1, doctor.exception
+    problems = [row for row in json.loads(doctor.stdout) if row["status"] == "problem"]
+    assert [row["check"] for row in problems] == ["credentials"]
+    assert re.search(ADVICE, problems[0]["fix"])
+    assert TELLTALE not in setup.output + doctor.output
+
+
+def test_white_space_around_credentials_is_not_sent(
+    s3: S3Server,
+    bucket: str,
+    break_source: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    name = "process-with-spaces"
+    printed = given(AccessKeyId=" AKIAEXAMPLE\n", SecretAccessKey="not-a-secret\r\n", SessionToken="token\n")
+    source = SOURCES["process-without-json"]
+    monkeypatch.setitem(SOURCES, name, source)
+    break_source(name)
+    (tmp_path / "home" / "process.py").write_text(f"print({printed!r})", encoding="utf-8")
+    store = S3Store(bucket, region="us-east-1", endpoint_url=s3.url)
+    store.put("a.png", b"bytes", content_type="image/png")
+    headers = s3.requests[-1][2]
+    assert headers["x-amz-security-token"] == "token"
+    assert "Credential=AKIAEXAMPLE/" in headers["authorization"]
+    assert "X-Amz-Security-Token=token&" in store.signed_url("a.png")
+
+
+def test_the_role_s_token_file_may_end_in_a_line_break(
+    s3: S3Server, break_source: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+
+    def is_sts(environ: dict[str, Any]) -> bool:
+        asked.append(body_of(environ))
+        return True
+
+    (tmp_path / "token").write_text("token\n", encoding="utf-8")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
+    s3.fault = error("403 Forbidden", "InvalidIdentityToken", is_sts)
+    with pytest.raises(StoreRefused):
+        S3Store("cats", region="us-east-1", endpoint_url=s3.url).head("a.png")
+    assert b"WebIdentityToken=token&" in asked[0] + b"&"
+
+
+def test_a_container_s_token_file_may_end_in_a_line_break(
+    s3: S3Server,
+    bucket: str,
+    break_source: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    asked = []
+
+    def give(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes] | None:
+        if environ["PATH_INFO"] != "/role":
+            return None
+        asked.append(environ["HTTP_AUTHORIZATION"])
+        keys = {"AccessKeyId": "AKIAEXAMPLE", "SecretAccessKey": TELLTALE, "Token": "token"}
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [json.dumps({**keys, "Expiration": "2099-01-01T00:00:00Z"}).encode()]
+
+    break_source("none")
+    (tmp_path / "token").write_text("token\r\n", encoding="utf-8")
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{s3.url}/role")
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "token"))
+    s3.fault = give
+    store = S3Store(bucket, region="us-east-1", endpoint_url=s3.url)
+    assert store.put("a.png", b"bytes", content_type="image/png").created
+    assert set(asked) == {"token"}
+
+
+def test_a_process_that_does_not_end_is_ended(
+    s3: S3Server, break_source: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(aws_credentials, "PROCESS_SECONDS", 0.2)
+    break_source("process-without-json")
+    (tmp_path / "home" / "process.py").write_text("import time\ntime.sleep(600)", encoding="utf-8")
+    began = time.monotonic()
+    with pytest.raises(StoreRefused, match="did not end within"):
+        S3Store("cats", region="us-east-1", endpoint_url=s3.url).head("a.png")
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "InvalidIdentityToken", "NoSuchKey", "NotFound"])
+def test_a_role_that_is_denied_makes_no_image_missing(
+    s3: S3Server,
+    break_source: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    code: str,
+) -> None:
+    """A denial that names no action counted as that of a bucket which hides what is missing: 404."""
+    home = tmp_path / "home"
+    (home / "config").write_text(
+        f"[profile images]\nrole_arn = {ROLE}\nsource_profile = base\n[profile base]\n{KEYS}",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("AWS_PROFILE", "images")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
+    s3.fault = error("403 Forbidden", code, lambda environ: environ["REQUEST_METHOD"] == "POST")
+    store = S3Store("cats", region="us-east-1", endpoint_url=s3.url)
+    for call in (store.get, store.head):
+        with pytest.raises(StoreRefused, match="AssumeRole"):
+            call("a.png")
+
+
+@pytest.mark.parametrize("may_ask", [True, False])
+def test_an_mfa_code_is_asked_for_at_a_terminal_alone(
+    s3: S3Server, break_source: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, may_ask: bool
+) -> None:
+    asked: list[str] = []
+
+    def answer(prompt: str) -> str:
+        asked.append(prompt)
+        return "123456"
+
+    monkeypatch.setattr(getpass, "getpass", answer)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
+    break_source("mfa")
+    credentials = new_session(may_ask=may_ask).get_credentials()
+    assert credentials is not None
+    if may_ask:
+        assert credentials.get_frozen_credentials().token
+    else:
+        with pytest.raises(CredentialRetrievalError, match="nobody can type"):
+            credentials.get_frozen_credentials()
+    assert len(asked) == may_ask
+
+
+def test_credentials_that_come_later_are_found(
+    s3: S3Server,
+    bucket: str,
+    break_source: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """A client made without any kept none: a machine's role that was away at the start needed a restart."""
+    monkeypatch.setattr(connection, "LOOK_AGAIN_SECONDS", 0.0)
+    store = S3Store(bucket, region="us-east-1", endpoint_url=s3.url)
+    model = BedrockGenerator("stability.x", region="us-west-2", timeout=20)
+    for ask in (store.list, model._client):
+        with pytest.raises((StoreRefused, NoCredentialsError)):
+            ask()
+    (tmp_path / "home" / "credentials").write_text(f"[default]\n{KEYS}", encoding="utf-8")
+    assert store.list().objects == ()
+    assert model._client()
+
+
+def test_credentials_that_are_not_there_are_not_looked_for_at_each_request(
+    s3: S3Server, break_source: Callable[[str], None], tmp_path: Path
+) -> None:
+    """Asking a machine's role in vain takes seconds."""
+    store = S3Store("cats", region="us-east-1", endpoint_url=s3.url)
+    with pytest.raises(StoreRefused):
+        store.list()
+    (tmp_path / "home" / "credentials").write_text(f"[default]\n{KEYS}", encoding="utf-8")
+    with pytest.raises(StoreRefused, match="Unable to locate credentials"):
+        store.list()
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("bucket create-user", 1),
+        ("bucket cost", 1),
+        ("bucket iam-policy", 0),
+        ("images export {0}/out", 1),
+        ("images import {0}/in", 1),
+        ("cache warm", 1),
+    ],
+)
+def test_every_command_says_it_in_a_line(
+    s3_app: Flask, break_source: Callable[[str], None], tmp_path: Path, command: str, status: int
+) -> None:
+    """No policy depends on who asks for it; the others need credentials."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(picture())
+    (tmp_path / "out").mkdir()
+    break_source("process-missing")
+    arguments = command.format(tmp_path).split()
+    more = ["--env-file", str(tmp_path / ".env")] if "create-user" in command else []
+    result = s3_app.test_cli_runner().invoke(args=[*arguments, *more])
+    assert (result.exit_code, isinstance(result.exception, SystemExit | type(None))) == (status, True), (
+        result.output
+    )
+    assert (re.search(ADVICE, result.output) is not None) is bool(status)

@@ -1,0 +1,325 @@
+"""Settings, and that .env.example and the README tell the same."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from app.config.settings import Config
+from app.core.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+READ_BY_BOTO3 = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_USE_FIPS_ENDPOINT",
+    "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+}
+"""Names that boto3 reads itself; they stand in the same `.env` but never pass through our hands."""
+
+NAMES = {field.name.upper() for field in dataclasses.fields(Config)}
+
+
+def test_nothing_need_be_set() -> None:
+    config = Config.from_env({"PATH": "/bin", "UNRELATED": "x"})
+    assert (config.store, config.port, config.cache_max_bytes) == ("local", 8000, 1024**3)
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert Config.from_env({"PORT": "", "S3_BUCKET": ""}) == Config.from_env({})
+
+
+def test_a_bucket_means_s3() -> None:
+    assert Config.from_env({"S3_BUCKET": "cats"}).store == "s3"
+    assert Config.from_env({"S3_BUCKET": "cats", "STORE": "local"}).store == "local"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("10MB", 10**7), ("512MiB", 512 * 1024**2), ("1.5 GiB", 3 * 512 * 1024**2), ("4kb", 4000)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert Config.from_env({"MAX_UPLOAD_BYTES": text}).max_upload_bytes == size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        *[("300", 300), ("5m", 300), ("5M", 300), ("300s", 300), ("5 minutes", 300), ("2000ms", 2)],
+        *[("1.5h", 5400), ("1 hour", 3600), ("2d", 172_800), (" 7 sec ", 7), ("0", 0), ("0.5 min", 30)],
+    ],
+)
+def test_durations(text: str, seconds: int) -> None:
+    assert Config.from_env({"CACHE_TTL": text}).cache_ttl == seconds
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PRESIGNED_EXPIRY", "CACHE_TTL", "CACHE_STALE_IF_ERROR", "CACHE_NEGATIVE_TTL", "GENERATOR_TIMEOUT"],
+)
+def test_each_duration_takes_units(name: str) -> None:
+    config = Config.from_env({name: "2m"})
+    assert getattr(config, name.lower()) == 120
+
+
+@pytest.mark.parametrize(
+    "text", ["5x", "m", "1h30m", "1.5", "500ms", "-1s", "5e1", "\u0665m", "400d", "1..5m"]
+)
+def test_what_is_no_duration_is_told(text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"CACHE_TTL={text}: ")):
+        Config.from_env({"CACHE_TTL": text})
+
+
+WORDS = [
+    *[("LOG_LEVEL", "info", "INFO"), ("LOG_LEVEL", "Warning", "WARNING"), ("LOG_FORMAT", "JSON", "json")],
+    *[("S3_ACL", "Public-Read", "public-read"), ("S3_ADDRESSING_STYLE", "PATH", "path")],
+    *[("S3_SSE", "aes256", "AES256"), ("S3_SSE", "AWS:KMS", "aws:kms"), ("S3_SSE", "None", "none")],
+    *[("IMAGE_URLS", "Server", "server"), ("STORE", "LOCAL", "local"), ("GENERATOR", "BuiltIn", "builtin")],
+    *[("STRIP_METADATA", word, True) for word in ("TRUE", "tRue", "Yes", "oN", "1", " true ")],
+    *[("ACCESS_LOG", word, False) for word in ("FALSE", "fAlse", "No", "oFF", "0")],
+    *[("ALLOWED_FORMATS", "PNG, Jpeg", ("png", "jpeg"))],
+    *[("RATE_LIMIT_UPLOAD", "NONE", ""), ("RATE_LIMIT_UPLOAD", "5/MINUTE", "5/MINUTE")],
+    *[
+        ("RATELIMIT_STORAGE_URI", "MEMORY://", "memory://"),
+        ("RATELIMIT_STORAGE_URI", "Redis://H:1", "redis://H:1"),
+    ],
+    *[("CORS_ORIGINS", "HTTPS://App.Example.org", ("https://app.example.org",))],
+    *[("CACHE_MAX_BYTES", "1gib", 1024**3), ("OPENAI_BASE_URL", "HTTP://x/v1", "HTTP://x/v1")],
+    *[("HOST", "[::1]", "::1"), ("HOST", "::", "::"), ("HOST", "LocalHost", "LocalHost")],
+]
+
+
+@pytest.mark.parametrize(("name", "text", "value"), WORDS)
+def test_it_does_not_matter_whether_words_are_in_capitals(name: str, text: str, value: object) -> None:
+    assert getattr(Config.from_env({name: text}), name.lower()) == value
+
+
+def test_a_custom_class_keeps_its_capitals() -> None:
+    assert Config.from_env({"GENERATOR": "MyPackage.models:Mine"}).generator == "MyPackage.models:Mine"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0:8000", "[::1]:8000", "unix:/run/x.sock", "http://x", "a b"])
+def test_what_is_no_address_to_listen_on_is_told(host: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"HOST={host}: is not an address")):
+        Config.from_env({"HOST": host})
+
+
+def test_a_cache_too_small_for_its_own_index_is_refused() -> None:
+    with pytest.raises(ConfigError, match="CACHE_MAX_BYTES=100KiB: must be at least 393216 bytes"):
+        Config.from_env({"CACHE_MAX_BYTES": "100KiB"})
+
+
+@pytest.mark.parametrize(
+    ("cache", "store"),
+    [("data", "data"), ("data/images/cache", "data/images"), ("/x", "/x/y"), ("./a", "a/b")],
+)
+def test_cache_and_store_must_not_share_a_directory(cache: str, store: str) -> None:
+    with pytest.raises(ConfigError, match="CACHE_DIR="):
+        Config.from_env({"CACHE_DIR": cache, "LOCAL_STORE_DIR": store})
+    over_s3 = {"CACHE_DIR": cache, "LOCAL_STORE_DIR": store, "STATE_DIR": "/elsewhere", "S3_BUCKET": "cats"}
+    assert Config.from_env(over_s3)
+
+
+@pytest.mark.parametrize(
+    ("state", "cache"), [("/x", "/x"), ("/x/y", "/x"), ("/x", "/x/y"), ("", "data"), ("data/cache/a", "")]
+)
+def test_the_state_must_not_lie_in_the_cache(state: str, cache: str) -> None:
+    with pytest.raises(ConfigError, match=f"STATE_DIR={state or 'data/state'}: must not lie in CACHE_DIR,"):
+        Config.from_env({"STATE_DIR": state, "CACHE_DIR": cache, "LOCAL_STORE_DIR": "/elsewhere"})
+
+
+@pytest.mark.parametrize(
+    ("state", "store"), [("/x", "/x"), ("/x/y", "/x"), ("/x", "/x/y"), ("", "data"), ("data/images/a", "")]
+)
+def test_the_state_must_not_lie_in_the_store(state: str, store: str) -> None:
+    given = {"STATE_DIR": state, "CACHE_DIR": "/elsewhere", "LOCAL_STORE_DIR": store}
+    with pytest.raises(
+        ConfigError, match=f"STATE_DIR={state or 'data/state'}: must not lie in LOCAL_STORE_DIR"
+    ):
+        Config.from_env(given)
+    assert Config.from_env({**given, "S3_BUCKET": "cats"})
+
+
+def test_directories_are_where_they_lie_on_disk(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "link").symlink_to("images")
+    (tmp_path / "circle").symlink_to("circle")
+    store = str(tmp_path / "images")
+    for cache in ("images/../images", "nowhere/../images/x", "link", "link/cache", "link/.."):
+        with pytest.raises(ConfigError, match="must not lie in LOCAL_STORE_DIR"):
+            Config.from_env({"CACHE_DIR": f"{tmp_path}/{cache}", "LOCAL_STORE_DIR": store})
+    for cache in ("cache", "images/../cache", "imagesx", "circle"):
+        assert Config.from_env({"CACHE_DIR": f"{tmp_path}/{cache}", "LOCAL_STORE_DIR": store})
+
+
+def test_a_directory_in_two_others_is_told_once() -> None:
+    same = {"CACHE_DIR": "/x", "LOCAL_STORE_DIR": "/x", "STATE_DIR": "/x"}
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env(same)
+    assert str(caught.value).splitlines()[1:] == [
+        "  CACHE_DIR=/x: must not lie in LOCAL_STORE_DIR, nor the other way round",
+        "  STATE_DIR=/x: must not lie in LOCAL_STORE_DIR or CACHE_DIR, nor the other way round",
+    ]
+
+
+def test_lists() -> None:
+    config = Config.from_env({"TRUSTED_HOSTS": " a, b ,,a", "ALLOWED_FORMATS": "png,webp"})
+    assert (config.trusted_hosts, config.allowed_formats) == (("a", "b"), ("png", "webp"))
+
+
+WRONG = {
+    "STORE": "nowhere",
+    "S3_ACL": "public",
+    "S3_ADDRESSING_STYLE": "x",
+    "S3_SSE": "rot13",
+    "PRESIGNED_EXPIRY": "604801",
+    "AWS_ENDPOINT_URL_S3": "localhost:9000",
+    "IMAGE_URLS": "all",
+    "PUBLIC_BASE_URL": "ftp://x",
+    "CACHE_DIR": "a\0b",
+    "CACHE_MAX_BYTES": "12QiB",
+    "S3_BUCKET": "a b/c",
+    "CACHE_TTL": "-1",
+    "MAX_UPLOAD_BYTES": "0",
+    "MAX_IMAGE_PIXELS": "many",
+    "ALLOWED_FORMATS": "png,bmp",
+    "STRIP_METADATA": "maybe",
+    "DECODE_CONCURRENCY": "0",
+    "RATE_LIMIT_UPLOAD": "often",
+    "RATE_LIMIT_GENERATE": "-1/minute",
+    "TRUSTED_PROXIES": "10.0.0.1",
+    "CORS_ORIGINS": "https://app.example.org/page",
+    "GENERATOR": "magic",
+    "PORT": "70000",
+    "WEB_CONCURRENCY": "0",
+    "LOG_LEVEL": "LOUD",
+}
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env(WRONG)
+    told = str(caught.value)
+    for name, value in WRONG.items():
+        assert f"{name}={value}: " in told
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("RATE_LIMIT_UPLOAD", value) for value in ("0/minute", "0 per hour", "9/day;0/second")],
+        *[("TRUSTED_HOSTS", value) for value in ("a b", "*", "a.example,*.b.example", "http://a", "a:80")],
+        *[("PUBLIC_BASE_URL", f"https://cdn.example{end}") for end in ("?a=b", "/x#top", "/?")],
+    ],
+)
+def test_what_could_never_do_what_it_says_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env({name: value})
+    assert f"{name}={value}: " in str(caught.value)
+
+
+def test_hosts_may_be_addresses() -> None:
+    names = ("images.example.org", "10.0.0.1", "::1", "fe80::1", "my_host")
+    assert Config.from_env({"TRUSTED_HOSTS": ",".join(names)}).trusted_hosts == names
+
+
+def test_rules_that_span_settings_are_told_with_the_others() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env({"STORE": "s3", "PORT": "x"})
+    assert "PORT=x" in str(caught.value)
+    assert "STORE=s3: needs S3_BUCKET" in str(caught.value)
+
+
+def test_a_wrong_bucket_is_not_called_a_missing_one() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env({"S3_BUCKET": "my bucket"})
+    assert "S3_BUCKET=my bucket: " in str(caught.value)
+    assert "STORE" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"IMAGE_URLS": "s3"}, "IMAGE_URLS=s3: needs an S3 store"),
+        ({"IMAGE_URLS": "presigned"}, "IMAGE_URLS=presigned: needs an S3 store"),
+        (
+            {"S3_BUCKET": "cats", "IMAGE_URLS": "presigned", "PUBLIC_BASE_URL": "https://x.org"},
+            "PUBLIC_BASE_URL=https://x.org: can't be signed",
+        ),
+        ({"S3_BUCKET": "cats", "S3_SSE_KMS_KEY_ID": "k"}, "S3_SSE_KMS_KEY_ID=k: needs S3_SSE=aws:kms"),
+        (
+            {"S3_BUCKET": "cats", "S3_SSE": "AES256", "S3_SSE_KMS_KEY_ID": "k"},
+            "S3_SSE_KMS_KEY_ID=k: needs S3_SSE=aws:kms",
+        ),
+    ],
+)
+def test_settings_that_need_or_exclude_each_other(given: dict[str, str], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Config.from_env(given)
+
+
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        ({"GENERATOR": "bedrock"}, "GENERATOR=bedrock: needs GENERATOR_MODEL"),
+        ({"GENERATOR": "openai", "OPENAI_API_KEY": "sk-1"}, "GENERATOR=openai: needs GENERATOR_MODEL"),
+        ({"GENERATOR": "openai", "GENERATOR_MODEL": "m"}, "GENERATOR=openai: needs OPENAI_API_KEY, or"),
+        ({"OPENAI_BASE_URL": "localhost:8080"}, r"OPENAI_BASE_URL=localhost:8080: is not an http\(s\) URL"),
+    ],
+)
+def test_what_a_generator_needs(environ: dict[str, str], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Config.from_env(environ)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"GENERATOR": "bedrock", "GENERATOR_MODEL": "stability.sd3-5-large-v1:0"},
+        {"GENERATOR": "openai", "GENERATOR_MODEL": "m", "OPENAI_API_KEY": "sk-1"},
+        {"GENERATOR": "openai", "GENERATOR_MODEL": "m", "OPENAI_BASE_URL": "http://127.0.0.1:8080/v1"},
+        {"GENERATOR": "mypackage.models:MyModel"},
+    ],
+)
+def test_a_generator_that_has_what_it_needs(environ: dict[str, str]) -> None:
+    assert Config.from_env(environ).generator == environ["GENERATOR"]
+
+
+def test_it_cannot_be_changed_and_shows_no_secret() -> None:
+    config = Config.from_env({"API_KEYS": "hush", "OPENAI_API_KEY": "hush"})
+    assert "hush" not in repr(config)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.port = 1  # type: ignore[misc]
+
+
+def test_the_example_file_names_each_setting_with_its_default() -> None:
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    lines = dict(re.findall(r"^#?([A-Z][A-Z0-9_]+)=(.*)$", text, re.MULTILINE))
+    assert set(lines) == NAMES | READ_BY_BOTO3
+    assert Config.from_env(lines) == Config.from_env({})
+
+
+def test_the_readme_explains_each_setting() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| ((?:`[A-Z0-9_]+`(?:, )?)+) \|", text, re.MULTILINE)
+    explained = {name for cell in table for name in re.findall(r"`([A-Z0-9_]+)`", cell)}
+    assert explained == NAMES | READ_BY_BOTO3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_ENDPOINT_URL_S3", "ftp://user:tell-tale@minio:9000"),
+        ("OPENAI_BASE_URL", "https://user:tell-tale/@tale@models:x/v1"),
+        ("PUBLIC_BASE_URL", "https://user:tell-tale@cdn.example.org/images"),
+    ],
+)
+def test_a_password_in_a_url_is_not_shown(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name) as caught:
+        Config.from_env({name: value})
+    assert "tale" not in str(caught.value)

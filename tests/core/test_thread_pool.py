@@ -1,0 +1,162 @@
+"""The pool whose parked threads don't count."""
+
+import threading
+from concurrent.futures import wait
+
+import pytest
+
+from app.core.thread_pool import ParkingPool, parked
+from tests.waiting import wait_until
+
+SOON = 30
+
+
+def test_results_and_errors_come_back() -> None:
+    pool = ParkingPool(2)
+    assert pool.submit(pow, 2, 5).result(SOON) == 32
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(lambda: 1 // 0).result(SOON)
+    pool.shutdown()
+
+
+def test_no_more_than_its_size_work_at_once() -> None:
+    pool, most, now, lock = ParkingPool(3), 0, 0, threading.Lock()
+    three = threading.Barrier(3, timeout=SOON)
+
+    def work() -> None:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+        with parked():
+            threading.Event().wait(0.002)
+        with lock:
+            now -= 1
+
+    def plain() -> None:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+        threading.Event().wait(0.002)
+        with lock:
+            now -= 1
+
+    def together() -> None:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+        three.wait()
+        threading.Event().wait(0.002)
+        with lock:
+            now -= 1
+
+    wait([pool.submit(together) for _ in range(30)])
+    assert not three.broken, "fewer than three worked"
+    assert most == 3
+    wait([pool.submit(work) for _ in range(30)])
+    most = 0
+    wait([pool.submit(plain) for _ in range(60)])
+    pool.shutdown()
+    assert most <= 4  # one that came back may still be there when the first is begun
+
+
+def test_parked_threads_are_replaced() -> None:
+    pool, go_on = ParkingPool(2), threading.Event()
+
+    def stall() -> None:
+        with parked():
+            assert go_on.wait(SOON)
+
+    stalled = [pool.submit(stall) for _ in range(20)]
+    assert pool.submit(int, "7").result(SOON) == 7
+    assert not any(future.done() for future in stalled)
+    go_on.set()
+    wait(stalled, SOON)
+    pool.shutdown()
+
+
+def test_surplus_threads_end() -> None:
+    others = set(threading.enumerate())
+    pool, go_on = ParkingPool(1), threading.Event()
+
+    def stall() -> None:
+        with parked():
+            assert go_on.wait(SOON)
+
+    stalled = [pool.submit(stall) for _ in range(10)]
+    assert pool.submit(int, "7").result(SOON) == 7
+    assert len(set(threading.enumerate()) - others) == 11
+    go_on.set()
+    wait(stalled, SOON)
+    assert pool.submit(int, "7").result(SOON) == 7
+    wait_until(lambda: len(set(threading.enumerate()) - others) <= 1)
+    pool.shutdown()
+
+
+def test_a_thread_is_started_only_when_a_task_waits_and_none_is_idle() -> None:
+    others = set(threading.enumerate())
+    pool = ParkingPool(4)
+
+    def pause() -> None:
+        with parked():
+            threading.Event().wait(0.001)
+
+    for _ in range(50):
+        pool.submit(pause).result(SOON)
+    wait_until(lambda: pool._idle == 1)
+    assert len(set(threading.enumerate()) - others) == 1
+    pool.shutdown()
+
+
+def test_parking_within_parking_counts_once() -> None:
+    pool, go_on = ParkingPool(1), threading.Event()
+
+    def stall() -> None:
+        with parked(), parked():
+            assert go_on.wait(SOON)
+
+    stalled = [pool.submit(stall) for _ in range(3)]
+    assert pool.submit(int, "7").result(SOON) == 7
+    assert pool._working <= 1
+    go_on.set()
+    wait(stalled, SOON)
+    wait_until(lambda: pool._working == 1)
+    assert pool.submit(int, "7").result(SOON) == 7
+    pool.shutdown()
+
+
+def test_a_system_without_threads_to_spare_keeps_the_others_working(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, go_on, parking = ParkingPool(1), threading.Event(), threading.Event()
+
+    def stall() -> None:
+        parking.set()
+        with parked():
+            assert go_on.wait(SOON)
+
+    stalled = pool.submit(stall)
+    assert parking.wait(SOON)
+    wait_until(lambda: pool._working == 0)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    later = pool.submit(int, "7")
+    go_on.set()
+    stalled.result(SOON)
+    assert later.result(SOON) == 7
+    pool.shutdown()
+
+
+def test_shutdown_lets_what_was_submitted_finish() -> None:
+    pool = ParkingPool(2)
+    futures = [pool.submit(pow, 2, number) for number in range(20)]
+    pool.shutdown()
+    assert [future.result(SOON) for future in futures] == [2**number for number in range(20)]
+
+
+def test_elsewhere_parking_does_nothing() -> None:
+    with parked():
+        pass

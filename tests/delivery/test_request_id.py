@@ -1,0 +1,108 @@
+"""The request's id: the client's where it is harmless, else one of ours; in every answer and every record."""
+
+import logging
+import re
+from dataclasses import replace
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.config.settings import Config
+from app.core.errors import StoreUnreachable
+from app.core.request_context import current_request_id, set_request_id
+from app.observability.logging import WithRequestId
+from tests.conftest import parts_of
+from tests.pictures import picture
+
+OURS = re.compile(r"[0-9a-f]{16}")
+
+
+@pytest.mark.parametrize("given", ["a", "A-1_b.c", "7f3a" * 16, "0" * 64, "--", "..."])
+def test_a_sane_one_comes_back(client: FlaskClient, given: str) -> None:
+    assert client.get("/healthz", headers={"X-Request-ID": given}).headers["X-Request-ID"] == given
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", " ", "0" * 65, "a b", "a,b", "a;b", "ä", "a\tb", "<script>", "${jndi:x}", "%0d%0a", '"', "a\x7f"],
+)
+def test_another_is_replaced(client: FlaskClient, given: str) -> None:
+    assert OURS.fullmatch(client.get("/healthz", headers={"X-Request-ID": given}).headers["X-Request-ID"])
+
+
+def test_each_request_has_its_own(client: FlaskClient) -> None:
+    ids = {client.get("/healthz").headers["X-Request-ID"] for _ in range(50)}
+    assert len(ids) == 50
+
+
+@pytest.mark.crashes
+def test_every_answer_has_it(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = parts_of(app).service.upload_image(picture()).key
+    path = f"/api/images/{key}"
+    hit = client.get(path)
+    answers = [
+        hit,
+        client.head(path),
+        client.get(path, headers={"If-None-Match": hit.headers["ETag"]}),
+        client.get(path, headers={"Range": "bytes=0-3"}),
+        client.get(path, headers={"If-Match": '"other"'}),
+        client.get("/nothing"),
+        client.post("/healthz"),
+        client.get("/"),
+    ]
+    monkeypatch.setattr(parts_of(app).service, "list", lambda **_: 1 / 0)
+    answers.append(client.get("/api/images"))
+    assert [answer.status_code for answer in answers] == [200, 200, 304, 206, 412, 404, 405, 200, 500]
+    assert len({answer.headers["X-Request-ID"] for answer in answers}) == len(answers)
+
+
+def test_a_preflight_has_it(config: Config) -> None:
+    flask = create_app(replace(config, cors_origins=("https://app.example.org",)))
+    headers = {
+        "Origin": "https://app.example.org",
+        "Access-Control-Request-Method": "POST",
+        "X-Request-ID": "p",
+    }
+    assert flask.test_client().options("/api/images", headers=headers).headers["X-Request-ID"] == "p"
+    parts_of(flask).cache.close()
+
+
+def test_records_have_it(
+    client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error of ours is logged once, with what is for the log alone."""
+
+    def away(*args: object, **_: object) -> None:
+        raise StoreUnreachable(detail="GetObject: no route to host")
+
+    monkeypatch.setattr(parts_of(app).store, "get", away)
+    caplog.handler.addFilter(WithRequestId())
+    client.get("/api/images/a/b.png", headers={"X-Request-ID": "mine"})
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert (record.__dict__["request_id"], record.__dict__["code"]) == ("mine", "store_unreachable")
+    assert "GET '/api/images/a/b.png': " in record.getMessage()
+    assert "[GetObject: no route to host]" in record.getMessage()
+
+
+def test_a_generator_logs_with_it(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs on a thread of its own."""
+    seen = []
+    generate = parts_of(app).generation._drawing._generator._generator.generate  # type: ignore[attr-defined]
+
+    def spy(request: object) -> object:
+        seen.append(current_request_id())
+        return generate(request)
+
+    monkeypatch.setattr(parts_of(app).generation._drawing._generator._generator, "generate", spy)  # type: ignore[attr-defined]
+    body = {"prompt": "a lake", "size": "64x64"}
+    answer = client.post("/api/generate-image", json=body, headers={"X-Request-ID": "drawn"})
+    assert (answer.status_code, seen) == (200, ["drawn"])
+
+
+def test_without_a_request_there_is_none() -> None:
+    set_request_id("")
+    record = logging.makeLogRecord({})
+    assert WithRequestId().filter(record)
+    assert record.__dict__["request_id"] == ""

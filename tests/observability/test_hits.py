@@ -1,0 +1,60 @@
+"""The tally of hits: exact over threads, and passed on once a second."""
+
+import sys
+import threading
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from app.observability.metrics import HitTally
+
+
+@pytest.fixture
+def counter() -> Counter:
+    """A counter like that of requests."""
+    return Counter("requests_total", "Requests.", ["route", "status"], registry=CollectorRegistry())
+
+
+def _value(counter: Counter, status: str) -> float:
+    (family,) = counter.collect()
+    found = [s.value for s in family.samples if s.labels == {"route": "images.serve", "status": status}]
+    return found[0] if found else 0
+
+
+def test_sums_are_passed_on(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    tally = HitTally(counter)
+    tally.add("200 OK")
+    tally.add("304 Not Modified")
+    assert _value(counter, "200") == 0
+    tally.flush()
+    assert (_value(counter, "200"), _value(counter, "304"), _value(counter, "206")) == (1, 1, 0)
+    tally.add("200 OK")
+    tally.flush()
+    assert _value(counter, "200") == 1, "not again within a second"
+    now[0] += 1
+    tally.flush()
+    tally.flush(at_once=True)
+    assert _value(counter, "200") == 2
+
+
+def _hit(tally: HitTally, times: int) -> None:
+    for _ in range(times):
+        tally.add("200 OK")
+
+
+def test_threads_lose_none(counter: Counter) -> None:
+    tally = HitTally(counter)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        work = [threading.Thread(target=_hit, args=(tally, 10_000)) for _ in range(8)]
+        for thread in work:
+            thread.start()
+        while any(thread.is_alive() for thread in work):
+            tally.flush(at_once=True)
+    finally:
+        sys.setswitchinterval(interval)
+    tally.flush(at_once=True)
+    assert _value(counter, "200") == 80_000

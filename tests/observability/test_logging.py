@@ -1,0 +1,121 @@
+"""Records as text and JSON, and whose records are written at all."""
+
+import json
+import logging
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from app.observability.logging import JsonLines, TextLines, WithoutTheirExceptions, logging_config
+
+
+def _record(message: str, *args: object, **more: Any) -> logging.LogRecord:
+    record = logging.makeLogRecord(
+        {"name": "app.some", "levelname": "ERROR", "msg": message, "args": args, "created": 1.5, **more}
+    )
+    record.request_id = "id-1"
+    return record
+
+
+def _failure() -> Any:
+    try:
+        raise ValueError("first\n2026-11-22T00:00:00.000Z INFO [x] forged")
+    except ValueError:
+        return sys.exc_info()
+
+
+def test_text() -> None:
+    line = TextLines().format(_record("it is %s", "so"))
+    assert line == "1970-01-01T00:00:01.500Z ERROR [id-1] app.some: it is so"
+
+
+@pytest.mark.parametrize("hostile", ["a\nb", "a\r\nb", "\x1b[31m", "\u2028", "\u202e", "\ud800"])
+def test_text_stays_one_line(hostile: str) -> None:
+    line = TextLines().format(_record("%s", hostile))
+    assert line.isprintable()
+    assert line.encode()
+
+
+def test_text_indents_tracebacks() -> None:
+    first, *others = TextLines().format(_record("oh", exc_info=_failure())).splitlines()
+    assert first.endswith("app.some: oh")
+    assert len(others) >= 4
+    assert all(line.startswith("    ") for line in others)
+
+
+def test_json() -> None:
+    line = JsonLines().format(_record("a\nb", exc_info=_failure(), code="store_error"))
+    fields = json.loads(line)
+    assert "\n" not in line
+    assert "ValueError: first" in fields.pop("exception")
+    assert fields == {
+        "time": "1970-01-01T00:00:01.500Z",
+        "level": "ERROR",
+        "logger": "app.some",
+        "request_id": "id-1",
+        "message": "a\nb",
+        "code": "store_error",
+    }
+
+
+SPEAK = """
+import logging, sys
+from app.logs import configure_logging
+configure_logging(sys.argv[1], "text")
+for name in ("app.x", "botocore.auth", "gunicorn.error", "urllib3"):
+    for level in ("debug", "info", "warning"):
+        getattr(logging.getLogger(name), level)("%s %s", name, level)
+"""
+
+
+@pytest.mark.parametrize(
+    ("level", "heard"),
+    [
+        ("DEBUG", {"app.x debug", "app.x info", "app.x warning", "gunicorn.error info"}),
+        ("INFO", {"app.x info", "app.x warning", "gunicorn.error info"}),
+        ("WARNING", {"app.x warning"}),
+    ],
+)
+def test_whose_records_are_heard(level: str, heard: set[str]) -> None:
+    """In debug output botocore shows signatures and tokens."""
+    done = subprocess.run(
+        [sys.executable, "-c", SPEAK, level], capture_output=True, text=True, timeout=30, check=True
+    )
+    said = {line.split(": ", 1)[1] for line in done.stderr.splitlines()}
+    assert said == heard | {f"{name} warning" for name in ("botocore.auth", "gunicorn.error", "urllib3")}
+
+
+def test_both_formats_are_set_up() -> None:
+    for log_format, formatter in (("text", TextLines), ("json", JsonLines)):
+        assert logging_config("INFO", log_format)["formatters"]["lines"]["()"] is formatter
+
+
+def _filtered(record: logging.LogRecord) -> str:
+    WithoutTheirExceptions().filter(record)
+    return TextLines().format(record)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["botocore.credentials", "urllib3.connectionpool", "flask-limiter", "openai._base_client", "redis"],
+)
+def test_libraries_exceptions_are_named_and_not_quoted(name: str) -> None:
+    """Their texts may be a header or a command, with the secret that it carries."""
+    line = _filtered(
+        _record("Refreshing failed: %s", ValueError("Bearer hush"), name=name, exc_info=_failure())
+    )
+    assert line.endswith(f"{name}: Refreshing failed: ValueError (ValueError)")
+
+
+@pytest.mark.parametrize("name", ["app.api.error_responses", "gunicorn.error", "mypackage.models"])
+def test_others_exceptions_are_quoted(name: str) -> None:
+    assert "ValueError: first" in _filtered(_record("oh %s", "no", name=name, exc_info=_failure()))
+
+
+def test_the_handler_leaves_libraries_exceptions_out() -> None:
+    config = logging_config("INFO", "text")
+    (handler,) = config["handlers"].values()
+    filters = [config["filters"][name]["()"] for name in handler["filters"]]
+    assert WithoutTheirExceptions in filters

@@ -1,0 +1,164 @@
+"""What is counted of requests, generations, errors and the cache, in one process."""
+
+from dataclasses import replace
+from io import BytesIO
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from app import create_app
+from app.config.api_keys import parse_keys
+from app.config.settings import Config
+from app.core.errors import GeneratorTimeout
+from tests.conftest import parts_of
+from tests.pictures import noise, picture
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def samples(text: str) -> Samples:
+    """Every sample of an exposition, by its name and its labels."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def _read(client: FlaskClient, **headers: str) -> Samples:
+    response = client.get("/metrics", headers=headers)
+    assert response.status_code == 200
+    return samples(response.text)
+
+
+def _requests(found: Samples) -> dict[tuple[str, str], float]:
+    return {
+        (dict(labels)["route"], dict(labels)["status"]): value
+        for (name, labels), value in found.items()
+        if name == "s3image_requests_total"
+    }
+
+
+def _errors(found: Samples) -> dict[tuple[str, str], float]:
+    return {
+        (dict(labels)["route"], dict(labels)["code"]): value
+        for (name, labels), value in found.items()
+        if name == "s3image_errors_total"
+    }
+
+
+def _upload(client: FlaskClient, data: bytes) -> str:
+    answer = client.post("/api/images", data={"image": (BytesIO(data), "a.png")})
+    assert answer.json is not None
+    return f"/api/images/{answer.json['key']}"
+
+
+def test_requests_by_route_and_status(client: FlaskClient) -> None:
+    url = _upload(client, picture())
+    tag = client.head(url).headers["ETag"]
+    for headers in ({}, {}, {"If-None-Match": tag}, {"Range": "bytes=0-3"}):
+        client.get(url, headers=headers).close()
+    client.get(url, headers={"If-Match": '"x"'})
+    client.get("/api/images/no/such.png")
+    client.get("/nothing")
+    client.put("/healthz")
+    found = _read(client)
+    assert _requests(found) == {
+        ("images.upload", "201"): 1,
+        ("images.serve", "200"): 3,
+        ("images.serve", "304"): 1,
+        ("images.serve", "206"): 1,
+        ("images.serve", "412"): 1,
+        ("images.serve", "404"): 1,
+        ("none", "404"): 1,
+        ("none", "405"): 1,
+    }
+    assert found["s3image_request_duration_seconds_count", (("route", "images.upload"),)] == 1
+    assert found["s3image_request_duration_seconds_count", (("route", "images.serve"),)] == 2, (
+        "hits aren't timed"
+    )
+    assert _requests(_read(client))["metrics.metrics", "200"] == 1
+
+
+def test_errors_by_route_and_code(config: Config) -> None:
+    flask = create_app(
+        replace(config, api_keys=parse_keys("all-scopes,one:list=one-scope"), rate_limit_upload="2/minute")
+    )
+    client = flask.test_client()
+    everything = {"X-API-Key": "all-scopes"}
+    client.post("/api/images")
+    client.post("/api/images", headers={"X-API-Key": "wrong"})
+    client.post("/api/images", headers={"X-API-Key": "one-scope"})
+    for _ in range(3):
+        client.post("/api/images", data=b"text", content_type="image/png", headers=everything)
+    client.get("/api/images/a/../b.png")
+    assert _errors(_read(client, **everything)) == {
+        ("images.upload", "key_required"): 1,
+        ("images.upload", "key_refused"): 1,
+        ("images.upload", "scope_missing"): 1,
+        ("images.upload", "unsupported_image"): 2,
+        ("images.upload", "rate_limited"): 1,
+        ("images.serve", "invalid_key"): 1,
+    }
+    parts_of(flask).cache.close()
+
+
+def test_the_cache(client: FlaskClient, config: Config) -> None:
+    url, size = _upload(client, picture()), len(picture())
+    for _ in range(4):
+        client.get(url).close()
+    (config.cache_dir / "objects" / url.removeprefix("/api/images/")).unlink()
+    client.get(url).close()
+    found = _read(client)
+    assert {key: value for key, value in found.items() if "cache" in key[0]} == {
+        ("s3image_cache_answers_total", (("result", "hit"),)): 4,
+        ("s3image_cache_answers_total", (("result", "miss"),)): 1,
+        ("s3image_cache_answers_total", (("result", "collapsed"),)): 0,
+        ("s3image_cache_answers_total", (("result", "revalidated"),)): 0,
+        ("s3image_cache_answers_total", (("result", "stale"),)): 0,
+        ("s3image_cache_answers_total", (("result", "bypass"),)): 0,
+        ("s3image_cache_served_bytes_total", ()): 4 * size,
+        ("s3image_cache_evictions_total", ()): 0,
+        ("s3image_cache_saved_requests_total", ()): 4,
+        ("s3image_cache_saved_usd_total", ()): pytest.approx(4 * 0.0004 / 1000),
+        ("s3image_cache_entries", ()): 1,
+        ("s3image_cache_bytes", ()): found["s3image_cache_bytes", ()],
+        ("s3image_cache_max_bytes", ()): config.cache_max_bytes,
+    }
+    assert found["s3image_cache_bytes", ()] >= size
+
+
+def test_evictions(config: Config) -> None:
+    flask = create_app(replace(config, cache_max_bytes=700_000))
+    for seed in range(12):
+        parts_of(flask).service.upload_image(noise(seed, (150, 150)))
+    found = _read(flask.test_client())
+    assert found["s3image_cache_evictions_total", ()] == 12 - found["s3image_cache_entries", ()] > 0
+    parts_of(flask).cache.close()
+
+
+def test_a_cache_that_is_gone_leaves_a_gap(client: FlaskClient, config: Config) -> None:
+    (config.cache_dir / "counts").unlink()
+    found = _read(client)
+    assert [name for name, _ in found if "cache" in name] == ["s3image_cache_max_bytes"]
+
+
+def test_generations(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = parts_of(app)
+    body = {"prompt": "a lake", "size": "64x64"}
+    assert client.post("/api/generate-image", json=body).status_code == 200
+    metered = parts.generation._drawing._generator
+
+    def late(request: object) -> None:
+        raise GeneratorTimeout
+
+    monkeypatch.setattr(metered._generator, "generate", late)  # type: ignore[attr-defined]
+    assert client.post("/api/generate-image", json=body).status_code == 504
+    found = _read(client)
+    assert {key: value for key, value in found.items() if key[0] == "s3image_generations_total"} == {
+        ("s3image_generations_total", (("model", "builtin"), ("outcome", "ok"))): 1,
+        ("s3image_generations_total", (("model", "builtin"), ("outcome", "generator_timeout"))): 1,
+    }
+    assert found["s3image_generation_duration_seconds_count", (("model", "builtin"),)] == 2

@@ -1,0 +1,82 @@
+"""Objects that opening a bucket would show to everybody: found in any listing, presumed without one."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from app.ops.bucket.clients import AwsClients
+from app.ops.bucket.plan import make_plan
+from app.ops.bucket.policy import Target
+from tests.aws_manners import all_of, refused
+from tests.s3server import Fault, S3Server
+
+BUCKET = "cats"
+SECOND = "GET ?list-type"
+FIRST = "GET ?max-keys"
+UNKNOWN = ("501 Not Implemented", "NotImplemented")
+DENIED = ("403 Forbidden", "AccessDenied")
+REFUSALS = [UNKNOWN, DENIED, ("405 Method Not Allowed", "MethodNotAllowed"), ("404 Not Found", "NoSuchKey")]
+
+
+@pytest.fixture
+def clients(account: S3Server) -> AwsClients:
+    """Clients of an account with one bucket, which is empty."""
+    account.make_bucket(BUCKET).close()
+    return AwsClients(endpoint_url=account.url)
+
+
+def _listed(inside: str) -> Fault:
+    """A fault: a listing without KeyCount, as servers answer that know the first version alone."""
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
+        if environ["REQUEST_METHOD"] != "GET" or "max-keys" not in environ["QUERY_STRING"]:
+            return None
+        body = f"<ListBucketResult><Name>cats</Name>{inside}</ListBucketResult>".encode()
+        start("200 OK", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        return [body]
+
+    return answer
+
+
+def _plan(clients: AwsClients) -> tuple[bool, bool]:
+    plan = make_plan(clients, Target(BUCKET, "us-east-1", "public"))
+    return plan.publishes, plan.unlisted
+
+
+@pytest.mark.parametrize("refusal", [None, *REFUSALS])
+@pytest.mark.parametrize("full", [True, False])
+def test_the_first_version_tells_where_the_second_does_not(
+    account: S3Server, clients: AwsClients, full: bool, refusal: tuple[str, str] | None
+) -> None:
+    if full:
+        account.look().put_object(Bucket=BUCKET, Key="a.png", Body=b"x")
+    account.fault = refused(SECOND, *refusal) if refusal else None
+    assert _plan(clients) == (full, False)
+
+
+@pytest.mark.parametrize(
+    ("inside", "publishes"),
+    [
+        ("<Contents><Key>a.png</Key></Contents>", True),
+        ("<IsTruncated>true</IsTruncated>", True),
+        ("<IsTruncated>false</IsTruncated>", False),
+    ],
+)
+def test_a_listing_without_a_count(
+    account: S3Server, clients: AwsClients, inside: str, publishes: bool
+) -> None:
+    account.fault = _listed(inside)
+    assert _plan(clients) == (publishes, False)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_what_can_not_be_listed_counts_as_full(
+    account: S3Server, clients: AwsClients, refusal: tuple[str, str]
+) -> None:
+    account.fault = all_of(refused(SECOND, *refusal), refused(FIRST, *refusal))
+    assert _plan(clients) == (True, True)
+
+
+def test_a_bucket_to_be_made_is_empty(account: S3Server) -> None:
+    assert _plan(AwsClients(endpoint_url=account.url)) == (False, False)

@@ -1,0 +1,346 @@
+"""`flask images …`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from app import create_app
+from app.config.settings import Config
+from app.core.object_keys import content_addressed
+from app.core.objects import FORMATS
+from app.services.drawing import Order
+from app.stores.base import BaseStore
+from tests.conftest import parts_of
+from tests.pictures import animation, noise, picture
+from tests.s3server import CREDENTIALS, S3Server, refusal
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[3]
+PNG = FORMATS["png"]
+
+
+def _run(app: Flask, *arguments: object) -> Result:
+    return app.test_cli_runner().invoke(args=["images", *map(str, arguments)])
+
+
+def _json(app: Flask, *arguments: object) -> tuple[int, dict[str, Any]]:
+    result = _run(app, *arguments, "--json")
+    loaded: dict[str, Any] = json.loads(result.output)
+    return result.exit_code, loaded
+
+
+def _objects(store: BaseStore) -> dict[str, bytes]:
+    found = {}
+    for facts in store.list("", limit=1000).objects:
+        stored = store.get(facts.key)
+        assert stored is not None
+        with stored:
+            found[facts.key] = stored.body.read()
+    return found
+
+
+def _metadata(store: BaseStore) -> dict[str, dict[str, str]]:
+    return {facts.key: dict(store.head(facts.key).metadata) for facts in store.list("", limit=1000).objects}
+
+
+def _files(root: Path) -> dict[str, bytes]:
+    """The files of an export, without the metadata beside them."""
+    files = {
+        path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.*") if path.is_file()
+    }
+    return {name: data for name, data in files.items() if not name.startswith(".metadata/")}
+
+
+def _write(root: Path, files: dict[str, bytes]) -> Path:
+    for path, data in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+    return root
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Four images, two of them the same, one file that is none, a hidden one."""
+    return _write(
+        tmp_path / "from",
+        {
+            "a.png": noise(1),
+            "b/c.png": noise(2),
+            "b/copy of a.png": noise(1),
+            "b/d.GIF": animation(3),
+            "notes.txt": b"hello",
+            ".DS_Store": b"",
+        },
+    )
+
+
+def test_import(app: Flask, directory: Path) -> None:
+    reasons = [
+        {"name": ".DS_Store", "outcome": "skipped", "reason": "hidden"},
+        {
+            "name": "notes.txt",
+            "outcome": "skipped",
+            "reason": "This is not an image in a format that we take. We take PNG, JPEG, GIF, WebP and AVIF.",
+        },
+    ]
+    counts = {"files": 5, "stored": 3, "there_already": 1, "skipped": 2, "failed": 0, "left": 0}
+    assert _json(app, "import", directory) == (0, counts | {"reasons": reasons})
+    assert set(_objects(parts_of(app).store)) == {
+        content_addressed(noise(1), PNG),
+        content_addressed(noise(2), PNG),
+        content_addressed(animation(3), FORMATS["gif"]),
+    }
+    counts |= {"stored": 0, "there_already": 4}
+    assert _json(app, "import", directory) == (0, counts | {"reasons": reasons})
+    status, told = _json(app, "import", directory, "--strict")
+    assert (status, told["skipped"], told["failed"]) == (1, 1, 1)
+    (directory / "notes.txt").unlink()
+    assert _run(app, "import", directory, "--strict").exit_code == 0
+
+
+def test_import_in_words(app: Flask, directory: Path) -> None:
+    _write(directory, {"\x1b[2J.png": b"?"})
+    result = _run(app, "import", directory)
+    assert result.exit_code == 1
+    assert (
+        "stored               3\nthere already        1\nskipped              2\nfailed               1"
+        in result.output
+    )
+    assert "skipped: .DS_Store: hidden\n" in result.output
+    assert "skipped: notes.txt: This is not an image in a format that we take." in result.output
+    assert "failed: '\\x1b[2J.png': This is not" in result.output
+
+
+def test_import_keeping_names_in_a_folder(app: Flask, directory: Path) -> None:
+    status, told = _json(app, "import", directory, "--keep-names", "--folder", "users/1")
+    assert (status, told["stored"], told["failed"]) == (0, 4, 0)
+    assert _objects(parts_of(app).store) == {
+        "users/1/a.png": noise(1),
+        "users/1/b/c.png": noise(2),
+        "users/1/b/copy-of-a.png": noise(1),
+        "users/1/b/d.gif": animation(3),
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["import", "no such directory"], "does not exist"),
+        (["import", ".", "--folder", "../x"], "Invalid value for --folder: The folder can't be used."),
+        (["import", ".", "--concurrency", "0"], "not in the range"),
+        (["export"], "Missing argument 'DIR'"),
+        (["export", "pyproject.toml"], "is a file"),
+    ],
+)
+def test_wrong_usage(app: Flask, arguments: list[str], told: str) -> None:
+    result = _run(app, *arguments)
+    assert result.exit_code == 2
+    assert told in result.output
+
+
+@pytest.fixture
+def full(app: Flask) -> Flask:
+    """An application whose store holds images of every kind of key."""
+    service = parts_of(app).service
+    service.upload_image(noise(1))
+    service.upload_image(picture("JPEG"), folder="users/1")
+    service.upload_image(noise(3), name="me.png", folder="users/2")
+    service.upload_image(animation(3, "WEBP"), name="top.webp")
+    parts_of(app).generation.generate(Order("a sunset", width=64, height=64))
+    return app
+
+
+def test_export_and_import_into_another_store(
+    full: Flask, config: Config, s3_app: Flask, tmp_path: Path
+) -> None:
+    there = _objects(parts_of(full).store)
+    assert len(there) == 5
+    counts = {"images": 5, "written": 5, "there_already": 0, "failed": 0, "left": 0, "reasons": []}
+    assert _json(full, "export", tmp_path / "to") == (0, counts)
+    assert _files(tmp_path / "to") == there
+    assert _json(full, "export", tmp_path / "to") == (0, counts | {"written": 0, "there_already": 5})
+    status, told = _json(s3_app, "import", tmp_path / "to", "--keep-names")
+    assert (status, told["stored"]) == (0, 5)
+    assert _objects(parts_of(s3_app).store) == there
+    assert _metadata(parts_of(s3_app).store) == _metadata(parts_of(full).store)
+    status, told = _json(s3_app, "import", tmp_path / "to", "--keep-names")
+    assert (status, told["there_already"]) == (0, 5)
+    assert _json(s3_app, "export", tmp_path / "back")[0] == 0
+    assert _files(tmp_path / "back") == there
+
+
+def test_export_of_a_part(full: Flask, tmp_path: Path) -> None:
+    assert _json(full, "export", tmp_path / "to", "--prefix", "users/2/")[1]["images"] == 1
+    assert [str(p.relative_to(tmp_path / "to")) for p in (tmp_path / "to").rglob("*.*")] == ["users/2/me.png"]
+
+
+def test_export_of_foreign_keys(s3_app: Flask, s3: S3Server, s3_config: Config, tmp_path: Path) -> None:
+    client = s3.make_bucket(s3_config.s3_bucket)
+    for key in ("/abs.png", "a.png", "a.png/b.png", "with space/ü.png", "x//y.png", "dir/", "notes.txt"):
+        client.put_object(Bucket=s3_config.s3_bucket, Key=key, Body=b"bytes")
+    status, told = _json(s3_app, "export", tmp_path / "to", "--concurrency", "1")
+    assert (status, told["images"], told["written"], told["failed"]) == (1, 5, 2, 3)
+    assert {r["name"] for r in told["reasons"]} == {"/abs.png", "x//y.png", "a.png/b.png"}
+    written = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert {path for path in written if path.endswith("png")} == {"to/a.png", "to/with space/ü.png"}
+
+
+def test_an_export_whose_listing_fails(s3_app: Flask, s3: S3Server, tmp_path: Path) -> None:
+    s3.fault = refusal("403 Forbidden", "AccessDenied", "GET")
+    result = _run(s3_app, "export", tmp_path / "to")
+    assert result.exit_code == 1
+    assert "Error: The image store refused the request." in result.output
+    assert "AccessDenied" in result.output
+
+
+def test_a_rerun_completes_an_import_that_s3_refused_midway(
+    s3_app: Flask, s3: S3Server, tmp_path: Path
+) -> None:
+    files = {f"{number}.png": noise(number, (16, 16)) for number in range(12)}
+    _write(tmp_path / "from", files)
+    s3.fault = _after(5, "PUT", refusal("403 Forbidden", "AccessDenied", "PUT"))
+    status, told = _json(s3_app, "import", tmp_path / "from", "--concurrency", "2")
+    stored = told[
+        "stored"
+    ]  # fewer than the puts let through: what the server knows of conditions is tried out
+    assert 0 < stored <= 5
+    assert (status, told["failed"], told["left"]) == (1, 12 - stored, 0)
+    assert all("PutObject: 403 AccessDenied" in r["reason"] for r in told["reasons"])
+    s3.reset()
+    status, told = _json(s3_app, "import", tmp_path / "from")
+    assert (status, told["stored"], told["there_already"]) == (0, 12 - stored, stored)
+    assert set(_objects(parts_of(s3_app).store).values()) == set(files.values())
+
+
+def test_a_rerun_completes_an_export_that_s3_refused_midway(
+    s3_app: Flask, s3: S3Server, tmp_path: Path
+) -> None:
+    service = parts_of(s3_app).service
+    there = {service.upload_image(noise(n, (16, 16)), name=f"{n}.png").key for n in range(8)}
+    s3.fault = _after(
+        4, "GET", refusal("403 Forbidden", "AccessDenied", "GET")
+    )  # the first one is the listing
+    status, told = _json(s3_app, "export", tmp_path / "to")
+    assert (status, told["written"], told["failed"]) == (1, 3, 5)
+    s3.reset()
+    status, told = _json(s3_app, "export", tmp_path / "to")
+    assert (status, told["written"], told["there_already"]) == (0, 5, 3)
+    assert {path.name for path in (tmp_path / "to").iterdir()} == there
+
+
+def _after(times: int, method: str, fault: Callable[..., Any]) -> Callable[..., Any]:
+    """A fault that lets the first `times` requests of `method` pass."""
+    left = [times]
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
+        if environ["REQUEST_METHOD"] == method and left[0]:
+            left[0] -= 1
+            return None
+        answered: Iterable[bytes] | None = fault(environ, start_response)
+        return answered
+
+    return answer
+
+
+def test_ctrl_c_ends_it_cleanly_and_a_rerun_completes(
+    s3_app: Flask, s3_config: Config, s3: S3Server, tmp_path: Path
+) -> None:
+    files = {f"{number}.png": noise(number, (16, 16)) for number in range(120)}
+    _write(tmp_path / "from", files)
+
+    def slowly(environ: dict[str, Any], start_response: Callable[..., Any]) -> None:
+        if environ["REQUEST_METHOD"] == "PUT":
+            time.sleep(0.3)
+
+    s3.fault = slowly
+    command = [
+        sys.executable,
+        "-m",
+        "flask",
+        "--app",
+        "wsgi",
+        "images",
+        "import",
+        str(tmp_path / "from"),
+        "--json",
+    ]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ
+        | CREDENTIALS
+        | {
+            "STORE": "s3",
+            "S3_BUCKET": s3_config.s3_bucket,
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL_S3": s3.url,
+            "CACHE_DIR": str(tmp_path / "other cache"),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: sum(method == "PUT" for method, _, _ in list(s3.requests)) >= 6, seconds=60)
+    process.send_signal(signal.SIGINT)
+    output, complaints = process.communicate(timeout=60)
+    told = json.loads(output)
+    assert (process.returncode, told["failed"]) == (130, 0)
+    assert "Interrupted. Run the same command again to go on." in complaints
+    assert "Traceback" not in complaints
+    stored = len(_objects(parts_of(s3_app).store))
+    assert (told["stored"], told["left"]) == (stored, 120 - stored)
+    assert 4 <= stored < 120
+    s3.reset()
+    _, again = _json(s3_app, "import", tmp_path / "from")
+    assert (again["there_already"], again["stored"], again["left"]) == (stored, 120 - stored, 0)
+
+
+def test_a_directory_that_cant_be_made(app: Flask, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    result = _run(app, "export", tmp_path / "file" / "to")
+    assert result.exit_code == 1
+    assert f"Error: {tmp_path}/file/to: Not a directory" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_limits_are_those_of_uploads(config: Config, tmp_path: Path) -> None:
+    _write(tmp_path / "from", {"a.png": noise(1), "b.gif": animation(2), "c.png": picture()})
+    flask = create_app(replace(config, max_upload_bytes=1000, allowed_formats=("png",)))
+    status, told = _json(flask, "import", tmp_path / "from")
+    parts_of(flask).cache.close()
+    assert (status, told["stored"], told["failed"]) == (1, 1, 2)
+
+
+def test_an_export_of_nothing_says_so(app: Flask, tmp_path: Path) -> None:
+    result = _run(app, "export", tmp_path / "to")
+    assert result.exit_code == 0
+    assert result.output.startswith("The store lists no images to export.\n")
+    assert _json(app, "export", tmp_path / "to")[1]["images"] == 0
+
+
+@pytest.mark.parametrize("command", ["import", "export"])
+def test_what_has_no_result_makes_no_success(
+    app: Flask, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Commands that copy compare what they were told with what they did."""
+    _run(app, "import", directory)
+    (directory / "notes.txt").unlink()
+
+    def nothing(*args: Any) -> Iterator[None]:
+        yield from ()
+
+    monkeypatch.setattr("app.ops.cli.images.run", nothing)
+    status, told = _json(app, command, directory if command == "import" else tmp_path / "to")
+    assert (status, told["left"]) == (1, told["files" if command == "import" else "images"])
+    assert told["left"] > 0

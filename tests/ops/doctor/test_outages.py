@@ -1,0 +1,172 @@
+"""One cause makes one problem, soon, whatever else can't be checked then."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app.ops.doctor import examination
+from app.ops.doctor.findings import Status
+from app.ops.doctor.patient import Patient
+from tests.ops.doctor.conftest import MakePatient, findings
+from tests.ops.doctor.played import PlayedAws, call_of
+from tests.s3server import S3Server
+from tests.waiting import wait_until
+
+REFUSED = [
+    ("400 Bad Request", "ExpiredToken", "credentials-accepted", "expired"),
+    ("403 Forbidden", "InvalidAccessKeyId", "credentials-accepted", "not known"),
+    ("403 Forbidden", "SignatureDoesNotMatch", "credentials-accepted", "secret access key"),
+    ("403 Forbidden", "RequestTimeTooSkewed", "credentials-accepted", "clock"),
+    ("403 Forbidden", "AllAccessDisabled", "credentials-accepted", "disabled"),
+    ("404 Not Found", "NoSuchBucket", "bucket-exists", "no bucket"),
+    ("503 Slow Down", "SlowDown", "s3-answers", "overloaded"),
+    ("500 Internal Server Error", "InternalError", "s3-answers", "out of order"),
+]
+
+
+def problems(patient: Patient) -> dict[str, str]:
+    """The problems by check."""
+    return {name: f.text for name, f in findings(patient).items() if f.status is Status.PROBLEM}
+
+
+@pytest.mark.parametrize(("status", "code", "check", "text"), REFUSED)
+def test_a_refusal_of_everything(
+    private: Patient, aws: PlayedAws, status: str, code: str, check: str, text: str
+) -> None:
+    aws.refused = {"*": (status, code)}
+    found = problems(private)
+    assert list(found) == [check]
+    assert text in found[check]
+
+
+def test_another_region(private: Patient, aws: PlayedAws) -> None:
+    aws.region = "eu-west-1"
+    found = findings(private)
+    assert [name for name, f in found.items() if f.status is Status.PROBLEM] == ["region"]
+    assert found["region"].fix == "Set AWS_REGION=eu-west-1"
+
+
+def test_a_redirect_that_leads_nowhere(private: Patient, aws: PlayedAws) -> None:
+    aws.region = ""
+    aws.refused = {"GET missing": ("301 Moved Permanently", "PermanentRedirect")}
+    assert problems(private) == {"credentials-accepted": "The bucket lies in another region than AWS_REGION."}
+
+
+def test_refused_connections(s3: S3Server, make_patient: MakePatient) -> None:
+    assert list(problems(make_patient(aws_endpoint_url_s3="http://127.0.0.1:9"))) == ["s3-answers"]
+
+
+def test_no_credentials(private: Patient, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert list(problems(private)) == ["credentials"]
+
+
+def _make_clients(patient: Patient) -> None:
+    """Making them takes its time, which is not what these tests are about."""
+    assert patient.clients.s3
+    assert patient.clients.sts
+    assert patient.clients.s3control
+    assert not patient.store.exists("x.png")
+
+
+def _is_still_asked() -> bool:
+    return any("<lambda>" in thread.name for thread in threading.enumerate())
+
+
+def test_silence_costs_one_check_its_time(
+    private: Patient, s3: S3Server, aws: PlayedAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
+        s3.silence(60)
+        return aws(environ, start)
+
+    monkeypatch.setattr(examination, "CHECK_SECONDS", 3.0)
+    _make_clients(private)
+    s3.fault = silent
+    began = time.monotonic()
+    assert problems(private) == {"s3-answers": "No answer within 3 seconds."}
+    assert time.monotonic() - began < 30
+    s3.reset()
+    wait_until(lambda: not _is_still_asked())  # the next test shall not meet it
+
+
+def test_silence_after_the_first_answer_ends_at_the_deadline(
+    private: Patient, s3: S3Server, aws: PlayedAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes on by five seconds with each of these calls; a check makes no more than two."""
+    now = [0.0]
+
+    def slow(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
+        if call_of(environ) in ("PUT object", "GET object", "GET policy", "GET acl"):
+            now[0] += 5
+        return aws(environ, start)
+
+    monkeypatch.setattr(examination, "TOTAL_SECONDS", 20.0)
+    monkeypatch.setattr(examination, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    _make_clients(private)
+    s3.fault = slow
+    found = findings(private)
+    assert now[0] <= 20 + 10
+    assert found["access-logs"].text == "not checked: 20 seconds are used up"
+    assert found["probe-delete"].status is Status.OK
+
+
+def test_other_services_out_of_reach_are_no_problem(
+    private: Patient, monkeypatch: pytest.MonkeyPatch, make_patient: MakePatient
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")
+    found = findings(make_patient(s3_acl="none", image_urls="server"))
+    assert not [name for name, f in found.items() if f.status is Status.PROBLEM]
+    assert found["caller-identity"].text.startswith("can't be checked: Could not connect")
+    assert found["bucket-owner"].text == "not checked: caller-identity comes first"
+
+
+def test_credentials_of_another_server_are_not_sent_to_aws(
+    s3: S3Server, private: Patient, monkeypatch: pytest.MonkeyPatch, make_patient: MakePatient
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL_STS")
+    found = findings(make_patient(s3_acl="none", image_urls="server"))
+    assert found["caller-identity"].text == f"does not apply: {s3.url} is a server without STS"
+
+
+@pytest.mark.parametrize(
+    ("off", "status"),
+    [(5, Status.OK), (300, Status.WARNING), (1200, Status.PROBLEM), (-1200, Status.PROBLEM)],
+)
+def test_the_clock(private: Patient, monkeypatch: pytest.MonkeyPatch, off: int, status: Status) -> None:
+    def date(handler: BaseHTTPRequestHandler, timestamp: float | None = None) -> str:
+        return format_datetime(datetime.now(UTC) + timedelta(seconds=off), usegmt=True)
+
+    monkeypatch.setattr(BaseHTTPRequestHandler, "date_time_string", date)
+    assert findings(private)["clock"].status is status
+
+
+@pytest.mark.parametrize(
+    "answer", [("501 Not Implemented", "NotImplemented"), ("404 Not Found", "NoSuchKey")], ids=lambda a: a[1]
+)
+def test_a_server_that_knows_few_calls(private: Patient, aws: PlayedAws, answer: tuple[str, str]) -> None:
+    calls = ("publicAccessBlock", "ownershipControls", "policy", "lifecycle", "encryption", "acl", "logging")
+    aws.refused = {f"GET {call}": answer for call in calls}
+    found = findings(private)
+    assert not [name for name, f in found.items() if f.status in (Status.PROBLEM, Status.WARNING)]
+    assert found["lifecycle"].text == "can't be checked: this server does not know the call"
+
+
+def test_what_is_not_configured_has_a_code_of_any_name(private: Patient, aws: PlayedAws) -> None:
+    aws.refused = {"GET lifecycle": ("404 Not Found", "NoSuchRules")}
+    assert findings(private)["lifecycle"].text == "No image expires."
+
+
+def test_an_sts_that_is_none(private: Patient, aws: PlayedAws) -> None:
+    aws.refused = {"sts": ("404 Not Found", "NoSuchService")}
+    assert findings(private)["caller-identity"].text == "can't be checked: no STS answers there"

@@ -1,0 +1,234 @@
+"""What is wrong with settings, server and cache; no bucket is asked for these."""
+
+import errno
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app.cache.disk_cache import DiskCache
+from app.config.api_keys import parse_keys
+from app.config.settings import Config
+from app.core.errors import GeneratorRefused, GeneratorUnreachable
+from app.generators.base import ModelFacts
+from app.ops.bucket.clients import AwsClients
+from app.ops.doctor.findings import Finding, Status
+from app.ops.doctor.patient import Head, Patient
+from app.ops.doctor.probe import checksums
+from app.ops.doctor.reach import dotted_bucket
+from app.ops.doctor.visitors import url_format
+from app.stores.local import LocalStore
+from app.stores.s3.store import S3Store
+from tests.ops.doctor.conftest import finding
+from tests.ops.doctor.played import PlayedAws
+from tests.s3server import S3Server, play_aws
+
+
+@pytest.fixture
+def patient(config: Config, on_disk: Any) -> Iterator[Patient]:
+    """One over the local store."""
+    config = replace(config, cache_max_bytes=10**7)
+    cache = DiskCache(config.cache_dir, config.cache_max_bytes)
+    yield Patient(config, LocalStore.from_config(config), cache, AwsClients(), lambda key: key)
+    cache.close()
+
+
+def with_settings(patient: Patient, **settings: Any) -> Patient:
+    """The same one, set otherwise."""
+    return replace(patient, config=replace(patient.config, **settings))
+
+
+SETTINGS: list[tuple[str, dict[str, Any], Status, str]] = [
+    ("api-keys", {"host": "0.0.0.0"}, Status.PROBLEM, "HOST=0.0.0.0 is reachable from outside"),
+    ("api-keys", {"host": "images.example"}, Status.PROBLEM, "no API_KEYS"),
+    ("api-keys", {"trusted_proxies": 1}, Status.PROBLEM, "TRUSTED_PROXIES=1: through a proxy"),
+    (
+        "api-keys",
+        {"trusted_proxies": 1, "api_keys": parse_keys("k" * 32)},
+        Status.OK,
+        "needs an API key",
+    ),
+    ("api-keys", {"host": "::1"}, Status.OK, "this machine"),
+    ("api-keys", {"host": "localhost"}, Status.OK, "this machine"),
+    ("api-keys", {"host": "images.localhost"}, Status.OK, "this machine"),
+    ("api-keys", {"host": "::", "api_keys": parse_keys("k" * 32)}, Status.OK, "needs an API key"),
+    ("api-keys", {"api_keys": parse_keys(f"{'k' * 32},short")}, Status.WARNING, "shorter than 16"),
+    ("upload-limits", {"max_image_pixels": 10**15}, Status.WARNING, "MAX_IMAGE_PIXELS takes 4,000,000,000"),
+    ("https-urls", {"public_base_url": "http://cdn.example"}, Status.WARNING, "PUBLIC_BASE_URL begins with"),
+    (
+        "https-urls",
+        {"aws_endpoint_url_s3": "http://s3.example"},
+        Status.WARNING,
+        "AWS_ENDPOINT_URL_S3 begins",
+    ),
+    ("https-urls", {"aws_endpoint_url_s3": "http://127.0.0.1:9000"}, Status.OK, "No URL"),
+    ("https-urls", {"aws_endpoint_url_s3": "http://s3.localhost:9000"}, Status.OK, "No URL"),
+    ("https-urls", {"public_base_url": "http://[::1]:8080"}, Status.OK, "No URL"),
+    ("generator", {"generator": "nowhere.models:Model"}, Status.PROBLEM, "can't be loaded"),
+    ("generator", {"generator": "app.config:Config"}, Status.PROBLEM, "not a subclass"),
+    ("generator", {"generator": "app.generators.builtin:BuiltinGenerator"}, Status.OK, "can be loaded"),
+    ("cache-space", {"cache_max_bytes": 2**60}, Status.WARNING, "fewer than CACHE_MAX_BYTES"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "status", "text"), SETTINGS)
+def test_settings(patient: Patient, name: str, settings: dict[str, Any], status: Status, text: str) -> None:
+    _expect(finding(with_settings(patient, **settings), name), status, text)
+
+
+GONE = GeneratorRefused("The image model is not available.", detail="404 no such model")
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "text"),
+    [
+        (ModelFacts("m", "ACTIVE"), Status.OK, "has the model m"),
+        (
+            ModelFacts("m", "LEGACY", datetime(2027, 3, 1, tzinfo=UTC)),
+            Status.WARNING,
+            "switched off on 2027-03-01",
+        ),
+        (ModelFacts("m", "LEGACY"), Status.WARNING, "m is LEGACY."),
+        (GONE, Status.PROBLEM, "404 no such model"),
+        (GeneratorUnreachable(), Status.PROBLEM, "can't be reached"),
+    ],
+)
+def test_models(patient: Patient, told: ModelFacts | Exception, status: Status, text: str) -> None:
+    def describe() -> ModelFacts:
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    _expect(finding(replace(patient, describe_model=describe), "generator-model"), status, text)
+
+
+def test_a_painter_has_no_provider(patient: Patient) -> None:
+    assert finding(patient, "generator-model").text == "GENERATOR=builtin depends on no provider."
+
+
+def _expect(found: Finding, status: Status, text: str) -> None:
+    assert found.status is status
+    assert text in found.text
+    assert bool(found.fix) is (status in (Status.WARNING, Status.PROBLEM))
+
+
+@pytest.mark.parametrize(
+    ("mode", "status"), [(0o600, Status.OK), (0o640, Status.WARNING), (0o604, Status.WARNING)]
+)
+def test_env_file(patient: Patient, tmp_path: Path, mode: int, status: Status) -> None:
+    (tmp_path / ".env").touch()
+    (tmp_path / ".env").chmod(mode)
+    _expect(finding(replace(patient, env_file=tmp_path / ".env"), "env-file-mode"), status, ".env")
+
+
+def test_names_that_repeat(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * size * 2)
+    _expect(finding(patient, "unguessable-keys"), Status.PROBLEM, "can be guessed")
+
+
+DISKS = [
+    ("ext4", Status.OK, "a local disk (ext4)"),
+    ("nfs4", Status.PROBLEM, "a network file system (nfs4)"),
+    ("fuse.sshfs", Status.PROBLEM, "a network file system"),
+    ("tmpfs", Status.WARNING, "memory (tmpfs)"),
+    ("overlay", Status.WARNING, "the container's own layer"),
+]
+
+
+@pytest.mark.parametrize(("kind", "status", "text"), DISKS)
+def test_disks(patient: Patient, on_disk: Any, kind: str, status: Status, text: str) -> None:
+    on_disk(kind)
+    _expect(finding(patient, "cache-local-disk"), status, text)
+
+
+def test_a_disk_without_access_times(
+    patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted = os.statvfs(tmp_path)
+    noatime = os.statvfs_result([*mounted[:8], mounted.f_flag | os.ST_NOATIME, *mounted[9:]])
+    monkeypatch.setattr(os, "statvfs", lambda path: noatime)
+    found = finding(patient, "cache-access-times")
+    _expect(found, Status.WARNING, "noatime")
+    assert found.fix.endswith(f"mount -o remount,relatime {tmp_path}")
+
+
+def test_a_system_without_a_table_of_mounts(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cache.health.MOUNTS", "/nowhere")
+    assert finding(patient, "cache-local-disk").status is Status.SKIPPED
+
+
+def test_a_cache_that_can_not_be_written(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**kwargs: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    _expect(finding(patient, "cache-writable"), Status.PROBLEM, "Read-only file system")
+    assert finding(patient, "cache-space").text == "not checked: cache-writable comes first"
+
+
+def _at_aws(patient: Patient, region: str = "eu-west-1", bucket: str = "cats", **settings: Any) -> Patient:
+    config = replace(patient.config, store="s3", s3_bucket=bucket, aws_region="eu-west-1", **settings)
+    clients = AwsClients.from_config(config)
+    found = replace(patient, config=config, store=S3Store.from_config(config), clients=clients)
+    found.head = Head(200, region, datetime.now(UTC))
+    return found
+
+
+@pytest.mark.parametrize(("style", "bucket"), [("auto", "cats"), ("path", "cats"), ("auto", "my.cats")])
+def test_urls_at_aws(patient: Patient, style: str, bucket: str) -> None:
+    found = url_format.examine(_at_aws(patient, bucket=bucket, s3_addressing_style=style))
+    _expect(found, Status.OK, "s3.eu-west-1.amazonaws.com")
+
+
+def test_urls_of_another_region(patient: Patient) -> None:
+    found = url_format.examine(_at_aws(patient, region="us-west-2"))
+    _expect(found, Status.PROBLEM, "not those of cats in us-west-2")
+    assert found.fix.endswith("AWS_REGION=us-west-2")
+
+
+def test_dots_in_the_name(patient: Patient) -> None:
+    virtual = _at_aws(patient, bucket="my.cats", s3_addressing_style="virtual")
+    _expect(dotted_bucket.examine(virtual), Status.PROBLEM, "TLS fails")
+    _expect(dotted_bucket.examine(_at_aws(patient, bucket="my.cats")), Status.OK, "TLS")
+
+
+def test_aws_is_sent_sha_256(patient: Patient, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.make_bucket("checksum-bucket").close()
+    play_aws(s3, monkeypatch)
+    s3.fault = PlayedAws()
+    at_aws = _at_aws(patient, bucket="checksum-bucket")
+    assert at_aws.is_aws
+    _expect(checksums.examine(at_aws), Status.OK, "refused")
+    assert any("x-amz-checksum-sha256" in headers for _, _, headers in s3.requests)
+
+
+def test_a_disk_that_refuses_just_what_an_upload_does(
+    local_doctor: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert local_doctor()["probe-create"]["status"] == "ok"
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "link", refuse)
+    found = local_doctor()
+    assert (found["probe-put"]["status"], found["probe-create"]["status"]) == ("ok", "problem")
+
+
+@pytest.fixture
+def local_doctor(app: Flask) -> Callable[[], dict[str, Any]]:
+    """Runs the doctor on a local store, and gives its findings by their names."""
+
+    def run() -> dict[str, Any]:
+        result = app.test_cli_runner().invoke(args=["bucket", "doctor", "--json"])
+        return {finding["check"]: finding for finding in json.loads(result.output)}
+
+    return run

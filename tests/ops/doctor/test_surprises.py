@@ -1,0 +1,219 @@
+"""What a check did not expect is no problem of the operator's, and keeps no other check from being made."""
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import CredentialRetrievalError, HTTPClientError
+
+from app.ops.doctor.examination import examine
+from app.ops.doctor.findings import Finding, Status, ok
+from app.ops.doctor.patient import Patient, check
+from app.stores.s3.store import S3Store
+from tests.compatible import LISTING, Ceph, answering, asks
+from tests.ops.doctor.conftest import MakePatient, finding, findings
+from tests.ops.doctor.played import PlayedAws
+from tests.s3server import S3Server, error, first_of
+
+CONFIGURED = {
+    "object-ownership": "ownershipControls",
+    "block-public-access": "publicAccessBlock",
+    "bucket-policy": "policy",
+    "public-writes": "acl",
+    "cors": "cors",
+    "lifecycle": "lifecycle",
+    "encryption": "encryption",
+    "access-logs": "logging",
+}
+BAD = [Status.PROBLEM, Status.WARNING]
+
+
+def _check_that_raises(exc: Exception) -> Any:
+    @check()
+    def raising(patient: Patient) -> Finding:
+        raise exc
+
+    @check(raising)
+    def dependent(patient: Patient) -> Finding:
+        raise AssertionError
+
+    @check()
+    def other(patient: Patient) -> Finding:
+        return ok("It is.")
+
+    return raising, dependent, other
+
+
+@pytest.mark.parametrize(
+    ("exc", "reason"),
+    [
+        (KeyError("Rules"), "KeyError: 'Rules'"),
+        (IndexError("list index out of range"), "IndexError: list index out of range"),
+        (AttributeError("no x"), "AttributeError: no x"),
+        (OSError(5, "Input/output error"), "OSError: Input/output error"),
+        (ValueError("Invalid header value b'a-secret'"), "ValueError"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_a_surprise_is_told_as_what_could_not_be_checked(
+    private: Patient, exc: Exception, reason: str
+) -> None:
+    found = [result.finding for result in examine(private, _check_that_raises(exc))]
+    assert [(f.status, f.text, f.fix) for f in found] == [
+        (Status.SKIPPED, f"could not be checked, because of {reason}", ""),
+        (Status.SKIPPED, "not checked: raising comes first", ""),
+        (Status.OK, "It is.", ""),
+    ]
+
+
+def test_a_store_that_surprises_is_not_read_either(private: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def put(*_: Any, **__: Any) -> None:
+        raise KeyError("ETag")
+
+    monkeypatch.setattr(S3Store, "put", put)
+    found = findings(private)
+    assert found["probe-put"].text == "could not be checked, because of KeyError: 'ETag'"
+    assert found["probe-get"].text == "not checked: probe-put comes first"
+    assert not [name for name, f in found.items() if f.status in BAD]
+
+
+@pytest.mark.parametrize("body", [LISTING, b"<html><body>Hello", b'{"Contents": []}', b"[]"])
+def test_a_200_to_another_question(public: Patient, s3: S3Server, aws: PlayedAws, body: bytes) -> None:
+    s3.fault = first_of(*(answering(asks(f"GET ?{query}"), body) for query in CONFIGURED.values()), aws)
+    found = findings(public)
+    assert not [name for name, f in found.items() if f.status in BAD]
+    for name in CONFIGURED:
+        assert found[name].text == "can't be checked: this server does not know the call"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<LifecycleConfiguration/>",
+        b"<LifecycleConfiguration><Rule><ID>x</ID></Rule></LifecycleConfiguration>",
+        b"",
+    ],
+)
+def test_a_setting_that_lacks_parts(public: Patient, s3: S3Server, aws: PlayedAws, body: bytes) -> None:
+    s3.fault = first_of(answering(asks("GET ?lifecycle"), body), aws)
+    found = findings(public)
+    assert found["lifecycle"].status in (Status.OK, Status.SKIPPED)
+    assert not [name for name, f in found.items() if f.status in BAD]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ("400 Bad Request", "MalformedXML"),
+        ("400 Bad Request", "InvalidArgument"),
+        ("405 Method Not Allowed", "MethodNotAllowed"),
+        ("409 Conflict", "BucketAlreadyExists"),
+        ("501 Not Implemented", "NotImplemented"),
+    ],
+)
+def test_a_server_that_knows_no_setting(public: Patient, aws: PlayedAws, answer: tuple[str, str]) -> None:
+    aws.refused = {f"GET {call}": answer for call in CONFIGURED.values()}
+    found = findings(public)
+    assert not [name for name, f in found.items() if f.status in BAD]
+
+
+def test_a_denied_put_makes_the_doctor_look_at_the_block(make_patient: MakePatient, s3: S3Server) -> None:
+    patient = make_patient(s3_acl="none", image_urls="server")
+    s3.fault = Ceph(BlockPublicAcls=True)
+    found = finding(patient, "probe-put")
+    assert (found.status, found.text) == (Status.PROBLEM, "S3 denies PutObject.")
+    assert found.fix.startswith("BlockPublicAcls is on for the bucket")
+    assert "flask bucket setup --mode private lifts it" in found.fix
+    s3.fault = error("403 Forbidden", "AccessDenied", lambda e: e["REQUEST_METHOD"] == "PUT")
+    assert finding(patient, "probe-put").fix == "Allow s3:PutObject: flask bucket iam-policy"
+
+
+def test_a_bucket_that_setup_left_without_that_block_is_as_it_should_be(
+    make_patient: MakePatient, s3: S3Server
+) -> None:
+    others = {"IgnorePublicAcls": True, "BlockPublicPolicy": True, "RestrictPublicBuckets": True}
+    s3.fault = Ceph(**others)
+    patient = make_patient(s3_acl="none", image_urls="server")
+    s3.fault = Ceph(**others)
+    assert finding(patient, "block-public-access").status is Status.OK
+    s3.fault = Ceph(IgnorePublicAcls=True)
+    assert finding(patient, "block-public-access").status is Status.WARNING
+
+
+@pytest.mark.parametrize(
+    ("answer", "check_name", "words"),
+    [
+        (("403 Forbidden", "QuotaExceeded"), "probe-put", "quota"),
+        (("400 Bad Request", "InvalidRequest"), "probe-put", "can't encrypt as S3_SSE asks"),
+        (("400 Bad Request", "InvalidArgument"), "probe-put", "can't encrypt as S3_SSE asks"),
+        (("501 Not Implemented", "NotImplemented"), "probe-put", "can't encrypt as S3_SSE asks"),
+    ],
+)
+def test_codes_of_other_servers(
+    make_patient: MakePatient, aws: PlayedAws, answer: tuple[str, str], check_name: str, words: str
+) -> None:
+    patient = make_patient(s3_acl="none", image_urls="server", s3_sse="AES256")
+    aws.refused = {"PUT object": answer}
+    assert words in finding(patient, check_name).text
+
+
+def test_a_code_that_a_single_call_gets_is_explained(private: Patient, aws: PlayedAws) -> None:
+    aws.refused = {"GET lifecycle": ("403 Forbidden", "UserSuspended")}
+    found = finding(private, "lifecycle")
+    assert "suspended the user" in found.text
+    assert found.fix.startswith("Ask its administrator")
+
+
+@pytest.mark.parametrize("status", ["302 Found", "401 Unauthorized", "418 I'm a teapot"])
+@pytest.mark.parametrize("body", [b"", b"<html><body>Please log in</body></html>"])
+def test_a_page_in_the_place_of_s3(private: Patient, s3: S3Server, status: str, body: bytes) -> None:
+    def page(environ: dict[str, Any], start: Any) -> list[bytes]:
+        start(status, [("Content-Type", "text/html"), ("Location", "https://login.example.org/")])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    s3.fault = page
+    found = findings(private)
+    assert [name for name, f in found.items() if f.status in BAD] == ["credentials-accepted"]
+    assert found["credentials-accepted"].text == f"{status[:3]} without a code is no answer of S3's."
+
+
+def test_a_region_that_only_refusals_name(private: Patient, s3: S3Server, aws: PlayedAws) -> None:
+    aws.region = ""
+    wrong = error(
+        "400 Bad Request",
+        "AuthorizationHeaderMalformed",
+        lambda environ: "/us-east-1/" in environ.get("HTTP_AUTHORIZATION", ""),
+        elements="<Region>garage</Region>",
+    )
+    s3.fault = first_of(wrong, aws)
+    found = findings(private)
+    assert [name for name, f in found.items() if f.status is Status.PROBLEM] == ["region"]
+    assert found["region"].fix == "Set AWS_REGION=garage"
+
+
+def test_a_suspended_user(private: Patient, aws: PlayedAws) -> None:
+    aws.refused = {"*": ("403 Forbidden", "UserSuspended")}
+    found = findings(private)
+    (problem,) = (f for f in found.values() if f.status is Status.PROBLEM)
+    assert "suspended the user" in problem.text
+    assert problem.fix.startswith("Ask its administrator")
+
+
+@pytest.mark.parametrize(
+    ("exc", "text", "fix"),
+    [
+        (
+            CredentialRetrievalError(provider="custom-process", error_msg="exit 1"),
+            "boto3: Error when retrieving credentials from custom-process: exit 1",
+            "Set AWS_ACCESS_KEY_ID",
+        ),
+        (
+            HTTPClientError(error=ValueError("Invalid header value b'a-secret'")),
+            "the HTTP client failed: ValueError",
+            "Check the network",
+        ),
+    ],
+)
+def test_errors_of_botocore(private: Patient, exc: Exception, text: str, fix: str) -> None:
+    found, *_ = (result.finding for result in examine(private, _check_that_raises(exc)))
+    assert (found.status, found.text) == (Status.PROBLEM, text)
+    assert found.fix.startswith(fix)

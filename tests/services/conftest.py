@@ -1,0 +1,33 @@
+"""A local store, a cache and a directory to import from."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.cache.disk_cache import DiskCache
+from app.config.settings import Config
+from app.stores.base import BaseStore
+from app.stores.local import LocalStore
+
+
+@pytest.fixture
+def store(config: Config) -> BaseStore:
+    """An empty store."""
+    return LocalStore.from_config(config)
+
+
+@pytest.fixture
+def cache(config: Config) -> Iterator[DiskCache]:
+    """An empty cache."""
+    cache = DiskCache(config.cache_dir, config.cache_max_bytes)
+    yield cache
+    cache.close()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """An empty directory."""
+    directory = tmp_path / "source"
+    directory.mkdir()
+    return directory

@@ -1,0 +1,200 @@
+"""The service as Python code uses it: the guide's two functions, in our terms."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from PIL import Image
+
+from app.core.errors import NotFound, StoreBusy, StoreUnreachable, TooLarge
+from app.core.limiters import Bulkhead
+from app.core.objects import ObjectFacts
+from app.services import images as service_module
+from app.services.images import ImageService
+from tests.conftest import parts_of
+from tests.pictures import noise, picture
+
+PNG = picture()
+
+
+@pytest.fixture
+def service(app: Flask) -> ImageService:
+    """The service of an application."""
+    return parts_of(app).service
+
+
+def _bytes(service: ImageService, key: str) -> bytes:
+    cached = service.fetch(key)
+    try:
+        return cached.body.read()
+    finally:
+        cached.body.close()
+
+
+def test_upload_image_takes_paths_files_and_bytes(service: ImageService, tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(PNG)
+    with path.open("rb") as file:
+        stored = [service.upload_image(source) for source in (path, str(path), file, BytesIO(PNG), PNG)]
+    assert [image.created for image in stored] == [True, False, False, False, False]
+    assert len({image.key for image in stored}) == 1
+    assert stored[0].url == f"/api/images/{stored[0].key}"
+    assert _bytes(service, stored[0].key) == PNG
+
+
+def test_upload_pil_image(service: ImageService) -> None:
+    image = service.upload_pil_image(Image.new("RGB", (20, 10), "teal"), "ai_generated.png", "users/123")
+    assert (image.key, image.width, image.height) == ("users/123/ai_generated.png", 20, 10)
+    with Image.open(BytesIO(_bytes(service, image.key))) as read:
+        assert (read.format, read.size, read.getpixel((0, 0))) == ("PNG", (20, 10), (0, 128, 128))
+
+
+def test_upload_pil_image_in_another_format(service: ImageService) -> None:
+    image = service.upload_pil_image(Image.new("RGBA", (20, 10)), image_format="webp")
+    assert image.content_type == "image/webp"
+
+
+def test_what_is_too_large_is_not_read_to_the_end(service: ImageService) -> None:
+    class Endless(BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            assert size
+            assert 0 < size <= 10 * 1024 * 1024 + 1
+            return bytes(size)
+
+    with pytest.raises(TooLarge):
+        service.upload_image(Endless())
+
+
+def test_what_the_store_has_not_acknowledged_is_nowhere(
+    service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = parts_of(app)
+
+    def away(*args: object, **kwargs: object) -> None:
+        raise StoreUnreachable
+
+    monkeypatch.setattr(parts.store, "put", away)
+    with pytest.raises(StoreUnreachable):
+        service.upload_image(PNG)
+    assert parts.cache.totals().entries == 0
+
+
+def test_the_cache_answers_while_the_store_is_away(
+    service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = service.upload_image(noise(1), "a.png")
+
+    def away(*args: object, **kwargs: object) -> None:
+        raise StoreUnreachable
+
+    monkeypatch.setattr(parts_of(app).store, "get", away)
+    assert _bytes(service, known.key) == noise(1)
+    with pytest.raises(StoreUnreachable):
+        service.fetch("b.png")
+
+
+def test_a_deletion_that_failed_half_way_is_not_served_from_the_cache(
+    service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = service.upload_image(PNG)
+    delete = parts_of(app).store.delete
+
+    def deletes_then_fails(key: str) -> None:
+        delete(key)
+        raise StoreUnreachable
+
+    monkeypatch.setattr(parts_of(app).store, "delete", deletes_then_fails)
+    with pytest.raises(StoreUnreachable):
+        service.delete(image.key)
+    with pytest.raises(NotFound):
+        service.fetch(image.key)
+
+
+def test_an_outage_does_not_cost_the_copy_in_the_cache(
+    service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = service.upload_image(PNG)
+
+    def away(*args: object, **kwargs: object) -> None:
+        raise StoreUnreachable
+
+    monkeypatch.setattr(parts_of(app).store, "head", away)
+    with pytest.raises(StoreUnreachable):
+        service.delete(image.key)
+    assert _bytes(service, image.key) == PNG
+
+
+def test_overwrites_at_once_all_succeed(service: ImageService) -> None:
+    images = [noise(number, (20 + number, 20)) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        stored = list(pool.map(lambda data: service.upload_image(data, "me.png"), images * 5))
+    assert all(image.created for image in stored)
+    assert _bytes(service, "me.png") in images
+
+
+def test_list_all_goes_through_every_page(service: ImageService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "_PAGE", 2)
+    keys = [service.upload_image(PNG, name=f"{number}.png", folder="a").key for number in range(5)]
+    service.upload_image(PNG, name="other.png")
+    assert [image.key for image in service.list_all("a/")] == keys
+    assert list(service.list_all("none/")) == []
+
+
+def test_a_listing_makes_no_urls(service: ImageService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may cost a signature, or a request to the store."""
+    keys = [service.upload_image(PNG, name=f"{number}.png").key for number in range(3)]
+    asked: list[str] = []
+    monkeypatch.setattr(service, "url_of", asked.append)
+    assert [image.key for image in service.list_all()] == keys
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda service: service.upload_image(PNG, "a.png"),
+        lambda service: service.delete("a.png"),
+        lambda service: service.exists("a.png"),
+        lambda service: service.list(),
+        lambda service: service.list(details=True),
+        lambda service: service.fetch("a.png"),
+    ],
+    ids=["upload", "delete", "exists", "list", "details", "fetch"],
+)
+def test_whatever_asks_the_store_is_bounded(
+    app: Flask, service: ImageService, call: Callable[[ImageService], object]
+) -> None:
+    bulkhead = Bulkhead(0, waiting=1, silence=0.05)
+    service._bulkhead = bulkhead
+    parts_of(app).cache._fill._bulkhead = bulkhead
+    with pytest.raises(StoreBusy):
+        call(service)
+
+
+def test_details_of_all_listings_together_are_bounded(
+    service: ImageService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        service.upload_image(PNG, f"{number}.png")
+    now, most, lock, head = 0, 0, threading.Lock(), service._store.head
+
+    def counted(key: str) -> ObjectFacts:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.01)
+        with lock:
+            now -= 1
+        return head(key)
+
+    monkeypatch.setattr(service._store, "head", counted)
+    with ThreadPoolExecutor(6) as pool:
+        pages = [pool.submit(service.list, details=True) for _ in range(6)]
+        assert [len(page.result()[0]) for page in pages] == [20] * 6
+    assert most <= service_module._ASKERS

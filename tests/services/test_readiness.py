@@ -1,0 +1,225 @@
+"""Readiness: without the store as long as there is something to serve, and in the time that a probe waits."""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from app.cache.disk_cache import DiskCache
+from app.core.errors import NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
+from app.core.objects import ObjectFacts
+from app.services import readiness
+from app.services.readiness import Readiness, ReadinessCheck
+from app.stores.local import LocalStore
+from tests.conftest import parts_of
+from tests.pictures import picture
+from tests.s3server import S3Server, refusal
+from tests.waiting import wait_until
+
+PATIENCE = readiness._PATIENCE
+
+
+class Moody(LocalStore):
+    """A store that answers as it is told to."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.asked = 0
+        self.does: Callable[[], None] = lambda: None
+
+    def head(self, key: str) -> ObjectFacts:
+        """Nothing is there, if it answers at all."""
+        self.asked += 1
+        self.does()
+        raise NotFound
+
+    def fail(self, error: Exception) -> None:
+        """Raise this from now on."""
+
+        def does() -> None:
+            raise error
+
+        self.does = does
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that answers may take a busy machine longer than a probe waits."""
+    monkeypatch.setattr(readiness, "_PATIENCE", 30)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Moody:
+    """One that is well."""
+    return Moody(tmp_path / "store")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[DiskCache]:
+    """An empty one."""
+    with closing(DiskCache(tmp_path / "cache", 10**6)) as opened:
+        yield opened
+
+
+def _fill(store: LocalStore, cache: DiskCache) -> None:
+    result = store.put("a/b.png", b"bytes", content_type="image/png")
+    cache.store(result.facts, b"bytes", cache.epoch("a/b.png"))
+
+
+def _ignored(answer: object) -> None:
+    """Whatever it was."""
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+AWAY = [
+    (StoreUnreachable(), "unreachable", "store_unreachable"),
+    (StoreTimeout(), "unreachable", "store_timeout"),
+    (StoreRefused(), "refused", "store_refused"),
+    (StoreError(), "failing", "store_error"),
+    (ValueError("a plug-in's"), "failing", "internal_error"),
+]
+
+
+@pytest.mark.parametrize(("error", "state", "code"), AWAY)
+def test_an_empty_cache_needs_the_store(
+    store: Moody, cache: DiskCache, error: Exception, state: str, code: str
+) -> None:
+    store.fail(error)
+    assert ReadinessCheck(store, cache).look() == Readiness(False, state, "ok", code)
+
+
+@pytest.mark.parametrize(("error", "state", "code"), AWAY)
+def test_a_server_that_starts_with_images_in_its_cache(
+    store: Moody, cache: DiskCache, error: Exception, state: str, code: str
+) -> None:
+    """It serves them; but wrong credentials must show."""
+    _fill(store, cache)
+    store.fail(error)
+    assert ReadinessCheck(store, cache).look() == Readiness(state != "refused", state, "ok", code)
+
+
+@pytest.mark.parametrize(("error", "state", "code"), AWAY)
+def test_a_server_that_was_well_stays_while_it_has_images(
+    store: Moody, cache: DiskCache, error: Exception, state: str, code: str
+) -> None:
+    clock = Clock()
+    check = ReadinessCheck(store, cache, clock)
+    _fill(store, cache)
+    assert check.look() == Readiness(True, "ok", "ok")
+    store.fail(error)
+    clock.now += 5
+    assert check.look() == Readiness(True, state, "ok", code)
+    store.does = lambda: None
+    clock.now += 5
+    assert check.look() == Readiness(True, "ok", "ok")
+
+
+def test_an_answer_counts_for_some_seconds(store: Moody, cache: DiskCache) -> None:
+    clock = Clock()
+    check = ReadinessCheck(store, cache, clock)
+    for _ in range(100):
+        check.look()
+    assert store.asked == 1
+    clock.now += 4.9
+    check.look()
+    assert store.asked == 1
+    clock.now += 0.1
+    check.look()
+    assert store.asked == 2
+
+
+def test_a_store_that_hangs_holds_up_nobody(
+    store: Moody, cache: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "_PATIENCE", PATIENCE)
+    clock, back = Clock(), threading.Event()
+    check = ReadinessCheck(store, cache, clock)
+    store.does = lambda: _ignored(back.wait(120))
+    began = time.monotonic()
+    assert check.look() == Readiness(False, "unreachable", "ok", "store_timeout")
+    assert time.monotonic() - began < 20
+    for _ in range(6):
+        clock.now += 5
+        assert not check.look().ready
+    wait_until(lambda: store.asked >= 4)
+    assert store.asked == 4, "more probes must not hang"
+    back.set()
+
+    def is_ready() -> bool:
+        clock.now += 5
+        return check.look().ready
+
+    wait_until(is_ready)
+
+
+def test_the_cache_is_told_apart(store: Moody, cache: DiskCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No problem of the cache fails a request that the store can answer."""
+    check = ReadinessCheck(store, cache)
+    monkeypatch.setattr(cache, "is_writable", lambda: False)
+    assert check.look() == Readiness(True, "ok", "unwritable")
+
+    def broken() -> None:
+        raise sqlite3.DatabaseError
+
+    monkeypatch.setattr(cache, "totals", broken)
+    assert check.look() == Readiness(True, "ok", "unreadable")
+
+
+def test_each_change_is_logged_once(store: Moody, cache: DiskCache, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    clock = Clock()
+    check = ReadinessCheck(store, cache, clock)
+    refused = StoreRefused(detail="HeadObject: 403 Forbidden (allow s3:GetObject)")
+    for error in (None, StoreUnreachable(), refused, None):
+        store.does = lambda: None
+        if error:
+            store.fail(error)
+        _look_later(check, clock)
+        check.look()
+    assert [record.getMessage() for record in caplog.records] == [
+        "The store is unreachable: store_unreachable",
+        "The store is refused: store_refused [HeadObject: 403 Forbidden (allow s3:GetObject)]",
+        "The store is ok again",
+    ]
+
+
+def _look_later(check: ReadinessCheck, clock: Clock) -> Readiness:
+    """What is found when the last answer no longer counts."""
+    clock.now += 5
+    return check.look()
+
+
+def test_an_outage_of_s3(s3: S3Server, s3_app: Flask) -> None:
+    parts, clock = parts_of(s3_app), Clock()
+    check = ReadinessCheck(parts.store, parts.cache, clock)
+    parts.service.upload_image(picture())
+    assert _look_later(check, clock) == Readiness(True, "ok", "ok")
+    s3.fault = refusal("503 Slow Down", "SlowDown", "HEAD")
+    assert _look_later(check, clock) == Readiness(True, "unreachable", "ok", "store_unreachable")
+    s3.fault = None
+    assert _look_later(check, clock) == Readiness(True, "ok", "ok")
+
+
+def test_wrong_credentials_show_at_start(s3: S3Server, s3_app: Flask) -> None:
+    refusals = [refusal("403 Forbidden", "InvalidAccessKeyId", method) for method in ("HEAD", "GET")]
+    s3.fault = lambda environ, start: next((a for r in refusals if (a := r(environ, start))), None)
+    parts, clock = parts_of(s3_app), Clock()
+    check = ReadinessCheck(parts.store, parts.cache, clock)
+    assert _look_later(check, clock) == Readiness(False, "refused", "ok", "store_refused")
+    s3.fault = None
+    assert _look_later(check, clock).ready
