@@ -15,22 +15,22 @@ from app.api.rate_limits import RateLimits
 from app.cache.disk_cache import DiskCache
 from app.config.plugins import find_class
 from app.config.settings import Config
-from app.core.limiters import PLACES_PER_THREAD, Bulkhead, Gate
+from app.core.limiters import STORE_CALLS_PER_THREAD, Bulkhead, DecodeLimiter
 from app.core.request_context import RequestIds
 from app.delivery.cors import Cors
-from app.delivery.fast_path import Delivery, LoopHooks
-from app.delivery.mount_point import Prefix
-from app.delivery.request_body import Intake
+from app.delivery.fast_path import FastPath, LoopHooks
+from app.delivery.mount_point import MountPoint
+from app.delivery.request_body import RequestBodyGuard
 from app.generators.base import BaseGenerator
 from app.generators.builtin import BuiltinGenerator
 from app.imaging.survey import ImageLimits
 from app.observability.metrics import MeteredGenerator, MeteredStore, Metrics
 from app.ops.cli import register_commands
-from app.services.drawing import Drawing
+from app.services.drawing import GeneratorRunner
 from app.services.generation import GenerationService
 from app.services.images import ImageService
 from app.services.readiness import ReadinessCheck
-from app.services.urls import ImageLinks
+from app.services.urls import ImageUrls
 from app.stores.base import BaseStore
 from app.stores.local import LocalStore
 from app.stores.s3.store import S3Store
@@ -72,7 +72,7 @@ def create_app(config: Config | None = None) -> Flask:
     flask.register_blueprint(web_blueprint)
     register_commands(flask)
     inner = _behind_images(flask.wsgi_app, config)
-    delivery = Delivery(inner, parts.service, parts.cache, parts.metrics, config.script_name)
+    delivery = FastPath(inner, parts.service, parts.cache, parts.metrics, config.script_name)
     hooks = LoopHooks(
         find=delivery.find,
         quick=frozenset({"/healthz", f"{config.script_name}/healthz"}),
@@ -83,7 +83,7 @@ def create_app(config: Config | None = None) -> Flask:
     front: WSGIApplication = delivery
     if config.script_name or config.trusted_proxies:
         own_paths = {rule.rule.split("/")[1] for rule in flask.url_map.iter_rules()}
-        front = Prefix(front, config.script_name, config.trusted_proxies, own_paths)
+        front = MountPoint(front, config.script_name, config.trusted_proxies, own_paths)
     if config.cors_origins:
         front = cors = Cors(front, config.cors_origins)
         hooks = replace(hooks, cors=cors.headers)
@@ -94,14 +94,14 @@ def create_app(config: Config | None = None) -> Flask:
 
 def _parts(flask: Flask, config: Config) -> Parts:
     store_class, generator_class = find_classes(config)
-    bulkhead = Bulkhead(PLACES_PER_THREAD * config.threads)
+    bulkhead = Bulkhead(STORE_CALLS_PER_THREAD * config.threads)
     cache = _cache(config, bulkhead)
     metrics = Metrics(cache)
     store = MeteredStore(store_class.from_config(config), metrics)
     generator = MeteredGenerator(generator_class.from_config(config), metrics)
     limits = ImageLimits.from_config(config)
-    links = ImageLinks(store, config.image_urls, config.public_base_url, bulkhead)
-    decoding = Gate(config.decode_concurrency, DECODE_PATIENCE)
+    links = ImageUrls(store, config.image_urls, config.public_base_url, bulkhead)
+    decoding = DecodeLimiter(config.decode_concurrency, DECODE_PATIENCE)
     service = ImageService(
         store,
         cache,
@@ -111,7 +111,7 @@ def _parts(flask: Flask, config: Config) -> Parts:
         url_of=links.url_of,
         bulkhead=bulkhead,
     )
-    drawing = Drawing(generator, limits, decoding, config.generator_timeout)
+    drawing = GeneratorRunner(generator, limits, decoding, config.generator_timeout)
     rates = {"upload": config.rate_limit_upload, "generate": config.rate_limit_generate}
     return Parts(
         service=service,
@@ -127,7 +127,7 @@ def _parts(flask: Flask, config: Config) -> Parts:
     )
 
 
-def _generation(config: Config, service: ImageService, drawing: Drawing) -> GenerationService:
+def _generation(config: Config, service: ImageService, drawing: GeneratorRunner) -> GenerationService:
     return GenerationService(
         service,
         drawing,
@@ -155,4 +155,4 @@ def _behind_images(application: "WSGIApplication", config: Config) -> "WSGIAppli
     if config.trusted_proxies:
         hops = config.trusted_proxies
         application = ProxyFix(application, x_for=hops, x_proto=hops, x_host=hops)
-    return Intake(application, config.threads)
+    return RequestBodyGuard(application, config.threads)

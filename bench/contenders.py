@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.services.urls import SERVER_PATH
+from app.services.urls import IMAGES_PATH
 from bench import nginx
 from bench.processes import ROOT
 from bench.product import WORKERS, environment, gunicorn, our_server
@@ -123,6 +123,6 @@ def _add_nginx(stack: ExitStack, started: Field, directory: Path, files: Path, u
 
     log = directory / "nginx-front.log"
     try:
-        started.servers.append(stack.enter_context(serving(FRONT, in_front, log, prefix=SERVER_PATH)))
+        started.servers.append(stack.enter_context(serving(FRONT, in_front, log, prefix=IMAGES_PATH)))
     except (ValueError, RuntimeError) as exc:
         started.missing.append(f"ours behind nginx: {exc}")

@@ -7,6 +7,7 @@ first request of each kind is not counted: it makes clients and loads what later
 """
 
 import io
+import json
 import logging
 import sys
 import tempfile
@@ -92,7 +93,7 @@ def upload(client: FlaskClient, colour: int) -> str:
     """Upload an image; return its path on this server."""
     answer = client.post("/api/images", data=picture(colour), content_type="image/png")
     assert answer.status_code == 201, answer.text
-    return f"/api/images/{answer.json['key']}"
+    return f"/api/images/{json.loads(answer.text)['key']}"
 
 
 def get(client: FlaskClient, path: str) -> None:
@@ -124,16 +125,20 @@ def main() -> None:
         paths = [upload(client, colour) for colour in range(3)]
         get(client, paths[0])
         generate(client, "first")
-        counted = {"upload": profile.count(lambda: upload(client, 9)), "hit": profile.count(lambda: get(client, paths[0]))}
+        counted = {
+            "upload": profile.count(lambda: upload(client, 9)),
+            "hit": profile.count(lambda: get(client, paths[0])),
+        }
         for path in paths:  # a miss is of an image that only the store has
             Path(f"{directory}/CACHE_DIR/objects{path.removeprefix('/api/images')}").unlink()
         get(client, paths[1])
         counted["miss"] = profile.count(lambda: get(client, paths[2]))
         counted["prompt"] = profile.count(lambda: generate(client, "a lighthouse at night"))
         for name, crossings in counted.items():
-            print(f"{name:7} {len(crossings.modules):3} modules, {crossings.jumps:3} jumps")  # noqa: T201
+            sys.stdout.write(f"{name:7} {len(crossings.modules):3} modules, {crossings.jumps:3} jumps\n")
             if "-v" in sys.argv:
-                print(*(f"  {calls:4} {module}" for module, calls in crossings.modules.most_common()), sep="\n")  # noqa: T201
+                lines = (f"  {calls:4} {module}\n" for module, calls in crossings.modules.most_common())
+                sys.stdout.writelines(lines)
     server.stop()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 
-from app.services.urls import SERVER_PATH
+from app.services.urls import IMAGES_PATH
 from bench.crowd import crowd
 from bench.origin import COUNTS, DELAY
 from bench.plan import Plan
@@ -118,7 +118,7 @@ def _singles(section: Section, directory: Path, origin: Server, objects: Path) -
             section.figures.append(at_most(what, added, 15, "%"))
             get(origin.port, f"{DELAY}0")
             for key in _make_objects(objects, _WARMING):
-                _fetch(connection, SERVER_PATH + key)
+                _fetch(connection, IMAGES_PATH + key)
         connection.close()
     head = ("state", "bare `get_object`", "ours", "added", "of it")
     section.tables.append(Table("One miss, origin 20 ms away (medians)", head, rows))
@@ -133,7 +133,7 @@ def _single(
         began = time.perf_counter()
         client.get_object(Bucket=_BUCKET, Key=key)["Body"].read()
         between = time.perf_counter()
-        _fetch(connection, SERVER_PATH + key)
+        _fetch(connection, IMAGES_PATH + key)
         bare.append(between - began)
         ours.append(time.perf_counter() - between)
     return statistics.median(bare[-_SINGLE:]) * 1000, statistics.median(ours[-_SINGLE:]) * 1000
@@ -158,7 +158,7 @@ def _crowds(
         asyncio.run(crowd(server.port, "/readyz", clients))
         for key in keys:
             say(f"{clients} clients on one cold key")
-            waits += asyncio.run(crowd(server.port, SERVER_PATH + key, clients))
+            waits += asyncio.run(crowd(server.port, IMAGES_PATH + key, clients))
             counts = json.loads(get(origin.port, COUNTS).body)
             asked.append(counts[f"/{_BUCKET}/{key}"])
     wait = statistics.median(waits) * 1000

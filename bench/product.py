@@ -12,7 +12,7 @@ from PIL import Image
 from app import create_app
 from app.api.parts import Parts
 from app.config.settings import Config
-from app.services.urls import SERVER_PATH
+from app.services.urls import IMAGES_PATH
 from bench.processes import ROOT
 from bench.servers import Server, Start, get, serving
 
@@ -29,7 +29,7 @@ def our_server(
         name,
         lambda port: Start(gunicorn("wsgi:app"), environment(directory, port, settings)),
         directory / "ours.log",
-        prefix=SERVER_PATH,
+        prefix=IMAGES_PATH,
         ready="/readyz",
     )
     with started as server:

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.services.urls import SERVER_PATH
+from app.services.urls import IMAGES_PATH
 from bench import nginx
 from bench.hits import SIZES
 from bench.load import Load, put_load
@@ -115,7 +115,7 @@ def _gthread(directory: Path) -> Iterator[Server]:
         GTHREAD,
         lambda port: Start(command, environment(directory, port)),
         directory / "gthread.log",
-        prefix=SERVER_PATH,
+        prefix=IMAGES_PATH,
         ready="/readyz",
     )
     with started as server:
@@ -131,7 +131,7 @@ def _fronted(directory: Path) -> Iterator[Server]:
                 directory / f"nginx-{port}", port, upstream=upstream.port, cache_dir=directory / "cache"
             ),
             directory / "nginx.log",
-            prefix=SERVER_PATH,
+            prefix=IMAGES_PATH,
             ready="/readyz",
         )
         with started as server:

@@ -8,7 +8,7 @@ from app.api.arguments import Blueprint
 from app.api.images import image_answer
 from app.api.parts import KEYED, idempotency_key, key_required, parts
 from app.api.schemas import GeneratedImageSchema, IdempotencySchema, PromptSchema
-from app.services.drawing import Order
+from app.services.drawing import PromptRequest
 
 _MAX_BODY = 128 * 1024
 """Bytes; two prompts of the longest, escaped."""
@@ -32,6 +32,6 @@ def _limit_body() -> None:
 @blueprint.response(200, GeneratedImageSchema)
 def generate(options: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
     """Have an image drawn and store it."""
-    (drawn,) = parts().generation.generate(Order(**options), idempotency_key(header))
+    (drawn,) = parts().generation.generate(PromptRequest(**options), idempotency_key(header))
     answer = image_answer(drawn.image, _DRAWN if drawn.image.created else _SEEN_BEFORE)
     return {**answer, "model": drawn.model, "seed": drawn.seed}

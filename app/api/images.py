@@ -24,8 +24,8 @@ from app.api.schemas import (
 )
 from app.core.errors import BadRequest
 from app.core.object_keys import is_readable
-from app.core.request_context import CACHE, FAILURE, IMAGE
-from app.delivery.conditional import body_of, represent, sent_bytes
+from app.core.request_context import CACHE_STATUS, FAILURE, OBJECT_KEY
+from app.delivery.conditional import content_length_sent, represent, response_body
 from app.services.images import StoredImage
 
 
@@ -50,7 +50,7 @@ def absolute(url: str) -> str:
 
 def image_answer(image: StoredImage, message: str) -> dict[str, Any]:
     """The fields of `ImageSchema`; the access log gets the key as well."""
-    request.environ[IMAGE] = image.key
+    request.environ[OBJECT_KEY] = image.key
     return {
         "success": True,
         "message": message,
@@ -95,14 +95,14 @@ def serve(key: str) -> Response:
     if FAILURE in request.environ:
         raise request.environ[FAILURE]
     cached = parts().service.fetch(key)
-    request.environ[IMAGE], request.environ[CACHE] = key, cached.status.value
+    request.environ[OBJECT_KEY], request.environ[CACHE_STATUS] = key, cached.status.value
     try:
         answer = represent(request.environ, cached)
-        body = body_of(request.environ, cached, answer)
+        body = response_body(request.environ, cached, answer)
     except BaseException:
         cached.body.close()
         raise
-    parts().cache.counts.add(cached.status, sent_bytes(request.environ, answer))
+    parts().cache.counts.add(cached.status, content_length_sent(request.environ, answer))
     return Response(body, answer.status, answer.headers, direct_passthrough=True)
 
 
@@ -147,7 +147,7 @@ def list_images(options: dict[str, Any]) -> dict[str, Any]:
 def delete(key: str) -> dict[str, Any]:
     """Delete an image from the store and from the cache."""
     parts().service.delete(key)
-    request.environ[IMAGE] = key
+    request.environ[OBJECT_KEY] = key
     return {"success": True, "message": "Image deleted", "key": key}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, post_load, pre_load, validate
 
 from app.api.schemas import MAX_PROMPT, MOST_SEED, NOT_BLANK, SIZE, is_size, is_unicode, not_blank
-from app.services.drawing import Order
+from app.services.drawing import PromptRequest
 
 OPENAI_PATH = "/v1/"
 
@@ -141,7 +141,7 @@ class ImagesRequestSchema(Schema):
         """The order, and how to answer."""
         size = "1024x1024" if values["size"] == _ANY_SIZE else values["size"]
         width, height = map(int, size.split("x"))
-        order = Order(
+        order = PromptRequest(
             values["prompt"],
             width,
             height,

@@ -18,7 +18,7 @@ from app.api.parts import KEYED, key_required, parts
 from app.api.schemas import AnswerSchema, CacheSchema, ReadinessSchema
 from app.cache.stats import GET_USD_PER_MILLION
 from app.core.errors import CacheUnreadable
-from app.core.request_context import BEGAN
+from app.core.request_context import STARTED
 from app.observability.metrics import UNROUTED, Metrics
 
 _TRY_AGAIN = {"Retry-After": "5"}
@@ -111,7 +111,7 @@ def count_requests(flask: Flask, metrics: Metrics) -> None:
         route = request.endpoint or UNROUTED
         metrics.requests.labels(route, response.status_code).inc()
         now = time.perf_counter()
-        metrics.request_seconds.labels(route).observe(now - request.environ.get(BEGAN, now))
+        metrics.request_seconds.labels(route).observe(now - request.environ.get(STARTED, now))
         if "error_code" in g:
             metrics.errors.labels(route, g.error_code).inc()
         return response

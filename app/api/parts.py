@@ -12,7 +12,7 @@ from app.api.hosts import Hosts
 from app.api.rate_limits import RateLimits
 from app.cache.disk_cache import DiskCache
 from app.config.settings import Config
-from app.core.request_context import KEY_NAME
+from app.core.request_context import API_KEY_NAME
 from app.observability.metrics import Metrics
 from app.services.generation import GenerationService
 from app.services.images import ImageService
@@ -64,7 +64,7 @@ def key_required(scope: str, *, counted: bool = True) -> Callable[[Callable[P, R
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             key = parts().access.check(request, scope)
             if key is not None:
-                g.key_name = request.environ[KEY_NAME] = key.name
+                g.key_name = request.environ[API_KEY_NAME] = key.name
             if counted:
                 parts().limits.check(scope)
             return view(*args, **kwargs)

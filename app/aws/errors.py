@@ -103,7 +103,7 @@ class Kind(Enum):
     ANSWER = auto()
 
 
-def kind_of(exc: Exception) -> Kind | None:
+def classify(exc: Exception) -> Kind | None:
     """Return what `exc` means; None if AWS answered it, or if it does not come from boto3."""
     if isinstance(exc, AppError | theirs.ClientError):
         return None
@@ -132,7 +132,7 @@ def _kind_by_place(modules: set[str]) -> Kind | None:
     return Kind.SETTINGS if modules & _SETTINGS_MODULES else Kind.ANSWER
 
 
-def told(exc: Exception) -> str:
+def public_message(exc: Exception) -> str:
     """Return the text of `exc` in one line, without what may be a header, an answer or a secret."""
     if isinstance(exc, ResponseParserError):  # below its first line is the whole answer, of STS too
         text = str(exc).partition("\n")[0]
@@ -163,7 +163,7 @@ def _source_of(exc: Exception) -> str:
     return str(names[-1] or "") if names else ""
 
 
-def said_by(exc: theirs.ClientError) -> str:
+def vendor_message(exc: theirs.ClientError) -> str:
     """Return what AWS says in words: the first line, and nothing if it quotes our request's headers.
 
     A signature that does not match is answered with the request that was signed, session token included.

@@ -67,7 +67,7 @@ def _is_wrong(name: str, value: str) -> bool:
     return bool(_IN_HEADERS.fullmatch(name)) and not value.isascii()
 
 
-TREE = Path(__file__).parents[2]
+PROJECT_ROOT = Path(__file__).parents[2]
 """The working tree: the directory of `wsgi.py` and `gunicorn.conf.py`."""
 
 _NAMED = "ENV_FILE"
@@ -93,15 +93,15 @@ def settings_file() -> Path | None:
     named = os.environ.get(_NAMED)
     if named:
         return None if named == os.devnull else Path(named)
-    own = TREE / ".env"
+    own = PROJECT_ROOT / ".env"
     return own if own.is_file() or own.is_fifo() else None
 
 
-def name_of(path: Path | None) -> str:
+def display_name(path: Path | None) -> str:
     """Return the file's name for messages: its path, relative inside the working tree, or "none"."""
     if path is None:
         return "none"
-    return str(path.relative_to(TREE) if path.is_relative_to(TREE) else path)
+    return str(path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path)
 
 
 def load_settings_file() -> str:
@@ -116,14 +116,14 @@ def load_settings_file() -> str:
     path = settings_file()
     text = "" if path is None else _read(path)
     if _NAMED in dotenv_values(stream=StringIO(text), interpolate=False):
-        raise ConfigError(f"{name_of(path)} must not set {_NAMED}. Set it in the environment instead.")
+        raise ConfigError(f"{display_name(path)} must not set {_NAMED}. Set it in the environment instead.")
     forget_settings_file()
     exported = set(os.environ)
     try:
         load_dotenv(stream=StringIO(text))
     except ValueError as exc:  # a "=" in a name in quotes, or a character that the locale lacks
         raise ConfigError(
-            f"{name_of(path)} sets a variable whose name or value the system can't keep. Write NAME=value, "
+            f"{display_name(path)} sets a variable whose name or value the system can't keep. Write NAME=value, "
             "with nothing but letters, digits and '_' in the name."
         ) from exc
     finally:
@@ -132,7 +132,7 @@ def load_settings_file() -> str:
     _text_loaded = text
     clean_variables()
     os.environ[_EXPORTED_EMPTY] = _BETWEEN.join(exported - set(os.environ))
-    return name_of(path)
+    return display_name(path)
 
 
 def is_settings_file_loaded() -> bool:
@@ -162,7 +162,7 @@ def undo_flasks_own_reading() -> None:
     skipped = os.environ.get("FLASK_SKIP_DOTENV", "").lower() not in ("", "0", "false", "no")
     if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or skipped:
         return
-    own = TREE / ".env"
+    own = PROJECT_ROOT / ".env"
     found = [path for name in (".flaskenv", ".env") if (path := find_dotenv(name, usecwd=True))]
     if _NAMED not in os.environ and all(own.exists() and own.samefile(path) for path in found):
         return
@@ -178,7 +178,7 @@ def undo_flasks_own_reading() -> None:
 
 def _read(path: Path) -> str:
     """Return the file's text. Raises `ConfigError` if it can't be read, or if others may write to it."""
-    name = name_of(path)
+    name = display_name(path)
     try:
         _check_owner(name, path.lstat())  # also of a link, which anybody may put into a directory like /tmp
         with path.open("rb") as file:
@@ -221,7 +221,7 @@ def _check_directories(path: Path) -> None:
         mode = directory.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise ConfigError(
-                f"Everybody may exchange files in {directory}, so {name_of(path)} is not read. "
+                f"Everybody may exchange files in {directory}, so {display_name(path)} is not read. "
                 f"Run: chmod o-w {directory}"
             )
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from threading import BoundedSemaphore
 
 from app.core.errors import Busy, StoreBusy
-from app.core.thread_pool import parked
+from app.core.thread_pool import blocking
 
-PLACES_PER_THREAD = 4
+STORE_CALLS_PER_THREAD = 4
 """How many threads may call the store at once for each of `THREADS`: they spend most of the time waiting."""
 
 _MOST_WAITING = 256
@@ -36,7 +36,7 @@ class Bulkhead:
 
     def __init__(
         self,
-        places: int = 8 * PLACES_PER_THREAD,
+        places: int = 8 * STORE_CALLS_PER_THREAD,
         *,
         waiting: int = _MOST_WAITING,
         silence: float = _SILENCE_SECONDS,
@@ -69,7 +69,7 @@ class Bulkhead:
             self._present += 1
         self._here.waits = True
         try:
-            with parked():
+            with blocking():
                 yield
         finally:
             self._here.waits = False
@@ -121,7 +121,7 @@ class Bulkhead:
             self._change.notify()
 
 
-class Gate:
+class DecodeLimiter:
     """Lets `places` threads in at once; the others wait for `patience` seconds at most.
 
     All of them are parked, also those inside, since another process does the decoding.
@@ -137,7 +137,7 @@ class Gate:
 
         `patience` defaults to that of the gate.
         """
-        with parked():
+        with blocking():
             if not self._places.acquire(timeout=self._patience if patience is None else patience):
                 raise Busy
             try:

@@ -123,7 +123,7 @@ def url_path(key: str) -> str:
     return quote(key, safe="/-._~")
 
 
-def content_addressed(data: bytes, image_format: ImageFormat, folder: str | None = None) -> str:
+def content_addressed_key(data: bytes, image_format: ImageFormat, folder: str | None = None) -> str:
     """The key under which these very bytes are stored once.
 
     Raises `InvalidKey` for a folder outside the grammar.
@@ -132,7 +132,7 @@ def content_addressed(data: bytes, image_format: ImageFormat, folder: str | None
     return _in_folder(folder or UPLOAD_FOLDER, f"{digest[:2]}/{digest[2:32]}.{image_format.extension}")
 
 
-def generated(now: datetime, image_format: ImageFormat, folder: str | None = None) -> str:
+def generated_key(now: datetime, image_format: ImageFormat, folder: str | None = None) -> str:
     """A new, unguessable key for an image generated at `now`.
 
     Raises `InvalidKey` for a folder outside the grammar.
@@ -141,12 +141,12 @@ def generated(now: datetime, image_format: ImageFormat, folder: str | None = Non
     return _in_folder(folder or GENERATED_FOLDER, name)
 
 
-def is_plain(name: str) -> bool:
+def is_plain_name(name: str) -> bool:
     """Return whether keys can hold `name` as it is, apart from its extension."""
     return _PLAIN.match(name) is not None
 
 
-def named(name: str, image_format: ImageFormat, folder: str | None = None) -> str:
+def named_key(name: str, image_format: ImageFormat, folder: str | None = None) -> str:
     """Return the key `<folder>/<name>`, or `name` alone, with the extension of the decoded format.
 
     A name that is not plain, such as "Müller 1.jpg", is spelled with the characters that keys have:
@@ -170,13 +170,13 @@ def kept(path: str, data: bytes, image_format: ImageFormat, folder: str | None =
     Raises `InvalidKey` for such a key, and as `named` does.
     """
     key = _placed(path, image_format, folder)
-    if digest_in(key) and key != content_addressed(data, image_format, key.rsplit("/", 2)[0]):
+    if digest_in(key) and key != content_addressed_key(data, image_format, key.rsplit("/", 2)[0]):
         raise InvalidKey("The name is made from the bytes of another image. Please rename the file.")
     return key
 
 
 def _placed(name: str, image_format: ImageFormat, folder: str | None) -> str:
-    if not is_plain(name):
+    if not is_plain_name(name):
         if _NO_NAME.search(name):
             raise InvalidKey(f"The name can't be used. {_NAMES}")
         name = "/".join(map(_plain_segment, name.split("/")))

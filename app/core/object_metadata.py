@@ -25,7 +25,7 @@ _UNSAFE_SPACE = re.compile(r"^ | (?= )| $")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PromptMetadata:
     """A request to draw. `size` is like 1024x768; a text that was too long ends in "…"; `seed` is
     None where the model has none.
     """
@@ -50,7 +50,7 @@ class Asked:
         }
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str]) -> "Asked | None":
+    def from_metadata(cls, metadata: Mapping[str, str]) -> "PromptMetadata | None":
         """What `to_metadata` made; None where it is something else."""
         try:
             return cls(

@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 REQUEST_ID = "s3image.request_id"
 """The request's id."""
 
-KEY_NAME = "s3image.key_name"
+API_KEY_NAME = "s3image.key_name"
 """The name of the API key that was checked."""
 
-IMAGE = "s3image.image"
+OBJECT_KEY = "s3image.image"
 """The key of the image that the request is about."""
 
-CACHE = "s3image.cache"
+CACHE_STATUS = "s3image.cache"
 """The cache's result: a value of `CacheStatus`."""
 
-BEGAN = "s3image.began"
+STARTED = "s3image.began"
 """When the request came to the first front, by `time.perf_counter`."""
 
 FAILURE = "s3image.failure"
 """The exception that a front leaves to the application to answer."""
 
 
-HEADER = "X-Request-ID"
+REQUEST_ID_HEADER = "X-Request-ID"
 
 _SANE = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 """What is taken from a client: nothing that means something to a log, a shell or a page."""
@@ -54,7 +54,7 @@ def set_request_id(request_id: str) -> None:
     _current.set(request_id)
 
 
-def take_request_id(environ: "WSGIEnvironment") -> str:
+def assign_request_id(environ: "WSGIEnvironment") -> str:
     """The client's id of this request, or a new one; from now on this thread works on it."""
     given = environ.get("HTTP_X_REQUEST_ID")
     request_id: str = given if given and _SANE.fullmatch(given) else new_request_id()
@@ -73,9 +73,9 @@ class RequestIds:
         """Hand the request on; a server that has given it an id sends that itself, which costs less."""
         if REQUEST_ID in environ:
             return self._application(environ, start_response)
-        request_id = take_request_id(environ)
+        request_id = assign_request_id(environ)
 
         def start(status: str, headers: list[tuple[str, str]], *args: Any) -> Any:
-            return start_response(status, [*headers, (HEADER, request_id)], *args)
+            return start_response(status, [*headers, (REQUEST_ID_HEADER, request_id)], *args)
 
         return self._application(environ, start)

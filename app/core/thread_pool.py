@@ -23,7 +23,7 @@ _here = threading.local()
 _log = logging.getLogger(__name__)
 
 
-class ParkingPool(Executor):
+class ElasticThreadPool(Executor):
     """Runs what is submitted on `size` threads, parked ones not counted.
 
     A thread is started only if a task waits and no thread is idle, so a short wait starts none. Threads
@@ -54,7 +54,7 @@ class ParkingPool(Executor):
         self._tasks.put(None)
 
     @contextmanager
-    def parked(self) -> Iterator[None]:
+    def blocking(self) -> Iterator[None]:
         """Don't count this thread while it is in this block."""
         with self._lock:
             self._working -= 1
@@ -108,18 +108,18 @@ class ParkingPool(Executor):
 
 
 @contextmanager
-def parked() -> Iterator[None]:
+def blocking() -> Iterator[None]:
     """Wait in this block without holding one of the worker's threads.
 
     In a thread that is parked already, or that belongs to no pool, this does nothing.
     """
-    pool: ParkingPool | None = getattr(_here, "pool", None)
+    pool: ElasticThreadPool | None = getattr(_here, "pool", None)
     if pool is None:
         yield
         return
     _here.pool = None
     try:
-        with pool.parked():
+        with pool.blocking():
             yield
     finally:
         _here.pool = pool

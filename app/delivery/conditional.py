@@ -87,12 +87,14 @@ def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representatio
     return Representation("200 OK", [*always, *_of_content(facts, modified), length], 0, facts.size)
 
 
-def body_of(environ: "WSGIEnvironment", cached: CachedObject, answer: Representation) -> Iterable[bytes]:
+def response_body(
+    environ: "WSGIEnvironment", cached: CachedObject, answer: Representation
+) -> Iterable[bytes]:
     """The bytes that `answer` announces, for a WSGI server; it closes the object's body when it is done.
 
     A file goes to the server as it is, which may then let the kernel send it (`sendfile`).
     """
-    if not sent_bytes(environ, answer):
+    if not content_length_sent(environ, answer):
         cached.body.close()
         return ()
     file = cast("FileIO", cached.body)
@@ -102,7 +104,7 @@ def body_of(environ: "WSGIEnvironment", cached: CachedObject, answer: Representa
     return wrap_file(environ, cast("FileIO", _Part(file, answer.length)), _CHUNK)
 
 
-def sent_bytes(environ: "WSGIEnvironment", answer: Representation) -> int:
+def content_length_sent(environ: "WSGIEnvironment", answer: Representation) -> int:
     """How many bytes of the object follow the headers: none after those that answer a HEAD."""
     return 0 if environ["REQUEST_METHOD"] == "HEAD" else answer.length
 

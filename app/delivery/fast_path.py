@@ -9,11 +9,11 @@ from app.cache.disk_cache import DiskCache
 from app.cache.lookup import CachedObject, CacheStatus
 from app.core.errors import AppError
 from app.core.object_keys import looks_immutable
-from app.core.request_context import BEGAN, CACHE, FAILURE, IMAGE
-from app.delivery.conditional import body_of, represent, sent_bytes
+from app.core.request_context import CACHE_STATUS, FAILURE, OBJECT_KEY, STARTED
+from app.delivery.conditional import content_length_sent, represent, response_body
 from app.observability.metrics import ROUTE, Metrics
 from app.services.images import ImageService
-from app.services.urls import SERVER_PATH
+from app.services.urls import IMAGES_PATH
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -53,7 +53,7 @@ class LoopHooks:
     cors: Callable[[str], list[tuple[str, str]]] = _no_headers
 
 
-class Delivery:
+class FastPath:
     """Wraps `application`; a hit costs neither routing, nor a lock, nor a byte of the body in Python.
 
     An image whose key looks immutable is fetched here as well if it is no hit. Of named ones, few of which
@@ -75,16 +75,16 @@ class Delivery:
         self._counts = cache.counts
         self._answered = metrics.hits.add
         self._seconds = metrics.request_seconds
-        self._images = script_name + SERVER_PATH
+        self._images = script_name + IMAGES_PATH
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer an image, or hand the request on; what goes wrong is the application's to say."""
         if FOUND in environ:
             return self._answer(environ[FOUND], environ, start_response)
-        environ[BEGAN] = time.perf_counter()
-        if environ["REQUEST_METHOD"] in ("GET", "HEAD") and environ["PATH_INFO"].startswith(SERVER_PATH):
+        environ[STARTED] = time.perf_counter()
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD") and environ["PATH_INFO"].startswith(IMAGES_PATH):
             try:
-                cached = self._fetch(environ["PATH_INFO"][len(SERVER_PATH) :])
+                cached = self._fetch(environ["PATH_INFO"][len(IMAGES_PATH) :])
             except Exception as exc:
                 environ[FAILURE] = exc
             else:
@@ -107,7 +107,7 @@ class Delivery:
     def _answer(
         self, cached: CachedObject, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
-        environ[IMAGE], environ[CACHE] = cached.facts.key, cached.status.value
+        environ[OBJECT_KEY], environ[CACHE_STATUS] = cached.facts.key, cached.status.value
         try:
             answer = represent(environ, cached)
         except AppError as exc:
@@ -118,10 +118,10 @@ class Delivery:
             cached.body.close()
             raise
         if cached.status is CacheStatus.HIT:
-            self._counts.hit(sent_bytes(environ, answer))
+            self._counts.hit(content_length_sent(environ, answer))
         else:
-            self._counts.add(cached.status, sent_bytes(environ, answer))
-            self._seconds.labels(ROUTE).observe(time.perf_counter() - environ[BEGAN])
+            self._counts.add(cached.status, content_length_sent(environ, answer))
+            self._seconds.labels(ROUTE).observe(time.perf_counter() - environ[STARTED])
         self._answered(answer.status)
         start_response(answer.status, answer.headers)
-        return body_of(environ, cached, answer)
+        return response_body(environ, cached, answer)

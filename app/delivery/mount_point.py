@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
-class Prefix:
+class MountPoint:
     """Wraps `application` and tells it the prefix, as `SCRIPT_NAME` of the WSGI environment (PEP 3333).
 
     `script_name` is the operator's word. Without it the prefix comes from the `X-Forwarded-Prefix` that the

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from app.core.errors import BadRequest, Busy, SlowClient
-from app.core.thread_pool import parked
+from app.core.thread_pool import blocking
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -188,7 +188,7 @@ class WatchedBody(io.RawIOBase):
     def readinto(self, buffer: "WriteableBuffer") -> int:
         """Read some bytes; 0 at the end."""
         view = memoryview(buffer)
-        with parked():
+        with blocking():
             if not self._begun:
                 self._begun = True
                 self._places.enter(self._reader)
@@ -227,7 +227,7 @@ class WatchedBody(io.RawIOBase):
             self._places.leave(self._reader)
 
 
-class Intake:
+class RequestBodyGuard:
     """Wraps `application`, which `threads` threads of a process run; as many bodies but two are under way.
 
     Reading a body may raise `Busy` or `SlowClient` in the application.

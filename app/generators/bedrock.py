@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from urllib3 import HTTPResponse
 
 from app.aws.endpoints import is_aws_url
-from app.aws.errors import Kind, is_about_credentials, kind_of, said_by, told
+from app.aws.errors import Kind, classify, is_about_credentials, public_message, vendor_message
 from app.aws.session import new_session
 from app.config.settings import Config
 from app.core.errors import AppError, GeneratorError, GeneratorRefused, GeneratorUnreachable, PromptRefused
@@ -65,22 +65,22 @@ def errors_mapped(model: str) -> Iterator[None]:
     except ClientError as exc:
         raise _answered(exc, model) from exc
     except Exception as exc:
-        kind = kind_of(exc)
+        kind = classify(exc)
         if kind in _NO_CREDENTIALS:
             raise GeneratorRefused(
-                NO_CREDENTIALS, detail=f"{type(exc).__name__}: {told(exc)} ({_FIX})"
+                NO_CREDENTIALS, detail=f"{type(exc).__name__}: {public_message(exc)} ({_FIX})"
             ) from exc
         if kind is None and not isinstance(exc, UNREADABLE):
             raise
         if isinstance(exc, BotoCoreError):
-            raise GeneratorError(detail=f"{type(exc).__name__}: {told(exc)}") from exc
+            raise GeneratorError(detail=f"{type(exc).__name__}: {public_message(exc)}") from exc
         raise GeneratorError(detail=f"an answer that can't be read: {type(exc).__name__}") from exc
 
 
 def _answered(exc: ClientError, model: str) -> AppError:
     error, metadata = exc.response.get("Error", {}), exc.response.get("ResponseMetadata", {})
     code, status = str(error.get("Code", "")), metadata.get("HTTPStatusCode", 0)
-    said = cleaned(said_by(exc))
+    said = cleaned(vendor_message(exc))
     detail = f"{status} {code}: {said}"
     if status in _AGAIN or status >= 500:
         return GeneratorUnreachable(detail=detail, wait=retry_after(metadata.get("HTTPHeaders", {})))

@@ -19,7 +19,7 @@ from app.imaging.gif import survey_gif
 from app.imaging.jpeg import survey_jpeg
 from app.imaging.orientation import upright
 from app.imaging.png import survey_png
-from app.imaging.sniff import sniff
+from app.imaging.sniff import sniff_format
 from app.imaging.survey import QUARTER_TURNED, UPRIGHT, GainMap, ImageLimits, Survey
 from app.imaging.webp import survey_webp
 
@@ -92,7 +92,7 @@ def clean_image(
 
     Raises UnsupportedImage, UndecodableImage, TooManyPixels.
     """
-    format = sniff(data, limits.formats)
+    format = sniff_format(data, limits.formats)
     with undecodable():
         survey = _SURVEYS[format.name](data, limits)
         before_decoding(survey.pixels)

@@ -35,7 +35,7 @@ _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 """ISO/IEC 23008-12, annex B; the shared brands say only "image" and leave the codec open."""
 
 
-def sniff(data: bytes, allowed: tuple[str, ...]) -> ImageFormat:
+def sniff_format(data: bytes, allowed: tuple[str, ...]) -> ImageFormat:
     """The format, among the allowed names, that the bytes begin like.
 
     Raises UnsupportedImage for anything else, with a message that says what it is where that is known.

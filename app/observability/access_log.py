@@ -16,7 +16,7 @@ from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple
 
 from app.core.addresses import one_address
-from app.core.request_context import CACHE, IMAGE, KEY_NAME, REQUEST_ID, current_request_id
+from app.core.request_context import API_KEY_NAME, CACHE_STATUS, OBJECT_KEY, REQUEST_ID, current_request_id
 
 
 def timestamp(seconds: float) -> str:
@@ -81,14 +81,14 @@ class AccessLog:
             timestamp(time.time()),
             environ.get(REQUEST_ID) or current_request_id(),
             self._client(environ)[:64],
-            environ.get(KEY_NAME),
+            environ.get(API_KEY_NAME),
             environ["REQUEST_METHOD"][:64],
             _path(environ)[:_LONGEST],
             status[:3],
             sent,
             round(seconds * 1000, 3),
-            environ.get(IMAGE, "")[:_LONGEST] or None,
-            environ.get(CACHE),
+            environ.get(OBJECT_KEY, "")[:_LONGEST] or None,
+            environ.get(CACHE_STATUS),
         )
         self._write(self._line(answered).encode("ascii", "backslashreplace"))
 

@@ -21,7 +21,7 @@ from typing import Any
 from gunicorn.http import get_parser
 from gunicorn.http.errors import NoMoreData, ParseException
 
-from app.server.exchanges import Exchange
+from app.server.response import Exchange
 
 
 class State(IntEnum):

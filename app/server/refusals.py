@@ -15,7 +15,7 @@ from gunicorn.http.errors import (
 )
 
 from app.core.errors import AppError, Busy
-from app.core.request_context import HEADER
+from app.core.request_context import REQUEST_ID_HEADER
 
 _UNREADABLE = "The server can't read this request."
 
@@ -59,7 +59,7 @@ def refusal_of(error: Exception, request_id: str, cors: _Headers = ()) -> Refusa
 
     It shows nothing else of what was sent.
     """
-    headers = [(HEADER, request_id), *cors]
+    headers = [(REQUEST_ID_HEADER, request_id), *cors]
     if isinstance(error, Busy):
         return Refusal(error.status, error.code, error.message, error.retry_after, headers)
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
-from app.core.thread_pool import ParkingPool
+from app.core.thread_pool import ElasticThreadPool
 from app.delivery.fast_path import LoopHooks
 from app.observability.access_log import AccessLog
 from app.server.event_loop import EventLoop
@@ -93,7 +93,7 @@ class ImageWorker(Worker):  # type: ignore[misc]
     def run(self) -> None:
         """Serve until stopped, then until all connections have ended or `graceful_timeout` is over."""
         hooks = getattr(self.wsgi, "extensions", {}).get(LoopHooks.NAME) or LoopHooks()
-        pool = ParkingPool(self.cfg.threads)
+        pool = ElasticThreadPool(self.cfg.threads)
         loop = EventLoop(
             self.sockets,
             Exchanges(self.wsgi, self.cfg, self.log, hooks, self._may_go_on),

@@ -17,7 +17,7 @@ from app.core.errors import AppError, InvalidKey, NotFound, StoreError, Unsuppor
 from app.core.object_keys import check_readable, digest_in
 from app.core.objects import FORMATS
 from app.core.system import sync
-from app.imaging.sniff import sniff
+from app.imaging.sniff import sniff_format
 from app.services import bulk as sidecars
 from app.services.bulk import Outcome, Result, failure
 from app.stores.base import BaseStore
@@ -146,7 +146,7 @@ def _check_decoded(file: BinaryIO, codings: str) -> None:
         return
     file.seek(0)
     try:
-        sniff(file.read(_HEAD), tuple(FORMATS))
+        sniff_format(file.read(_HEAD), tuple(FORMATS))
     except UnsupportedImage as exc:
         raise UnsupportedImage(
             f"It is stored with Content-Encoding: {codings}, so its bytes alone are no image. "

@@ -10,15 +10,22 @@ from pathlib import Path
 from app.cache.disk_cache import DiskCache
 from app.config.settings import Config
 from app.core.errors import AppError, NameTaken, NotFound, StoreRefused, TooLarge, UnsupportedImage
-from app.core.object_keys import cache_control, content_addressed, is_plain, kept, looks_immutable, proof_for
+from app.core.object_keys import (
+    cache_control,
+    content_addressed_key,
+    is_plain_name,
+    kept,
+    looks_immutable,
+    proof_for,
+)
 from app.core.object_metadata import name_metadata
 from app.core.objects import FORMATS, ImageFormat, ObjectFacts
 from app.imaging.check import CleanedImage, clean_image, decode_image
-from app.imaging.sniff import sniff
+from app.imaging.sniff import sniff_format
 from app.imaging.survey import ImageLimits
 from app.services import bulk as sidecars
 from app.services.bulk import Outcome, Result, failure
-from app.stores.base import BaseStore, holds
+from app.stores.base import BaseStore, holds_bytes
 
 _TYPES = mimetypes.MimeTypes()
 """Media types by extension, the same on all systems."""
@@ -31,7 +38,7 @@ class Importer:
     """Puts the images of `root` into the store, held to the limits of uploads. It never replaces one.
 
     Their keys are made from their bytes; with `keep_names` they are their paths below `root`, spelled as
-    `app.core.object_keys.named` spells them. `folder` comes before either. Metadata that an export
+    `app.core.object_keys.named_key` spells them. `folder` comes before either. Metadata that an export
     wrote beside an image
     is stored with it. Files that are no images are skipped; with `strict` they fail.
 
@@ -53,7 +60,7 @@ class Importer:
         keep_names: bool = False,
         strict: bool = False,
     ) -> None:
-        content_addressed(b"", FORMATS["png"], folder)  # a bad folder shows at once, not with each file
+        content_addressed_key(b"", FORMATS["png"], folder)  # a bad folder shows at once, not with each file
         self._limits = ImageLimits.from_config(config)
         self._max_bytes = config.max_upload_bytes
         self._store = store
@@ -86,7 +93,7 @@ class Importer:
 
     def _metadata(self, path: str, data: bytes) -> tuple[Mapping[str, str], str]:
         """Return what to keep with the image, and a remark if something of it can't be kept."""
-        renamed = {} if not self._keep_names or is_plain(path) else name_metadata(path)
+        renamed = {} if not self._keep_names or is_plain_name(path) else name_metadata(path)
         try:
             return {**renamed, **sidecars.load(self._root, path, data)}, ""
         except sidecars.UnusableMetadata as exc:
@@ -110,14 +117,14 @@ class Importer:
     def _key(self, path: str, data: bytes, image_format: ImageFormat) -> str:
         if self._keep_names:
             return kept(path, data, image_format, self._folder)
-        return content_addressed(data, image_format, self._folder)
+        return content_addressed_key(data, image_format, self._folder)
 
     def _read(self, path: str) -> bytes:
         with open(self._root / path, "rb", opener=_opened) as file:
             size = os.fstat(file.fileno()).st_size
             data = file.read(self._max_bytes + 1 if size <= self._max_bytes else _HEAD_BYTES)
         if max(size, len(data)) > self._max_bytes:
-            sniff(data, self._limits.formats)
+            sniff_format(data, self._limits.formats)
             raise TooLarge(f"The image is larger than the {self._max_bytes} bytes allowed.")
         return data
 
@@ -129,7 +136,7 @@ class Importer:
             return None
 
     def _compare(self, there: ObjectFacts, data: bytes) -> Outcome:
-        if not holds(self._store, there, data):
+        if not holds_bytes(self._store, there, data):
             raise NameTaken("Another image is stored under this name. It was left as it is.")
         return Outcome.THERE
 

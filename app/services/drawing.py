@@ -25,7 +25,7 @@ from app.core.errors import (
     UndecodableImage,
     UnsupportedImage,
 )
-from app.core.limiters import Gate
+from app.core.limiters import DecodeLimiter
 from app.core.objects import FORMATS
 from app.generators.base import BaseGenerator, GenerationRequest, ModelFacts
 from app.imaging.check import CheckedImage
@@ -41,7 +41,7 @@ _SEEDS = 2**32
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class PromptRequest:
     """Images to draw. Sizes are in pixels; `image_format` is a name in `FORMATS`; None as seed means any."""
 
     prompt: str
@@ -102,7 +102,7 @@ def _ignore(number: int, drawn: Drawn) -> None:
     pass
 
 
-class Drawing:
+class GeneratorRunner:
     """Calls the generator, and gives up on it after `seconds`.
 
     It is somebody else's code, which nothing can stop: a call runs on a thread of its own, so that past the
@@ -112,7 +112,9 @@ class Drawing:
     may be of any format that we know, and of the largest size that can be ordered.
     """
 
-    def __init__(self, generator: BaseGenerator, limits: ImageLimits, decoding: Gate, seconds: float) -> None:
+    def __init__(
+        self, generator: BaseGenerator, limits: ImageLimits, decoding: DecodeLimiter, seconds: float
+    ) -> None:
         self._generator = generator
         self._limits = limits
         self._limits_of_drawn = replace(

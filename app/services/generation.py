@@ -34,12 +34,12 @@ from app.core.errors import (
     StoreTimeout,
     StoreUnreachable,
 )
-from app.core.object_keys import generated
-from app.core.object_metadata import Asked
+from app.core.object_keys import generated_key
+from app.core.object_metadata import PromptMetadata
 from app.core.objects import FORMATS, NO_METADATA
-from app.core.thread_pool import parked
+from app.core.thread_pool import blocking
 from app.generators.base import GenerationRequest, ModelFacts
-from app.services.drawing import Drawing, Drawn, Order, StoredGeneration
+from app.services.drawing import Drawn, GeneratorRunner, PromptRequest, StoredGeneration
 from app.services.idempotency import Ledger, Once, Outcome, Rules, generations_in, keys_in, outcome_of
 from app.services.images import ImageService, StoredImage
 from app.services.slots import Slots
@@ -94,7 +94,7 @@ class GenerationService:
     def __init__(
         self,
         images: ImageService,
-        drawing: Drawing,
+        drawing: GeneratorRunner,
         state_dir: Path,
         *,
         concurrency: int,
@@ -119,7 +119,7 @@ class GenerationService:
         """What its provider says of it, if there is one; raises what generators raise."""
         return self._drawing.describe_model()
 
-    def generate(self, order: Order, idempotency_key: str | None = None) -> list[StoredGeneration]:
+    def generate(self, order: PromptRequest, idempotency_key: str | None = None) -> list[StoredGeneration]:
         """Have `order` drawn, and store each image under a new, unguessable key: all of them or none.
 
         Where an order came with the same `idempotency_key` (a digest) within a day, the answer is the same
@@ -128,9 +128,9 @@ class GenerationService:
         Raises `InvalidKey`, `TooManyPixels`, `PromptRefused`, `GeneratorError` and its kin, `GeneratorBusy`,
         `IdempotencyKeyReused`, `IdempotencyKeyInUse`, `StateUnavailable`, and what stores raise.
         """
-        generated(datetime.now(UTC), FORMATS[order.image_format], order.folder)  # a bad folder shows now
+        generated_key(datetime.now(UTC), FORMATS[order.image_format], order.folder)  # a bad folder shows now
         self._drawing.check_size(order.width, order.height)
-        with self._place(), parked():
+        with self._place(), blocking():
             if idempotency_key is None:
                 return self._reused_or_drawn(order, None)
             request = order.digest()
@@ -149,7 +149,7 @@ class GenerationService:
         finally:
             self._free.release()
 
-    def _patience(self, order: Order) -> float:
+    def _patience(self, order: PromptRequest) -> float:
         return self._drawing.seconds * order.count + 10
 
     def _images_of(self, outcome: Outcome) -> list[StoredGeneration]:
@@ -160,7 +160,7 @@ class GenerationService:
         if outcome.is_final:
             self._spool.forget(spooled, count)
 
-    def _reused_or_drawn(self, order: Order, spooled: str | None) -> list[StoredGeneration]:
+    def _reused_or_drawn(self, order: PromptRequest, spooled: str | None) -> list[StoredGeneration]:
         """The order's images; `spooled` is its name in the spool, None if it can't be recognised."""
         if not self._reuse or order.seed is None:
             return self._draw(order, spooled)
@@ -179,7 +179,7 @@ class GenerationService:
     def _still_has(self, outcome: Outcome) -> bool:
         return all(self._images.exists(key) for key in keys_in(outcome))
 
-    def _draw(self, order: Order, spooled: str | None) -> list[StoredGeneration]:
+    def _draw(self, order: PromptRequest, spooled: str | None) -> list[StoredGeneration]:
         """All are drawn before one is stored, so that a failure leaves nothing behind in the store."""
         self._spool.sweep()
         images = self._spool.recall(spooled, order.count) if spooled else {}
@@ -196,7 +196,7 @@ class GenerationService:
 
     def _draw_missing(
         self,
-        order: Order,
+        order: PromptRequest,
         missing: Mapping[int, GenerationRequest],
         images: dict[int, Unstored],
         spooled: str | None,
@@ -206,7 +206,7 @@ class GenerationService:
 
         def keep(first: int, index: int, drawn: Drawn) -> None:
             now, number = datetime.now(UTC), numbers[first + index]
-            image = Unstored(generated(now, drawn.checked.format, order.folder), drawn, now)
+            image = Unstored(generated_key(now, drawn.checked.format, order.folder), drawn, now)
             if spooled:
                 self._spool.keep(spooled, number, image)
             images[number] = image
@@ -219,7 +219,7 @@ class GenerationService:
                     self._drawing.draw(batch, partial(keep, first))
         return deadline
 
-    def _store(self, order: Order, image: Unstored, deadline: float) -> StoredGeneration:
+    def _store(self, order: PromptRequest, image: Unstored, deadline: float) -> StoredGeneration:
         drawn = image.drawn
         metadata = _asked(order, drawn, image.time).to_metadata() if self._keep_prompts else NO_METADATA
         put = partial(self._images.put, image.key, drawn.checked, overwrite=False, metadata=metadata)
@@ -237,9 +237,9 @@ def _paid_for(drawn: Sized) -> Iterator[None]:
         raise
 
 
-def _asked(order: Order, drawn: Drawn, now: datetime) -> Asked:
+def _asked(order: PromptRequest, drawn: Drawn, now: datetime) -> PromptMetadata:
     size = f"{order.width}x{order.height}"
-    return Asked(order.prompt, order.negative_prompt, drawn.model, drawn.seed, size, now)
+    return PromptMetadata(order.prompt, order.negative_prompt, drawn.model, drawn.seed, size, now)
 
 
 def _seen_before(generation: StoredGeneration) -> StoredGeneration:

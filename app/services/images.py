@@ -15,25 +15,25 @@ from PIL import Image
 from app.cache.disk_cache import DiskCache
 from app.cache.lookup import CachedObject
 from app.core.errors import NameTaken, NotFound, StoreError, TooLarge
-from app.core.limiters import Bulkhead, Gate
+from app.core.limiters import Bulkhead, DecodeLimiter
 from app.core.object_keys import (
     cache_control,
     check_readable,
-    content_addressed,
+    content_addressed_key,
     digest_in,
-    is_plain,
+    is_plain_name,
     is_readable,
     looks_immutable,
-    named,
+    named_key,
     proof_for,
 )
-from app.core.object_metadata import Asked, may_be_name, name_metadata, original_name
+from app.core.object_metadata import PromptMetadata, may_be_name, name_metadata, original_name
 from app.core.objects import CONTENT_TYPES, FORMATS, NO_METADATA, ObjectFacts, StoredObject
 from app.imaging.check import CheckedImage
 from app.imaging.encode import encode_image
 from app.imaging.sandbox.client import check_in_sandbox
 from app.imaging.survey import ImageLimits
-from app.stores.base import BaseStore, holds
+from app.stores.base import BaseStore, holds_bytes
 
 _ASKERS = 16
 """Threads that fetch details, for all listings of a process together."""
@@ -83,7 +83,7 @@ class ListedImage:
     content_type: str
     size: int
     last_modified: datetime
-    asked: Asked | None = None
+    asked: PromptMetadata | None = None
     original_name: str | None = None
 
 
@@ -101,7 +101,7 @@ class ImageService:
         store: BaseStore,
         cache: DiskCache,
         limits: ImageLimits,
-        decoding: Gate,
+        decoding: DecodeLimiter,
         *,
         max_upload_bytes: int,
         url_of: Callable[[str], str],
@@ -226,7 +226,9 @@ class ImageService:
             metadata = self._store.head(image.key).metadata
         except NotFound:  # deleted since it was listed
             return image
-        return replace(image, asked=Asked.from_metadata(metadata), original_name=original_name(metadata))
+        return replace(
+            image, asked=PromptMetadata.from_metadata(metadata), original_name=original_name(metadata)
+        )
 
     def _read(self, source: str | os.PathLike[str] | BinaryIO | bytes) -> bytes:
         most = self._max_upload_bytes
@@ -245,9 +247,11 @@ class ImageService:
         self, checked: CheckedImage, name: str | None, folder: str | None, overwrite: bool
     ) -> StoredImage:
         if name is None:
-            return self.put(content_addressed(checked.data, checked.format, folder), checked, overwrite=False)
-        key = named(name, checked.format, folder)
-        plain = is_plain(name)
+            return self.put(
+                content_addressed_key(checked.data, checked.format, folder), checked, overwrite=False
+            )
+        key = named_key(name, checked.format, folder)
+        plain = is_plain_name(name)
         metadata = NO_METADATA if plain else name_metadata(name)
         stored = self.put(key, checked, overwrite=overwrite and plain, metadata=metadata)
         if stored.created:
@@ -266,7 +270,7 @@ class ImageService:
         try:
             there = self._store.head(key)
             kept = original_name(there.metadata)
-            if kept is None and not holds(self._store, there, data):
+            if kept is None and not holds_bytes(self._store, there, data):
                 raise NameTaken(
                     f"An image is stored as {key}, which this name would give too, and no name was kept with "
                     "it. To replace it, send the name as it is in that key; or choose another name."
@@ -306,7 +310,7 @@ class ImageService:
             )
             if result.created:
                 self._cache.store(result.facts, checked.data, epoch)
-            elif digest_in(key) and not holds(self._store, result.facts, checked.data):
+            elif digest_in(key) and not holds_bytes(self._store, result.facts, checked.data):
                 raise NameTaken(_OCCUPIED, detail=key)
             url = self.url_of(key)
         return StoredImage(

@@ -5,10 +5,10 @@ from app.core.limiters import Bulkhead
 from app.core.object_keys import check_readable, url_path
 from app.stores.base import BaseStore
 
-SERVER_PATH = "/api/images/"
+IMAGES_PATH = "/api/images/"
 
 
-class ImageLinks:
+class ImageUrls:
     """Decides between the store's URL and this server's.
 
     `mode` is `s3`, `presigned`, `server`, or `auto`: the store's where it is known that browsers can read it.
@@ -30,7 +30,7 @@ class ImageLinks:
         check_readable(key)
         if self._base_url:
             return f"{self._base_url}/{url_path(key)}"
-        return self._url_at_store(key) or SERVER_PATH + url_path(key)
+        return self._url_at_store(key) or IMAGES_PATH + url_path(key)
 
     def _url_at_store(self, key: str) -> str | None:
         if self._mode == "presigned":

@@ -116,7 +116,7 @@ class BaseStore(ABC):
         return True
 
 
-def holds(store: BaseStore, there: ObjectFacts, data: bytes) -> bool:
+def holds_bytes(store: BaseStore, there: ObjectFacts, data: bytes) -> bool:
     """Return whether the object `there` has the bytes `data`. A key made from bytes proves nothing.
 
     Asks the store for the object only if neither its size nor its digests tell. Raises what stores raise.

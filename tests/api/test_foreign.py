@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from app.core.object_keys import content_addressed
+from app.core.object_keys import content_addressed_key
 from app.core.objects import FORMATS
 from tests.conftest import json_of
 from tests.pictures import noise, picture
@@ -116,7 +116,7 @@ def _put_in_parts(look: Any, bucket: str, key: str, data: bytes) -> None:
 def test_an_upload_does_not_pass_for_what_somebody_else_stored_under_its_key(
     look: Any, s3_client: FlaskClient, bucket: str, other: bytes, in_parts: bool
 ) -> None:
-    key = content_addressed(DATA, FORMATS["png"])
+    key = content_addressed_key(DATA, FORMATS["png"])
     (_put_in_parts if in_parts else _put_whole)(look, bucket, key, other)
     refused = s3_client.post("/api/images", data=DATA, content_type="image/png")
     assert (refused.status_code, json_of(refused)["code"]) == (409, "name_taken")
@@ -129,7 +129,7 @@ def test_an_upload_does_not_pass_for_what_somebody_else_stored_under_its_key(
 def test_an_upload_of_what_somebody_else_stored_is_stored_already(
     look: Any, s3_client: FlaskClient, bucket: str, in_parts: bool
 ) -> None:
-    key = content_addressed(DATA, FORMATS["png"])
+    key = content_addressed_key(DATA, FORMATS["png"])
     (_put_in_parts if in_parts else _put_whole)(look, bucket, key, DATA)
     answer = s3_client.post("/api/images", data=DATA, content_type="image/png")
     assert (answer.status_code, json_of(answer)["key"]) == (200, key)

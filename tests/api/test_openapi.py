@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.api.openapi import FOLDER, KEY, NAME
 from app.core.errors import InvalidKey
-from app.core.object_keys import check_readable, content_addressed, looks_immutable, named
+from app.core.object_keys import check_readable, content_addressed_key, looks_immutable, named_key
 from app.core.objects import FORMATS
 from tests.conftest import json_of
 
@@ -61,13 +61,13 @@ def test_keys_are_taken_as_described(text: str) -> None:
 @pytest.mark.fuzz
 @given(_KEYS)
 def test_folders_are_taken_as_described(text: str) -> None:
-    assert _matches(FOLDER, text) == _taken(lambda: content_addressed(b"", PNG, text))
+    assert _matches(FOLDER, text) == _taken(lambda: content_addressed_key(b"", PNG, text))
 
 
 @pytest.mark.fuzz
 @given(_KEYS)
 def test_names_are_taken_as_described(text: str) -> None:
-    taken = _taken(lambda: named(text, PNG))
+    taken = _taken(lambda: named_key(text, PNG))
     assert taken <= _matches(NAME, text)
     # The extension that a name gets may make it too long, and nobody may choose a hash's place.
     assert taken or not _matches(NAME, text) or "x" * 150 in text or looks_immutable(text)

@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response
 from app import create_app
 from app.config.settings import Config
 from app.core.request_context import RequestIds
-from app.delivery.fast_path import Delivery
+from app.delivery.fast_path import FastPath
 from tests.conftest import json_of, parts_of
 from tests.pictures import noise
 from tests.s3server import S3Server
@@ -28,7 +28,7 @@ def served(request: pytest.FixtureRequest, app: Flask) -> tuple[FlaskClient, str
     client = app.test_client()
     if request.param == "flask":
         assert isinstance(app.wsgi_app, RequestIds)
-        assert isinstance(app.wsgi_app._application, Delivery)
+        assert isinstance(app.wsgi_app._application, FastPath)
         app.wsgi_app._application = app.wsgi_app._application._application
     answer = client.post("/api/images", data=DATA, content_type="image/png")
     return client, json_of(answer)["image_url"]

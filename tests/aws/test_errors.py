@@ -11,7 +11,7 @@ import pytest
 from botocore.hooks import HierarchicalEmitter
 from botocore.parsers import ResponseParserError
 
-from app.aws.errors import Kind, kind_of, said_by, told
+from app.aws.errors import Kind, classify, public_message, vendor_message
 from app.core.errors import AppError, GeneratorError, StoreError
 from app.generators.bedrock import errors_mapped as bedrock_errors
 from app.ops.bucket.errors import BucketError
@@ -131,7 +131,7 @@ def test_a_header_is_not_quoted(
         raise kind(error=ValueError(HEADER))
     assert "ValueError" in str(caught.value)
     assert SECRET not in str(caught.value)
-    assert SECRET not in told(ValueError(HEADER))
+    assert SECRET not in public_message(ValueError(HEADER))
 
 
 WORDS = [
@@ -149,7 +149,7 @@ WORDS = [
 def test_what_aws_says_is_shown_without_our_request(words: str, shown: str) -> None:
     answer: Any = {"Error": {"Code": "x", "Message": words}, "ResponseMetadata": {"HTTPStatusCode": 400}}
     exc = theirs.ClientError(answer, "CreateUser")
-    assert said_by(exc) == shown
+    assert vendor_message(exc) == shown
     for mapped, ours in MAPPERS:
         with pytest.raises(ours) as caught, mapped("an operation"):
             raise exc
@@ -157,8 +157,8 @@ def test_what_aws_says_is_shown_without_our_request(words: str, shown: str) -> N
 
 
 def test_what_is_not_of_boto3_has_no_kind() -> None:
-    assert kind_of(ValueError("x")) is None
-    assert kind_of(theirs.NoRegionError()) is Kind.SETTINGS
+    assert classify(ValueError("x")) is None
+    assert classify(theirs.NoRegionError()) is Kind.SETTINGS
 
 
 @pytest.mark.parametrize(
@@ -172,4 +172,4 @@ def test_what_is_not_of_boto3_has_no_kind() -> None:
 )
 def test_secrets_in_urls_are_not_shown(url: str, shown: str) -> None:
     exc = theirs.EndpointConnectionError(endpoint_url=url, error=OSError())
-    assert told(exc) == f'Could not connect to the endpoint URL: "{shown}"'
+    assert public_message(exc) == f'Could not connect to the endpoint URL: "{shown}"'

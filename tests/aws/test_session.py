@@ -17,7 +17,7 @@ from app.generators.bedrock import BedrockGenerator
 from app.ops.bucket.clients import AwsClients
 from app.stores.s3 import client as connection
 from app.stores.s3.store import S3Store
-from app.stores.s3.urls import NoAnswer, visit
+from app.stores.s3.urls import NoResponse, fetch_anonymously
 from tests.rawstore import Asked, RawStore, answer_of, listing
 from tests.s3server import CREDENTIALS
 
@@ -253,9 +253,9 @@ def test_a_models_description_has_an_end(raw: RawStore, monkeypatch: pytest.Monk
 
 def test_a_visit_has_an_end(raw: RawStore) -> None:
     raw.answer = endless = Endless()
-    assert len(visit("GET", raw.url).body) == 1024**2
+    assert len(fetch_anonymously("GET", raw.url).body) == 1024**2
     assert endless.sent < MEGABYTES / 2
     raw.answer = lambda asked: _drip(LONG, 40, raw)
-    with pytest.raises(NoAnswer):
-        visit("GET", raw.url, seconds=0.5)
+    with pytest.raises(NoResponse):
+        fetch_anonymously("GET", raw.url, seconds=0.5)
     assert set(POOLS) == {"http", "https"}

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from app.config import env_file as settings_file
-from app.config.env_file import forget_settings_file, load_settings_file, name_of, undo_flasks_own_reading
+from app.config.env_file import (
+    display_name,
+    forget_settings_file,
+    load_settings_file,
+    undo_flasks_own_reading,
+)
 from app.core.errors import ConfigError
 
 SECRET = "sEcReT-sEcReT-sEcReT"
@@ -25,7 +30,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("ENV_FILE", raising=False)
     directory = tmp_path / "tree"
     directory.mkdir()
-    monkeypatch.setattr(settings_file, "TREE", directory)
+    monkeypatch.setattr(settings_file, "PROJECT_ROOT", directory)
     return directory
 
 
@@ -139,7 +144,7 @@ def test_another_users_file_is_refused(tree: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_names(tree: Path) -> None:
-    assert [name_of(None), name_of(tree / ".env"), name_of(Path("/etc/x.env"))] == [
+    assert [display_name(None), display_name(tree / ".env"), display_name(Path("/etc/x.env"))] == [
         "none",
         ".env",
         "/etc/x.env",

@@ -8,7 +8,7 @@ import pytest
 
 from app.core.errors import StoreBusy
 from app.core.limiters import Bulkhead
-from app.core.thread_pool import ParkingPool
+from app.core.thread_pool import ElasticThreadPool
 from tests.waiting import wait_until
 
 SOON = 30
@@ -142,7 +142,7 @@ def test_an_error_gives_the_place_back() -> None:
 
 def test_who_waits_holds_no_thread_of_the_worker() -> None:
     """Of two threads: two that call, and two that wait for that, leave both to others."""
-    pool, bulkhead, go_on = ParkingPool(2), Bulkhead(2, silence=60), threading.Event()
+    pool, bulkhead, go_on = ElasticThreadPool(2), Bulkhead(2, silence=60), threading.Event()
 
     def call() -> str:
         with bulkhead.calling():

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.core.errors import Busy
-from app.core.limiters import Gate
+from app.core.limiters import DecodeLimiter
 
 
 def test_no_more_than_its_places_are_inside() -> None:
-    gate, inside, most = Gate(2, 30), 0, 0
+    gate, inside, most = DecodeLimiter(2, 30), 0, 0
     lock, both = threading.Lock(), threading.Barrier(2, timeout=30)
 
     def work() -> None:
@@ -34,14 +34,14 @@ def test_no_more_than_its_places_are_inside() -> None:
 
 
 def test_who_waits_too_long_is_told() -> None:
-    gate = Gate(1, 0.05)
+    gate = DecodeLimiter(1, 0.05)
     with gate.passed(), pytest.raises(Busy) as caught, gate.passed():
         pass
     assert (caught.value.status, caught.value.code, caught.value.retry_after) == (503, "busy", 2)
 
 
 def test_one_may_be_more_patient_than_others() -> None:
-    gate, waits = Gate(1, 0.05), threading.Event()
+    gate, waits = DecodeLimiter(1, 0.05), threading.Event()
 
     def wait() -> None:
         waits.set()
@@ -57,7 +57,7 @@ def test_one_may_be_more_patient_than_others() -> None:
 
 
 def test_a_place_comes_back_after_an_error() -> None:
-    gate = Gate(1, 0.05)
+    gate = DecodeLimiter(1, 0.05)
     with pytest.raises(KeyError), gate.passed():
         raise KeyError
     with gate.passed():

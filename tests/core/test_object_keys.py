@@ -14,12 +14,12 @@ from app.core.object_keys import (
     MAX_KEY_BYTES,
     cache_control,
     check_readable,
-    content_addressed,
-    generated,
+    content_addressed_key,
+    generated_key,
     is_canonical,
     kept,
     looks_immutable,
-    named,
+    named_key,
     url_path,
 )
 from app.core.objects import FORMATS
@@ -31,12 +31,12 @@ GENERATED = "generated/2026/11/20261122_080509_" + "0" * 24 + ".png"
 
 def test_content_addressed_keys_are_the_hash() -> None:
     digest = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"  # SHA-256 of "a", FIPS 180-4
-    assert content_addressed(b"a", PNG) == f"images/ca/{digest[2:32]}.png"
-    assert content_addressed(b"a", JPEG, "users/123") == f"users/123/ca/{digest[2:32]}.jpg"
+    assert content_addressed_key(b"a", PNG) == f"images/ca/{digest[2:32]}.png"
+    assert content_addressed_key(b"a", JPEG, "users/123") == f"users/123/ca/{digest[2:32]}.jpg"
 
 
 def test_generated_keys_are_dated_and_unguessable() -> None:
-    keys = {generated(NOW, PNG) for _ in range(100)}
+    keys = {generated_key(NOW, PNG) for _ in range(100)}
     assert len(keys) == 100
     for key in keys:
         assert key.startswith("generated/2026/11/20261122_080509_")
@@ -46,9 +46,9 @@ def test_generated_keys_are_dated_and_unguessable() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        partial(content_addressed, b"a", PNG),
-        partial(content_addressed, b"a", PNG, "a/b"),
-        partial(generated, NOW, JPEG, "x"),
+        partial(content_addressed_key, b"a", PNG),
+        partial(content_addressed_key, b"a", PNG, "a/b"),
+        partial(generated_key, NOW, JPEG, "x"),
     ],
     ids=["hash", "hash in a folder", "generated"],
 )
@@ -72,18 +72,18 @@ def test_what_users_name_is_mutable(key: str) -> None:
 )
 def test_a_name_cannot_pass_for_immutable(name: str) -> None:
     with pytest.raises(InvalidKey):
-        named(name, PNG, "folder")
+        named_key(name, PNG, "folder")
 
 
 def test_a_key_that_is_too_long_as_a_whole_is_told_so() -> None:
     parts = ["x" * 200] * 5
     with pytest.raises(InvalidKey, match="1042 bytes long, and S3 takes 1024 at most"):
-        content_addressed(b"x", PNG, "/".join(parts))
+        content_addressed_key(b"x", PNG, "/".join(parts))
     with pytest.raises(InvalidKey, match="bytes long, and S3 takes 1024 at most"):
-        named("y" * 100, PNG, "/".join(parts))
+        named_key("y" * 100, PNG, "/".join(parts))
     with pytest.raises(InvalidKey, match="1 to 255 characters"):
-        named("y" * 256, PNG)
-    assert is_canonical(named("y" * 251 + ".png", PNG))
+        named_key("y" * 256, PNG)
+    assert is_canonical(named_key("y" * 251 + ".png", PNG))
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_a_key_that_is_too_long_as_a_whole_is_told_so() -> None:
         ("a.png", None, "a.png"),
         ("a.PNG", "users/1", "users/1/a.png"),
         ("a.jpg", None, "a.png"),
-        (content_addressed(b"x", PNG), None, content_addressed(b"x", PNG)),
-        (content_addressed(b"x", PNG), "deep", "deep/" + content_addressed(b"x", PNG)),
+        (content_addressed_key(b"x", PNG), None, content_addressed_key(b"x", PNG)),
+        (content_addressed_key(b"x", PNG), "deep", "deep/" + content_addressed_key(b"x", PNG)),
         (GENERATED, None, GENERATED),
         ("Trip 2026/IMG 1.PNG", "me", "me/Trip-2026/IMG-1.png"),
     ],
@@ -109,7 +109,7 @@ def test_kept_keys(path: str, folder: str | None, key: str) -> None:
         ("a\\b.png", None),
         ("a.png", "../up"),
         ("a.png/b.png", None),
-        (content_addressed(b"other", PNG), None),
+        (content_addressed_key(b"other", PNG), None),
         ("ab/" + "0" * 30 + ".png", "images"),
     ],
 )
@@ -189,7 +189,10 @@ def test_url_path_encodes_what_a_path_cannot_hold() -> None:
 @pytest.mark.fuzz
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_whatever_is_asked_for_a_key_is_canonical_or_refused(name: str, folder: str) -> None:
-    makers = [partial(named, name, PNG, folder), partial(content_addressed, b"a", PNG, folder or None)]
+    makers = [
+        partial(named_key, name, PNG, folder),
+        partial(content_addressed_key, b"a", PNG, folder or None),
+    ]
     for make in makers:
         try:
             key = make()

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.object_metadata import Asked
+from app.core.object_metadata import PromptMetadata
 
-ASKED = Asked("a cat", "dogs", "builtin", 7, "64x96", datetime(2026, 11, 22, 8, 57, 4, tzinfo=UTC))
+ASKED = PromptMetadata("a cat", "dogs", "builtin", 7, "64x96", datetime(2026, 11, 22, 8, 57, 4, tzinfo=UTC))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=2000)
 
 
@@ -35,7 +35,7 @@ def test_it_is_readable() -> None:
 @pytest.mark.parametrize("seed", [0, 2**32 - 1, None])
 def test_seeds(seed: int | None) -> None:
     asked = replace(ASKED, seed=seed)
-    assert Asked.from_metadata(asked.to_metadata()) == asked
+    assert PromptMetadata.from_metadata(asked.to_metadata()) == asked
 
 
 @given(TEXTS, TEXTS, TEXTS)
@@ -43,7 +43,7 @@ def test_any_text_comes_back_or_its_beginning(prompt: str, negative_prompt: str,
     asked = replace(ASKED, prompt=prompt, negative_prompt=negative_prompt, model=model)
     metadata = asked.to_metadata()
     assert _is_sound(metadata)
-    read = Asked.from_metadata(metadata)
+    read = PromptMetadata.from_metadata(metadata)
     assert read
     for before, after in (
         (prompt, read.prompt),
@@ -57,7 +57,7 @@ def test_any_text_comes_back_or_its_beginning(prompt: str, negative_prompt: str,
     ("prompt", "kept"), [("x" * 1100, 1100), ("x" * 1101, 1091), ("猫" * 122, 122), ("猫" * 123, 121)]
 )
 def test_long_prompts_are_cut_as_late_as_possible(prompt: str, kept: int) -> None:
-    read = Asked.from_metadata(replace(ASKED, prompt=prompt).to_metadata())
+    read = PromptMetadata.from_metadata(replace(ASKED, prompt=prompt).to_metadata())
     assert read
     assert read.prompt == (prompt if kept == len(prompt) else prompt[:kept] + "…")
 
@@ -67,4 +67,4 @@ def test_long_prompts_are_cut_as_late_as_possible(prompt: str, kept: int) -> Non
     [{}, {"prompt": "x"}, {**ASKED.to_metadata(), "seed": "x"}, {**ASKED.to_metadata(), "time": ""}],
 )
 def test_other_metadata_is_none(metadata: dict[str, str]) -> None:
-    assert Asked.from_metadata(metadata) is None
+    assert PromptMetadata.from_metadata(metadata) is None

@@ -5,14 +5,14 @@ from concurrent.futures import wait
 
 import pytest
 
-from app.core.thread_pool import ParkingPool, parked
+from app.core.thread_pool import ElasticThreadPool, blocking
 from tests.waiting import wait_until
 
 SOON = 30
 
 
 def test_results_and_errors_come_back() -> None:
-    pool = ParkingPool(2)
+    pool = ElasticThreadPool(2)
     assert pool.submit(pow, 2, 5).result(SOON) == 32
     with pytest.raises(ZeroDivisionError):
         pool.submit(lambda: 1 // 0).result(SOON)
@@ -20,7 +20,7 @@ def test_results_and_errors_come_back() -> None:
 
 
 def test_no_more_than_its_size_work_at_once() -> None:
-    pool, most, now, lock = ParkingPool(3), 0, 0, threading.Lock()
+    pool, most, now, lock = ElasticThreadPool(3), 0, 0, threading.Lock()
     three = threading.Barrier(3, timeout=SOON)
 
     def work() -> None:
@@ -28,7 +28,7 @@ def test_no_more_than_its_size_work_at_once() -> None:
         with lock:
             now += 1
             most = max(most, now)
-        with parked():
+        with blocking():
             threading.Event().wait(0.002)
         with lock:
             now -= 1
@@ -63,10 +63,10 @@ def test_no_more_than_its_size_work_at_once() -> None:
 
 
 def test_parked_threads_are_replaced() -> None:
-    pool, go_on = ParkingPool(2), threading.Event()
+    pool, go_on = ElasticThreadPool(2), threading.Event()
 
     def stall() -> None:
-        with parked():
+        with blocking():
             assert go_on.wait(SOON)
 
     stalled = [pool.submit(stall) for _ in range(20)]
@@ -79,10 +79,10 @@ def test_parked_threads_are_replaced() -> None:
 
 def test_surplus_threads_end() -> None:
     others = set(threading.enumerate())
-    pool, go_on = ParkingPool(1), threading.Event()
+    pool, go_on = ElasticThreadPool(1), threading.Event()
 
     def stall() -> None:
-        with parked():
+        with blocking():
             assert go_on.wait(SOON)
 
     stalled = [pool.submit(stall) for _ in range(10)]
@@ -97,10 +97,10 @@ def test_surplus_threads_end() -> None:
 
 def test_a_thread_is_started_only_when_a_task_waits_and_none_is_idle() -> None:
     others = set(threading.enumerate())
-    pool = ParkingPool(4)
+    pool = ElasticThreadPool(4)
 
     def pause() -> None:
-        with parked():
+        with blocking():
             threading.Event().wait(0.001)
 
     for _ in range(50):
@@ -111,10 +111,10 @@ def test_a_thread_is_started_only_when_a_task_waits_and_none_is_idle() -> None:
 
 
 def test_parking_within_parking_counts_once() -> None:
-    pool, go_on = ParkingPool(1), threading.Event()
+    pool, go_on = ElasticThreadPool(1), threading.Event()
 
     def stall() -> None:
-        with parked(), parked():
+        with blocking(), blocking():
             assert go_on.wait(SOON)
 
     stalled = [pool.submit(stall) for _ in range(3)]
@@ -128,11 +128,11 @@ def test_parking_within_parking_counts_once() -> None:
 
 
 def test_a_system_without_threads_to_spare_keeps_the_others_working(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, go_on, parking = ParkingPool(1), threading.Event(), threading.Event()
+    pool, go_on, parking = ElasticThreadPool(1), threading.Event(), threading.Event()
 
     def stall() -> None:
         parking.set()
-        with parked():
+        with blocking():
             assert go_on.wait(SOON)
 
     stalled = pool.submit(stall)
@@ -151,12 +151,12 @@ def test_a_system_without_threads_to_spare_keeps_the_others_working(monkeypatch:
 
 
 def test_shutdown_lets_what_was_submitted_finish() -> None:
-    pool = ParkingPool(2)
+    pool = ElasticThreadPool(2)
     futures = [pool.submit(pow, 2, number) for number in range(20)]
     pool.shutdown()
     assert [future.result(SOON) for future in futures] == [2**number for number in range(20)]
 
 
 def test_elsewhere_parking_does_nothing() -> None:
-    with parked():
+    with blocking():
         pass

@@ -19,7 +19,7 @@ from app import create_app
 from app.config.settings import Config
 from app.core.errors import AppError, NotFound, StoreRefused, StoreTimeout
 from app.core.request_context import RequestIds
-from app.delivery.fast_path import Delivery
+from app.delivery.fast_path import FastPath
 from tests.conftest import json_of, parts_of
 from tests.pictures import noise
 
@@ -78,7 +78,7 @@ class Ways:
     def __init__(self, flask: Flask) -> None:
         assert isinstance(flask.wsgi_app, RequestIds)
         front = flask.wsgi_app._application  # request ids differ by their nature
-        assert isinstance(front, Delivery)
+        assert isinstance(front, FastPath)
         upload = {"data": DATA, "content_type": "image/png"}
         client = flask.test_client()
         self.paths = [

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from app.core.errors import BadRequest, Busy, SlowClient
-from app.core.thread_pool import ParkingPool
+from app.core.thread_pool import ElasticThreadPool
 from app.delivery import request_body as places_module
 from app.delivery import request_body as reader_module
-from app.delivery.request_body import Intake, Places, Reader, WatchedBody
+from app.delivery.request_body import Places, Reader, RequestBodyGuard, WatchedBody
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def test_a_place_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) 
 
 def test_whoever_waits_or_reads_is_parked() -> None:
     """Other requests have all threads meanwhile."""
-    pool, release = ParkingPool(1), threading.Event()
+    pool, release = ElasticThreadPool(1), threading.Event()
 
     class Body:
         """One that is not there yet."""
@@ -189,7 +189,7 @@ def _call(application: "WSGIApplication", **environ: Any) -> tuple[list[str], An
         started.append(status)
         return lambda data: None
 
-    return started, Intake(application, 1)({"REQUEST_METHOD": "POST", **environ}, start)
+    return started, RequestBodyGuard(application, 1)({"REQUEST_METHOD": "POST", **environ}, start)
 
 
 def _echo(environ: Any, start_response: Any) -> list[bytes]:
@@ -222,7 +222,7 @@ def test_a_place_is_free_again_after_an_error() -> None:
         environ["wsgi.input"].read(1)
         raise KeyError
 
-    intake = Intake(failing, 1)
+    intake = RequestBodyGuard(failing, 1)
     for _ in range(2):
         with pytest.raises(KeyError):
             _call(intake, CONTENT_LENGTH="3", **{"wsgi.input": BytesIO(b"abc")})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.core.request_context import CACHE, IMAGE, KEY_NAME, REQUEST_ID, set_request_id
+from app.core.request_context import API_KEY_NAME, CACHE_STATUS, OBJECT_KEY, REQUEST_ID, set_request_id
 from app.observability.access_log import AccessLog
 
 ENVIRON = {
@@ -16,9 +16,9 @@ ENVIRON = {
     "PATH_INFO": "/api/images/a/b.png",
     "REMOTE_ADDR": "192.0.2.7",
     REQUEST_ID: "id-1",
-    KEY_NAME: "ci",
-    IMAGE: "a/b.png",
-    CACHE: "hit",
+    API_KEY_NAME: "ci",
+    OBJECT_KEY: "a/b.png",
+    CACHE_STATUS: "hit",
 }
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -90,7 +90,7 @@ HOSTILE = [
     "/" + "\u2028" * 5000,
     "/" + "a" * 9000,
 ]
-FIELDS = ["RAW_URI", "REMOTE_ADDR", "REQUEST_METHOD", IMAGE]
+FIELDS = ["RAW_URI", "REMOTE_ADDR", "REQUEST_METHOD", OBJECT_KEY]
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

@@ -15,7 +15,7 @@ import requests
 
 from app.cache.disk_cache import DiskCache
 from app.cache.rebuild import Report
-from app.services.urls import SERVER_PATH
+from app.services.urls import IMAGES_PATH
 from app.stores.local import LocalStore
 from tests.pictures import noise
 from tests.server.running import Running, running
@@ -83,7 +83,7 @@ class _Named:
     """An image that one client overwrites: what it was last told is stored, or has tried to store since."""
 
     def __init__(self, url: str, name: str, outcome: Outcome) -> None:
-        self._uploads, self._url = f"{url}/api/images", f"{url}{SERVER_PATH}{name}"
+        self._uploads, self._url = f"{url}/api/images", f"{url}{IMAGES_PATH}{name}"
         self._name = name
         self._outcome = outcome
         self._possible: list[bytes] = []
@@ -145,7 +145,7 @@ def _kill_one(server: Running, rng: random.Random) -> int:
 
 def _is_kept(store: LocalStore, url: str, data: bytes) -> bool:
     """Whether the store itself has it: the cache could hide a loss."""
-    stored = store.get(url.partition(SERVER_PATH)[2])
+    stored = store.get(url.partition(IMAGES_PATH)[2])
     if stored is None:
         return False
     with stored:

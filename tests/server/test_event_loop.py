@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from app.cache.lookup import CachedObject
 from app.core import request_context as requestid
-from app.core.thread_pool import ParkingPool
+from app.core.thread_pool import ElasticThreadPool
 from app.delivery.fast_path import FOUND, LoopHooks
 from app.server import event_loop
 from app.server.connections import TRANSITIONS, Connection, ConnectionTable, Event, State
@@ -114,7 +114,7 @@ class Clients(RuleBasedStateMachine):
             access=lambda *args: None,
             refused=lambda *args: None,
         )
-        self.pool = ParkingPool(2)
+        self.pool = ElasticThreadPool(2)
         cfg = Config()
         self.loop = EventLoop(
             [self.listener],
@@ -268,7 +268,7 @@ def test_a_connection_that_fails_is_closed_and_counted_and_the_loop_goes_on() ->
     wake = os.pipe()
     for end in wake:
         os.set_blocking(end, False)
-    pool = ParkingPool(1)
+    pool = ElasticThreadPool(1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         exchanges = Exchanges(_Application(Path("unused")), Config(), log, hooks, lambda: True)
         loop = EventLoop([listener], exchanges, pool, hooks, log, capacity=10, keepalive=75, wake=wake)

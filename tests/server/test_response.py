@@ -13,8 +13,8 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http.wsgi import Response
 
-from app.server import exchanges as response_module
-from app.server.exchanges import LoopResponse, Sending
+from app.server import response as response_module
+from app.server.response import LoopResponse, Sending
 
 _REQUEST = SimpleNamespace(method="GET", version=(1, 1))
 

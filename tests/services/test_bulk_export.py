@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from app.core import object_keys as keys
-from app.core.object_keys import content_addressed
+from app.core.object_keys import content_addressed_key
 from app.core.objects import FORMATS, ObjectFacts, StoredObject
 from app.services.bulk import Outcome, Result
 from app.services.bulk_export import Exporter, Wanted
 from app.stores.base import BaseStore
 from tests.pictures import noise
 
-IMMUTABLE = content_addressed(noise(1), FORMATS["png"])
+IMMUTABLE = content_addressed_key(noise(1), FORMATS["png"])
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from PIL import Image
 from app.cache.disk_cache import DiskCache
 from app.config.settings import Config
 from app.core.errors import InvalidKey, NotFound, StoreRefused, StoreUnreachable
-from app.core.object_keys import content_addressed, with_proof
+from app.core.object_keys import content_addressed_key, with_proof
 from app.core.object_metadata import original_name
 from app.core.objects import FORMATS
 from app.imaging.check import decode_image
@@ -70,7 +70,7 @@ def test_keys_are_made_from_the_bytes(
 ) -> None:
     (source / "some name ü.txt").write_bytes(noise(1))
     assert importer(folder=folder).bring("some name ü.txt").outcome is Outcome.DONE
-    key = content_addressed(noise(1), PNG, folder)
+    key = content_addressed_key(noise(1), PNG, folder)
     assert (_keys(store), _bytes(store, key)) == ([key], noise(1))
     assert store.head(key).content_type == "image/png"
 
@@ -111,8 +111,8 @@ def test_nothing_is_replaced(
 @pytest.mark.parametrize(
     "key",
     [
-        content_addressed(noise(1), PNG),
-        content_addressed(noise(1), PNG, "users/1"),
+        content_addressed_key(noise(1), PNG),
+        content_addressed_key(noise(1), PNG, "users/1"),
         "generated/2026/11/20261122_085704_c6309f4ffa434fac865b433f.png",
     ],
 )
@@ -136,7 +136,7 @@ def test_keys_that_never_change_meaning_are_kept(
         ("back\\slash.png", noise(1), {"keep_names": True}, "The name can't be used"),
         ("IMG_1.HEIC", b"\0\0\0\x18ftypheic\0\0\0\0heicmif1", {}, "This is a HEIC image"),
         ("drawing.svg", b"<svg/>", {}, "This is a file of type SVG"),
-        (content_addressed(noise(2), PNG), noise(1), {"keep_names": True}, "the bytes of another image"),
+        (content_addressed_key(noise(2), PNG), noise(1), {"keep_names": True}, "the bytes of another image"),
     ],
 )
 def test_what_fails_says_why(
@@ -282,9 +282,9 @@ def test_another_image_under_a_key_made_from_these_bytes_is_left(
 ) -> None:
     (source / "a.png").write_bytes(noise(1))
     other = noise(1)[:-1] + b"x"
-    store.put(content_addressed(noise(1), PNG), other, content_type="image/png")
+    store.put(content_addressed_key(noise(1), PNG), other, content_type="image/png")
     assert importer().bring("a.png").outcome is Outcome.FAILED
-    stored = store.get(content_addressed(noise(1), PNG))
+    stored = store.get(content_addressed_key(noise(1), PNG))
     assert stored is not None
     with stored:
         assert stored.body.read() == other
@@ -349,7 +349,7 @@ def test_photos_are_turned_and_their_keys_fit(importer: Make, store: BaseStore, 
     (source / "a.jpg").write_bytes(picture("JPEG", (40, 20), exif=exif))
     assert [importer().bring("a.jpg").outcome for _ in range(2)] == [Outcome.DONE, Outcome.THERE]
     (key,) = _keys(store)
-    assert key == content_addressed(_bytes(store, key), FORMATS["jpeg"])
+    assert key == content_addressed_key(_bytes(store, key), FORMATS["jpeg"])
 
 
 @pytest.mark.parametrize("folder", ["../up", "a//b", "ü", "x.png"])

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from app.core.errors import GeneratorBusy, GeneratorError, GeneratorTimeout
-from app.core.limiters import Gate
+from app.core.limiters import DecodeLimiter
 from app.core.objects import FORMATS
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 from app.imaging.survey import ImageLimits
-from app.services.drawing import Drawing
+from app.services.drawing import GeneratorRunner
 from tests.waiting import wait_until
 
 LIMITS = ImageLimits(tuple(FORMATS), 1_000_000, 10, strip_metadata=True)
@@ -42,7 +42,9 @@ class Stalling(BaseGenerator):
 def test_images_are_drawn_side_by_side() -> None:
     generator = Stalling()
     with ThreadPoolExecutor(1) as pool:
-        drawing = pool.submit(Drawing(generator, LIMITS, Gate(4, 30), 60).draw, [REQUEST] * 3)
+        drawing = pool.submit(
+            GeneratorRunner(generator, LIMITS, DecodeLimiter(4, 30), 60).draw, [REQUEST] * 3
+        )
         wait_until(lambda: generator.calls == 3)
         generator.may.set()
         drawn = drawing.result(60)
@@ -54,7 +56,7 @@ def test_the_deadline_is_kept() -> None:
     generator = Stalling()
     began = time.monotonic()
     with pytest.raises(GeneratorTimeout):
-        Drawing(generator, LIMITS, Gate(4, 5), 0.2).draw([REQUEST])
+        GeneratorRunner(generator, LIMITS, DecodeLimiter(4, 5), 0.2).draw([REQUEST])
     assert time.monotonic() - began < 30
     generator.may.set()
 
@@ -65,28 +67,28 @@ def test_a_mistake_in_a_generator_is_logged_with_its_traceback(caplog: pytest.Lo
             raise KeyError("no such colour")
 
     with pytest.raises(GeneratorError):
-        Drawing(Mistaken(), LIMITS, Gate(4, 30), 60).draw([REQUEST])
+        GeneratorRunner(Mistaken(), LIMITS, DecodeLimiter(4, 30), 60).draw([REQUEST])
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], KeyError)
 
 
 def test_what_is_drawn_waits_for_its_turn_to_be_decoded_until_the_deadline() -> None:
-    generator, gate = Stalling(), Gate(1, 0.05)
+    generator, gate = Stalling(), DecodeLimiter(1, 0.05)
     generator.may.set()
     with ThreadPoolExecutor(1) as pool:
         with gate.passed():
-            drawing = pool.submit(Drawing(generator, LIMITS, gate, 60).draw, [REQUEST])
+            drawing = pool.submit(GeneratorRunner(generator, LIMITS, gate, 60).draw, [REQUEST])
             wait_until(lambda: generator.calls)
             time.sleep(0.5)
         assert drawing.result(60)[0].model == "stalling"
     with gate.passed(), pytest.raises(GeneratorTimeout):
-        Drawing(generator, LIMITS, gate, 0.2).draw([REQUEST])
+        GeneratorRunner(generator, LIMITS, gate, 0.2).draw([REQUEST])
 
 
 def test_calls_that_do_not_end_are_bounded() -> None:
     generator = Stalling()
-    drawing = Drawing(generator, LIMITS, Gate(4, 5), 0.01)
+    drawing = GeneratorRunner(generator, LIMITS, DecodeLimiter(4, 5), 0.01)
     for _ in range(128):
         with pytest.raises(GeneratorTimeout):
             drawing.draw([REQUEST])
@@ -100,7 +102,7 @@ def test_calls_that_do_not_end_are_bounded() -> None:
 
 def test_of_images_that_have_no_room_together_none_is_begun() -> None:
     generator = Stalling()
-    drawing = Drawing(generator, LIMITS, Gate(4, 5), 0.01)
+    drawing = GeneratorRunner(generator, LIMITS, DecodeLimiter(4, 5), 0.01)
     for _ in range(63):
         with pytest.raises(GeneratorTimeout):
             drawing.draw([REQUEST] * 2)
@@ -114,7 +116,7 @@ def test_of_images_that_have_no_room_together_none_is_begun() -> None:
     generator.may.set()
 
 
-def _is_busy(drawing: Drawing) -> bool:
+def _is_busy(drawing: GeneratorRunner) -> bool:
     try:
         drawing.draw([REQUEST])
     except GeneratorBusy:

@@ -11,12 +11,12 @@ from app import create_app
 from app.config.settings import Config
 from app.core.errors import GeneratorBusy, GeneratorUnreachable, InvalidKey, PromptRefused
 from app.generators.base import GenerationRequest
-from app.services.drawing import Drawn, Order
+from app.services.drawing import Drawn, PromptRequest
 from app.services.generation import GenerationService
 from tests.conftest import parts_of
 from tests.services.generators import NAME
 
-CAT = Order("a cat", 64, 64)
+CAT = PromptRequest("a cat", 64, 64)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_images_have_seeds_of_their_own(generation: GenerationService) -> None:
     ],
 )
 def test_a_failure_stores_nothing(
-    generation: GenerationService, app: Flask, order: Order, error: type[Exception]
+    generation: GenerationService, app: Flask, order: PromptRequest, error: type[Exception]
 ) -> None:
     for key in (None, "digest"):
         with pytest.raises(error):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.services.urls import ImageLinks
+from app.services.urls import ImageUrls
 from app.stores.local import LocalStore
 from app.stores.s3.store import S3Store
 from tests.s3server import CREDENTIALS
@@ -39,14 +39,14 @@ class _Private(S3Store):
 )
 def test_urls_of_an_s3_store(store_class: type[S3Store], mode: str, base: str, expected: str) -> None:
     store = store_class("cats", region="eu-west-1")
-    assert ImageLinks(store, mode, base).url_of("a b.png") == expected
+    assert ImageUrls(store, mode, base).url_of("a b.png") == expected
 
 
 def test_presigned_urls(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     store = S3Store("cats", region="eu-west-1")
-    url = ImageLinks(store, "presigned", "").url_of("a b.png")
+    url = ImageUrls(store, "presigned", "").url_of("a b.png")
     assert url.startswith(f"{S3_URL}?X-Amz-Algorithm=AWS4-HMAC-SHA256&")
     assert url == store.signed_url("a b.png")
 
@@ -54,4 +54,4 @@ def test_presigned_urls(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_urls_of_a_local_store(tmp_path: "pytest.TempPathFactory") -> None:
     store = LocalStore(tmp_path)  # type: ignore[arg-type]
     for mode in ("auto", "presigned", "s3"):
-        assert ImageLinks(store, mode, "").url_of("a b.png") == SERVER_URL
+        assert ImageUrls(store, mode, "").url_of("a b.png") == SERVER_URL

@@ -12,7 +12,7 @@ from typing import Any
 from app.core.errors import AppError, TooManyPixels, UndecodableImage, UnsupportedImage
 from app.core.objects import FORMATS
 from app.imaging.check import CheckedImage
-from app.imaging.sniff import sniff
+from app.imaging.sniff import sniff_format
 from app.imaging.survey import ImageLimits
 
 
@@ -138,7 +138,7 @@ def checked_in(answer: dict[str, Any], data: bytes, limits: ImageLimits) -> Chec
     image_format = FORMATS.get(str(answer.get("format")))
     try:
         limits.check((width, height), frames)
-        sniffed = sniff(data, limits.formats)
+        sniffed = sniff_format(data, limits.formats)
     except AppError as exc:
         raise ValueError(str(exc)) from exc
     if image_format is None or image_format != sniffed:

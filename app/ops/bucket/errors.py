@@ -17,7 +17,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from app.aws.errors import LONGEST, Kind, is_about_credentials, kind_of, said_by, told
+from app.aws.errors import LONGEST, Kind, classify, is_about_credentials, public_message, vendor_message
 from app.core.errors import AppError
 from app.stores.s3.errors import (
     CHECK_SETTINGS,
@@ -93,10 +93,10 @@ def errors_mapped(operation: str) -> Iterator[None]:
     except ClientError as exc:
         raise _answered(exc, operation) from exc
     except Exception as exc:
-        kind = kind_of(exc)
+        kind = classify(exc)
         if kind is None:
             raise
-        raise BucketError(_unanswered(kind, operation, told(exc))) from exc
+        raise BucketError(_unanswered(kind, operation, public_message(exc))) from exc
 
 
 def _unanswered(kind: Kind, operation: str, text: str) -> str:
@@ -125,7 +125,7 @@ def surprise(exc: Exception) -> str:
 
 def _answered(exc: ClientError, operation: str) -> BucketError:
     code, status = code_of(exc), status_of(exc)
-    words = said_by(exc)
+    words = vendor_message(exc)
     said = f" AWS says: {words}" if words else ""
     if is_about_credentials(exc) and code not in DENIED:
         text = f"No credentials: {exc.operation_name} answers {status} {code}.{said} {SET_CREDENTIALS}."
@@ -149,5 +149,5 @@ def _region_of(exc: ClientError) -> str:
     region = error.get("Region") or headers.get("x-amz-bucket-region")
     if region:
         return f": the server names AWS_REGION={region}"
-    words = said_by(exc)
+    words = vendor_message(exc)
     return f". The server says: {words}" if words else ""

@@ -16,7 +16,7 @@ import click
 from flask.cli import AppGroup
 
 from app.api.parts import parts
-from app.config.env_file import TREE, read_settings, settings_file, write_settings
+from app.config.env_file import PROJECT_ROOT, read_settings, settings_file, write_settings
 from app.config.settings import Config
 from app.ops.bucket.apply import carry_out
 from app.ops.bucket.clients import AwsClients
@@ -146,7 +146,7 @@ _region_option = click.option("--region", default="", help="Its region; otherwis
 _env_option = click.option(
     "--env-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    default=lambda: settings_file() or TREE / ".env",
+    default=lambda: settings_file() or PROJECT_ROOT / ".env",
     show_default="the one that the server reads: .env, or that in ENV_FILE",
 )
 _profile_option = click.option(

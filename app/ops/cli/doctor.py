@@ -11,14 +11,14 @@ import click
 from flask.cli import with_appcontext
 
 from app.api.parts import parts
-from app.config.env_file import loaded_text, name_of, settings_file
+from app.config.env_file import display_name, loaded_text, settings_file
 from app.ops.bucket.clients import AwsClients
 from app.ops.cli.output import as_json_option, errors_told
 from app.ops.doctor.examination import Result, checks_for, examine
 from app.ops.doctor.findings import Status
 from app.ops.doctor.patient import Patient
 from app.ops.mistyped_settings import mistyped_settings
-from app.services.urls import ImageLinks
+from app.services.urls import ImageUrls
 
 _COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "red", Status.SKIPPED: "cyan"}
 _STATUS_WIDTH = 9
@@ -46,9 +46,9 @@ def _patient() -> Patient:
         store=store,
         cache=parts().cache,
         clients=AwsClients.from_config(config),
-        url_of=ImageLinks(store, config.image_urls, config.public_base_url).url_of,
+        url_of=ImageUrls(store, config.image_urls, config.public_base_url).url_of,
         env_file=(file := settings_file()),
-        mistyped=mistyped_settings(os.environ, loaded_text(), name_of(file)),
+        mistyped=mistyped_settings(os.environ, loaded_text(), display_name(file)),
         describe_model=parts().generation.describe_model,
     )
 

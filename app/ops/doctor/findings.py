@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
-from app.aws.errors import Kind, is_about_credentials, kind_of, told
+from app.aws.errors import Kind, classify, is_about_credentials, public_message
 from app.core.errors import AppError
 from app.ops.bucket.errors import says_unsupported
 from app.stores.s3.errors import (
@@ -29,7 +29,7 @@ from app.stores.s3.errors import (
     code_of,
     status_of,
 )
-from app.stores.s3.urls import NoAnswer
+from app.stores.s3.urls import NoResponse
 
 
 class Status(StrEnum):
@@ -129,7 +129,7 @@ def explain_code(code: str) -> Finding:
 
 def is_explained(exc: Exception) -> bool:
     """Return whether `explain` knows what it means; otherwise nobody expected it."""
-    return isinstance(exc, AppError | BotoCoreError | ClientError | NoAnswer) or kind_of(exc) in _MENDING
+    return isinstance(exc, AppError | BotoCoreError | ClientError | NoResponse) or classify(exc) in _MENDING
 
 
 def is_denial(exc: Exception) -> bool:
@@ -142,12 +142,12 @@ def is_silence(exc: Exception) -> bool:
     """Whether nobody answered at all, or not so that it could be understood."""
     if isinstance(exc, SSLError):
         return False
-    return isinstance(exc, NoAnswer) or kind_of(exc) in (Kind.LATE, Kind.UNREACHABLE, Kind.ANSWER)
+    return isinstance(exc, NoResponse) or classify(exc) in (Kind.LATE, Kind.UNREACHABLE, Kind.ANSWER)
 
 
 def words_of(exc: Exception) -> str:
     """Return what an exception says, without what may be a secret."""
-    return " ".join(str(exc).split()) if isinstance(exc, AppError | NoAnswer) else told(exc)
+    return " ".join(str(exc).split()) if isinstance(exc, AppError | NoResponse) else public_message(exc)
 
 
 def explain(exc: Exception) -> Finding:
@@ -162,9 +162,9 @@ def explain(exc: Exception) -> Finding:
             "Correct AWS_ENDPOINT_URL_S3, or name the authority in AWS_CA_BUNDLE; for dotted buckets "
             "S3_ADDRESSING_STYLE=path",
         )
-    kind = kind_of(cause)
+    kind = classify(cause)
     if kind in _MENDING:
-        return problem(f"boto3: {told(cause)}", _MENDING[kind])
+        return problem(f"boto3: {public_message(cause)}", _MENDING[kind])
     if is_silence(cause):
         return problem(words_of(cause), CHECK_NETWORK)
     return problem(

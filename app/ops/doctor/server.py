@@ -12,11 +12,11 @@ import tempfile
 from datetime import UTC, datetime
 
 from app.cache.health import Mount, counts_accesses, mount_of
-from app.config.env_file import name_of
+from app.config.env_file import display_name
 from app.config.plugins import find_class
 from app.core.addresses import is_loopback
 from app.core.errors import AppError, ConfigError, GeneratorError
-from app.core.object_keys import generated
+from app.core.object_keys import generated_key
 from app.core.objects import FORMATS
 from app.generators.base import BaseGenerator
 from app.ops.doctor.findings import Finding, NotChecked, ok, problem, warning
@@ -47,7 +47,7 @@ def env_file_mode(patient: Patient) -> Finding:
     """Credentials and keys in the settings file are for the server's user alone."""
     if patient.env_file is None:
         raise NotChecked("does not apply: no settings file is read (.env or ENV_FILE)")
-    name = name_of(patient.env_file)
+    name = display_name(patient.env_file)
     mode = stat.S_IMODE(patient.env_file.stat().st_mode)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         return warning(
@@ -83,7 +83,7 @@ def upload_limits(patient: Patient) -> Finding:
 def unguessable_keys(patient: Patient) -> Finding:
     """Two images generated in the same second get names that tell nothing of each other."""
     now = datetime.now(UTC)
-    if generated(now, FORMATS["png"]) == generated(now, FORMATS["png"]):
+    if generated_key(now, FORMATS["png"]) == generated_key(now, FORMATS["png"]):
         return problem(
             "Generated images get names that can be guessed.", "Repair the system's random numbers"
         )

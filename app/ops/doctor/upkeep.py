@@ -8,7 +8,7 @@ from app.ops.doctor.findings import Finding, NotChecked, ask, ok, problem, warni
 from app.ops.doctor.patient import Patient, check
 from app.ops.doctor.probe import probe_put
 from app.ops.doctor.reach import credentials_accepted
-from app.services.urls import SERVER_PATH
+from app.services.urls import IMAGES_PATH
 
 _ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 """Classes whose objects can't be read until they are restored."""
@@ -95,7 +95,7 @@ def _browsers_ask_s3(patient: Patient) -> bool:
     """Whether clients are told S3's URLs; raises `NotChecked` where a CDN or proxy stands between."""
     if patient.config.public_base_url:
         raise NotChecked("can't be checked: what stands at PUBLIC_BASE_URL decides")
-    return not patient.url_of(patient.probe.key).startswith(SERVER_PATH)
+    return not patient.url_of(patient.probe.key).startswith(IMAGES_PATH)
 
 
 def _prefix(rule: Any) -> str:

@@ -13,8 +13,8 @@ from app.ops.doctor.findings import Finding, NotChecked, is_denial, ok, problem,
 from app.ops.doctor.patient import Patient, check
 from app.ops.doctor.probe import probe_bytes, probe_put
 from app.ops.doctor.reach import region
-from app.services.urls import SERVER_PATH
-from app.stores.s3.urls import Answer, NoAnswer, visit
+from app.services.urls import IMAGES_PATH
+from app.stores.s3.urls import AnonymousResponse, NoResponse, fetch_anonymously
 
 
 @check(region)
@@ -89,7 +89,7 @@ _LET_IT_READ = "Let what stands at PUBLIC_BASE_URL read the images: docs/buckets
 @check(probe_bytes)
 def anonymous_get(patient: Patient) -> Finding:
     """S3's own URL of the probe: open in public mode, closed in private mode."""
-    answer = visit("GET", _object_url(patient))
+    answer = fetch_anonymously("GET", _object_url(patient))
     if not patient.is_public and answer.status == 200:
         return problem(
             "Private, but everybody can read the images at S3.",
@@ -107,7 +107,11 @@ def public_objects(patient: Patient) -> Finding:
         return ok("Browsers are meant to read the images at S3.")
     keys = _some_keys(patient)
     urls = [patient.store.object_url(key) for key in keys]
-    public = [key for key, url in zip(keys, urls, strict=True) if url and visit("HEAD", url).status == 200]
+    public = [
+        key
+        for key, url in zip(keys, urls, strict=True)
+        if url and fetch_anonymously("HEAD", url).status == 200
+    ]
     if public:
         return problem(
             f"Private, but everybody can read {len(public)} of {len(keys)} images, such as {public[0]}.",
@@ -119,7 +123,7 @@ def public_objects(patient: Patient) -> Finding:
 @check(probe_put)
 def anonymous_list(patient: Patient) -> Finding:
     """Names that can't be guessed hide nothing where everybody can list them."""
-    answer = visit("GET", f"{_bucket_url(patient)}?list-type=2&max-keys=1")
+    answer = fetch_anonymously("GET", f"{_bucket_url(patient)}?list-type=2&max-keys=1")
     if answer.status == 200:
         return problem(
             "Everybody can list the bucket's images.",
@@ -131,7 +135,7 @@ def anonymous_list(patient: Patient) -> Finding:
 @check(probe_put)
 def anonymous_put(patient: Patient) -> Finding:
     """Only the server may write."""
-    answer = visit("PUT", _object_url(patient), patient.probe.data)
+    answer = fetch_anonymously("PUT", _object_url(patient), patient.probe.data)
     if answer.status < 300:
         return problem(
             "Everybody can upload to the bucket.",
@@ -144,15 +148,15 @@ def anonymous_put(patient: Patient) -> Finding:
 def image_url(patient: Patient) -> Finding:
     """The URL that clients are told, opened as a browser would."""
     url = patient.url_of(patient.probe.key)
-    if url.startswith(SERVER_PATH):
-        return ok(f"Clients are told this server's own URLs, under {SERVER_PATH}")
+    if url.startswith(IMAGES_PATH):
+        return ok(f"Clients are told this server's own URLs, under {IMAGES_PATH}")
     try:
-        return _shown(patient, visit("GET", url), denied=_way_in(patient))
-    except NoAnswer as exc:
+        return _shown(patient, fetch_anonymously("GET", url), denied=_way_in(patient))
+    except NoResponse as exc:
         return problem(str(exc), _SERVE_IT if patient.config.public_base_url else _REACH_IT)
 
 
-def _shown(patient: Patient, answer: Answer, denied: str = _OPEN_IT) -> Finding:
+def _shown(patient: Patient, answer: AnonymousResponse, denied: str = _OPEN_IT) -> Finding:
     """Whether `answer` shows the probe in a browser; `denied` is the fix where it is a refusal."""
     if answer.status in (401, 403):
         return problem(f"Browsers are answered {answer.status} (Access Denied).", denied)

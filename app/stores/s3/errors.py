@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from botocore.exceptions import ClientError
 
-from app.aws.errors import Kind, is_about_credentials, kind_of, told
+from app.aws.errors import Kind, classify, is_about_credentials, public_message
 from app.core.errors import AppError, NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
 
 _NAMED_OTHERWISE = {
@@ -249,13 +249,13 @@ def errors_mapped(operation: str) -> Iterator[None]:
     except ClientError as exc:
         raise _answered(exc, operation) from exc
     except Exception as exc:
-        kind = kind_of(exc)
+        kind = classify(exc)
         if kind is None:
             raise
         if kind is Kind.ANSWER:
-            raise StoreError(detail=f"{operation}: no usable answer: {told(exc)}") from exc
+            raise StoreError(detail=f"{operation}: no usable answer: {public_message(exc)}") from exc
         ours, fix = _BY_KIND[kind]
-        raise ours(detail=f"{operation}: {told(exc)} ({fix})") from exc
+        raise ours(detail=f"{operation}: {public_message(exc)} ({fix})") from exc
 
 
 def _answered(exc: ClientError, operation: str) -> AppError:

@@ -16,7 +16,7 @@ from botocore.response import StreamingBody
 
 from app.config.settings import Config
 from app.core.errors import NotFound, StoreError, StoreTimeout, StoreUnreachable
-from app.core.limiters import PLACES_PER_THREAD
+from app.core.limiters import STORE_CALLS_PER_THREAD
 from app.core.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
 from app.stores.base import BaseStore
 from app.stores.s3.client import Connection
@@ -121,7 +121,7 @@ class S3Store(BaseStore):
             sse=config.s3_sse,
             sse_kms_key_id=config.s3_sse_kms_key_id,
             presigned_expiry=config.presigned_expiry,
-            max_connections=PLACES_PER_THREAD * config.threads + 2,
+            max_connections=STORE_CALLS_PER_THREAD * config.threads + 2,
         )
 
     def identity(self) -> str:

@@ -87,7 +87,7 @@ class PublicAccess:
             return False
         try:
             public = _answers_everybody(self._url_of(key))
-        except (NoAnswer, AppError):
+        except (NoResponse, AppError):
             self._paused_until = now + _PAUSE_SECONDS
             return False
         self._remember(folder, public, now)
@@ -101,9 +101,9 @@ class PublicAccess:
 
 def _answers_everybody(url: str) -> bool:
     """Raises `NoAnswer` where there is no clear answer."""
-    status = visit("HEAD", url, seconds=_ASK_SECONDS).status
+    status = fetch_anonymously("HEAD", url, seconds=_ASK_SECONDS).status
     if status != HTTPStatus.OK and (not 400 <= status < 500 or status == HTTPStatus.TOO_MANY_REQUESTS):
-        raise NoAnswer(f"{status} is no clear answer.")
+        raise NoResponse(f"{status} is no clear answer.")
     return status == HTTPStatus.OK  # 400 is what S3 says to strangers of an object encrypted by KMS
 
 
@@ -114,7 +114,7 @@ _FAILURES = (BadAnswer, urllib3.exceptions.HTTPError, http.client.HTTPException,
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AnonymousResponse:
     """What a visitor gets; of the body at most a mebibyte."""
 
     status: int
@@ -122,11 +122,13 @@ class Answer:
     body: bytes
 
 
-class NoAnswer(Exception):
+class NoResponse(Exception):
     """The address can't be reached, or its TLS certificate is not accepted; says which, without the query."""
 
 
-def visit(method: str, url: str, body: bytes | None = None, *, seconds: float = 5.0) -> Answer:
+def fetch_anonymously(
+    method: str, url: str, body: bytes | None = None, *, seconds: float = 5.0
+) -> AnonymousResponse:
     """Ask for `url`, following no redirect, as browsers can't follow S3's; raises `NoAnswer`.
 
     `seconds` is the longest wait for a connection, and the longest silence. `AWS_CA_BUNDLE` names the
@@ -135,7 +137,7 @@ def visit(method: str, url: str, body: bytes | None = None, *, seconds: float = 
     with _failures_told(url), _pool(url, seconds) as pool:
         answer = pool.request(method, url, body=body, redirect=False, preload_content=False)
         try:
-            return Answer(
+            return AnonymousResponse(
                 answer.status,
                 answer.headers.get("Content-Type", ""),
                 answer.read(_MOST_BYTES, decode_content=True),
@@ -149,7 +151,7 @@ def _failures_told(url: str) -> Iterator[None]:
     try:
         yield
     except _FAILURES as exc:
-        raise NoAnswer(f"No answer at {url.partition('?')[0]} ({type(exc).__name__}).") from exc
+        raise NoResponse(f"No answer at {url.partition('?')[0]} ({type(exc).__name__}).") from exc
 
 
 def _pool(url: str, seconds: float) -> urllib3.PoolManager:

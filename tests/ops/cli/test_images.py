@@ -17,9 +17,9 @@ from flask import Flask
 
 from app import create_app
 from app.config.settings import Config
-from app.core.object_keys import content_addressed
+from app.core.object_keys import content_addressed_key
 from app.core.objects import FORMATS
-from app.services.drawing import Order
+from app.services.drawing import PromptRequest
 from app.stores.base import BaseStore
 from tests.conftest import parts_of
 from tests.pictures import animation, noise, picture
@@ -97,9 +97,9 @@ def test_import(app: Flask, directory: Path) -> None:
     counts = {"files": 5, "stored": 3, "there_already": 1, "skipped": 2, "failed": 0, "left": 0}
     assert _json(app, "import", directory) == (0, counts | {"reasons": reasons})
     assert set(_objects(parts_of(app).store)) == {
-        content_addressed(noise(1), PNG),
-        content_addressed(noise(2), PNG),
-        content_addressed(animation(3), FORMATS["gif"]),
+        content_addressed_key(noise(1), PNG),
+        content_addressed_key(noise(2), PNG),
+        content_addressed_key(animation(3), FORMATS["gif"]),
     }
     counts |= {"stored": 0, "there_already": 4}
     assert _json(app, "import", directory) == (0, counts | {"reasons": reasons})
@@ -157,7 +157,7 @@ def full(app: Flask) -> Flask:
     service.upload_image(picture("JPEG"), folder="users/1")
     service.upload_image(noise(3), name="me.png", folder="users/2")
     service.upload_image(animation(3, "WEBP"), name="top.webp")
-    parts_of(app).generation.generate(Order("a sunset", width=64, height=64))
+    parts_of(app).generation.generate(PromptRequest("a sunset", width=64, height=64))
     return app
 
 

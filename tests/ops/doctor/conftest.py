@@ -17,7 +17,7 @@ from app.ops.bucket.clients import AwsClients
 from app.ops.doctor.examination import checks_for, examine
 from app.ops.doctor.findings import Finding
 from app.ops.doctor.patient import Check, Patient
-from app.services.urls import ImageLinks
+from app.services.urls import ImageUrls
 from app.stores.s3.store import S3Store
 from tests.ops.doctor.played import PlayedAws
 from tests.s3server import S3Server
@@ -73,7 +73,7 @@ def make_patient(
         caches.append(cache)
         env_file = tmp_path / ".env"
         env_file.touch(0o600)
-        links = ImageLinks(store, config.image_urls, config.public_base_url)
+        links = ImageUrls(store, config.image_urls, config.public_base_url)
         s3.fault = aws
         return Patient(config, store, cache, AwsClients.from_config(config), links.url_of, env_file)
 

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from app.stores.s3.urls import NoAnswer, visit
+from app.stores.s3.urls import NoResponse, fetch_anonymously
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 3\r\n\r\nabc"
 
@@ -80,18 +80,18 @@ def _tls(certificate: Path) -> Callable[[socket.socket], socket.socket]:
 
 
 def test_aws_ca_bundle_names_the_authorities(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with _server(OK, _tls(certificate)) as port, pytest.raises(NoAnswer, match="SSLError"):
-        visit("GET", f"https://127.0.0.1:{port}/a.png?secret=1")
+    with _server(OK, _tls(certificate)) as port, pytest.raises(NoResponse, match="SSLError"):
+        fetch_anonymously("GET", f"https://127.0.0.1:{port}/a.png?secret=1")
     monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
     with _server(OK, _tls(certificate)) as port:
-        answer = visit("GET", f"https://127.0.0.1:{port}/a.png")
+        answer = fetch_anonymously("GET", f"https://127.0.0.1:{port}/a.png")
     assert (answer.status, answer.content_type, answer.body) == (200, "image/png", b"abc")
 
 
 def test_a_bundle_that_is_not_there_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CA_BUNDLE", "/nowhere/bundle.pem")
-    with pytest.raises(NoAnswer) as caught:
-        visit("HEAD", "https://127.0.0.1:9/a.png?secret=1")
+    with pytest.raises(NoResponse) as caught:
+        fetch_anonymously("HEAD", "https://127.0.0.1:9/a.png?secret=1")
     assert "secret" not in str(caught.value)
 
 
@@ -110,20 +110,20 @@ def test_a_bundle_that_is_not_there_is_no_answer(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_what_is_no_answer(said: bytes) -> None:
-    with _server(said) as port, pytest.raises(NoAnswer, match="No answer at"):
-        visit("GET", f"http://127.0.0.1:{port}/a.png")
+    with _server(said) as port, pytest.raises(NoResponse, match="No answer at"):
+        fetch_anonymously("GET", f"http://127.0.0.1:{port}/a.png")
 
 
 @pytest.mark.parametrize("url", ["http://a..b/x", "http://[::1/x", "http://127.0.0.1:99999/x", "ftp://a/x"])
 def test_an_address_that_is_none(url: str) -> None:
-    with pytest.raises(NoAnswer):
-        visit("HEAD", url)
+    with pytest.raises(NoResponse):
+        fetch_anonymously("HEAD", url)
 
 
 def test_redirects_are_answers() -> None:
     said = b"HTTP/1.1 307 Away\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n"
     with _server(said) as port:
-        assert visit("HEAD", f"http://127.0.0.1:{port}/a.png").status == 307
+        assert fetch_anonymously("HEAD", f"http://127.0.0.1:{port}/a.png").status == 307
 
 
 def test_a_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +131,6 @@ def test_a_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{port}")
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
-        assert visit("GET", "http://bucket.example.org/a.png").status == 200
+        assert fetch_anonymously("GET", "http://bucket.example.org/a.png").status == 200
     assert asked[0].startswith(b"GET http://bucket.example.org/a.png HTTP/1.1\r\n")
     assert b"basic " + base64.b64encode(b"me:p@ss") in asked[0].replace(b"Basic", b"basic")
