@@ -7,8 +7,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from app import find_classes
-from app.api.parts import Parts
+from app.components import EXTENSION, Components, find_classes
 from app.config.env_file import load_settings_file
 from app.config.settings import Config
 from app.core.errors import ConfigError
@@ -119,9 +118,9 @@ def post_worker_init(worker: Any) -> None:
     # gunicorn would obey it as well, and answer 500 to paths without it, such as those of health checks. It
     # is removed in workers only: with --preload the first process reads the settings again at a reload.
     os.environ.pop("SCRIPT_NAME", None)
-    parts: Parts | None = getattr(worker.wsgi, "extensions", {}).get(Parts.NAME)
-    if parts is not None:
-        parts.cache.keep_to(parts.store.identity())
+    components: Components | None = getattr(worker.wsgi, "extensions", {}).get(EXTENSION)
+    if components is not None:
+        components.cache.keep_to(components.store.identity())
 
 
 def _give_freed_memory_back() -> None:

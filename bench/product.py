@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from app import create_app
-from app.api.parts import Parts
+from app.components import Components, components_of
 from app.config.settings import Config
 from app.services.urls import IMAGES_PATH
 from bench.processes import ROOT
@@ -37,10 +37,10 @@ def our_server(
 
 
 @contextmanager
-def our_parts(directory: Path) -> Iterator[Parts]:
+def our_parts(directory: Path) -> Iterator[Components]:
     """The service, store and cache over the same directories, in this process."""
     settings = replace(Config(), local_store_dir=directory / "store", cache_dir=directory / "cache")
-    parts: Parts = create_app(settings).extensions[Parts.NAME]
+    parts: Components = components_of(create_app(settings))
     try:
         yield parts
     finally:
@@ -67,11 +67,11 @@ def environment(directory: Path, port: int, settings: Mapping[str, str] | None =
     }
 
 
-def upload_noise(parts: Parts, size: int) -> str:
+def upload_noise(parts: Components, size: int) -> str:
     """Upload a PNG of about `size` bytes that does not compress; its key."""
     edge = round((size / 3) ** 0.5)
     image = Image.frombytes("RGB", (edge, edge), os.urandom(3 * edge * edge))
-    return parts.service.upload_pil_image(image).key
+    return parts.images.upload_pil_image(image).key
 
 
 def assert_hit(server: Server, path: str) -> None:

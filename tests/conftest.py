@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, settings
 
 from app import create_app
-from app.api.parts import Parts
+from app.components import components_of
 from app.config.settings import Config
 from app.ops.bucket import apply as carry_out
 from app.stores.s3 import urls as public_access
@@ -81,19 +81,13 @@ def app(config: Config) -> Iterator[Flask]:
     """The application over `config`."""
     flask = create_app(config)
     yield flask
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     """A client on this machine."""
     return app.test_client()
-
-
-def parts_of(flask: Flask) -> Parts:
-    """The parts of an application."""
-    parts: Parts = flask.extensions[Parts.NAME]
-    return parts
 
 
 @pytest.fixture(scope="session")
@@ -144,7 +138,7 @@ def s3_app(s3_config: Config) -> Iterator[Flask]:
     """An application over S3."""
     flask = create_app(s3_config)
     yield flask
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Flask, Response, request_finished
 
-from app.api.parts import Parts
+from app.components import EXTENSION
 from app.config.settings import Config
 from tests.s3server import CREDENTIALS
 from tests.server.running import ROOT
@@ -34,7 +34,7 @@ class Answers:
 
     def look_at(self, flask: Flask, response: Response, **_: Any) -> None:
         """Search an error's answer."""
-        parts = flask.extensions.get(Parts.NAME)  # the tests' S3 server is of Flask, too
+        parts = flask.extensions.get(EXTENSION)  # the tests' S3 server is of Flask, too
         if response.status_code < 400 or parts is None:
             return
         text = f"{response.headers}\n{response.get_data(as_text=True)}"

@@ -12,8 +12,8 @@ from app.api.arguments import check_query
 from app.api.error_responses import register_error_handlers
 from app.api.images import KeyConverter
 from app.api.openapi import KEY
-from app.api.parts import Parts
 from app.api.schemas import ErrorSchema
+from app.components import Components
 from app.core.errors import UnsupportedEncoding
 
 _OPENAPI = {
@@ -52,16 +52,15 @@ class _Api(Api):  # type: ignore[misc]
         """Listings have cursors; flask-smorest's pages would be described and not be there."""
 
 
-def register_api(flask: Flask, parts: Parts, *, max_upload_bytes: int) -> None:
-    """Give `flask` the HTTP interface over `parts`."""
+def register_api(flask: Flask, components: Components) -> None:
+    """Add the HTTP interface over `components` to `flask`."""
     flask.config.update(_OPENAPI)
     flask.json.sort_keys = False  # type: ignore[attr-defined]
-    flask.config["MAX_CONTENT_LENGTH"] = max_upload_bytes + images.MULTIPART_OVERHEAD
+    flask.config["MAX_CONTENT_LENGTH"] = components.config.max_upload_bytes + images.MULTIPART_OVERHEAD
     flask.url_map.merge_slashes = False  # `//` in a key is the client's error, not ours to mend by a redirect
     flask.url_map.converters["key"] = KeyConverter
-    flask.extensions[Parts.NAME] = parts
     register_error_handlers(flask)
-    operations.count_requests(flask, parts.metrics)
+    operations.count_requests(flask, components.metrics)
     flask.before_request(_redirect_by_path)
     flask.before_request(check_query)
     flask.before_request(_refuse_encoded)

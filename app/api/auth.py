@@ -1,87 +1,111 @@
-"""Who may write, list and delete: holders of an API key, or, where none is set, this machine alone."""
+"""Authorization: API keys with scopes or, if none are set, the programs of this machine only."""
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
-from flask import Request
+from flask import Request, g, request
 
+from app.api.context import client_name, components
 from app.config.api_keys import ApiKey, find_key
 from app.core.addresses import is_loopback
 from app.core.errors import KeyRefused, KeyRequired, ScopeMissing
+from app.core.request_context import API_KEY_NAME
+from app.services.urls import host_name
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+KEY_SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
+"""The OpenAPI security requirement of calls that need a key, in either header."""
 
 _PROXY_HEADERS = {"Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip"}
 _PROXY_HEADERS |= {"Cf-Connecting-Ip", "Fastly-Client-Ip", "X-Original-Forwarded-For", "X-Original-Host"}
 _PROXY_PREFIX = "X-Forwarded"
-"""Headers by which proxies and CDNs show themselves; `X-Forwarded-For` and its kin share the prefix."""
+"""Headers that proxies and CDNs add; `X-Forwarded-For`, `-Host`, `-Proto` and others share the prefix."""
 
 _NO_KEYS = (
     "Without API keys, only programs on the server's own machine may do this. "
     "Set API_KEYS and send one of them as 'Authorization: Bearer KEY'."
 )
 _NO_KEYS_FOR_A_SOCKET = (
-    "Without API keys, only programs on the server's own machine may do this, over TCP: a Unix socket mostly "
-    "has a proxy behind it. Set API_KEYS and send one of them as 'Authorization: Bearer KEY'."
+    "Without API keys, only programs on the server's own machine may do this, and only over TCP: a Unix "
+    "socket usually has a proxy behind it. Set API_KEYS and send one of them as 'Authorization: Bearer KEY'."
 )
 _SEND_KEY = "This call needs an API key. Send one as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
 
 
-class Access:
-    """Decides by `api_keys`; without any, pages of `origins` (`https://app.example.org`) may call as well."""
+def key_required(scope: str, *, counted: bool = True) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Require an API key with `scope` for a view and, if `counted`, apply the scope's rate limit."""
 
-    def __init__(self, api_keys: Sequence[ApiKey], origins: Sequence[str] = ()) -> None:
-        self._keys = api_keys
-        self._origins = frozenset(origins) - {"*"}
+    def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        @wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            key = authorize(request, scope)
+            if key is not None:
+                g.key_name = request.environ[API_KEY_NAME] = key.name
+            if counted:
+                components().rate_limits.check(scope, client_name())
+            return view(*args, **kwargs)
 
-    def check(self, request: Request, scope: str) -> ApiKey | None:
-        """Return the key that allows `scope`; None if no keys are set and the client is local.
+        return guarded
 
-        Once keys are set, local clients need one too: behind a proxy that adds no header all look local.
-
-        Raises `KeyRequired`, `KeyRefused` and `ScopeMissing`.
-        """
-        if not self._keys:
-            if not self._is_local(request):
-                raise KeyRequired(_NO_KEYS if request.remote_addr else _NO_KEYS_FOR_A_SOCKET)
-            return None
-        given = _given_key(request)
-        if given is None:
-            raise KeyRequired(_SEND_KEY)
-        key = find_key(self._keys, given)
-        if key is None:
-            raise KeyRefused
-        if scope not in key.scopes:
-            raise ScopeMissing(scope)
-        return key
-
-    def digest(self, request: Request, name: str) -> str:
-        """A digest of `name` that is another for each API key, so that clients don't meet under one name."""
-        key = _given_key(request) if self._keys else None
-        return hmac.new(key or b"", name.encode(), "sha256").hexdigest()
-
-    def __repr__(self) -> str:
-        return f"Access({len(self._keys)} keys)"
-
-    def _is_local(self, request: Request) -> bool:
-        """A client on this machine, with no proxy between and no foreign page behind it.
-
-        A name other than this machine's in `Host` means a proxy that adds no header, or DNS rebinding.
-        """
-        return (
-            is_loopback(request.remote_addr or "")
-            and not any(_is_of_proxy(name) for name in request.headers.keys())  # noqa: SIM118 (not a dict)
-            and is_loopback(host_name(request.host))
-            and (request.headers.get("Origin") in self._origins or not _is_foreign_page(request))
-        )
+    return decorate
 
 
-def host_name(host: str) -> str:
-    """The name or address in a `Host` header, without port and brackets."""
-    return host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+def authorize(request: Request, scope: str) -> ApiKey | None:
+    """Return the key that allows `scope`, or None if no keys are set and the client is local.
+
+    If keys are set, local clients need one too: behind a proxy that adds no header, every client looks local.
+
+    Raises `KeyRequired`, `KeyRefused` and `ScopeMissing`.
+    """
+    config = components().config
+    if not config.api_keys:
+        if not _is_local(request, frozenset(config.cors_origins) - {"*"}):
+            raise KeyRequired(_NO_KEYS if request.remote_addr else _NO_KEYS_FOR_A_SOCKET)
+        return None
+    given = _given_key(request)
+    if given is None:
+        raise KeyRequired(_SEND_KEY)
+    key = find_key(config.api_keys, given)
+    if key is None:
+        raise KeyRefused
+    if scope not in key.scopes:
+        raise ScopeMissing(scope)
+    return key
+
+
+def idempotency_key(header: dict[str, Any]) -> str | None:
+    """Return a digest of the `Idempotency-Key` in the loaded `header`, None if the client sent none.
+
+    It depends on the API key too, so that two clients that choose the same name don't share an answer.
+    """
+    name = header["idempotency_key"]
+    if not name:
+        return None
+    api_key = _given_key(request) if components().config.api_keys else None
+    return hmac.new(api_key or b"", name.encode(), "sha256").hexdigest()
+
+
+def _is_local(request: Request, origins: frozenset[str]) -> bool:
+    """Return whether the client runs on this machine, with no proxy between and no foreign page behind it.
+
+    A `Host` other than this machine's names means a proxy that adds no header, or DNS rebinding. Pages of
+    `origins` (`CORS_ORIGINS`) count as local.
+    """
+    return (
+        is_loopback(request.remote_addr or "")
+        and not any(_is_of_proxy(name) for name in request.headers.keys())  # noqa: SIM118 (not a dict)
+        and is_loopback(host_name(request.host))
+        and (request.headers.get("Origin") in origins or not _is_foreign_page(request))
+    )
 
 
 def _given_key(request: Request) -> bytes | None:
-    """The key's bytes as the client sent them: WSGI has them as Latin-1."""
+    """Return the bytes of the key that the client sent, which WSGI decodes as Latin-1."""
     authorization = request.authorization
     if authorization is not None and authorization.type == "bearer" and authorization.token:
         return authorization.token.encode("latin-1", "replace")
@@ -94,13 +118,14 @@ def _is_of_proxy(header: str) -> bool:
 
 
 def _is_foreign_page(request: Request) -> bool:
-    """Whether a browser marks it as sent by another site's page (Fetch Metadata, https://www.w3.org/TR/fetch-metadata/)."""
-    cross = request.headers.get("Sec-Fetch-Site") == "cross-site"
-    return cross or not is_loopback(_origin_host(request.headers.get("Origin", "http://localhost")))
+    """Return whether a page of another site caused the request, by Fetch Metadata or `Origin`.
 
-
-def _origin_host(origin: str) -> str:
+    See https://www.w3.org/TR/fetch-metadata/.
+    """
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        return True
     try:
-        return urlsplit(origin).hostname or ""
+        host = urlsplit(request.headers.get("Origin", "http://localhost")).hostname or ""
     except ValueError:
-        return ""
+        return True
+    return not is_loopback(host)

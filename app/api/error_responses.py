@@ -8,8 +8,8 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from app.api.context import components
 from app.api.openai_schemas import OPENAI_PATH, openai_error, openai_headers, openai_status
-from app.api.parts import parts
 from app.core.errors import AppError, BadRequest, RangeNotSatisfiable
 
 _log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def _too_large() -> str:
     if request.content_length is not None and request.content_length <= most:
         return "The form has too much text, or too many fields."
     if most == current_app.config["MAX_CONTENT_LENGTH"]:
-        return f"The image is larger than the {parts().config.max_upload_bytes} bytes allowed."
+        return f"The image is larger than the {components().config.max_upload_bytes} bytes allowed."
     return f"The request body is larger than the {most} bytes allowed."
 
 

@@ -1,37 +1,38 @@
-"""/api/generate-image: from a prompt to a stored image."""
+"""`/api/generate-image`: generate an image from a prompt and store it."""
 
 from typing import Any
 
 from flask import request
 
 from app.api.arguments import Blueprint
+from app.api.auth import KEY_SECURITY, idempotency_key, key_required
+from app.api.context import components
 from app.api.images import image_answer
-from app.api.parts import KEYED, idempotency_key, key_required, parts
 from app.api.schemas import GeneratedImageSchema, IdempotencySchema, PromptSchema
 from app.services.drawing import PromptRequest
 
-_MAX_BODY = 128 * 1024
-"""Bytes; two prompts of the longest, escaped."""
+_MAX_BODY_BYTES = 128 * 1024
+"""Bytes: room for a prompt and a negative prompt of the maximum length, escaped."""
 
-_DRAWN = "Image generated and uploaded successfully"
-_SEEN_BEFORE = "Image was generated already"
+_GENERATED = "Image generated and uploaded successfully"
+_GENERATED_BEFORE = "Image was already generated"
 
-blueprint = Blueprint("generate", __name__, url_prefix="/api/generate-image", description="Draw a prompt")
+blueprint = Blueprint("generate", __name__, url_prefix="/api/generate-image", description="Generate an image")
 
 
 @blueprint.before_request
 def _limit_body() -> None:
-    request.max_content_length = _MAX_BODY
+    request.max_content_length = _MAX_BODY_BYTES
 
 
 @blueprint.route("", methods=["POST"])
 @key_required("generate")
-@blueprint.doc(security=KEYED)
+@blueprint.doc(security=KEY_SECURITY)
 @blueprint.arguments(PromptSchema)
 @blueprint.arguments(IdempotencySchema, location="headers")
 @blueprint.response(200, GeneratedImageSchema)
 def generate(options: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
-    """Have an image drawn and store it."""
-    (drawn,) = parts().generation.generate(PromptRequest(**options), idempotency_key(header))
-    answer = image_answer(drawn.image, _DRAWN if drawn.image.created else _SEEN_BEFORE)
+    """Generate an image from a prompt and store it."""
+    (drawn,) = components().generation.generate(PromptRequest(**options), idempotency_key(header))
+    answer = image_answer(drawn.image, _GENERATED if drawn.image.created else _GENERATED_BEFORE)
     return {**answer, "model": drawn.model, "seed": drawn.seed}

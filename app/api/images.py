@@ -12,9 +12,10 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
 
 from app.api.arguments import Blueprint, any_query, problems
+from app.api.auth import KEY_SECURITY, key_required
+from app.api.context import absolute_url, components
 from app.api.forms import read_upload
 from app.api.openapi import FORM_BODY, IMAGE_BODY, SERVE_HEADERS, SERVE_RESPONSES, UNTYPED_BODY
-from app.api.parts import KEYED, key_required, parts
 from app.api.schemas import (
     DeletedSchema,
     ImagePageSchema,
@@ -24,7 +25,7 @@ from app.api.schemas import (
 )
 from app.core.errors import BadRequest
 from app.core.object_keys import is_readable
-from app.core.request_context import CACHE_STATUS, FAILURE, OBJECT_KEY
+from app.core.request_context import CACHE_STATUS, OBJECT_KEY
 from app.delivery.conditional import content_length_sent, represent, response_body
 from app.services.images import StoredImage
 
@@ -43,18 +44,13 @@ MULTIPART_OVERHEAD = 64 * 1024
 blueprint = Blueprint("images", __name__, url_prefix="/api/images", description="Upload, serve, list, delete")
 
 
-def absolute(url: str) -> str:
-    """A URL that also works outside a page of this server, where its name is known."""
-    return parts().hosts.absolute(url, request)
-
-
 def image_answer(image: StoredImage, message: str) -> dict[str, Any]:
     """The fields of `ImageSchema`; the access log gets the key as well."""
     request.environ[OBJECT_KEY] = image.key
     return {
         "success": True,
         "message": message,
-        "image_url": absolute(image.url),
+        "image_url": absolute_url(image.url),
         "key": image.key,
         "content_type": image.content_type,
         "width": image.width,
@@ -67,7 +63,7 @@ def image_answer(image: StoredImage, message: str) -> dict[str, Any]:
 @blueprint.route("", methods=["POST"])
 @key_required("upload")
 @blueprint.doc(
-    security=KEYED,
+    security=KEY_SECURITY,
     requestBody={"content": {**FORM_BODY, **IMAGE_BODY, **UNTYPED_BODY}, "required": True},
 )
 @blueprint.arguments(UploadOptionsSchema, location="query")
@@ -80,7 +76,7 @@ def upload(options: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]
     """
     sent = read_upload(request)
     _refuse_repeated(sent.fields)
-    image = parts().service.upload_image(sent.data, **{**options, **_form_options(sent.fields)})
+    image = components().images.upload_image(sent.data, **{**options, **_form_options(sent.fields)})
     answer = image_answer(
         image, "Image uploaded successfully" if image.created else "Image was stored already"
     )
@@ -92,9 +88,7 @@ def upload(options: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]
 @blueprint.doc(parameters=SERVE_HEADERS, responses=SERVE_RESPONSES)
 def serve(key: str) -> Response:
     """The image's bytes; conditional and range requests are understood (RFC 9110)."""
-    if FAILURE in request.environ:
-        raise request.environ[FAILURE]
-    cached = parts().service.fetch(key)
+    cached = components().images.fetch(key)
     request.environ[OBJECT_KEY], request.environ[CACHE_STATUS] = key, cached.status.value
     try:
         answer = represent(request.environ, cached)
@@ -102,25 +96,25 @@ def serve(key: str) -> Response:
     except BaseException:
         cached.body.close()
         raise
-    parts().cache.counts.add(cached.status, content_length_sent(request.environ, answer))
+    components().cache.counts.add(cached.status, content_length_sent(request.environ, answer))
     return Response(body, answer.status, answer.headers, direct_passthrough=True)
 
 
 @blueprint.route("", methods=["GET"])
 @key_required("list")
-@blueprint.doc(security=KEYED)
+@blueprint.doc(security=KEY_SECURITY)
 @blueprint.arguments(ListOptionsSchema, location="query")
 @blueprint.response(200, ImagePageSchema)
 def list_images(options: dict[str, Any]) -> dict[str, Any]:
     """A page of stored images, in the order of their keys."""
-    service = parts().service
+    service = components().images
     found, cursor = service.list(**options)
     images = [image for image in found if is_readable(image.key)]
     unsafe = len(found) - len(images)
     lines = [
         {
             "key": image.key,
-            "image_url": absolute(service.url_of(image.key)),
+            "image_url": absolute_url(service.url_of(image.key)),
             "content_type": image.content_type,
             "bytes": image.size,
             "last_modified": image.last_modified,
@@ -142,11 +136,11 @@ def list_images(options: dict[str, Any]) -> dict[str, Any]:
 
 @blueprint.route("/<key:key>", methods=["DELETE"])
 @key_required("delete")
-@blueprint.doc(security=KEYED)
+@blueprint.doc(security=KEY_SECURITY)
 @blueprint.response(200, DeletedSchema)
 def delete(key: str) -> dict[str, Any]:
     """Delete an image from the store and from the cache."""
-    parts().service.delete(key)
+    components().images.delete(key)
     request.environ[OBJECT_KEY] = key
     return {"success": True, "message": "Image deleted", "key": key}
 

@@ -141,7 +141,7 @@ class ImagesRequestSchema(Schema):
         """The order, and how to answer."""
         size = "1024x1024" if values["size"] == _ANY_SIZE else values["size"]
         width, height = map(int, size.split("x"))
-        order = PromptRequest(
+        request = PromptRequest(
             values["prompt"],
             width,
             height,
@@ -151,7 +151,7 @@ class ImagesRequestSchema(Schema):
         )
         wanted = values.get("response_format")
         return {
-            "order": order,
+            "request": request,
             "model": values.get("model"),
             "fields": {wanted} if wanted else {"url", "b64_json"},
         }

@@ -14,7 +14,8 @@ from flask import Flask, Response, g, request
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from app.api.arguments import Blueprint, any_query
-from app.api.parts import KEYED, key_required, parts
+from app.api.auth import KEY_SECURITY, key_required
+from app.api.context import components
 from app.api.schemas import AnswerSchema, CacheSchema, ReadinessSchema
 from app.cache.stats import GET_USD_PER_MILLION
 from app.core.errors import CacheUnreadable
@@ -40,7 +41,7 @@ def alive() -> dict[str, Any]:
 @blueprint.alt_response(503, schema=ReadinessSchema, description="The store is out of reach, the cache empty")
 def ready() -> tuple[dict[str, Any], int, dict[str, str]]:
     """The store answers, or there are images in the cache to serve meanwhile."""
-    found = parts().readiness.look()
+    found = components().readiness.look()
     answer: dict[str, Any] = {
         "success": found.ready,
         "message": _message(found.ready, found.store, found.cache),
@@ -66,11 +67,11 @@ cache_blueprint = Blueprint("cache", __name__, url_prefix="/api/cache", descript
 
 @cache_blueprint.route("", methods=["GET"])
 @key_required("list")
-@cache_blueprint.doc(security=KEYED)
+@cache_blueprint.doc(security=KEY_SECURITY)
 @cache_blueprint.response(200, CacheSchema)
 def figures() -> dict[str, Any]:
     """How full the cache is, and how requests were answered since its directory was made."""
-    cache = parts().cache
+    cache = components().cache
     try:
         held, counted = cache.totals(), cache.counts.totals()
     except (OSError, sqlite3.Error) as exc:
@@ -95,12 +96,12 @@ metrics_blueprint = Blueprint("metrics", __name__, description="For Prometheus")
 @metrics_blueprint.route("/metrics", methods=["GET"])
 @key_required("metrics")
 @metrics_blueprint.doc(
-    security=KEYED,
+    security=KEY_SECURITY,
     responses={"200": {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics"}},
 )
 def metrics() -> Response:
     """The metrics of all workers."""
-    text = parts().metrics.exposition()
+    text = components().metrics.exposition()
     return Response(text, content_type=CONTENT_TYPE_PLAIN_0_0_4, headers={"Cache-Control": "no-store"})
 
 

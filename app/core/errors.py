@@ -1,9 +1,7 @@
-"""5xx: what the store, the generator or the server itself can't do.
-
-Every error the service raises on purpose, with what HTTP says of it.
+"""Every error that the application raises on purpose, with its HTTP status and code.
 
     AppError                     500 internal_error
-    ├── ConfigError              only at start: the settings are wrong
+    ├── ConfigError              raised at start only: the settings are invalid
     ├── BadRequest               400 bad_request
     │   └── InvalidKey           400 invalid_key
     ├── KeyRequired              401 key_required
@@ -39,25 +37,20 @@ Every error the service raises on purpose, with what HTTP says of it.
         ├── GeneratorUnreachable 503 generator_unreachable
         └── GeneratorTimeout     504 generator_timeout
 
-`message` is for people outside and never holds a path, a bucket or a credential;
-`detail` is for the log alone.
-
-The root of the tree, and the one error that is raised only at start.
-
-4xx: what the client can do something about.
+`message` is shown to clients and never holds a path, a bucket or a credential; `detail` goes to the log only.
 """
 
 import math
 
 
 class AppError(Exception):
-    """Base of the tree; a subclass sets `status`, `code` and the default public `message`."""
+    """Base of the tree. A subclass sets `status`, `code` and the default public `message`."""
 
     status = 500
     code = "internal_error"
-    message = "Something went wrong on our side. Please try again."
+    message = "Internal server error. Please try again."
     retry_after: int | None = None
-    """Seconds after which another try makes sense, for `Retry-After` (RFC 9110, 10.2.3)."""
+    """Seconds after which the client should retry, sent as `Retry-After` (RFC 9110, 10.2.3)."""
 
     def __init__(self, message: str | None = None, *, detail: str = "") -> None:
         self.message = message or type(self).message
@@ -67,15 +60,23 @@ class AppError(Exception):
     def __str__(self) -> str:
         return f"{self.message} [{self.detail}]" if self.detail else self.message
 
+    def body(self) -> dict[str, object]:
+        """Return the fields of the JSON answer, the same for every error."""
+        return {"success": False, "message": self.message, "code": self.code}
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that belong to this error."""
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+
 
 class ConfigError(AppError):
-    """The settings can't be used; the message lists every problem by name and value."""
+    """The settings are invalid; the message lists every problem by name and value."""
 
     code = "config_error"
 
 
 class BadRequest(AppError):
-    """The request can't be understood; the message says what to send instead."""
+    """The request is malformed; the message says what to send instead."""
 
     status = 400
     code = "bad_request"
@@ -90,7 +91,7 @@ class InvalidKey(BadRequest):
 
 
 class KeyRequired(AppError):
-    """The call needs an API key and none came."""
+    """The call needs an API key and the request has none."""
 
     status = 401
     code = "key_required"
@@ -98,7 +99,7 @@ class KeyRequired(AppError):
 
 
 class KeyRefused(AppError):
-    """An API key came that is not one of ours."""
+    """The request has an API key that is not in `API_KEYS`."""
 
     status = 403
     code = "key_refused"
@@ -106,18 +107,18 @@ class KeyRefused(AppError):
 
 
 class ScopeMissing(AppError):
-    """The API key is good, but not for this call; `scope` is what it lacks."""
+    """The API key is valid but lacks the scope `scope`, which this call needs."""
 
     status = 403
     code = "scope_missing"
 
     def __init__(self, scope: str) -> None:
-        super().__init__(f"That API key may not do this: it lacks the scope '{scope}'.")
+        super().__init__(f"This API key lacks the scope '{scope}', which this call needs.")
         self.scope = scope
 
 
 class NotFound(AppError):
-    """The store says that there is no object under this key."""
+    """The store has no object with this key."""
 
     status = 404
     code = "not_found"
@@ -125,35 +126,35 @@ class NotFound(AppError):
 
 
 class ModelNotFound(AppError):
-    """A model other than the configured one was asked for."""
+    """The request names a model other than the configured one."""
 
     status = 404
     code = "model_not_found"
-    message = "This server does not have that model. GET /v1/models tells which it has."
+    message = "This server does not have that model. GET /v1/models lists the model that it has."
 
 
 class SlowClient(AppError):
-    """The request's body came too slowly, or was given up for others that wait (RFC 9110, 15.5.9)."""
+    """The request body arrived below the minimum rate, or was dropped for waiting ones (RFC 9110, 15.5.9)."""
 
     status = 408
     code = "request_timeout"
-    message = "The request's body came too slowly. Please send it again over a faster connection."
+    message = "The request body arrived too slowly. Send it again over a faster connection."
 
 
 class NameTaken(AppError):
-    """The name is in use and the client asked not to overwrite."""
+    """An image with this name exists and the request does not allow overwriting it."""
 
     status = 409
     code = "name_taken"
-    message = "An image with this name exists already. Choose another name, or send overwrite=true."
+    message = "An image with this name already exists. Choose another name, or send overwrite=true."
 
 
 class IdempotencyKeyInUse(AppError):
-    """A request with the same Idempotency-Key is under way, and takes longer than this one can wait."""
+    """Another request with the same Idempotency-Key is still in progress after the longest wait."""
 
     status = 409
     code = "idempotency_key_in_use"
-    message = "A request with this Idempotency-Key is still under way. Please send it again later."
+    message = "A request with this Idempotency-Key is still in progress. Retry it later."
     retry_after = 10
 
 
@@ -162,11 +163,11 @@ class PreconditionFailed(AppError):
 
     status = 412
     code = "precondition_failed"
-    message = "The image is not the version that the request asks for."
+    message = "The image has changed: it is not the version that the request names."
 
 
 class TooLarge(AppError):
-    """More bytes than allowed."""
+    """The body has more bytes than allowed."""
 
     status = 413
     code = "too_large"
@@ -178,75 +179,79 @@ class UnsupportedImage(AppError):
 
     status = 415
     code = "unsupported_image"
-    message = "This is not an image in a format that we take."
+    message = "Unsupported image format. Use PNG, JPEG, GIF, WebP or AVIF."
 
 
 class UnsupportedEncoding(AppError):
-    """The request's body is compressed (RFC 9110, 15.5.16); we would have to bound what it unpacks to."""
+    """The request body is compressed (RFC 9110, 15.5.16), so its decompressed size is unbounded."""
 
     status = 415
     code = "unsupported_encoding"
-    message = "Send the body as it is: a Content-Encoding such as gzip is not taken."
+    message = "Send the body without a Content-Encoding such as gzip."
 
 
 class RangeNotSatisfiable(AppError):
-    """No byte of the range asked for exists (RFC 9110, 15.5.17)."""
+    """The requested range lies outside the `size` bytes of the image (RFC 9110, 15.5.17)."""
 
     status = 416
     code = "range_not_satisfiable"
-    message = "The image has no bytes in the range asked for."
+    message = "The image has no bytes in the requested range."
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
 
+    def headers(self) -> dict[str, str]:
+        """Return the image's size, which the client needs to correct its range (RFC 9110, 14.4)."""
+        return {"Content-Range": f"bytes */{self.size}"}
+
 
 class UndecodableImage(AppError):
-    """The bytes begin like an image but can't be decoded to the end."""
+    """The bytes start like an image, but decoding fails before its end."""
 
     status = 422
     code = "undecodable_image"
-    message = "The image is damaged or incomplete: it could not be decoded."
+    message = "The image is damaged or incomplete and could not be decoded."
 
 
 class TooManyPixels(UndecodableImage):
-    """Width × height × frames, or the number of frames, is over the limit."""
+    """Width × height × frames, or the number of frames, exceeds the limit."""
 
     code = "too_many_pixels"
     message = "The image has too many pixels."
 
 
 class PromptRefused(AppError):
-    """The generator won't draw this prompt."""
+    """The generator refuses this prompt."""
 
     status = 422
     code = "prompt_refused"
-    message = "The image model refused this prompt. Please change it."
+    message = "The image model refused this prompt. Change the prompt."
 
 
 class IdempotencyKeyReused(AppError):
-    """The Idempotency-Key was sent with another request before."""
+    """The Idempotency-Key was used for a different request before."""
 
     status = 422
     code = "idempotency_key_reused"
-    message = "This Idempotency-Key was sent with another request before. Take a new key for each request."
+    message = "This Idempotency-Key was used for a different request. Use a new key for each request."
 
 
 class GeneratorBusy(AppError):
-    """As many images are being generated as may be."""
+    """The maximum number of images is being generated already."""
 
     status = 429
     code = "generator_busy"
-    message = "As many images are being generated as this server takes on. Please try again shortly."
+    message = "The server is generating as many images as it allows. Retry shortly."
     retry_after = 5
 
 
 class RateLimited(AppError):
-    """The client has called too often; `retry_after` says how long to wait."""
+    """The client exceeded a rate limit; `retry_after` is the wait in seconds."""
 
     status = 429
     code = "rate_limited"
-    message = "Too many requests. Please wait a while and try again."
+    message = "Too many requests. Wait, then retry."
 
     def __init__(self, retry_after: int) -> None:
         super().__init__()
@@ -254,54 +259,54 @@ class RateLimited(AppError):
 
 
 class Busy(AppError):
-    """As much is in work as memory and threads are meant for."""
+    """The server is at its limit of concurrent work."""
 
     status = 503
     code = "busy"
-    message = "The server has too much to do right now. Please try again shortly."
+    message = "The server is overloaded. Retry shortly."
     retry_after = 2
 
 
 class CacheStuck(AppError):
-    """An image that was deleted or replaced can't be removed from the cache: it would be served for ever."""
+    """A deleted or replaced image can't be removed from the cache, which would keep serving it."""
 
     status = 503
     code = "cache_stuck"
-    message = "The image could not be removed from the server's cache. Please try again."
+    message = "The image could not be removed from the server's cache. Retry shortly."
     retry_after = 5
 
 
 class CacheUnreadable(AppError):
-    """The cache's figures can't be had: its directory or index is out of order."""
+    """The cache's statistics are unavailable because its directory or index can't be read."""
 
     status = 503
     code = "cache_unreadable"
-    message = "The cache can't be read right now. Images come from the store meanwhile."
+    message = "The cache can't be read. Images are served from the store meanwhile."
     retry_after = 10
 
 
 class StateUnavailable(AppError):
-    """The directory with the records of generations can't be read or written."""
+    """`STATE_DIR`, which holds the records of generations, can't be read or written."""
 
     status = 503
     code = "state_unavailable"
-    message = "The server can't keep its records of generations. Its operator finds the reason in the log."
+    message = "The server can't store its generation records. The server's log has the reason."
     retry_after = 30
 
 
 class StoreError(AppError):
-    """The store answered something that makes no sense."""
+    """The store returned an invalid response."""
 
     status = 502
     code = "store_error"
-    message = "The image store gave an answer that can't be used."
+    message = "The image store returned an invalid response."
 
 
 class StoreRefused(StoreError):
-    """The store said no: credentials, permissions or its own settings."""
+    """The store denied the request: its credentials, permissions or settings are wrong."""
 
     code = "store_refused"
-    message = "The image store refused the request. Its operator finds the reason in the log."
+    message = "The image store denied the request. The server's log has the reason."
 
 
 class StoreUnreachable(StoreError):
@@ -309,50 +314,50 @@ class StoreUnreachable(StoreError):
 
     status = 503
     code = "store_unreachable"
-    message = "The image store can't be reached right now. Please try again shortly."
+    message = "The image store is unreachable. Retry shortly."
     retry_after = 5
 
 
 class StoreBusy(StoreUnreachable):
-    """The most requests allowed wait for the store already, or it does not answer those that call it."""
+    """Too many requests are waiting for the store, or it has stopped responding."""
 
     code = "store_busy"
-    message = "The image store is too slow right now. Please try again shortly."
+    message = "The image store is too slow. Retry shortly."
 
 
 class StoreTimeout(StoreError):
-    """The store did not answer within the deadline."""
+    """The store did not respond before the deadline."""
 
     status = 504
     code = "store_timeout"
-    message = "The image store did not answer in time. Please try again."
+    message = "The image store did not respond in time. Retry shortly."
     retry_after = 5
 
 
 class GeneratorError(AppError):
-    """The generator failed or gave something that is no image."""
+    """The generator failed, or returned something that is not an image."""
 
     status = 502
     code = "generator_error"
-    message = "The image model gave no usable image. Please try again."
+    message = "The image model returned no usable image. Retry shortly."
 
 
 class GeneratorRefused(GeneratorError):
-    """The generator said no to us, not to the prompt: credentials, quota, or a model that is gone."""
+    """The provider denied the request, but not the prompt: credentials, quota or a retired model."""
 
     code = "generator_refused"
-    message = "The image model refused the request. The server's operator finds the reason in the log."
+    message = "The image model denied the request. The server's log has the reason."
 
 
 class GeneratorUnreachable(GeneratorError):
-    """No connection to the generator, or it is overloaded: another try may succeed.
+    """The generator is unreachable or overloaded, so a retry may succeed.
 
-    `wait` is for how many seconds the generator asks to be left alone, where it says so.
+    `wait` is the number of seconds that the provider asks clients to wait, None if it does not say.
     """
 
     status = 503
     code = "generator_unreachable"
-    message = "The image model can't be reached right now. Please try again shortly."
+    message = "The image model is unreachable. Retry shortly."
     retry_after = 10
 
     def __init__(self, message: str | None = None, *, detail: str = "", wait: float | None = None) -> None:
@@ -363,8 +368,8 @@ class GeneratorUnreachable(GeneratorError):
 
 
 class GeneratorTimeout(GeneratorError):
-    """The generator did not finish within the deadline."""
+    """The generator did not finish before the deadline."""
 
     status = 504
     code = "generator_timeout"
-    message = "The image model did not finish in time. Please try again."
+    message = "The image model did not finish in time. Retry shortly."

@@ -1,7 +1,7 @@
-"""Cross-origin access (https://fetch.spec.whatwg.org/#http-cors-protocol): middleware around all others."""
+"""CORS (https://fetch.spec.whatwg.org/#http-cors-protocol): lets pages of other origins call the server."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,59 +16,74 @@ _EXPOSED = (
     "Accept-Ranges, Allow, Cache-Status, Content-Range, ETag, Location, Retry-After, WWW-Authenticate, "
     "X-Request-ID, X-Should-Retry"
 )
-"""What scripts may read besides the few headers that they always may."""
+"""The response headers that scripts may read in addition to those that the standard always allows."""
 
 _PREFLIGHT_SECONDS = "7200"
-"""For how long a browser remembers a preflight's answer; Chromium's own limit."""
+"""How long a browser caches the answer to a preflight; Chromium's maximum."""
 
 _PREFLIGHT_VARY = (
     "Access-Control-Request-Method, Access-Control-Request-Headers, Access-Control-Request-Private-Network"
 )
 
 _NETWORKS = ("Private", "Local")
-"""How browsers have named the permission to call a private network from a public page
+"""The names that browsers have used for the permission to call a private network from a public page
 (https://wicg.github.io/private-network-access/#headers)."""
 
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", re.ASCII)
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", re.ASCII)
 """A header's name (RFC 9110, 5.6.2)."""
 
-_MOST_HEADERS = 100
-"""Names of headers that a preflight may ask for: the server takes no more headers in a request."""
+_MAX_HEADERS = 100
+"""Header names read from a preflight; a request can't have more headers than that either."""
 
 _Headers = list[tuple[str, str]]
 
 
 class Cors:
-    """Wraps `application`: pages of `origins`, or of all origins if that is `*`, may read its answers.
+    """Middleware that lets pages of `origins`, or of any origin if that is `*`, read the answers.
 
-    Keys are sent in headers and there are no cookies, so credentials are never allowed. A page of an allowed
-    origin may send any header: what a header means is checked when it arrives.
+    API keys travel in headers and there are no cookies, so credentials are never allowed. A page of an
+    allowed origin may send any header.
     """
 
     def __init__(self, application: "WSGIApplication", origins: Sequence[str]) -> None:
         self._application = application
         self._origins = frozenset(origins)
-        self._all = "*" in self._origins
+        self._any_origin = "*" in self._origins
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a preflight; add the headers to every other answer."""
-        added = self.headers(environ.get("HTTP_ORIGIN", ""))
+        """Answer a preflight request; pass every other request on and add the headers to its answer."""
         if environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
-            allowed = self._all or environ.get("HTTP_ORIGIN") in self._origins
-            start_response("204 No Content", [*added, *(_preflight(environ) if allowed else ())])
+            origin = environ.get("HTTP_ORIGIN", "")
+            is_allowed = self._any_origin or origin in self._origins
+            added = _preflight_headers(environ) if is_allowed else []
+            start_response("204 No Content", [*self.headers(origin), *added])
             return ()
+        return self._application(environ, self._adding_headers(environ, start_response))
+
+    def wrap(self, answer: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+        """Return `answer`, which takes a WSGI request and more arguments, with the headers on its answers."""
+
+        def wrapped(
+            environ: "WSGIEnvironment", start_response: "StartResponse", *args: Any
+        ) -> Iterable[bytes]:
+            return answer(environ, self._adding_headers(environ, start_response), *args)
+
+        return wrapped
+
+    def _adding_headers(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> "StartResponse":
+        added = self.headers(environ.get("HTTP_ORIGIN", ""))
 
         def start(status: str, headers: _Headers, *args: Any) -> Any:
             return start_response(status, headers + added, *args)
 
-        return self._application(environ, start)
+        return start
 
     def headers(self, origin: str) -> _Headers:
         """Return the headers of every answer to a page of `origin`.
 
-        If they depend on the origin, caches are told so even if it is not an allowed one.
+        If they depend on the origin, `Vary` tells caches so, even for an origin that is not allowed.
         """
-        if self._all:
+        if self._any_origin:
             return [("Access-Control-Allow-Origin", "*"), ("Access-Control-Expose-Headers", _EXPOSED)]
         vary = ("Vary", "Origin")
         if origin not in self._origins:
@@ -80,27 +95,27 @@ class Cors:
         ]
 
 
-def _preflight(environ: "WSGIEnvironment") -> _Headers:
-    asked = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
-    granted = [
+def _preflight_headers(environ: "WSGIEnvironment") -> _Headers:
+    headers = [
         ("Access-Control-Allow-Methods", _METHODS),
-        ("Access-Control-Allow-Headers", _with_asked(asked)),
+        ("Access-Control-Allow-Headers", _allowed_headers(environ)),
         ("Access-Control-Max-Age", _PREFLIGHT_SECONDS),
         ("Vary", _PREFLIGHT_VARY),
     ]
     for network in _NETWORKS:
         if environ.get(f"HTTP_ACCESS_CONTROL_REQUEST_{network.upper()}_NETWORK") == "true":
-            granted.append((f"Access-Control-Allow-{network}-Network", "true"))
-    return granted
+            headers.append((f"Access-Control-Allow-{network}-Network", "true"))
+    return headers
 
 
-def _with_asked(asked: str) -> str:
-    """Return the headers that our own calls take, and those asked for.
+def _allowed_headers(environ: "WSGIEnvironment") -> str:
+    """Return the headers that the API reads, and the other valid names in the preflight.
 
-    Clients add headers of their own, such as OpenAI's `x-stainless-os`. They are named one by one, since `*`
-    does not cover `Authorization`. Names that can't be a header's are left out, and so are too many.
+    Clients add headers of their own, such as OpenAI's `x-stainless-os`. Each is listed by name, because `*`
+    does not cover `Authorization`.
     """
+    requested = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
     known = {name.lower() for name in _REQUEST_HEADERS.split(", ")}
-    names = dict.fromkeys(name.strip().lower() for name in asked.split(",", _MOST_HEADERS)[:_MOST_HEADERS])
-    others = [name for name in names if name not in known and _TOKEN.fullmatch(name)]
+    names = dict.fromkeys(name.strip().lower() for name in requested.split(",", _MAX_HEADERS)[:_MAX_HEADERS])
+    others = [name for name in names if name not in known and _HEADER_NAME.fullmatch(name)]
     return ", ".join((_REQUEST_HEADERS, *others))

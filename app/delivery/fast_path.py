@@ -1,15 +1,18 @@
-"""The WSGI front that answers images before Flask; everything else goes through to it, errors too."""
+"""The fast path: middleware that answers cached images before Flask."""
 
+import json
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from app.cache.disk_cache import DiskCache
 from app.cache.lookup import CachedObject, CacheStatus
 from app.core.errors import AppError
 from app.core.object_keys import looks_immutable
-from app.core.request_context import CACHE_STATUS, FAILURE, OBJECT_KEY, STARTED
+from app.core.request_context import CACHE_STATUS, OBJECT_KEY, STARTED
 from app.delivery.conditional import content_length_sent, represent, response_body
 from app.observability.metrics import ROUTE, Metrics
 from app.services.images import ImageService
@@ -18,8 +21,7 @@ from app.services.urls import IMAGES_PATH
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-FOUND = "s3-image-server.found"
-"""Where a server that has found the hit already puts it into the WSGI environment."""
+_log = logging.getLogger(__name__)
 
 
 def _ignore(*_: object, **__: object) -> None:
@@ -27,25 +29,28 @@ def _ignore(*_: object, **__: object) -> None:
 
 
 def _no_headers(_: str) -> list[tuple[str, str]]:
-    """Return no headers: the default of the hook for them."""
+    """Return no headers: the default of the hook that adds some."""
     return []
+
+
+def _answer_nothing(*_: object) -> Iterable[bytes]:
+    """Return no body: the default of a hook that is never called, since `find` finds nothing."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
 class LoopHooks:
-    """What the worker's event loop needs from the application to answer some requests itself.
+    """What the worker's event loop calls to answer some requests without a thread.
 
-    `find` returns the cache hit for a path, or None; `quick` are other paths that the application answers
-    without waiting for anything. `flush` is called about once a second, and with `at_once=True` at the end.
-    `count_refused` gets status and code of each answer that the server gave without the application,
-    `count_dropped` the reason for each connection that it dropped: `room`, `slow_head`, `slow_reader` or
-    `failed`. `cors` returns the headers that let pages of an origin read an answer.
+    `find` returns the cache hit for a path, or None; `answer` is the WSGI application for such a hit. `quick`
+    are other paths that the application answers without waiting. `flush` is called about once a second, and
+    with `at_once=True` at the end. `count_refused` receives the status and code of each answer that the
+    server sent without the application, `count_dropped` the reason for each dropped connection: `room`, `slow_head`,
+    `slow_reader` or `failed`. `cors` returns the headers that let pages of an origin read an answer.
     """
 
-    NAME: ClassVar[str] = "s3-image-server-loop"
-    """The key in `Flask.extensions`."""
-
     find: Callable[[str], CachedObject | None] = _ignore
+    answer: "Callable[[WSGIEnvironment, StartResponse, CachedObject], Iterable[bytes]]" = _answer_nothing
     quick: frozenset[str] = frozenset()
     flush: Callable[..., None] = _ignore
     count_refused: Callable[[str, str], None] = _ignore
@@ -54,66 +59,66 @@ class LoopHooks:
 
 
 class FastPath:
-    """Wraps `application`; a hit costs neither routing, nor a lock, nor a byte of the body in Python.
+    """Middleware that answers cached images; a hit costs neither routing, nor a lock, nor a copy in Python.
 
-    An image whose key looks immutable is fetched here as well if it is no hit. Of named ones, few of which
-    are fresh, only hits are answered.
+    A miss is answered here too if its key looks immutable. Images with chosen names are seldom fresh in the
+    cache: unless they are, Flask answers them, as it does every other request.
     """
 
     def __init__(
         self,
         application: "WSGIApplication",
-        service: ImageService,
+        images: ImageService,
         cache: DiskCache,
         metrics: Metrics,
         script_name: str = "",
     ) -> None:
-        """`script_name` stands before the paths that `find` gets."""
+        """`script_name` is the mount point, which precedes the paths that `find` receives."""
         self._application = application
-        self._service = service
+        self._images = images
         self._cache = cache
         self._counts = cache.counts
-        self._answered = metrics.hits.add
-        self._seconds = metrics.request_seconds
-        self._images = script_name + IMAGES_PATH
+        self._metrics = metrics
+        self._count_hit = metrics.hits.add
+        self._prefix = script_name + IMAGES_PATH
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer an image, or hand the request on; what goes wrong is the application's to say."""
-        if FOUND in environ:
-            return self._answer(environ[FOUND], environ, start_response)
+        """Answer the request if it is for an image that this path serves, else pass it on."""
         environ[STARTED] = time.perf_counter()
-        if environ["REQUEST_METHOD"] in ("GET", "HEAD") and environ["PATH_INFO"].startswith(IMAGES_PATH):
-            try:
-                cached = self._fetch(environ["PATH_INFO"][len(IMAGES_PATH) :])
-            except Exception as exc:
-                environ[FAILURE] = exc
-            else:
-                if cached is not None:
-                    return self._answer(cached, environ, start_response)
-        return self._application(environ, start_response)
-
-    def find(self, path: str) -> CachedObject | None:
-        """What the cache has for this path without asking the index: an immutable object, or None."""
-        key = path[len(self._images) :]
-        if path.startswith(self._images) and looks_immutable(key):
-            return self._cache.lookup_immutable(key)
-        return None
+        path = environ["PATH_INFO"]
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD") or not path.startswith(IMAGES_PATH):
+            return self._application(environ, start_response)
+        key = path[len(IMAGES_PATH) :]
+        try:
+            cached = self._fetch(key)
+        except Exception as exc:
+            return self._answer_error(exc, environ, start_response)
+        if cached is None:
+            return self._application(environ, start_response)
+        return self.answer(environ, start_response, cached)
 
     def _fetch(self, key: str) -> CachedObject | None:
         if looks_immutable(key):
-            return self._service.fetch(key)
+            return self._images.fetch(key)
         return self._cache.lookup(key) if key.isascii() else None
 
-    def _answer(
-        self, cached: CachedObject, environ: "WSGIEnvironment", start_response: "StartResponse"
+    def find(self, path: str) -> CachedObject | None:
+        """Return the cached image of an immutable object without reading the index; None for any other."""
+        key = path[len(self._prefix) :]
+        if path.startswith(self._prefix) and looks_immutable(key):
+            return self._cache.lookup_immutable(key)
+        return None
+
+    def answer(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse", cached: CachedObject
     ) -> Iterable[bytes]:
+        """Answer with `cached`, whose body is closed when the answer is sent."""
         environ[OBJECT_KEY], environ[CACHE_STATUS] = cached.facts.key, cached.status.value
         try:
             answer = represent(environ, cached)
         except AppError as exc:
             cached.body.close()
-            environ[FAILURE] = exc
-            return self._application(environ, start_response)
+            return self._answer_error(exc, environ, start_response)
         except BaseException:
             cached.body.close()
             raise
@@ -121,7 +126,41 @@ class FastPath:
             self._counts.hit(content_length_sent(environ, answer))
         else:
             self._counts.add(cached.status, content_length_sent(environ, answer))
-            self._seconds.labels(ROUTE).observe(time.perf_counter() - environ[STARTED])
-        self._answered(answer.status)
+            self._observe(environ)
+        self._count_hit(answer.status)
         start_response(answer.status, answer.headers)
         return response_body(environ, cached, answer)
+
+    def _answer_error(
+        self, exc: Exception, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        error = exc if isinstance(exc, AppError) else AppError()
+        log_error(exc, environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        self._metrics.requests.labels(ROUTE, error.status).inc()
+        self._metrics.errors.labels(ROUTE, error.code).inc()
+        self._observe(environ)
+        body = json.dumps(error.body()).encode() + b"\n"
+        start_response(
+            f"{error.status} {HTTPStatus(error.status).phrase}",
+            [
+                ("Content-Type", "application/json"),
+                ("Content-Length", str(len(body))),
+                ("Cache-Control", "no-store"),
+                ("X-Content-Type-Options", "nosniff"),
+                *error.headers().items(),
+            ],
+        )
+        return () if environ["REQUEST_METHOD"] == "HEAD" else (body,)
+
+    def _observe(self, environ: "WSGIEnvironment") -> None:
+        now = time.perf_counter()
+        self._metrics.request_seconds.labels(ROUTE).observe(now - environ.get(STARTED, now))
+
+
+def log_error(error: Exception, method: str, path: str) -> None:
+    """Log why a request failed: client errors at DEBUG, 5xx at WARNING, bugs at ERROR with a traceback."""
+    if isinstance(error, AppError):
+        level = logging.WARNING if error.status >= 500 else logging.DEBUG
+        _log.log(level, "%s %r: %s", method, path, error, extra={"code": error.code})
+    else:
+        _log.error("%s %r failed", method, path, exc_info=error)

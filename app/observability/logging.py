@@ -58,7 +58,6 @@ class WithRequestId(logging.Filter):
 _THEIRS = {
     "boto3",
     "botocore",
-    "flask-limiter",
     "httpcore2",
     "httpx2",
     "limits",

@@ -1,4 +1,4 @@
-"""From a request's head to the application's answer, in the event loop and in threads."""
+"""Exchanges: a request is parsed and answered by the application, in the event loop or in a thread."""
 
 import logging
 from collections.abc import Callable
@@ -14,43 +14,41 @@ from app.cache.lookup import CachedObject
 from app.core.errors import Busy
 from app.core.request_context import assign_request_id, current_request_id, new_request_id, set_request_id
 from app.core.thread_pool import blocking
-from app.delivery.fast_path import FOUND, LoopHooks
+from app.delivery.fast_path import LoopHooks
 from app.server.connections import Connection
 from app.server.refusals import refusal_of
 from app.server.response import Exchange, LoopResponse, close_body
 
 _PIECE_SECONDS = 30.0
-"""How long a client may take to receive a piece (256 KiB) of a streamed answer: 8 KiB a second."""
+"""How long a client may take to receive a piece (256 KiB) of a streamed answer, which is 8 KiB a second."""
 
-_MOST_STREAMS = 128
-"""Answers that threads stream at once: images too large for the cache. Their threads are parked."""
+_MAX_STREAMS = 128
+"""Answers that threads stream at once: images too large for the cache. The pool replaces these threads."""
 
 
 class Exchanges:
-    """Calls `application` for each request. `may_go_on` returns whether a connection may be used again."""
+    """Calls `application` for each request; `may_keep_alive` returns whether a connection may be reused."""
 
     def __init__(
-        self, application: Any, cfg: Any, log: Any, hooks: LoopHooks, may_go_on: Callable[[], bool]
+        self, application: Any, cfg: Any, log: Any, hooks: LoopHooks, may_keep_alive: Callable[[], bool]
     ) -> None:
         self._application = application
         self._cfg = cfg
         self._log = log
         self._hooks = hooks
-        self._may_go_on = may_go_on
-        self._streams = BoundedSemaphore(_MOST_STREAMS)
+        self._may_keep_alive = may_keep_alive
+        self._streams = BoundedSemaphore(_MAX_STREAMS)
 
     def answer_plain(self, conn: Connection, found: CachedObject | None) -> Exchange:
-        """Answer a request without a body in the event loop; `found` is the cache hit, if there is one.
+        """Answer a request without a body in the event loop; `found` is the cache hit, None if there is none.
 
         Raises `StopIteration` or `NoMoreData` if the client has closed the connection, `ParseException` for
-        an invalid request, and what the application raises; `conn.head` holds the head then, for `refuse`.
+        an invalid request, and what the application raises. `conn.head` then holds the head, for `refuse`.
         """
         head = b""
         try:
             head = conn.begin_request(self._cfg)
-            return self._exchange(
-                conn, next(conn.parser), {} if found is None else {FOUND: found}, plain=True
-            )
+            return self._exchange(conn, next(conn.parser), found, plain=True)
         except BaseException:
             conn.head += head
             if found is not None:
@@ -60,14 +58,14 @@ class Exchanges:
             set_request_id("")
 
     def serve(self, conn: Connection) -> bool:
-        """Answer in a thread. Sends what the client takes at once, and leaves the rest in `conn.exchange`.
+        """Answer in a thread: send what the client accepts at once, and leave the rest in `conn.exchange`.
 
-        Returns whether the connection can be used again.
+        Return whether the connection can be reused.
         """
         head = b""
         try:
             head = conn.begin_request(self._cfg)
-            exchange = self._exchange(conn, next(conn.parser), {}, plain=False)
+            exchange = self._exchange(conn, next(conn.parser), None, plain=False)
             if exchange.sending is None:
                 return self._stream(conn, exchange)
             conn.exchange = exchange
@@ -75,7 +73,7 @@ class Exchanges:
                 conn.exchange = None
                 exchange.end()
             return not exchange.response.should_close()
-        except (StopIteration, NoMoreData, OSError):  # the client has gone, or sends no more
+        except (StopIteration, NoMoreData, OSError):  # the client has closed the connection
             return False
         except Exception as exc:
             conn.head += head
@@ -85,9 +83,9 @@ class Exchanges:
             set_request_id("")
 
     def refuse(self, conn: Connection, exc: Exception) -> None:
-        """Send, count and log the answer to a request that the application has not answered.
+        """Send, count and log the answer to a request that the application did not answer.
 
-        If its head is in `conn.head`, pages of other origins may read the answer as they may any other.
+        If the head is in `conn.head`, the answer has the CORS headers for its origin.
         """
         request_id = current_request_id() or new_request_id()
         set_request_id(request_id)
@@ -100,13 +98,15 @@ class Exchanges:
         )
         self._hooks.count_refused(str(refusal.status), refusal.code)
         conn.sock.setblocking(False)
-        with suppress(OSError):  # the client has gone, or does not read
+        with suppress(OSError):  # the client has closed the connection, or does not read
             conn.sock.send(refusal.data)
         self._log.refused(conn.client, refusal)
         set_request_id("")
 
-    def _exchange(self, conn: Connection, request: Any, given: dict[str, Any], *, plain: bool) -> Exchange:
-        """Call the application, with `given` added to the environ. A `plain` request has no body."""
+    def _exchange(
+        self, conn: Connection, request: Any, found: CachedObject | None, *, plain: bool
+    ) -> Exchange:
+        """Call the application, or its answer for the hit `found`. A `plain` request has no body."""
         began = datetime.now()
         # This sends "100 Continue". The socket does not block, so a full send buffer ends the connection.
         response, environ = wsgi.create(
@@ -115,17 +115,19 @@ class Exchanges:
         if "HTTP_HOST" not in environ and request.version == (1, 1):  # RFC 9112, 3.2
             raise InvalidHeader("Host")
         environ["wsgi.multithread"] = True
-        environ.update(given)
         response.request_id = assign_request_id(environ)
         if not plain:
             conn.sock.setblocking(True)  # to read the request's body
         try:
-            body = self._application(environ, response.start_response)
+            if found is None:
+                body = self._application(environ, response.start_response)
+            else:
+                body = self._hooks.answer(environ, response.start_response, found)
         finally:
             if not plain:
-                conn.sock.setblocking(False)  # a client that reads slowly is the loop's business
+                conn.sock.setblocking(False)  # the loop sends to clients that read slowly
         try:
-            if not (self._may_go_on() and (plain or conn.discard_body())):
+            if not (self._may_keep_alive() and (plain or conn.discard_body())):
                 response.force_close()
             sending = response.sending(body)
         except BaseException:
@@ -134,9 +136,9 @@ class Exchanges:
         return Exchange(request, environ, response, body, sending, began, self._log)
 
     def _stream(self, conn: Connection, exchange: Exchange) -> bool:
-        """Send the answer piece by piece; return whether the connection can be used again.
+        """Send the answer piece by piece; return whether the connection can be reused.
 
-        Raises `Busy` if too many answers are streamed already, `OSError` if the client is too slow or gone.
+        Raises `Busy` if too many answers are being streamed, `OSError` if the client is too slow or gone.
         """
         if not self._streams.acquire(blocking=False):
             close_body(exchange.body)
@@ -148,7 +150,7 @@ class Exchanges:
         except Exception as exc:
             if isinstance(exc, OSError) or not exchange.response.headers_sent:
                 raise
-            self._log.exception("An answer broke off")  # too late to say so to the client
+            self._log.exception("An answer was cut short")  # too late for an error status
             return False
         finally:
             self._streams.release()

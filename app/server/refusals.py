@@ -1,4 +1,4 @@
-"""Answers to requests that never reach the application, in the JSON shape of all errors."""
+"""Refusals: error answers that the server sends without the application, in the JSON shape of all errors."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from gunicorn.http.errors import (
 from app.core.errors import AppError, Busy
 from app.core.request_context import REQUEST_ID_HEADER
 
-_UNREADABLE = "The server can't read this request."
+_MALFORMED = "The request is not valid HTTP."
 
 _Headers = Sequence[tuple[str, str]]
 
@@ -30,24 +30,21 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (ConfigurationProblem, 500),
     (ParseException, 400),
 )
-"""The status for each of gunicorn's parse errors; the base class is last."""
+"""The status of each of gunicorn's parse errors, the base class last."""
 
 
 class Refusal:
-    """An error answer after which the connection is closed; `data` is the whole of it, as sent."""
+    """An error answer that closes the connection; `data` are its bytes, head and body."""
 
-    def __init__(
-        self, status: int, code: str, message: str, retry_after: int | None, headers: _Headers
-    ) -> None:
+    def __init__(self, status: int, error: AppError, headers: _Headers) -> None:
         self.status = status
-        self.code = code
-        body = json.dumps({"success": False, "message": message, "code": code})
+        self.code = error.code
+        body = json.dumps(error.body())
         lines = [
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
             "Connection: close",
             "Content-Type: application/json",
-            *(f"{name}: {value}" for name, value in headers),
-            *([] if retry_after is None else [f"Retry-After: {retry_after}"]),
+            *(f"{name}: {value}" for name, value in (*headers, *error.headers().items())),
             f"Content-Length: {len(body)}",
         ]
         self.body_length = len(body)
@@ -57,13 +54,14 @@ class Refusal:
 def refusal_of(error: Exception, request_id: str, cors: _Headers = ()) -> Refusal:
     """Return the answer to a request that failed with `error`, with the headers `cors`.
 
-    It shows nothing else of what was sent.
+    It repeats nothing of the request, whose head may hold credentials.
     """
     headers = [(REQUEST_ID_HEADER, request_id), *cors]
     if isinstance(error, Busy):
-        return Refusal(error.status, error.code, error.message, error.retry_after, headers)
+        return Refusal(error.status, error, headers)
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
     if status == 500:
-        return Refusal(500, AppError.code, AppError.message, None, headers)
-    code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
-    return Refusal(status, code, _UNREADABLE, None, headers)
+        return Refusal(500, AppError(), headers)
+    malformed = AppError(_MALFORMED)
+    malformed.code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
+    return Refusal(status, malformed, headers)

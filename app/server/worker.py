@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
+from app.components import EXTENSION, Components
 from app.core.thread_pool import ElasticThreadPool
 from app.delivery.fast_path import LoopHooks
 from app.observability.access_log import AccessLog
@@ -92,7 +93,8 @@ class ImageWorker(Worker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until stopped, then until all connections have ended or `graceful_timeout` is over."""
-        hooks = getattr(self.wsgi, "extensions", {}).get(LoopHooks.NAME) or LoopHooks()
+        components: Components | None = getattr(self.wsgi, "extensions", {}).get(EXTENSION)
+        hooks = LoopHooks() if components is None else components.loop_hooks
         pool = ElasticThreadPool(self.cfg.threads)
         loop = EventLoop(
             self.sockets,

@@ -1,5 +1,9 @@
-"""The URL that a client is told for a stored image."""
+"""The URLs of stored images, and the addresses of this server that may appear in them."""
 
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from app.core.addresses import is_loopback
 from app.core.errors import StoreBusy
 from app.core.limiters import Bulkhead
 from app.core.object_keys import check_readable, url_path
@@ -46,3 +50,33 @@ class ImageUrls:
                 return self._store.is_public(key)
         except StoreBusy:
             return False
+
+
+class TrustedHosts:
+    """Decides whether the `Host` of a request may appear in a URL: any client can send any name.
+
+    The names of this machine may, and those in `names`; with `trust_all`, a proxy vouches for every name.
+    """
+
+    def __init__(self, names: Sequence[str], *, trust_all: bool) -> None:
+        self._names = frozenset(name.lower() for name in names)
+        self._trust_all = trust_all
+
+    def absolute_url(self, url: str, *, scheme: str, host: str, script_name: str) -> str:
+        """Return a URL for use outside the pages of this server.
+
+        `url` is absolute, or a path of the application, which gets the mount point `script_name` in front. It
+        stays a path if `host`, a `Host` header, is not trusted.
+        """
+        if not url.startswith("/"):
+            return url
+        prefix = quote(script_name.strip("/"))
+        path = f"/{prefix}{url}" if prefix else url
+        name = host_name(host).lower()
+        is_trusted = self._trust_all or name in self._names or is_loopback(name)
+        return f"{scheme}://{host}{path}" if is_trusted else path
+
+
+def host_name(host: str) -> str:
+    """Return the name or address in a `Host` header, without port and brackets."""
+    return host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]

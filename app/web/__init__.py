@@ -4,20 +4,18 @@ Everything a browser loads from here comes from this server: no build step, no C
 inline script or style, so that the Content-Security-Policy can be strict.
 """
 
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
 from flask import (
     Blueprint,
-    Request,
     Response,
-    current_app,
     render_template,
     request,
     send_from_directory,
 )
 
+from app.api.context import absolute_url, components
 from app.core.objects import FORMATS
 
 _CSP_TAIL = "object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -35,9 +33,6 @@ _MODULES = sorted(
 )
 """What the page's script imports; announced at once, so that none waits for the one that names it."""
 
-ABSOLUTE = "s3-image-server-absolute"
-"""The extension that makes a URL absolute where the `Host` of the request is believed."""
-
 SWAGGER_DIR = str(files("flask_swagger_ui") / "dist")
 
 blueprint = Blueprint(
@@ -52,8 +47,14 @@ blueprint = Blueprint(
 @blueprint.get("/")
 def index() -> str:
     """The page: type a prompt or drop an image, see what is stored and what the cache saves."""
-    api = _told("/api/images")
-    return render_template("web/index.html", formats=FORMATS.values(), modules=_MODULES, api=api)
+    api = absolute_url("/api/images")
+    return render_template(
+        "web/index.html",
+        formats=FORMATS.values(),
+        modules=_MODULES,
+        api=api,
+        settings=components().config,
+    )
 
 
 @blueprint.get("/docs")
@@ -83,10 +84,3 @@ def add_security_headers(response: Response) -> Response:
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
-
-
-def _told(url: str) -> str:
-    absolute: Callable[[str, Request], str] = current_app.extensions.get(
-        ABSOLUTE, lambda url, request: f"{request.script_root}{url}"
-    )
-    return absolute(url, request)

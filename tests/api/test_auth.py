@@ -9,9 +9,10 @@ from flask import Flask, g, request
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.components import components_of
 from app.config.api_keys import parse_keys
 from app.config.settings import Config
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.pictures import picture
 
 GUARDED = [
@@ -27,7 +28,7 @@ def keyed(config: Config) -> Any:
     """A client of a server with three keys."""
     flask = create_app(replace(config, api_keys=parse_keys("first-key,second-key,german=schlüssel")))
     yield flask.test_client()
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 @pytest.mark.parametrize(("method", "path"), GUARDED)
@@ -105,8 +106,8 @@ def test_without_keys_this_machine_alone(
 def test_keys_show_nowhere(config: Config) -> None:
     keyed = replace(config, api_keys=parse_keys("first-key"))
     flask: Flask = create_app(keyed)
-    assert "first-key" not in f"{keyed!r} {parts_of(flask)!r} {flask.config}"
-    parts_of(flask).cache.close()
+    assert "first-key" not in f"{keyed!r} {components_of(flask)!r} {flask.config}"
+    components_of(flask).cache.close()
 
 
 SCOPED = [
@@ -129,11 +130,11 @@ def test_a_key_is_good_for_its_scopes_alone(config: Config, method: str, path: s
         403,
         {
             "success": False,
-            "message": f"That API key may not do this: it lacks the scope '{scope}'.",
+            "message": f"This API key lacks the scope '{scope}', which this call needs.",
             "code": "scope_missing",
         },
     )
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 @pytest.mark.parametrize("text", ["web=first-key", f"web=sha256:{sha256(b'first-key').hexdigest()}"])
@@ -143,7 +144,7 @@ def test_the_keys_name_is_there_for_logs(config: Config, text: str) -> None:
         response = client.get("/api/images", headers={"Authorization": "Bearer first-key"})
         assert response.status_code == 200
         assert g.key_name == request.environ["s3image.key_name"] == "web"
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_the_document_shows_both_ways_to_send_a_key(client: FlaskClient) -> None:
@@ -167,7 +168,7 @@ def test_trusted_proxies_do_not_make_a_client_local(config: Config) -> None:
     flask = create_app(replace(config, trusted_proxies=1))
     claims = {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "localhost"}
     assert flask.test_client().get("/api/images", headers=claims).status_code == 401
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def _stored_url(flask: Flask, headers: dict[str, str]) -> str:
@@ -180,7 +181,7 @@ def _stored_url(flask: Flask, headers: dict[str, str]) -> str:
     )
     url: str = json_of(sent)["image_url"]
     assert sent.headers["Location"] == url
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
     return url.partition("/api/images/")[0]
 
 
@@ -229,7 +230,7 @@ def test_without_keys_pages_that_the_operator_names_may_call(
     flask = create_app(replace(config, cors_origins=("https://app.example.org",)))
     headers = {"Origin": origin, "Sec-Fetch-Site": site}
     assert flask.test_client().get("/api/images", headers=headers).status_code == status
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_a_star_names_nobody(config: Config) -> None:
@@ -237,4 +238,4 @@ def test_a_star_names_nobody(config: Config) -> None:
     headers = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
     assert flask.test_client().get("/api/images", headers=headers).status_code == 401
     assert flask.test_client().get("/api/images", headers={"Origin": "*"}).status_code == 401
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()

@@ -8,9 +8,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.components import components_of
 from app.config.api_keys import parse_keys
 from app.config.settings import Config
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.pictures import picture
 
 
@@ -71,7 +72,7 @@ def test_it_needs_a_key(config: Config, sent: str, status: int, code: str) -> No
     response = flask.test_client().get("/api/cache", headers=headers)
     assert (response.status_code, json_of(response)["code"]) == (status, code)
     assert flask.test_client().get("/api/cache", headers={"X-API-Key": "one"}).status_code == 200
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_a_cache_that_is_gone(client: FlaskClient, config: Config) -> None:
@@ -80,6 +81,6 @@ def test_a_cache_that_is_gone(client: FlaskClient, config: Config) -> None:
     assert (response.status_code, response.headers["Retry-After"]) == (503, "10")
     assert json_of(response) == {
         "success": False,
-        "message": "The cache can't be read right now. Images come from the store meanwhile.",
+        "message": "The cache can't be read. Images are served from the store meanwhile.",
         "code": "cache_unreadable",
     }

@@ -8,9 +8,10 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.api import schemas
+from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import NotFound
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.pictures import noise, picture
 
 ORDER = {"prompt": "A café,  by 猫\n", "size": "96x64", "seed": 7, "negative_prompt": "rain"}
@@ -47,10 +48,10 @@ def test_uploads_were_not_asked_for(client: FlaskClient) -> None:
 def test_it_can_be_turned_off(config: Config) -> None:
     flask = create_app(replace(config, keep_prompts=False))
     key = _generate(flask.test_client())
-    assert parts_of(flask).store.head(key).metadata.keys() == {"sha256"}
+    assert components_of(flask).store.head(key).metadata.keys() == {"sha256"}
     (line,) = json_of(flask.test_client().get("/api/images?details=true"))["images"]
     assert line["asked"] is None
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_an_image_deleted_meanwhile(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,8 +60,8 @@ def test_an_image_deleted_meanwhile(client: FlaskClient, monkeypatch: pytest.Mon
     def gone(key: str) -> None:
         raise NotFound
 
-    monkeypatch.setattr(parts_of(client.application).store, "head", gone)
-    _, cursor = parts_of(client.application).service.list(details=True)
+    monkeypatch.setattr(components_of(client.application).store, "head", gone)
+    _, cursor = components_of(client.application).images.list(details=True)
     assert cursor is None
 
 

@@ -13,10 +13,11 @@ from PIL import Image
 
 from app import create_app
 from app.api.schemas import is_size
+from app.components import components_of
 from app.config.settings import Config
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 from app.services.drawing import MOST_SIDE
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.pictures import picture
 from tests.services.generators import NAME
 
@@ -44,7 +45,7 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _client(config: Config, **settings: Any) -> Iterator[FlaskClient]:
     flask = create_app(replace(config, generator=NAME, **settings))
     yield flask.test_client()
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_a_model_may_draw_more_than_was_ordered_within_bounds(
     flask = create_app(own)
     response = flask.test_client().post(OURS, json={"prompt": given, "size": "64x64"})
     assert response.status_code == status
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_no_larger_image_can_be_ordered() -> None:

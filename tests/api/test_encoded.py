@@ -10,8 +10,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.pictures import noise
 from tests.s3server import S3Server
 
@@ -24,7 +25,7 @@ def client(request: pytest.FixtureRequest, s3_config: Config) -> Iterator[FlaskC
     """A client of a server that keeps everything, or nothing."""
     flask = create_app(replace(s3_config, cache_max_object_bytes=request.param or 10**6))
     yield flask.test_client()
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_the_coding_is_known_after_a_restart(s3_config: Config, put: Any, s3: S3
         for key in KEYS:
             with flask.test_client().get(f"/api/images/{key}") as response:
                 assert (response.headers["Content-Encoding"], response.data) == ("gzip", DATA)
-        parts_of(flask).cache.close()
+        components_of(flask).cache.close()
     assert sum(method == "GET" for method, _, _ in s3.requests) == len(KEYS)
 
 
@@ -146,4 +147,4 @@ def test_the_coding_may_change_and_go(s3_config: Config, put: Any) -> None:
         for _ in range(2):
             with flask.test_client().get("/api/images/a.png") as response:
                 assert (response.headers.get("Content-Encoding", ""), response.data) == (coding, data)
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()

@@ -7,7 +7,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.conftest import json_of, parts_of
+from app.components import components_of
+from tests.conftest import json_of
 from tests.pictures import noise, picture
 
 PNG = picture()
@@ -145,7 +146,7 @@ def test_each_mistake_is_said_as_what_it_is(
     response = send(client, body, "multipart/form-data; boundary=x" if content_type is None else content_type)
     assert (response.status_code, json_of(response)["code"]) == (400, "bad_request")
     assert told in json_of(response)["message"]
-    assert parts_of(app).store.list().objects == ()
+    assert components_of(app).store.list().objects == ()
 
 
 def test_a_text_that_is_too_long_for_a_file_name_is_no_image(client: FlaskClient) -> None:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.pictures import picture
 from tests.services.generators import NAME
 
@@ -29,7 +30,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     directories = {name: str(root / name) for name in ("CACHE_DIR", "LOCAL_STORE_DIR", "STATE_DIR")}
     flask = create_app(replace(Config.from_env(directories), generator=NAME, rate_limit_generate=""))
     yield flask.test_client()
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def _well_answered(response: Any, *statuses: int) -> None:

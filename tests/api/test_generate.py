@@ -12,10 +12,11 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import GeneratorTimeout, PromptRefused
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.contracts import GeneratorContract
 from tests.pictures import picture
 
@@ -58,7 +59,7 @@ def own(config: Config) -> Iterator[FlaskClient]:
     """A client of a server with the user's generator."""
     flask = create_app(replace(config, generator="tests.api.test_generate:OwnGenerator"))
     yield flask.test_client()
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_the_guides_request_is_answered_as_promised(client: FlaskClient) -> None:
@@ -156,7 +157,7 @@ def test_bad_bodies_are_refused(client: FlaskClient, app: Flask, body: bytes, st
     answer = json_of(response)
     assert response.status_code == status, answer
     assert (answer["success"], set(answer)) == (False, {"success", "message", "code"})
-    assert parts_of(app).store.list().objects == ()
+    assert components_of(app).store.list().objects == ()
 
 
 def test_the_message_names_the_field(client: FlaskClient) -> None:

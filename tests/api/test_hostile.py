@@ -11,10 +11,11 @@ from flask.testing import FlaskClient
 from PIL import Image, ImageChops, ImageOps
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
 from app.core.objects import FORMATS
 from app.imaging.survey import MAX_PARTS
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.imaging.crowded import CROWDED
 from tests.imaging.hostile import (
     PAYLOADS,
@@ -40,7 +41,7 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """A client of a server that removes metadata, or keeps it."""
     flask = create_app(_config(tmp_path_factory.mktemp("hostile"), strip_metadata=request.param))
     yield flask.test_client()
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def _config(directory: Path, **settings: Any) -> Config:
@@ -54,15 +55,15 @@ def _config(directory: Path, **settings: Any) -> Config:
 
 
 def _strips(client: FlaskClient) -> bool:
-    return parts_of(client.application).config.strip_metadata
+    return components_of(client.application).config.strip_metadata
 
 
 def _refused(client: FlaskClient, data: bytes) -> tuple[int, str]:
-    before = parts_of(client.application).store.list().objects
+    before = components_of(client.application).store.list().objects
     response = client.post("/api/images", data=data, content_type="image/png")
     answer = json_of(response)
     assert set(answer) == {"success", "message", "code"}, answer
-    assert parts_of(client.application).store.list().objects == before
+    assert components_of(client.application).store.list().objects == before
     return response.status_code, answer["code"]
 
 

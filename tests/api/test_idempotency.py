@@ -11,12 +11,13 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.components import components_of
 from app.config.api_keys import parse_keys
 from app.config.settings import Config
 from app.core.errors import GeneratorUnreachable, PromptRefused
 from app.services.idempotency import Outcome, generations_in
 from app.services.slots import Slots
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.services.generators import NAME, Obedient
 
 URL = "/api/generate-image"
@@ -36,7 +37,7 @@ def make(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
     yield make_one
     for flask in made:
-        parts_of(flask).cache.close()
+        components_of(flask).cache.close()
 
 
 def _drawn(tmp_path: Path) -> int:
@@ -144,7 +145,7 @@ def test_an_older_records_error_is_understood() -> None:
 def test_a_cleared_cache_forgets_no_key(make: Make, tmp_path: Path) -> None:
     client = make()
     first = _send(client, "a")
-    parts_of(client.application).cache.clear()
+    components_of(client.application).cache.clear()
     assert _send(client, "a").data == first.data
     assert _drawn(tmp_path) == 1
 

@@ -7,9 +7,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.components import components_of
 from app.config.api_keys import parse_keys
 from app.config.settings import Config
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 
 ELSEWHERE = {"REMOTE_ADDR": "192.0.2.7"}
 
@@ -19,7 +20,7 @@ def keyed(config: Config) -> Iterator[FlaskClient]:
     """A server with a key for Prometheus, and one for uploads."""
     flask = create_app(replace(config, api_keys=parse_keys("prom:metrics=for-prom,web:upload=for-web")))
     yield flask.test_client()
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_the_format(client: FlaskClient) -> None:

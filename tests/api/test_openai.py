@@ -14,10 +14,11 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from app import create_app
+from app.components import components_of
 from app.config.api_keys import parse_keys
 from app.config.settings import Config
 from app.services.slots import Slots
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.live import live
 from tests.services.generators import NAME
 
@@ -33,7 +34,7 @@ def server(config: Config) -> Iterator[str]:
     )
     with live(flask) as url:
         yield url
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def plain(config: Config) -> Iterator[FlaskClient]:
     """A client without OpenAI's package, of a server without keys."""
     flask = create_app(replace(config, generator=NAME))
     yield flask.test_client()
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def _image(data: bytes) -> Image.Image:
@@ -127,7 +128,7 @@ def test_more_images_than_slots_are_free(config: Config) -> None:
     flask = create_app(replace(config, generator=NAME, generate_concurrency=1))
     answer = flask.test_client().post(URL, json={"prompt": "a cat", "size": "64x64", "n": 3})
     assert len(json_of(answer)["data"]) == 3
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_models(client: openai.OpenAI) -> None:
@@ -251,7 +252,7 @@ def test_without_keys_clients_on_this_machine_may_send_any(config: Config) -> No
     flask = create_app(replace(config, generator=NAME))
     with live(flask) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="any") as client:
         assert [model.id for model in client.models.list()] == [MODEL]
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_the_answer_in_full(plain: FlaskClient) -> None:
@@ -259,12 +260,12 @@ def test_the_answer_in_full(plain: FlaskClient) -> None:
     assert (
         abs(
             answer.pop("created")
-            - parts_of(plain.application).store.list().objects[0].last_modified.timestamp()
+            - components_of(plain.application).store.list().objects[0].last_modified.timestamp()
         )
         < 3
     )
     assert answer.pop("data") == [
-        {"url": f"http://localhost/api/images/{parts_of(plain.application).store.list().objects[0].key}"}
+        {"url": f"http://localhost/api/images/{components_of(plain.application).store.list().objects[0].key}"}
     ]
     assert answer == {"output_format": "png", "size": "64x64"}
 
@@ -333,7 +334,7 @@ def test_the_openapi_document_tells_openais_errors(plain: FlaskClient) -> None:
 
 
 def test_clients_are_told_not_to_pay_twice(plain: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts_of(plain.application).generation._drawing, "_seconds", 0.05)
+    monkeypatch.setattr(components_of(plain.application).generation._drawing, "_seconds", 0.05)
     response = plain.post(URL, json={"prompt": "slow 1"})
     assert (response.status_code, response.headers["X-Should-Retry"]) == (504, "false")
     assert json_of(response)["error"]["code"] == "generator_timeout"

@@ -7,9 +7,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app.components import components_of
 from app.core.errors import StoreUnreachable
 from app.services import readiness
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.pictures import noise, picture
 
 
@@ -74,12 +75,12 @@ def test_delete_is_at_once_and_for_good(client: FlaskClient, app: Flask) -> None
     )
     assert client.get(url).status_code == 404
     assert client.delete(url).status_code == 404
-    assert parts_of(app).store.list().objects == ()
+    assert components_of(app).store.list().objects == ()
 
 
 def test_delete_of_what_only_the_cache_still_has(client: FlaskClient, app: Flask) -> None:
     answer = _upload(client, picture())
-    parts_of(app).store.delete(answer["key"])
+    components_of(app).store.delete(answer["key"])
     assert client.delete(answer["image_url"]).status_code == 404
     assert client.get(answer["image_url"]).status_code == 404
 
@@ -113,12 +114,12 @@ def test_an_unexpected_error_tells_nothing(
     def fails(*args: object, **kwargs: object) -> None:
         raise RuntimeError("/secret/path")
 
-    monkeypatch.setattr(parts_of(app).store, "list", fails)
+    monkeypatch.setattr(components_of(app).store, "list", fails)
     response = client.get("/api/images")
     assert response.status_code == 500
     assert json_of(response) == {
         "success": False,
-        "message": "Something went wrong on our side. Please try again.",
+        "message": "Internal server error. Please try again.",
         "code": "internal_error",
     }
     assert "/secret/path" in caplog.text
@@ -149,8 +150,8 @@ def test_not_ready(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPa
     def away(*args: object) -> None:
         raise StoreUnreachable
 
-    monkeypatch.setattr(parts_of(app).store, "head", away)
-    monkeypatch.setattr(parts_of(app).cache, "is_writable", lambda: False)
+    monkeypatch.setattr(components_of(app).store, "head", away)
+    monkeypatch.setattr(components_of(app).cache, "is_writable", lambda: False)
     response = client.get("/readyz")
     assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
     assert json_of(response) == {
@@ -167,8 +168,8 @@ def test_ready_without_the_store(client: FlaskClient, app: Flask, monkeypatch: p
     def away(*args: object) -> None:
         raise StoreUnreachable
 
-    parts_of(app).service.upload_image(picture())
-    monkeypatch.setattr(parts_of(app).store, "head", away)
+    components_of(app).images.upload_image(picture())
+    monkeypatch.setattr(components_of(app).store, "head", away)
     response = client.get("/readyz")
     assert (response.status_code, json_of(response)) == (
         200,

@@ -13,10 +13,11 @@ from flask.testing import FlaskClient
 from tenacity import wait_none
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import Busy, GeneratorBusy, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
 from app.services import generation as storing
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.live import live
 from tests.services.generators import NAME
 
@@ -26,7 +27,7 @@ def plain(config: Config) -> Iterator[FlaskClient]:
     """A client of a server whose generator obeys."""
     flask = create_app(replace(config, generator=NAME))
     yield flask.test_client()
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 @contextmanager
@@ -77,7 +78,7 @@ def test_a_call_that_fails_is_paid_once(
     status: int,
 ) -> None:
     if error is not None:
-        monkeypatch.setattr(parts_of(plain.application).store, "put", _raising(error))
+        monkeypatch.setattr(components_of(plain.application).store, "put", _raising(error))
     with _openai(plain) as client, pytest.raises(openai.InternalServerError) as caught:
         client.images.generate(prompt=prompt, size="64x64")
     assert (caught.value.status_code, drawn()) == (status, 1)
@@ -86,7 +87,7 @@ def test_a_call_that_fails_is_paid_once(
 def test_an_image_that_can_not_be_read_back_is_paid_once(
     plain: FlaskClient, drawn: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts_of(plain.application).service, "fetch", _raising(StoreUnreachable()))
+    monkeypatch.setattr(components_of(plain.application).images, "fetch", _raising(StoreUnreachable()))
     with _openai(plain) as client, pytest.raises(openai.InternalServerError):
         client.images.generate(prompt="a cat", size="64x64", response_format="b64_json")
     assert drawn() == 1
@@ -95,7 +96,7 @@ def test_an_image_that_can_not_be_read_back_is_paid_once(
 def test_what_is_refused_before_the_model_is_asked_is_tried_again(
     plain: FlaskClient, drawn: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generation = parts_of(plain.application).generation
+    generation = components_of(plain.application).generation
     for error in (Busy, GeneratorBusy):
         monkeypatch.setattr(error, "retry_after", 1)
     calls = iter([_raising(Busy()), _raising(GeneratorBusy()), generation.generate])
@@ -130,7 +131,7 @@ Ail = Callable[..., _Ailing]
 @pytest.fixture
 def ail(plain: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> Ail:
     """Makes the store fail so often, in this way."""
-    store = parts_of(plain.application).store
+    store = components_of(plain.application).store
 
     def make(*errors: Exception, loses_answers: bool = False) -> _Ailing:
         ailing = _Ailing(store.put, errors, loses_answers=loses_answers)
@@ -152,7 +153,7 @@ def test_a_moments_outage_of_the_store_throws_nothing_away(
     ailing = ail(StoreUnreachable(), StoreTimeout(), loses_answers=loses_answers)
     assert _generate(plain) == (200, "Image generated and uploaded successfully")
     assert (ailing.calls, drawn()) == (3, 1)
-    assert len(parts_of(plain.application).store.list().objects) == 1
+    assert len(components_of(plain.application).store.list().objects) == 1
 
 
 @pytest.mark.parametrize(

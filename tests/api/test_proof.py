@@ -8,8 +8,9 @@ import pytest
 from flask import Flask
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.pictures import noise
 
 IMMUTABLE, MUTABLE = "public, max-age=31536000, immutable", "public, no-cache"
@@ -20,7 +21,7 @@ def app(config: Config) -> Iterator[Flask]:
     """An application that asks the store each time about what may change."""
     flask = create_app(replace(config, cache_ttl=0))
     yield flask
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def _lay(config: Config, key: str, data: bytes) -> None:
@@ -57,4 +58,4 @@ def test_what_is_generated_is_immutable(config: Config, keep_prompts: bool) -> N
             tags.add(response.headers["ETag"])
     assert len(tags) == 1
     for flask in (first, second):
-        parts_of(flask).cache.close()
+        components_of(flask).cache.close()

@@ -7,7 +7,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.conftest import json_of, parts_of
+from app.components import components_of
+from tests.conftest import json_of
 from tests.pictures import picture
 
 PNG = picture()
@@ -59,7 +60,7 @@ def test_nothing_is_done(client: FlaskClient, app: Flask) -> None:
     assert client.delete("/api/images/me.png?dry_run=true").status_code == 400
     assert client.post("/api/images?nmae=x", data=PNG, content_type="image/png").status_code == 400
     assert client.post("/api/generate-image?n=2", json={"prompt": "x", "size": "64x64"}).status_code == 400
-    assert [facts.key for facts in parts_of(app).store.list().objects] == ["me.png"]
+    assert [facts.key for facts in components_of(app).store.list().objects] == ["me.png"]
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.api.rate_limits import client_name
+from app.api.context import client_name
+from app.components import components_of
 from app.config.api_keys import parse_keys
 from app.config.settings import Config
 from app.core.errors import ConfigError
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.pictures import picture
 from tests.ports import free_port
 from tests.services.generators import NAME
@@ -34,7 +35,7 @@ def over(config: Config) -> Iterator[Callable[..., FlaskClient]]:
 
     yield make
     for flask in made:
-        parts_of(flask).cache.close()
+        components_of(flask).cache.close()
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def _assert_limited(response: Any, most: int) -> None:
         429,
         {
             "success": False,
-            "message": "Too many requests. Please wait a while and try again.",
+            "message": "Too many requests. Wait, then retry.",
             "code": "rate_limited",
         },
     )
@@ -111,7 +112,7 @@ def _generate(client: FlaskClient, images: int) -> Any:
 
 
 def _drawn(client: FlaskClient) -> int:
-    return len(parts_of(client.application).store.list().objects)
+    return len(components_of(client.application).store.list().objects)
 
 
 def test_each_image_counts(over: Callable[..., FlaskClient]) -> None:
@@ -139,7 +140,7 @@ def test_more_images_than_the_rate_ever_lets_through(
     client = over(generator=NAME, rate_limit_generate=rate)
     answer = _generate(client, 4)
     assert answer.status_code == 400
-    assert json_of(answer)["error"]["message"] == f"This server takes on no more than {most} at once."
+    assert json_of(answer)["error"]["message"] == f"This server accepts at most {most} in one request."
     assert _drawn(client) == 0
     assert _generate(client, 1).status_code == 200
 
@@ -170,7 +171,7 @@ def test_without_redis_each_worker_counts_by_itself_and_says_so_once(
     client = over(rate_limit_upload="3/minute", ratelimit_storage_uri=f"redis://127.0.0.1:{free_port()}")
     with caplog.at_level(logging.WARNING):
         assert _statuses(client, "", "", "", "") == [201, 200, 200, 429]
-    assert [record.name for record in caplog.records].count("flask-limiter") == 1
+    assert [record.name for record in caplog.records].count("app.services.rate_limits") == 1
 
 
 def test_a_missing_package_is_told_at_start(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,11 @@ from werkzeug.http import http_date
 from werkzeug.wrappers import Response
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
-from app.core.request_context import RequestIds
 from app.delivery.fast_path import FastPath
-from tests.conftest import json_of, parts_of
+from app.delivery.request_id import RequestIds
+from tests.conftest import json_of
 from tests.pictures import noise
 from tests.s3server import S3Server
 
@@ -229,11 +230,11 @@ def test_a_damaged_cache_file_is_never_served(client: FlaskClient, config: Confi
 def test_a_restart_keeps_everything_warm(config: Config) -> None:
     first = create_app(config)
     answer = json_of(first.test_client().post("/api/images", data=DATA, content_type="image/png"))
-    parts_of(first).cache.close()
+    components_of(first).cache.close()
     again = create_app(config)
     with again.test_client().get(answer["image_url"]) as response:
         assert (response.data, response.headers["Cache-Status"]) == (DATA, "s3-image-server; hit")
-    parts_of(again).cache.close()
+    components_of(again).cache.close()
 
 
 def _url(client: FlaskClient, **options: Any) -> str:
@@ -244,7 +245,7 @@ def _url(client: FlaskClient, **options: Any) -> str:
 def test_the_second_get_asks_s3_nothing(s3: S3Server, s3_config: Config) -> None:
     uploader = create_app(replace(s3_config, cache_dir=s3_config.cache_dir / "other"))
     url = _url(uploader.test_client())
-    parts_of(uploader).cache.close()
+    components_of(uploader).cache.close()
     flask = create_app(s3_config)
     client = flask.test_client()
     statuses = []
@@ -254,7 +255,7 @@ def test_the_second_get_asks_s3_nothing(s3: S3Server, s3_config: Config) -> None
             statuses.append(response.headers["Cache-Status"])
     assert statuses == ["s3-image-server; fwd=uri-miss; stored", *["s3-image-server; hit"] * 4]
     assert s3.count("GET", url.removeprefix("/api/images/")) == 1
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_an_upload_is_a_hit_without_any_get(s3: S3Server, s3_client: FlaskClient) -> None:
@@ -269,4 +270,4 @@ def test_an_outage_is_not_a_missing_image(s3_config: Config) -> None:
     response = flask.test_client().get("/api/images/a.png")
     assert (response.status_code, json_of(response)["code"]) == (503, "store_unreachable")
     assert response.headers["Retry-After"] == "5"
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()

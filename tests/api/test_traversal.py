@@ -11,13 +11,14 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.cache.disk_cache import DiskCache
+from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import InvalidKey, NotFound
 from app.services.bulk import Tally, find_files
 from app.services.bulk_import import Importer
 from app.stores.local import LocalStore
 from tests.api.traversal import spellings
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.pictures import noise, picture
 
 CANARY = noise(77)
@@ -42,7 +43,7 @@ def client(config: Config, root: Path) -> Iterator[FlaskClient]:
     """A client of a server whose directories lie in `root`."""
     flask = create_app(_in(root, config))
     yield flask.test_client()
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def _in(root: Path, config: Config) -> Config:

@@ -18,6 +18,7 @@ from tenacity import wait_none
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.components import components_of
 from app.config.api_keys import parse_keys
 from app.config.settings import Config
 from app.core.errors import (
@@ -35,7 +36,7 @@ from app.services import generation as storing
 from app.services.idempotency import Ledger
 from app.services.slots import Slots
 from app.services.unstored import Spool
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.services.generators import NAME, Obedient
 from tests.waiting import wait_until
 
@@ -57,7 +58,7 @@ def make(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
     yield make_one
     for flask in made:
-        parts_of(flask).cache.close()
+        components_of(flask).cache.close()
 
 
 @pytest.fixture
@@ -78,12 +79,12 @@ def _send(client: FlaskClient, key: str | None = "a", body: Any = CAT, **headers
 
 
 def _keys(client: FlaskClient) -> list[str]:
-    return [facts.key for facts in parts_of(client.application).store.list().objects]
+    return [facts.key for facts in components_of(client.application).store.list().objects]
 
 
 def _fail(client: FlaskClient, error: Exception | Callable[..., None], *, stores: bool = False) -> None:
     """Let each put of this server fail from now on, after it has stored the object if `stores`."""
-    store = parts_of(client.application).store
+    store = components_of(client.application).store
     real = store.put
 
     def put(*args: Any, **options: Any) -> Any:
@@ -367,7 +368,7 @@ def test_it_is_stored_with_what_was_asked_and_when_it_was_drawn(make: Make) -> N
     _send(ailing)
     client = make()
     key = json_of(_send(client))["key"]
-    metadata = parts_of(client.application).store.head(key).metadata
+    metadata = components_of(client.application).store.head(key).metadata
     assert (metadata["prompt"], metadata["model"]) == ("a cat on a wall", "test/obedient-1:0")
     digits = "".join(char for char in metadata["time"] if char.isdigit())
     assert key.split("/")[-1].startswith(f"{digits[:8]}_{digits[8:14]}_")

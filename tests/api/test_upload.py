@@ -17,8 +17,9 @@ from flask.testing import FlaskClient
 from werkzeug.datastructures import MultiDict
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.pictures import animation, picture, png_claiming
 from tests.s3server import S3Server, error
 
@@ -30,7 +31,7 @@ def _form(data: bytes, field: str = "image", filename: str = "photo.png", **fiel
 
 
 def _stored(flask: Flask) -> list[str]:
-    return [facts.key for facts in parts_of(flask).store.list().objects]
+    return [facts.key for facts in components_of(flask).store.list().objects]
 
 
 def test_an_upload_is_answered_as_promised(client: FlaskClient) -> None:
@@ -193,7 +194,7 @@ def test_metadata_goes_unless_asked_not_to(client: FlaskClient, config: Config) 
     url = json_of(keeping.test_client().post("/api/images", **_form(exif)))["image_url"]
     with keeping.test_client().get(url) as served:
         assert served.data == exif
-    parts_of(keeping).cache.close()
+    components_of(keeping).cache.close()
 
 
 @cache
@@ -232,7 +233,7 @@ def test_bad_images_are_refused(
     assert (answer["success"], set(answer)) == (False, {"success", "message", "code"})
     assert code in (None, answer["code"])
     assert _stored(app) == []
-    assert parts_of(app).cache.totals().entries == 0
+    assert components_of(app).cache.totals().entries == 0
 
 
 @pytest.mark.parametrize(
@@ -406,7 +407,7 @@ def test_formats_can_be_restricted(config: Config) -> None:
     flask = create_app(replace(config, allowed_formats=("jpeg",)))
     response = flask.test_client().post("/api/images", **_form(PNG))
     assert (response.status_code, json_of(response)["code"]) == (415, "unsupported_image")
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_a_body_far_too_large_is_not_read(client: FlaskClient) -> None:
@@ -435,7 +436,7 @@ def test_one_byte_more_than_allowed(config: Config, size: int, way: str) -> None
     arguments: dict[str, Any] = _form(data) if way == "form" else {"data": data, "content_type": "image/png"}
     response = flask.test_client().post("/api/images", **arguments)
     assert (response.status_code, json_of(response)["code"]) == (413, "too_large")
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 @pytest.mark.parametrize(
@@ -450,7 +451,7 @@ def test_what_is_too_large_is_told_the_limit(config: Config, path: str, told: st
     content_type = "image/png" if path == "/api/images" else "application/json"
     response = flask.test_client().post(path, data=bytes(200_000), content_type=content_type)
     assert (response.status_code, json_of(response)["message"]) == (413, told)
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_a_form_with_too_much_text_is_not_called_a_large_image(client: FlaskClient) -> None:

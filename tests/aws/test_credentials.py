@@ -17,6 +17,7 @@ from flask import Flask
 from app import create_app
 from app.aws import credentials as aws_credentials
 from app.aws.session import new_session
+from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import GeneratorRefused, StoreRefused
 from app.generators.base import GenerationRequest
@@ -24,7 +25,7 @@ from app.generators.bedrock import BedrockGenerator
 from app.stores.s3 import client as connection
 from app.stores.s3.store import S3Store
 from tests.aws_manners import body_of
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.credential_sources import KEYS, ROLE, SOURCES, TELLTALE, given, leave_none
 from tests.pictures import picture
 from tests.s3server import S3Server, error
@@ -49,7 +50,7 @@ def s3_app(s3_config: Config, break_source: Callable[[str], None]) -> Iterator[F
     """An application whose source of credentials each test breaks."""
     flask = create_app(replace(s3_config, image_urls="presigned", cache_max_bytes=10**7))
     yield flask
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 @ALL

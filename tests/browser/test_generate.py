@@ -76,7 +76,7 @@ def test_a_prompt_that_is_refused(page: Page, server: Running) -> None:
     prompt.fill("something forbidden")
     page.keyboard.press("Enter")
     expect(page.locator("#prompt-error")).to_have_text(
-        "The image model refused this prompt. Please change it."
+        "The image model refused this prompt. Change the prompt."
     )
     expect(prompt).to_have_attribute("aria-invalid", "true")
     expect(page.locator(".job")).to_have_count(0)

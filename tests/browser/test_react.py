@@ -47,13 +47,13 @@ def test_the_example(page: Page, front_end: str, server: Running, files: list[Pa
     expect(generated).to_have_js_property("naturalWidth", 1024)
     page.get_by_label("Prompt").fill("something forbidden")
     page.get_by_role("button", name="Generate Image").click()
-    expect(page.get_by_role("alert")).to_have_text("The image model refused this prompt. Please change it.")
+    expect(page.get_by_role("alert")).to_have_text("The image model refused this prompt. Change the prompt.")
     (tmp_path / "notes.txt").write_text("no image")
     page.get_by_label("Images").set_input_files([*files[:2], tmp_path / "notes.txt"])
     for path in files[:2]:
         expect(page.get_by_alt_text(path.name)).to_have_js_property("naturalWidth", 40)
     refused = page.get_by_role("listitem").get_by_role("alert")
-    expect(refused).to_contain_text("This is not an image in a format that we take.")
+    expect(refused).to_contain_text("Unsupported image format. Use PNG, JPEG, GIF, WebP or AVIF.")
     assert len(stored(server)) == 3
     page.route("**/api/**", lambda route: route.abort())
     page.get_by_role("button", name="Generate Image").click()

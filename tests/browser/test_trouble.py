@@ -14,7 +14,7 @@ from tests.s3server import CREDENTIALS, S3Server, refusal
 from tests.server.disk import small_file_system
 from tests.server.running import Running, running
 
-AWAY = "The image store can't be reached right now. Please try again shortly."
+AWAY = "The image store is unreachable. Retry shortly."
 
 
 @pytest.fixture

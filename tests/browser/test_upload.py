@@ -130,7 +130,11 @@ BAD = [
         "notes.txt", "text/plain", b"hello", "This is not an image. Choose a picture file.", id="text"
     ),
     pytest.param(
-        "a.png", "image/png", b"hello", "This is not an image in a format that we take.", id="no png"
+        "a.png",
+        "image/png",
+        b"hello",
+        "Unsupported image format. Use PNG, JPEG, GIF, WebP or AVIF.",
+        id="no png",
     ),
     pytest.param("a.png", "image/png", noise(1)[:-400], "The image is damaged or incomplete", id="cut"),
     pytest.param(

@@ -7,8 +7,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.pictures import picture
 
 APP, EVIL = "https://app.example.org", "https://evil.example"
@@ -37,7 +38,7 @@ def over(config: Config) -> Iterator[Callable[..., FlaskClient]]:
 
     yield make
     for flask in made:
-        parts_of(flask).cache.close()
+        components_of(flask).cache.close()
 
 
 def _stored(client: FlaskClient) -> str:

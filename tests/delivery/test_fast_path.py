@@ -16,11 +16,12 @@ from werkzeug.http import http_date
 from werkzeug.test import Client, TestResponse
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import AppError, NotFound, StoreRefused, StoreTimeout
-from app.core.request_context import RequestIds
 from app.delivery.fast_path import FastPath
-from tests.conftest import json_of, parts_of
+from app.delivery.request_id import RequestIds
+from tests.conftest import json_of
 from tests.pictures import noise
 
 DATA = noise(1)
@@ -112,7 +113,7 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
     directories = {name: str(root / name) for name in ("CACHE_DIR", "LOCAL_STORE_DIR", "STATE_DIR")}
     flask = create_app(Config.from_env(directories))
     yield Ways(flask)
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 @pytest.mark.parametrize("headers", CONDITIONS, ids=str)
@@ -197,7 +198,7 @@ def test_what_the_store_refuses_it_is_not_asked_again(
     app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, failure: AppError, status: int
 ) -> None:
     get = Mock(side_effect=failure)
-    monkeypatch.setattr(parts_of(app).store, "get", get)
+    monkeypatch.setattr(components_of(app).store, "get", get)
     answer = client.get(MISSED)
     assert (answer.status_code, answer.get_json()["code"], get.call_count) == (status, failure.code, 1)
 
@@ -208,8 +209,8 @@ def test_a_condition_on_what_can_not_be_kept_costs_one_call(
     flask = create_app(replace(config, cache_max_object_bytes=10))
     client = flask.test_client()
     url = client.post("/api/images", data=DATA, content_type="image/png").get_json()["image_url"]
-    get = Mock(wraps=parts_of(flask).store.get)
-    monkeypatch.setattr(parts_of(flask).store, "get", get)
+    get = Mock(wraps=components_of(flask).store.get)
+    monkeypatch.setattr(components_of(flask).store, "get", get)
     answer = client.get(url, headers={"If-Match": '"other"'})
     assert (answer.status_code, get.call_count) == (412, 1)
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()

@@ -11,12 +11,12 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
 from app import create_app
+from app.components import components_of
 from app.config.api_keys import parse_keys
 from app.config.fields import parse_prefix
 from app.config.settings import Config
 from app.core.errors import ConfigError
-from app.delivery.fast_path import LoopHooks
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.pictures import picture
 
 PNG = picture()
@@ -35,7 +35,7 @@ def over(config: Config) -> Iterator[Callable[..., Flask]]:
 
     yield make
     for flask in made:
-        parts_of(flask).cache.close()
+        components_of(flask).cache.close()
 
 
 def _client(flask: Flask, headers: dict[str, str]) -> FlaskClient:
@@ -118,8 +118,9 @@ def test_the_prefix_alone_leads_to_the_page(over: Callable[..., Flask], settings
 def test_the_event_loop_finds_hits_below_the_prefix(over: Callable[..., Flask]) -> None:
     flask = over(script_name="/img")
     stored = json_of(_client(flask, {}).post("/api/images", data=PNG, content_type="image/png"))
-    hooks = flask.extensions[LoopHooks.NAME]
+    hooks = components_of(flask).loop_hooks
     found = hooks.find(f"/img/api/images/{stored['key']}")
+    assert found is not None
     assert found.facts.key == stored["key"]
     found.body.close()
     for path in (f"/api/images/{stored['key']}", f"/imgs/api/images/{stored['key']}", "/img/api/images/"):
@@ -199,7 +200,7 @@ def test_a_header_makes_nobody_local(config: Config) -> None:
     headers = {"X-Forwarded-Prefix": "/img"}
     answer = flask.test_client().post("/api/images", data=PNG, content_type="image/png", headers=headers)
     assert answer.status_code == 401
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 @pytest.mark.parametrize("prefix", ["/api", "/docs", "/v1", "/web/x"])

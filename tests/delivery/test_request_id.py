@@ -9,11 +9,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import StoreUnreachable
 from app.core.request_context import current_request_id, set_request_id
 from app.observability.logging import WithRequestId
-from tests.conftest import parts_of
 from tests.pictures import picture
 
 OURS = re.compile(r"[0-9a-f]{16}")
@@ -39,7 +39,7 @@ def test_each_request_has_its_own(client: FlaskClient) -> None:
 
 @pytest.mark.crashes
 def test_every_answer_has_it(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = parts_of(app).service.upload_image(picture()).key
+    key = components_of(app).images.upload_image(picture()).key
     path = f"/api/images/{key}"
     hit = client.get(path)
     answers = [
@@ -52,7 +52,7 @@ def test_every_answer_has_it(client: FlaskClient, app: Flask, monkeypatch: pytes
         client.post("/healthz"),
         client.get("/"),
     ]
-    monkeypatch.setattr(parts_of(app).service, "list", lambda **_: 1 / 0)
+    monkeypatch.setattr(components_of(app).images, "list", lambda **_: 1 / 0)
     answers.append(client.get("/api/images"))
     assert [answer.status_code for answer in answers] == [200, 200, 304, 206, 412, 404, 405, 200, 500]
     assert len({answer.headers["X-Request-ID"] for answer in answers}) == len(answers)
@@ -66,7 +66,7 @@ def test_a_preflight_has_it(config: Config) -> None:
         "X-Request-ID": "p",
     }
     assert flask.test_client().options("/api/images", headers=headers).headers["X-Request-ID"] == "p"
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_records_have_it(
@@ -77,7 +77,7 @@ def test_records_have_it(
     def away(*args: object, **_: object) -> None:
         raise StoreUnreachable(detail="GetObject: no route to host")
 
-    monkeypatch.setattr(parts_of(app).store, "get", away)
+    monkeypatch.setattr(components_of(app).store, "get", away)
     caplog.handler.addFilter(WithRequestId())
     client.get("/api/images/a/b.png", headers={"X-Request-ID": "mine"})
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -89,13 +89,13 @@ def test_records_have_it(
 def test_a_generator_logs_with_it(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """It runs on a thread of its own."""
     seen = []
-    generate = parts_of(app).generation._drawing._generator._generator.generate  # type: ignore[attr-defined]
+    generate = components_of(app).generation._drawing._generator._generator.generate  # type: ignore[attr-defined]
 
     def spy(request: object) -> object:
         seen.append(current_request_id())
         return generate(request)
 
-    monkeypatch.setattr(parts_of(app).generation._drawing._generator._generator, "generate", spy)  # type: ignore[attr-defined]
+    monkeypatch.setattr(components_of(app).generation._drawing._generator._generator, "generate", spy)  # type: ignore[attr-defined]
     body = {"prompt": "a lake", "size": "64x64"}
     answer = client.post("/api/generate-image", json=body, headers={"X-Request-ID": "drawn"})
     assert (answer.status_code, seen) == (200, ["drawn"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app import GENERATORS
+from app.components import GENERATORS
 from app.config.plugins import find_class
 from app.config.settings import Config
 from app.generators.base import BaseGenerator

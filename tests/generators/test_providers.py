@@ -17,9 +17,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
 from app.generators import transport as wire
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.live import live
 from tests.pictures import picture, png_claiming
 from tests.providers import (
@@ -50,7 +51,7 @@ HTML = b"<!DOCTYPE html><html><script>alert(1)</script></html>"
 def _client(config: Config) -> Iterator[FlaskClient]:
     flask = create_app(config)
     yield flask.test_client()
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 @contextmanager
@@ -99,7 +100,7 @@ def _warm(models: ModelServer, protocol: Protocol, client: FlaskClient) -> None:
 
 
 def _stored(client: FlaskClient) -> int:
-    return len(parts_of(client.application).store.list(limit=1000).objects)
+    return len(components_of(client.application).store.list(limit=1000).objects)
 
 
 Case = tuple[Callable[[Protocol], list[Behaviour]], int, str, int]

@@ -9,10 +9,10 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import create_app
+from app.components import components_of
 from app.config.api_keys import parse_keys
 from app.config.settings import Config
 from app.core.errors import GeneratorTimeout
-from tests.conftest import parts_of
 from tests.pictures import noise, picture
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -102,7 +102,7 @@ def test_errors_by_route_and_code(config: Config) -> None:
         ("images.upload", "rate_limited"): 1,
         ("images.serve", "invalid_key"): 1,
     }
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_the_cache(client: FlaskClient, config: Config) -> None:
@@ -133,10 +133,10 @@ def test_the_cache(client: FlaskClient, config: Config) -> None:
 def test_evictions(config: Config) -> None:
     flask = create_app(replace(config, cache_max_bytes=700_000))
     for seed in range(12):
-        parts_of(flask).service.upload_image(noise(seed, (150, 150)))
+        components_of(flask).images.upload_image(noise(seed, (150, 150)))
     found = _read(flask.test_client())
     assert found["s3image_cache_evictions_total", ()] == 12 - found["s3image_cache_entries", ()] > 0
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_a_cache_that_is_gone_leaves_a_gap(client: FlaskClient, config: Config) -> None:
@@ -146,7 +146,7 @@ def test_a_cache_that_is_gone_leaves_a_gap(client: FlaskClient, config: Config) 
 
 
 def test_generations(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = parts_of(app)
+    parts = components_of(app)
     body = {"prompt": "a lake", "size": "64x64"}
     assert client.post("/api/generate-image", json=body).status_code == 200
     metered = parts.generation._drawing._generator

@@ -26,7 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from app.cache.lookup import CachedObject
 from app.core import request_context as requestid
 from app.core.thread_pool import ElasticThreadPool
-from app.delivery.fast_path import FOUND, LoopHooks
+from app.delivery.fast_path import LoopHooks
 from app.server import event_loop
 from app.server.connections import TRANSITIONS, Connection, ConnectionTable, Event, State
 from app.server.event_loop import EventLoop
@@ -63,7 +63,7 @@ REQUESTS = {
 
 
 class _Application:
-    """Answers by path; what it is asked for by the loop itself comes with `FOUND` or is `/quick`."""
+    """Answers by path; the loop itself calls `answer` for a hit, and the application for `/quick`."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -78,13 +78,18 @@ class _Application:
         if path == "/stream":
             start_response("200 OK", [])
             return (b"x" * 1000 for _ in range(10))
-        length = BIG if FOUND in environ or path == "/big" else 2
-        start_response("200 OK", [("Content-Length", str(length))])
-        if length == BIG:
-            if FOUND in environ:
-                environ[FOUND].body.close()
-            return environ["wsgi.file_wrapper"](self._file.open("rb", buffering=0))  # type: ignore[no-any-return]
+        if path == "/big":
+            return self._send_file(environ, start_response)
+        start_response("200 OK", [("Content-Length", "2")])
         return [b"ok"]
+
+    def answer(self, environ: Any, start_response: Any, found: CachedObject) -> Iterable[bytes]:
+        found.body.close()
+        return self._send_file(environ, start_response)
+
+    def _send_file(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Length", str(BIG))])
+        return environ["wsgi.file_wrapper"](self._file.open("rb", buffering=0))  # type: ignore[no-any-return]
 
 
 class Clients(RuleBasedStateMachine):
@@ -107,7 +112,10 @@ class Clients(RuleBasedStateMachine):
         self.wake = os.pipe()
         for end in self.wake:
             os.set_blocking(end, False)
-        self.hooks = LoopHooks(find=self._find, quick=frozenset({"/quick"}), count_dropped=self._note)
+        application = _Application(file)
+        self.hooks = LoopHooks(
+            find=self._find, answer=application.answer, quick=frozenset({"/quick"}), count_dropped=self._note
+        )
         log: Any = SimpleNamespace(
             exception=self.faults.append,
             log=lambda *args, **kwargs: None,
@@ -118,7 +126,7 @@ class Clients(RuleBasedStateMachine):
         cfg = Config()
         self.loop = EventLoop(
             [self.listener],
-            Exchanges(_Application(file), cfg, log, self.hooks, lambda: True),
+            Exchanges(application, cfg, log, self.hooks, lambda: True),
             self.pool,
             self.hooks,
             log,

@@ -15,7 +15,7 @@ import requests
 from PIL import Image
 
 from app import create_app
-from app.api.parts import Parts
+from app.components import components_of
 from app.config.settings import Config
 from tests.pictures import noise, picture
 from tests.s3server import CREDENTIALS, S3Server
@@ -140,7 +140,7 @@ def test_images_of_the_store_before_are_not_served(s3: S3Server, bucket: str, tm
     with running(tmp_path, WEB_CONCURRENCY="2") as server:
         keys = [_upload(server.url, noise(3), **fields).json()["key"] for fields in ({}, {"name": "a.png"})]
         other = create_app(Config.from_env({"CACHE_DIR": str(tmp_path / "cache"), "S3_BUCKET": bucket}))
-        other.extensions[Parts.NAME].cache.close()
+        components_of(other).cache.close()
         images = [requests.get(f"{server.url}/api/images/{key}", timeout=60) for key in keys]
         assert [image.headers["Cache-Status"] for image in images] == [HIT, HIT]
     with running(tmp_path, **_s3_settings(s3, bucket)) as server:

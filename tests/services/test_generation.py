@@ -8,12 +8,12 @@ import pytest
 from flask import Flask
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import GeneratorBusy, GeneratorUnreachable, InvalidKey, PromptRefused
 from app.generators.base import GenerationRequest
 from app.services.drawing import Drawn, PromptRequest
 from app.services.generation import GenerationService
-from tests.conftest import parts_of
 from tests.services.generators import NAME
 
 CAT = PromptRequest("a cat", 64, 64)
@@ -28,7 +28,7 @@ def config(config: Config) -> Config:
 @pytest.fixture
 def generation(app: Flask) -> GenerationService:
     """The service of an application."""
-    return parts_of(app).generation
+    return components_of(app).generation
 
 
 def test_images_have_seeds_of_their_own(generation: GenerationService) -> None:
@@ -51,14 +51,14 @@ def test_a_failure_stores_nothing(
     for key in (None, "digest"):
         with pytest.raises(error):
             generation.generate(order, key)
-    assert parts_of(app).store.list().objects == ()
+    assert components_of(app).store.list().objects == ()
 
 
 def test_who_has_paid_for_some_images_is_not_told_to_come_again(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flask = create_app(replace(config, generate_concurrency=1))
-    generation = parts_of(flask).generation
+    generation = components_of(flask).generation
     draw, calls = generation._drawing.draw, itertools.count()
 
     def draw_once(requests: Sequence[GenerationRequest], ready: Callable[[int, Drawn], None]) -> list[Drawn]:
@@ -71,12 +71,12 @@ def test_who_has_paid_for_some_images_is_not_told_to_come_again(
         generation.generate(replace(CAT, count=2))
     with pytest.raises(GeneratorBusy):
         generation.generate(CAT)
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_those_who_wait_are_bounded(config: Config) -> None:
     flask = create_app(replace(config, generate_concurrency=1))
-    generation = parts_of(flask).generation
+    generation = components_of(flask).generation
     places = 0
     while generation._free.acquire(blocking=False):
         places += 1
@@ -85,9 +85,9 @@ def test_those_who_wait_are_bounded(config: Config) -> None:
         generation.generate(CAT)
     generation._free.release()
     assert generation.generate(CAT)[0].model == "test/obedient-1:0"
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_one_instance_makes_no_directory_before_it_is_needed(config: Config) -> None:
-    parts_of(create_app(config)).cache.close()
+    components_of(create_app(config)).cache.close()
     assert not config.state_dir.exists()

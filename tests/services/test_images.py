@@ -11,12 +11,12 @@ import pytest
 from flask import Flask
 from PIL import Image
 
+from app.components import components_of
 from app.core.errors import NotFound, StoreBusy, StoreUnreachable, TooLarge
 from app.core.limiters import Bulkhead
 from app.core.objects import ObjectFacts
 from app.services import images as service_module
 from app.services.images import ImageService
-from tests.conftest import parts_of
 from tests.pictures import noise, picture
 
 PNG = picture()
@@ -25,7 +25,7 @@ PNG = picture()
 @pytest.fixture
 def service(app: Flask) -> ImageService:
     """The service of an application."""
-    return parts_of(app).service
+    return components_of(app).images
 
 
 def _bytes(service: ImageService, key: str) -> bytes:
@@ -73,7 +73,7 @@ def test_what_is_too_large_is_not_read_to_the_end(service: ImageService) -> None
 def test_what_the_store_has_not_acknowledged_is_nowhere(
     service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = parts_of(app)
+    parts = components_of(app)
 
     def away(*args: object, **kwargs: object) -> None:
         raise StoreUnreachable
@@ -92,7 +92,7 @@ def test_the_cache_answers_while_the_store_is_away(
     def away(*args: object, **kwargs: object) -> None:
         raise StoreUnreachable
 
-    monkeypatch.setattr(parts_of(app).store, "get", away)
+    monkeypatch.setattr(components_of(app).store, "get", away)
     assert _bytes(service, known.key) == noise(1)
     with pytest.raises(StoreUnreachable):
         service.fetch("b.png")
@@ -102,13 +102,13 @@ def test_a_deletion_that_failed_half_way_is_not_served_from_the_cache(
     service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = service.upload_image(PNG)
-    delete = parts_of(app).store.delete
+    delete = components_of(app).store.delete
 
     def deletes_then_fails(key: str) -> None:
         delete(key)
         raise StoreUnreachable
 
-    monkeypatch.setattr(parts_of(app).store, "delete", deletes_then_fails)
+    monkeypatch.setattr(components_of(app).store, "delete", deletes_then_fails)
     with pytest.raises(StoreUnreachable):
         service.delete(image.key)
     with pytest.raises(NotFound):
@@ -123,7 +123,7 @@ def test_an_outage_does_not_cost_the_copy_in_the_cache(
     def away(*args: object, **kwargs: object) -> None:
         raise StoreUnreachable
 
-    monkeypatch.setattr(parts_of(app).store, "head", away)
+    monkeypatch.setattr(components_of(app).store, "head", away)
     with pytest.raises(StoreUnreachable):
         service.delete(image.key)
     assert _bytes(service, image.key) == PNG
@@ -171,7 +171,7 @@ def test_whatever_asks_the_store_is_bounded(
 ) -> None:
     bulkhead = Bulkhead(0, waiting=1, silence=0.05)
     service._bulkhead = bulkhead
-    parts_of(app).cache._fill._bulkhead = bulkhead
+    components_of(app).cache._fill._bulkhead = bulkhead
     with pytest.raises(StoreBusy):
         call(service)
 

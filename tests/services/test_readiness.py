@@ -12,12 +12,12 @@ import pytest
 from flask import Flask
 
 from app.cache.disk_cache import DiskCache
+from app.components import components_of
 from app.core.errors import NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
 from app.core.objects import ObjectFacts
 from app.services import readiness
 from app.services.readiness import Readiness, ReadinessCheck
 from app.stores.local import LocalStore
-from tests.conftest import parts_of
 from tests.pictures import picture
 from tests.s3server import S3Server, refusal
 from tests.waiting import wait_until
@@ -205,9 +205,9 @@ def _look_later(check: ReadinessCheck, clock: Clock) -> Readiness:
 
 
 def test_an_outage_of_s3(s3: S3Server, s3_app: Flask) -> None:
-    parts, clock = parts_of(s3_app), Clock()
+    parts, clock = components_of(s3_app), Clock()
     check = ReadinessCheck(parts.store, parts.cache, clock)
-    parts.service.upload_image(picture())
+    parts.images.upload_image(picture())
     assert _look_later(check, clock) == Readiness(True, "ok", "ok")
     s3.fault = refusal("503 Slow Down", "SlowDown", "HEAD")
     assert _look_later(check, clock) == Readiness(True, "unreachable", "ok", "store_unreachable")
@@ -218,7 +218,7 @@ def test_an_outage_of_s3(s3: S3Server, s3_app: Flask) -> None:
 def test_wrong_credentials_show_at_start(s3: S3Server, s3_app: Flask) -> None:
     refusals = [refusal("403 Forbidden", "InvalidAccessKeyId", method) for method in ("HEAD", "GET")]
     s3.fault = lambda environ, start: next((a for r in refusals if (a := r(environ, start))), None)
-    parts, clock = parts_of(s3_app), Clock()
+    parts, clock = components_of(s3_app), Clock()
     check = ReadinessCheck(parts.store, parts.cache, clock)
     assert _look_later(check, clock) == Readiness(False, "refused", "ok", "store_refused")
     s3.fault = None

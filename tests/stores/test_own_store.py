@@ -10,11 +10,11 @@ from io import BytesIO
 import pytest
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import ConfigError, NotFound
 from app.core.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
 from app.stores.base import BaseStore
-from tests.conftest import parts_of
 from tests.contracts import StoreContract
 from tests.pictures import picture
 
@@ -90,7 +90,7 @@ def test_the_server_runs_on_it(own_config: Config) -> None:
     flask = create_app(own_config)
     client = flask.test_client()
     url = client.post("/api/images", data={"image": (BytesIO(picture()), "a.png")}).get_json()["image_url"]
-    parts = parts_of(flask)
+    parts = components_of(flask)
     assert parts.config.store.endswith(":MemoryStore")
     assert parts.store.list().objects[0].size == len(picture())
     response = client.get(url)

@@ -15,7 +15,7 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from app.api.parts import parts
+from app.api.context import components
 from app.config.env_file import PROJECT_ROOT, read_settings, settings_file, write_settings
 from app.config.settings import Config
 from app.ops.bucket.apply import carry_out
@@ -294,7 +294,7 @@ def _warn_of_exported_key(held: dict[str, str]) -> None:
 
 def _asked(bucket: str, region: str, profile: str = "") -> tuple[Config, AwsClients]:
     """The settings with the bucket and the region of this call, and clients for them."""
-    config = parts().config
+    config = components().config
     config = replace(config, s3_bucket=bucket or config.s3_bucket, aws_region=region or config.aws_region)
     if not config.s3_bucket:
         raise click.UsageError("Which bucket? Say --bucket NAME, or set S3_BUCKET.")

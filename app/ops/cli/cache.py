@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import click
 from flask.cli import AppGroup
 
-from app.api.parts import parts
+from app.api.context import components
 from app.cache.health import OUT_OF_ORDER
 from app.cache.lookup import CacheStatus
 from app.core.errors import AppError, CacheUnreadable
@@ -32,7 +32,7 @@ cache_commands = AppGroup("cache", help="Show, check, purge or warm the disk cac
 @as_json_option
 def stats(as_json: bool) -> None:
     """How much the cache holds."""
-    cache = parts().cache
+    cache = components().cache
     with _index_errors_told():
         totals = cache.totals()
     print_facts(
@@ -51,7 +51,7 @@ def stats(as_json: bool) -> None:
 @as_json_option
 def check(fix: bool, as_json: bool) -> None:
     """Compare the index with the files; status 1 where they differ and it was not mended."""
-    cache = parts().cache
+    cache = components().cache
     with _index_errors_told(), _counting("Checking", as_json) as progress:
         report = cache.check(fix=fix, progress=progress)
     print_facts(
@@ -80,7 +80,7 @@ def purge(keys: tuple[str, ...], as_json: bool) -> None:
         except AppError as exc:
             raise click.BadParameter(f"{key!r}: {exc.message}") from exc
     with errors_told():
-        purged = sum(parts().cache.forget(key) for key in keys)
+        purged = sum(components().cache.forget(key) for key in keys)
     print_facts(as_json, {"purged": purged})
 
 
@@ -89,7 +89,7 @@ def purge(keys: tuple[str, ...], as_json: bool) -> None:
 def clear(as_json: bool) -> None:
     """Remove all images from the cache; the store keeps them."""
     with _index_errors_told(), _counting("Clearing", as_json) as progress:
-        removed = parts().cache.clear(progress)
+        removed = components().cache.clear(progress)
     print_facts(as_json, {"removed": removed})
 
 
@@ -99,7 +99,7 @@ def clear(as_json: bool) -> None:
 @as_json_option
 def warm(prefix: str, concurrency: int, as_json: bool) -> None:
     """Bring the store's images into the cache; status 1 where some could not be had."""
-    service = parts().service
+    service = components().images
     listed = _listed(prefix, as_json)
     keys = [key for key in listed if is_readable(key)]
     if len(keys) < len(listed):
@@ -130,7 +130,7 @@ def warm(prefix: str, concurrency: int, as_json: bool) -> None:
 def _counting(label: str, as_json: bool) -> Iterator[Callable[[int], None]]:
     """A progress bar over the cache's entries, which is told how many are done."""
     try:
-        length = parts().cache.totals().entries
+        length = components().cache.totals().entries
     except OUT_OF_ORDER:
         length = 0  # the work itself will say what is wrong
     with click.progressbar(length=length, label=label, hidden=as_json) as bar:
@@ -150,6 +150,6 @@ def _index_errors_told() -> Iterator[None]:
 
 def _listed(prefix: str, as_json: bool) -> list[str]:
     """The keys of the store's images, counted while they come: there may be many pages of them."""
-    found = parts().service.list_all(prefix)
+    found = components().images.list_all(prefix)
     with errors_told(), click.progressbar(found, label="Listing", show_pos=True, hidden=as_json) as bar:
         return [image.key for image in bar]

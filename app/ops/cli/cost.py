@@ -8,7 +8,7 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from app.api.parts import parts
+from app.api.context import components
 from app.core.errors import ConfigError
 from app.ops.cli.output import as_json_option, errors_told
 from app.ops.cost import LIST_PRICES, Usage, as_facts, as_lines, estimate, load_prices
@@ -87,7 +87,7 @@ def cost(
         click.echo(json.dumps(as_facts(usage, estimated, prices)))
         return
     if counted_here:
-        _introduce(usage.images, parts().config.store)
+        _introduce(usage.images, components().config.store)
     for line in as_lines(usage, estimated, prices):
         click.echo(line)
 
@@ -111,7 +111,7 @@ def _given(images: int | None, size: int | None) -> tuple[int, int]:
 def _counted() -> tuple[int, int]:
     """How many images the store holds, and their bytes."""
     images = stored = 0
-    for image in parts().service.list_all():
+    for image in components().images.list_all():
         images, stored = images + 1, stored + image.size
     return images, stored
 
@@ -119,7 +119,7 @@ def _counted() -> tuple[int, int]:
 def _seen() -> tuple[Decimal | None, int | None]:
     """The share of requests so far for which the store was not asked, and how many there were; else None."""
     try:
-        found = parts().cache.counts.totals()
+        found = components().cache.counts.totals()
     except OSError:
         return None, None
     saved = found.requests_saved

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import click
 from flask.cli import with_appcontext
 
-from app.api.parts import parts
+from app.api.context import components
 from app.config.env_file import display_name, loaded_text, settings_file
 from app.ops.bucket.clients import AwsClients
 from app.ops.cli.output import as_json_option, errors_told
@@ -40,16 +40,16 @@ def doctor(as_json: bool) -> None:
 
 
 def _patient() -> Patient:
-    config, store = parts().config, parts().store
+    config, store = components().config, components().store
     return Patient(
         config=config,
         store=store,
-        cache=parts().cache,
+        cache=components().cache,
         clients=AwsClients.from_config(config),
         url_of=ImageUrls(store, config.image_urls, config.public_base_url).url_of,
         env_file=(file := settings_file()),
         mistyped=mistyped_settings(os.environ, loaded_text(), display_name(file)),
-        describe_model=parts().generation.describe_model,
+        describe_model=components().generation.describe_model,
     )
 
 

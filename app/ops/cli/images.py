@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 from flask.cli import AppGroup
 
-from app.api.parts import parts
+from app.api.context import components
 from app.core.errors import AppError, InvalidKey
 from app.ops.cli.output import as_json_option, print_facts
 from app.services.bulk import Outcome, Result, Tally, find_files, run
@@ -41,7 +41,7 @@ def import_images(
     run the same command again. Hidden files, symbolic links and files that are no images are skipped.
     Metadata that an export wrote into DIR/.metadata is stored with the images.
     """
-    its = parts()
+    its = components()
     try:
         importer = Importer(
             its.config,
@@ -78,14 +78,14 @@ def export_images(directory: Path, prefix: str, concurrency: int, as_json: bool)
     not fetched again: after a failure or Ctrl-C, run the same command again.
     """
     try:
-        images = [Wanted(i.key, i.size, i.last_modified) for i in parts().service.list_all(prefix)]
+        images = [Wanted(i.key, i.size, i.last_modified) for i in components().images.list_all(prefix)]
     except AppError as exc:
         raise click.ClickException(str(exc)) from exc
     if not images and not as_json:
         click.echo("The store lists no images to export.", err=True)
     tally = Tally()
     try:
-        with Exporter.into(parts().store, directory) as exporter:
+        with Exporter.into(components().store, directory) as exporter:
             left, interrupted = _run("Exporting", exporter.bring, images, concurrency, tally, as_json)
     except OSError as exc:
         raise click.ClickException(f"{click.format_filename(directory)}: {exc.strerror}") from exc

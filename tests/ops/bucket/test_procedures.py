@@ -14,9 +14,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
 from tests.aws_manners import AwsManners
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.pictures import noise
 from tests.s3server import S3Server
 
@@ -40,7 +41,7 @@ def launch(config: Config) -> Iterator[Launch]:
 
     yield start
     for flask in started:
-        parts_of(flask).cache.close()
+        components_of(flask).cache.close()
 
 
 def _flask_bucket(app: Flask, *arguments: str) -> str:
@@ -110,7 +111,7 @@ def test_the_first_seeds_private_bucket(
     app = launch(settings)
     answer = _upload(app.test_client(), image)
     assert answer["image_url"] == f"http://localhost/api/images/{answer['key']}"
-    parts_of(app).cache.clear()  # so that it is the bucket which is read
+    components_of(app).cache.clear()  # so that it is the bucket which is read
     browser = app.test_client()
     browser.environ_base["REMOTE_ADDR"] = "192.0.2.1"
     with browser.get(answer["image_url"]) as shown:

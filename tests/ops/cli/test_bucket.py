@@ -12,11 +12,11 @@ from click.testing import Result
 from flask import Flask
 
 from app import create_app
+from app.components import components_of
 from app.config.env_file import read_settings
 from app.config.settings import Config
 from tests.aws_manners import all_of, refused
 from tests.compatible import Ceph, answering, s3rver
-from tests.conftest import parts_of
 from tests.s3server import S3Server, play_aws
 
 SETTINGS = {"S3_BUCKET": "cats", "AWS_REGION": "us-east-1", "S3_ACL": "none"}
@@ -33,7 +33,7 @@ def app(config: Config, account: S3Server) -> Iterator[Flask]:
     """An application that has no bucket yet."""
     flask = create_app(replace(config, aws_endpoint_url_s3=account.url))
     yield flask
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def _run(app: Flask, *arguments: str, answer: str = "") -> Result:
@@ -226,7 +226,7 @@ def test_a_key_of_kms_is_sought_in_the_region_of_the_call(config: Config, accoun
     app = create_app(replace(config, aws_endpoint_url_s3=account.url, **settings))
     policy = json.loads(_run(app, "iam-policy", "--bucket", "cats", "--region", "cn-north-1").stdout)
     own = json.loads(_run(app, "iam-policy", "--bucket", "cats").stdout)
-    parts_of(app).cache.close()
+    components_of(app).cache.close()
     assert policy["Statement"][2]["Resource"] == "arn:aws-cn:kms:cn-north-1:*:key/abc"
     assert own["Statement"][2]["Resource"] == "arn:aws:kms:us-east-1:*:key/abc"
 
@@ -393,7 +393,7 @@ def test_setup_writes_down_an_endpoint_that_only_boto3_was_told(
     app, env = create_app(config), tmp_path / ".env"
     arguments = ("--mode", "private", "--yes", "--write-env", "--env-file", str(env))
     assert _set_up(app, *arguments).exit_code == 0
-    parts_of(app).cache.close()
+    components_of(app).cache.close()
     assert read_settings(env)["AWS_ENDPOINT_URL_S3"] == account.url
     assert _buckets(account) == ["cats"]
 
@@ -406,6 +406,6 @@ def test_setup_at_aws_writes_no_endpoint(
     planned = json.loads(
         _set_up(app, "--mode", "private", "--region", "eusc-de-east-1", "--dry-run", "--json").stdout
     )
-    parts_of(app).cache.close()
+    components_of(app).cache.close()
     assert "AWS_ENDPOINT_URL_S3" not in planned["settings"]
     assert account.requests[0][2]["host"].endswith("s3.eusc-de-east-1.amazonaws.eu")

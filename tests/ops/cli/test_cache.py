@@ -9,7 +9,7 @@ from click.testing import Result
 from flask import Flask
 
 from app.cache.lookup import CachedObject, CacheStatus
-from tests.conftest import parts_of
+from app.components import components_of
 from tests.pictures import noise
 from tests.s3server import S3Server, refusal
 
@@ -27,13 +27,13 @@ def _json(app: Flask, *arguments: str) -> dict[str, Any]:
 @pytest.fixture
 def keys(app: Flask) -> list[str]:
     """The keys of three stored images, all in the cache."""
-    return [parts_of(app).service.upload_image(noise(number), folder="album").key for number in range(3)]
+    return [components_of(app).images.upload_image(noise(number), folder="album").key for number in range(3)]
 
 
 def test_stats(app: Flask, keys: list[str]) -> None:
     told = _json(app, "stats")
     assert (told["entries"], told["max_bytes"], told["reserved_bytes"]) == (3, 1024**3, 0)
-    assert told["bytes"] == parts_of(app).cache.totals().taken
+    assert told["bytes"] == components_of(app).cache.totals().taken
     assert "1,073,741,824" in _run(app, "stats").output
 
 
@@ -59,12 +59,12 @@ def test_purge_takes_keys_only(app: Flask) -> None:
 
 def test_clear_leaves_the_store_alone(app: Flask, keys: list[str]) -> None:
     assert _json(app, "clear") == {"removed": 3}
-    assert len(parts_of(app).store.list().objects) == 3
+    assert len(components_of(app).store.list().objects) == 3
 
 
 def test_check_says_what_is_wrong_and_mends_it(app: Flask, keys: list[str]) -> None:
     assert _json(app, "check")["clean"] is True
-    cache = parts_of(app).cache
+    cache = components_of(app).cache
     (cache._layout.root / "objects" / keys[0]).unlink()
     assert _run(app, "check").exit_code == 1
     assert _json(app, "check") == {
@@ -80,7 +80,7 @@ def test_check_says_what_is_wrong_and_mends_it(app: Flask, keys: list[str]) -> N
 
 
 def test_a_damaged_index_is_told_and_rebuilt(app: Flask, keys: list[str]) -> None:
-    cache = parts_of(app).cache
+    cache = components_of(app).cache
     cache._index.close()
     cache._layout.index.write_bytes(b"no database" * 500)
     for command in ("stats", "check", "clear"):
@@ -93,8 +93,8 @@ def test_a_damaged_index_is_told_and_rebuilt(app: Flask, keys: list[str]) -> Non
 
 
 def test_warm_tells_what_failed(app: Flask, keys: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    parts_of(app).cache.clear()
-    store = parts_of(app).store
+    components_of(app).cache.clear()
+    store = components_of(app).store
     monkeypatch.setattr(store, "get", lambda key, **options: store.head("no/such.png"))
     result = _run(app, "warm", "--json", "--concurrency", "2")
     assert (result.exit_code, json.loads(result.output)["failed"]) == (1, 3)
@@ -119,7 +119,7 @@ def test_warm_accounts_for_each_image(
     heading: str,
     exit_code: int,
 ) -> None:
-    service = parts_of(app).service
+    service = components_of(app).images
     fetch = service.fetch
 
     def fetched(key: str) -> CachedObject:

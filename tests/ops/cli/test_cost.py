@@ -8,8 +8,8 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
+from app.components import components_of
 from app.ops.cost import LIST_PRICES
-from tests.conftest import parts_of
 from tests.pictures import noise
 from tests.s3server import S3Server, refusal
 
@@ -145,7 +145,7 @@ def test_the_table(app: Flask) -> None:
 
 
 def test_the_store_is_counted_and_what_is_not_known_is_said(app: Flask) -> None:
-    service = parts_of(app).service
+    service = components_of(app).images
     stored = [service.upload_image(noise(number)) for number in range(3)]
     found = _json(app)
     assert (found["images"], found["bytes"]) == (3, sum(image.size for image in stored))
@@ -170,7 +170,7 @@ def test_an_empty_store_gets_an_example_that_works(app: Flask) -> None:
 
 
 def test_images_that_are_not_in_s3_are_said_to_cost_nothing(app: Flask) -> None:
-    parts_of(app).service.upload_image(noise(1))
+    components_of(app).images.upload_image(noise(1))
     assert _run(app).output.startswith("These images are not in S3, so S3 charges nothing for them:")
     assert "not in S3" not in _run(app, "--images", 1, "--size", 1).output
 
@@ -189,8 +189,8 @@ def test_each_group_says_what_it_is_for(app: Flask, name: str) -> None:
 @pytest.fixture
 def viewed(app: Flask) -> Flask:
     """An application that was asked four times for an image, once of them before the cache had it."""
-    key = parts_of(app).service.upload_image(noise(1)).key
-    parts_of(app).cache.clear()
+    key = components_of(app).images.upload_image(noise(1)).key
+    components_of(app).cache.clear()
     client = app.test_client()
     for _ in range(4):
         client.get(f"/api/images/{key}").close()
@@ -218,7 +218,7 @@ def test_a_given_hit_ratio_wins(viewed: Flask) -> None:
 @pytest.mark.parametrize("lost", [False, True])
 def test_without_a_count_the_hit_ratio_is_not_known(app: Flask, lost: bool) -> None:
     if lost:
-        parts_of(app).cache._layout.counts.unlink()
+        components_of(app).cache._layout.counts.unlink()
     found = _json(app)
     assert (found["hit_ratio"], found["hit_ratio_counted_from"]) == (None, None)
     assert "How many views the cache answers is not known: --hit-ratio says it" in _run(app).output

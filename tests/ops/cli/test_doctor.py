@@ -11,11 +11,11 @@ from click.testing import Result
 from flask import Flask
 
 from app import create_app
+from app.components import components_of
 from app.config.api_keys import parse_keys
 from app.config.settings import Config
 from app.ops.doctor.examination import checks_for
 from app.ops.doctor.findings import Status
-from tests.conftest import parts_of
 from tests.s3server import CREDENTIALS, S3Server
 
 
@@ -28,7 +28,7 @@ def s3_app(s3_config: Config) -> Iterator[Flask]:
     """An application over moto's S3, which lets everybody write and so has a problem."""
     flask = create_app(replace(s3_config, cache_max_bytes=10**7))
     yield flask
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def test_json_lists_every_check(s3_app: Flask) -> None:
@@ -65,7 +65,7 @@ def test_a_terminal_gets_colours(app: Flask) -> None:
 def test_without_a_problem_the_status_is_0(config: Config) -> None:
     app = create_app(replace(config, cache_max_bytes=10**7, api_keys=parse_keys("short")))
     result = _run(app)
-    parts_of(app).cache.close()
+    components_of(app).cache.close()
     assert result.exit_code == 0
     assert "warning  api-keys" in result.stdout
     assert "skipped  store" in result.stdout
@@ -74,5 +74,5 @@ def test_without_a_problem_the_status_is_0(config: Config) -> None:
 def test_a_bucket_out_of_reach(s3: S3Server, s3_config: Config) -> None:
     app = create_app(replace(s3_config, cache_max_bytes=10**7, aws_endpoint_url_s3="http://127.0.0.1:9"))
     rows = json.loads(_run(app, "--json").stdout)
-    parts_of(app).cache.close()
+    components_of(app).cache.close()
     assert [row["check"] for row in rows if row["status"] == Status.PROBLEM] == ["s3-answers"]

@@ -16,12 +16,12 @@ from click.testing import Result
 from flask import Flask
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
 from app.core.object_keys import content_addressed_key
 from app.core.objects import FORMATS
 from app.services.drawing import PromptRequest
 from app.stores.base import BaseStore
-from tests.conftest import parts_of
 from tests.pictures import animation, noise, picture
 from tests.s3server import CREDENTIALS, S3Server, refusal
 from tests.waiting import wait_until
@@ -91,12 +91,12 @@ def test_import(app: Flask, directory: Path) -> None:
         {
             "name": "notes.txt",
             "outcome": "skipped",
-            "reason": "This is not an image in a format that we take. We take PNG, JPEG, GIF, WebP and AVIF.",
+            "reason": "Unsupported image format. Use PNG, JPEG, GIF, WebP or AVIF. We take PNG, JPEG, GIF, WebP and AVIF.",
         },
     ]
     counts = {"files": 5, "stored": 3, "there_already": 1, "skipped": 2, "failed": 0, "left": 0}
     assert _json(app, "import", directory) == (0, counts | {"reasons": reasons})
-    assert set(_objects(parts_of(app).store)) == {
+    assert set(_objects(components_of(app).store)) == {
         content_addressed_key(noise(1), PNG),
         content_addressed_key(noise(2), PNG),
         content_addressed_key(animation(3), FORMATS["gif"]),
@@ -118,14 +118,14 @@ def test_import_in_words(app: Flask, directory: Path) -> None:
         in result.output
     )
     assert "skipped: .DS_Store: hidden\n" in result.output
-    assert "skipped: notes.txt: This is not an image in a format that we take." in result.output
+    assert "skipped: notes.txt: Unsupported image format. Use PNG, JPEG, GIF, WebP or AVIF." in result.output
     assert "failed: '\\x1b[2J.png': This is not" in result.output
 
 
 def test_import_keeping_names_in_a_folder(app: Flask, directory: Path) -> None:
     status, told = _json(app, "import", directory, "--keep-names", "--folder", "users/1")
     assert (status, told["stored"], told["failed"]) == (0, 4, 0)
-    assert _objects(parts_of(app).store) == {
+    assert _objects(components_of(app).store) == {
         "users/1/a.png": noise(1),
         "users/1/b/c.png": noise(2),
         "users/1/b/copy-of-a.png": noise(1),
@@ -152,19 +152,19 @@ def test_wrong_usage(app: Flask, arguments: list[str], told: str) -> None:
 @pytest.fixture
 def full(app: Flask) -> Flask:
     """An application whose store holds images of every kind of key."""
-    service = parts_of(app).service
+    service = components_of(app).images
     service.upload_image(noise(1))
     service.upload_image(picture("JPEG"), folder="users/1")
     service.upload_image(noise(3), name="me.png", folder="users/2")
     service.upload_image(animation(3, "WEBP"), name="top.webp")
-    parts_of(app).generation.generate(PromptRequest("a sunset", width=64, height=64))
+    components_of(app).generation.generate(PromptRequest("a sunset", width=64, height=64))
     return app
 
 
 def test_export_and_import_into_another_store(
     full: Flask, config: Config, s3_app: Flask, tmp_path: Path
 ) -> None:
-    there = _objects(parts_of(full).store)
+    there = _objects(components_of(full).store)
     assert len(there) == 5
     counts = {"images": 5, "written": 5, "there_already": 0, "failed": 0, "left": 0, "reasons": []}
     assert _json(full, "export", tmp_path / "to") == (0, counts)
@@ -172,8 +172,8 @@ def test_export_and_import_into_another_store(
     assert _json(full, "export", tmp_path / "to") == (0, counts | {"written": 0, "there_already": 5})
     status, told = _json(s3_app, "import", tmp_path / "to", "--keep-names")
     assert (status, told["stored"]) == (0, 5)
-    assert _objects(parts_of(s3_app).store) == there
-    assert _metadata(parts_of(s3_app).store) == _metadata(parts_of(full).store)
+    assert _objects(components_of(s3_app).store) == there
+    assert _metadata(components_of(s3_app).store) == _metadata(components_of(full).store)
     status, told = _json(s3_app, "import", tmp_path / "to", "--keep-names")
     assert (status, told["there_already"]) == (0, 5)
     assert _json(s3_app, "export", tmp_path / "back")[0] == 0
@@ -220,13 +220,13 @@ def test_a_rerun_completes_an_import_that_s3_refused_midway(
     s3.reset()
     status, told = _json(s3_app, "import", tmp_path / "from")
     assert (status, told["stored"], told["there_already"]) == (0, 12 - stored, stored)
-    assert set(_objects(parts_of(s3_app).store).values()) == set(files.values())
+    assert set(_objects(components_of(s3_app).store).values()) == set(files.values())
 
 
 def test_a_rerun_completes_an_export_that_s3_refused_midway(
     s3_app: Flask, s3: S3Server, tmp_path: Path
 ) -> None:
-    service = parts_of(s3_app).service
+    service = components_of(s3_app).images
     there = {service.upload_image(noise(n, (16, 16)), name=f"{n}.png").key for n in range(8)}
     s3.fault = _after(
         4, "GET", refusal("403 Forbidden", "AccessDenied", "GET")
@@ -298,7 +298,7 @@ def test_ctrl_c_ends_it_cleanly_and_a_rerun_completes(
     assert (process.returncode, told["failed"]) == (130, 0)
     assert "Interrupted. Run the same command again to go on." in complaints
     assert "Traceback" not in complaints
-    stored = len(_objects(parts_of(s3_app).store))
+    stored = len(_objects(components_of(s3_app).store))
     assert (told["stored"], told["left"]) == (stored, 120 - stored)
     assert 4 <= stored < 120
     s3.reset()
@@ -318,7 +318,7 @@ def test_limits_are_those_of_uploads(config: Config, tmp_path: Path) -> None:
     _write(tmp_path / "from", {"a.png": noise(1), "b.gif": animation(2), "c.png": picture()})
     flask = create_app(replace(config, max_upload_bytes=1000, allowed_formats=("png",)))
     status, told = _json(flask, "import", tmp_path / "from")
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
     assert (status, told["stored"], told["failed"]) == (1, 1, 2)
 
 

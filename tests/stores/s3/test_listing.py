@@ -13,12 +13,13 @@ import pytest
 from flask import Flask
 
 from app import create_app
+from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import StoreError
 from app.core.objects import ObjectPage
 from app.stores.s3 import listing
 from app.stores.s3.store import S3Store
-from tests.conftest import json_of, parts_of
+from tests.conftest import json_of
 from tests.rawstore import Asked, RawStore, answer_of
 from tests.rawstore import listing as page_of
 from tests.stores.s3.conftest import REGION
@@ -85,7 +86,7 @@ def app(raw: RawStore, s3: Any, config: Config) -> Iterator[Flask]:
         replace(config, store="s3", s3_bucket="cats", aws_endpoint_url_s3=raw.url, aws_region=REGION)
     )
     yield flask
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()
 
 
 def pages(store: S3Store, limit: int) -> list[ObjectPage]:
@@ -209,7 +210,7 @@ def test_pages_without_keys_do_not_end_a_listing(raw: RawStore, app: Flask, tmp_
         return lister(asked)
 
     raw.answer = answer
-    listed = [image.key for image in parts_of(app).service.list_all()]
+    listed = [image.key for image in components_of(app).images.list_all()]
     assert listed == KEYS
     result = app.test_cli_runner().invoke(args=["images", "export", str(tmp_path / "to"), "--json"])
     told = json.loads(result.output)
@@ -308,8 +309,8 @@ def test_a_store_of_ones_own_that_pages_in_a_circle_ends(config: Config) -> None
             return ObjectPage((), {None: "a", "a": "b", "b": "a"}[cursor])
 
     flask = create_app(config)
-    service = parts_of(flask).service
+    service = components_of(flask).images
     service._store = Circle()
     with pytest.raises(StoreError, match="leads back"):
         list(service.list_all())
-    parts_of(flask).cache.close()
+    components_of(flask).cache.close()

@@ -1,0 +1,24 @@
+"""What views need of the current request: the application's components, absolute URLs, the client's name."""
+
+from flask import current_app, g, request
+
+from app.components import Components, components_of
+from app.core.addresses import one_address
+
+
+def components() -> Components:
+    """Return the components of the application that handles this request."""
+    return components_of(current_app)
+
+
+def absolute_url(url: str) -> str:
+    """Return `url`, which may be a path of the application, in a form that works outside its pages."""
+    return components().hosts.absolute_url(
+        url, scheme=request.scheme, host=request.host, script_name=request.script_root
+    )
+
+
+def client_name() -> str:
+    """Return whom rate limits count: the API key by its name, or the client's address without a key."""
+    name = g.get("key_name")
+    return f"key {name}" if name is not None else f"address {one_address(request.remote_addr or '')}"

@@ -1,0 +1,118 @@
+"""What an application is made of: one container, built from the settings and kept in `app.extensions`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.cache.disk_cache import DiskCache
+from app.config.plugins import find_class
+from app.config.settings import Config
+from app.core.limiters import STORE_CALLS_PER_THREAD, Bulkhead, DecodeLimiter
+from app.delivery.fast_path import LoopHooks
+from app.generators.base import BaseGenerator
+from app.generators.bedrock import BedrockGenerator
+from app.generators.builtin import BuiltinGenerator
+from app.imaging.survey import ImageLimits
+from app.observability.metrics import MeteredGenerator, MeteredStore, Metrics
+from app.services.drawing import GeneratorRunner
+from app.services.generation import GenerationService
+from app.services.images import ImageService
+from app.services.rate_limits import RateLimits
+from app.services.readiness import ReadinessCheck
+from app.services.urls import ImageUrls, TrustedHosts
+from app.stores.base import BaseStore
+from app.stores.local import LocalStore
+from app.stores.s3.store import S3Store
+
+EXTENSION = "s3-image-server"
+"""The key of the `Components` in `Flask.extensions`, the only one that the application uses."""
+
+DECODE_WAIT_SECONDS = 10.0
+"""How long an image waits for others to be decoded, holding one of the worker's upload slots meanwhile."""
+
+STORES: dict[str, type[BaseStore] | str] = {"local": LocalStore, "s3": S3Store}
+GENERATORS: dict[str, type[BaseGenerator] | str] = {
+    "builtin": BuiltinGenerator,
+    "bedrock": BedrockGenerator,
+    "openai": "app.generators.openai:OpenAIGenerator",  # a second and 25 MiB to import
+}
+
+
+@dataclass(frozen=True)
+class Components:
+    """The parts of one application; `loop_hooks` are what the worker's event loop calls."""
+
+    config: Config
+    store: BaseStore
+    cache: DiskCache
+    images: ImageService
+    generation: GenerationService
+    hosts: TrustedHosts
+    rate_limits: RateLimits
+    readiness: ReadinessCheck
+    metrics: Metrics
+    loop_hooks: LoopHooks = field(default_factory=LoopHooks)
+
+
+def components_of(application: Any) -> Components:
+    """Return the components of a Flask application, `current_app` included."""
+    found: Components = application.extensions[EXTENSION]
+    return found
+
+
+def find_classes(config: Config) -> tuple[type[BaseStore], type[BaseGenerator]]:
+    """Return the classes that `STORE` and `GENERATOR` name. Raises `ConfigError` if one can't be loaded."""
+    return (
+        find_class("STORE", config.store, STORES, BaseStore),
+        find_class("GENERATOR", config.generator, GENERATORS, BaseGenerator),
+    )
+
+
+def build_components(config: Config) -> Components:
+    """Build the components from the settings. Raises `ConfigError` if the settings can't be used."""
+    store_class, generator_class = find_classes(config)
+    bulkhead = Bulkhead(STORE_CALLS_PER_THREAD * config.threads)
+    cache = DiskCache(
+        config.cache_dir,
+        config.cache_max_bytes,
+        max_object_bytes=config.cache_max_object_bytes,
+        ttl=config.cache_ttl,
+        stale_if_error=config.cache_stale_if_error,
+        negative_ttl=config.cache_negative_ttl,
+        bulkhead=bulkhead,
+    )
+    metrics = Metrics(cache)
+    store = MeteredStore(store_class.from_config(config), metrics)
+    generator = MeteredGenerator(generator_class.from_config(config), metrics)
+    limits = ImageLimits.from_config(config)
+    decoding = DecodeLimiter(config.decode_concurrency, DECODE_WAIT_SECONDS)
+    images = ImageService(
+        store,
+        cache,
+        limits,
+        decoding,
+        max_upload_bytes=config.max_upload_bytes,
+        url_of=ImageUrls(store, config.image_urls, config.public_base_url, bulkhead).url_of,
+        bulkhead=bulkhead,
+    )
+    generation = GenerationService(
+        images,
+        GeneratorRunner(generator, limits, decoding, config.generator_timeout),
+        config.state_dir,
+        concurrency=config.generate_concurrency,
+        reuse=config.generate_reuse,
+        keep_prompts=config.keep_prompts,
+    )
+    rates = {"upload": config.rate_limit_upload, "generate": config.rate_limit_generate}
+    return Components(
+        config=config,
+        store=store,
+        cache=cache,
+        images=images,
+        generation=generation,
+        hosts=TrustedHosts(
+            config.trusted_hosts, trust_all=config.trusted_proxies > 0 and not config.trusted_hosts
+        ),
+        rate_limits=RateLimits(rates, config.ratelimit_storage_uri),
+        readiness=ReadinessCheck(store, cache),
+        metrics=metrics,
+    )

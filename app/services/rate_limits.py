@@ -1,0 +1,87 @@
+"""Rate limits: how many images a client may upload and generate in a time window."""
+
+import logging
+import time
+from collections.abc import Mapping
+
+from limits import RateLimitItem, parse_many
+from limits.errors import ConfigurationError
+from limits.storage import MemoryStorage, storage_from_string
+from limits.strategies import MovingWindowRateLimiter
+
+from app.core.errors import BadRequest, ConfigError, RateLimited
+
+_STORAGE_OPTIONS: dict[str, str | int] = {"socket_connect_timeout": 1, "socket_timeout": 1}
+"""Timeouts in seconds for a shared storage, such as Redis, that does not respond."""
+
+_RETRY_STORAGE_SECONDS = 5.0
+"""How long a process counts for itself after the shared storage failed, before it tries it again."""
+
+_log = logging.getLogger(__name__)
+
+
+class RateLimits:
+    """Counts images per client; `rates` has the limits of a scope as the `limits` package spells them.
+
+    If the storage at `storage_uri` fails, each process counts for itself: a limit never fails a request.
+
+    Raises `ConfigError` if the storage needs a package that is not installed, or its URI can't be used.
+    """
+
+    def __init__(self, rates: Mapping[str, str], storage_uri: str) -> None:
+        options = {} if storage_uri.startswith("memory:") else _STORAGE_OPTIONS
+        try:
+            storage = storage_from_string(storage_uri, **options)
+        except ConfigurationError as exc:
+            raise ConfigError(
+                "RATELIMIT_STORAGE_URI needs a package that is not installed: pip install redis"
+            ) from exc
+        except (ValueError, TypeError) as exc:  # their text may contain the password
+            raise ConfigError(
+                "RATELIMIT_STORAGE_URI can't be used. Check its port, its database and its options."
+            ) from exc
+        self._limits: dict[str, list[RateLimitItem]] = {
+            scope: parse_many(rate) for scope, rate in rates.items() if rate
+        }
+        self._shared = MovingWindowRateLimiter(storage)
+        self._local = MovingWindowRateLimiter(MemoryStorage())
+        self._use_local_until = 0.0
+
+    def check(self, scope: str, client: str, images: int = 1) -> None:
+        """Count `images` of `client` in `scope`.
+
+        Raises `RateLimited` if a limit is exceeded now, `BadRequest` if that many images always exceed it.
+        """
+        limits = self._limits.get(scope, ())
+        if not limits:
+            return
+        most = min(limit.amount for limit in limits)
+        if images > most:
+            raise BadRequest(
+                f"This server accepts at most {most} image{'' if most == 1 else 's'} in one request."
+            )
+        if time.monotonic() >= self._use_local_until:
+            try:
+                self._count(self._shared, limits, (scope, client), images)
+            except RateLimited:
+                raise
+            except Exception as exc:  # each storage has its own errors
+                if not self._use_local_until:
+                    _log.warning(
+                        "The storage of rate limits failed (%s): this process counts for itself meanwhile.",
+                        type(exc).__name__,
+                    )
+                self._use_local_until = time.monotonic() + _RETRY_STORAGE_SECONDS
+            else:
+                self._use_local_until = 0.0
+                return
+        self._count(self._local, limits, (scope, client), images)
+
+    @staticmethod
+    def _count(
+        counter: MovingWindowRateLimiter, limits: list[RateLimitItem], names: tuple[str, str], images: int
+    ) -> None:
+        for limit in limits:
+            if not counter.hit(limit, *names, cost=images):
+                reset_at = counter.get_window_stats(limit, *names).reset_time
+                raise RateLimited(max(1, int(reset_at - time.time())))
