@@ -13,7 +13,6 @@ from app.config.api_keys import ApiKey, find_key
 from app.core.addresses import is_loopback
 from app.core.errors import KeyRefused, KeyRequired, ScopeMissing
 from app.core.request_context import API_KEY_NAME
-from app.services.urls import host_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -99,7 +98,7 @@ def _is_local(request: Request, origins: frozenset[str]) -> bool:
     return (
         is_loopback(request.remote_addr or "")
         and not any(_is_of_proxy(name) for name in request.headers.keys())  # noqa: SIM118 (not a dict)
-        and is_loopback(host_name(request.host))
+        and is_loopback(_host_name(request.host))
         and (request.headers.get("Origin") in origins or not _is_foreign_page(request))
     )
 
@@ -111,6 +110,11 @@ def _given_key(request: Request) -> bytes | None:
         return authorization.token.encode("latin-1", "replace")
     key = request.headers.get("X-API-Key")
     return key.encode("latin-1", "replace") if key else None
+
+
+def _host_name(host: str) -> str:
+    """Return the name or address in a `Host` header, without port and brackets."""
+    return host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
 
 
 def _is_of_proxy(header: str) -> bool:

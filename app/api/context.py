@@ -13,9 +13,7 @@ def components() -> Components:
 
 def absolute_url(url: str) -> str:
     """Return `url`, which may be a path of the application, in a form that works outside its pages."""
-    return components().hosts.absolute_url(
-        url, scheme=request.scheme, host=request.host, script_name=request.script_root
-    )
+    return components().hosts.absolute_url(url, host_url=request.host_url, script_name=request.script_root)
 
 
 def client_name() -> str:

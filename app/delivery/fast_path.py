@@ -45,8 +45,8 @@ class LoopHooks:
     `find` returns the cache hit for a path, or None; `answer` is the WSGI application for such a hit. `quick`
     are other paths that the application answers without waiting. `flush` is called about once a second, and
     with `at_once=True` at the end. `count_refused` receives the status and code of each answer that the
-    server sent without the application, `count_dropped` the reason for each dropped connection: `room`, `slow_head`,
-    `slow_reader` or `failed`. `cors` returns the headers that let pages of an origin read an answer.
+    server sent without the application, `count_dropped` the reason for each dropped connection: `room`,
+    `slow_head`, `slow_reader` or `failed`. `cors` returns the headers that let pages of an origin read an answer.
     """
 
     find: Callable[[str], CachedObject | None] = _ignore
@@ -139,7 +139,7 @@ class FastPath:
         self._metrics.requests.labels(ROUTE, error.status).inc()
         self._metrics.errors.labels(ROUTE, error.code).inc()
         self._observe(environ)
-        body = json.dumps(error.body()).encode() + b"\n"
+        body = json.dumps(error.body(), separators=(",", ":")).encode() + b"\n"  # as Flask writes it
         start_response(
             f"{error.status} {HTTPStatus(error.status).phrase}",
             [

@@ -1,7 +1,7 @@
 """The URLs of stored images, and the addresses of this server that may appear in them."""
 
 from collections.abc import Sequence
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from app.core.addresses import is_loopback
 from app.core.errors import StoreBusy
@@ -62,21 +62,16 @@ class TrustedHosts:
         self._names = frozenset(name.lower() for name in names)
         self._trust_all = trust_all
 
-    def absolute_url(self, url: str, *, scheme: str, host: str, script_name: str) -> str:
+    def absolute_url(self, url: str, *, host_url: str, script_name: str) -> str:
         """Return a URL for use outside the pages of this server.
 
         `url` is absolute, or a path of the application, which gets the mount point `script_name` in front. It
-        stays a path if `host`, a `Host` header, is not trusted.
+        stays a path if the host of `host_url`, such as `https://example.org:8000/`, is not trusted.
         """
         if not url.startswith("/"):
             return url
         prefix = quote(script_name.strip("/"))
         path = f"/{prefix}{url}" if prefix else url
-        name = host_name(host).lower()
+        name = (urlsplit(host_url).hostname or "").lower()
         is_trusted = self._trust_all or name in self._names or is_loopback(name)
-        return f"{scheme}://{host}{path}" if is_trusted else path
-
-
-def host_name(host: str) -> str:
-    """Return the name or address in a `Host` header, without port and brackets."""
-    return host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+        return host_url.rstrip("/") + path if is_trusted else path

@@ -72,8 +72,8 @@ def test_a_key_with_another_request_is_refused(make: Make, tmp_path: Path) -> No
             422,
             {
                 "success": False,
-                "message": "This Idempotency-Key was sent with another request before. "
-                "Take a new key for each request.",
+                "message": "This Idempotency-Key was used for a different request. "
+                "Use a new key for each request.",
                 "code": "idempotency_key_reused",
             },
         )
@@ -175,8 +175,7 @@ def test_a_busy_generator(make: Make, config: Config, tmp_path: Path) -> None:
         429,
         {
             "success": False,
-            "message": "As many images are being generated as this server takes on. "
-            "Please try again shortly.",
+            "message": "The server is generating as many images as it allows. Retry shortly.",
             "code": "generator_busy",
         },
     )
@@ -190,7 +189,7 @@ SEEDED = {**CAT, "seed": 7}
 
 def test_a_seed_is_drawn_once_where_reuse_is_on(make: Make, tmp_path: Path) -> None:
     first, again = (json_of(_send(make(generate_reuse=True), None, SEEDED)) for _ in range(2))
-    assert again.pop("message") == "Image was generated already"
+    assert again.pop("message") == "Image was already generated"
     assert first.pop("message") == "Image generated and uploaded successfully"
     assert first == again
     assert _drawn(tmp_path) == 1
@@ -246,5 +245,5 @@ def test_a_key_answers_a_reused_image_the_same_each_time(make: Make, tmp_path: P
     _send(client, None, SEEDED)
     first, again = (_send(client, "a", SEEDED) for _ in range(2))
     assert first.data == again.data
-    assert json_of(first)["message"] == "Image was generated already"
+    assert json_of(first)["message"] == "Image was already generated"
     assert _drawn(tmp_path) == 1

@@ -136,7 +136,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tests.cache.conftest import Origin, immutable_key, read
-from app.cache import DiskCache
+from app.cache.disk_cache import DiskCache
 
 root, seed = Path(sys.argv[1]), int(sys.argv[2])
 cache, origin = DiskCache(root, 3 * 1024 * 1024), Origin()
@@ -169,7 +169,7 @@ def test_reservations_of_a_killed_process_are_given_back(
     dying = """
         import os, sys
         from pathlib import Path
-        from app.cache import DiskCache
+        from app.cache.disk_cache import DiskCache
         cache = DiskCache(Path(sys.argv[1]), 2 * 1024 * 1024)
         reservation = cache._space.reserve("images/00/" + "0" * 30 + ".png", 1024 * 1024)
         Path(reservation.path).write_bytes(bytes(500_000))
@@ -191,7 +191,7 @@ def test_a_file_moved_in_by_a_process_killed_before_it_could_say_so_is_removed(
     dying = """
         import os, sys
         from pathlib import Path
-        from app.cache import DiskCache
+        from app.cache.disk_cache import DiskCache
         cache = DiskCache(Path(sys.argv[1]), 2 * 1024 * 1024)
         key = "generated/2026/00/20261122_080000_" + "0" * 24 + ".png"
         reservation = cache._space.reserve(key, 5)
@@ -215,7 +215,7 @@ def test_rows_of_files_that_a_killed_process_removed_are_settled(
     dying = f"""
         import os, sys
         from pathlib import Path
-        from app.cache import DiskCache
+        from app.cache.disk_cache import DiskCache
         cache = DiskCache(Path(sys.argv[1]), 2 * 1024 * 1024)
         key, other = sys.argv[2:]
         unlink = os.unlink

@@ -62,7 +62,7 @@ def test_json() -> None:
 
 SPEAK = """
 import logging, sys
-from app.logs import configure_logging
+from app.observability.logging import configure_logging
 configure_logging(sys.argv[1], "text")
 for name in ("app.x", "botocore.auth", "gunicorn.error", "urllib3"):
     for level in ("debug", "info", "warning"):

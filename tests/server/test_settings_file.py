@@ -31,6 +31,7 @@ def checkout(tmp_path: Path) -> Path:
     directory = tmp_path / "shared" / "checkout"
     directory.mkdir(parents=True)
     shutil.copytree(ROOT / "app", directory / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "painter", directory / "painter", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("wsgi.py", "gunicorn.conf.py"):
         shutil.copy(ROOT / name, directory)
     for name in (".env", ".flaskenv"):

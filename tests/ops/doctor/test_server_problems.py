@@ -73,7 +73,7 @@ SETTINGS: list[tuple[str, dict[str, Any], Status, str]] = [
     ("https-urls", {"aws_endpoint_url_s3": "http://s3.localhost:9000"}, Status.OK, "No URL"),
     ("https-urls", {"public_base_url": "http://[::1]:8080"}, Status.OK, "No URL"),
     ("generator", {"generator": "nowhere.models:Model"}, Status.PROBLEM, "can't be loaded"),
-    ("generator", {"generator": "app.config:Config"}, Status.PROBLEM, "not a subclass"),
+    ("generator", {"generator": "app.config.settings:Config"}, Status.PROBLEM, "not a subclass"),
     ("generator", {"generator": "app.generators.builtin:BuiltinGenerator"}, Status.OK, "can be loaded"),
     ("cache-space", {"cache_max_bytes": 2**60}, Status.WARNING, "fewer than CACHE_MAX_BYTES"),
 ]
@@ -98,7 +98,7 @@ GONE = GeneratorRefused("The image model is not available.", detail="404 no such
         ),
         (ModelFacts("m", "LEGACY"), Status.WARNING, "m is LEGACY."),
         (GONE, Status.PROBLEM, "404 no such model"),
-        (GeneratorUnreachable(), Status.PROBLEM, "can't be reached"),
+        (GeneratorUnreachable(), Status.PROBLEM, "is unreachable"),
     ],
 )
 def test_models(patient: Patient, told: ModelFacts | Exception, status: Status, text: str) -> None:
