@@ -1,4 +1,4 @@
-"""The HTTP interface: blueprints, their schemas, the one error handler, and who may call what."""
+"""The HTTP interface: Flask blueprints, their schemas, authorization and error responses."""
 
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ _OPENAPI = {
     "API_SPEC_OPTIONS": {
         "info": {
             "description": "Upload or generate images, keep them in S3, serve them from a disk cache. "
-            "Where the server has no API_KEYS, programs on its own machine need no key."
+            "If the server has no API_KEYS, programs on its own machine need no key."
         },
         "components": {
             "securitySchemes": {
@@ -41,30 +41,30 @@ class _Api(Api):  # type: ignore[misc]
     ERROR_SCHEMA = ErrorSchema
 
     def _register_error_handlers(self) -> None:
-        """flask-smorest's own handler has another JSON shape; ours are registered instead."""
+        """Do nothing: `register_error_handlers` replaces flask-smorest's handler."""
 
     def _openapi_json(self) -> Response:
-        """Besides the calls, say under which prefix they are, so that clients find them."""
+        """Return the document with the mount point, if any, as its server."""
         servers = {"servers": [{"url": request.script_root}]} if request.script_root else {}
         return jsonify({**self.spec.to_dict(), **servers})
 
     def _register_pagination_header(self) -> None:
-        """Listings have cursors; flask-smorest's pages would be described and not be there."""
+        """Do nothing: listings have cursors instead of flask-smorest's page numbers."""
 
 
 def register_api(flask: Flask, components: Components) -> None:
     """Add the HTTP interface over `components` to `flask`."""
     flask.config.update(_OPENAPI)
     flask.json.sort_keys = False  # type: ignore[attr-defined]
-    flask.config["MAX_CONTENT_LENGTH"] = components.config.max_upload_bytes + images.MULTIPART_OVERHEAD
-    flask.url_map.merge_slashes = False  # `//` in a key is the client's error, not ours to mend by a redirect
+    flask.config["MAX_CONTENT_LENGTH"] = components.config.max_upload_bytes + images.MULTIPART_OVERHEAD_BYTES
+    flask.url_map.merge_slashes = False  # `//` in a key is an error, not a reason to redirect
     flask.url_map.converters["key"] = KeyConverter
     register_error_handlers(flask)
     operations.count_requests(flask, components.metrics)
-    flask.before_request(_redirect_by_path)
+    flask.before_request(_redirect_without_host)
     flask.before_request(check_query)
-    flask.before_request(_refuse_encoded)
-    flask.after_request(_harden)
+    flask.before_request(_reject_encoded_body)
+    flask.after_request(_add_default_headers)
     api = _Api(flask)
     api.register_converter(KeyConverter, lambda _: KEY)
     for blueprint in (
@@ -78,10 +78,10 @@ def register_api(flask: Flask, components: Components) -> None:
         api.register_blueprint(blueprint)
 
 
-def _redirect_by_path() -> BaseResponse | None:
+def _redirect_without_host() -> BaseResponse | None:
     """Redirect from the mount point to the page (`/images` to `/images/`) without naming a host.
 
-    Flask would name the one in `Host`, which any client can write.
+    Flask would use the one in `Host`, which any client can set.
     """
     if not isinstance(request.routing_exception, RequestRedirect):
         return None
@@ -89,16 +89,16 @@ def _redirect_by_path() -> BaseResponse | None:
     return redirect(target._replace(scheme="", netloc="").geturl(), request.routing_exception.code)
 
 
-def _refuse_encoded() -> None:
-    """A body that is compressed would be taken for a damaged image, or for JSON with mistakes."""
+def _reject_encoded_body() -> None:
+    """Raise `UnsupportedEncoding` for a compressed body, which would look like a damaged image or JSON."""
     codings = request.headers.get("Content-Encoding", "").split(",")
     is_encoded = not {coding.strip().lower() for coding in codings} <= {"", "identity"}
     if is_encoded and request.method == "POST" and request.url_rule is not None:
         raise UnsupportedEncoding
 
 
-def _harden(response: Response) -> Response:
-    """No answer is taken for another type than it has; JSON is for this client alone, and for now."""
+def _add_default_headers(response: Response) -> Response:
+    """Forbid type sniffing, and caching of JSON."""
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     if response.mimetype == "application/json":
         response.headers.setdefault("Cache-Control", "no-store")

@@ -1,4 +1,4 @@
-"""Reading arguments: flask-smorest's parser, with our errors and no way to make it fail otherwise."""
+"""Parse the arguments of API calls: JSON bodies, queries and headers, through flask-smorest."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -12,34 +12,34 @@ from webargs.flaskparser import FlaskParser
 from app.core.errors import BadRequest
 
 MAX_DEPTH = 32
-"""Lists and objects within each other, the body among them, whatever the interpreter's stack would bear."""
+"""Levels of nested lists and objects, the body included; far below the interpreter's stack limit."""
 
-_TOO_DEEP = f"The body's JSON has more than {MAX_DEPTH} levels of lists and objects."
+_TOO_DEEP = f"The JSON body exceeds the limit of {MAX_DEPTH} nested lists and objects."
 
 _QUERY_NAMES = "query_names"
-"""The attribute of a view that holds the names of its query parameters, or None if it ignores all others."""
+"""The attribute of a view with the names of its query parameters, None if it accepts any."""
 
-_LONGEST_NAME = 60
-"""Characters of an unknown parameter's name that the answer repeats."""
+_MAX_NAME_LENGTH = 60
+"""Characters of an unknown parameter's name that an error message repeats."""
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 
 class _Parser(FlaskParser):
-    DEFAULT_VALIDATION_STATUS = 400  # what the OpenAPI document says of `handle_error`
+    DEFAULT_VALIDATION_STATUS = 400  # for the OpenAPI document
 
     def handle_error(self, error: ValidationError, *args: Any, **kwargs: Any) -> NoReturn:
-        """What webargs calls when a schema refuses its input."""
-        raise BadRequest(problems(error)) from error
+        """Raise `BadRequest` for input that the schema rejects."""
+        raise BadRequest(validation_message(error)) from error
 
     def load_json(self, req: Request, schema: Schema) -> Any:
-        """The body's JSON, which must be said to be JSON: so no page of another site can send it unasked."""
+        """Return the JSON body. Its type must be JSON, which pages of other sites can't send without CORS."""
         if not req.is_json:
             raise BadRequest("Send a JSON object, with the header 'Content-Type: application/json'.")
         return super().load_json(req, schema)
 
     def _raw_load_json(self, req: Request) -> Any:
-        """Besides bad syntax: numbers of thousands of digits, and nesting past our bound or the stack."""
+        """Return the parsed body; reject bad syntax, numbers of thousands of digits and deep nesting."""
         try:
             loaded = super()._raw_load_json(req)
         except ValueError as exc:
@@ -52,9 +52,9 @@ class _Parser(FlaskParser):
 
 
 class Blueprint(SmorestBlueprint):  # type: ignore[misc]
-    """flask-smorest's blueprint, whose argument errors are `BadRequest`.
+    """A flask-smorest blueprint that raises `BadRequest` for invalid arguments.
 
-    Query parameters that a view does not know are refused by `check_query`.
+    `check_query` rejects query parameters that a view does not declare.
     """
 
     ARGUMENTS_PARSER = _Parser()
@@ -62,7 +62,7 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]
     def arguments(
         self, schema: type[Schema], *, location: str = "json", **kwargs: Any
     ) -> Callable[[View], View]:
-        """Parse arguments as flask-smorest does, and note which query parameters the view knows."""
+        """Parse arguments as flask-smorest does, and record the query parameters that the view declares."""
         parse = super().arguments(schema, location=location, **kwargs)
 
         def decorate(view: View) -> View:
@@ -73,7 +73,7 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]
 
 
 def query_names(*names: str) -> Callable[[View], View]:
-    """Note which query parameters a view knows. `functools.wraps` copies this to all its wrappers."""
+    """Declare the query parameters of a view. `functools.wraps` copies the declaration to wrappers."""
 
     def decorate(view: View) -> View:
         setattr(view, _QUERY_NAMES, names)
@@ -83,15 +83,15 @@ def query_names(*names: str) -> Callable[[View], View]:
 
 
 def any_query(view: View) -> View:
-    """Let a view ignore whatever stands in the query, such as `?v=2` after an image's URL."""
+    """Let a view ignore all query parameters, such as `?v=2` after an image's URL."""
     setattr(view, _QUERY_NAMES, None)
     return view
 
 
 def check_query() -> None:
-    """Raise `BadRequest` for query parameters that the API call does not know, or that are sent twice.
+    """Raise `BadRequest` for query parameters that the API call does not declare, or that are repeated.
 
-    Ignored, `?dry_run=true` would delete. The page and its files are not calls, and ignore them.
+    If they were ignored, `?dry_run=true` would delete. The web page and its files accept any.
     """
     blueprint = current_app.blueprints.get(request.blueprint or "")
     if not isinstance(blueprint, Blueprint) or request.method == "OPTIONS":
@@ -102,11 +102,11 @@ def check_query() -> None:
     try:
         sent = Counter(name for name, _ in request.args.items(multi=True))
     except UnicodeDecodeError as exc:
-        raise BadRequest("The query is not valid: percent-encode what is not ASCII, as UTF-8.") from exc
+        raise BadRequest("The query is malformed: percent-encode its characters as UTF-8.") from exc
     unknown = [name for name in sent if name not in names]
     if unknown:
         raise BadRequest(
-            f"{unknown[0][:_LONGEST_NAME]}: Unknown query parameter. This call takes {_listed(names)}."
+            f"{unknown[0][:_MAX_NAME_LENGTH]}: Unknown query parameter. This call accepts {_listed(names)}."
         )
     repeated = [name for name, times in sent.items() if times > 1]
     if repeated:
@@ -129,8 +129,8 @@ def _containers_in(value: Any) -> list[Any]:
     return [inner for inner in values if isinstance(inner, dict | list)]
 
 
-def problems(error: ValidationError) -> str:
-    """What is wrong with each field, in one sentence after the other."""
+def validation_message(error: ValidationError) -> str:
+    """Return one sentence for each invalid field."""
     return " ".join(_sentences(error.messages_dict))
 
 

@@ -1,6 +1,5 @@
-"""The one error handler: all errors answer in one JSON shape, or below /v1 in OpenAI's."""
+"""Error responses: every error in one JSON shape, or below `/v1` in that of OpenAI's API."""
 
-import logging
 from http import HTTPStatus
 
 from flask import Flask, Response, current_app, g, jsonify, request
@@ -10,25 +9,24 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from app.api.context import components
 from app.api.openai_schemas import OPENAI_PATH, openai_error, openai_headers, openai_status
-from app.core.errors import AppError, BadRequest, RangeNotSatisfiable
-
-_log = logging.getLogger(__name__)
+from app.core.errors import AppError, BadRequest
+from app.delivery.fast_path import log_error
 
 _MESSAGES = {
-    404: "There is nothing at this address. /docs lists what there is.",
-    405: "This address does not take this method.",
+    404: "Nothing is served at this URL. See /docs for the calls there are.",
+    405: "This URL does not support this method.",
 }
 
 _KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
 
 
 def register_error_handlers(flask: Flask) -> None:
-    """Make every error of `flask`, of any status and from any layer, answer in the one shape."""
-    flask.register_error_handler(AppError, _ours)
-    flask.register_error_handler(HTTPException, _of_http)
-    flask.register_error_handler(ParseException, _unreadable_body)
-    flask.register_error_handler(NoMoreData, _unreadable_body)
-    flask.register_error_handler(Exception, _unexpected)
+    """Register handlers that give every error, of any status and from any layer, its JSON shape."""
+    flask.register_error_handler(AppError, _app_error)
+    flask.register_error_handler(HTTPException, _http_error)
+    flask.register_error_handler(ParseException, _malformed_body)
+    flask.register_error_handler(NoMoreData, _malformed_body)
+    flask.register_error_handler(Exception, _internal_error)
 
 
 def _answer(status: int, code: str, message: str, param: str | None = None) -> Response:
@@ -46,25 +44,21 @@ def _answer(status: int, code: str, message: str, param: str | None = None) -> R
     return response
 
 
-def _ours(error: AppError) -> Response:
-    level = logging.WARNING if error.status >= 500 else logging.DEBUG
-    _log.log(level, "%s %r: %s", request.method, request.path, error, extra={"code": error.code})
+def _app_error(error: AppError) -> Response:
+    log_error(error, request.method, request.path)
     response = _answer(error.status, error.code, error.message, _field(error))
-    if error.retry_after is not None:
-        response.headers["Retry-After"] = str(error.retry_after)
-    if isinstance(error, RangeNotSatisfiable):
-        response.headers["Content-Range"] = f"bytes */{error.size}"
+    response.headers.update(error.headers())
     return response
 
 
 def _field(error: AppError) -> str | None:
-    """The field of a JSON body that is wrong, where it is that."""
+    """Return the name of the invalid field of a JSON body, None if the error is about something else."""
     cause = error.__cause__
     fields = cause.messages_dict.get("json") if isinstance(cause, ValidationError) else None
     return next((name for name in fields if name != "_schema"), None) if isinstance(fields, dict) else None
 
 
-def _of_http(error: HTTPException) -> Response:
+def _http_error(error: HTTPException) -> Response:
     original = error.get_response()
     status = original.status_code
     name = "too_large" if isinstance(error, RequestEntityTooLarge) else HTTPStatus(status).phrase
@@ -81,20 +75,20 @@ def _of_http(error: HTTPException) -> Response:
 
 
 def _too_large() -> str:
-    """Which limit it was: that of images, of other bodies, or werkzeug's on the text of a form."""
+    """Return which limit was exceeded: of images, of other bodies, or werkzeug's on the text of a form."""
     most = request.max_content_length or 0
     if request.content_length is not None and request.content_length <= most:
-        return "The form has too much text, or too many fields."
+        return "The form has too much text or too many fields."
     if most == current_app.config["MAX_CONTENT_LENGTH"]:
-        return f"The image is larger than the {components().config.max_upload_bytes} bytes allowed."
-    return f"The request body is larger than the {most} bytes allowed."
+        return f"The image exceeds the limit of {components().config.max_upload_bytes} bytes."
+    return f"The request body exceeds the limit of {most} bytes."
 
 
-def _unreadable_body(error: Exception) -> Response:
-    """gunicorn reads a body while the view does: chunks that are none, a client that went away."""
-    return _ours(BadRequest("The request's body is not valid HTTP, or it ended too early."))
+def _malformed_body(error: Exception) -> Response:
+    """Answer an error of gunicorn, which parses a chunked body while the view reads it."""
+    return _app_error(BadRequest("The request body is not valid HTTP, or it ended too early."))
 
 
-def _unexpected(error: Exception) -> Response:
-    _log.error("%s %r failed", request.method, request.path, exc_info=error)
+def _internal_error(error: Exception) -> Response:
+    log_error(error, request.method, request.path)
     return _answer(AppError.status, AppError.code, AppError.message)

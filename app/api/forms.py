@@ -1,4 +1,4 @@
-"""The body of an upload: a form (RFC 7578) or an image's bytes; errors say what is wrong with it."""
+"""Upload bodies: a multipart form (RFC 7578) or the bytes of an image, with precise errors."""
 
 import re
 from collections.abc import Iterator
@@ -16,44 +16,44 @@ from app.core.errors import BadRequest
 IMAGE_FIELDS = ("image", "file")
 
 _HOW_TO_SEND = (
-    "There is no image in the request. Send a multipart form with a file field 'image', "
+    "The request has no image. Send a multipart form with a file field 'image', "
     "or the image's bytes with a Content-Type such as image/png."
 )
 _NO_BOUNDARY = (
-    "The Content-Type multipart/form-data has no boundary. Let your client set this header itself, "
-    "or add the boundary that the body has."
+    "The Content-Type multipart/form-data has no boundary. Let the HTTP client set this header, "
+    "or add the boundary that the body uses."
 )
-_OTHER_BOUNDARY = "The form has no part that begins with the boundary of its Content-Type."
-_CUT_OFF = "The form ends before its last boundary: it is incomplete. Please send it again."
-_UNTOLD = (
-    "The body is a multipart form, and its Content-Type does not say so. Send multipart/form-data with the "
-    "boundary of the body; most clients do that if you leave this header to them."
+_OTHER_BOUNDARY = "The form has no part with the boundary of its Content-Type."
+_CUT_OFF = "The form ends before its last boundary, so it is incomplete. Send it again."
+_UNDECLARED_FORM = (
+    "The body is a multipart form but its Content-Type is not. Send multipart/form-data with the boundary of "
+    "the body; most HTTP clients do that if you don't set this header."
 )
 _NAMELESS = "A part of the form has no Content-Disposition with a name."
-_TWO_FILES = "There are {} images in the request. Send one image per request."
-_EMPTY = "The file in '{}' is empty: it has no bytes."
+_TWO_FILES = "The request has {} images. Send one image per request."
+_EMPTY = "The file in the field '{}' is empty."
 _NO_FILE = "No file was chosen: the field '{}' is empty."
-_TEXT = "The field '{0}' holds text, not a file. Send the file's bytes; with curl: -F {0}=@photo.jpg"
-_DATA_URL = "The field '{}' holds a data: URL. Send the file's bytes, such as those of canvas.toBlob()."
-_ENCODED = "The field '{}' is sent with the Content-Transfer-Encoding {}. Send the file's bytes as they are."
+_TEXT = "The field '{0}' contains text, not a file. Send the file's bytes; with curl: -F {0}=@photo.jpg"
+_DATA_URL = "The field '{}' contains a data: URL. Send the file's bytes, for example from canvas.toBlob()."
+_ENCODED = "The field '{}' has the Content-Transfer-Encoding {}. Send the file's bytes without it."
 
-_AS_IT_IS = {"", "binary", "8bit", "7bit"}
+_IDENTITY_ENCODINGS = {"", "binary", "8bit", "7bit"}
 _UNTYPED = {"", "application/octet-stream", "binary/octet-stream"}
-"""Types that say nothing: the bytes say what they are."""
+"""Media types without information: the bytes decide."""
 
 _CHARSETS = {"ascii", "us-ascii", "utf-8", "iso-8859-1"}
-_PIECE = 64 * 1024
+_CHUNK_BYTES = 64 * 1024
 
 _FORM = re.compile(rb"(?:\r?\n)*--[^\r\n]{1,200}\r?\ncontent-[a-z-]+:", re.IGNORECASE)
-"""How a multipart form begins. No image does."""
+"""The start of a multipart form, which no image has."""
 
 _PLAIN_TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]{1,1000}\Z")
-"""What people send by mistake in place of a file, such as its name. No image that we take looks like it."""
+"""Text sent by mistake instead of a file, such as its name. No supported image matches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An image's bytes, never empty, and the form's other fields."""
+    """The bytes of an image, never empty, and the other fields of the form."""
 
     data: bytes
     fields: MultiDict[str, str] = field(default_factory=MultiDict)
@@ -69,7 +69,7 @@ class _Part:
 
 class _Decoder(MultipartDecoder):
     def _parse_headers(self, data: bytes | bytearray) -> Headers:
-        """Besides UTF-8: old clients write file names in Latin-1."""
+        """Parse headers in UTF-8 or, as old clients send file names, in Latin-1."""
         try:
             return super()._parse_headers(data)
         except UnicodeDecodeError:
@@ -77,9 +77,9 @@ class _Decoder(MultipartDecoder):
 
 
 def read_upload(request: Request) -> Upload:
-    """Read the image and the fields that were sent with it.
+    """Return the image of an upload and the fields sent with it.
 
-    Raises `BadRequest` if there is no image, more than one, or a form that can't be read.
+    Raises `BadRequest` if there is no image, more than one, or the form is malformed.
     """
     if request.mimetype == "multipart/form-data":
         return _from_form(request)
@@ -89,7 +89,7 @@ def read_upload(request: Request) -> Upload:
     if not data:
         raise BadRequest(_HOW_TO_SEND)
     if _FORM.match(data):
-        raise BadRequest(_UNTOLD)
+        raise BadRequest(_UNDECLARED_FORM)
     return Upload(data)
 
 
@@ -114,9 +114,9 @@ def _from_form(request: Request) -> Upload:
 
 
 def _check_image(part: _Part) -> None:
-    """Raise `BadRequest` for what can't be an image file, in words for whoever wrote the client."""
+    """Raise `BadRequest` for a part that can't be an image file; the message tells how to send one."""
     encoding = part.headers.get("Content-Transfer-Encoding", "").strip().lower()
-    if encoding not in _AS_IT_IS:
+    if encoding not in _IDENTITY_ENCODINGS:
         raise BadRequest(_ENCODED.format(part.name, encoding[:40]))
     if not part.data:
         raise BadRequest((_NO_FILE if not part.filename else _EMPTY).format(part.name))
@@ -132,9 +132,9 @@ def _charset(part: _Part) -> str:
 
 
 def _parts(request: Request) -> Iterator[_Part]:
-    """Yield the form's parts; of files that are not images only the names.
+    """Yield the parts of the form; for files in other fields than an image's only the names.
 
-    Raises `BadRequest` for a form that can't be read, `RequestEntityTooLarge` for one with too much text.
+    Raises `BadRequest` for a malformed form, `RequestEntityTooLarge` for one with too much text.
     """
     head: Field | File | None = None
     body = BytesIO()
@@ -154,27 +154,27 @@ def _parts(request: Request) -> Iterator[_Part]:
 
 
 def _events(request: Request) -> Iterator[Event]:
-    """Yield what werkzeug's decoder finds in the body."""
+    """Yield the events of werkzeug's multipart decoder."""
     decoder = _decoder(request)
     stream = request.stream
     try:
         while decoder.state is not State.COMPLETE:
-            _feed(decoder, stream.read(_PIECE))
+            _feed(decoder, stream.read(_CHUNK_BYTES))
             while not isinstance(event := decoder.next_event(), NeedData):
                 yield event
                 if isinstance(event, Epilogue):
                     break
     except ValueError as exc:
-        raise BadRequest(_what_is_wrong(decoder)) from exc
+        raise BadRequest(_decoding_problem(decoder)) from exc
 
 
 def _feed(decoder: _Decoder, piece: bytes) -> None:
     try:
         decoder.receive_data(piece or None)
     except RequestEntityTooLarge as exc:
-        if decoder.state is State.PREAMBLE:  # it has kept all that came before the first boundary
+        if decoder.state is State.PREAMBLE:  # no boundary was found
             raise BadRequest(_OTHER_BOUNDARY) from exc
-        if decoder.state is State.PART:  # it looks for the end of headers that are not there
+        if decoder.state is State.PART:  # the headers of the part have no end
             raise BadRequest(_NAMELESS) from exc
         raise
 
@@ -189,7 +189,7 @@ def _decoder(request: Request) -> _Decoder:
     return _Decoder(boundary, request.max_form_memory_size, max_parts=request.max_form_parts)
 
 
-def _what_is_wrong(decoder: _Decoder) -> str:
+def _decoding_problem(decoder: _Decoder) -> str:
     end = b"--%b--" % decoder.boundary
     if not decoder.complete or (decoder.state is State.PART and end in decoder.buffer):
         return _NAMELESS

@@ -7,7 +7,7 @@ from flask import request
 from app.api.arguments import Blueprint
 from app.api.auth import KEY_SECURITY, idempotency_key, key_required
 from app.api.context import components
-from app.api.images import image_answer
+from app.api.images import image_fields
 from app.api.schemas import GeneratedImageSchema, IdempotencySchema, PromptSchema
 from app.services.drawing import PromptRequest
 
@@ -34,5 +34,5 @@ def _limit_body() -> None:
 def generate(options: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
     """Generate an image from a prompt and store it."""
     (drawn,) = components().generation.generate(PromptRequest(**options), idempotency_key(header))
-    answer = image_answer(drawn.image, _GENERATED if drawn.image.created else _GENERATED_BEFORE)
+    answer = image_fields(drawn.image, _GENERATED if drawn.image.created else _GENERATED_BEFORE)
     return {**answer, "model": drawn.model, "seed": drawn.seed}

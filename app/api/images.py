@@ -1,7 +1,4 @@
-"""/api/images: upload, serve, list and delete.
-
-How a key stands in a route.
-"""
+"""`/api/images`: upload, serve, list and delete images."""
 
 from collections import Counter
 from typing import Any
@@ -11,7 +8,7 @@ from marshmallow import ValidationError
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
 
-from app.api.arguments import Blueprint, any_query, problems
+from app.api.arguments import Blueprint, any_query, validation_message
 from app.api.auth import KEY_SECURITY, key_required
 from app.api.context import absolute_url, components
 from app.api.forms import read_upload
@@ -31,21 +28,21 @@ from app.services.images import StoredImage
 
 
 class KeyConverter(BaseConverter):
-    """All the rest of the path, leading and double slashes included, so that a bad key is told to be one."""
+    """Matches the rest of the path, leading and double slashes included, so that a view rejects bad keys."""
 
     regex = "(?s:.+?)"
     part_isolating = False
     weight = 200
 
 
-MULTIPART_OVERHEAD = 64 * 1024
-"""Bytes that boundaries, part headers and other fields may add to an image in a form."""
+MULTIPART_OVERHEAD_BYTES = 64 * 1024
+"""Bytes that a multipart form may have in addition to the image: boundaries, headers and other fields."""
 
 blueprint = Blueprint("images", __name__, url_prefix="/api/images", description="Upload, serve, list, delete")
 
 
-def image_answer(image: StoredImage, message: str) -> dict[str, Any]:
-    """The fields of `ImageSchema`; the access log gets the key as well."""
+def image_fields(image: StoredImage, message: str) -> dict[str, Any]:
+    """Return the fields of `ImageSchema`, and note the object key for the access log."""
     request.environ[OBJECT_KEY] = image.key
     return {
         "success": True,
@@ -68,16 +65,16 @@ def image_answer(image: StoredImage, message: str) -> dict[str, Any]:
 )
 @blueprint.arguments(UploadOptionsSchema, location="query")
 @blueprint.response(201, ImageSchema, description="Stored")
-@blueprint.alt_response(200, schema=ImageSchema, description="These bytes were stored already")
+@blueprint.alt_response(200, schema=ImageSchema, description="The same bytes were stored already")
 def upload(options: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Check and store an image.
+    """Check an image and store it.
 
-    Each option is a form field or stands in the query; said twice it is refused.
+    Send each option once: as a form field or in the query.
     """
     sent = read_upload(request)
-    _refuse_repeated(sent.fields)
+    _reject_repeated(sent.fields)
     image = components().images.upload_image(sent.data, **{**options, **_form_options(sent.fields)})
-    answer = image_answer(
+    answer = image_fields(
         image, "Image uploaded successfully" if image.created else "Image was stored already"
     )
     return answer, 201 if image.created else 200, {"Location": answer["image_url"]}
@@ -87,7 +84,7 @@ def upload(options: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]
 @any_query
 @blueprint.doc(parameters=SERVE_HEADERS, responses=SERVE_RESPONSES)
 def serve(key: str) -> Response:
-    """The image's bytes; conditional and range requests are understood (RFC 9110)."""
+    """Return the image's bytes; supports conditional and range requests (RFC 9110)."""
     cached = components().images.fetch(key)
     request.environ[OBJECT_KEY], request.environ[CACHE_STATUS] = key, cached.status.value
     try:
@@ -106,7 +103,7 @@ def serve(key: str) -> Response:
 @blueprint.arguments(ListOptionsSchema, location="query")
 @blueprint.response(200, ImagePageSchema)
 def list_images(options: dict[str, Any]) -> dict[str, Any]:
-    """A page of stored images, in the order of their keys."""
+    """List stored images in the order of their keys, page by page."""
     service = components().images
     found, cursor = service.list(**options)
     images = [image for image in found if is_readable(image.key)]
@@ -124,7 +121,7 @@ def list_images(options: dict[str, Any]) -> dict[str, Any]:
     ]
     message = f"{len(lines)} image{'' if len(lines) == 1 else 's'}"
     if unsafe:
-        message += f"; {unsafe} not listed, since no URL can name the key safely"
+        message += f"; {unsafe} not listed, because their keys can't be used in a URL"
     return {
         "success": True,
         "message": message,
@@ -146,19 +143,19 @@ def delete(key: str) -> dict[str, Any]:
 
 
 def _form_options(form: MultiDict[str, str]) -> dict[str, Any]:
-    """The options given as form fields.
+    """Return the options that were sent as form fields.
 
-    A field that is misspelt is refused: ignored, it could let an image be overwritten.
+    Unknown fields are rejected: a misspelled `overwrite` must not be ignored.
     """
     try:
         loaded: dict[str, Any] = UploadOptionsSchema(partial=True).load(form)
     except ValidationError as exc:
-        raise BadRequest(problems(exc)) from exc
+        raise BadRequest(validation_message(exc)) from exc
     return {name: value for name, value in loaded.items() if name in form}
 
 
-def _refuse_repeated(form: MultiDict[str, str]) -> None:
-    """Raise `BadRequest` for an option sent twice, in the form or in form and query: which one is meant?"""
+def _reject_repeated(form: MultiDict[str, str]) -> None:
+    """Raise `BadRequest` for an option that is sent twice, in the form, the query or both."""
     sent = Counter([*request.args.keys(), *(name for name, _ in form.items(multi=True))])
     repeated = [name for name, times in sent.items() if times > 1]
     if repeated:

@@ -1,21 +1,20 @@
-"""OpenAI's shapes of requests and answers, as far as this server has something to say of them.
+"""The requests, answers and errors of OpenAI's images API that this server supports.
 
-Errors as OpenAI's API tells them: what its clients make their error classes of, below /v1.
-
-https://developers.openai.com/api/docs/guides/error-codes
+OpenAI's clients choose their exception classes by status and code; see
+https://developers.openai.com/api/docs/guides/error-codes.
 """
 
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, post_load, pre_load, validate
 
-from app.api.schemas import MAX_PROMPT, MOST_SEED, NOT_BLANK, SIZE, is_size, is_unicode, not_blank
+from app.api.schemas import MAX_PROMPT, MAX_SEED, NOT_BLANK, SIZE, is_size, is_unicode, not_blank
 from app.services.drawing import PromptRequest
 
 OPENAI_PATH = "/v1/"
 
 _STATUSES = {"key_refused": 401, "prompt_refused": 400}
-"""Where OpenAI's status is another than ours."""
+"""OpenAI's status for codes whose status differs from ours."""
 
 _CODES = {
     "bad_request": "invalid_value",
@@ -26,17 +25,17 @@ _CODES = {
     "rate_limited": "rate_limit_exceeded",
 }
 
-_NOT_PAID_FOR = "busy"
-"""The one 5xx that surely came before the model was asked."""
+_RETRYABLE = "busy"
+"""The only 5xx code that certainly precedes the call to the model, which may cost money."""
 
 
 def openai_status(status: int, code: str) -> int:
-    """The status that OpenAI answers in this case."""
+    """Return the status that OpenAI's API uses for an error."""
     return _STATUSES.get(code, status)
 
 
 def openai_error(status: int, code: str, message: str, param: str | None) -> dict[str, Any]:
-    """The body for an error of ours."""
+    """Return the body of an error; `param` is the invalid field, if any."""
     return {
         "error": {
             "message": message,
@@ -48,8 +47,8 @@ def openai_error(status: int, code: str, message: str, param: str | None) -> dic
 
 
 def openai_headers(status: int, code: str) -> dict[str, str]:
-    """What the official clients obey besides: not to try again by themselves where the model may be paid."""
-    return {"X-Should-Retry": "false"} if status >= 500 and code != _NOT_PAID_FOR else {}
+    """Return headers that stop the official clients from retrying a call that may have cost money."""
+    return {"X-Should-Retry": "false"} if status >= 500 and code != _RETRYABLE else {}
 
 
 def _type(status: int, code: str) -> str:
@@ -60,30 +59,30 @@ def _type(status: int, code: str) -> str:
     return "server_error" if status >= 500 else "invalid_request_error"
 
 
-MOST_IMAGES = 4
-"""Images of one request: each takes a slot for a while, or waits for one."""
+MAX_IMAGES = 4
+"""Images per request; each of them needs a generation slot."""
 
 _FORMATS = ("png", "jpeg", "webp")
 _ANY_SIZE = "auto"
 
 
-def _known_size(text: str) -> None:
+def _check_size(text: str) -> None:
     if text != _ANY_SIZE:
         is_size(text)
 
 
-def _not_streamed(wanted: Any) -> None:
-    """Take false alone, not what Python or marshmallow counts as false: 0, "off"."""
+def _reject_streaming(wanted: Any) -> None:
+    """Accept only false itself, not 0 or "off"."""
     if wanted is not False:
-        raise ValidationError("Streaming is not supported. Send false, or nothing.")
+        raise ValidationError("Streaming is not supported. Send false or omit it.")
 
 
-def _ignored() -> fields.Raw:
-    return fields.Raw(load_only=True, metadata={"description": "Accepted and not used."})
+def _ignored_field() -> fields.Raw:
+    return fields.Raw(load_only=True, metadata={"description": "Accepted and ignored."})
 
 
 class ImagesRequestSchema(Schema):
-    """Body of a request for images; a field that is null counts as not sent."""
+    """Body of a request for images; null counts as omitted."""
 
     error_messages = {"type": "Send a JSON object.", "unknown": "Unknown parameter."}  # noqa: RUF012 (marshmallow declares it so)
 
@@ -91,16 +90,16 @@ class ImagesRequestSchema(Schema):
         required=True,
         validate=[validate.Length(max=MAX_PROMPT), not_blank, is_unicode],
         metadata={
-            "description": "What to draw.",
+            "description": "Description of the image.",
             "example": "A beautiful sunset over mountains",
             "pattern": NOT_BLANK,
         },
     )
-    model = fields.String(metadata={"description": "The model that GET /v1/models tells, or none."})
-    n = fields.Integer(strict=True, load_default=1, validate=validate.Range(1, MOST_IMAGES))
+    model = fields.String(metadata={"description": "The model that GET /v1/models lists, or none."})
+    n = fields.Integer(strict=True, load_default=1, validate=validate.Range(1, MAX_IMAGES))
     size = fields.String(
         load_default=_ANY_SIZE,
-        validate=_known_size,
+        validate=_check_size,
         metadata={
             "description": "Width x height, or auto: 1024x1024.",
             "pattern": f"^(?:{_ANY_SIZE}|{SIZE})$",
@@ -108,26 +107,26 @@ class ImagesRequestSchema(Schema):
     )
     output_format = fields.String(load_default="png", validate=validate.OneOf(_FORMATS))
     response_format = fields.String(
-        validate=validate.OneOf(("url", "b64_json")), metadata={"description": "Without it: both."}
+        validate=validate.OneOf(("url", "b64_json")), metadata={"description": "Default: both."}
     )
     seed = fields.Integer(
         strict=True,
-        validate=validate.Range(0, MOST_SEED),
-        metadata={"description": "Not one of OpenAI's: the first image's; the others' are counted up."},
+        validate=validate.Range(0, MAX_SEED),
+        metadata={"description": "An extension: the first image's seed, incremented for each further one."},
     )
-    stream = fields.Raw(validate=_not_streamed, metadata={"type": "boolean", "enum": [False, None]})
-    background = _ignored()
-    complexity = _ignored()
-    moderation = _ignored()
-    output_compression = _ignored()
-    partial_images = _ignored()
-    quality = _ignored()
-    safety_identifier = _ignored()
-    style = _ignored()
-    user = _ignored()
+    stream = fields.Raw(validate=_reject_streaming, metadata={"type": "boolean", "enum": [False, None]})
+    background = _ignored_field()
+    complexity = _ignored_field()
+    moderation = _ignored_field()
+    output_compression = _ignored_field()
+    partial_images = _ignored_field()
+    quality = _ignored_field()
+    safety_identifier = _ignored_field()
+    style = _ignored_field()
+    user = _ignored_field()
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        """Let the document say which fields may be null."""
+        """Let the OpenAPI document show which fields may be null."""
         field_obj.allow_none = not field_obj.required
 
     @pre_load
@@ -137,8 +136,8 @@ class ImagesRequestSchema(Schema):
         return {name: value for name, value in values.items() if value is not None}
 
     @post_load
-    def _ordered(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """The order, and how to answer."""
+    def _to_request(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Return the request, the model and the fields of each image in the answer."""
         size = "1024x1024" if values["size"] == _ANY_SIZE else values["size"]
         width, height = map(int, size.split("x"))
         request = PromptRequest(
@@ -165,12 +164,12 @@ class ImageDataSchema(Schema):
 
 
 class ImagesResponseSchema(Schema):
-    """The images drawn."""
+    """The generated images."""
 
     created = fields.Integer(required=True, metadata={"description": "Seconds since the epoch."})
     data = fields.List(fields.Nested(ImageDataSchema), required=True)
     output_format = fields.String(required=True)
-    size = fields.String(required=True, metadata={"description": "The true size of the first image."})
+    size = fields.String(required=True, metadata={"description": "The actual size of the first image."})
 
 
 class ModelSchema(Schema):
@@ -183,14 +182,14 @@ class ModelSchema(Schema):
 
 
 class ModelListSchema(Schema):
-    """The models there are."""
+    """The available models."""
 
     object = fields.String(required=True)
     data = fields.List(fields.Nested(ModelSchema), required=True)
 
 
 class OpenAIErrorDetailSchema(Schema):
-    """What went wrong."""
+    """The error."""
 
     message = fields.String(required=True)
     type = fields.String(required=True)
@@ -199,6 +198,6 @@ class OpenAIErrorDetailSchema(Schema):
 
 
 class OpenAIErrorSchema(Schema):
-    """What every error below /v1 carries."""
+    """The body of every error below `/v1`."""
 
     error = fields.Nested(OpenAIErrorDetailSchema, required=True)

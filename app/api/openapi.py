@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond the schemas: how keys are spelt, and how images come and go."""
+"""Parts of the OpenAPI document beyond the schemas: patterns of keys, bodies and headers of images."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ _NAME = r"(?!\.)[^\x00-\x1f\x7f-\x9f\\/]{1,255}"
 
 FOLDER = f"^(?:/*{_PARENT}(?:/{_PARENT})*/*)?$"
 NAME = rf"^(?!.*\.(?:{_EXTENSIONS})/){_NAME}(?:/{_NAME})*$"
-"""As `app.core.object_keys` takes them; that a whole key has at most 1024 characters no pattern can say."""
+"""What `app.core.object_keys` accepts, except that a pattern can't limit the whole key to 1024 characters."""
 
 _READABLE = r"(?!\.{1,2}(?:/|$))[^\x00-\x1f\x7f-\x9f\\/]+"
 
 KEY: dict[str, Any] = {"type": "string", "maxLength": 1024, "pattern": f"^{_READABLE}(?:/{_READABLE})*$"}
-"""As `check_readable` takes it."""
+"""What `check_readable` accepts."""
 
 _BINARY = {"type": "string", "format": "binary"}
 
@@ -59,9 +59,9 @@ SERVE_HEADERS = [
 SERVE_RESPONSES = {
     "200": {"description": "The image's bytes", "content": IMAGE_BODY},
     "206": {
-        "description": "The bytes asked for",
+        "description": "The requested bytes",
         "content": IMAGE_BODY,
         "headers": {"Content-Range": {"schema": {"type": "string"}, "required": True}},
     },
-    "304": {"description": "It is the version that the client has"},
+    "304": {"description": "The client has the current version"},
 }

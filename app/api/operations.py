@@ -1,9 +1,4 @@
-"""/metrics, and what is counted of every request.
-
-/healthz and /readyz, for load balancers and orchestrators.
-
-/api/cache: what the cache holds, and what it has saved.
-"""
+"""Operations: `/healthz` and `/readyz`, `/metrics` for Prometheus, and statistics at `/api/cache`."""
 
 import sqlite3
 import time
@@ -31,16 +26,16 @@ blueprint = Blueprint("health", __name__, description="For load balancers")
 @any_query
 @blueprint.response(200, AnswerSchema)
 def alive() -> dict[str, Any]:
-    """The process answers; neither store nor cache is looked at, for which no restart would help."""
+    """Answer if the process runs; store and cache are not checked, since a restart would not help them."""
     return {"success": True, "message": "alive"}
 
 
 @blueprint.route("/readyz", methods=["GET"])
 @any_query
 @blueprint.response(200, ReadinessSchema)
-@blueprint.alt_response(503, schema=ReadinessSchema, description="The store is out of reach, the cache empty")
+@blueprint.alt_response(503, schema=ReadinessSchema, description="Store unreachable, cache empty")
 def ready() -> tuple[dict[str, Any], int, dict[str, str]]:
-    """The store answers, or there are images in the cache to serve meanwhile."""
+    """Report whether requests can be served: the store responds, or the cache has images."""
     found = components().readiness.look()
     answer: dict[str, Any] = {
         "success": found.ready,
@@ -62,7 +57,7 @@ def _message(ready: bool, store: str, cache: str) -> str:
     return "; ".join(notes)
 
 
-cache_blueprint = Blueprint("cache", __name__, url_prefix="/api/cache", description="What the cache saves")
+cache_blueprint = Blueprint("cache", __name__, url_prefix="/api/cache", description="Cache statistics")
 
 
 @cache_blueprint.route("", methods=["GET"])
@@ -70,7 +65,7 @@ cache_blueprint = Blueprint("cache", __name__, url_prefix="/api/cache", descript
 @cache_blueprint.doc(security=KEY_SECURITY)
 @cache_blueprint.response(200, CacheSchema)
 def figures() -> dict[str, Any]:
-    """How full the cache is, and how requests were answered since its directory was made."""
+    """Return how full the cache is, and how it answered requests since its directory was created."""
     cache = components().cache
     try:
         held, counted = cache.totals(), cache.counts.totals()
@@ -100,13 +95,13 @@ metrics_blueprint = Blueprint("metrics", __name__, description="For Prometheus")
     responses={"200": {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics"}},
 )
 def metrics() -> Response:
-    """The metrics of all workers."""
+    """Return the metrics of all workers in Prometheus' text format."""
     text = components().metrics.exposition()
     return Response(text, content_type=CONTENT_TYPE_PLAIN_0_0_4, headers={"Cache-Control": "no-store"})
 
 
 def count_requests(flask: Flask, metrics: Metrics) -> None:
-    """Count every request that Flask answers."""
+    """Count and time every request that Flask answers."""
 
     def count(response: Response) -> Response:
         route = request.endpoint or UNROUTED

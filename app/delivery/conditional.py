@@ -1,4 +1,4 @@
-"""An image as HTTP shows it: headers, conditions and ranges (RFC 9110), the cache's part in it (RFC 9211)."""
+"""Conditional and range requests for images (RFC 9110), and their headers with `Cache-Status` (RFC 9211)."""
 
 import re
 from collections.abc import Iterable
@@ -44,11 +44,11 @@ _CONDITIONS = (
 )
 
 _SAFETY = (
-    # A served image is never anything but an image, whatever its bytes look like.
+    # Browsers must treat the bytes as an image, whatever they contain.
     ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox"),
     ("Content-Disposition", "inline"),
-    # Pages of any origin may show it in <img>.
+    # Pages of any origin may embed it with <img>.
     ("Cross-Origin-Resource-Policy", "cross-origin"),
 )
 
@@ -60,7 +60,7 @@ _ALWAYS = {
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """A status line, headers, and which bytes of the object follow: `length` from `start`."""
+    """A status line, headers, and the bytes of the object that follow: `length` bytes from `start`."""
 
     status: str
     headers: list[tuple[str, str]]
@@ -69,12 +69,12 @@ class Representation:
 
 
 def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representation:
-    """What to answer to this GET or HEAD: 200, 206 or 304.
+    """Return the answer to this GET or HEAD request: 200, 206 or 304.
 
     Raises `PreconditionFailed` and `RangeNotSatisfiable`.
     """
     facts = cached.facts
-    etag, caching, modified = _words(facts)
+    etag, caching, modified = _header_values(facts)
     always = [("ETag", etag), ("Cache-Control", caching), *_ALWAYS[cached.status]]
     if any(name in environ for name in _CONDITIONS):
         _check_preconditions(environ, facts, etag)
@@ -90,9 +90,9 @@ def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representatio
 def response_body(
     environ: "WSGIEnvironment", cached: CachedObject, answer: Representation
 ) -> Iterable[bytes]:
-    """The bytes that `answer` announces, for a WSGI server; it closes the object's body when it is done.
+    """Return the body that `answer` announces; the WSGI server closes it, and with it the object's body.
 
-    A file goes to the server as it is, which may then let the kernel send it (`sendfile`).
+    A file is passed on as a file, so that the server can let the kernel send it (sendfile(2)).
     """
     if not content_length_sent(environ, answer):
         cached.body.close()
@@ -105,34 +105,34 @@ def response_body(
 
 
 def content_length_sent(environ: "WSGIEnvironment", answer: Representation) -> int:
-    """How many bytes of the object follow the headers: none after those that answer a HEAD."""
+    """Return how many bytes of the object follow the headers, which is 0 for HEAD."""
     return 0 if environ["REQUEST_METHOD"] == "HEAD" else answer.length
 
 
 class _Part:
-    """The next `length` bytes of a body, and no more."""
+    """The next `length` bytes of a body."""
 
     def __init__(self, body: "FileIO", length: int) -> None:
         self._body = body
         self._left = length
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes of what is left, all of it where negative."""
+        """Return at most `size` of the bytes left, or all of them if it is negative."""
         chunk = self._body.read(self._left if size < 0 else min(size, self._left))
         self._left -= len(chunk)
         return chunk
 
     def fileno(self) -> int:
-        """The body's, which the kernel may send from."""
+        """Return the descriptor of the body, from which the kernel can send."""
         return self._body.fileno()
 
     def close(self) -> None:
-        """Close the body itself."""
+        """Close the body."""
         self._body.close()
 
 
 @lru_cache(maxsize=10_000)
-def _words(facts: ObjectFacts) -> tuple[str, str, str]:
+def _header_values(facts: ObjectFacts) -> tuple[str, str, str]:
     """The values of ETag, Cache-Control and Last-Modified, which take longer to make than all else.
 
     Clients may be served by nginx as well, which makes the tag of an immutable object's file from its time

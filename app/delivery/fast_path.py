@@ -46,7 +46,8 @@ class LoopHooks:
     are other paths that the application answers without waiting. `flush` is called about once a second, and
     with `at_once=True` at the end. `count_refused` receives the status and code of each answer that the
     server sent without the application, `count_dropped` the reason for each dropped connection: `room`,
-    `slow_head`, `slow_reader` or `failed`. `cors` returns the headers that let pages of an origin read an answer.
+    `slow_head`, `slow_reader` or `failed`. `cors` returns the headers that let pages of an origin read an
+    answer.
     """
 
     find: Callable[[str], CachedObject | None] = _ignore
@@ -99,7 +100,7 @@ class FastPath:
 
     def _fetch(self, key: str) -> CachedObject | None:
         if looks_immutable(key):
-            return self._images.fetch(key)
+            return self._cache.lookup_immutable(key) or self._images.fetch(key)
         return self._cache.lookup(key) if key.isascii() else None
 
     def find(self, path: str) -> CachedObject | None:

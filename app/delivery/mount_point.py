@@ -1,4 +1,4 @@
-"""The path under which clients reach the application, such as `/images`: its mount point (`SCRIPT_NAME`)."""
+"""The mount point: the path below which clients reach the application, such as `/images`."""
 
 from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 class MountPoint:
-    """Wraps `application` and tells it the prefix, as `SCRIPT_NAME` of the WSGI environment (PEP 3333).
+    """Middleware that moves the mount point from the path to `SCRIPT_NAME` (PEP 3333).
 
-    `script_name` is the operator's word. Without it the prefix comes from the `X-Forwarded-Prefix` that the
-    outermost of `hops` proxies has set. A value that is not a prefix is ignored. The proxy may have removed
-    the prefix from the path, or not.
+    `script_name` is the setting. If it is empty, the prefix comes from the `X-Forwarded-Prefix` that the
+    outermost of `hops` proxies has set; an invalid value is ignored. The proxy may or may not have removed
+    the prefix from the path.
     """
 
     def __init__(
@@ -27,32 +27,34 @@ class MountPoint:
         self._own_paths = own_paths
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Hand the request on, with the prefix in `SCRIPT_NAME` and not in `PATH_INFO`."""
+        """Pass the request on with the prefix in `SCRIPT_NAME` instead of `PATH_INFO`."""
         if self._script_name:
             self._move(environ, self._script_name)
         elif "HTTP_X_FORWARDED_PREFIX" in environ:
-            self._obey_proxy(environ)
+            self._apply_forwarded_prefix(environ)
         return self._application(environ, start_response)
 
-    def _obey_proxy(self, environ: "WSGIEnvironment") -> None:
+    def _apply_forwarded_prefix(self, environ: "WSGIEnvironment") -> None:
         values = environ["HTTP_X_FORWARDED_PREFIX"].split(",")
         prefix = parse_prefix(values[-self._hops]) if len(values) >= self._hops else None
         if not prefix:
             return
-        if environ["PATH_INFO"].rstrip("/") == prefix and _first(prefix) in self._own_paths:
+        if environ["PATH_INFO"].rstrip("/") == prefix and _first_segment(prefix) in self._own_paths:
             # Most proxies that send this header have removed the prefix, so this is our own path.
             environ["SCRIPT_NAME"] = prefix
         else:
             self._move(environ, prefix)
 
     def _move(self, environ: "WSGIEnvironment", prefix: str) -> None:
-        """Take the prefix off the path, unless it is the beginning of one of our own, as in `/api/images`."""
+        """Remove the prefix from the path, unless it starts an own path, as `/api` does in `/api/images`."""
         rest = environ["PATH_INFO"].removeprefix(prefix)
         is_below = rest != environ["PATH_INFO"] and rest[:1] in ("", "/")
-        if is_below and (_first(rest) in self._own_paths or _first(prefix) not in self._own_paths):
+        if is_below and (
+            _first_segment(rest) in self._own_paths or _first_segment(prefix) not in self._own_paths
+        ):
             environ["PATH_INFO"] = rest
         environ["SCRIPT_NAME"] = prefix
 
 
-def _first(path: str) -> str:
+def _first_segment(path: str) -> str:
     return path[1:].partition("/")[0]

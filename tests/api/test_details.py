@@ -72,7 +72,7 @@ def test_bad_options(client: FlaskClient) -> None:
 
 def test_a_page_with_details_is_short(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store is asked for each line."""
-    monkeypatch.setattr(schemas, "MOST_DETAILS", 2)
+    monkeypatch.setattr(schemas, "MAX_DETAILS", 2)
     for number in range(3):
         client.post("/api/images", data=noise(number), content_type="image/png")
     page = json_of(client.get("/api/images?details=true&limit=3"))

@@ -32,7 +32,7 @@ def send(client: FlaskClient, body: bytes, content_type: str = "multipart/form-d
 
 
 END = b"--x--\r\n"
-NO_BOUNDARY, OTHER_BOUNDARY = "has no boundary", "no part that begins with the boundary"
+NO_BOUNDARY, OTHER_BOUNDARY = "has no boundary", "no part with the boundary"
 NAMELESS = "no Content-Disposition with a name"
 DATA_URL = b"data:image/png;base64," + base64.b64encode(PNG)
 
@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[str | None, bytes, str]] = {
     "a form said to be an image": ("image/png", part(FILE) + END, "The body is a multipart form"),
     "a form said to be bytes": ("application/octet-stream", b"\r\n" + part(FILE) + END, "a multipart form"),
     "a form without a type": ("", part(FILE, line_end=b"\n") + b"--x--\n", "a multipart form"),
-    "no part": (None, END, "There is no image in the request."),
+    "no part": (None, END, "The request has no image."),
     "other field": (
         None,
         part('form-data; name="Image"; filename="a.png"') + END,
@@ -117,15 +117,15 @@ REFUSED: dict[str, tuple[str | None, bytes, str]] = {
     "two fields": (
         None,
         part(FILE) + part('form-data; name="file"; filename="a"') + END,
-        "There are 2 images",
+        "The request has 2 images",
     ),
-    "a field twice": (None, part(FILE) + part(FILE) + END, "There are 2 images"),
-    "with and without a file name": (None, part(IMAGE) + part(FILE) + END, "There are 2 images"),
-    "an empty file": (None, part(FILE, b"") + END, "The file in 'image' is empty"),
+    "a field twice": (None, part(FILE) + part(FILE) + END, "The request has 2 images"),
+    "with and without a file name": (None, part(IMAGE) + part(FILE) + END, "The request has 2 images"),
+    "an empty file": (None, part(FILE, b"") + END, "The file in the field 'image' is empty"),
     "no file chosen": (None, part(f'{IMAGE}; filename=""', b"") + END, "No file was chosen"),
     "an empty field": (None, part(IMAGE, b"") + END, "No file was chosen"),
     "a file's name": (None, part(IMAGE, b"photo.jpg") + END, "-F image=@photo.jpg"),
-    "a file's name, not ASCII": (None, part(IMAGE, "Müller.jpg".encode()) + END, "holds text, not a file"),
+    "a file's name, not ASCII": (None, part(IMAGE, "Müller.jpg".encode()) + END, "contains text, not a file"),
     "data URL in text": (None, part(IMAGE, DATA_URL) + END, "data: URL"),
     "data URL in a file": (None, part(FILE, DATA_URL.upper(), "Content-Type: text/plain") + END, "data: URL"),
     "base64": (

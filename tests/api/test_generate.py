@@ -187,7 +187,7 @@ def test_how_deep_json_may_be(
     if status == 400:
         told = json_of(response)["error"]
         assert told["code"] == "invalid_value"
-        assert told["message"] == "The body's JSON has more than 32 levels of lists and objects."
+        assert told["message"] == "The JSON body exceeds the limit of 32 nested lists and objects."
 
 
 def test_brackets_in_a_text_are_no_levels(client: FlaskClient) -> None:

@@ -297,7 +297,7 @@ def _error(message: str, kind: str, param: str | None, code: str) -> dict[str, A
             None,
             405,
             _error(
-                "This address does not take this method.", "invalid_request_error", None, "method_not_allowed"
+                "This URL does not support this method.", "invalid_request_error", None, "method_not_allowed"
             ),
         ),
         (
@@ -306,7 +306,7 @@ def _error(message: str, kind: str, param: str | None, code: str) -> dict[str, A
             None,
             404,
             _error(
-                "There is nothing at this address. /docs lists what there is.",
+                "Nothing is served at this URL. See /docs for the calls there are.",
                 "invalid_request_error",
                 None,
                 "not_found",

@@ -52,7 +52,7 @@ def test_an_unknown_parameter_is_refused(
     assert response.status_code == 400
     if known is not None:
         name = query.partition("=")[0][:60]
-        assert _message(response) == f"{name}: Unknown query parameter. This call takes {known}."
+        assert _message(response) == f"{name}: Unknown query parameter. This call accepts {known}."
 
 
 def test_nothing_is_done(client: FlaskClient, app: Flask) -> None:

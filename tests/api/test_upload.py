@@ -442,8 +442,8 @@ def test_one_byte_more_than_allowed(config: Config, size: int, way: str) -> None
 @pytest.mark.parametrize(
     ("path", "told"),
     [
-        ("/api/images", "The image is larger than the 1000 bytes allowed."),
-        ("/api/generate-image", "The request body is larger than the 131072 bytes allowed."),
+        ("/api/images", "The image exceeds the limit of 1000 bytes."),
+        ("/api/generate-image", "The request body exceeds the limit of 131072 bytes."),
     ],
 )
 def test_what_is_too_large_is_told_the_limit(config: Config, path: str, told: str) -> None:
@@ -458,7 +458,7 @@ def test_a_form_with_too_much_text_is_not_called_a_large_image(client: FlaskClie
     body = b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\n' + b"x" * 600_000 + b"\r\n--x--\r\n"
     response = client.post("/api/images", data=body, content_type="multipart/form-data; boundary=x")
     assert (response.status_code, json_of(response)["code"]) == (413, "too_large")
-    assert json_of(response)["message"] == "The form has too much text, or too many fields."
+    assert json_of(response)["message"] == "The form has too much text or too many fields."
 
 
 @pytest.mark.parametrize("names", [("image", "file"), ("image", "image"), ("image", "file", "image")])
@@ -469,7 +469,7 @@ def test_one_image_per_request(client: FlaskClient, names: tuple[str, ...]) -> N
         400,
         {
             "success": False,
-            "message": f"There are {len(names)} images in the request. Send one image per request.",
+            "message": f"The request has {len(names)} images. Send one image per request.",
             "code": "bad_request",
         },
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from app.api.images import MULTIPART_OVERHEAD
+from app.api.images import MULTIPART_OVERHEAD_BYTES
 from app.config.settings import Config
 from tests.deploy.fronted import CONF, Answer, ask, fronted
 from tests.deploy.site import KEY, Site, site_in
@@ -180,7 +180,7 @@ def test_a_body_over_the_limit_is_refused_by_nginx(alone: str, path: str, way: s
 def test_limits_in_the_file_suit_the_settings() -> None:
     conf, settings = CONF.read_text(encoding="utf-8"), Config()
     (mebibytes,) = re.findall(r"client_max_body_size (\d+)m;", conf)
-    assert 1 << 20 > int(mebibytes) * (1 << 20) - settings.max_upload_bytes - MULTIPART_OVERHEAD > 0
+    assert 1 << 20 > int(mebibytes) * (1 << 20) - settings.max_upload_bytes - MULTIPART_OVERHEAD_BYTES > 0
     (seconds,) = re.findall(r"proxy_read_timeout (\d+)s;", conf)
     assert int(seconds) > settings.generator_timeout + 30
 

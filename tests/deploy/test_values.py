@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from app.api.openai_schemas import MOST_IMAGES
+from app.api.openai_schemas import MAX_IMAGES
 from app.config.settings import Config
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -20,6 +20,6 @@ def test_both_files_count_the_marks_alike() -> None:
 def test_nginx_waits_for_the_longest_request() -> None:
     found = re.search(r"^    proxy_read_timeout (\d+)s;", SITE, re.MULTILINE)
     assert found
-    assert int(found[1]) == MOST_IMAGES * (Config.from_env({}).generator_timeout + 30)
+    assert int(found[1]) == MAX_IMAGES * (Config.from_env({}).generator_timeout + 30)
     assert "n × (GENERATOR_TIMEOUT + 30 s)" in SITE
     assert "n × (`GENERATOR_TIMEOUT` + 30)" in README
