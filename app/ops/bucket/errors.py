@@ -109,7 +109,7 @@ def _unanswered(kind: Kind, operation: str, text: str) -> str:
     return f"{operation} got no answer: {text}"
 
 
-def surprise(exc: Exception) -> str:
+def describe_unexpected(exc: Exception) -> str:
     """Return what can be said of an unexpected error: its class, and its text if that holds no secret.
 
     Errors of the HTTP layer quote headers, with credentials; those of reading an answer name what is missing.

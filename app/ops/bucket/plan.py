@@ -75,7 +75,7 @@ _BLOCK_ALL = dict.fromkeys((*ACL_BLOCKS, *POLICY_BLOCKS), True)
 _BLOCK_ACLS = _BLOCK_ALL | dict.fromkeys(POLICY_BLOCKS, False)
 """For a public bucket: a policy does the opening, so public ACLs stay blocked."""
 
-BLOCK_IN_THE_WAY = "BlockPublicAcls"
+BLOCK_PUBLIC_ACLS = "BlockPublicAcls"
 """Under it, Ceph RGW refuses every upload, also the owner's without an ACL (mended in 2025)."""
 
 _BLOCK_ABOVE = (
@@ -137,20 +137,20 @@ def _grants_others(acl: dict[str, Any]) -> bool:
 def _block_steps(target: Target, state: BucketState) -> list[Step]:
     public = target.mode == "public"
     wanted = _BLOCK_ACLS if public else _BLOCK_ALL
-    softer = wanted | {BLOCK_IN_THE_WAY: False}
+    softer = wanted | {BLOCK_PUBLIC_ACLS: False}
     if "GetPublicAccessBlock" not in state.answers or state.public_access_block == wanted:
         return _lifting_steps(target, state, softer)
     if state.unsupported and state.public_access_block == softer:
         return []  # as an earlier run left it
     title = "Let the bucket have a public policy" if public else "Block all public access to the bucket"
-    fallback = _block_step(target, f"{title}, without {BLOCK_IN_THE_WAY}", softer)
+    fallback = _block_step(target, f"{title}, without {BLOCK_PUBLIC_ACLS}", softer)
     return [replace(_block_step(target, title, wanted), vital=public, fallback=fallback)]
 
 
 def _lifting_steps(target: Target, state: BucketState, softer: dict[str, bool]) -> list[Step]:
-    if not state.refuses_uploads or not state.public_access_block.get(BLOCK_IN_THE_WAY):
+    if not state.refuses_uploads or not state.public_access_block.get(BLOCK_PUBLIC_ACLS):
         return []
-    title = f"Lift {BLOCK_IN_THE_WAY}, under which the server refuses every upload"
+    title = f"Lift {BLOCK_PUBLIC_ACLS}, under which the server refuses every upload"
     return [_block_step(target, title, softer)]
 
 
@@ -318,7 +318,7 @@ def make_plan(clients: AwsClients, target: Target, *, may_upload: bool = True) -
     some such servers refuse every upload then. `may_upload=False` spares that.
     """
     state = read_state(clients, target)
-    if may_upload and state.unsupported and state.public_access_block.get(BLOCK_IN_THE_WAY):
+    if may_upload and state.unsupported and state.public_access_block.get(BLOCK_PUBLIC_ACLS):
         refused = isinstance(refusal_of_uploads(clients, target.bucket), CallDenied)
         state = replace(state, refuses_uploads=refused)
     steps = (*_creation_steps(target, state), *access_steps(target, state), *rule_steps(target, state))

@@ -56,7 +56,7 @@ def allows_everybody(policy: Policy | None, action: str, resource: str) -> bool:
     return "Allow" in effects and "Deny" not in effects
 
 
-def opened_resources(policy: Policy | None, action: str) -> list[str]:
+def public_resources(policy: Policy | None, action: str) -> list[str]:
     """The ARNs on which a statement allows everybody `action`."""
     return [
         resource

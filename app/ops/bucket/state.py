@@ -187,7 +187,7 @@ _PASSING = (404, 409, 429, 503)
 """Statuses of a bucket that is not known everywhere yet, of a conflict, and of a server that is busy."""
 
 
-def small_picture() -> bytes:
+def random_png() -> bytes:
     """Return a small PNG unlike any other, so that no cache can answer for the bucket."""
     written = BytesIO()
     Image.frombytes("RGB", (8, 8), secrets.token_bytes(192)).save(written, "PNG")
@@ -196,7 +196,7 @@ def small_picture() -> bytes:
 
 def refusal_of_uploads(clients: AwsClients, bucket: str) -> BucketError | None:
     """Return the answer by which an upload is refused; None if it succeeds, or fails for the moment only."""
-    data = small_picture()
+    data = random_png()
     md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode("ascii")
     try:
         with errors_mapped("PutObject"):

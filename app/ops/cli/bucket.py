@@ -23,7 +23,7 @@ from app.ops.bucket.clients import AwsClients
 from app.ops.bucket.plan import Outcome, Plan, Result, Step, make_plan
 from app.ops.bucket.policy import Mode, Target, least_policy
 from app.ops.bucket.user import ServerUser, provide_user
-from app.ops.cli.output import as_json_option, errors_told, print_facts
+from app.ops.cli.output import as_json_option, errors_shown, print_facts
 
 _NO_POLICY = (
     "The server has no bucket policies. Images get a public ACL if it takes one; if they can't be read with "
@@ -203,7 +203,7 @@ def setup(
     as_json: bool,
 ) -> None:
     """Create the bucket, or bring it to what is asked, and tell the settings for it."""
-    with errors_told():
+    with errors_shown():
         config, clients = _asked(bucket, region, profile)
         target = Target(config.s3_bucket, clients.region, mode, clients.partition, cors, expire)
         plan = make_plan(clients, target, may_upload=not dry_run)
@@ -229,7 +229,7 @@ def setup(
 @_region_option
 def iam_policy(mode: Mode | None, bucket: str, region: str) -> None:
     """Print the least IAM policy with which the server works."""
-    with errors_told():
+    with errors_shown():
         config, clients = _asked(bucket, region)
         click.echo(json.dumps(least_policy(config, clients.partition, mode), indent=2))
 
@@ -256,7 +256,7 @@ def create_user(
     as_json: bool,
 ) -> None:
     """Make the IAM user NAME, allow it what iam-policy prints, and write a key of it into the env file."""
-    with errors_told():
+    with errors_shown():
         config, clients = _asked(bucket, region, profile)
         if not clients.has_iam:
             raise click.ClickException(f"{clients.endpoint.url} is a server that makes its users itself.")

@@ -13,7 +13,7 @@ from app.cache.health import OUT_OF_ORDER
 from app.cache.lookup import CacheStatus
 from app.core.errors import AppError, CacheUnreadable
 from app.core.object_keys import check_readable, is_readable
-from app.ops.cli.output import as_json_option, errors_told, print_facts
+from app.ops.cli.output import as_json_option, errors_shown, print_facts
 
 _FAILED = "failed"
 
@@ -79,7 +79,7 @@ def purge(keys: tuple[str, ...], as_json: bool) -> None:
             check_readable(key)
         except AppError as exc:
             raise click.BadParameter(f"{key!r}: {exc.message}") from exc
-    with errors_told():
+    with errors_shown():
         purged = sum(components().cache.forget(key) for key in keys)
     print_facts(as_json, {"purged": purged})
 
@@ -151,5 +151,5 @@ def _index_errors_told() -> Iterator[None]:
 def _listed(prefix: str, as_json: bool) -> list[str]:
     """The keys of the store's images, counted while they come: there may be many pages of them."""
     found = components().images.list_all(prefix)
-    with errors_told(), click.progressbar(found, label="Listing", show_pos=True, hidden=as_json) as bar:
+    with errors_shown(), click.progressbar(found, label="Listing", show_pos=True, hidden=as_json) as bar:
         return [image.key for image in bar]

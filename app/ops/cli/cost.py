@@ -10,7 +10,7 @@ from flask.cli import with_appcontext
 
 from app.api.context import components
 from app.core.errors import ConfigError
-from app.ops.cli.output import as_json_option, errors_told
+from app.ops.cli.output import as_json_option, errors_shown
 from app.ops.cost import LIST_PRICES, Usage, as_facts, as_lines, estimate, load_prices
 
 
@@ -78,7 +78,7 @@ def cost(
     except ConfigError as exc:
         raise click.BadParameter(exc.message, param_hint="--prices") from exc
     counted_here = images is None and size is None
-    with errors_told():
+    with errors_shown():
         stored = _counted() if counted_here else _given(images, size)
         ratio, counted = _seen() if hit_ratio is None else (hit_ratio, None)
     usage = Usage(*stored, views, ratio, counted)

@@ -13,7 +13,7 @@ from flask.cli import with_appcontext
 from app.api.context import components
 from app.config.env_file import display_name, loaded_text, settings_file
 from app.ops.bucket.clients import AwsClients
-from app.ops.cli.output import as_json_option, errors_told
+from app.ops.cli.output import as_json_option, errors_shown
 from app.ops.doctor.examination import Result, checks_for, examine
 from app.ops.doctor.findings import Status
 from app.ops.doctor.patient import Patient
@@ -31,7 +31,7 @@ _LEAST_WIDTH = 80
 @with_appcontext
 def doctor(as_json: bool) -> None:
     """Check settings, bucket and cache; say how to mend what is wrong. Status 1 where there is a problem."""
-    with errors_told():
+    with errors_shown():
         patient = _patient()
     found = examine(patient, checks_for(patient.config.store))
     results = _print_json(found) if as_json else _print_table(found)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from app.core.errors import AppError
-from app.ops.bucket.errors import surprise
+from app.ops.bucket.errors import describe_unexpected
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
@@ -23,7 +23,7 @@ def print_facts(as_json: bool, facts: dict[str, Any]) -> None:
 
 
 @contextmanager
-def errors_told() -> Iterator[None]:
+def errors_shown() -> Iterator[None]:
     """Let a command end with status 1 and a line that says why, its detail too, but without a traceback."""
     try:
         yield
@@ -33,5 +33,5 @@ def errors_told() -> Iterator[None]:
         raise click.ClickException(str(exc)) from exc
     except Exception as exc:
         raise click.ClickException(
-            f"Something unexpected came between ({surprise(exc)}), and the command could not go on."
+            f"The command stopped because of an unexpected error ({describe_unexpected(exc)})."
         ) from exc

@@ -352,7 +352,7 @@ def test_what_nobody_expected_is_a_line_without_secrets(
     monkeypatch.setattr(CLIENTS, Mock(side_effect=error))
     result = _run(app, "setup", "--mode", "private", "--bucket", "cats")
     assert (result.exit_code, words in result.output) == (1, True)
-    assert result.output.startswith("Error: Something unexpected came between")
+    assert result.output.startswith("Error: The command stopped because of an unexpected error")
     assert "secret" not in result.output
 
 
