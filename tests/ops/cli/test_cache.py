@@ -153,8 +153,3 @@ def test_warm_without_a_listing_is_a_line_not_a_traceback(
     assert result.stderr.startswith(f"Error: {told}")
     assert f"[ListObjectsV2: {status[:3]} {code} (" in result.stderr
     assert result.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("command", ["stats", "check", "purge", "clear", "warm"])
-def test_help(app: Flask, command: str) -> None:
-    assert "--json" in _run(app, command, "--help").output
