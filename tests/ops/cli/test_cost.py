@@ -9,8 +9,8 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from app.ops.cli.cost import PRICES, price
 from app.components import components_of
+from app.ops.cli.cost import PRICES, price
 from tests.pictures import noise
 from tests.s3server import S3Server, refusal
 
