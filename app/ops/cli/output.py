@@ -1,4 +1,4 @@
-"""How commands answer: lines for people, or JSON for programs."""
+"""What all commands share: `--json`, the output of facts, and errors as one line."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 
 
 def print_facts(as_json: bool, facts: dict[str, Any]) -> None:
-    """Print one fact a line, or one JSON object."""
+    """Print one fact on each line, or one JSON object."""
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -24,7 +24,7 @@ def print_facts(as_json: bool, facts: dict[str, Any]) -> None:
 
 @contextmanager
 def errors_shown() -> Iterator[None]:
-    """Let a command end with status 1 and a line that says why, its detail too, but without a traceback."""
+    """End the command with status 1 and one line for any error, details included, without a traceback."""
     try:
         yield
     except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):

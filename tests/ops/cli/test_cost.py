@@ -10,6 +10,7 @@ from click.testing import Result
 from flask import Flask
 
 from app.components import components_of
+from app.core.errors import StoreRefused
 from app.ops.cli.cost import PRICES, price
 from tests.pictures import noise
 from tests.s3server import S3Server, refusal
@@ -138,7 +139,7 @@ def test_a_store_that_refuses_listing_is_an_error(s3_app: Flask, s3: S3Server) -
     s3.fault = refusal("403 Forbidden", "AccessDenied", "GET")
     result = _run(s3_app)
     assert result.exit_code == 1
-    assert "Error: The image store refused the request." in result.output
+    assert f"Error: {StoreRefused.message}" in result.output
 
 
 @pytest.mark.parametrize(
