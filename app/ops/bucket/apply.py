@@ -24,7 +24,7 @@ from app.ops.bucket.errors import (
     says_unsupported,
 )
 from app.ops.bucket.plan import ACL_BLOCKS, POLICY_BLOCKS, Step
-from app.ops.bucket.state import Response, read_setting, try_upload
+from app.ops.bucket.state import S3Response, read_setting, try_upload
 
 RETRY_DELAYS_SECONDS = (1.0, 2.0, 4.0, 8.0)
 
@@ -133,7 +133,7 @@ class _Run:
             return StepResult(step, StepStatus.WARNING, message)
         return self._undo(step, undo, refusal)
 
-    def _read_before(self, step: Step) -> Response:
+    def _read_before(self, step: Step) -> S3Response:
         """Return the setting before the step; an empty one if a new bucket's can't be read."""
         try:
             return read_setting(self._clients, step.parameters["Bucket"], _read_operation(step))
@@ -142,7 +142,7 @@ class _Run:
                 return {}
             raise
 
-    def _has_effect(self, step: Step, before: Response) -> bool | None:
+    def _has_effect(self, step: Step, before: S3Response) -> bool | None:
         """Return True if the setting has changed; None if it can't be read."""
         for delay in (0.0, RETRY_DELAYS_SECONDS[0]):
             time.sleep(delay)
@@ -246,7 +246,7 @@ def _read_operation(step: Step) -> str:
     return f"Get{step.operation.removeprefix('Put')}"
 
 
-def _undo_step(step: Step, before: Response) -> Step | None:
+def _undo_step(step: Step, before: S3Response) -> Step | None:
     """Return the step that restores the setting; None if uploads don't depend on it."""
     bucket = {"Bucket": step.parameters["Bucket"]}
     if step.operation == "PutPublicAccessBlock":

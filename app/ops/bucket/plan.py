@@ -15,7 +15,7 @@ from typing import Any
 from app.ops.bucket.clients import AwsClients
 from app.ops.bucket.errors import CallDenied
 from app.ops.bucket.policy import is_public, with_public_read, without_public_read
-from app.ops.bucket.state import BucketState, Response, Target, holds_objects, read_state, try_upload
+from app.ops.bucket.state import BucketState, S3Response, Target, holds_objects, read_state, try_upload
 
 ACLS_DISABLED = "BucketOwnerEnforced"
 """The object ownership under which S3 ignores ACLs and refuses uploads with one."""
@@ -258,7 +258,7 @@ def _lifecycle_rules(target: Target) -> list[Rule]:
     return [abort, *expire]
 
 
-def _lifecycle_step(target: Target, response: Response, missing: list[Rule]) -> Step:
+def _lifecycle_step(target: Target, response: S3Response, missing: list[Rule]) -> Step:
     rules = _merged(response.get("Rules", []), missing)
     parameters = {"Bucket": target.bucket, "LifecycleConfiguration": {"Rules": rules}}
     minimum_size = "TransitionDefaultMinimumObjectSize"

@@ -32,7 +32,7 @@ server."""
 
 Mode = Literal["public", "private"]
 
-Response = dict[str, Any]
+S3Response = dict[str, Any]
 """A response of boto3, without its metadata."""
 
 
@@ -68,7 +68,7 @@ class BucketState:
     """
 
     exists: bool
-    settings: dict[str, Response] = field(default_factory=dict)
+    settings: dict[str, S3Response] = field(default_factory=dict)
     unsupported: tuple[str, ...] = ()
     refuses_uploads: bool = False
 
@@ -104,7 +104,7 @@ def read_state(clients: AwsClients, target: Target) -> BucketState:
     return state
 
 
-def read_setting(clients: AwsClients, bucket: str, operation: str) -> Response:
+def read_setting(clients: AwsClients, bucket: str, operation: str) -> S3Response:
     """Return the response to an operation such as `GetBucketCors`; an empty one if nothing is configured.
 
     S3 answers 404 for settings that are not configured, with a different code for each. Raises
@@ -181,7 +181,7 @@ def _read(clients: AwsClients, target: Target) -> BucketState:
     status = _head_bucket(clients, target)
     if status == _NOT_FOUND:
         return BucketState(exists=False, settings={operation: {} for operation in operations})
-    settings: dict[str, Response] = {}
+    settings: dict[str, S3Response] = {}
     unsupported: list[str] = []
     denied: list[CallDenied] = []
     for operation in operations:
@@ -228,7 +228,7 @@ def _wrong_region(clients: AwsClients, target: Target) -> BucketError | None:
     return BucketError(f"The server is in the region {named}, not {target.region}: set AWS_REGION={named}.")
 
 
-def _call(clients: AwsClients, bucket: str, operation: str, **parameters: Any) -> Response:
+def _call(clients: AwsClients, bucket: str, operation: str, **parameters: Any) -> S3Response:
     with errors_mapped(operation):
-        response: Response = getattr(clients.s3, xform_name(operation))(Bucket=bucket, **parameters)
+        response: S3Response = getattr(clients.s3, xform_name(operation))(Bucket=bucket, **parameters)
     return response

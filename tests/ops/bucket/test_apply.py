@@ -20,12 +20,6 @@ BLOCK = "PUT ?publicAccessBlock"
 SETTINGS = ("ownershipControls", "publicAccessBlock", "policy", "cors", "lifecycle", "encryption")
 
 
-@pytest.fixture
-def clients(account: S3Server) -> AwsClients:
-    """Clients of an empty account."""
-    return AwsClients(endpoint_url=account.url)
-
-
 def _target(mode: Mode) -> Target:
     return Target(BUCKET, "us-east-1", mode, cors=("https://app.example",))
 

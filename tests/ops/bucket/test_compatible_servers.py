@@ -28,12 +28,6 @@ BLOCKED = {
 }
 
 
-@pytest.fixture
-def clients(account: S3Server) -> AwsClients:
-    """Clients of an empty account."""
-    return AwsClients(endpoint_url=account.url)
-
-
 def _target(mode: Mode, **more: Any) -> Target:
     return Target(BUCKET, "us-east-1", mode, cors=("https://app.example",), **more)
 

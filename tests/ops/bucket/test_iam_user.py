@@ -27,12 +27,6 @@ def iam(account: S3Server) -> Any:
 
 
 @pytest.fixture
-def clients(account: S3Server) -> AwsClients:
-    """Clients of an empty account."""
-    return AwsClients(endpoint_url=account.url)
-
-
-@pytest.fixture
 def env(tmp_path: Path) -> Path:
     """A settings file without keys."""
     path = tmp_path / ".env"
