@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from app import create_app
 from app.components import components_of
 from app.config.settings import Config
-from app.ops.bucket import apply as carry_out
+from app.ops.bucket import apply as bucket_apply
 from app.stores.s3 import urls as public_access
 from tests.s3server import CREDENTIALS, S3Server
 from tests.telltale import watched
@@ -113,7 +113,8 @@ def account(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     """An account without anything in it: S3 and IAM over HTTP, where nobody waits between tries."""
     requests.post(f"{s3.url}/moto-api/reset", timeout=10).close()
     monkeypatch.setenv("AWS_ENDPOINT_URL_IAM", s3.url)
-    monkeypatch.setattr(carry_out, "WAITS", (0.0,) * len(carry_out.WAITS))
+    delays = (0.0,) * len(bucket_apply.RETRY_DELAYS_SECONDS)
+    monkeypatch.setattr(bucket_apply, "RETRY_DELAYS_SECONDS", delays)
     s3.reset()
     return s3
 

@@ -1,1 +1,1 @@
-"""What operators run: the command line, the bucket's setup, doctor and costs."""
+"""For operators: the command line, the setup of the bucket, the doctor, and checks of the settings."""

@@ -1,10 +1,10 @@
-"""Names close to settings are pointed out; other programs' variables are not."""
+"""Warnings about mistyped settings, and none about the variables of other programs."""
 
 import pytest
 
 from app.ops.mistyped_settings import mistyped_settings
 
-MEANT = {
+MISTYPED = {
     "API_KEY": "API_KEYS",
     "APIKEYS": "API_KEYS",
     "TRUSTED_PROXY": "TRUSTED_PROXIES",
@@ -18,7 +18,7 @@ MEANT = {
     "AWS_SECRET_ACCES_KEY": "AWS_SECRET_ACCESS_KEY",
 }
 
-OTHERS = [
+OTHER_PROGRAMS_VARIABLES = [
     *["PATH", "HOME", "HOSTNAME", "SHELL", "TERM", "PWD", "LANG", "USER", "LOGNAME", "MAIL", "EDITOR", "TZ"],
     *["PIP_CACHE_DIR", "UV_CACHE_DIR", "XDG_CACHE_HOME", "AZURE_OPENAI_API_KEY", "OMP_NUM_THREADS"],
     *["AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS", "AWS_CONFIG_FILE", "AWS_ROLE_ARN"],
@@ -34,9 +34,9 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "meant"), MEANT.items())
-def test_a_mistyped_name_is_pointed_out(name: str, meant: str) -> None:
-    hint = f"Did you mean {meant}?"
+@pytest.mark.parametrize(("name", "setting"), MISTYPED.items())
+def test_a_mistyped_setting_gets_a_suggestion(name: str, setting: str) -> None:
+    hint = f"Did you mean {setting}?"
     assert mistyped_settings({name: "x"}, "", "none") == [
         f"The environment variable {name} is not a setting. {hint}"
     ]
@@ -44,22 +44,22 @@ def test_a_mistyped_name_is_pointed_out(name: str, meant: str) -> None:
     assert loaded == [f"Line 3 of .env: {name} is not a setting. {hint}"]
 
 
-def test_other_programs_variables_are_left_alone() -> None:
-    assert mistyped_settings(dict.fromkeys(OTHERS, "x"), "", "none") == []
+def test_variables_of_other_programs_get_no_warning() -> None:
+    assert mistyped_settings(dict.fromkeys(OTHER_PROGRAMS_VARIABLES, "x"), "", "none") == []
 
 
-def test_in_the_file_every_unknown_name_is_pointed_out() -> None:
+def test_every_unknown_name_in_the_file_gets_a_warning_unless_a_custom_class_may_read_it() -> None:
     text = "BASE=/srv\nCACHE_DIR=${BASE}/cache\nAWS_DEFAULT_REGION=x\nHTTPS_PROXY=x\nexport FOO=x\nPORT=1\n"
     assert mistyped_settings({}, text, ".env") == ["Line 5 of .env: FOO is not a setting."]
     assert mistyped_settings({"STORE": "my.stores:Mine"}, text, ".env") == []
 
 
-def test_lines_that_do_nothing_are_pointed_out_without_what_they_hold() -> None:
+def test_lines_without_effect_get_a_warning_that_quotes_no_values() -> None:
     text = "API_KEYS: sEcReT\nPORT\nPORT=1\n\nsEcReTsEcReT=\nPORT=2\n'A B=3\n"
     assert mistyped_settings({}, text, ".env") == [
         "Line 1 of .env is ignored: it is not NAME=value.",
         "Line 2 of .env is ignored: it is not NAME=value.",
-        "Line 5 of .env: what is set there is not a setting.",
+        "Line 5 of .env: the name there is not a setting.",
         "PORT is set twice in .env, in lines 3 and 6. The last one counts.",
         "Line 7 of .env is ignored: it is not NAME=value.",
     ]

@@ -1,1 +1,1 @@
-"""Sets up the bucket and the account around it, over boto3."""
+"""Set up the S3 bucket and the server's IAM user, with boto3."""

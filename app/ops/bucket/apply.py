@@ -1,191 +1,222 @@
-"""Carrying out a plan, step by step, with patience for what S3 takes a while to notice.
+"""Carry out the steps of a plan.
 
-Servers compatible with S3 get less trust than AWS: a setting that they don't know is skipped, one that they
-accept without effect counts as unknown, and one after which they refuse uploads is undone.
+Calls that S3 is not ready for are retried. Compatible servers get less trust than AWS: a setting that they
+don't know is skipped, one that they accept without effect counts as unknown, and one after which they refuse
+uploads is undone.
 """
 
 import json
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from botocore import xform_name
 
 from app.ops.bucket.clients import AwsClients
 from app.ops.bucket.errors import (
-    OTHER_ANSWER,
+    UNRELATED_RESPONSE,
     BucketError,
     CallDenied,
     CallUnsupported,
     errors_mapped,
     says_unsupported,
 )
-from app.ops.bucket.plan import Outcome, Result, Step
-from app.ops.bucket.state import Answer, read_setting, refusal_of_uploads
+from app.ops.bucket.plan import ACL_BLOCKS, POLICY_BLOCKS, Step
+from app.ops.bucket.state import S3Response, read_setting, try_upload
 
-WAITS = (1.0, 2.0, 4.0, 8.0)
-"""Seconds between tries of a call that S3 is not ready for."""
+RETRY_DELAYS_SECONDS = (1.0, 2.0, 4.0, 8.0)
 
-_MALFORMED = 400
-"""What servers answer that know the setting, but not all of what it may hold."""
+_BAD_REQUEST = 400
+"""The status from servers that know the setting, but not all of its elements."""
 
-_NO_BLOCK = dict.fromkeys(
-    ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), False
-)
-_UNDONE_BY = {
+_BLOCK_NOTHING = dict.fromkeys((*ACL_BLOCKS, *POLICY_BLOCKS), False)
+
+_UNDO_BY = {
     "PutBucketOwnershipControls": ("OwnershipControls", "DeleteBucketOwnershipControls"),
     "PutBucketPolicy": ("Policy", "DeleteBucketPolicy"),
     "PutBucketEncryption": ("ServerSideEncryptionConfiguration", "DeleteBucketEncryption"),
 }
-"""Of steps that may make uploads fail: the parameter to set to what was there, or how to delete it."""
+"""For steps that may make uploads fail: the parameter to restore, or else the operation that deletes it."""
 
 
-def carry_out(clients: AwsClients, steps: Iterable[Step]) -> Iterator[Result]:
-    """Make each call, and give what became of it at once.
+class StepStatus(StrEnum):
+    """What happened to a step."""
 
-    A step that fails does not keep the others from being tried, unless it is vital. A step that is skipped or
-    undone is followed by its fallback.
+    DONE = "done"
+    UNSUPPORTED = "not supported by this server"
+    REVERTED = "undone, since uploads failed after it"
+    FAILED = "failed"
+    WARNING = "warning"
+    NOT_TRIED = "not tried"
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """A step and its status. `message` says why it did not succeed, and what to do.
+
+    `try_fallback` is True if the step's fallback may succeed.
     """
-    work = _Work(clients)
+
+    step: Step
+    status: StepStatus
+    message: str = ""
+    try_fallback: bool = False
+
+
+def apply_steps(clients: AwsClients, steps: Iterable[Step]) -> Iterator[StepResult]:
+    """Make each call, and yield its result at once.
+
+    After a failure the other steps are still tried, unless the failed one is vital. If a step is skipped or
+    undone, its fallback follows. If uploads fail whatever the settings are, the last result says so.
+    """
+    run = _Run(clients)
     halted = False
     for step in steps:
         if halted:
-            yield Result(step, Outcome.NOT_TRIED)
+            yield StepResult(step, StepStatus.NOT_TRIED)
             continue
-        result = work.attempt(step)
-        halted = step.vital and result.outcome is Outcome.FAILED
+        result = run.attempt(step)
+        halted = step.vital and result.status is StepStatus.FAILED
         yield result
-        if step.fallback and result.calls_for_less:
-            yield work.attempt(step.fallback)
-    if work.unexplained is not None:
-        yield work.unexplained
+        if step.fallback and result.try_fallback:
+            yield run.attempt(step.fallback)
+    if run.upload_warning is not None:
+        yield run.upload_warning
 
 
-class _Work:
-    """What was done so far; `unexplained` is the last result if uploads fail whatever the settings are."""
+class _Run:
+    """One run of `apply_steps`. `upload_warning` is set if uploads fail whatever the settings are."""
 
     def __init__(self, clients: AwsClients) -> None:
         self._clients = clients
         self._done: set[str] = set()
-        self.unexplained: Result | None = None
+        self.upload_warning: StepResult | None = None
 
-    def attempt(self, step: Step) -> Result:
-        """Make the call; on a compatible server see that it has an effect, and that uploads still succeed."""
+    def attempt(self, step: Step) -> StepResult:
+        """Make the call.
+
+        On a compatible server, check that it has an effect and that uploads still succeed.
+        """
         try:
             if self._clients.is_compatible_server and step.optional:
-                result = self._attempt_watched(step)
+                result = self._attempt_checked(step)
             else:
-                self._call_patiently(step)
-                result = Result(step, Outcome.DONE)
+                self._call(step)
+                result = StepResult(step, StepStatus.DONE)
         except BucketError as exc:
-            result = self._failed(step, exc)
-        if result.outcome is Outcome.DONE:
+            result = self._failure(step, exc)
+        if result.status is StepStatus.DONE:
             self._done.add(step.operation)
         return result
 
-    def _attempt_watched(self, step: Step) -> Result:
-        before = self._read(step)
-        self._call_patiently(step)
+    def _attempt_checked(self, step: Step) -> StepResult:
+        before = self._read_before(step)
+        self._call(step)
         has_effect = self._has_effect(step, before)
         if has_effect is False:
-            return Result(step, Outcome.UNSUPPORTED, f"The server accepts {step.operation}, and ignores it.")
-        undo = _undo(step, before)
-        if undo is None or self.unexplained is not None:
-            return Result(step, Outcome.DONE)
-        refusal = refusal_of_uploads(self._clients, step.parameters["Bucket"])
+            message = f"The server accepts {step.operation}, and ignores it."
+            return StepResult(step, StepStatus.UNSUPPORTED, message)
+        undo = _undo_step(step, before)
+        if undo is None or self.upload_warning is not None:
+            return StepResult(step, StepStatus.DONE)
+        refusal = try_upload(self._clients, step.parameters["Bucket"])
         if refusal is None:
-            return Result(step, Outcome.DONE)
-        if has_effect is None:  # a server that does not know the setting may take DELETE for the bucket's
+            return StepResult(step, StepStatus.DONE)
+        if has_effect is None:
+            # Don't undo: a server that does not know the setting may take DELETE as deleting the bucket.
             message = (
-                f"Uploads are refused ({_said(refusal)}). If this is the reason, undo it: {_by_hand(undo)}"
+                f"Uploads are refused ({_summary(refusal)}). If this is the reason, undo it: "
+                f"{_as_command(undo)}"
             )
-            return Result(step, Outcome.WARNING, message)
-        return self._undone(step, undo, refusal)
+            return StepResult(step, StepStatus.WARNING, message)
+        return self._undo(step, undo, refusal)
 
-    def _undone(self, step: Step, undo: Step, refusal: BucketError) -> Result:
-        """Undo the step; make it again if it was not the reason, unless a fallback is the safer choice."""
+    def _read_before(self, step: Step) -> S3Response:
+        """Return the setting before the step; an empty one if a new bucket's can't be read."""
         try:
-            self._call_patiently(undo)
-        except BucketError as exc:
-            return Result(
-                step,
-                Outcome.FAILED,
-                f"After it the server refuses every upload ({_said(refusal)}), and it can't be undone: "
-                f"{exc.message} To be done by hand: {_by_hand(undo)}",
-            )
-        still = self._refusal_after_undoing(step, refusal)
-        if still is not None:
-            trial = Step(
-                "Put a small image, as uploads do", "PutObject", {"Bucket": step.parameters["Bucket"]}
-            )
-            message = f"{still.message.rstrip('.')}. It was so before these steps."
-            self.unexplained = Result(trial, Outcome.WARNING, message)
-            if _said(still) == _said(refusal) and step.fallback is None:
-                self._call_patiently(step)
-                return Result(step, Outcome.DONE)
-        message = f"The server refused every upload after it ({_said(refusal)})."
-        return Result(step, Outcome.REVERTED, message, calls_for_less=True)
-
-    def _refusal_after_undoing(self, step: Step, before: BucketError) -> BucketError | None:
-        """Try uploads until the answer is another one: a setting may take a while to be undone everywhere."""
-        for wait in (0.0, *WAITS):
-            time.sleep(wait)
-            refusal = refusal_of_uploads(self._clients, step.parameters["Bucket"])
-            if refusal is None or _said(refusal) != _said(before):
-                return refusal
-        return before
-
-    def _read(self, step: Step) -> Answer:
-        """The setting before the step; empty for a new bucket's that can't be read."""
-        try:
-            return read_setting(self._clients, step.parameters["Bucket"], _reading(step))
+            return read_setting(self._clients, step.parameters["Bucket"], _read_operation(step))
         except BucketError as exc:
             if isinstance(exc, CallDenied) or exc.aws_code == "NoSuchBucket":
                 return {}
             raise
 
-    def _has_effect(self, step: Step, before: Answer) -> bool | None:
-        """Whether the setting is another one than before; None if it can't be read."""
-        for wait in (0.0, WAITS[0]):
-            time.sleep(wait)
+    def _has_effect(self, step: Step, before: S3Response) -> bool | None:
+        """Return True if the setting has changed; None if it can't be read."""
+        for delay in (0.0, RETRY_DELAYS_SECONDS[0]):
+            time.sleep(delay)
             try:
-                after = read_setting(self._clients, step.parameters["Bucket"], _reading(step))
+                after = read_setting(self._clients, step.parameters["Bucket"], _read_operation(step))
             except BucketError:
                 return None
             if after != before:
                 return True
         return False
 
-    def _failed(self, step: Step, exc: BucketError) -> Result:
-        if step.operation == "CreateBucket" and exc.aws_code == "BucketAlreadyOwnedByYou":
-            return Result(step, Outcome.DONE)
-        unknown = self._clients.is_compatible_server and says_unsupported(exc.http_status, exc.aws_code)
-        if step.optional and (unknown or isinstance(exc, CallUnsupported)):
-            message = f"The server answers {_said(exc)}."
-            return Result(step, Outcome.UNSUPPORTED, message, calls_for_less=exc.http_status == _MALFORMED)
-        if isinstance(exc, CallDenied):
-            return Result(step, Outcome.FAILED, f"{exc.message} {step.if_denied}".rstrip())
-        return Result(step, Outcome.FAILED, exc.message)
+    def _undo(self, step: Step, undo: Step, refusal: BucketError) -> StepResult:
+        """Undo the step after which uploads are refused. If it was not the reason, make it again.
 
-    def _call_patiently(self, step: Step) -> None:
-        for wait in WAITS:
-            try:
-                return self._call(step)
-            except BucketError as exc:
-                if not self._passes(exc, step):
-                    raise
-            time.sleep(wait)
-        return self._call(step)
+        It is not made again if it has a fallback, which is the safer choice.
+        """
+        try:
+            self._call(undo)
+        except BucketError as exc:
+            return StepResult(
+                step,
+                StepStatus.FAILED,
+                f"After it the server refuses every upload ({_summary(refusal)}), and it can't be undone: "
+                f"{exc.message} Undo it by hand: {_as_command(undo)}",
+            )
+        remaining = self._refusal_after_undo(step, refusal)
+        if remaining is not None:
+            upload = Step(
+                "Put a small image, as uploads do", "PutObject", {"Bucket": step.parameters["Bucket"]}
+            )
+            message = f"{remaining.message.rstrip('.')}. These steps are not the reason."
+            self.upload_warning = StepResult(upload, StepStatus.WARNING, message)
+            if _summary(remaining) == _summary(refusal) and step.fallback is None:
+                self._call(step)
+                return StepResult(step, StepStatus.DONE)
+        message = f"The server refused every upload after it ({_summary(refusal)})."
+        return StepResult(step, StepStatus.REVERTED, message, try_fallback=True)
+
+    def _refusal_after_undo(self, step: Step, before: BucketError) -> BucketError | None:
+        """Retry an upload until the response changes, since undoing a setting takes effect with delay."""
+        for delay in (0.0, *RETRY_DELAYS_SECONDS):
+            time.sleep(delay)
+            refusal = try_upload(self._clients, step.parameters["Bucket"])
+            if refusal is None or _summary(refusal) != _summary(before):
+                return refusal
+        return before
+
+    def _failure(self, step: Step, exc: BucketError) -> StepResult:
+        if step.operation == "CreateBucket" and exc.aws_code == "BucketAlreadyOwnedByYou":
+            return StepResult(step, StepStatus.DONE)
+        unsupported = isinstance(exc, CallUnsupported) or (
+            self._clients.is_compatible_server and says_unsupported(exc.http_status, exc.aws_code)
+        )
+        if step.optional and unsupported:
+            message = f"The server answers {_summary(exc)}."
+            try_fallback = exc.http_status == _BAD_REQUEST
+            return StepResult(step, StepStatus.UNSUPPORTED, message, try_fallback=try_fallback)
+        if isinstance(exc, CallDenied):
+            return StepResult(step, StepStatus.FAILED, f"{exc.message} {step.denied_hint}".rstrip())
+        return StepResult(step, StepStatus.FAILED, exc.message)
 
     def _call(self, step: Step) -> None:
-        parameters: dict[str, Any] = dict(step.parameters)
-        if not isinstance(parameters.get("Policy", ""), str):
-            parameters["Policy"] = json.dumps(parameters["Policy"])
-        with errors_mapped(step.operation):
-            getattr(self._clients.s3, xform_name(step.operation))(**parameters)
+        """Make the call, and retry it while S3 is not ready for it. Raises `BucketError`."""
+        for delay in RETRY_DELAYS_SECONDS:
+            try:
+                return _call_once(self._clients, step)
+            except BucketError as exc:
+                if not self._is_temporary(exc, step):
+                    raise
+            time.sleep(delay)
+        return _call_once(self._clients, step)
 
-    def _passes(self, exc: BucketError, step: Step) -> bool:
-        """Whether a refusal goes away by itself: a change is under way, or is not known everywhere yet."""
+    def _is_temporary(self, exc: BucketError, step: Step) -> bool:
+        """Return True if another change is under way, or an earlier step is not visible everywhere yet."""
         if isinstance(exc, CallDenied):
             return step.operation == "PutBucketPolicy" and "PutPublicAccessBlock" in self._done
         if exc.aws_code == "OperationAborted":
@@ -193,30 +224,37 @@ class _Work:
         return exc.aws_code == "NoSuchBucket" and "CreateBucket" in self._done
 
 
-def _said(exc: BucketError) -> str:
-    if exc.aws_code == OTHER_ANSWER:
-        return "200, but not to what was asked"
+def _call_once(clients: AwsClients, step: Step) -> None:
+    parameters: dict[str, Any] = dict(step.parameters)
+    if not isinstance(parameters.get("Policy", ""), str):
+        parameters["Policy"] = json.dumps(parameters["Policy"])
+    with errors_mapped(step.operation):
+        getattr(clients.s3, xform_name(step.operation))(**parameters)
+
+
+def _summary(exc: BucketError) -> str:
+    if exc.aws_code == UNRELATED_RESPONSE:
+        return "200 with the response to another request"
     return f"{exc.http_status} {exc.aws_code}"
 
 
-def _by_hand(undo: Step) -> str:
-    return f"{undo.operation} {json.dumps(undo.parameters)}"
+def _as_command(step: Step) -> str:
+    return f"{step.operation} {json.dumps(step.parameters)}"
 
 
-def _reading(step: Step) -> str:
-    """The operation that reads what the step sets."""
+def _read_operation(step: Step) -> str:
     return f"Get{step.operation.removeprefix('Put')}"
 
 
-def _undo(step: Step, before: Answer) -> Step | None:
-    """The step that restores the setting; None if uploads don't depend on it."""
+def _undo_step(step: Step, before: S3Response) -> Step | None:
+    """Return the step that restores the setting; None if uploads don't depend on it."""
     bucket = {"Bucket": step.parameters["Bucket"]}
     if step.operation == "PutPublicAccessBlock":
-        block = _NO_BLOCK | before.get("PublicAccessBlockConfiguration", {})
+        block = _BLOCK_NOTHING | before.get("PublicAccessBlockConfiguration", {})
         return Step(step.title, step.operation, bucket | {"PublicAccessBlockConfiguration": block})
-    if step.operation not in _UNDONE_BY:
+    if step.operation not in _UNDO_BY:
         return None
-    parameter, deletion = _UNDONE_BY[step.operation]
+    parameter, delete_operation = _UNDO_BY[step.operation]
     if before.get(parameter):
         return Step(step.title, step.operation, bucket | {parameter: before[parameter]})
-    return Step(step.title, deletion, bucket)
+    return Step(step.title, delete_operation, bucket)

@@ -1,12 +1,12 @@
-"""What AWS refuses, in words that say what to do; botocore's errors become ours here, for this whole package.
+"""Errors of the bucket commands. `errors_mapped` translates what boto3 raises, for this whole package.
 
     AppError
-    └── BucketError          a command can't go on
-        ├── CallDenied       the credentials lack a permission, or a setting forbids it
+    └── BucketError          the command can't go on
+        ├── CallDenied       the credentials lack a permission, or a setting forbids the call
         └── CallUnsupported  the server does not know the operation
 
-`says_unsupported` recognizes the latter in less clear answers of compatible servers. The messages are for the
-operator at the terminal: unlike those of `app.errors` they may name the bucket.
+The messages are for the operator at the terminal. Unlike those of `app.core.errors`, they may
+name the bucket.
 """
 
 import json
@@ -31,17 +31,15 @@ from app.stores.s3.errors import (
     status_of,
 )
 
-_UNSUPPORTED_STATUS = 501
+UNRELATED_RESPONSE = "UnrelatedResponse"
+"""Our error code for a 200 whose body is the response to another operation."""
 
-_UNKNOWN_CALL = (400, 405, 409, 501)
-"""How compatible servers answer a call that they don't know: as malformed, as not allowed, as if the bucket
-were to be created once more, or as it should be."""
+_NOT_IMPLEMENTED = 501
 
-OTHER_ANSWER = "OtherAnswer"
-"""Our code for an answer 200 that does not answer the call."""
+_UNSUPPORTED_STATUSES = (400, 405, 409, 501)
+"""How compatible servers answer unknown operations. 409 comes from those that try to create the bucket."""
 
-
-_ABOUT_THE_CALL = {
+_AMBIGUOUS_CODES = {
     "AccessControlListNotSupported",
     "BucketAlreadyExists",
     "InvalidArgument",
@@ -50,12 +48,15 @@ _ABOUT_THE_CALL = {
     "MethodNotAllowed",
     "NotImplemented",
 }
-"""Codes that have a meaning, but are also given to calls that a server does not know. All others with a
-meaning are about the credentials, the region, the bucket or the moment, whatever the call."""
+"""Codes in `MEANINGS` that servers also return for an unknown operation. All others in `MEANINGS` are about
+the credentials, the region, the bucket or a temporary condition, whatever the operation."""
 
 
 class BucketError(AppError):
-    """A bucket command can't go on; `aws_code` and `http_status` are of the answer, if there was one."""
+    """A bucket command can't go on.
+
+    `aws_code` and `http_status` are those of the response; empty and 0 if there was none.
+    """
 
     code = "bucket_error"
 
@@ -66,88 +67,92 @@ class BucketError(AppError):
 
 
 class CallDenied(BucketError):
-    """The credentials may not make this call; `action` is the IAM action that it needs."""
+    """The credentials may not make this call. `action` is the IAM action that allows it."""
 
-    def __init__(self, operation: str, said: str, aws_code: str = "AccessDenied") -> None:
+    def __init__(self, operation: str, explanation: str, aws_code: str = "AccessDenied") -> None:
         self.action = action_of(operation)
-        message = f"AWS denied {operation}, which needs {self.action}.{said}"
+        message = f"AWS denied {operation}, which needs {self.action}.{explanation}"
         super().__init__(message, aws_code=aws_code, http_status=403)
 
 
 class CallUnsupported(BucketError):
-    """The server, one compatible with S3, does not know this operation."""
-
-
-def says_unsupported(status: int, code: str) -> bool:
-    """Return whether a compatible server means by this answer that it does not know the call."""
-    if code == OTHER_ANSWER:
-        return True
-    return status in _UNKNOWN_CALL and (code in _ABOUT_THE_CALL or code not in MEANINGS)
+    """The server is compatible with S3 but does not know this operation."""
 
 
 @contextmanager
 def errors_mapped(operation: str) -> Iterator[None]:
-    """Raise a `BucketError` for whatever boto3 raises inside."""
+    """Raise a `BucketError` for every error of boto3 that occurs inside the block."""
     try:
         yield
     except ClientError as exc:
-        raise _answered(exc, operation) from exc
+        raise _from_response(exc, operation) from exc
     except Exception as exc:
         kind = classify(exc)
         if kind is None:
             raise
-        raise BucketError(_unanswered(kind, operation, public_message(exc))) from exc
+        text = public_message(exc)
+        if kind in (Kind.CREDENTIALS, Kind.EXPIRED):
+            message = f"No credentials: {text.rstrip('.')}. {SET_CREDENTIALS}."
+        elif kind is Kind.SETTINGS:
+            message = f"{operation} can't be sent: {text.rstrip('.')}. {CHECK_SETTINGS}."
+        elif kind is Kind.ANSWER:
+            message = f"{operation} got a response that is not S3's: {text}"
+        else:
+            message = f"{operation} got no response: {text}"
+        raise BucketError(message) from exc
 
 
-def _unanswered(kind: Kind, operation: str, text: str) -> str:
-    if kind in (Kind.CREDENTIALS, Kind.EXPIRED):
-        return f"No credentials: {text.rstrip('.')}. {SET_CREDENTIALS}."
-    if kind is Kind.SETTINGS:
-        return f"{operation} can't be made: {text.rstrip('.')}. {CHECK_SETTINGS}."
-    if kind is Kind.ANSWER:
-        return f"{operation} got an answer that is not S3's: {text}"
-    return f"{operation} got no answer: {text}"
+def says_unsupported(status: int, code: str) -> bool:
+    """Return True if this response of a compatible server means that it does not know the operation."""
+    if code == UNRELATED_RESPONSE:
+        return True
+    return status in _UNSUPPORTED_STATUSES and (code in _AMBIGUOUS_CODES or code not in MEANINGS)
 
 
-def surprise(exc: Exception) -> str:
-    """Return what can be said of an unexpected error: its class, and its text if that holds no secret.
+def describe_unexpected(exc: Exception) -> str:
+    """Return the error's class name, with its text if the text can't hold a secret.
 
-    Errors of the HTTP layer quote headers, with credentials; those of reading an answer name what is missing.
+    Errors of the HTTP layer quote headers, which hold credentials. Errors from parsing name the missing
+    element.
     """
     name = type(exc).__name__
     if isinstance(exc, OSError) and exc.strerror:
         return f"{name}: {exc.strerror}"
     if isinstance(exc, LookupError | TypeError | AttributeError | json.JSONDecodeError | ResponseParserError):
-        # Below the first line of a parser's error is the whole answer.
+        # From the second line on, a parser's error quotes the whole response.
         return f"{name}: {str(exc).partition(chr(10))[0][:LONGEST]}"
     return name
 
 
-def _answered(exc: ClientError, operation: str) -> BucketError:
+def _from_response(exc: ClientError, operation: str) -> BucketError:
     code, status = code_of(exc), status_of(exc)
-    words = vendor_message(exc)
-    said = f" AWS says: {words}" if words else ""
-    if is_about_credentials(exc) and code not in DENIED:
-        text = f"No credentials: {exc.operation_name} answers {status} {code}.{said} {SET_CREDENTIALS}."
-        return BucketError(text, aws_code=code, http_status=status)
+    text = vendor_message(exc)
+    explanation = f" AWS says: {text}" if text else ""
     if is_about_credentials(exc):
-        return CallDenied(exc.operation_name, said, code)
+        if code in DENIED:
+            return CallDenied(exc.operation_name, explanation, code)
+        message = (
+            f"No credentials: {exc.operation_name} answers {status} {code}.{explanation} {SET_CREDENTIALS}."
+        )
+        return BucketError(message, aws_code=code, http_status=status)
     if code in DENIED:
-        return CallDenied(operation, said, code)
-    kind = CallUnsupported if status == _UNSUPPORTED_STATUS or code == OTHER_ANSWER else BucketError
+        return CallDenied(operation, explanation, code)
+    error_class = BucketError
+    if status == _NOT_IMPLEMENTED or code == UNRELATED_RESPONSE:
+        error_class = CallUnsupported
     if code in REGION_CODES or 300 <= status < 400:
-        meaning = str(MEANINGS.get(code, REDIRECTED)) + _region_of(exc)
+        message = str(MEANINGS.get(code, REDIRECTED)) + _region_hint(exc)
     else:
-        meaning = str(MEANINGS.get(code, f"{operation} failed: {code or status}.{said}"))
-    return kind(meaning, aws_code=code, http_status=status)
+        message = str(MEANINGS.get(code, f"{operation} failed: {code or status}.{explanation}"))
+    return error_class(message, aws_code=code, http_status=status)
 
 
-def _region_of(exc: ClientError) -> str:
-    """Return what the server says of the right region, to be put behind the advice to set it."""
+def _region_hint(exc: ClientError) -> str:
+    """Return what the response says about the right region, to append to the advice to set AWS_REGION."""
     headers = exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     error: dict[str, Any] = dict(exc.response.get("Error", {}))
     region = error.get("Region") or headers.get("x-amz-bucket-region")
     if region:
         return f": the server names AWS_REGION={region}"
-    words = vendor_message(exc)
-    return f". The server says: {words}" if words else ""
+    text = vendor_message(exc)
+    return f". The server says: {text}" if text else ""

@@ -1,36 +1,61 @@
-"""The plan: the calls that still lie between a bucket as it is and as it is to become.
+"""The plan: the calls to S3 that turn the bucket as it is into the target.
 
-A step of a plan: one call that changes the bucket, and what became of it.
-
-The steps that decide who may read: ownership, Block Public Access and the bucket policy.
-
-Ownership is enforced (ACLs disabled) in both modes: what is public is then said in one place, the policy, and
-no object's ACL publishes it behind the policy's back. An upload with an ACL answers 400 on such a bucket,
-hence `S3_ACL=none`.
+Object ownership is enforced (ACLs disabled) in both modes. So one place, the policy, says what is public, and
+no object's ACL can publish it in addition. Such a bucket answers 400 to an upload with an ACL, hence
+`S3_ACL=none`.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/about-object-ownership.html
 
-The steps for CORS, lifecycle and encryption; rules of others stay as they are, ours are known by ID.
+CORS and lifecycle rules of others stay unchanged; ours are recognized by their IDs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 from app.ops.bucket.clients import AwsClients
 from app.ops.bucket.errors import CallDenied
-from app.ops.bucket.policy import Target, closed, is_open, opened
-from app.ops.bucket.state import Answer, BucketState, holds_objects, read_state, refusal_of_uploads
+from app.ops.bucket.policy import is_public, with_public_read, without_public_read
+from app.ops.bucket.state import BucketState, S3Response, Target, holds_objects, read_state, try_upload
+
+ACLS_DISABLED = "BucketOwnerEnforced"
+"""The object ownership under which S3 ignores ACLs and refuses uploads with one."""
+
+BLOCK_PUBLIC_ACLS = "BlockPublicAcls"
+"""Under this block, Ceph RGW refuses every upload, even the owner's without an ACL (fixed in 2025)."""
+
+ACL_BLOCKS = (BLOCK_PUBLIC_ACLS, "IgnorePublicAcls")
+POLICY_BLOCKS = ("BlockPublicPolicy", "RestrictPublicBuckets")
+_BLOCK_ALL = dict.fromkeys((*ACL_BLOCKS, *POLICY_BLOCKS), True)
+_BLOCK_ACLS = _BLOCK_ALL | dict.fromkeys(POLICY_BLOCKS, False)
+"""For a public bucket: only the policy makes objects public, so public ACLs stay blocked."""
+
+_ACCOUNT_BLOCK_HINT = (
+    "If they have it, Block Public Access of the account or of its organization forbids public policies. It "
+    "takes precedence over the bucket's, and this command never changes it. Show it: aws s3control "
+    "get-public-access-block --account-id $(aws sts get-caller-identity --query Account --output text); in "
+    "the console: S3 → Block Public Access settings for this account."
+)
+
+_RULE_ID = "s3-image-server"
+"""The ID of our CORS rule, and the beginning of the IDs of our lifecycle rules."""
+
+_ABORT_AFTER_DAYS = 7
+_CORS_MAX_AGE_SECONDS = 3600
+
+_DEFAULT_REGION = "us-east-1"
+"""The region of buckets without a location constraint. S3 refuses it as a constraint."""
+
+Rule = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A call to S3 that is still to be made.
+    """A call to S3 that changes the bucket.
 
-    `parameters` are boto3's, but a bucket policy is the document itself. If a `vital` step fails, those
-    after it are not tried. An `optional` one is skipped if a compatible server does not support it, and
-    `fallback` may be tried instead; all others must succeed. `if_denied` says why AWS may deny the call apart
-    from a missing permission.
+    `parameters` are those of boto3, except that a bucket policy is a dict. If a `vital` step fails, the steps
+    after it are not tried. An `optional` step is skipped if a compatible server does not support it; its
+    `fallback` may then be tried. `denied_hint` tells the operator why AWS may deny the call although the
+    credentials have the permission.
     """
 
     title: str
@@ -38,271 +63,17 @@ class Step:
     parameters: dict[str, Any]
     vital: bool = False
     optional: bool = True
-    if_denied: str = ""
+    denied_hint: str = ""
     fallback: "Step | None" = None
-
-
-class Outcome(StrEnum):
-    """What became of a step."""
-
-    DONE = "done"
-    UNSUPPORTED = "not supported by this server"
-    REVERTED = "undone, since uploads failed after it"
-    FAILED = "failed"
-    WARNING = "warning"
-    NOT_TRIED = "not tried"
-
-
-@dataclass(frozen=True)
-class Result:
-    """A step with its outcome; `message` says why it did not succeed, and what to do.
-
-    `calls_for_less` says that the step's fallback may succeed.
-    """
-
-    step: Step
-    outcome: Outcome
-    message: str = ""
-    calls_for_less: bool = False
-
-
-ACLS_DISABLED = "BucketOwnerEnforced"
-"""The object ownership under which ACLs neither count nor are taken."""
-
-ACL_BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls")
-POLICY_BLOCKS = ("BlockPublicPolicy", "RestrictPublicBuckets")
-_BLOCK_ALL = dict.fromkeys((*ACL_BLOCKS, *POLICY_BLOCKS), True)
-_BLOCK_ACLS = _BLOCK_ALL | dict.fromkeys(POLICY_BLOCKS, False)
-"""For a public bucket: a policy does the opening, so public ACLs stay blocked."""
-
-BLOCK_IN_THE_WAY = "BlockPublicAcls"
-"""Under it, Ceph RGW refuses every upload, also the owner's without an ACL (mended in 2025)."""
-
-_BLOCK_ABOVE = (
-    "If they have it, Block Public Access of the account or of its organisation forbids public policies; it "
-    "stands above the bucket's, and this command never changes it. See it with: aws s3control "
-    "get-public-access-block --account-id $(aws sts get-caller-identity --query Account --output text); in "
-    "the console: S3 → Block Public Access settings for this account."
-)
-
-
-def access_steps(target: Target, state: BucketState) -> list[Step]:
-    """The steps in the order that S3 needs.
-
-    ACLs go before they are disabled, Block Public Access is lifted before a public policy comes, and the
-    policy goes before Block Public Access returns, which would refuse whatever public is left in it.
-    """
-    last = (_block_steps, _policy_steps) if target.mode == "public" else (_policy_steps, _block_steps)
-    parts: tuple[Callable[[Target, BucketState], list[Step]], ...] = (_ownership_steps, *last)
-    return [step for part in parts for step in part(target, state)]
-
-
-def would_open(target: Target, state: BucketState) -> bool:
-    """Whether the target lets everybody read what only some may read now."""
-    return target.mode == "public" and not (
-        is_open(state.policy, target.objects_arn)
-        and not state.public_access_block.get("RestrictPublicBuckets", False)
-    )
-
-
-def ownership_of(answer: Mapping[str, Any]) -> str:
-    """Who owns objects, by the answer to GetBucketOwnershipControls; empty where nothing is configured."""
-    rules = answer.get("OwnershipControls", {}).get("Rules", [])
-    return str(rules[0].get("ObjectOwnership", "")) if rules else ""
-
-
-def _ownership_steps(target: Target, state: BucketState) -> list[Step]:
-    answer = state.answers.get("GetBucketOwnershipControls")
-    if answer is None or ownership_of(answer) == ACLS_DISABLED:
-        return []
-    steps = [
-        Step(
-            "Disable ACLs: the bucket owner owns every object",
-            "PutBucketOwnershipControls",
-            {"Bucket": target.bucket, "OwnershipControls": {"Rules": [{"ObjectOwnership": ACLS_DISABLED}]}},
-        )
-    ]
-    if _grants_others(state.answers.get("GetBucketAcl", {})):
-        private = {"Bucket": target.bucket, "ACL": "private"}
-        title = "Take back what the bucket's ACL grants to others"
-        steps.insert(0, Step(title, "PutBucketAcl", private, optional=False))
-    return steps
-
-
-def _grants_others(acl: dict[str, Any]) -> bool:
-    owner = acl.get("Owner", {}).get("ID")
-    return any(grant.get("Grantee", {}).get("ID") != owner for grant in acl.get("Grants", []))
-
-
-def _block_steps(target: Target, state: BucketState) -> list[Step]:
-    public = target.mode == "public"
-    wanted = _BLOCK_ACLS if public else _BLOCK_ALL
-    softer = wanted | {BLOCK_IN_THE_WAY: False}
-    if "GetPublicAccessBlock" not in state.answers or state.public_access_block == wanted:
-        return _lifting_steps(target, state, softer)
-    if state.unsupported and state.public_access_block == softer:
-        return []  # as an earlier run left it
-    title = "Let the bucket have a public policy" if public else "Block all public access to the bucket"
-    fallback = _block_step(target, f"{title}, without {BLOCK_IN_THE_WAY}", softer)
-    return [replace(_block_step(target, title, wanted), vital=public, fallback=fallback)]
-
-
-def _lifting_steps(target: Target, state: BucketState, softer: dict[str, bool]) -> list[Step]:
-    if not state.refuses_uploads or not state.public_access_block.get(BLOCK_IN_THE_WAY):
-        return []
-    title = f"Lift {BLOCK_IN_THE_WAY}, under which the server refuses every upload"
-    return [_block_step(target, title, softer)]
-
-
-def _block_step(target: Target, title: str, block: dict[str, bool]) -> Step:
-    parameters = {"Bucket": target.bucket, "PublicAccessBlockConfiguration": block}
-    return Step(title, "PutPublicAccessBlock", parameters)
-
-
-def _policy_steps(target: Target, state: BucketState) -> list[Step]:
-    if "GetBucketPolicy" not in state.answers:
-        return []
-    policy, bucket = state.policy, {"Bucket": target.bucket}
-    if target.mode == "public":
-        if is_open(policy, target.objects_arn):
-            return []
-        parameters = bucket | {"Policy": opened(policy, target.objects_arn)}
-        return [Step("Let everybody read objects", "PutBucketPolicy", parameters, if_denied=_BLOCK_ABOVE)]
-    rest = closed(policy, target.objects_arn)
-    title = "Let everybody read objects no longer"
-    if policy is None or rest == policy:
-        return []
-    if rest is None:
-        return [Step(title, "DeleteBucketPolicy", dict(bucket), optional=False)]
-    return [Step(title, "PutBucketPolicy", bucket | {"Policy": rest}, optional=False)]
-
-
-_OURS = "s3-image-server"
-_ABORT_AFTER_DAYS = 7
-_CORS_SECONDS = 3600
-
-Rule = dict[str, Any]
-
-
-def rule_steps(target: Target, state: BucketState) -> list[Step]:
-    """The steps, none of which another depends on."""
-    return [*_cors_steps(target, state), *_lifecycle_steps(target, state), *_encryption_steps(target, state)]
-
-
-def _cors_steps(target: Target, state: BucketState) -> list[Step]:
-    answer = state.answers.get("GetBucketCors")
-    if answer is None:
-        return []
-    present = answer.get("CORSRules", [])
-    rules = _merged(present, [_cors_rule(target.cors)])
-    if rules == present:
-        return []
-    parameters = {"Bucket": target.bucket, "CORSConfiguration": {"CORSRules": rules}}
-    return [Step(f"Let scripts from {', '.join(target.cors)} read", "PutBucketCors", parameters)]
-
-
-def _cors_rule(origins: tuple[str, ...]) -> Rule:
-    return {
-        "ID": _OURS,
-        "AllowedOrigins": list(origins),
-        "AllowedMethods": ["GET", "HEAD"],
-        "AllowedHeaders": ["*"],
-        "MaxAgeSeconds": _CORS_SECONDS,
-    }
-
-
-def _lifecycle_steps(target: Target, state: BucketState) -> list[Step]:
-    answer = state.answers.get("GetBucketLifecycleConfiguration")
-    if answer is None:
-        return []
-    present = answer.get("Rules", [])
-    wanted = [_abort_rule(), *(_expiry_rule(prefix, days) for prefix, days in target.expire.items())]
-    known = {_essence(rule) for rule in present}
-    missing = [rule for rule in wanted if _essence(rule) not in known]
-    if not missing:
-        return []
-    expiring = [rule for rule in missing if "Expiration" in rule]
-    fallback = _lifecycle_step(target, answer, expiring) if 0 < len(expiring) < len(missing) else None
-    return [replace(_lifecycle_step(target, answer, missing), fallback=fallback)]
-
-
-def _lifecycle_step(target: Target, answer: Answer, missing: list[Rule]) -> Step:
-    rules = _merged(answer.get("Rules", []), missing)
-    parameters = {"Bucket": target.bucket, "LifecycleConfiguration": {"Rules": rules}}
-    smallest = "TransitionDefaultMinimumObjectSize"
-    if smallest in answer:  # left out, it would go back to its default
-        parameters[smallest] = answer[smallest]
-    return Step(_told(missing), "PutBucketLifecycleConfiguration", parameters)
-
-
-def _abort_rule() -> Rule:
-    return {
-        "ID": f"{_OURS} abort incomplete uploads",
-        "Status": "Enabled",
-        "Filter": {"Prefix": ""},
-        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": _ABORT_AFTER_DAYS},
-    }
-
-
-def _expiry_rule(prefix: str, days: int) -> Rule:
-    return {
-        "ID": f"{_OURS} expire {prefix}",
-        "Status": "Enabled",
-        "Filter": {"Prefix": prefix},
-        "Expiration": {"Days": days},
-    }
-
-
-def _essence(rule: Rule) -> tuple[Any, ...]:
-    """What a rule says, whichever way S3 wrote it down: an empty filter may come back in several forms."""
-    prefix = rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))
-    abort = rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation")
-    return rule.get("ID"), rule.get("Status"), prefix, rule.get("Expiration", {}).get("Days"), abort
-
-
-def _told(rules: list[Rule]) -> str:
-    texts = [
-        f"delete objects below {rule['Filter']['Prefix']} after {rule['Expiration']['Days']} days"
-        for rule in rules
-        if "Expiration" in rule
-    ]
-    if len(texts) < len(rules):
-        texts.append(f"discard incomplete uploads after {_ABORT_AFTER_DAYS} days")
-    return _sentence(", ".join(texts))
-
-
-def _sentence(text: str) -> str:
-    """With a capital in front; `capitalize` would change prefixes as well."""
-    return text[0].upper() + text[1:]
-
-
-def _encryption_steps(target: Target, state: BucketState) -> list[Step]:
-    answer = state.answers.get("GetBucketEncryption")
-    if answer is None or answer.get("ServerSideEncryptionConfiguration", {}).get("Rules"):
-        return []
-    rules = [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
-    parameters = {"Bucket": target.bucket, "ServerSideEncryptionConfiguration": {"Rules": rules}}
-    return [Step("Encrypt objects with S3's own keys", "PutBucketEncryption", parameters)]
-
-
-def _merged(present: list[Rule], ours: list[Rule]) -> list[Rule]:
-    """`ours` in place of the rules with the same IDs, or behind those of others."""
-    named = {rule["ID"]: rule for rule in ours}
-    kept = [named.pop(rule.get("ID", ""), rule) for rule in present]
-    return [*kept, *named.values()]
-
-
-_HOME_REGION = "us-east-1"
-_OPENING = ("PutPublicAccessBlock", "PutBucketPolicy")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in their order, none where there is nothing to do.
+    """Steps in the order to make them; none if the bucket is already as wanted.
 
-    `publishes` says that carrying them out lets everybody read objects which the bucket holds already, and
-    `unlisted` that those are presumed, since it can't be listed. `unsupported` are the operations for which
-    the server has no answer, so that nothing is planned there.
+    `publishes` is True if the steps let everybody read objects that the bucket already holds; `unlisted` is
+    True if that is an assumption, because the bucket can't be listed. `unsupported` lists the operations that
+    the server does not know. Nothing is planned for their settings.
     """
 
     steps: tuple[Step, ...]
@@ -312,31 +83,217 @@ class Plan:
 
 
 def make_plan(clients: AwsClients, target: Target, *, may_upload: bool = True) -> Plan:
-    """Look at the bucket, and change nothing; raises `BucketError` if that is not possible.
+    """Read the bucket and return the steps to the target. Change nothing. Raises `BucketError`.
 
-    If the server lacks settings, and the bucket blocks public ACLs, a small image is put and deleted again:
-    some such servers refuse every upload then. `may_upload=False` spares that.
+    If the server lacks some settings and the bucket blocks public ACLs, a small image is put and deleted
+    again, because some such servers refuse every upload then. `may_upload=False` skips that.
     """
     state = read_state(clients, target)
-    if may_upload and state.unsupported and state.public_access_block.get(BLOCK_IN_THE_WAY):
-        refused = isinstance(refusal_of_uploads(clients, target.bucket), CallDenied)
+    if may_upload and state.unsupported and state.public_access_block.get(BLOCK_PUBLIC_ACLS):
+        refused = isinstance(try_upload(clients, target.bucket), CallDenied)
         state = replace(state, refuses_uploads=refused)
-    steps = (*_creation_steps(target, state), *access_steps(target, state), *rule_steps(target, state))
-    opening = any(step.operation in _OPENING for step in steps)
-    opens = state.exists and opening and would_open(target, state)
-    shown = holds_objects(clients, target) if opens else False
-    return Plan(steps, shown is not False, state.unsupported, unlisted=shown is None)
+    access = access_steps(target, state)
+    holds = holds_objects(clients, target.bucket) if _publishes(target, state, access) else False
+    return Plan(
+        steps=(*_creation_steps(target, state), *access, *rule_steps(target, state)),
+        publishes=holds is not False,
+        unsupported=state.unsupported,
+        unlisted=holds is None,
+    )
+
+
+def ownership_of(response: Mapping[str, Any]) -> str:
+    """Return the object ownership in a response to GetBucketOwnershipControls; empty if it has none."""
+    rules = response.get("OwnershipControls", {}).get("Rules", [])
+    return str(rules[0].get("ObjectOwnership", "")) if rules else ""
+
+
+def access_steps(target: Target, state: BucketState) -> list[Step]:
+    """Return the steps that decide who may read, in the order that S3 requires.
+
+    ACLs are removed before they are disabled. Block Public Access is lifted before a public policy is put,
+    and set only after the policy is removed, because it refuses changes to a policy that is still public.
+    """
+    ownership = _ownership_steps(target, state)
+    if target.mode == "public":
+        return [*ownership, *_block_steps(target, state), *_policy_steps(target, state)]
+    return [*ownership, *_policy_steps(target, state), *_block_steps(target, state)]
+
+
+def rule_steps(target: Target, state: BucketState) -> list[Step]:
+    """Return the steps for CORS, lifecycle and encryption. They don't depend on each other."""
+    return [*_cors_steps(target, state), *_lifecycle_steps(target, state), *_encryption_steps(target, state)]
+
+
+def _publishes(target: Target, state: BucketState, steps: list[Step]) -> bool:
+    """Return True if the steps let everybody read an existing bucket that not everybody may read now."""
+    if target.mode != "public" or not state.exists:
+        return False
+    is_readable = is_public(state.policy, target.objects_arn) and not state.public_access_block.get(
+        "RestrictPublicBuckets", False
+    )
+    changes = any(step.operation in ("PutPublicAccessBlock", "PutBucketPolicy") for step in steps)
+    return changes and not is_readable
 
 
 def _creation_steps(target: Target, state: BucketState) -> list[Step]:
     if state.exists:
         return []
-    # us-east-1 is where buckets go without a constraint, and is refused as one.
-    place: dict[str, Any] = (
-        {"CreateBucketConfiguration": {"LocationConstraint": target.region}}
-        if target.region != _HOME_REGION
-        else {}
-    )
-    parameters = {"Bucket": target.bucket, **place}
+    parameters: dict[str, Any] = {"Bucket": target.bucket}
+    if target.region != _DEFAULT_REGION:
+        parameters["CreateBucketConfiguration"] = {"LocationConstraint": target.region}
     title = f"Create the bucket {target.bucket} in {target.region}"
     return [Step(title, "CreateBucket", parameters, vital=True, optional=False)]
+
+
+def _ownership_steps(target: Target, state: BucketState) -> list[Step]:
+    response = state.settings.get("GetBucketOwnershipControls")
+    if response is None or ownership_of(response) == ACLS_DISABLED:
+        return []
+    steps = [
+        Step(
+            "Disable ACLs: the bucket owner owns every object",
+            "PutBucketOwnershipControls",
+            {"Bucket": target.bucket, "OwnershipControls": {"Rules": [{"ObjectOwnership": ACLS_DISABLED}]}},
+        )
+    ]
+    acl = state.settings.get("GetBucketAcl", {})
+    owner = acl.get("Owner", {}).get("ID")
+    if any(grant.get("Grantee", {}).get("ID") != owner for grant in acl.get("Grants", [])):
+        title = "Remove the grants to others from the bucket's ACL"
+        private = {"Bucket": target.bucket, "ACL": "private"}
+        steps.insert(0, Step(title, "PutBucketAcl", private, optional=False))
+    return steps
+
+
+def _block_steps(target: Target, state: BucketState) -> list[Step]:
+    public = target.mode == "public"
+    present = state.public_access_block
+    wanted = _BLOCK_ACLS if public else _BLOCK_ALL
+    reduced = wanted | {BLOCK_PUBLIC_ACLS: False}
+    if "GetPublicAccessBlock" not in state.settings or present == wanted:
+        if state.refuses_uploads and present.get(BLOCK_PUBLIC_ACLS):
+            title = f"Lift {BLOCK_PUBLIC_ACLS}, under which the server refuses every upload"
+            return [_block_step(target, title, reduced)]
+        return []
+    if state.unsupported and present == reduced:
+        return []  # the fallback of an earlier run
+    title = "Allow a public bucket policy" if public else "Block all public access to the bucket"
+    fallback = _block_step(target, f"{title}, without {BLOCK_PUBLIC_ACLS}", reduced)
+    return [replace(_block_step(target, title, wanted), vital=public, fallback=fallback)]
+
+
+def _block_step(target: Target, title: str, block: dict[str, bool]) -> Step:
+    parameters = {"Bucket": target.bucket, "PublicAccessBlockConfiguration": block}
+    return Step(title, "PutPublicAccessBlock", parameters)
+
+
+def _policy_steps(target: Target, state: BucketState) -> list[Step]:
+    if "GetBucketPolicy" not in state.settings:
+        return []
+    policy, bucket = state.policy, {"Bucket": target.bucket}
+    if target.mode == "public":
+        if is_public(policy, target.objects_arn):
+            return []
+        parameters = bucket | {"Policy": with_public_read(policy, target.objects_arn)}
+        title = "Let everybody read objects"
+        return [Step(title, "PutBucketPolicy", parameters, denied_hint=_ACCOUNT_BLOCK_HINT)]
+    rest = without_public_read(policy, target.objects_arn)
+    title = "Stop letting everybody read objects"
+    if policy is None or rest == policy:
+        return []
+    if rest is None:
+        return [Step(title, "DeleteBucketPolicy", dict(bucket), optional=False)]
+    return [Step(title, "PutBucketPolicy", bucket | {"Policy": rest}, optional=False)]
+
+
+def _cors_steps(target: Target, state: BucketState) -> list[Step]:
+    response = state.settings.get("GetBucketCors")
+    if response is None:
+        return []
+    present = response.get("CORSRules", [])
+    ours = {
+        "ID": _RULE_ID,
+        "AllowedOrigins": list(target.cors),
+        "AllowedMethods": ["GET", "HEAD"],
+        "AllowedHeaders": ["*"],
+        "MaxAgeSeconds": _CORS_MAX_AGE_SECONDS,
+    }
+    rules = _merged(present, [ours])
+    if rules == present:
+        return []
+    parameters = {"Bucket": target.bucket, "CORSConfiguration": {"CORSRules": rules}}
+    return [Step(f"Let scripts from {', '.join(target.cors)} read", "PutBucketCors", parameters)]
+
+
+def _lifecycle_steps(target: Target, state: BucketState) -> list[Step]:
+    response = state.settings.get("GetBucketLifecycleConfiguration")
+    if response is None:
+        return []
+    present = {_lifecycle_essence(rule) for rule in response.get("Rules", [])}
+    missing = [rule for rule in _lifecycle_rules(target) if _lifecycle_essence(rule) not in present]
+    if not missing:
+        return []
+    expiring = [rule for rule in missing if "Expiration" in rule]
+    fallback = _lifecycle_step(target, response, expiring) if 0 < len(expiring) < len(missing) else None
+    return [replace(_lifecycle_step(target, response, missing), fallback=fallback)]
+
+
+def _lifecycle_rules(target: Target) -> list[Rule]:
+    abort = {
+        "ID": f"{_RULE_ID} abort incomplete uploads",
+        "Status": "Enabled",
+        "Filter": {"Prefix": ""},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": _ABORT_AFTER_DAYS},
+    }
+    expire = [
+        {
+            "ID": f"{_RULE_ID} expire {prefix}",
+            "Status": "Enabled",
+            "Filter": {"Prefix": prefix},
+            "Expiration": {"Days": days},
+        }
+        for prefix, days in target.expire.items()
+    ]
+    return [abort, *expire]
+
+
+def _lifecycle_step(target: Target, response: S3Response, missing: list[Rule]) -> Step:
+    rules = _merged(response.get("Rules", []), missing)
+    parameters = {"Bucket": target.bucket, "LifecycleConfiguration": {"Rules": rules}}
+    minimum_size = "TransitionDefaultMinimumObjectSize"
+    if minimum_size in response:  # if left out, S3 resets it
+        parameters[minimum_size] = response[minimum_size]
+    actions = [
+        f"delete objects below {rule['Filter']['Prefix']} after {rule['Expiration']['Days']} days"
+        for rule in missing
+        if "Expiration" in rule
+    ]
+    if len(actions) < len(missing):
+        actions.append(f"discard incomplete uploads after {_ABORT_AFTER_DAYS} days")
+    title = ", ".join(actions)
+    title = title[0].upper() + title[1:]  # `capitalize` would change the prefixes as well
+    return Step(title, "PutBucketLifecycleConfiguration", parameters)
+
+
+def _lifecycle_essence(rule: Rule) -> tuple[Any, ...]:
+    """Return the rule in a comparable form. S3 may return an empty filter in several forms."""
+    prefix = rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))
+    abort = rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation")
+    return rule.get("ID"), rule.get("Status"), prefix, rule.get("Expiration", {}).get("Days"), abort
+
+
+def _merged(present: list[Rule], ours: list[Rule]) -> list[Rule]:
+    """Return the rules with each of ours in place of one with the same ID, or else at the end."""
+    by_id = {rule["ID"]: rule for rule in ours}
+    kept = [by_id.pop(rule.get("ID", ""), rule) for rule in present]
+    return [*kept, *by_id.values()]
+
+
+def _encryption_steps(target: Target, state: BucketState) -> list[Step]:
+    response = state.settings.get("GetBucketEncryption")
+    if response is None or response.get("ServerSideEncryptionConfiguration", {}).get("Rules"):
+        return []
+    rules = [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
+    parameters = {"Bucket": target.bucket, "ServerSideEncryptionConfiguration": {"Rules": rules}}
+    return [Step("Encrypt objects with S3's own keys", "PutBucketEncryption", parameters)]

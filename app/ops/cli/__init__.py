@@ -1,4 +1,4 @@
-"""The commands: `flask bucket …`, `flask cache …`, `flask images …`, `flask keys …`."""
+"""The commands of operators: `flask bucket …`, `flask cache …`, `flask images …`, `flask keys …`."""
 
 from flask import Flask
 
@@ -11,7 +11,7 @@ from app.ops.cli.keys import keys_commands
 
 
 def register_commands(flask: Flask) -> None:
-    """Give `flask` its commands."""
+    """Add all commands to the application's command line."""
     bucket_commands.add_command(doctor)
     bucket_commands.add_command(cost)
     for group in (bucket_commands, cache_commands, images_commands, keys_commands):

@@ -1,4 +1,4 @@
-"""`flask cache …`: look into the cache, mend it, empty it, warm it."""
+"""`flask cache …`: show, check, repair, empty and warm the disk cache."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,17 +13,17 @@ from app.cache.health import OUT_OF_ORDER
 from app.cache.lookup import CacheStatus
 from app.core.errors import AppError, CacheUnreadable
 from app.core.object_keys import check_readable, is_readable
-from app.ops.cli.output import as_json_option, errors_told, print_facts
+from app.ops.cli.output import as_json_option, errors_shown, print_facts
 
 _FAILED = "failed"
 
-_ACCOUNT = {
+_WARM_FACTS = {
     "brought": [CacheStatus.MISS.value],
     "there_already": [CacheStatus.HIT.value, CacheStatus.REVALIDATED.value, CacheStatus.COLLAPSED.value],
     "without_room": [CacheStatus.BYPASS.value],
     "failed": [_FAILED, CacheStatus.STALE.value],
 }
-"""What is told of a warming, and of which outcomes it is made: each image counts once."""
+"""The counts that `warm` prints, and the cache statuses that each includes. Every image counts once."""
 
 cache_commands = AppGroup("cache", help="Show, check, purge or warm the disk cache.")
 
@@ -31,9 +31,9 @@ cache_commands = AppGroup("cache", help="Show, check, purge or warm the disk cac
 @cache_commands.command()
 @as_json_option
 def stats(as_json: bool) -> None:
-    """How much the cache holds."""
+    """Print how much the cache holds."""
     cache = components().cache
-    with _index_errors_told():
+    with _index_errors_shown():
         totals = cache.totals()
     print_facts(
         as_json,
@@ -47,12 +47,12 @@ def stats(as_json: bool) -> None:
 
 
 @cache_commands.command()
-@click.option("--fix", is_flag=True, help="Mend what is found.")
+@click.option("--fix", is_flag=True, help="Repair what is found.")
 @as_json_option
 def check(fix: bool, as_json: bool) -> None:
-    """Compare the index with the files; status 1 where they differ and it was not mended."""
+    """Compare the index with the files. Exit with status 1 if they differ and --fix is not set."""
     cache = components().cache
-    with _index_errors_told(), _counting("Checking", as_json) as progress:
+    with _index_errors_shown(), _progress("Checking", as_json) as progress:
         report = cache.check(fix=fix, progress=progress)
     print_facts(
         as_json,
@@ -73,13 +73,13 @@ def check(fix: bool, as_json: bool) -> None:
 @click.argument("keys", nargs=-1, required=True, metavar="KEY…")
 @as_json_option
 def purge(keys: tuple[str, ...], as_json: bool) -> None:
-    """Remove images from the cache; the store keeps them."""
+    """Remove images from the cache. The store keeps them."""
     for key in keys:
         try:
             check_readable(key)
         except AppError as exc:
             raise click.BadParameter(f"{key!r}: {exc.message}") from exc
-    with errors_told():
+    with errors_shown():
         purged = sum(components().cache.forget(key) for key in keys)
     print_facts(as_json, {"purged": purged})
 
@@ -87,69 +87,64 @@ def purge(keys: tuple[str, ...], as_json: bool) -> None:
 @cache_commands.command()
 @as_json_option
 def clear(as_json: bool) -> None:
-    """Remove all images from the cache; the store keeps them."""
-    with _index_errors_told(), _counting("Clearing", as_json) as progress:
+    """Remove all images from the cache. The store keeps them."""
+    with _index_errors_shown(), _progress("Clearing", as_json) as progress:
         removed = components().cache.clear(progress)
     print_facts(as_json, {"removed": removed})
 
 
 @cache_commands.command()
-@click.option("--prefix", default="", help="Only keys that begin so.")
+@click.option("--prefix", default="", help="Warm only keys with this prefix.")
 @click.option("--concurrency", default=8, show_default=True, type=click.IntRange(1, 64))
 @as_json_option
 def warm(prefix: str, concurrency: int, as_json: bool) -> None:
-    """Bring the store's images into the cache; status 1 where some could not be had."""
-    service = components().images
-    listed = _listed(prefix, as_json)
-    keys = [key for key in listed if is_readable(key)]
-    if len(keys) < len(listed):
-        unsafe = len(listed) - len(keys)
-        click.echo(f"Left out {unsafe} whose keys no URL can name safely: nobody can ask for them.", err=True)
+    """Fetch the store's images into the cache. Exit with status 1 if some could not be fetched."""
+    images = components().images
+    listing = images.list_all(prefix)  # many pages, so the progress bar counts the images as they arrive
+    with errors_shown(), click.progressbar(listing, label="Listing", show_pos=True, hidden=as_json) as listed:
+        listed_keys = [image.key for image in listed]
+    keys = [key for key in listed_keys if is_readable(key)]
+    if len(keys) < len(listed_keys):
+        skipped = len(listed_keys) - len(keys)
+        click.echo(f"Skipped {skipped} objects whose keys can't be used in a URL.", err=True)
 
-    def bring(key: str) -> str:
+    def fetch(key: str) -> str:
         try:
-            cached = service.fetch(key)
+            cached = images.fetch(key)
         except AppError:
             return _FAILED
         cached.body.close()
         return cached.status.value
 
-    outcomes: Counter[str] = Counter()
+    statuses: Counter[str] = Counter()
     with (
         ThreadPoolExecutor(concurrency) as pool,
-        click.progressbar(pool.map(bring, keys), length=len(keys), label="Warming", hidden=as_json) as bar,
+        click.progressbar(pool.map(fetch, keys), length=len(keys), label="Warming", hidden=as_json) as bar,
     ):
-        outcomes.update(bar)
-    account = {name: sum(outcomes[one] for one in found) for name, found in _ACCOUNT.items()}
-    print_facts(as_json, {"images": len(keys), **account})
-    if account["failed"]:
+        statuses.update(bar)
+    counts = {fact: sum(statuses[status] for status in included) for fact, included in _WARM_FACTS.items()}
+    print_facts(as_json, {"images": len(keys), **counts})
+    if counts["failed"]:
         raise click.exceptions.Exit(1)
 
 
 @contextmanager
-def _counting(label: str, as_json: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar over the cache's entries, which is told how many are done."""
+def _progress(label: str, as_json: bool) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar over the cache's entries. Yield a function that sets how many are done."""
     try:
         length = components().cache.totals().entries
     except OUT_OF_ORDER:
-        length = 0  # the work itself will say what is wrong
+        length = 0  # the command itself reports the error
     with click.progressbar(length=length, label=label, hidden=as_json) as bar:
         yield lambda done: bar.update(done - bar.pos)
 
 
 @contextmanager
-def _index_errors_told() -> Iterator[None]:
+def _index_errors_shown() -> Iterator[None]:
     try:
         yield
     except (*OUT_OF_ORDER, CacheUnreadable) as exc:
         reason = exc.detail if isinstance(exc, CacheUnreadable) else exc
         raise click.ClickException(
-            f"The index can't be read: {reason}. Where it is damaged, flask cache check --fix rebuilds it."
+            f"The index can't be read: {reason}. If it is damaged, flask cache check --fix rebuilds it."
         ) from exc
-
-
-def _listed(prefix: str, as_json: bool) -> list[str]:
-    """The keys of the store's images, counted while they come: there may be many pages of them."""
-    found = components().images.list_all(prefix)
-    with errors_told(), click.progressbar(found, label="Listing", show_pos=True, hidden=as_json) as bar:
-        return [image.key for image in bar]

@@ -1,7 +1,17 @@
-"""`flask bucket cost`: what the images cost, and what the cache saves."""
+"""`flask bucket cost`: estimate what S3 charges for the stored images.
+
+The estimate assumes that S3 serves every view. The server's cache answers most views, which saves GET
+requests. It also saves transfer if the server runs outside of AWS: S3 sends to EC2 in its own region for
+free, but EC2 pays the same price for what it sends on to the internet (https://aws.amazon.com/s3/pricing/,
+"Data transfer").
+
+`prices.json` beside this module holds the prices. Each rate is a list of tiers with the price for `per`
+units, up to the monthly amount `up_to`.
+"""
 
 import json
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterator
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,119 +19,120 @@ import click
 from flask.cli import with_appcontext
 
 from app.api.context import components
-from app.core.errors import ConfigError
-from app.ops.cli.output import as_json_option, errors_told
-from app.ops.cost import LIST_PRICES, Usage, as_facts, as_lines, estimate, load_prices
+from app.ops.cli.output import as_json_option, errors_shown
 
+PRICES: dict[str, Any] = json.loads(Path(__file__).with_name("prices.json").read_bytes())
 
-class _Share(click.ParamType[Decimal]):
-    """A decimal from 0 to 1."""
+_NO_IMAGES = """\
+The store has no images yet (STORE={store}). Give the numbers that you expect, for instance:
 
-    name = "share"
+    flask bucket cost --images 10000 --size 500 --views 1000000
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
-        try:
-            share = Decimal(value)
-        except InvalidOperation:
-            share = Decimal("NaN")
-        if not (share.is_finite() and 0 <= share <= 1):
-            self.fail(f"{value!r} is not a share from 0 to 1, such as 0.95", param, ctx)
-        return share
-
+for 10,000 images of 500 KB and a million views a month.
+"""
+_NOT_IN_S3 = "These images are not in S3. This is what they would cost there."
+_CACHE_NOTE = (
+    "These are the charges if S3 serves every view. The cache saves most GET requests, and transfer if the "
+    "server runs outside of AWS."
+)
+_ROWS = {
+    "storage": "storage",
+    "get_requests": "GET requests",
+    "transfer_out": "transfer out",
+    "total": "a month",
+}
 
 _count = click.IntRange(0, 10**12)
 
-_NOTHING_STORED = """\
-There are no images in the store (STORE={store}), so there is nothing to price yet. Say what you expect:
-
-    flask bucket cost --images 10000 --size 500 --views 1000000 --hit-ratio 0.95
-
-for 10,000 images of 500 KB, a million views a month, and a cache that answers 95% of them.
-"""
-_NOT_AT_S3 = "These images are not in S3, so S3 charges nothing for them: this is what they would cost there."
-
 
 @click.command()
-@click.option("--images", type=_count, help="How many images are stored; without it, those in the store.")
+@click.option("--images", type=_count, help="Number of stored images. Default: count those in the store.")
 @click.option("--size", type=_count, metavar="KB", help="Their average size, in units of 1,000 bytes.")
-@click.option("--views", type=_count, help="How often images are viewed in a month.")
-@click.option(
-    "--hit-ratio",
-    type=_Share(),
-    help="The share of views that don't ask S3; without it, the one seen so far.",
-)
-@click.option(
-    "--prices",
-    "prices_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=LIST_PRICES,
-    metavar="FILE",
-    help="Other prices, as app/bucket/prices.json has them.",
-)
+@click.option("--views", type=_count, help="Number of views a month.")
 @as_json_option
 @with_appcontext
-def cost(
-    images: int | None,
-    size: int | None,
-    views: int | None,
-    hit_ratio: Decimal | None,
-    prices_path: Path,
-    as_json: bool,
-) -> None:
-    """What S3 charges a month, and what the cache saves of it.
+def cost(images: int | None, size: int | None, views: int | None, as_json: bool) -> None:
+    """Estimate what S3 charges for the images, once for uploads and each month.
 
-    Without --images and --size the store's images are counted, which lists them all. Without --hit-ratio
-    it is that of the requests so far; those that a server in front has answered are not in it.
+    Without --images and --size, the images in the store are counted, which lists all of them.
     """
-    try:
-        prices = load_prices(prices_path)
-    except ConfigError as exc:
-        raise click.BadParameter(exc.message, param_hint="--prices") from exc
-    counted_here = images is None and size is None
-    with errors_told():
-        stored = _counted() if counted_here else _given(images, size)
-        ratio, counted = _seen() if hit_ratio is None else (hit_ratio, None)
-    usage = Usage(*stored, views, ratio, counted)
-    estimated = estimate(usage, prices)
-    if as_json:
-        click.echo(json.dumps(as_facts(usage, estimated, prices)))
-        return
-    if counted_here:
-        _introduce(usage.images, components().config.store)
-    for line in as_lines(usage, estimated, prices):
-        click.echo(line)
-
-
-def _introduce(images: int, store: str) -> None:
-    """Say what a count of the store's images means if that is not obvious."""
-    if not images:
-        click.echo(_NOTHING_STORED.format(store=store))
-    elif store != "s3":
-        click.echo(_NOT_AT_S3)
-
-
-def _given(images: int | None, size: int | None) -> tuple[int, int]:
-    if images is None or size is None:
+    note = ""
+    if images is not None and size is not None:
+        stored_bytes = images * size * 1000
+    elif images is None and size is None:
+        with errors_shown():
+            sizes = [image.size for image in components().images.list_all()]
+        images, stored_bytes = len(sizes), sum(sizes)
+        store = components().config.store
+        if not images:
+            note = _NO_IMAGES.format(store=store)
+        elif store != "s3":
+            note = _NOT_IN_S3
+    else:
         raise click.UsageError(
-            "--images and --size go together; without both, the store's images are counted."
+            "Give --images and --size together, or neither to count the images in the store."
         )
-    return images, images * size * 1000
+    estimate = estimate_cost(images, stored_bytes, views)
+    if as_json:
+        click.echo(json.dumps(estimate))
+    else:
+        click.echo("\n".join([*([note] if note else []), *_lines(estimate)]))
 
 
-def _counted() -> tuple[int, int]:
-    """How many images the store holds, and their bytes."""
-    images = stored = 0
-    for image in components().images.list_all():
-        images, stored = images + 1, stored + image.size
-    return images, stored
+def estimate_cost(images: int, stored_bytes: int, views: int | None) -> dict[str, Any]:
+    """Return the estimate that `--json` prints, with amounts as strings, rounded to the cent.
+
+    Amounts that depend on `views` are None if `views` is.
+    """
+    gigabyte = PRICES["bytes_per_gb"]
+    storage = price("storage", Decimal(stored_bytes) / gigabyte)
+    requests = transfer = total = None
+    if views is not None:
+        requests = price("get_requests", Decimal(views))
+        average = Decimal(stored_bytes) / max(images, 1)
+        transfer = price("transfer_out", views * average / gigabyte)
+        total = storage + requests + transfer
+    return {
+        "images": images,
+        "bytes": stored_bytes,
+        "views": views,
+        "upload_once": _cents(price("put_requests", Decimal(images))),
+        "without_cache": {
+            "storage": _cents(storage),
+            "get_requests": _cents(requests),
+            "transfer_out": _cents(transfer),
+            "total": _cents(total),
+        },
+        "prices": {name: PRICES[name] for name in ("date", "source", "region", "currency")},
+    }
 
 
-def _seen() -> tuple[Decimal | None, int | None]:
-    """The share of requests so far for which the store was not asked, and how many there were; else None."""
-    try:
-        found = components().cache.counts.totals()
-    except OSError:
-        return None, None
-    saved = found.requests_saved
-    requests = saved + found.misses + found.revalidated + found.bypass
-    return (Decimal(saved) / requests, requests) if requests else (None, None)
+def price(name: str, units: Decimal) -> Decimal:
+    """Return the price of a month's units of `name`, such as `storage` in GB, tier by tier."""
+    rate: dict[str, Any] = PRICES[name]
+    total = below = Decimal(0)
+    for tier in rate["tiers"]:
+        top = min(units, Decimal(tier.get("up_to", units)))
+        total += (top - below) * Decimal(tier["price"])
+        below = top
+    return total / int(rate.get("per", 1))
+
+
+def _cents(amount: Decimal | None) -> str | None:
+    return None if amount is None else str(amount.quantize(Decimal("0.01"), ROUND_HALF_UP))
+
+
+def _lines(estimate: dict[str, Any]) -> Iterator[str]:
+    yield f"{estimate['images']:,} images, {estimate['bytes']:,} bytes"
+    if estimate["views"] is None:
+        yield "Unknown number of views: give --views."
+    else:
+        yield f"{estimate['views']:,} views a month"
+    yield ", ".join((PRICES["currency"], PRICES["region"], PRICES["date"], PRICES["source"]))
+    yield ""
+    for name, label in _ROWS.items():
+        yield f"{label:14}{estimate['without_cache'][name] or '?':>12}"
+    yield ""
+    yield f"Uploading them costs {estimate['upload_once']} once."
+    yield _CACHE_NOTE
+    yield from PRICES["notes"]

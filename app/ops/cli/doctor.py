@@ -1,4 +1,4 @@
-"""`flask bucket doctor`: what is wrong, and how to mend it."""
+"""`flask bucket doctor`: print what is wrong with the configuration, and how to fix it."""
 
 import json
 import os
@@ -13,25 +13,25 @@ from flask.cli import with_appcontext
 from app.api.context import components
 from app.config.env_file import display_name, loaded_text, settings_file
 from app.ops.bucket.clients import AwsClients
-from app.ops.cli.output import as_json_option, errors_told
+from app.ops.cli.output import as_json_option, errors_shown
 from app.ops.doctor.examination import Result, checks_for, examine
 from app.ops.doctor.findings import Status
 from app.ops.doctor.patient import Patient
 from app.ops.mistyped_settings import mistyped_settings
 from app.services.urls import ImageUrls
 
-_COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "red", Status.SKIPPED: "cyan"}
-_STATUS_WIDTH = 9
-_CHECK_WIDTH = 24
-_LEAST_WIDTH = 80
+_COLORS = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "red", Status.SKIPPED: "cyan"}
+_STATUS_COLUMNS = 9
+_CHECK_COLUMNS = 24
+_MIN_TERMINAL_COLUMNS = 80
 
 
 @click.command()
 @as_json_option
 @with_appcontext
 def doctor(as_json: bool) -> None:
-    """Check settings, bucket and cache; say how to mend what is wrong. Status 1 where there is a problem."""
-    with errors_told():
+    """Check settings, bucket and cache, and say how to fix problems. Exit with status 1 if there is one."""
+    with errors_shown():
         patient = _patient()
     found = examine(patient, checks_for(patient.config.store))
     results = _print_json(found) if as_json else _print_table(found)
@@ -64,24 +64,24 @@ def _print_json(found: Iterator[Result]) -> list[Result]:
 
 
 def _print_table(found: Iterator[Result]) -> list[Result]:
-    """Each row as soon as it is known, since some checks take seconds."""
-    width = max(shutil.get_terminal_size().columns, _LEAST_WIDTH)
+    """Print each row as soon as it is known, since some checks take seconds."""
+    columns = max(shutil.get_terminal_size().columns, _MIN_TERMINAL_COLUMNS)
     results = []
     for result in found:
         results.append(result)
-        click.echo("\n".join(_row(result, width)))
+        click.echo("\n".join(_row(result, columns)))
     counts = Counter(result.finding.status for result in results)
     click.echo("\n" + ", ".join(f"{counts[status]} {status}" for status in Status))
     return results
 
 
-def _row(result: Result, width: int) -> Iterator[str]:
-    """Status, check and finding; what is too long, and the fix, under the finding."""
+def _row(result: Result, columns: int) -> Iterator[str]:
+    """Yield the lines of a row: status, check and finding; below the finding its other lines and the fix."""
     finding = result.finding
-    left = _STATUS_WIDTH + _CHECK_WIDTH
-    first, *more = textwrap.wrap(finding.text, width - left, break_on_hyphens=False)
-    status = click.style(f"{finding.status:{_STATUS_WIDTH}}", fg=_COLOURS[finding.status])
-    yield f"{status}{result.check:{_CHECK_WIDTH}}{first}"
-    fix = textwrap.wrap(f"→ {finding.fix}", width - left, break_on_hyphens=False, subsequent_indent="  ")
+    indent = _STATUS_COLUMNS + _CHECK_COLUMNS
+    first, *more = textwrap.wrap(finding.text, columns - indent, break_on_hyphens=False)
+    status = click.style(f"{finding.status:{_STATUS_COLUMNS}}", fg=_COLORS[finding.status])
+    yield f"{status}{result.check:{_CHECK_COLUMNS}}{first}"
+    fix = textwrap.wrap(f"→ {finding.fix}", columns - indent, break_on_hyphens=False, subsequent_indent="  ")
     for line in (*more, *(fix if finding.fix else ())):
-        yield " " * left + line
+        yield " " * indent + line

@@ -1,4 +1,4 @@
-"""`flask images …`: bring many images into the store, or out of it."""
+"""`flask images …`: import many images into the store, and export them."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -19,34 +19,35 @@ images_commands = AppGroup("images", help="Import or export many images.")
 
 T = TypeVar("T")
 
-_INTERRUPTED = 130
-"""What shells say of a command that Ctrl-C ended."""
+_INTERRUPTED_STATUS = 130
+"""The exit status of commands that Ctrl-C ended, by the convention of shells: 128 + SIGINT."""
 
 _concurrency = click.IntRange(1, 64)
 
 
 @images_commands.command("import")
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--folder", help="The folder that the keys begin with.")
-@click.option("--keep-names", is_flag=True, help="Make keys from the paths below DIR, not from the bytes.")
-@click.option("--strict", is_flag=True, help="Status 1 if DIR has files that are no images.")
+@click.option("--folder", help="Put the images into this folder.")
+@click.option(
+    "--keep-names", is_flag=True, help="Make keys from the paths below DIR instead of from the content."
+)
+@click.option("--strict", is_flag=True, help="Exit with status 1 if DIR has files that are not images.")
 @click.option("--concurrency", default=4, show_default=True, type=_concurrency)
 @as_json_option
 def import_images(
     directory: Path, folder: str | None, keep_names: bool, strict: bool, concurrency: int, as_json: bool
 ) -> None:
-    """Store the images in DIR, held to the limits of uploads; status 1 if some could not be stored.
+    """Store the images in DIR, with the limits of uploads. Exit with status 1 if some could not be stored.
 
-    An image that is stored already is not stored again, and none is replaced: after a failure or Ctrl-C,
-    run the same command again. Hidden files, symbolic links and files that are no images are skipped.
-    Metadata that an export wrote into DIR/.metadata is stored with the images.
+    Images that are stored already are not stored again, and none is replaced: after a failure or Ctrl-C, run
+    the same command again. Hidden files, symbolic links and files that are not images are skipped. Metadata
+    that an export wrote to DIR/.metadata is stored with the images.
     """
-    its = components()
     try:
         importer = Importer(
-            its.config,
-            its.store,
-            its.cache,
+            components().config,
+            components().store,
+            components().cache,
             directory,
             folder=folder,
             keep_names=keep_names,
@@ -63,19 +64,19 @@ def import_images(
         "there_already": tally.counts[Outcome.THERE],
         "skipped": tally.counts[Outcome.SKIPPED],
     }
-    _tell(facts, tally, left, interrupted, as_json)
+    _print_summary(facts, tally, left, interrupted, as_json)
 
 
 @images_commands.command("export")
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--prefix", default="", help="Only keys that begin so.")
+@click.option("--prefix", default="", help="Export only keys with this prefix.")
 @click.option("--concurrency", default=8, show_default=True, type=_concurrency)
 @as_json_option
 def export_images(directory: Path, prefix: str, concurrency: int, as_json: bool) -> None:
-    """Write the store's images into DIR, by their keys; status 1 if some could not be written.
+    """Write the store's images to DIR, named by their keys. Exit with status 1 if some could not be written.
 
-    What the store keeps with an image, such as its prompt, goes into DIR/.metadata. What is there already is
-    not fetched again: after a failure or Ctrl-C, run the same command again.
+    Metadata of images, such as the prompt, goes to DIR/.metadata. Files that exist already are not fetched
+    again: after a failure or Ctrl-C, run the same command again.
     """
     try:
         images = [Wanted(i.key, i.size, i.last_modified) for i in components().images.list_all(prefix)]
@@ -94,7 +95,7 @@ def export_images(directory: Path, prefix: str, concurrency: int, as_json: bool)
         "written": tally.counts[Outcome.DONE],
         "there_already": tally.counts[Outcome.THERE],
     }
-    _tell(facts, tally, left, interrupted, as_json)
+    _print_summary(facts, tally, left, interrupted, as_json)
 
 
 def _run(
@@ -105,7 +106,7 @@ def _run(
     tally: Tally,
     as_json: bool,
 ) -> tuple[int, bool]:
-    """Work under a progress bar. Return how many items have no result, and whether Ctrl-C is the reason."""
+    """Process the items with a progress bar. Return how many have no result, and True after Ctrl-C."""
     before = tally.counts.total()
     steps = run(work, items, concurrency, tally)
     interrupted = False
@@ -121,8 +122,8 @@ def _run(
     return len(items) - (tally.counts.total() - before), interrupted
 
 
-def _tell(facts: dict[str, Any], tally: Tally, left: int, interrupted: bool, as_json: bool) -> None:
-    """Print what was done and what was not, and end with the status that says which."""
+def _print_summary(facts: dict[str, Any], tally: Tally, left: int, interrupted: bool, as_json: bool) -> None:
+    """Print the counts and the reasons, and exit with status 1 or 130 if items failed or are left."""
     failed = tally.counts[Outcome.FAILED]
     facts |= {"failed": failed, "left": left}
     if as_json:
@@ -135,11 +136,11 @@ def _tell(facts: dict[str, Any], tally: Tally, left: int, interrupted: bool, as_
     print_facts(as_json, facts)
     if interrupted:
         click.echo("Interrupted. Run the same command again to go on.", err=True)
-        raise click.exceptions.Exit(_INTERRUPTED)
+        raise click.exceptions.Exit(_INTERRUPTED_STATUS)
     if failed or left:
         raise click.exceptions.Exit(1)
 
 
 def _printable(name: str) -> str:
-    """Names come from anybody: none may steer the terminal."""
+    """Escape control characters: names come from untrusted sources and may hold terminal sequences."""
     return name if name.isprintable() else ascii(name)

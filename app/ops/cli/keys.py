@@ -10,11 +10,11 @@ keys_commands = AppGroup("keys", help="Make keys for API_KEYS.")
 
 
 @keys_commands.command()
-@click.option("--name", default="key", show_default=True, help="Shows in logs; limits are counted by it.")
-@click.option("--scopes", default="+".join(SCOPES), show_default=True, help="What it is good for.")
+@click.option("--name", default="key", show_default=True, help="Appears in logs; rate limits count by it.")
+@click.option("--scopes", default="+".join(SCOPES), show_default=True, help="What the key allows.")
 @as_json_option
 def new(name: str, scopes: str, as_json: bool) -> None:
-    """Make a key. It is shown once; the server needs only the entry for API_KEYS, which holds its hash."""
+    """Print a new key, once, and the entry for API_KEYS, which holds only the key's hash."""
     try:
         key, entry = new_key(name, scopes.split("+"))
     except ValueError as exc:

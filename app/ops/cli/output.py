@@ -1,4 +1,4 @@
-"""How commands answer: lines for people, or JSON for programs."""
+"""What all commands share: `--json`, the output of facts, and errors as one line."""
 
 import json
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from app.core.errors import AppError
-from app.ops.bucket.errors import surprise
+from app.ops.bucket.errors import describe_unexpected
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
 def print_facts(as_json: bool, facts: dict[str, Any]) -> None:
-    """Print one fact a line, or one JSON object."""
+    """Print one fact on each line, or one JSON object."""
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -23,8 +23,8 @@ def print_facts(as_json: bool, facts: dict[str, Any]) -> None:
 
 
 @contextmanager
-def errors_told() -> Iterator[None]:
-    """Let a command end with status 1 and a line that says why, its detail too, but without a traceback."""
+def errors_shown() -> Iterator[None]:
+    """End the command with status 1 and one line for any error, details included, without a traceback."""
     try:
         yield
     except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
@@ -33,5 +33,5 @@ def errors_told() -> Iterator[None]:
         raise click.ClickException(str(exc)) from exc
     except Exception as exc:
         raise click.ClickException(
-            f"Something unexpected came between ({surprise(exc)}), and the command could not go on."
+            f"The command stopped because of an unexpected error ({describe_unexpected(exc)})."
         ) from exc

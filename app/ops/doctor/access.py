@@ -9,8 +9,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from app.ops.bucket.plan import ACL_BLOCKS, ACLS_DISABLED, BLOCK_IN_THE_WAY, POLICY_BLOCKS
-from app.ops.bucket.policy import Policy, allows_everybody, opened_resources
+from app.ops.bucket.plan import ACL_BLOCKS, ACLS_DISABLED, BLOCK_PUBLIC_ACLS, POLICY_BLOCKS
+from app.ops.bucket.policy import Policy, allows_everybody, public_resources
 from app.ops.doctor.findings import Finding, NotChecked, ask, explain_code, ok, problem, warning
 from app.ops.doctor.patient import Patient, check
 from app.ops.doctor.probe import probe_put
@@ -77,8 +77,8 @@ def block_public_access(patient: Patient) -> Finding:
     off = [name for name in _BLOCKS if name not in on]
     if hindering := _hindering(patient, on):
         return problem(f"{', '.join(hindering)} keeps browsers out.", "flask bucket setup --mode public")
-    if off == [BLOCK_IN_THE_WAY] and not patient.is_public and not patient.is_aws:
-        return ok(f"All is blocked except {BLOCK_IN_THE_WAY}, under which some servers refuse uploads.")
+    if off == [BLOCK_PUBLIC_ACLS] and not patient.is_public and not patient.is_aws:
+        return ok(f"All is blocked except {BLOCK_PUBLIC_ACLS}, under which some servers refuse uploads.")
     if off and not patient.is_public:
         return warning(f"Private, but not blocked: {', '.join(off)}.", "flask bucket setup --mode private")
     return ok("The block on the bucket fits the mode.")
@@ -122,7 +122,7 @@ def bucket_policy(patient: Patient) -> Finding:
         return problem("Private, but the policy lets everybody read.", "flask bucket setup --mode private")
     if opened or not patient.is_public:
         return ok("The policy fits the mode.")
-    others = opened_resources(policy, "s3:GetObject")
+    others = public_resources(policy, "s3:GetObject")
     if others:
         return problem(
             f"The policy opens {', '.join(others)}, not {_arn(patient)}/*.",

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from threading import Thread
 
-from app.ops.bucket.errors import surprise
+from app.ops.bucket.errors import describe_unexpected
 from app.ops.doctor import access, probe, reach, server, upkeep, visitors
 from app.ops.doctor import access as identity
 from app.ops.doctor import probe as writing
@@ -88,7 +88,7 @@ def _run(check: Check, patient: Patient) -> Finding:
         return skipped(str(exc))
     except Exception as exc:  # one check that fails must not keep the others from being seen
         if not is_explained(exc):
-            return unchecked(surprise(exc))
+            return unchecked(describe_unexpected(exc))
         return _silence(check, words_of(exc)) if is_silence(exc) else explain(exc)
 
 

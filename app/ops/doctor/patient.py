@@ -20,7 +20,7 @@ from app.config.settings import Config
 from app.generators.base import ModelFacts
 from app.ops.bucket.clients import AwsClients
 from app.ops.bucket.plan import ownership_of
-from app.ops.bucket.state import small_picture
+from app.ops.bucket.state import random_png
 from app.ops.doctor.findings import Finding, NotChecked, ask
 from app.stores.base import BaseStore
 from app.stores.s3.errors import code_of, status_of
@@ -31,7 +31,7 @@ class Probe:
     """The object that is put, read and deleted again; `came_back` is what the store gave for it."""
 
     key: str = field(default_factory=lambda: f"doctor/probe-{secrets.token_hex(8)}.png")
-    data: bytes = field(default_factory=small_picture)
+    data: bytes = field(default_factory=random_png)
     content_type: str = "image/png"
     came_back: bytes = b""
     came_back_as: str = ""

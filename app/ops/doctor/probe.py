@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from app.core.errors import AppError, NotFound, StoreRefused
 from app.core.object_keys import cache_control
 from app.ops.bucket.errors import says_unsupported
-from app.ops.bucket.plan import BLOCK_IN_THE_WAY
+from app.ops.bucket.plan import BLOCK_PUBLIC_ACLS
 from app.ops.doctor.findings import (
     UNKNOWN_HERE,
     Finding,
@@ -74,7 +74,7 @@ def _blocks_acls(patient: Patient) -> bool:
         answer: Any = ask(patient.clients.s3.get_public_access_block, Bucket=patient.bucket) or {}
     except (NotChecked, BotoCoreError, ClientError):
         return False
-    return bool(answer.get("PublicAccessBlockConfiguration", {}).get(BLOCK_IN_THE_WAY))
+    return bool(answer.get("PublicAccessBlockConfiguration", {}).get(BLOCK_PUBLIC_ACLS))
 
 
 def _refuses_encryption(patient: Patient, exc: AppError) -> bool:

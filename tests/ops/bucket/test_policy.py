@@ -1,14 +1,14 @@
-"""The bucket policy's statements, ours and those of others."""
+"""Bucket policies: recognize, add and remove our statement; keep those of others."""
 
 from typing import Any
 
 import pytest
 
-from app.ops.bucket.policy import SID, closed, is_open, opened
+from app.ops.bucket.policy import SID, is_public, with_public_read, without_public_read
 
 ARN = "arn:aws:s3:::cats/*"
 OURS = {"Sid": SID, "Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": ARN}
-GUIDES = OURS | {"Sid": "PublicReadGetObject"}
+AWS_EXAMPLE = OURS | {"Sid": "PublicReadGetObject"}
 CLOUDFRONT = {
     "Sid": "CloudFront",
     "Effect": "Allow",
@@ -41,32 +41,34 @@ def _policy(*statements: dict[str, Any]) -> dict[str, Any]:
         ({"Condition": {"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}}, False),
     ],
 )
-def test_what_opens_a_bucket(change: dict[str, Any], expected: bool) -> None:
-    assert is_open(_policy(OURS | change), ARN) is expected
-    assert is_open({"Statement": OURS | change}, ARN) is expected
+def test_a_statement_equivalent_to_ours_makes_the_bucket_public(
+    change: dict[str, Any], expected: bool
+) -> None:
+    assert is_public(_policy(OURS | change), ARN) is expected
+    assert is_public({"Statement": OURS | change}, ARN) is expected
 
 
-def test_a_statement_that_names_what_it_leaves_out_is_left_alone() -> None:
+def test_a_statement_with_not_action_is_left_alone() -> None:
     other = {"Effect": "Allow", "Principal": "*", "NotAction": "s3:DeleteObject", "NotResource": ARN}
-    assert not is_open(_policy(other), ARN)
-    assert closed(_policy(other, OURS), ARN) == _policy(other)
+    assert not is_public(_policy(other), ARN)
+    assert without_public_read(_policy(other, OURS), ARN) == _policy(other)
 
 
-def test_opening_keeps_the_statements_of_others() -> None:
-    assert opened(None, ARN) == {"Version": "2012-10-17", "Statement": [OURS]}
-    assert opened(_policy(CLOUDFRONT), ARN) == _policy(CLOUDFRONT, OURS)
-    assert opened({"Version": "2008-10-17", "Statement": CLOUDFRONT}, ARN) == {
+def test_adding_public_read_keeps_the_statements_of_others() -> None:
+    assert with_public_read(None, ARN) == {"Version": "2012-10-17", "Statement": [OURS]}
+    assert with_public_read(_policy(CLOUDFRONT), ARN) == _policy(CLOUDFRONT, OURS)
+    assert with_public_read({"Version": "2008-10-17", "Statement": CLOUDFRONT}, ARN) == {
         "Version": "2008-10-17",
         "Statement": [CLOUDFRONT, OURS],
     }
 
 
-def test_opening_replaces_our_own_statement() -> None:
+def test_adding_public_read_replaces_our_own_statement() -> None:
     stale = OURS | {"Resource": "arn:aws:s3:::dogs/*"}
-    assert opened(_policy(stale, CLOUDFRONT), ARN) == _policy(CLOUDFRONT, OURS)
+    assert with_public_read(_policy(stale, CLOUDFRONT), ARN) == _policy(CLOUDFRONT, OURS)
 
 
-def test_closing_takes_ours_and_its_like_and_nothing_else() -> None:
-    assert closed(None, ARN) is None
-    assert closed(_policy(OURS, GUIDES), ARN) is None
-    assert closed(_policy(GUIDES, CLOUDFRONT, OURS), ARN) == _policy(CLOUDFRONT)
+def test_removing_public_read_removes_only_our_statement_and_equivalent_ones() -> None:
+    assert without_public_read(None, ARN) is None
+    assert without_public_read(_policy(OURS, AWS_EXAMPLE), ARN) is None
+    assert without_public_read(_policy(AWS_EXAMPLE, CLOUDFRONT, OURS), ARN) == _policy(CLOUDFRONT)

@@ -30,7 +30,7 @@ BLOCK_ALL = {
 
 @pytest.fixture
 def app(config: Config, account: S3Server) -> Iterator[Flask]:
-    """An application that has no bucket yet."""
+    """An application without a bucket."""
     flask = create_app(replace(config, aws_endpoint_url_s3=account.url))
     yield flask
     components_of(flask).cache.close()
@@ -48,7 +48,7 @@ def _buckets(account: S3Server) -> list[str]:
     return [bucket["Name"] for bucket in account.look().list_buckets()["Buckets"]]
 
 
-def test_setup_shows_asks_acts_and_tells(app: Flask, account: S3Server) -> None:
+def test_setup_prints_the_plan_the_results_and_the_settings(app: Flask, account: S3Server) -> None:
     result = _set_up(app, "--mode", "private", "--region", "eu-west-1", answer="y\n")
     assert result.output.splitlines() == [
         "To make cats a private bucket in eu-west-1:",
@@ -63,7 +63,7 @@ def test_setup_shows_asks_acts_and_tells(app: Flask, account: S3Server) -> None:
         "done: Block all public access to the bucket",
         "done: Discard incomplete uploads after 7 days",
         "done: Encrypt objects with S3's own keys",
-        "The settings for it, for .env:",
+        "The settings for .env:",
         "S3_BUCKET=cats",
         "AWS_REGION=eu-west-1",
         f"AWS_ENDPOINT_URL_S3={account.url}",
@@ -75,23 +75,29 @@ def test_setup_shows_asks_acts_and_tells(app: Flask, account: S3Server) -> None:
     assert block == BLOCK_ALL
 
 
-def test_without_a_yes_nothing_happens(app: Flask, account: S3Server) -> None:
+def test_setup_changes_nothing_without_confirmation(app: Flask, account: S3Server) -> None:
     assert _set_up(app, "--mode", "public", answer="n\n").exit_code == 1
     assert _buckets(account) == []
 
 
-def test_again_there_is_nothing_to_do(app: Flask, account: S3Server) -> None:
+def test_a_second_setup_has_nothing_to_do(app: Flask, account: S3Server) -> None:
     arguments = ("--mode", "public", "--cors", "https://a.example", "--expire", "generated/=30", "--yes")
     assert _set_up(app, *arguments).exit_code == 0
     account.reset()
     result = _set_up(app, *arguments)
-    assert (result.exit_code, result.output.splitlines()[0]) == (0, "Nothing to do: cats is as asked.")
+    assert (result.exit_code, result.output.splitlines()[0]) == (
+        0,
+        "Nothing to do: cats has these settings already.",
+    )
     assert {method for method, _, _ in account.requests} == {"HEAD", "GET"}
-    assert _set_up(app, "--mode", "public", "--dry-run").output == "Nothing to do: cats is as asked.\n"
+    assert (
+        _set_up(app, "--mode", "public", "--dry-run").output
+        == "Nothing to do: cats has these settings already.\n"
+    )
 
 
-def test_dry_run_prints_the_calls_and_makes_none(app: Flask, account: S3Server) -> None:
-    told = _set_up(app, "--mode", "public", "--dry-run").output
+def test_dry_run_prints_the_calls_without_making_them(app: Flask, account: S3Server) -> None:
+    printed = _set_up(app, "--mode", "public", "--dry-run").output
     policy = {
         "Version": "2012-10-17",
         "Statement": [
@@ -104,12 +110,12 @@ def test_dry_run_prints_the_calls_and_makes_none(app: Flask, account: S3Server) 
             }
         ],
     }
-    assert 'CreateBucket {\n  "Bucket": "cats"\n}' in told
-    assert f"PutBucketPolicy {json.dumps({'Bucket': 'cats', 'Policy': policy}, indent=2)}" in told
+    assert 'CreateBucket {\n  "Bucket": "cats"\n}' in printed
+    assert f"PutBucketPolicy {json.dumps({'Bucket': 'cats', 'Policy': policy}, indent=2)}" in printed
     assert {method for method, _, _ in account.requests} == {"HEAD"}
 
 
-def test_json(app: Flask, account: S3Server) -> None:
+def test_json_holds_the_same_steps_for_dry_run_and_setup(app: Flask, account: S3Server) -> None:
     planned = json.loads(_set_up(app, "--mode", "public", "--dry-run", "--json").stdout)
     done = json.loads(_set_up(app, "--mode", "public", "--yes", "--json").stdout)
     assert [step["outcome"] for step in done["steps"]] == ["done"] * 6
@@ -124,7 +130,7 @@ def test_json(app: Flask, account: S3Server) -> None:
     assert planned["settings"] == SETTINGS | {"AWS_ENDPOINT_URL_S3": account.url, "IMAGE_URLS": "s3"}
 
 
-def test_a_bucket_with_objects_is_not_opened_unless_told(app: Flask, account: S3Server) -> None:
+def test_a_bucket_with_objects_becomes_public_only_with_open_existing(app: Flask, account: S3Server) -> None:
     _set_up(app, "--mode", "private", "--yes")
     account.look().put_object(Bucket="cats", Key="a.png", Body=b"x")
     account.reset()
@@ -133,10 +139,12 @@ def test_a_bucket_with_objects_is_not_opened_unless_told(app: Flask, account: S3
     assert "--open-existing lets everybody read them" in result.output
     assert {method for method, _, _ in account.requests} == {"HEAD", "GET"}
     assert _set_up(app, "--mode", "public", "--yes", "--open-existing").exit_code == 0
-    assert _set_up(app, "--mode", "public", "--yes").exit_code == 0, "it is open by now"
+    assert _set_up(app, "--mode", "public", "--yes").exit_code == 0, "it is public now"
 
 
-def test_a_bucket_that_can_not_be_listed_is_not_opened_unless_told(app: Flask, account: S3Server) -> None:
+def test_a_bucket_that_can_not_be_listed_becomes_public_only_with_open_existing(
+    app: Flask, account: S3Server
+) -> None:
     _set_up(app, "--mode", "private", "--yes")
     denied = ("403 Forbidden", "AccessDenied")
     account.fault = all_of(refused("GET ?list-type", *denied), refused("GET ?max-keys", *denied))
@@ -149,7 +157,9 @@ def test_a_bucket_that_can_not_be_listed_is_not_opened_unless_told(app: Flask, a
     assert _set_up(app, "--mode", "public", "--yes", "--open-existing").exit_code == 0
 
 
-def test_a_failed_step_is_told_with_status_1(app: Flask, account: S3Server, tmp_path: Path) -> None:
+def test_a_failed_step_exits_with_status_1_and_writes_no_settings(
+    app: Flask, account: S3Server, tmp_path: Path
+) -> None:
     account.fault = refused("PUT ?lifecycle", "403 Forbidden", "AccessDenied")
     env = tmp_path / ".env"
     result = _set_up(app, "--mode", "private", "--yes", "--write-env", "--env-file", str(env))
@@ -164,18 +174,18 @@ def test_a_failed_step_is_told_with_status_1(app: Flask, account: S3Server, tmp_
     assert not env.exists()
 
 
-def test_what_the_server_does_not_know_is_told(app: Flask, account: S3Server) -> None:
+def test_unsupported_settings_are_listed(app: Flask, account: S3Server) -> None:
     _set_up(app, "--mode", "private", "--yes")
     account.fault = refused("GET ?encryption", "501 Not Implemented", "NotImplemented")
-    told = _set_up(app, "--mode", "private", "--yes").output
-    assert told.startswith("not supported by this server: GetBucketEncryption\nNothing to do")
+    printed = _set_up(app, "--mode", "private", "--yes").output
+    assert printed.startswith("not supported by this server: GetBucketEncryption\nNothing to do")
 
 
-def test_settings_are_written_into_the_file(app: Flask, account: S3Server, tmp_path: Path) -> None:
+def test_write_env_adds_the_settings_to_the_file(app: Flask, account: S3Server, tmp_path: Path) -> None:
     env = tmp_path / ".env"
     env.write_text("PORT=9000\nS3_ACL=auto\n", encoding="utf-8")
     result = _set_up(app, "--mode", "private", "--yes", "--write-env", "--env-file", str(env))
-    assert f"Written into {env}:" in result.output
+    assert f"Written to {env}:" in result.output
     assert read_settings(env) == SETTINGS | {
         "PORT": "9000",
         "AWS_ENDPOINT_URL_S3": account.url,
@@ -199,18 +209,20 @@ def test_settings_are_written_into_the_file(app: Flask, account: S3Server, tmp_p
         (("--mode", "public", "--expire", "tmp/"), "is not a prefix and a number of days"),
     ],
 )
-def test_wrong_options(app: Flask, account: S3Server, arguments: tuple[str, ...], words: str) -> None:
+def test_wrong_options_are_usage_errors(
+    app: Flask, account: S3Server, arguments: tuple[str, ...], words: str
+) -> None:
     result = _set_up(app, *arguments, "--yes")
     assert (result.exit_code, words in result.output) == (2, True)
     assert account.requests == []
 
 
-def test_a_bucket_must_be_named(app: Flask) -> None:
+def test_setup_needs_a_bucket_name(app: Flask) -> None:
     result = _run(app, "setup", "--mode", "private")
-    assert (result.exit_code, "Say --bucket NAME, or set S3_BUCKET" in result.output) == (2, True)
+    assert (result.exit_code, "Use --bucket NAME, or set S3_BUCKET" in result.output) == (2, True)
 
 
-def test_iam_policy_prints_json_alone(app: Flask) -> None:
+def test_iam_policy_prints_only_json(app: Flask) -> None:
     policy: dict[str, Any] = json.loads(
         _run(app, "iam-policy", "--bucket", "cats", "--mode", "private", "--region", "cn-north-1").stdout
     )
@@ -221,7 +233,7 @@ def test_iam_policy_prints_json_alone(app: Flask) -> None:
     assert "s3:PutObjectAcl" not in policy["Statement"][0]["Action"]
 
 
-def test_a_key_of_kms_is_sought_in_the_region_of_the_call(config: Config, account: S3Server) -> None:
+def test_the_policy_for_a_kms_key_uses_the_region_of_the_call(config: Config, account: S3Server) -> None:
     settings: dict[str, Any] = {"s3_sse": "aws:kms", "s3_sse_kms_key_id": "abc"}
     app = create_app(replace(config, aws_endpoint_url_s3=account.url, **settings))
     policy = json.loads(_run(app, "iam-policy", "--bucket", "cats", "--region", "cn-north-1").stdout)
@@ -231,7 +243,7 @@ def test_a_key_of_kms_is_sought_in_the_region_of_the_call(config: Config, accoun
     assert own["Statement"][2]["Resource"] == "arn:aws:kms:us-east-1:*:key/abc"
 
 
-def test_create_user_keeps_the_key_off_the_screen(app: Flask, account: S3Server, tmp_path: Path) -> None:
+def test_create_user_prints_the_key_only_with_show(app: Flask, account: S3Server, tmp_path: Path) -> None:
     env = tmp_path / ".env"
     arguments = ("create-user", "--bucket", "cats", "--env-file", str(env))
     result = _run(app, *arguments, "--json")
@@ -250,7 +262,7 @@ def test_create_user_keeps_the_key_off_the_screen(app: Flask, account: S3Server,
     assert account.look("iam").list_users()["Users"][0]["UserName"] == "s3-image-server"
 
 
-def test_a_refusal_is_a_line_not_a_traceback(app: Flask, tmp_path: Path) -> None:
+def test_an_error_is_one_line_without_a_traceback(app: Flask, tmp_path: Path) -> None:
     env = tmp_path / ".env"
     env.write_text("AWS_SECRET_ACCESS_KEY=x\n", encoding="utf-8")
     result = _run(app, "create-user", "me", "--bucket", "cats", "--env-file", str(env))
@@ -260,13 +272,13 @@ def test_a_refusal_is_a_line_not_a_traceback(app: Flask, tmp_path: Path) -> None
     )
 
 
-def test_a_compatible_server_has_no_iam(app: Flask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_create_user_needs_iam(app: Flask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL_IAM")
     result = _run(app, "create-user", "--bucket", "cats", "--env-file", str(tmp_path / ".env"))
-    assert (result.exit_code, "makes its users itself" in result.output) == (1, True)
+    assert (result.exit_code, "is not AWS and has no IAM" in result.output) == (1, True)
 
 
-def test_a_profile_goes_before_keys_in_the_environment(
+def test_a_profile_takes_precedence_over_keys_in_the_environment(
     app: Flask, account: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     profiles = tmp_path / "credentials"
@@ -279,7 +291,7 @@ def test_a_profile_goes_before_keys_in_the_environment(
 
 
 @pytest.mark.parametrize("mode", ["public", "private"])
-def test_settings_are_written_for_a_server_that_knows_half_of_it(
+def test_settings_are_written_for_a_server_that_lacks_some_settings(
     app: Flask, account: S3Server, tmp_path: Path, mode: str
 ) -> None:
     account.fault = Ceph()
@@ -289,14 +301,14 @@ def test_settings_are_written_for_a_server_that_knows_half_of_it(
     assert (
         "undone, since uploads failed after it: "
         + {
-            "public": "Let the bucket have a public policy",
+            "public": "Allow a public bucket policy",
             "private": "Block all public access to the bucket",
         }[mode]
         + "\n  The server refused every upload after it (403 AccessDenied).\n"
     ) in result.output
     assert (
         "not supported by this server: Encrypt objects with S3's own keys\n"
-        "  The server answers 200, but not to what was asked.\n"
+        "  The server answers 200 with the response to another request.\n"
     ) in result.output
     urls = {"public": "s3", "private": "server"}[mode]
     assert read_settings(env) == SETTINGS | {"AWS_ENDPOINT_URL_S3": account.url, "IMAGE_URLS": urls}
@@ -304,7 +316,7 @@ def test_settings_are_written_for_a_server_that_knows_half_of_it(
     assert (again.exit_code, "Nothing to do" in again.output) == (0, True)
 
 
-def test_a_server_without_policies_may_be_public_by_acls(
+def test_on_a_server_without_policies_acls_may_make_objects_public(
     app: Flask, account: S3Server, tmp_path: Path
 ) -> None:
     account.fault = s3rver
@@ -313,18 +325,18 @@ def test_a_server_without_policies_may_be_public_by_acls(
         result = _set_up(app, "--mode", "public", "--yes", "--write-env", "--env-file", str(env))
         assert (result.exit_code, "The server has no bucket policies." in result.output) == (0, True)
         assert read_settings(env).items() >= {"S3_ACL": "auto", "IMAGE_URLS": "auto"}.items()
-    told = json.loads(_set_up(app, "--mode", "public", "--yes", "--json").stdout)
-    assert told["settings"].items() >= {"S3_ACL": "auto", "IMAGE_URLS": "auto"}.items()
+    printed = json.loads(_set_up(app, "--mode", "public", "--yes", "--json").stdout)
+    assert printed["settings"].items() >= {"S3_ACL": "auto", "IMAGE_URLS": "auto"}.items()
     assert "The server has no" not in _set_up(app, "--mode", "private", "--yes").output
 
 
-def test_a_full_bucket_that_can_not_be_opened_needs_no_leave(app: Flask, account: S3Server) -> None:
+def test_open_existing_is_not_needed_if_no_step_publishes_objects(app: Flask, account: S3Server) -> None:
     account.make_bucket("cats").put_object(Bucket="cats", Key="a.png", Body=b"x")
     account.fault = s3rver
     assert _set_up(app, "--mode", "public", "--yes").exit_code == 0
 
 
-def test_dry_run_puts_nothing_though_uploads_may_be_refused(app: Flask, account: S3Server) -> None:
+def test_dry_run_makes_no_test_upload(app: Flask, account: S3Server) -> None:
     account.fault = ceph = Ceph()
     _set_up(app, "--mode", "private", "--yes")
     ceph.block["BlockPublicAcls"] = True
@@ -346,13 +358,13 @@ CLIENTS = "app.ops.bucket.clients.AwsClients.from_config"
         (RuntimeError("a-secret"), "(RuntimeError)"),
     ],
 )
-def test_what_nobody_expected_is_a_line_without_secrets(
+def test_an_unexpected_error_is_one_line_without_secrets(
     app: Flask, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
 ) -> None:
     monkeypatch.setattr(CLIENTS, Mock(side_effect=error))
     result = _run(app, "setup", "--mode", "private", "--bucket", "cats")
     assert (result.exit_code, words in result.output) == (1, True)
-    assert result.output.startswith("Error: Something unexpected came between")
+    assert result.output.startswith("Error: The command stopped because of an unexpected error")
     assert "secret" not in result.output
 
 
@@ -362,10 +374,10 @@ def test_what_nobody_expected_is_a_line_without_secrets(
         (("create-user", "--bucket", "cats"), CLIENTS),
         (("iam-policy", "--bucket", "cats"), CLIENTS),
         (("doctor",), CLIENTS),
-        (("cost",), "app.service.ImageService.list_all"),
+        (("cost",), "app.services.images.ImageService.list_all"),
     ],
 )
-def test_no_command_shows_a_traceback(
+def test_no_command_prints_a_traceback(
     app: Flask, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], place: str
 ) -> None:
     monkeypatch.setattr(place, Mock(side_effect=KeyError("Rules")))
@@ -374,21 +386,18 @@ def test_no_command_shows_a_traceback(
 
 
 @pytest.mark.parametrize("body", ["not XML", "<html/>", "<CreateUserResponse/>"])
-def test_an_iam_that_is_none_is_a_line(app: Flask, account: S3Server, tmp_path: Path, body: str) -> None:
+def test_an_invalid_response_of_iam_is_one_line(
+    app: Flask, account: S3Server, tmp_path: Path, body: str
+) -> None:
     account.fault = answering(lambda environ: environ["REQUEST_METHOD"] == "POST", body.encode())
     result = _run(app, "create-user", "--bucket", "cats", "--env-file", str(tmp_path / ".env"))
     assert (result.exit_code, result.output[:7], "Traceback" in result.output) == (1, "Error: ", False)
 
 
-@pytest.mark.parametrize("command", ["setup", "iam-policy", "create-user"])
-def test_help(app: Flask, command: str) -> None:
-    assert "--bucket" in _run(app, command, "--help").output
-
-
-def test_setup_writes_down_an_endpoint_that_only_boto3_was_told(
+def test_setup_writes_an_endpoint_that_only_boto3_reads(
     config: Config, account: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The server may run without the shell's variable, or the administrator's profile."""
+    """The server may run without the variable of the shell and without the profile of the administrator."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", account.url)
     app, env = create_app(config), tmp_path / ".env"
     arguments = ("--mode", "private", "--yes", "--write-env", "--env-file", str(env))

@@ -1,4 +1,4 @@
-"""`flask cache …`."""
+"""`flask cache …`: stats, check, purge, clear, warm."""
 
 import json
 from dataclasses import replace
@@ -10,6 +10,7 @@ from flask import Flask
 
 from app.cache.lookup import CachedObject, CacheStatus
 from app.components import components_of
+from app.core.errors import StoreRefused, StoreUnreachable
 from tests.pictures import noise
 from tests.s3server import S3Server, refusal
 
@@ -30,14 +31,14 @@ def keys(app: Flask) -> list[str]:
     return [components_of(app).images.upload_image(noise(number), folder="album").key for number in range(3)]
 
 
-def test_stats(app: Flask, keys: list[str]) -> None:
-    told = _json(app, "stats")
-    assert (told["entries"], told["max_bytes"], told["reserved_bytes"]) == (3, 1024**3, 0)
-    assert told["bytes"] == components_of(app).cache.totals().taken
+def test_stats_prints_entries_and_bytes(app: Flask, keys: list[str]) -> None:
+    printed = _json(app, "stats")
+    assert (printed["entries"], printed["max_bytes"], printed["reserved_bytes"]) == (3, 1024**3, 0)
+    assert printed["bytes"] == components_of(app).cache.totals().taken
     assert "1,073,741,824" in _run(app, "stats").output
 
 
-def test_purge_and_warm(app: Flask, keys: list[str]) -> None:
+def test_purge_removes_images_and_warm_fetches_them(app: Flask, keys: list[str]) -> None:
     assert _json(app, "purge", keys[0], keys[1], "never/seen.png") == {"purged": 2}
     assert _json(app, "stats")["entries"] == 1
     assert _json(app, "warm", "--prefix", "album/") == {
@@ -51,18 +52,18 @@ def test_purge_and_warm(app: Flask, keys: list[str]) -> None:
     assert _json(app, "warm", "--prefix", "other/")["images"] == 0
 
 
-def test_purge_takes_keys_only(app: Flask) -> None:
+def test_purge_refuses_invalid_keys(app: Flask) -> None:
     result = _run(app, "purge", "../x")
     assert result.exit_code == 2
     assert "not a valid image key" in result.output
 
 
-def test_clear_leaves_the_store_alone(app: Flask, keys: list[str]) -> None:
+def test_clear_leaves_the_images_in_the_store(app: Flask, keys: list[str]) -> None:
     assert _json(app, "clear") == {"removed": 3}
     assert len(components_of(app).store.list().objects) == 3
 
 
-def test_check_says_what_is_wrong_and_mends_it(app: Flask, keys: list[str]) -> None:
+def test_check_reports_differences_and_fix_repairs_them(app: Flask, keys: list[str]) -> None:
     assert _json(app, "check")["clean"] is True
     cache = components_of(app).cache
     (cache._layout.root / "objects" / keys[0]).unlink()
@@ -79,7 +80,7 @@ def test_check_says_what_is_wrong_and_mends_it(app: Flask, keys: list[str]) -> N
     assert _run(app, "check").exit_code == 0
 
 
-def test_a_damaged_index_is_told_and_rebuilt(app: Flask, keys: list[str]) -> None:
+def test_a_damaged_index_is_reported_and_rebuilt_by_fix(app: Flask, keys: list[str]) -> None:
     cache = components_of(app).cache
     cache._index.close()
     cache._layout.index.write_bytes(b"no database" * 500)
@@ -87,12 +88,14 @@ def test_a_damaged_index_is_told_and_rebuilt(app: Flask, keys: list[str]) -> Non
         result = _run(app, command)
         assert result.exit_code == 1
         assert "flask cache check --fix" in result.output
-    told = _json(app, "check", "--fix")
-    assert (told["entries"], told["clean"]) == (3, True)
+    printed = _json(app, "check", "--fix")
+    assert (printed["entries"], printed["clean"]) == (3, True)
     assert _json(app, "stats")["entries"] == 3
 
 
-def test_warm_tells_what_failed(app: Flask, keys: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warm_exits_with_status_1_if_images_fail(
+    app: Flask, keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     components_of(app).cache.clear()
     store = components_of(app).store
     monkeypatch.setattr(store, "get", lambda key, **options: store.head("no/such.png"))
@@ -111,7 +114,7 @@ def test_warm_tells_what_failed(app: Flask, keys: list[str], monkeypatch: pytest
         (CacheStatus.STALE, "failed", 1),
     ],
 )
-def test_warm_accounts_for_each_image(
+def test_warm_counts_each_image_once(
     app: Flask,
     keys: list[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -127,34 +130,29 @@ def test_warm_accounts_for_each_image(
 
     monkeypatch.setattr(service, "fetch", fetched)
     result = _run(app, "warm", "--json")
-    told = json.loads(result.output)
-    assert (result.exit_code, told[heading]) == (exit_code, 3)
-    assert told.pop("images") == sum(told.values()) == 3
+    printed = json.loads(result.output)
+    assert (result.exit_code, printed[heading]) == (exit_code, 3)
+    assert printed.pop("images") == sum(printed.values()) == 3
 
 
-def test_warm_shows_that_it_lists(app: Flask, keys: list[str]) -> None:
+def test_warm_shows_progress_of_listing_and_fetching(app: Flask, keys: list[str]) -> None:
     assert _run(app, "warm").output.splitlines()[:2] == ["Listing", "Warming"]
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "told"),
+    ("status", "code", "message"),
     [
-        ("403 Forbidden", "AccessDenied", "The image store refused the request"),
-        ("503 Service Unavailable", "SlowDown", "The image store can't be reached"),
+        ("403 Forbidden", "AccessDenied", StoreRefused.message),
+        ("503 Service Unavailable", "SlowDown", StoreUnreachable.message),
     ],
 )
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_warm_without_a_listing_is_a_line_not_a_traceback(
-    s3_app: Flask, s3: S3Server, options: tuple[str, ...], status: str, code: str, told: str
+def test_warm_prints_one_line_if_the_listing_fails(
+    s3_app: Flask, s3: S3Server, options: tuple[str, ...], status: str, code: str, message: str
 ) -> None:
     s3.fault = refusal(status, code, "GET")
     result = _run(s3_app, "warm", *options)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"Error: {told}")
+    assert result.stderr.startswith(f"Error: {message}")
     assert f"[ListObjectsV2: {status[:3]} {code} (" in result.stderr
     assert result.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("command", ["stats", "check", "purge", "clear", "warm"])
-def test_help(app: Flask, command: str) -> None:
-    assert "--json" in _run(app, command, "--help").output

@@ -1,4 +1,4 @@
-"""`flask bucket doctor`."""
+"""`flask bucket doctor`: JSON, the table, the exit status."""
 
 import json
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from app.ops.doctor.findings import Status
 from tests.s3server import CREDENTIALS, S3Server
 
 
-def _run(app: Flask, *arguments: str, **how: Any) -> Result:
-    return app.test_cli_runner().invoke(args=["bucket", "doctor", *arguments], **how)
+def _run(app: Flask, *arguments: str, **options: Any) -> Result:
+    return app.test_cli_runner().invoke(args=["bucket", "doctor", *arguments], **options)
 
 
 @pytest.fixture
 def s3_app(s3_config: Config) -> Iterator[Flask]:
-    """An application over moto's S3, which lets everybody write and so has a problem."""
+    """An application with moto's S3, which lets everybody write: a problem."""
     flask = create_app(replace(s3_config, cache_max_bytes=10**7))
     yield flask
     components_of(flask).cache.close()
@@ -40,7 +40,7 @@ def test_json_lists_every_check(s3_app: Flask) -> None:
     assert result.exit_code == 1
 
 
-def test_the_table_fits_and_says_how_to_mend(s3_app: Flask) -> None:
+def test_the_table_fits_into_80_columns_and_shows_the_fix(s3_app: Flask) -> None:
     result = _run(s3_app)
     lines = result.stdout.splitlines()
     assert result.exit_code == 1
@@ -58,11 +58,11 @@ def test_no_secret_is_printed(s3_app: Flask) -> None:
     assert not [value for value in CREDENTIALS.values() if value in printed]
 
 
-def test_a_terminal_gets_colours(app: Flask) -> None:
+def test_a_terminal_gets_colors(app: Flask) -> None:
     assert click.style("ok       ", fg="green") in _run(app, color=True).stdout
 
 
-def test_without_a_problem_the_status_is_0(config: Config) -> None:
+def test_without_a_problem_the_exit_status_is_0(config: Config) -> None:
     app = create_app(replace(config, cache_max_bytes=10**7, api_keys=parse_keys("short")))
     result = _run(app)
     components_of(app).cache.close()
@@ -71,7 +71,7 @@ def test_without_a_problem_the_status_is_0(config: Config) -> None:
     assert "skipped  store" in result.stdout
 
 
-def test_a_bucket_out_of_reach(s3: S3Server, s3_config: Config) -> None:
+def test_an_unreachable_bucket_is_one_problem(s3: S3Server, s3_config: Config) -> None:
     app = create_app(replace(s3_config, cache_max_bytes=10**7, aws_endpoint_url_s3="http://127.0.0.1:9"))
     rows = json.loads(_run(app, "--json").stdout)
     components_of(app).cache.close()

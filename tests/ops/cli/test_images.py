@@ -1,7 +1,8 @@
-"""`flask images …`."""
+"""`flask images import` and `flask images export`."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from flask import Flask
 from app import create_app
 from app.components import components_of
 from app.config.settings import Config
+from app.core.errors import StoreRefused
 from app.core.object_keys import content_addressed_key
 from app.core.objects import FORMATS
 from app.services.drawing import PromptRequest
@@ -55,7 +57,7 @@ def _metadata(store: BaseStore) -> dict[str, dict[str, str]]:
 
 
 def _files(root: Path) -> dict[str, bytes]:
-    """The files of an export, without the metadata beside them."""
+    """Return the exported images, without their metadata files."""
     files = {
         path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.*") if path.is_file()
     }
@@ -71,7 +73,7 @@ def _write(root: Path, files: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Four images, two of them the same, one file that is none, a hidden one."""
+    """A directory with four images, two of them equal, a text file and a hidden file."""
     return _write(
         tmp_path / "from",
         {
@@ -85,31 +87,45 @@ def directory(tmp_path: Path) -> Path:
     )
 
 
-def test_import(app: Flask, directory: Path) -> None:
-    reasons = [
-        {"name": ".DS_Store", "outcome": "skipped", "reason": "hidden"},
+def test_import_stores_images_by_content_and_skips_other_files(app: Flask, directory: Path) -> None:
+    status, printed = _json(app, "import", directory)
+    assert "PNG, JPEG, GIF, WebP" in printed["reasons"][1].pop("reason")
+    assert (status, printed) == (
+        0,
         {
-            "name": "notes.txt",
-            "outcome": "skipped",
-            "reason": "Unsupported image format. Use PNG, JPEG, GIF, WebP or AVIF. We take PNG, JPEG, GIF, WebP and AVIF.",
+            "files": 5,
+            "stored": 3,
+            "there_already": 1,
+            "skipped": 2,
+            "failed": 0,
+            "left": 0,
+            "reasons": [
+                {"name": ".DS_Store", "outcome": "skipped", "reason": "hidden"},
+                {"name": "notes.txt", "outcome": "skipped"},
+            ],
         },
-    ]
-    counts = {"files": 5, "stored": 3, "there_already": 1, "skipped": 2, "failed": 0, "left": 0}
-    assert _json(app, "import", directory) == (0, counts | {"reasons": reasons})
+    )
     assert set(_objects(components_of(app).store)) == {
         content_addressed_key(noise(1), PNG),
         content_addressed_key(noise(2), PNG),
         content_addressed_key(animation(3), FORMATS["gif"]),
     }
-    counts |= {"stored": 0, "there_already": 4}
-    assert _json(app, "import", directory) == (0, counts | {"reasons": reasons})
-    status, told = _json(app, "import", directory, "--strict")
-    assert (status, told["skipped"], told["failed"]) == (1, 1, 1)
+
+
+def test_a_second_import_stores_nothing(app: Flask, directory: Path) -> None:
+    _json(app, "import", directory)
+    status, printed = _json(app, "import", directory)
+    assert (status, printed["stored"], printed["there_already"]) == (0, 0, 4)
+
+
+def test_strict_makes_files_that_are_no_images_a_failure(app: Flask, directory: Path) -> None:
+    status, printed = _json(app, "import", directory, "--strict")
+    assert (status, printed["skipped"], printed["failed"]) == (1, 1, 1)
     (directory / "notes.txt").unlink()
     assert _run(app, "import", directory, "--strict").exit_code == 0
 
 
-def test_import_in_words(app: Flask, directory: Path) -> None:
+def test_import_prints_the_counts_and_escapes_names(app: Flask, directory: Path) -> None:
     _write(directory, {"\x1b[2J.png": b"?"})
     result = _run(app, "import", directory)
     assert result.exit_code == 1
@@ -118,13 +134,13 @@ def test_import_in_words(app: Flask, directory: Path) -> None:
         in result.output
     )
     assert "skipped: .DS_Store: hidden\n" in result.output
-    assert "skipped: notes.txt: Unsupported image format. Use PNG, JPEG, GIF, WebP or AVIF." in result.output
-    assert "failed: '\\x1b[2J.png': This is not" in result.output
+    assert re.search(r"skipped: notes.txt: .*PNG, JPEG, GIF, WebP", result.output)
+    assert "failed: '\\x1b[2J.png': " in result.output
 
 
-def test_import_keeping_names_in_a_folder(app: Flask, directory: Path) -> None:
-    status, told = _json(app, "import", directory, "--keep-names", "--folder", "users/1")
-    assert (status, told["stored"], told["failed"]) == (0, 4, 0)
+def test_import_with_keep_names_makes_keys_from_paths(app: Flask, directory: Path) -> None:
+    status, printed = _json(app, "import", directory, "--keep-names", "--folder", "users/1")
+    assert (status, printed["stored"], printed["failed"]) == (0, 4, 0)
     assert _objects(components_of(app).store) == {
         "users/1/a.png": noise(1),
         "users/1/b/c.png": noise(2),
@@ -134,7 +150,7 @@ def test_import_keeping_names_in_a_folder(app: Flask, directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["import", "no such directory"], "does not exist"),
         (["import", ".", "--folder", "../x"], "Invalid value for --folder: The folder can't be used."),
@@ -143,15 +159,15 @@ def test_import_keeping_names_in_a_folder(app: Flask, directory: Path) -> None:
         (["export", "pyproject.toml"], "is a file"),
     ],
 )
-def test_wrong_usage(app: Flask, arguments: list[str], told: str) -> None:
+def test_wrong_options_are_usage_errors(app: Flask, arguments: list[str], message: str) -> None:
     result = _run(app, *arguments)
     assert result.exit_code == 2
-    assert told in result.output
+    assert message in result.output
 
 
 @pytest.fixture
 def full(app: Flask) -> Flask:
-    """An application whose store holds images of every kind of key."""
+    """An application whose store holds images with every kind of key."""
     service = components_of(app).images
     service.upload_image(noise(1))
     service.upload_image(picture("JPEG"), folder="users/1")
@@ -161,7 +177,7 @@ def full(app: Flask) -> Flask:
     return app
 
 
-def test_export_and_import_into_another_store(
+def test_an_export_can_be_imported_into_another_store(
     full: Flask, config: Config, s3_app: Flask, tmp_path: Path
 ) -> None:
     there = _objects(components_of(full).store)
@@ -170,60 +186,60 @@ def test_export_and_import_into_another_store(
     assert _json(full, "export", tmp_path / "to") == (0, counts)
     assert _files(tmp_path / "to") == there
     assert _json(full, "export", tmp_path / "to") == (0, counts | {"written": 0, "there_already": 5})
-    status, told = _json(s3_app, "import", tmp_path / "to", "--keep-names")
-    assert (status, told["stored"]) == (0, 5)
+    status, printed = _json(s3_app, "import", tmp_path / "to", "--keep-names")
+    assert (status, printed["stored"]) == (0, 5)
     assert _objects(components_of(s3_app).store) == there
     assert _metadata(components_of(s3_app).store) == _metadata(components_of(full).store)
-    status, told = _json(s3_app, "import", tmp_path / "to", "--keep-names")
-    assert (status, told["there_already"]) == (0, 5)
+    status, printed = _json(s3_app, "import", tmp_path / "to", "--keep-names")
+    assert (status, printed["there_already"]) == (0, 5)
     assert _json(s3_app, "export", tmp_path / "back")[0] == 0
     assert _files(tmp_path / "back") == there
 
 
-def test_export_of_a_part(full: Flask, tmp_path: Path) -> None:
+def test_export_with_a_prefix(full: Flask, tmp_path: Path) -> None:
     assert _json(full, "export", tmp_path / "to", "--prefix", "users/2/")[1]["images"] == 1
     assert [str(p.relative_to(tmp_path / "to")) for p in (tmp_path / "to").rglob("*.*")] == ["users/2/me.png"]
 
 
-def test_export_of_foreign_keys(s3_app: Flask, s3: S3Server, s3_config: Config, tmp_path: Path) -> None:
+def test_export_fails_for_keys_that_are_not_safe_as_paths(
+    s3_app: Flask, s3: S3Server, s3_config: Config, tmp_path: Path
+) -> None:
     client = s3.make_bucket(s3_config.s3_bucket)
     for key in ("/abs.png", "a.png", "a.png/b.png", "with space/ü.png", "x//y.png", "dir/", "notes.txt"):
         client.put_object(Bucket=s3_config.s3_bucket, Key=key, Body=b"bytes")
-    status, told = _json(s3_app, "export", tmp_path / "to", "--concurrency", "1")
-    assert (status, told["images"], told["written"], told["failed"]) == (1, 5, 2, 3)
-    assert {r["name"] for r in told["reasons"]} == {"/abs.png", "x//y.png", "a.png/b.png"}
+    status, printed = _json(s3_app, "export", tmp_path / "to", "--concurrency", "1")
+    assert (status, printed["images"], printed["written"], printed["failed"]) == (1, 5, 2, 3)
+    assert {r["name"] for r in printed["reasons"]} == {"/abs.png", "x//y.png", "a.png/b.png"}
     written = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     assert {path for path in written if path.endswith("png")} == {"to/a.png", "to/with space/ü.png"}
 
 
-def test_an_export_whose_listing_fails(s3_app: Flask, s3: S3Server, tmp_path: Path) -> None:
+def test_an_export_prints_one_line_if_the_listing_fails(s3_app: Flask, s3: S3Server, tmp_path: Path) -> None:
     s3.fault = refusal("403 Forbidden", "AccessDenied", "GET")
     result = _run(s3_app, "export", tmp_path / "to")
     assert result.exit_code == 1
-    assert "Error: The image store refused the request." in result.output
+    assert f"Error: {StoreRefused.message}" in result.output
     assert "AccessDenied" in result.output
 
 
-def test_a_rerun_completes_an_import_that_s3_refused_midway(
+def test_a_second_import_completes_one_that_s3_refused_midway(
     s3_app: Flask, s3: S3Server, tmp_path: Path
 ) -> None:
     files = {f"{number}.png": noise(number, (16, 16)) for number in range(12)}
     _write(tmp_path / "from", files)
     s3.fault = _after(5, "PUT", refusal("403 Forbidden", "AccessDenied", "PUT"))
-    status, told = _json(s3_app, "import", tmp_path / "from", "--concurrency", "2")
-    stored = told[
-        "stored"
-    ]  # fewer than the puts let through: what the server knows of conditions is tried out
+    status, printed = _json(s3_app, "import", tmp_path / "from", "--concurrency", "2")
+    stored = printed["stored"]  # fewer than the 5 puts: some of them test for conditional writes
     assert 0 < stored <= 5
-    assert (status, told["failed"], told["left"]) == (1, 12 - stored, 0)
-    assert all("PutObject: 403 AccessDenied" in r["reason"] for r in told["reasons"])
+    assert (status, printed["failed"], printed["left"]) == (1, 12 - stored, 0)
+    assert all("PutObject: 403 AccessDenied" in r["reason"] for r in printed["reasons"])
     s3.reset()
-    status, told = _json(s3_app, "import", tmp_path / "from")
-    assert (status, told["stored"], told["there_already"]) == (0, 12 - stored, stored)
+    status, printed = _json(s3_app, "import", tmp_path / "from")
+    assert (status, printed["stored"], printed["there_already"]) == (0, 12 - stored, stored)
     assert set(_objects(components_of(s3_app).store).values()) == set(files.values())
 
 
-def test_a_rerun_completes_an_export_that_s3_refused_midway(
+def test_a_second_export_completes_one_that_s3_refused_midway(
     s3_app: Flask, s3: S3Server, tmp_path: Path
 ) -> None:
     service = components_of(s3_app).images
@@ -231,16 +247,16 @@ def test_a_rerun_completes_an_export_that_s3_refused_midway(
     s3.fault = _after(
         4, "GET", refusal("403 Forbidden", "AccessDenied", "GET")
     )  # the first one is the listing
-    status, told = _json(s3_app, "export", tmp_path / "to")
-    assert (status, told["written"], told["failed"]) == (1, 3, 5)
+    status, printed = _json(s3_app, "export", tmp_path / "to")
+    assert (status, printed["written"], printed["failed"]) == (1, 3, 5)
     s3.reset()
-    status, told = _json(s3_app, "export", tmp_path / "to")
-    assert (status, told["written"], told["there_already"]) == (0, 5, 3)
+    status, printed = _json(s3_app, "export", tmp_path / "to")
+    assert (status, printed["written"], printed["there_already"]) == (0, 5, 3)
     assert {path.name for path in (tmp_path / "to").iterdir()} == there
 
 
 def _after(times: int, method: str, fault: Callable[..., Any]) -> Callable[..., Any]:
-    """A fault that lets the first `times` requests of `method` pass."""
+    """Return a fault that lets the first `times` requests of `method` pass."""
     left = [times]
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
@@ -253,17 +269,17 @@ def _after(times: int, method: str, fault: Callable[..., Any]) -> Callable[..., 
     return answer
 
 
-def test_ctrl_c_ends_it_cleanly_and_a_rerun_completes(
+def test_ctrl_c_ends_an_import_cleanly_and_a_second_one_completes_it(
     s3_app: Flask, s3_config: Config, s3: S3Server, tmp_path: Path
 ) -> None:
-    files = {f"{number}.png": noise(number, (16, 16)) for number in range(120)}
+    files = {f"{number}.png": noise(number, (16, 16)) for number in range(60)}
     _write(tmp_path / "from", files)
 
-    def slowly(environ: dict[str, Any], start_response: Callable[..., Any]) -> None:
+    def slow_down(environ: dict[str, Any], start_response: Callable[..., Any]) -> None:
         if environ["REQUEST_METHOD"] == "PUT":
             time.sleep(0.3)
 
-    s3.fault = slowly
+    s3.fault = slow_down
     command = [
         sys.executable,
         "-m",
@@ -293,20 +309,20 @@ def test_ctrl_c_ends_it_cleanly_and_a_rerun_completes(
     )
     wait_until(lambda: sum(method == "PUT" for method, _, _ in list(s3.requests)) >= 6, seconds=60)
     process.send_signal(signal.SIGINT)
-    output, complaints = process.communicate(timeout=60)
-    told = json.loads(output)
-    assert (process.returncode, told["failed"]) == (130, 0)
-    assert "Interrupted. Run the same command again to go on." in complaints
-    assert "Traceback" not in complaints
+    output, errors = process.communicate(timeout=60)
+    printed = json.loads(output)
+    assert (process.returncode, printed["failed"]) == (130, 0)
+    assert "Interrupted. Run the same command again to go on." in errors
+    assert "Traceback" not in errors
     stored = len(_objects(components_of(s3_app).store))
-    assert (told["stored"], told["left"]) == (stored, 120 - stored)
-    assert 4 <= stored < 120
+    assert (printed["stored"], printed["left"]) == (stored, 60 - stored)
+    assert 4 <= stored < 60
     s3.reset()
     _, again = _json(s3_app, "import", tmp_path / "from")
-    assert (again["there_already"], again["stored"], again["left"]) == (stored, 120 - stored, 0)
+    assert (again["there_already"], again["stored"], again["left"]) == (stored, 60 - stored, 0)
 
 
-def test_a_directory_that_cant_be_made(app: Flask, tmp_path: Path) -> None:
+def test_an_export_prints_one_line_if_the_directory_can_not_be_created(app: Flask, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     result = _run(app, "export", tmp_path / "file" / "to")
     assert result.exit_code == 1
@@ -314,15 +330,15 @@ def test_a_directory_that_cant_be_made(app: Flask, tmp_path: Path) -> None:
     assert "Traceback" not in result.output
 
 
-def test_limits_are_those_of_uploads(config: Config, tmp_path: Path) -> None:
+def test_imports_have_the_limits_of_uploads(config: Config, tmp_path: Path) -> None:
     _write(tmp_path / "from", {"a.png": noise(1), "b.gif": animation(2), "c.png": picture()})
     flask = create_app(replace(config, max_upload_bytes=1000, allowed_formats=("png",)))
-    status, told = _json(flask, "import", tmp_path / "from")
+    status, printed = _json(flask, "import", tmp_path / "from")
     components_of(flask).cache.close()
-    assert (status, told["stored"], told["failed"]) == (1, 1, 2)
+    assert (status, printed["stored"], printed["failed"]) == (1, 1, 2)
 
 
-def test_an_export_of_nothing_says_so(app: Flask, tmp_path: Path) -> None:
+def test_exporting_an_empty_store_says_so(app: Flask, tmp_path: Path) -> None:
     result = _run(app, "export", tmp_path / "to")
     assert result.exit_code == 0
     assert result.output.startswith("The store lists no images to export.\n")
@@ -330,17 +346,17 @@ def test_an_export_of_nothing_says_so(app: Flask, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["import", "export"])
-def test_what_has_no_result_makes_no_success(
+def test_images_without_a_result_make_the_command_fail(
     app: Flask, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    """Commands that copy compare what they were told with what they did."""
+    """The commands compare the number of results with the number of items."""
     _run(app, "import", directory)
     (directory / "notes.txt").unlink()
 
-    def nothing(*args: Any) -> Iterator[None]:
+    def no_results(*args: Any) -> Iterator[None]:
         yield from ()
 
-    monkeypatch.setattr("app.ops.cli.images.run", nothing)
-    status, told = _json(app, command, directory if command == "import" else tmp_path / "to")
-    assert (status, told["left"]) == (1, told["files" if command == "import" else "images"])
-    assert told["left"] > 0
+    monkeypatch.setattr("app.ops.cli.images.run", no_results)
+    status, printed = _json(app, command, directory if command == "import" else tmp_path / "to")
+    assert (status, printed["left"]) == (1, printed["files" if command == "import" else "images"])
+    assert printed["left"] > 0

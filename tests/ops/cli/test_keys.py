@@ -1,4 +1,4 @@
-"""`flask keys new`."""
+"""`flask keys new` prints a key and its entry for `API_KEYS`."""
 
 import json
 
@@ -15,7 +15,9 @@ from app.config.api_keys import find_key, parse_keys
         (["--name", "web", "--scopes", "upload+generate"], "web", {"upload", "generate"}),
     ],
 )
-def test_a_key_and_its_entry(app: Flask, arguments: list[str], name: str, scopes: set[str]) -> None:
+def test_the_entry_accepts_the_key_with_its_name_and_scopes(
+    app: Flask, arguments: list[str], name: str, scopes: set[str]
+) -> None:
     result = app.test_cli_runner().invoke(args=["keys", "new", "--json", *arguments])
     assert result.exit_code == 0, result.output
     made = json.loads(result.output)
@@ -24,7 +26,7 @@ def test_a_key_and_its_entry(app: Flask, arguments: list[str], name: str, scopes
     assert (found.name, set(found.scopes)) == (name, scopes)
 
 
-def test_as_text(app: Flask) -> None:
+def test_text_output_holds_the_same_facts(app: Flask) -> None:
     lines = app.test_cli_runner().invoke(args=["keys", "new", "--name", "web"]).output.splitlines()
     key, entry = (line.split()[-1] for line in lines)
     assert find_key(parse_keys(entry), key.encode())
@@ -33,7 +35,7 @@ def test_as_text(app: Flask) -> None:
 @pytest.mark.parametrize(
     "arguments", [["--scopes", "write"], ["--scopes", ""], ["--name", "a=b"], ["--name", "a,b"]]
 )
-def test_what_the_setting_could_not_hold_is_refused(app: Flask, arguments: list[str]) -> None:
+def test_values_that_the_setting_can_not_hold_are_usage_errors(app: Flask, arguments: list[str]) -> None:
     result = app.test_cli_runner().invoke(args=["keys", "new", *arguments])
     assert result.exit_code == 2
     assert "Error: Invalid value" in result.output

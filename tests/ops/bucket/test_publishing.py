@@ -1,4 +1,4 @@
-"""Objects that opening a bucket would show to everybody: found in any listing, presumed without one."""
+"""A plan says if it publishes existing objects. Without a listing, it assumes that there are some."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,13 +7,13 @@ import pytest
 
 from app.ops.bucket.clients import AwsClients
 from app.ops.bucket.plan import make_plan
-from app.ops.bucket.policy import Target
+from app.ops.bucket.state import Target
 from tests.aws_manners import all_of, refused
 from tests.s3server import Fault, S3Server
 
 BUCKET = "cats"
-SECOND = "GET ?list-type"
-FIRST = "GET ?max-keys"
+LIST_V2 = "GET ?list-type"
+LIST_V1 = "GET ?max-keys"
 UNKNOWN = ("501 Not Implemented", "NotImplemented")
 DENIED = ("403 Forbidden", "AccessDenied")
 REFUSALS = [UNKNOWN, DENIED, ("405 Method Not Allowed", "MethodNotAllowed"), ("404 Not Found", "NoSuchKey")]
@@ -21,13 +21,13 @@ REFUSALS = [UNKNOWN, DENIED, ("405 Method Not Allowed", "MethodNotAllowed"), ("4
 
 @pytest.fixture
 def clients(account: S3Server) -> AwsClients:
-    """Clients of an account with one bucket, which is empty."""
+    """Clients of an account with one empty bucket."""
     account.make_bucket(BUCKET).close()
     return AwsClients(endpoint_url=account.url)
 
 
-def _listed(inside: str) -> Fault:
-    """A fault: a listing without KeyCount, as servers answer that know the first version alone."""
+def _listing(inside: str) -> Fault:
+    """Return a fault: a listing without KeyCount, as from servers that know only the first version."""
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
         if environ["REQUEST_METHOD"] != "GET" or "max-keys" not in environ["QUERY_STRING"]:
@@ -46,12 +46,12 @@ def _plan(clients: AwsClients) -> tuple[bool, bool]:
 
 @pytest.mark.parametrize("refusal", [None, *REFUSALS])
 @pytest.mark.parametrize("full", [True, False])
-def test_the_first_version_tells_where_the_second_does_not(
+def test_the_first_version_is_used_if_the_second_is_refused(
     account: S3Server, clients: AwsClients, full: bool, refusal: tuple[str, str] | None
 ) -> None:
     if full:
         account.look().put_object(Bucket=BUCKET, Key="a.png", Body=b"x")
-    account.fault = refused(SECOND, *refusal) if refusal else None
+    account.fault = refused(LIST_V2, *refusal) if refusal else None
     assert _plan(clients) == (full, False)
 
 
@@ -63,20 +63,20 @@ def test_the_first_version_tells_where_the_second_does_not(
         ("<IsTruncated>false</IsTruncated>", False),
     ],
 )
-def test_a_listing_without_a_count(
+def test_a_listing_needs_no_key_count(
     account: S3Server, clients: AwsClients, inside: str, publishes: bool
 ) -> None:
-    account.fault = _listed(inside)
+    account.fault = _listing(inside)
     assert _plan(clients) == (publishes, False)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_what_can_not_be_listed_counts_as_full(
+def test_a_bucket_that_can_not_be_listed_counts_as_holding_objects(
     account: S3Server, clients: AwsClients, refusal: tuple[str, str]
 ) -> None:
-    account.fault = all_of(refused(SECOND, *refusal), refused(FIRST, *refusal))
+    account.fault = all_of(refused(LIST_V2, *refusal), refused(LIST_V1, *refusal))
     assert _plan(clients) == (True, True)
 
 
-def test_a_bucket_to_be_made_is_empty(account: S3Server) -> None:
+def test_a_new_bucket_publishes_nothing(account: S3Server) -> None:
     assert _plan(AwsClients(endpoint_url=account.url)) == (False, False)

@@ -1,15 +1,15 @@
-"""Setting up against what AWS refuses and moto permits."""
+"""Apply a plan under the rules of AWS, which moto does not enforce by itself: retries, refusals, errors."""
 
 from pathlib import Path
 
 import pytest
 
-from app.ops.bucket import apply as module
-from app.ops.bucket.apply import carry_out
+from app.ops.bucket import apply as apply_module
+from app.ops.bucket.apply import StepResult, StepStatus, apply_steps
 from app.ops.bucket.clients import AwsClients
 from app.ops.bucket.errors import BucketError
-from app.ops.bucket.plan import Outcome, Plan, Result, make_plan
-from app.ops.bucket.policy import Mode, Target
+from app.ops.bucket.plan import Plan, make_plan
+from app.ops.bucket.state import Mode, Target
 from tests.aws_manners import AwsManners, all_of, refused
 from tests.s3server import S3Server
 
@@ -20,69 +20,65 @@ BLOCK = "PUT ?publicAccessBlock"
 SETTINGS = ("ownershipControls", "publicAccessBlock", "policy", "cors", "lifecycle", "encryption")
 
 
-@pytest.fixture
-def clients(account: S3Server) -> AwsClients:
-    """Clients of the empty account."""
-    return AwsClients(endpoint_url=account.url)
-
-
 def _target(mode: Mode) -> Target:
     return Target(BUCKET, "us-east-1", mode, cors=("https://app.example",))
 
 
-def _set_up(clients: AwsClients, mode: Mode) -> list[Result]:
-    return list(carry_out(clients, make_plan(clients, _target(mode)).steps))
+def _set_up(clients: AwsClients, mode: Mode) -> list[StepResult]:
+    return list(apply_steps(clients, make_plan(clients, _target(mode)).steps))
 
 
-def _outcomes(results: list[Result]) -> dict[str, str]:
-    return {result.step.operation: result.outcome.name for result in results}
+def _statuses(results: list[StepResult]) -> dict[str, str]:
+    return {result.step.operation: result.status.name for result in results}
 
 
-def _asked(account: S3Server, method: str) -> int:
-    return sum(asked == method for asked, _, _ in account.requests)
+def _request_count(account: S3Server, method: str) -> int:
+    return sum(found == method for found, _, _ in account.requests)
 
 
 @pytest.mark.parametrize("mode", ["public", "private"])
-def test_from_nothing_under_the_rules_of_aws_and_again(
+def test_every_step_succeeds_on_a_new_bucket_and_nothing_is_left_to_do(
     account: S3Server, clients: AwsClients, mode: Mode
 ) -> None:
     account.fault = AwsManners(account)
     results = _set_up(clients, mode)
-    assert {result.outcome for result in results} == {Outcome.DONE}
+    assert {result.status for result in results} == {StepStatus.DONE}
     assert make_plan(clients, _target(mode)) == Plan((), publishes=False, unsupported=())
 
 
-def test_to_and_fro_under_the_rules_of_aws(account: S3Server, clients: AwsClients) -> None:
+def test_the_mode_can_be_changed_to_public_and_back(account: S3Server, clients: AwsClients) -> None:
     account.fault = AwsManners(account)
     _set_up(clients, "private")
-    assert _outcomes(_set_up(clients, "public")) == {
+    assert _statuses(_set_up(clients, "public")) == {
         "PutPublicAccessBlock": "DONE",
         "PutBucketPolicy": "DONE",
     }
-    assert _outcomes(_set_up(clients, "private")) == {
+    assert _statuses(_set_up(clients, "private")) == {
         "DeleteBucketPolicy": "DONE",
         "PutPublicAccessBlock": "DONE",
     }
 
 
-def test_a_policy_refused_just_after_the_block_was_lifted_is_tried_again(
+def test_a_policy_that_is_denied_just_after_the_block_was_lifted_is_retried(
     account: S3Server, clients: AwsClients
 ) -> None:
     account.fault = AwsManners(account, late=2)
-    assert _outcomes(_set_up(clients, "public"))["PutBucketPolicy"] == "DONE"
+    assert _statuses(_set_up(clients, "public"))["PutBucketPolicy"] == "DONE"
 
 
-def test_a_block_above_the_bucket_is_explained(account: S3Server, clients: AwsClients) -> None:
+def test_a_policy_denied_by_the_block_of_the_account_is_explained(
+    account: S3Server, clients: AwsClients
+) -> None:
     account.fault = AwsManners(account, blocked_above=True)
     results = _set_up(clients, "public")
-    assert _outcomes(results)["PutBucketPolicy"] == "FAILED"
+    assert _statuses(results)["PutBucketPolicy"] == "FAILED"
     (message,) = (result.message for result in results if result.message)
     assert message.startswith("AWS denied PutBucketPolicy, which needs s3:PutBucketPolicy. AWS says:")
     assert "aws s3control get-public-access-block --account-id" in message
-    assert _outcomes(results)["PutBucketCors"] == "DONE"
+    assert _statuses(results)["PutBucketCors"] == "DONE"
 
 
-def test_a_denied_policy_is_not_tried_again_where_no_block_was_lifted(
+def test_a_denied_policy_is_not_retried_if_no_block_was_lifted(
     account: S3Server, clients: AwsClients
 ) -> None:
     _set_up(clients, "public")
@@ -90,42 +86,44 @@ def test_a_denied_policy_is_not_tried_again_where_no_block_was_lifted(
     plan = make_plan(clients, _target("public"))
     account.reset()
     account.fault = refused("PUT ?policy", *DENIED)
-    assert _outcomes(list(carry_out(clients, plan.steps))) == {"PutBucketPolicy": "FAILED"}
-    assert _asked(account, "PUT") == 1
+    assert _statuses(list(apply_steps(clients, plan.steps))) == {"PutBucketPolicy": "FAILED"}
+    assert _request_count(account, "PUT") == 1
 
 
 OPERATIONS = ["PUT", "PUT ?ownershipControls", BLOCK, "PUT ?policy", "PUT ?lifecycle"]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_conflict_is_tried_again(account: S3Server, clients: AwsClients, operation: str) -> None:
+def test_a_conflict_is_retried(account: S3Server, clients: AwsClients, operation: str) -> None:
     account.fault = refused(operation, *CONFLICT, times=2)
-    assert set(_outcomes(_set_up(clients, "public")).values()) == {"DONE"}
+    assert set(_statuses(_set_up(clients, "public")).values()) == {"DONE"}
 
 
-def test_a_conflict_that_lasts_is_told(account: S3Server, clients: AwsClients) -> None:
+def test_a_conflict_that_does_not_end_fails_the_step(account: S3Server, clients: AwsClients) -> None:
     account.fault = refused("PUT", *CONFLICT)
     results = _set_up(clients, "private")
     assert results[0].message.endswith("Try again in some minutes")
-    assert _asked(account, "PUT") == len(module.WAITS) + 1
-    assert {result.outcome for result in results[1:]} == {Outcome.NOT_TRIED}
+    assert _request_count(account, "PUT") == len(apply_module.RETRY_DELAYS_SECONDS) + 1
+    assert {result.status for result in results[1:]} == {StepStatus.NOT_TRIED}
 
 
-def test_a_bucket_not_known_everywhere_is_waited_for(account: S3Server, clients: AwsClients) -> None:
+def test_a_new_bucket_that_is_not_visible_everywhere_is_retried(
+    account: S3Server, clients: AwsClients
+) -> None:
     account.fault = refused("PUT ?publicAccessBlock", "404 Not Found", "NoSuchBucket", times=3)
-    assert _outcomes(_set_up(clients, "private"))["PutPublicAccessBlock"] == "DONE"
+    assert _statuses(_set_up(clients, "private"))["PutPublicAccessBlock"] == "DONE"
 
 
-def test_a_bucket_that_vanishes_is_not_waited_for(account: S3Server, clients: AwsClients) -> None:
+def test_an_existing_bucket_that_disappears_is_not_retried(account: S3Server, clients: AwsClients) -> None:
     account.make_bucket(BUCKET)
     plan = make_plan(clients, _target("private"))
     account.reset()
     account.fault = refused("PUT ?publicAccessBlock", "404 Not Found", "NoSuchBucket")
-    assert _outcomes(list(carry_out(clients, plan.steps)))["PutPublicAccessBlock"] == "FAILED"
+    assert _statuses(list(apply_steps(clients, plan.steps)))["PutPublicAccessBlock"] == "FAILED"
 
 
 @pytest.mark.parametrize(
-    ("operation", "mode", "action", "outcomes"),
+    ("operation", "mode", "action", "statuses"),
     [
         ("PUT", "private", "s3:CreateBucket", "FAILED " + "NOT_TRIED " * 5),
         (
@@ -146,16 +144,16 @@ def test_a_bucket_that_vanishes_is_not_waited_for(account: S3Server, clients: Aw
         ("PUT ?encryption", "private", "s3:PutEncryptionConfiguration", "DONE DONE DONE DONE DONE FAILED"),
     ],
 )
-def test_a_denied_call_names_the_action_and_others_go_on(
-    account: S3Server, clients: AwsClients, operation: str, mode: Mode, action: str, outcomes: str
+def test_a_denied_call_names_the_action_and_the_other_steps_are_tried(
+    account: S3Server, clients: AwsClients, operation: str, mode: Mode, action: str, statuses: str
 ) -> None:
     account.fault = refused(operation, *DENIED)
     results = _set_up(clients, mode)
-    assert list(_outcomes(results).values()) == outcomes.split()
+    assert list(_statuses(results).values()) == statuses.split()
     assert f"needs {action}. AWS says: as played" in next(r.message for r in results if r.message)
 
 
-def test_denied_reading_names_all_that_is_missing(account: S3Server, clients: AwsClients) -> None:
+def test_denied_reads_name_all_missing_actions(account: S3Server, clients: AwsClients) -> None:
     account.make_bucket(BUCKET)
     account.fault = all_of(
         *(refused(f"GET ?{query}", *DENIED) for query in ("policy", "acl", "cors")),
@@ -175,24 +173,24 @@ def test_denied_reading_names_all_that_is_missing(account: S3Server, clients: Aw
         ("400 Bad Request", "Unheard", "CreateBucket failed: Unheard. AWS says: as played"),
     ],
 )
-def test_a_bucket_that_can_not_be_created(
+def test_a_bucket_that_can_not_be_created_says_why(
     account: S3Server, clients: AwsClients, status: str, code: str, words: str
 ) -> None:
     account.fault = refused("PUT", status, code)
     results = _set_up(clients, "private")
-    assert results[0].outcome is Outcome.FAILED
+    assert results[0].status is StepStatus.FAILED
     assert words in results[0].message
 
 
-def test_a_bucket_that_is_ours_already_is_no_failure(account: S3Server, clients: AwsClients) -> None:
+def test_creating_a_bucket_that_we_own_already_is_a_success(account: S3Server, clients: AwsClients) -> None:
     account.make_bucket(BUCKET)
     account.fault = all_of(
         refused("HEAD", "404 Not Found", "404"), refused("PUT", "409 Conflict", "BucketAlreadyOwnedByYou")
     )
-    assert set(_outcomes(_set_up(clients, "private")).values()) == {"DONE"}
+    assert set(_statuses(_set_up(clients, "private")).values()) == {"DONE"}
 
 
-def test_a_strangers_bucket_is_told(account: S3Server, clients: AwsClients) -> None:
+def test_a_bucket_of_somebody_else_is_an_error_that_says_so(account: S3Server, clients: AwsClients) -> None:
     account.fault = all_of(
         refused("HEAD", *DENIED),
         *(refused(f"GET ?{query}", *DENIED) for query in ("acl", *SETTINGS)),
@@ -209,7 +207,9 @@ def test_a_strangers_bucket_is_told(account: S3Server, clients: AwsClients) -> N
         ("Other", "failed: Other"),
     ],
 )
-def test_refused_credentials_are_told(account: S3Server, clients: AwsClients, code: str, words: str) -> None:
+def test_refused_credentials_are_an_error_that_says_so(
+    account: S3Server, clients: AwsClients, code: str, words: str
+) -> None:
     account.fault = all_of(
         refused("HEAD", "403 Forbidden", code), refused("GET ?ownershipControls", "400 Bad Request", code)
     )
@@ -217,14 +217,14 @@ def test_refused_credentials_are_told(account: S3Server, clients: AwsClients, co
         make_plan(clients, _target("private"))
 
 
-def test_what_the_server_does_not_know_is_skipped(account: S3Server, clients: AwsClients) -> None:
+def test_settings_that_the_server_does_not_know_are_skipped(account: S3Server, clients: AwsClients) -> None:
     unknown = ("501 Not Implemented", "NotImplemented")
     account.fault = all_of(
         *(refused(f"PUT ?{query}", *unknown) for query in ("ownershipControls", "publicAccessBlock"))
     )
-    outcomes = _outcomes(_set_up(clients, "public"))
-    assert (outcomes["PutBucketOwnershipControls"], outcomes["PutPublicAccessBlock"]) == ("UNSUPPORTED",) * 2
-    assert outcomes["PutBucketPolicy"] == "DONE"
+    statuses = _statuses(_set_up(clients, "public"))
+    assert (statuses["PutBucketOwnershipControls"], statuses["PutPublicAccessBlock"]) == ("UNSUPPORTED",) * 2
+    assert statuses["PutBucketPolicy"] == "DONE"
     account.fault = all_of(*(refused(f"GET ?{query}", *unknown) for query in SETTINGS))
     plan = make_plan(clients, _target("public"))
     assert plan.steps == ()
@@ -238,16 +238,18 @@ def test_what_the_server_does_not_know_is_skipped(account: S3Server, clients: Aw
     )
 
 
-def test_grants_go_before_acls_are_disabled(account: S3Server, clients: AwsClients) -> None:
+def test_grants_are_removed_before_acls_are_disabled(account: S3Server, clients: AwsClients) -> None:
     account.make_bucket(BUCKET).put_bucket_acl(Bucket=BUCKET, ACL="public-read")
     steps = make_plan(clients, _target("private")).steps
     assert [step.operation for step in steps][:2] == ["PutBucketAcl", "PutBucketOwnershipControls"]
-    assert set(_outcomes(_set_up(clients, "private")).values()) == {"DONE"}
+    assert set(_statuses(_set_up(clients, "private")).values()) == {"DONE"}
     grants = clients.s3.get_bucket_acl(Bucket=BUCKET)["Grants"]
     assert [grant["Permission"] for grant in grants] == ["FULL_CONTROL"]
 
 
-def test_a_bucket_elsewhere_names_its_region(account: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_in_another_region_names_the_region(
+    account: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", account.url)
     monkeypatch.setattr("app.ops.bucket.clients.AwsClients.is_compatible_server", False)
     AwsClients(endpoint_url=account.url).s3.create_bucket(
@@ -257,13 +259,15 @@ def test_a_bucket_elsewhere_names_its_region(account: S3Server, monkeypatch: pyt
         make_plan(AwsClients(endpoint_url=account.url), _target("private"))
 
 
-def test_no_answer_is_told(account: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.ops.bucket.clients._TOTAL_TRIES", 1)
-    with pytest.raises(BucketError, match="HeadBucket got no answer"):
+def test_no_response_is_an_error(account: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.ops.bucket.clients._MAX_ATTEMPTS", 1)
+    with pytest.raises(BucketError, match="HeadBucket got no response"):
         make_plan(AwsClients(endpoint_url="http://127.0.0.1:9"), _target("private"))
 
 
-def test_no_credentials_are_told(account: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_credentials_are_an_error_that_names_the_settings(
+    account: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -272,6 +276,6 @@ def test_no_credentials_are_told(account: S3Server, monkeypatch: pytest.MonkeyPa
         make_plan(AwsClients(endpoint_url=account.url), _target("private"))
 
 
-def test_an_unknown_profile_is_told(account: S3Server) -> None:
+def test_an_unknown_profile_is_an_error(account: S3Server) -> None:
     with pytest.raises(BucketError, match="nobody"):
         AwsClients(profile="nobody")

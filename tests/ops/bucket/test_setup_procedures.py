@@ -1,4 +1,4 @@
-"""The two guides' procedures, each from an empty account to an image shown: one `setup`, then the server."""
+"""Both procedures of `docs/buckets.md`, from an empty account to an image that a browser shows."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,7 +29,7 @@ Launch = Callable[[dict[str, str]], Flask]
 
 @pytest.fixture
 def launch(config: Config) -> Iterator[Launch]:
-    """Starts the application by settings, as `make run` does."""
+    """Return a function that starts the application with the given settings, as `make run` does."""
     started: list[Flask] = []
 
     def start(settings: dict[str, str]) -> Flask:
@@ -63,7 +63,7 @@ def _anonymously(url: str) -> requests.Response:
 
 @pytest.fixture
 def admin(account: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An administrator's key in the environment, in an account where moto enforces IAM from now on."""
+    """Put an administrator's key in the environment, and let moto enforce IAM."""
     iam = account.look("iam")
     iam.create_user(UserName="admin")
     iam.put_user_policy(UserName="admin", PolicyName="all", PolicyDocument=ANYTHING)
@@ -75,11 +75,11 @@ def admin(account: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def test_the_guides_public_bucket(account: S3Server, launch: Launch) -> None:
+def test_a_public_bucket_serves_images_to_everybody(account: S3Server, launch: Launch) -> None:
     account.fault = AwsManners(account)
     endpoint = {"AWS_ENDPOINT_URL_S3": account.url}
-    told = _flask_bucket(launch(endpoint), "setup", "--mode", "public", "--bucket", BUCKET, "--yes")
-    settings = dict(line.split("=", 1) for line in told.partition("for .env:\n")[2].splitlines())
+    printed = _flask_bucket(launch(endpoint), "setup", "--mode", "public", "--bucket", BUCKET, "--yes")
+    settings = dict(line.split("=", 1) for line in printed.partition("for .env:\n")[2].splitlines())
     assert settings == endpoint | {
         "S3_BUCKET": BUCKET,
         "AWS_REGION": "us-east-1",
@@ -94,7 +94,7 @@ def test_the_guides_public_bucket(account: S3Server, launch: Launch) -> None:
 
 
 @pytest.mark.usefixtures("admin")
-def test_the_first_seeds_private_bucket(
+def test_a_private_bucket_serves_images_through_the_server_only(
     account: S3Server, launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account.fault = AwsManners(account)
@@ -111,20 +111,20 @@ def test_the_first_seeds_private_bucket(
     app = launch(settings)
     answer = _upload(app.test_client(), image)
     assert answer["image_url"] == f"http://localhost/api/images/{answer['key']}"
-    components_of(app).cache.clear()  # so that it is the bucket which is read
+    components_of(app).cache.clear()  # so that the bucket is read
     browser = app.test_client()
     browser.environ_base["REMOTE_ADDR"] = "192.0.2.1"
     with browser.get(answer["image_url"]) as shown:
         assert (shown.status_code, shown.mimetype, shown.data) == (200, "image/png", image)
     assert browser.get("/api/images/images/no/such.png").status_code == 404
-    _assert_that_the_user_may_do_no_more(account, dotenv_values(env))
+    _assert_user_may_do_nothing_else(account, dotenv_values(env))
 
-    with monkeypatch.context() as patch:  # moto can't enforce IAM on those without a signature
+    with monkeypatch.context() as patch:  # moto can't enforce IAM on unsigned requests
         patch.setattr(moto.settings, "INITIAL_NO_AUTH_ACTION_COUNT", float("inf"))
         assert _anonymously(f"{account.url}/{BUCKET}/{answer['key']}").status_code == 403
 
 
-def _assert_that_the_user_may_do_no_more(account: S3Server, env: dict[str, str | None]) -> None:
+def _assert_user_may_do_nothing_else(account: S3Server, env: dict[str, str | None]) -> None:
     client = account.look(
         aws_access_key_id=env["AWS_ACCESS_KEY_ID"], aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"]
     )

@@ -1,4 +1,4 @@
-"""The least policy, by settings."""
+"""The least policy of the server's user, for different settings."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,8 @@ import pytest
 
 from app.config.settings import Config
 from app.ops.bucket.clients import AwsClients
-from app.ops.bucket.policy import Mode, least_policy
+from app.ops.bucket.iam import least_policy
+from app.ops.bucket.state import Mode
 
 OBJECTS = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
 
@@ -24,7 +25,9 @@ OBJECTS = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
         ("public-read", "public", [*OBJECTS, "s3:PutObjectAcl"]),
     ],
 )
-def test_what_it_allows(config: Config, acl: str, mode: Mode | None, actions: list[str]) -> None:
+def test_the_mode_and_the_settings_decide_whether_acls_are_allowed(
+    config: Config, acl: str, mode: Mode | None, actions: list[str]
+) -> None:
     assert least_policy(replace(config, s3_bucket="cats", s3_acl=acl), "aws", mode) == {
         "Version": "2012-10-17",
         "Statement": [
@@ -40,7 +43,7 @@ def test_what_it_allows(config: Config, acl: str, mode: Mode | None, actions: li
 
 
 @pytest.mark.parametrize("urls", ["server", "presigned"])
-def test_private_urls_need_no_permission_for_acls(config: Config, urls: str) -> None:
+def test_private_urls_need_no_permission_for_acls_unless_they_are_set(config: Config, urls: str) -> None:
     config = replace(config, s3_bucket="cats", image_urls=urls)
     for acl, actions in (("auto", OBJECTS), ("public-read", [*OBJECTS, "s3:PutObjectAcl"])):
         statement, _ = least_policy(replace(config, s3_acl=acl), "aws")["Statement"]
@@ -58,13 +61,13 @@ def test_private_urls_need_no_permission_for_acls(config: Config, urls: str) -> 
         ("us-isob-east-1", "arn:aws-iso-b:s3:::cats"),
     ],
 )
-def test_arns_are_those_of_the_regions_partition(config: Config, region: str, arn: str) -> None:
+def test_arns_use_the_partition_of_the_region(config: Config, region: str, arn: str) -> None:
     partition = AwsClients(region=region).partition
     policy = least_policy(replace(config, s3_bucket="cats"), partition)
     assert [statement["Resource"] for statement in policy["Statement"]] == [f"{arn}/*", arn]
 
 
-def test_a_model_of_bedrock_may_be_asked_and_looked_up(config: Config) -> None:
+def test_a_bedrock_model_may_be_invoked_and_looked_up(config: Config) -> None:
     drawing = replace(config, s3_bucket="cats", generator="bedrock", generator_model="stability.x-v1:0")
     assert least_policy(drawing, "aws")["Statement"][2] == {
         "Sid": "Drawing",
@@ -78,7 +81,7 @@ def test_a_model_of_bedrock_may_be_asked_and_looked_up(config: Config) -> None:
     ("region", "partition"),
     [("us-gov-west-1", "aws-us-gov"), ("cn-north-1", "aws-cn"), ("eusc-de-east-1", "aws-eusc")],
 )
-def test_a_model_may_lie_in_another_partition_than_the_bucket(
+def test_the_bedrock_model_may_be_in_another_partition_than_the_bucket(
     config: Config, region: str, partition: str
 ) -> None:
     drawing = replace(
@@ -107,7 +110,7 @@ ALIAS = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": "alias/cats"}}
         ),
     ],
 )
-def test_a_key_of_kms_may_be_used(
+def test_a_kms_key_may_be_used(
     config: Config, region: str, key: str, resource: str, condition: dict[str, Any]
 ) -> None:
     settings: dict[str, Any] = {"aws_region": region, "s3_sse": "aws:kms", "s3_sse_kms_key_id": key}
@@ -126,12 +129,12 @@ def test_a_key_of_kms_may_be_used(
 @pytest.mark.parametrize(
     ("sse", "key"), [("none", ""), ("AES256", ""), ("aws:kms", ""), ("aws:kms", "alias/aws/s3")]
 )
-def test_s3_s_own_keys_need_no_permission(config: Config, sse: str, key: str) -> None:
+def test_the_keys_of_s3_itself_need_no_permission(config: Config, sse: str, key: str) -> None:
     encrypted = replace(config, s3_bucket="cats", s3_sse=sse, s3_sse_kms_key_id=key)
     assert "kms:" not in json.dumps(least_policy(encrypted, "aws"))
 
 
-def test_the_documentation_shows_it(config: Config) -> None:
+def test_the_documentation_shows_the_same_policy(config: Config) -> None:
     text = (Path(__file__).parents[3] / "docs/buckets.md").read_text(encoding="utf-8")
     shown = json.loads(text.partition("```json\n")[2].partition("```")[0])
     assert shown == least_policy(replace(config, s3_bucket="newgate-ai-images-2025", s3_acl="none"), "aws")

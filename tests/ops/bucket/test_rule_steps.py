@@ -1,12 +1,11 @@
-"""CORS, lifecycle and encryption: which steps remain, and that rules of others stay."""
+"""Steps for CORS, lifecycle and encryption. Rules of others stay unchanged."""
 
 from typing import Any
 
 import pytest
 
 from app.ops.bucket.plan import Step, rule_steps
-from app.ops.bucket.policy import Target
-from app.ops.bucket.state import BucketState
+from app.ops.bucket.state import BucketState, Target
 
 ORIGIN = "https://app.example"
 ABORT = {
@@ -33,12 +32,12 @@ FOREIGN_CORS = {"AllowedOrigins": ["https://other.example"], "AllowedMethods": [
 ENCRYPTED = {"ServerSideEncryptionConfiguration": {"Rules": [{"BucketKeyEnabled": True}]}}
 
 
-def _steps(cors: tuple[str, ...] = (), **answers: dict[str, Any]) -> list[Step]:
+def _steps(cors: tuple[str, ...] = (), **settings: dict[str, Any]) -> list[Step]:
     target = Target("cats", "eu-west-1", "private", cors=cors, expire={"Tmp/": 30})
-    return rule_steps(target, BucketState(exists=True, answers=answers))
+    return rule_steps(target, BucketState(exists=True, settings=settings))
 
 
-def test_rules_of_others_stay() -> None:
+def test_rules_of_others_stay_in_place() -> None:
     steps = _steps(
         (ORIGIN,),
         GetBucketCors={"CORSRules": [FOREIGN_CORS]},
@@ -63,7 +62,7 @@ def test_rules_of_others_stay() -> None:
     )
 
 
-def test_ours_are_replaced_where_they_stand() -> None:
+def test_our_rules_are_replaced_in_place() -> None:
     (step,) = _steps(
         GetBucketLifecycleConfiguration={
             "Rules": [EXPIRE | {"Expiration": {"Days": 1}}, FOREIGN_LIFECYCLE, ABORT | {"Filter": {}}]
@@ -77,7 +76,7 @@ def test_ours_are_replaced_where_they_stand() -> None:
 
 
 @pytest.mark.parametrize("empty", [{"Filter": {"Prefix": ""}}, {"Filter": {}}, {"Prefix": "", "Filter": {}}])
-def test_nothing_remains_where_all_is_so(empty: dict[str, Any]) -> None:
+def test_no_steps_if_all_rules_exist(empty: dict[str, Any]) -> None:
     assert not _steps(
         (ORIGIN,),
         GetBucketCors={"CORSRules": [CORS, FOREIGN_CORS]},
@@ -86,11 +85,11 @@ def test_nothing_remains_where_all_is_so(empty: dict[str, Any]) -> None:
     )
 
 
-def test_nothing_is_planned_for_what_the_server_does_not_know() -> None:
+def test_no_steps_for_settings_that_the_server_does_not_know() -> None:
     assert not _steps((ORIGIN,))
 
 
-def test_a_bucket_without_encryption_gets_it() -> None:
+def test_a_bucket_without_default_encryption_gets_it() -> None:
     (step,) = _steps(GetBucketEncryption={})
     assert step.parameters == {
         "Bucket": "cats",

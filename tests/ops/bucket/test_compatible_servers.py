@@ -1,14 +1,14 @@
-"""Setting up on servers compatible with S3: what they don't know is skipped, what breaks them is undone."""
+"""Set up compatible servers: unknown settings are skipped, and those that break uploads are undone."""
 
 from typing import Any
 
 import pytest
 
-from app.ops.bucket.apply import carry_out
+from app.ops.bucket.apply import StepResult, StepStatus, apply_steps
 from app.ops.bucket.clients import AwsClients
 from app.ops.bucket.errors import BucketError
-from app.ops.bucket.plan import Outcome, Result, make_plan
-from app.ops.bucket.policy import Mode, Target
+from app.ops.bucket.plan import make_plan
+from app.ops.bucket.state import Mode, Target
 from tests.aws_manners import all_of, body_of, refused
 from tests.compatible import LISTING, Ceph, answering, asks, puts_object, s3rver, swift
 from tests.s3server import Fault, S3Server, error
@@ -28,26 +28,20 @@ BLOCKED = {
 }
 
 
-@pytest.fixture
-def clients(account: S3Server) -> AwsClients:
-    """Clients of the empty account."""
-    return AwsClients(endpoint_url=account.url)
-
-
 def _target(mode: Mode, **more: Any) -> Target:
     return Target(BUCKET, "us-east-1", mode, cors=("https://app.example",), **more)
 
 
-def _set_up(clients: AwsClients, mode: Mode = "private", **more: Any) -> list[Result]:
-    return list(carry_out(clients, make_plan(clients, _target(mode, **more)).steps))
+def _set_up(clients: AwsClients, mode: Mode = "private", **more: Any) -> list[StepResult]:
+    return list(apply_steps(clients, make_plan(clients, _target(mode, **more)).steps))
 
 
-def _told(results: list[Result]) -> list[tuple[str, str]]:
-    return [(result.step.operation, result.outcome.name) for result in results]
+def _statuses(results: list[StepResult]) -> list[tuple[str, str]]:
+    return [(result.step.operation, result.status.name) for result in results]
 
 
-def _outcome(results: list[Result], operation: str) -> Outcome:
-    return next(result.outcome for result in results if result.step.operation == operation)
+def _status(results: list[StepResult], operation: str) -> StepStatus:
+    return next(result.status for result in results if result.step.operation == operation)
 
 
 def _upload(clients: AwsClients) -> None:
@@ -55,20 +49,20 @@ def _upload(clients: AwsClients) -> None:
 
 
 @pytest.mark.parametrize("mode", ["public", "private"])
-def test_a_block_under_which_uploads_are_refused_is_undone(
+def test_a_block_that_makes_uploads_fail_is_undone(
     account: S3Server, clients: AwsClients, mode: Mode
 ) -> None:
     ceph = account.fault = Ceph()
     results = _set_up(clients, mode)
-    assert _told(results)[:4] == [
+    assert _statuses(results)[:4] == [
         ("CreateBucket", "DONE"),
         ("PutBucketOwnershipControls", "UNSUPPORTED"),
         ("PutPublicAccessBlock", "REVERTED"),
         ("PutPublicAccessBlock", "DONE"),
     ]
     assert "403 AccessDenied" in results[2].message
-    assert {result.outcome for result in results[4:-1]} == {Outcome.DONE}
-    assert _told(results)[-1] == ("PutBucketEncryption", "UNSUPPORTED")
+    assert {result.status for result in results[4:-1]} == {StepStatus.DONE}
+    assert _statuses(results)[-1] == ("PutBucketEncryption", "UNSUPPORTED")
     assert ceph.block == {"BlockPublicAcls": False, **BLOCKED[mode]}
     _upload(clients)
     assert [found["Key"] for found in clients.s3.list_objects_v2(Bucket=BUCKET)["Contents"]] == ["a.png"]
@@ -76,7 +70,7 @@ def test_a_block_under_which_uploads_are_refused_is_undone(
 
 
 @pytest.mark.parametrize("mode", ["public", "private"])
-def test_a_block_that_an_earlier_run_left_is_lifted(
+def test_a_block_that_an_earlier_run_left_behind_is_lifted(
     account: S3Server, clients: AwsClients, mode: Mode
 ) -> None:
     ceph = account.fault = Ceph()
@@ -87,12 +81,12 @@ def test_a_block_that_an_earlier_run_left_is_lifted(
     assert [step.title for step in plan.steps] == [
         "Lift BlockPublicAcls, under which the server refuses every upload"
     ]
-    assert _told(list(carry_out(clients, plan.steps))) == [("PutPublicAccessBlock", "DONE")]
+    assert _statuses(list(apply_steps(clients, plan.steps))) == [("PutPublicAccessBlock", "DONE")]
     assert ceph.block == {"BlockPublicAcls": False, **BLOCKED[mode]}
     _upload(clients)
 
 
-def test_the_block_that_was_there_comes_back(account: S3Server, clients: AwsClients) -> None:
+def test_undoing_restores_the_block_of_before(account: S3Server, clients: AwsClients) -> None:
     account.make_bucket(BUCKET).close()
     ceph = Ceph(BlockPublicPolicy=True)
     before = dict(ceph.block)
@@ -100,30 +94,30 @@ def test_the_block_that_was_there_comes_back(account: S3Server, clients: AwsClie
         error("403 No", "AccessDenied", lambda e: puts_object(e) and ceph.block["IgnorePublicAcls"]), ceph
     )
     results = _set_up(clients)
-    blocks = [r.outcome for r in results if r.step.operation == "PutPublicAccessBlock"]
-    assert blocks == [Outcome.REVERTED] * 2
+    blocks = [r.status for r in results if r.step.operation == "PutPublicAccessBlock"]
+    assert blocks == [StepStatus.REVERTED] * 2
     assert ceph.block == before
 
 
-def test_uploads_that_were_refused_before_are_not_the_steps_fault(
-    account: S3Server, clients: AwsClients
-) -> None:
+def test_uploads_that_failed_before_the_steps_are_a_warning(account: S3Server, clients: AwsClients) -> None:
     ceph = account.fault = Ceph(full=True)
     results = _set_up(clients)
-    assert results[-1].outcome is Outcome.WARNING
+    assert results[-1].status is StepStatus.WARNING
     assert "quota" in results[-1].message
-    assert not ceph.block["BlockPublicAcls"], "without room nobody can say whether it does harm"
+    assert not ceph.block["BlockPublicAcls"], (
+        "while the quota is used up, nobody can tell whether the block is harmful"
+    )
     ceph.full = False
     _upload(clients)
 
 
-def test_a_step_that_is_not_the_reason_is_made_again(account: S3Server, clients: AwsClients) -> None:
+def test_an_undone_step_is_made_again_if_uploads_still_fail(account: S3Server, clients: AwsClients) -> None:
     account.fault = error("403 Forbidden", "AccessDenied", puts_object)
     results = _set_up(clients, "public")
-    assert _outcome(results, "PutBucketOwnershipControls") is Outcome.DONE
-    assert _outcome(results, "PutBucketPolicy") is Outcome.DONE
+    assert _status(results, "PutBucketOwnershipControls") is StepStatus.DONE
+    assert _status(results, "PutBucketPolicy") is StepStatus.DONE
     assert results[-1].message == (
-        "AWS denied PutObject, which needs s3:PutObject. AWS says: as played. It was so before these steps."
+        "AWS denied PutObject, which needs s3:PutObject. AWS says: as played. These steps are not the reason."
     )
     ownership = clients.s3.get_bucket_ownership_controls(Bucket=BUCKET)["OwnershipControls"]["Rules"]
     assert ownership == [{"ObjectOwnership": "BucketOwnerEnforced"}]
@@ -138,7 +132,7 @@ def test_a_step_that_is_not_the_reason_is_made_again(account: S3Server, clients:
     ],
 )
 @pytest.mark.parametrize("answer", [("400 Bad Request", "InvalidRequest"), ("500 Broken", "InternalError")])
-def test_any_setting_after_which_uploads_are_refused_is_undone(
+def test_any_setting_that_makes_uploads_fail_is_undone(
     account: S3Server, clients: AwsClients, query: str, operation: str, answer: tuple[str, str]
 ) -> None:
     broken = [False]
@@ -149,31 +143,31 @@ def test_any_setting_after_which_uploads_are_refused_is_undone(
         return error(*answer, puts_object)(environ, start) if broken[0] else None
 
     account.fault = breaks
-    assert _outcome(_set_up(clients, "public"), operation) is Outcome.REVERTED
+    assert _status(_set_up(clients, "public"), operation) is StepStatus.REVERTED
     assert not broken[0]
     _upload(clients)
 
 
 def test_a_setting_that_can_not_be_read_is_not_deleted(account: S3Server, clients: AwsClients) -> None:
-    """Swift takes that for deleting the bucket."""
-    asked: list[str] = []
+    """Swift would delete the bucket."""
+    calls: list[str] = []
 
     def breaks(environ: dict[str, Any], start: Any) -> Any:
-        asked.append(f"{environ['REQUEST_METHOD']} ?{environ['QUERY_STRING']}")
-        encrypted = "PUT ?encryption" in asked
+        calls.append(f"{environ['REQUEST_METHOD']} ?{environ['QUERY_STRING']}")
+        encrypted = "PUT ?encryption" in calls
         return error("400 No", "InvalidRequest", puts_object)(environ, start) if encrypted else None
 
     account.fault = all_of(breaks, refused("GET ?encryption", "403 Forbidden", "AccessDenied"))
     result = _set_up(clients)[-1]
-    assert result.outcome is Outcome.WARNING
+    assert result.status is StepStatus.WARNING
     assert result.message == (
         "Uploads are refused (400 InvalidRequest). If this is the reason, undo it: "
         'DeleteBucketEncryption {"Bucket": "cats"}'
     )
-    assert "DELETE ?encryption" not in asked
+    assert "DELETE ?encryption" not in calls
 
 
-def test_what_can_not_be_undone_is_told_with_the_call(account: S3Server, clients: AwsClients) -> None:
+def test_a_failed_undo_prints_the_call_to_make(account: S3Server, clients: AwsClients) -> None:
     encrypted = [False]
 
     def breaks(environ: dict[str, Any], start: Any) -> Any:
@@ -182,8 +176,8 @@ def test_what_can_not_be_undone_is_told_with_the_call(account: S3Server, clients
 
     account.fault = all_of(refused("DELETE ?encryption", "403 Forbidden", "AccessDenied"), breaks)
     result = _set_up(clients)[-1]
-    assert (result.step.operation, result.outcome) == ("PutBucketEncryption", Outcome.FAILED)
-    assert 'To be done by hand: DeleteBucketEncryption {"Bucket": "cats"}' in result.message
+    assert (result.step.operation, result.status) == ("PutBucketEncryption", StepStatus.FAILED)
+    assert 'Undo it by hand: DeleteBucketEncryption {"Bucket": "cats"}' in result.message
 
 
 @pytest.mark.parametrize(
@@ -200,13 +194,13 @@ def test_what_can_not_be_undone_is_told_with_the_call(account: S3Server, clients
     ],
     ids=lambda answer: f"{answer[0][:3]} {answer[1]}",
 )
-def test_each_setting_that_is_not_known_is_skipped(
+def test_each_unknown_setting_is_skipped(
     account: S3Server, clients: AwsClients, answer: tuple[str, str]
 ) -> None:
     account.fault = all_of(*(refused(f"PUT ?{query}", *answer) for query in OPTIONAL))
     results = _set_up(clients, "public", expire={"tmp/": 3})
-    assert results[0].outcome is Outcome.DONE
-    assert {result.outcome for result in results[1:]} == {Outcome.UNSUPPORTED}
+    assert results[0].status is StepStatus.DONE
+    assert {result.status for result in results[1:]} == {StepStatus.UNSUPPORTED}
     assert {result.step.operation for result in results[1:]} == set(OPTIONAL.values())
     assert {result.message for result in results[1:]} == {f"The server answers {answer[0][:3]} {answer[1]}."}
 
@@ -223,24 +217,30 @@ def test_each_setting_that_can_not_be_read_is_skipped(
 
 @pytest.mark.parametrize("server", [s3rver, swift], ids=["s3rver", "Swift"])
 @pytest.mark.parametrize("mode", ["public", "private"])
-def test_real_servers_never_fail(account: S3Server, clients: AwsClients, server: Fault, mode: Mode) -> None:
+def test_setup_succeeds_on_servers_that_we_ran(
+    account: S3Server, clients: AwsClients, server: Fault, mode: Mode
+) -> None:
     account.fault = server
-    for _ in range(2):  # once for a new bucket, once for one that is there
-        outcomes = {result.outcome for result in _set_up(clients, mode)}
-        assert outcomes <= {Outcome.DONE, Outcome.UNSUPPORTED}
+    for _ in range(2):  # once for a new bucket, once for an existing one
+        statuses = {result.status for result in _set_up(clients, mode)}
+        assert statuses <= {StepStatus.DONE, StepStatus.UNSUPPORTED}
 
 
 @pytest.mark.parametrize(
     "body", [LISTING, b"<html><body>Hello", b'{"Contents": []}', b"[]", b"<ListAllMyBucketsResult/>"]
 )
-def test_a_200_to_another_question_is_no_setting(account: S3Server, clients: AwsClients, body: bytes) -> None:
+def test_a_200_with_the_response_to_another_request_is_no_setting(
+    account: S3Server, clients: AwsClients, body: bytes
+) -> None:
     account.make_bucket(BUCKET).close()
     account.fault = all_of(*(answering(asks(f"GET ?{query}"), body) for query in (*OPTIONAL, "acl")))
     plan = make_plan(clients, _target("private"))
     assert (plan.steps, len(plan.unsupported)) == ((), 7)
 
 
-def test_a_setting_without_a_body_is_not_configured(account: S3Server, clients: AwsClients) -> None:
+def test_an_empty_response_means_that_the_setting_is_not_configured(
+    account: S3Server, clients: AwsClients
+) -> None:
     account.make_bucket(BUCKET).close()
     account.fault = all_of(*(answering(asks(f"GET ?{query}")) for query in OPTIONAL))
     plan = make_plan(clients, _target("private"))
@@ -248,10 +248,12 @@ def test_a_setting_without_a_body_is_not_configured(account: S3Server, clients: 
     assert "PutBucketEncryption" in [step.operation for step in plan.steps]
 
 
-def test_a_setting_that_is_accepted_and_ignored_is_not_done(account: S3Server, clients: AwsClients) -> None:
+def test_a_setting_that_is_accepted_and_ignored_counts_as_unsupported(
+    account: S3Server, clients: AwsClients
+) -> None:
     account.fault = all_of(*(answering(asks(f"PUT ?{query}")) for query in OPTIONAL))
     results = _set_up(clients, "public")[1:]
-    assert {result.outcome for result in results} == {Outcome.UNSUPPORTED}
+    assert {result.status for result in results} == {StepStatus.UNSUPPORTED}
     assert [result.message for result in results] == [
         f"The server accepts {operation}, and ignores it." for operation in OPTIONAL.values()
     ]
@@ -268,28 +270,30 @@ def test_a_setting_that_is_accepted_and_ignored_is_not_done(account: S3Server, c
         (("500 Broken", "InternalError"), "overloaded"),
     ],
 )
-def test_other_troubles_are_not_taken_for_an_unknown_setting(
+def test_other_errors_are_failures_instead_of_unknown_settings(
     account: S3Server, clients: AwsClients, answer: tuple[str, str], words: str
 ) -> None:
     account.fault = refused("PUT ?encryption", *answer)
     result = _set_up(clients)[-1]
-    assert result.outcome is Outcome.FAILED
+    assert result.status is StepStatus.FAILED
     assert words in result.message
 
 
-def test_closing_what_is_open_is_not_optional(account: S3Server, clients: AwsClients) -> None:
+def test_removing_a_public_policy_is_not_optional(account: S3Server, clients: AwsClients) -> None:
     _set_up(clients, "public")
     account.fault = refused("DELETE ?policy", "405 Method Not Allowed", "MethodNotAllowed")
-    assert _outcome(_set_up(clients), "DeleteBucketPolicy") is Outcome.FAILED
+    assert _status(_set_up(clients), "DeleteBucketPolicy") is StepStatus.FAILED
 
 
-def test_grants_to_others_are_not_optional_either(account: S3Server, clients: AwsClients) -> None:
+def test_removing_grants_to_others_is_not_optional(account: S3Server, clients: AwsClients) -> None:
     account.make_bucket(BUCKET).put_bucket_acl(Bucket=BUCKET, ACL="public-read-write")
     account.fault = refused("PUT ?acl", "501 Not Implemented", "NotImplemented")
-    assert _outcome(_set_up(clients), "PutBucketAcl") is Outcome.FAILED
+    assert _status(_set_up(clients), "PutBucketAcl") is StepStatus.FAILED
 
 
-def test_expiry_is_set_without_what_the_server_can_not_do(account: S3Server, clients: AwsClients) -> None:
+def test_expiry_is_set_without_the_rule_that_the_server_refuses(
+    account: S3Server, clients: AwsClients
+) -> None:
     def without_abort(environ: dict[str, Any], start: Any) -> Any:
         if asks("PUT ?lifecycle")(environ) and b"AbortIncomplete" in body_of(environ):
             return error("400 Bad Request", "MalformedXML", lambda _: True)(environ, start)
@@ -297,7 +301,7 @@ def test_expiry_is_set_without_what_the_server_can_not_do(account: S3Server, cli
 
     account.fault = without_abort
     results = _set_up(clients, expire={"tmp/": 3})
-    assert _told(results)[4:6] == [
+    assert _statuses(results)[4:6] == [
         ("PutBucketLifecycleConfiguration", "UNSUPPORTED"),
         ("PutBucketLifecycleConfiguration", "DONE"),
     ]
@@ -306,17 +310,19 @@ def test_expiry_is_set_without_what_the_server_can_not_do(account: S3Server, cli
 
 
 @pytest.mark.parametrize("code", ["InvalidLocationConstraint", "InvalidRegionName"])
-def test_a_region_that_the_server_does_not_know(account: S3Server, clients: AwsClients, code: str) -> None:
+def test_an_unknown_region_is_reported_with_the_servers_message(
+    account: S3Server, clients: AwsClients, code: str
+) -> None:
     account.fault = error(
         "400 Bad Request", code, lambda e: e["REQUEST_METHOD"] == "PUT", message="Must be one of: auto"
     )
     result = _set_up(clients)[0]
-    assert result.outcome is Outcome.FAILED
+    assert result.status is StepStatus.FAILED
     assert "does not know the region in AWS_REGION" in result.message
     assert "The server says: Must be one of: auto" in result.message
 
 
-def test_the_right_region_is_named(account: S3Server, clients: AwsClients) -> None:
+def test_an_error_names_the_right_region(account: S3Server, clients: AwsClients) -> None:
     account.make_bucket(BUCKET).close()
     wrong = error(
         "400 Bad Request", "AuthorizationHeaderMalformed", lambda _: True, elements="<Region>garage</Region>"
@@ -333,7 +339,9 @@ def test_the_right_region_is_named(account: S3Server, clients: AwsClients) -> No
         ("401 Unauthorized", "GetBucketOwnershipControls failed: 401"),
     ],
 )
-def test_a_page_in_the_place_of_s3(account: S3Server, clients: AwsClients, status: str, words: str) -> None:
+def test_a_web_page_instead_of_s3_is_an_error(
+    account: S3Server, clients: AwsClients, status: str, words: str
+) -> None:
     def page(environ: dict[str, Any], start: Any) -> list[bytes]:
         start(status, [("Content-Type", "text/html"), ("Location", "https://login.example.org/")])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [b"<html><body>Please log in</body></html>"]
@@ -344,7 +352,7 @@ def test_a_page_in_the_place_of_s3(account: S3Server, clients: AwsClients, statu
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_the_right_region_is_named_though_botocore_goes_there(
+def test_an_error_names_the_right_region_although_botocore_follows_it(
     account: S3Server, clients: AwsClients, exists: bool
 ) -> None:
     if exists:
@@ -359,12 +367,14 @@ def test_the_right_region_is_named_though_botocore_goes_there(
         make_plan(clients, _target("private"))
 
 
-def test_aws_is_trusted(account: S3Server, clients: AwsClients, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aws_is_not_checked_with_test_uploads(
+    account: S3Server, clients: AwsClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(AwsClients, "is_compatible_server", False)
     account.fault = all_of(
         refused("PUT ?encryption", "400 Bad Request", "InvalidArgument"), error("403 No", "No", puts_object)
     )
     results = _set_up(clients)
-    assert _told(results)[-1] == ("PutBucketEncryption", "FAILED")
-    assert {result.outcome for result in results[:-1]} == {Outcome.DONE}
+    assert _statuses(results)[-1] == ("PutBucketEncryption", "FAILED")
+    assert {result.status for result in results[:-1]} == {StepStatus.DONE}
     assert not [path for method, path, _ in account.requests if method == "PUT" and "probe" in path]
