@@ -1,8 +1,7 @@
 """The built-in generator: adapts the package `painter` to the interface of generators."""
 
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
-from painter.painter import paint
-from painter.scene import PaintOrder
+from painter import PaintRequest, paint
 
 
 class BuiltinGenerator(BaseGenerator):
@@ -18,7 +17,7 @@ class BuiltinGenerator(BaseGenerator):
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
         """Paint a picture of exactly the requested size."""
-        order = PaintOrder(
-            request.prompt, request.width, request.height, request.seed, request.negative_prompt
+        image = paint(
+            PaintRequest(request.prompt, request.width, request.height, request.seed, request.negative_prompt)
         )
-        return GeneratedImage(paint(order), "builtin", request.seed)
+        return GeneratedImage(image, "builtin", request.seed)
