@@ -113,36 +113,6 @@ CASES: dict[str, Case] = {
         "",
         1,
     ),
-    "a data: URI": (
-        lambda p: [answer("200 OK", p.drawn(f"data:image/png;base64,{base64.b64encode(IMAGE).decode()}"))],
-        200,
-        "",
-        1,
-    ),
-    "base64 in lines": (
-        lambda p: [answer("200 OK", p.drawn(base64.encodebytes(IMAGE).decode()))],
-        200,
-        "",
-        1,
-    ),
-    "URL-safe base64, unpadded": (
-        lambda p: [answer("200 OK", p.drawn(base64.urlsafe_b64encode(IMAGE).decode().rstrip("=")))],
-        200,
-        "",
-        1,
-    ),
-    "success, compressed": (
-        lambda p: [
-            answer(
-                "200 OK",
-                gzip.compress(json.dumps(p.drawn(base64.b64encode(IMAGE).decode())).encode()),
-                Content_Encoding="gzip",
-            )
-        ],
-        200,
-        "",
-        1,
-    ),
     "throttled once": (lambda p: [p.throttled, p.success()], 200, "", 2),
     "away twice": (lambda p: [p.outage, p.outage, p.success()], 200, "", 3),
     "reset once": (lambda p: [reset, p.success()], 200, "", 2),
