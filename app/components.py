@@ -11,6 +11,7 @@ from app.delivery.fast_path import LoopHooks
 from app.generators.base import BaseGenerator
 from app.generators.bedrock import BedrockGenerator
 from app.generators.builtin import BuiltinGenerator
+from app.generators.openai import OpenAIGenerator
 from app.imaging.survey import ImageLimits
 from app.observability.metrics import MeteredGenerator, MeteredStore, Metrics
 from app.services.drawing import GeneratorRunner
@@ -29,11 +30,11 @@ EXTENSION = "s3-image-server"
 DECODE_WAIT_SECONDS = 10.0
 """How long an image waits for others to be decoded, holding one of the worker's upload slots meanwhile."""
 
-STORES: dict[str, type[BaseStore] | str] = {"local": LocalStore, "s3": S3Store}
-GENERATORS: dict[str, type[BaseGenerator] | str] = {
+STORES: dict[str, type[BaseStore]] = {"local": LocalStore, "s3": S3Store}
+GENERATORS: dict[str, type[BaseGenerator]] = {
     "builtin": BuiltinGenerator,
     "bedrock": BedrockGenerator,
-    "openai": "app.generators.openai:OpenAIGenerator",  # a second and 25 MiB to import
+    "openai": OpenAIGenerator,
 }
 
 

@@ -1,4 +1,4 @@
-"""The load generator for machines without wrk: two processes of 16 keep-alive connections each."""
+"""A load generator for machines without wrk: two processes of 16 keep-alive connections each."""
 
 import json
 import multiprocessing
@@ -13,11 +13,11 @@ from typing import Any
 
 _PROCESSES = 2
 _CONNECTIONS = 16
-_BUFFER = 256 * 1024
+_BUFFER_BYTES = 256 * 1024
 
 
 class _Connection:
-    """One connection: sends a request, reads the answer, and so on."""
+    """A connection on which a response is being read."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -25,8 +25,8 @@ class _Connection:
         self._left = 0
         self._status = 0
 
-    def take(self, data: memoryview) -> int | None:
-        """Read on; the status of the answer that has just ended, None while it goes on."""
+    def feed(self, data: memoryview) -> int | None:
+        """Parse received bytes. Return the response's status once it is complete, None until then."""
         if self._left:
             self._left -= len(data)
             return None if self._left else self._status
@@ -37,51 +37,54 @@ class _Connection:
         head, body = self._head[:end], len(self._head) - end - 4
         self._head = b""
         self._status = int(head[9:12])
-        self._left = 0 if self._status == 304 else _length(head) - body
+        self._left = 0 if self._status == 304 else _content_length(head) - body
         return None if self._left else self._status
 
 
-def _length(head: bytes) -> int:
+def _content_length(head: bytes) -> int:
     for line in head.split(b"\r\n"):
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             return int(value)
-    raise ValueError("an answer without Content-Length")
+    raise ValueError("a response without Content-Length")
 
 
-def _ask(order: dict[str, Any]) -> tuple[int, int]:
-    """Answers and failures of one process."""
-    fields = "".join(f"{name}: {value}\r\n" for name, value in order["headers"].items())
-    requests = cycle(f"GET {p} HTTP/1.1\r\nHost: bench\r\n{fields}\r\n".encode() for p in order["paths"])
+def _run(job: dict[str, Any]) -> tuple[int, int]:
+    """Send requests until the time is over. Return the numbers of responses and of failures."""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in job["headers"].items())
+    requests = cycle(f"GET {p} HTTP/1.1\r\nHost: bench\r\n{fields}\r\n".encode() for p in job["paths"])
     selector = selectors.DefaultSelector()
     for _ in range(_CONNECTIONS):
-        connection = _Connection(order["port"])
+        connection = _Connection(job["port"])
         selector.register(connection.socket, selectors.EVENT_READ, connection)
         connection.socket.sendall(next(requests))
-    answers = failures = 0
-    buffer = memoryview(bytearray(_BUFFER))
-    deadline = time.monotonic() + order["seconds"]
+    responses = failures = 0
+    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    deadline = time.monotonic() + job["seconds"]
     while time.monotonic() < deadline:
         for key, _ in selector.select(0.1):
             connection = key.data
             size = connection.socket.recv_into(buffer)
             if not size:
-                return answers, failures + 1
-            status = connection.take(buffer[:size])
+                return responses, failures + 1
+            status = connection.feed(buffer[:size])
             if status is not None:
-                answers += 1
+                responses += 1
                 failures += status >= 400
                 connection.socket.sendall(next(requests))
-    return answers, failures
+    return responses, failures
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Carry out the order in the file named, and write the sums as JSON."""
-    order = json.loads(Path(arguments[0]).read_text())
+    """Run the job in the JSON file named by the first argument, and write the sums to stdout as JSON.
+
+    A job has `port`, `paths`, `seconds` and `headers`.
+    """
+    job = json.loads(Path(arguments[0]).read_text())
     with multiprocessing.Pool(_PROCESSES) as pool:
-        outcomes = pool.map(_ask, [order] * _PROCESSES, chunksize=1)
-    answers, failures = (sum(column) for column in zip(*outcomes, strict=True))
-    sys.stdout.write(json.dumps({"answers": answers, "failures": failures}))
+        outcomes = pool.map(_run, [job] * _PROCESSES, chunksize=1)
+    responses, failures = (sum(column) for column in zip(*outcomes, strict=True))
+    sys.stdout.write(json.dumps({"answers": responses, "failures": failures}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""The picture under work: its pixels, its measures, and the few ways of putting paint on it.
-
-Seeded noise: smooth random lines and cloudy grey images.
-"""
+"""The picture in progress: its pixels, measures and random numbers, and the ways to put paint on it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,88 +7,30 @@ from random import Random
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from painter.palette import BLACK, Colour, Palette, choose_palette, mix
-from painter.scene import PaintOrder, Scene, read_scene, stable_random
-
-Line = Callable[[float], float]
-"""A height for each horizontal position."""
-
-_LATTICE = 512
-
-
-def _value_line(rng: Random) -> Line:
-    values = [rng.random() for _ in range(_LATTICE)]
-
-    def value(x: float) -> float:
-        cell = math.floor(x)
-        t = x - cell
-        a, b = values[cell % _LATTICE], values[(cell + 1) % _LATTICE]
-        return a + (b - a) * t * t * (3 - 2 * t)
-
-    return value
-
-
-def rolling_line(rng: Random, octaves: int = 3, gain: float = 0.4) -> Line:
-    """A smooth random line, 0…1, that swings about once per unit of x."""
-    parts = [(_value_line(rng), 2.1**octave, gain**octave) for octave in range(octaves)]
-    total = sum(weight for _, _, weight in parts)
-    return lambda x: sum(part(x * rate) * weight for part, rate, weight in parts) / total
-
-
-def craggy_line(rng: Random, octaves: int = 7) -> Line:
-    """A random line, 0…1, with sharp peaks: folded noise, rougher near the peaks."""
-    parts = [(_value_line(rng), 2.0**octave) for octave in range(octaves)]
-
-    def height(x: float) -> float:
-        total, weight, reach = 0.0, 1.0, 0.0
-        for part, rate in parts:
-            fold = 1 - abs(2 * part(x * rate) - 1)
-            total += fold * weight
-            reach += weight
-            weight *= 0.3 + 0.24 * fold
-        return total / reach
-
-    return height
-
-
-def cloudy(
-    rng: Random, size: tuple[int, int], cells: tuple[int, int], roughness: float = 0.35
-) -> Image.Image:
-    """Fractal noise as a grey image over the full range: `cells` blobs at the coarsest of its octaves."""
-    columns, rows = max(2, cells[0]), max(2, cells[1])
-    image = _random_grid(rng, columns, rows)
-    while columns * 2 < size[0] and rows * 2 < size[1]:
-        columns, rows = columns * 2, rows * 2
-        finer = _random_grid(rng, columns, rows)
-        image = Image.blend(image.resize((columns, rows), Image.Resampling.BICUBIC), finer, roughness)
-        roughness *= 0.66
-    return ImageOps.autocontrast(image.resize(size, Image.Resampling.BICUBIC), cutoff=1)
-
-
-def _random_grid(rng: Random, columns: int, rows: int) -> Image.Image:
-    return Image.frombytes("L", (columns, rows), rng.randbytes(columns * rows))
-
-
-def relief(rng: Random, size: tuple[int, int], cells: tuple[int, int], light_from_left: bool) -> Image.Image:
-    """Rugged rock lit from one side: bright where it faces the light, dark where it faces away."""
-    half = (max(2, size[0] // 2), max(2, size[1] // 2))
-    folded = [255 - abs(2 * level - 255) for level in range(256)]
-    rock = cloudy(rng, half, cells, 0.3).point(folded).filter(ImageFilter.BoxBlur(half[0] / 500))
-    step = max(1, half[0] // 160) * (1 if light_from_left else -1)
-    lit = ImageChops.subtract(rock, ImageChops.offset(rock, step, 0), scale=0.35, offset=128)
-    return lit.resize(size, Image.Resampling.BICUBIC)
-
+from painter.prompt import PaintRequest, Scene, read_scene, stable_random
 
 Point = tuple[float, float]
+"""x and y in pixels, from the upper left corner."""
 
-_HORIZONS = {"sea": 0.6, "island": 0.62, "city": 0.74, "volcano": 0.66, "desert": 0.56, "meadow": 0.56}
+Line = Callable[[float], float]
+"""A function from horizontal position to height."""
+
+_HORIZON_SHARES = {"sea": 0.6, "island": 0.62, "city": 0.74, "volcano": 0.66, "desert": 0.56, "meadow": 0.56}
+"""The horizon's distance from the upper edge, as a share of the height; 0.62 for other subjects."""
+
 _SUN_HEIGHTS = {"sunset": (0.06, 0.16), "dawn": (0.08, 0.2), "dusk": (0.02, 0.05)}
+"""The range of the sun's height above the horizon, in units; 0.3 to 0.42 at other times."""
+
+_NOISE_POINTS = 512
+
+_TO_INNER_CIRCLE = [min(255, round(level * 2**0.5)) for level in range(256)]
+"""Makes Pillow's radial gradient reach 255 at the circle inside its square; it does so at the corners."""
 
 
 class Stencil:
-    """A grey mask drawn larger than the picture and reduced, so that its edges are smooth."""
+    """A grey mask, drawn larger than the picture and then reduced, so that its edges are smooth."""
 
     def __init__(self, size: tuple[int, int]) -> None:
-        """An empty mask for a picture of `size`."""
         self._size = size
         self._scale = 2 if size[0] * size[1] > 600_000 else 4
         self._image = Image.new("L", (size[0] * self._scale, size[1] * self._scale))
@@ -110,88 +49,87 @@ class Stencil:
         self._draw.ellipse(self._scaled([(x - rx, y - ry), (x + rx, y + ry)]), fill=level)
 
     def line(self, points: Sequence[Point], width: float, level: int = 255) -> None:
-        """Draw a bent line."""
+        """Draw a line through points, `width` pixels wide."""
         self._draw.line(
             self._scaled(points), fill=level, width=max(1, round(width * self._scale)), joint="curve"
         )
 
     def mask(self) -> Image.Image:
-        """The mask in the picture's size."""
+        """Return the mask in the picture's size."""
         return self._image.reduce(self._scale)
 
 
 class Picture:
-    """Pixels, scene, palette and measures of one picture; every layer paints onto it.
+    """One picture: its image, scene and palette.
 
-    `unit` is the length for objects and `horizon` the y of the horizon, in pixels; `sun` is the centre
-    of the sun or moon.
+    `unit` is the length for objects and `horizon` the y of the horizon, in pixels; `sun` is the centre of the
+    sun or moon.
     """
 
-    def __init__(self, order: PaintOrder) -> None:
-        """A blank picture for the order."""
-        self.size = (order.width, order.height)
+    def __init__(self, request: PaintRequest) -> None:
+        self.size = (request.width, request.height)
         self.width, self.height = self.size
         self.unit = min(self.height, 1.5 * self.width)
-        self._key = (order.prompt, order.negative_prompt, order.seed)
-        self.scene: Scene = read_scene(order)
+        self._key = (request.prompt, request.negative_prompt, request.seed)
+        self.scene: Scene = read_scene(request)
         self.palette: Palette = choose_palette(self.scene, self.rng("palette"))
         self.image = Image.new("RGB", self.size)
-        self.horizon = self.height * _HORIZONS.get(self.scene.ground, 0.62)
+        self.horizon = self.height * _HORIZON_SHARES.get(self.scene.subject, 0.62)
         self.sun: Point = self._place_sun()
 
     def _place_sun(self) -> Point:
         rng = self.rng("sun")
         x = rng.choice((rng.uniform(0.2, 0.42), rng.uniform(0.58, 0.8)))
         above = rng.uniform(*_SUN_HEIGHTS.get(self.scene.time, (0.3, 0.42)))
-        if self.scene.ground in ("mountains", "forest", "city") and self.scene.time in _SUN_HEIGHTS:
+        if self.scene.subject in ("mountains", "forest", "city") and self.scene.time in _SUN_HEIGHTS:
             above += 0.17
         return x * self.width, self.horizon - above * self.unit
 
     @property
     def light_from_left(self) -> bool:
-        """On which side the sun or moon stands."""
+        """Whether the sun or moon is in the left half."""
         return self.sun[0] < self.width / 2
 
-    def from_light(self, share: float) -> float:
-        """The pixel column at a share of the width, counted from the side of the sun or moon."""
+    def column_from_light(self, share: float) -> float:
+        """Return the x at a share of the width, counted from the side of the sun or moon."""
         return self.width * (share if self.light_from_left else 1 - share)
 
     def rng(self, layer: str) -> Random:
-        """The random source of one layer, independent of all the others."""
+        """Return the random source of a layer, independent of all others."""
         return stable_random(layer, *self._key)
 
     def stencil(self) -> Stencil:
-        """An empty mask for this picture."""
+        """Return an empty mask for this picture."""
         return Stencil(self.size)
 
-    def span(self, x: float) -> float:
-        """A pixel column as a position in units, 0 in the middle: noise over it looks alike in any size."""
+    def units_from_centre(self, x: float) -> float:
+        """Return x in units from the middle; noise over it looks alike in any size."""
         return (x - self.width / 2) / self.unit
 
-    def columns(self) -> list[float]:
-        """Pixel columns to sample a silhouette at, from edge to edge."""
+    def sample_columns(self) -> list[float]:
+        """Return the xs, from edge to edge, at which silhouettes are sampled."""
         count = max(8, min(self.width, 700))
         return [index * self.width / count for index in range(count + 1)]
 
-    def lay(self, mask: Image.Image, paint: Image.Image | Colour, strength: float = 1.0) -> None:
-        """Cover the masked part with paint."""
+    def fill(self, mask: Image.Image, paint: Image.Image | Colour, strength: float = 1.0) -> None:
+        """Cover the masked part with a colour or an image."""
         if strength < 1:
             mask = mask.point([round(level * strength) for level in range(256)])
         self.image.paste(paint, (0, 0, *self.size), mask)
 
-    def shine(self, mask: Image.Image, colour: Colour, strength: float = 1.0) -> None:
-        """Add light of a colour where the mask is bright."""
+    def add_light(self, mask: Image.Image, colour: Colour, strength: float = 1.0) -> None:
+        """Brighten the masked part with light of a colour."""
         light = Image.new("RGB", self.size)
         light.paste(mix(BLACK, colour, strength), (0, 0, *self.size), mask)
         self.image = ImageChops.screen(self.image, light)
 
-    def halo(self, centre: Point, radius: float, power: float = 2.0) -> Image.Image:
-        """A mask that is bright at the centre and fades to nothing at the radius."""
+    def glow_mask(self, centre: Point, radius: float, power: float = 2.0) -> Image.Image:
+        """Return a mask that is bright at the centre and fades to nothing at the radius."""
         fade = [round(255 * (1 - level / 255) ** power) for level in range(256)]
         side = max(2, round(radius * 2))
         disc = (
             Image.radial_gradient("L")
-            .point(_STRETCH)
+            .point(_TO_INNER_CIRCLE)
             .point(fade)
             .resize((side, side), Image.Resampling.BICUBIC)
         )
@@ -200,12 +138,8 @@ class Picture:
         return mask
 
 
-_STRETCH = [min(255, round(level * 2**0.5)) for level in range(256)]
-"""Pillow's radial gradient reaches 255 in the corners of its square; this makes it the inner circle."""
-
-
-def ramp(stops: Sequence[Colour], size: tuple[int, int]) -> Image.Image:
-    """A vertical gradient through evenly spaced colours, top to bottom."""
+def vertical_gradient(stops: Sequence[Colour], size: tuple[int, int]) -> Image.Image:
+    """Return an image of `size` with a gradient through evenly spaced colours, top to bottom."""
     height = max(2, size[1])
     strip = Image.new("RGB", (1, height))
     draw = ImageDraw.Draw(strip)
@@ -214,3 +148,72 @@ def ramp(stops: Sequence[Colour], size: tuple[int, int]) -> Image.Image:
         index = min(int(place), len(stops) - 2)
         draw.point((0, y), mix(stops[index], stops[index + 1], place - index))
     return strip.resize(size, Image.Resampling.NEAREST if height == size[1] else Image.Resampling.BOX)
+
+
+def smooth_line(rng: Random, octaves: int = 3, gain: float = 0.4) -> Line:
+    """Return a smooth random line, 0…1, that rises and falls about once per unit of x."""
+    parts = [(_noise_line(rng), 2.1**octave, gain**octave) for octave in range(octaves)]
+    total = sum(weight for _, _, weight in parts)
+    return lambda x: sum(part(x * rate) * weight for part, rate, weight in parts) / total
+
+
+def ridged_line(rng: Random, octaves: int = 7) -> Line:
+    """Return a random line, 0…1, with sharp peaks: ridged noise, rougher near the peaks."""
+    parts = [(_noise_line(rng), 2.0**octave) for octave in range(octaves)]
+
+    def height(x: float) -> float:
+        total, weight, reach = 0.0, 1.0, 0.0
+        for part, rate in parts:
+            fold = 1 - abs(2 * part(x * rate) - 1)
+            total += fold * weight
+            reach += weight
+            weight *= 0.3 + 0.24 * fold
+        return total / reach
+
+    return height
+
+
+def _noise_line(rng: Random) -> Line:
+    """Return value noise: random values at whole numbers, smoothly interpolated."""
+    values = [rng.random() for _ in range(_NOISE_POINTS)]
+
+    def value(x: float) -> float:
+        cell = math.floor(x)
+        t = x - cell
+        a, b = values[cell % _NOISE_POINTS], values[(cell + 1) % _NOISE_POINTS]
+        return a + (b - a) * t * t * (3 - 2 * t)
+
+    return value
+
+
+def cloud_noise(
+    rng: Random, size: tuple[int, int], cells: tuple[int, int], roughness: float = 0.35
+) -> Image.Image:
+    """Return fractal noise as a grey image over the full range.
+
+    `cells` are the blobs across and down in the coarsest octave, `roughness` is the weight of finer ones.
+    """
+    columns, rows = max(2, cells[0]), max(2, cells[1])
+    image = _random_grid(rng, columns, rows)
+    while columns * 2 < size[0] and rows * 2 < size[1]:
+        columns, rows = columns * 2, rows * 2
+        finer = _random_grid(rng, columns, rows)
+        image = Image.blend(image.resize((columns, rows), Image.Resampling.BICUBIC), finer, roughness)
+        roughness *= 0.66
+    return ImageOps.autocontrast(image.resize(size, Image.Resampling.BICUBIC), cutoff=1)
+
+
+def _random_grid(rng: Random, columns: int, rows: int) -> Image.Image:
+    return Image.frombytes("L", (columns, rows), rng.randbytes(columns * rows))
+
+
+def lit_relief(
+    rng: Random, size: tuple[int, int], cells: tuple[int, int], light_from_left: bool
+) -> Image.Image:
+    """Return rugged rock as a grey image: bright where it faces the light, dark where it faces away."""
+    half = (max(2, size[0] // 2), max(2, size[1] // 2))
+    folded = [255 - abs(2 * level - 255) for level in range(256)]
+    rock = cloud_noise(rng, half, cells, 0.3).point(folded).filter(ImageFilter.BoxBlur(half[0] / 500))
+    step = max(1, half[0] // 160) * (1 if light_from_left else -1)
+    lit = ImageChops.subtract(rock, ImageChops.offset(rock, step, 0), scale=0.35, offset=128)
+    return lit.resize(size, Image.Resampling.BICUBIC)

@@ -1,13 +1,4 @@
-"""A volcano, glowing at the crater, with smoke and streams of lava.
-
-Land in layers: silhouettes with a gradient, hazy far ridges and rolling hills.
-
-The shaded sides of peaks: from each top a spine runs down, with light on one side of it.
-
-Mountains: sharp peaks, rock lit from the side, snow where it is high, mist at the foot.
-
-Sand dunes with a bright windward and a dark lee side.
-"""
+"""Land: layers below a crest, from distant ridges to near hills; dunes, rocky mountains and a volcano."""
 
 import math
 from collections.abc import Iterator
@@ -16,12 +7,29 @@ from random import Random
 
 from PIL import Image, ImageChops, ImageFilter
 
-from painter.canvas import Line, Picture, Point, cloudy, craggy_line, ramp, relief, rolling_line
+from painter.canvas import (
+    Line,
+    Picture,
+    Point,
+    cloud_noise,
+    lit_relief,
+    ridged_line,
+    smooth_line,
+    vertical_gradient,
+)
 from painter.palette import GROUND_COLOURS, WHITE, Colour, mix, multiply
+
+_MESH_STRIPS = 160
+"""Vertical strips in which the texture is shifted."""
+
+_CREST_SHARE = 0.7
+"""How much of the crest's height the rock's texture follows; all of it would look like a curtain."""
+
+_DUNE_COUNT = 5
 
 
 def local_colour(picture: Picture, kind: str) -> Colour:
-    """The colour of a kind of ground in the season that was asked for."""
+    """Return the colour of a kind of ground, a key of `GROUND_COLOURS`, in the scene's season."""
     scene, colour = picture.scene, GROUND_COLOURS[kind]
     if scene.has_any("winter", "snow"):
         return mix(colour, GROUND_COLOURS["snow"], {"pine": 0.2, "rock": 0.25, "tower": 0.1}.get(kind, 0.88))
@@ -32,47 +40,47 @@ def local_colour(picture: Picture, kind: str) -> Colour:
 
 
 def silhouette(picture: Picture, crest: Line) -> Image.Image:
-    """The mask of everything below the crest."""
+    """Return the mask of everything below the crest."""
     stencil = picture.stencil()
-    points = [(x, crest(x)) for x in picture.columns()]
+    points = [(x, crest(x)) for x in picture.sample_columns()]
     stencil.polygon([*points, (picture.width, picture.height), (0, picture.height)])
     return stencil.mask()
 
 
 def paint_layer(picture: Picture, crest: Line, top: Colour, bottom: Colour, depth: float) -> Image.Image:
-    """Land below the crest, going over from `top` to `bottom` within `depth` pixels; gives its mask."""
-    start = max(0, min(picture.height - 2, round(min(crest(x) for x in picture.columns()))))
+    """Paint land below the crest, from `top` to `bottom` within `depth` pixels, and return its mask."""
+    start = max(0, min(picture.height - 2, round(min(crest(x) for x in picture.sample_columns()))))
     paint = Image.new("RGB", picture.size, bottom)
-    paint.paste(ramp((top, bottom), (picture.width, max(2, round(depth)))), (0, start))
+    paint.paste(vertical_gradient((top, bottom), (picture.width, max(2, round(depth)))), (0, start))
     mask = silhouette(picture, crest)
-    picture.lay(mask, paint)
+    picture.fill(mask, paint)
     return mask
 
 
-def far_ridges(picture: Picture, base: float, height: float, count: int = 3) -> None:
-    """A few hazy ridges, one behind the other, that stand on the y `base`."""
+def hill_line(picture: Picture, name: str, base: float, height: float, rate: float) -> Line:
+    """Return the crest of a gentle hill around the y `base`, `height` units from valley to top."""
+    line = smooth_line(picture.rng(name), 3, 0.3)
+    return lambda x: base - height * (line(picture.units_from_centre(x) * rate) - 0.5) * picture.unit
+
+
+def paint_far_ridges(picture: Picture, base: float, height: float, count: int = 3) -> None:
+    """Paint a few hazy ridges, one behind the other, on the y `base`; `height` is in units."""
     palette = picture.palette
     rock = local_colour(picture, "rock")
     for index in range(count):
-        line, nearness = craggy_line(picture.rng(f"ridge {index}"), 6), index / count
+        line, nearness = ridged_line(picture.rng(f"ridge {index}"), 6), index / count
         lift = height * (1.0 - 0.38 * nearness)
 
         def crest(x: float, line: Line = line, lift: float = lift, rate: float = 1.5 + nearness) -> float:
-            return base - lift * (0.2 + 0.8 * line(picture.span(x) * rate)) * picture.unit
+            return base - lift * (0.2 + 0.8 * line(picture.units_from_centre(x) * rate)) * picture.unit
 
         distance = 0.8 - 0.36 * nearness
         top, foot = palette.lit(rock, distance), palette.lit(rock, min(0.95, distance + 0.26))
         paint_layer(picture, crest, top, foot, lift * picture.unit)
 
 
-def hill_line(picture: Picture, name: str, base: float, height: float, rate: float) -> Line:
-    """The crest of a gentle hill round the y `base`."""
-    line = rolling_line(picture.rng(name), 3, 0.3)
-    return lambda x: base - height * (line(picture.span(x) * rate) - 0.5) * picture.unit
-
-
-def meadow_hills(picture: Picture, base: float, count: int = 4) -> Line:
-    """Rolling hills from the y `base` down to the lower edge; gives the crest of the nearest."""
+def paint_hills(picture: Picture, base: float, count: int = 4) -> Line:
+    """Paint rolling hills from the y `base` to the lower edge, and return the crest of the nearest."""
     palette, grass = picture.palette, local_colour(picture, "grass")
     crest = hill_line(picture, "hill 0", base, 0.1, 1.0)
     for index in range(count):
@@ -83,192 +91,36 @@ def meadow_hills(picture: Picture, base: float, count: int = 4) -> Line:
         sunny = mix(palette.lit(tone, 0.62 * (1 - nearness)), palette.glow, 0.16)
         under = mix(palette.lit(tone, 0.7 * (1 - nearness)), palette.shadow, 0.12 + 0.42 * nearness)
         mask = paint_layer(picture, crest, sunny, under, picture.unit * 0.26)
-        _mottle(picture, mask, f"grass {index}", under, 0.35)
+        _paint_spots(picture, mask, f"grass {index}", under, 0.35)
     return crest
 
 
-def _mottle(picture: Picture, mask: Image.Image, name: str, colour: Colour, strength: float) -> None:
+def _paint_spots(picture: Picture, mask: Image.Image, name: str, colour: Colour, strength: float) -> None:
+    """Paint irregular spots of a colour inside the mask."""
     aspect = picture.width / picture.unit
-    spots = cloudy(picture.rng(name), picture.size, (round(4 * aspect), 18), 0.4)
-    picture.lay(
+    spots = cloud_noise(picture.rng(name), picture.size, (round(4 * aspect), 18), 0.4)
+    picture.fill(
         ImageChops.multiply(spots.point([max(0, 2 * v - 255) for v in range(256)]), mask), colour, strength
     )
 
 
-def shaded_sides(picture: Picture, crest: Line, base: float, jag: float) -> Image.Image:
-    """The mask of all slopes turned away from the light, down to the y `base`.
-
-    `jag` is how far the spines zigzag, as a share of their length.
-    """
-    stencil, rng = picture.stencil(), picture.rng("facets")
-    outline = outline_from_light(picture, crest)
-    for top, valley in slopes(picture, outline):
-        side = outline[top : valley + 1]
-        length = min(base - side[0][1], (side[-1][1] - side[0][1]) * 1.9 + picture.unit * 0.01)
-        lean = 0.3 * (side[-1][0] - side[0][0])
-        stencil.polygon([*side, *reversed(_spine(rng, side[0], lean, length, jag))])
-    return stencil.mask()
-
-
-def outline_from_light(picture: Picture, crest: Line) -> list[Point]:
-    """The crest as points, beginning at the side the light comes from."""
-    xs = picture.columns()
-    return [(x, crest(x)) for x in (xs if picture.light_from_left else reversed(xs))]
-
-
-def slopes(picture: Picture, outline: list[Point]) -> Iterator[tuple[int, int]]:
-    """Index pairs of each peak and the valley behind it."""
-    window = max(2, round(len(outline) * 0.012 * picture.unit / picture.width))
-    top = 0
-    rising = False
-    for index in range(len(outline)):
-        near = [y for _, y in outline[max(0, index - window) : index + window + 1]]
-        if outline[index][1] <= min(near) and not rising:
-            top, rising = index, True
-        elif outline[index][1] >= max(near) and rising:
-            yield top, index
-            rising = False
-    if rising:
-        yield top, len(outline) - 1
-
-
-def _spine(rng: Random, apex: Point, lean: float, length: float, jag: float) -> list[Point]:
-    points, steps, side = [apex], 9, rng.choice((-1, 1))
-    for step in range(1, steps + 1):
-        down, side = step / steps, -side
-        sway = side * jag * length * rng.uniform(0.2, 1.0) * (0.3 + down)
-        points.append((apex[0] + lean * down + sway * (1 - down * 0.4), apex[1] + length * down))
-    return points
-
-
-_STRIPS = 160
-_DRAPE = 0.7
-"""How much of the crest's height its rock follows: all of it would turn the relief into a curtain."""
-
-
-def rugged_mountains(picture: Picture, base: float, height: float) -> None:
-    """A range of sharp peaks on the y `base`, the highest about `height` units tall."""
-    rough, tents = craggy_line(picture.rng("mountain"), 6), _tents(picture)
-
-    def crest(x: float) -> float:
-        at = picture.span(x)
-        rise: float = max(tall * max(0.0, 1 - abs(at - middle) / half) ** 1.2 for middle, tall, half in tents)
-        return (
-            base
-            - height * (max(0.06, rise) * 0.8 + (0.26 + 0.3 * rise) * (rough(at * 2.6) - 0.4)) * picture.unit
-        )
-
-    paint_rock(picture, crest, base, snow=0.85 if picture.scene.has_any("winter", "snow") else 0.42)
-
-
-def _tents(picture: Picture) -> list[tuple[float, float, float]]:
-    """Peaks as (middle, height, half width): one leads, on the side away from the light."""
-    rng, reach = picture.rng("peaks"), picture.width / picture.unit / 2
-    lead = reach * rng.uniform(0.2, 0.5) * (1 if picture.light_from_left else -1)
-    shoulder = rng.uniform(0.12, 0.2) * rng.choice((-1, 1))
-    tents, at = [(lead, 1.0, 0.44), (lead + shoulder, rng.uniform(0.66, 0.8), 0.34)], -reach - 0.1
-    while at < reach + 0.2:
-        near_lead = max(0.0, 1 - abs(at - lead) / 0.7)
-        tall = rng.uniform(0.3, 0.5) + 0.28 * near_lead * rng.random()
-        tents.append((at, tall, tall * rng.uniform(0.42, 0.62)))
-        at += rng.uniform(0.1, 0.24)
-    return tents
-
-
-def paint_rock(picture: Picture, crest: Line, base: float, snow: float) -> None:
-    """A mountain below the crest, the rock lit from the side and white down to a share `snow` of it."""
-    mask, light = silhouette(picture, crest), _light(picture, crest, base)
-    picture.lay(mask, _rock_paint(picture, light))
-    top = min(crest(x) for x in picture.columns())
-    if snow:
-        white = ImageChops.multiply(_snow(picture, light, top, (base - top) * snow), mask)
-        picture.lay(white, _snow_paint(picture, light))
-    picture.lay(ImageChops.multiply(_mist(picture, top, base), mask), picture.palette.haze, 0.52)
-
-
-def _light(picture: Picture, crest: Line, base: float) -> Image.Image:
-    """How much light falls on each point: large facets with rugged rock on them."""
-    shade = shaded_sides(picture, crest, base, 0.09).filter(ImageFilter.GaussianBlur(picture.unit * 0.0015))
-    facets = shade.point([225 - round(level * 0.7) for level in range(256)])
-    wide = max(1.0, picture.width / picture.unit)
-    cells = (round(14 * wide), round(6 * picture.height / picture.unit))
-    rock = relief(picture.rng("rock"), picture.size, cells, picture.light_from_left)
-    return Image.blend(facets, _drape(picture, rock, crest), 0.3)
-
-
-def _drape(picture: Picture, texture: Image.Image, crest: Line) -> Image.Image:
-    """The texture hung from the crest, so that its gullies run down from there."""
-    width, height = picture.size
-    edges = sorted({round(width * index / _STRIPS) for index in range(_STRIPS + 1)})
-    mesh = []
-    for left, right in pairwise(edges):
-        a, b = _DRAPE * crest(left), _DRAPE * crest(right)
-        mesh.append(((left, 0, right, height), (left, -a, left, height - a, right, height - b, right, -b)))
-    return texture.transform(picture.size, Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
-
-
-def _rock_paint(picture: Picture, light: Image.Image) -> Image.Image:
-    palette, rock = picture.palette, local_colour(picture, "rock")
-    warm = mix(palette.ambient, palette.light, 0.5)
-    shade = palette.lit(mix(rock, palette.shadow, 0.55), 0.14)
-    return _between(picture, light, mix(multiply(rock, warm), palette.haze, 0.12), shade)
-
-
-def _snow_paint(picture: Picture, light: Image.Image) -> Image.Image:
-    palette = picture.palette
-    cold = mix(multiply(WHITE, palette.ambient), palette.sky[1], 0.45)
-    sunny = mix(multiply(WHITE, mix(palette.ambient, palette.light, 0.75)), palette.glow, 0.2)
-    return _between(
-        picture, light.point([max(0, min(255, round(v * 1.9 - 110))) for v in range(256)]), sunny, cold
-    )
-
-
-def _between(picture: Picture, light: Image.Image, bright: Colour, dark: Colour) -> Image.Image:
-    return Image.composite(
-        Image.new("RGB", picture.size, bright), Image.new("RGB", picture.size, dark), light
-    )
-
-
-def _snow(picture: Picture, light: Image.Image, top: float, depth: float) -> Image.Image:
-    """Where snow lies: from the highest top down to `depth` pixels, with a ragged edge."""
-    height = Image.new("L", picture.size, 255)
-    height.paste(
-        Image.linear_gradient("L").resize((picture.width, max(2, round(depth * 1.7)))), (0, round(top))
-    )
-    ragged = cloudy(picture.rng("snow"), picture.size, (round(26 * picture.width / picture.unit), 14), 0.5)
-    level = ImageChops.add(height, Image.blend(ragged, light, 0.4), scale=2)
-    return level.point([max(0, min(255, (134 - v) * 14)) for v in range(256)])
-
-
-def _mist(picture: Picture, top: float, base: float) -> Image.Image:
-    """Mist that thickens towards the foot."""
-    mist = Image.new("L", picture.size)
-    fade = Image.linear_gradient("L").point([round(255 * (v / 255) ** 1.6) for v in range(256)])
-    mist.paste(fade.resize((picture.width, max(2, round(base - top)))), (0, round(top)))
-    mist.paste(255, (0, round(base), picture.width, picture.height))
-    return mist
-
-
-_COUNT = 5
-
-
-def sand_dunes(picture: Picture) -> Line:
-    """Dunes from the horizon down to the lower edge; gives the crest of the nearest."""
-    crest = _crest(picture, 0)
-    for index in range(_COUNT):
-        crest = _crest(picture, index)
-        _paint_dune(picture, crest, index / (_COUNT - 1))
+def paint_dunes(picture: Picture) -> Line:
+    """Paint dunes from the horizon to the lower edge, and return the crest of the nearest."""
+    crest = _dune_crest(picture, 0)
+    for index in range(_DUNE_COUNT):
+        crest = _dune_crest(picture, index)
+        _paint_dune(picture, crest, index / (_DUNE_COUNT - 1))
     return crest
 
 
-def _crest(picture: Picture, index: int) -> Line:
-    near = index / (_COUNT - 1)
-    line, rate = rolling_line(picture.rng(f"dune {index}"), 2, 0.14), 1.8 - 0.9 * near
+def _dune_crest(picture: Picture, index: int) -> Line:
+    near = index / (_DUNE_COUNT - 1)
+    line, rate = smooth_line(picture.rng(f"dune {index}"), 2, 0.14), 1.8 - 0.9 * near
     base = picture.horizon + (picture.height - picture.horizon) * (0.04 + 0.66 * math.pow(near, 1.4))
     height = (0.13 + 0.17 * near) * picture.unit
 
     def crest(x: float) -> float:
-        ridge = 1 - math.pow(abs(2 * line(picture.span(x) * rate) - 1), 1.2)
+        ridge = 1 - math.pow(abs(2 * line(picture.units_from_centre(x) * rate) - 1), 1.2)
         return base - height * (ridge - 0.5)
 
     return crest
@@ -282,23 +134,23 @@ def _paint_dune(picture: Picture, crest: Line, near: float) -> None:
         palette.lit(multiply(sand, mix(sand, (255, 255, 255), 0.4)), distance), palette.shadow, 0.1 * near
     )
     mask = paint_layer(picture, crest, sunny, low, picture.unit * (0.16 + 0.2 * near))
-    lee = _lee(picture, crest).filter(ImageFilter.GaussianBlur(picture.unit * (0.001 + 0.006 * near)))
-    picture.lay(ImageChops.multiply(lee, mask), mix(low, palette.shadow, 0.34), 0.7)
+    lee = _lee_mask(picture, crest).filter(ImageFilter.GaussianBlur(picture.unit * (0.001 + 0.006 * near)))
+    picture.fill(ImageChops.multiply(lee, mask), mix(low, palette.shadow, 0.34), 0.7)
 
 
-def _lee(picture: Picture, crest: Line) -> Image.Image:
-    """The mask of the slip faces: under each crest a sickle that ends in the valley behind it."""
-    stencil, outline = picture.stencil(), outline_from_light(picture, crest)
-    for top, valley in slopes(picture, outline):
+def _lee_mask(picture: Picture, crest: Line) -> Image.Image:
+    """Return the mask of the lee sides: below each crest a sickle that ends in the valley behind it."""
+    stencil, outline = picture.stencil(), _outline_from_light(picture, crest)
+    for top, valley in _slopes(picture, outline):
         side = outline[top : valley + 1]
         (x, y), (end, low) = side[0], side[-1]
         hang = (x + 0.12 * (end - x), low + 0.9 * (low - y) + 0.05 * picture.unit)
-        stencil.polygon([*side, *reversed(_bow((x, y), hang, (end, low)))])
+        stencil.polygon([*side, *reversed(_bezier((x, y), hang, (end, low)))])
     return stencil.mask()
 
 
-def _bow(start: Point, pull: Point, end: Point) -> list[Point]:
-    """A quadratic Bézier curve."""
+def _bezier(start: Point, pull: Point, end: Point) -> list[Point]:
+    """Return points on a quadratic Bézier curve; `pull` is its control point."""
     curve = []
     for step in range(25):
         t = step / 24
@@ -307,21 +159,50 @@ def _bow(start: Point, pull: Point, end: Point) -> list[Point]:
     return curve
 
 
-def volcano(picture: Picture, base: float) -> None:
-    """A volcano on the y `base`, glowing at the crater, with smoke over it."""
+def paint_mountains(picture: Picture, base: float, height: float) -> None:
+    """Paint a range of sharp peaks on the y `base`, the highest about `height` units tall."""
+    rough, peaks = ridged_line(picture.rng("mountain"), 6), _peaks(picture)
+
+    def crest(x: float) -> float:
+        at = picture.units_from_centre(x)
+        rise: float = max(tall * max(0.0, 1 - abs(at - middle) / half) ** 1.2 for middle, tall, half in peaks)
+        return (
+            base
+            - height * (max(0.06, rise) * 0.8 + (0.26 + 0.3 * rise) * (rough(at * 2.6) - 0.4)) * picture.unit
+        )
+
+    _paint_rock(picture, crest, base, snow=0.85 if picture.scene.has_any("winter", "snow") else 0.42)
+
+
+def _peaks(picture: Picture) -> list[tuple[float, float, float]]:
+    """Return peaks as (middle, height, half width); the highest is on the side away from the light."""
+    rng, reach = picture.rng("peaks"), picture.width / picture.unit / 2
+    lead = reach * rng.uniform(0.2, 0.5) * (1 if picture.light_from_left else -1)
+    shoulder = rng.uniform(0.12, 0.2) * rng.choice((-1, 1))
+    peaks, at = [(lead, 1.0, 0.44), (lead + shoulder, rng.uniform(0.66, 0.8), 0.34)], -reach - 0.1
+    while at < reach + 0.2:
+        near_lead = max(0.0, 1 - abs(at - lead) / 0.7)
+        tall = rng.uniform(0.3, 0.5) + 0.28 * near_lead * rng.random()
+        peaks.append((at, tall, tall * rng.uniform(0.42, 0.62)))
+        at += rng.uniform(0.1, 0.24)
+    return peaks
+
+
+def paint_volcano(picture: Picture, base: float) -> None:
+    """Paint a volcano on the y `base`, glowing at the crater, with smoke above it."""
     rng, unit = picture.rng("volcano"), picture.unit
     middle, height = picture.width * rng.uniform(0.4, 0.6), unit * 0.36
-    rough = craggy_line(picture.rng("crater"), 6)
+    rough = ridged_line(picture.rng("crater"), 6)
 
     def crest(x: float) -> float:
         away = max(abs(x - middle) / unit, 0.045)
         cone: float = min(1.0, (0.045 / away) ** 0.62 * 1.02) - 0.2
-        return base - height * cone * 1.22 - unit * 0.03 * (rough(picture.span(x) * 5) - 0.5)
+        return base - height * cone * 1.22 - unit * 0.03 * (rough(picture.units_from_centre(x) * 5) - 0.5)
 
     top = base - height * 0.98
     _paint_smoke(picture, middle, top)
-    picture.shine(picture.halo((middle, top), unit * 0.3, 2.0), (255, 96, 40), 0.8)
-    paint_rock(picture, crest, base, snow=0.0)
+    picture.add_light(picture.glow_mask((middle, top), unit * 0.3, 2.0), (255, 96, 40), 0.8)
+    _paint_rock(picture, crest, base, snow=0.0)
     _paint_lava(picture, middle, top, base)
 
 
@@ -334,8 +215,8 @@ def _paint_smoke(picture: Picture, x: float, y: float) -> None:
         place = (x + unit * (0.3 * rise**1.6 + rng.uniform(-0.04, 0.04) * rise), y - unit * 0.42 * rise)
         column.ellipse(place, size, size * 0.8, round(235 * (1 - 0.7 * rise)))
     soft = column.mask().filter(ImageFilter.GaussianBlur(unit * 0.014))
-    billows = cloudy(rng, picture.size, (14, 14), 0.45).point([min(255, 60 + v) for v in range(256)])
-    picture.lay(ImageChops.multiply(soft, billows), mix(picture.palette.shadow, picture.palette.haze, 0.4))
+    billows = cloud_noise(rng, picture.size, (14, 14), 0.45).point([min(255, 60 + v) for v in range(256)])
+    picture.fill(ImageChops.multiply(soft, billows), mix(picture.palette.shadow, picture.palette.haze, 0.4))
 
 
 def _paint_lava(picture: Picture, x: float, top: float, base: float) -> None:
@@ -349,5 +230,127 @@ def _paint_lava(picture: Picture, x: float, top: float, base: float) -> None:
         if len(points) > 1:
             streams.line(points, unit * rng.uniform(0.002, 0.005))
     mask = streams.mask()
-    picture.shine(mask.filter(ImageFilter.GaussianBlur(unit * 0.012)), (255, 80, 30), 1.0)
-    picture.lay(mask, (255, 176, 84))
+    picture.add_light(mask.filter(ImageFilter.GaussianBlur(unit * 0.012)), (255, 80, 30), 1.0)
+    picture.fill(mask, (255, 176, 84))
+
+
+def _paint_rock(picture: Picture, crest: Line, base: float, snow: float) -> None:
+    """Paint a mountain below the crest: lit rock, snow on the upper share `snow`, mist at the foot."""
+    mask, light = silhouette(picture, crest), _light_on_rock(picture, crest, base)
+    picture.fill(mask, _rock_paint(picture, light))
+    top = min(crest(x) for x in picture.sample_columns())
+    if snow:
+        white = ImageChops.multiply(_snow_mask(picture, light, top, (base - top) * snow), mask)
+        picture.fill(white, _snow_paint(picture, light))
+    picture.fill(ImageChops.multiply(_mist_mask(picture, top, base), mask), picture.palette.haze, 0.52)
+
+
+def _rock_paint(picture: Picture, light: Image.Image) -> Image.Image:
+    palette, rock = picture.palette, local_colour(picture, "rock")
+    warm = mix(palette.ambient, palette.light, 0.5)
+    shade = palette.lit(mix(rock, palette.shadow, 0.55), 0.14)
+    return _blend(picture, light, mix(multiply(rock, warm), palette.haze, 0.12), shade)
+
+
+def _snow_paint(picture: Picture, light: Image.Image) -> Image.Image:
+    palette = picture.palette
+    cold = mix(multiply(WHITE, palette.ambient), palette.sky[1], 0.45)
+    sunny = mix(multiply(WHITE, mix(palette.ambient, palette.light, 0.75)), palette.glow, 0.2)
+    return _blend(
+        picture, light.point([max(0, min(255, round(v * 1.9 - 110))) for v in range(256)]), sunny, cold
+    )
+
+
+def _blend(picture: Picture, light: Image.Image, bright: Colour, dark: Colour) -> Image.Image:
+    return Image.composite(
+        Image.new("RGB", picture.size, bright), Image.new("RGB", picture.size, dark), light
+    )
+
+
+def _snow_mask(picture: Picture, light: Image.Image, top: float, depth: float) -> Image.Image:
+    """Return where snow lies: from the y `top` down to `depth` pixels, with a ragged edge."""
+    height = Image.new("L", picture.size, 255)
+    height.paste(
+        Image.linear_gradient("L").resize((picture.width, max(2, round(depth * 1.7)))), (0, round(top))
+    )
+    ragged = cloud_noise(
+        picture.rng("snow"), picture.size, (round(26 * picture.width / picture.unit), 14), 0.5
+    )
+    level = ImageChops.add(height, Image.blend(ragged, light, 0.4), scale=2)
+    return level.point([max(0, min(255, (134 - v) * 14)) for v in range(256)])
+
+
+def _mist_mask(picture: Picture, top: float, base: float) -> Image.Image:
+    """Return mist that thickens towards the foot."""
+    mist = Image.new("L", picture.size)
+    fade = Image.linear_gradient("L").point([round(255 * (v / 255) ** 1.6) for v in range(256)])
+    mist.paste(fade.resize((picture.width, max(2, round(base - top)))), (0, round(top)))
+    mist.paste(255, (0, round(base), picture.width, picture.height))
+    return mist
+
+
+def _light_on_rock(picture: Picture, crest: Line, base: float) -> Image.Image:
+    """Return how much light falls on each point: large facets with rugged rock on them."""
+    shade = _shaded_slopes(picture, crest, base, 0.09).filter(ImageFilter.GaussianBlur(picture.unit * 0.0015))
+    facets = shade.point([225 - round(level * 0.7) for level in range(256)])
+    wide = max(1.0, picture.width / picture.unit)
+    cells = (round(14 * wide), round(6 * picture.height / picture.unit))
+    rock = lit_relief(picture.rng("rock"), picture.size, cells, picture.light_from_left)
+    return Image.blend(facets, _follow_crest(picture, rock, crest), 0.3)
+
+
+def _follow_crest(picture: Picture, texture: Image.Image, crest: Line) -> Image.Image:
+    """Return the texture shifted down with the crest, so that its gullies begin there."""
+    width, height = picture.size
+    edges = sorted({round(width * index / _MESH_STRIPS) for index in range(_MESH_STRIPS + 1)})
+    mesh = []
+    for left, right in pairwise(edges):
+        a, b = _CREST_SHARE * crest(left), _CREST_SHARE * crest(right)
+        mesh.append(((left, 0, right, height), (left, -a, left, height - a, right, height - b, right, -b)))
+    return texture.transform(picture.size, Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
+
+
+def _shaded_slopes(picture: Picture, crest: Line, base: float, jag: float) -> Image.Image:
+    """Return the mask of all slopes turned away from the light, down to the y `base`.
+
+    From each peak a zigzag line descends, with light on one side. `jag` is its swing, a share of its length.
+    """
+    stencil, rng = picture.stencil(), picture.rng("facets")
+    outline = _outline_from_light(picture, crest)
+    for top, valley in _slopes(picture, outline):
+        side = outline[top : valley + 1]
+        length = min(base - side[0][1], (side[-1][1] - side[0][1]) * 1.9 + picture.unit * 0.01)
+        lean = 0.3 * (side[-1][0] - side[0][0])
+        stencil.polygon([*side, *reversed(_descending_ridge(rng, side[0], lean, length, jag))])
+    return stencil.mask()
+
+
+def _descending_ridge(rng: Random, apex: Point, lean: float, length: float, jag: float) -> list[Point]:
+    points, steps, side = [apex], 9, rng.choice((-1, 1))
+    for step in range(1, steps + 1):
+        down, side = step / steps, -side
+        sway = side * jag * length * rng.uniform(0.2, 1.0) * (0.3 + down)
+        points.append((apex[0] + lean * down + sway * (1 - down * 0.4), apex[1] + length * down))
+    return points
+
+
+def _outline_from_light(picture: Picture, crest: Line) -> list[Point]:
+    """Return the crest as points, beginning on the side of the light."""
+    xs = picture.sample_columns()
+    return [(x, crest(x)) for x in (xs if picture.light_from_left else reversed(xs))]
+
+
+def _slopes(picture: Picture, outline: list[Point]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of indices: each peak and the valley behind it."""
+    window = max(2, round(len(outline) * 0.012 * picture.unit / picture.width))
+    top = 0
+    rising = False
+    for index in range(len(outline)):
+        near = [y for _, y in outline[max(0, index - window) : index + window + 1]]
+        if outline[index][1] <= min(near) and not rising:
+            top, rising = index, True
+        elif outline[index][1] >= max(near) and rising:
+            yield top, index
+            rising = False
+    if rising:
+        yield top, len(outline) - 1

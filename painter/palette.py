@@ -1,63 +1,18 @@
-"""The colours of a picture: light and sky from the time, bent by weather, moods and named colours.
-
-Arithmetic on colours.
-"""
+"""The colours of a picture: chosen by the time of day, changed by weather, named colours and moods."""
 
 from collections.abc import Callable
 from colorsys import hsv_to_rgb, rgb_to_hsv
 from dataclasses import dataclass, replace
 from random import Random
 
-from painter.scene import Scene
+from painter.prompt import Scene
 
 Colour = tuple[int, int, int]
 """Red, green and blue, 0…255 each."""
 
 WHITE: Colour = (255, 255, 255)
+
 BLACK: Colour = (0, 0, 0)
-
-
-def hex_colour(text: str) -> Colour:
-    """The colour written as six hexadecimal digits."""
-    red, green, blue = bytes.fromhex(text)
-    return red, green, blue
-
-
-def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """`a` with a `share` (0…1) of `b` in it."""
-    red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
-    return red, green, blue
-
-
-def multiply(a: Colour, b: Colour) -> Colour:
-    """How a surface of colour `a` looks under light of colour `b`."""
-    red, green, blue = (x * y // 255 for x, y in zip(a, b, strict=True))
-    return red, green, blue
-
-
-def brightness(colour: Colour) -> float:
-    """How bright the eye finds the colour, 0…1 (Rec. 601 luma)."""
-    red, green, blue = colour
-    return (0.299 * red + 0.587 * green + 0.114 * blue) / 255
-
-
-def adjust(colour: Colour, turn: float = 0.0, saturation: float = 1.0, value: float = 1.0) -> Colour:
-    """The colour with its hue turned (in whole circles) and its saturation and value multiplied."""
-    hue, old_saturation, old_value = rgb_to_hsv(*(channel / 255 for channel in colour))
-    parts = hsv_to_rgb((hue + turn) % 1.0, min(1.0, old_saturation * saturation), min(1.0, old_value * value))
-    red, green, blue = (round(part * 255) for part in parts)
-    return red, green, blue
-
-
-def tint(colour: Colour, towards: Colour, strength: float) -> Colour:
-    """The colour moved to the hue of `towards`, about as bright as it was."""
-    light, target = brightness(colour), brightness(towards)
-    if light < target:
-        same = mix(BLACK, towards, light / target)
-    else:
-        same = mix(towards, WHITE, (light - target) / max(1e-6, 1 - target))
-    return mix(colour, same, strength)
-
 
 NAMED: dict[str, Colour] = {
     "red": (205, 44, 44),
@@ -73,6 +28,7 @@ NAMED: dict[str, Colour] = {
     "white": (236, 236, 236),
     "black": (34, 34, 40),
 }
+"""The colours that a prompt can name."""
 
 GROUND_COLOURS: dict[str, Colour] = {
     "rock": (104, 118, 142),
@@ -89,8 +45,11 @@ GROUND_COLOURS: dict[str, Colour] = {
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """`sky` goes from the zenith to the horizon; `light` is the sun's or moon's disc, `glow` the air
-    round it, `ambient` what falls on the ground, `shadow` the darkest tone."""
+    """The colours of a scene.
+
+    `sky` goes from the zenith to the horizon. `light` is the colour of the sun's or moon's disc, `glow` of
+    the air around it, `ambient` of the light on the ground; `shadow` is the darkest tone.
+    """
 
     sky: tuple[Colour, ...]
     light: Colour
@@ -100,24 +59,120 @@ class Palette:
 
     @property
     def haze(self) -> Colour:
-        """The colour in which far things dissolve."""
+        """The colour in which distant things dissolve."""
         return mix(self.sky[-1], self.sky[-2], 0.45)
 
     def lit(self, local: Colour, distance: float) -> Colour:
-        """A surface of colour `local`, `distance` 0 (at our feet) … 1 (all haze) away."""
+        """Return how a surface of colour `local` looks at a distance of 0 (nearest) … 1 (all haze)."""
         return mix(multiply(local, self.ambient), self.haze, distance)
 
-    def each(self, change: Callable[[Colour], Colour]) -> "Palette":
-        """The palette with every colour changed the same way."""
+    def map(self, change: Callable[[Colour], Colour]) -> "Palette":
+        """Return the palette with `change` applied to every colour."""
         return Palette(
             tuple(change(colour) for colour in self.sky),
             *(change(colour) for colour in (self.light, self.glow, self.ambient, self.shadow)),
         )
 
 
+def choose_palette(scene: Scene, rng: Random) -> Palette:
+    """Return the palette of a scene; `rng` chooses among those of its time and turns the hue a little."""
+    palette = rng.choice(_BY_TIME[scene.time])
+    turn = rng.uniform(-0.018, 0.018)
+    palette = palette.map(lambda colour: adjust(colour, turn))
+    return _adjust_for_mood(_adjust_for_named_colours(_adjust_for_weather(palette, scene), scene), scene)
+
+
+def _adjust_for_weather(palette: Palette, scene: Scene) -> Palette:
+    if scene.has("storm"):
+        return palette.map(lambda colour: adjust(colour, saturation=0.6, value=0.68))
+    if scene.has("rain"):
+        return palette.map(lambda colour: adjust(colour, saturation=0.55, value=0.84))
+    if scene.has("fog"):
+        pale = mix(palette.haze, NAMED["orange"] if scene.has("autumn") else WHITE, 0.2)
+        return replace(palette, sky=tuple(mix(colour, pale, 0.55) for colour in palette.sky))
+    return palette
+
+
+def _adjust_for_named_colours(palette: Palette, scene: Scene) -> Palette:
+    colours = [NAMED[name] for name in scene.colours]
+    if not colours:
+        return palette
+    strength = 0.2 if scene.has_any("house", "balloon", "boat", "flowers") or _is_natural(scene) else 0.72
+    top, low = colours[0], colours[-1]
+    last = len(palette.sky) - 1
+    return Palette(
+        sky=tuple(tint(c, mix(top, low, (i / last) ** 1.5), strength) for i, c in enumerate(palette.sky)),
+        light=tint(palette.light, low, strength * 0.4),
+        glow=tint(palette.glow, low, strength),
+        ambient=tint(palette.ambient, top, strength * 0.8),
+        shadow=tint(palette.shadow, top, strength * 0.8),
+    )
+
+
+def _is_natural(scene: Scene) -> bool:
+    """Return whether the named colour is the subject's own, as in "a green meadow", and not the sky's."""
+    return scene.colours in _NATURAL.get(scene.subject, ())
+
+
+def _adjust_for_mood(palette: Palette, scene: Scene) -> Palette:
+    if scene.has("pastel"):
+        return palette.map(lambda colour: mix(adjust(colour, saturation=0.75), WHITE, 0.3))
+    if scene.has("neon"):
+        return palette.map(lambda colour: adjust(colour, turn=0.02, saturation=1.6))
+    return palette
+
+
+def accent(scene: Scene, default: Colour) -> Colour:
+    """Return the colour of the one bright thing: the first named one that is not too dark, or `default`."""
+    bright = [NAMED[name] for name in scene.colours if brightness(NAMED[name]) > 0.15]
+    return bright[0] if bright else default
+
+
+def mix(a: Colour, b: Colour, share: float) -> Colour:
+    """Return `a` with a `share` (0…1) of `b` in it."""
+    red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
+    return red, green, blue
+
+
+def multiply(a: Colour, b: Colour) -> Colour:
+    """Return how a surface of colour `a` looks under light of colour `b`."""
+    red, green, blue = (x * y // 255 for x, y in zip(a, b, strict=True))
+    return red, green, blue
+
+
+def brightness(colour: Colour) -> float:
+    """Return the perceived brightness, 0…1 (Rec. 601 luma)."""
+    red, green, blue = colour
+    return (0.299 * red + 0.587 * green + 0.114 * blue) / 255
+
+
+def adjust(colour: Colour, turn: float = 0.0, saturation: float = 1.0, value: float = 1.0) -> Colour:
+    """Return the colour with its hue turned (1 is the full circle), saturation and value multiplied."""
+    hue, old_saturation, old_value = rgb_to_hsv(*(channel / 255 for channel in colour))
+    parts = hsv_to_rgb((hue + turn) % 1.0, min(1.0, old_saturation * saturation), min(1.0, old_value * value))
+    red, green, blue = (round(part * 255) for part in parts)
+    return red, green, blue
+
+
+def tint(colour: Colour, towards: Colour, strength: float) -> Colour:
+    """Return the colour moved towards the hue of `towards`, about as bright as before."""
+    light, target = brightness(colour), brightness(towards)
+    if light < target:
+        same = mix(BLACK, towards, light / target)
+    else:
+        same = mix(towards, WHITE, (light - target) / max(1e-6, 1 - target))
+    return mix(colour, same, strength)
+
+
 def _palette(sky: str, light: str, glow: str, ambient: str, shadow: str) -> Palette:
-    stops = tuple(hex_colour(text) for text in sky.split())
-    return Palette(stops, hex_colour(light), hex_colour(glow), hex_colour(ambient), hex_colour(shadow))
+    """Return a palette from six-digit hexadecimal colours; `sky` has several, separated by spaces."""
+    stops = tuple(_from_hex(text) for text in sky.split())
+    return Palette(stops, _from_hex(light), _from_hex(glow), _from_hex(ambient), _from_hex(shadow))
+
+
+def _from_hex(text: str) -> Colour:
+    red, green, blue = bytes.fromhex(text)
+    return red, green, blue
 
 
 _BY_TIME: dict[str, tuple[Palette, ...]] = {
@@ -144,7 +199,6 @@ _BY_TIME: dict[str, tuple[Palette, ...]] = {
     ),
 }
 
-
 _NATURAL = {
     "meadow": (("green",),),
     "forest": (("green",),),
@@ -153,57 +207,4 @@ _NATURAL = {
     "island": (("blue",),),
     "mountains": (("white",), ("blue",)),
 }
-
-
-def choose_palette(scene: Scene, rng: Random) -> Palette:
-    """The palette of a scene; `rng` varies it a little."""
-    palette = rng.choice(_BY_TIME[scene.time])
-    turn = rng.uniform(-0.018, 0.018)
-    palette = palette.each(lambda colour: adjust(colour, turn))
-    return _in_mood(_in_named_colours(_in_weather(palette, scene), scene), scene)
-
-
-def _in_weather(palette: Palette, scene: Scene) -> Palette:
-    if scene.has("storm"):
-        return palette.each(lambda colour: adjust(colour, saturation=0.6, value=0.68))
-    if scene.has("rain"):
-        return palette.each(lambda colour: adjust(colour, saturation=0.55, value=0.84))
-    if scene.has("fog"):
-        pale = mix(palette.haze, NAMED["orange"] if scene.has("autumn") else WHITE, 0.2)
-        return replace(palette, sky=tuple(mix(colour, pale, 0.55) for colour in palette.sky))
-    return palette
-
-
-def _in_named_colours(palette: Palette, scene: Scene) -> Palette:
-    colours = [NAMED[name] for name in scene.colours]
-    if not colours:
-        return palette
-    strength = 0.2 if scene.has_any("house", "balloon", "boat", "flowers") or _is_natural(scene) else 0.72
-    top, low = colours[0], colours[-1]
-    last = len(palette.sky) - 1
-    return Palette(
-        sky=tuple(tint(c, mix(top, low, (i / last) ** 1.5), strength) for i, c in enumerate(palette.sky)),
-        light=tint(palette.light, low, strength * 0.4),
-        glow=tint(palette.glow, low, strength),
-        ambient=tint(palette.ambient, top, strength * 0.8),
-        shadow=tint(palette.shadow, top, strength * 0.8),
-    )
-
-
-def _is_natural(scene: Scene) -> bool:
-    """Whether the ground has the named colour anyway, as in "a green meadow": then the sky stays as it is."""
-    return scene.colours in _NATURAL.get(scene.ground, ())
-
-
-def _in_mood(palette: Palette, scene: Scene) -> Palette:
-    if scene.has("pastel"):
-        return palette.each(lambda colour: mix(adjust(colour, saturation=0.75), WHITE, 0.3))
-    if scene.has("neon"):
-        return palette.each(lambda colour: adjust(colour, turn=0.02, saturation=1.6))
-    return palette
-
-
-def accent(scene: Scene, default: Colour) -> Colour:
-    """The colour for the one bright thing in the picture: the first named that shows, or `default`."""
-    bright = [NAMED[name] for name in scene.colours if brightness(NAMED[name]) > 0.15]
-    return bright[0] if bright else default
+"""Colours that a subject has anyway."""

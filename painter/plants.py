@@ -1,19 +1,122 @@
-"""Trees set into a landscape: rows of a forest, pines that frame the view, lone trees.
-
-Plants: pines, round trees, palms, cacti, flowers and grass.
-"""
+"""Plants: trees in rows, groups and frames, flowers and grass."""
 
 import math
 from collections.abc import Callable
 from random import Random
 
-from painter.canvas import Line, Picture, Point, Stencil, rolling_line
+from painter.canvas import Line, Picture, Point, Stencil, smooth_line
 from painter.land import local_colour
 from painter.palette import Colour, mix, multiply
 
+_Plant = Callable[[Stencil, Random, Point, float], None]
+"""Draws a plant with its foot at a point, of a height in pixels."""
 
-def pine(stencil: Stencil, rng: Random, foot: Point, height: float) -> None:
-    """A conifer with ragged branches."""
+_LEAF_COLOURS: tuple[Colour, ...] = ((206, 112, 44), (182, 72, 44), (222, 158, 62))
+
+
+def pine_colour(picture: Picture, distance: float) -> Colour:
+    """Return the colour of conifers at a distance of 0 (nearest) … 1 (all haze)."""
+    colour = picture.palette.lit(local_colour(picture, "pine"), distance)
+    depth = 0.15 if picture.scene.has("autumn") else 0.4
+    return mix(colour, picture.palette.shadow, depth * (1 - distance))
+
+
+def paint_forest_row(picture: Picture, name: str, crest: Line, height: float, distance: float) -> None:
+    """Paint a row of trees in the colours of the season, unless the prompt excludes trees."""
+    if not picture.scene.has("trees", default=True):
+        return
+    colours = [pine_colour(picture, distance)]
+    if picture.scene.has("autumn"):
+        colours += [mix(colours[0], picture.palette.lit(leaf, distance), 0.75) for leaf in _LEAF_COLOURS]
+    _paint_tree_row(picture, name, crest, height, colours)
+
+
+def _paint_tree_row(picture: Picture, name: str, ground: Line, height: float, colours: list[Colour]) -> None:
+    """Paint a row of trees along the ground, up to `height` units tall, each in one of the colours."""
+    rng, stencils = picture.rng(name), [picture.stencil() for _ in colours]
+    leafy = picture.scene.has_any("autumn", "spring") and not picture.scene.has("winter")
+    size, x = height * picture.unit, -height * picture.unit
+    crowd = smooth_line(picture.rng(name + " crowd"), 2)
+    while x < picture.width + size:
+        tall = size * rng.uniform(0.55, 1.0) * (0.6 + 0.6 * crowd(picture.units_from_centre(x) * 3))
+        grow = draw_round_tree if leafy and rng.random() < 0.75 else draw_pine
+        grow(rng.choice(stencils), rng, (x, ground(x) + size * 0.04), tall)
+        x += max(1.0, size * rng.uniform(0.12, 0.38))
+    for stencil, colour in zip(stencils, colours, strict=True):
+        picture.fill(stencil.mask(), colour)
+
+
+def paint_framing_pines(picture: Picture, ground: Line) -> None:
+    """Paint a few tall pines at the edge on the light's side, unless the prompt excludes trees."""
+    if not picture.scene.has("trees", default=True):
+        return
+    rng, grove, unit = picture.rng("framing"), picture.stencil(), picture.unit
+    edge, inward = (0.0, 1) if picture.light_from_left else (float(picture.width), -1)
+    for index in range(5):
+        x = edge + inward * unit * (0.035 * index + rng.uniform(0.0, 0.03))
+        draw_pine(
+            grove, rng, (x, ground(x) + 0.02 * unit), unit * (0.4 - 0.065 * index) * rng.uniform(0.8, 1.1)
+        )
+    picture.fill(grove.mask(), mix(pine_colour(picture, 0.0), picture.palette.shadow, 0.4))
+
+
+def paint_lone_trees(picture: Picture, crest: Line) -> None:
+    """Paint a group of three broad-leaved trees on a hill."""
+    rng, trees = picture.rng("lone trees"), picture.stencil()
+    start = picture.column_from_light(0.7)
+    for index in range(3):
+        x = start + (0.11 * index + rng.uniform(-0.03, 0.03)) * picture.unit
+        draw_round_tree(trees, rng, (x, crest(x)), picture.unit * (0.2 - 0.05 * index))
+    foliage = "autumn" if picture.scene.has("autumn") else "pine"
+    tone = multiply(local_colour(picture, foliage), (255, 255, 240))
+    picture.fill(trees.mask(), mix(picture.palette.lit(tone, 0.12), picture.palette.shadow, 0.25))
+
+
+def paint_plants(picture: Picture, grow: _Plant, crest: Line, sizes: tuple[float, ...], name: str) -> None:
+    """Paint one plant for each of the sizes (in units), spread over the ground."""
+    rng, plants = picture.rng(name), picture.stencil()
+    for index, size in enumerate(sizes):
+        x = picture.width * (0.18 + 0.3 * index + rng.uniform(-0.08, 0.08))
+        grow(plants, rng, (x, crest(x) + 0.02 * picture.unit), size * picture.unit)
+    picture.fill(plants.mask(), mix(pine_colour(picture, 0.0), picture.palette.shadow, 0.3))
+
+
+def paint_palm_grove(picture: Picture, middle: float, crest: Line) -> None:
+    """Paint seven palms around the column `middle`."""
+    rng, grove = picture.rng("grove"), picture.stencil()
+    for _ in range(7):
+        x = middle + rng.uniform(-0.17, 0.17) * picture.unit
+        draw_palm(grove, rng, (x, crest(x) + 2), picture.unit * rng.uniform(0.14, 0.25))
+    picture.fill(grove.mask(), mix(pine_colour(picture, 0.0), picture.palette.shadow, 0.3))
+
+
+def paint_flowers(picture: Picture, ground: Line, colours: list[Colour]) -> None:
+    """Paint flowers all over the near ground, larger towards the viewer."""
+    rng, unit = picture.rng("flowers"), picture.unit
+    for colour in colours:
+        petals = picture.stencil()
+        for _ in range(round(240 * min(3, picture.width / unit) / len(colours))):
+            x, near = rng.random() * picture.width, rng.random()
+            y = ground(x) + (picture.height - ground(x)) * (0.04 + near)
+            size = unit * (0.0018 + 0.006 * near) * rng.uniform(0.6, 1.2)
+            petals.ellipse((x, y), size, size * 0.75)
+        picture.fill(petals.mask(), colour)
+
+
+def paint_grass(picture: Picture, ground: Line, colour: Colour) -> None:
+    """Paint blades of grass along the lower edge and on the near crest."""
+    rng, unit, blades = picture.rng("blades"), picture.unit, picture.stencil()
+    for _ in range(round(700 * min(4, picture.width / unit))):
+        x, near = rng.random() * picture.width, rng.random() ** 2
+        y = ground(x) + near * (picture.height - ground(x))
+        tall, bend = unit * (0.008 + 0.03 * near) * rng.uniform(0.5, 1.4), unit * rng.uniform(-0.012, 0.012)
+        thin = unit * (0.0008 + 0.0012 * near)
+        blades.polygon([(x - thin, y + 2), (x + thin, y + 2), (x + bend, y - tall)])
+    picture.fill(blades.mask(), mix(colour, picture.palette.shadow, 0.25), 0.8)
+
+
+def draw_pine(stencil: Stencil, rng: Random, foot: Point, height: float) -> None:
+    """Draw a conifer with ragged branches."""
     (x, y), tiers = foot, 7
     left: list[Point] = []
     right: list[Point] = []
@@ -33,8 +136,8 @@ def pine(stencil: Stencil, rng: Random, foot: Point, height: float) -> None:
     )
 
 
-def round_tree(stencil: Stencil, rng: Random, foot: Point, height: float) -> None:
-    """A broad-leaved tree: a trunk and a crown of many leaf clusters."""
+def draw_round_tree(stencil: Stencil, rng: Random, foot: Point, height: float) -> None:
+    """Draw a broad-leaved tree: a trunk and a crown of many clusters of leaves."""
     x, y = foot
     stencil.polygon(
         [
@@ -54,19 +157,19 @@ def round_tree(stencil: Stencil, rng: Random, foot: Point, height: float) -> Non
         stencil.ellipse(place, size, size * 0.85)
 
 
-def palm(stencil: Stencil, rng: Random, foot: Point, height: float) -> None:
-    """A palm with a bent trunk and drooping fronds."""
+def draw_palm(stencil: Stencil, rng: Random, foot: Point, height: float) -> None:
+    """Draw a palm with a bent trunk and drooping fronds."""
     lean = rng.choice((-1, 1)) * rng.uniform(0.12, 0.3) * height
     trunk = [(foot[0] + lean * (t / 8) ** 1.7, foot[1] - height * t / 8) for t in range(9)]
     stencil.line(trunk, height * 0.035)
     x, y = trunk[-1]
     for index in range(11):
         angle = math.pi * (index / 10) + rng.uniform(-0.15, 0.15)
-        _frond(stencil, (x, y), math.cos(angle) * height * 0.36, math.sin(angle) * height * 0.26, height)
+        _draw_frond(stencil, (x, y), math.cos(angle) * height * 0.36, math.sin(angle) * height * 0.26, height)
 
 
-def _frond(stencil: Stencil, root: Point, reach: float, rise: float, height: float) -> None:
-    """An arching leaf with hanging leaflets."""
+def _draw_frond(stencil: Stencil, root: Point, reach: float, rise: float, height: float) -> None:
+    """Draw an arching leaf with hanging leaflets."""
     sag = height * 0.3
     rib = [
         (root[0] + reach * t / 12, root[1] - rise * t / 12 * 1.6 + sag * (t / 12) ** 2.2) for t in range(13)
@@ -79,8 +182,8 @@ def _frond(stencil: Stencil, root: Point, reach: float, rise: float, height: flo
             stencil.polygon([(x - thin, y), (x + thin, y), (x + sweep, y + hang * side)])
 
 
-def cactus(stencil: Stencil, rng: Random, foot: Point, height: float) -> None:
-    """A saguaro with two arms."""
+def draw_cactus(stencil: Stencil, rng: Random, foot: Point, height: float) -> None:
+    """Draw a saguaro with two arms."""
     (x, y), thick = foot, height * 0.13
     stencil.line([(x, y + thick), (x, y - height)], thick)
     stencil.ellipse((x, y - height), thick / 2, thick / 2)
@@ -90,107 +193,3 @@ def cactus(stencil: Stencil, rng: Random, foot: Point, height: float) -> None:
         stencil.line([(x, joint), (arm, joint), (arm, tip)], thick * 0.75)
         for end in (joint, tip):
             stencil.ellipse((arm, end), thick * 0.375, thick * 0.375)
-
-
-def tree_line(picture: Picture, name: str, ground: Line, height: float, colours: list[Colour]) -> None:
-    """A row of trees along the ground, `height` units tall, each in one of the colours."""
-    rng, stencils = picture.rng(name), [picture.stencil() for _ in colours]
-    leafy = picture.scene.has_any("autumn", "spring") and not picture.scene.has("winter")
-    size, x = height * picture.unit, -height * picture.unit
-    crowd = rolling_line(picture.rng(name + " crowd"), 2)
-    while x < picture.width + size:
-        tall = size * rng.uniform(0.55, 1.0) * (0.6 + 0.6 * crowd(picture.span(x) * 3))
-        grow = round_tree if leafy and rng.random() < 0.75 else pine
-        grow(rng.choice(stencils), rng, (x, ground(x) + size * 0.04), tall)
-        x += max(1.0, size * rng.uniform(0.12, 0.38))
-    for stencil, colour in zip(stencils, colours, strict=True):
-        picture.lay(stencil.mask(), colour)
-
-
-def flowers(picture: Picture, ground: Line, colours: list[Colour]) -> None:
-    """Flowers strewn over the near ground, larger towards the viewer."""
-    rng, unit = picture.rng("flowers"), picture.unit
-    for colour in colours:
-        petals = picture.stencil()
-        for _ in range(round(240 * min(3, picture.width / unit) / len(colours))):
-            x, near = rng.random() * picture.width, rng.random()
-            y = ground(x) + (picture.height - ground(x)) * (0.04 + near)
-            size = unit * (0.0018 + 0.006 * near) * rng.uniform(0.6, 1.2)
-            petals.ellipse((x, y), size, size * 0.75)
-        picture.lay(petals.mask(), colour)
-
-
-def grass_blades(picture: Picture, ground: Line, colour: Colour) -> None:
-    """Blades of grass along the lower edge and on the near crest."""
-    rng, unit, blades = picture.rng("blades"), picture.unit, picture.stencil()
-    for _ in range(round(700 * min(4, picture.width / unit))):
-        x, near = rng.random() * picture.width, rng.random() ** 2
-        y = ground(x) + near * (picture.height - ground(x))
-        tall, bend = unit * (0.008 + 0.03 * near) * rng.uniform(0.5, 1.4), unit * rng.uniform(-0.012, 0.012)
-        thin = unit * (0.0008 + 0.0012 * near)
-        blades.polygon([(x - thin, y + 2), (x + thin, y + 2), (x + bend, y - tall)])
-    picture.lay(blades.mask(), mix(colour, picture.palette.shadow, 0.25), 0.8)
-
-
-_Plant = Callable[[Stencil, Random, Point, float], None]
-
-_LEAVES: tuple[Colour, ...] = ((206, 112, 44), (182, 72, 44), (222, 158, 62))
-
-
-def pine_colour(picture: Picture, distance: float) -> Colour:
-    """The colour of conifers, `distance` 0 (at our feet) … 1 (all haze) away."""
-    colour = picture.palette.lit(local_colour(picture, "pine"), distance)
-    depth = 0.15 if picture.scene.has("autumn") else 0.4
-    return mix(colour, picture.palette.shadow, depth * (1 - distance))
-
-
-def forest_row(picture: Picture, name: str, crest: Line, height: float, distance: float) -> None:
-    """A row of trees in the colours of the season; none if trees are not wanted."""
-    if not picture.scene.has("trees", default=True):
-        return
-    colours = [pine_colour(picture, distance)]
-    if picture.scene.has("autumn"):
-        colours += [mix(colours[0], picture.palette.lit(leaf, distance), 0.75) for leaf in _LEAVES]
-    tree_line(picture, name, crest, height, colours)
-
-
-def framing_pines(picture: Picture, ground: Line) -> None:
-    """A few tall pines at the edge under the light, which lead the eye into the distance."""
-    if not picture.scene.has("trees", default=True):
-        return
-    rng, grove, unit = picture.rng("framing"), picture.stencil(), picture.unit
-    edge, inward = (0.0, 1) if picture.light_from_left else (float(picture.width), -1)
-    for index in range(5):
-        x = edge + inward * unit * (0.035 * index + rng.uniform(0.0, 0.03))
-        pine(grove, rng, (x, ground(x) + 0.02 * unit), unit * (0.4 - 0.065 * index) * rng.uniform(0.8, 1.1))
-    picture.lay(grove.mask(), mix(pine_colour(picture, 0.0), picture.palette.shadow, 0.4))
-
-
-def lone_trees(picture: Picture, crest: Line) -> None:
-    """Three broad-leaved trees in a group on a hill."""
-    rng, trees = picture.rng("lone trees"), picture.stencil()
-    start = picture.from_light(0.7)
-    for index in range(3):
-        x = start + (0.11 * index + rng.uniform(-0.03, 0.03)) * picture.unit
-        round_tree(trees, rng, (x, crest(x)), picture.unit * (0.2 - 0.05 * index))
-    foliage = "autumn" if picture.scene.has("autumn") else "pine"
-    tone = multiply(local_colour(picture, foliage), (255, 255, 240))
-    picture.lay(trees.mask(), mix(picture.palette.lit(tone, 0.12), picture.palette.shadow, 0.25))
-
-
-def plant_few(picture: Picture, grow: _Plant, crest: Line, sizes: tuple[float, ...], name: str) -> None:
-    """One plant for each of the sizes (in units), spread over the ground."""
-    rng, plants = picture.rng(name), picture.stencil()
-    for index, size in enumerate(sizes):
-        x = picture.width * (0.18 + 0.3 * index + rng.uniform(-0.08, 0.08))
-        grow(plants, rng, (x, crest(x) + 0.02 * picture.unit), size * picture.unit)
-    picture.lay(plants.mask(), mix(pine_colour(picture, 0.0), picture.palette.shadow, 0.3))
-
-
-def palm_grove(picture: Picture, middle: float, crest: Line) -> None:
-    """Seven palms round the column `middle`."""
-    rng, grove = picture.rng("grove"), picture.stencil()
-    for _ in range(7):
-        x = middle + rng.uniform(-0.17, 0.17) * picture.unit
-        palm(grove, rng, (x, crest(x) + 2), picture.unit * rng.uniform(0.14, 0.25))
-    picture.lay(grove.mask(), mix(pine_colour(picture, 0.0), picture.palette.shadow, 0.3))

@@ -1,83 +1,21 @@
-"""What the air carries in front of the scene: fog, rain, snowflakes, lightning.
-
-Clouds: noise on a ceiling that goes away to the horizon, lit from the side of the sun.
-
-The sky: its gradient, sun or moon, stars, aurora and rainbow.
-
-Deep space: nebulae, stars and a ringed planet.
-"""
-
-import math
+"""The sky — gradient, stars, sun or moon, clouds — and the weather in front of the scene."""
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from painter.canvas import Picture, Point, Stencil, cloudy, ramp, rolling_line
-from painter.palette import BLACK, NAMED, WHITE, Colour, adjust, mix
+from painter.canvas import Picture, Point, Stencil, cloud_noise, smooth_line, vertical_gradient
+from painter.palette import WHITE, Colour, mix
 
-_BEND = 5.0
-"""How much farther the ceiling is at the horizon than overhead."""
+_GLOW_STRENGTHS = {"night": 0.3, "day": 0.5, "dawn": 0.42, "dusk": 0.55, "sunset": 0.7}
+"""How strongly the sun or moon lights the air far around it."""
 
+_PERSPECTIVE = 5.0
+"""How many times farther away the ceiling of clouds is at the horizon than overhead."""
 
-def paint_clouds(picture: Picture) -> None:
-    """Clouds over the whole sky: a few, many where they are asked for, a lid in bad weather."""
-    scene = picture.scene
-    heavy = scene.has_any("storm", "rain", "snow")
-    cover = 0.92 if heavy else 0.62 if scene.has("clouds") else picture.rng("cover").uniform(0.26, 0.44)
-    ceiling = _ceiling(picture)
-    if heavy:
-        ceiling = ceiling.filter(ImageFilter.GaussianBlur(0.006 * picture.unit))
-    bright, dark = _colours(picture, heavy)
-    picture.lay(_body(picture, ceiling, cover), _lit(picture, ceiling, bright, dark), 0.92 if heavy else 0.78)
-
-
-def _ceiling(picture: Picture) -> Image.Image:
-    aspect = max(0.3, min(4.0, picture.width / picture.unit))
-    noise = cloudy(picture.rng("clouds"), (round(420 * aspect) + 2, 1100), (round(5 * aspect) + 2, 15), 0.5)
-    (width, height), turn = (picture.width, max(2, round(picture.horizon))), _BEND / max(2, picture.horizon)
-    data = (noise.width / width, noise.width * turn / 2, 0, 0, 0, noise.height - 1, 0, turn)
-    plane = noise.transform((width, height), Image.Transform.PERSPECTIVE, data, Image.Resampling.BILINEAR)
-    ceiling = Image.new("L", picture.size)
-    ceiling.paste(plane.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
-    return ceiling
-
-
-def _body(picture: Picture, ceiling: Image.Image, cover: float) -> Image.Image:
-    """How thick the clouds are; they dissolve at the horizon."""
-    start = 255 * (1 - cover) * 0.85
-    body = ceiling.point([round(255 * min(1.0, max(0.0, (v - start) / 120)) ** 1.3) for v in range(256)])
-    fade = Image.linear_gradient("L").point([min(255, 4 * (255 - v)) for v in range(256)])
-    edge = Image.new("L", picture.size)
-    edge.paste(fade.resize((picture.width, max(2, round(picture.horizon)))))
-    return ImageChops.multiply(body, edge)
-
-
-def _colours(picture: Picture, heavy: bool) -> tuple[Colour, Colour]:
-    palette, time = picture.palette, picture.scene.time
-    dark = mix(palette.sky[1], palette.shadow, 0.34) if heavy else mix(palette.sky[1], palette.sky[2], 0.5)
-    if time == "night":
-        return palette.sky[-1], dark
-    bright = palette.glow if time in ("sunset", "dusk") else palette.light
-    lit = mix(palette.sky[-1], bright, 0.55)
-    return mix(lit, dark, 0.5) if heavy else lit, dark
-
-
-def _lit(picture: Picture, ceiling: Image.Image, bright: Colour, dark: Colour) -> Image.Image:
-    """Paint for the clouds: bright where they get thinner towards the light."""
-    step = round(picture.unit * 0.02) + 1
-    lead = step if picture.light_from_left else -step
-    edge = 0 if picture.light_from_left else picture.width - 1
-    shifted = ceiling.crop((edge, 0, edge + 1, picture.height)).resize(picture.size)
-    shifted.paste(ceiling, (lead, -step))
-    rim = ImageChops.subtract(ceiling, shifted, scale=0.8, offset=112)
-    return Image.composite(Image.new("RGB", picture.size, bright), Image.new("RGB", picture.size, dark), rim)
-
-
-_AIRGLOW = {"night": 0.3, "day": 0.5, "dawn": 0.42, "dusk": 0.55, "sunset": 0.7}
-"""How strongly the sun or moon lights the air far round it."""
+_LIGHTNING: Colour = (226, 220, 255)
 
 
 def paint_sky(picture: Picture) -> None:
-    """Everything above the horizon, from back to front."""
+    """Paint everything above the horizon, from back to front."""
     scene = picture.scene
     dark = scene.time in ("night", "dusk")
     _paint_air(picture)
@@ -87,19 +25,33 @@ def paint_sky(picture: Picture) -> None:
         _paint_aurora(picture)
     _paint_sun_or_moon(picture)
     if not scene.has("clear") and scene.has("clouds", default=not scene.has("aurora")):
-        paint_clouds(picture)
+        _paint_clouds(picture)
     if scene.has("rainbow"):
         _paint_rainbow(picture)
+
+
+def paint_weather(picture: Picture) -> None:
+    """Paint fog, rain and snowflakes in front of the scene."""
+    scene = picture.scene
+    if scene.has("fog"):
+        for index, low in enumerate((-0.12, 0.04, 0.24)):
+            paint_fog_bank(
+                picture, f"fog {index}", picture.horizon + low * picture.unit, 0.62 - 0.16 * index, 0.22
+            )
+    if scene.has("rain") or scene.has("storm"):
+        _paint_rain(picture)
+    if scene.has("snow") and not scene.has_any("aurora", "clear", "sun"):
+        _paint_snowflakes(picture)
 
 
 def _paint_air(picture: Picture) -> None:
     bottom = max(2, round(picture.horizon))
     picture.image.paste(picture.palette.haze, (0, 0, *picture.size))
-    picture.image.paste(ramp(picture.palette.sky, (picture.width, bottom)), (0, 0))
+    picture.image.paste(vertical_gradient(picture.palette.sky, (picture.width, bottom)), (0, 0))
 
 
 def paint_stars(picture: Picture, bottom: float, share: float) -> None:
-    """Stars of many sizes above the y `bottom`, the fewer the lower; few of them large."""
+    """Paint stars of many sizes above the y `bottom`, fewer towards it. `share` 1 is a clear night."""
     rng, stencil = picture.rng("stars"), picture.stencil()
     amount = 520 * share * min(3.0, max(0.4, picture.width / picture.unit))
     for _ in range(round(amount)):
@@ -108,8 +60,26 @@ def paint_stars(picture: Picture, bottom: float, share: float) -> None:
         dim = 1 - 0.75 * place[1] / bottom
         stencil.ellipse(place, size, size, round(255 * dim * rng.uniform(0.35, 1)))
     mask = stencil.mask()
-    picture.shine(mask, mix(picture.palette.light, WHITE, 0.5))
-    picture.shine(mask.filter(ImageFilter.GaussianBlur(picture.unit * 0.003)), picture.palette.glow)
+    picture.add_light(mask, mix(picture.palette.light, WHITE, 0.5))
+    picture.add_light(mask.filter(ImageFilter.GaussianBlur(picture.unit * 0.003)), picture.palette.glow)
+
+
+def _paint_aurora(picture: Picture) -> None:
+    """Paint three curtains of light: columns of pixels of random length, then blurred."""
+    for index, colour in enumerate(((70, 240, 160), (60, 200, 190), (150, 100, 230))):
+        rng = picture.rng(f"aurora {index}")
+        line, rays = smooth_line(rng, 2), smooth_line(rng, 4, 0.8)
+        curtain = Image.new("L", picture.size)
+        draw = ImageDraw.Draw(curtain)
+        for x in range(picture.width):
+            at = picture.units_from_centre(x)
+            foot = (0.3 + 0.5 * line(at * 1.6)) * picture.horizon
+            draw.line(
+                (x, foot - (0.2 + 0.25 * line(at * 3)) * picture.horizon, x, foot), round(rays(at * 14) * 230)
+            )
+        soft = curtain.resize((max(2, picture.width // 4), max(2, picture.height // 4)))
+        soft = soft.filter(ImageFilter.BoxBlur((picture.unit * 0.002, picture.unit * 0.025)))
+        picture.add_light(soft.resize(picture.size, Image.Resampling.BICUBIC), colour, 0.75)
 
 
 def _paint_sun_or_moon(picture: Picture) -> None:
@@ -120,49 +90,100 @@ def _paint_sun_or_moon(picture: Picture) -> None:
         return
     radius = picture.unit * {"day": 0.038, "night": 0.045, "dusk": 0.04}.get(scene.time, 0.062)
     glow = picture.palette.glow
-    picture.shine(
-        picture.halo(picture.sun, picture.unit * (0.5 if night else 0.95), 2.0), glow, _AIRGLOW[scene.time]
+    picture.add_light(
+        picture.glow_mask(picture.sun, picture.unit * (0.5 if night else 0.95), 2.0),
+        glow,
+        _GLOW_STRENGTHS[scene.time],
     )
-    picture.shine(picture.halo(picture.sun, radius * 4.5, 2.6), glow, 0.7)
+    picture.add_light(picture.glow_mask(picture.sun, radius * 4.5, 2.6), glow, 0.7)
     disc = picture.stencil()
     disc.ellipse(picture.sun, radius, radius)
     if moon and picture.rng("moon").random() < 0.5:
         side = 0.45 * radius if picture.light_from_left else -0.45 * radius
         disc.ellipse((picture.sun[0] + side, picture.sun[1] - 0.2 * radius), radius * 0.92, radius * 0.92, 0)
     mask = disc.mask()
-    picture.lay(mask, picture.palette.light)
+    picture.fill(mask, picture.palette.light)
     if moon:
-        _paint_maria(picture, mask)
+        _paint_moon_spots(picture, mask)
 
 
-def _paint_maria(picture: Picture, disc: Image.Image) -> None:
+def _paint_moon_spots(picture: Picture, disc: Image.Image) -> None:
     radius = max(2, round(picture.unit * 0.045))
     spots = Image.new("L", picture.size)
-    patch = cloudy(picture.rng("maria"), (radius * 2, radius * 2), (4, 4)).point(
+    patch = cloud_noise(picture.rng("maria"), (radius * 2, radius * 2), (4, 4)).point(
         [max(0, v - 110) for v in range(256)]
     )
     spots.paste(patch, (round(picture.sun[0] - radius), round(picture.sun[1] - radius)))
-    picture.lay(ImageChops.multiply(spots, disc), picture.palette.glow, 0.8)
+    picture.fill(ImageChops.multiply(spots, disc), picture.palette.glow, 0.8)
 
 
-def _paint_aurora(picture: Picture) -> None:
-    for index, colour in enumerate(((70, 240, 160), (60, 200, 190), (150, 100, 230))):
-        rng = picture.rng(f"aurora {index}")
-        line, rays = rolling_line(rng, 2), rolling_line(rng, 4, 0.8)
-        curtain = Image.new("L", picture.size)
-        draw = ImageDraw.Draw(curtain)
-        for x in range(picture.width):
-            at = picture.span(x)
-            foot = (0.3 + 0.5 * line(at * 1.6)) * picture.horizon
-            draw.line(
-                (x, foot - (0.2 + 0.25 * line(at * 3)) * picture.horizon, x, foot), round(rays(at * 14) * 230)
-            )
-        soft = curtain.resize((max(2, picture.width // 4), max(2, picture.height // 4)))
-        soft = soft.filter(ImageFilter.BoxBlur((picture.unit * 0.002, picture.unit * 0.025)))
-        picture.shine(soft.resize(picture.size, Image.Resampling.BICUBIC), colour, 0.75)
+def _paint_clouds(picture: Picture) -> None:
+    """Paint clouds: a few, many if the prompt names them, a closed cover in bad weather."""
+    scene = picture.scene
+    heavy = scene.has_any("storm", "rain", "snow")
+    cover = 0.92 if heavy else 0.62 if scene.has("clouds") else picture.rng("cover").uniform(0.26, 0.44)
+    ceiling = _cloud_ceiling(picture)
+    if heavy:
+        ceiling = ceiling.filter(ImageFilter.GaussianBlur(0.006 * picture.unit))
+    bright, dark = _cloud_colours(picture, heavy)
+    picture.fill(
+        _cloud_density(picture, ceiling, cover),
+        _cloud_paint(picture, ceiling, bright, dark),
+        0.92 if heavy else 0.78,
+    )
+
+
+def _cloud_ceiling(picture: Picture) -> Image.Image:
+    """Return noise on a plane overhead, seen in perspective towards the horizon."""
+    aspect = max(0.3, min(4.0, picture.width / picture.unit))
+    noise = cloud_noise(
+        picture.rng("clouds"), (round(420 * aspect) + 2, 1100), (round(5 * aspect) + 2, 15), 0.5
+    )
+    (width, height), turn = (
+        (picture.width, max(2, round(picture.horizon))),
+        _PERSPECTIVE / max(2, picture.horizon),
+    )
+    data = (noise.width / width, noise.width * turn / 2, 0, 0, 0, noise.height - 1, 0, turn)
+    plane = noise.transform((width, height), Image.Transform.PERSPECTIVE, data, Image.Resampling.BILINEAR)
+    ceiling = Image.new("L", picture.size)
+    ceiling.paste(plane.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
+    return ceiling
+
+
+def _cloud_density(picture: Picture, ceiling: Image.Image, cover: float) -> Image.Image:
+    """Return how dense the clouds are; `cover` is the share of sky covered. They dissolve at the horizon."""
+    start = 255 * (1 - cover) * 0.85
+    body = ceiling.point([round(255 * min(1.0, max(0.0, (v - start) / 120)) ** 1.3) for v in range(256)])
+    fade = Image.linear_gradient("L").point([min(255, 4 * (255 - v)) for v in range(256)])
+    edge = Image.new("L", picture.size)
+    edge.paste(fade.resize((picture.width, max(2, round(picture.horizon)))))
+    return ImageChops.multiply(body, edge)
+
+
+def _cloud_colours(picture: Picture, heavy: bool) -> tuple[Colour, Colour]:
+    """Return the colours of the lit and of the shaded side."""
+    palette, time = picture.palette, picture.scene.time
+    dark = mix(palette.sky[1], palette.shadow, 0.34) if heavy else mix(palette.sky[1], palette.sky[2], 0.5)
+    if time == "night":
+        return palette.sky[-1], dark
+    bright = palette.glow if time in ("sunset", "dusk") else palette.light
+    lit = mix(palette.sky[-1], bright, 0.55)
+    return mix(lit, dark, 0.5) if heavy else lit, dark
+
+
+def _cloud_paint(picture: Picture, ceiling: Image.Image, bright: Colour, dark: Colour) -> Image.Image:
+    """Return the paint for the clouds: bright where they get thinner towards the light."""
+    step = round(picture.unit * 0.02) + 1
+    lead = step if picture.light_from_left else -step
+    edge = 0 if picture.light_from_left else picture.width - 1
+    shifted = ceiling.crop((edge, 0, edge + 1, picture.height)).resize(picture.size)
+    shifted.paste(ceiling, (lead, -step))
+    rim = ImageChops.subtract(ceiling, shifted, scale=0.8, offset=112)
+    return Image.composite(Image.new("RGB", picture.size, bright), Image.new("RGB", picture.size, dark), rim)
 
 
 def _paint_rainbow(picture: Picture) -> None:
+    """Paint a rainbow opposite the sun."""
     centre = (picture.width - picture.sun[0], picture.horizon + 0.12 * picture.unit)
     width = 0.011 * picture.unit
     bands = ((214, 60, 60), (240, 140, 50), (246, 220, 80), (80, 180, 100), (60, 130, 210), (120, 80, 180))
@@ -170,119 +191,26 @@ def _paint_rainbow(picture: Picture) -> None:
         arc, radius = picture.stencil(), 0.62 * picture.unit - index * width
         arc.ellipse(centre, radius, radius)
         arc.ellipse(centre, radius - width * 1.3, radius - width * 1.3, 0)
-        picture.shine(arc.mask().filter(ImageFilter.BoxBlur(width * 0.5)), colour, 0.42)
+        picture.add_light(arc.mask().filter(ImageFilter.BoxBlur(width * 0.5)), colour, 0.42)
 
 
-def paint_space(picture: Picture) -> None:
-    """The whole picture; there is no ground here."""
-    sky = [mix(colour, BLACK, 0.55) for colour in picture.palette.sky[:2]]
-    picture.image.paste(ramp((sky[0], sky[1], sky[0]), picture.size))
-    _nebula(picture)
-    paint_stars(picture, picture.height * 1.6, 1.6)
-    if picture.scene.has("planet", default=True):
-        _planet(picture)
-
-
-def _hues(picture: Picture) -> tuple[Colour, Colour]:
-    named = [NAMED[name] for name in picture.scene.colours]
-    if named:
-        return named[0], named[-1] if len(named) > 1 else adjust(named[0], turn=0.12)
-    pairs = (("purple", "teal"), ("pink", "blue"), ("orange", "blue"), ("teal", "purple"))
-    first, second = picture.rng("hues").choice(pairs)
-    return NAMED[first], NAMED[second]
-
-
-def _nebula(picture: Picture) -> None:
-    cells = (
-        max(2, round(3 * picture.width / picture.unit)),
-        max(2, round(3 * picture.height / picture.unit)),
-    )
-    lanes = cloudy(picture.rng("lanes"), picture.size, (cells[0] * 2, cells[1] * 2), 0.45)
-    for index, colour in enumerate(_hues(picture)):
-        veil = cloudy(picture.rng(f"nebula {index}"), picture.size, cells, 0.36)
-        veil = ImageChops.multiply(veil, lanes if index else ImageChops.invert(lanes))
-        veil = veil.point([min(255, round(v**1.7 / 52)) for v in range(256)])
-        picture.shine(veil, mix(colour, picture.palette.light, 0.15))
-
-
-def _planet(picture: Picture) -> None:
-    rng, unit = picture.rng("planet"), picture.unit
-    centre = (picture.width * rng.uniform(0.36, 0.64), picture.height * rng.uniform(0.46, 0.6))
-    radius, (first, second) = unit * rng.uniform(0.15, 0.21), _hues(picture)
-    lit = mix(first, picture.palette.light, 0.5)
-    picture.shine(picture.halo(centre, radius * 1.9, 2.4), second, 0.5)
-    if rng.random() < 0.7:
-        tilt = rng.uniform(-0.45, 0.45)
-        _ring(picture, centre, radius, tilt, lit, (math.pi, math.tau))
-        _globe(picture, centre, radius, lit, second)
-        _ring(picture, centre, radius, tilt, lit, (0.0, math.pi))
-    else:
-        _globe(picture, centre, radius, lit, second)
-
-
-def _globe(picture: Picture, centre: Point, radius: float, lit: Colour, band: Colour) -> None:
-    disc = picture.stencil()
-    disc.ellipse(centre, radius, radius)
-    mask = disc.mask()
-    picture.lay(mask, lit)
-    bands = cloudy(picture.rng("bands"), picture.size, (2, round(26 * picture.height / picture.unit)), 0.3)
-    picture.lay(ImageChops.multiply(mask, bands), mix(band, lit, 0.3), 0.9)
-    day = picture.stencil()
-    away = radius * (0.42 if picture.light_from_left else -0.42)
-    day.ellipse((centre[0] - away, centre[1] - radius * 0.34), radius * 0.98, radius * 0.98)
-    night = ImageChops.invert(day.mask().filter(ImageFilter.GaussianBlur(radius * 0.2)))
-    picture.lay(ImageChops.multiply(night, mask), mix(picture.palette.sky[0], BLACK, 0.65), 0.94)
-
-
-def _ring(
-    picture: Picture, centre: Point, radius: float, tilt: float, colour: Colour, half: tuple[float, float]
-) -> None:
-    for inner, outer, strength in ((1.35, 1.62, 0.75), (1.66, 1.8, 0.5), (1.86, 2.02, 0.3)):
-        band = picture.stencil()
-        angles = [half[0] + (half[1] - half[0]) * step / 60 for step in range(61)]
-        edge = [_on_ring(centre, radius * outer, tilt, a) for a in angles]
-        band.polygon([*edge, *(_on_ring(centre, radius * inner, tilt, a) for a in reversed(angles))])
-        picture.lay(band.mask(), colour, strength)
-
-
-def _on_ring(centre: Point, radius: float, tilt: float, angle: float) -> Point:
-    x, y = math.cos(angle) * radius, math.sin(angle) * radius * 0.26
-    turned = (x * math.cos(tilt) - y * math.sin(tilt), x * math.sin(tilt) + y * math.cos(tilt))
-    return centre[0] + turned[0], centre[1] + turned[1]
-
-
-_BOLT: Colour = (226, 220, 255)
-
-
-def fog_bank(picture: Picture, name: str, y: float, strength: float, half: float = 0.2) -> None:
-    """Drifting mist, thickest at the height `y`, gone `half` units above and below."""
+def paint_fog_bank(picture: Picture, name: str, y: float, strength: float, half: float = 0.2) -> None:
+    """Paint drifting mist, densest at the height `y`, gone `half` units above and below."""
     rise = max(2, round(picture.unit * half))
     slope = [round(255 * (1 - abs(2 * level / 255 - 1)) ** 1.4) for level in range(256)]
     band = Image.new("L", picture.size)
     band.paste(
         Image.linear_gradient("L").point(slope).resize((picture.width, rise * 2)), (0, round(y) - rise)
     )
-    drift = cloudy(picture.rng(name), picture.size, (round(3 * picture.width / picture.unit), 10), 0.3)
+    drift = cloud_noise(picture.rng(name), picture.size, (round(3 * picture.width / picture.unit), 10), 0.3)
     mask = ImageChops.multiply(band, drift.point([90 + round(level * 0.64) for level in range(256)]))
-    picture.lay(mask, mix(picture.palette.haze, WHITE, 0.12), strength)
+    picture.fill(mask, mix(picture.palette.haze, WHITE, 0.12), strength)
 
 
-def paint_weather(picture: Picture) -> None:
-    """Everything that falls or drifts in front of the scene."""
-    scene = picture.scene
-    if scene.has("fog"):
-        for index, low in enumerate((-0.12, 0.04, 0.24)):
-            fog_bank(picture, f"fog {index}", picture.horizon + low * picture.unit, 0.62 - 0.16 * index, 0.22)
-    if scene.has("rain") or scene.has("storm"):
-        _rain(picture)
-    if scene.has("snow") and not scene.has_any("aurora", "clear", "sun"):
-        _snowflakes(picture)
-
-
-def _rain(picture: Picture) -> None:
-    """Slanting streaks in three distances, over a veil of grey."""
+def _paint_rain(picture: Picture) -> None:
+    """Paint slanting streaks at three distances over a grey veil."""
     rng, unit = picture.rng("rain"), picture.unit
-    picture.lay(Image.new("L", picture.size, 40), picture.palette.haze)
+    picture.fill(Image.new("L", picture.size, 40), picture.palette.haze)
     for depth in range(3):
         streaks = picture.stencil()
         for _ in range(round((420 - 110 * depth) * min(3, picture.width / unit))):
@@ -290,39 +218,44 @@ def _rain(picture: Picture) -> None:
             long = unit * (0.02 + 0.022 * depth) * rng.uniform(0.6, 1.3)
             streaks.line([(x, y), (x - long * 0.2, y + long)], unit * 0.0009 * (1 + 0.4 * depth))
         mist = streaks.mask().filter(ImageFilter.GaussianBlur(unit * 0.0006))
-        picture.lay(mist, mix(picture.palette.sky[-1], WHITE, 0.35), 0.32 + 0.08 * depth)
+        picture.fill(mist, mix(picture.palette.sky[-1], WHITE, 0.35), 0.32 + 0.08 * depth)
 
 
-def _snowflakes(picture: Picture) -> None:
-    """Flakes in three distances; the nearest are large and out of focus."""
+def _paint_snowflakes(picture: Picture) -> None:
+    """Paint flakes at three distances; the nearest are large and out of focus."""
     rng, unit = picture.rng("flakes"), picture.unit
     for amount, size, blur in ((520, 0.0016, 0.0004), (150, 0.0032, 0.001), (26, 0.008, 0.004)):
         flakes = picture.stencil()
         for _ in range(round(amount * min(3, picture.width / unit))):
             radius = unit * size * rng.uniform(0.6, 1.4)
             flakes.ellipse((rng.random() * picture.width, rng.random() * picture.height), radius, radius)
-        picture.lay(flakes.mask().filter(ImageFilter.GaussianBlur(unit * blur)), WHITE, 0.75)
+        picture.fill(flakes.mask().filter(ImageFilter.GaussianBlur(unit * blur)), WHITE, 0.75)
 
 
 def paint_lightning(picture: Picture) -> None:
-    """A forked bolt from the clouds to the horizon, and its glow."""
+    """Paint a forked bolt from the clouds to the horizon, and its glow."""
     rng, bolt = picture.rng("lightning"), picture.stencil()
-    x = picture.from_light(0.75)
-    _fork(picture, bolt, (x, picture.horizon - 0.5 * picture.unit), picture.horizon, 0.0032)
+    x = picture.column_from_light(0.75)
+    _draw_bolt(picture, bolt, (x, picture.horizon - 0.5 * picture.unit), picture.horizon, 0.0032)
     mask = bolt.mask()
-    picture.shine(
-        picture.halo((x, picture.horizon - 0.4 * picture.unit), 0.6 * picture.unit, 2.2), _BOLT, 0.45
+    picture.add_light(
+        picture.glow_mask((x, picture.horizon - 0.4 * picture.unit), 0.6 * picture.unit, 2.2),
+        _LIGHTNING,
+        0.45,
     )
-    picture.shine(mask.filter(ImageFilter.GaussianBlur(picture.unit * rng.uniform(0.009, 0.012))), _BOLT)
-    picture.lay(mask, WHITE)
+    picture.add_light(
+        mask.filter(ImageFilter.GaussianBlur(picture.unit * rng.uniform(0.009, 0.012))), _LIGHTNING
+    )
+    picture.fill(mask, WHITE)
 
 
-def _fork(picture: Picture, bolt: Stencil, start: Point, bottom: float, width: float) -> None:
+def _draw_bolt(picture: Picture, bolt: Stencil, start: Point, bottom: float, width: float) -> None:
+    """Draw a bolt from `start` down to the y `bottom`, and thinner branches."""
     rng, unit = picture.rng(f"fork {start} {width}"), picture.unit
     (x, y), points = start, [start]
     while y < bottom:
         x, y = x + rng.gauss(0, 0.014) * unit, y + rng.uniform(0.008, 0.026) * unit
         points.append((x, y))
         if width > 0.002 and rng.random() < 0.16:
-            _fork(picture, bolt, (x, y), y + (bottom - y) * rng.uniform(0.2, 0.6), width * 0.5)
+            _draw_bolt(picture, bolt, (x, y), y + (bottom - y) * rng.uniform(0.2, 0.6), width * 0.5)
     bolt.line(points, width * unit)

@@ -1,7 +1,4 @@
-"""A skyline: rows of towers with lit windows.
-
-Single things in a landscape: birds, balloons, boats, houses and lighthouses.
-"""
+"""Things in a landscape: birds, balloons, boats, houses, lighthouses and a skyline."""
 
 import math
 from collections.abc import Sequence
@@ -15,9 +12,17 @@ from painter.palette import Colour, accent, mix, multiply
 
 _LAMP: Colour = (255, 214, 130)
 
+_WINDOW_LIGHTS: tuple[Colour, ...] = ((255, 214, 140), (255, 190, 110), (255, 236, 196), (190, 220, 255))
 
-def birds(picture: Picture) -> None:
-    """A small flock, each bird two bent strokes."""
+_MAINSAIL = ((0.02, 0.2), (0.02, 1.5), (0.2, 1.05), (0.36, 0.6), (0.44, 0.2))
+
+_JIB = ((-0.03, 0.22), (-0.03, 1.3), (-0.18, 0.8), (-0.36, 0.24))
+
+_HULL = ((-0.5, 0.14), (0.56, 0.14), (0.44, 0.02), (0.36, -0.03), (-0.34, -0.03), (-0.42, 0.03))
+
+
+def paint_birds(picture: Picture) -> None:
+    """Paint a small flock; each bird is two bent strokes."""
     rng, unit, flock = picture.rng("birds"), picture.unit, picture.stencil()
     x = picture.width * rng.uniform(0.35, 0.65)
     y = picture.horizon - unit * rng.uniform(0.24, 0.36)
@@ -29,11 +34,11 @@ def birds(picture: Picture) -> None:
                 (at[0] + side * span * t / 5, at[1] - span * lift * math.sin(t / 5 * 2.3)) for t in range(6)
             ]
             flock.line(wing, max(0.5, unit * 0.0018))
-    picture.lay(flock.mask(), mix(picture.palette.shadow, picture.palette.sky[1], 0.15))
+    picture.fill(flock.mask(), mix(picture.palette.shadow, picture.palette.sky[1], 0.15))
 
 
-def balloons(picture: Picture) -> None:
-    """Three hot-air balloons, the nearest the largest."""
+def paint_balloons(picture: Picture) -> None:
+    """Paint three hot-air balloons, the nearest the largest."""
     rng, unit = picture.rng("balloons"), picture.unit
     bright = accent(picture.scene, (206, 74, 58))
     for index, (size, hue) in enumerate(((0.022, 0.5), (0.035, 0.2), (0.075, 0.0))):
@@ -42,10 +47,10 @@ def balloons(picture: Picture) -> None:
         colour = mix(
             multiply(bright, mix(picture.palette.ambient, (255, 255, 255), 0.4)), picture.palette.haze, hue
         )
-        _balloon(picture, (x, y), size * unit, colour)
+        _paint_balloon(picture, (x, y), size * unit, colour)
 
 
-def _balloon(picture: Picture, centre: Point, radius: float, colour: Colour) -> None:
+def _paint_balloon(picture: Picture, centre: Point, radius: float, colour: Colour) -> None:
     (x, y), body = centre, picture.stencil()
     body.ellipse(centre, radius, radius)
     body.polygon(
@@ -64,18 +69,20 @@ def _balloon(picture: Picture, centre: Point, radius: float, colour: Colour) -> 
             (x - radius * 0.14, y + radius * 1.95),
         ]
     )
-    picture.lay(body.mask(), colour)
+    picture.fill(body.mask(), colour)
     stripes = picture.stencil()
     for half in (0.72, 0.28):
         stripes.ellipse(centre, radius * half, radius, 255)
         stripes.ellipse(centre, radius * (half - 0.22), radius, 0)
-    picture.lay(stripes.mask(), picture.palette.light, 0.55)
+    picture.fill(stripes.mask(), picture.palette.light, 0.55)
     side = radius * (-0.6 if picture.light_from_left else 0.6)
-    picture.shine(picture.halo((x + side, y - radius * 0.3), radius * 1.3, 2), picture.palette.light, 0.25)
+    picture.add_light(
+        picture.glow_mask((x + side, y - radius * 0.3), radius * 1.3, 2), picture.palette.light, 0.25
+    )
 
 
-def boat(picture: Picture, shore: float) -> None:
-    """A sailing boat with its mirror image, on water that begins at the y `shore`."""
+def paint_boat(picture: Picture, shore: float) -> None:
+    """Paint a sailing boat with its mirror image, on water that begins at the y `shore`."""
     rng, unit = picture.rng("boat"), picture.unit
     x = picture.width * (rng.uniform(0.55, 0.72) if picture.light_from_left else rng.uniform(0.28, 0.45))
     y, size = shore + (picture.height - shore) * 0.22, unit * 0.13
@@ -84,16 +91,18 @@ def boat(picture: Picture, shore: float) -> None:
     hull = mix(picture.palette.shadow, picture.palette.sky[0], 0.2)
     for flip, strength in ((-0.85, 0.32), (1.0, 1.0)):
         for points, colour in ((_MAINSAIL, sail), (_JIB, shaded), (_HULL, hull)):
-            _part(picture, (x, y), size, [(a, b * flip) for a, b in points], colour, strength)
+            _fill_outline(picture, (x, y), size, [(a, b * flip) for a, b in points], colour, strength)
 
 
-_MAINSAIL = ((0.02, 0.2), (0.02, 1.5), (0.2, 1.05), (0.36, 0.6), (0.44, 0.2))
-_JIB = ((-0.03, 0.22), (-0.03, 1.3), (-0.18, 0.8), (-0.36, 0.24))
-_HULL = ((-0.5, 0.14), (0.56, 0.14), (0.44, 0.02), (0.36, -0.03), (-0.34, -0.03), (-0.42, 0.03))
+def paint_house_on(picture: Picture, crest: Line) -> None:
+    """Paint a house on the ground if the scene has one."""
+    if picture.scene.has("house"):
+        x = picture.column_from_light(0.66)
+        paint_house(picture, (x, crest(x)), picture.unit * 0.15)
 
 
-def house(picture: Picture, place: Point, size: float) -> None:
-    """A house `size` pixels wide: one lit gable, one shaded side, a roof, a warm window."""
+def paint_house(picture: Picture, place: Point, size: float) -> None:
+    """Paint a house `size` pixels wide: a lit gable, a shaded side, a roof, warm windows."""
     palette, (x, y) = picture.palette, place
     wall = multiply(accent(picture.scene, (206, 120, 92)), mix(palette.ambient, palette.light, 0.35))
     roof = mix(multiply((92, 74, 78), palette.ambient), palette.shadow, 0.25)
@@ -108,18 +117,18 @@ def house(picture: Picture, place: Point, size: float) -> None:
         (((0.3, 0.12), (0.3, 0.28), (0.4, 0.28), (0.4, 0.12)), _LAMP),
     )
     for points, colour in parts:
-        _part(picture, place, size, points, colour)
+        _fill_outline(picture, place, size, points, colour)
     if picture.scene.time != "day":
-        picture.shine(picture.halo((x - 0.1 * size, y - 0.25 * size), size * 0.8, 2.4), _LAMP, 0.4)
+        picture.add_light(picture.glow_mask((x - 0.1 * size, y - 0.25 * size), size * 0.8, 2.4), _LAMP, 0.4)
 
 
-def lighthouse(picture: Picture, ground: Line) -> None:
-    """A lighthouse on the ground, its beam on when it is not day."""
-    x = picture.from_light(0.8)
+def paint_lighthouse(picture: Picture, ground: Line) -> None:
+    """Paint a lighthouse on the ground; its beam is on unless it is day."""
+    x = picture.column_from_light(0.8)
     foot, size = (x, ground(x)), picture.unit * 0.3
     lamp = (x, foot[1] - 0.9 * size)
     if picture.scene.time != "day":
-        _beam(picture, lamp, size)
+        _paint_beam(picture, lamp, size)
     daylight = mix(picture.palette.ambient, picture.palette.light, 0.3)
     white = multiply((246, 238, 228), daylight)
     red = multiply(accent(picture.scene, (196, 62, 52)), daylight)
@@ -134,17 +143,17 @@ def lighthouse(picture: Picture, ground: Line) -> None:
         (0.96, 1.08, 0.08, 0.0, dark),
     ):
         outline = ((-half_low, low), (-half_high, high), (half_high, high), (half_low, low))
-        _part(picture, foot, size, outline, colour)
-    picture.shine(picture.halo(lamp, size * 0.5, 2.4), _LAMP, 0.7)
+        _fill_outline(picture, foot, size, outline, colour)
+    picture.add_light(picture.glow_mask(lamp, size * 0.5, 2.4), _LAMP, 0.7)
 
 
-def _beam(picture: Picture, lamp: Point, size: float) -> None:
-    beam, far = picture.stencil(), picture.from_light(-0.1)
+def _paint_beam(picture: Picture, lamp: Point, size: float) -> None:
+    beam, far = picture.stencil(), picture.column_from_light(-0.1)
     beam.polygon([lamp, (far, lamp[1] - 0.4 * size), (far, lamp[1] + 0.15 * size)], 90)
-    picture.shine(beam.mask(), _LAMP, 0.5)
+    picture.add_light(beam.mask(), _LAMP, 0.5)
 
 
-def _part(
+def _fill_outline(
     picture: Picture,
     foot: Point,
     size: float,
@@ -152,34 +161,27 @@ def _part(
     colour: Colour,
     strength: float = 1.0,
 ) -> None:
-    """Fill an outline given in multiples of `size`, x to the right and y upwards of the foot."""
+    """Fill an outline given in multiples of `size`, x to the right and y up from the foot."""
     part = picture.stencil()
     part.polygon([(foot[0] + a * size, foot[1] - b * size) for a, b in outline])
-    picture.lay(part.mask(), colour, strength)
-
-
-def house_on(picture: Picture, crest: Line) -> None:
-    """A house on the ground, if the scene has one."""
-    if picture.scene.has("house"):
-        x = picture.from_light(0.66)
-        house(picture, (x, crest(x)), picture.unit * 0.15)
-
-
-_WINDOWS: tuple[Colour, ...] = ((255, 214, 140), (255, 190, 110), (255, 236, 196), (190, 220, 255))
+    picture.fill(part.mask(), colour, strength)
 
 
 def paint_skyline(picture: Picture, base: float) -> None:
-    """Three rows of towers on the y `base`, the nearest the darkest."""
+    """Paint three rows of towers on the y `base`, the nearest the darkest."""
     palette, tower = picture.palette, local_colour(picture, "tower")
-    middle = picture.from_light(0.62)
+    middle = picture.column_from_light(0.62)
     for row, (height, distance) in enumerate(((0.44, 0.7), (0.36, 0.42), (0.2, 0.1))):
         colour = mix(palette.lit(tower, distance), palette.shadow, 0.5 * (1 - distance))
-        _row(picture, row, base, height, colour, middle)
-        glow = picture.halo((picture.width / 2, base + picture.unit * 0.1), picture.unit * 0.6, 2.0)
-        picture.shine(glow, palette.glow, 0.22 - 0.06 * row)
+        _paint_tower_row(picture, row, base, height, colour, middle)
+        glow = picture.glow_mask((picture.width / 2, base + picture.unit * 0.1), picture.unit * 0.6, 2.0)
+        picture.add_light(glow, palette.glow, 0.22 - 0.06 * row)
 
 
-def _row(picture: Picture, row: int, base: float, height: float, colour: Colour, middle: float) -> None:
+def _paint_tower_row(
+    picture: Picture, row: int, base: float, height: float, colour: Colour, middle: float
+) -> None:
+    """Paint towers from edge to edge, tallest around the column `middle`."""
     rng, unit = picture.rng(f"towers {row}"), picture.unit
     draw, x = ImageDraw.Draw(picture.image), -unit * 0.05
     while x < picture.width:
@@ -188,11 +190,11 @@ def _row(picture: Picture, row: int, base: float, height: float, colour: Colour,
         tall = unit * height * rng.uniform(0.4, 1.0) * centrality
         shade = mix(colour, picture.palette.haze, rng.uniform(0, 0.12))
         box = (round(x), round(base - tall), round(x + wide), round(base))
-        _tower(picture, draw, rng, box, shade, row)
+        _paint_tower(picture, draw, rng, box, shade, row)
         x += wide * rng.uniform(0.75, 1.15)
 
 
-def _tower(
+def _paint_tower(
     picture: Picture,
     draw: ImageDraw.ImageDraw,
     rng: Random,
@@ -200,6 +202,7 @@ def _tower(
     shade: Colour,
     row: int,
 ) -> None:
+    """Paint a tower in the `box` (left, top, right, bottom); some have a roof, a setback or a mast."""
     left, top, right, bottom = box
     wide, middle = right - left, (left + right) // 2
     draw.rectangle(box, fill=shade)
@@ -217,10 +220,10 @@ def _tower(
         draw.line((middle, top - wide, middle, top), fill=shade, width=max(1, wide // 16))
     elif kind > 0.85:
         draw.polygon([(left, top), (right, top), (middle, top - wide)], fill=shade)
-    _windows(picture, draw, rng, box, shade, row)
+    _paint_windows(picture, draw, rng, box, shade, row)
 
 
-def _windows(
+def _paint_windows(
     picture: Picture,
     draw: ImageDraw.ImageDraw,
     rng: Random,
@@ -228,6 +231,7 @@ def _windows(
     shade: Colour,
     row: int,
 ) -> None:
+    """Paint windows: some lit by night, all of them grey by day."""
     step = picture.unit * (0.0088 + 0.0014 * row)
     pane, share = step * 0.45, {"night": 0.4, "dusk": 0.36, "day": 0.0}.get(picture.scene.time, 0.24)
     fade = (0.55, 0.3, 0.0)[row]
@@ -236,7 +240,7 @@ def _windows(
         x, floor = box[0] + step * 0.7, rng.random()
         while x < box[2] - step * 0.8:
             if rng.random() < share * (0.5 + floor):
-                colour = mix(rng.choice(_WINDOWS), shade, fade + 0.4 * rng.random())
+                colour = mix(rng.choice(_WINDOW_LIGHTS), shade, fade + 0.4 * rng.random())
                 draw.rectangle((round(x), round(y), round(x + pane), round(y + pane * 1.2)), fill=colour)
             elif share == 0:
                 colour = mix(shade, picture.palette.sky[1], 0.35)

@@ -1,6 +1,6 @@
-"""A server that speaks the protocols of Bedrock and OpenAI over real HTTP, and misbehaves as a script says.
+"""A server with the protocols of Bedrock and OpenAI over real HTTP, which misbehaves as scripted.
 
-Each provider bills per try: `ModelServer.tries` counts what would have been paid.
+Providers bill each attempt: `ModelServer.attempts` counts what would have been paid for.
 """
 
 import base64
@@ -19,7 +19,7 @@ from app.config.settings import Config
 from tests.pictures import picture
 
 Behaviour = Callable[["ModelServer", dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-"""Given the server and a WSGI request: the answer."""
+"""Returns the response to a WSGI request; called with the server, the environment and `start_response`."""
 
 API_KEY = "sk-test-0123456789abcdef"
 AWS_SECRET = "wJalrXUtnFEMI-never-in-a-log"
@@ -28,7 +28,7 @@ IMAGE = picture("PNG", (96, 64))
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request as it came; `uri` as it stood on the wire, header names in lower case."""
+    """A request as it arrived: `uri` undecoded, header names in lower case."""
 
     method: str
     uri: str
@@ -37,12 +37,15 @@ class Received:
 
     @property
     def json(self) -> Any:
-        """The body's JSON."""
+        """The body, parsed."""
         return json.loads(self.body)
 
 
 class ModelServer:
-    """Listens on a free port of 127.0.0.1; answers each request as `script` says, its last entry for ever."""
+    """Listens on a free port of 127.0.0.1.
+
+    Each request gets the next behaviour in `script`, and the last one once the others are used up.
+    """
 
     def __init__(self) -> None:
         self._server = make_server("127.0.0.1", 0, self._serve, threaded=True)
@@ -53,28 +56,28 @@ class ModelServer:
 
     @property
     def url(self) -> str:
-        """Its base URL."""
+        """The server's base URL."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     @property
-    def tries(self) -> int:
-        """How many drawings were asked for."""
+    def attempts(self) -> int:
+        """How many images were requested."""
         return sum(request.method == "POST" for request in self.received)
 
     def start(self) -> "ModelServer":
-        """Serve from now on."""
+        """Start serving in a thread."""
         self._thread.start()
         return self
 
     def stop(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         self.released.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
     def reset(self) -> None:
-        """Let go of whoever waits, and forget script and requests."""
+        """End requests that hang, and clear the script and the recorded requests."""
         self.released.set()
         self.released = threading.Event()
         self.received = []
@@ -92,7 +95,7 @@ class ModelServer:
 
 
 def answer(status: str, body: bytes | dict[str, Any] | list[Any], **headers: str) -> Behaviour:
-    """A whole answer; `Retry_After="3"` is the header Retry-After."""
+    """Return a complete response; `Retry_After="3"` is the header Retry-After."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
 
@@ -104,7 +107,7 @@ def answer(status: str, body: bytes | dict[str, Any] | list[Any], **headers: str
 
 
 def stall(server: ModelServer, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-    """No answer until the server is reset."""
+    """Send nothing until the server is reset."""
     server.released.wait(60)
     raise ConnectionResetError
 
@@ -112,14 +115,14 @@ def stall(server: ModelServer, environ: dict[str, Any], start_response: Callable
 def trickle_body(
     server: ModelServer, _: dict[str, Any], start_response: Callable[..., Any]
 ) -> Iterator[bytes]:
-    """A body that comes a byte at a time."""
+    """Send a body one byte at a time."""
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", "1000000")])
     while not server.released.wait(0.05):
         yield b" "
 
 
 def trickle_head(server: ModelServer, environ: dict[str, Any], _: Callable[..., Any]) -> list[bytes]:
-    """A header that comes a byte at a time."""
+    """Send a header one byte at a time."""
     environ["werkzeug.socket"].sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
     while not server.released.wait(0.05):
         environ["werkzeug.socket"].sendall(b"a")
@@ -127,7 +130,7 @@ def trickle_head(server: ModelServer, environ: dict[str, Any], _: Callable[..., 
 
 
 def reset(_: ModelServer, environ: dict[str, Any], __: Callable[..., Any]) -> list[bytes]:
-    """The connection breaks (a close that does not linger is a TCP reset)."""
+    """Reset the connection: a close without lingering sends a TCP reset."""
     connection: socket.socket = environ["werkzeug.socket"]
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     os.close(connection.detach())
@@ -135,7 +138,7 @@ def reset(_: ModelServer, environ: dict[str, Any], __: Callable[..., Any]) -> li
 
 
 def chunked(body: dict[str, Any]) -> Behaviour:
-    """A whole answer in two chunks (RFC 9112, 7.1)."""
+    """Return a complete response in two chunks (RFC 9112, 7.1)."""
     data = json.dumps(body).encode()
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (data[:5], data[5:]))
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -148,19 +151,19 @@ def chunked(body: dict[str, Any]) -> Behaviour:
 
 
 def broken_off(_: ModelServer, __: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """A body shorter than announced."""
+    """Send a body shorter than its Content-Length."""
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", "1000")])
     return [b"{"]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How one provider says what it says."""
+    """The responses of one provider."""
 
     name: str
     model: str
     drawn: Callable[[Any], dict[str, Any]]
-    """The body of a 200, given the base64."""
+    """Returns the body of a 200 for an image in base64."""
     empty: dict[str, Any]
     refused: Behaviour
     throttled: Behaviour
@@ -170,11 +173,11 @@ class Protocol:
     no_quota: Behaviour
 
     def success(self, image: bytes = IMAGE) -> Behaviour:
-        """A drawn image."""
+        """Return a response with an image."""
         return answer("200 OK", self.drawn(base64.b64encode(image).decode()))
 
     def config(self, config: Config, server: ModelServer, timeout: int = 30) -> Config:
-        """Settings for a generator that asks `server`; Bedrock's endpoint comes from the environment."""
+        """Return settings for a generator that calls `server`; Bedrock's endpoint is in the environment."""
         return replace(
             config,
             generator=self.name,

@@ -1,1 +1,1 @@
-"""Image generators: the built-in painter, and the class to extend for one's own."""
+"""Image generators: the base class to extend, the built-in painter, Amazon Bedrock and OpenAI's protocol."""

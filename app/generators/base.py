@@ -1,7 +1,4 @@
-"""What an image generator is: the class to extend for one's own AI model.
-
-What a provider says of a model, for the operator.
-"""
+"""The interface of an image generator. Extend `BaseGenerator` to add an AI model of your own."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,20 +11,11 @@ from app.config.settings import Config
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """`status` is the provider's word, such as ACTIVE or LEGACY; `ends` is when the model goes, if known."""
-
-    model: str
-    status: str
-    ends: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What to draw. `seed` is 0…4294967295 and always set; sizes are in pixels.
+    """One image to generate.
 
-    `image_format` is a name in `app.core.objects.FORMATS`. A generator that gives a file's
-    bytes may give another.
+    `width` and `height` are in pixels. `seed` is 0…4294967295 and always set. `image_format` is a name in
+    `app.core.objects.FORMATS`; a generator that returns a file's bytes may choose another format.
     """
 
     prompt: str
@@ -40,9 +28,10 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedImage:
-    """What was drawn: a Pillow image, or an image file's bytes, and the name of the model that drew it.
+    """A generated image: a Pillow image or the bytes of an image file, and the name of its model.
 
-    `seed` draws it again; None where the model has none, or does not tell.
+    `seed` is the seed that generates this image again, or None if the model has no seeds or does not
+    report them.
     """
 
     image: Image.Image | bytes
@@ -50,33 +39,46 @@ class GeneratedImage:
     seed: int | None = None
 
 
-class BaseGenerator(ABC):
-    """Draws an image for a prompt.
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A provider's description of a model.
 
-    One instance serves all threads of a worker process, so `generate` must be thread-safe.
-    Whatever it returns is checked like an upload before it is stored.
+    `status` is the provider's own word, such as ACTIVE or LEGACY. `ends` is when the model will be switched
+    off, or None if the provider gives no date.
+    """
+
+    model: str
+    status: str
+    ends: datetime | None = None
+
+
+class BaseGenerator(ABC):
+    """Generates an image from a prompt.
+
+    One instance serves all threads of a worker process, so `generate` must be thread-safe. The image that
+    it returns is checked like an upload before it is stored.
     """
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """Make the generator from the settings; a generator without settings needs no own version."""
+        """Return a generator for these settings. Override it if your generator needs settings."""
         return cls()
 
     def model_name(self) -> str:
-        """What draws, as `/v1/models` tells it and `/v1/images/generations` takes it: the model's id."""
+        """Return the model's id, which `/v1/models` lists and `/v1/images/generations` accepts."""
         return type(self).__name__
 
     def describe_model(self) -> ModelFacts | None:
-        """What the provider says of the model, for the operator; None where there is no provider to ask.
+        """Ask the provider about the model, for `flask bucket doctor`. Return None if there is no provider.
 
-        Raises what `generate` does, but for `PromptRefused`.
+        Raises the same errors as `generate`, except `PromptRefused`.
         """
         return None
 
     @abstractmethod
     def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """Draw `request.prompt` in about the size asked for.
+        """Generate an image for `request.prompt`, of about the requested size.
 
-        Raises `PromptRefused` where the model won't draw it, `GeneratorRefused`, `GeneratorUnreachable`,
-        `GeneratorTimeout` or `GeneratorError` where it can't.
+        Raises `PromptRefused` if the model refuses the prompt; `GeneratorRefused`, `GeneratorUnreachable`,
+        `GeneratorTimeout` or another `GeneratorError` if there is no image for another reason.
         """

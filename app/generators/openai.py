@@ -1,159 +1,78 @@
-"""OpenAI's image models, and servers that speak their protocol: LocalAI, vLLM and others.
+"""OpenAI's image models, and servers that speak its protocol: LocalAI, vLLM, LiteLLM and others.
 
-The errors of OpenAI's client become ours, here and nowhere else.
-
-What a server's dialect of OpenAI's protocol lacks, learned from its refusals.
-
-A name does not tell what a model takes: an Azure deployment or an alias of LiteLLM may be a GPT image model,
-which refuses `response_format`, and has sizes of its own.
+A generation is one POST (https://platform.openai.com/docs/api-reference/images/create). We send it ourselves,
+because OpenAI's client costs a second and 25 MiB to import, and bounds neither time nor size.
 """
 
+import base64
+import json
 import logging
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+import os
 from typing import Any, Self
-
-import httpx2
-from openai import APIStatusError, OpenAI, OpenAIError
+from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from app.config.settings import Config
 from app.core.errors import AppError, GeneratorError, GeneratorRefused, GeneratorUnreachable
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest, ModelFacts
+from app.generators.openai_dialect import PROMPT_REFUSED_CODES, Dialect, Refusal, size_for
 from app.generators.payload import (
     NO_CREDENTIALS,
     NO_MODEL,
     NO_QUOTA,
-    UNREADABLE,
-    cleaned,
-    image_in_answer,
-    refusal,
+    find_image_in_body,
+    one_line,
+    parse_json_object,
+    prompt_refused,
 )
-from app.generators.sizes import nearest_size, openai_size
-from app.generators.transport import (
-    Answer,
-    PerProcess,
-    Wire,
-    repeated,
-    retry_after,
-    same_server,
-    within_deadline,
-)
+from app.generators.transport import ModelResponse, Transport, deadline, retry
 
-BLOCKED = {"moderation_blocked", "content_policy_violation"}
-"""The codes of a refused prompt."""
+_OPENAI_URL = "https://api.openai.com/v1"
+_USER_AGENT = "s3-image-server"
+_FORMATS = ("png", "jpeg", "webp")
+_DESCRIBE_TIMEOUT_SECONDS = 10
 
-_NO_QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
-_NO_MODEL = {"model_not_found", "model_deprecated"}
-_AGAIN = {408, 409, 429}
+_NO_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+_NO_MODEL_CODES = {"model_not_found", "model_deprecated"}
+_RETRIED_STATUSES = {408, 409, 429}
 
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_REDIRECTS = 3
+_RETRIED_DOWNLOAD_STATUSES = (404, 408, 425, 429)
+"""Some servers send the URL of an image before they have written the image."""
 
-@contextmanager
-def errors_mapped(model: str, secret: str) -> Iterator[None]:
-    """Raise our error for whatever OpenAI's client raises inside; `secret` is masked in its texts."""
-    try:
-        yield
-    except APIStatusError as exc:
-        raise _answered(exc, model, secret) from exc
-    except OpenAIError as exc:
-        raise GeneratorError(detail=f"{type(exc).__name__}: {cleaned(exc, secret)}") from exc
-    except UNREADABLE as exc:
-        raise GeneratorError(detail=f"an answer that can't be read: {type(exc).__name__}") from exc
+_PORTS = {"http": 80, "https": 443}
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+"""Host names that servers use in URLs if nobody has configured their own name."""
 
-
-def _answered(exc: APIStatusError, model: str, secret: str) -> AppError:
-    status, codes = exc.status_code, {str(exc.code), str(exc.type)}  # of whatever types the JSON has
-    said = (isinstance(exc.body, dict) and exc.body.get("message")) or exc.body  # FastAPI says `detail`
-    detail = f"{status} {cleaned(exc.code or '')}: {cleaned(said, secret)}"
-    if codes & _NO_QUOTA:
-        return GeneratorRefused(NO_QUOTA, detail=detail)
-    if status in _AGAIN or status >= 500:
-        return GeneratorUnreachable(detail=detail, wait=retry_after(exc.response.headers))
-    if codes & BLOCKED or exc.param == "prompt":
-        return refusal(said, secret)
-    if status == 404 or codes & _NO_MODEL or exc.param == "model":
-        return GeneratorRefused(NO_MODEL, detail=f"{detail} (GENERATOR_MODEL={model}: choose another)")
-    if status in (401, 403):
-        return GeneratorRefused(NO_CREDENTIALS, detail=detail)
-    return GeneratorRefused(detail=detail)
-
-
-_REFUSED = (400, 422)
-"""FastAPI, and what is built on it, answers 422 for a field that it does not know."""
-
-_OPTIONAL = ("response_format", "output_format", "n")
-"""Parameters whose absence does not change what is seen: whether base64 or a URL is answered, the file's
-format, and that one image is wanted, which is the default. Without `size` the picture would be another."""
-
-_LONGEST_MESSAGE = 4000
-_SIZES = re.compile(r"(?<!\w)([1-9]\d{1,4}) ?[x×] ?([1-9]\d{1,4})(?!\w)")
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """Parameters that are not sent, and sizes of which one is chosen; none means any."""
-
-    left_out: frozenset[str] = frozenset()
-    sizes: frozenset[str] = frozenset()
-
-    def form(self, form: dict[str, Any]) -> dict[str, Any]:
-        """Return `form` as this server takes it."""
-        spoken = {name: value for name, value in form.items() if name not in self.left_out}
-        if self.sizes:
-            width, height = map(int, form["size"].split("x"))
-            spoken["size"] = nearest_size(sorted(self.sizes), width, height)
-        return spoken
-
-    def after(self, form: dict[str, Any], refusal: APIStatusError) -> "Dialect | None":
-        """Return the dialect in which `form` may be accepted after this refusal; None if there is none."""
-        if refusal.status_code not in _REFUSED or {str(refusal.code), str(refusal.type)} & BLOCKED:
-            return None
-        sent, text = self.form(form), str(refusal.body)[:_LONGEST_MESSAGE]
-        named = {str(refusal.param)} & form.keys() or _named_in(text, form)
-        left_out = self.left_out | named.intersection(_OPTIONAL)
-        sizes = self.sizes
-        if "size" in named and not sizes:
-            sizes = frozenset("x".join(pair) for pair in _SIZES.findall(text)) - {sent["size"]}
-        learned = Dialect(left_out, sizes)
-        return learned if learned.form(form) != sent else None
-
-
-def _named_in(text: str, form: dict[str, Any]) -> set[str]:
-    """Return which parameters of `form` a text names; a short name counts only in quotes."""
-    found = {name for name in form if re.search(rf"(?<![\w-]){name}(?![\w-])", text)}
-    return {name for name in found if len(name) > 3 or re.search(rf"['\"`]{name}\\?['\"`]", text)}
-
+_SAFE_IN_SEGMENTS = ":@!$&'()*+,;="
+_SAFE_IN_PATHS = _SAFE_IN_SEGMENTS + "/%"
 
 _log = logging.getLogger(__name__)
 
-_FORMATS = ("png", "jpeg", "webp")
-_CHECK_SECONDS = 10
-_REDIRECTS = (301, 302, 303, 307, 308)
-_MOST_REDIRECTS = 3
-_NOT_YET = (404, 408, 425, 429)
-"""Statuses after which another try may get the image; some servers answer before they have written it."""
-
 
 class OpenAIGenerator(BaseGenerator):
-    """Draws with `model` of OpenAI, or of the server at `base_url`.
+    """Generates images with `model` of OpenAI, or of the server at `base_url`.
 
-    `timeout` is in seconds, for all tries together.
+    `timeout` is in seconds and applies to all attempts together, and to the download of the image.
     """
 
     def __init__(self, model: str, *, api_key: str = "", base_url: str = "", timeout: float) -> None:
         self._model = model
         self._api_key = api_key
-        self._base_url = base_url
+        parts = urlsplit(base_url or _OPENAI_URL)
+        self._headers = _headers(api_key, parts.username, parts.password)
+        self._query = parts.query
+        host = parts.netloc.rpartition("@")[2]
+        host = host if host.isascii() else host.encode("idna").decode()
+        path = quote(parts.path.rstrip("/"), safe=_SAFE_IN_PATHS) + "/"
+        self._base_url = urlunsplit((parts.scheme, host, path, "", ""))
         self._timeout = timeout
-        self._wire = Wire()
+        self._transport = Transport()
         self._dialect = Dialect()
-        self._client = PerProcess(self._new_client)
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """`GENERATOR_MODEL`, with `OPENAI_API_KEY`, at `OPENAI_BASE_URL`."""
+        """Return a generator with `GENERATOR_MODEL`, `OPENAI_API_KEY` and `OPENAI_BASE_URL`."""
         return cls(
             config.generator_model,
             api_key=config.openai_api_key,
@@ -162,124 +81,169 @@ class OpenAIGenerator(BaseGenerator):
         )
 
     def model_name(self) -> str:
-        """The model's id, as configured."""
+        """Return the model's id, as configured."""
         return self._model
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """images.generate, in the nearest size that the model takes; it has no seeds."""
-        with errors_mapped(self._model, self._api_key):
-            client = self._client()
-        return within_deadline(self._timeout, partial(self._ask, client, _form(self._model, request)))
+        """POST images/generations with the nearest size that the model takes. There are no seeds."""
+        form = _form(self._model, request)
+        with deadline(self._timeout):
+            body = retry(lambda: self._post(form))
+            return GeneratedImage(find_image_in_body(body, self._fetch), self._model)
 
     def describe_model(self) -> ModelFacts:
-        """models.retrieve, for the operator; raises `GeneratorError` and its kin."""
-        return within_deadline(_CHECK_SECONDS, self._describe)
-
-    def _describe(self) -> ModelFacts:
-        with errors_mapped(self._model, self._api_key):
-            self._client().models.retrieve(self._model)
+        """GET models/{id}; a model that the server describes is ACTIVE."""
+        path = f"models/{quote(self._model, safe=_SAFE_IN_SEGMENTS)}"
+        with deadline(_DESCRIBE_TIMEOUT_SECONDS):
+            response = retry(lambda: self._raise_for_status(self._send("GET", path)))
+        parse_json_object(response.body)
         return ModelFacts(self._model, "ACTIVE")
 
-    def _ask(self, client: OpenAI, form: dict[str, Any]) -> GeneratedImage:
-        with errors_mapped(self._model, self._api_key):
-            answer = self._answer(client, form)
-        return GeneratedImage(image_in_answer(answer, self._fetch), self._model)
+    def _post(self, form: dict[str, Any]) -> bytes:
+        """Send `form`, and again without each parameter that the server refuses, which costs nothing.
 
-    def _answer(self, client: OpenAI, form: dict[str, Any]) -> bytes:
-        """Send `form`, and again without what the server refuses in it, which costs nothing.
-
-        What was left out when it accepted is left out from then on; a size is chosen anew each time.
+        Parameters that were left out when the server accepted are left out from then on. A size is chosen
+        again for each request.
         """
         dialect = self._dialect
         while True:
-            try:
-                answer = client.images.with_raw_response.generate(**dialect.form(form)).content
-            except APIStatusError as exc:
-                learned = dialect.after(form, exc)
-                if learned is None:
-                    raise
-                dialect = learned
-            else:
-                if more := dialect.left_out - self._dialect.left_out:
-                    _log.warning("%s refuses %s: no longer sent", self._model, ", ".join(sorted(more)))
-                    self._dialect = Dialect(self._dialect.left_out | more)
-                return answer
+            response = self._send("POST", "images/generations", dialect.translate(form))
+            if 200 <= response.status < 300:
+                break
+            refusal = Refusal.from_response(response)
+            learned = dialect.learn(form, refusal)
+            if learned is None:
+                raise self._error_for(refusal)
+            dialect = learned
+        if more := dialect.left_out - self._dialect.left_out:
+            _log.warning("%s refuses %s: no longer sent", self._model, ", ".join(sorted(more)))
+            self._dialect = Dialect(self._dialect.left_out | more)
+        return response.body
+
+    def _send(self, method: str, path: str, form: dict[str, Any] | None = None) -> ModelResponse:
+        url = f"{self._base_url}{path}" + (f"?{self._query}" if self._query else "")
+        if form is None:
+            return self._transport.send(method, url, self._headers)
+        body = json.dumps(form, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        return self._transport.send(method, url, {"content-type": "application/json", **self._headers}, body)
+
+    def _raise_for_status(self, response: ModelResponse) -> ModelResponse:
+        if 200 <= response.status < 300:
+            return response
+        raise self._error_for(Refusal.from_response(response))
+
+    def _error_for(self, refusal: Refusal) -> AppError:
+        """Return our error for an error response; details hold the provider's text, without the API key."""
+        status, codes = refusal.status, {refusal.code, refusal.kind}
+        message = one_line(refusal.message, self._api_key)
+        detail = f"{status} {one_line(refusal.code, self._api_key)}: {message}"
+        if codes & _NO_QUOTA_CODES:
+            return GeneratorRefused(NO_QUOTA, detail=detail)
+        if status in _RETRIED_STATUSES or status >= 500:
+            return GeneratorUnreachable(detail=detail, wait=refusal.retry_after)
+        if codes & PROMPT_REFUSED_CODES or refusal.parameter == "prompt":
+            return prompt_refused(message)
+        if status == 404 or codes & _NO_MODEL_CODES or refusal.parameter == "model":
+            return GeneratorRefused(
+                NO_MODEL, detail=f"{detail} (GENERATOR_MODEL={self._model}: choose another)"
+            )
+        if status in (401, 403):
+            return GeneratorRefused(NO_CREDENTIALS, detail=detail)
+        return GeneratorRefused(detail=detail)
 
     def _fetch(self, url: str) -> bytes:
-        """The image at `url`, from the server that drew it alone: others might be any inside our network.
+        """Download the image at `url`, from the server that generated it and from no other.
 
-        What goes wrong here is final: to ask the model again would draw, and be paid, again. To ask for the
-        image again costs nothing.
+        Another server might be any inside our network. A failure is final: to ask the model again would
+        generate, and be paid for, again. To download again costs nothing.
         """
         try:
-            return repeated(partial(self._download, str(self._client().base_url), url))
+            return retry(lambda: self._download(url))
         except GeneratorUnreachable as exc:
-            raise GeneratorError(detail=f"the drawn image can't be fetched: {exc.detail}") from exc
+            raise GeneratorError(detail=f"the generated image can't be downloaded: {exc.detail}") from exc
 
-    def _download(self, base: str, url: str) -> bytes:
-        """What is at `url`, relative to `base` or not, or where that server redirects to on itself."""
-        for _ in range(1 + _MOST_REDIRECTS):
-            place = same_server(base, url)
-            if place is None:
-                raise GeneratorError(detail="the answer's URL is not on the server of OPENAI_BASE_URL")
-            answer = self._get(place)
-            location = next((value for name, value in answer.headers if name.lower() == b"location"), b"")
-            if answer.status not in _REDIRECTS or not location:
+    def _download(self, url: str) -> bytes:
+        base = self._base_url
+        for _ in range(1 + _MAX_REDIRECTS):
+            address = url_on_same_server(base, url)
+            if address is None:
+                raise GeneratorError(detail="the response's URL is not on the server of OPENAI_BASE_URL")
+            headers = {"accept": "image/*", "user-agent": _USER_AGENT}
+            response = self._transport.send("GET", address, headers)
+            if response.status in (401, 403) and self._api_key:  # which this server has already
+                headers["authorization"] = f"Bearer {self._api_key}"
+                response = self._transport.send("GET", address, headers)
+            location = response.headers.get("location")
+            if response.status not in _REDIRECTS or not location:
                 break
-            base, url = place, location.decode("latin-1")
-        if answer.status in _NOT_YET or answer.status >= 500:
-            raise GeneratorUnreachable(detail=str(answer.status))
-        if answer.status != 200:
-            raise GeneratorError(detail=f"the drawn image can't be fetched: {answer.status}")
-        return answer.body
-
-    def _get(self, url: str) -> Answer:
-        """The server that drew it has our key already, and may want it again."""
-        accept, key = (b"Accept", b"image/*"), (b"Authorization", f"Bearer {self._api_key}".encode())
-        answer = self._wire.send("GET", url, [accept], b"")
-        if answer.status in (401, 403) and self._api_key:
-            answer = self._wire.send("GET", url, [accept, key], b"")
-        return answer
-
-    def _new_client(self) -> OpenAI:
-        """A client that leaves sending to `Wire` and retrying to us; servers without keys ignore the key."""
-        return OpenAI(
-            api_key=self._api_key or "none",
-            base_url=self._base_url or None,
-            max_retries=0,
-            http_client=httpx2.Client(
-                transport=_Transport(self._wire), headers={"Accept-Encoding": "identity"}
-            ),
-        )
+            base, url = address, location
+        if response.status in _RETRIED_DOWNLOAD_STATUSES or response.status >= 500:
+            raise GeneratorUnreachable(detail=str(response.status))
+        if response.status != 200:
+            raise GeneratorError(detail=f"the generated image can't be downloaded: {response.status}")
+        return response.body
 
 
-class _Transport(httpx2.BaseTransport):
-    """What OpenAI's client sends, over `Wire`."""
+def _headers(api_key: str, user: str | None, password: str | None) -> dict[str, str]:
+    """Return the headers of every request, names in lower case.
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """The answer, read to its end; our errors pass the client unchanged."""
-        answer = self._wire.send(request.method, str(request.url), request.headers.raw, request.read())
-        return httpx2.Response(answer.status, headers=list(answer.headers), content=answer.body)
+    User and password are those in the base URL. Servers that take no key ignore the one that they get.
+    The variables are those of OpenAI's own clients; OPENAI_CUSTOM_HEADERS has a header in each line.
+    """
+    headers = {
+        "accept": "application/json",
+        "accept-encoding": "identity",
+        "authorization": f"Bearer {api_key or 'none'}",
+        "user-agent": _USER_AGENT,
+    }
+    if user is not None:
+        pair = f"{unquote(user)}:{unquote(password or '')}"
+        headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    for name, variable in (
+        ("openai-organization", "OPENAI_ORG_ID"),
+        ("openai-project", "OPENAI_PROJECT_ID"),
+    ):
+        if value := os.environ.get(variable):
+            headers[name] = value
+    for line in os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name.strip().lower()] = value.strip()
+    return headers
 
 
 def _form(model: str, request: GenerationRequest) -> dict[str, Any]:
-    """GPT models take a format and always answer base64; others have to be asked for base64."""
-    form: dict[str, Any] = {
-        "model": model,
-        "prompt": _prompt(request),
-        "n": 1,
-        "size": openai_size(model, request.width, request.height),
-    }
+    """Return the parameters of a request.
+
+    GPT models take a file format and always answer base64. Other models must be asked for base64. The
+    protocol has no negative prompt, so it becomes part of the prompt.
+    """
+    prompt = request.prompt
+    if request.negative_prompt:
+        prompt += f"\n\nLeave out: {request.negative_prompt}"
+    size = size_for(model, request.width, request.height)
+    form: dict[str, Any] = {"model": model, "prompt": prompt, "n": 1, "size": size}
     if "gpt-image" not in model:
         return form | {"response_format": "b64_json"}
     return form | {"output_format": request.image_format if request.image_format in _FORMATS else "png"}
 
 
-def _prompt(request: GenerationRequest) -> str:
-    """The protocol has no negative prompt."""
-    if not request.negative_prompt:
-        return request.prompt
-    return f"{request.prompt}\n\nLeave out: {request.negative_prompt}"
+def url_on_same_server(base: str, url: str) -> str | None:
+    """Return the address of `url`, which may be relative to `base`, or None if it is on another server.
+
+    The result has the scheme, host and port of `base`. A local host name in `url` means the server of
+    `base`. An http URL counts as that server's if `base` is https: behind a proxy that ends TLS, servers
+    often don't know their own scheme.
+    """
+    try:
+        target, server = urlsplit(urljoin(base, url)), urlsplit(base)
+        ports = [parts.port or _PORTS[parts.scheme] for parts in (target, server)]
+        path = quote(target.path or "/", safe=_SAFE_IN_PATHS + "?")
+        query = quote(target.query, safe=_SAFE_IN_PATHS + "?")
+    except (ValueError, KeyError):
+        return None
+    is_upgraded = (target.scheme, server.scheme) == ("http", "https") and ports == [80, 443]
+    is_same = target.scheme == server.scheme and ports[0] == ports[1]
+    if target.hostname not in (server.hostname, *_LOCAL_HOSTS) or not (is_same or is_upgraded):
+        return None
+    return urlunsplit((server.scheme, server.netloc.rpartition("@")[2], path, query, ""))

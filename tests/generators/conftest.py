@@ -1,17 +1,16 @@
-"""Fixtures: the models' server, credentials for it, short pauses between tries."""
+"""Fixtures: a server of models, credentials for it, short pauses between attempts."""
 
 from collections.abc import Iterator
 
 import pytest
-from tenacity import wait_exponential_jitter
 
-from app.generators import transport as tries
+from app.generators import transport
 from tests.providers import AWS_SECRET, ModelServer
 
 
 @pytest.fixture(scope="session")
 def model_server() -> Iterator[ModelServer]:
-    """A models' server for the whole session; tests take `models`."""
+    """One server of models for the whole session; tests use `models`."""
     server = ModelServer().start()
     yield server
     server.stop()
@@ -19,12 +18,12 @@ def model_server() -> Iterator[ModelServer]:
 
 @pytest.fixture
 def models(model_server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
-    """The models' server, its record empty, credentials for it in the environment."""
+    """The server of models without recorded requests, and credentials for it in the environment."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", AWS_SECRET)
     monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", model_server.url)
     monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK", model_server.url)
-    monkeypatch.setattr(tries, "_backoff", wait_exponential_jitter(multiplier=0.01, jitter=0.01))
+    monkeypatch.setattr(transport, "_FIRST_PAUSE_SECONDS", 0.01)
     model_server.reset()
     yield model_server
     model_server.reset()

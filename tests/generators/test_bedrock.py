@@ -1,4 +1,4 @@
-"""What is particular to Bedrock: what is sent and signed, its own refusals, a model's lifecycle."""
+"""Bedrock's own parts: the signed request, error codes, a model's lifecycle, the IAM statement."""
 
 import base64
 import json
@@ -11,6 +11,8 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.core.errors import (
     AppError,
@@ -21,7 +23,7 @@ from app.core.errors import (
     PromptRefused,
 )
 from app.generators.base import GenerationRequest
-from app.generators.bedrock import BedrockGenerator, bedrock_statement
+from app.generators.bedrock import ASPECT_RATIOS, BedrockGenerator, bedrock_statement, nearest_ratio
 from tests.providers import AWS_SECRET, BEDROCK, IMAGE, ModelServer, answer, stall
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,7 +33,7 @@ REQUEST = GenerationRequest("a red boat ⛵", 1600, 900, seed=4294967295, negati
 
 @pytest.fixture(scope="module")
 def generator() -> BedrockGenerator:
-    """A generator that asks the server of the tests that take `models`, too."""
+    """A generator that calls the server of the fixture `models`."""
     return BedrockGenerator(BEDROCK.model, region=REGION, timeout=30)
 
 
@@ -41,7 +43,9 @@ def _drawn(models: ModelServer, generator: BedrockGenerator, request: Generation
     return models.received[0]
 
 
-def test_what_is_sent(models: ModelServer, generator: BedrockGenerator) -> None:
+def test_the_request_holds_prompt_ratio_format_and_seed(
+    models: ModelServer, generator: BedrockGenerator
+) -> None:
     received = _drawn(models, generator)
     assert received.uri == "/model/stability.stable-image-core-v1%3A1/invoke"
     assert received.headers["content-type"] == received.headers["accept"] == "application/json"
@@ -55,7 +59,7 @@ def test_what_is_sent(models: ModelServer, generator: BedrockGenerator) -> None:
     }
 
 
-def test_what_is_sent_without_a_negative_prompt(models: ModelServer, generator: BedrockGenerator) -> None:
+def test_the_request_without_a_negative_prompt(models: ModelServer, generator: BedrockGenerator) -> None:
     received = _drawn(models, generator, GenerationRequest("sea", 64, 64, seed=0, image_format="jpeg"))
     assert received.json == {
         "prompt": "sea",
@@ -66,7 +70,9 @@ def test_what_is_sent_without_a_negative_prompt(models: ModelServer, generator: 
     }
 
 
-def test_the_signature_holds_for_what_arrives(models: ModelServer, generator: BedrockGenerator) -> None:
+def test_the_signature_matches_the_request_that_arrives(
+    models: ModelServer, generator: BedrockGenerator
+) -> None:
     """As AWS checks it (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html)."""
     received = _drawn(models, generator)
     authorization = received.headers["authorization"]
@@ -114,17 +120,17 @@ ERRORS: list[tuple[Any, type[AppError], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("behaviour", "expected", "tries"), ERRORS)
-def test_errors(
-    models: ModelServer, generator: BedrockGenerator, behaviour: Any, expected: type[AppError], tries: int
+@pytest.mark.parametrize(("behaviour", "expected", "attempts"), ERRORS)
+def test_error_responses_are_mapped(
+    models: ModelServer, generator: BedrockGenerator, behaviour: Any, expected: type[AppError], attempts: int
 ) -> None:
     models.script = [behaviour]
     with pytest.raises(AppError) as caught:
         generator.generate(REQUEST)
-    assert (type(caught.value), models.tries) == (expected, tries)
+    assert (type(caught.value), models.attempts) == (expected, attempts)
 
 
-def test_the_request_in_a_signatures_mismatch_is_not_logged(
+def test_the_signed_request_that_aws_quotes_is_not_logged(
     models: ModelServer, generator: BedrockGenerator
 ) -> None:
     models.script = [BEDROCK.bad_key]
@@ -135,16 +141,16 @@ def test_the_request_in_a_signatures_mismatch_is_not_logged(
 
 
 @pytest.mark.parametrize("text", ["prompt", "negative_prompt"])
-def test_a_prompt_too_long_for_the_model_is_refused_unasked(
+def test_a_prompt_too_long_for_the_model_is_refused_without_a_request(
     models: ModelServer, generator: BedrockGenerator, text: str
 ) -> None:
     request = {"prompt": "sea", "negative_prompt": "", text: "x" * 10_001}
     with pytest.raises(PromptRefused, match="longer than the 10,000 characters"):
         generator.generate(GenerationRequest(width=64, height=64, seed=1, **request))
-    assert models.tries == 0
+    assert models.attempts == 0
 
 
-def test_no_credentials(models: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_credentials_nothing_is_sent(models: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = BedrockGenerator(BEDROCK.model, region=REGION, timeout=10)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -167,7 +173,7 @@ def test_no_credentials(models: ModelServer, monkeypatch: pytest.MonkeyPatch) ->
         (None, ("unknown", None)),
     ],
 )
-def test_the_models_lifecycle(
+def test_describe_model_returns_the_lifecycle(
     models: ModelServer,
     generator: BedrockGenerator,
     life: dict[str, str] | None,
@@ -181,19 +187,21 @@ def test_the_models_lifecycle(
 
 
 @pytest.mark.parametrize("body", [{}, [], {"modelDetails": []}, {"modelDetails": {"modelLifecycle": 5}}])
-def test_a_lifecycle_of_another_shape(models: ModelServer, generator: BedrockGenerator, body: Any) -> None:
+def test_describe_model_rejects_a_malformed_response(
+    models: ModelServer, generator: BedrockGenerator, body: Any
+) -> None:
     models.script = [answer("200 OK", body)]
     with pytest.raises(GeneratorError):
         generator.describe_model()
 
 
-def test_the_lifecycle_of_a_model_that_is_gone(models: ModelServer, generator: BedrockGenerator) -> None:
+def test_describe_model_of_a_removed_model(models: ModelServer, generator: BedrockGenerator) -> None:
     models.script = [BEDROCK.gone]
     with pytest.raises(GeneratorRefused, match="not available"):
         generator.describe_model()
 
 
-def test_time_lost_to_a_first_generation_is_not_taken_from_the_next(models: ModelServer) -> None:
+def test_each_generation_has_its_own_deadline(models: ModelServer) -> None:
     generator = BedrockGenerator(BEDROCK.model, region=REGION, timeout=4)
     models.script = [stall]
     with pytest.raises(GeneratorTimeout):
@@ -215,21 +223,21 @@ def test_time_lost_to_a_first_generation_is_not_taken_from_the_next(models: Mode
         ),
     ],
 )
-def test_the_least_policy(region: str, model: str, resource: str) -> None:
+def test_the_statement_allows_one_model(region: str, model: str, resource: str) -> None:
     partition = resource.split(":")[1]
     assert bedrock_statement(partition, region, model) == {
         "Effect": "Allow",
         "Action": ["bedrock:InvokeModel"],
         "Resource": resource,
     }
-    assert bedrock_statement(partition, region, model, checked=True)["Action"] == [
+    assert bedrock_statement(partition, region, model, with_lifecycle=True)["Action"] == [
         "bedrock:InvokeModel",
         "bedrock:GetFoundationModel",
     ]
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/generators.md"])
-def test_the_least_policy_is_told(document: str) -> None:
+def test_the_documentation_shows_the_least_policy(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     (policy,) = map(json.loads, re.findall(r"```json\n(.*?)```", text, re.DOTALL))
     assert policy == {"Version": "2012-10-17", "Statement": [bedrock_statement("aws", REGION, BEDROCK.model)]}
@@ -238,7 +246,7 @@ def test_the_least_policy_is_told(document: str) -> None:
 
 
 @pytest.mark.parametrize("seed", [10**30, -1, True, "1", 1.5, None])
-def test_a_seed_that_can_not_be_one_is_left_out(
+def test_an_invalid_seed_in_the_response_is_ignored(
     models: ModelServer, generator: BedrockGenerator, seed: object
 ) -> None:
     drawn = {"seeds": [seed], "finish_reasons": [None], "images": [base64.b64encode(IMAGE).decode()]}
@@ -247,20 +255,48 @@ def test_a_seed_that_can_not_be_one_is_left_out(
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"])
-def test_it_is_said_where_prompts_go(
+def test_another_endpoint_than_aws_is_logged(
     models: ModelServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str
 ) -> None:
-    """boto3 obeys AWS_ENDPOINT_URL for every service, though it may be meant for the bucket."""
+    """boto3 applies AWS_ENDPOINT_URL to every service, but it may be meant for the bucket."""
     monkeypatch.delenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
     monkeypatch.setenv(variable, models.url)
     _drawn(models, BedrockGenerator(BEDROCK.model, region=REGION, timeout=30))
     assert f"Prompts for Bedrock go to {models.url}" in caplog.text
 
 
-def test_nothing_is_said_of_bedrock_at_aws(
+def test_aws_own_endpoint_is_not_logged(
     models: ModelServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
     client = BedrockGenerator(BEDROCK.model, region="us-gov-west-1", timeout=30)._client()
     assert client.meta.endpoint_url == "https://bedrock-runtime.us-gov-west-1.amazonaws.com"
     assert "Prompts" not in caplog.text
+
+
+_SIDES = st.integers(1, 4096)
+
+
+@pytest.mark.parametrize(
+    ("size", "ratio"),
+    [
+        ((1024, 1024), "1:1"),
+        ((64, 64), "1:1"),
+        ((1920, 1080), "16:9"),
+        ((1080, 1920), "9:16"),
+        ((2048, 64), "21:9"),
+        ((64, 2048), "9:21"),
+        ((600, 400), "3:2"),
+        ((1280, 1024), "5:4"),
+        ((1000, 999), "1:1"),
+    ],
+)
+def test_the_nearest_ratio_is_chosen(size: tuple[int, int], ratio: str) -> None:
+    assert nearest_ratio(*size) == ratio
+
+
+@given(_SIDES, _SIDES)
+def test_portrait_and_landscape_get_inverse_ratios(width: int, height: int) -> None:
+    ratio = nearest_ratio(width, height)
+    assert ratio in ASPECT_RATIOS
+    assert nearest_ratio(height, width) == ":".join(reversed(ratio.split(":")))

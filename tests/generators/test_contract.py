@@ -1,4 +1,4 @@
-"""The contract over every generator that `GENERATOR` knows by name."""
+"""The contract of generators, for every one that `GENERATOR` has a name for."""
 
 import pytest
 
@@ -14,7 +14,7 @@ PROTOCOLS = {"bedrock": BEDROCK, "openai": OPENAI}
 
 @pytest.fixture(scope="module", params=sorted(GENERATORS))
 def made(request: pytest.FixtureRequest, model_server: ModelServer) -> tuple[str, BaseGenerator]:
-    """A generator and its name."""
+    """A name and its generator."""
     name: str = request.param
     config = Config.from_env({})
     if name in PROTOCOLS:
@@ -24,11 +24,11 @@ def made(request: pytest.FixtureRequest, model_server: ModelServer) -> tuple[str
 
 
 class TestKnownGenerators(GeneratorContract):
-    """The contract, with each model's protocol spoken over HTTP."""
+    """The contract, with a server of models for those that need one."""
 
     @pytest.fixture
     def generator(self, made: tuple[str, BaseGenerator], models: ModelServer) -> BaseGenerator:
-        """That generator, with a model that draws."""
+        """That generator; its model succeeds."""
         name, generator = made
         if name in PROTOCOLS:
             models.script = [PROTOCOLS[name].success()]

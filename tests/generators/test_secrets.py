@@ -1,4 +1,4 @@
-"""Keys that no header can carry: refused or unseen, whichever library notices."""
+"""A key that no header can hold is refused without appearing in errors or the log."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def _refusal_of(generator: BaseGenerator) -> str:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_openais_key(models: ModelServer, end: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_openais_key_is_not_shown(models: ModelServer, end: str, caplog: pytest.LogCaptureFixture) -> None:
     generator = OpenAIGenerator("gpt-image-x", api_key=SECRET + end, base_url=f"{models.url}/v1", timeout=20)
     assert SECRET not in _refusal_of(generator) + caplog.text
     assert models.received == []
@@ -28,7 +28,7 @@ def test_openais_key(models: ModelServer, end: str, caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize("end", [end for end in ENDS if "\x00" not in end])
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK"])
-def test_bedrocks_keys(
+def test_bedrocks_keys_are_not_shown(
     models: ModelServer,
     monkeypatch: pytest.MonkeyPatch,
     name: str,

@@ -163,7 +163,7 @@ def least_policy(config: Config, partition: str, mode: Mode | None = None) -> Po
             partition_of(config.bedrock_region) or DEFAULT_PARTITION,
             config.bedrock_region,
             config.generator_model,
-            checked=True,
+            with_lifecycle=True,
         )
         statements.append({"Sid": "Drawing", **drawing})
     return {"Version": "2012-10-17", "Statement": statements}

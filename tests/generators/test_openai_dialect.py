@@ -1,14 +1,17 @@
-"""Parameters that a server refuses: those that change nothing that is seen are left out, once and for all."""
+"""Sizes by a model's name; parameters and sizes that a server refuses are not sent again."""
 
 import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.core.errors import AppError, GeneratorRefused, GeneratorUnreachable, PromptRefused
 from app.generators.base import GenerationRequest
 from app.generators.openai import OpenAIGenerator
+from app.generators.openai_dialect import size_for
 from tests.providers import IMAGE, OPENAI, Behaviour, ModelServer, answer
 
 REQUEST = GenerationRequest("a red boat", 1024, 1024, seed=1)
@@ -63,7 +66,7 @@ ALL = {"model", "prompt", "n", "size", "response_format"}
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_what_is_refused_is_left_out_from_then_on(
+def test_a_refused_parameter_is_left_out_from_then_on(
     models: ModelServer, refusal: Callable[[str], Behaviour], caplog: pytest.LogCaptureFixture
 ) -> None:
     models.script = [refusal("response_format"), OPENAI.success()]
@@ -79,7 +82,7 @@ def test_what_is_refused_is_left_out_from_then_on(
 
 @pytest.mark.parametrize("name", ["n", "output_format", "response_format"])
 @pytest.mark.parametrize("refusal", [_azure, _fastapi, _litellm])
-def test_each_that_changes_nothing_that_is_seen(
+def test_parameters_that_do_not_change_the_image_are_optional(
     models: ModelServer, name: str, refusal: Callable[[str], Behaviour]
 ) -> None:
     model = OPENAI.model if name == "output_format" else "my-deployment"
@@ -89,7 +92,7 @@ def test_each_that_changes_nothing_that_is_seen(
     assert first - second == {name}
 
 
-def test_several_one_after_the_other(models: ModelServer) -> None:
+def test_several_parameters_are_left_out_one_after_the_other(models: ModelServer) -> None:
     models.script = [_azure("response_format"), _azure("n"), OPENAI.success()]
     generator = _generator(models)
     generator.generate(REQUEST)
@@ -99,16 +102,16 @@ def test_several_one_after_the_other(models: ModelServer) -> None:
 
 @pytest.mark.parametrize("name", ["size", "prompt", "model", "quality", "seed", "stream"])
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_without_others_it_would_be_another_picture(
+def test_parameters_that_change_the_image_are_never_left_out(
     models: ModelServer, name: str, refusal: Callable[[str], Behaviour]
 ) -> None:
     models.script = [refusal(name)]
     with pytest.raises((GeneratorRefused, PromptRefused)):
         _generator(models).generate(REQUEST)
-    assert models.tries == 1
+    assert models.attempts == 1
 
 
-def test_the_log_tells_what_a_refusal_without_a_message_says(models: ModelServer) -> None:
+def test_the_error_detail_quotes_a_refusal_without_a_message(models: ModelServer) -> None:
     models.script = [_fastapi("size")]
     with pytest.raises(GeneratorRefused, match=r"extra_forbidden.*'size'"):
         _generator(models).generate(REQUEST)
@@ -127,15 +130,15 @@ def test_the_log_tells_what_a_refusal_without_a_message_says(models: ModelServer
     ],
     ids=range(7),
 )
-def test_other_refusals_are_not_tried_again(models: ModelServer, behaviour: Behaviour) -> None:
+def test_other_refusals_are_not_retried(models: ModelServer, behaviour: Behaviour) -> None:
     models.script = [behaviour]
     with pytest.raises(AppError):
         _generator(models).generate(REQUEST)
-    assert models.tries == 1
+    assert models.attempts == 1
 
 
-def test_it_is_tried_once_and_remembered_only_if_it_helped(models: ModelServer) -> None:
-    """A prompt that the message repeats may name a parameter, too."""
+def test_a_parameter_is_remembered_only_if_leaving_it_out_helped(models: ModelServer) -> None:
+    """The message may repeat the prompt, which may happen to name a parameter."""
     models.script = [_flat("response_format")]
     generator = _generator(models)
     with pytest.raises(GeneratorRefused):
@@ -145,25 +148,25 @@ def test_it_is_tried_once_and_remembered_only_if_it_helped(models: ModelServer) 
     assert _sent(models) == [ALL, ALL - {"response_format"}, ALL]
 
 
-def test_an_outage_while_it_learns_is_tried_again(models: ModelServer) -> None:
+def test_an_outage_while_learning_is_retried(models: ModelServer) -> None:
     models.script = [_azure("response_format"), OPENAI.outage, _azure("response_format"), OPENAI.success()]
     assert _generator(models).generate(REQUEST).image == IMAGE
 
 
-def test_a_server_that_says_5xx_is_not_experimented_with(models: ModelServer) -> None:
+def test_a_5xx_teaches_nothing(models: ModelServer) -> None:
     models.script = [answer("500 Oops", {"error": {"message": "unknown parameter 'response_format'"}})]
     with pytest.raises(GeneratorUnreachable):
         _generator(models).generate(REQUEST)
     assert _sent(models) == [ALL] * 3
 
 
-def _of_these(*sizes: str) -> str:
+def _supported_sizes(*sizes: str) -> str:
     listed = ", ".join(f"'{size}'" for size in sizes)
     return f"Invalid value: '{{sent}}'. Supported values are: {listed}, and 'auto'."
 
 
 def _gpt_image(message: str) -> Behaviour:
-    """A GPT image model under another name: it has no response_format, and three sizes."""
+    """A GPT image model under another name: without response_format, and with three sizes."""
 
     def behave(
         server: ModelServer, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -188,10 +191,10 @@ def _gpt_image(message: str) -> Behaviour:
         ((1024, 1024), "1024x1024"),
     ],
 )
-def test_of_the_sizes_that_a_refusal_names_the_nearest_is_drawn(
+def test_the_nearest_size_named_in_a_refusal_is_requested(
     models: ModelServer, asked: tuple[int, int], drawn: str
 ) -> None:
-    models.script = [_gpt_image(_of_these("1024x1024", "1024x1536", "1536x1024"))]
+    models.script = [_gpt_image(_supported_sizes("1024x1024", "1024x1536", "1536x1024"))]
     generator = _generator(models)
     for _ in range(2):
         assert generator.generate(GenerationRequest("sea", *asked, seed=1)).image == IMAGE
@@ -199,13 +202,13 @@ def test_of_the_sizes_that_a_refusal_names_the_nearest_is_drawn(
     assert sum("response_format" in sent for sent in _sent(models)) == 1
 
 
-def test_of_equal_shapes_the_nearest_size_is_drawn(models: ModelServer) -> None:
-    models.script = [_gpt_image(_of_these("256x256", "512x512", "1024x1024"))]
+def test_among_equal_ratios_the_nearest_area_is_requested(models: ModelServer) -> None:
+    models.script = [_gpt_image(_supported_sizes("256x256", "512x512", "1024x1024"))]
     _generator(models).generate(GenerationRequest("sea", 600, 600, seed=1))
     assert models.received[-1].json["size"] == "512x512"
 
 
-def test_sizes_that_are_refused_in_turn_have_an_end(models: ModelServer) -> None:
+def test_contradictory_size_refusals_end(models: ModelServer) -> None:
     sizes = itertools.cycle(["512x512", "256x256"])
 
     def contrary(server: ModelServer, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
@@ -215,4 +218,33 @@ def test_sizes_that_are_refused_in_turn_have_an_end(models: ModelServer) -> None
     models.script = [contrary]
     with pytest.raises(GeneratorRefused):
         _generator(models).generate(REQUEST)
-    assert models.tries == 2
+    assert models.attempts == 2
+
+
+_SIDES = st.integers(1, 4096)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "sent"),
+    [
+        ("gpt-image-2.6-flare", (1024, 1024), "1024x1024"),
+        ("gpt-image-2.6-flare", (2048, 1152), "2048x1152"),
+        ("gpt-image-2.6-flare", (64, 64), "816x816"),
+        ("openai/gpt-image-2", (2048, 64), "1408x480"),
+        ("gpt-image-1.5", (64, 64), "1024x1024"),
+        ("gpt-image-1-mini", (1920, 1080), "1536x1024"),
+        ("chatgpt-image-latest", (600, 2000), "1024x1536"),
+        ("stablediffusion", (64, 100), "64x112"),
+        ("flux", (2048, 64), "2048x64"),
+    ],
+)
+def test_the_requested_size_follows_the_models_name(model: str, size: tuple[int, int], sent: str) -> None:
+    assert size_for(model, *size) == sent
+
+
+@given(_SIDES, _SIDES)
+def test_sizes_for_gpt_models_are_within_their_limits(width: int, height: int) -> None:
+    across, down = map(int, size_for("gpt-image-2", width, height).split("x"))
+    assert (across % 16, down % 16) == (0, 0)
+    assert max(across, down) <= 3 * min(across, down)
+    assert across * down >= 655_360

@@ -1,48 +1,45 @@
-"""How often and how long a model is asked."""
+"""Deadline, retries and Retry-After."""
 
-import itertools
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 
 from app.core.errors import GeneratorTimeout, GeneratorUnreachable
-from app.generators import transport as tries
-from app.generators.transport import retry_after, seconds_left, within_deadline
+from app.generators import transport
+from app.generators.transport import deadline, retry, retry_after, seconds_left
 
 
-def test_the_time_left_shrinks_to_nothing() -> None:
-    def wait() -> None:
+def test_seconds_left_shrinks_and_raises_past_the_deadline() -> None:
+    with deadline(0.05):
         assert 0 < seconds_left() <= 0.05
-        for _ in itertools.count():
+        time.sleep(0.06)
+        with pytest.raises(GeneratorTimeout):
             seconds_left()
 
-    with pytest.raises(GeneratorTimeout):
-        within_deadline(0.05, wait)
 
-
-def test_no_try_begins_that_could_not_end() -> None:
-    asked = []
+def test_a_pause_that_would_outlast_the_deadline_ends_the_retries() -> None:
+    attempts = []
 
     def fail() -> None:
-        asked.append(1)
+        attempts.append(1)
         raise GeneratorUnreachable(wait=5)
 
-    with pytest.raises(GeneratorUnreachable) as caught:
-        within_deadline(4, fail)
-    assert (len(asked), caught.value.retry_after) == (1, 5)
+    with deadline(4), pytest.raises(GeneratorUnreachable) as caught:
+        retry(fail)
+    assert (len(attempts), caught.value.retry_after) == (1, 5)
 
 
-def test_pauses_grow_and_differ() -> None:
-    class State:
-        attempt_number = 1
-        outcome = None
-
-    first = {tries._pause(State()) for _ in range(20)}  # type: ignore[arg-type]
-    State.attempt_number = 2
-    second = {tries._pause(State()) for _ in range(20)}  # type: ignore[arg-type]
+def test_pauses_double_and_have_jitter() -> None:
+    first = {transport._pause_seconds(1, None) for _ in range(20)}
+    second = {transport._pause_seconds(2, None) for _ in range(20)}
     assert len(first) > 10
     assert 0.5 <= min(first) <= max(first) <= 1 <= min(second) <= max(second) <= 1.5
+
+
+def test_a_pause_is_at_least_retry_after() -> None:
+    assert 3 <= transport._pause_seconds(1, 3) <= 3.1
 
 
 @pytest.mark.parametrize(
@@ -60,7 +57,7 @@ def test_pauses_grow_and_differ() -> None:
         ("Wed, 99 Oct 2015 07:28:00 GMT", None),
     ],
 )
-def test_retry_after(value: str, seconds: float | None) -> None:
+def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
     assert retry_after({"retry-after": value}) == seconds
 
 

@@ -1,7 +1,4 @@
-"""What a prompt asks the painter to paint.
-
-The words the painter knows, and how they are found in a prompt.
-"""
+"""What a prompt says: the words that the painter knows, and the scene that they describe."""
 
 import hashlib
 import re
@@ -9,6 +6,167 @@ import unicodedata
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from random import Random
+
+
+@dataclass(frozen=True, slots=True)
+class PaintRequest:
+    """A picture to paint. Sizes are in pixels; `seed`, any integer, selects one of a prompt's pictures."""
+
+    prompt: str
+    width: int
+    height: int
+    seed: int
+    negative_prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A `subject` such as the sea, at a `time` of day.
+
+    `tags` are the keys of `VOCABULARY` that the prompt names, `excluded` those to leave out. `colours` are
+    the tags that name colours, in the prompt's order.
+    """
+
+    subject: str
+    time: str
+    tags: frozenset[str]
+    excluded: frozenset[str]
+    colours: tuple[str, ...]
+
+    def has(self, tag: str, default: bool = False) -> bool:
+        """Return whether a tag belongs in the picture: named, or there by `default`, and not excluded."""
+        return tag not in self.excluded and (default or tag in self.tags)
+
+    def has_any(self, *tags: str) -> bool:
+        """Return whether at least one of the tags belongs in the picture."""
+        return any(self.has(tag) for tag in tags)
+
+
+def read_scene(request: PaintRequest) -> Scene:
+    """Return the scene of a request. What its words leave open, a hash of the prompt chooses."""
+    named, refused = find_tags(request.prompt)
+    excluded = frozenset(refused) | frozenset(find_tags(request.negative_prompt)[0])
+    tags = [tag for tag in named if tag not in excluded]
+    rng = stable_random("scene", request.prompt)
+    return Scene(
+        subject=_choose_subject(tags, excluded, rng),
+        time=_choose_time(tags, excluded, rng),
+        tags=frozenset(tags),
+        excluded=excluded,
+        colours=tuple(tag for tag in tags if tag in COLOURS),
+    )
+
+
+def _choose_subject(tags: list[str], excluded: Collection[str], rng: Random) -> str:
+    chosen = rng.choice([subject for subject in _DEFAULT_SUBJECTS if subject not in excluded] or ["abstract"])
+    for subject in _SUBJECTS_BY_PRIORITY:
+        if subject in tags:
+            return subject
+    if {"sea", "beach", "boat", "lighthouse"} & set(tags):
+        return "sea"
+    if "cactus" in tags:
+        return "desert"
+    if "palms" in tags:
+        return "island"
+    if {"meadow", "flowers", "house", "trees", "rainbow"} & set(tags):
+        return "meadow"
+    return "mountains" if {"lake", "aurora", "winter"} & set(tags) else chosen
+
+
+def _choose_time(tags: list[str], excluded: Collection[str], rng: Random) -> str:
+    chosen = rng.choice([time for time in _DEFAULT_TIMES if time not in excluded] or ["day"])
+    for time in ("night", "sunset", "dawn", "dusk", "day"):
+        if time in tags:
+            return time
+    if {"moon", "stars", "aurora", "space"} & set(tags):
+        return "night"
+    if "storm" in tags:
+        return "dusk"
+    return "day" if {"rainbow", "rain", "sun", "snow"} & set(tags) else chosen
+
+
+def stable_random(*parts: object) -> Random:
+    """Return a random source that depends only on the parts. Any text is allowed, even a lone surrogate."""
+    joined = "\x1f".join(str(part) for part in parts)
+    digest = hashlib.sha256(joined.encode("utf-8", "surrogatepass")).digest()
+    return Random(int.from_bytes(digest, "big"))
+
+
+def find_tags(text: str) -> tuple[list[str], set[str]]:
+    """Return the tags that a text names, in its order, and those that it negates ("no clouds")."""
+    found = list(_find_tagged_words(text))
+    refused = {tag for tag, wanted in found if not wanted}
+    return list(dict.fromkeys(tag for tag, wanted in found if wanted)), refused
+
+
+def _find_tagged_words(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield the tag of each known word, and False with it if the word is negated."""
+    plain = _normalised(text)
+    before = ""
+    for word in _latin_words(plain):
+        if tag := _meaning(word):
+            yield tag, before not in _NEGATIONS or (tag in _NEVER_NEGATED and before in ("no", "sin"))
+        before = word
+    yield from ((tag, True) for word, tag in _NON_LATIN.items() if word in plain)
+
+
+def _latin_words(text: str) -> list[str]:
+    """Return the words in Latin letters, known phrases replaced by a word of the vocabulary."""
+    plain = f" {' '.join(re.findall('[a-z]+', text))} "
+    for phrase, word in _PHRASES.items():
+        plain = plain.replace(f" {phrase} ", f" {word} ")
+    return plain.split()
+
+
+def _meaning(word: str) -> str | None:
+    """Return the tag of a word, which may be a plural, or None if the word is unknown."""
+    for form in (word, word.removesuffix("s"), word.removesuffix("es")):
+        if form in _MEANINGS:
+            return _MEANINGS[form]
+    return None
+
+
+def _normalised(text: str) -> str:
+    """Return the text in lower case and without accents."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(char for char in decomposed if not unicodedata.combining(char))
+
+
+COLOURS = frozenset(
+    {"red", "orange", "yellow", "gold", "green", "teal", "blue", "purple", "pink", "brown", "white", "black"}
+)
+"""The tags that are colours."""
+
+_SUBJECTS_BY_PRIORITY = ("space", "abstract", "volcano", "city", "island", "desert", "mountains", "forest")
+"""If a prompt names several subjects, the first in this order is painted; the others become details."""
+
+_DEFAULT_SUBJECTS = ("mountains", "mountains", "sea", "meadow", "forest", "desert", "island")
+"""What is painted if the prompt names no subject; repeated ones are more likely."""
+
+_DEFAULT_TIMES = ("sunset", "sunset", "dawn", "dawn", "day", "dusk")
+
+_PHRASES = {
+    "black and white": "blackandwhite",
+    "noir et blanc": "noiretblanc",
+    "blanco y negro": "blancoynegro",
+    "schwarz weiss": "schwarzweiss",
+    "northern lights": "northernlights",
+    "polar lights": "northernlights",
+    "milky way": "milkyway",
+    "am see": "bergsee",
+    "der see": "bergsee",
+    "ein see": "bergsee",
+    "golden hour": "goldenhour sunset",
+    "hot air balloon": "hotairballoon",
+    "coucher de soleil": "couchersoleil",
+    "arc en ciel": "arcenciel",
+    "puesta de sol": "puesta",
+}
+
+_NEGATIONS = frozenset(["no", "not", "without", "ohne", "kein", "keine", "sans", "sin", "senza", "sem"])
+
+_NEVER_NEGATED = frozenset(["sea", "lake", "beach", "forest", "city", "desert", "meadow"])
+"""Places that are wanted even after "no" or "sin": "no mar" is Portuguese for "in the sea"."""
 
 VOCABULARY: dict[str, str] = {
     # Times of the day
@@ -31,7 +189,7 @@ VOCABULARY: dict[str, str] = {
     "clear": "clear cloudless klar clair despejado sereno limpo",
     "rainbow": "rainbow regenbogen arcenciel arcoiris arcobaleno 虹 彩虹 радуга",
     "aurora": "aurora northernlights polarlicht nordlicht オーロラ 极光 極光 сияние",
-    # Scenes
+    # Subjects
     "mountains": "mountain peak summit alps alpine cliff canyon fjord glacier berg berge gebirge alpen"
     " montagne montagnes montana montanas montagna montanha montanhas 山 гора горы جبل جبال",
     "sea": "sea ocean wave coast bay meer ozean kuste mer mar oceano mare 海 море океан بحر",
@@ -96,171 +254,9 @@ VOCABULARY: dict[str, str] = {
     "white": "white ivory weiss weisse weisses blanc blanche blanco blanca bianco bianca branco 白 белый",
     "black": "black ebony schwarz schwarze noire negro negra nero nera preto 黒 黑 черный",
 }
-"""What each word means to the painter, in several languages: a table from meaning to words."""
+"""The words of each tag, in several languages."""
 
-_PHRASES = {
-    "black and white": "blackandwhite",
-    "noir et blanc": "noiretblanc",
-    "blanco y negro": "blancoynegro",
-    "schwarz weiss": "schwarzweiss",
-    "northern lights": "northernlights",
-    "polar lights": "northernlights",
-    "milky way": "milkyway",
-    "am see": "bergsee",
-    "der see": "bergsee",
-    "ein see": "bergsee",
-    "golden hour": "goldenhour sunset",
-    "hot air balloon": "hotairballoon",
-    "coucher de soleil": "couchersoleil",
-    "arc en ciel": "arcenciel",
-    "puesta de sol": "puesta",
-}
-_NEGATIONS = frozenset(["no", "not", "without", "ohne", "kein", "keine", "sans", "sin", "senza", "sem"])
-_NEVER_NEGATED = frozenset(["sea", "lake", "beach", "forest", "city", "desert", "meadow"])
-"""Places after "no" or "sin" are wanted: "no mar" is Portuguese for "in the sea"."""
+_MEANINGS = {_normalised(word): tag for tag, words in VOCABULARY.items() for word in words.split()}
 
-
-def _plain(text: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(char for char in decomposed if not unicodedata.combining(char))
-
-
-def _meanings() -> dict[str, str]:
-    return {_plain(word): tag for tag, words in VOCABULARY.items() for word in words.split()}
-
-
-_MEANINGS = _meanings()
-_FOREIGN = {word: tag for word, tag in _MEANINGS.items() if not word.isascii()}
-
-
-def _latin_words(text: str) -> list[str]:
-    plain = f" {' '.join(re.findall('[a-z]+', text))} "
-    for phrase, word in _PHRASES.items():
-        plain = plain.replace(f" {phrase} ", f" {word} ")
-    return plain.split()
-
-
-def _meaning(word: str) -> str | None:
-    for form in (word, word.removesuffix("s"), word.removesuffix("es")):
-        if form in _MEANINGS:
-            return _MEANINGS[form]
-    return None
-
-
-def _marked(text: str) -> Iterator[tuple[str, bool]]:
-    plain = _plain(text)
-    before = ""
-    for word in _latin_words(plain):
-        if tag := _meaning(word):
-            yield tag, before not in _NEGATIONS or (tag in _NEVER_NEGATED and before in ("no", "sin"))
-        before = word
-    yield from ((tag, True) for word, tag in _FOREIGN.items() if word in plain)
-
-
-def find_tags(text: str) -> tuple[list[str], set[str]]:
-    """The meanings named in the text, in the order named, and those it says no to ("no clouds")."""
-    found = list(_marked(text))
-    refused = {tag for tag, wanted in found if not wanted}
-    return list(dict.fromkeys(tag for tag, wanted in found if wanted)), refused
-
-
-COLOURS = [
-    "red",
-    "orange",
-    "yellow",
-    "gold",
-    "green",
-    "teal",
-    "blue",
-    "purple",
-    "pink",
-    "brown",
-    "white",
-    "black",
-]
-
-_GROUNDS = ("space", "abstract", "volcano", "city", "island", "desert", "mountains", "forest")
-"""Which scene leads where a prompt names several: the first of them; the others become details."""
-
-_FREE_GROUNDS = ("mountains", "mountains", "sea", "meadow", "forest", "desert", "island")
-_FREE_TIMES = ("sunset", "sunset", "dawn", "dawn", "day", "dusk")
-
-
-@dataclass(frozen=True, slots=True)
-class PaintOrder:
-    """What to paint: sizes in pixels, `seed` an integer that chooses among the pictures of a prompt."""
-
-    prompt: str
-    width: int
-    height: int
-    seed: int
-    negative_prompt: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """A landscape (`ground`) at a `time`, with the tags that were named, and those to be left out."""
-
-    ground: str
-    time: str
-    tags: frozenset[str]
-    banned: frozenset[str]
-    colours: tuple[str, ...]
-
-    def has(self, tag: str, default: bool = False) -> bool:
-        """Whether the tag belongs into the picture: named, or there by `default` and not banned."""
-        return tag not in self.banned and (default or tag in self.tags)
-
-    def has_any(self, *tags: str) -> bool:
-        """Whether at least one of the tags belongs into the picture."""
-        return any(self.has(tag) for tag in tags)
-
-
-def stable_random(*parts: object) -> Random:
-    """A random source that depends on the parts alone; any text is allowed, lone surrogates too."""
-    joined = "\x1f".join(str(part) for part in parts)
-    digest = hashlib.sha256(joined.encode("utf-8", "surrogatepass")).digest()
-    return Random(int.from_bytes(digest, "big"))
-
-
-def read_scene(order: PaintOrder) -> Scene:
-    """The scene of an order: from its words, and where these say nothing from a hash of the prompt."""
-    named, refused = find_tags(order.prompt)
-    banned = frozenset(refused) | frozenset(find_tags(order.negative_prompt)[0])
-    tags = [tag for tag in named if tag not in banned]
-    rng = stable_random("scene", order.prompt)
-    return Scene(
-        ground=_ground(tags, banned, rng),
-        time=_time(tags, banned, rng),
-        tags=frozenset(tags),
-        banned=banned,
-        colours=tuple(tag for tag in tags if tag in COLOURS),
-    )
-
-
-def _ground(tags: list[str], banned: Collection[str], rng: Random) -> str:
-    chosen = rng.choice([ground for ground in _FREE_GROUNDS if ground not in banned] or ["abstract"])
-    for ground in _GROUNDS:
-        if ground in tags:
-            return ground
-    if {"sea", "beach", "boat", "lighthouse"} & set(tags):
-        return "sea"
-    if "cactus" in tags:
-        return "desert"
-    if "palms" in tags:
-        return "island"
-    if {"meadow", "flowers", "house", "trees", "rainbow"} & set(tags):
-        return "meadow"
-    return "mountains" if {"lake", "aurora", "winter"} & set(tags) else chosen
-
-
-def _time(tags: list[str], banned: Collection[str], rng: Random) -> str:
-    chosen = rng.choice([time for time in _FREE_TIMES if time not in banned] or ["day"])
-    for time in ("night", "sunset", "dawn", "dusk", "day"):
-        if time in tags:
-            return time
-    if {"moon", "stars", "aurora", "space"} & set(tags):
-        return "night"
-    if {"storm"} & set(tags):
-        return "dusk"
-    return "day" if {"rainbow", "rain", "sun", "snow"} & set(tags) else chosen
+_NON_LATIN = {word: tag for word, tag in _MEANINGS.items() if not word.isascii()}
+"""Words in other scripts, which are searched for as substrings."""

@@ -1,4 +1,4 @@
-"""Answers that were paid for: wherever the image is in them, and however it is written, it is found."""
+"""The image in a response is found wherever it is and however it is encoded, within bounds."""
 
 import base64
 import gzip
@@ -12,11 +12,11 @@ from urllib.parse import quote
 import pytest
 
 from app.core.errors import GeneratorError
-from app.generators import transport as wire
+from app.generators import transport
 from app.generators.base import BaseGenerator, GenerationRequest
 from app.generators.bedrock import BedrockGenerator
 from app.generators.openai import OpenAIGenerator
-from app.generators.payload import decoded
+from app.generators.payload import decode_image
 from tests.pictures import noise, picture
 from tests.providers import API_KEY, BEDROCK, OPENAI, ModelServer, Protocol, answer
 
@@ -30,7 +30,7 @@ PROTOCOLS = {"bedrock": BEDROCK, "openai": OPENAI}
 
 @pytest.fixture(params=PROTOCOLS)
 def protocol(request: pytest.FixtureRequest) -> Protocol:
-    """Each provider's way of speaking."""
+    """Each provider's protocol."""
     return PROTOCOLS[request.param]
 
 
@@ -75,16 +75,16 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_the_way_it_is_written(
+def test_encodings_of_the_image(
     models: ModelServer, protocol: Protocol, generator: BaseGenerator, text: str
 ) -> None:
     models.script = [answer("200 OK", protocol.drawn(text))]
     assert generator.generate(REQUEST).image == IMAGE
-    assert models.tries == 1
+    assert models.attempts == 1
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "AVIF"])
-def test_every_format_is_known_by_how_it_begins(
+def test_every_format_is_recognised_by_its_first_bytes(
     models: ModelServer, protocol: Protocol, generator: BaseGenerator, kind: str
 ) -> None:
     image = picture(kind, (40, 30))
@@ -115,27 +115,27 @@ def test_every_format_is_known_by_how_it_begins(
     ],
     ids=range(17),
 )
-def test_what_is_no_image(
+def test_texts_without_an_image_are_errors(
     models: ModelServer, protocol: Protocol, generator: BaseGenerator, text: str
 ) -> None:
     models.script = [answer("200 OK", protocol.drawn(text))]
     with pytest.raises(GeneratorError):
         generator.generate(REQUEST)
-    assert models.tries == 1
+    assert models.attempts == 1
 
 
-def test_decoding_takes_a_bounded_multiple_of_the_text() -> None:
+def test_decoding_uses_bounded_memory() -> None:
     text = _lines("\n") * (4 * 1024**2 // len(TEXT))
     tracemalloc.start()
     try:
         with pytest.raises(GeneratorError):  # padding in the middle
-            decoded(text)
+            decode_image(text)
         assert tracemalloc.get_traced_memory()[1] < 4 * len(text)
     finally:
         tracemalloc.stop()
 
 
-NULLS = {
+ENTRIES = {
     "null before it": [None, TEXT],
     "null after it": [TEXT, None],
     "an empty text before it": ["", TEXT],
@@ -144,8 +144,8 @@ NULLS = {
 }
 
 
-@pytest.mark.parametrize("entries", NULLS.values(), ids=NULLS)
-def test_entries_beside_it_that_are_none(
+@pytest.mark.parametrize("entries", ENTRIES.values(), ids=ENTRIES)
+def test_useless_entries_beside_the_image_are_skipped(
     models: ModelServer, protocol: Protocol, generator: BaseGenerator, entries: list[Any]
 ) -> None:
     if protocol is OPENAI:
@@ -171,7 +171,7 @@ def _zlib(body: bytes) -> bytes:
         (bytes, "identity"),
     ],
 )
-def test_it_was_compressed_unasked(
+def test_a_compressed_response_is_decompressed(
     models: ModelServer,
     protocol: Protocol,
     generator: BaseGenerator,
@@ -183,7 +183,7 @@ def test_it_was_compressed_unasked(
     assert generator.generate(REQUEST).image == IMAGE
 
 
-def test_an_error_that_was_compressed_is_understood(
+def test_a_compressed_error_is_understood(
     models: ModelServer, protocol: Protocol, generator: BaseGenerator
 ) -> None:
     models.script = [
@@ -203,23 +203,22 @@ def test_an_error_that_was_compressed_is_understood(
         (b"", "gzip"),
     ],
 )
-def test_what_can_not_be_unpacked_is_not_asked_for_again(
+def test_a_response_that_cannot_be_decompressed_is_not_retried(
     models: ModelServer, generator: BaseGenerator, body: bytes, coding: str
 ) -> None:
     models.script = [answer("200 OK", body, Content_Encoding=coding)]
     with pytest.raises(GeneratorError):
         generator.generate(REQUEST)
-    assert models.tries == 1
+    assert models.attempts == 1
 
 
-def test_what_unfolds_without_end_is_not_unpacked_whole(
+def test_a_decompression_bomb_is_not_decompressed_whole(
     models: ModelServer, generator: BaseGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "MAX_ANSWER_BYTES", 1024**2)
+    monkeypatch.setattr(transport, "MAX_RESPONSE_BYTES", 1024**2)
     packer = zlib.compressobj(wbits=31)
     bomb = b"".join(packer.compress(bytes(1024**2)) for _ in range(200)) + packer.flush()
     models.script = [answer("200 OK", bomb, Content_Encoding="gzip")]
-    generator.model_name()
     tracemalloc.start()
     try:
         with pytest.raises(GeneratorError, match="larger than"):
@@ -245,7 +244,7 @@ BODIES: dict[str, Callable[[Protocol], bytes]] = {
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/html", "image/png", "", "nonsense"])
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-def test_json_that_is_not_quite_json_of_any_type(
+def test_almost_valid_json_of_any_media_type_is_accepted(
     models: ModelServer,
     protocol: Protocol,
     generator: BaseGenerator,
@@ -262,7 +261,7 @@ def _openai(models: ModelServer) -> OpenAIGenerator:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "AVIF"])
 @pytest.mark.parametrize("content_type", ["image/png", "application/json", "application/octet-stream", ""])
-def test_the_image_itself_is_the_answer(models: ModelServer, kind: str, content_type: str) -> None:
+def test_a_body_that_is_an_image_file(models: ModelServer, kind: str, content_type: str) -> None:
     image = picture(kind, (40, 30))
     models.script = [answer("200 OK", image, Content_Type=content_type)]
     assert _openai(models).generate(REQUEST).image == image
@@ -273,7 +272,7 @@ PATH_LIKE = base64.b64encode(picture("JPEG", (2, 2))).decode()
 assert PATH_LIKE.startswith("/9j/")
 DATA_URI = f"data:image/png;base64,{TEXT}"
 
-PLACES: dict[str, Any] = {
+RESPONSES: dict[str, Any] = {
     "a data: URI as URL": {"data": [{"url": DATA_URI}]},
     "a data: URI as URL, null beside it": {"data": [{"b64_json": None, "url": DATA_URI}]},
     "base64 as URL": {"data": [{"url": TEXT}]},
@@ -301,34 +300,34 @@ PLACES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("body", PLACES.values(), ids=PLACES)
-def test_the_place_where_it_is(models: ModelServer, body: Any) -> None:
+@pytest.mark.parametrize("body", RESPONSES.values(), ids=RESPONSES)
+def test_places_of_the_image(models: ModelServer, body: Any) -> None:
     models.script = [answer("200 OK", json.dumps(body).encode())]
     assert _openai(models).generate(REQUEST).image in (IMAGE, *map(base64.b64decode, (TINY, PATH_LIKE)))
     assert len(models.received) == 1
 
 
 @pytest.mark.parametrize("url", [f"data:image/png;base64,{TEXT[:-5]}*", "x" * 9000, "/" * 9000, "data:,"])
-def test_a_url_that_is_none_is_not_fetched(models: ModelServer, url: str) -> None:
+def test_an_invalid_url_is_not_fetched(models: ModelServer, url: str) -> None:
     models.script = [answer("200 OK", {"data": [{"url": url}]})]
     with pytest.raises(GeneratorError):
         _openai(models).generate(REQUEST)
     assert len(models.received) == 1
 
 
-def test_a_data_uri_that_is_the_whole_body(models: ModelServer) -> None:
+def test_a_body_that_is_a_data_uri(models: ModelServer) -> None:
     models.script = [answer("200 OK", DATA_URI.encode(), Content_Type="text/plain")]
     assert _openai(models).generate(REQUEST).image == IMAGE
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
-def test_base64_that_is_the_whole_body(models: ModelServer, kind: str) -> None:
+def test_a_body_that_is_base64(models: ModelServer, kind: str) -> None:
     image = picture(kind, (40, 30))
     models.script = [answer("200 OK", base64.encodebytes(image), Content_Type="text/plain")]
     assert _openai(models).generate(REQUEST).image == image
 
 
-def test_not_every_url_of_a_long_list_is_fetched(models: ModelServer) -> None:
+def test_at_most_ten_urls_are_fetched(models: ModelServer) -> None:
     urls = [{"url": f"/{number}.png"} for number in range(1000)]
     models.script = [answer("200 OK", {"data": urls}), answer("200 OK", b"no image")]
     with pytest.raises(GeneratorError, match="not an image in a known format"):
@@ -336,20 +335,20 @@ def test_not_every_url_of_a_long_list_is_fetched(models: ModelServer) -> None:
     assert len(models.received) == 11
 
 
-def test_lists_in_lists_have_an_end(models: ModelServer) -> None:
+def test_deep_nesting_is_not_searched(models: ModelServer) -> None:
     models.script = [answer("200 OK", b'{"data":' + b"[" * 50 + f'"{TEXT}"'.encode() + b"]" * 50 + b"}")]
     with pytest.raises(GeneratorError, match="holds no image"):
         _openai(models).generate(REQUEST)
 
 
 @pytest.mark.parametrize("reason", [None, "SUCCESS", "success"])
-def test_a_finish_reason_that_means_success(models: ModelServer, reason: str | None) -> None:
+def test_finish_reasons_that_mean_success(models: ModelServer, reason: str | None) -> None:
     models.script = [answer("200 OK", {"images": [TEXT], "finish_reasons": [reason], "seeds": [7]})]
     drawn = BedrockGenerator(BEDROCK.model, region="us-west-2", timeout=30).generate(REQUEST)
     assert (drawn.image, drawn.seed) == (IMAGE, 7)
 
 
-def test_bedrock_is_asked_for_no_url(models: ModelServer) -> None:
+def test_a_url_in_a_response_of_bedrock_is_not_fetched(models: ModelServer) -> None:
     models.script = [answer("200 OK", {"images": [f"{models.url}/1.png"], "finish_reasons": [None]})]
     with pytest.raises(GeneratorError, match="holds a URL"):
         BedrockGenerator(BEDROCK.model, region="us-west-2", timeout=30).generate(REQUEST)

@@ -1,9 +1,9 @@
-"""Answers of models that are JSON of any other shape, or none."""
+"""Responses that are JSON of another shape, or no JSON, become errors of the generator."""
 
 import pytest
 
 from app.core.errors import GeneratorError, PromptRefused
-from app.generators import transport as tries
+from app.generators import transport
 from app.generators.base import BaseGenerator, GenerationRequest
 from app.generators.bedrock import BedrockGenerator
 from app.generators.openai import OpenAIGenerator
@@ -11,7 +11,7 @@ from tests.providers import API_KEY, BEDROCK, OPENAI, ModelServer, answer
 
 REQUEST = GenerationRequest("a red boat", 96, 64, seed=1)
 NESTED = 100_000 * b"["
-NONSENSE = [
+MALFORMED = [
     b"",
     b"null",
     b"[1]",
@@ -38,27 +38,27 @@ def generator(request: pytest.FixtureRequest, models: ModelServer) -> BaseGenera
     return OpenAIGenerator(OPENAI.model, api_key=API_KEY, base_url=f"{models.url}/v1", timeout=30)
 
 
-@pytest.mark.parametrize("body", NONSENSE, ids=range(len(NONSENSE)))
+@pytest.mark.parametrize("body", MALFORMED, ids=range(len(MALFORMED)))
 @pytest.mark.parametrize("status", ["200 OK", "400 No", "403 No", "404 No", "500 No"])
-def test_it_is_the_models_error(
+def test_generate_raises_a_generator_error(
     models: ModelServer,
     generator: BaseGenerator,
     status: str,
     body: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tries, "MAX_TRIES", 1)
+    monkeypatch.setattr(transport, "MAX_ATTEMPTS", 1)
     models.script = [answer(status, body)]
     with pytest.raises((GeneratorError, PromptRefused)):
         generator.generate(REQUEST)
 
 
-@pytest.mark.parametrize("body", NONSENSE, ids=range(len(NONSENSE)))
+@pytest.mark.parametrize("body", MALFORMED, ids=range(len(MALFORMED)))
 @pytest.mark.parametrize("status", ["400 No", "404 No", "500 No"])
-def test_so_it_is_when_the_operator_asks(
+def test_describe_model_raises_a_generator_error(
     models: ModelServer, generator: BaseGenerator, status: str, body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tries, "MAX_TRIES", 1)
+    monkeypatch.setattr(transport, "MAX_ATTEMPTS", 1)
     models.script = [answer(status, body)]
     with pytest.raises((GeneratorError, PromptRefused)):
         generator.describe_model()
