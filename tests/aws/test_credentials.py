@@ -90,7 +90,7 @@ def test_a_model_is_not_asked(break_source: Callable[[str], None], name: str) ->
     ):
         with pytest.raises(GeneratorRefused) as caught:
             ask()
-        assert "refused our credentials" in caught.value.message
+        assert "rejected the server's credentials" in caught.value.message
         assert "AWS_ACCESS_KEY_ID" in caught.value.detail
         assert TELLTALE not in caught.value.detail
 

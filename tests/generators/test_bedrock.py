@@ -157,7 +157,7 @@ def test_without_credentials_nothing_is_sent(models: ModelServer, monkeypatch: p
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    with pytest.raises(GeneratorRefused, match="refused our credentials"):
+    with pytest.raises(GeneratorRefused, match="rejected the server's credentials"):
         generator.generate(REQUEST)
     assert models.received == []
 
