@@ -38,7 +38,7 @@ _LINES = {"OPENAI_CUSTOM_HEADERS"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def clean_variables() -> None:
+def clean_library_variables() -> None:
     """Take surrounding white space from such variables; an empty one of AWS's counts as not set.
 
     Raises `ConfigError` that names those with characters that can't be used, and no value.
@@ -117,7 +117,7 @@ def load_settings_file() -> str:
     text = "" if path is None else _read(path)
     if _NAMED in dotenv_values(stream=StringIO(text), interpolate=False):
         raise ConfigError(f"{display_name(path)} must not set {_NAMED}. Set it in the environment instead.")
-    forget_settings_file()
+    unload_settings_file()
     exported = set(os.environ)
     try:
         load_dotenv(stream=StringIO(text))
@@ -130,7 +130,7 @@ def load_settings_file() -> str:
         os.environ[_SET_BY_FILE] = _BETWEEN.join(set(os.environ) - exported)
     global _text_loaded
     _text_loaded = text
-    clean_variables()
+    clean_library_variables()
     os.environ[_EXPORTED_EMPTY] = _BETWEEN.join(exported - set(os.environ))
     return display_name(path)
 
@@ -140,7 +140,7 @@ def is_settings_file_loaded() -> bool:
     return _text_loaded is not None
 
 
-def forget_settings_file() -> None:
+def unload_settings_file() -> None:
     """Restore the environment that the operator exported: remove from it what the file has set."""
     for name in filter(None, os.environ.pop(_SET_BY_FILE, "").split(_BETWEEN)):
         os.environ.pop(name, None)
@@ -153,7 +153,7 @@ def loaded_text() -> str:
     return _text_loaded or ""
 
 
-def undo_flasks_own_reading() -> None:
+def restart_flask_without_dotenv() -> None:
     """Start the `flask` command again without settings that it has read from any file but our `.env`.
 
     Before it loads the application it reads `.env` and `.flaskenv` of the current directory and all above.

@@ -11,9 +11,9 @@ import pytest
 from app.config import env_file as settings_file
 from app.config.env_file import (
     display_name,
-    forget_settings_file,
     load_settings_file,
-    undo_flasks_own_reading,
+    restart_flask_without_dotenv,
+    unload_settings_file,
 )
 from app.core.errors import ConfigError
 
@@ -162,14 +162,14 @@ def test_if_flask_can_not_be_started_again_it_stops(
     monkeypatch.chdir(tree)
     _write((tmp_path if whose == "other" else tree) / ".env")
     if whose == "own":
-        undo_flasks_own_reading()
+        restart_flask_without_dotenv()
         return
     if whose == "named":
         monkeypatch.setenv("ENV_FILE", str(tree / ".env"))
     with pytest.raises(ConfigError, match="FLASK_SKIP_DOTENV=1"):
-        undo_flasks_own_reading()
+        restart_flask_without_dotenv()
     monkeypatch.setenv("FLASK_SKIP_DOTENV", "1")
-    undo_flasks_own_reading()
+    restart_flask_without_dotenv()
 
 
 def test_what_was_exported_empty_stays_so_each_time_the_file_is_read(
@@ -181,7 +181,7 @@ def test_what_was_exported_empty_stays_so_each_time_the_file_is_read(
     for _ in range(3):
         load_settings_file()
         assert "AWS_PROFILE" not in os.environ
-    forget_settings_file()
+    unload_settings_file()
     assert os.environ["AWS_PROFILE"] == ""
 
 
@@ -189,7 +189,7 @@ def test_a_name_with_a_space_does_not_stand_for_two(tree: Path, monkeypatch: pyt
     (tree / ".env").write_text(f"'{NAME} PATH'=1\n", encoding="utf-8")
     monkeypatch.setenv(NAME, "mine")
     load_settings_file()
-    forget_settings_file()
+    unload_settings_file()
     assert (os.environ[NAME], "PATH" in os.environ, f"{NAME} PATH" in os.environ) == ("mine", True, False)
 
 
@@ -198,5 +198,5 @@ def test_a_name_that_can_not_be_is_told(tree: Path) -> None:
     with pytest.raises(ConfigError, match=r"^\.env sets a variable whose name") as caught:
         load_settings_file()
     assert SECRET not in str(caught.value)
-    forget_settings_file()
+    unload_settings_file()
     assert NAME not in os.environ

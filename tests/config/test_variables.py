@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from app.config.env_file import clean_variables
+from app.config.env_file import clean_library_variables
 from app.config.settings import Config
 from app.core.errors import ConfigError
 
@@ -27,7 +27,7 @@ KEYS = [
 @pytest.mark.parametrize("name", KEYS)
 def test_white_space_around_is_taken_away(monkeypatch: pytest.MonkeyPatch, name: str, around: str) -> None:
     monkeypatch.setenv(name, around)
-    clean_variables()
+    clean_library_variables()
     assert os.environ[name] == SECRET
 
 
@@ -38,7 +38,7 @@ def test_control_characters_are_refused_by_name(
 ) -> None:
     monkeypatch.setenv(name, f"{SECRET}{inside}{SECRET}")
     with pytest.raises(ConfigError, match=f"^{name}: ") as caught:
-        clean_variables()
+        clean_library_variables()
     assert SECRET not in str(caught.value)
 
 
@@ -48,7 +48,7 @@ def test_what_no_header_holds_is_refused(monkeypatch: pytest.MonkeyPatch, name: 
     for odd in ("“", "\u200b", "é", "\udcff"):
         monkeypatch.setenv(name, f"{SECRET}{odd}")
         with pytest.raises(ConfigError, match=name) as caught:
-            clean_variables()
+            clean_library_variables()
         assert SECRET not in str(caught.value)
 
 
@@ -56,14 +56,14 @@ def test_all_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID"):
         monkeypatch.setenv(name, "a\nb")
     with pytest.raises(ConfigError, match=r"^AWS_ACCESS_KEY_ID, AWS_SESSION_TOKEN: "):
-        clean_variables()
+        clean_library_variables()
 
 
 def test_an_empty_one_of_aws_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """boto3 takes an empty AWS_PROFILE for the name of a profile."""
     monkeypatch.setenv("AWS_PROFILE", " \n")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "")
-    clean_variables()
+    clean_library_variables()
     assert not {"AWS_PROFILE", "AWS_ENDPOINT_URL"} & set(os.environ)
 
 
@@ -75,7 +75,7 @@ def test_others_are_let_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     for name, value in others.items():
         monkeypatch.setenv(name, value)
-    clean_variables()
+    clean_library_variables()
     assert {name: os.environ[name] for name in others} == others
 
 
