@@ -99,7 +99,7 @@ def private(make_context: MakeContext, admin: Any, bucket: str) -> CheckContext:
 
 @pytest.fixture
 def public(make_context: MakeContext, admin: Any, bucket: str, aws: FakeAws) -> CheckContext:
-    """The context of a healthy bucket that is public by its policy. Public ACLs are blocked, as by `setup`."""
+    """The context of a healthy bucket, public by its policy, with public ACLs blocked as by `setup`."""
     set_public_access_block(admin, bucket, True, BlockPublicPolicy=False, RestrictPublicBuckets=False)
     set_ownership(admin, bucket, "BucketOwnerEnforced")
     set_encryption(admin, bucket, "AES256")
