@@ -44,7 +44,7 @@ class FakeAws:
         self.public_keys: set[str] = set()
         self.listable = False
         self.writable = False
-        self.checks_checksums = True
+        self.verifies_checksums = True
         self.conditional = True
         self.stored_instead: tuple[bytes, str] | None = None
         self.owner = ACCOUNT
@@ -77,7 +77,7 @@ class FakeAws:
         if call == "GET object" and self.stored_instead:
             body, kind = self.stored_instead
             return _answer(start, "200 OK", body, [("Content-Type", kind), *_FACTS])
-        if call == "PUT object" and self.checks_checksums and not _checksums_match(environ):
+        if call == "PUT object" and self.verifies_checksums and not _checksums_match(environ):
             return _error(environ, start, "400 Bad Request", "BadDigest")
         return None
 

@@ -101,7 +101,7 @@ PRIVATE: list[tuple[str, Break, Status, str]] = [
     ("anonymous-put", lambda admin, bucket, aws: setattr(aws, "writable", True), Status.PROBLEM, "upload"),
     (
         "checksums",
-        lambda admin, bucket, aws: setattr(aws, "checks_checksums", False),
+        lambda admin, bucket, aws: setattr(aws, "verifies_checksums", False),
         Status.WARNING,
         "not detected",
     ),
