@@ -81,7 +81,7 @@ def block_public_access(context: CheckContext) -> Finding:
     if harmful := _blocks_of_readers(context, on):
         return problem(f"{', '.join(harmful)} keeps browsers out.", "flask bucket setup --mode public")
     if off == [BLOCK_PUBLIC_ACLS] and not context.is_public and not context.is_aws:
-        return ok(f"Everything is blocked except {BLOCK_PUBLIC_ACLS}, with which some servers refuse uploads.")
+        return ok(f"All is blocked except {BLOCK_PUBLIC_ACLS}, with which some servers refuse uploads.")
     if off and not context.is_public:
         return warning(f"Private, but not blocked: {', '.join(off)}.", "flask bucket setup --mode private")
     return ok("The bucket's Block Public Access fits the mode.")

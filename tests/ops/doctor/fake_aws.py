@@ -61,7 +61,7 @@ class FakeAws:
             return self._answer_anonymous(environ, start, call)
         if refusal:
             return _error(environ, start, *refusal, self._headers())
-        if call == "HEAD bucket" and self._has_bucket(environ):
+        if call == "HEAD bucket":
             return _answer(start, "200 OK", b"", self._headers())
         return self._answer_signed(environ, start, call)
 
@@ -80,9 +80,6 @@ class FakeAws:
         if call == "PUT object" and self.verifies_checksums and not _checksums_match(environ):
             return _error(environ, start, "400 Bad Request", "BadDigest")
         return None
-
-    def _has_bucket(self, environ: dict[str, Any]) -> bool:
-        return "absent" not in environ["PATH_INFO"]
 
     def _headers(self) -> list[tuple[str, str]]:
         return [("x-amz-bucket-region", self.region)] if self.region else []
