@@ -4,7 +4,7 @@ import os
 import sys
 
 from app import create_app
-from app.config.env_file import is_settings_file_loaded, load_settings_file, undo_flasks_own_reading
+from app.config.env_file import is_settings_file_loaded, load_settings_file, restart_flask_without_dotenv
 from app.config.settings import Config
 from app.core.errors import ConfigError
 from app.observability.logging import configure_logging
@@ -14,7 +14,7 @@ GUNICORN_BOOT_ERROR = 3
 """The exit status at which gunicorn stops, instead of starting the worker again for ever."""
 
 try:
-    undo_flasks_own_reading()
+    restart_flask_without_dotenv()
     is_gunicorn = is_settings_file_loaded()  # by gunicorn.conf.py, for all workers
     settings_file = "" if is_gunicorn else load_settings_file()
     config = Config.from_env(os.environ)

@@ -1,1 +1,1 @@
-"""Settings: read from the environment and .env, validated once, frozen."""
+"""The settings: read from the environment and `.env`, validated together, and frozen."""

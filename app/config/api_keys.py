@@ -1,4 +1,4 @@
-"""API keys: what one may do, how `API_KEYS` spells them, and how a new one is made."""
+"""API keys: the format of `API_KEYS`, the check of a key that a client sends, and new keys."""
 
 import hashlib
 import hmac
@@ -8,17 +8,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 SCOPES = ("upload", "generate", "delete", "list", "metrics")
-"""What a key may be good for."""
+"""What a key can permit. A key without scopes permits everything."""
 
 HASH_PREFIX = "sha256:"
 
 _NAME = re.compile(r"[A-Za-z][\w.-]{0,63}", re.ASCII)
 
 _ENTRY = re.compile(rf"(?:(?P<name>{_NAME.pattern})(?::(?P<scopes>[^=]*))?=)?(?P<key>[^=].*)", re.ASCII)
-"""`KEY`, `NAME=KEY` or `NAME:SCOPE+SCOPE=KEY`; the `=` that end some keys are part of them."""
+"""`KEY`, `NAME=KEY` or `NAME:SCOPE+SCOPE=KEY`. A `=` at the end of a key belongs to the key."""
 
-_NOTHING_BEHIND = re.compile(r"[^=]*=+")
-"""What `NAME=$KEY` becomes where KEY is not set; a key in base64 may end so, too."""
+_NO_KEY = re.compile(r"[^=]*=+")
+"""What `NAME=$KEY` becomes if KEY is not set. A key in base64 can look the same."""
 
 _BASE64 = re.compile(
     r"(?=.{12})(?=.*[a-z])(?=.*[A-Z])"
@@ -26,22 +26,26 @@ _BASE64 = re.compile(
     r"|(?=.*[\d+/].*[A-Za-z]|.{24})(?:[\w+/-]{4})*[\w+/-]{2}[AEIMQUYcgkosw048]=)",
     re.ASCII,
 )
-"""Padded as encoders do it (RFC 4648, 4 and 5) and mixed as no name is: `PublicSites=` could be either."""
+"""A random key in padded base64 (RFC 4648, 4 and 5).
 
-_ALONE = re.compile(r"[!-<>-~]+=*")
-"""A key without a name: visible ASCII, with `=` at the end only. Anything else is a name mistyped."""
+It must mix characters as no name does: `PublicSites=` could be a name without a key.
+"""
+
+_KEY_WITHOUT_NAME = re.compile(r"[!-<>-~]+=*")
+"""Visible ASCII, with `=` at the end only. Any other entry is more likely a mistyped name."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-"""What no header can carry (RFC 9110, 5.5)."""
+"""Characters that no header can carry (RFC 9110, 5.5)."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key that is accepted: `digest` is the SHA-256 of its bytes; the key itself is not kept.
+    """A key that the server accepts.
 
-    `length` is its number of characters, None where only the hash was given.
+    `digest` is the SHA-256 of the key's bytes; the key itself is not kept. `length` is its number of
+    characters, None if the setting contains only the hash.
     """
 
     name: str
@@ -51,16 +55,19 @@ class ApiKey:
 
 
 def parse_keys(text: str) -> tuple[ApiKey, ...]:
-    """The keys of the setting, which commas set apart.
+    """Return the keys in a comma-separated list.
 
-    Raises `ValueError`, whose message numbers the entry and shows nothing of it.
+    Raises `ValueError`, whose message gives the number of the wrong entry and nothing of its text.
     """
     entries = [entry.strip() for entry in text.split(",") if entry.strip()]
     return tuple(_parse_entry(entry, number) for number, entry in enumerate(entries, 1))
 
 
 def find_key(keys: Iterable[ApiKey], given: bytes) -> ApiKey | None:
-    """The key that `given` is. All are compared, each in constant time, so that the time tells nothing."""
+    """Return the key whose bytes are `given`, or None.
+
+    Compares all keys, each in constant time, so that the duration reveals nothing.
+    """
     digest = hashlib.sha256(given).digest()
     found = None
     for key in keys:
@@ -70,60 +77,53 @@ def find_key(keys: Iterable[ApiKey], given: bytes) -> ApiKey | None:
 
 
 def new_key(name: str, scopes: Sequence[str] = SCOPES) -> tuple[str, str]:
-    """A random key, and the entry for `API_KEYS` that accepts it without containing it.
+    """Return a random key and the entry for `API_KEYS` that accepts it. The entry contains only its hash.
 
-    Raises `ValueError` where the setting can't hold the name or the scopes.
+    Raises `ValueError` if the name or a scope is not allowed in `API_KEYS`.
     """
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not a key name. Start with a letter, then use letters, digits, '.', '_' or '-', "
+            "64 characters at most."
+        )
+    if not {scope.lower() for scope in scopes} <= set(SCOPES):
+        raise ValueError(f"Unknown scope. Join some of {', '.join(SCOPES)} with +.")
     key = secrets.token_urlsafe(32)
     limited = "" if set(scopes) == set(SCOPES) else f":{'+'.join(scopes)}"
-    entry = f"{name}{limited}={HASH_PREFIX}{hashlib.sha256(key.encode()).hexdigest()}"
-    if not _NAME.fullmatch(name):
-        raise ValueError("a name begins with a letter and goes on with letters, digits, '.', '_' or '-'")
-    _parse_entry(entry, 1)
-    return key, entry
+    return key, f"{name}{limited}={HASH_PREFIX}{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def _parse_entry(entry: str, number: int) -> ApiKey:
-    if _NOTHING_BEHIND.fullmatch(entry) and not _BASE64.fullmatch(entry):
-        raise ValueError(f"entry {number} has no key behind the =; one that ends in = itself needs a NAME=")
+    if _NO_KEY.fullmatch(entry) and not _BASE64.fullmatch(entry):
+        raise ValueError(f"entry {number} has no key after the =. If the key ends in =, write NAME=KEY.")
     match = _ENTRY.fullmatch(entry)
-    if match is None or (match["name"] is None and _has_scopes(entry)):
-        raise ValueError(f"entry {number} is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY")
-    if match["name"] is None and not _ALONE.fullmatch(entry):
+    if match is None or (match["name"] is None and _starts_with_scopes(entry)):
+        raise ValueError(f"entry {number} is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY.")
+    if match["name"] is None and not _KEY_WITHOUT_NAME.fullmatch(entry):
         raise ValueError(
-            f"entry {number} is neither NAME=KEY, where the NAME begins with a letter and has no spaces, "
-            "nor a KEY alone, which is of visible ASCII characters without = between them"
+            f"entry {number} is neither NAME=KEY nor KEY. A name starts with a letter and contains no "
+            "spaces. A key without a name is visible ASCII, with = only at its end."
         )
     name = match["name"] or f"key-{number}"
-    key = match["key"].strip()  # HTTP takes white space from around a header's value, too
+    key = match["key"].strip()  # HTTP also strips white space around a header's value
     if _CONTROL.search(key):
-        raise ValueError(f"entry {number} holds a line break or another control character")
-    length = None if _is_hash(key) else len(key)
-    return ApiKey(name, _scopes(match["scopes"], number), _digest(key, number), length)
+        raise ValueError(f"entry {number} contains a line break or another control character. Remove it.")
+    scopes = SCOPES if match["scopes"] is None else match["scopes"].lower().split("+")
+    if not set(scopes) <= set(SCOPES):
+        raise ValueError(f"entry {number} has an unknown scope. Join some of {', '.join(SCOPES)} with +.")
+    if not key.lower().startswith(HASH_PREFIX):
+        return ApiKey(name, frozenset(scopes), hashlib.sha256(key.encode()).digest(), len(key))
+    digest = key[len(HASH_PREFIX) :]
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError(f"entry {number} has {HASH_PREFIX} without the 64 hex digits of a SHA-256.")
+    return ApiKey(name, frozenset(scopes), bytes.fromhex(digest))
 
 
-def _has_scopes(entry: str) -> bool:
-    """Whether it begins like `NAME:SCOPE+SCOPE`: taken for a key, it could be guessed, and would do all."""
+def _starts_with_scopes(entry: str) -> bool:
+    """Return whether the entry starts like `NAME:SCOPE+SCOPE`.
+
+    Read as a key, such an entry could be guessed and would have all scopes.
+    """
     name, colon, scopes = entry.partition("=")[0].partition(":")
     is_named = bool(_NAME.fullmatch(name)) and "=" in entry
     return bool(colon) and (is_named or not set(SCOPES).isdisjoint(scopes.lower().split("+")))
-
-
-def _scopes(text: str | None, number: int) -> frozenset[str]:
-    scopes = SCOPES if text is None else text.lower().split("+")
-    if not set(scopes) <= set(SCOPES):
-        raise ValueError(f"entry {number} has an unknown scope; join some of {', '.join(SCOPES)} with +")
-    return frozenset(scopes)
-
-
-def _digest(key: str, number: int) -> bytes:
-    if not _is_hash(key):
-        return hashlib.sha256(key.encode()).digest()
-    digest = key[len(HASH_PREFIX) :]
-    if not _DIGEST.fullmatch(digest):
-        raise ValueError(f"entry {number} has {HASH_PREFIX} without the 64 hex digits of a SHA-256")
-    return bytes.fromhex(digest)
-
-
-def _is_hash(key: str) -> bool:
-    return key.lower().startswith(HASH_PREFIX)

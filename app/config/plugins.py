@@ -1,4 +1,4 @@
-"""Finding the store and the generator that the settings name, one's own included."""
+"""Load the classes that `STORE` and `GENERATOR` name, built-in or custom."""
 
 import importlib
 import inspect
@@ -11,23 +11,27 @@ T = TypeVar("T")
 
 
 def find_class(setting: str, value: str, known: Mapping[str, type[T] | str], base: type[Any]) -> type[T]:
-    """The class that `value` names: one of `known`, or `package.module:Class`, a subclass of `base`.
+    """Return the class that `value` names: a key of `known`, or `package.module:Class`.
 
-    What is known as `package.module:Class` is imported only where it is asked for.
+    A value of `known` may be a class or its `package.module:Class`, which is imported only if it is used.
 
-    Raises `ConfigError` that names the setting, its value and what is wrong.
+    Raises `ConfigError`, naming the setting and its value, if the class can't be imported, does not extend
+    `base` or has abstract methods left.
     """
-    named = known.get(value, value)
-    if not isinstance(named, str):
-        return named
-    module, _, name = named.partition(":")
+    target = known.get(value, value)
+    if not isinstance(target, str):
+        return target
+    module, _, name = target.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except Exception as exc:  # whatever somebody else's module does when it is imported
+    except Exception as exc:  # a custom module may raise anything when it is imported
         raise ConfigError(f"{setting}={value} can't be loaded: {exc}.") from exc
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise ConfigError(f"{setting}={value} is not a subclass of {base.__module__}.{base.__qualname__}.")
+        raise ConfigError(
+            f"{setting}={value} is not a subclass of {base.__module__}.{base.__qualname__}. "
+            "Extend that class."
+        )
     if inspect.isabstract(found):
         missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
-        raise ConfigError(f"{setting}={value} lacks these methods: {missing}.")
+        raise ConfigError(f"{setting}={value} lacks these methods: {missing}. Implement them.")
     return cast("type[T]", found)

@@ -1,4 +1,4 @@
-"""The settings: one frozen `Config`, read from the environment, every problem reported at once."""
+"""The settings: one frozen `Config`, read from the environment, with every problem reported at once."""
 
 import os
 import re
@@ -16,24 +16,24 @@ from app.config.fields import (
     GIB,
     KIB,
     MIB,
-    Counters,
+    ApiKeys,
+    ByteSize,
+    Choice,
     Directory,
     Duration,
     Host,
     HostNames,
-    Keys,
-    OneOf,
     Origins,
     PathPrefix,
     Rate,
-    Size,
+    RateLimitStorage,
     Switch,
-    Words,
+    WordList,
     base_url,
-    bucket,
-    header_word,
-    number,
-    region,
+    bucket_name,
+    header_value,
+    integer,
+    region_name,
     url,
 )
 from app.core.errors import ConfigError
@@ -44,82 +44,84 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _USER_IN_URL = re.compile(r"(?<=//).*(?=@)", re.DOTALL)
 
 
-def _cores() -> int:
-    """How many cores this process may run on; a quota of CPU time says nothing of that."""
-    return len(usable_cores()) or os.cpu_count() or 1
-
-
 def _setting(parser: ma.Field[Any], default: Any, *, secret: bool = False) -> Any:
+    """Return a dataclass field with `default` whose value in the environment is read by `parser`.
+
+    The value of a `secret` is in no repr and no error message.
+    """
     return field(default=default, repr=not secret, metadata={"parser": parser, "secret": secret})
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the operator decides; README.md explains each. A field's name is its variable's in lower case."""
+    """The settings of one server. README.md explains each of them.
 
-    store: str = _setting(OneOf("local", "s3", plug_in=True), "local")
+    A field's name is that of its environment variable in lower case.
+    """
+
+    store: str = _setting(Choice("local", "s3", custom_class=True), "local")
     local_store_dir: Path = _setting(Directory(), Path("data/images"))
-    s3_bucket: str = _setting(bucket(), "")
-    s3_acl: str = _setting(OneOf("auto", "public-read", "none"), "auto")
-    s3_sse: str = _setting(OneOf("none", "AES256", "aws:kms"), "none")
+    s3_bucket: str = _setting(bucket_name(), "")
+    s3_acl: str = _setting(Choice("auto", "public-read", "none"), "auto")
+    s3_sse: str = _setting(Choice("none", "AES256", "aws:kms"), "none")
     s3_sse_kms_key_id: str = _setting(ma.String(), "")
-    s3_addressing_style: str = _setting(OneOf("auto", "virtual", "path"), "auto")
-    aws_region: str = _setting(region(), "")
+    s3_addressing_style: str = _setting(Choice("auto", "virtual", "path"), "auto")
+    aws_region: str = _setting(region_name(), "")
     aws_endpoint_url_s3: str = _setting(url(), "")
 
-    image_urls: str = _setting(OneOf("auto", "s3", "server", "presigned"), "auto")
+    image_urls: str = _setting(Choice("auto", "s3", "server", "presigned"), "auto")
     presigned_expiry: int = _setting(Duration(60, 604_800), 3600)
     public_base_url: str = _setting(base_url(), "")
 
     cache_dir: Path = _setting(Directory(), Path("data/cache"))
-    cache_max_bytes: int = _setting(Size(least=384 * KIB), GIB)
-    cache_max_object_bytes: int = _setting(Size(), GIB)
+    cache_max_bytes: int = _setting(ByteSize(least=384 * KIB), GIB)
+    cache_max_object_bytes: int = _setting(ByteSize(), GIB)
     cache_ttl: int = _setting(Duration(0, 31_536_000), 300)
     cache_stale_if_error: int = _setting(Duration(0, 31_536_000), 86_400)
     cache_negative_ttl: int = _setting(Duration(0, 3_600), 5)
 
-    max_upload_bytes: int = _setting(Size(), 10 * MIB)
-    max_image_pixels: int = _setting(number(1, 1_000_000_000), 50_000_000)
-    max_image_frames: int = _setting(number(1, 100_000), 1_000)
-    allowed_formats: tuple[str, ...] = _setting(Words(tuple(FORMATS)), tuple(FORMATS))
+    max_upload_bytes: int = _setting(ByteSize(), 10 * MIB)
+    max_image_pixels: int = _setting(integer(1, 1_000_000_000), 50_000_000)
+    max_image_frames: int = _setting(integer(1, 100_000), 1_000)
+    allowed_formats: tuple[str, ...] = _setting(WordList(tuple(FORMATS)), tuple(FORMATS))
     strip_metadata: bool = _setting(Switch(), True)
 
-    decode_concurrency: int = _setting(number(1, 64), 1)
+    decode_concurrency: int = _setting(integer(1, 64), 1)
 
-    api_keys: tuple[ApiKey, ...] = _setting(Keys(), (), secret=True)
+    api_keys: tuple[ApiKey, ...] = _setting(ApiKeys(), (), secret=True)
     rate_limit_upload: str = _setting(Rate(), "")
     rate_limit_generate: str = _setting(Rate(), "60/minute")
-    ratelimit_storage_uri: str = _setting(Counters(), "memory://", secret=True)
-    trusted_proxies: int = _setting(number(0, 10), 0)
+    ratelimit_storage_uri: str = _setting(RateLimitStorage(), "memory://", secret=True)
+    trusted_proxies: int = _setting(integer(0, 10), 0)
     trusted_hosts: tuple[str, ...] = _setting(HostNames(), ())
     script_name: str = _setting(PathPrefix(), "")
     cors_origins: tuple[str, ...] = _setting(Origins(), ())
 
-    generator: str = _setting(OneOf("builtin", "bedrock", "openai", plug_in=True), "builtin")
+    generator: str = _setting(Choice("builtin", "bedrock", "openai", custom_class=True), "builtin")
     generator_model: str = _setting(ma.String(), "")
     generator_timeout: int = _setting(Duration(1, 3600), 120)
-    openai_api_key: str = _setting(header_word(), "", secret=True)
+    openai_api_key: str = _setting(header_value(), "", secret=True)
     openai_base_url: str = _setting(url(), "")
-    bedrock_region: str = _setting(region(), "us-west-2")
-    generate_concurrency: int = _setting(number(1, 64), 8)
+    bedrock_region: str = _setting(region_name(), "us-west-2")
+    generate_concurrency: int = _setting(integer(1, 64), 8)
     generate_reuse: bool = _setting(Switch(), False)
     keep_prompts: bool = _setting(Switch(), True)
     state_dir: Path = _setting(Directory(), Path("data/state"))
 
     host: str = _setting(Host(), "127.0.0.1")
-    port: int = _setting(number(0, 65535), 8000)
-    web_concurrency: int = _setting(number(1, 256), _cores())
-    threads: int = _setting(number(1, 512), 8)
+    port: int = _setting(integer(0, 65535), 8000)
+    web_concurrency: int = _setting(integer(1, 256), len(usable_cores()) or os.cpu_count() or 1)
+    threads: int = _setting(integer(1, 512), 8)
     pin_workers: bool = _setting(Switch(), True)
-    log_level: str = _setting(OneOf("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
-    log_format: str = _setting(OneOf("text", "json"), "text")
+    log_level: str = _setting(Choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
+    log_format: str = _setting(Choice("text", "json"), "text")
     access_log: bool = _setting(Switch(), True)
 
     @property
     def object_acl(self) -> str:
-        """`s3_acl`, but `none` instead of `auto` if clients are told private URLs only.
+        """`s3_acl`, or `none` if it is `auto` and clients get no public S3 URLs.
 
-        With an ACL anybody who has such a URL could read the image at S3 without what makes the URL private.
+        With an ACL, everybody who gets a presigned URL could read the image at S3 without its signature.
         """
         if self.s3_acl == "auto" and self.image_urls in ("server", "presigned"):
             return "none"
@@ -127,92 +129,94 @@ class Config:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Read the settings from `environ`; surrounding white space does not count, and an empty variable
-        counts as not set.
+        """Return the settings in `environ`, with defaults for those that are missing or empty.
 
-        Raises `ConfigError` that names every wrong setting with its value, secrets masked.
+        White space around a value is ignored.
+
+        Raises `ConfigError`, whose message lists every wrong setting with its value, secrets masked.
         """
-        values = {f.name: environ.get(f.name.upper(), "").strip() for f in fields(cls)}
-        given = {name: value for name, value in values.items() if value}
+        stripped = {f.name: environ.get(f.name.upper(), "").strip() for f in fields(cls)}
+        given = {name: value for name, value in stripped.items() if value}
         given.setdefault("store", "s3" if given.get("s3_bucket") else "local")
+        parsers: dict[str, Any] = {f.name: f.metadata["parser"] for f in fields(cls)}
+        schema = Schema.from_dict(parsers | {"check_combinations": _check_combinations})(unknown=EXCLUDE)
         try:
-            return cls(**_schema(cls).load(given))
+            return cls(**schema.load(given))
         except ValidationError as exc:
             raise ConfigError(_report(cls, given, exc.messages_dict)) from exc
 
 
 @validates_schema(skip_on_field_errors=False, pass_original=True)
-def _rules(schema: Schema, values: Mapping[str, Any], given: Mapping[str, str], **kwargs: Any) -> None:
-    """The rules that span settings; marshmallow reports them beside those of each setting."""
-    problems = {}
-    if values.get("store") == "s3" and not given.get("s3_bucket"):
-        problems["store"] = ["needs S3_BUCKET, the name of the bucket"]
-    if values.get("store") == "local" and values.get("image_urls") in ("s3", "presigned"):
-        problems["image_urls"] = ["needs an S3 store: set S3_BUCKET, or IMAGE_URLS=auto"]
-    if values.get("public_base_url") and values.get("image_urls") == "presigned":
-        problems["public_base_url"] = ["can't be signed: leave it out, or IMAGE_URLS=presigned"]
+def _check_combinations(
+    schema: Schema, values: Mapping[str, Any], given: Mapping[str, str], **kwargs: Any
+) -> None:
+    """Raise `ValidationError` if settings contradict or need each other.
+
+    Runs even if single settings are wrong, so that all problems are reported together. `values` contains only
+    the settings that parsed, `given` the text of all that are set.
+    """
+    problems: dict[str, list[str]] = {}
     if values.get("s3_sse_kms_key_id") and values.get("s3_sse") != "aws:kms":
-        problems["s3_sse_kms_key_id"] = ["needs S3_SSE=aws:kms"]
-    problems |= _directory_rules(values) | _generator_rules(values) | _unprintable(given)
+        problems["s3_sse_kms_key_id"] = ["needs S3_SSE=aws:kms."]
+    if values.get("public_base_url") and values.get("image_urls") == "presigned":
+        problems["public_base_url"] = ["can't be presigned. Unset it, or choose another IMAGE_URLS."]
+    if values.get("store") == "local" and values.get("image_urls") in ("s3", "presigned"):
+        problems["image_urls"] = ["needs an S3 store. Set S3_BUCKET, or IMAGE_URLS=auto."]
+    if values.get("store") == "s3" and not given.get("s3_bucket"):
+        problems["store"] = ["needs S3_BUCKET, the name of the bucket."]
+    problems |= _directory_problems(values) | _generator_problems(values) | _control_characters(given)
     if problems:
         raise ValidationError(problems)
 
 
-def _unprintable(given: Mapping[str, str]) -> dict[str, list[str]]:
-    """Name what holds a control character. Lists may have several lines, and their words are looked at."""
-    lists = {f.name for f in fields(Config) if isinstance(f.metadata["parser"], Words | Keys | Origins)}
+def _control_characters(given: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return a problem for each value with a control character.
+
+    Lists may span lines; their fields check each word.
+    """
+    lists = {f.name for f in fields(Config) if isinstance(f.metadata["parser"], WordList | ApiKeys | Origins)}
     return {
-        name: ["holds a line break or another control character"]
+        name: ["contains a line break or another control character. Remove it."]
         for name, value in given.items()
         if name not in lists and _CONTROL.search(value)
     }
 
 
-def _generator_rules(values: Mapping[str, Any]) -> dict[str, list[str]]:
+def _generator_problems(values: Mapping[str, Any]) -> dict[str, list[str]]:
     generator = values.get("generator")
     if generator in ("bedrock", "openai") and not values.get("generator_model"):
-        return {"generator": ["needs GENERATOR_MODEL, the model's id"]}
+        return {"generator": ["needs GENERATOR_MODEL, the model's id."]}
     if generator == "openai" and not (values.get("openai_api_key") or values.get("openai_base_url")):
-        return {"generator": ["needs OPENAI_API_KEY, or OPENAI_BASE_URL for a server that takes no key"]}
+        return {"generator": ["needs OPENAI_API_KEY, or OPENAI_BASE_URL of a server that needs no key."]}
     return {}
 
 
-def _directory_rules(values: Mapping[str, Any]) -> dict[str, list[str]]:
-    """No directory lies in another: the cache would evict what is kept there."""
+def _directory_problems(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return a problem for each directory inside another one: the cache would evict the files of the other.
+
+    Directories are compared by their real paths.
+    """
     names = ["local_store_dir"] if values.get("store") == "local" else []
     names += ["cache_dir", "state_dir"]
-    defaults = {field.name: field.default for field in fields(Config)}
-    places = {name: _place(values.get(name, defaults[name])) for name in names}
-    problems: dict[str, list[str]] = {}
+    defaults = {f.name: f.default for f in fields(Config)}
+    # Unlike Path.resolve(), realpath() accepts symbolic links that form a loop.
+    paths = {name: Path(os.path.realpath(values.get(name, defaults[name]))) for name in names}
+    overlaps: dict[str, list[str]] = {}
     for other, name in combinations(names, 2):
-        if places[name].is_relative_to(places[other]) or places[other].is_relative_to(places[name]):
-            problems.setdefault(name, []).append(other.upper())
+        if paths[name].is_relative_to(paths[other]) or paths[other].is_relative_to(paths[name]):
+            overlaps.setdefault(name, []).append(other.upper())
     return {
-        name: [f"must not lie in {' or '.join(others)}, nor the other way round"]
-        for name, others in problems.items()
+        name: [f"must not be inside {' or '.join(others)}, nor contain it. Use separate directories."]
+        for name, others in overlaps.items()
     }
 
 
-def _place(directory: Path) -> Path:
-    """Where it lies on disk; unlike `Path.resolve`, this bears symbolic links that go round in circles."""
-    return Path(os.path.realpath(directory))
-
-
-def _schema(cls: type[Config]) -> Schema:
-    parsers: dict[str, Any] = {f.name: f.metadata["parser"] for f in fields(cls)}
-    return Schema.from_dict(parsers | {"check_together": _rules})(unknown=EXCLUDE)
-
-
-def _report(cls: type[Config], given: Mapping[str, object], problems: Mapping[str, list[str]]) -> str:
-    secret = {f.name for f in fields(cls) if f.metadata["secret"]}
-    given = {**{f.name: f.default for f in fields(cls)}, **given}
-    lines = (
-        f"  {name.upper()}={'***' if name in secret else _without_user(given[name])}: {' '.join(texts)}"
-        for name, texts in problems.items()
-    )
-    return "\n".join(("These settings can't be used:", *lines))
-
-
-def _without_user(value: object) -> str:
-    """Return a value that was wrong, without user and password if it is a URL."""
-    return _USER_IN_URL.sub("***", str(value))
+def _report(cls: type[Config], given: Mapping[str, str], problems: Mapping[str, list[str]]) -> str:
+    """Return a line for each problem. Secrets are masked, and users and passwords in URLs too."""
+    lines = ["These settings can't be used:"]
+    for setting in fields(cls):
+        if texts := problems.get(setting.name):
+            value = given.get(setting.name, setting.default)
+            shown = "***" if setting.metadata["secret"] else _USER_IN_URL.sub("***", str(value))
+            lines.append(f"  {setting.name.upper()}={shown}: {' '.join(texts)}")
+    return "\n".join(lines)

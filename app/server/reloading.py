@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
-from app.config.env_file import forget_settings_file
+from app.config.env_file import unload_settings_file
 from app.server.listeners import problem_with_move
 
 _SECONDS = 60.0
@@ -41,7 +41,7 @@ def _forget(application: Any) -> None:
     It takes the environment that it finds then for the operator's. With --preload it would go on with the
     application that it has imported, whatever the settings are.
     """
-    forget_settings_file()
+    unload_settings_file()
     application.callable = None
     sys.modules.pop(str(getattr(application, "app_uri", "")).partition(":")[0], None)
 

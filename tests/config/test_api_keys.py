@@ -1,4 +1,4 @@
-"""How keys are spelt in the setting, found again, and made."""
+"""API keys: the format of `API_KEYS`, finding a key that a client sends, new keys."""
 
 import hashlib
 import re
@@ -42,7 +42,9 @@ HASH = hashlib.sha256(b"secret").hexdigest()
         ("web= secret", "web", ALL, b"secret"),
     ],
 )
-def test_spellings(text: str, name: str, scopes: set[str], key: bytes) -> None:
+def test_each_format_gives_a_key_with_its_name_and_scopes(
+    text: str, name: str, scopes: set[str], key: bytes
+) -> None:
     keys = parse_keys(text)
     found = find_key(keys, key)
     assert found is keys[0]
@@ -52,16 +54,16 @@ def test_spellings(text: str, name: str, scopes: set[str], key: bytes) -> None:
     assert find_key(keys, HASH.encode()) is None
 
 
-def test_several_keys() -> None:
+def test_keys_are_separated_by_commas_and_may_share_a_name() -> None:
     keys = parse_keys(" one , web=two,, web:list=three ")
     assert [key.name for key in keys] == ["key-1", "web", "web"]
     assert [find_key(keys, given) for given in (b"one", b"two", b"three")] == list(keys)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("one,web:write=hush", "entry 2 has an unknown scope; join some of upload, generate, delete, list"),
+        ("one,web:write=hush", "entry 2 has an unknown scope. Join some of upload, generate, delete, list"),
         ("web:=hush", "entry 1 has an unknown scope"),
         ("web:upload=hush,list=hush,web:upload+=hush", "entry 3 has an unknown scope"),
         ("one,web:upload,list=hush", "entry 2 is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY"),
@@ -71,14 +73,14 @@ def test_several_keys() -> None:
         ("web:write==hush", "entry 1 is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY"),
         ("web=sha256:hush", "entry 1 has sha256: without the 64 hex digits"),
         (f"sha256:{HASH}0", "entry 1 has sha256: without the 64 hex digits"),
-        ("one,web=hush\x01hush", "entry 2 holds a line break or another control character"),
+        ("one,web=hush\x01hush", "entry 2 contains a line break or another control character"),
         ("=hush", "entry 1 is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY"),
     ],
 )
-def test_what_is_no_key_is_told_without_showing_it(text: str, told: str) -> None:
+def test_a_malformed_entry_is_refused_by_number_without_its_text(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config.from_env({"API_KEYS": text})
-    assert f"API_KEYS=***: {told}" in str(caught.value)
+    assert f"API_KEYS=***: {message}" in str(caught.value)
     assert "hush" not in str(caught.value)
 
 
@@ -89,16 +91,16 @@ def test_what_is_no_key_is_told_without_showing_it(text: str, told: str) -> None
         *("1:pass=hush", "web/1=hush==", "my hush", "hüsh"),
     ],
 )
-def test_a_mistyped_name_makes_no_key_of_all_scopes(entry: str) -> None:
-    """Its owner would believe it to be named, and could not use the key."""
+def test_an_entry_with_a_mistyped_name_is_refused(entry: str) -> None:
+    """Otherwise the whole entry would be a key with all scopes."""
     with pytest.raises(ConfigError) as caught:
         Config.from_env({"API_KEYS": f"one,{entry}"})
-    assert "API_KEYS=***: entry 2 is neither NAME=KEY" in str(caught.value)
+    assert "API_KEYS=***: entry 2 is neither NAME=KEY nor KEY." in str(caught.value)
     assert "hush" not in str(caught.value)
     assert "hüsh" not in str(caught.value)
 
 
-_NAMES_ALONE = [
+_NAMES_WITHOUT_KEY = [
     "web=",
     "web==",
     "web= ",
@@ -109,17 +111,17 @@ _NAMES_ALONE = [
     "=",
     "==",
 ]
-_NAMES_ALONE += ["my web=", "1web=", "web/1=", "schlüssel=", "sha256:=", "a=", f"{'Long-Name' * 9}="]
-_NAMES_ALONE += ["PublicSites=", "ProdWebApp4=", "WebApp4=", "Web.front_end-2=", "FrontendMobile4="]
+_NAMES_WITHOUT_KEY += ["my web=", "1web=", "web/1=", "schlüssel=", "sha256:=", "a=", f"{'Long-Name' * 9}="]
+_NAMES_WITHOUT_KEY += ["PublicSites=", "ProdWebApp4=", "WebApp4=", "Web.front_end-2=", "FrontendMobile4="]
 
 
-@pytest.mark.parametrize("entry", _NAMES_ALONE)
-def test_a_name_without_a_key_is_no_key(entry: str) -> None:
-    """As `NAME=$KEY` is, where KEY is not set."""
+@pytest.mark.parametrize("entry", _NAMES_WITHOUT_KEY)
+def test_a_name_without_a_key_is_refused(entry: str) -> None:
+    """`NAME=$KEY` becomes one if KEY is not set."""
     with pytest.raises(ConfigError) as caught:
         Config.from_env({"API_KEYS": f"one,{entry},two"})
-    told = "entry 2 has no key behind the =; one that ends in = itself needs a NAME="
-    assert str(caught.value) == f"These settings can't be used:\n  API_KEYS=***: {told}"
+    message = "entry 2 has no key after the =. If the key ends in =, write NAME=KEY."
+    assert str(caught.value) == f"These settings can't be used:\n  API_KEYS=***: {message}"
 
 
 @pytest.mark.fuzz
@@ -130,7 +132,7 @@ def test_random_keys_in_base64_need_no_name(data: bytes, encode: Callable[[bytes
 
 
 @pytest.mark.parametrize("scopes", [SCOPES, ("upload",), ("list", "delete")])
-def test_a_new_key_is_accepted_by_its_entry_which_does_not_hold_it(scopes: tuple[str, ...]) -> None:
+def test_the_entry_of_a_new_key_accepts_the_key_without_containing_it(scopes: tuple[str, ...]) -> None:
     key, entry = new_key("web", scopes)
     found = find_key(parse_keys(entry), key.encode())
     assert found is not None
@@ -140,14 +142,14 @@ def test_a_new_key_is_accepted_by_its_entry_which_does_not_hold_it(scopes: tuple
     assert new_key("web", scopes)[0] != key
 
 
-def test_neither_key_nor_hash_is_in_a_repr() -> None:
+def test_a_repr_contains_neither_key_nor_hash() -> None:
     text = repr(parse_keys("hush"))
     assert "hush" not in text
     assert repr(hashlib.sha256(b"hush").digest()) not in text
 
 
 _KEYS = st.text(st.characters(codec="utf-8", exclude_characters=",\0\n"), min_size=1, max_size=40)
-_SPELT = st.builds(
+_ENTRIES = st.builds(
     "{}{}{}".format,
     st.sampled_from(["", "web", "web:upload", "web:upload+list", "web:", "web:write", "1", "a b"]),
     st.sampled_from(["", "=", "=sha256:", "=="]),
@@ -156,7 +158,7 @@ _SPELT = st.builds(
 
 
 def _read(text: str) -> tuple[ApiKey, ...] | str:
-    """The keys of the setting, or why it is refused."""
+    """Return the keys in the setting, or the message that refuses it."""
     try:
         return Config.from_env({"API_KEYS": text}).api_keys
     except ConfigError as exc:
@@ -164,11 +166,12 @@ def _read(text: str) -> tuple[ApiKey, ...] | str:
 
 
 @pytest.mark.fuzz
-@given(st.lists(_SPELT | st.text(st.characters(codec="utf-8"), max_size=60), max_size=4).map(",".join))
-def test_any_setting_is_keys_or_refused_without_being_shown(text: str) -> None:
+@given(st.lists(_ENTRIES | st.text(st.characters(codec="utf-8"), max_size=60), max_size=4).map(",".join))
+def test_any_text_is_accepted_or_refused_without_being_shown(text: str) -> None:
     keys = _read(text)
     if isinstance(keys, str):
-        refusal = r"These settings can't be used:\n  API_KEYS=\*\*\*: (entry \d [\w ,=+:;-]+|holds no key)"
+        problem = r"entry \d [\w ,.=+:-]+|contains no key\. [\w ,:]+"
+        refusal = rf"These settings can't be used:\n  API_KEYS=\*\*\*: ({problem})"
         assert re.fullmatch(refusal, keys)
     else:
         assert len(keys) == sum(bool(entry.strip()) for entry in text.split(","))
@@ -181,7 +184,7 @@ def test_any_setting_is_keys_or_refused_without_being_shown(text: str) -> None:
         lambda key: not re.search(r"[\x00-\x1f\x7f]", key)
     )
 )
-def test_the_key_behind_a_name_is_found_and_no_other(key: str) -> None:
+def test_a_named_key_is_found_and_no_other(key: str) -> None:
     keys = parse_keys(f"other=hash-of-nothing,web:list={key}")
     found = find_key(keys, key.encode())
     assert found is not None
@@ -190,8 +193,22 @@ def test_the_key_behind_a_name_is_found_and_no_other(key: str) -> None:
         assert find_key(keys, wrong.encode()) is None
 
 
-def test_it_does_not_matter_whether_scopes_and_the_hash_are_in_capitals() -> None:
+def test_scopes_and_the_hash_are_case_insensitive() -> None:
     key, entry = new_key("web", ["upload", "list"])
     (parsed,) = parse_keys(entry.replace("sha256", "SHA256").replace("upload+list", "Upload+LIST"))
     assert (parsed.scopes, parsed.length) == (frozenset({"upload", "list"}), None)
     assert find_key([parsed], key.encode()) is parsed
+
+
+@pytest.mark.parametrize(
+    ("name", "scopes", "message"),
+    [
+        ("a=b", SCOPES, "'a=b' is not a key name"),
+        ("web", ("upload", "write"), "Unknown scope. Join some of upload,"),
+    ],
+)
+def test_a_new_key_needs_a_valid_name_and_known_scopes(
+    name: str, scopes: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        new_key(name, scopes)

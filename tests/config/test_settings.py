@@ -1,4 +1,4 @@
-"""Settings, and that .env.example and the README tell the same."""
+"""The settings, and that .env.example and the README name the same ones."""
 
 import dataclasses
 import re
@@ -20,12 +20,12 @@ READ_BY_BOTO3 = {
     "AWS_USE_DUALSTACK_ENDPOINT",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
 }
-"""Names that boto3 reads itself; they stand in the same `.env` but never pass through our hands."""
+"""Variables in the same `.env` that boto3 reads and `Config` does not."""
 
 NAMES = {field.name.upper() for field in dataclasses.fields(Config)}
 
 
-def test_nothing_need_be_set() -> None:
+def test_every_setting_has_a_default() -> None:
     config = Config.from_env({"PATH": "/bin", "UNRELATED": "x"})
     assert (config.store, config.port, config.cache_max_bytes) == ("local", 8000, 1024**3)
 
@@ -34,7 +34,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
     assert Config.from_env({"PORT": "", "S3_BUCKET": ""}) == Config.from_env({})
 
 
-def test_a_bucket_means_s3() -> None:
+def test_the_store_is_s3_if_a_bucket_is_set() -> None:
     assert Config.from_env({"S3_BUCKET": "cats"}).store == "s3"
     assert Config.from_env({"S3_BUCKET": "cats", "STORE": "local"}).store == "local"
 
@@ -43,7 +43,7 @@ def test_a_bucket_means_s3() -> None:
     ("text", "size"),
     [("1", 1), ("10MB", 10**7), ("512MiB", 512 * 1024**2), ("1.5 GiB", 3 * 512 * 1024**2), ("4kb", 4000)],
 )
-def test_sizes(text: str, size: int) -> None:
+def test_sizes_are_bytes_or_have_a_unit(text: str, size: int) -> None:
     assert Config.from_env({"MAX_UPLOAD_BYTES": text}).max_upload_bytes == size
 
 
@@ -54,7 +54,7 @@ def test_sizes(text: str, size: int) -> None:
         *[("1.5h", 5400), ("1 hour", 3600), ("2d", 172_800), (" 7 sec ", 7), ("0", 0), ("0.5 min", 30)],
     ],
 )
-def test_durations(text: str, seconds: int) -> None:
+def test_durations_are_seconds_or_have_a_unit(text: str, seconds: int) -> None:
     assert Config.from_env({"CACHE_TTL": text}).cache_ttl == seconds
 
 
@@ -62,7 +62,7 @@ def test_durations(text: str, seconds: int) -> None:
     "name",
     ["PRESIGNED_EXPIRY", "CACHE_TTL", "CACHE_STALE_IF_ERROR", "CACHE_NEGATIVE_TTL", "GENERATOR_TIMEOUT"],
 )
-def test_each_duration_takes_units(name: str) -> None:
+def test_every_duration_accepts_units(name: str) -> None:
     config = Config.from_env({name: "2m"})
     assert getattr(config, name.lower()) == 120
 
@@ -70,7 +70,7 @@ def test_each_duration_takes_units(name: str) -> None:
 @pytest.mark.parametrize(
     "text", ["5x", "m", "1h30m", "1.5", "500ms", "-1s", "5e1", "\u0665m", "400d", "1..5m"]
 )
-def test_what_is_no_duration_is_told(text: str) -> None:
+def test_a_malformed_duration_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"CACHE_TTL={text}: ")):
         Config.from_env({"CACHE_TTL": text})
 
@@ -95,21 +95,21 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("name", "text", "value"), WORDS)
-def test_it_does_not_matter_whether_words_are_in_capitals(name: str, text: str, value: object) -> None:
+def test_words_are_case_insensitive(name: str, text: str, value: object) -> None:
     assert getattr(Config.from_env({name: text}), name.lower()) == value
 
 
-def test_a_custom_class_keeps_its_capitals() -> None:
+def test_a_custom_class_keeps_its_case() -> None:
     assert Config.from_env({"GENERATOR": "MyPackage.models:Mine"}).generator == "MyPackage.models:Mine"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0:8000", "[::1]:8000", "unix:/run/x.sock", "http://x", "a b"])
-def test_what_is_no_address_to_listen_on_is_told(host: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"HOST={host}: is not an address")):
+def test_a_malformed_host_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"HOST={host}: is not an IP address or a host name")):
         Config.from_env({"HOST": host})
 
 
-def test_a_cache_too_small_for_its_own_index_is_refused() -> None:
+def test_a_cache_too_small_for_its_index_is_refused() -> None:
     with pytest.raises(ConfigError, match="CACHE_MAX_BYTES=100KiB: must be at least 393216 bytes"):
         Config.from_env({"CACHE_MAX_BYTES": "100KiB"})
 
@@ -118,7 +118,7 @@ def test_a_cache_too_small_for_its_own_index_is_refused() -> None:
     ("cache", "store"),
     [("data", "data"), ("data/images/cache", "data/images"), ("/x", "/x/y"), ("./a", "a/b")],
 )
-def test_cache_and_store_must_not_share_a_directory(cache: str, store: str) -> None:
+def test_the_cache_must_not_overlap_the_local_store(cache: str, store: str) -> None:
     with pytest.raises(ConfigError, match="CACHE_DIR="):
         Config.from_env({"CACHE_DIR": cache, "LOCAL_STORE_DIR": store})
     over_s3 = {"CACHE_DIR": cache, "LOCAL_STORE_DIR": store, "STATE_DIR": "/elsewhere", "S3_BUCKET": "cats"}
@@ -128,46 +128,47 @@ def test_cache_and_store_must_not_share_a_directory(cache: str, store: str) -> N
 @pytest.mark.parametrize(
     ("state", "cache"), [("/x", "/x"), ("/x/y", "/x"), ("/x", "/x/y"), ("", "data"), ("data/cache/a", "")]
 )
-def test_the_state_must_not_lie_in_the_cache(state: str, cache: str) -> None:
-    with pytest.raises(ConfigError, match=f"STATE_DIR={state or 'data/state'}: must not lie in CACHE_DIR,"):
+def test_the_state_must_not_overlap_the_cache(state: str, cache: str) -> None:
+    problem = f"STATE_DIR={state or 'data/state'}: must not be inside CACHE_DIR,"
+    with pytest.raises(ConfigError, match=problem):
         Config.from_env({"STATE_DIR": state, "CACHE_DIR": cache, "LOCAL_STORE_DIR": "/elsewhere"})
 
 
 @pytest.mark.parametrize(
     ("state", "store"), [("/x", "/x"), ("/x/y", "/x"), ("/x", "/x/y"), ("", "data"), ("data/images/a", "")]
 )
-def test_the_state_must_not_lie_in_the_store(state: str, store: str) -> None:
+def test_the_state_must_not_overlap_the_local_store(state: str, store: str) -> None:
     given = {"STATE_DIR": state, "CACHE_DIR": "/elsewhere", "LOCAL_STORE_DIR": store}
-    with pytest.raises(
-        ConfigError, match=f"STATE_DIR={state or 'data/state'}: must not lie in LOCAL_STORE_DIR"
-    ):
+    problem = f"STATE_DIR={state or 'data/state'}: must not be inside LOCAL_STORE_DIR,"
+    with pytest.raises(ConfigError, match=problem):
         Config.from_env(given)
     assert Config.from_env({**given, "S3_BUCKET": "cats"})
 
 
-def test_directories_are_where_they_lie_on_disk(tmp_path: Path) -> None:
+def test_directories_are_compared_by_their_real_paths(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "link").symlink_to("images")
     (tmp_path / "circle").symlink_to("circle")
     store = str(tmp_path / "images")
     for cache in ("images/../images", "nowhere/../images/x", "link", "link/cache", "link/.."):
-        with pytest.raises(ConfigError, match="must not lie in LOCAL_STORE_DIR"):
+        with pytest.raises(ConfigError, match="must not be inside LOCAL_STORE_DIR"):
             Config.from_env({"CACHE_DIR": f"{tmp_path}/{cache}", "LOCAL_STORE_DIR": store})
     for cache in ("cache", "images/../cache", "imagesx", "circle"):
         assert Config.from_env({"CACHE_DIR": f"{tmp_path}/{cache}", "LOCAL_STORE_DIR": store})
 
 
-def test_a_directory_in_two_others_is_told_once() -> None:
+def test_a_directory_that_overlaps_two_others_is_reported_once() -> None:
     same = {"CACHE_DIR": "/x", "LOCAL_STORE_DIR": "/x", "STATE_DIR": "/x"}
     with pytest.raises(ConfigError) as caught:
         Config.from_env(same)
     assert str(caught.value).splitlines()[1:] == [
-        "  CACHE_DIR=/x: must not lie in LOCAL_STORE_DIR, nor the other way round",
-        "  STATE_DIR=/x: must not lie in LOCAL_STORE_DIR or CACHE_DIR, nor the other way round",
+        "  CACHE_DIR=/x: must not be inside LOCAL_STORE_DIR, nor contain it. Use separate directories.",
+        "  STATE_DIR=/x: must not be inside LOCAL_STORE_DIR or CACHE_DIR, nor contain it. Use separate "
+        "directories.",
     ]
 
 
-def test_lists() -> None:
+def test_lists_have_no_spaces_empty_words_or_duplicates() -> None:
     config = Config.from_env({"TRUSTED_HOSTS": " a, b ,,a", "ALLOWED_FORMATS": "png,webp"})
     assert (config.trusted_hosts, config.allowed_formats) == (("a", "b"), ("png", "webp"))
 
@@ -201,12 +202,12 @@ WRONG = {
 }
 
 
-def test_every_problem_is_told_at_once() -> None:
+def test_all_wrong_settings_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         Config.from_env(WRONG)
-    told = str(caught.value)
+    message = str(caught.value)
     for name, value in WRONG.items():
-        assert f"{name}={value}: " in told
+        assert f"{name}={value}: " in message
 
 
 @pytest.mark.parametrize(
@@ -217,25 +218,25 @@ def test_every_problem_is_told_at_once() -> None:
         *[("PUBLIC_BASE_URL", f"https://cdn.example{end}") for end in ("?a=b", "/x#top", "/?")],
     ],
 )
-def test_what_could_never_do_what_it_says_is_refused(name: str, value: str) -> None:
+def test_a_value_that_could_never_work_is_refused(name: str, value: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config.from_env({name: value})
     assert f"{name}={value}: " in str(caught.value)
 
 
-def test_hosts_may_be_addresses() -> None:
+def test_trusted_hosts_may_be_ip_addresses() -> None:
     names = ("images.example.org", "10.0.0.1", "::1", "fe80::1", "my_host")
     assert Config.from_env({"TRUSTED_HOSTS": ",".join(names)}).trusted_hosts == names
 
 
-def test_rules_that_span_settings_are_told_with_the_others() -> None:
+def test_problems_of_combinations_are_reported_with_the_others() -> None:
     with pytest.raises(ConfigError) as caught:
         Config.from_env({"STORE": "s3", "PORT": "x"})
     assert "PORT=x" in str(caught.value)
     assert "STORE=s3: needs S3_BUCKET" in str(caught.value)
 
 
-def test_a_wrong_bucket_is_not_called_a_missing_one() -> None:
+def test_a_wrong_bucket_name_is_not_reported_as_missing() -> None:
     with pytest.raises(ConfigError) as caught:
         Config.from_env({"S3_BUCKET": "my bucket"})
     assert "S3_BUCKET=my bucket: " in str(caught.value)
@@ -249,7 +250,7 @@ def test_a_wrong_bucket_is_not_called_a_missing_one() -> None:
         ({"IMAGE_URLS": "presigned"}, "IMAGE_URLS=presigned: needs an S3 store"),
         (
             {"S3_BUCKET": "cats", "IMAGE_URLS": "presigned", "PUBLIC_BASE_URL": "https://x.org"},
-            "PUBLIC_BASE_URL=https://x.org: can't be signed",
+            "PUBLIC_BASE_URL=https://x.org: can't be presigned",
         ),
         ({"S3_BUCKET": "cats", "S3_SSE_KMS_KEY_ID": "k"}, "S3_SSE_KMS_KEY_ID=k: needs S3_SSE=aws:kms"),
         (
@@ -272,7 +273,7 @@ def test_settings_that_need_or_exclude_each_other(given: dict[str, str], problem
         ({"OPENAI_BASE_URL": "localhost:8080"}, r"OPENAI_BASE_URL=localhost:8080: is not an http\(s\) URL"),
     ],
 )
-def test_what_a_generator_needs(environ: dict[str, str], problem: str) -> None:
+def test_a_generator_without_what_it_needs_is_refused(environ: dict[str, str], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         Config.from_env(environ)
 
@@ -286,11 +287,11 @@ def test_what_a_generator_needs(environ: dict[str, str], problem: str) -> None:
         {"GENERATOR": "mypackage.models:MyModel"},
     ],
 )
-def test_a_generator_that_has_what_it_needs(environ: dict[str, str]) -> None:
+def test_a_generator_with_what_it_needs_is_accepted(environ: dict[str, str]) -> None:
     assert Config.from_env(environ).generator == environ["GENERATOR"]
 
 
-def test_it_cannot_be_changed_and_shows_no_secret() -> None:
+def test_the_config_is_frozen_and_its_repr_shows_no_secret() -> None:
     config = Config.from_env({"API_KEYS": "hush", "OPENAI_API_KEY": "hush"})
     assert "hush" not in repr(config)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -323,3 +324,52 @@ def test_a_password_in_a_url_is_not_shown(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name) as caught:
         Config.from_env({name: value})
     assert "tale" not in str(caught.value)
+
+
+PASSWORD = "tell-tale-of-a-secret"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " ", "\t", "\u00a0"])
+@pytest.mark.parametrize(
+    "name", ["OPENAI_API_KEY", "API_KEYS", "RATELIMIT_STORAGE_URI", "S3_BUCKET", "STATE_DIR"]
+)
+def test_white_space_around_a_setting_is_ignored(name: str, end: str) -> None:
+    value = "redis://:pass@counters:6379/0" if name == "RATELIMIT_STORAGE_URI" else "a-value"
+    given, bare = Config.from_env({name: f"{end}{value}{end}"}), Config.from_env({name: value})
+    assert given == bare
+    assert Config.from_env({name: end}) == Config.from_env({})
+
+
+@pytest.mark.parametrize("inside", ["\n", "\x00", "\x1f", "\x7f", "\x9f"])
+@pytest.mark.parametrize(
+    "name", ["OPENAI_API_KEY", "OPENAI_BASE_URL", "GENERATOR_MODEL", "S3_SSE_KMS_KEY_ID", "HOST", "STATE_DIR"]
+)
+def test_a_setting_with_a_control_character_is_refused_by_name(name: str, inside: str) -> None:
+    with pytest.raises(ConfigError, match=f"(?s){name}=.*control character"):
+        Config.from_env({name: f"a{inside}b"})
+
+
+MALFORMED_REDIS_URIS = [
+    f"redis://:{PASSWORD}/x@counters:6379/0",
+    f"redis://:{PASSWORD}#x@counters:6379/0",
+    f"redis://user:{PASSWORD}:6379",
+    f"redis://:{PASSWORD}\n@counters",
+    f"redis://:{PASSWORD} x@counters",
+    f"rediss://[{PASSWORD}",
+]
+
+
+@pytest.mark.parametrize("uri", MALFORMED_REDIS_URIS)
+def test_a_password_in_a_malformed_redis_uri_is_not_shown(uri: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"RATELIMIT_STORAGE_URI=\*\*\*: must be .*percent-encoded"
+    ) as caught:
+        Config.from_env({"RATELIMIT_STORAGE_URI": uri})
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize("odd", ["sk-“x”", "sk x", "sk\u200b", "schlüssel"])
+def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(odd: str) -> None:
+    with pytest.raises(ConfigError, match=r"OPENAI_API_KEY=\*\*\*: must be visible ASCII") as caught:
+        Config.from_env({"OPENAI_API_KEY": odd})
+    assert odd not in str(caught.value)

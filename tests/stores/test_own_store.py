@@ -104,7 +104,7 @@ def test_the_server_runs_on_it(own_config: Config) -> None:
     [
         ("no.such.module:Store", "can't be loaded: No module named 'no'"),
         ("tests.stores.test_own_store:Nothing", "has no attribute 'Nothing'"),
-        ("app.config:Config", "is not a subclass of app.stores.base.BaseStore"),
+        ("app.config.settings:Config", "is not a subclass of app.stores.base.BaseStore"),
         ("app.stores.base:BaseStore", "lacks these methods: delete, get, head, list, put"),
         ("tests.stores.broken:Store", "can't be loaded: out of order"),
     ],

@@ -14,11 +14,10 @@ from app.api.context import components
 from app.config.env_file import display_name, loaded_text, settings_file
 from app.ops.bucket.clients import AwsClients
 from app.ops.cli.output import as_json_option, errors_shown
-from app.ops.doctor.examination import Result, checks_for, examine
+from app.ops.doctor.context import CheckContext
 from app.ops.doctor.findings import Status
-from app.ops.doctor.patient import Patient
+from app.ops.doctor.runner import CheckResult, checks_for, run_checks
 from app.ops.mistyped_settings import mistyped_settings
-from app.services.urls import ImageUrls
 
 _COLORS = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "red", Status.SKIPPED: "cyan"}
 _STATUS_COLUMNS = 9
@@ -32,28 +31,29 @@ _MIN_TERMINAL_COLUMNS = 80
 def doctor(as_json: bool) -> None:
     """Check settings, bucket and cache, and say how to fix problems. Exit with status 1 if there is one."""
     with errors_shown():
-        patient = _patient()
-    found = examine(patient, checks_for(patient.config.store))
+        context = _context()
+    found = run_checks(context, checks_for(context.config.store))
     results = _print_json(found) if as_json else _print_table(found)
     if any(result.finding.status is Status.PROBLEM for result in results):
         raise click.exceptions.Exit(1)
 
 
-def _patient() -> Patient:
-    config, store = components().config, components().store
-    return Patient(
-        config=config,
-        store=store,
-        cache=components().cache,
-        clients=AwsClients.from_config(config),
-        url_of=ImageUrls(store, config.image_urls, config.public_base_url).url_of,
-        env_file=(file := settings_file()),
+def _context() -> CheckContext:
+    application = components()
+    file = settings_file()
+    return CheckContext(
+        config=application.config,
+        store=application.store,
+        cache=application.cache,
+        clients=AwsClients.from_config(application.config),
+        url_of=application.images.url_of,
+        env_file=file,
         mistyped=mistyped_settings(os.environ, loaded_text(), display_name(file)),
-        describe_model=components().generation.describe_model,
+        describe_model=application.generation.describe_model,
     )
 
 
-def _print_json(found: Iterator[Result]) -> list[Result]:
+def _print_json(found: Iterator[CheckResult]) -> list[CheckResult]:
     results = list(found)
     rows = [
         {"check": r.check, "status": r.finding.status, "finding": r.finding.text, "fix": r.finding.fix}
@@ -63,7 +63,7 @@ def _print_json(found: Iterator[Result]) -> list[Result]:
     return results
 
 
-def _print_table(found: Iterator[Result]) -> list[Result]:
+def _print_table(found: Iterator[CheckResult]) -> list[CheckResult]:
     """Print each row as soon as it is known, since some checks take seconds."""
     columns = max(shutil.get_terminal_size().columns, _MIN_TERMINAL_COLUMNS)
     results = []
@@ -75,7 +75,7 @@ def _print_table(found: Iterator[Result]) -> list[Result]:
     return results
 
 
-def _row(result: Result, columns: int) -> Iterator[str]:
+def _row(result: CheckResult, columns: int) -> Iterator[str]:
     """Yield the lines of a row: status, check and finding; below the finding its other lines and the fix."""
     finding = result.finding
     indent = _STATUS_COLUMNS + _CHECK_COLUMNS

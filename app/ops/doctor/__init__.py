@@ -1,1 +1,1 @@
-"""Examines settings, bucket and cache: what `flask bucket doctor` runs."""
+"""The checks that `flask bucket doctor` runs: settings, cache, bucket. docs/doctor.md lists them."""

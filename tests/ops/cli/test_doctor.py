@@ -14,8 +14,8 @@ from app import create_app
 from app.components import components_of
 from app.config.api_keys import parse_keys
 from app.config.settings import Config
-from app.ops.doctor.examination import checks_for
 from app.ops.doctor.findings import Status
+from app.ops.doctor.runner import checks_for
 from tests.s3server import CREDENTIALS, S3Server
 
 

@@ -1,4 +1,4 @@
-"""Patients: over a healthy private bucket, a public one, and the pieces of which to make others."""
+"""Contexts with a healthy private bucket and a healthy public one, and functions that change a bucket."""
 
 import json
 import socket
@@ -10,32 +10,32 @@ from typing import Any
 import boto3
 import pytest
 
-from app.cache import health as mount
+from app.cache import health
 from app.cache.disk_cache import DiskCache
 from app.config.settings import Config
 from app.ops.bucket.clients import AwsClients
-from app.ops.doctor.examination import checks_for, examine
+from app.ops.doctor.context import Check, CheckContext
 from app.ops.doctor.findings import Finding
-from app.ops.doctor.patient import Check, Patient
+from app.ops.doctor.runner import checks_for, run_checks
 from app.services.urls import ImageUrls
 from app.stores.s3.store import S3Store
-from tests.ops.doctor.played import PlayedAws
+from tests.ops.doctor.fake_aws import FakeAws
 from tests.s3server import S3Server
 
-MakePatient = Callable[..., Patient]
+MakeContext = Callable[..., CheckContext]
 
 
 @pytest.fixture
-def aws(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> PlayedAws:
-    """The S3 server, refined; STS and S3 Control are found there too."""
+def aws(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> FakeAws:
+    """AWS in front of moto's server, with STS and S3 Control at the same address."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3_CONTROL", s3.url.replace("127.0.0.1", "localhost"))
     _resolve_names_below_localhost(monkeypatch)
-    return PlayedAws()
+    return FakeAws()
 
 
 def _resolve_names_below_localhost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 Control puts the account before the host name (RFC 6761, 6.3 says what such names mean)."""
+    """Resolve `ACCOUNT.localhost`, which S3 Control uses, as `localhost` (RFC 6761, 6.3)."""
     resolve = socket.getaddrinfo
 
     def local(host: Any, *args: Any, **kwargs: Any) -> Any:
@@ -45,37 +45,37 @@ def _resolve_names_below_localhost(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Say what file system the directories of a test lie on; an ext4 at first."""
+def set_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A function that sets the type of the test directories' file system, which is ext4 at first."""
 
-    def lie(kind: str) -> None:
+    def set_type(kind: str) -> None:
         table = tmp_path / "mountinfo"
         table.write_text(
             f"21 1 0:1 / / rw - ext4 /dev/sda1 rw\n22 21 0:2 / {tmp_path} rw - {kind} source rw\n"
         )
-        monkeypatch.setattr(mount, "MOUNTS", str(table))
+        monkeypatch.setattr(health, "MOUNTS", str(table))
 
-    lie("ext4")
-    return lie
+    set_type("ext4")
+    return set_type
 
 
 @pytest.fixture
-def make_patient(
-    s3: S3Server, aws: PlayedAws, s3_config: Config, tmp_path: Path, on_disk: Any
-) -> Iterator[MakePatient]:
-    """Makes patients from settings; each bucket is as it was left."""
+def make_context(
+    s3: S3Server, aws: FakeAws, s3_config: Config, tmp_path: Path, set_file_system: Any
+) -> Iterator[MakeContext]:
+    """A function that returns a context with the given settings, over the same bucket each time."""
     caches = []
 
-    def make(**settings: Any) -> Patient:
+    def make(**settings: Any) -> CheckContext:
         config = replace(s3_config, **{"cache_max_bytes": 10**7} | settings)
         store = S3Store.from_config(config)
         cache = DiskCache(config.cache_dir, config.cache_max_bytes)
         caches.append(cache)
         env_file = tmp_path / ".env"
         env_file.touch(0o600)
-        links = ImageUrls(store, config.image_urls, config.public_base_url)
+        urls = ImageUrls(store, config.image_urls, config.public_base_url)
         s3.fault = aws
-        return Patient(config, store, cache, AwsClients.from_config(config), links.url_of, env_file)
+        return CheckContext(config, store, cache, AwsClients.from_config(config), urls.url_of, env_file)
 
     yield make
     for cache in caches:
@@ -83,55 +83,55 @@ def make_patient(
 
 
 @pytest.fixture
-def look(s3: S3Server, bucket: str) -> Any:
-    """A client for configuring the bucket."""
+def admin(s3: S3Server, bucket: str) -> Any:
+    """An S3 client for changing the bucket's settings."""
     return boto3.client("s3", endpoint_url=s3.url, region_name="us-east-1")
 
 
 @pytest.fixture
-def private(make_patient: MakePatient, look: Any, bucket: str) -> Patient:
-    """A healthy private bucket."""
-    block(look, bucket, True)
-    own(look, bucket, "BucketOwnerEnforced")
-    encrypt(look, bucket, "AES256")
-    return make_patient(s3_acl="none", image_urls="server")
+def private(make_context: MakeContext, admin: Any, bucket: str) -> CheckContext:
+    """The context of a healthy private bucket."""
+    set_public_access_block(admin, bucket, True)
+    set_ownership(admin, bucket, "BucketOwnerEnforced")
+    set_encryption(admin, bucket, "AES256")
+    return make_context(s3_acl="none", image_urls="server")
 
 
 @pytest.fixture
-def public(make_patient: MakePatient, look: Any, bucket: str, aws: PlayedAws) -> Patient:
-    """A healthy public bucket, opened by its policy: ACLs stay blocked, as `setup` leaves them."""
-    block(look, bucket, True, BlockPublicPolicy=False, RestrictPublicBuckets=False)
-    own(look, bucket, "BucketOwnerEnforced")
-    encrypt(look, bucket, "AES256")
-    open_for(look, bucket, "s3:GetObject")
+def public(make_context: MakeContext, admin: Any, bucket: str, aws: FakeAws) -> CheckContext:
+    """The context of a healthy bucket, public by its policy, with public ACLs blocked as by `setup`."""
+    set_public_access_block(admin, bucket, True, BlockPublicPolicy=False, RestrictPublicBuckets=False)
+    set_ownership(admin, bucket, "BucketOwnerEnforced")
+    set_encryption(admin, bucket, "AES256")
+    set_public_policy(admin, bucket, "s3:GetObject")
     rule = {"AllowedMethods": ["GET", "HEAD"], "AllowedOrigins": ["https://www.example.org"]}
-    look.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [rule]})
-    log_to_itself(look, bucket)
+    admin.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [rule]})
+    log_to_other_bucket(admin, bucket)
     aws.public = True
-    return make_patient(s3_acl="none", image_urls="s3")
+    return make_context(s3_acl="none", image_urls="s3")
 
 
-def block(look: Any, bucket: str, on: bool, **others: bool) -> None:
-    """Set the four blocks, some of them otherwise."""
+def set_public_access_block(admin: Any, bucket: str, on: bool, **others: bool) -> None:
+    """Turn the four blocks on or off, except for `others`."""
     names = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
     blocks = dict.fromkeys(names, on) | others
-    look.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=blocks)
+    admin.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=blocks)
 
 
-def own(look: Any, bucket: str, ownership: str) -> None:
-    """Set the object ownership."""
+def set_ownership(admin: Any, bucket: str, ownership: str) -> None:
+    """Set the bucket's object ownership."""
     rules = {"Rules": [{"ObjectOwnership": ownership}]}
-    look.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls=rules)
+    admin.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls=rules)
 
 
-def encrypt(look: Any, bucket: str, kind: str) -> None:
-    """Set the default encryption."""
+def set_encryption(admin: Any, bucket: str, kind: str) -> None:
+    """Set the bucket's default encryption."""
     rules = [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": kind}}]
-    look.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": rules})
+    admin.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": rules})
 
 
-def open_for(look: Any, bucket: str, *actions: str, named: str = "") -> None:
-    """A policy that lets everybody do `actions` in this bucket, or in the one `named`."""
+def set_public_policy(admin: Any, bucket: str, *actions: str, named: str = "") -> None:
+    """Set a policy that allows everybody `actions` in this bucket, or in the one called `named`."""
     statement = {
         "Sid": "Everybody",
         "Effect": "Allow",
@@ -139,41 +139,41 @@ def open_for(look: Any, bucket: str, *actions: str, named: str = "") -> None:
         "Action": list(actions),
         "Resource": f"arn:aws:s3:::{named or bucket}/*",
     }
-    look.put_bucket_policy(
+    admin.put_bucket_policy(
         Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     )
 
 
-def log_to_itself(look: Any, bucket: str) -> None:
-    """Access logs, which moto wants the log delivery group to be allowed to write."""
-    look.create_bucket(Bucket=f"{bucket}-logs")
+def log_to_other_bucket(admin: Any, bucket: str) -> None:
+    """Turn access logs on. moto requires that the log delivery group may write to their bucket."""
+    admin.create_bucket(Bucket=f"{bucket}-logs")
     group = 'uri="http://acs.amazonaws.com/groups/s3/LogDelivery"'
-    look.put_bucket_acl(Bucket=f"{bucket}-logs", GrantWrite=group, GrantReadACP=group)
+    admin.put_bucket_acl(Bucket=f"{bucket}-logs", GrantWrite=group, GrantReadACP=group)
     logging = {"LoggingEnabled": {"TargetBucket": f"{bucket}-logs", "TargetPrefix": "s3/"}}
-    look.put_bucket_logging(Bucket=bucket, BucketLoggingStatus=logging)
+    admin.put_bucket_logging(Bucket=bucket, BucketLoggingStatus=logging)
 
 
-def expire(look: Any, bucket: str, prefix: str, **what: Any) -> None:
-    """A lifecycle rule for `prefix`; it deletes after a week unless `what` says otherwise."""
+def set_lifecycle_rule(admin: Any, bucket: str, prefix: str, **what: Any) -> None:
+    """Set a lifecycle rule for `prefix` that deletes objects after a week, or does `what`."""
     rule = {
         "ID": "rule",
         "Status": "Enabled",
         "Filter": {"Prefix": prefix},
         **(what or {"Expiration": {"Days": 7}}),
     }
-    look.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
+    admin.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
 
 
-def findings(patient: Patient) -> dict[str, Finding]:
-    """What the doctor finds, by the names of the checks."""
-    checks = checks_for(patient.config.store)
-    return {result.check: result.finding for result in examine(patient, checks)}
+def findings(context: CheckContext) -> dict[str, Finding]:
+    """Run all checks. Return their findings by name."""
+    checks = checks_for(context.config.store)
+    return {result.check: result.finding for result in run_checks(context, checks)}
 
 
-def finding(patient: Patient, name: str) -> Finding:
-    """What one check finds, made after those that it needs."""
-    check = next(check for check in checks_for(patient.config.store) if check.name == name)
-    *_, result = examine(patient, dict.fromkeys((*_needed(check), check)))
+def finding(context: CheckContext, name: str) -> Finding:
+    """Run one check after those that it needs. Return its finding."""
+    check = next(check for check in checks_for(context.config.store) if check.name == name)
+    *_, result = run_checks(context, dict.fromkeys((*_needed(check), check)))
     return result.finding
 
 

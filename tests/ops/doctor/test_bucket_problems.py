@@ -1,4 +1,4 @@
-"""What is wrong with a bucket is found by the check that is there for it."""
+"""Each mistake in a bucket's configuration is found by the check that looks for it."""
 
 import json
 import re
@@ -8,261 +8,288 @@ from typing import Any
 
 import pytest
 
+from app.ops.doctor.context import CheckContext
 from app.ops.doctor.findings import Status
-from app.ops.doctor.patient import Patient
-from tests.ops.doctor.conftest import MakePatient, block, encrypt, expire, finding, open_for, own
-from tests.ops.doctor.played import ACCOUNT, PlayedAws
+from tests.ops.doctor.conftest import (
+    MakeContext,
+    finding,
+    set_encryption,
+    set_lifecycle_rule,
+    set_ownership,
+    set_public_access_block,
+    set_public_policy,
+)
+from tests.ops.doctor.fake_aws import ACCOUNT, FakeAws
 from tests.s3server import S3Server, error, first_of
 
-Spoil = Callable[[Any, str, PlayedAws], object]
-"""Given a client, the bucket's name and the played AWS: make something wrong."""
+Break = Callable[[Any, str, FakeAws], object]
+"""A function of a client, the bucket's name and the fake AWS that introduces a mistake."""
 
 DENIED = ("403 Forbidden", "AccessDenied")
 EVERYBODY = 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'
 BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 
 
-PRIVATE: list[tuple[str, Spoil, Status, str]] = [
+PRIVATE: list[tuple[str, Break, Status, str]] = [
     (
         "missing-or-forbidden",
-        lambda look, bucket, aws: aws.refused.update({"GET missing": ("418 Teapot", "Teapot")}),
+        lambda admin, bucket, aws: aws.refused.update({"GET missing": ("418 Teapot", "Teapot")}),
         Status.PROBLEM,
         "Teapot",
     ),
     (
         "not-root",
-        lambda look, bucket, aws: setattr(aws, "arn", f"arn:aws:iam::{ACCOUNT}:root"),
+        lambda admin, bucket, aws: setattr(aws, "arn", f"arn:aws:iam::{ACCOUNT}:root"),
         Status.PROBLEM,
         "root",
     ),
     (
         "bucket-owner",
-        lambda look, bucket, aws: setattr(aws, "owner", "999999999999"),
+        lambda admin, bucket, aws: setattr(aws, "owner", "999999999999"),
         Status.WARNING,
         "another",
     ),
     (
         "probe-put",
-        lambda look, bucket, aws: aws.refused.update({"PUT object": ("507 Full", "OutOfSpace")}),
+        lambda admin, bucket, aws: aws.refused.update({"PUT object": ("507 Full", "OutOfSpace")}),
         Status.PROBLEM,
         "OutOfSpace",
     ),
     (
         "probe-get",
-        lambda look, bucket, aws: aws.refused.update({"GET object": ("404 Not Found", "NoSuchKey")}),
+        lambda admin, bucket, aws: aws.refused.update({"GET object": ("404 Not Found", "NoSuchKey")}),
         Status.PROBLEM,
-        "not there",
+        "is missing",
     ),
     (
         "probe-delete",
-        lambda look, bucket, aws: aws.refused.update({"DELETE object": DENIED}),
+        lambda admin, bucket, aws: aws.refused.update({"DELETE object": DENIED}),
         Status.WARNING,
         "stays",
     ),
     (
         "block-public-access",
-        lambda look, bucket, aws: block(look, bucket, True, IgnorePublicAcls=False),
+        lambda admin, bucket, aws: set_public_access_block(admin, bucket, True, IgnorePublicAcls=False),
         Status.WARNING,
         "not blocked: IgnorePublicAcls",
     ),
     (
         "bucket-policy",
-        lambda look, bucket, aws: open_for(look, bucket, "s3:Get*"),
+        lambda admin, bucket, aws: set_public_policy(admin, bucket, "s3:Get*"),
         Status.PROBLEM,
         "everybody read",
     ),
     (
         "public-writes",
-        lambda look, bucket, aws: open_for(look, bucket, "s3:GetObject", "s3:PutObject"),
+        lambda admin, bucket, aws: set_public_policy(admin, bucket, "s3:GetObject", "s3:PutObject"),
         Status.PROBLEM,
         "s3:PutObject",
     ),
     (
         "public-writes",
-        lambda look, bucket, aws: look.put_bucket_acl(Bucket=bucket, GrantWrite=EVERYBODY),
+        lambda admin, bucket, aws: admin.put_bucket_acl(Bucket=bucket, GrantWrite=EVERYBODY),
         Status.PROBLEM,
         "WRITE by ACL",
     ),
     (
         "anonymous-get",
-        lambda look, bucket, aws: setattr(aws, "public", True),
+        lambda admin, bucket, aws: setattr(aws, "public", True),
         Status.PROBLEM,
         "everybody can read",
     ),
-    ("anonymous-list", lambda look, bucket, aws: setattr(aws, "listable", True), Status.PROBLEM, "list"),
-    ("anonymous-put", lambda look, bucket, aws: setattr(aws, "writable", True), Status.PROBLEM, "upload"),
+    ("anonymous-list", lambda admin, bucket, aws: setattr(aws, "listable", True), Status.PROBLEM, "list"),
+    ("anonymous-put", lambda admin, bucket, aws: setattr(aws, "writable", True), Status.PROBLEM, "upload"),
     (
         "checksums",
-        lambda look, bucket, aws: setattr(aws, "checks_sums", False),
+        lambda admin, bucket, aws: setattr(aws, "verifies_checksums", False),
         Status.WARNING,
-        "not noticed",
+        "not detected",
     ),
     (
         "lifecycle",
-        lambda look, bucket, aws: expire(look, bucket, ""),
+        lambda admin, bucket, aws: set_lifecycle_rule(admin, bucket, ""),
         Status.WARNING,
-        "deleted by a lifecycle rule",
+        "A lifecycle rule deletes images under ''",
     ),
-    ("lifecycle", lambda look, bucket, aws: expire(look, bucket, "gen"), Status.WARNING, "deleted"),
     (
         "lifecycle",
-        lambda look, bucket, aws: expire(
-            look, bucket, "", Transitions=[{"Days": 30, "StorageClass": "GLACIER"}]
+        lambda admin, bucket, aws: set_lifecycle_rule(admin, bucket, "gen"),
+        Status.WARNING,
+        "deletes",
+    ),
+    (
+        "lifecycle",
+        lambda admin, bucket, aws: set_lifecycle_rule(
+            admin, bucket, "", Transitions=[{"Days": 30, "StorageClass": "GLACIER"}]
         ),
         Status.PROBLEM,
         "archives",
     ),
-    ("lifecycle", lambda look, bucket, aws: expire(look, bucket, "tmp/"), Status.OK, "Expires: tmp/."),
+    (
+        "lifecycle",
+        lambda admin, bucket, aws: set_lifecycle_rule(admin, bucket, "tmp/"),
+        Status.OK,
+        "Expires: tmp/.",
+    ),
     (
         "encryption",
-        lambda look, bucket, aws: look.delete_bucket_encryption(Bucket=bucket),
+        lambda admin, bucket, aws: admin.delete_bucket_encryption(Bucket=bucket),
         Status.WARNING,
         "without",
     ),
 ]
 
-PUBLIC: list[tuple[str, Spoil, Status, str]] = [
+PUBLIC: list[tuple[str, Break, Status, str]] = [
     (
         "block-public-access",
-        lambda look, bucket, aws: block(look, bucket, False, RestrictPublicBuckets=True),
+        lambda admin, bucket, aws: set_public_access_block(admin, bucket, False, RestrictPublicBuckets=True),
         Status.PROBLEM,
         "RestrictPublicBuckets keeps browsers out",
     ),
     (
         "account-public-access",
-        lambda look, bucket, aws: setattr(aws, "account_blocks", dict.fromkeys(BLOCKS, True)),
+        lambda admin, bucket, aws: setattr(aws, "account_blocks", dict.fromkeys(BLOCKS, True)),
         Status.PROBLEM,
         "For the whole account, BlockPublicPolicy, RestrictPublicBuckets",
     ),
     (
         "bucket-policy",
-        lambda look, bucket, aws: look.delete_bucket_policy(Bucket=bucket),
+        lambda admin, bucket, aws: admin.delete_bucket_policy(Bucket=bucket),
         Status.PROBLEM,
         "No policy",
     ),
     (
         "bucket-policy",
-        lambda look, bucket, aws: open_for(look, bucket, "s3:GetObject", named="typo"),
+        lambda admin, bucket, aws: set_public_policy(admin, bucket, "s3:GetObject", named="typo"),
         Status.PROBLEM,
         "The policy opens arn:aws:s3:::typo/*, not arn:aws:s3:::bucket-",
     ),
     (
         "anonymous-get",
-        lambda look, bucket, aws: setattr(aws, "public", False),
+        lambda admin, bucket, aws: setattr(aws, "public", False),
         Status.PROBLEM,
         "Access Denied",
     ),
-    ("image-url", lambda look, bucket, aws: setattr(aws, "public", False), Status.PROBLEM, "Access Denied"),
+    ("image-url", lambda admin, bucket, aws: setattr(aws, "public", False), Status.PROBLEM, "Access Denied"),
     (
         "image-url",
-        lambda look, bucket, aws: setattr(aws, "visitor_body", b"other"),
+        lambda admin, bucket, aws: setattr(aws, "anonymous_body", b"other"),
         Status.PROBLEM,
         "other bytes",
     ),
     (
         "cors",
-        lambda look, bucket, aws: look.delete_bucket_cors(Bucket=bucket),
+        lambda admin, bucket, aws: admin.delete_bucket_cors(Bucket=bucket),
         Status.WARNING,
         "not fetch() them",
     ),
-    ("encryption", lambda look, bucket, aws: encrypt(look, bucket, "aws:kms"), Status.PROBLEM, "KMS"),
+    (
+        "encryption",
+        lambda admin, bucket, aws: set_encryption(admin, bucket, "aws:kms"),
+        Status.PROBLEM,
+        "KMS",
+    ),
     (
         "access-logs",
-        lambda look, bucket, aws: look.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={}),
+        lambda admin, bucket, aws: admin.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={}),
         Status.WARNING,
-        "nobody logs it",
+        "does not log the requests",
     ),
 ]
 
 
-@pytest.mark.parametrize(("name", "spoil", "status", "text"), PRIVATE)
-def test_private(
-    private: Patient,
-    look: Any,
+@pytest.mark.parametrize(("name", "make_wrong", "status", "text"), PRIVATE)
+def test_a_mistake_in_a_private_bucket_is_found(
+    private: CheckContext,
+    admin: Any,
     bucket: str,
-    aws: PlayedAws,
+    aws: FakeAws,
     name: str,
-    spoil: Spoil,
+    make_wrong: Break,
     status: Status,
     text: str,
 ) -> None:
-    spoil(look, bucket, aws)
+    make_wrong(admin, bucket, aws)
     found = finding(private, name)
     assert found.status is status
     assert text in found.text
     assert bool(found.fix) is (status is not Status.OK)
 
 
-@pytest.mark.parametrize(("name", "spoil", "status", "text"), PUBLIC)
-def test_public(
-    public: Patient,
-    look: Any,
+@pytest.mark.parametrize(("name", "make_wrong", "status", "text"), PUBLIC)
+def test_a_mistake_in_a_public_bucket_is_found(
+    public: CheckContext,
+    admin: Any,
     bucket: str,
-    aws: PlayedAws,
+    aws: FakeAws,
     name: str,
-    spoil: Spoil,
+    make_wrong: Break,
     status: Status,
     text: str,
 ) -> None:
-    spoil(look, bucket, aws)
+    make_wrong(admin, bucket, aws)
     found = finding(public, name)
     assert found.status is status
     assert text in found.text
     assert found.fix
 
 
-def test_a_type_that_browsers_are_not_told(public: Patient, aws: PlayedAws) -> None:
-    aws.visitor_type, aws.visitor_body = "binary/octet-stream", public.probe.data
+def test_a_url_that_sends_another_type_is_a_problem(public: CheckContext, aws: FakeAws) -> None:
+    aws.anonymous_type, aws.anonymous_body = "binary/octet-stream", public.probe.data
     assert finding(public, "image-url").text == "Browsers get the image as binary/octet-stream."
 
 
 @pytest.mark.parametrize("acl", ["auto", "public-read"])
-def test_an_acl_that_is_denied(private: Patient, make_patient: MakePatient, aws: PlayedAws, acl: str) -> None:
+def test_a_denied_put_with_an_acl_suggests_the_permission_and_none(
+    private: CheckContext, make_context: MakeContext, aws: FakeAws, acl: str
+) -> None:
     aws.refused = {"PUT object": DENIED}
-    found = finding(make_patient(s3_acl=acl), "probe-put")
+    found = finding(make_context(s3_acl=acl), "probe-put")
     assert "s3:PutObjectAcl" in found.text
     assert "S3_ACL=none" in found.fix
 
 
-def test_an_acl_where_they_are_disabled(public: Patient, make_patient: MakePatient, aws: PlayedAws) -> None:
-    patient = make_patient(s3_acl="public-read")
+def test_an_acl_is_a_problem_if_acls_are_disabled(
+    public: CheckContext, make_context: MakeContext, aws: FakeAws
+) -> None:
+    context = make_context(s3_acl="public-read")
     assert (
-        finding(patient, "object-ownership").fix == "Set S3_ACL=none, then: flask bucket setup --mode public"
+        finding(context, "object-ownership").fix == "Set S3_ACL=none, then: flask bucket setup --mode public"
     )
     aws.refused = {"PUT object": ("400 Bad Request", "AccessControlListNotSupported")}
-    assert finding(patient, "probe-put").text.startswith("The bucket has ACLs disabled")
+    assert finding(context, "probe-put").text.startswith("The bucket has ACLs disabled")
 
 
 @pytest.mark.parametrize("acl", ["public-read", "auto"])
-def test_a_block_that_stops_acls(
-    public: Patient, make_patient: MakePatient, look: Any, bucket: str, acl: str
+def test_a_block_of_acls_is_a_problem_if_images_are_public_by_acl(
+    public: CheckContext, make_context: MakeContext, admin: Any, bucket: str, acl: str
 ) -> None:
-    own(look, bucket, "ObjectWriter")
-    look.delete_bucket_policy(Bucket=bucket)
-    block(look, bucket, True, BlockPublicAcls=False)
-    found = finding(make_patient(s3_acl=acl), "block-public-access")
+    set_ownership(admin, bucket, "ObjectWriter")
+    admin.delete_bucket_policy(Bucket=bucket)
+    set_public_access_block(admin, bucket, True, BlockPublicAcls=False)
+    found = finding(make_context(s3_acl=acl), "block-public-access")
     assert found.text == "IgnorePublicAcls keeps browsers out."
 
 
 @pytest.mark.parametrize("ownership", ["BucketOwnerEnforced", "ObjectWriter"])
-def test_a_block_that_stops_the_policy(
-    public: Patient, make_patient: MakePatient, look: Any, bucket: str, ownership: str
+def test_a_block_of_policies_is_a_problem_if_images_are_public_by_policy(
+    public: CheckContext, make_context: MakeContext, admin: Any, bucket: str, ownership: str
 ) -> None:
-    own(look, bucket, ownership)
-    block(look, bucket, True)
-    found = finding(make_patient(image_urls="s3"), "block-public-access")
+    set_ownership(admin, bucket, ownership)
+    set_public_access_block(admin, bucket, True)
+    found = finding(make_context(image_urls="s3"), "block-public-access")
     assert found.text == "BlockPublicPolicy, RestrictPublicBuckets keeps browsers out."
 
 
-def test_bytes_and_type_that_change(private: Patient, aws: PlayedAws) -> None:
+def test_changed_bytes_and_types_are_found(private: CheckContext, aws: FakeAws) -> None:
     aws.stored_instead = (b"other", "text/plain")
-    assert finding(private, "probe-bytes").text.endswith("bytes were sent, 5 others came back.")
+    assert finding(private, "probe-bytes").text.endswith("bytes were sent, 5 different bytes came back.")
     assert finding(private, "content-type").text == "The type image/png comes back as text/plain."
 
 
 @pytest.mark.parametrize("answer", [None, ("501 Not Implemented", "NotImplemented")])
-def test_a_server_without_conditional_puts(
-    private: Patient, aws: PlayedAws, answer: tuple[str, str] | None
+def test_a_server_without_conditional_puts_gets_a_warning(
+    private: CheckContext, aws: FakeAws, answer: tuple[str, str] | None
 ) -> None:
     aws.refused = {"PUT conditional": answer} if answer else {}
     aws.conditional = answer is not None
@@ -271,7 +298,9 @@ def test_a_server_without_conditional_puts(
     assert ("NotImplemented" if answer else "the put succeeds") in found.text
 
 
-def test_statements_with_conditions_open_nothing(private: Patient, look: Any, bucket: str) -> None:
+def test_a_policy_statement_with_a_condition_does_not_make_a_bucket_public(
+    private: CheckContext, admin: Any, bucket: str
+) -> None:
     statement = {
         "Effect": "Allow",
         "Principal": {"AWS": "*"},
@@ -279,10 +308,10 @@ def test_statements_with_conditions_open_nothing(private: Patient, look: Any, bu
         "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
         "Condition": {"StringEquals": {"aws:SourceVpce": "vpce-1"}},
     }
-    look.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Statement": statement}))
+    admin.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Statement": statement}))
     assert finding(private, "bucket-policy").status is Status.OK
     del statement["Condition"]
-    look.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Statement": statement}))
+    admin.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Statement": statement}))
     assert finding(private, "bucket-policy").status is Status.PROBLEM
 
 
@@ -293,118 +322,120 @@ def test_statements_with_conditions_open_nothing(private: Patient, look: Any, bu
         (
             ("https://www.example.org", "https://app.example.org"),
             Status.WARNING,
-            "has https://app.example.org,",
+            "CORS_ORIGINS has https://app.example.org, but",
         ),
-        (("*",), Status.WARNING, "CORS_ORIGINS has *,"),
+        (("*",), Status.WARNING, "CORS_ORIGINS has *, but"),
     ],
 )
-def test_cors_for_the_origins_that_are_set(
-    public: Patient, origins: tuple[str, ...], status: Status, text: str
+def test_cors_rules_must_cover_cors_origins(
+    public: CheckContext, origins: tuple[str, ...], status: Status, text: str
 ) -> None:
     found = finding(replace(public, config=replace(public.config, cors_origins=origins)), "cors")
     assert (found.status, text in found.text) == (status, True), found
 
 
 @pytest.mark.parametrize("settings", [{"s3_acl": "none"}, {}])
-def test_signed_urls_leave_the_bucket_private(
-    private: Patient, make_patient: MakePatient, settings: dict[str, str]
+def test_with_presigned_urls_the_bucket_is_private(
+    private: CheckContext, make_context: MakeContext, settings: dict[str, str]
 ) -> None:
-    patient = make_patient(image_urls="presigned", cors_origins=("https://a.example",), **settings)
-    assert finding(patient, "cors").fix == "flask bucket setup --mode private --cors https://a.example"
+    context = make_context(image_urls="presigned", cors_origins=("https://a.example",), **settings)
+    assert finding(context, "cors").fix == "flask bucket setup --mode private --cors https://a.example"
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
-def test_a_signed_url_that_is_refused(
-    private: Patient, make_patient: MakePatient, s3: S3Server, aws: PlayedAws, status: str
+def test_a_refused_presigned_url_suggests_the_permission_and_the_clock(
+    private: CheckContext, make_context: MakeContext, s3: S3Server, aws: FakeAws, status: str
 ) -> None:
-    patient = make_patient(s3_acl="none", image_urls="presigned")
+    context = make_context(s3_acl="none", image_urls="presigned")
     signed = error(status, "AccessDenied", lambda environ: "X-Amz-Signature" in environ["QUERY_STRING"])
     s3.fault = first_of(signed, aws)
-    found = finding(patient, "image-url")
-    assert found.text == f"Browsers are answered {status[:3]} (Access Denied)."
+    found = finding(context, "image-url")
+    assert found.text == f"Browsers get {status[:3]} (Access Denied)."
     assert "s3:GetObject" in found.fix
     assert "clock" in found.fix
     assert "setup" not in found.fix
 
 
-def test_a_cdn_that_is_refused(
-    private: Patient, make_patient: MakePatient, s3: S3Server, bucket: str
+def test_a_refused_cdn_suggests_to_let_the_cdn_read(
+    private: CheckContext, make_context: MakeContext, s3: S3Server, bucket: str
 ) -> None:
-    """A private bucket stays private: it is the CDN alone that is to read it."""
-    patient = make_patient(s3_acl="none", public_base_url=f"{s3.url}/{bucket}")
-    found = finding(patient, "image-url")
-    assert found.text == "Browsers are answered 403 (Access Denied)."
-    assert found.fix == "Let what stands at PUBLIC_BASE_URL read the images: docs/buckets.md"
+    """The bucket stays private: only the CDN should be able to read it."""
+    context = make_context(s3_acl="none", public_base_url=f"{s3.url}/{bucket}")
+    found = finding(context, "image-url")
+    assert found.text == "Browsers get 403 (Access Denied)."
+    assert found.fix == "Let the server at PUBLIC_BASE_URL read the images: docs/buckets.md"
 
 
 @pytest.mark.parametrize("name", ["cors", "access-logs"])
-def test_behind_a_cdn_its_own_settings_decide(private: Patient, make_patient: MakePatient, name: str) -> None:
-    patient = make_patient(s3_acl="none", public_base_url="https://cdn.example")
-    assert finding(patient, name).text == "can't be checked: what stands at PUBLIC_BASE_URL decides"
+def test_cors_and_logs_are_not_checked_behind_a_cdn(
+    private: CheckContext, make_context: MakeContext, name: str
+) -> None:
+    context = make_context(s3_acl="none", public_base_url="https://cdn.example")
+    assert finding(context, name).text == "can't be checked: it depends on the server at PUBLIC_BASE_URL"
 
 
-def test_a_base_url_where_nobody_answers(private: Patient, make_patient: MakePatient) -> None:
-    found = finding(make_patient(s3_acl="none", public_base_url="http://127.0.0.1:9"), "image-url")
+def test_a_public_base_url_without_an_answer_is_a_problem(
+    private: CheckContext, make_context: MakeContext
+) -> None:
+    found = finding(make_context(s3_acl="none", public_base_url="http://127.0.0.1:9"), "image-url")
     assert found.status is Status.PROBLEM
     assert "No answer at http://127.0.0.1:9/doctor/probe-" in found.text
-    assert found.fix == "Correct PUBLIC_BASE_URL, or start what serves it"
+    assert found.fix == "Correct PUBLIC_BASE_URL, or start the server there"
 
 
-OLD = [f"generated/2026/0{month}/image.png" for month in range(1, 8)]
+OLD_KEYS = [f"generated/2026/0{month}/image.png" for month in range(1, 8)]
 
 
 @pytest.mark.parametrize("urls", ["server", "presigned"])
 def test_images_that_an_earlier_acl_left_public(
-    private: Patient, make_patient: MakePatient, look: Any, bucket: str, aws: PlayedAws, urls: str
+    private: CheckContext, make_context: MakeContext, admin: Any, bucket: str, aws: FakeAws, urls: str
 ) -> None:
-    for key in OLD:
-        look.put_object(Bucket=bucket, Key=key, Body=b"x")
-    aws.public_keys = set(OLD[:3])
-    found = finding(make_patient(image_urls=urls), "public-objects")
+    for key in OLD_KEYS:
+        admin.put_object(Bucket=bucket, Key=key, Body=b"x")
+    aws.public_keys = set(OLD_KEYS[:3])
+    found = finding(make_context(image_urls=urls), "public-objects")
     assert found.status is Status.PROBLEM
-    assert found.text == f"Private, but everybody can read 3 of 7 images, such as {OLD[0]}."
+    assert found.text == f"Private, but everybody can read 3 of 7 images, such as {OLD_KEYS[0]}."
     assert found.fix
     aws.public_keys.clear()
-    found = finding(make_patient(image_urls=urls), "public-objects")
+    found = finding(make_context(image_urls=urls), "public-objects")
     assert (found.status, found.text) == (Status.OK, "None of 7 images can be read without credentials.")
 
 
-def test_images_that_were_left_public_are_looked_for_all_over_the_bucket(
-    private: Patient, look: Any, bucket: str, aws: PlayedAws
+def test_public_images_are_found_anywhere_in_the_bucket(
+    private: CheckContext, admin: Any, bucket: str, aws: FakeAws
 ) -> None:
-    """A bounded number of them, however many there are."""
+    """However many images there are, at most 24 are requested."""
     for folder in ("a", "generated", "images"):
-        for number in range(40):
-            look.put_object(Bucket=bucket, Key=f"{folder}/{number:02}.png", Body=b"x")
+        for number in range(24):
+            admin.put_object(Bucket=bucket, Key=f"{folder}/{number:02}.png", Body=b"x")
     aws.public_keys = {"images/00.png"}
     assert finding(private, "public-objects").status is Status.PROBLEM
-    aws.public_keys = {f"generated/{number:02}.png" for number in range(30, 40)}
+    aws.public_keys = {f"generated/{number:02}.png" for number in range(18, 24)}
     found = finding(private, "public-objects")
     assert found.status is Status.PROBLEM
     assert re.search(r" of (1\d|2[0-4]) images", found.text)
 
 
-def test_whether_images_are_public_can_be_found_out_only_where_they_can_be_listed(
-    private: Patient, aws: PlayedAws
-) -> None:
+def test_public_images_can_be_found_only_with_permission_to_list(private: CheckContext, aws: FakeAws) -> None:
     aws.refused = {"GET bucket": DENIED}
     found = finding(private, "public-objects")
     assert (found.status, found.text) == (Status.SKIPPED, "can't be checked: needs s3:ListBucket")
 
 
-def test_public_objects_are_meant_to_be_where_the_bucket_is_public(public: Patient) -> None:
+def test_public_objects_are_fine_in_a_public_bucket(public: CheckContext) -> None:
     assert finding(public, "public-objects").status is Status.OK
 
 
 @pytest.mark.parametrize("urls", ["server", "presigned"])
-def test_private_urls_need_no_permission_for_acls(
-    private: Patient, make_patient: MakePatient, aws: PlayedAws, urls: str
+def test_a_denied_put_without_an_acl_does_not_mention_acls(
+    private: CheckContext, make_context: MakeContext, aws: FakeAws, urls: str
 ) -> None:
-    """S3_ACL=auto sends none with them, and the advice for a denied put does not speak of any."""
-    patient = make_patient(image_urls=urls)
-    assert patient.mode == "private"
+    """S3_ACL=auto sends no ACL if clients get private URLs."""
+    context = make_context(image_urls=urls)
+    assert context.mode == "private"
     aws.refused = {"PUT object": DENIED}
-    found = finding(patient, "probe-put")
+    found = finding(context, "probe-put")
     assert found.text == "S3 denies PutObject."
     assert found.fix.endswith("Allow s3:PutObject: flask bucket iam-policy")
     assert "ACL," not in found.fix

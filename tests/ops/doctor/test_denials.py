@@ -1,13 +1,13 @@
-"""AccessDenied for one call at a time: the check that needs it says so, the others go on."""
+"""If one call is denied, the check that needs it names the permission, and the others run."""
 
 import pytest
 
+from app.ops.doctor.context import CheckContext
 from app.ops.doctor.findings import Finding, Status
-from app.ops.doctor.patient import Patient
 from tests.ops.doctor.conftest import findings
-from tests.ops.doctor.played import PlayedAws
+from tests.ops.doctor.fake_aws import FakeAws
 
-LEFT_OUT = [
+DENIED_CALLS = [
     ("GET publicAccessBlock", "block-public-access", "s3:GetBucketPublicAccessBlock"),
     ("s3control", "account-public-access", "s3:GetAccountPublicAccessBlock"),
     ("GET ownershipControls", "object-ownership", "s3:GetBucketOwnershipControls"),
@@ -22,54 +22,54 @@ LEFT_OUT = [
 ]
 
 
-def denied(patient: Patient, aws: PlayedAws, call: str) -> dict[str, Finding]:
-    """What is found while `call` is denied."""
+def denied(context: CheckContext, aws: FakeAws, call: str) -> dict[str, Finding]:
+    """Return all findings while `call` is denied."""
     aws.refused = {call: ("403 Forbidden", "AccessDenied")}
-    return findings(patient)
+    return findings(context)
 
 
-@pytest.mark.parametrize(("call", "check", "permission"), LEFT_OUT)
-def test_the_check_names_the_permission(
-    public: Patient, aws: PlayedAws, call: str, check: str, permission: str
+@pytest.mark.parametrize(("call", "check", "permission"), DENIED_CALLS)
+def test_the_check_names_the_missing_permission(
+    public: CheckContext, aws: FakeAws, call: str, check: str, permission: str
 ) -> None:
     found = denied(public, aws, call)
     assert (found[check].status, found[check].text) == (
         Status.SKIPPED,
         f"can't be checked: needs {permission}",
     )
-    affected = {check, *(other for asked, other, _ in LEFT_OUT if asked == call), "url-format"}
+    affected = {check, *(other for other_call, other, _ in DENIED_CALLS if other_call == call), "url-format"}
     assert all(f.status is Status.OK for name, f in found.items() if name not in affected)
 
 
-def test_who_one_is(public: Patient, aws: PlayedAws) -> None:
+def test_without_sts_the_identity_is_not_checked(public: CheckContext, aws: FakeAws) -> None:
     found = denied(public, aws, "sts")
     assert found["caller-identity"].text == "can't be checked: needs sts:GetCallerIdentity"
     assert not [name for name, f in found.items() if f.status is Status.PROBLEM]
 
 
-def test_head_bucket(public: Patient, aws: PlayedAws) -> None:
+def test_a_denied_head_bucket_is_no_problem(public: CheckContext, aws: FakeAws) -> None:
     found = denied(public, aws, "HEAD bucket")
     assert all(f.status is Status.OK for name, f in found.items() if name != "url-format")
 
 
-def test_missing_objects(public: Patient, aws: PlayedAws) -> None:
+def test_a_denied_read_of_a_missing_object_is_a_warning(public: CheckContext, aws: FakeAws) -> None:
     assert denied(public, aws, "GET missing")["missing-or-forbidden"].status is Status.WARNING
 
 
-def test_get(private: Patient, aws: PlayedAws) -> None:
+def test_a_denied_get_is_a_problem(private: CheckContext, aws: FakeAws) -> None:
     found = denied(private, aws, "GET object")
     assert found["probe-get"].text == "S3 denies GetObject."
     assert found["probe-get"].fix == "Allow s3:GetObject: flask bucket iam-policy"
     assert found["probe-delete"].status is Status.OK
 
 
-def test_put(private: Patient, aws: PlayedAws) -> None:
+def test_a_denied_put_blocks_the_checks_of_the_probe(private: CheckContext, aws: FakeAws) -> None:
     found = denied(private, aws, "PUT object")
     assert found["probe-put"].text == "S3 denies PutObject."
-    assert found["probe-delete"].text == "not checked: probe-put comes first"
+    assert found["probe-delete"].text == "not checked: probe-put must pass first"
 
 
-def test_delete(private: Patient, aws: PlayedAws) -> None:
+def test_a_denied_delete_is_a_warning_with_the_key(private: CheckContext, aws: FakeAws) -> None:
     found = denied(private, aws, "DELETE object")
     assert found["probe-delete"].status is Status.WARNING
     assert private.probe.key in found["probe-delete"].text

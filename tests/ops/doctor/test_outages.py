@@ -1,4 +1,4 @@
-"""One cause makes one problem, soon, whatever else can't be checked then."""
+"""One cause leads to one problem, within limited time; what depends on it is skipped."""
 
 import threading
 import time
@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from app.ops.doctor import examination
+from app.ops.doctor import runner
+from app.ops.doctor.context import CheckContext
 from app.ops.doctor.findings import Status
-from app.ops.doctor.patient import Patient
-from tests.ops.doctor.conftest import MakePatient, findings
-from tests.ops.doctor.played import PlayedAws, call_of
+from tests.ops.doctor.conftest import MakeContext, findings
+from tests.ops.doctor.fake_aws import FakeAws, call_of
 from tests.s3server import S3Server
 from tests.waiting import wait_until
 
@@ -31,14 +31,14 @@ REFUSED = [
 ]
 
 
-def problems(patient: Patient) -> dict[str, str]:
-    """The problems by check."""
-    return {name: f.text for name, f in findings(patient).items() if f.status is Status.PROBLEM}
+def problems(context: CheckContext) -> dict[str, str]:
+    """Run all checks. Return the texts of the problems by name."""
+    return {name: f.text for name, f in findings(context).items() if f.status is Status.PROBLEM}
 
 
 @pytest.mark.parametrize(("status", "code", "check", "text"), REFUSED)
-def test_a_refusal_of_everything(
-    private: Patient, aws: PlayedAws, status: str, code: str, check: str, text: str
+def test_a_refusal_of_all_calls_is_one_problem(
+    private: CheckContext, aws: FakeAws, status: str, code: str, check: str, text: str
 ) -> None:
     aws.refused = {"*": (status, code)}
     found = problems(private)
@@ -46,24 +46,26 @@ def test_a_refusal_of_everything(
     assert text in found[check]
 
 
-def test_another_region(private: Patient, aws: PlayedAws) -> None:
+def test_another_region_is_one_problem(private: CheckContext, aws: FakeAws) -> None:
     aws.region = "eu-west-1"
     found = findings(private)
     assert [name for name, f in found.items() if f.status is Status.PROBLEM] == ["region"]
     assert found["region"].fix == "Set AWS_REGION=eu-west-1"
 
 
-def test_a_redirect_that_leads_nowhere(private: Patient, aws: PlayedAws) -> None:
+def test_a_redirect_without_a_region_is_one_problem(private: CheckContext, aws: FakeAws) -> None:
     aws.region = ""
     aws.refused = {"GET missing": ("301 Moved Permanently", "PermanentRedirect")}
     assert problems(private) == {"credentials-accepted": "The bucket lies in another region than AWS_REGION."}
 
 
-def test_refused_connections(s3: S3Server, make_patient: MakePatient) -> None:
-    assert list(problems(make_patient(aws_endpoint_url_s3="http://127.0.0.1:9"))) == ["s3-answers"]
+def test_refused_connections_are_one_problem(s3: S3Server, make_context: MakeContext) -> None:
+    assert list(problems(make_context(aws_endpoint_url_s3="http://127.0.0.1:9"))) == ["s3-answers"]
 
 
-def test_no_credentials(private: Patient, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_missing_credentials_are_one_problem(
+    private: CheckContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -71,39 +73,39 @@ def test_no_credentials(private: Patient, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert list(problems(private)) == ["credentials"]
 
 
-def _make_clients(patient: Patient) -> None:
-    """Making them takes its time, which is not what these tests are about."""
-    assert patient.clients.s3
-    assert patient.clients.sts
-    assert patient.clients.s3control
-    assert not patient.store.exists("x.png")
+def _make_clients(context: CheckContext) -> None:
+    """Create the clients, whose creation takes seconds, before time is measured."""
+    assert context.clients.s3
+    assert context.clients.sts
+    assert context.clients.s3control
+    assert not context.store.exists("x.png")
 
 
-def _is_still_asked() -> bool:
-    return any("<lambda>" in thread.name for thread in threading.enumerate())
+def _is_check_running() -> bool:
+    return any(thread.name.startswith("doctor ") for thread in threading.enumerate())
 
 
-def test_silence_costs_one_check_its_time(
-    private: Patient, s3: S3Server, aws: PlayedAws, monkeypatch: pytest.MonkeyPatch
+def test_a_silent_server_costs_one_timeout(
+    private: CheckContext, s3: S3Server, aws: FakeAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def silent(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
         s3.silence(60)
         return aws(environ, start)
 
-    monkeypatch.setattr(examination, "CHECK_SECONDS", 3.0)
+    monkeypatch.setattr(runner, "CHECK_SECONDS", 3.0)
     _make_clients(private)
     s3.fault = silent
     began = time.monotonic()
     assert problems(private) == {"s3-answers": "No answer within 3 seconds."}
     assert time.monotonic() - began < 30
     s3.reset()
-    wait_until(lambda: not _is_still_asked())  # the next test shall not meet it
+    wait_until(lambda: not _is_check_running())  # the next test must not see its requests
 
 
-def test_silence_after_the_first_answer_ends_at_the_deadline(
-    private: Patient, s3: S3Server, aws: PlayedAws, monkeypatch: pytest.MonkeyPatch
+def test_slow_checks_end_at_the_total_time_limit(
+    private: CheckContext, s3: S3Server, aws: FakeAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock that goes on by five seconds with each of these calls; a check makes no more than two."""
+    """The clock advances by five seconds with each of these calls; a check makes at most two."""
     now = [0.0]
 
     def slow(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
@@ -111,31 +113,31 @@ def test_silence_after_the_first_answer_ends_at_the_deadline(
             now[0] += 5
         return aws(environ, start)
 
-    monkeypatch.setattr(examination, "TOTAL_SECONDS", 20.0)
-    monkeypatch.setattr(examination, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(runner, "TOTAL_SECONDS", 20.0)
+    monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: now[0]))
     _make_clients(private)
     s3.fault = slow
     found = findings(private)
     assert now[0] <= 20 + 10
-    assert found["access-logs"].text == "not checked: 20 seconds are used up"
+    assert found["access-logs"].text == "not checked: the time limit of 20 seconds is reached"
     assert found["probe-delete"].status is Status.OK
 
 
-def test_other_services_out_of_reach_are_no_problem(
-    private: Patient, monkeypatch: pytest.MonkeyPatch, make_patient: MakePatient
+def test_an_unreachable_sts_is_no_problem(
+    private: CheckContext, monkeypatch: pytest.MonkeyPatch, make_context: MakeContext
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")
-    found = findings(make_patient(s3_acl="none", image_urls="server"))
+    found = findings(make_context(s3_acl="none", image_urls="server"))
     assert not [name for name, f in found.items() if f.status is Status.PROBLEM]
     assert found["caller-identity"].text.startswith("can't be checked: Could not connect")
-    assert found["bucket-owner"].text == "not checked: caller-identity comes first"
+    assert found["bucket-owner"].text == "not checked: caller-identity must pass first"
 
 
-def test_credentials_of_another_server_are_not_sent_to_aws(
-    s3: S3Server, private: Patient, monkeypatch: pytest.MonkeyPatch, make_patient: MakePatient
+def test_credentials_of_a_compatible_server_are_not_sent_to_aws(
+    s3: S3Server, private: CheckContext, monkeypatch: pytest.MonkeyPatch, make_context: MakeContext
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL_STS")
-    found = findings(make_patient(s3_acl="none", image_urls="server"))
+    found = findings(make_context(s3_acl="none", image_urls="server"))
     assert found["caller-identity"].text == f"does not apply: {s3.url} is a server without STS"
 
 
@@ -143,7 +145,9 @@ def test_credentials_of_another_server_are_not_sent_to_aws(
     ("off", "status"),
     [(5, Status.OK), (300, Status.WARNING), (1200, Status.PROBLEM), (-1200, Status.PROBLEM)],
 )
-def test_the_clock(private: Patient, monkeypatch: pytest.MonkeyPatch, off: int, status: Status) -> None:
+def test_a_wrong_clock_is_found(
+    private: CheckContext, monkeypatch: pytest.MonkeyPatch, off: int, status: Status
+) -> None:
     def date(handler: BaseHTTPRequestHandler, timestamp: float | None = None) -> str:
         return format_datetime(datetime.now(UTC) + timedelta(seconds=off), usegmt=True)
 
@@ -154,19 +158,21 @@ def test_the_clock(private: Patient, monkeypatch: pytest.MonkeyPatch, off: int, 
 @pytest.mark.parametrize(
     "answer", [("501 Not Implemented", "NotImplemented"), ("404 Not Found", "NoSuchKey")], ids=lambda a: a[1]
 )
-def test_a_server_that_knows_few_calls(private: Patient, aws: PlayedAws, answer: tuple[str, str]) -> None:
+def test_calls_that_the_server_does_not_support_are_skipped(
+    private: CheckContext, aws: FakeAws, answer: tuple[str, str]
+) -> None:
     calls = ("publicAccessBlock", "ownershipControls", "policy", "lifecycle", "encryption", "acl", "logging")
     aws.refused = {f"GET {call}": answer for call in calls}
     found = findings(private)
     assert not [name for name, f in found.items() if f.status in (Status.PROBLEM, Status.WARNING)]
-    assert found["lifecycle"].text == "can't be checked: this server does not know the call"
+    assert found["lifecycle"].text == "can't be checked: this server does not support the call"
 
 
-def test_what_is_not_configured_has_a_code_of_any_name(private: Patient, aws: PlayedAws) -> None:
+def test_any_404_code_means_that_nothing_is_configured(private: CheckContext, aws: FakeAws) -> None:
     aws.refused = {"GET lifecycle": ("404 Not Found", "NoSuchRules")}
     assert findings(private)["lifecycle"].text == "No image expires."
 
 
-def test_an_sts_that_is_none(private: Patient, aws: PlayedAws) -> None:
+def test_an_endpoint_that_is_not_sts_is_skipped(private: CheckContext, aws: FakeAws) -> None:
     aws.refused = {"sts": ("404 Not Found", "NoSuchService")}
-    assert findings(private)["caller-identity"].text == "can't be checked: no STS answers there"
+    assert findings(private)["caller-identity"].text == "can't be checked: the endpoint of STS is not STS"

@@ -1,9 +1,8 @@
-"""What is wrong with settings, server and cache; no bucket is asked for these."""
+"""Mistakes in settings, server and cache are found without a request to a bucket."""
 
 import errno
 import json
 import os
-import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,36 +19,35 @@ from app.config.settings import Config
 from app.core.errors import GeneratorRefused, GeneratorUnreachable
 from app.generators.base import ModelFacts
 from app.ops.bucket.clients import AwsClients
+from app.ops.doctor.connection import dotted_bucket, url_format
+from app.ops.doctor.context import BucketHead, CheckContext
 from app.ops.doctor.findings import Finding, Status
-from app.ops.doctor.patient import Head, Patient
 from app.ops.doctor.probe import checksums
-from app.ops.doctor.reach import dotted_bucket
-from app.ops.doctor.visitors import url_format
 from app.stores.local import LocalStore
 from app.stores.s3.store import S3Store
 from tests.ops.doctor.conftest import finding
-from tests.ops.doctor.played import PlayedAws
+from tests.ops.doctor.fake_aws import FakeAws
 from tests.s3server import S3Server, play_aws
 
 
 @pytest.fixture
-def patient(config: Config, on_disk: Any) -> Iterator[Patient]:
-    """One over the local store."""
+def context(config: Config, set_file_system: Any) -> Iterator[CheckContext]:
+    """A context with the local store."""
     config = replace(config, cache_max_bytes=10**7)
     cache = DiskCache(config.cache_dir, config.cache_max_bytes)
-    yield Patient(config, LocalStore.from_config(config), cache, AwsClients(), lambda key: key)
+    yield CheckContext(config, LocalStore.from_config(config), cache, AwsClients(), lambda key: key)
     cache.close()
 
 
-def with_settings(patient: Patient, **settings: Any) -> Patient:
-    """The same one, set otherwise."""
-    return replace(patient, config=replace(patient.config, **settings))
+def with_settings(context: CheckContext, **settings: Any) -> CheckContext:
+    """Return the context with other settings."""
+    return replace(context, config=replace(context.config, **settings))
 
 
 SETTINGS: list[tuple[str, dict[str, Any], Status, str]] = [
     ("api-keys", {"host": "0.0.0.0"}, Status.PROBLEM, "HOST=0.0.0.0 is reachable from outside"),
     ("api-keys", {"host": "images.example"}, Status.PROBLEM, "no API_KEYS"),
-    ("api-keys", {"trusted_proxies": 1}, Status.PROBLEM, "TRUSTED_PROXIES=1: through a proxy"),
+    ("api-keys", {"trusted_proxies": 1}, Status.PROBLEM, "TRUSTED_PROXIES=1, but without API_KEYS"),
     (
         "api-keys",
         {"trusted_proxies": 1, "api_keys": parse_keys("k" * 32)},
@@ -62,12 +60,12 @@ SETTINGS: list[tuple[str, dict[str, Any], Status, str]] = [
     ("api-keys", {"host": "::", "api_keys": parse_keys("k" * 32)}, Status.OK, "needs an API key"),
     ("api-keys", {"api_keys": parse_keys(f"{'k' * 32},short")}, Status.WARNING, "shorter than 16"),
     ("upload-limits", {"max_image_pixels": 10**15}, Status.WARNING, "MAX_IMAGE_PIXELS takes 4,000,000,000"),
-    ("https-urls", {"public_base_url": "http://cdn.example"}, Status.WARNING, "PUBLIC_BASE_URL begins with"),
+    ("https-urls", {"public_base_url": "http://cdn.example"}, Status.WARNING, "PUBLIC_BASE_URL starts with"),
     (
         "https-urls",
         {"aws_endpoint_url_s3": "http://s3.example"},
         Status.WARNING,
-        "AWS_ENDPOINT_URL_S3 begins",
+        "AWS_ENDPOINT_URL_S3 starts",
     ),
     ("https-urls", {"aws_endpoint_url_s3": "http://127.0.0.1:9000"}, Status.OK, "No URL"),
     ("https-urls", {"aws_endpoint_url_s3": "http://s3.localhost:9000"}, Status.OK, "No URL"),
@@ -75,22 +73,24 @@ SETTINGS: list[tuple[str, dict[str, Any], Status, str]] = [
     ("generator", {"generator": "nowhere.models:Model"}, Status.PROBLEM, "can't be loaded"),
     ("generator", {"generator": "app.config.settings:Config"}, Status.PROBLEM, "not a subclass"),
     ("generator", {"generator": "app.generators.builtin:BuiltinGenerator"}, Status.OK, "can be loaded"),
-    ("cache-space", {"cache_max_bytes": 2**60}, Status.WARNING, "fewer than CACHE_MAX_BYTES"),
+    ("cache-space", {"cache_max_bytes": 2**60}, Status.WARNING, "less than CACHE_MAX_BYTES"),
 ]
 
 
 @pytest.mark.parametrize(("name", "settings", "status", "text"), SETTINGS)
-def test_settings(patient: Patient, name: str, settings: dict[str, Any], status: Status, text: str) -> None:
-    _expect(finding(with_settings(patient, **settings), name), status, text)
+def test_settings_are_checked(
+    context: CheckContext, name: str, settings: dict[str, Any], status: Status, text: str
+) -> None:
+    _assert_finding(finding(with_settings(context, **settings), name), status, text)
 
 
 GONE = GeneratorRefused("The image model is not available.", detail="404 no such model")
 
 
 @pytest.mark.parametrize(
-    ("told", "status", "text"),
+    ("response", "status", "text"),
     [
-        (ModelFacts("m", "ACTIVE"), Status.OK, "has the model m"),
+        (ModelFacts("m", "ACTIVE"), Status.OK, "offers the model m"),
         (
             ModelFacts("m", "LEGACY", datetime(2027, 3, 1, tzinfo=UTC)),
             Status.WARNING,
@@ -101,20 +101,22 @@ GONE = GeneratorRefused("The image model is not available.", detail="404 no such
         (GeneratorUnreachable(), Status.PROBLEM, "is unreachable"),
     ],
 )
-def test_models(patient: Patient, told: ModelFacts | Exception, status: Status, text: str) -> None:
+def test_the_model_must_be_offered_and_not_end(
+    context: CheckContext, response: ModelFacts | Exception, status: Status, text: str
+) -> None:
     def describe() -> ModelFacts:
-        if isinstance(told, Exception):
-            raise told
-        return told
+        if isinstance(response, Exception):
+            raise response
+        return response
 
-    _expect(finding(replace(patient, describe_model=describe), "generator-model"), status, text)
-
-
-def test_a_painter_has_no_provider(patient: Patient) -> None:
-    assert finding(patient, "generator-model").text == "GENERATOR=builtin depends on no provider."
+    _assert_finding(finding(replace(context, describe_model=describe), "generator-model"), status, text)
 
 
-def _expect(found: Finding, status: Status, text: str) -> None:
+def test_the_builtin_generator_has_no_provider(context: CheckContext) -> None:
+    assert finding(context, "generator-model").text == "GENERATOR=builtin depends on no provider."
+
+
+def _assert_finding(found: Finding, status: Status, text: str) -> None:
     assert found.status is status
     assert text in found.text
     assert bool(found.fix) is (status in (Status.WARNING, Status.PROBLEM))
@@ -123,15 +125,12 @@ def _expect(found: Finding, status: Status, text: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "status"), [(0o600, Status.OK), (0o640, Status.WARNING), (0o604, Status.WARNING)]
 )
-def test_env_file(patient: Patient, tmp_path: Path, mode: int, status: Status) -> None:
+def test_the_settings_file_should_be_private(
+    context: CheckContext, tmp_path: Path, mode: int, status: Status
+) -> None:
     (tmp_path / ".env").touch()
     (tmp_path / ".env").chmod(mode)
-    _expect(finding(replace(patient, env_file=tmp_path / ".env"), "env-file-mode"), status, ".env")
-
-
-def test_names_that_repeat(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * size * 2)
-    _expect(finding(patient, "unguessable-keys"), Status.PROBLEM, "can be guessed")
+    _assert_finding(finding(replace(context, env_file=tmp_path / ".env"), "env-file-mode"), status, ".env")
 
 
 DISKS = [
@@ -144,73 +143,83 @@ DISKS = [
 
 
 @pytest.mark.parametrize(("kind", "status", "text"), DISKS)
-def test_disks(patient: Patient, on_disk: Any, kind: str, status: Status, text: str) -> None:
-    on_disk(kind)
-    _expect(finding(patient, "cache-local-disk"), status, text)
+def test_the_cache_should_be_on_a_local_disk(
+    context: CheckContext, set_file_system: Any, kind: str, status: Status, text: str
+) -> None:
+    set_file_system(kind)
+    _assert_finding(finding(context, "cache-local-disk"), status, text)
 
 
-def test_a_disk_without_access_times(
-    patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_disk_mounted_noatime_gets_a_warning(
+    context: CheckContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounted = os.statvfs(tmp_path)
     noatime = os.statvfs_result([*mounted[:8], mounted.f_flag | os.ST_NOATIME, *mounted[9:]])
     monkeypatch.setattr(os, "statvfs", lambda path: noatime)
-    found = finding(patient, "cache-access-times")
-    _expect(found, Status.WARNING, "noatime")
+    found = finding(context, "cache-access-times")
+    _assert_finding(found, Status.WARNING, "noatime")
     assert found.fix.endswith(f"mount -o remount,relatime {tmp_path}")
 
 
-def test_a_system_without_a_table_of_mounts(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disk_is_not_checked_without_a_list_of_mounts(
+    context: CheckContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("app.cache.health.MOUNTS", "/nowhere")
-    assert finding(patient, "cache-local-disk").status is Status.SKIPPED
+    assert finding(context, "cache-local-disk").status is Status.SKIPPED
 
 
-def test_a_cache_that_can_not_be_written(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_can_not_be_written_is_a_problem(
+    context: CheckContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(**kwargs: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    _expect(finding(patient, "cache-writable"), Status.PROBLEM, "Read-only file system")
-    assert finding(patient, "cache-space").text == "not checked: cache-writable comes first"
+    _assert_finding(finding(context, "cache-writable"), Status.PROBLEM, "Read-only file system")
+    assert finding(context, "cache-space").text == "not checked: cache-writable must pass first"
 
 
-def _at_aws(patient: Patient, region: str = "eu-west-1", bucket: str = "cats", **settings: Any) -> Patient:
-    config = replace(patient.config, store="s3", s3_bucket=bucket, aws_region="eu-west-1", **settings)
+def _at_aws(
+    context: CheckContext, region: str = "eu-west-1", bucket: str = "cats", **settings: Any
+) -> CheckContext:
+    config = replace(context.config, store="s3", s3_bucket=bucket, aws_region="eu-west-1", **settings)
     clients = AwsClients.from_config(config)
-    found = replace(patient, config=config, store=S3Store.from_config(config), clients=clients)
-    found.head = Head(200, region, datetime.now(UTC))
+    found = replace(context, config=config, store=S3Store.from_config(config), clients=clients)
+    found.head = BucketHead(200, region, datetime.now(UTC))
     return found
 
 
 @pytest.mark.parametrize(("style", "bucket"), [("auto", "cats"), ("path", "cats"), ("auto", "my.cats")])
-def test_urls_at_aws(patient: Patient, style: str, bucket: str) -> None:
-    found = url_format.examine(_at_aws(patient, bucket=bucket, s3_addressing_style=style))
-    _expect(found, Status.OK, "s3.eu-west-1.amazonaws.com")
+def test_s3_urls_have_the_region(context: CheckContext, style: str, bucket: str) -> None:
+    found = url_format.run(_at_aws(context, bucket=bucket, s3_addressing_style=style))
+    _assert_finding(found, Status.OK, "s3.eu-west-1.amazonaws.com")
 
 
-def test_urls_of_another_region(patient: Patient) -> None:
-    found = url_format.examine(_at_aws(patient, region="us-west-2"))
-    _expect(found, Status.PROBLEM, "not those of cats in us-west-2")
+def test_s3_urls_of_another_region_are_a_problem(context: CheckContext) -> None:
+    found = url_format.run(_at_aws(context, region="us-west-2"))
+    _assert_finding(found, Status.PROBLEM, "not those of cats in us-west-2")
     assert found.fix.endswith("AWS_REGION=us-west-2")
 
 
-def test_dots_in_the_name(patient: Patient) -> None:
-    virtual = _at_aws(patient, bucket="my.cats", s3_addressing_style="virtual")
-    _expect(dotted_bucket.examine(virtual), Status.PROBLEM, "TLS fails")
-    _expect(dotted_bucket.examine(_at_aws(patient, bucket="my.cats")), Status.OK, "TLS")
+def test_a_dotted_bucket_needs_path_style(context: CheckContext) -> None:
+    virtual = _at_aws(context, bucket="my.cats", s3_addressing_style="virtual")
+    _assert_finding(dotted_bucket.run(virtual), Status.PROBLEM, "TLS fails")
+    _assert_finding(dotted_bucket.run(_at_aws(context, bucket="my.cats")), Status.OK, "TLS")
 
 
-def test_aws_is_sent_sha_256(patient: Patient, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aws_gets_a_sha_256_checksum(
+    context: CheckContext, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     s3.make_bucket("checksum-bucket").close()
     play_aws(s3, monkeypatch)
-    s3.fault = PlayedAws()
-    at_aws = _at_aws(patient, bucket="checksum-bucket")
+    s3.fault = FakeAws()
+    at_aws = _at_aws(context, bucket="checksum-bucket")
     assert at_aws.is_aws
-    _expect(checksums.examine(at_aws), Status.OK, "refused")
+    _assert_finding(checksums.run(at_aws), Status.OK, "refused")
     assert any("x-amz-checksum-sha256" in headers for _, _, headers in s3.requests)
 
 
-def test_a_disk_that_refuses_just_what_an_upload_does(
+def test_a_disk_that_refuses_only_links_is_found_by_probe_create(
     local_doctor: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert local_doctor()["probe-create"]["status"] == "ok"
@@ -225,7 +234,7 @@ def test_a_disk_that_refuses_just_what_an_upload_does(
 
 @pytest.fixture
 def local_doctor(app: Flask) -> Callable[[], dict[str, Any]]:
-    """Runs the doctor on a local store, and gives its findings by their names."""
+    """A function that runs the doctor with a local store and returns its findings by name."""
 
     def run() -> dict[str, Any]:
         result = app.test_cli_runner().invoke(args=["bucket", "doctor", "--json"])

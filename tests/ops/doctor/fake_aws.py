@@ -1,4 +1,4 @@
-"""What AWS does and moto does not: anonymous visitors, checksums, owners, regions, missing permissions."""
+"""What AWS does and moto does not: anonymous requests, checksums, owners, regions, missing permissions."""
 
 import base64
 import hashlib
@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 ACCOUNT = "123456789012"
-"""moto's account."""
+"""The account of moto."""
 
 _SIGNED = (
     "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20260101/us-east-1/s3/aws4_request, "
@@ -27,14 +27,15 @@ _CONFIGURATION = (
 )
 _FACTS = [("ETag", '"e"'), ("Last-Modified", "Sun, 22 Nov 2026 08:00:00 GMT")]
 
-Answer = Iterable[bytes]
+Body = Iterable[bytes]
 Start = Callable[..., Any]
 
 
-class PlayedAws:
-    """A fault for `S3Server`: answers like AWS in moto's stead wherever the two differ.
+class FakeAws:
+    """A fault for `S3Server` that answers like AWS wherever moto differs.
 
-    `refused` maps calls, as `call_of` names them, to a status line and an error code; `*` stands for all.
+    `refused` maps calls, as `call_of` names them, to a status line and an error code. `*` stands for all
+    signed calls. `public`, `public_keys`, `listable` and `writable` say what anonymous requests can do.
     """
 
     def __init__(self) -> None:
@@ -43,28 +44,28 @@ class PlayedAws:
         self.public_keys: set[str] = set()
         self.listable = False
         self.writable = False
-        self.checks_sums = True
+        self.verifies_checksums = True
         self.conditional = True
         self.stored_instead: tuple[bytes, str] | None = None
         self.owner = ACCOUNT
         self.arn = f"arn:aws:iam::{ACCOUNT}:user/alice"
         self.account_blocks: dict[str, bool] | None = None
         self.region = "us-east-1"
-        self.visitor_type = ""
-        self.visitor_body: bytes | None = None
+        self.anonymous_type = ""
+        self.anonymous_body: bytes | None = None
 
-    def __call__(self, environ: dict[str, Any], start: Start) -> Answer | None:
+    def __call__(self, environ: dict[str, Any], start: Start) -> Body | None:
         call = call_of(environ)
         refusal = self.refused.get(call) or self.refused.get("*")
         if "HTTP_AUTHORIZATION" not in environ and call != "sts":
-            return self._visitor(environ, start, call)
+            return self._answer_anonymous(environ, start, call)
         if refusal:
             return _error(environ, start, *refusal, self._headers())
-        if call == "HEAD bucket" and self._is_there(environ):
+        if call == "HEAD bucket":
             return _answer(start, "200 OK", b"", self._headers())
-        return self._differing(environ, start, call)
+        return self._answer_signed(environ, start, call)
 
-    def _differing(self, environ: dict[str, Any], start: Start, call: str) -> Answer | None:
+    def _answer_signed(self, environ: dict[str, Any], start: Start, call: str) -> Body | None:
         if call == "sts":
             return _answer(start, "200 OK", _identity(self.arn))
         if call == "s3control":
@@ -76,29 +77,26 @@ class PlayedAws:
         if call == "GET object" and self.stored_instead:
             body, kind = self.stored_instead
             return _answer(start, "200 OK", body, [("Content-Type", kind), *_FACTS])
-        if call == "PUT object" and self.checks_sums and not _sums_agree(environ):
+        if call == "PUT object" and self.verifies_checksums and not _checksums_match(environ):
             return _error(environ, start, "400 Bad Request", "BadDigest")
         return None
-
-    def _is_there(self, environ: dict[str, Any]) -> bool:
-        return "absent" not in environ["PATH_INFO"]
 
     def _headers(self) -> list[tuple[str, str]]:
         return [("x-amz-bucket-region", self.region)] if self.region else []
 
-    def _visitor(self, environ: dict[str, Any], start: Start, call: str) -> Answer | None:
+    def _answer_anonymous(self, environ: dict[str, Any], start: Start, call: str) -> Body | None:
         public = self.public or environ["PATH_INFO"].split("/", 2)[-1] in self.public_keys
         reading = dict.fromkeys(("GET object", "HEAD object"), public)  # s3:GetObject allows both
         allowed = {**reading, "PUT object": self.writable, "GET bucket": self.listable}
         if not allowed.get(call):
             return _error(environ, start, "403 Forbidden", "AccessDenied")
-        if self.visitor_body is not None or self.visitor_type:
-            kind = [("Content-Type", self.visitor_type or "image/png")]
-            return _answer(start, "200 OK", self.visitor_body or b"", kind)
-        environ["HTTP_AUTHORIZATION"] = _SIGNED  # moto asks for one whatever the policy says
+        if self.anonymous_body is not None or self.anonymous_type:
+            kind = [("Content-Type", self.anonymous_type or "image/png")]
+            return _answer(start, "200 OK", self.anonymous_body or b"", kind)
+        environ["HTTP_AUTHORIZATION"] = _SIGNED  # moto requires one whatever the policy says
         return None
 
-    def _account_block(self, environ: dict[str, Any], start: Start) -> Answer:
+    def _account_block(self, environ: dict[str, Any], start: Start) -> Body:
         if self.account_blocks is None:
             return _error(environ, start, "404 Not Found", "NoSuchPublicAccessBlockConfiguration")
         blocks = "".join(f"<{name}>{json.dumps(on)}</{name}>" for name, on in self.account_blocks.items())
@@ -107,7 +105,7 @@ class PlayedAws:
 
 
 def call_of(environ: dict[str, Any]) -> str:
-    """`GET object`, `HEAD bucket`, `GET policy`, `sts`, `s3control` …"""
+    """Return the name of a call: `GET object`, `HEAD bucket`, `GET policy`, `sts`, `s3control` …"""
     path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
     if path.startswith("/v20180820/"):
         return "s3control"
@@ -122,7 +120,7 @@ def call_of(environ: dict[str, Any]) -> str:
     return f"{method} {kind or ('object' if path.strip('/').count('/') else 'bucket')}"
 
 
-def _sums_agree(environ: dict[str, Any]) -> bool:
+def _checksums_match(environ: dict[str, Any]) -> bool:
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     environ["wsgi.input"] = io.BytesIO(body)
     md5 = hashlib.md5(body, usedforsecurity=False).digest()
@@ -142,14 +140,14 @@ def _identity(arn: str) -> bytes:
 
 def _error(
     environ: dict[str, Any], start: Start, status: str, code: str, headers: Iterable[tuple[str, str]] = ()
-) -> Answer:
+) -> Body:
     environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    body = f"<Error><Code>{code}</Code><Message>as played</Message></Error>".encode()
+    body = f"<Error><Code>{code}</Code><Message>from the fake</Message></Error>".encode()
     if call_of(environ) == "sts":
         body = b"<ErrorResponse>" + body + b"</ErrorResponse>"
     return _answer(start, status, b"" if environ["REQUEST_METHOD"] == "HEAD" else body, headers)
 
 
-def _answer(start: Start, status: str, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> Answer:
+def _answer(start: Start, status: str, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> Body:
     start(status, [("Content-Length", str(len(body))), *headers])
     return [body]

@@ -1,20 +1,20 @@
-"""What a check did not expect is no problem of the operator's, and keeps no other check from being made."""
+"""An unexpected error in a check is reported as skipped, and the other checks run."""
 
 from typing import Any
 
 import pytest
 from botocore.exceptions import CredentialRetrievalError, HTTPClientError
 
-from app.ops.doctor.examination import examine
+from app.ops.doctor.context import CheckContext, check
 from app.ops.doctor.findings import Finding, Status, ok
-from app.ops.doctor.patient import Patient, check
+from app.ops.doctor.runner import run_checks
 from app.stores.s3.store import S3Store
 from tests.compatible import LISTING, Ceph, answering, asks
-from tests.ops.doctor.conftest import MakePatient, finding, findings
-from tests.ops.doctor.played import PlayedAws
+from tests.ops.doctor.conftest import MakeContext, finding, findings
+from tests.ops.doctor.fake_aws import FakeAws
 from tests.s3server import S3Server, error, first_of
 
-CONFIGURED = {
+CALLS = {
     "object-ownership": "ownershipControls",
     "block-public-access": "publicAccessBlock",
     "bucket-policy": "policy",
@@ -29,15 +29,15 @@ BAD = [Status.PROBLEM, Status.WARNING]
 
 def _check_that_raises(exc: Exception) -> Any:
     @check()
-    def raising(patient: Patient) -> Finding:
+    def raising(context: CheckContext) -> Finding:
         raise exc
 
     @check(raising)
-    def dependent(patient: Patient) -> Finding:
+    def dependent(context: CheckContext) -> Finding:
         raise AssertionError
 
     @check()
-    def other(patient: Patient) -> Finding:
+    def other(context: CheckContext) -> Finding:
         return ok("It is.")
 
     return raising, dependent, other
@@ -54,35 +54,39 @@ def _check_that_raises(exc: Exception) -> Any:
         (AssertionError(), "AssertionError"),
     ],
 )
-def test_a_surprise_is_told_as_what_could_not_be_checked(
-    private: Patient, exc: Exception, reason: str
+def test_an_unexpected_error_is_skipped_and_blocks_dependent_checks(
+    private: CheckContext, exc: Exception, reason: str
 ) -> None:
-    found = [result.finding for result in examine(private, _check_that_raises(exc))]
+    found = [result.finding for result in run_checks(private, _check_that_raises(exc))]
     assert [(f.status, f.text, f.fix) for f in found] == [
-        (Status.SKIPPED, f"could not be checked, because of {reason}", ""),
-        (Status.SKIPPED, "not checked: raising comes first", ""),
+        (Status.SKIPPED, f"can't be checked: unexpected error {reason}", ""),
+        (Status.SKIPPED, "not checked: raising must pass first", ""),
         (Status.OK, "It is.", ""),
     ]
 
 
-def test_a_store_that_surprises_is_not_read_either(private: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_an_unexpected_error_of_the_put_the_probe_is_not_read(
+    private: CheckContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def put(*_: Any, **__: Any) -> None:
         raise KeyError("ETag")
 
     monkeypatch.setattr(S3Store, "put", put)
     found = findings(private)
-    assert found["probe-put"].text == "could not be checked, because of KeyError: 'ETag'"
-    assert found["probe-get"].text == "not checked: probe-put comes first"
+    assert found["probe-put"].text == "can't be checked: unexpected error KeyError: 'ETag'"
+    assert found["probe-get"].text == "not checked: probe-put must pass first"
     assert not [name for name, f in found.items() if f.status in BAD]
 
 
 @pytest.mark.parametrize("body", [LISTING, b"<html><body>Hello", b'{"Contents": []}', b"[]"])
-def test_a_200_to_another_question(public: Patient, s3: S3Server, aws: PlayedAws, body: bytes) -> None:
-    s3.fault = first_of(*(answering(asks(f"GET ?{query}"), body) for query in CONFIGURED.values()), aws)
+def test_a_200_response_to_another_call_is_skipped(
+    public: CheckContext, s3: S3Server, aws: FakeAws, body: bytes
+) -> None:
+    s3.fault = first_of(*(answering(asks(f"GET ?{query}"), body) for query in CALLS.values()), aws)
     found = findings(public)
     assert not [name for name, f in found.items() if f.status in BAD]
-    for name in CONFIGURED:
-        assert found[name].text == "can't be checked: this server does not know the call"
+    for name in CALLS:
+        assert found[name].text == "can't be checked: this server does not support the call"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,9 @@ def test_a_200_to_another_question(public: Patient, s3: S3Server, aws: PlayedAws
         b"",
     ],
 )
-def test_a_setting_that_lacks_parts(public: Patient, s3: S3Server, aws: PlayedAws, body: bytes) -> None:
+def test_an_incomplete_setting_is_no_problem(
+    public: CheckContext, s3: S3Server, aws: FakeAws, body: bytes
+) -> None:
     s3.fault = first_of(answering(asks("GET ?lifecycle"), body), aws)
     found = findings(public)
     assert found["lifecycle"].status in (Status.OK, Status.SKIPPED)
@@ -110,33 +116,37 @@ def test_a_setting_that_lacks_parts(public: Patient, s3: S3Server, aws: PlayedAw
         ("501 Not Implemented", "NotImplemented"),
     ],
 )
-def test_a_server_that_knows_no_setting(public: Patient, aws: PlayedAws, answer: tuple[str, str]) -> None:
-    aws.refused = {f"GET {call}": answer for call in CONFIGURED.values()}
+def test_a_server_without_bucket_settings_has_no_problem(
+    public: CheckContext, aws: FakeAws, answer: tuple[str, str]
+) -> None:
+    aws.refused = {f"GET {call}": answer for call in CALLS.values()}
     found = findings(public)
     assert not [name for name, f in found.items() if f.status in BAD]
 
 
-def test_a_denied_put_makes_the_doctor_look_at_the_block(make_patient: MakePatient, s3: S3Server) -> None:
-    patient = make_patient(s3_acl="none", image_urls="server")
+def test_a_denied_put_suggests_block_public_acls_if_that_is_on(
+    make_context: MakeContext, s3: S3Server
+) -> None:
+    context = make_context(s3_acl="none", image_urls="server")
     s3.fault = Ceph(BlockPublicAcls=True)
-    found = finding(patient, "probe-put")
+    found = finding(context, "probe-put")
     assert (found.status, found.text) == (Status.PROBLEM, "S3 denies PutObject.")
     assert found.fix.startswith("BlockPublicAcls is on for the bucket")
-    assert "flask bucket setup --mode private lifts it" in found.fix
+    assert "flask bucket setup --mode private turns it off" in found.fix
     s3.fault = error("403 Forbidden", "AccessDenied", lambda e: e["REQUEST_METHOD"] == "PUT")
-    assert finding(patient, "probe-put").fix == "Allow s3:PutObject: flask bucket iam-policy"
+    assert finding(context, "probe-put").fix == "Allow s3:PutObject: flask bucket iam-policy"
 
 
-def test_a_bucket_that_setup_left_without_that_block_is_as_it_should_be(
-    make_patient: MakePatient, s3: S3Server
+def test_a_bucket_without_block_public_acls_is_fine_on_a_compatible_server(
+    make_context: MakeContext, s3: S3Server
 ) -> None:
     others = {"IgnorePublicAcls": True, "BlockPublicPolicy": True, "RestrictPublicBuckets": True}
     s3.fault = Ceph(**others)
-    patient = make_patient(s3_acl="none", image_urls="server")
+    context = make_context(s3_acl="none", image_urls="server")
     s3.fault = Ceph(**others)
-    assert finding(patient, "block-public-access").status is Status.OK
+    assert finding(context, "block-public-access").status is Status.OK
     s3.fault = Ceph(IgnorePublicAcls=True)
-    assert finding(patient, "block-public-access").status is Status.WARNING
+    assert finding(context, "block-public-access").status is Status.WARNING
 
 
 @pytest.mark.parametrize(
@@ -148,15 +158,15 @@ def test_a_bucket_that_setup_left_without_that_block_is_as_it_should_be(
         (("501 Not Implemented", "NotImplemented"), "probe-put", "can't encrypt as S3_SSE asks"),
     ],
 )
-def test_codes_of_other_servers(
-    make_patient: MakePatient, aws: PlayedAws, answer: tuple[str, str], check_name: str, words: str
+def test_error_codes_of_compatible_servers_are_explained(
+    make_context: MakeContext, aws: FakeAws, answer: tuple[str, str], check_name: str, words: str
 ) -> None:
-    patient = make_patient(s3_acl="none", image_urls="server", s3_sse="AES256")
+    context = make_context(s3_acl="none", image_urls="server", s3_sse="AES256")
     aws.refused = {"PUT object": answer}
-    assert words in finding(patient, check_name).text
+    assert words in finding(context, check_name).text
 
 
-def test_a_code_that_a_single_call_gets_is_explained(private: Patient, aws: PlayedAws) -> None:
+def test_an_error_code_of_a_single_call_is_explained(private: CheckContext, aws: FakeAws) -> None:
     aws.refused = {"GET lifecycle": ("403 Forbidden", "UserSuspended")}
     found = finding(private, "lifecycle")
     assert "suspended the user" in found.text
@@ -165,7 +175,9 @@ def test_a_code_that_a_single_call_gets_is_explained(private: Patient, aws: Play
 
 @pytest.mark.parametrize("status", ["302 Found", "401 Unauthorized", "418 I'm a teapot"])
 @pytest.mark.parametrize("body", [b"", b"<html><body>Please log in</body></html>"])
-def test_a_page_in_the_place_of_s3(private: Patient, s3: S3Server, status: str, body: bytes) -> None:
+def test_a_web_page_in_place_of_s3_is_one_problem(
+    private: CheckContext, s3: S3Server, status: str, body: bytes
+) -> None:
     def page(environ: dict[str, Any], start: Any) -> list[bytes]:
         start(status, [("Content-Type", "text/html"), ("Location", "https://login.example.org/")])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
@@ -173,10 +185,14 @@ def test_a_page_in_the_place_of_s3(private: Patient, s3: S3Server, status: str, 
     s3.fault = page
     found = findings(private)
     assert [name for name, f in found.items() if f.status in BAD] == ["credentials-accepted"]
-    assert found["credentials-accepted"].text == f"{status[:3]} without a code is no answer of S3's."
+    assert (
+        found["credentials-accepted"].text == f"{status[:3]} without an error code is not a response of S3."
+    )
 
 
-def test_a_region_that_only_refusals_name(private: Patient, s3: S3Server, aws: PlayedAws) -> None:
+def test_a_region_that_only_an_error_names_is_suggested(
+    private: CheckContext, s3: S3Server, aws: FakeAws
+) -> None:
     aws.region = ""
     wrong = error(
         "400 Bad Request",
@@ -190,7 +206,7 @@ def test_a_region_that_only_refusals_name(private: Patient, s3: S3Server, aws: P
     assert found["region"].fix == "Set AWS_REGION=garage"
 
 
-def test_a_suspended_user(private: Patient, aws: PlayedAws) -> None:
+def test_a_suspended_user_is_one_problem(private: CheckContext, aws: FakeAws) -> None:
     aws.refused = {"*": ("403 Forbidden", "UserSuspended")}
     found = findings(private)
     (problem,) = (f for f in found.values() if f.status is Status.PROBLEM)
@@ -213,7 +229,7 @@ def test_a_suspended_user(private: Patient, aws: PlayedAws) -> None:
         ),
     ],
 )
-def test_errors_of_botocore(private: Patient, exc: Exception, text: str, fix: str) -> None:
-    found, *_ = (result.finding for result in examine(private, _check_that_raises(exc)))
+def test_errors_of_botocore_are_explained(private: CheckContext, exc: Exception, text: str, fix: str) -> None:
+    found, *_ = (result.finding for result in run_checks(private, _check_that_raises(exc)))
     assert (found.status, found.text) == (Status.PROBLEM, text)
     assert found.fix.startswith(fix)

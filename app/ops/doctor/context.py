@@ -1,0 +1,181 @@
+"""What checks look at, the `CheckContext`, and what a check is: a function of it that returns a finding."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from app.aws.endpoints import is_aws_url
+from app.cache.disk_cache import DiskCache
+from app.config.settings import Config
+from app.generators.base import ModelFacts
+from app.ops.bucket.clients import AwsClients
+from app.ops.bucket.plan import ownership_of
+from app.ops.bucket.state import random_png
+from app.ops.doctor.findings import Finding, NotChecked, query
+from app.stores.base import BaseStore
+from app.stores.s3.errors import code_of, status_of
+
+
+@dataclass
+class Probe:
+    """The small image that checks put, read and delete. `returned…` is what the store gave back for it."""
+
+    key: str = field(default_factory=lambda: f"doctor/probe-{secrets.token_hex(8)}.png")
+    data: bytes = field(default_factory=random_png)
+    content_type: str = "image/png"
+    returned_data: bytes = b""
+    returned_content_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketHead:
+    """The response to HeadBucket. `region` is "" and `date` None if the server does not send them."""
+
+    status: int
+    region: str
+    date: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The account and the ARN, neither of them secret, to which the credentials belong."""
+
+    account: str
+    arn: str
+
+
+@dataclass
+class CheckContext:
+    """Everything that checks look at. Responses that several checks need are cached.
+
+    `url_of` returns the URL that clients get for a key. `mistyped` are sentences about variables that look
+    like mistyped settings. `describe_model` asks the generator's provider about the model; it returns None if
+    there is no provider.
+    """
+
+    config: Config
+    store: BaseStore
+    cache: DiskCache
+    clients: AwsClients
+    url_of: Callable[[str], str]
+    env_file: Path | None = None
+    mistyped: Sequence[str] = ()
+    describe_model: Callable[[], ModelFacts | None] = lambda: None
+    probe: Probe = field(default_factory=Probe)
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return self.config.s3_bucket
+
+    @property
+    def is_aws(self) -> bool:
+        """Whether S3 is Amazon's and not a compatible server."""
+        return not self.clients.is_compatible_server
+
+    @cached_property
+    def is_public(self) -> bool:
+        """Whether browsers should be able to read the bucket, by the settings or by what `auto` found."""
+        if self.config.image_urls == "s3" or self.config.s3_acl == "public-read":
+            return True
+        if self.config.image_urls in ("server", "presigned"):
+            return False
+        return self.store.is_public(self.probe.key)
+
+    @property
+    def mode(self) -> str:
+        """`public` or `private`, for `flask bucket setup --mode`."""
+        return "public" if self.is_public else "private"
+
+    @cached_property
+    def head(self) -> BucketHead:
+        """The response to HeadBucket. It may be an error: the headers are useful with any status."""
+        try:
+            response: Any = self.clients.s3.head_bucket(Bucket=self.bucket)
+        except ClientError as exc:
+            response = exc.response
+        metadata = response["ResponseMetadata"]
+        headers = metadata.get("HTTPHeaders", {})
+        date = _parse_date(headers.get("date", ""))
+        return BucketHead(metadata["HTTPStatusCode"], headers.get("x-amz-bucket-region", ""), date)
+
+    @cached_property
+    def missing_object_code(self) -> str:
+        """The error code for a key that does not exist; "" if the server answers with an object.
+
+        It shows whether the credentials are accepted: a response to GET has an error code, one to HEAD has
+        none. If what answers is not S3, it is the HTTP status.
+        """
+        try:
+            self.clients.s3.get_object(Bucket=self.bucket, Key=f"doctor/missing-{secrets.token_hex(16)}.png")
+        except ClientError as exc:
+            return code_of(exc) or str(status_of(exc))
+        return ""
+
+    @property
+    def signing_region(self) -> str:
+        """The region for which the server wants requests to be signed; "" if it accepts ours."""
+        _ = self.missing_object_code  # makes a signed request
+        return self.clients.region_named
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Whose credentials these are. Raises `NotChecked` if no STS can say."""
+        self.require_own_service(self.clients.sts.meta.endpoint_url, "STS")
+        response = query(self.clients.sts.get_caller_identity)
+        if response is None:
+            raise NotChecked("can't be checked: the endpoint of STS is not STS")
+        return Identity(response["Account"], response["Arn"])
+
+    @cached_property
+    def ownership(self) -> str:
+        """The bucket's object ownership; "" if none is configured, as in old buckets. Raises `NotChecked`."""
+        response = query(self.clients.s3.get_bucket_ownership_controls, Bucket=self.bucket)
+        return ownership_of(response or {})
+
+    def require_own_service(self, endpoint_url: str, service: str) -> None:
+        """Raise `NotChecked` if the credentials of a compatible server would be sent to AWS."""
+        if not self.is_aws and is_aws_url(endpoint_url):
+            raise NotChecked(f"does not apply: {self.clients.endpoint.url} is a server without {service}")
+
+
+def _parse_date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return date if date.tzinfo else None
+
+
+CheckFunction = Callable[[CheckContext], Finding]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Check:
+    """A named check. It is skipped if one of the checks in `needs` finds a problem."""
+
+    name: str
+    run: CheckFunction
+    needs: tuple["Check", ...] = ()
+    is_remote: bool = False
+    """Whether it asks a service other than S3. No response from that service is no problem."""
+    cleans_up: bool = False
+    """Whether it removes what another check created. It runs even after the time limit."""
+
+
+def check(
+    *needs: Check, is_remote: bool = False, cleans_up: bool = False
+) -> Callable[[CheckFunction], Check]:
+    """Return a decorator that turns a function into a check: `def bucket_exists` becomes `bucket-exists`."""
+
+    def decorate(function: CheckFunction) -> Check:
+        return Check(function.__name__.replace("_", "-"), function, needs, is_remote, cleans_up)
+
+    return decorate
