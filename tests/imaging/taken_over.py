@@ -17,9 +17,7 @@ from typing import NoReturn
 
 from app.core.errors import UndecodableImage
 from app.imaging.check import CheckedImage, check_image
-from app.imaging.sandbox import confinement as bounds
-from app.imaging.sandbox import host
-from app.imaging.sandbox import host as child
+from app.imaging.sandbox import host, protocol
 from app.imaging.survey import ImageLimits
 
 
@@ -157,6 +155,11 @@ def _obey(data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], 
 
 def serve(cores: str) -> NoReturn:
     """Be a host of such children."""
-    vars(child)["check_image"] = _obey
-    vars(bounds).update(_SURVEY_CPU=1, _DECODING_CPU=1, _WALL=1.0, _WALL_PER_CPU=2.0)
+    vars(host)["check_image"] = _obey
+    vars(protocol).update(
+        _SURVEY_CPU_SECONDS=1,
+        _DECODING_CPU_SECONDS=1,
+        _WALL_SECONDS=1.0,
+        _WALL_SECONDS_PER_CPU_SECOND=2.0,
+    )
     host.serve(cores)

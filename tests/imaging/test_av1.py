@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from app.core.errors import UndecodableImage
 from app.imaging import survey
-from app.imaging.av1 import Av1Walk
-from app.imaging.survey import PartCount
+from app.imaging.av1 import Av1Parser
+from app.imaging.survey import PartCounter
 
 from .av1_bits import (
     FRAME,
@@ -32,8 +32,8 @@ from .avif_files import av1, av1_frames
 LARGEST = (1000, 800)
 
 
-def _walk(*pieces: bytes) -> Av1Walk:
-    walk = Av1Walk(PartCount())
+def _walk(*pieces: bytes) -> Av1Parser:
+    walk = Av1Parser(PartCounter())
     for piece in pieces:
         walk.read(piece, 0, len(piece))
     return walk

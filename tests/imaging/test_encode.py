@@ -173,7 +173,7 @@ def test_of_an_animation_the_current_frame_is_written(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "size"), [("webp", (16384, 1)), ("jpeg", (65536, 1)), ("png", (0, 0))])
 def test_a_size_that_a_format_cant_hold_is_our_error(name: str, size: tuple[int, int]) -> None:
-    with pytest.raises(UndecodableImage, match=f"{size[0]} × {size[1]} can't be written as {name}"):
+    with pytest.raises(UndecodableImage, match=f"{size[0]} × {size[1]} pixels can't be encoded as {name}"):
         encode_image(Image.new("RGB", size), FORMATS[name])
 
 

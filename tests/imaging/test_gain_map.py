@@ -10,7 +10,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from app.imaging import gain_map as gain_maps
 from app.imaging.check import clean_image
-from app.imaging.orientation import _TURNS
+from app.imaging.orientation import TURNS
 
 from .samples import ICC, LIMITS, MARKER, RAW_LIMITS, check, inserted, jpeg_segment, picture, saved
 from .ultra_hdr import (
@@ -103,7 +103,7 @@ def test_it_is_turned_with_the_picture(orientation: int) -> None:
     checked = check(data)
     found = read(checked.data)
     first, second = map(_pixels, found.pictures)
-    turn = _TURNS[orientation]
+    turn = TURNS[orientation]
     assert (checked.width, checked.height) == first.size == _pixels(PLAIN).transpose(turn).size
     assert _difference(first, _pixels(PLAIN).transpose(turn)) < 2
     assert _difference(second, _pixels(SECOND).transpose(turn)) < 2
@@ -199,16 +199,18 @@ def test_a_hostile_index_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     start = length - (20 + len(own) + 8)
     entries = [(0, len(decoy), start + number * len(decoy)) for number in range(-1, count - 1)]
     data = inserted(PLAIN, 20, own + index(entries)) + decoy * count
-    looked_at = []
+    examined = []
 
-    def described(data: bytes, start: int, announced: gain_maps.Announced) -> gain_maps.Found:
-        looked_at.append(start)
-        return _described(data, start, announced)
+    def recorded(
+        data: bytes, start: int, announcement: gain_maps.GainMapAnnouncement
+    ) -> gain_maps.FoundGainMap:
+        examined.append(start)
+        return read_description(data, start, announcement)
 
-    _described = gain_maps._described
-    monkeypatch.setattr(gain_maps, "_described", described)
+    read_description = gain_maps._read_description
+    monkeypatch.setattr(gain_maps, "_read_description", recorded)
     clean_image(data, LIMITS)
-    assert looked_at == [length + number * len(decoy) for number in range(8)]
+    assert examined == [length + number * len(decoy) for number in range(8)]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,7 @@ def test_many_segments_cost_nothing(segment: bytes, monkeypatch: pytest.MonkeyPa
         return call
 
     monkeypatch.setattr(gain_maps, "_xmp_fields", counted(gain_maps._xmp_fields))
-    monkeypatch.setattr(gain_maps, "_starts", counted(gain_maps._starts))
+    monkeypatch.setattr(gain_maps, "_picture_starts", counted(gain_maps._picture_starts))
     assert check(photo(gain_map(), xmp=ANNOUNCING + segment * 500)).data == check(photo(gain_map())).data
     assert check(photo(inserted(gain_map(), 20, segment * 500), xmp=ANNOUNCING)).data == PLAIN
     assert len(read) < 500

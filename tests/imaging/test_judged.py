@@ -69,13 +69,13 @@ def test_what_a_decoder_finds_otherwise_is_refused(
 ) -> None:
     data, frames = sample(name, animated), 3 if animated else 1
     assert decode(data, FORMATS[name], SIZE, frames) == SIZE
-    with pytest.raises(UndecodableImage, match=r"frames decoded|decoded, .* judged"):
+    with pytest.raises(UndecodableImage, match=r"decoded, .* in the container"):
         decode(data, FORMATS[name], (SIZE[0] + wider, SIZE[1] + higher), frames + more)
 
 
 @pytest.mark.parametrize("name", ["gif", "png", "webp", "avif"])
 def test_fewer_frames_than_a_decoder_finds_are_refused(name: str) -> None:
-    with pytest.raises(UndecodableImage, match="3 frames decoded, 2 judged"):
+    with pytest.raises(UndecodableImage, match="3 frames decoded, 2 in the container"):
         decode(sample(name, True), FORMATS[name], SIZE, 2)
 
 

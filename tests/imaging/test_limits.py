@@ -48,7 +48,7 @@ def test_every_frame_counts(name: str) -> None:
 @pytest.mark.parametrize("name", ANIMATED)
 def test_frames_are_limited_by_themselves(name: str) -> None:
     assert check(sample(name, True), replace(LIMITS, max_frames=3)).frames == 3
-    with pytest.raises(TooManyPixels, match="more frames than the 2 "):
+    with pytest.raises(TooManyPixels, match="too many frames; the limit is 2\\."):
         check(sample(name, True), replace(LIMITS, max_frames=2))
 
 
@@ -99,7 +99,7 @@ def test_one_pixel_over_pillows_own_limit_is_only_our_business() -> None:
 def test_frames_over_the_limit_are_not_even_read() -> None:
     # It is cut, too, which would be the complaint of anybody who came to its end.
     data = bare_gif(10_000)[:-1]
-    with pytest.raises(TooManyPixels, match="more frames than the 50 "):
+    with pytest.raises(TooManyPixels, match="too many frames; the limit is 50\\."):
         check(data)
     with pytest.raises(TooManyPixels, match="101 frames = 1,010,000"):
         check(bare_gif(10_000, (100, 100))[:-1], replace(LIMITS, max_frames=100_000))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageFile, ImageOps, ImageStat
 
-from app.imaging.survey import orientation_of
+from app.imaging.survey import exif_orientation
 
 from .samples import (
     ICC,
@@ -161,4 +161,4 @@ TIFF = b"II*\0\x08\0\0\0" + b"\1\0" + ENTRY
     ],
 )
 def test_orientation_is_read_and_damage_is_forgiven(block: bytes, orientation: int) -> None:
-    assert orientation_of(block) == orientation
+    assert exif_orientation(block) == orientation

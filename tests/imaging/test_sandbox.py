@@ -20,7 +20,7 @@ from app.core.errors import AppError, Busy, TooManyPixels, UndecodableImage, Uns
 from app.imaging.check import check_image
 from app.imaging.sandbox import client
 from app.imaging.sandbox.client import Sandbox
-from app.imaging.sandbox.messages import most_stored
+from app.imaging.sandbox.protocol import max_stored_bytes
 from app.imaging.survey import ImageLimits
 from tests.server.trees import children_of, is_there
 from tests.waiting import wait_until
@@ -99,9 +99,9 @@ def test_refusals_are_the_same(
         (b"crash", "damaged or incomplete", "signal 11"),
         (b"abort", "damaged or incomplete", "signal 6"),
         (b"exit", "damaged or incomplete", "status 7"),
-        (b"burn", "more time or memory", "bound on CPU time"),
-        (b"wait", "more time or memory", "bound on time by the clock"),
-        (b"take_memory", "more time or memory", "bound on memory"),
+        (b"burn", "more time or memory", "limit on CPU time"),
+        (b"wait", "more time or memory", "limit on wall-clock time"),
+        (b"take_memory", "more time or memory", "limit on memory"),
     ],
 )
 def test_a_decoder_that_crashes_or_breaks_a_bound_costs_that_image_alone(
@@ -190,7 +190,7 @@ def test_a_child_that_keeps_its_end_secret_does_not_cost_the_host(hostile: Sandb
     before = hostile.host_pid
     with pytest.raises(UndecodableImage) as caught:
         hostile.check(deed, LIMITS)
-    assert "no word of how the child ended" in caught.value.detail
+    assert "no report of how the child ended" in caught.value.detail
     assert hostile.check(sample("png"), LIMITS).width == 48
     assert hostile.host_pid == before
     wait_until(lambda: children_of(before) == [])
@@ -206,19 +206,19 @@ def test_files_that_a_child_sends_are_not_read(hostile: Sandbox, told: bytes) ->
 def test_what_a_child_writes_is_bounded(hostile: Sandbox) -> None:
     with pytest.raises(UndecodableImage) as caught:
         hostile.check(b"fill", LIMITS)
-    assert 0 < int(caught.value.detail) <= 2 * most_stored(4, LIMITS.max_pixels)  # there are two files
+    assert 0 < int(caught.value.detail) <= 2 * max_stored_bytes(4, LIMITS.max_pixels)  # there are two files
 
 
 LIMITED = """
 import resource, sys
-from app.imaging.sandbox.confinement import decoding_bounds, survey_bounds
-from app.imaging.sandbox.confinement import hold_to, raise_to
+from app.imaging.sandbox.confinement import limit_resources, raise_limits
+from app.imaging.sandbox.protocol import decoding_limits, survey_limits
 kinds = [resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE]
 highest = [1 << 30, 20, 1 << 20]
 for kind, hard in zip(kinds, highest):
     resource.setrlimit(kind, (hard, hard))
-hold_to(survey_bounds(1000), decoding_bounds(1000, 50_000_000), 100 << 20, 1 << 28)
-raise_to(decoding_bounds(1000, 50_000_000), 100 << 20)
+limit_resources(survey_limits(1000), decoding_limits(1000, 50_000_000), 100 << 20, 1 << 28)
+raise_limits(decoding_limits(1000, 50_000_000), 100 << 20)
 assert [resource.getrlimit(kind) for kind in kinds] == [(hard, hard) for hard in highest]
 """
 
@@ -308,7 +308,7 @@ def test_a_host_that_does_not_answer_is_given_up(sandbox: Sandbox, monkeypatch: 
     sandbox.check(sample("png"), LIMITS)
     stopped = sandbox.host_pid
     os.kill(stopped, signal.SIGSTOP)
-    monkeypatch.setattr(client, "_GRACE", -1000.0)
+    monkeypatch.setattr(client, "_HOST_GRACE_SECONDS", -1000.0)
     with pytest.raises(Busy):
         sandbox.check(sample("png"), LIMITS)
     monkeypatch.undo()
@@ -371,7 +371,7 @@ def test_the_host_ends_when_nobody_has_its_socket_any_more(sandbox: Sandbox) -> 
     assert sandbox.host_pid == host
     lost, sandbox._host = sandbox._host, None
     assert lost is not None
-    lost.leave()
+    lost.close_socket()
     os.waitpid(host, 0)
 
 
@@ -392,7 +392,7 @@ def test_who_gives_up_takes_the_child_along(hostile: Sandbox, monkeypatch: pytes
         begun.extend(wait_until(lambda: children_of(hostile.host_pid)))
         return [b'{"status": 0}']
 
-    monkeypatch.setattr(client._Job, "_lines", give_up)
+    monkeypatch.setattr(client._Job, "_receive_lines", give_up)
     with pytest.raises(UndecodableImage):
         hostile.check(b"linger", LIMITS)
     wait_until(lambda: not is_there(begun[0]))
