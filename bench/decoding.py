@@ -39,9 +39,9 @@ _UPLOADED_IMAGE = "12 MP JPEG"
 
 _METHOD = """\
 Each image is checked in this process, with a worker's malloc settings, and in a child of the decoder host, in
-turn, {rounds} rounds. *CPU* is user and system time of all processes for one image, *time* is wall-clock time.
-Hits are of 20 KB, over 32 connections, from a server with one worker on one core; while they are counted, one
-client uploads a 12 MP JPEG repeatedly."""
+turn, {rounds} rounds. *CPU* is user and system time of all processes for one image, *time* is wall-clock
+time. Hits are of 20 KB, over 32 connections, from a server with one worker on one core; while they are
+counted, one client uploads a 12 MP JPEG repeatedly."""
 
 _Check = Callable[[bytes, ImageLimits], CheckedImage]
 _Costs = dict[str, dict[str, list[tuple[float, float]]]]

@@ -88,7 +88,7 @@ def decode(data: bytes, format: ImageFormat, size: tuple[int, int], frames: int)
 
 
 def check_jpeg_ends_with_its_scan(data: bytes, size: tuple[int, int]) -> None:
-    """Raise UndecodableImage unless a JPEG without end marker has the data of all its blocks, and no more.
+    """Raise UndecodableImage unless a JPEG without end marker has exactly the data of its blocks.
 
     Without this check, a truncated image followed by other bytes would pass for a complete one. To find out
     whether the last block is there, the image is decoded several times with different bytes after its end:

@@ -27,7 +27,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 def encode_image(image: Image.Image, format: ImageFormat) -> bytes:
     """Return the image's current frame as a file. Pixels that the format can't hold are converted.
 
-    16-bit grey becomes 8-bit except in PNG; values of mode F are taken as 0…255; JPEG gets transparent
+    16-bit grey becomes 8-bit except in PNG; values of mode F are read as 0…255; JPEG gets transparent
     images on white; GIF gets 256 colours. The colour profile is kept unless a colour image becomes grey or
     the reverse. Raises UndecodableImage if the format can't hold an image of this size.
     """

@@ -162,7 +162,7 @@ def _without_metadata(segment: Segment) -> Segment | None:
         # The last two bytes are the size of a thumbnail that follows them (JFIF 1.02).
         return segment._replace(payload=payload[:12] + b"\0\0")
     if marker == APP14 and payload.startswith(b"Adobe") and len(payload) >= 12:
-        # Says which colour transform was used; decoders read twelve bytes and no more.
+        # Says which colour transform was used; decoders read only twelve bytes.
         return segment._replace(payload=payload[:12])
     return None
 

@@ -33,7 +33,7 @@ class ImageLimits:
     """The limits that every image has to meet.
 
     `formats` are names in `app.core.objects.FORMATS`; `max_pixels` bounds width × height × frames;
-    with `strip_metadata` only what is needed to draw the image is stored.
+    with `strip_metadata` only the data needed to draw the image is stored.
     """
 
     formats: tuple[str, ...]

@@ -394,11 +394,11 @@ def test_closing_the_socket_of_a_job_kills_its_child(
     hostile.check(sample("png"), LIMITS)
     children: list[int] = []
 
-    def stop_waiting(job: object, answers: object) -> list[bytes]:
+    def stop_waiting(job: object, socket: object) -> bytes:
         children.extend(wait_until(lambda: children_of(hostile.host_pid)))
-        return [b'{"status": 0}']
+        return b'{"status": 0}\n'
 
-    monkeypatch.setattr(client._Job, "_receive_lines", stop_waiting)
+    monkeypatch.setattr(client._Job, "_receive", stop_waiting)
     with pytest.raises(UndecodableImage):
         hostile.check(b"linger", LIMITS)
     wait_until(lambda: not is_there(children[0]))

@@ -18,14 +18,14 @@ from app.core.system import usable_cores
 from app.imaging.check import CheckedImage
 from app.imaging.sandbox.confinement import unsupported_limits
 from app.imaging.sandbox.protocol import (
-    anonymous_file,
     checked_in,
-    decode_answer,
+    decode_answers,
     decoding_limits,
     encode_job,
     max_stored_bytes,
     read_all,
     refusal_in,
+    write_all,
 )
 from app.imaging.survey import ImageLimits
 
@@ -214,9 +214,9 @@ class _Job:
     def run(self, host: _Host) -> CheckedImage:
         """Return the checked image. Raises HostLost, and what `Sandbox.check` raises."""
         with ExitStack() as files:
-            image = anonymous_file(self._data)
+            image = _anonymous_file(self._data)
             files.callback(os.close, image)
-            result = anonymous_file()
+            result = _anonymous_file()
             files.callback(os.close, result)
             ours, theirs = socket.socketpair()
             with ours:
@@ -224,11 +224,11 @@ class _Job:
                     # The child sends no files: few may be in flight for an unprivileged user (unix(7)).
                     socket.send_fds(ours, [encode_job(self._limits)], [image, result])
                     host.submit(theirs)
-                lines = self._receive_lines(ours)
-            return self._outcome(lines, result, host)
+                received = self._receive(ours)
+            return self._outcome(received, result, host)
 
-    def _receive_lines(self, job: socket.socket) -> list[bytes]:
-        """Return the lines received until both child and host have closed their ends."""
+    def _receive(self, job: socket.socket) -> bytes:
+        """Return the bytes received until both child and host have closed their ends."""
         received = b""
         while len(received) <= _MAX_ANSWER_BYTES:
             job.settimeout(max(0.001, self._deadline - time.monotonic()))
@@ -239,11 +239,11 @@ class _Job:
             if not piece:
                 break
             received += piece
-        return received.splitlines()
+        return received
 
-    def _outcome(self, lines: list[bytes], result: int, host: _Host) -> CheckedImage:
+    def _outcome(self, received: bytes, result: int, host: _Host) -> CheckedImage:
         try:
-            answers = [decode_answer(line) for line in lines]
+            answers = decode_answers(received)
             if not answers or not answers[-1].keys() & {"status", "unstarted"}:
                 if host.has_exited():
                     raise HostLost("the decoder host exited while it had work")
@@ -263,6 +263,28 @@ class _Job:
         except (ValueError, TypeError, KeyError) as exc:
             _log.error("A decoder's answer is invalid; an image may have taken control of it: %r", exc)
             raise UndecodableImage(detail=f"the decoder's answer: {exc!r}") from exc
+
+
+def _anonymous_file(data: bytes = b"") -> int:
+    """Return the descriptor of a new file with `data`: in memory if the system supports it, else on disk."""
+    try:
+        descriptor = os.memfd_create("image")
+    except (OSError, AttributeError):  # refused, or not Linux
+        descriptor = _unlinked_file()
+    try:
+        write_all(descriptor, data)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _unlinked_file() -> int:
+    """Do what `tempfile.TemporaryFile` does, without `random`, which each fork would seed again."""
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"s3-image-server-{os.urandom(16).hex()}"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    path.unlink()
+    return descriptor
 
 
 def _refusal(answer: dict[str, Any]) -> AppError:

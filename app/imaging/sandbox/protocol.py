@@ -1,4 +1,4 @@
-"""What the worker and the decoder processes agree on: messages, anonymous files, and resource limits.
+"""What the worker and the decoder processes agree on: messages, files, and resource limits.
 
 Messages are lines of JSON, which can't contain code. The worker checks each field of what it reads, since
 an image may have taken control of the child that wrote it.
@@ -7,7 +7,6 @@ an image may have taken control of the child that wrote it.
 import json
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from app.core.errors import AppError, TooManyPixels, UndecodableImage, UnsupportedImage
@@ -62,15 +61,15 @@ def encode_start_failure(reason: str) -> bytes:
     return _encode({"unstarted": reason})
 
 
-def decode_answer(line: bytes) -> dict[str, Any]:
-    """Return the fields of a line; raise ValueError if it is not a JSON object."""
+def decode_answers(received: bytes) -> list[dict[str, Any]]:
+    """Return the fields of each line; raise ValueError if one is not a JSON object."""
     try:
-        fields = json.loads(line)
+        answers = [json.loads(line) for line in received.splitlines()]
     except RecursionError as exc:
         raise ValueError("nested too deeply") from exc
-    if not isinstance(fields, dict):
-        raise ValueError(f"not an object: {line[:100]!r}")
-    return fields
+    if not all(isinstance(answer, dict) for answer in answers):
+        raise ValueError(f"not an object: {received[:100]!r}")
+    return answers
 
 
 def refusal_in(answer: dict[str, Any]) -> AppError:
@@ -113,28 +112,6 @@ def _encode(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
-def anonymous_file(data: bytes = b"") -> int:
-    """Return the descriptor of a new file with `data`: in memory if the system supports it, else on disk."""
-    try:
-        descriptor = os.memfd_create("image")
-    except (OSError, AttributeError):  # refused, or not Linux
-        descriptor = _unlinked_file()
-    try:
-        write_all(descriptor, data)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _unlinked_file() -> int:
-    """Do what `tempfile.TemporaryFile` does, without `random`, which each fork would seed again."""
-    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"s3-image-server-{os.urandom(16).hex()}"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    path.unlink()
-    return descriptor
-
-
 def write_all(descriptor: int, data: bytes) -> None:
     """Write all of `data` at the file's position."""
     remaining = memoryview(data)
@@ -159,7 +136,7 @@ _SURVEY_CPU_SECONDS = 6
 """For parsing the container, before a decoder runs."""
 _SURVEY_MEMORY_BYTES = 32 * _MIB
 _SURVEY_COPIES = 6
-"""Memory for parsing, as a multiple of the file's size: copies, and what is kept of each part."""
+"""Memory for parsing, as a multiple of the file's size: copies, and the parts that are kept."""
 
 _DECODING_CPU_SECONDS = 6
 _CPU_SECONDS_PER_MEGAPIXEL = 1.5
