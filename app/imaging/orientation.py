@@ -1,7 +1,7 @@
 """Turn the pixels of a still image upright, so that it no longer needs an EXIF orientation.
 
 JPEG and WebP are decoded, turned and encoded again at the same quality. PNG keeps its depth and colour type,
-which Pillow alone can't do: it reads 16 bits of a colour as 8, and turns 2 or 4 bits of grey into 8. So Pillow
+which Pillow alone can't do: it reads 16 bits of a colour as 8, and turns 2 or 4 bits of grey into 8. So it
 gets a proxy: a file of the same compressed rows whose header declares another kind of pixel, of the same size
 in bits, which Pillow reads and writes unchanged. Row filters (W3C PNG, 9.2) depend only on that size. Pixels
 of 6 or 8 bytes have no such proxy: their high and low bytes are read one after the other, and the rows are
