@@ -1,4 +1,4 @@
-"""Measures what checking an image in a child process costs, and how much uploads slow hits down."""
+"""Measure the cost of checking an image in a child process, and how much uploads slow down hits."""
 
 import ctypes
 import http.client
@@ -26,43 +26,43 @@ from bench.servers import Server
 
 _M_MMAP_THRESHOLD = -3  # mallopt(3)
 
-_SIDE = 3464
-"""Of a square picture of 12 megapixels."""
+_LARGE_SIDE = 3464
+"""Pixels of a side of a square picture of 12 megapixels."""
 
-_SMALL = 96
-"""Of one whose PNG has 20 KB."""
+_SMALL_SIDE = 96
+"""Pixels of a side of a square picture whose PNG has 20 KB."""
 
-_TIMES = {"20 KB PNG": 50, "12 MP JPEG": 3, "12 MP WebP": 3, "12 MP AVIF": 3}
-"""How often each is checked for one measurement."""
+_CHECKS = {"20 KB PNG": 50, "12 MP JPEG": 3, "12 MP WebP": 3, "12 MP AVIF": 3}
+"""Number of checks of each image in one measurement."""
 
-_UPLOADED = "12 MP JPEG"
+_UPLOADED_IMAGE = "12 MP JPEG"
 
 _METHOD = """\
-Each image is checked in this process, whose memory is handled as a worker's, and in a child of the decoder
-host, in turn, {rounds} rounds. *CPU* is user and system time of all processes for one image, *time* that by
-the clock. Hits are of 20 KB, at 32 connections, from a server with one worker on one core; while they are
-counted, one client uploads a 12 MP JPEG again and again."""
+Each image is checked in this process, with a worker's malloc settings, and in a child of the decoder host, in
+turn, {rounds} rounds. *CPU* is user and system time of all processes for one image, *time* is wall-clock
+time. Hits are of 20 KB, over 32 connections, from a server with one worker on one core; while they are
+counted, one client uploads a 12 MP JPEG repeatedly."""
 
 _Check = Callable[[bytes, ImageLimits], CheckedImage]
 _Costs = dict[str, dict[str, list[tuple[float, float]]]]
-"""Milliseconds by the clock and of CPU, by image and by where it was checked."""
+"""Milliseconds of wall-clock and CPU time, by image and by where it was checked."""
 
 
 def run(plan: Plan) -> Section:
-    """Measure checks, the host, and hits during uploads."""
+    """Return the costs of checks and of the host, and the rate of hits during uploads."""
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)  # as gunicorn.conf.py does
     images = _images()
     limits = ImageLimits.from_config(Config())
     costs: _Costs = defaultdict(lambda: defaultdict(list))
     sandbox = Sandbox()
-    began = time.perf_counter()
+    started = time.perf_counter()
     sandbox.check(images["20 KB PNG"], limits)
-    first = time.perf_counter() - began
+    first = time.perf_counter() - started
     for number in range(plan.rounds):
         say(f"decoding, round {number + 1} of {plan.rounds}")
         for name, data in images.items():
             for where, check in rotated([("here", check_image), ("child", sandbox.check)], number):
-                costs[name][where].append(_cost(check, data, limits, _TIMES[name], sandbox))
+                costs[name][where].append(_cost(check, data, limits, _CHECKS[name], sandbox))
     host = resident_bytes(sandbox.host_pid)
     sandbox.close()
     section = Section("Decoding in a child process", _METHOD.format(rounds=plan.rounds))
@@ -73,29 +73,31 @@ def run(plan: Plan) -> Section:
             "The decoder host",
             ("what", "measured"),
             [
-                ("first image, the start of the host included", f"{first * 1000:.0f} ms"),
-                ("memory of its own at rest (RssAnon)", f"{host / 2**20:.1f} MiB"),
+                ("first image, including the start of the host", f"{first * 1000:.0f} ms"),
+                ("its private memory when idle (RssAnon)", f"{host / 2**20:.1f} MiB"),
             ],
         ),
-        _hits(plan, images[_UPLOADED]),
+        _hits(plan, images[_UPLOADED_IMAGE]),
     ]
     return section
 
 
 def _images() -> dict[str, bytes]:
     say("making images")
-    soft = Image.effect_noise((_SIDE // 4, _SIDE // 4), 60).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+    soft = Image.effect_noise((_LARGE_SIDE // 4, _LARGE_SIDE // 4), 60).resize(
+        (_LARGE_SIDE, _LARGE_SIDE), Image.Resampling.BICUBIC
+    )
     picture = Image.merge("RGB", (soft, soft.rotate(90), Image.linear_gradient("L").resize(soft.size)))
-    small = Image.merge("RGB", [Image.effect_noise((_SMALL, _SMALL), 200) for _ in range(3)])
+    small = Image.merge("RGB", [Image.effect_noise((_SMALL_SIDE, _SMALL_SIDE), 200) for _ in range(3)])
     return {
-        "20 KB PNG": _saved(small, "PNG"),
-        "12 MP JPEG": _saved(picture, "JPEG", quality=85),
-        "12 MP WebP": _saved(picture, "WEBP", quality=80, method=0),
-        "12 MP AVIF": _saved(picture, "AVIF", quality=75, speed=10),
+        "20 KB PNG": _encoded(small, "PNG"),
+        "12 MP JPEG": _encoded(picture, "JPEG", quality=85),
+        "12 MP WebP": _encoded(picture, "WEBP", quality=80, method=0),
+        "12 MP AVIF": _encoded(picture, "AVIF", quality=75, speed=10),
     }
 
 
-def _saved(picture: Image.Image, pillow: str, **options: int) -> bytes:
+def _encoded(picture: Image.Image, pillow: str, **options: int) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, pillow, **options)
     return buffer.getvalue()
@@ -105,13 +107,13 @@ def _cost(
     check: _Check, data: bytes, limits: ImageLimits, times: int, sandbox: Sandbox
 ) -> tuple[float, float]:
     cpu = time.process_time() + cpu_seconds(sandbox.host_pid)
-    took = []
+    durations = []
     for _ in range(times):
-        began = time.perf_counter()
+        started = time.perf_counter()
         check(data, limits)
-        took.append(time.perf_counter() - began)
+        durations.append(time.perf_counter() - started)
     cpu = time.process_time() + cpu_seconds(sandbox.host_pid) - cpu
-    return statistics.median(took) * 1000, cpu / times * 1000
+    return statistics.median(durations) * 1000, cpu / times * 1000
 
 
 def _row(name: str, costs: dict[str, list[tuple[float, float]]]) -> tuple[str, ...]:
@@ -127,21 +129,21 @@ def _hits(plan: Plan, upload: bytes) -> Table:
     directory = plan.new_directory("decoding")
     with our_parts(directory) as parts:
         key = upload_noise(parts, 20_000)
-    alone, meanwhile, uploads = [], [], []
+    alone, during_uploads, uploads = [], [], []
     with our_server(directory, {"WEB_CONCURRENCY": "1"}) as server:
         path = server.prefix + key
         for number in range(plan.rounds):
             say(f"hits during uploads, round {number + 1} of {plan.rounds}")
             alone.append(put_load(server, [path], plan.seconds).rate)
             with _uploading(server, upload) as times:
-                meanwhile.append(put_load(server, [path], plan.seconds).rate)
+                during_uploads.append(put_load(server, [path], plan.seconds).rate)
             uploads += times
         processes = tree(server.pid)
     rows = [
         ("hits/s without uploads", f"{statistics.median(alone):,.0f}"),
-        ("hits/s during uploads", f"{statistics.median(meanwhile):,.0f}"),
-        ("of it", f"{median_ratio(meanwhile, alone):.2f} ×"),
-        ("an upload meanwhile", f"{statistics.median(uploads):.2f} s"),
+        ("hits/s during uploads", f"{statistics.median(during_uploads):,.0f}"),
+        ("ratio", f"{median_ratio(during_uploads, alone):.2f} ×"),
+        ("one upload", f"{statistics.median(uploads):.2f} s"),
         ("processes of the server", f"{len(processes)}"),
     ]
     return Table("Hits while 12 MP JPEGs are uploaded (medians)", ("what", "measured"), rows)
@@ -149,21 +151,21 @@ def _hits(plan: Plan, upload: bytes) -> Table:
 
 @contextmanager
 def _uploading(server: Server, data: bytes) -> Iterator[list[float]]:
-    """Upload `data` again and again, each time under another folder; gives the seconds of each upload."""
+    """Upload `data` repeatedly, each time to another folder; yield the list of each upload's seconds."""
     times: list[float] = []
     stop = threading.Event()
 
     def upload() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
         while not stop.is_set():
-            began = time.perf_counter()
+            started = time.perf_counter()
             path = f"/api/images?folder=uploads/{time.time_ns()}"
             connection.request("POST", path, data, {"Content-Type": "image/jpeg"})
             response = connection.getresponse()
             response.read()
             if response.status != 201:
-                raise RuntimeError(f"an upload was answered {response.status}")
-            times.append(time.perf_counter() - began)
+                raise RuntimeError(f"an upload failed with status {response.status}")
+            times.append(time.perf_counter() - started)
         connection.close()
 
     thread = threading.Thread(target=upload)

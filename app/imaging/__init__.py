@@ -1,1 +1,1 @@
-"""Checks that uploaded bytes are an image within the limits, and cleans them."""
+"""Check that uploaded bytes are an image within the limits, strip metadata, and encode generated images."""

@@ -1,10 +1,8 @@
-"""The gate that every uploaded image passes.
+"""Check uploaded bytes: they have to be an image within the limits, complete, and in an allowed format.
 
-Takes bytes from outside, proves that they are an image within the limits, and cleans them.
-
-`check_image` is the gate for uploads, `clean_image` and `decode_image` are its halves; `encode_image` writes
-pictures that we made ourselves.
-Nothing here knows of HTTP or of the store.
+`check_image` does all of it. Its two halves can also be called alone: `clean_image` parses the container and
+strips metadata, `decode_image` decodes every pixel. The server runs `check_image` in a child process, see
+`app.imaging.sandbox`. Nothing here knows HTTP or the store.
 """
 
 from collections.abc import Callable
@@ -13,8 +11,8 @@ from dataclasses import dataclass
 from app.core.errors import UndecodableImage
 from app.core.objects import ImageFormat
 from app.imaging.avif import survey_avif
-from app.imaging.decode import check_ends_with_its_scan, decode, undecodable
-from app.imaging.gain_map import joined
+from app.imaging.decode import check_jpeg_ends_with_its_scan, decode, decoder_errors
+from app.imaging.gain_map import append_gain_map
 from app.imaging.gif import survey_gif
 from app.imaging.jpeg import survey_jpeg
 from app.imaging.orientation import upright
@@ -23,7 +21,7 @@ from app.imaging.sniff import sniff_format
 from app.imaging.survey import QUARTER_TURNED, UPRIGHT, GainMap, ImageLimits, Survey
 from app.imaging.webp import survey_webp
 
-_SURVEYS: dict[str, Callable[[bytes, ImageLimits], Survey]] = {
+_PARSERS: dict[str, Callable[[bytes, ImageLimits], Survey]] = {
     "avif": survey_avif,
     "gif": survey_gif,
     "jpeg": survey_jpeg,
@@ -34,9 +32,9 @@ _SURVEYS: dict[str, Callable[[bytes, ImageLimits], Survey]] = {
 
 @dataclass(frozen=True, slots=True)
 class CleanedImage:
-    """What would be stored of an image; not decoded yet, so it may be damaged.
+    """The bytes to store, not decoded yet, so they may be damaged.
 
-    `width` and `height`, in pixels, and `frames` are those found in its container.
+    `width` and `height`, in pixels, and `frames` are those found in the container.
     """
 
     data: bytes
@@ -53,7 +51,7 @@ class CleanedImage:
 
 @dataclass(frozen=True, slots=True)
 class CheckedImage:
-    """An image that was decoded to its end; `data` is what is to be stored.
+    """The bytes to store, all of which were decoded.
 
     `width` and `height` are in pixels, as a decoder finds them in `data`.
     """
@@ -72,11 +70,11 @@ def _ignore(pixels: int) -> None:
 def check_image(
     data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None] = _ignore
 ) -> CheckedImage:
-    """Take `data` if it is an image within the limits, whatever name it came under.
+    """Return the image in `data` as it is to be stored. The format is found in the bytes alone.
 
-    With `limits.strip_metadata` the result has no metadata, nothing after the image's end, and its
-    pixels are upright; else it is `data` itself. Either way, an end marker that is missing is added. What is
-    given back is what was decoded.
+    With `limits.strip_metadata` the result has no metadata, nothing after the image's end, and its pixels
+    are upright; without it, the result is `data` itself. Either way, a missing end marker is added. The
+    result's bytes are the ones that were decoded.
 
     `before_decoding` is called with the number of pixels, in all frames, before a decoder runs.
 
@@ -88,26 +86,30 @@ def check_image(
 def clean_image(
     data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None] = _ignore
 ) -> CleanedImage:
-    """The first half of `check_image`: cheap, save for gain maps and pictures that have to be turned upright.
+    """Parse the container and strip metadata: the first half of `check_image`, with the same arguments.
+
+    It decodes pixels only to turn an image upright, to check a gain map, or to find out whether a JPEG
+    without an end marker is complete.
 
     Raises UnsupportedImage, UndecodableImage, TooManyPixels.
     """
     format = sniff_format(data, limits.formats)
-    with undecodable():
-        survey = _SURVEYS[format.name](data, limits)
+    with decoder_errors():
+        survey = _PARSERS[format.name](data, limits)
         before_decoding(survey.pixels)
         if survey.missing_end and format.name == "jpeg":
-            check_ends_with_its_scan(data, (survey.width, survey.height))
-        whole = data + survey.missing_end
+            check_jpeg_ends_with_its_scan(data, (survey.width, survey.height))
+        complete = data + survey.missing_end
         if not limits.strip_metadata:
-            return CleanedImage(whole, format, survey.width, survey.height, survey.frames)
-        return _cleaned(whole, format, survey)
+            return CleanedImage(complete, format, survey.width, survey.height, survey.frames)
+        return _strip(complete, format, survey)
 
 
 def decode_image(cleaned: CleanedImage, limits: ImageLimits) -> CheckedImage:
-    """The second half of `check_image`: decode it, and check that its size is the one found before.
+    """Decode every frame: the second half of `check_image`.
 
-    Raises UndecodableImage, and TooManyPixels if `clean_image` was called with other limits.
+    Raises UndecodableImage if the image is damaged or if its size differs from that in the container, and
+    TooManyPixels if `clean_image` was called with other limits.
     """
     size = cleaned.width, cleaned.height
     limits.check(size, cleaned.frames)
@@ -115,7 +117,7 @@ def decode_image(cleaned: CleanedImage, limits: ImageLimits) -> CheckedImage:
     return CheckedImage(cleaned.data, cleaned.format, width, height, cleaned.frames)
 
 
-def _cleaned(data: bytes, format: ImageFormat, survey: Survey) -> CleanedImage:
+def _strip(data: bytes, format: ImageFormat, survey: Survey) -> CleanedImage:
     clean, width, height = survey.clean, survey.width, survey.height
     if survey.orientation != UPRIGHT:
         clean = upright(clean, format, survey.orientation, (width, height))
@@ -123,18 +125,19 @@ def _cleaned(data: bytes, format: ImageFormat, survey: Survey) -> CleanedImage:
             width, height = height, width
     if survey.gain_map is not None:
         clean = _with_gain_map(clean, format, survey.gain_map, survey.orientation)
+    # Equal bytes are returned as the same object: it saves a copy, and comparing them later.
     return CleanedImage(data if clean == data else clean, format, width, height, survey.frames)
 
 
 def _with_gain_map(picture: bytes, format: ImageFormat, gain_map: GainMap, orientation: int) -> bytes:
-    """Return the picture with its gain map, turned as the picture was, or alone if that can't be decoded."""
+    """Return the picture with its gain map, turned as the picture was, or without it if that is damaged."""
     clean, size = gain_map.clean, gain_map.size
     try:
-        with undecodable():
+        with decoder_errors():
             if orientation == UPRIGHT:
                 decode(clean, format, size, 1)
             else:
                 clean = upright(clean, format, orientation, size)
     except UndecodableImage:
         return picture
-    return joined(picture, clean, gain_map)
+    return append_gain_map(picture, clean, gain_map)

@@ -1,4 +1,4 @@
-"""Writing a picture that we hold as pixels, in any mode of Pillow, without metadata."""
+"""Encode pixels, in any Pillow mode, as a file without metadata."""
 
 from collections.abc import Callable
 from io import BytesIO
@@ -12,8 +12,8 @@ from app.core.objects import ImageFormat
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F"}
 _COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
-_OPAQUE = 128
-"""Alpha from which on a GIF, which knows only all or nothing, shows a pixel."""
+_GIF_OPAQUE_ALPHA = 128
+"""The lowest alpha of pixels that a GIF shows: it has no partial transparency."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"optimize": False},
@@ -25,11 +25,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def encode_image(image: Image.Image, format: ImageFormat) -> bytes:
-    """The picture's current frame as a file. What the format can't hold is converted to the nearest.
+    """Return the image's current frame as a file. Pixels that the format can't hold are converted.
 
-    16-bit grey becomes 8-bit except in PNG; values of mode F are taken as 0…255; JPEG puts transparent
-    pictures on white; GIF gets 256 colours. The colour profile stays where the kind of colours does.
-    Raises UndecodableImage where the format can't hold the size.
+    16-bit grey becomes 8-bit except in PNG; values of mode F are read as 0…255; JPEG gets transparent
+    images on white; GIF gets 256 colours. The colour profile is kept unless a colour image becomes grey or
+    the reverse. Raises UndecodableImage if the format can't hold an image of this size.
     """
     try:
         prepared = _PREPARE[format.name](image)
@@ -39,13 +39,16 @@ def encode_image(image: Image.Image, format: ImageFormat) -> bytes:
         buffer = BytesIO()
         prepared.save(buffer, format.pillow, **options)
     except (OSError, ValueError, MemoryError, SystemError) as error:
-        message = f"An image of {image.width} × {image.height} can't be written as {format.name}."
+        message = (
+            f"An image of {image.width} × {image.height} pixels can't be encoded as {format.name}."
+            " Use another size or format."
+        )
         raise UndecodableImage(message, detail=repr(error)) from error
     return buffer.getvalue()
 
 
 def _profile(source: Image.Image, prepared: Image.Image) -> bytes | None:
-    """The source's colour profile unless the numbers now mean another kind of colours."""
+    """Return the source's colour profile if it still applies to the numbers in `prepared`."""
     kept = _is_grey(source) == _is_grey(prepared) and (_is_grey(source) or source.mode in _COLOUR_MODES)
     return source.info.get("icc_profile") if kept else None
 
@@ -66,9 +69,9 @@ def _for_jpeg(image: Image.Image) -> Image.Image:
     picture = _eight_bits(image)
     if picture.mode != "RGBA":
         return picture
-    paper = Image.new("RGB", picture.size, "white")
-    paper.paste(picture, mask=picture.getchannel("A"))
-    return paper
+    background = Image.new("RGB", picture.size, "white")
+    background.paste(picture, mask=picture.getchannel("A"))
+    return background
 
 
 def _for_gif(image: Image.Image) -> Image.Image:
@@ -77,17 +80,18 @@ def _for_gif(image: Image.Image) -> Image.Image:
         return picture if picture.mode == "L" else picture.quantize(256)
     transparent = 255
     paletted = picture.convert("RGB").quantize(transparent)
-    paletted.paste(transparent, mask=picture.getchannel("A").point(lambda alpha: 255 * (alpha < _OPAQUE)))
+    mask = picture.getchannel("A").point(lambda alpha: 255 * (alpha < _GIF_OPAQUE_ALPHA))
+    paletted.paste(transparent, mask=mask)
     paletted.info["transparency"] = transparent
     return paletted
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The same picture as L, RGB or RGBA."""
+    """Return the same picture as L, RGB or RGBA."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         return image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     if image.mode == "La":
-        # Pillow has no way from here to RGBA.
+        # Pillow can't convert La to RGBA directly.
         image = image.convert("LA")
     if image.has_transparency_data:
         return image.convert("RGBA")

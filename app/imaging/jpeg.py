@@ -1,9 +1,10 @@
-"""JPEG (ITU-T T.81, annex B): a walk over its segments that leaves out what isn't needed to draw it."""
+"""JPEG (ITU-T T.81, annex B): parse the segments, and keep those needed to draw the picture."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from app.core.errors import TooManyPixels, UndecodableImage
-from app.imaging import gain_map
+from app.imaging.gain_map import GainMapAnnouncement, find_gain_map
 from app.imaging.jpeg_segments import (
     APP0,
     APP1,
@@ -13,15 +14,29 @@ from app.imaging.jpeg_segments import (
     DRI,
     END,
     EOI,
-    SOI,
     SOS,
-    Frame,
+    START,
     Segment,
     segments,
 )
-from app.imaging.survey import UPRIGHT, GainMap, ImageLimits, Survey, bounded, check_profile, orientation_of
+from app.imaging.survey import (
+    UPRIGHT,
+    ByteReader,
+    GainMap,
+    ImageLimits,
+    Survey,
+    check_profile_size,
+    exif_orientation,
+    limit_parts,
+)
 
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = 0xC2
+_SUPPORTED_FRAMES = {0xC0, 0xC1, _PROGRESSIVE}
+"""Baseline, extended and progressive with Huffman codes. No browser draws arithmetically coded, lossless or
+hierarchical JPEG, and decoding arithmetic codes takes long even if there are few bytes."""
+_SUPPORTED_BITS = 8
+"""Bits of a sample that browsers draw; extended and progressive files may have 12 (B.2.2)."""
 _METADATA = {*range(0xE0, 0xFF)}
 
 _MAX_PASSES = 20
@@ -31,55 +46,58 @@ Each scan may cost a pass over all pixels for a few bytes of file (libjpeg-turbo
 Standard"). Encoders write about ten, and libjpeg 18 for four colours.
 """
 
-_MAX_EXIF = 200
-"""Segments of Exif. For each of them Pillow copies all those before; a phone's depth map may need some."""
+_MAX_EXIF_SEGMENTS = 200
+"""For each of them Pillow copies all those before; a phone's depth map may need some."""
+
+_COEFFICIENTS = 64
+_NOT_SENT = 255
 
 
 def survey_jpeg(data: bytes, limits: ImageLimits) -> Survey:
-    """Walk to the end of the first picture, and of its gain map if there is one.
+    """Parse the first picture, and its gain map if it has one.
 
-    The other pictures of a multi-picture file (CIPA DC-007) are dropped. Raises UndecodableImage if a segment
-    is cut, if there is not exactly one size, if scans are missing, or if decoding would take too many
-    passes; TooManyPixels.
+    The other pictures of a multi-picture file (CIPA DC-007) are dropped. Raises TooManyPixels, and
+    UndecodableImage if a segment is truncated, if there is not exactly one size, if scans are missing, or if
+    decoding would take too many passes.
     """
-    walk = _Walk(limits)
-    for segment in bounded(segments(data)):
-        walk.add(segment)
-    survey = walk.survey()
-    if walk.end > len(data):
-        return replace(survey, missing_end=END[len(data) - walk.end :])
-    return replace(survey, gain_map=_gain_map(data, walk, survey)) if limits.strip_metadata else survey
+    parser = _JpegParser(limits)
+    for segment in limit_parts(segments(data)):
+        parser.add(segment)
+    survey = parser.survey()
+    if parser.end > len(data):
+        return replace(survey, missing_end=END[len(data) - parser.end :])
+    return replace(survey, gain_map=_gain_map(data, parser, survey)) if limits.strip_metadata else survey
 
 
-def _gain_map(data: bytes, walk: "_Walk", survey: Survey) -> GainMap | None:
+def _gain_map(data: bytes, parser: "_JpegParser", survey: Survey) -> GainMap | None:
     """Return the gain map that the picture announces; None if it is missing, damaged, or larger than it."""
     try:
-        found = gain_map.find(data, walk.end, walk.announced)
+        found = find_gain_map(data, parser.end, parser.announcement)
         if found is None:
             return None
-        inner = _Walk(replace(walk.limits, max_pixels=survey.width * survey.height))
+        inner = _JpegParser(replace(parser.limits, max_pixels=survey.width * survey.height))
         picture = data[found.start :]
-        for segment in bounded(segments(picture)):
+        for segment in limit_parts(segments(picture)):
             inner.add(segment)
         clean = inner.survey()
     except (UndecodableImage, TooManyPixels):
         return None
     if inner.end > len(picture):
         return None
-    return GainMap(clean.clean, (clean.width, clean.height), found.parameters, found.iso)
+    return GainMap(clean.clean, (clean.width, clean.height), found.xmp, found.iso)
 
 
-class _Walk:
-    """Reads segments one by one; `end` is the offset of the first byte after the picture."""
+class _JpegParser:
+    """Reads the segments of one picture; `end` is the offset of the first byte after it."""
 
     def __init__(self, limits: ImageLimits) -> None:
         self.limits = limits
-        self.announced = gain_map.Announced()
+        self.announcement = GainMapAnnouncement()
         self.end = 0
-        self._pieces = [bytes((0xFF, SOI))]
+        self._pieces = [START]
         self._orientation = UPRIGHT
-        self._frame: Frame | None = None
-        self._scans = self._profile = self._exif = self._restart_interval = 0
+        self._frame: _Frame | None = None
+        self._scans = self._profile_bytes = self._exif_segments = self._restart_interval = 0
 
     def add(self, segment: Segment) -> None:
         """Read the next segment."""
@@ -87,43 +105,47 @@ class _Walk:
             self.end = segment.end
             return
         if segment.marker == APP1 and segment.payload.startswith(b"Exif\0"):
-            self._exif += 1
-            if self._orientation == UPRIGHT:
-                self._orientation = orientation_of(segment.payload)
+            self._read_exif(segment)
         elif segment.marker in _FRAME_HEADERS or segment.marker == DNL:
             self._read_frame(segment)
         elif segment.marker == DRI:
             self._restart_interval = int.from_bytes(segment.payload[:2], "big")
         elif segment.marker == SOS:
             self._read_scan(segment)
-        self.announced.read(segment)
-        self._profile += len(segment.payload) * _is_profile(segment)
+        self.announcement.read(segment)
+        if _is_profile(segment):
+            self._profile_bytes += len(segment.payload)
         if (kept := _without_metadata(segment)) is not None:
             self._pieces.append(kept.encoded())
+
+    def _read_exif(self, segment: Segment) -> None:
+        self._exif_segments += 1
+        if self._orientation == UPRIGHT:
+            self._orientation = exif_orientation(segment.payload)
 
     def _read_frame(self, segment: Segment) -> None:
         if self._frame is not None or segment.marker == DNL:
             raise UndecodableImage(detail=f"a second size in 0x{segment.marker:02x}")
-        self._frame = Frame(segment.marker, segment.payload)
+        self._frame = _Frame(segment.marker, segment.payload)
         self.limits.check(self._frame.size, 1)
 
     def _read_scan(self, segment: Segment) -> None:
         if self._frame is None:
             raise UndecodableImage(detail="a scan before the frame header")
         self._scans += 1
-        self._frame.scan(segment.payload, segment.scan, self._restart_interval)
+        self._frame.read_scan(segment.payload, segment.scan, self._restart_interval)
 
     def survey(self) -> Survey:
         """Return what was found, after the last segment."""
-        check_profile(self._profile)
+        check_profile_size(self._profile_bytes)
         if self._frame is None:
             raise UndecodableImage(detail="no frame header")
         width, height = self._frame.size
         passes = self._scans * width * height
-        if self._exif > _MAX_EXIF or passes > _MAX_PASSES * self.limits.max_pixels:
-            detail = f"{self._scans} scans of {width} × {height}, {self._exif} segments of Exif"
+        if self._exif_segments > _MAX_EXIF_SEGMENTS or passes > _MAX_PASSES * self.limits.max_pixels:
+            detail = f"{self._scans} scans of {width} × {height}, {self._exif_segments} segments of Exif"
             raise UndecodableImage(detail=detail)
-        self._frame.check_sent()
+        self._frame.check_complete()
         return Survey(b"".join([*self._pieces, END]), width, height, orientation=self._orientation)
 
 
@@ -132,16 +154,91 @@ def _is_profile(segment: Segment) -> bool:
 
 
 def _without_metadata(segment: Segment) -> Segment | None:
-    """The segment as far as it is needed to draw the picture, None where it isn't."""
+    """Return the part of the segment that is needed to draw the picture; None if nothing is."""
     marker, payload = segment.marker, segment.payload
-    if marker not in _METADATA:
-        return segment
-    if _is_profile(segment):
+    if marker not in _METADATA or _is_profile(segment):
         return segment
     if marker == APP0 and payload.startswith(b"JFIF\0") and len(payload) >= 14:
         # The last two bytes are the size of a thumbnail that follows them (JFIF 1.02).
         return segment._replace(payload=payload[:12] + b"\0\0")
     if marker == APP14 and payload.startswith(b"Adobe") and len(payload) >= 12:
-        # Says which colour transform was used; decoders read twelve bytes and no more.
+        # Says which colour transform was used; decoders read only twelve bytes.
         return segment._replace(payload=payload[:12])
     return None
+
+
+class _Component(NamedTuple):
+    """Sampling factors of a colour component, and for each coefficient the lowest of its bits sent so far."""
+
+    across: int
+    down: int
+    lowest_bits: bytearray
+
+
+class _Frame:
+    """A frame header (B.2.2), and which coefficients the scans that follow it have sent.
+
+    `size` is width and height in pixels. Raises UndecodableImage for frames that browsers don't draw.
+    """
+
+    def __init__(self, marker: int, payload: bytes) -> None:
+        reader = ByteReader(payload)
+        bits, height, width = reader.uint_be(1), reader.uint_be(2), reader.uint_be(2)
+        if marker not in _SUPPORTED_FRAMES or bits != _SUPPORTED_BITS:
+            raise UndecodableImage(detail=f"unsupported frame type 0x{marker:02x}, {bits} bits")
+        self.size = width, height
+        self._progressive = marker == _PROGRESSIVE
+        self._components: dict[int, _Component] = {}
+        for _ in range(reader.uint_be(1)):
+            number, sampling = reader.uint_be(1), reader.uint_be(1)
+            reader.skip(1)
+            lowest_bits = bytearray([_NOT_SENT] * _COEFFICIENTS)
+            self._components[number] = _Component(sampling >> 4, sampling & 15, lowest_bits)
+        if any(not (each.across and each.down) for each in self._components.values()):
+            raise UndecodableImage(detail="a sampling factor of 0")
+
+    def read_scan(self, payload: bytes, scan: bytes, restart_interval: int) -> None:
+        """Read a scan header (B.2.3) and count the restart markers in the scan.
+
+        Raises UndecodableImage if the scan names an unknown component, or if it ends before the last restart
+        interval. A decoder reports neither: it fills the rest with grey.
+        """
+        reader = ByteReader(payload)
+        numbers = [reader.uint_be(2) >> 8 for _ in range(reader.uint_be(1))]
+        first, last, bits = reader.uint_be(1), reader.uint_be(1), reader.uint_be(1)
+        previous_bit, lowest_bit = bits >> 4, bits & 15
+        if not numbers or not self._components.keys() >= {*numbers}:
+            raise UndecodableImage(detail=f"a scan of components {numbers}")
+        if not self._progressive:
+            first, last, previous_bit, lowest_bit = 0, _COEFFICIENTS - 1, 0, 0
+        for number in numbers:
+            lowest_bits = self._components[number].lowest_bits
+            for coefficient in range(first, min(last + 1, _COEFFICIENTS)):
+                # A scan that refines needs the one before it.
+                if not previous_bit or lowest_bits[coefficient] <= previous_bit:
+                    lowest_bits[coefficient] = lowest_bit
+        if restart_interval:
+            needed = -(-self._units(numbers) // restart_interval) - 1
+            found = sum(scan.count(bytes((0xFF, 0xD0 + number))) for number in range(8))
+            if found < needed:
+                raise UndecodableImage(detail=f"{found} restart markers, {needed} needed")
+
+    def _units(self, numbers: list[int]) -> int:
+        """Return how many MCUs a scan of these components has (A.2)."""
+        across = max(each.across for each in self._components.values())
+        down = max(each.down for each in self._components.values())
+        width, height = self.size
+        if len(numbers) == 1:
+            component = self._components[numbers[0]]
+            width, height = -(-width * component.across // across), -(-height * component.down // down)
+            across = down = 1
+        return -(-width // (8 * across)) * -(-height // (8 * down))
+
+    def check_complete(self) -> None:
+        """Raise UndecodableImage unless all coefficients of all components were sent to the last bit.
+
+        Every encoder sends them all; a progressive file that lacks some was cut between two scans.
+        """
+        for number, component in self._components.items():
+            if any(component.lowest_bits):
+                raise UndecodableImage(detail=f"component {number} is not sent to its last bit")

@@ -1,4 +1,4 @@
-"""PNG and APNG (W3C PNG, third edition): a walk over the chunks that keeps those needed to draw."""
+"""PNG and APNG (W3C PNG, third edition): parse the chunks, keep those needed to draw, and count rows."""
 
 import zlib
 from collections import Counter
@@ -7,25 +7,34 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from app.core.errors import UndecodableImage
-from app.imaging.survey import UPRIGHT, ByteReader, ImageLimits, Survey, bounded, orientation_of
+from app.imaging.survey import UPRIGHT, ByteReader, ImageLimits, Survey, exif_orientation, limit_parts
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
 FRAMES = {b"IDAT", b"acTL", b"fcTL", b"fdAT"}
 _COLOUR = {b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"iCCP", b"sBIT"}
 _KEPT = FRAMES | _COLOUR | {b"IHDR", b"PLTE", b"IEND", b"tRNS", b"bKGD", b"pHYs"}
 _SINGLE = {b"PLTE", b"iCCP", b"acTL"}
-"""Chunks that may occur once (5.6). Several profiles would each unpack to the decoder's limit."""
-_FRAME_CONTROL = 26
+"""Chunks that may occur once (5.6). Each of several profiles would unpack to the decoder's limit."""
+_ANCILLARY = 0x20
+"""Bit of a type's first letter: set if a decoder may ignore the chunk (5.4)."""
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+_HEADER_BYTES = 13
+_ANIMATION_CONTROL_BYTES = 8
+_FRAME_CONTROL_BYTES = 26
 """Bytes of `fcTL` (11.3.6.2)."""
-_CODE_POINTS = 4
+_CODE_POINTS_BYTES = 4
 """Bytes of `cICP` (11.3.2.6): primaries, transfer, matrix (0 for RGB), and whether the range is full."""
 _MAX_SIDE = 1_000_000
 """Pixels of a side: libpng's default limit, which browsers keep."""
-_PREVIOUS, _OVER = 2, 1
-"""The highest of the operations that dispose of a frame, and of those that blend it with what is there."""
-_ANCILLARY = 0x20
-"""Bit of a type's first letter: set where a decoder may ignore the chunk (5.4)."""
+_MAX_DISPOSE_OPERATION, _MAX_BLEND_OPERATION = 2, 1
+
+_PALETTE = 3
+_CHANNELS = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}
+"""Samples of a pixel by colour type (11.2.1)."""
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""First column and row of each pass of an interlaced image, and how far apart they are (8.2)."""
+_INFLATE_BYTES = 1 << 18
 
 
 class Chunk(NamedTuple):
@@ -34,16 +43,6 @@ class Chunk(NamedTuple):
     kind: bytes
     payload: bytes
     raw: bytes
-
-
-_END = b"\0\0\0\0IEND\xaeB`\x82"
-
-_PALETTE = 3
-_CHANNELS = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}
-"""Samples of a pixel by colour type (11.2.1)."""
-_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""First column and row of each pass of an interlaced image, and how far apart they are (8.2)."""
-_INFLATED_AT_ONCE = 1 << 18
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
@@ -55,127 +54,127 @@ def chunks(data: bytes) -> Iterator[Chunk]:
     kind = b""
     while kind != b"IEND":
         start = reader.position
-        if reader.left < len(_END) and data.endswith(_END[: reader.left]):
+        if reader.remaining < len(_END) and data.endswith(_END[: reader.remaining]):
             yield Chunk(b"IEND", b"", _END)
             return
-        length, kind = reader.big(4), reader.take(4)
-        payload = reader.take(length)
-        reader.take(4)
+        length, kind = reader.uint_be(4), reader.read(4)
+        payload = reader.read(length)
+        reader.skip(4)
         yield Chunk(kind, payload, data[start : reader.position])
 
 
 def survey_png(data: bytes, limits: ImageLimits) -> Survey:
-    """Walk to IEND.
+    """Parse the chunks up to IEND.
 
-    Raises UndecodableImage if chunks are cut, damaged or in conflict, and TooManyPixels.
+    Raises TooManyPixels, and UndecodableImage if chunks are truncated, damaged or in conflict.
     """
-    walk = _Walk(limits)
+    parser = _PngParser(limits)
     size = len(SIGNATURE)
-    for chunk in bounded(chunks(data)):
-        walk.add(chunk)
+    for chunk in limit_parts(chunks(data)):
+        parser.add(chunk)
         size += len(chunk.raw)
-    return replace(walk.survey(), missing_end=_END[len(_END) - max(0, size - len(data)) :])
+    return replace(parser.survey(), missing_end=_END[len(_END) - max(0, size - len(data)) :])
 
 
-class _Walk:
-    """Reads chunks one by one; `pieces` collects those that are kept."""
+class _PngParser:
+    """Reads the chunks one by one, and collects those that are kept."""
 
     def __init__(self, limits: ImageLimits) -> None:
-        self.limits = limits
-        self.pieces = [SIGNATURE]
-        self.size = (0, 0)
-        self.orientation = UPRIGHT
-        self.seen: Counter[bytes] = Counter()
-        self.announced = 0
-        self.needs_palette = False
+        self._limits = limits
+        self._pieces = [SIGNATURE]
+        self._size = (0, 0)
+        self._orientation = UPRIGHT
+        self._seen: Counter[bytes] = Counter()
+        self._announced_frames = 0
+        self._needs_palette = False
         # Pixels before the first frame control are for still viewers; Pillow counts them as a frame.
-        self.default_image = False
+        self._default_image = False
 
     def add(self, chunk: Chunk) -> None:
-        """Read the next chunk."""
-        _check_chunk(chunk, first=not self.seen)
-        self.seen[chunk.kind] += 1
-        if chunk.kind in _SINGLE and self.seen[chunk.kind] > 1:
-            raise UndecodableImage(detail=f"{chunk.kind!r} is there twice")
+        """Read the next chunk. Raises UndecodableImage, TooManyPixels."""
+        _check_chunk(chunk, first=not self._seen)
+        self._seen[chunk.kind] += 1
+        if chunk.kind in _SINGLE and self._seen[chunk.kind] > 1:
+            raise UndecodableImage(detail=f"more than one {chunk.kind!r}")
         if chunk.kind == b"eXIf":
-            self.orientation = orientation_of(chunk.payload)
-        elif reader := _READERS.get(chunk.kind):
-            reader(self, ByteReader(chunk.payload))
+            self._orientation = exif_orientation(chunk.payload)
+        elif read := _CHUNK_READERS.get(chunk.kind):
+            read(self, ByteReader(chunk.payload))
         if chunk.kind in _KEPT:
-            self.pieces.append(chunk.raw)
+            self._pieces.append(chunk.raw)
 
-    def _header(self, reader: ByteReader) -> None:
-        if reader.left != 13:
-            raise UndecodableImage(detail=f"IHDR of {reader.left} bytes")
-        self.size = reader.big(4), reader.big(4)
-        self.limits.check(self.size, 1)
-        if max(self.size) > _MAX_SIDE:
-            raise UndecodableImage(detail=f"{self.size}: a side that browsers don't draw")
+    def _read_header(self, reader: ByteReader) -> None:
+        if reader.remaining != _HEADER_BYTES:
+            raise UndecodableImage(detail=f"IHDR of {reader.remaining} bytes")
+        self._size = reader.uint_be(4), reader.uint_be(4)
+        self._limits.check(self._size, 1)
+        if max(self._size) > _MAX_SIDE:
+            raise UndecodableImage(detail=f"{self._size}: a side that browsers don't draw")
         reader.skip(1)
-        self.needs_palette = reader.big(1) == _PALETTE
-        if reader.big(1):
+        self._needs_palette = reader.uint_be(1) == _PALETTE
+        if reader.uint_be(1):
             raise UndecodableImage(detail="an unknown compression")
 
-    def _palette(self, reader: ByteReader) -> None:
-        if not reader.left:
+    def _read_palette(self, reader: ByteReader) -> None:
+        if not reader.remaining:
             raise UndecodableImage(detail="an empty palette")
 
-    def _code_points(self, reader: ByteReader) -> None:
+    def _read_code_points(self, reader: ByteReader) -> None:
         """Refuse colours that PNG can't have: Chromium draws nothing then. Another length is ignored."""
-        if reader.left == _CODE_POINTS:
+        if reader.remaining == _CODE_POINTS_BYTES:
             reader.skip(2)
-            if reader.big(1) or reader.big(1) > 1:
+            if reader.uint_be(1) or reader.uint_be(1) > 1:
                 raise UndecodableImage(detail="cICP with a matrix, or an unknown range")
 
-    def _animation(self, reader: ByteReader) -> None:
-        if reader.left != 8 or self.seen[b"IDAT"]:
+    def _read_animation_control(self, reader: ByteReader) -> None:
+        if reader.remaining != _ANIMATION_CONTROL_BYTES or self._seen[b"IDAT"]:
             raise UndecodableImage(detail="acTL is wrong or too late")
-        self.announced = reader.big(4)
-        self.limits.check(self.size, self.announced)
+        self._announced_frames = reader.uint_be(4)
+        self._limits.check(self._size, self._announced_frames)
 
-    def _frame(self, reader: ByteReader) -> None:
-        """Refuse a frame that does not lie on the canvas, and one whose operations are unknown.
+    def _read_frame_control(self, reader: ByteReader) -> None:
+        """Refuse a frame that sticks out of the canvas, and one whose operations are unknown.
 
-        Browsers show the still image alone of a file with one of those.
+        Browsers show only the still image of a file with one of those.
         """
-        if reader.left != _FRAME_CONTROL:
-            raise UndecodableImage(detail=f"fcTL of {reader.left} bytes")
+        if reader.remaining != _FRAME_CONTROL_BYTES:
+            raise UndecodableImage(detail=f"fcTL of {reader.remaining} bytes")
         reader.skip(4)
-        width, height, left, top = (reader.big(4) for _ in range(4))
+        width, height, left, top = (reader.uint_be(4) for _ in range(4))
         reader.skip(4)  # the delay
-        if reader.big(1) > _PREVIOUS or reader.big(1) > _OVER:
+        if reader.uint_be(1) > _MAX_DISPOSE_OPERATION or reader.uint_be(1) > _MAX_BLEND_OPERATION:
             raise UndecodableImage(detail="a frame with an unknown operation")
-        if not (width and height) or left + width > self.size[0] or top + height > self.size[1]:
-            raise UndecodableImage(detail=f"a frame of {width} × {height} at {left}, {top} on {self.size}")
+        if not (width and height) or left + width > self._size[0] or top + height > self._size[1]:
+            raise UndecodableImage(detail=f"a frame of {width} × {height} at {left}, {top} on {self._size}")
 
-    def _pixels(self, _reader: ByteReader) -> None:
-        if self.needs_palette and not self.seen[b"PLTE"]:
+    def _read_pixels(self, _reader: ByteReader) -> None:
+        if self._needs_palette and not self._seen[b"PLTE"]:
             raise UndecodableImage(detail="no palette before the pixels")
-        self.default_image |= bool(self.announced) and not self.seen[b"fcTL"]
+        self._default_image |= bool(self._announced_frames) and not self._seen[b"fcTL"]
 
     def survey(self) -> Survey:
         """Return what was found, after the last chunk."""
-        if self.seen[b"fcTL"] != self.announced:
-            detail = f"acTL announces {self.announced} frames, there are {self.seen[b'fcTL']}"
+        if self._seen[b"fcTL"] != self._announced_frames:
+            detail = f"acTL announces {self._announced_frames} frames, there are {self._seen[b'fcTL']}"
             raise UndecodableImage(detail=detail)
-        frames = max(1, self.announced + self.default_image)
-        self.limits.check(self.size, frames)
-        orientation = self.orientation if frames == 1 else UPRIGHT
-        return Survey(b"".join(self.pieces), *self.size, frames=frames, orientation=orientation)
+        frames = max(1, self._announced_frames + self._default_image)
+        self._limits.check(self._size, frames)
+        orientation = self._orientation if frames == 1 else UPRIGHT
+        return Survey(b"".join(self._pieces), *self._size, frames=frames, orientation=orientation)
 
 
-_READERS: dict[bytes, Callable[[_Walk, ByteReader], None]] = {
-    b"IHDR": _Walk._header,
-    b"PLTE": _Walk._palette,
-    b"cICP": _Walk._code_points,
-    b"acTL": _Walk._animation,
-    b"fcTL": _Walk._frame,
-    b"IDAT": _Walk._pixels,
+_CHUNK_READERS: dict[bytes, Callable[[_PngParser, ByteReader], None]] = {
+    b"IHDR": _PngParser._read_header,
+    b"PLTE": _PngParser._read_palette,
+    b"cICP": _PngParser._read_code_points,
+    b"acTL": _PngParser._read_animation_control,
+    b"fcTL": _PngParser._read_frame_control,
+    b"IDAT": _PngParser._read_pixels,
 }
 
 
 def _check_chunk(chunk: Chunk, *, first: bool) -> None:
-    """Refuse what decoders take differently: a wrong order, a wrong checksum, an unknown critical chunk."""
+    """Refuse what decoders treat differently: a wrong order or checksum, an unknown critical chunk."""
     if first != (chunk.kind == b"IHDR"):
         raise UndecodableImage(detail="IHDR is not the first chunk")
     if chunk.kind not in _KEPT:
@@ -190,46 +189,46 @@ def _check_chunk(chunk: Chunk, *, first: bool) -> None:
 def check_rows(data: bytes) -> None:
     """Raise UndecodableImage unless the compressed data of every frame has all of its rows.
 
-    Costs a third of decoding the image. Bytes behind the last row, which no decoder reads, are ignored.
+    Costs a third of decoding the image. Bytes after the last row, which no decoder reads, are ignored.
     """
-    header, size, begins, missing = b"", (0, 0), True, 0
-    rows: _Rows | None = None
+    header, size, new_frame, missing = b"", (0, 0), True, 0
+    rows: _RowCounter | None = None
     for chunk in chunks(data):
         if chunk.kind == b"IHDR":
-            header, size = chunk.payload, _size(chunk.payload, 0)
+            header, size = chunk.payload, _read_size(chunk.payload, 0)
         elif chunk.kind == b"fcTL":
-            size, begins = _size(chunk.payload, 4), True
+            size, new_frame = _read_size(chunk.payload, 4), True
         elif chunk.kind in (b"IDAT", b"fdAT"):
-            if begins or rows is None:
-                missing += rows.left if rows else 0
-                rows, begins = _Rows(header, size), False
+            if new_frame or rows is None:
+                missing += rows.missing if rows else 0
+                rows, new_frame = _RowCounter(header, size), False
             rows.add(chunk.payload[4:] if chunk.kind == b"fdAT" else chunk.payload)
-    if rows is None or rows.left or missing:
+    if rows is None or rows.missing or missing:
         raise UndecodableImage(detail="rows are missing")
 
 
-def _size(payload: bytes, at: int) -> tuple[int, int]:
+def _read_size(payload: bytes, at: int) -> tuple[int, int]:
     reader = ByteReader(payload, at)
-    return reader.big(4), reader.big(4)
+    return reader.uint_be(4), reader.uint_be(4)
 
 
-class _Rows:
-    """Inflates the rows of one frame of `size`; `left` is how many bytes of them are missing.
+class _RowCounter:
+    """Inflates the rows of one frame of `size`; `missing` is how many of their bytes have not come yet.
 
     `header` is the payload of IHDR.
     """
 
     def __init__(self, header: bytes, size: tuple[int, int]) -> None:
         bits = header[8] * _CHANNELS[header[9]]
-        self.left = 0
+        self.missing = 0
         for left, top, across, down in _PASSES if header[12] else ((0, 0, 1, 1),):
             width, height = -(-(size[0] - left) // across), -(-(size[1] - top) // down)
-            self.left += height * (1 + (width * bits + 7) // 8) if width > 0 and height > 0 else 0
+            self.missing += height * (1 + (width * bits + 7) // 8) if width > 0 and height > 0 else 0
         self._stream = zlib.decompressobj()
 
     def add(self, compressed: bytes) -> None:
-        """Inflate the next piece of the frame's data, as far as rows are missing."""
-        while compressed and self.left and not self._stream.eof:
-            inflated = self._stream.decompress(compressed, min(self.left, _INFLATED_AT_ONCE))
-            self.left -= len(inflated)
+        """Inflate the next piece of the frame's data, until no rows are missing."""
+        while compressed and self.missing and not self._stream.eof:
+            inflated = self._stream.decompress(compressed, min(self.missing, _INFLATE_BYTES))
+            self.missing -= len(inflated)
             compressed = self._stream.unconsumed_tail

@@ -1,4 +1,4 @@
-"""WebP (RFC 9649): a walk over the RIFF chunks that keeps those needed to draw."""
+"""WebP (RFC 9649): parse the RIFF chunks, and keep those needed to draw the picture."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ from app.imaging.survey import (
     UPRIGHT,
     ByteReader,
     ImageLimits,
-    PartCount,
+    PartCounter,
     Survey,
-    bounded,
-    check_profile,
-    orientation_of,
+    check_profile_size,
+    exif_orientation,
+    limit_parts,
 )
 
-_FRAME_PARTS = {b"ALPH", b"VP8 ", b"VP8L"}
-_KEPT = _FRAME_PARTS | {b"VP8X", b"ICCP", b"ANIM", b"ANMF"}
-_HEAD = 12
-_FRAME_HEAD = 16
+_PICTURE_CHUNKS = {b"ALPH", b"VP8 ", b"VP8L"}
+_KEPT = _PICTURE_CHUNKS | {b"VP8X", b"ICCP", b"ANIM", b"ANMF"}
+_FILE_HEADER_BYTES = 12
+_FRAME_HEADER_BYTES = 16
 _EXIF_FLAG, _XMP_FLAG, _ANIMATION_FLAG = 0x08, 0x04, 0x02
-_LOSSY_START = b"\x9d\x01\x2a"
-_LOSSLESS_START = 0x2F
+_LOSSY_START_CODE = b"\x9d\x01\x2a"
+_LOSSLESS_SIGNATURE = 0x2F
 
 
 class _Chunk(NamedTuple):
@@ -35,21 +35,22 @@ class _Chunk(NamedTuple):
 
 
 def survey_webp(data: bytes, limits: ImageLimits) -> Survey:
-    """Walk to the end that the RIFF header gives.
+    """Parse the chunks up to the end that the RIFF header gives.
 
-    Raises UndecodableImage if a chunk is cut, or if a picture is not as large as its frame or canvas;
-    TooManyPixels. The canvas is checked here because the decoder allocates it as soon as it is made.
+    Raises TooManyPixels, and UndecodableImage if a chunk is truncated, or if a picture is not as large as its
+    frame or canvas. The canvas is checked here because a decoder allocates it as soon as it is created.
     """
-    found = list(bounded(_chunks(data, _HEAD, _end(data))))
-    frames = sum(chunk.kind == b"ANMF" for chunk in found)
-    canvas = _canvas(found[0])
+    chunks = list(limit_parts(_chunks(data, _FILE_HEADER_BYTES, _file_end(data))))
+    frames = sum(chunk.kind == b"ANMF" for chunk in chunks)
+    canvas = _dimensions(chunks[0])
     limits.check(canvas, max(1, frames))
-    orientations = [orientation_of(chunk.payload) for chunk in found if chunk.kind == b"EXIF"]
+    orientations = [exif_orientation(chunk.payload) for chunk in chunks if chunk.kind == b"EXIF"]
     # Without VP8X the first chunk is the whole image, whatever follows.
-    found = found if found[0].kind == b"VP8X" else found[:1]
-    in_frames = PartCount()
-    _check_pictures(found, canvas, in_frames)
-    body = b"WEBP" + b"".join(_cleaned(chunk, in_frames).encoded() for chunk in found if chunk.kind in _KEPT)
+    chunks = chunks if chunks[0].kind == b"VP8X" else chunks[:1]
+    counter = PartCounter()
+    _check_pictures(chunks, canvas, counter)
+    kept = (chunk for chunk in chunks if chunk.kind in _KEPT)
+    body = b"WEBP" + b"".join(_without_metadata(chunk, counter).encoded() for chunk in kept)
     return Survey(
         b"RIFF" + len(body).to_bytes(4, "little") + body,
         *canvas,
@@ -58,87 +59,91 @@ def survey_webp(data: bytes, limits: ImageLimits) -> Survey:
     )
 
 
-def _check_pictures(found: list[_Chunk], canvas: tuple[int, int], in_frames: PartCount) -> None:
-    """Refuse pictures of another size than their frame or canvas, and what decoders take differently."""
-    kinds = Counter(chunk.kind for chunk in found)
-    animated = found[0].kind == b"VP8X" and bool(found[0].payload[0] & _ANIMATION_FLAG)
-    if max(kinds[b"VP8X"], kinds[b"ICCP"], kinds[b"ANIM"]) > 1 or bool(kinds[b"ANMF"]) != animated:
-        raise UndecodableImage(detail=f"chunks {dict(kinds)}")
-    for chunk in found:
-        check_profile(len(chunk.payload) * (chunk.kind == b"ICCP"))
-        if chunk.kind == b"ANMF":
-            reader = ByteReader(chunk.payload)
-            left, top = 2 * reader.little(3), 2 * reader.little(3)
-            size = reader.little(3) + 1, reader.little(3) + 1
-            if left + size[0] > canvas[0] or top + size[1] > canvas[1]:
-                raise UndecodableImage(detail=f"a frame of {size} at {left}, {top} on {canvas}")
-            parts = in_frames.bounded(_chunks(chunk.payload, _FRAME_HEAD, len(chunk.payload)))
-            _check_picture(list(parts), size)
-    if not animated:
-        _check_picture(found, canvas)
-    elif kinds.keys() & _FRAME_PARTS:
-        raise UndecodableImage(detail="a still image in an animation")
-
-
-def _check_picture(parts: list[_Chunk], size: tuple[int, int]) -> None:
-    """Refuse anything but one picture of this size, with alpha before it or without (RFC 9649, 2.7)."""
-    drawn = [part for part in parts if part.kind in _FRAME_PARTS]
-    pictures = [part for part in drawn if part.kind != b"ALPH"]
-    if len(pictures) != 1 or len(drawn) > 2 or drawn[-1] is not pictures[0] or _canvas(pictures[0]) != size:
-        raise UndecodableImage(detail=f"pictures {[part.kind for part in drawn]} not of {size}")
-
-
 def is_lossless(data: bytes) -> bool:
-    """Whether a still image keeps its pixels exactly; an alpha channel always does."""
-    return any(chunk.kind == b"VP8L" for chunk in _chunks(data, _HEAD, _end(data)))
+    """Return whether a still image keeps its pixels exactly; its alpha channel is always exact."""
+    return any(chunk.kind == b"VP8L" for chunk in _chunks(data, _FILE_HEADER_BYTES, _file_end(data)))
 
 
-def _end(data: bytes) -> int:
+def _file_end(data: bytes) -> int:
     end = 8 + int.from_bytes(data[4:8], "little")
-    if not _HEAD < end <= len(data):
+    if not _FILE_HEADER_BYTES < end <= len(data):
         raise UndecodableImage(detail=f"the RIFF header says {end} bytes, there are {len(data)}")
     return end
 
 
 def _chunks(data: bytes, start: int, end: int) -> Iterator[_Chunk]:
     reader = ByteReader(data, start, end)
-    while reader.left:
-        kind, length = reader.take(4), reader.little(4)
-        payload = reader.take(length)
+    while reader.remaining:
+        kind, length = reader.read(4), reader.uint_le(4)
+        payload = reader.read(length)
         # Some writers leave out the padding byte of the last chunk.
-        yield _Chunk(kind, payload, reader.take(min(length % 2, reader.left)))
+        yield _Chunk(kind, payload, reader.read(min(length % 2, reader.remaining)))
 
 
-def _canvas(chunk: _Chunk) -> tuple[int, int]:
-    """Width and height in pixels as the head of an image or picture has them (RFC 9649, 2.5 to 2.7)."""
-    kind, payload, _ = chunk
-    reader = ByteReader(payload)
-    if kind == b"VP8X":
-        reader.take(4)
-        return reader.little(3) + 1, reader.little(3) + 1
-    if kind == b"VP8 ":
-        reader.take(3)
-        start = reader.take(3)
-        width, height = reader.little(2) & 0x3FFF, reader.little(2) & 0x3FFF
-        return _known(start == _LOSSY_START, width, height)
-    start_byte, bits = reader.big(1), reader.little(4)
-    known = kind == b"VP8L" and start_byte == _LOSSLESS_START
-    return _known(known, (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
-
-
-def _known(known: bool, width: int, height: int) -> tuple[int, int]:
-    if not known:
+def _dimensions(chunk: _Chunk) -> tuple[int, int]:
+    """Return width and height in pixels from the header of an image or picture (RFC 9649, 2.5 to 2.7)."""
+    reader = ByteReader(chunk.payload)
+    if chunk.kind == b"VP8X":
+        reader.skip(4)
+        return reader.uint_le(3) + 1, reader.uint_le(3) + 1
+    if chunk.kind == b"VP8 ":
+        reader.skip(3)
+        valid = reader.read(3) == _LOSSY_START_CODE
+        width, height = reader.uint_le(2) & 0x3FFF, reader.uint_le(2) & 0x3FFF
+    else:
+        signature, bits = reader.uint_be(1), reader.uint_le(4)
+        valid = chunk.kind == b"VP8L" and signature == _LOSSLESS_SIGNATURE
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if not valid:
         raise UndecodableImage(detail="a chunk that is no image header")
     return width, height
 
 
-def _cleaned(chunk: _Chunk, in_frames: PartCount) -> _Chunk:
-    """The chunk without a mention of EXIF and XMP, and a frame without parts that aren't drawn."""
+def _check_pictures(chunks: list[_Chunk], canvas: tuple[int, int], counter: PartCounter) -> None:
+    """Refuse pictures of another size than their frame or canvas, and what decoders treat differently.
+
+    `counter` counts the chunks within frames.
+    """
+    kinds = Counter(chunk.kind for chunk in chunks)
+    animated = chunks[0].kind == b"VP8X" and bool(chunks[0].payload[0] & _ANIMATION_FLAG)
+    if max(kinds[b"VP8X"], kinds[b"ICCP"], kinds[b"ANIM"]) > 1 or bool(kinds[b"ANMF"]) != animated:
+        raise UndecodableImage(detail=f"chunks {dict(kinds)}")
+    for chunk in chunks:
+        if chunk.kind == b"ICCP":
+            check_profile_size(len(chunk.payload))
+        elif chunk.kind == b"ANMF":
+            reader = ByteReader(chunk.payload)
+            left, top = 2 * reader.uint_le(3), 2 * reader.uint_le(3)
+            size = reader.uint_le(3) + 1, reader.uint_le(3) + 1
+            if left + size[0] > canvas[0] or top + size[1] > canvas[1]:
+                raise UndecodableImage(detail=f"a frame of {size} at {left}, {top} on {canvas}")
+            _check_picture(_frame_chunks(chunk, counter), size)
+    if not animated:
+        _check_picture(chunks, canvas)
+    elif kinds.keys() & _PICTURE_CHUNKS:
+        raise UndecodableImage(detail="a still image in an animation")
+
+
+def _frame_chunks(frame: _Chunk, counter: PartCounter) -> list[_Chunk]:
+    return list(counter.counted(_chunks(frame.payload, _FRAME_HEADER_BYTES, len(frame.payload))))
+
+
+def _check_picture(chunks: list[_Chunk], size: tuple[int, int]) -> None:
+    """Refuse anything except one picture of this size, with or without alpha before it (RFC 9649, 2.7)."""
+    drawn = [chunk for chunk in chunks if chunk.kind in _PICTURE_CHUNKS]
+    pictures = [chunk for chunk in drawn if chunk.kind != b"ALPH"]
+    last_is_picture = len(pictures) == 1 and drawn[-1] is pictures[0]
+    if not last_is_picture or len(drawn) > 2 or _dimensions(pictures[0]) != size:
+        raise UndecodableImage(detail=f"pictures {[chunk.kind for chunk in drawn]} not of {size}")
+
+
+def _without_metadata(chunk: _Chunk, counter: PartCounter) -> _Chunk:
+    """Return the chunk without the flags of EXIF and XMP; a frame, without chunks that aren't drawn."""
     if chunk.kind == b"VP8X":
         flags = chunk.payload[0] & ~(_EXIF_FLAG | _XMP_FLAG)
         return chunk._replace(payload=bytes((flags,)) + chunk.payload[1:10])
     if chunk.kind == b"ANMF":
-        parts = in_frames.bounded(_chunks(chunk.payload, _FRAME_HEAD, len(chunk.payload)))
-        drawn = b"".join(part.encoded() for part in parts if part.kind in _FRAME_PARTS)
-        return _Chunk(chunk.kind, chunk.payload[:_FRAME_HEAD] + drawn, b"\0" * (len(drawn) % 2))
+        chunks = _frame_chunks(chunk, counter)
+        drawn = b"".join(part.encoded() for part in chunks if part.kind in _PICTURE_CHUNKS)
+        return _Chunk(chunk.kind, chunk.payload[:_FRAME_HEADER_BYTES] + drawn, b"\0" * (len(drawn) % 2))
     return chunk

@@ -16,18 +16,18 @@ from app.config.settings import Config
 from app.core.objects import FORMATS
 from app.imaging.survey import MAX_PARTS
 from tests.conftest import json_of
-from tests.imaging.crowded import CROWDED
 from tests.imaging.hostile import (
+    ACCEPTED,
     PAYLOADS,
     POLYGLOTS,
-    TAKEN,
     TEXT_BOMBS,
     TOO_LARGE,
     UNDECODABLE,
     UNSUPPORTED,
 )
-from tests.imaging.lying import HONEST, LYING
+from tests.imaging.inconsistent import CONSISTENT, INCONSISTENT
 from tests.imaging.samples import sample
+from tests.imaging.tiny_parts import TINY_PARTS
 
 SAFE = {
     "X-Content-Type-Options": "nosniff",
@@ -77,22 +77,22 @@ def test_what_only_begins_like_an_image(client: FlaskClient, name: str) -> None:
     assert _refused(client, UNDECODABLE[name]()) == (422, "undecodable_image")
 
 
-@pytest.mark.parametrize("name", LYING)
+@pytest.mark.parametrize("name", INCONSISTENT)
 def test_images_that_lie_about_their_size(client: FlaskClient, name: str) -> None:
     """The limits are the defaults, within which each of them would be decoded if it were believed."""
-    assert _refused(client, LYING[name]()) == (422, "undecodable_image")
+    assert _refused(client, INCONSISTENT[name]()) == (422, "undecodable_image")
 
 
-@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize("name", CONSISTENT)
 def test_honest_images_that_look_like_lies(client: FlaskClient, name: str) -> None:
-    (width, height, frames), make = HONEST[name]
+    (width, height, frames), make = CONSISTENT[name]
     answer = json_of(client.post("/api/images", data=make(), content_type="image/png"))
     assert (answer["width"], answer["height"], answer["frames"]) == (width, height, frames)
 
 
-@pytest.mark.parametrize("name", CROWDED)
+@pytest.mark.parametrize("name", TINY_PARTS)
 def test_files_of_nothing_but_tiny_parts(client: FlaskClient, name: str) -> None:
-    assert _refused(client, CROWDED[name](MAX_PARTS + 1000)) == (422, "undecodable_image")
+    assert _refused(client, TINY_PARTS[name](MAX_PARTS + 1000)) == (422, "undecodable_image")
 
 
 @pytest.mark.parametrize("name", TOO_LARGE)
@@ -131,9 +131,9 @@ def _opened(data: bytes) -> Image.Image:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's, in the log
-@pytest.mark.parametrize("name", TAKEN)
+@pytest.mark.parametrize("name", ACCEPTED)
 def test_odd_images_come_back_right(client: FlaskClient, name: str) -> None:
-    data = TAKEN[name]()
+    data = ACCEPTED[name]()
     served = _taken(client, data)
     if not _strips(client):
         assert served == data

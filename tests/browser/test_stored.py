@@ -11,8 +11,8 @@ from playwright.sync_api import Browser, Error
 from tests.browser.chromium import chromium
 from tests.imaging.png_samples import made, noise
 from tests.imaging.samples import check, exif, png_chunk, sample
+from tests.imaging.test_completeness import DRAWN, NOT_DRAWN
 from tests.imaging.test_gain_map import BOTH_FORMS, ISO_FORM, PLAIN, XMP_FORM
-from tests.imaging.test_whole import DRAWN, NOT_DRAWN
 
 PAGE = """<body style="margin: 0; background: gray">
 <img style="dynamic-range-limit: no-limit" src="data:image/{};base64,{}">"""

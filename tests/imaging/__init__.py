@@ -1,1 +1,1 @@
-"""Tests of `app.imaging`; `samples` makes the images that they are about."""
+"""Tests of `app.imaging`; `samples` generates most of the images."""

@@ -1,4 +1,4 @@
-"""AV1 headers written bit by bit, and a small reader of them that shares nothing with the one under test."""
+"""Write AV1 headers bit by bit, and read their size independently of the parser under test."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,30 +9,30 @@ KEY, INTER, INTRA_ONLY, SWITCH = range(4)
 
 
 def number(value: int, width: int) -> str:
-    """The number as bits."""
+    """Return the number as bits."""
     return f"{value:0{width}b}" if width else ""
 
 
 def packed(bits: str) -> bytes:
-    """The bits as bytes, after which zeros follow."""
+    """Return the bits as bytes, padded with zeros."""
     bits += "0" * (-len(bits) % 8)
     return int(bits, 2).to_bytes(len(bits) // 8, "big")
 
 
 def unpacked(data: bytes) -> str:
-    """The bytes as bits."""
+    """Return the bytes as bits."""
     return number(int.from_bytes(data, "big"), 8 * len(data))
 
 
 def unit(kind: int, payload: bytes, *, layers: int | None = None, sized: bool = True) -> bytes:
-    """An open bitstream unit; `layers` is the byte with its temporal and spatial layer."""
+    """Return an open bitstream unit; `layers` is the byte with its temporal and spatial layer."""
     extended = layers is not None
     head = bytes((kind << 3 | extended << 2 | sized << 1, *([layers] if layers is not None else [])))
     return head + (leb128(len(payload)) if sized else b"") + payload
 
 
 def leb128(value: int) -> bytes:
-    """The number in seven bits a byte, the lowest ones first."""
+    """Return the number in groups of seven bits, the lowest first (leb128)."""
     groups = []
     while value > 0x7F:
         groups.append(0x80 | value & 0x7F)
@@ -41,7 +41,7 @@ def leb128(value: int) -> bytes:
 
 
 def units(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and payload of every unit of a bitstream as encoders write it, with sizes below 2^14."""
+    """Yield type and payload of every unit of a bitstream whose units have sizes below 2^14."""
     while data:
         kind, data = data[0] >> 3, data[1 + (data[0] >> 2 & 1) :]
         wide = data[0] > 0x7F
@@ -51,8 +51,8 @@ def units(data: bytes) -> Iterator[tuple[int, bytes]]:
         data = data[length:]
 
 
-def said_size(data: bytes) -> tuple[int, int]:
-    """Width and height in the first sequence header of a bitstream that encoders of images write."""
+def declared_size(data: bytes) -> tuple[int, int]:
+    """Return width and height in the first sequence header of a bitstream from an image encoder."""
     bits = unpacked(next(payload for kind, payload in units(data) if kind == SEQUENCE_HEADER))
     start = _size_start(bits)
     widths, heights = int(bits[start : start + 4], 2) + 1, int(bits[start + 4 : start + 8], 2) + 1
@@ -61,23 +61,22 @@ def said_size(data: bytes) -> tuple[int, int]:
 
 
 def _size_start(bits: str) -> int:
-    """Where frame_width_bits_minus_1 stands, with one operating point and no timing."""
+    """Return the position of frame_width_bits_minus_1, with one operating point and no timing."""
     if bits[4] == "1":
         return 10
     assert bits[5:12] == "0" * 7, "timing, delays or several operating points"
     return 29 + (int(bits[24:29], 2) > 7)
 
 
-def enlarged(data: bytes, said: tuple[int, int]) -> bytes:
-    """A sample of one key frame whose sequence header says another size; the frame header says the true
-    one."""
+def enlarged(data: bytes, declared: tuple[int, int]) -> bytes:
+    """Return a key frame whose sequence header declares another size, and its frame header the true one."""
     found = b""
     for kind, payload in units(data):
         bits = unpacked(payload)
         if kind == SEQUENCE_HEADER:
-            true, start = said_size(data), _size_start(bits)
+            true, start = declared_size(data), _size_start(bits)
             after = start + 8 + int(bits[start : start + 4], 2) + int(bits[start + 4 : start + 8], 2) + 2
-            size = number(15, 4) * 2 + number(said[0] - 1, 16) + number(said[1] - 1, 16)
+            size = number(15, 4) * 2 + number(declared[0] - 1, 16) + number(declared[1] - 1, 16)
             # The trailing bit and its zeros end a header (5.3.4).
             bits = bits[:start] + size + bits[after:].rstrip("0")
             order_hint_bits = int(bits[start + 8 + 32 + 1 + 3 + 4 + 1 + 2 + 2 :][:3], 2) + 1
@@ -92,7 +91,7 @@ def enlarged(data: bytes, said: tuple[int, int]) -> bytes:
 
 @dataclass(frozen=True)
 class Sequence:
-    """What a sequence header says besides the size (5.5.1)."""
+    """The fields of a sequence header other than the size (5.5.1)."""
 
     reduced: bool = False
     timing: bool = False
@@ -107,7 +106,7 @@ class Sequence:
     size_bits: int = 16
 
     def unit(self, size: tuple[int, int]) -> bytes:
-        """The header of a sequence of frames of at most this size."""
+        """Return the header of a sequence of frames of at most this size."""
         bits = "000" + "1" * self.reduced + "0" * (not self.reduced) + str(int(self.reduced))
         bits += number(4, 5) if self.reduced else self._timing()
         bits += number(self.size_bits - 1, 4) * 2 + number(size[0] - 1, self.size_bits)
@@ -142,7 +141,7 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a frame header says before the size (5.9.2), of which all are optional."""
+    """The optional fields of a frame header before the size (5.9.2)."""
 
     kind: int = KEY
     shown: bool = True
@@ -154,7 +153,7 @@ class Frame:
     unit_kind: int = FRAME_HEADER
 
     def unit(self, sequence: Sequence, size: tuple[int, int] | None) -> bytes:
-        """The header of a frame of its own size, or of that of the sequence."""
+        """Return the header of a frame of `size`; None for the size of the sequence."""
         bits = "0" + number(self.kind, 2) + str(int(self.shown))
         if not self.shown:
             bits += "1"

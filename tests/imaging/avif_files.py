@@ -1,4 +1,4 @@
-"""AVIF files put together by hand from AV1 that Pillow wrote, so that each table can be made to lie."""
+"""AVIF files assembled from AV1 that Pillow encoded, so that tests can falsify each table."""
 
 import struct
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ HANDLER = bytes(8) + b"pict" + bytes(13)
 
 @cache
 def av1(size: tuple[int, int], turn: int = 0, mode: str = "RGB") -> bytes:
-    """A bitstream of one frame: a temporal delimiter, a sequence header, and the frame."""
+    """Return a bitstream of one frame: a temporal delimiter, a sequence header, and the frame."""
     image = picture(turn, mode, size) if max(size) < 500 else Image.new(mode, size, 90)
     data = saved(image, "avif", speed=10)
     return data[data.index(b"mdat") + 4 :]
@@ -25,7 +25,7 @@ def av1(size: tuple[int, int], turn: int = 0, mode: str = "RGB") -> bytes:
 
 @cache
 def av1_frames(size: tuple[int, int], count: int) -> tuple[bytes, ...]:
-    """The bitstream of an animation, cut into its samples."""
+    """Return the bitstream of an animation, split into its samples."""
     frames = [picture(turn, size=size) for turn in range(count)]
     data = saved(frames[0], "avif", save_all=True, append_images=frames[1:], speed=10)
     table, start = data.index(b"stsz") + 12, data.index(b"mdat") + 4
@@ -38,18 +38,18 @@ def av1_frames(size: tuple[int, int], count: int) -> tuple[bytes, ...]:
 
 
 def av1c(units: bytes = b"") -> bytes:
-    """The codec configuration of Pillow's pictures in colour."""
+    """Return the codec configuration of Pillow's colour images."""
     return box(b"av1C", b"\x81\x00\x0c\x00" + units)
 
 
 def ispe(width: int, height: int) -> bytes:
-    """The property with the size of an item."""
+    """Return the property with the size of an item."""
     return box(b"ispe", struct.pack(">III", 0, width, height))
 
 
 @dataclass
 class Item:
-    """One item, numbered from 1 by its place in the list; `pieces` are offsets and lengths in its payload."""
+    """One item, numbered from 1 by its position; `pieces` are offsets and lengths in its payload."""
 
     payload: bytes
     properties: list[bytes]
@@ -58,13 +58,13 @@ class Item:
     method: int = 0
 
 
-def picture_item(size: tuple[int, int], said: tuple[int, int] | None = None, turn: int = 0) -> Item:
-    """An item of AV1 of this size, which says to have another one."""
-    return Item(av1(size, turn), [ispe(*(said or size)), av1c()])
+def picture_item(size: tuple[int, int], declared: tuple[int, int] | None = None, turn: int = 0) -> Item:
+    """Return an AV1 item of this size that may declare another one."""
+    return Item(av1(size, turn), [ispe(*(declared or size)), av1c()])
 
 
 def grid_item(rows: int, columns: int, canvas: tuple[int, int]) -> Item:
-    """A derived image of cells."""
+    """Return a grid item, an image derived from cells."""
     payload = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, *canvas)
     return Item(payload, [ispe(*canvas)], kind=b"grid")
 
@@ -75,8 +75,7 @@ Reference = tuple[bytes, int, Sequence[int]]
 def still(
     items: list[Item], references: Sequence[Reference] = (), *, primary: int = 1, more: bytes = b""
 ) -> bytes:
-    """A file of these items, whose payloads lie in `mdat` one after the other; `more` goes into the meta
-    box."""
+    """Return a file of these items, with their payloads in `mdat` in order; `more` goes into the meta box."""
     front = FTYP + _meta(items, references, primary, more, 0)
     return FTYP + _meta(items, references, primary, more, len(front) + 8) + _media(items)
 
@@ -118,8 +117,11 @@ def _meta(items: list[Item], references: Sequence[Reference], primary: int, more
 
 @dataclass
 class Track:
-    """One track. `places` are the first bytes of its samples in the media data, `units` those of its codec
-    configuration; `tables` replace those that would be right, and `more` are further boxes."""
+    """One track.
+
+    `places` are the offsets of its samples in the media data, `units` the AV1 units of its codec
+    configuration; `tables` replace the correct ones, and `more` are further boxes.
+    """
 
     samples: Sequence[bytes]
     size: tuple[int, int]
@@ -134,7 +136,7 @@ class Track:
 
 
 def animated(*tracks: Track, moov: bytes = b"", more: bytes = b"") -> bytes:
-    """A file of these tracks, with boxes put in at the end of `moov` or before the media data."""
+    """Return a file of these tracks, with boxes added at the end of `moov` or before the media data."""
     front = len(AVIS + box(b"moov", _tracks(tracks, 0) + moov) + more) + 8
     media = b"".join(sample for track in tracks for sample in track.samples)
     return AVIS + box(b"moov", _tracks(tracks, front) + moov) + more + box(b"mdat", media)

@@ -1,4 +1,4 @@
-"""Images that somebody made to do harm, and odd ones that are honest: what each of them must come to."""
+"""Hostile images and unusual valid ones, grouped by the expected response."""
 
 import struct
 import zlib
@@ -31,12 +31,12 @@ Make = Callable[[], bytes]
 
 @cache
 def _bomb() -> bytes:
-    """200 KB that unpack to 200 MiB."""
+    """Return 200 KB that decompress to 200 MiB."""
     return zlib.compress(bytes(200 * 2**20), 9)
 
 
 def _png(width: int, height: int, depth: int = 8, colour: int = 0, *chunks: bytes) -> bytes:
-    """A PNG with this header and all its pixels, which are zeros."""
+    """Return a PNG with this header and all its pixels, which are zeros."""
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     rows = bytes((1 + (width * samples * depth + 7) // 8) * height)
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
@@ -49,21 +49,21 @@ def _with_png_chunk(kind: bytes, payload: bytes) -> bytes:
 
 
 def _jpeg_of(width: int, height: int) -> bytes:
-    """A JPEG whose frame header claims another size."""
+    """Return a JPEG whose frame header declares another size."""
     data = sample("jpeg")
     at = data.index(b"\xff\xc0")
     return data[: at + 5] + struct.pack(">HH", height, width) + data[at + 9 :]
 
 
 def _avif_of(width: int, height: int) -> bytes:
-    """An AVIF whose `ispe` property claims another size."""
+    """Return an AVIF whose `ispe` property declares another size."""
     data = sample("avif")
     at = data.index(b"ispe") + 8
     return data[:at] + struct.pack(">II", width, height) + data[at + 8 :]
 
 
 def _avif_of_frames(count: int) -> bytes:
-    """An AVIF sequence whose table of sample sizes claims as many frames."""
+    """Return an AVIF animation whose tables declare `count` frames."""
     data = bytearray(sample("avif", True))
     for table, field in ((b"stsz", 12), (b"stts", 8)):
         at = data.index(table) + field
@@ -72,7 +72,7 @@ def _avif_of_frames(count: int) -> bytes:
 
 
 def _canvas(width: int, height: int, frames: int = 0) -> bytes:
-    """A WebP of this canvas, still or with frames of one pixel."""
+    """Return a WebP of this canvas, still or with frames of one pixel."""
     flags = b"\x02\0\0\0" if frames else b"\0\0\0\0"
     size = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
     pixel = saved(picture(size=(1, 1)), "webp", lossless=True)[12:]
@@ -118,7 +118,7 @@ UNSUPPORTED: dict[str, Make] = {
     "elf": lambda: b"\x7fELF" + bytes(100),
     "mpo marker alone": lambda: b"\xff\xd8",
 }
-"""415: not an image in a format that is taken, whatever name it has."""
+"""Refused with 415 unsupported_image, whatever the file's name."""
 
 UNDECODABLE: dict[str, Make] = {
     "png without width": lambda: _png(0, 1),
@@ -143,7 +143,7 @@ UNDECODABLE: dict[str, Make] = {
     "avif without width": lambda: _avif_of(0, 32),
     "avif that announces 2^31 frames": lambda: _avif_of_frames(2**31),
 }
-"""422 undecodable_image."""
+"""Refused with 422 undecodable_image."""
 
 TOO_LARGE: dict[str, Make] = {
     "png of 30,000 a side": lambda: bare_png(30_000, 30_000),
@@ -162,7 +162,7 @@ TOO_LARGE: dict[str, Make] = {
     "apng that announces 2^31 frames": lambda: _with_png_chunk(b"acTL", struct.pack(">II", 2**31, 0)),
     "apng of 2,000 frames": lambda: _apng_of_frames(2000),
 }
-"""422 too_many_pixels, before a pixel is decoded."""
+"""Refused with 422 too_many_pixels before a pixel is decoded."""
 
 
 def _scans(count: int) -> bytes:
@@ -172,7 +172,7 @@ def _scans(count: int) -> bytes:
 
 
 def _apng_of_frames(count: int) -> bytes:
-    """An APNG of one pixel that announces frames and has the head of each."""
+    """Return an APNG of one pixel that declares `count` frames and has a control chunk for each."""
     still = _png(1, 1)
     heads = b"".join(
         png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, 1, 1, 0, 0, 1, 10, 0, 0))
@@ -186,7 +186,7 @@ def _apng_of_frames(count: int) -> bytes:
 
 
 def _adobe(transform: int) -> bytes:
-    """A JPEG of four colours, which Adobe's segment says to be CMYK (0) or YCCK (2)."""
+    """Return a JPEG of four colours that its Adobe segment declares as CMYK (0) or YCCK (2)."""
     data = bytearray(saved(picture(mode="CMYK"), "jpeg", quality=95))
     data[data.index(b"Adobe") + 11] = transform
     return bytes(data)
@@ -200,7 +200,7 @@ def _gps() -> bytes:
 
 
 def _looping_exif(target: int) -> bytes:
-    """Directories that point to themselves: the next one, EXIF's own, GPS and interoperability."""
+    """Return directories that point to `target`: the next one, EXIF, GPS and interoperability."""
     pointers = [struct.pack("<HHII", tag, 4, 1, target) for tag in (0x8769, 0x8825, 0xA005)]
     return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 3) + b"".join(pointers) + struct.pack("<I", target)
 
@@ -209,7 +209,7 @@ def _jpeg_with_exif(block: bytes) -> bytes:
     return inserted(sample("jpeg"), 20, jpeg_segment(0xE1, block))
 
 
-TAKEN: dict[str, Make] = {
+ACCEPTED: dict[str, Make] = {
     "1 × 1": lambda: _png(1, 1),
     "1 × 65,535": lambda: _png(1, 65_535),
     "65,535 × 1": lambda: _png(65_535, 1),
@@ -256,11 +256,11 @@ TAKEN: dict[str, Make] = {
     "gif frame that sticks out": lambda: _gif_frame(3, 2, 1, 1),
     "webp animation": lambda: saved(picture(), "webp", **animation()),
 }
-"""201, and the same pixels as Pillow finds in what was sent, upright where metadata goes."""
+"""Accepted with 201; the stored pixels are those sent, upright if metadata is stripped."""
 
 
 def _interlaced() -> bytes:
-    """Adam7 of eight by eight zeros: seven passes of 1, 1, 2, 4, 8, 16 and 32 pixels."""
+    """Return an Adam7 PNG of 8 × 8 zeros: seven passes of 1, 1, 2, 4, 8, 16 and 32 pixels."""
     rows = [(1, 1), (1, 1), (1, 2), (2, 2), (2, 4), (4, 4), (4, 8)]
     raw = b"".join(bytes(1 + width) * height for height, width in rows)
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 1))
@@ -274,7 +274,7 @@ TEXT_BOMBS: dict[str, Make] = {
         sample("png"), 33, png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**20))) * 100
     ),
 }
-"""Texts that unpack to 100 MiB and more: dropped unread with the metadata, refused where that is kept."""
+"""PNG texts of 100 MiB and more: dropped without decompressing; refused if metadata is kept."""
 
 SCRIPT = b"<html><script>alert(document.domain)</script></html>"
 ZIP = b"PK\x03\x04" + bytes(26) + b"PK\x01\x02" + bytes(42) + b"PK\x05\x06" + bytes(18)
@@ -297,6 +297,6 @@ POLYGLOTS: dict[str, Make] = {
     "html in xmp of an avif": lambda: saved(picture(), "avif", xmp=SCRIPT),
     "html in exif of a jpeg": lambda: _jpeg_with_exif(b"Exif\0\0" + SCRIPT),
 }
-"""Images that are something else as well: only the image is left, or all of it where metadata is kept."""
+"""Images that are also another kind of file. Only the image remains, or everything if metadata is kept."""
 
 PAYLOADS = (SCRIPT, ZIP, _PDF, b"alert(1)")

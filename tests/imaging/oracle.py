@@ -1,4 +1,4 @@
-"""Finds by other means how large an accepted image is, and compares with what it was judged to be."""
+"""Find the size of an accepted image by other means, and compare it with the declared one."""
 
 import struct
 import time
@@ -8,37 +8,37 @@ from PIL import Image
 
 from app.imaging.check import CheckedImage, check_image, clean_image
 from app.imaging.survey import ImageLimits
-from tests.imaging.av1_bits import said_size
+from tests.imaging.av1_bits import declared_size
 
-MOST_SECONDS = 20
-"""CPU time for an image of a million pixels; it takes a fraction of a second on any machine."""
+MAX_CPU_SECONDS = 20
+"""For an image of a million pixels, which takes a fraction of a second."""
 
 
-def assert_as_judged(data: bytes, limits: ImageLimits) -> CheckedImage:
-    """Check the image, and prove that every frame of what is stored has the size that it was judged by.
+def assert_decodes_as_declared(data: bytes, limits: ImageLimits) -> CheckedImage:
+    """Check the image, and assert that all frames of the result have the size that the container declares.
 
-    Raises what `check_image` raises for an image that is refused.
+    Raises what `check_image` raises if the image is refused.
     """
     started = time.process_time()
     checked = check_image(data, limits)
-    assert time.process_time() - started < MOST_SECONDS
-    judged = clean_image(checked.data, limits)
-    size = judged.width, judged.height
-    assert (judged.data, judged.frames) == (checked.data, checked.frames)
-    assert judged.pixels <= limits.max_pixels
-    assert judged.frames <= limits.max_frames
+    assert time.process_time() - started < MAX_CPU_SECONDS
+    declared = clean_image(checked.data, limits)
+    size = declared.width, declared.height
+    assert (declared.data, declared.frames) == (checked.data, checked.frames)
+    assert declared.pixels <= limits.max_pixels
+    assert declared.frames <= limits.max_frames
     assert {size, size[::-1]} == {(checked.width, checked.height), (checked.height, checked.width)}
-    assert _decoded(checked.data) == (size, judged.frames)
+    assert _decoded(checked.data) == (size, declared.frames)
     if checked.format.name == "avif":
         assert _coded_sizes(checked.data) <= {size}
     return checked
 
 
 def _decoded(data: bytes) -> tuple[tuple[int, int], int]:
-    """The largest width and height of all frames, and how many there are until a decoder has no more."""
+    """Return the largest width and height of all frames, and the number of frames that Pillow decodes."""
     width = height = frames = 0
     with Image.open(BytesIO(data)) as image:
-        # Of several pictures in a JPEG the first one counts.
+        # Only the first picture of a JPEG counts.
         last = 1 if image.format in ("JPEG", "MPO") else 10_000
         while frames < last:
             try:
@@ -52,22 +52,22 @@ def _decoded(data: bytes) -> tuple[tuple[int, int], int]:
 
 
 def _coded_sizes(data: bytes) -> set[tuple[int, int]]:
-    """Sizes in the first sequence header of the colour track, or of the primary item if it is not derived."""
+    """Return the size in the first sequence header of the colour track or primary item; empty without one."""
     if data[8:12] == b"avis":
         table = _payload(data, b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stco")
-        return {said_size(data[struct.unpack_from(">I", table, 8)[0] :])} if table else set()
+        return {declared_size(data[struct.unpack_from(">I", table, 8)[0] :])} if table else set()
     pitm, iloc = (_payload(data, b"meta", kind) for kind in (b"pitm", b"iloc"))
-    # A derived item has no bitstream, and one in the meta box lies elsewhere.
+    # A derived item has no bitstream, and the offsets of an item in idat count from there.
     if b"grid" in data or b"idat" in data or not (pitm and iloc):
         return set()
     start = _item_start(iloc, struct.unpack_from(">H", pitm, 4)[0])
     if start is None:
         return set()
-    return {said_size(data[start:])}
+    return {declared_size(data[start:])}
 
 
 def _payload(data: bytes, *path: bytes) -> bytes:
-    """What is in the first box of this kind in the first one of the kind before; nothing if there is none."""
+    """Return the payload of the first box at this path of kinds; empty if there is none."""
     for kind in path:
         while data and data[4:8] != kind:
             data = data[max(8, struct.unpack_from(">I", data)[0]) :]
@@ -77,7 +77,7 @@ def _payload(data: bytes, *path: bytes) -> bytes:
 
 
 def _item_start(iloc: bytes, wanted: int) -> int | None:
-    """First byte of an item, by a table of places as libavif writes it; None for another form of table."""
+    """Return the offset of an item in an iloc table as libavif writes it; None for other forms of table."""
     version, fields, items = struct.unpack_from(">B3xHH", iloc)
     if version > 1 or fields & 0xFF00 != 0x4400 or fields >> 4 & 15 not in (0, 4):
         return None

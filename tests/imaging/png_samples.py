@@ -1,4 +1,4 @@
-"""PNG files of every kind, made from samples, and a plain reader of their samples (W3C PNG, 7 to 9)."""
+"""Write PNG files of every kind from samples, and read samples from them (W3C PNG, 7 to 9)."""
 
 import random
 import struct
@@ -21,7 +21,7 @@ Rows = list[list[tuple[int, ...]]]
 
 
 class Png(NamedTuple):
-    """Header fields, chunks but for those of pixels, and rows of pixels, each a tuple of samples."""
+    """Header fields, chunks without pixels, and rows of pixels, each a tuple of samples."""
 
     size: tuple[int, int]
     bits: int
@@ -31,7 +31,7 @@ class Png(NamedTuple):
 
 
 def noise(bits: int, colour: int, size: tuple[int, int]) -> Rows:
-    """Rows of any samples; the same ones each time."""
+    """Return rows of random samples, the same each time."""
     values = random.Random(bits * colour)
     width, height = size
     row = range(width * CHANNELS[colour])
@@ -42,7 +42,7 @@ def noise(bits: int, colour: int, size: tuple[int, int]) -> Rows:
 def made(
     rows: Rows, bits: int, colour: int, *chunks: bytes, interlaced: bool = False, lack: int = 0
 ) -> bytes:
-    """A PNG of these rows, without the last `lack` of their bytes; each row has another filter."""
+    """Return a PNG of these rows, without the last `lack` bytes of them; the filters take turns."""
     width, height = len(rows[0]), len(rows)
     raw = bytearray()
     for part in _parts(rows) if interlaced else [rows]:

@@ -1,4 +1,4 @@
-"""Images of every format, made on the spot, and the pieces to plant metadata into them."""
+"""Generated images of every format, and pieces with which tests insert metadata."""
 
 import struct
 import zlib
@@ -24,7 +24,7 @@ ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def picture(turn: int = 0, mode: str = "RGB", size: tuple[int, int] = SIZE) -> Image.Image:
-    """A picture without any symmetry; another one for each `turn`."""
+    """Return a picture without symmetry; each `turn` gives another one."""
     red = Image.linear_gradient("L").resize(size)
     green = Image.radial_gradient("L").resize(size).rotate(20 * turn, translate=(7, 3))
     blue = Image.linear_gradient("L").rotate(90).resize(size).point(lambda value: (value + 60 * turn) % 256)
@@ -32,7 +32,7 @@ def picture(turn: int = 0, mode: str = "RGB", size: tuple[int, int] = SIZE) -> I
 
 
 def saved(image: Image.Image, name: str, **options: Any) -> bytes:
-    """The image as Pillow writes it."""
+    """Return the image as a file that Pillow encodes."""
     buffer = BytesIO()
     image.save(buffer, FORMATS[name].pillow, **options)
     return buffer.getvalue()
@@ -40,23 +40,23 @@ def saved(image: Image.Image, name: str, **options: Any) -> bytes:
 
 @cache
 def sample(name: str, animated: bool = False) -> bytes:
-    """A still image, or an animation of three frames with 80, 120 and 200 ms that runs twice."""
+    """Return a still image, or an animation of three frames of 80, 120 and 200 ms that runs twice."""
     return saved(picture(), name, **(animation() if animated else {}))
 
 
 def animation() -> dict[str, Any]:
-    """Options that make Pillow write three frames."""
+    """Return options that make Pillow encode three frames."""
     more = [picture(1), picture(2)]
     return {"save_all": True, "append_images": more, "duration": [80, 120, 200], "loop": 2}
 
 
 def check(data: bytes, limits: ImageLimits = LIMITS) -> CheckedImage:
-    """`check_image` with limits that suit these samples."""
+    """Call `check_image`, by default with limits for these samples."""
     return check_image(data, limits)
 
 
 def shown(data: bytes) -> list[tuple[bytes, Any]]:
-    """What a viewer shows: pixels and duration of every frame."""
+    """Return what a viewer shows: pixels and duration of every frame."""
     with Image.open(BytesIO(data)) as image:
         return [
             (frame.convert("RGBA").tobytes(), frame.info.get("duration"))
@@ -65,14 +65,14 @@ def shown(data: bytes) -> list[tuple[bytes, Any]]:
 
 
 def info(data: bytes) -> dict[Any, Any]:
-    """What Pillow reads besides the pixels."""
+    """Return what Pillow reads besides the pixels."""
     with Image.open(BytesIO(data)) as image:
         image.load()
         return dict(image.info)
 
 
 def exif(orientation: int = 1) -> bytes:
-    """A TIFF block with a description and an orientation."""
+    """Return an EXIF block with a description and an orientation."""
     block = Image.Exif()
     block[0x010E] = MARKER.decode()
     block[0x0112] = orientation
@@ -80,55 +80,55 @@ def exif(orientation: int = 1) -> bytes:
 
 
 def jpeg_segment(marker: int, payload: bytes) -> bytes:
-    """One JPEG segment with its length."""
+    """Return a JPEG segment with its length."""
     return bytes((0xFF, marker)) + struct.pack(">H", len(payload) + 2) + payload
 
 
 def png_chunk(kind: bytes, payload: bytes) -> bytes:
-    """One PNG chunk with length and checksum."""
+    """Return a PNG chunk with length and checksum."""
     return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
 
 
 def gif_extension(label: int, *blocks: bytes) -> bytes:
-    """One GIF extension made of these sub-blocks."""
+    """Return a GIF extension of these sub-blocks."""
     return bytes((0x21, label)) + b"".join(bytes((len(block),)) + block for block in blocks) + b"\0"
 
 
 def riff(*chunks: tuple[bytes, bytes]) -> bytes:
-    """A WebP file made of these chunks."""
+    """Return a WebP file of these chunks."""
     body = b"WEBP" + b"".join(riff_chunk(kind, payload) for kind, payload in chunks)
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 def riff_chunk(kind: bytes, payload: bytes) -> bytes:
-    """One RIFF chunk, padded."""
+    """Return a RIFF chunk with its padding."""
     return kind + struct.pack("<I", len(payload)) + payload + b"\0" * (len(payload) % 2)
 
 
 def box(kind: bytes, payload: bytes) -> bytes:
-    """One box of an ISO media file."""
+    """Return a box of an ISO media file."""
     return struct.pack(">I", len(payload) + 8) + kind + payload
 
 
 def inserted(data: bytes, at: int, piece: bytes) -> bytes:
-    """`data` with `piece` put in at this offset."""
+    """Return `data` with `piece` inserted at this offset."""
     return data[:at] + piece + data[at:]
 
 
 def colour_table_end(gif: bytes) -> int:
-    """Where the blocks of a GIF begin."""
+    """Return the offset at which the blocks of a GIF begin."""
     return 13 + (3 << ((gif[10] & 7) + 1) if gif[10] & 0x80 else 0)
 
 
 def bare_gif(frames: int, size: tuple[int, int] = (1, 1)) -> bytes:
-    """A valid GIF of many equal frames of one pixel each, on a canvas of `size`."""
+    """Return a valid GIF of equal frames of one pixel each, on a canvas of `size`."""
     head = b"GIF89a" + struct.pack("<HH", *size) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\0"
     return head + frame * frames + b"\x3b"
 
 
 def bare_png(width: int, height: int) -> bytes:
-    """A PNG that announces a size and has next to no pixels."""
+    """Return a PNG that declares a size and has almost no pixels."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return (
         b"\x89PNG\r\n\x1a\n"

@@ -1,4 +1,4 @@
-"""The size of every frame is found in AV1 headers, whatever else they say."""
+"""The AV1 parser finds the size of every frame, whatever other fields the headers have."""
 
 import pytest
 from hypothesis import given
@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from app.core.errors import UndecodableImage
 from app.imaging import survey
-from app.imaging.av1 import Av1Walk
-from app.imaging.survey import PartCount
+from app.imaging.av1 import Av1Parser
+from app.imaging.survey import PartCounter
 
 from .av1_bits import (
     FRAME,
@@ -23,8 +23,8 @@ from .av1_bits import (
     TILE_LIST,
     Frame,
     Sequence,
+    declared_size,
     enlarged,
-    said_size,
     unit,
 )
 from .avif_files import av1, av1_frames
@@ -32,11 +32,11 @@ from .avif_files import av1, av1_frames
 LARGEST = (1000, 800)
 
 
-def _walk(*pieces: bytes) -> Av1Walk:
-    walk = Av1Walk(PartCount())
+def _parse(*pieces: bytes) -> Av1Parser:
+    parser = Av1Parser(PartCounter())
     for piece in pieces:
-        walk.read(piece, 0, len(piece))
-    return walk
+        parser.read(piece, 0, len(piece))
+    return parser
 
 
 SEQUENCES = st.builds(
@@ -64,23 +64,29 @@ FRAMES = st.builds(
 
 
 @given(sequence=SEQUENCES, frame=FRAMES, width=st.integers(1, 1000), height=st.integers(1, 800))
-def test_the_size_that_a_frame_says(sequence: Sequence, frame: Frame, width: int, height: int) -> None:
-    walk = _walk(sequence.unit(LARGEST), frame.unit(sequence, (width, height)))
-    assert (walk.size, walk.frames, walk.pixels) == (LARGEST, 1, width * height)
+def test_a_frame_counts_with_its_declared_size(
+    sequence: Sequence, frame: Frame, width: int, height: int
+) -> None:
+    parsed = _parse(sequence.unit(LARGEST), frame.unit(sequence, (width, height)))
+    assert (parsed.size, parsed.frames, parsed.pixels) == (LARGEST, 1, width * height)
 
 
 @given(sequence=SEQUENCES, frame=FRAMES.filter(lambda frame: frame.kind != SWITCH))
-def test_a_frame_without_a_size_is_the_largest(sequence: Sequence, frame: Frame) -> None:
-    walk = _walk(sequence.unit(LARGEST), frame.unit(sequence, None))
-    assert (walk.frames, walk.pixels) == (1, 800_000)
+def test_a_frame_without_a_size_counts_with_the_size_of_its_sequence(
+    sequence: Sequence, frame: Frame
+) -> None:
+    parsed = _parse(sequence.unit(LARGEST), frame.unit(sequence, None))
+    assert (parsed.frames, parsed.pixels) == (1, 800_000)
 
 
 @pytest.mark.parametrize("short", [False, True])
 @pytest.mark.parametrize("reference", [None, 0, 3, 6])
-def test_a_frame_of_the_size_of_another_counts_as_the_largest(reference: int | None, short: bool) -> None:
+def test_a_frame_with_the_size_of_another_counts_with_the_size_of_its_sequence(
+    reference: int | None, short: bool
+) -> None:
     sequence, frame = Sequence(), Frame(INTER, short_references=short, found_reference=reference)
-    walk = _walk(sequence.unit(LARGEST), frame.unit(sequence, (30, 20)))
-    assert walk.pixels == (600 if reference is None else 800_000)
+    parsed = _parse(sequence.unit(LARGEST), frame.unit(sequence, (30, 20)))
+    assert parsed.pixels == (600 if reference is None else 800_000)
 
 
 @pytest.mark.parametrize("frame", [Frame(), Frame(INTER), Frame(SWITCH), Frame(KEY, shown=False)])
@@ -88,35 +94,35 @@ def test_a_frame_of_the_size_of_another_counts_as_the_largest(reference: int | N
 def test_a_frame_larger_than_its_sequence_is_refused(frame: Frame, size: tuple[int, int]) -> None:
     sequence = Sequence()
     with pytest.raises(UndecodableImage, match="an AV1 frame of"):
-        _walk(sequence.unit(LARGEST), frame.unit(sequence, size))
+        _parse(sequence.unit(LARGEST), frame.unit(sequence, size))
 
 
-def test_every_frame_counts_however_it_comes() -> None:
+def test_hidden_and_repeated_frames_count() -> None:
     sequence = Sequence()
     hidden, again = Frame(shown=False).unit(sequence, (10, 10)), unit(FRAME_HEADER, b"\x80")
-    walk = _walk(unit(TEMPORAL_DELIMITER, b"") + sequence.unit(LARGEST) + hidden * 3 + again, hidden)
-    assert (walk.frames, walk.pixels) == (5, 400 + 800_000)
+    parsed = _parse(unit(TEMPORAL_DELIMITER, b"") + sequence.unit(LARGEST) + hidden * 3 + again, hidden)
+    assert (parsed.frames, parsed.pixels) == (5, 400 + 800_000)
 
 
 def test_the_last_unit_may_have_no_size() -> None:
     sequence = Sequence(reduced=True)
-    walk = _walk(sequence.unit(LARGEST) + unit(FRAME, b"\x10" * 50, sized=False))
-    assert (walk.size, walk.frames) == (LARGEST, 1)
+    parsed = _parse(sequence.unit(LARGEST) + unit(FRAME, b"\x10" * 50, sized=False))
+    assert (parsed.size, parsed.frames) == (LARGEST, 1)
 
 
-def test_all_sequences_have_one_size() -> None:
+def test_sequences_of_different_sizes_are_refused() -> None:
     again = Sequence(reduced=True).unit(LARGEST) + Sequence(timing=True).unit(LARGEST)
-    assert _walk(again).size == LARGEST
+    assert _parse(again).size == LARGEST
     with pytest.raises(UndecodableImage, match="AV1 sequences of"):
-        _walk(again, Sequence().unit((1000, 801)))
+        _parse(again, Sequence().unit((1000, 801)))
 
 
-def test_a_sequence_header_with_another_operating_point_each() -> None:
+def test_the_longest_sequence_header_is_parsed() -> None:
     longest = Sequence(
         timing=True, decoder_model=True, display_delay=True, points=tuple(range(0x100, 0x120)), frame_ids=True
     )
     frame = Frame(INTER, layers=0xF8)
-    assert _walk(longest.unit(LARGEST), frame.unit(longest, (9, 7))).pixels == 63
+    assert _parse(longest.unit(LARGEST), frame.unit(longest, (9, 7))).pixels == 63
 
 
 @pytest.mark.parametrize(
@@ -144,24 +150,24 @@ def test_a_sequence_header_with_another_operating_point_each() -> None:
         "too large",
     ],
 )
-def test_what_is_no_av1_is_refused(data: bytes) -> None:
+def test_invalid_bitstreams_are_refused(data: bytes) -> None:
     with pytest.raises(UndecodableImage):
-        _walk(data)
+        _parse(data)
 
 
-def test_units_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_units_count_as_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(survey, "MAX_PARTS", 100)
-    assert _walk(unit(PADDING, b"") * 100).frames == 0
+    assert _parse(unit(PADDING, b"") * 100).frames == 0
     with pytest.raises(UndecodableImage, match="more than 100 parts"):
-        _walk(unit(PADDING, b"") * 101)
+        _parse(unit(PADDING, b"") * 101)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 77), (2048, 1500)])
-def test_real_bitstreams(size: tuple[int, int]) -> None:
-    still = _walk(av1(size))
-    assert (still.size, still.frames) == (size, 1) == (said_size(av1(size)), 1)
-    moving = _walk(*av1_frames(size, 3))
+def test_bitstreams_written_by_pillow_are_parsed(size: tuple[int, int]) -> None:
+    still = _parse(av1(size))
+    assert (still.size, still.frames) == (size, 1) == (declared_size(av1(size)), 1)
+    moving = _parse(*av1_frames(size, 3))
     assert (moving.size, moving.pixels) == (size, moving.frames * size[0] * size[1])
     assert 3 <= moving.frames <= 6
     with pytest.raises(UndecodableImage, match="an AV1 frame of 2048 × 1500"):
-        _walk(enlarged(av1_frames((2048, 1500), 3)[0], (64, 64)))
+        _parse(enlarged(av1_frames((2048, 1500), 3)[0], (64, 64)))

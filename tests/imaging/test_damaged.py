@@ -1,4 +1,4 @@
-"""Images that are cut, inconsistent or hostile; nothing but our own errors comes out."""
+"""Truncated, inconsistent and randomly damaged images: they raise only this project's errors."""
 
 import struct
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from app.core.errors import UndecodableImage, UnsupportedImage
 from app.imaging.survey import ImageLimits
 
-from .lying import HONEST
-from .oracle import assert_as_judged
+from .inconsistent import CONSISTENT
+from .oracle import assert_decodes_as_declared
 from .png_samples import made, noise
 from .samples import (
     ICC,
@@ -36,14 +36,14 @@ from .samples import (
 from .ultra_hdr import FIELDS, gain_map, packet, photo
 
 END_MARKERS = {"png": 12, "jpeg": 2, "gif": 2}
-"""Bytes at the end without which nothing of the picture is missing; of a GIF also the end of its data."""
+"""Bytes at the end that hold no pixels; for GIF, the end of its data included."""
 CUTS = [0.01, *(tenth / 10 for tenth in range(1, 10)), 0.95, 0.99]
 BOTH = pytest.mark.parametrize("limits", [LIMITS, RAW_LIMITS], ids=["strip", "raw"])
 
 
 @pytest.mark.parametrize(("name", "animated"), KINDS)
 @BOTH
-def test_a_cut_image_is_never_taken(name: str, animated: bool, limits: ImageLimits) -> None:
+def test_truncated_images_are_refused(name: str, animated: bool, limits: ImageLimits) -> None:
     data = sample(name, animated)
     pixels = len(data) - END_MARKERS.get(name, 0)
     ends = {int(pixels * cut) for cut in CUTS} | {pixels - back for back in (4, 8, 12)}
@@ -54,7 +54,7 @@ def test_a_cut_image_is_never_taken(name: str, animated: bool, limits: ImageLimi
 
 @pytest.mark.parametrize(("name", "animated"), KINDS)
 @pytest.mark.parametrize("tail", [b"<script>", png_chunk(b"IEND", b"")], ids=["html", "IEND"])
-def test_a_cut_image_is_not_made_whole_by_a_tail(name: str, animated: bool, tail: bytes) -> None:
+def test_a_tail_does_not_complete_a_truncated_image(name: str, animated: bool, tail: bytes) -> None:
     data = sample(name, animated)
     with pytest.raises(UndecodableImage):
         check(data[: len(data) * 6 // 10] + tail)
@@ -72,7 +72,7 @@ ONE_FRAME = png_chunk(b"acTL", struct.pack(">II", 1, 0))
 CONTROL = png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 1, 1, 0, 0, 1, 10, 0, 0))
 
 
-def test_the_png_that_the_next_ones_spoil_is_good() -> None:
+def test_the_png_that_inconsistent_ones_are_made_of_is_accepted() -> None:
     assert check(_png(HEADER, PIXEL, END)).width == 1
     assert check(_png(HEADER, ONE_FRAME, CONTROL, PIXEL, END)).frames == 1
 
@@ -112,7 +112,7 @@ def test_inconsistent_containers_are_refused(data: bytes, limits: ImageLimits) -
         check(data, limits)
 
 
-def test_boxes_nested_without_end_are_refused() -> None:
+def test_deeply_nested_boxes_are_refused() -> None:
     data = b""
     for _ in range(3000):
         data = box(b"moov", data)
@@ -120,7 +120,7 @@ def test_boxes_nested_without_end_are_refused() -> None:
         check(box(b"ftyp", b"avif\0\0\0\0mif1") + data)
 
 
-def test_metadata_that_lies_outside_of_the_file_is_refused() -> None:
+def test_metadata_outside_the_file_is_refused() -> None:
     items = b"\0\0\0\0\0\1" + box(b"infe", b"\2\0\0\0\0\1\0\0Exif\0")
     places = b"\0\0\0\0\x44\0\0\1\0\1\0\0\0\1" + struct.pack(">II", 5000, 10)
     meta = box(b"meta", b"\0" * 4 + box(b"iinf", items) + box(b"iloc", places))
@@ -129,17 +129,17 @@ def test_metadata_that_lies_outside_of_the_file_is_refused() -> None:
     assert "lie outside" in caught.value.detail
 
 
-def test_zeros_between_gif_blocks_are_passed_over() -> None:
+def test_zeros_between_gif_blocks_are_skipped() -> None:
     data = bare_gif(2)
     assert check(data[:-1] + b"\0\0\x3b").data == data
 
 
-def test_junk_and_fill_bytes_between_jpeg_segments_are_passed_over() -> None:
+def test_junk_and_fill_bytes_between_jpeg_segments_are_skipped() -> None:
     data = sample("jpeg")
     assert check(inserted(data, 20, b"junk\0\xff\xff\xff")).data == data
 
 
-def test_a_missing_last_padding_byte_is_no_damage() -> None:
+def test_a_webp_without_its_last_padding_byte_is_accepted() -> None:
     data = sample("webp")
     unpadded = riff((b"VP8X", b"\0" * 4 + b"\x2f\0\0\x1f\0\0"), (data[12:16], data[20:]))
     end = unpadded + riff_chunk(b"XMP ", b"odd")[:-1]
@@ -148,7 +148,7 @@ def test_a_missing_last_padding_byte_is_no_damage() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_errors_keep_their_cause_for_the_log_and_say_little_outside(name: str) -> None:
+def test_the_cause_is_in_the_detail_and_not_in_the_message(name: str) -> None:
     with pytest.raises(UndecodableImage) as caught:
         check(sample(name)[:-20])
     assert caught.value.message == UndecodableImage.message
@@ -163,7 +163,10 @@ SEEDS: list[Callable[[], bytes]] = [
     partial(saved, picture(mode="P"), "png", transparency=3, exif=exif(8)),
     partial(saved, picture(mode="RGBA"), "webp", lossless=True, exif=exif(3), xmp=b"<x/>"),
     partial(saved, picture(mode="RGBA"), "avif", exif=exif(6), xmp=b"<x/>"),
-    *(HONEST[name][1] for name in ("avif grid with alpha", "avif animation with alpha", "gif that grows")),
+    *(
+        CONSISTENT[name][1]
+        for name in ("avif grid with alpha", "avif animation with alpha", "gif that grows")
+    ),
     partial(saved, picture(), "png", default_image=True, **animation()),
     partial(made, noise(16, 6, (9, 7)), 16, 6, png_chunk(b"eXIf", exif(5).removeprefix(b"Exif\0\0"))),
     partial(made, noise(2, 0, (9, 7)), 2, 0, png_chunk(b"eXIf", exif(3).removeprefix(b"Exif\0\0"))),
@@ -173,20 +176,20 @@ SEEDS: list[Callable[[], bytes]] = [
 
 @st.composite
 def _damaged(draw: st.DrawFn, good: bytes) -> bytes:
-    """The image with a few bytes written over, taken out, put in, or doubled."""
+    """Return the image with some bytes overwritten, removed, inserted, or doubled."""
     data = bytearray(good)
     for _ in range(draw(st.integers(1, 6))):
-        # Headers are a small part of a file and hold most of what can go wrong.
+        # Headers are a small part of a file, and most errors are possible there.
         at = draw(st.integers(0, min(400, len(data))) | st.integers(0, len(data)))
         length = draw(st.integers(0, 4) | st.integers(0, 200))
         piece = draw(st.sampled_from(INTERESTING) | st.binary(min_size=1, max_size=4))
         doubled = bytes(data[at : at + length])
-        match draw(st.sampled_from(["over", "out", "in", "double"])):
-            case "over":
+        match draw(st.sampled_from(["overwrite", "remove", "insert", "double"])):
+            case "overwrite":
                 data[at : at + len(piece)] = piece
-            case "out":
+            case "remove":
                 del data[at : at + length]
-            case "in":
+            case "insert":
                 data[at:at] = piece
             case _:
                 data[at:at] = doubled
@@ -194,16 +197,16 @@ def _damaged(draw: st.DrawFn, good: bytes) -> bytes:
 
 
 @pytest.mark.fuzz
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow's, in the log
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow warns about damaged metadata
 @pytest.mark.parametrize("seed", range(len(SEEDS)))
 @BOTH
 @given(draw=st.data())
-def test_what_is_accepted_is_as_judged_and_only_our_errors_come_out(
+def test_damaged_images_are_refused_or_decode_to_their_declared_size(
     seed: int, limits: ImageLimits, draw: st.DataObject
 ) -> None:
     data = draw.draw(_damaged(SEEDS[seed]()))
     try:
-        checked = assert_as_judged(data, limits)
+        checked = assert_decodes_as_declared(data, limits)
     except (UnsupportedImage, UndecodableImage):
         return
     assert check(checked.data, limits) == checked

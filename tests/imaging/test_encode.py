@@ -1,4 +1,4 @@
-"""Pictures of every mode are written in every format, as they look and without metadata."""
+"""Images of every Pillow mode are encoded in every format, with the same look and without metadata."""
 
 from io import BytesIO
 
@@ -33,7 +33,7 @@ WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 def _in_mode(mode: str, colour: tuple[int, int, int]) -> Image.Image:
-    """One colour in any mode; 16-bit modes hold it scaled to 0…65535."""
+    """Return an image of one colour in any mode; 16-bit modes hold it scaled to 0…65535."""
     image = Image.new("RGB", SIZE, colour)
     if mode.startswith("I"):
         grey = image.convert("L").convert("I").point(lambda value: value * 257)
@@ -70,7 +70,7 @@ def _pixel(data: bytes) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("mode", [*PLAIN, *WITH_ALPHA])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_grey_picture_stays_that_grey(mode: str, name: str) -> None:
+def test_grey_keeps_its_value(mode: str, name: str) -> None:
     grey = 255 if mode == "1" else 200
     data = encode_image(_in_mode(mode, (grey, grey, grey)), FORMATS[name])
     assert check(data).format.name == name
@@ -81,14 +81,14 @@ def test_a_grey_picture_stays_that_grey(mode: str, name: str) -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "P", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "PA"])
 @pytest.mark.parametrize("name", NAMES)
-def test_colours_stay(mode: str, name: str) -> None:
+def test_colours_keep_their_values(mode: str, name: str) -> None:
     pixel = _pixel(encode_image(_in_mode(mode, (204, 51, 102)), FORMATS[name]))
     assert max(abs(value - wanted) for value, wanted in zip(pixel[:3], (204, 51, 102), strict=True)) <= 6
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
-def test_transparency_stays_or_becomes_white(name: str, mode: str) -> None:
+def test_transparency_is_kept_and_becomes_white_in_jpeg(name: str, mode: str) -> None:
     image = _transparent(mode)
     pixel = _pixel(encode_image(image, FORMATS[name]))
     if name == "jpeg":
@@ -116,14 +116,14 @@ def test_a_gif_has_opaque_and_transparent_pixels_only() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_picture_is_close(name: str) -> None:
+def test_encoding_changes_pixels_little(name: str) -> None:
     with Image.open(BytesIO(encode_image(picture(), FORMATS[name]))) as image:
         difference = ImageChops.difference(image.convert("RGB"), picture())
     assert max(ImageStat.Stat(difference).mean) < (0.01 if name == "png" else 8)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_metadata_of_the_source_does_not_leak(name: str) -> None:
+def test_metadata_of_the_source_is_not_encoded(name: str) -> None:
     notes = PngInfo()
     notes.add_text("Comment", MARKER.decode())
     notes.add_itxt("XML:com.adobe.xmp", MARKER.decode())
@@ -154,14 +154,14 @@ def test_metadata_of_the_source_does_not_leak(name: str) -> None:
         ("RGB", "gif", False),
     ],
 )
-def test_a_profile_stays_while_it_is_right(mode: str, name: str, kept: bool) -> None:
+def test_the_colour_profile_is_kept_while_it_applies(mode: str, name: str, kept: bool) -> None:
     image = _in_mode(mode, (9, 9, 9))
     image.info["icc_profile"] = ICC
     assert (info(encode_image(image, FORMATS[name])).get("icc_profile") == ICC) is kept
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_of_an_animation_the_current_frame_is_written(name: str) -> None:
+def test_the_current_frame_of_an_animation_is_encoded(name: str) -> None:
     with Image.open(BytesIO(sample("gif", True))) as image:
         image.seek(2)
         data = encode_image(image, FORMATS[name])
@@ -172,12 +172,12 @@ def test_of_an_animation_the_current_frame_is_written(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "size"), [("webp", (16384, 1)), ("jpeg", (65536, 1)), ("png", (0, 0))])
-def test_a_size_that_a_format_cant_hold_is_our_error(name: str, size: tuple[int, int]) -> None:
-    with pytest.raises(UndecodableImage, match=f"{size[0]} × {size[1]} can't be written as {name}"):
+def test_a_size_that_a_format_cant_hold_raises_undecodable_image(name: str, size: tuple[int, int]) -> None:
+    with pytest.raises(UndecodableImage, match=f"{size[0]} × {size[1]} pixels can't be encoded as {name}"):
         encode_image(Image.new("RGB", size), FORMATS[name])
 
 
-def test_sixteen_bits_stay_in_png() -> None:
+def test_png_keeps_16_bits() -> None:
     data = encode_image(Image.new("I;16", SIZE, 12345), FORMATS["png"])
     with Image.open(BytesIO(data)) as image:
         assert (image.mode, image.getpixel((0, 0))) == ("I;16", 12345)

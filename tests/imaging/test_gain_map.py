@@ -1,4 +1,4 @@
-"""The gain map of an HDR photo is image content: it stays, and all else that comes with it goes."""
+"""The gain map of an HDR photo is kept as part of the image, without other data stored with it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +10,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from app.imaging import gain_map as gain_maps
 from app.imaging.check import clean_image
-from app.imaging.orientation import _TURNS
+from app.imaging.orientation import TURNS
 
 from .samples import ICC, LIMITS, MARKER, RAW_LIMITS, check, inserted, jpeg_segment, picture, saved
 from .ultra_hdr import (
@@ -55,7 +55,7 @@ def _difference(one: Image.Image, other: Image.Image) -> float:
 
 
 @FORMS
-def test_the_gain_map_stays_and_tells_nothing_of_people(data: bytes) -> None:
+def test_the_gain_map_is_kept_without_personal_metadata(data: bytes) -> None:
     assert MARKER in data
     checked = check(data)
     found = read(checked.data)
@@ -70,7 +70,7 @@ def test_the_gain_map_stays_and_tells_nothing_of_people(data: bytes) -> None:
 
 
 @FORMS
-def test_how_to_apply_it_is_said_as_it_was_and_in_the_same_forms(data: bytes) -> None:
+def test_how_to_apply_the_gain_map_is_kept_in_the_same_forms(data: bytes) -> None:
     found = read(check(data).data)
     for picture_number, start in ((0, XMP), (1, XMP)):
         there = any(payload.startswith(start) for _, payload in found.segments[picture_number])
@@ -82,28 +82,28 @@ def test_how_to_apply_it_is_said_as_it_was_and_in_the_same_forms(data: bytes) ->
         assert (found.payload(0, ISO), found.payload(1, ISO)) == (bytes(4), ISO_NUMBERS)
 
 
-def test_values_for_each_channel_and_elements_instead_of_attributes() -> None:
+def test_values_per_channel_and_elements_instead_of_attributes_are_kept() -> None:
     second = gain_map(packet('hdrgm:Version="1.0"', ELEMENTS), ISO_OF_THREE, mode="RGB")
     found = read(check(photo(second, xmp=ANNOUNCING)).data)
-    said = found.payload(1, XMP)
-    assert b"<rdf:li>2.1</rdf:li><rdf:li>2.2</rdf:li><rdf:li>2.3</rdf:li>" in said
-    assert b'hdrgm:Gamma="1.5"' in said
+    xmp = found.payload(1, XMP)
+    assert b"<rdf:li>2.1</rdf:li><rdf:li>2.2</rdf:li><rdf:li>2.3</rdf:li>" in xmp
+    assert b'hdrgm:Gamma="1.5"' in xmp
     assert found.payload(1, ISO) == ISO_OF_THREE
     assert _pixels(found.pictures[1]).mode == "RGB"
 
 
-def test_the_version_alone_is_enough_for_browsers() -> None:
+def test_xmp_with_the_version_alone_is_kept() -> None:
     found = read(check(photo(gain_map(ANNOUNCING, b""), xmp=ANNOUNCING, iso=False)).data)
     assert b'hdrgm:Version="1.0"></rdf:Description>' in found.payload(1, XMP)
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_it_is_turned_with_the_picture(orientation: int) -> None:
+def test_the_gain_map_is_turned_with_the_picture(orientation: int) -> None:
     data = photo(gain_map(packet(FIELDS)), xmp=ANNOUNCING, orientation=orientation)
     checked = check(data)
     found = read(checked.data)
     first, second = map(_pixels, found.pictures)
-    turn = _TURNS[orientation]
+    turn = TURNS[orientation]
     assert (checked.width, checked.height) == first.size == _pixels(PLAIN).transpose(turn).size
     assert _difference(first, _pixels(PLAIN).transpose(turn)) < 2
     assert _difference(second, _pixels(SECOND).transpose(turn)) < 2
@@ -112,7 +112,7 @@ def test_it_is_turned_with_the_picture(orientation: int) -> None:
     assert check(checked.data).data is checked.data
 
 
-def test_its_own_orientation_means_nothing() -> None:
+def test_the_orientation_of_the_gain_map_itself_is_ignored() -> None:
     turned = gain_map().replace(b"\x12\x01\x03\0\1\0\0\0\1", b"\x12\x01\x03\0\1\0\0\0\6")
     turned = turned.replace(b"\1\x12\0\3\0\0\0\1\0\1", b"\1\x12\0\3\0\0\0\1\0\6")
     assert turned != gain_map()
@@ -120,23 +120,23 @@ def test_its_own_orientation_means_nothing() -> None:
 
 
 @pytest.mark.parametrize("order", "<>")
-def test_it_is_found_wherever_the_index_says(order: str) -> None:
+def test_the_gain_map_is_found_by_the_index(order: str) -> None:
     data = photo(gain_map(), order=order, between=b"\0" * 100 + saved(picture(2), "jpeg"))
     assert check(data).data == check(ISO_FORM).data
 
 
-def test_without_an_index_it_is_the_picture_that_comes_next() -> None:
+def test_without_an_index_the_next_picture_is_the_gain_map() -> None:
     second = gain_map(packet(FIELDS), b"")
     data = inserted(PLAIN, 20, ANNOUNCING) + second
     assert check(data).data == check(XMP_FORM).data
 
 
-def test_its_colour_profile_stays() -> None:
+def test_the_colour_profile_of_the_gain_map_is_kept() -> None:
     second = inserted(gain_map(), 20, jpeg_segment(0xE2, b"ICC_PROFILE\0\1\1" + ICC))
     assert _pixels(read(check(photo(second)).data).pictures[1]).info["icc_profile"] == ICC
 
 
-def test_what_follows_it_goes() -> None:
+def test_bytes_after_the_gain_map_are_dropped() -> None:
     video = b"\0\0\0\x18ftypmp42" + MARKER
     assert check(ISO_FORM + video).data == check(ISO_FORM).data
 
@@ -169,53 +169,55 @@ ODD = inserted(SECOND, 20, jpeg_segment(0xE2, ISO + ISO_NUMBERS))
         inserted(PLAIN, 20, jpeg_segment(0xE2, MPF)),
     ],
 )
-def test_what_is_no_whole_gain_map_goes(data: bytes) -> None:
+def test_incomplete_or_undescribed_gain_maps_are_dropped(data: bytes) -> None:
     assert check(data).data == PLAIN
 
 
-def test_the_pictures_of_other_multi_picture_files_go() -> None:
-    """Stereo, panoramas, thumbnails: nothing announces a gain map."""
+def test_pictures_of_other_multi_picture_files_are_dropped() -> None:
+    """Stereo photos, panoramas and thumbnails announce no gain map."""
     second = saved(picture(1, size=SIZE), "jpeg")
     assert check(photo(second, iso=False)).data == PLAIN
     assert check(photo(second, xmp=packet(""), iso=False)).data == PLAIN
 
 
-def test_only_one_is_kept() -> None:
+def test_only_one_gain_map_is_kept() -> None:
     assert check(ISO_FORM + gain_map(turn=2)).data == check(ISO_FORM).data
 
 
-def test_a_gain_map_has_no_gain_map() -> None:
+def test_a_gain_map_in_a_gain_map_is_dropped() -> None:
     nested = photo(gain_map(turn=2), orientation=1)
     small = inserted(nested, 20, jpeg_segment(0xE2, ISO + ISO_NUMBERS))
     found = read(check(photo(small)).data)
     assert not any(payload.startswith(MPF) for _, payload in found.segments[1])
 
 
-def test_a_hostile_index_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of entries, all of them for pictures: only a few are looked at."""
+def test_only_8_pictures_of_an_index_are_examined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index has thousands of entries, each for a picture."""
     decoy, count = saved(picture(2), "jpeg"), 4000
     own = jpeg_segment(0xE2, ISO + bytes(4))
     length = len(PLAIN) + len(own) + len(index([(0, 0, 0)] * count))
     start = length - (20 + len(own) + 8)
     entries = [(0, len(decoy), start + number * len(decoy)) for number in range(-1, count - 1)]
     data = inserted(PLAIN, 20, own + index(entries)) + decoy * count
-    looked_at = []
+    examined = []
 
-    def described(data: bytes, start: int, announced: gain_maps.Announced) -> gain_maps.Found:
-        looked_at.append(start)
-        return _described(data, start, announced)
+    def recorded(
+        data: bytes, start: int, announcement: gain_maps.GainMapAnnouncement
+    ) -> gain_maps.FoundGainMap:
+        examined.append(start)
+        return read_description(data, start, announcement)
 
-    _described = gain_maps._described
-    monkeypatch.setattr(gain_maps, "_described", described)
+    read_description = gain_maps._read_description
+    monkeypatch.setattr(gain_maps, "_read_description", recorded)
     clean_image(data, LIMITS)
-    assert looked_at == [length + number * len(decoy) for number in range(8)]
+    assert examined == [length + number * len(decoy) for number in range(8)]
 
 
 @pytest.mark.parametrize(
     "segment", [packet('hdrgm:Version="one"'), index([(0, 0, 0)] * 9)], ids=["xmp", "index"]
 )
-def test_many_segments_cost_nothing(segment: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether they are the photo's, or those of what may be its gain map."""
+def test_only_a_few_metadata_segments_are_parsed(segment: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the photo, and those of a picture that may be its gain map."""
     read: list[object] = []
 
     def counted(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -226,15 +228,15 @@ def test_many_segments_cost_nothing(segment: bytes, monkeypatch: pytest.MonkeyPa
         return call
 
     monkeypatch.setattr(gain_maps, "_xmp_fields", counted(gain_maps._xmp_fields))
-    monkeypatch.setattr(gain_maps, "_starts", counted(gain_maps._starts))
+    monkeypatch.setattr(gain_maps, "_picture_starts", counted(gain_maps._picture_starts))
     assert check(photo(gain_map(), xmp=ANNOUNCING + segment * 500)).data == check(photo(gain_map())).data
     assert check(photo(inserted(gain_map(), 20, segment * 500), xmp=ANNOUNCING)).data == PLAIN
     assert len(read) < 500
 
 
-def test_its_pixels_count_before_a_decoder_runs() -> None:
-    judged: list[int] = []
-    clean_image(ISO_FORM, LIMITS, before_decoding=judged.append)
-    assert judged == [SIZE[0] * SIZE[1] + SMALL[0] * SMALL[1]]
+def test_pixels_of_the_gain_map_count_before_a_decoder_runs() -> None:
+    pixels: list[int] = []
+    clean_image(ISO_FORM, LIMITS, before_decoding=pixels.append)
+    assert pixels == [SIZE[0] * SIZE[1] + SMALL[0] * SMALL[1]]
     tight = replace(LIMITS, max_pixels=SIZE[0] * SIZE[1])
     assert check(ISO_FORM, tight).data == check(ISO_FORM).data

@@ -1,4 +1,4 @@
-"""Photographs come out upright, whatever their EXIF says, and as good as they were."""
+"""Images with an EXIF orientation are turned upright and keep their quality."""
 
 import struct
 from io import BytesIO
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageFile, ImageOps, ImageStat
 
-from app.imaging.survey import orientation_of
+from app.imaging.survey import exif_orientation
 
 from .samples import (
     ICC,
@@ -19,6 +19,7 @@ from .samples import (
     exif,
     info,
     inserted,
+    jpeg_segment,
     picture,
     png_chunk,
     saved,
@@ -27,14 +28,14 @@ from .samples import (
 TURNED = range(2, 9)
 
 
-def _opened(data: bytes) -> Image.Image:
+def _loaded(data: bytes) -> Image.Image:
     image = Image.open(BytesIO(data))
     image.load()
     return image
 
 
 def _difference(one: Image.Image, other: Image.Image) -> float:
-    """Mean difference of all channels, 0…255."""
+    """Return the mean difference of the channel that differs most, 0…255."""
     assert one.size == other.size
     return max(ImageStat.Stat(ImageChops.difference(one.convert("RGB"), other.convert("RGB"))).mean)
 
@@ -50,12 +51,14 @@ def _difference(one: Image.Image, other: Image.Image) -> float:
         ("webp", {"quality": 90}, 2.5),
     ],
 )
-def test_pixels_are_turned(name: str, options: dict[str, Any], close: float, orientation: int) -> None:
+def test_pixels_are_turned_upright(
+    name: str, options: dict[str, Any], close: float, orientation: int
+) -> None:
     image = picture(size=(96, 64))
     data = saved(image, name, exif=exif(orientation), icc_profile=ICC, **options)
     checked = check(data)
-    expected = ImageOps.exif_transpose(_opened(data))
-    result = _opened(checked.data)
+    expected = ImageOps.exif_transpose(_loaded(data))
+    result = _loaded(checked.data)
     assert (checked.width, checked.height) == result.size == ((64, 96) if orientation > 4 else (96, 64))
     assert _difference(result, expected) <= close
     assert result.getexif().get(0x0112, 1) == 1
@@ -65,41 +68,41 @@ def test_pixels_are_turned(name: str, options: dict[str, Any], close: float, ori
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp"])
-def test_upright_pixels_are_not_written_again(name: str) -> None:
+def test_upright_images_are_not_encoded_again(name: str) -> None:
     plain = saved(picture(), name, icc_profile=ICC)
     assert check(saved(picture(), name, exif=exif(1), icc_profile=ICC)).data == plain
 
 
 @pytest.mark.parametrize("options", [{"quality": 83}, {"quality": 97, "subsampling": 0, "progressive": True}])
-def test_a_turned_jpeg_keeps_its_tables(options: dict[str, Any]) -> None:
-    before = _opened(saved(picture(), "jpeg", exif=exif(6), **options))
-    after = _opened(check(saved(picture(), "jpeg", exif=exif(6), **options)).data)
+def test_a_turned_jpeg_keeps_its_quantisation_tables(options: dict[str, Any]) -> None:
+    before = _loaded(saved(picture(), "jpeg", exif=exif(6), **options))
+    after = _loaded(check(saved(picture(), "jpeg", exif=exif(6), **options)).data)
     for name in ("quantization", "layer"):
         assert getattr(after, name) == getattr(before, name)
     assert after.info.get("progressive") == before.info.get("progressive")
 
 
-def test_a_very_noisy_progressive_jpeg_is_turned_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_very_noisy_progressive_jpeg_is_turned(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = Image.merge("RGB", [Image.effect_noise((300, 300), 120) for _ in range(3)])
     with monkeypatch.context() as patch:
-        # Pillow itself needs help to write such a file.
+        # Pillow can encode such a file only with a larger buffer.
         patch.setattr(ImageFile, "MAXBLOCK", 2**22)
         tables = [[1] * 64, [1] * 64]
         data = saved(noise, "jpeg", qtables=tables, subsampling=0, progressive=True, exif=exif(3))
-    assert _difference(_opened(check(data).data), noise.rotate(180)) < 2
+    assert _difference(_loaded(check(data).data), noise.rotate(180)) < 2
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_jpegs_of_other_modes_are_turned(mode: str) -> None:
     data = saved(picture(mode=mode), "jpeg", exif=exif(8), quality=95)
-    result = _opened(check(data).data)
+    result = _loaded(check(data).data)
     assert result.mode == mode
-    assert _difference(result, ImageOps.exif_transpose(_opened(data))) < 2.5
+    assert _difference(result, ImageOps.exif_transpose(_loaded(data))) < 2.5
 
 
-def test_a_jpeg_that_holds_rgb_is_turned_as_rgb() -> None:
+def test_a_turned_rgb_jpeg_stays_rgb() -> None:
     data = saved(picture(), "jpeg", keep_rgb=True, exif=exif(3), quality=95)
-    result = _opened(check(data).data)
+    result = _loaded(check(data).data)
     assert info(check(data).data)["adobe_transform"] == 0
     assert _difference(result, picture().rotate(180)) < 2.5
 
@@ -108,7 +111,7 @@ def test_a_jpeg_that_holds_rgb_is_turned_as_rgb() -> None:
 def test_pngs_of_all_modes_are_turned_without_loss(mode: str) -> None:
     image = picture().convert("L").convert(mode) if mode == "I;16" else picture(mode=mode)
     options = {"transparency": 7} if mode == "P" else {}
-    result = _opened(check(saved(image, "png", exif=exif(6), **options)).data)
+    result = _loaded(check(saved(image, "png", exif=exif(6), **options)).data)
     assert result.mode == image.mode
     assert result.info.get("transparency") == options.get("transparency")
     turned = image.transpose(Image.Transpose.ROTATE_270)
@@ -116,7 +119,7 @@ def test_pngs_of_all_modes_are_turned_without_loss(mode: str) -> None:
     assert result.convert("RGB").tobytes() == turned.convert("RGB").tobytes()
 
 
-def test_a_turned_png_keeps_what_its_colours_mean() -> None:
+def test_a_turned_png_keeps_gamma_and_code_points() -> None:
     gamma, light = struct.pack(">I", 100_000), b"\x09\x10\0\1"
     data = saved(picture(), "png", exif=exif(3))
     data = inserted(data, 33, png_chunk(b"gAMA", gamma) + png_chunk(b"cICP", light))
@@ -132,11 +135,27 @@ def test_animations_are_not_turned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp"])
-def test_without_stripping_nothing_is_turned(name: str) -> None:
+def test_strip_metadata_false_turns_nothing(name: str) -> None:
     data = saved(picture(), name, exif=exif(6))
     checked = check(data, RAW_LIMITS)
     assert checked.data is data
     assert (checked.width, checked.height) == SIZE
+
+
+@pytest.mark.parametrize(("orientation", "swapped"), [(2, False), (8, True)])
+def test_turning_swaps_the_density_of_a_jpeg(orientation: int, swapped: bool) -> None:
+    plain = saved(picture(), "jpeg", dpi=(72, 144))
+    result = check(inserted(plain, 20, jpeg_segment(0xE1, exif(orientation)))).data
+    assert info(result)["jfif_density"] == ((144, 72) if swapped else (72, 144))
+    assert info(result)["jfif_unit"] == info(plain)["jfif_unit"]
+
+
+def test_turning_adds_no_density_to_a_jpeg() -> None:
+    cmyk = saved(picture(mode="CMYK"), "jpeg", exif=exif(6))
+    assert "jfif_density" not in info(check(cmyk).data)
+    plain = saved(picture(), "jpeg")
+    bare = plain[:2] + jpeg_segment(0xE1, exif(6)) + plain[20:]
+    assert info(check(bare).data)["jfif_unit"] == 0
 
 
 ENTRY = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
@@ -160,5 +179,5 @@ TIFF = b"II*\0\x08\0\0\0" + b"\1\0" + ENTRY
         (b"garbage garbage", 1),
     ],
 )
-def test_orientation_is_read_and_damage_is_forgiven(block: bytes, orientation: int) -> None:
-    assert orientation_of(block) == orientation
+def test_exif_orientation_ignores_damaged_exif(block: bytes, orientation: int) -> None:
+    assert exif_orientation(block) == orientation

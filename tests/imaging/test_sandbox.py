@@ -1,4 +1,4 @@
-"""Images are checked in child processes, whose bounds hold and whose ends harm nobody."""
+"""Images are checked in child processes whose limits hold; a failing child affects no other image."""
 
 import json
 import logging
@@ -20,16 +20,16 @@ from app.core.errors import AppError, Busy, TooManyPixels, UndecodableImage, Uns
 from app.imaging.check import check_image
 from app.imaging.sandbox import client
 from app.imaging.sandbox.client import Sandbox
-from app.imaging.sandbox.messages import most_stored
+from app.imaging.sandbox.protocol import max_stored_bytes
 from app.imaging.survey import ImageLimits
 from tests.server.trees import children_of, is_there
 from tests.waiting import wait_until
 
 from .samples import KINDS, LIMITS, RAW_LIMITS, exif, picture, sample, saved
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells of processes")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 
-TAKEN_OVER = Path(__file__).with_name("taken_over_host.py")
+COMPROMISED_HOST = Path(__file__).with_name("compromised_host.py")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def shared() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """One that may be broken."""
+    """A sandbox that the test may break."""
     sandbox = Sandbox()
     yield sandbox
     sandbox.close()
@@ -49,15 +49,15 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def hostile() -> Iterator[Sandbox]:
-    """One whose children do as they are told."""
-    sandbox = Sandbox(TAKEN_OVER)
+    """A sandbox whose children do what the "image" says."""
+    sandbox = Sandbox(COMPROMISED_HOST)
     yield sandbox
     sandbox.close()
 
 
 @pytest.mark.parametrize(("name", "animated"), KINDS)
 @pytest.mark.parametrize("limits", [LIMITS, RAW_LIMITS], ids=["strip", "raw"])
-def test_it_finds_what_is_found_in_process(
+def test_the_result_equals_that_of_check_image(
     shared: Sandbox, name: str, animated: bool, limits: ImageLimits
 ) -> None:
     data = sample(name, animated)
@@ -65,7 +65,7 @@ def test_it_finds_what_is_found_in_process(
 
 
 @pytest.mark.parametrize("name", ["png", "jpeg", "webp"])
-def test_what_is_turned_comes_back_as_other_bytes(shared: Sandbox, name: str) -> None:
+def test_turned_images_come_back_with_their_new_bytes(shared: Sandbox, name: str) -> None:
     data = saved(picture(), name, exif=exif(6))
     checked = shared.check(data, LIMITS)
     assert checked == check_image(data, LIMITS)
@@ -82,7 +82,7 @@ def test_what_is_turned_comes_back_as_other_bytes(shared: Sandbox, name: str) ->
         (sample("png"), replace(LIMITS, formats=("gif",)), UnsupportedImage),
     ],
 )
-def test_refusals_are_the_same(
+def test_refusals_equal_those_of_check_image(
     shared: Sandbox, data: bytes, limits: ImageLimits, kind: type[AppError]
 ) -> None:
     with pytest.raises(kind) as here:
@@ -94,33 +94,33 @@ def test_refusals_are_the_same(
 
 
 @pytest.mark.parametrize(
-    ("deed", "message", "said"),
+    ("action", "message", "logged"),
     [
         (b"crash", "damaged or incomplete", "signal 11"),
         (b"abort", "damaged or incomplete", "signal 6"),
         (b"exit", "damaged or incomplete", "status 7"),
-        (b"burn", "more time or memory", "bound on CPU time"),
-        (b"wait", "more time or memory", "bound on time by the clock"),
-        (b"take_memory", "more time or memory", "bound on memory"),
+        (b"burn", "more time or memory", "limit on CPU time"),
+        (b"wait", "more time or memory", "limit on wall-clock time"),
+        (b"take_memory", "more time or memory", "limit on memory"),
     ],
 )
-def test_a_decoder_that_crashes_or_breaks_a_bound_costs_that_image_alone(
-    hostile: Sandbox, caplog: pytest.LogCaptureFixture, deed: bytes, message: str, said: str
+def test_a_decoder_that_crashes_or_exceeds_a_limit_fails_only_its_image(
+    hostile: Sandbox, caplog: pytest.LogCaptureFixture, action: bytes, message: str, logged: str
 ) -> None:
     assert hostile.check(sample("png"), LIMITS).width == 48
     before = hostile.host_pid
     with pytest.raises(UndecodableImage, match=message) as caught:
-        hostile.check(deed, LIMITS)
+        hostile.check(action, LIMITS)
     assert (caught.value.status, caught.value.code) == (422, "undecodable_image")
-    assert said in caplog.text
+    assert logged in caplog.text
     assert hostile.check(sample("png"), LIMITS).width == 48
     assert hostile.host_pid == before
     assert children_of(before) == []
 
 
 @pytest.mark.parametrize("name", ["avif", "webp", "png"])
-def test_memory_is_bounded_by_the_pixels_that_were_judged(hostile: Sandbox, name: str) -> None:
-    """An image that is larger than its container says can't have more memory than that one's size needs."""
+def test_memory_is_limited_by_the_declared_pixels(hostile: Sandbox, name: str) -> None:
+    """An image larger than its container declares gets only the memory for the declared size."""
     data = saved(picture(size=(6000, 6000)), name)
     limits = replace(LIMITS, max_pixels=40_000_000)
     with pytest.raises(UndecodableImage):
@@ -128,19 +128,19 @@ def test_memory_is_bounded_by_the_pixels_that_were_judged(hostile: Sandbox, name
     assert check_image(data, limits).width == 6000
 
 
-def test_before_the_pixels_are_counted_there_is_less(hostile: Sandbox) -> None:
+def test_memory_is_lower_before_the_pixels_are_counted(hostile: Sandbox) -> None:
     with pytest.raises(UndecodableImage, match="more time or memory"):
         hostile.check(b"take_some", replace(LIMITS, max_pixels=40_000_000))
 
 
 def answer(**changed: object) -> bytes:
-    """What a child says of an image, but for what is changed."""
-    honest = {"format": "png", "width": 48, "height": 32, "frames": 1}
-    return json.dumps(honest | changed).encode() + b"\n"
+    """Return a valid answer of a child, with some fields changed."""
+    valid = {"format": "png", "width": 48, "height": 32, "frames": 1}
+    return json.dumps(valid | changed).encode() + b"\n"
 
 
 @pytest.mark.parametrize(
-    "told",
+    "said",
     [
         b"",
         b"\n",
@@ -160,8 +160,8 @@ def answer(**changed: object) -> bytes:
         answer(frames=10**6),
         answer(format="svg"),
         answer(format=["png"]),
-        answer(),  # of bytes that are no PNG
-        answer(changed=True),  # and of none
+        answer(),  # of bytes that are not a PNG
+        answer(changed=True),  # without any bytes
         answer() * 2,
         b'{"status": 0}\n',
         b'{"refused": "internal_error", "message": "", "detail": ""}\n',
@@ -172,63 +172,63 @@ def answer(**changed: object) -> bytes:
     ],
     ids=repr,
 )
-def test_what_no_decoder_would_say_is_not_believed(hostile: Sandbox, told: bytes) -> None:
+def test_invalid_answers_of_a_child_are_refused(hostile: Sandbox, said: bytes) -> None:
     with pytest.raises(UndecodableImage) as caught:
-        hostile.check(b"say\0" + told, LIMITS)
+        hostile.check(b"say\0" + said, LIMITS)
     assert "the decoder's answer" in caught.value.detail or "ended with" in caught.value.detail
     assert hostile.check(sample("png"), LIMITS).width == 48
 
 
 @pytest.mark.parametrize(
-    "deed",
+    "action",
     [b"shut\0", b"shut\0" + answer(), b"say\0{}" + b" " * 100_000],
-    ids=["nothing", "an answer", "an answer without end"],
+    ids=["nothing", "an answer", "an endless answer"],
 )
-def test_a_child_that_keeps_its_end_secret_does_not_cost_the_host(hostile: Sandbox, deed: bytes) -> None:
-    """All other images that are being decoded would be lost with it."""
+def test_a_child_that_shuts_its_socket_does_not_end_the_host(hostile: Sandbox, action: bytes) -> None:
+    """All other images that are being decoded would be lost with the host."""
     hostile.check(sample("png"), LIMITS)
     before = hostile.host_pid
     with pytest.raises(UndecodableImage) as caught:
-        hostile.check(deed, LIMITS)
-    assert "no word of how the child ended" in caught.value.detail
+        hostile.check(action, LIMITS)
+    assert "no report of how the child ended" in caught.value.detail
     assert hostile.check(sample("png"), LIMITS).width == 48
     assert hostile.host_pid == before
     wait_until(lambda: children_of(before) == [])
 
 
-@pytest.mark.parametrize("told", [answer(), answer(changed=True), answer(changed=1)], ids=repr)
-def test_files_that_a_child_sends_are_not_read(hostile: Sandbox, told: bytes) -> None:
+@pytest.mark.parametrize("said", [answer(), answer(changed=True), answer(changed=1)], ids=repr)
+def test_files_that_a_child_sends_are_not_read(hostile: Sandbox, said: bytes) -> None:
     with pytest.raises(UndecodableImage) as caught:
-        hostile.check(b"hand_over\0" + told, LIMITS)
+        hostile.check(b"hand_over\0" + said, LIMITS)
     assert "the decoder's answer" in caught.value.detail
 
 
-def test_what_a_child_writes_is_bounded(hostile: Sandbox) -> None:
+def test_the_bytes_that_a_child_writes_are_limited(hostile: Sandbox) -> None:
     with pytest.raises(UndecodableImage) as caught:
         hostile.check(b"fill", LIMITS)
-    assert 0 < int(caught.value.detail) <= 2 * most_stored(4, LIMITS.max_pixels)  # there are two files
+    assert 0 < int(caught.value.detail) <= 2 * max_stored_bytes(4, LIMITS.max_pixels)  # there are two files
 
 
 LIMITED = """
 import resource, sys
-from app.imaging.sandbox.confinement import decoding_bounds, survey_bounds
-from app.imaging.sandbox.confinement import hold_to, raise_to
+from app.imaging.sandbox.confinement import limit_resources, raise_limits
+from app.imaging.sandbox.protocol import decoding_limits, survey_limits
 kinds = [resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE]
 highest = [1 << 30, 20, 1 << 20]
 for kind, hard in zip(kinds, highest):
     resource.setrlimit(kind, (hard, hard))
-hold_to(survey_bounds(1000), decoding_bounds(1000, 50_000_000), 100 << 20, 1 << 28)
-raise_to(decoding_bounds(1000, 50_000_000), 100 << 20)
+limit_resources(survey_limits(1000), decoding_limits(1000, 50_000_000), 100 << 20, 1 << 28)
+raise_limits(decoding_limits(1000, 50_000_000), 100 << 20)
 assert [resource.getrlimit(kind) for kind in kinds] == [(hard, hard) for hard in highest]
 """
 
 
-def test_lower_limits_that_the_server_was_started_with_stay() -> None:
-    """Only root may raise them; a child that tried to would end before it has seen its image."""
+def test_lower_limits_of_the_server_stay_in_force() -> None:
+    """Only root may raise them; a child that tried would fail before it reads its image."""
     subprocess.run([sys.executable, "-c", LIMITED], cwd=Path(__file__).parents[2], check=True)
 
 
-def test_a_child_can_do_nothing_but_answer(hostile: Sandbox, tmp_path: Path) -> None:
+def test_a_child_can_only_answer(hostile: Sandbox, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         written = tmp_path / str(listener.getsockname()[1])
         with pytest.raises(UndecodableImage) as caught:
@@ -237,17 +237,17 @@ def test_a_child_can_do_nothing_but_answer(hostile: Sandbox, tmp_path: Path) -> 
     assert caught.value.detail == ""
 
 
-def test_a_host_that_an_image_kills_is_started_again_once(
+def test_a_host_that_an_image_kills_is_restarted_once(
     hostile: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(AppError) as caught:
         hostile.check(b"kill_host", LIMITS)
     assert type(caught.value) in (Busy, UndecodableImage)
-    assert caplog.text.count("started again") <= 2
+    assert caplog.text.count("started again") <= 2  # once for each attempt
     assert hostile.check(sample("png"), LIMITS).width == 48
 
 
-def test_a_host_that_was_killed_is_started_again(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_killed_host_is_restarted(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
     sandbox.check(sample("png"), LIMITS)
     first = sandbox.host_pid
     os.kill(first, signal.SIGKILL)
@@ -257,7 +257,7 @@ def test_a_host_that_was_killed_is_started_again(sandbox: Sandbox, caplog: pytes
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-def test_a_host_that_is_killed_at_work_does_it_again(sandbox: Sandbox) -> None:
+def test_an_image_is_checked_again_if_its_host_is_killed(sandbox: Sandbox) -> None:
     data = saved(picture(size=(1500, 1500)), "webp", lossless=True, exif=exif(6))
     limits = replace(LIMITS, max_pixels=4_000_000)
     sandbox.check(sample("png"), LIMITS)
@@ -279,7 +279,7 @@ def _has_another_host(sandbox: Sandbox, pid: int) -> bool:
 
 
 def test_children_end_with_their_host() -> None:
-    sandbox = Sandbox(TAKEN_OVER)
+    sandbox = Sandbox(COMPROMISED_HOST)
     with ThreadPoolExecutor(1) as pool:
         checked = pool.submit(sandbox.check, b"linger", LIMITS)
         for _ in range(2):
@@ -293,7 +293,7 @@ def test_children_end_with_their_host() -> None:
     sandbox.close()
 
 
-def test_where_no_host_can_be_had_the_server_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_busy_is_raised_if_no_host_can_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = Sandbox(tmp_path / "missing.py")
     with pytest.raises(Busy) as caught:
         sandbox.check(sample("png"), LIMITS)
@@ -304,11 +304,11 @@ def test_where_no_host_can_be_had_the_server_is_busy(tmp_path: Path, monkeypatch
         sandbox.check(sample("png"), LIMITS)
 
 
-def test_a_host_that_does_not_answer_is_given_up(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_does_not_answer_is_killed(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox.check(sample("png"), LIMITS)
     stopped = sandbox.host_pid
     os.kill(stopped, signal.SIGSTOP)
-    monkeypatch.setattr(client, "_GRACE", -1000.0)
+    monkeypatch.setattr(client, "_HOST_GRACE_SECONDS", -1000.0)
     with pytest.raises(Busy):
         sandbox.check(sample("png"), LIMITS)
     monkeypatch.undo()
@@ -316,7 +316,7 @@ def test_a_host_that_does_not_answer_is_given_up(sandbox: Sandbox, monkeypatch: 
     assert sandbox.check(sample("png"), LIMITS).width == 48
 
 
-def test_many_at_once(shared: Sandbox) -> None:
+def test_64_images_are_checked_at_once(shared: Sandbox) -> None:
     kinds = [KINDS[number % len(KINDS)] for number in range(64)]
     with ThreadPoolExecutor(64) as pool:
         found = list(pool.map(lambda kind: shared.check(sample(*kind), LIMITS), kinds))
@@ -324,8 +324,8 @@ def test_many_at_once(shared: Sandbox) -> None:
     assert children_of(shared.host_pid) == []
 
 
-def test_nothing_is_left_behind(shared: Sandbox) -> None:
-    def everything() -> tuple[int, int, int]:
+def test_no_descriptor_thread_or_process_is_left_behind(shared: Sandbox) -> None:
+    def resources() -> tuple[int, int, int]:
         own, host = (len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in ("self", shared.host_pid))
         return own, host, threading.active_count()
 
@@ -337,13 +337,13 @@ def test_nothing_is_left_behind(shared: Sandbox) -> None:
             shared.check(saved(picture(), "jpeg", exif=exif(6)), LIMITS)
 
     use(2)
-    before = everything()
+    before = resources()
     use(70)
-    assert everything() == before
+    assert resources() == before
     assert children_of(shared.host_pid) == []
 
 
-def test_the_host_knows_no_secret_and_has_nothing_open(
+def test_the_host_has_no_secrets_and_no_inherited_files(
     monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     for name in ("AWS_SECRET_ACCESS_KEY", "API_KEYS", "OPENAI_API_KEY", "RATELIMIT_STORAGE_URI"):
@@ -359,40 +359,46 @@ def test_the_host_knows_no_secret_and_has_nothing_open(
     assert b"a-secret" not in (its / "cmdline").read_bytes()
     mapped = (its / "maps").read_text()
     assert "_imaging" in mapped
-    assert "_ssl" not in mapped  # which boto3, Flask and OpenAI's client all load
+    assert "_ssl" not in mapped  # which boto3, Flask and the OpenAI client all load
 
 
-def test_the_host_ends_when_nobody_has_its_socket_any_more(sandbox: Sandbox) -> None:
+def test_the_host_exits_when_its_socket_closes(sandbox: Sandbox) -> None:
     sandbox.check(sample("png"), LIMITS)
     host = sandbox.host_pid
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # what a whole group or container gets
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+    ):  # signals sent to a whole process group or container
         os.kill(host, number)
     assert sandbox.check(sample("png"), LIMITS).width == 48
     assert sandbox.host_pid == host
     lost, sandbox._host = sandbox._host, None
     assert lost is not None
-    lost.leave()
+    lost.close_socket()
     os.waitpid(host, 0)
 
 
-def test_after_a_fork_each_has_its_own_host(sandbox: Sandbox) -> None:
+def test_a_forked_process_starts_its_own_host(sandbox: Sandbox) -> None:
     sandbox.check(sample("png"), LIMITS)
     host = sandbox.host_pid
     sandbox.forget()
-    os.waitpid(host, 0)  # nobody else had its socket
+    os.waitpid(host, 0)  # no other process had its socket open
     assert sandbox.check(sample("png"), LIMITS).width == 48
     assert sandbox.host_pid != host
 
 
-def test_who_gives_up_takes_the_child_along(hostile: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_the_socket_of_a_job_kills_its_child(
+    hostile: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hostile.check(sample("png"), LIMITS)
-    begun: list[int] = []
+    children: list[int] = []
 
-    def give_up(job: object, answers: object) -> list[bytes]:
-        begun.extend(wait_until(lambda: children_of(hostile.host_pid)))
-        return [b'{"status": 0}']
+    def stop_waiting(job: object, socket: object) -> bytes:
+        children.extend(wait_until(lambda: children_of(hostile.host_pid)))
+        return b'{"status": 0}\n'
 
-    monkeypatch.setattr(client._Job, "_lines", give_up)
+    monkeypatch.setattr(client._Job, "_receive", stop_waiting)
     with pytest.raises(UndecodableImage):
         hostile.check(b"linger", LIMITS)
-    wait_until(lambda: not is_there(begun[0]))
+    wait_until(lambda: not is_there(children[0]))

@@ -1,4 +1,4 @@
-"""Photos with a gain map, as phones and editors write them, and a reader of what such a file says."""
+"""Write photos with a gain map as phones and editors do, and read such files."""
 
 import re
 import struct
@@ -27,7 +27,7 @@ ELEMENTS = (
 
 
 def packet(attributes: str, content: str = "") -> bytes:
-    """A segment of XMP with a person's name in it."""
+    """Return a segment of XMP that contains a person's name."""
     return jpeg_segment(
         0xE1,
         XMP
@@ -43,7 +43,7 @@ def packet(attributes: str, content: str = "") -> bytes:
 
 
 def index(pictures: list[tuple[int, int, int]], *, order: str = ">") -> bytes:
-    """A segment of DC-007 with these pictures: type, size, and offset from the byte order mark."""
+    """Return a DC-007 index of these pictures: type, size, and offset from the byte order mark."""
     head = (b"MM\0*" if order == ">" else b"II*\0") + struct.pack(order + "IH", 8, 3)
     entries = struct.pack(order + "HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(
         order + "HHIIHHIII", *(0xB001, 4, 1, len(pictures)), *(0xB002, 7, 16 * len(pictures), 50), 0
@@ -53,7 +53,7 @@ def index(pictures: list[tuple[int, int, int]], *, order: str = ">") -> bytes:
 
 
 def gain_map(xmp: bytes = b"", iso: bytes = ISO_NUMBERS, *, mode: str = "L", turn: int = 1) -> bytes:
-    """The second picture, with metadata of its own."""
+    """Return the second picture, with its metadata."""
     own = jpeg_segment(0xE1, exif()) + xmp + (jpeg_segment(0xE2, ISO + iso + MARKER) if iso else b"")
     return inserted(saved(picture(turn, mode, SMALL), "jpeg", quality=90), 20, own)
 
@@ -67,7 +67,7 @@ def photo(
     order: str = ">",
     between: bytes = b"",
 ) -> bytes:
-    """A photo whose index names `second`, which comes after it and after `between`."""
+    """Return a photo whose index lists `second`, which comes after it and after `between`."""
     plain = saved(picture(size=SIZE), "jpeg", quality=90)
     own = jpeg_segment(0xE1, exif(orientation)) + xmp
     own += jpeg_segment(0xE2, ISO + bytes(4) + MARKER) if iso else b""
@@ -78,20 +78,20 @@ def photo(
 
 
 class Read(NamedTuple):
-    """A file with two pictures, as its index has them, and the segments of each before its pixels."""
+    """The two pictures of a file, by its index, and the segments of each before its pixels."""
 
     pictures: list[bytes]
     segments: list[list[tuple[int, bytes]]]
 
     def payload(self, picture: int, start: bytes) -> bytes:
-        """What follows `start` in the first segment that begins so; raises StopIteration without one."""
+        """Return the rest of the first segment that begins with `start`; raise StopIteration if none does."""
         return next(payload for _, payload in self.segments[picture] if payload.startswith(start))[
             len(start) :
         ]
 
 
 def read(data: bytes) -> Read:
-    """Read a file by its index, and check what other readers go by: where pictures end, the directory."""
+    """Read a file by its index; assert that the index and the XMP directory agree with the file."""
     first = _segments(data)
     at, payload = next((at, payload) for at, payload in first if payload.startswith(MPF))
     mark = at + len(MPF)
@@ -109,15 +109,15 @@ def read(data: bytes) -> Read:
     found = Read(pictures, [first, _segments(pictures[1])])
     for _, payload in first:
         if payload.startswith(XMP):
-            said = re.findall(
+            items = re.findall(
                 rb'Item:Semantic="(\w+)" Item:Mime="image/jpeg"(?: Item:Length="(\d+)")?', payload
             )
-            assert said == [(b"Primary", b""), (b"GainMap", b"%d" % size)]
+            assert items == [(b"Primary", b""), (b"GainMap", b"%d" % size)]
     return found
 
 
 def _segments(data: bytes) -> list[tuple[int, bytes]]:
-    """Offset and payload of every segment up to the first scan."""
+    """Return offset and payload of every segment up to the first scan."""
     found, at = [], 2
     while data[at + 1] != 0xDA:
         length = struct.unpack_from(">H", data, at + 2)[0]

@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from tests.imaging.avif_files import Track, animated, av1_frames, grid_item, picture_item, still
-from tests.imaging.lying import HONEST
+from tests.imaging.inconsistent import CONSISTENT
 from tests.server.running import Running, running
 
 HUGE, SMALL, MIDDLE = (8192, 8192), (64, 64), (1024, 1024)
@@ -51,6 +51,6 @@ def test_lies_are_refused(server: Running, make: Callable[[], bytes]) -> None:
 
 def test_honest_grids_and_animations_are_taken(server: Running) -> None:
     for name in ("avif grid with alpha", "avif animation with alpha"):
-        (width, height, frames), make = HONEST[name]
+        (width, height, frames), make = CONSISTENT[name]
         answer = _uploaded(server, make()).json()
         assert (answer["width"], answer["height"], answer["frames"]) == (width, height, frames)

@@ -1,8 +1,8 @@
-"""Start the decoder host: a Python that has the decoders in memory, and nothing of the server.
+"""Start the decoder host: a Python process that has the decoders in memory, and nothing of the server.
 
 The worker runs this file by its path, with the control socket as standard input. The arguments are the cores
-to run on, separated by commas, and the directories of its own `sys.path`. An empty package `app` is put in
-place by hand: importing the real one would load the whole server, with Flask and boto3.
+to run on, separated by commas, and the worker's `sys.path`. An empty package stands in for `app`: importing
+the real one would load the whole server, with Flask and boto3.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Serve until the worker ends."""
+    """Serve until the worker exits."""
     package = types.ModuleType("app")
     package.__path__ = [str(Path(__file__).parents[2])]
     sys.modules["app"] = package

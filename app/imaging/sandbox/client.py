@@ -1,4 +1,4 @@
-"""The worker's side: sends images to the decoder host, and checks every field of what comes back."""
+"""The worker's side of the sandbox: send images to the decoder host, and check every field of its answers."""
 
 import atexit
 import logging
@@ -16,112 +16,57 @@ from typing import Any
 from app.core.errors import AppError, Busy, UndecodableImage
 from app.core.system import usable_cores
 from app.imaging.check import CheckedImage
-from app.imaging.sandbox.confinement import decoding_bounds, unlimitable
-from app.imaging.sandbox.messages import (
-    anonymous_file,
+from app.imaging.sandbox.confinement import unsupported_limits
+from app.imaging.sandbox.protocol import (
     checked_in,
-    contents,
-    fields_of,
-    job_line,
-    most_stored,
+    decode_answers,
+    decoding_limits,
+    encode_job,
+    max_stored_bytes,
+    read_all,
     refusal_in,
+    write_all,
 )
 from app.imaging.survey import ImageLimits
 
 _log = logging.getLogger(__name__)
 
-_SCRIPT = Path(__file__).with_name("__main__.py")
+_HOST_SCRIPT = Path(__file__).with_name("__main__.py")
 
-_KEPT = ("LD_LIBRARY_PATH", "TMPDIR")
+_INHERITED_VARIABLES = ("LD_LIBRARY_PATH", "TMPDIR")
 """Environment variables passed to the host: where libraries are, and where to put files without memfd."""
 
-_CORES = ",".join(map(str, usable_cores()))
-"""The cores that the program was started on. `gunicorn.conf.py` pins each worker to one of them after this
-module is loaded; a host pinned there too would slow its worker's hits down while other cores are idle."""
-
-_MEMORY = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+_MALLOC_VARIABLES = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Settings of glibc's malloc. Each further heap would reserve 64 MiB of the address space (mallopt(3)), which
 is limited. Huge pages (https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html)
 save most of the cost of a child's page faults: 20 ms of CPU for 12 megapixels.
 """
 
-_GRACE = 10.0
-"""Seconds after the child's wall-clock limit at which the host counts as stuck."""
+_CORES = ",".join(map(str, usable_cores()))
+"""The cores that the program was started on. `gunicorn.conf.py` pins each worker to one of them after this
+module is loaded; a host pinned there too would slow its worker's hits down while other cores are idle."""
 
-_SUBMIT_SECONDS = 5.0
-_TRIES = 2
-_MOST_TO_END = 1.0
-"""Seconds that a host which is ending may take to close its socket, once it has closed that of a job."""
-_LONGEST_ANSWER = 1 << 14
+_HOST_GRACE_SECONDS = 10.0
+"""How long after the child's wall-clock limit the host counts as stuck."""
+_SUBMIT_TIMEOUT_SECONDS = 5.0
+_HOST_EXIT_TIMEOUT_SECONDS = 1.0
+"""How long an exiting host may take to close its control socket after it has closed a job's socket."""
+_MAX_ATTEMPTS = 2
+_MAX_ANSWER_BYTES = 1 << 14
 
-_TOO_MUCH = "The image takes more time or memory to decode than one of its size may."
-_BOUNDS: dict[int, str] = {
+_LIMIT_SIGNALS: dict[int, str] = {
     signal.SIGXCPU: "CPU time",
-    signal.SIGALRM: "time by the clock",
-    signal.SIGXFSZ: "the size of what is stored",
+    signal.SIGALRM: "wall-clock time",
+    signal.SIGXFSZ: "the size of the result",
 }
+_LIMIT_EXCEEDED = (
+    "Decoding the image takes more time or memory than images of its size may use."
+    " Save it again with another program, or make it smaller."
+)
 
 
 class HostLost(Exception):
-    """The host ended while it had work, or does not accept a job."""
-
-
-class _Host:
-    """A running decoder host, with the socket over which it gets its jobs."""
-
-    def __init__(self, script: Path) -> None:
-        environ = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        options = ["-I", *(["-B"] if sys.dont_write_bytecode else [])]
-        places = [str(Path(place).absolute()) for place in sys.path]
-        self._control, theirs = socket.socketpair()
-        self._lock = threading.Lock()
-        with theirs:
-            try:
-                self.pid = os.posix_spawn(
-                    sys.executable,
-                    [sys.executable, *options, str(script), _CORES, *places],
-                    environ | _MEMORY,
-                    file_actions=[
-                        (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
-                        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-                    ],
-                )
-            except OSError:
-                self._control.close()
-                raise
-        self._control.settimeout(_SUBMIT_SECONDS)
-
-    def submit(self, job: socket.socket) -> None:
-        """Send the host a job's socket. Raises HostLost."""
-        try:
-            with self._lock:
-                socket.send_fds(self._control, [b"j"], [job.fileno()])
-        except OSError as exc:
-            raise HostLost(f"the decoder host takes no job: {exc}") from exc
-
-    def has_ended(self) -> bool:
-        """If it has ended, or is about to: the sockets of its jobs close a moment before or after its own."""
-        with self._lock:
-            if self._control.fileno() < 0:
-                return True
-            control = self._control.dup()
-        with control:
-            poll = select.poll()
-            poll.register(control, 0)  # which tells that the other end is closed, and nothing else
-            return bool(poll.poll(1000 * _MOST_TO_END))
-
-    def leave(self) -> None:
-        """Close this process's end of the socket; the host exits once no process has it open."""
-        self._control.close()
-
-    def end(self) -> None:
-        """Kill the host, and with it its children, and wait until it has ended."""
-        with self._lock:
-            self._control.close()
-        with suppress(ChildProcessError):  # somebody else has waited for it
-            if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
-                os.kill(self.pid, signal.SIGKILL)
-                os.waitpid(self.pid, 0)
+    """The host exited while it had work, or does not accept a job."""
 
 
 class Sandbox:
@@ -130,76 +75,131 @@ class Sandbox:
     `script` is the file that the host runs.
     """
 
-    def __init__(self, script: Path = _SCRIPT) -> None:
+    def __init__(self, script: Path = _HOST_SCRIPT) -> None:
         self._script = script
         self._host: _Host | None = None
         self._lock = threading.Lock()
 
     def check(self, data: bytes, limits: ImageLimits) -> CheckedImage:
-        """Do what `app.imaging.check_image` does, in a child process with limits.
+        """Do what `app.imaging.check.check_image` does, in a child process with resource limits.
 
         Raises UnsupportedImage, UndecodableImage (also for an image that exceeds the limits or crashes its
         decoder), TooManyPixels, and Busy if no child can be started.
         """
+        lost: list[str] = []
         try:
-            return self._check(data, limits)
+            while len(lost) < _MAX_ATTEMPTS:
+                host = self._running_host()
+                try:
+                    return _Job(data, limits).run(host)
+                except HostLost as exc:
+                    _log.warning("The decoder host is started again: %s", exc)
+                    self._discard(host)
+                    lost.append(str(exc))
+                except TimeoutError:
+                    self._discard(host)
+                    raise
         except OSError as exc:
-            _log.error("No process to decode an image in: %s", exc)
+            _log.error("No process is available to decode an image: %s", exc)
             raise Busy(detail=f"no process to decode in: {exc}") from exc
+        raise Busy(detail=f"the decoder host was lost: {'; '.join(lost)}")
 
     @property
     def host_pid(self) -> int:
-        """Return the process id of the host, 0 if there is none."""
+        """Return the process id of the host, 0 if none is running."""
         return self._host.pid if self._host is not None else 0
 
     def close(self) -> None:
-        """End the host; the next image starts another."""
+        """Kill the host; the next image starts another."""
         with self._lock:
             host, self._host = self._host, None
         if host is not None:
-            host.end()
+            host.kill()
 
     def forget(self) -> None:
         """Forget the host in a forked process: it belongs to the parent, and each process needs its own."""
         self._lock = threading.Lock()
         host, self._host = self._host, None
         if host is not None:
-            host.leave()
+            host.close_socket()
 
-    def _check(self, data: bytes, limits: ImageLimits) -> CheckedImage:
-        reasons: list[str] = []
-        while len(reasons) < _TRIES:
-            host = self._living()
-            try:
-                return _Job(data, limits).run(host)
-            except HostLost as exc:
-                _log.warning("The decoder host is started again: %s", exc)
-                self._drop(host)
-                reasons.append(str(exc))
-            except TimeoutError:
-                self._drop(host)
-                raise
-        raise Busy(detail=f"the decoder host was lost: {'; '.join(reasons)}")
-
-    def _living(self) -> _Host:
+    def _running_host(self) -> "_Host":
         with self._lock:
             if self._host is None:
-                if self._script == _SCRIPT and unlimitable():
+                if self._script == _HOST_SCRIPT and unsupported_limits():
                     _log.warning(
-                        "The system refuses setrlimit(2) for %s: what one image may take is not limited so.",
-                        ", ".join(unlimitable()),
+                        "The system refuses setrlimit(2) for %s: images are decoded without these limits.",
+                        ", ".join(unsupported_limits()),
                     )
                 self._host = _Host(self._script)
             return self._host
 
-    def _drop(self, host: _Host) -> None:
-        """End the host, once, however many threads find that it is lost."""
+    def _discard(self, host: "_Host") -> None:
+        """Kill a lost host, once, however many threads notice that it is lost."""
         with self._lock:
-            its_last = self._host is host
-            if its_last:
+            is_current = self._host is host
+            if is_current:
                 self._host = None
-        if its_last:
-            host.end()
+        if is_current:
+            host.kill()
+
+
+class _Host:
+    """A running decoder host, with the socket over which it gets its jobs."""
+
+    def __init__(self, script: Path) -> None:
+        environ = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
+        options = ["-I", *(["-B"] if sys.dont_write_bytecode else [])]
+        import_path = [str(Path(place).absolute()) for place in sys.path]
+        self._control, theirs = socket.socketpair()
+        self._lock = threading.Lock()
+        with theirs:
+            try:
+                self.pid = os.posix_spawn(
+                    sys.executable,
+                    [sys.executable, *options, str(script), _CORES, *import_path],
+                    environ | _MALLOC_VARIABLES,
+                    file_actions=[
+                        (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
+                        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                    ],
+                )
+            except OSError:
+                self._control.close()
+                raise
+        self._control.settimeout(_SUBMIT_TIMEOUT_SECONDS)
+
+    def submit(self, job: socket.socket) -> None:
+        """Send the host a job's socket. Raises HostLost."""
+        try:
+            with self._lock:
+                socket.send_fds(self._control, [b"j"], [job.fileno()])
+        except OSError as exc:
+            raise HostLost(f"the decoder host does not accept a job: {exc}") from exc
+
+    def has_exited(self) -> bool:
+        """Return whether it has exited or is about to: it closes its jobs' sockets at about the same time."""
+        with self._lock:
+            if self._control.fileno() < 0:
+                return True
+            control = self._control.dup()
+        with control:
+            poll = select.poll()
+            poll.register(control, 0)  # reports only that the other end is closed
+            return bool(poll.poll(1000 * _HOST_EXIT_TIMEOUT_SECONDS))
+
+    def close_socket(self) -> None:
+        """Close this process's end of the socket; the host exits once no process has it open."""
+        self._control.close()
+
+    def kill(self) -> None:
+        """Kill the host, and with it its children, and wait until it has ended."""
+        with self._lock:
+            self._control.close()
+        with suppress(ChildProcessError):  # other code has waited for it
+            if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
 
 
 class _Job:
@@ -208,84 +208,109 @@ class _Job:
     def __init__(self, data: bytes, limits: ImageLimits) -> None:
         self._data = data
         self._limits = limits
-        self._most = most_stored(len(data), limits.max_pixels)
-        self._deadline = time.monotonic() + decoding_bounds(len(data), limits.max_pixels).wall + _GRACE
+        wall_seconds = decoding_limits(len(data), limits.max_pixels).wall_seconds
+        self._deadline = time.monotonic() + wall_seconds + _HOST_GRACE_SECONDS
 
     def run(self, host: _Host) -> CheckedImage:
-        """Return what `host` finds. Raises HostLost, and what `Sandbox.check` does."""
+        """Return the checked image. Raises HostLost, and what `Sandbox.check` raises."""
         with ExitStack() as files:
-            image = anonymous_file(self._data)
+            image = _anonymous_file(self._data)
             files.callback(os.close, image)
-            result = anonymous_file()
+            result = _anonymous_file()
             files.callback(os.close, result)
             ours, theirs = socket.socketpair()
             with ours:
                 with theirs:
                     # The child sends no files: few may be in flight for an unprivileged user (unix(7)).
-                    socket.send_fds(ours, [job_line(self._limits)], [image, result])
+                    socket.send_fds(ours, [encode_job(self._limits)], [image, result])
                     host.submit(theirs)
-                lines = self._lines(ours)
-            return self._outcome(lines, result, host)
+                received = self._receive(ours)
+            return self._outcome(received, result, host)
 
-    def _lines(self, job: socket.socket) -> list[bytes]:
-        """Return the lines received until both child and host have closed their ends."""
+    def _receive(self, job: socket.socket) -> bytes:
+        """Return the bytes received until both child and host have closed their ends."""
         received = b""
-        while len(received) <= _LONGEST_ANSWER:
+        while len(received) <= _MAX_ANSWER_BYTES:
             job.settimeout(max(0.001, self._deadline - time.monotonic()))
             try:
-                piece = job.recv(_LONGEST_ANSWER)
+                piece = job.recv(_MAX_ANSWER_BYTES)
             except ConnectionError:
                 break
             if not piece:
                 break
             received += piece
-        return received.splitlines()
+        return received
 
-    def _outcome(self, lines: list[bytes], result: int, host: _Host) -> CheckedImage:
+    def _outcome(self, received: bytes, result: int, host: _Host) -> CheckedImage:
         try:
-            answers = [fields_of(line) for line in lines]
+            answers = decode_answers(received)
             if not answers or not answers[-1].keys() & {"status", "unstarted"}:
-                if host.has_ended():
-                    raise HostLost("the decoder host ended while it had work")
+                if host.has_exited():
+                    raise HostLost("the decoder host exited while it had work")
                 # A child has the same socket, and may close it for both or answer without end.
-                raise ValueError("no word of how the child ended")
+                raise ValueError("no report of how the child ended")
             if "unstarted" in answers[-1]:
                 raise OSError(str(answers[-1]["unstarted"]))
-            code = os.waitstatus_to_exitcode(int(answers[-1]["status"]))
-            if code or len(answers) != 2:
-                raise _broken(code, answers[-1])
+            exit_code = os.waitstatus_to_exitcode(int(answers[-1]["status"]))
+            if exit_code or len(answers) != 2:
+                raise _child_failure(exit_code, answers[-1])
             if "refused" in answers[0]:
                 raise _refusal(answers[0])
-            data = contents(result, self._most) if answers[0].get("changed") else self._data
+            data = self._data
+            if answers[0].get("changed"):
+                data = read_all(result, max_stored_bytes(len(data), self._limits.max_pixels))
             return checked_in(answers[0], data, self._limits)
         except (ValueError, TypeError, KeyError) as exc:
-            _log.error("A decoder's answer is invalid, as if an image had taken it over: %r", exc)
+            _log.error("A decoder's answer is invalid; an image may have taken control of it: %r", exc)
             raise UndecodableImage(detail=f"the decoder's answer: {exc!r}") from exc
+
+
+def _anonymous_file(data: bytes = b"") -> int:
+    """Return the descriptor of a new file with `data`: in memory if the system supports it, else on disk."""
+    try:
+        descriptor = os.memfd_create("image")
+    except (OSError, AttributeError):  # refused, or not Linux
+        descriptor = _unlinked_file()
+    try:
+        write_all(descriptor, data)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _unlinked_file() -> int:
+    """Do what `tempfile.TemporaryFile` does, without `random`, which each fork would seed again."""
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"s3-image-server-{os.urandom(16).hex()}"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    path.unlink()
+    return descriptor
 
 
 def _refusal(answer: dict[str, Any]) -> AppError:
     error = refusal_in(answer)
     if answer.get("memory") is True:
-        _log.warning("A decoder was stopped by its bound on memory: %s", error.detail)
-        return UndecodableImage(_TOO_MUCH, detail=error.detail)
+        _log.warning("A decoder exceeded its limit on memory: %s", error.detail)
+        return UndecodableImage(_LIMIT_EXCEEDED, detail=error.detail)
     return error
 
 
-def _broken(code: int, ended: dict[str, Any]) -> AppError:
-    """Return the error for an image whose child crashed or was stopped; `code` is as in `subprocess`."""
-    took = f"after {ended.get('cpu')} s of CPU time, with {ended.get('memory')} bytes"
-    if -code in _BOUNDS:
-        _log.warning("A decoder was stopped by its bound on %s, %s", _BOUNDS[-code], took)
-        return UndecodableImage(_TOO_MUCH, detail=f"bound on {_BOUNDS[-code]}, {took}")
-    how = f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"status {code}"
-    _log.error("A decoder ended with %s, %s", how, took)
-    return UndecodableImage(detail=f"the decoder ended with {how}, {took}")
+def _child_failure(exit_code: int, report: dict[str, Any]) -> AppError:
+    """Return the error for an image whose child crashed or was stopped; `exit_code` is as in `subprocess`."""
+    used = f"after {report.get('cpu')} s of CPU time, with {report.get('memory')} bytes"
+    if -exit_code in _LIMIT_SIGNALS:
+        limit = _LIMIT_SIGNALS[-exit_code]
+        _log.warning("A decoder exceeded its limit on %s, %s", limit, used)
+        return UndecodableImage(_LIMIT_EXCEEDED, detail=f"limit on {limit}, {used}")
+    how = f"signal {-exit_code} ({signal.strsignal(-exit_code)})" if exit_code < 0 else f"status {exit_code}"
+    _log.error("A decoder ended with %s, %s", how, used)
+    return UndecodableImage(detail=f"the decoder ended with {how}, {used}")
 
 
-SHARED = Sandbox()
+_SHARED = Sandbox()
 """One host for each process, however many applications it has."""
 
-check_in_sandbox = SHARED.check
+check_in_sandbox = _SHARED.check
 
-os.register_at_fork(after_in_child=SHARED.forget)
-atexit.register(SHARED.close)
+os.register_at_fork(after_in_child=_SHARED.forget)
+atexit.register(_SHARED.close)

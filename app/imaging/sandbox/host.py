@@ -1,9 +1,7 @@
-"""The decoder host: has the decoders loaded, and forks a child for each image.
+"""The decoder host and its children: the host has the decoders loaded, and forks a child for each image.
 
-A fork takes a millisecond and starts from clean memory; starting Python for each image would take 200.
-The host itself never reads a byte of an image. It ends when the worker's end of the control socket closes.
-
-The child that checks one image: confined first, gone afterwards with all its memory.
+A fork takes a millisecond and starts from clean memory; starting Python for each image would take 200 ms.
+The host itself never reads a byte of an image. It exits when the worker's end of the control socket closes.
 """
 
 import gc
@@ -29,83 +27,27 @@ from PIL import (
 from app.core.errors import AppError, UndecodableImage
 from app.imaging.check import check_image
 from app.imaging.sandbox.confinement import (
-    Enclosure,
-    be_the_first_to_go,
-    close_from,
-    decoding_bounds,
+    Landlock,
+    close_all_from,
     die_with_parent,
-    hold_to,
+    limit_resources,
     mapped_memory,
-    raise_to,
-    survey_bounds,
-    unlimitable,
+    prefer_as_oom_victim,
+    raise_limits,
+    unsupported_limits,
 )
-from app.imaging.sandbox.messages import (
-    checked_line,
-    contents,
-    ended_line,
-    limits_in,
-    most_stored,
-    refused_line,
-    unstarted_line,
-    write,
+from app.imaging.sandbox.protocol import (
+    decode_job,
+    decoding_limits,
+    encode_checked,
+    encode_exit,
+    encode_refusal,
+    encode_start_failure,
+    max_stored_bytes,
+    read_all,
+    survey_limits,
+    write_all,
 )
-
-_MOST_IN_A_LINE = 1 << 16
-
-
-def run(job: socket.socket, host: int, own_memory: int, enclosure: Enclosure) -> NoReturn:
-    """Read the image from `job`, check it within `enclosure`, answer there, and end this process.
-
-    `host` is the process that forked this one, and `own_memory` the bytes that it had mapped then.
-    """
-    status = 1
-    try:
-        die_with_parent(host)
-        _keep_open(job.fileno(), enclosure.fileno())
-        enclosure.shut_in()
-        _answer(job, own_memory)
-        status = 0
-    finally:
-        os._exit(status)
-
-
-def _keep_open(*descriptors: int) -> None:
-    """Close all other descriptors inherited from the host, and discard what decoders print."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(nowhere, standard)
-    before = 2
-    for descriptor in sorted(descriptors):
-        os.closerange(before + 1, descriptor)
-        before = max(before, descriptor)
-    close_from(before + 1)
-
-
-def _answer(job: socket.socket, own_memory: int) -> None:
-    line, descriptors, _, _ = socket.recv_fds(job, _MOST_IN_A_LINE, 2)
-    limits, (image, result) = limits_in(line), descriptors
-    size = os.fstat(image).st_size
-
-    def lift(pixels: int) -> None:
-        raise_to(decoding_bounds(size, pixels), own_memory)
-
-    most = decoding_bounds(size, limits.max_pixels)
-    hold_to(survey_bounds(size), most, own_memory, most_stored(size, limits.max_pixels))
-    try:
-        data = contents(image, size)
-        checked = check_image(data, limits, before_decoding=lift)
-        changed = checked.data != data
-        if changed:
-            write(result, checked.data)
-        job.sendall(checked_line(checked, changed=changed))
-    except AppError as error:
-        job.sendall(refused_line(error))
-    except Exception as exc:
-        refusal = UndecodableImage(detail=repr(exc))
-        refusal.__cause__ = exc
-        job.sendall(refused_line(refusal))
-
 
 PLUGINS = (
     *(AvifImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin),
@@ -118,39 +60,40 @@ _CODE = (Path(str(os.__file__)).parent, Path(str(PIL.__file__)).parent, Path(__f
 
 _NICENESS = 5
 """Below the workers: if all cores are busy, those that serve images get three quarters of them."""
+_MAX_JOB_BYTES = 1 << 16
 _KIB = 1024
 
 
 def serve(cores: str) -> NoReturn:
-    """Serve the worker at the other end of standard input until it ends; run on these cores."""
-    os.setsid()  # Ctrl-C in a terminal is the worker's business: it finishes what it has begun
+    """Serve the worker at the other end of standard input, on these cores, until it exits."""
+    os.setsid()  # Ctrl-C in a terminal must not end the host: the worker finishes its uploads first
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    close_from(3)
-    unlimitable()  # asked once for all children
+    close_all_from(3)
+    unsupported_limits()  # cached for all children
     with suppress(OSError):
         os.nice(_NICENESS)
     with suppress(OSError):  # refused, or a core is gone
         if cores:
             os.sched_setaffinity(0, map(int, cores.split(",")))
     with suppress(OSError):
-        be_the_first_to_go()
+        prefer_as_oom_victim()
     Image.preinit()
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each more would take memory by the frame
     gc.collect()
-    gc.freeze()  # children then leave the pages of what is here as they are
+    gc.freeze()  # so that collections in children don't copy the host's pages
     Host(socket.socket(fileno=os.dup(0))).run()
 
 
 class Host:
-    """Starts a child for each socket received over `control`, and reports on it how the child ended."""
+    """Starts a child for each socket received over `control`, and reports there how the child ended."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._jobs: dict[int, socket.socket] = {}
         self._children: dict[int, int] = {}
         self._memory = mapped_memory()
-        self._enclosure = Enclosure(_CODE)
+        self._landlock = Landlock(_CODE)
         self._poll = select.poll()
 
     def run(self) -> NoReturn:
@@ -168,28 +111,30 @@ class Host:
                     woken.recv(_KIB)
                     self._reap()
                 elif descriptor == self._control.fileno():
-                    self._take()
-                elif descriptor in self._children:  # the worker has given up
+                    self._accept_job()
+                elif descriptor in self._children:  # the worker closed its end: it no longer waits
                     os.kill(self._children[descriptor], signal.SIGKILL)
                     self._poll.unregister(descriptor)
 
-    def _take(self) -> None:
+    def _accept_job(self) -> None:
         message, descriptors, _, _ = socket.recv_fds(self._control, 1, 1)
         if not message:
-            self._end()
+            for child in self._children.values():
+                os.kill(child, signal.SIGKILL)
+            os._exit(0)
         for descriptor in descriptors:
-            self._start(socket.socket(fileno=descriptor))
+            self._start_child(socket.socket(fileno=descriptor))
 
-    def _start(self, job: socket.socket) -> None:
+    def _start_child(self, job: socket.socket) -> None:
         host = os.getpid()
         try:
             child = os.fork()
         except OSError as exc:
             with job, suppress(OSError):
-                job.sendall(unstarted_line(f"fork: {exc}"))
+                job.sendall(encode_start_failure(f"fork: {exc}"))
             return
         if not child:
-            run(job, host, self._memory, self._enclosure)
+            run_child(job, host, self._memory, self._landlock)
         self._jobs[child] = job
         self._children[job.fileno()] = child
         self._poll.register(job, 0)  # reports only that the other end is closed
@@ -204,10 +149,57 @@ class Host:
             with suppress(KeyError):
                 self._poll.unregister(job)
             with job, suppress(OSError):
-                line = ended_line(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _KIB)
-                job.sendall(line)
+                job.sendall(encode_exit(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _KIB))
 
-    def _end(self) -> NoReturn:
-        for child in self._children.values():
-            os.kill(child, signal.SIGKILL)
-        os._exit(0)
+
+def run_child(job: socket.socket, host: int, own_memory: int, landlock: Landlock) -> NoReturn:
+    """Confine this process, check the image received from `job`, answer there, and exit.
+
+    `host` is the process that forked this one, and `own_memory` the bytes that it had mapped then.
+    """
+    status = 1
+    try:
+        die_with_parent(host)
+        _close_all_but(job.fileno(), landlock.fileno())
+        landlock.restrict_self()
+        _answer(job, own_memory)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _close_all_but(*descriptors: int) -> None:
+    """Close all other descriptors inherited from the host, and discard what decoders print."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    before = 2
+    for descriptor in sorted(descriptors):
+        os.closerange(before + 1, descriptor)
+        before = max(before, descriptor)
+    close_all_from(before + 1)
+
+
+def _answer(job: socket.socket, own_memory: int) -> None:
+    line, (image, result), _, _ = socket.recv_fds(job, _MAX_JOB_BYTES, 2)
+    limits = decode_job(line)
+    size = os.fstat(image).st_size
+
+    def raise_for(pixels: int) -> None:
+        raise_limits(decoding_limits(size, pixels), own_memory)
+
+    highest = decoding_limits(size, limits.max_pixels)
+    limit_resources(survey_limits(size), highest, own_memory, max_stored_bytes(size, limits.max_pixels))
+    try:
+        data = read_all(image, size)
+        checked = check_image(data, limits, before_decoding=raise_for)
+        changed = checked.data != data
+        if changed:
+            write_all(result, checked.data)
+        job.sendall(encode_checked(checked, changed=changed))
+    except AppError as error:
+        job.sendall(encode_refusal(error))
+    except Exception as exc:
+        refusal = UndecodableImage(detail=repr(exc))
+        refusal.__cause__ = exc
+        job.sendall(encode_refusal(refusal))

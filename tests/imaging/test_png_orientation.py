@@ -1,17 +1,17 @@
-"""To turn a PNG upright moves its pixels, and changes nothing else: no depth, no colour, no density."""
+"""Turning a PNG upright moves its pixels and changes nothing else: no depth, no colour, no density."""
 
 import struct
 
 import pytest
 
 from .png_samples import KINDS, Rows, made, noise, read
-from .samples import ICC, check, exif, info, inserted, jpeg_segment, picture, png_chunk, sample, saved
+from .samples import ICC, check, exif, inserted, picture, png_chunk, sample, saved
 
 SIZE = (21, 13)
 
 
 def _turned(rows: Rows, orientation: int) -> Rows:
-    """The rows as they are seen, by the definition of the tag (CIPA DC-008, 4.6.4 A)."""
+    """Return the rows as displayed, by the definition of the tag (CIPA DC-008, 4.6.4 A)."""
     if orientation >= 5:
         rows = [list(column) for column in zip(*rows, strict=True)]
     if orientation in (2, 3, 6, 7):
@@ -25,7 +25,7 @@ def _exif(orientation: int) -> bytes:
 
 @pytest.mark.parametrize("orientation", range(2, 9))
 @pytest.mark.parametrize(("bits", "colour"), KINDS)
-def test_every_sample_stays_as_deep_as_it_was(bits: int, colour: int, orientation: int) -> None:
+def test_turning_keeps_the_depth_of_every_sample(bits: int, colour: int, orientation: int) -> None:
     rows = noise(bits, colour, SIZE)
     checked = check(made(rows, bits, colour, _exif(orientation)))
     result = read(checked.data)
@@ -36,13 +36,13 @@ def test_every_sample_stays_as_deep_as_it_was(bits: int, colour: int, orientatio
 
 
 @pytest.mark.parametrize(("bits", "colour"), KINDS)
-def test_interlaced_ones_as_well(bits: int, colour: int) -> None:
+def test_interlaced_pngs_are_turned(bits: int, colour: int) -> None:
     rows = noise(bits, colour, SIZE)
     result = read(check(made(rows, bits, colour, _exif(6), interlaced=True)).data)
     assert (result.bits, result.colour, result.rows) == (bits, colour, _turned(rows, 6))
 
 
-def test_more_rows_than_are_written_at_once() -> None:
+def test_pngs_of_more_rows_than_are_written_at_once_are_turned() -> None:
     rows = noise(16, 6, (5, 100))
     assert read(check(made(rows, 16, 6, _exif(3))).data).rows == _turned(rows, 3)
 
@@ -59,7 +59,7 @@ COLOURS = [
 
 
 @pytest.mark.parametrize(("bits", "colour"), KINDS)
-def test_all_that_colours_depend_on_stays(bits: int, colour: int) -> None:
+def test_turning_keeps_all_colour_chunks(bits: int, colour: int) -> None:
     significant = (b"sBIT", bytes([1] * {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[colour]))
     background = (b"bKGD", bytes({0: 2, 2: 6, 3: 1, 4: 2, 6: 6}[colour]))
     late = [(b"tRNS", TRANSPARENT[colour])] if colour in TRANSPARENT else []
@@ -71,37 +71,21 @@ def test_all_that_colours_depend_on_stays(bits: int, colour: int) -> None:
     assert palettes == ([payload] if (payload := written.partition(b"PLTE")[2][: 3 << bits]) else [])
 
 
-def test_the_colour_profile_stays_byte_for_byte() -> None:
+def test_turning_keeps_the_colour_profile_byte_for_byte() -> None:
     plain = saved(picture(), "png", icc_profile=ICC)
     profile = next(payload for kind, payload in read(plain).chunks if kind == b"iCCP")
     assert (b"iCCP", profile) in read(check(inserted(plain, 33, _exif(7))).data).chunks
 
 
 @pytest.mark.parametrize(("orientation", "swapped"), [(3, False), (6, True)])
-def test_the_density_is_turned_too(orientation: int, swapped: bool) -> None:
+def test_turning_swaps_the_density_of_a_png(orientation: int, swapped: bool) -> None:
     density = struct.pack(">IIB", 3000, 6000, 1)
     data = inserted(sample("png"), 33, _exif(orientation) + png_chunk(b"pHYs", density))
     wanted = struct.pack(">IIB", 6000, 3000, 1) if swapped else density
     assert read(check(data).data).chunks == [(b"pHYs", wanted)]
 
 
-@pytest.mark.parametrize(("orientation", "swapped"), [(2, False), (8, True)])
-def test_the_density_of_a_jpeg_is_turned_too(orientation: int, swapped: bool) -> None:
-    plain = saved(picture(), "jpeg", dpi=(72, 144))
-    result = check(inserted(plain, 20, jpeg_segment(0xE1, exif(orientation)))).data
-    assert info(result)["jfif_density"] == ((144, 72) if swapped else (72, 144))
-    assert info(result)["jfif_unit"] == info(plain)["jfif_unit"]
-
-
-def test_a_jpeg_without_a_density_gets_none() -> None:
-    cmyk = saved(picture(mode="CMYK"), "jpeg", exif=exif(6))
-    assert "jfif_density" not in info(check(cmyk).data)
-    plain = saved(picture(), "jpeg")
-    bare = plain[:2] + jpeg_segment(0xE1, exif(6)) + plain[20:]
-    assert info(check(bare).data)["jfif_unit"] == 0
-
-
-def test_an_animation_of_one_frame_becomes_a_picture() -> None:
+def test_turning_makes_a_still_image_of_an_animation_of_one_frame() -> None:
     rows = noise(8, 2, SIZE)
     one = png_chunk(b"acTL", struct.pack(">II", 1, 0))
     control = png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, *SIZE, 0, 0, 1, 10, 0, 0))

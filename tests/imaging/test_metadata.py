@@ -1,4 +1,4 @@
-"""Metadata is gone, and nothing that a viewer shows has changed."""
+"""Metadata is dropped, and what a viewer shows does not change."""
 
 import struct
 import zlib
@@ -62,7 +62,7 @@ GIF_METADATA = [
 
 
 def _assert_clean(dirty: bytes, plain: bytes) -> None:
-    """Stripping takes the marker out, changes nothing that is seen, and has an end."""
+    """Assert that stripping removes the marker, changes no pixel, and is idempotent."""
     assert MARKER in dirty
     clean = check(dirty).data
     assert MARKER not in clean
@@ -73,7 +73,7 @@ def _assert_clean(dirty: bytes, plain: bytes) -> None:
 
 
 @pytest.mark.parametrize(("marker", "payload"), JPEG_METADATA)
-def test_jpeg_segments(marker: int, payload: bytes) -> None:
+def test_jpeg_metadata_segments_are_dropped(marker: int, payload: bytes) -> None:
     plain = sample("jpeg")
     for at in (20, plain.index(b"\xff\xda")):
         dirty = inserted(plain, at, jpeg_segment(marker, payload))
@@ -81,14 +81,14 @@ def test_jpeg_segments(marker: int, payload: bytes) -> None:
         _assert_clean(dirty, plain)
 
 
-def test_a_jpeg_comment_between_scans() -> None:
+def test_a_jpeg_comment_between_scans_is_dropped() -> None:
     plain = saved(picture(), "jpeg", progressive=True)
     dirty = inserted(plain, plain.rindex(b"\xff\xda"), jpeg_segment(0xFE, MARKER))
     assert check(dirty).data == plain
     _assert_clean(dirty, plain)
 
 
-def test_the_thumbnail_in_a_jfif_header_goes_and_the_header_stays() -> None:
+def test_the_thumbnail_in_a_jfif_header_is_dropped() -> None:
     plain = sample("jpeg")
     header = plain[6:18] + b"\2\2" + MARKER
     dirty = plain[:2] + jpeg_segment(0xE0, header) + plain[20:]
@@ -96,7 +96,7 @@ def test_the_thumbnail_in_a_jfif_header_goes_and_the_header_stays() -> None:
     _assert_clean(dirty, plain)
 
 
-def test_the_colour_transform_of_a_jpeg_stays() -> None:
+def test_the_colour_transform_of_a_jpeg_is_kept() -> None:
     plain = saved(picture(mode="CMYK"), "jpeg")
     at = plain.index(b"\xff\xee")
     longer = plain[:at] + jpeg_segment(0xEE, plain[at + 4 : at + 16] + MARKER) + plain[at + 16 :]
@@ -106,7 +106,7 @@ def test_the_colour_transform_of_a_jpeg_stays() -> None:
 
 @pytest.mark.parametrize(("kind", "payload"), PNG_METADATA)
 @pytest.mark.parametrize("animated", [False, True])
-def test_png_chunks(kind: bytes, payload: bytes, animated: bool) -> None:
+def test_png_metadata_chunks_are_dropped(kind: bytes, payload: bytes, animated: bool) -> None:
     plain = sample("png", animated)
     chunk = png_chunk(kind, payload)
     for at in (33, len(plain) - 12):
@@ -115,7 +115,7 @@ def test_png_chunks(kind: bytes, payload: bytes, animated: bool) -> None:
         assert shown(dirty) == shown(plain)
 
 
-def test_png_chunks_that_colours_depend_on_stay() -> None:
+def test_png_colour_chunks_are_kept() -> None:
     chunks = [
         png_chunk(b"gAMA", struct.pack(">I", 45455)),
         png_chunk(b"cHRM", struct.pack(">8I", *range(30000, 38000, 1000))),
@@ -130,7 +130,7 @@ def test_png_chunks_that_colours_depend_on_stay() -> None:
 
 @pytest.mark.parametrize("extension", GIF_METADATA)
 @pytest.mark.parametrize("animated", [False, True])
-def test_gif_extensions(extension: bytes, animated: bool) -> None:
+def test_gif_metadata_extensions_are_dropped(extension: bytes, animated: bool) -> None:
     plain = sample("gif", animated)
     for at in (colour_table_end(plain), len(plain) - 1):
         dirty = inserted(plain, at, extension)
@@ -138,8 +138,8 @@ def test_gif_extensions(extension: bytes, animated: bool) -> None:
         _assert_clean(dirty, plain)
 
 
-def test_a_gif_has_a_screen_for_all_of_its_frames() -> None:
-    """Browsers cut off what of a later frame sticks out of the screen, and let the first one enlarge it."""
+def test_the_screen_of_a_gif_is_enlarged_for_all_frames() -> None:
+    """Browsers enlarge the screen for the first frame only, and crop later ones to it."""
     data = bytearray(bare_gif(2))
     second = data.rindex(b"\x2c")
     data[second + 1 : second + 9] = struct.pack("<HHHH", 3, 2, 1, 1)
@@ -151,7 +151,7 @@ def test_a_gif_has_a_screen_for_all_of_its_frames() -> None:
         check(bytes(data))
 
 
-def test_gif_loops_and_profiles_stay_and_nothing_rides_on_them() -> None:
+def test_gif_loop_counts_and_profiles_are_kept_without_extra_data() -> None:
     loop = gif_extension(0xFF, b"ANIMEXTS1.0", b"\1\5\0")
     profile = gif_extension(0xFF, b"ICCRGBG1012", b"profile")
     plain = inserted(bare_gif(2), 19, loop + profile)
@@ -160,7 +160,7 @@ def test_gif_loops_and_profiles_stay_and_nothing_rides_on_them() -> None:
     assert check(dirty).data == plain
 
 
-def test_a_graphic_control_goes_with_the_text_that_it_is_for() -> None:
+def test_a_graphic_control_is_dropped_with_its_text() -> None:
     control = gif_extension(0xF9, b"\x04\x63\0\0")
     text = gif_extension(0x01, b"\0" * 12, MARKER)
     plain = bare_gif(1)
@@ -169,7 +169,7 @@ def test_a_graphic_control_goes_with_the_text_that_it_is_for() -> None:
 
 @pytest.mark.parametrize("animated", [False, True])
 @pytest.mark.parametrize("name", ["webp", "avif"])
-def test_exif_and_xmp_of_webp_and_avif(name: str, animated: bool) -> None:
+def test_exif_and_xmp_of_webp_and_avif_are_dropped(name: str, animated: bool) -> None:
     options = animation() if animated else {}
     plain = saved(picture(), name, **options)
     dirty = saved(picture(), name, exif=exif(), xmp=XMP, **options)
@@ -184,7 +184,7 @@ def test_exif_and_xmp_of_webp_and_avif(name: str, animated: bool) -> None:
         assert len(clean) == len(dirty)
 
 
-def test_unknown_webp_chunks_even_in_frames() -> None:
+def test_unknown_webp_chunks_are_dropped_even_in_frames() -> None:
     plain = sample("webp", True)
     at = plain.index(b"ANMF")
     size = struct.unpack("<I", plain[at + 4 : at + 8])[0]
@@ -195,13 +195,13 @@ def test_unknown_webp_chunks_even_in_frames() -> None:
     _assert_clean(dirty, plain)
 
 
-def test_what_follows_the_image_of_a_simple_webp() -> None:
+def test_chunks_after_the_image_of_a_simple_webp_are_dropped() -> None:
     plain = sample("webp")
     dirty = riff((plain[12:16], plain[20:]), (b"EXIF", exif()), (b"VP8 ", MARKER))
     assert check(dirty).data == plain
 
 
-def test_avif_boxes_and_times() -> None:
+def test_avif_metadata_boxes_and_times_are_blanked() -> None:
     plain = check(sample("avif", True)).data
     assert check(plain).data is plain
     dirty = sample("avif", True)
@@ -221,7 +221,7 @@ TAILS = [b"<html><script>alert(1)</script>", b"PK\x03\x04" + b"\0" * 60, b"\xff\
 
 @pytest.mark.parametrize(("name", "animated"), KINDS)
 @pytest.mark.parametrize("tail", TAILS, ids=["html", "zip", "jpeg", "zeros", "byte"])
-def test_nothing_after_the_end_survives(name: str, animated: bool, tail: bytes) -> None:
+def test_bytes_after_the_end_are_dropped(name: str, animated: bool, tail: bytes) -> None:
     plain = check(sample(name, animated)).data
     assert check(plain + tail).data == plain
     assert check(plain + tail, RAW_LIMITS).data == plain + tail
@@ -229,12 +229,12 @@ def test_nothing_after_the_end_survives(name: str, animated: bool, tail: bytes) 
 
 @pytest.mark.parametrize("limits", [LIMITS, RAW_LIMITS], ids=["strip", "raw"])
 @pytest.mark.parametrize("name", ["png", "jpeg", "webp", "avif"])
-def test_colour_profiles_stay(name: str, limits: ImageLimits) -> None:
+def test_colour_profiles_are_kept(name: str, limits: ImageLimits) -> None:
     dirty = saved(picture(), name, icc_profile=ICC, exif=exif())
     assert info(check(dirty, limits).data)["icc_profile"] == ICC
 
 
-def test_a_profile_of_many_jpeg_segments_stays() -> None:
+def test_a_profile_of_many_jpeg_segments_is_kept() -> None:
     profile = ICC + bytes(150_000)
     plain = saved(picture(), "jpeg", icc_profile=profile)
     dirty = inserted(plain, 20, jpeg_segment(0xFE, MARKER))
@@ -242,7 +242,7 @@ def test_a_profile_of_many_jpeg_segments_stays() -> None:
     assert info(plain)["icc_profile"] == profile
 
 
-def test_the_other_pictures_of_a_multi_picture_jpeg_go() -> None:
+def test_other_pictures_of_a_multi_picture_jpeg_are_dropped() -> None:
     buffer = BytesIO()
     picture().save(buffer, "MPO", save_all=True, append_images=[picture(1)], exif=exif())
     clean = check(buffer.getvalue()).data

@@ -1,4 +1,4 @@
-"""Starts the host of `tests.imaging.taken_over`, as `app/imaging/sandbox/__main__.py` starts the real one."""
+"""Start the host of `compromised_decoder`, as `app/imaging/sandbox/__main__.py` starts the real one."""
 
 import importlib
 import sys
@@ -10,4 +10,4 @@ if __name__ == "__main__":
     package.__path__ = [str(Path(__file__).parents[2] / "app")]
     sys.modules["app"] = package
     sys.path[:] = [*sys.argv[2:], str(Path(__file__).parents[2])]
-    importlib.import_module("tests.imaging.taken_over").serve(sys.argv[1])
+    importlib.import_module("tests.imaging.compromised_decoder").serve(sys.argv[1])

@@ -1,6 +1,6 @@
-"""A decoder host whose children do what the "image" says instead of decoding it: what a hostile one might do.
+"""A decoder host whose children do what the "image" says, as if a hostile image had taken control of them.
 
-It is started like the real one, by its path. Time bounds are shorter, so that tests need not wait.
+`compromised_host.py` starts it. Its time limits are shorter than the real ones, so that tests are fast.
 """
 
 import ctypes
@@ -17,14 +17,12 @@ from typing import NoReturn
 
 from app.core.errors import UndecodableImage
 from app.imaging.check import CheckedImage, check_image
-from app.imaging.sandbox import confinement as bounds
-from app.imaging.sandbox import host
-from app.imaging.sandbox import host as child
+from app.imaging.sandbox import host, protocol
 from app.imaging.survey import ImageLimits
 
 
-def _open_ones(kind: Callable[[int], bool]) -> list[int]:
-    """The descriptors of this kind that the child was left with."""
+def _open_descriptors(kind: Callable[[int], bool]) -> list[int]:
+    """Return the descriptors of this kind that the child has."""
     found = []
     for descriptor in range(3, 128):
         with suppress(OSError):
@@ -34,8 +32,8 @@ def _open_ones(kind: Callable[[int], bool]) -> list[int]:
 
 
 def _answer(payload: bytes) -> None:
-    """Send this to the worker."""
-    (job,) = _open_ones(stat.S_ISSOCK)
+    """Send `payload` to the worker."""
+    (job,) = _open_descriptors(stat.S_ISSOCK)
     os.write(job, payload)
 
 
@@ -49,7 +47,7 @@ def _abort(payload: bytes) -> NoReturn:
 
 
 def _burn(payload: bytes) -> NoReturn:
-    signal.setitimer(signal.ITIMER_REAL, 0)  # which a busy machine might have run out first
+    signal.setitimer(signal.ITIMER_REAL, 0)  # which could expire first on a busy machine
     while True:
         pass
 
@@ -65,7 +63,7 @@ def _take_memory(payload: bytes) -> NoReturn:
 
 
 def _take_some(payload: bytes) -> NoReturn:
-    """Take what an image of 40 million pixels may have, but no walk through a file."""
+    """Take memory that decoding 40 million pixels may use, and parsing a container may not."""
     raise UndecodableImage(detail=f"{len(bytearray(200 << 20))} bytes taken")
 
 
@@ -75,25 +73,25 @@ def _say(payload: bytes) -> NoReturn:
 
 
 def _shut(payload: bytes) -> NoReturn:
-    """Answer, and close the socket for the host as well."""
-    (job,) = _open_ones(stat.S_ISSOCK)
+    """Answer, and shut the socket for the host as well."""
+    (job,) = _open_descriptors(stat.S_ISSOCK)
     os.write(job, payload)
     socket.socket(fileno=job).shutdown(socket.SHUT_RDWR)
     _wait(b"")
 
 
 def _hand_over(payload: bytes) -> NoReturn:
-    """Send a pipe along, from which nothing ever comes."""
-    (job,) = _open_ones(stat.S_ISSOCK)
+    """Send the worker a pipe that never delivers a byte."""
+    (job,) = _open_descriptors(stat.S_ISSOCK)
     pipe, _ = os.pipe()
     socket.send_fds(socket.socket(fileno=job), [payload], [pipe])
     os._exit(0)
 
 
 def _fill(payload: bytes) -> NoReturn:
-    """Write to all that can be written, and tell how many bytes that were."""
+    """Write to every file that can be written, and report the number of bytes."""
     written = 0
-    for descriptor in _open_ones(stat.S_ISREG):
+    for descriptor in _open_descriptors(stat.S_ISREG):
         with suppress(OSError):
             for _ in range(100):
                 written += os.write(descriptor, bytes(1 << 20))
@@ -101,7 +99,7 @@ def _fill(payload: bytes) -> NoReturn:
 
 
 def _linger(payload: bytes) -> NoReturn:
-    """Wait without the clock that would end it."""
+    """Wait with the wall-clock limit disabled."""
     signal.setitimer(signal.ITIMER_REAL, 0)
     while True:
         time.sleep(60)
@@ -118,8 +116,8 @@ def _kill_host(payload: bytes) -> NoReturn:
 
 
 def _break_out(payload: bytes) -> NoReturn:
-    """Tell what of this is possible: to read, to write, to connect, to signal, to run something."""
-    tries: dict[str, Callable[[], object]] = {
+    """Try to read, write, connect, signal and run a program; report what succeeded."""
+    attempts: dict[str, Callable[[], object]] = {
         "read": lambda: os.open(__file__, os.O_RDONLY),
         "write": lambda: os.open(payload, os.O_WRONLY | os.O_CREAT),
         "environment": lambda: os.open(f"/proc/{os.getppid()}/environ", os.O_RDONLY),
@@ -127,36 +125,41 @@ def _break_out(payload: bytes) -> NoReturn:
         "execute": lambda: os.execv(sys.executable, [sys.executable, "-c", ""]),
         "connect": lambda: socket.create_connection(("127.0.0.1", int(Path(payload.decode()).name)), 5),
     }
-    if os.geteuid():  # root may always
-        tries["fork"] = lambda: os.fork() or os._exit(0)
-    done = []
-    for name, attempt in tries.items():
+    if os.geteuid():  # root always may
+        attempts["fork"] = lambda: os.fork() or os._exit(0)
+    succeeded = []
+    for name, attempt in attempts.items():
         try:
             attempt()
-            done.append(name)
+            succeeded.append(name)
         except OSError:
             pass
-    raise UndecodableImage(detail=",".join(done))
+    raise UndecodableImage(detail=",".join(succeeded))
 
 
-_DEEDS: dict[bytes, Callable[[bytes], NoReturn]] = {
-    deed.__name__.strip("_").encode(): deed
-    for deed in (
+_ACTIONS: dict[bytes, Callable[[bytes], NoReturn]] = {
+    action.__name__.strip("_").encode(): action
+    for action in (
         *(_crash, _abort, _burn, _wait, _linger, _take_memory, _take_some, _say, _shut, _hand_over, _fill),
         *(_exit, _kill_host, _break_out),
     )
 }
 
 
-def _obey(data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None]) -> CheckedImage:
-    deed, _, payload = data.partition(b"\0")
-    if deed in _DEEDS:
-        _DEEDS[deed](payload)
+def _perform(data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None]) -> CheckedImage:
+    action, _, payload = data.partition(b"\0")
+    if action in _ACTIONS:
+        _ACTIONS[action](payload)
     return check_image(data, limits, before_decoding=lambda pixels: before_decoding(64 * 64))
 
 
 def serve(cores: str) -> NoReturn:
-    """Be a host of such children."""
-    vars(child)["check_image"] = _obey
-    vars(bounds).update(_SURVEY_CPU=1, _DECODING_CPU=1, _WALL=1.0, _WALL_PER_CPU=2.0)
+    """Serve as a host of such children."""
+    vars(host)["check_image"] = _perform
+    vars(protocol).update(
+        _SURVEY_CPU_SECONDS=1,
+        _DECODING_CPU_SECONDS=1,
+        _WALL_SECONDS=1.0,
+        _WALL_SECONDS_PER_CPU_SECOND=2.0,
+    )
     host.serve(cores)

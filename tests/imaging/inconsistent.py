@@ -1,5 +1,4 @@
-"""Images that a decoder would find larger, or more work, than they say; and honest ones that look like
-them."""
+"""Images whose containers contradict their content, and unusual but consistent ones that resemble them."""
 
 import struct
 import zlib
@@ -45,8 +44,8 @@ QUARTERS = [(b"dimg", 1, (2, 3, 4, 5))]
 AUXILIARY = box(b"auxC", ALPHA)
 
 
-def _alpha(size: tuple[int, int], said: tuple[int, int]) -> Item:
-    return Item(av1(size, mode="L"), [ispe(*said), box(b"av1C", b"\x81\x00\x1c\x00"), AUXILIARY])
+def _alpha(size: tuple[int, int], declared: tuple[int, int]) -> Item:
+    return Item(av1(size, mode="L"), [ispe(*declared), box(b"av1C", b"\x81\x00\x1c\x00"), AUXILIARY])
 
 
 def _item(payload: bytes, *properties: bytes, **options: object) -> bytes:
@@ -63,24 +62,24 @@ def _frames(count: int = 4, **options: object) -> Track:
     return track
 
 
-def one_frame_often(count: int) -> bytes:
-    """Samples that all name the one frame there is."""
+def shared_frame(count: int) -> bytes:
+    """Return an animation whose samples are all the same frame."""
     return animated(_frames(samples=av1_frames(SMALL, 4)[:1], places=[0] * count))
 
 
 def _places() -> list[int]:
-    """Where the samples of an animation lie."""
+    """Return the offsets of an animation's samples in its media data."""
     return [0, *accumulate(map(len, av1_frames(SMALL, 4)))][:-1]
 
 
 def _hidden(count: int) -> bytes:
-    """An item that hides as many frames behind the one that is shown."""
+    """Return an item with `count` hidden frames after the one that is shown."""
     sequence = Sequence(size_bits=6, order_hint_bits=7)
     return _item(av1(SMALL) + sequence.unit(SMALL) + Frame(shown=False).unit(sequence, None) * count)
 
 
 def _metadata(count: int) -> bytes:
-    """A meta box that has items without an image among them."""
+    """Return a meta box of items none of which is an image."""
     items = b"".join(
         box(b"infe", struct.pack(">IHH4s", 2 << 24, number, 0, b"mime") + bytes(2))
         for number in range(1, count + 1)
@@ -89,7 +88,7 @@ def _metadata(count: int) -> bytes:
 
 
 def _patched(data: bytes, *changes: tuple[bytes, int, bytes]) -> bytes:
-    """The file with bytes written over, so many after each word."""
+    """Return the file with bytes overwritten, each value at an offset after a word."""
     changed = bytearray(data)
     for word, after, value in changes:
         at = changed.index(word) + len(word) + after
@@ -98,7 +97,7 @@ def _patched(data: bytes, *changes: tuple[bytes, int, bytes]) -> bytes:
 
 
 def _pillow_sequence() -> bytes:
-    """What Pillow writes as an animation of 2048 × 2048, with 64 × 64 in every box that says a size."""
+    """Return an animation of 2048 × 2048 by Pillow, with 64 × 64 in every box that declares a size."""
     frames = [picture(turn, size=LARGE) for turn in range(2)]
     data = saved(frames[0], "avif", save_all=True, append_images=frames[1:], speed=10)
     wide = struct.pack(">II", *(side << 16 for side in SMALL))
@@ -111,7 +110,7 @@ def _pillow_sequence() -> bytes:
     )
 
 
-LYING_AVIF: dict[str, Make] = {
+INCONSISTENT_AVIF: dict[str, Make] = {
     "still image": lambda: still([picture_item(LARGE, SMALL)]),
     "still image by one pixel": lambda: still([picture_item((64, 65), SMALL)]),
     "still image, smaller": lambda: still([picture_item(SMALL, (640, 640))]),
@@ -120,7 +119,7 @@ LYING_AVIF: dict[str, Make] = {
     "animation, only in the sample entry": lambda: animated(
         Track(av1_frames(LARGE, 2), LARGE, entry_size=SMALL)
     ),
-    "frame in an honest sequence": lambda: _item(enlarged(av1_frames(LARGE, 2)[0], SMALL)),
+    "frame in a consistent sequence": lambda: _item(enlarged(av1_frames(LARGE, 2)[0], SMALL)),
     "frame of an animation": lambda: animated(
         Track([av1_frames(SMALL, 2)[0], enlarged(av1_frames(LARGE, 2)[0], SMALL)], SMALL)
     ),
@@ -157,24 +156,24 @@ LYING_AVIF: dict[str, Make] = {
     "canvas of a grid": lambda: still(
         [Item(grid_item(2, 2, (128, 128)).payload, [ispe(100, 100)], b"grid"), *CELLS], QUARTERS
     ),
-    "cells too few": lambda: still([grid_item(2, 2, (128, 128)), *CELLS], [(b"dimg", 1, (2, 3, 4))]),
+    "too few cells": lambda: still([grid_item(2, 2, (128, 128)), *CELLS], [(b"dimg", 1, (2, 3, 4))]),
     "cell twice": lambda: still([grid_item(2, 2, (128, 128)), *CELLS], [(b"dimg", 1, (2, 3, 4, 4))]),
     "cells twice": lambda: still([grid_item(2, 2, (128, 128)), *CELLS], QUARTERS * 2),
     "grid in a grid": lambda: still(
         [grid_item(1, 1, (64, 64)), grid_item(1, 1, (64, 64)), *CELLS],
         [(b"dimg", 1, (2,)), (b"dimg", 2, (3,))],
     ),
-    "grid with something behind": lambda: still(
+    "grid with extra bytes": lambda: still(
         [Item(grid_item(2, 2, (128, 128)).payload + b"\0", [ispe(128, 128)], b"grid"), *CELLS], QUARTERS
     ),
-    "50 samples of one frame": lambda: one_frame_often(50),
-    "2 samples of one frame": lambda: one_frame_often(2),
+    "50 samples of one frame": lambda: shared_frame(50),
+    "2 samples of one frame": lambda: shared_frame(2),
     "samples that overlap by a byte": lambda: animated(_frames(places=[0, 200, 600, 900])),
     "hidden frames": lambda: _hidden(4),
     "hidden frames of a sample": lambda: animated(
         Track([*av1_frames(SMALL, 2), av1_frames(SMALL, 2)[0] * 12], SMALL)
     ),
-    "frame shown again and again": lambda: _item(av1_frames(SMALL, 2)[0] + unit(FRAME_HEADER, b"\x80") * 4),
+    "frame shown repeatedly": lambda: _item(av1_frames(SMALL, 2)[0] + unit(FRAME_HEADER, b"\x80") * 4),
     "sample without a frame": lambda: animated(_frames(samples=[*av1_frames(SMALL, 2), b"\x12\0"])),
     "item without a frame": lambda: _item(Sequence(reduced=True).unit(SMALL)),
     "item without a sequence": lambda: _item(av1_frames(SMALL, 2)[1]),
@@ -195,7 +194,7 @@ LYING_AVIF: dict[str, Make] = {
     "two tables of references": lambda: still(CELLS[:1], more=box(b"iref", bytes(4)) * 2),
     "two meta boxes": lambda: still(CELLS[:1]) + still([picture_item(LARGE)])[len(FTYP) :],
     "two movies": lambda: animated(_frames(), more=box(b"moov", b"")),
-    "primary item that is not there": lambda: still(CELLS[:1], primary=9),
+    "missing primary item": lambda: still(CELLS[:1], primary=9),
     "primary item that is metadata": lambda: still([Item(b"x", [ispe(1, 1)], b"mime"), *CELLS]),
     "primary item that is a thumbnail": lambda: still(CELLS[:2], [(b"thmb", 1, (2,))]),
     "overlay": lambda: still([Item(bytes(20), [ispe(*SMALL)], b"iovl"), *CELLS], QUARTERS),
@@ -214,14 +213,14 @@ LYING_AVIF: dict[str, Make] = {
     "chunks of more samples than there are": lambda: animated(
         _frames(tables={b"stsc": struct.pack(">IIIII", 0, 1, 1, 2, 1)})
     ),
-    "chunks in disorder": lambda: animated(
+    "chunks out of order": lambda: animated(
         _frames(tables={b"stsc": struct.pack(">IIIIIIII", 0, 2, 2, 1, 1, 1, 1, 1)})
     ),
     "two tables of chunks": lambda: animated(_frames(tables={b"co64": bytes(8)})),
     "durations for more samples than there are": lambda: animated(
         _frames(tables={b"stts": struct.pack(">II", 0, 5) + struct.pack(">II", 1, 40) * 5})
     ),
-    "properties named again and again": lambda: _item(
+    "properties used repeatedly": lambda: _item(
         av1(SMALL), *[box(b"xxxx", bytes(20_000) + bytes((n,))) for n in range(60)]
     ),
     "profile of 5 MiB": lambda: _item(av1(SMALL), box(b"colr", b"prof" + bytes(5 * 2**20))),
@@ -231,7 +230,7 @@ LYING_AVIF: dict[str, Make] = {
     ),
     "metadata of 1,000 items in a track": lambda: animated(_frames(more=_metadata(1000))),
 }
-"""AVIF that decoders would make more of than its boxes say, or that leaves open which image it is."""
+"""AVIF that decoders decode larger than its boxes declare, or that is ambiguous."""
 
 
 def _anmf(left: int, top: int, width: int, height: int, *parts: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
@@ -257,7 +256,7 @@ def _animated_webp(*frames: tuple[bytes, bytes], size: tuple[int, int] = SMALL, 
 
 ANIM = (b"ANIM", bytes(6))
 
-LYING_WEBP: dict[str, Make] = {
+INCONSISTENT_WEBP: dict[str, Make] = {
     **{
         f"picture of another size than its {where}, {'lossless' if lossless else 'lossy'}": partial(
             make, _webp_part(LARGE, lossless=lossless)
@@ -276,7 +275,7 @@ LYING_WEBP: dict[str, Make] = {
     ),
     "alpha after its picture": lambda: riff(_vp8x(16, *SMALL), _webp_part(SMALL), (b"ALPH", bytes(4097))),
     "frame without a picture": lambda: _animated_webp(_anmf(0, 0, *SMALL)),
-    "frames that are not announced": lambda: _animated_webp(_anmf(0, 0, *SMALL, _webp_part(SMALL)), flags=0),
+    "unannounced frames": lambda: _animated_webp(_anmf(0, 0, *SMALL, _webp_part(SMALL)), flags=0),
     "animation without frames": lambda: riff(_vp8x(2, *SMALL), ANIM, _webp_part(SMALL)),
     "still image in an animation": lambda: _animated_webp(
         _anmf(0, 0, *SMALL, _webp_part(SMALL)), _webp_part(LARGE)
@@ -287,7 +286,7 @@ LYING_WEBP: dict[str, Make] = {
 
 
 def _apng(width: int, height: int, left: int = 0, top: int = 0, *, operations: bytes = b"\0\0") -> bytes:
-    """An animation of one frame, which lies somewhere."""
+    """Return an animation of one frame of this size and position."""
     control = struct.pack(">IIIIIHH", 0, width, height, left, top, 1, 10) + operations
     chunks = png_chunk(b"acTL", struct.pack(">II", 1, 0)) + png_chunk(b"fcTL", control)
     return inserted(sample("png"), 33, chunks)
@@ -298,7 +297,7 @@ def _late_animation() -> bytes:
     return inserted(data, len(data) - 12, png_chunk(b"acTL", struct.pack(">II", 1, 0)))
 
 
-LYING_PNG: dict[str, Make] = {
+INCONSISTENT_PNG: dict[str, Make] = {
     "frame without pixels": lambda: _apng(0, 32),
     "frame to the right": lambda: _apng(48, 32, left=1),
     "frame below": lambda: _apng(48, 32, top=1),
@@ -323,7 +322,7 @@ def _jpeg_head(marker: int, size: tuple[int, int]) -> bytes:
 
 
 def _renamed(marker: int) -> bytes:
-    """A JPEG whose frame header says another process."""
+    """Return a JPEG whose frame header declares another coding process."""
     return sample("jpeg").replace(b"\xff\xc0", bytes((0xFF, marker)), 1)
 
 
@@ -332,7 +331,7 @@ def _after_tables(piece: bytes) -> bytes:
     return inserted(data, data.index(b"\xff\xda"), piece)
 
 
-LYING_JPEG: dict[str, Make] = {
+INCONSISTENT_JPEG: dict[str, Make] = {
     "two sizes": lambda: _after_tables(_jpeg_head(0xC0, LARGE)),
     "one size twice": lambda: _after_tables(_jpeg_head(0xC0, (48, 32))),
     "size in the scans": lambda: inserted(sample("jpeg"), len(sample("jpeg")) - 2, _jpeg_head(0xC2, LARGE)),
@@ -347,29 +346,29 @@ LYING_JPEG: dict[str, Make] = {
     "profile of 5 MiB": lambda: inserted(
         sample("jpeg"), 20, jpeg_segment(0xE2, b"ICC_PROFILE\0\1\x54" + bytes(65_000)) * 80
     ),
-    "countless segments of Exif": lambda: inserted(
+    "1,000 segments of Exif": lambda: inserted(
         sample("jpeg"), 20, jpeg_segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0\0\0") * 1000
     ),
 }
 
-LYING_GIF: dict[str, Make] = {
+INCONSISTENT_GIF: dict[str, Make] = {
     "screen of nothing, frames of nothing": lambda: bare_gif(1, (0, 0)).replace(
         struct.pack("<HHHHB", 0, 0, 1, 1, 0), bytes(9)
     ),
 }
 
-LYING: dict[str, Make] = {
+INCONSISTENT: dict[str, Make] = {
     f"{format}: {name}": make
     for format, files in {
-        "avif": LYING_AVIF,
-        "webp": LYING_WEBP,
-        "png": LYING_PNG,
-        "jpeg": LYING_JPEG,
-        "gif": LYING_GIF,
+        "avif": INCONSISTENT_AVIF,
+        "webp": INCONSISTENT_WEBP,
+        "png": INCONSISTENT_PNG,
+        "jpeg": INCONSISTENT_JPEG,
+        "gif": INCONSISTENT_GIF,
     }.items()
     for name, make in files.items()
 }
-"""422 undecodable_image, before a decoder sees them."""
+"""Refused with 422 undecodable_image before a decoder runs."""
 
 
 _ONE_CHUNK = {
@@ -377,7 +376,7 @@ _ONE_CHUNK = {
     b"stsz": struct.pack(">III4I", 0, 0, 4, *map(len, av1_frames(SMALL, 4))),
 }
 
-HONEST: dict[str, tuple[tuple[int, int, int], Make]] = {
+CONSISTENT: dict[str, tuple[tuple[int, int, int], Make]] = {
     "avif": ((64, 64, 1), lambda: still(CELLS[:1])),
     "avif with alpha": ((64, 64, 1), lambda: still([*CELLS[:1], _alpha(SMALL, SMALL)], [(b"auxl", 2, (1,))])),
     "avif in two pieces": (

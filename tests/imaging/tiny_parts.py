@@ -1,4 +1,4 @@
-"""Files made of nothing but tiny parts: every loop over parts of a container has one that keeps it busy."""
+"""Files of tiny parts: at least one for every loop over the parts of a container."""
 
 import struct
 from collections.abc import Callable
@@ -16,17 +16,17 @@ _PROFILE = b"\x21\xff\x0bICCRGBG1012"
 
 
 def _gif_frame(count: int) -> bytes:
-    """One frame, whose pixels are followed by sub-blocks of one byte."""
+    """Return one frame whose pixels are followed by sub-blocks of one byte."""
     return inserted(bare_gif(1), len(bare_gif(1)) - 2, b"\1\0" * count)
 
 
 def _gif_with(start: bytes) -> Callable[[int], bytes]:
-    """An extension of sub-blocks of one byte."""
+    """Return a function that makes an extension of sub-blocks of one byte."""
     return lambda count: inserted(bare_gif(1), 19, start + b"\1\0" * count + b"\0")
 
 
 def _webp(frames: int) -> Callable[[int], bytes]:
-    """Empty chunks in frames."""
+    """Return a function that makes empty chunks in frames."""
 
     def made(count: int) -> bytes:
         frame = bytes(16) + (b"NONE" + bytes(4)) * (count // frames)
@@ -50,26 +50,26 @@ def _avif_references(reference: bytes) -> Callable[[int], bytes]:
 
 
 def _avif_extents(count: int) -> bytes:
-    """Tables of extents that take no room, none of which has too many by itself."""
+    """Return tables of empty extents, none of which alone has too many."""
     each = 500
     place = b"\0\7\0\0" + struct.pack(">H", each)
     return _FTYP + _meta(_ITEMS, box(b"iloc", bytes(6) + b"\0\1" + place)) * (count // each)
 
 
 def _avif_places(count: int) -> bytes:
-    """Items that lie nowhere."""
+    """Return a table of items without extents."""
     head = b"\2\0\0\0\0\0" + struct.pack(">I", count)
     return _FTYP + _meta(_ITEMS, box(b"iloc", head + (struct.pack(">I", 7) + bytes(6)) * count))
 
 
 def _avif_units(count: int) -> bytes:
-    """A bitstream that ends in empty units."""
+    """Return a bitstream that ends in empty units."""
     size = (64, 64)
     return still([Item(av1(size) + unit(PADDING, b"") * count, [ispe(*size), av1c()])])
 
 
 def _avif_samples(kind: bytes, fields: int) -> Callable[[int], bytes]:
-    """An animation whose table of this kind has as many rows."""
+    """Return a function that makes an animation whose table of this kind has `count` rows."""
 
     def made(count: int) -> bytes:
         size = (64, 64)
@@ -81,7 +81,7 @@ def _avif_samples(kind: bytes, fields: int) -> Callable[[int], bytes]:
 
 
 def _avif_associations(count: int) -> bytes:
-    """Items that have one property again and again."""
+    """Return items that have one property repeatedly."""
     each = 250
     owned = b"".join(
         struct.pack(">HB", number, each) + b"\1" * each for number in range(1, count // each + 1)
@@ -92,7 +92,7 @@ def _avif_associations(count: int) -> bytes:
     return _FTYP + _meta(primary, _ITEMS, _PLACES + properties)
 
 
-CROWDED: dict[str, Callable[[int], bytes]] = {
+TINY_PARTS: dict[str, Callable[[int], bytes]] = {
     "gif frame": _gif_frame,
     "gif comment": _gif_with(b"\x21\xfe"),
     "gif loop count": _gif_with(_LOOPS),
@@ -126,7 +126,7 @@ CROWDED: dict[str, Callable[[int], bytes]] = {
     "avif extents": _avif_extents,
     "avif places": _avif_places,
 }
-"""Files of about as many tiny parts as they are asked for."""
+"""Each function returns a file of about as many tiny parts as its argument says."""
 
 
 def _after_webp(chunks: bytes) -> bytes:
