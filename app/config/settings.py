@@ -54,7 +54,7 @@ def _setting(parser: ma.Field[Any], default: Any, *, secret: bool = False) -> An
 
 @dataclass(frozen=True)
 class Config:
-    """The settings of one server. README.md explains each of them.
+    """The settings of one server. docs/settings.md explains each of them.
 
     A field's name is that of its environment variable in lower case.
     """

@@ -305,8 +305,8 @@ def test_the_example_file_names_each_setting_with_its_default() -> None:
     assert Config.from_env(lines) == Config.from_env({})
 
 
-def test_the_readme_explains_each_setting() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_documentation_explains_each_setting() -> None:
+    text = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| ((?:`[A-Z0-9_]+`(?:, )?)+) \|", text, re.MULTILINE)
     explained = {name for cell in table for name in re.findall(r"`([A-Z0-9_]+)`", cell)}
     assert explained == NAMES | READ_BY_BOTO3

@@ -236,7 +236,7 @@ def test_the_statement_allows_one_model(region: str, model: str, resource: str) 
     ]
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/generators.md"])
+@pytest.mark.parametrize("document", ["docs/generators.md"])
 def test_the_documentation_shows_the_least_policy(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     (policy,) = map(json.loads, re.findall(r"```json\n(.*?)```", text, re.DOTALL))
