@@ -92,15 +92,15 @@ def build_components(config: Config) -> Components:
         limits,
         decoding,
         max_upload_bytes=config.max_upload_bytes,
-        url_of=ImageUrls(store, config.image_urls, config.public_base_url, bulkhead).url_of,
+        urls=ImageUrls(store, config.image_urls, config.public_base_url, bulkhead),
         bulkhead=bulkhead,
     )
     generation = GenerationService(
         images,
-        GeneratorRunner(generator, limits, decoding, config.generator_timeout),
+        GeneratorRunner(generator, limits, decoding),
         config.state_dir,
         concurrency=config.generate_concurrency,
-        reuse=config.generate_reuse,
+        timeout=config.generator_timeout,
         keep_prompts=config.keep_prompts,
     )
     rates = {"upload": config.rate_limit_upload, "generate": config.rate_limit_generate}

@@ -14,9 +14,6 @@ from app.services.drawing import PromptRequest
 _MAX_BODY_BYTES = 128 * 1024
 """Bytes: room for a prompt and a negative prompt of the maximum length, escaped."""
 
-_GENERATED = "Image generated and uploaded successfully"
-_GENERATED_BEFORE = "Image was already generated"
-
 blueprint = Blueprint("generate", __name__, url_prefix="/api/generate-image", description="Generate an image")
 
 
@@ -34,5 +31,5 @@ def _limit_body() -> None:
 def generate(options: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
     """Generate an image from a prompt and store it."""
     (drawn,) = components().generation.generate(PromptRequest(**options), idempotency_key(header))
-    answer = image_fields(drawn.image, _GENERATED if drawn.image.created else _GENERATED_BEFORE)
+    answer = image_fields(drawn.image, "Image generated and uploaded successfully")
     return {**answer, "model": drawn.model, "seed": drawn.seed}

@@ -111,11 +111,15 @@ def list_images(options: dict[str, Any]) -> dict[str, Any]:
     lines = [
         {
             "key": image.key,
-            "image_url": absolute_url(service.url_of(image.key)),
+            "image_url": absolute_url(service.urls.url_of(image.key)),
             "content_type": image.content_type,
             "bytes": image.size,
             "last_modified": image.last_modified,
-            **({"asked": image.asked, "original_name": image.original_name} if options["details"] else {}),
+            **(
+                {"asked": image.prompt_metadata, "original_name": image.original_name}
+                if options["details"]
+                else {}
+            ),
         }
         for image in images
     ]

@@ -104,7 +104,6 @@ class Config:
     openai_base_url: str = _setting(url(), "")
     bedrock_region: str = _setting(region_name(), "us-west-2")
     generate_concurrency: int = _setting(integer(1, 64), 8)
-    generate_reuse: bool = _setting(Switch(), False)
     keep_prompts: bool = _setting(Switch(), True)
     state_dir: Path = _setting(Directory(), Path("data/state"))
 

@@ -1,1 +1,1 @@
-"""The service layer: what the product does, without HTTP."""
+"""The service layer: everything the server does with images, without HTTP."""

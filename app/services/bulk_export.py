@@ -1,4 +1,4 @@
-"""From the store into a directory."""
+"""Export the store's images into a directory."""
 
 import hashlib
 import os
@@ -7,8 +7,6 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, Self
@@ -18,93 +16,76 @@ from app.core.object_keys import check_readable, digest_in
 from app.core.objects import FORMATS
 from app.core.system import sync
 from app.imaging.sniff import sniff_format
-from app.services import bulk as sidecars
-from app.services.bulk import Outcome, Result, failure
+from app.services.bulk import METADATA_DIRECTORY, BulkOutcome, BulkResult, metadata_path, serialize_metadata
+from app.services.images import ListedImage
 from app.stores.base import BaseStore
 
-_CHUNK = 256 * 1024
+_CHUNK_BYTES = 256 * 1024
 
-_HEAD = 1024
-"""Bytes of a file that say which format it has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """An image as the store lists it; `size` is in bytes."""
-
-    key: str
-    size: int
-    last_modified: datetime
+_SNIFFED_BYTES = 1024
+"""Bytes at the start of a file that tell its format."""
 
 
 class Exporter:
-    """Writes images to files below `root`, by their keys; made by `into`.
+    """Writes images to files below `root`, with their keys as paths. `Exporter.into` makes one.
 
-    A file appears whole, with the time at which the store says that it was last changed. That and its size
-    tell whether it is there already; without the time, the digest in its key does. What the store keeps with
-    an image is written before it, as `app.services.bulk` describes.
+    A file appears whole, and its modification time is the image's. Time and size tell whether the image was
+    already exported; if the time differs, the digest in its key does. The metadata file (see
+    `app.services.bulk`) is written before the image.
     """
 
-    def __init__(self, store: BaseStore, root: Path, aside: Path) -> None:
+    def __init__(self, store: BaseStore, root: Path, temporary: Path) -> None:
         self._store = store
         self._root = root
-        self._aside = aside
+        self._temporary = temporary
 
     @classmethod
     @contextmanager
     def into(cls, store: BaseStore, directory: Path) -> Iterator[Self]:
-        """An exporter into `directory`, which is made where it is missing. Raises `OSError`."""
+        """Yield an exporter into `directory`, which is created if it does not exist. Raises `OSError`."""
         directory.mkdir(parents=True, exist_ok=True)
         root = directory.resolve()
-        with TemporaryDirectory(prefix=".export-", dir=root) as aside:
-            yield cls(store, root, Path(aside))
+        with TemporaryDirectory(prefix=".export-", dir=root) as temporary:
+            yield cls(store, root, Path(temporary))
 
-    def bring(self, wanted: Wanted) -> Result:
+    def export_image(self, image: ListedImage) -> BulkResult:
         """Write the image to its file."""
         try:
-            if wanted.key.startswith(f"{sidecars.DIRECTORY}/"):
+            if image.key.startswith(f"{METADATA_DIRECTORY}/"):
                 raise InvalidKey(
-                    f"Files in {sidecars.DIRECTORY} are not images for an import. Copy it yourself."
+                    f"Files in {METADATA_DIRECTORY} are not images for an import. Copy it yourself."
                 )
-            path = self._path(wanted.key)
-            if _is_there(path, wanted):
-                return Result(wanted.key, Outcome.THERE)
-            self._write(wanted, path)
+            path = self._path(image.key)
+            if _is_exported(path, image):
+                return BulkResult(image.key, BulkOutcome.UNCHANGED)
+            self._write(image, path)
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             reason = "its path needs a directory where there is a file, or a file where there is a directory"
-            return Result(wanted.key, Outcome.FAILED, reason)
+            return BulkResult(image.key, BulkOutcome.FAILED, reason)
         except (AppError, OSError) as exc:
-            return failure(wanted.key, exc)
-        return Result(wanted.key, Outcome.DONE)
+            return BulkResult.failed(image.key, exc)
+        return BulkResult(image.key, BulkOutcome.DONE)
 
     def _path(self, key: str) -> Path:
-        """Where the image goes. Raises `InvalidKey` for a key that leads elsewhere than below the root."""
+        """Return the path for a key. Raise `InvalidKey` if it is not below the root."""
         check_readable(key)
         path = self._root / key
         if not path.parent.resolve().is_relative_to(self._root):
-            raise InvalidKey("A symbolic link leads out of the directory there.")
+            raise InvalidKey("A symbolic link in its path leads out of the directory.")
         return path
 
-    def _write(self, wanted: Wanted, path: Path) -> None:
-        """Write the image aside and sync it, then its metadata, then move it into place by one rename."""
-        with self._written_aside() as written:
-            metadata, digest = self._fetch(wanted, written)
+    def _write(self, image: ListedImage, path: Path) -> None:
+        """Write the image to a temporary file and sync it, write its metadata, then rename the image."""
+        with self._temporary_path() as written:
+            metadata, digest = self._fetch(image, written)
             if metadata:
-                self._write_sidecar(wanted.key, sidecars.dump(digest, metadata))
+                self._write_metadata(image.key, serialize_metadata(digest, metadata))
             path.parent.mkdir(parents=True, exist_ok=True)
             written.replace(path)
 
-    @contextmanager
-    def _written_aside(self) -> Iterator[Path]:
-        written = self._aside / secrets.token_hex(16)
-        try:
-            yield written
-        finally:
-            written.unlink(missing_ok=True)
-
-    def _write_sidecar(self, key: str, content: bytes) -> None:
-        path = self._path(sidecars.sidecar_path(Path(), key).as_posix())
-        with self._written_aside() as written:
+    def _write_metadata(self, key: str, content: bytes) -> None:
+        path = self._path(metadata_path(key).as_posix())
+        with self._temporary_path() as written:
             with open(written, "xb") as file:
                 file.write(content)
                 file.flush()
@@ -112,61 +93,68 @@ class Exporter:
             path.parent.mkdir(parents=True, exist_ok=True)
             written.replace(path)
 
-    def _fetch(self, wanted: Wanted, written: Path) -> tuple[Mapping[str, str], str]:
-        """Write the image to the file `written`; return its metadata and the SHA-256 of its bytes.
+    @contextmanager
+    def _temporary_path(self) -> Iterator[Path]:
+        """Yield a path for a file, which is removed after the block unless it was renamed."""
+        path = self._temporary / secrets.token_hex(16)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
-        Raises `StoreError` if it is not the one that was listed.
+    def _fetch(self, image: ListedImage, path: Path) -> tuple[Mapping[str, str], str]:
+        """Write the image to a new file at `path`; return its metadata and the SHA-256 of its bytes in hex.
+
+        Raises `StoreError` if the object is not the one that was listed.
         """
-        stored = self._store.get(wanted.key)
+        stored = self._store.get(image.key)
         if stored is None:
             raise NotFound
-        with stored, open(written, "x+b") as file:
-            if stored.facts.size != wanted.size and stored.facts.last_modified <= wanted.last_modified:
-                raise StoreError(detail=f"{stored.facts.size} bytes, but {wanted.size} in the listing")
-            shutil.copyfileobj(stored.body, file, _CHUNK)
-            if file.tell() != stored.facts.size:
-                raise StoreError(detail=f"{file.tell()} bytes instead of {stored.facts.size}")
+        facts = stored.facts
+        with stored, open(path, "x+b") as file:
+            if facts.size != image.size and facts.last_modified <= image.last_modified:
+                raise StoreError(detail=f"{facts.size} bytes, but {image.size} in the listing")
+            shutil.copyfileobj(stored.body, file, _CHUNK_BYTES)
+            if file.tell() != facts.size:
+                raise StoreError(detail=f"{file.tell()} bytes instead of {facts.size}")
             file.flush()
-            _check_decoded(file, stored.facts.content_encoding)
+            if facts.content_encoding:
+                _check_not_encoded(file, facts.content_encoding)
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            changed = stored.facts.last_modified.timestamp()
-            with suppress(OSError):  # refused: a named image is fetched again next time
-                os.utime(file.fileno(), (changed, changed))
+            modified = facts.last_modified.timestamp()
+            with suppress(OSError):  # if refused, the next export fetches a named image again
+                os.utime(file.fileno(), (modified, modified))
             sync(file.fileno())
-        return stored.facts.metadata, digest
+        return facts.metadata, digest
 
 
-def _check_decoded(file: BinaryIO, codings: str) -> None:
-    """Raise `UnsupportedImage` if somebody has to undo `codings` before the file is an image.
+def _check_not_encoded(file: BinaryIO, codings: str) -> None:
+    """Raise `UnsupportedImage` if `codings` have to be undone before the file is an image.
 
-    Programs also write there what is no coding of the bytes, such as `base64` and `utf-8`.
+    Programs also write what is not a coding of the bytes into Content-Encoding, such as `base64` and `utf-8`.
     """
-    if not codings:
-        return
     file.seek(0)
     try:
-        sniff_format(file.read(_HEAD), tuple(FORMATS))
+        sniff_format(file.read(_SNIFFED_BYTES), tuple(FORMATS))
     except UnsupportedImage as exc:
         raise UnsupportedImage(
-            f"It is stored with Content-Encoding: {codings}, so its bytes alone are no image. "
+            f"It is stored with Content-Encoding: {codings}, so its bytes alone are not an image. "
             "Fetch it with a client that can decode it, such as curl --compressed."
         ) from exc
 
 
-def _is_there(path: Path, wanted: Wanted) -> bool:
+def _is_exported(path: Path, image: ListedImage) -> bool:
+    """Return whether the file at `path` is the image: by size and time, or by the digest in its key."""
     try:
         found = path.lstat()
     except FileNotFoundError:
         return False
-    if not stat.S_ISREG(found.st_mode) or found.st_size != wanted.size:
+    if not stat.S_ISREG(found.st_mode) or found.st_size != image.size:
         return False
-    same_time = int(found.st_mtime) == int(wanted.last_modified.timestamp())
-    return same_time or _has_digest(path, digest_in(wanted.key))
-
-
-def _has_digest(path: Path, digest: str | None) -> bool:
-    """Whether the file is the image that a content-addressed key stands for, whenever it was written."""
+    if int(found.st_mtime) == int(image.last_modified.timestamp()):
+        return True
+    digest = digest_in(image.key)
     if digest is None:
         return False
     with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""From a directory into the store."""
+"""Import the images of a directory into the store."""
 
 import errno
 import mimetypes
@@ -7,150 +7,152 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from app.cache.disk_cache import DiskCache
-from app.config.settings import Config
-from app.core.errors import AppError, NameTaken, NotFound, StoreRefused, TooLarge, UnsupportedImage
-from app.core.object_keys import (
-    cache_control,
-    content_addressed_key,
-    is_plain_name,
-    kept,
-    looks_immutable,
-    proof_for,
-)
+from app.core.errors import AppError, TooLarge, UnsupportedImage
+from app.core.object_keys import content_addressed_key, is_plain_name, kept
 from app.core.object_metadata import name_metadata
-from app.core.objects import FORMATS, ImageFormat, ObjectFacts
+from app.core.objects import FORMATS
 from app.imaging.check import CleanedImage, clean_image, decode_image
 from app.imaging.sniff import sniff_format
-from app.imaging.survey import ImageLimits
-from app.services import bulk as sidecars
-from app.services.bulk import Outcome, Result, failure
-from app.stores.base import BaseStore, holds_bytes
+from app.services.bulk import (
+    METADATA_DIRECTORY,
+    BulkOutcome,
+    BulkReport,
+    BulkResult,
+    UnusableMetadata,
+    read_metadata,
+)
+from app.services.images import ImageService
 
-_TYPES = mimetypes.MimeTypes()
-"""Media types by extension, the same on all systems."""
+_MEDIA_TYPES = mimetypes.MimeTypes()
+"""Python's own media types by extension, so the same on all systems."""
 
-_HEAD_BYTES = 4096
-"""Bytes of a file that is too large, to see whether it is an image at all."""
+_SNIFFED_BYTES = 4096
+"""Bytes of a file that is too large to import, to see whether it is an image at all."""
+
+
+def find_files(root: Path, report: BulkReport) -> list[str]:
+    """Return the paths of the regular files below `root`, relative to it and in order.
+
+    Hidden files, symbolic links and special files are reported as skipped, and directories that can't be
+    read as failed.
+    """
+
+    def report_unreadable(exc: OSError) -> None:
+        report.add(BulkResult.failed(os.path.relpath(exc.filename, root), exc))
+
+    def is_wanted(path: Path) -> bool:
+        reason = _reason_to_skip(root / path)
+        if reason:
+            report.add(BulkResult(path.as_posix(), BulkOutcome.SKIPPED, reason))
+        return not reason
+
+    found: list[str] = []
+    for parent, directories, names in os.walk(root, onerror=report_unreadable):
+        below = Path(parent).relative_to(root)
+        if parent == str(root) and METADATA_DIRECTORY in directories:  # read together with each image
+            directories.remove(METADATA_DIRECTORY)
+        directories[:] = sorted(name for name in directories if is_wanted(below / name))
+        found += (path.as_posix() for name in sorted(names) if is_wanted(path := below / name))
+    return found
+
+
+def _reason_to_skip(path: Path) -> str:
+    """Return why a file or directory is skipped; empty if it isn't, or if it no longer exists."""
+    if path.name.startswith("."):
+        return "hidden"
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # reading it will fail, and say why
+        return ""
+    if stat.S_ISLNK(mode):
+        return "a symbolic link"
+    return "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "a special file"
 
 
 class Importer:
-    """Puts the images of `root` into the store, held to the limits of uploads. It never replaces one.
+    """Stores the images below `root` within the limits of uploads. It never replaces a stored image.
 
-    Their keys are made from their bytes; with `keep_names` they are their paths below `root`, spelled as
-    `app.core.object_keys.named_key` spells them. `folder` comes before either. Metadata that an export
-    wrote beside an image
-    is stored with it. Files that are no images are skipped; with `strict` they fail.
+    Object keys are made from the images' bytes. With `keep_names` they are the paths below `root`, spelled
+    with the characters that keys have. `folder` comes before either. The metadata that an export wrote beside
+    an image is stored with it. Files that are not images are skipped; with `strict` they fail.
 
-    What is there already is found out without decoding it again, so that an import that was broken off is
-    cheap to repeat. The cache stays as it is: a million imported images would only drive out those that are
-    asked for.
+    An image that is already stored is recognized without decoding it, so an interrupted import is cheap to
+    repeat.
 
-    Raises `InvalidKey` where `folder` can't be used.
+    Raises `InvalidKey` for an invalid `folder`.
     """
 
     def __init__(
         self,
-        config: Config,
-        store: BaseStore,
-        cache: DiskCache,
+        service: ImageService,
         root: Path,
         *,
         folder: str | None = None,
         keep_names: bool = False,
         strict: bool = False,
     ) -> None:
-        content_addressed_key(b"", FORMATS["png"], folder)  # a bad folder shows at once, not with each file
-        self._limits = ImageLimits.from_config(config)
-        self._max_bytes = config.max_upload_bytes
-        self._store = store
-        self._cache = cache
+        content_addressed_key(b"", FORMATS["png"], folder)  # reports a bad folder once, not for each file
+        self._service = service
         self._root = root
         self._folder = folder
         self._keep_names = keep_names
         self._strict = strict
 
-    def bring(self, path: str) -> Result:
-        """Store the image in the file at `path` below the root."""
+    def import_file(self, path: str) -> BulkResult:
+        """Store the image in the file at `path`, relative to the root."""
         try:
-            return self._bring(path)
+            return self._import_file(path)
         except UnsupportedImage as exc:
-            if self._strict or _is_called_an_image(path):
-                return failure(path, exc)
-            return Result(path, Outcome.SKIPPED, exc.message)
+            if self._strict or _is_named_like_an_image(path):
+                return BulkResult.failed(path, exc)
+            return BulkResult(path, BulkOutcome.SKIPPED, exc.message)
         except (AppError, OSError) as exc:
-            return failure(path, exc)
+            return BulkResult.failed(path, exc)
 
-    def _bring(self, path: str) -> Result:
+    def _import_file(self, path: str) -> BulkResult:
         data = self._read(path)
-        cleaned = clean_image(data, self._limits)
-        key = self._key(path, cleaned.data, cleaned.format)
-        there = self._facts(key)
-        if there is not None:
-            return Result(path, self._compare(there, cleaned.data))
+        cleaned = clean_image(data, self._service.limits)
+        key = self._key(path, cleaned)
+        if self._service.is_stored(key, cleaned.data):
+            return BulkResult(path, BulkOutcome.UNCHANGED)
         metadata, remark = self._metadata(path, data)
-        return Result(path, self._put(key, cleaned, metadata), remark)
-
-    def _metadata(self, path: str, data: bytes) -> tuple[Mapping[str, str], str]:
-        """Return what to keep with the image, and a remark if something of it can't be kept."""
-        renamed = {} if not self._keep_names or is_plain_name(path) else name_metadata(path)
-        try:
-            return {**renamed, **sidecars.load(self._root, path, data)}, ""
-        except sidecars.UnusableMetadata as exc:
-            return renamed, f"stored without its exported metadata, which {exc}"
-
-    def _put(self, key: str, cleaned: CleanedImage, metadata: Mapping[str, str]) -> Outcome:
-        checked = decode_image(cleaned, self._limits)
-        result = self._store.put(
-            key,
-            checked.data,
-            content_type=checked.format.content_type,
-            cache_control=cache_control(immutable=looks_immutable(key)),
-            metadata={**metadata, **proof_for(key, checked.data)},
-            overwrite=False,
-        )
-        if not result.created:
-            return self._compare(result.facts, checked.data)
-        self._cache.forget(key)  # that it is missing may be remembered
-        return Outcome.DONE
-
-    def _key(self, path: str, data: bytes, image_format: ImageFormat) -> str:
-        if self._keep_names:
-            return kept(path, data, image_format, self._folder)
-        return content_addressed_key(data, image_format, self._folder)
+        image = decode_image(cleaned, self._service.limits)
+        created = self._service.import_image(key, image, metadata)
+        return BulkResult(path, BulkOutcome.DONE if created else BulkOutcome.UNCHANGED, remark)
 
     def _read(self, path: str) -> bytes:
-        with open(self._root / path, "rb", opener=_opened) as file:
+        limit = self._service.max_upload_bytes
+        with open(self._root / path, "rb", opener=_open_regular_file) as file:
             size = os.fstat(file.fileno()).st_size
-            data = file.read(self._max_bytes + 1 if size <= self._max_bytes else _HEAD_BYTES)
-        if max(size, len(data)) > self._max_bytes:
-            sniff_format(data, self._limits.formats)
-            raise TooLarge(f"The image is larger than the {self._max_bytes} bytes allowed.")
+            data = file.read(limit + 1 if size <= limit else _SNIFFED_BYTES)
+        if max(size, len(data)) > limit:
+            sniff_format(data, self._service.limits.formats)  # a large file that is not an image is skipped
+            raise TooLarge(f"The image is larger than the {limit} bytes allowed.")
         return data
 
-    def _facts(self, key: str) -> ObjectFacts | None:
-        """None also where the store won't say: one that may not be listed may refuse; the put will tell."""
+    def _key(self, path: str, image: CleanedImage) -> str:
+        if self._keep_names:
+            return kept(path, image.data, image.format, self._folder)
+        return content_addressed_key(image.data, image.format, self._folder)
+
+    def _metadata(self, path: str, data: bytes) -> tuple[Mapping[str, str], str]:
+        """Return the metadata to store with the image, and a remark if some of it can't be stored."""
+        metadata = name_metadata(path) if self._keep_names and not is_plain_name(path) else {}
         try:
-            return self._store.head(key)
-        except (NotFound, StoreRefused):
-            return None
-
-    def _compare(self, there: ObjectFacts, data: bytes) -> Outcome:
-        if not holds_bytes(self._store, there, data):
-            raise NameTaken("Another image is stored under this name. It was left as it is.")
-        return Outcome.THERE
+            return {**metadata, **read_metadata(self._root, path, data)}, ""
+        except UnusableMetadata as exc:
+            return metadata, f"stored without its exported metadata, which {exc}"
 
 
-def _is_called_an_image(path: str) -> bool:
-    """Return whether people expect an image in the file, by its name."""
-    media_type = _TYPES.guess_type(path, strict=False)[0] or ""
+def _is_named_like_an_image(path: str) -> bool:
+    media_type = _MEDIA_TYPES.guess_type(path, strict=False)[0] or ""
     return media_type.startswith("image/") or path.lower().endswith(
         (".avif", ".heic", ".heif", ".jxl", ".webp")
     )
 
 
-def _opened(path: str, flags: int) -> int:
-    """Open a regular file and nothing else, also where it was exchanged since it was found."""
+def _open_regular_file(path: str, flags: int) -> int:
+    """Open the file unless it is, or has since become, something else, such as a symbolic link."""
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

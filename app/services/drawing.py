@@ -1,7 +1,4 @@
-"""Having a generator draw, within its time, and checking what it gives.
-
-What a client orders, and what it gets.
-"""
+"""Prompt requests, and running the image generator for them within a deadline."""
 
 import hashlib
 import json
@@ -14,7 +11,6 @@ from concurrent.futures import Future, wait
 from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from functools import partial
 
 from app.core.errors import (
     AppError,
@@ -34,15 +30,30 @@ from app.imaging.sandbox.client import check_in_sandbox
 from app.imaging.survey import ImageLimits
 from app.services.images import StoredImage
 
-MOST_SIDE = 2048
-"""Pixels of a side of the largest image that can be ordered."""
+MAX_SIDE_PIXELS = 2048
+"""The longest side of an image that can be requested."""
 
-_SEEDS = 2**32
+_MAX_DRAWN_PIXELS = MAX_SIDE_PIXELS**2
+"""The least that a generated image may have, whatever the limit of uploads: some models draw larger images
+than requested."""
+
+_SEED_COUNT = 2**32
+
+_MAX_CALLS = 128
+"""Generator calls of a process at the same time, including those that run on after their deadline."""
+
+_LATE_DECODE_SECONDS = 30.0
+"""How long an image that was drawn shortly before the deadline, or after it, may wait to be decoded."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class PromptRequest:
-    """Images to draw. Sizes are in pixels; `image_format` is a name in `FORMATS`; None as seed means any."""
+    """A client's request for generated images.
+
+    Sizes are in pixels. `image_format` is a name in `FORMATS`. Without a seed a random one is chosen.
+    """
 
     prompt: str
     width: int = 1024
@@ -53,23 +64,31 @@ class PromptRequest:
     negative_prompt: str = ""
     count: int = 1
 
-    def requests(self) -> list[GenerationRequest]:
-        """What each image asks of the generator: a seed of its own, counted up from the one given."""
-        first = secrets.randbelow(_SEEDS) if self.seed is None else self.seed
+    def generation_requests(self) -> list[GenerationRequest]:
+        """Return the generator's request for each image; their seeds count up from the first one's."""
+        first = secrets.randbelow(_SEED_COUNT) if self.seed is None else self.seed
         request = GenerationRequest(
             self.prompt, self.width, self.height, first, self.negative_prompt, self.image_format
         )
-        return [replace(request, seed=(first + number) % _SEEDS) for number in range(self.count)]
+        return [replace(request, seed=(first + number) % _SEED_COUNT) for number in range(self.count)]
 
-    def digest(self, *more: str) -> str:
-        """The same text for the same order, and `more` that goes with it."""
-        text = json.dumps([asdict(self), *more], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+    def digest(self) -> str:
+        """Return a hex digest that is the same for equal requests. Idempotency records on disk contain it."""
+        return hashlib.sha256(json.dumps([asdict(self)], sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnImage:
+    """A generated image that was checked and can be stored; `seed` is None if the model has none."""
+
+    checked: CheckedImage
+    model: str
+    seed: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredGeneration:
-    """A generated image in the store, what drew it, and when; `seed` is None where the model has none."""
+    """A generated image in the store, and when it was drawn; `seed` is None if the model has none."""
 
     image: StoredImage
     model: str
@@ -77,137 +96,108 @@ class StoredGeneration:
     time: datetime
 
 
-_log = logging.getLogger(__name__)
-
-_MOST_THREADS = 128
-"""Calls under way in a process, those included that went on past their time."""
-
-_LATE_SECONDS = 30.0
-"""For how long an image that was drawn at the last moment, or too late, may wait to be decoded."""
-
-_MOST_PIXELS = MOST_SIDE**2
-"""Of an image drawn, however few uploads may have: some models draw more than they are asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """An image fit to be stored, and what drew it."""
-
-    checked: CheckedImage
-    model: str
-    seed: int | None
-
-
-def _ignore(number: int, drawn: Drawn) -> None:
-    pass
-
-
 class GeneratorRunner:
-    """Calls the generator, and gives up on it after `seconds`.
+    """Calls the image generator, each time on a thread of its own, and checks the images that it returns.
 
-    It is somebody else's code, which nothing can stop: a call runs on a thread of its own, so that past the
-    deadline only that thread is lost. `decoding` bounds how many images are encoded and checked at once.
+    A generator is foreign code that nothing can stop. When it misses its deadline, only that thread is lost.
 
-    `limits` are those of uploads. What may be ordered is held to their pixels. What was drawn is paid for: it
-    may be of any format that we know, and of the largest size that can be ordered.
+    `limits` are those of uploads. A requested size must be within their number of pixels. An image that was
+    drawn is paid for, so it may have any known format and any size that can be requested. `decoding` limits
+    how many images are encoded and checked at the same time.
     """
 
-    def __init__(
-        self, generator: BaseGenerator, limits: ImageLimits, decoding: DecodeLimiter, seconds: float
-    ) -> None:
+    def __init__(self, generator: BaseGenerator, limits: ImageLimits, decoding: DecodeLimiter) -> None:
         self._generator = generator
         self._limits = limits
         self._limits_of_drawn = replace(
-            limits, formats=tuple(FORMATS), max_pixels=max(limits.max_pixels, _MOST_PIXELS)
+            limits, formats=tuple(FORMATS), max_pixels=max(limits.max_pixels, _MAX_DRAWN_PIXELS)
         )
         self._decoding = decoding
-        self._seconds = seconds
-        self._free = threading.BoundedSemaphore(_MOST_THREADS)
-
-    @property
-    def seconds(self) -> float:
-        """How long one image may take."""
-        return self._seconds
+        self._free_calls = threading.BoundedSemaphore(_MAX_CALLS)
 
     def model_name(self) -> str:
-        """What draws."""
+        """Return the model's id."""
         return self._generator.model_name()
 
     def describe_model(self) -> ModelFacts | None:
-        """What its provider says of it, as the generator tells it."""
+        """Return what the model's provider says of it, None without a provider; raises generators' errors."""
         return self._generator.describe_model()
 
     def check_size(self, width: int, height: int) -> None:
-        """Let an order of this size, in pixels, pass, or raise `TooManyPixels`."""
+        """Raise `TooManyPixels` if an image of this size, in pixels, must not be requested."""
         self._limits.check((width, height), 1)
 
     def draw(
-        self, requests: Sequence[GenerationRequest], ready: Callable[[int, Drawn], None] = _ignore
-    ) -> list[Drawn]:
-        """Return the images for `requests`, drawn side by side.
+        self,
+        requests: Sequence[tuple[int, GenerationRequest]],
+        deadline: float,
+        on_drawn: Callable[[int, DrawnImage], None],
+    ) -> None:
+        """Draw all numbered `requests` at the same time, until `deadline` (of `time.monotonic`).
 
-        `ready` is called with each image and the index of its request as soon as it is drawn, from the
-        thread that drew it; also if other images fail, and after the deadline, when this has raised.
+        Each image is passed to `on_drawn` with its number, on the thread that drew it, so that none is lost
+        if another one fails or if it is drawn after the deadline.
 
-        Raises `PromptRefused`, `GeneratorError` and its kin; `GeneratorBusy` if too many calls hang, and
-        then none is begun.
+        Raises `PromptRefused`, `GeneratorError` and its subclasses. Raises `GeneratorBusy`, and starts no
+        call, if too many calls have not ended.
         """
-        self._take_places(len(requests))
-        deadline = time.monotonic() + self._seconds
+        self._reserve_calls(len(requests))
+        futures = [self._start(number, request, deadline, on_drawn) for number, request in requests]
+        if wait(futures, max(0.0, deadline - time.monotonic())).not_done:
+            raise GeneratorTimeout(detail="no image within GENERATOR_TIMEOUT")
+        for future in futures:
+            future.result()
 
-        def draw_one(number: int, request: GenerationRequest) -> Drawn:
-            drawn = self._draw(request, deadline)
-            ready(number, drawn)
-            return drawn
+    def _reserve_calls(self, count: int) -> None:
+        """Reserve all or none: each call that starts is paid for."""
+        for reserved in range(count):
+            if not self._free_calls.acquire(blocking=False):
+                for _ in range(reserved):
+                    self._free_calls.release()
+                raise GeneratorBusy(detail=f"{_MAX_CALLS} calls of the generator have not ended")
 
-        futures = [self._begin(partial(draw_one, *pair)) for pair in enumerate(requests)]
-        if wait(futures, self._seconds).not_done:
-            raise GeneratorTimeout(detail=f"no image after {self._seconds:g} s")
-        return [future.result() for future in futures]
+    def _start(
+        self,
+        number: int,
+        request: GenerationRequest,
+        deadline: float,
+        on_drawn: Callable[[int, DrawnImage], None],
+    ) -> Future[None]:
+        future: Future[None] = Future()
 
-    def _take_places(self, count: int) -> None:
-        """All or none: each image that is begun is paid for."""
-        for taken in range(count):
-            if not self._free.acquire(blocking=False):
-                for _ in range(taken):
-                    self._free.release()
-                raise GeneratorBusy(detail=f"{_MOST_THREADS} calls of the generator have not ended")
+        def run() -> None:
+            try:
+                on_drawn(number, self._draw_one(request, deadline))
+                future.set_result(None)
+            except BaseException as exc:
+                future.set_exception(exc)
+            finally:
+                self._free_calls.release()
 
-    def _begin(self, call: Callable[[], Drawn]) -> Future[Drawn]:
-        future: Future[Drawn] = Future()
-        context = copy_context()  # so that what is logged there has the request's id
-        arguments = (self._run, future, call)
-        threading.Thread(target=context.run, args=arguments, daemon=True, name="generation").start()
+        context = copy_context()  # gives the thread's log lines the request's id
+        threading.Thread(target=context.run, args=(run,), daemon=True, name="generation").start()
         return future
 
-    def _run(self, future: Future[Drawn], call: Callable[[], Drawn]) -> None:
-        try:
-            future.set_result(call())
-        except BaseException as exc:
-            future.set_exception(exc)
-        finally:
-            self._free.release()
+    def _draw_one(self, request: GenerationRequest, deadline: float) -> DrawnImage:
+        """Call the generator and check its image. All that goes wrong becomes an `AppError`.
 
-    def _draw(self, request: GenerationRequest, deadline: float) -> Drawn:
-        """Whatever a generator raises or returns becomes one of our errors.
-
-        What it returns is paid for, and waits for its turn to be decoded as long as there is time, and a
-        little longer: the request is answered then, but the image may be kept for the next one.
+        The image is paid for, so it waits to be decoded until the deadline and a little longer: by then the
+        request has failed, but the image may be kept for when it is sent again.
         """
         try:
-            given = self._generator.generate(request)
-            image = given.image
-            with self._decoding.passed(max(_LATE_SECONDS, deadline - time.monotonic())):
-                data = (
-                    image if isinstance(image, bytes) else encode_image(image, FORMATS[request.image_format])
-                )
-                return Drawn(check_in_sandbox(data, self._limits_of_drawn), given.model, given.seed)
+            generated = self._generator.generate(request)
+            with self._decoding.passed(max(_LATE_DECODE_SECONDS, deadline - time.monotonic())):
+                data = generated.image
+                if not isinstance(data, bytes):
+                    data = encode_image(data, FORMATS[request.image_format])
+                checked = check_in_sandbox(data, self._limits_of_drawn)
+            return DrawnImage(checked, generated.model, generated.seed)
         except Busy as exc:
-            raise GeneratorTimeout(detail="no turn to decode what was drawn") from exc
+            raise GeneratorTimeout(detail="the generated image was not decoded in time") from exc
         except (UnsupportedImage, UndecodableImage) as exc:
             raise GeneratorError(detail=f"the generator's image: {exc}") from exc
         except AppError:
             raise
         except Exception as exc:
-            _log.exception("The generator failed")  # a mistake in its code, which only a traceback shows
+            _log.exception("The generator failed")  # a bug in its code, which only the traceback shows
             raise GeneratorError(detail=f"{type(exc).__name__}: {exc}") from exc

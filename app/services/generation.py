@@ -1,8 +1,8 @@
-"""Storing what was paid for: a moment's outage of the store does not throw it away.
+"""Generate images from a prompt and store them: limited in number and time, and paid for once.
 
-Orders of images: who may draw now, what was drawn already, and where the images go.
-
-From a prompt to stored images: bounded in number and time, and done once where a client asks twice.
+A request takes these steps: it waits for its idempotency key and for slots, calls the generator, keeps the
+images on disk, and stores them. An image is paid for once it is drawn, so no later failure may lose it if it
+can be avoided: an unavailable store is tried again, and with an idempotency key the images are kept on disk.
 """
 
 import hashlib
@@ -10,11 +10,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sized
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from tenacity import (
@@ -27,6 +24,7 @@ from tenacity import (
 )
 
 from app.core.errors import (
+    AppError,
     GeneratorBusy,
     GeneratorUnreachable,
     PromptRefused,
@@ -39,208 +37,199 @@ from app.core.object_metadata import PromptMetadata
 from app.core.objects import FORMATS, NO_METADATA
 from app.core.thread_pool import blocking
 from app.generators.base import GenerationRequest, ModelFacts
-from app.services.drawing import Drawn, GeneratorRunner, PromptRequest, StoredGeneration
-from app.services.idempotency import Ledger, Once, Outcome, Rules, generations_in, keys_in, outcome_of
-from app.services.images import ImageService, StoredImage
+from app.services.drawing import DrawnImage, GeneratorRunner, PromptRequest, StoredGeneration
+from app.services.idempotency import IdempotencyKeys, IdempotencyRecord, IdempotencyRecords
+from app.services.images import ImageService
 from app.services.slots import Slots
-from app.services.unstored import Spool, Unstored
+from app.services.unstored import UnstoredImage, UnstoredImages
 
-MAX_PUTS = 4
+_MAX_WAITING = 64
+"""How many requests of a process may wait for a slot or for another request with their key."""
 
-_backoff = wait_exponential_jitter(multiplier=0.5, jitter=0.5, max=5)
+_MAX_PUTS = 4
+
+_KEY_WAIT_EXTRA_SECONDS = 10.0
+"""How much longer a request waits for another one with its key than that one may draw."""
+
+_put_backoff = wait_exponential_jitter(multiplier=0.5, jitter=0.5, max=5)
 _log = logging.getLogger(__name__)
 
 
-def store_patiently(put: Callable[[], StoredImage], deadline: float) -> StoredImage:
-    """What `put` gives, tried again where the store is away, not after `deadline` (monotonic seconds).
-
-    The image's key is nobody else's: one that is there already is of a put whose answer was lost. Raises what
-    the last try raised.
-    """
-    tries = Retrying(
-        stop=stop_after_attempt(MAX_PUTS) | stop_before_delay(max(0.0, deadline - time.monotonic())),
-        wait=_backoff,
-        retry=retry_if_exception_type((StoreUnreachable, StoreTimeout)),
-        before_sleep=_say,
-        reraise=True,
-    )
-    return replace(tries(put), created=True)
-
-
-def _say(state: RetryCallState) -> None:
-    failure = state.outcome and state.outcome.exception()
-    _log.warning("Put %d of %d of a drawn image failed: %s", state.attempt_number, MAX_PUTS, failure)
-
-
-_MOST_WAITING = 64
-"""Requests of a process that wait for a slot, or for another with their key, besides those that draw."""
-
-_DAY = 86_400.0
-_CENTURY = 100 * 365 * _DAY
-"""Drawings to be used again are forgotten for want of room alone."""
-
-
 class GenerationService:
-    """Has images drawn and stores them; one instance serves all threads of a worker process.
+    """Generates images and stores them. One instance serves all threads of a worker process.
 
-    At most `concurrency` images are drawn at once on this machine. The worker processes agree on that, and on
-    what was drawn already, in `state_dir`. With `reuse` an order with a seed is drawn once. With
-    `keep_prompts` what was asked is kept with the image.
-
-    An order that can be recognised when it is sent again, by its idempotency key or with `reuse`, is paid for
-    once: its images are on disk in `state_dir` from the moment they are drawn until they are stored.
+    At most `concurrency` images are drawn at the same time on this machine, each for `timeout` seconds at
+    most. The worker processes share slots, idempotency records and unstored images in `state_dir`. With
+    `keep_prompts` the prompt, the model, the seed, the size and the time become metadata of the image.
     """
 
     def __init__(
         self,
         images: ImageService,
-        drawing: GeneratorRunner,
+        runner: GeneratorRunner,
         state_dir: Path,
         *,
         concurrency: int,
-        reuse: bool,
+        timeout: float,
         keep_prompts: bool,
     ) -> None:
         self._images = images
-        self._drawing = drawing
-        self._slots = Slots(state_dir / "slots", concurrency)
-        self._once = Once(state_dir / "under-way", Ledger(state_dir / "outcomes.db"))
-        self._spool = Spool(state_dir / "unstored")
-        self._spool.sweep()  # the images are somebody's, and may be private: none outstays its day for long
-        self._reuse = reuse
+        self._runner = runner
+        self._timeout = timeout
         self._keep_prompts = keep_prompts
-        self._free = threading.BoundedSemaphore(concurrency + _MOST_WAITING)
+        self._slots = Slots(state_dir / "slots", concurrency)
+        self._keys = IdempotencyKeys(state_dir / "under-way", IdempotencyRecords(state_dir / "outcomes.db"))
+        self._unstored = UnstoredImages(state_dir / "unstored")
+        self._unstored.remove_expired()  # they may be private, so don't wait for the next generation
+        self._admitted = threading.BoundedSemaphore(concurrency + _MAX_WAITING)
 
     def model_name(self) -> str:
-        """What draws."""
-        return self._drawing.model_name()
+        """Return the model's id."""
+        return self._runner.model_name()
 
     def describe_model(self) -> ModelFacts | None:
-        """What its provider says of it, if there is one; raises what generators raise."""
-        return self._drawing.describe_model()
+        """Return what the model's provider says of it, None without a provider; raises generators' errors."""
+        return self._runner.describe_model()
 
-    def generate(self, order: PromptRequest, idempotency_key: str | None = None) -> list[StoredGeneration]:
-        """Have `order` drawn, and store each image under a new, unguessable key: all of them or none.
+    def generate(self, request: PromptRequest, idempotency_key: str | None = None) -> list[StoredGeneration]:
+        """Draw the images and store each under a new, unguessable key: all of them or none.
 
-        Where an order came with the same `idempotency_key` (a digest) within a day, the answer is the same
-        and nothing is drawn.
+        If a request came with the same `idempotency_key` (a digest) within a day, return its images or raise
+        its `PromptRefused` without drawing. Requests with one key don't run at the same time.
 
-        Raises `InvalidKey`, `TooManyPixels`, `PromptRefused`, `GeneratorError` and its kin, `GeneratorBusy`,
-        `IdempotencyKeyReused`, `IdempotencyKeyInUse`, `StateUnavailable`, and what stores raise.
+        Raises `InvalidKey`, `TooManyPixels`, `PromptRefused`, `GeneratorError` and its subclasses,
+        `GeneratorBusy`, `IdempotencyKeyReused`, `IdempotencyKeyInUse`, `StateUnavailable`, and the errors of
+        stores.
         """
-        generated_key(datetime.now(UTC), FORMATS[order.image_format], order.folder)  # a bad folder shows now
-        self._drawing.check_size(order.width, order.height)
-        with self._place(), blocking():
-            if idempotency_key is None:
-                return self._reused_or_drawn(order, None)
-            request = order.digest()
-            spooled = hashlib.sha256(f"{idempotency_key} {request}".encode()).hexdigest()
-            rules = Rules(_DAY, self._patience(order), on_kept=partial(self._forget, spooled, order.count))
-            work = partial(self._reused_or_drawn, order, spooled)
-            draw = partial(outcome_of, request, work, PromptRefused)
-            return self._images_of(self._once.run(idempotency_key, request, rules, draw))
-
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        if not self._free.acquire(blocking=False):
+        generated_key(datetime.now(UTC), FORMATS[request.image_format], request.folder)  # checks the folder
+        self._runner.check_size(request.width, request.height)
+        if not self._admitted.acquire(blocking=False):
             raise GeneratorBusy
         try:
-            yield
+            with blocking():
+                if idempotency_key is None:
+                    return self._draw_and_store(request, _PendingImages(request, self._unstored))
+                return self._generate_once(request, idempotency_key)
         finally:
-            self._free.release()
+            self._admitted.release()
 
-    def _patience(self, order: PromptRequest) -> float:
-        return self._drawing.seconds * order.count + 10
+    def _deadline(self, rounds: int) -> float:
+        """Return the time (of `time.monotonic`) by which so many images must be drawn one after another."""
+        return time.monotonic() + self._timeout * rounds
 
-    def _images_of(self, outcome: Outcome) -> list[StoredGeneration]:
-        return generations_in(outcome, self._images.url_of)
+    def _generate_once(self, request: PromptRequest, key: str) -> list[StoredGeneration]:
+        digest = request.digest()
+        deadline = self._deadline(request.count) + _KEY_WAIT_EXTRA_SECONDS
+        with self._keys.claim(key, digest, deadline) as earlier:
+            if earlier is not None:
+                return earlier.generations(self._images.urls)
+            name_on_disk = hashlib.sha256(f"{key} {digest}".encode()).hexdigest()
+            images = _PendingImages(request, self._unstored, name_on_disk)
+            try:
+                generations = self._draw_and_store(request, images)
+            except AppError as exc:
+                is_final = isinstance(exc, PromptRefused)
+                if self._keys.save(key, IdempotencyRecord.of_error(digest, exc, is_final)) and is_final:
+                    images.remove_from_disk()
+                raise
+            if self._keys.save(key, IdempotencyRecord.of_images(digest, generations)):
+                images.remove_from_disk()
+            return generations
 
-    def _forget(self, spooled: str, count: int, outcome: Outcome) -> None:
-        """Remove from the spool what a request sent again won't need, since its outcome is remembered."""
-        if outcome.is_final:
-            self._spool.forget(spooled, count)
-
-    def _reused_or_drawn(self, order: PromptRequest, spooled: str | None) -> list[StoredGeneration]:
-        """The order's images; `spooled` is its name in the spool, None if it can't be recognised."""
-        if not self._reuse or order.seed is None:
-            return self._draw(order, spooled)
-        request = order.digest(self.model_name())
-        made: list[Outcome] = []
-
-        def draw() -> Outcome:
-            made.append(outcome_of(request, partial(self._draw, order, request)))
-            return made[0]
-
-        forget = partial(self._forget, request, order.count)
-        rules = Rules(_CENTURY, self._patience(order), counts=self._still_has, on_kept=forget)
-        generations = self._images_of(self._once.run(request, request, rules, draw))
-        return generations if made else [_seen_before(generation) for generation in generations]
-
-    def _still_has(self, outcome: Outcome) -> bool:
-        return all(self._images.exists(key) for key in keys_in(outcome))
-
-    def _draw(self, order: PromptRequest, spooled: str | None) -> list[StoredGeneration]:
-        """All are drawn before one is stored, so that a failure leaves nothing behind in the store."""
-        self._spool.sweep()
-        images = self._spool.recall(spooled, order.count) if spooled else {}
-        missing = {n: request for n, request in enumerate(order.requests()) if n not in images}
-        deadline = time.monotonic() + self._drawing.seconds
+    def _draw_and_store(self, request: PromptRequest, images: "_PendingImages") -> list[StoredGeneration]:
+        """Draw all missing images before storing the first, so a failure to draw leaves nothing stored."""
+        self._unstored.remove_expired()
+        missing = images.missing()
+        deadline = self._deadline(1)
         if missing:
-            deadline = self._draw_missing(order, missing, images, spooled)
+            with self._slots.take(len(missing)) as slots:
+                deadline = self._deadline(math.ceil(len(missing) / slots))
+                for first in range(0, len(missing), slots):
+                    self._draw(missing[first : first + slots], images)
         try:
-            return [self._store(order, images[number], deadline) for number in range(order.count)]
+            return [self._store(request, image, deadline) for image in images.in_order()]
         except StoreError:
-            if spooled is None:
-                _log.warning("The store took no drawn image; without an Idempotency-Key it is not kept")
+            if not images.are_on_disk:
+                _log.warning("Generated images were not stored. Without an Idempotency-Key they are lost.")
             raise
 
-    def _draw_missing(
-        self,
-        order: PromptRequest,
-        missing: Mapping[int, GenerationRequest],
-        images: dict[int, Unstored],
-        spooled: str | None,
-    ) -> float:
-        """Add the images of `missing` to `images`; returns the time until which the store may take."""
-        numbers = list(missing)
+    def _draw(self, requests: Sequence[tuple[int, GenerationRequest]], images: "_PendingImages") -> None:
+        try:
+            self._runner.draw(requests, self._deadline(1), images.add)
+        except GeneratorBusy as exc:
+            if len(images):  # clients repeat a request after 429, and would pay for these images again
+                raise GeneratorUnreachable(detail=f"{exc}, after {len(images)} images were drawn") from exc
+            raise
 
-        def keep(first: int, index: int, drawn: Drawn) -> None:
-            now, number = datetime.now(UTC), numbers[first + index]
-            image = Unstored(generated_key(now, drawn.checked.format, order.folder), drawn, now)
-            if spooled:
-                self._spool.keep(spooled, number, image)
-            images[number] = image
+    def _store(self, request: PromptRequest, image: UnstoredImage, deadline: float) -> StoredGeneration:
+        """Store an image. If the store is unavailable try again, but not after `deadline`.
 
-        with self._slots.take(len(numbers)) as taken:
-            deadline = time.monotonic() + self._drawing.seconds * math.ceil(len(numbers) / taken)
-            for first in range(0, len(numbers), taken):
-                batch = [missing[number] for number in numbers[first : first + taken]]
-                with _paid_for(images):
-                    self._drawing.draw(batch, partial(keep, first))
-        return deadline
-
-    def _store(self, order: PromptRequest, image: Unstored, deadline: float) -> StoredGeneration:
+        No other request has the image's key: if it is already stored, an earlier put's response was lost.
+        """
         drawn = image.drawn
-        metadata = _asked(order, drawn, image.time).to_metadata() if self._keep_prompts else NO_METADATA
-        put = partial(self._images.put, image.key, drawn.checked, overwrite=False, metadata=metadata)
-        return StoredGeneration(store_patiently(put, deadline), drawn.model, drawn.seed, image.time)
+        metadata = NO_METADATA
+        if self._keep_prompts:
+            size = f"{request.width}x{request.height}"
+            metadata = PromptMetadata(
+                request.prompt, request.negative_prompt, drawn.model, drawn.seed, size, image.time
+            ).to_metadata()
+        attempts = Retrying(
+            stop=stop_after_attempt(_MAX_PUTS) | stop_before_delay(max(0.0, deadline - time.monotonic())),
+            wait=_put_backoff,
+            retry=retry_if_exception_type((StoreUnreachable, StoreTimeout)),
+            before_sleep=_log_failed_put,
+            reraise=True,
+        )
+        stored = attempts(self._images.put, image.key, drawn.checked, metadata=metadata)
+        return StoredGeneration(stored, drawn.model, drawn.seed, image.time)
 
 
-@contextmanager
-def _paid_for(drawn: Sized) -> Iterator[None]:
-    """Who is told to be too many comes again: only where nothing is drawn yet may that be said."""
-    try:
-        yield
-    except GeneratorBusy as exc:
-        if drawn:
-            raise GeneratorUnreachable(detail=f"{exc}, after {len(drawn)} of the images were drawn") from exc
-        raise
+class _PendingImages:
+    """The images of one request that are drawn but not stored yet, by their numbers.
+
+    With `name_on_disk` they are also kept in `unstored`, and those that are already there are not missing.
+    """
+
+    def __init__(
+        self, request: PromptRequest, unstored: UnstoredImages, name_on_disk: str | None = None
+    ) -> None:
+        self._request = request
+        self._unstored = unstored
+        self._name = name_on_disk
+        self._images = unstored.read(name_on_disk, request.count) if name_on_disk else {}
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @property
+    def are_on_disk(self) -> bool:
+        """Return whether the images are also kept on disk."""
+        return self._name is not None
+
+    def missing(self) -> list[tuple[int, GenerationRequest]]:
+        """Return number and generator request of each image that has to be drawn."""
+        requests = enumerate(self._request.generation_requests())
+        return [(number, request) for number, request in requests if number not in self._images]
+
+    def add(self, number: int, drawn: DrawnImage) -> None:
+        """Add an image that was drawn just now. Generator threads call this, also after the deadline."""
+        now = datetime.now(UTC)
+        key = generated_key(now, drawn.checked.format, self._request.folder)
+        image = UnstoredImage(key, drawn, now)
+        if self._name:
+            self._unstored.write(self._name, number, image)
+        self._images[number] = image
+
+    def in_order(self) -> list[UnstoredImage]:
+        """Return all images of the request, once none is missing."""
+        return [self._images[number] for number in range(self._request.count)]
+
+    def remove_from_disk(self) -> None:
+        """Remove the images from the disk: their request will not need them again."""
+        if self._name:
+            self._unstored.remove(self._name, self._request.count)
 
 
-def _asked(order: PromptRequest, drawn: Drawn, now: datetime) -> PromptMetadata:
-    size = f"{order.width}x{order.height}"
-    return PromptMetadata(order.prompt, order.negative_prompt, drawn.model, drawn.seed, size, now)
-
-
-def _seen_before(generation: StoredGeneration) -> StoredGeneration:
-    return replace(generation, image=replace(generation.image, created=False))
+def _log_failed_put(state: RetryCallState) -> None:
+    error = state.outcome and state.outcome.exception()
+    _log.warning("Put %d of %d of a generated image failed: %s", state.attempt_number, _MAX_PUTS, error)

@@ -1,14 +1,10 @@
-"""Doing a request once, however often it is sent, across threads, processes and restarts.
+"""Idempotency keys: a request sent again with the same key gets the first one's response, and does no work.
 
-Whoever does it holds a lock on a file named for its key. The kernel lets go of that however a process ends,
-so no key stays locked. The others wait for that lock, and find the outcome in the ledger.
+This holds across threads, worker processes and restarts. While a process works on a key it holds the lock
+on a file of that name. The kernel releases the lock however the process ends, so no key stays in use. Other
+requests with the key wait for the lock, then find the outcome in a SQLite table.
 
-What came of requests that must not be done twice: a SQLite table of outcomes, bounded in rows and bytes.
-
-A database connection serves one statement: outcomes are read and written once in many seconds, and nothing is
-shared between threads or with the parent of a fork. Rows hold digests of keys, never a key.
-
-Outcomes as JSON and back: the images that were stored, or the error that the first to ask was answered.
+Keys and requests are digests here: neither an idempotency key nor a prompt is written to disk.
 """
 
 import json
@@ -16,7 +12,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -28,19 +24,25 @@ from app.core.system import SHARED, lock_now, opened
 from app.services.drawing import StoredGeneration
 from app.services.images import StoredImage
 from app.services.slots import state_errors_mapped
+from app.services.urls import ImageUrls
+
+_KEY_LIFETIME_SECONDS = 86_400.0
+_LOCK_POLL_SECONDS = 0.05
+_ABANDONED_SECONDS = 86_400
+"""The age at which the lock file of a killed process is removed."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outcome (
-    key TEXT PRIMARY KEY,              -- a digest of whose key it is, and of the key
-    request TEXT NOT NULL,             -- a digest of what was asked
+    key TEXT PRIMARY KEY,              -- digest of the client and its idempotency key
+    request TEXT NOT NULL,             -- digest of the request
     result TEXT NOT NULL,              -- JSON
-    is_final INTEGER NOT NULL,         -- 0: the same may be tried again
-    made_at REAL NOT NULL,             -- seconds since the epoch, as the next one
+    is_final INTEGER NOT NULL,         -- 0: an error after which the request may be sent again
+    made_at REAL NOT NULL,             -- seconds since the epoch, like expires_at
     expires_at REAL NOT NULL
 ) WITHOUT ROWID
 """
 
-_FORGET_SURPLUS = """
+_DELETE_SURPLUS = """
 DELETE FROM outcome WHERE expires_at < ? OR key IN (
     SELECT key FROM (
         SELECT key, count(*) OVER latest_first AS number, sum(length(result)) OVER latest_first AS size
@@ -49,187 +51,168 @@ DELETE FROM outcome WHERE expires_at < ? OR key IN (
 )
 """
 
-_MOST_ROWS = 10_000
-_MOST_BYTES = 16 * 1024 * 1024
-_BUSY_SECONDS = 10.0
+_MAX_ROWS = 10_000
+_MAX_RESULT_BYTES = 16 * 1024 * 1024
+_LOCKED_TIMEOUT_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a request; one that is not `is_final` counts for those alone who waited for it."""
+class IdempotencyRecord:
+    """The outcome of a request: `result` is JSON, either the generated images or an error.
+
+    If it is not `is_final`, it only answers requests that were waiting for it. `made_at` is in seconds since
+    the epoch.
+    """
 
     request: str
     result: str
     is_final: bool
     made_at: float
 
+    @classmethod
+    def of_images(cls, request: str, generations: Sequence[StoredGeneration]) -> "IdempotencyRecord":
+        """Make the record of a request that succeeded."""
+        images = []
+        for generation in generations:
+            image = asdict(generation.image)
+            del image["url"]
+            facts = {"model": generation.model, "seed": generation.seed, "time": generation.time.isoformat()}
+            images.append(image | facts)
+        return cls(request, json.dumps({"images": images}), True, time.time())
 
-class Ledger:
-    """The table, in the file at `path`. Methods raise `StateUnavailable`."""
+    @classmethod
+    def of_error(cls, request: str, error: AppError, is_final: bool) -> "IdempotencyRecord":
+        """Make the record of a request that failed; unless `is_final` it may be sent again."""
+        result = {"code": error.code, "message": error.message, "retry_after": error.retry_after}
+        return cls(request, json.dumps(result), is_final, time.time())
 
-    def __init__(self, path: Path, most_rows: int = _MOST_ROWS, most_bytes: int = _MOST_BYTES) -> None:
+    def generations(self, urls: ImageUrls) -> list[StoredGeneration]:
+        """Return the images, with the URLs that they have now. Raise the error if the request failed."""
+        result = json.loads(self.result)
+        if "code" in result:
+            raise _error_from(result)
+        return [_generation_from(image, urls) for image in result["images"]]
+
+
+def _generation_from(fields: dict[str, Any], urls: ImageUrls) -> StoredGeneration:
+    model, seed, drawn_at = fields.pop("model"), fields.pop("seed"), fields.pop("time")
+    image = StoredImage(url=urls.url_of(fields["key"]), **fields)
+    return StoredGeneration(image, model, seed, datetime.fromisoformat(drawn_at))
+
+
+def _error_from(fields: dict[str, Any]) -> AppError:
+    """Return an error of the class with this code."""
+    classes = [AppError]
+    for error_class in classes:
+        if error_class.code == fields["code"]:
+            error = error_class(fields["message"])
+            error.retry_after = fields.get("retry_after")
+            return error
+        classes += error_class.__subclasses__()
+    return AppError()
+
+
+class IdempotencyRecords:
+    """A SQLite table of records in the file at `path`, limited in rows and bytes: the oldest are deleted.
+
+    Each call opens a connection: calls are rare, and nothing is shared with threads or forked processes.
+    Methods raise `StateUnavailable`.
+    """
+
+    def __init__(self, path: Path, max_rows: int = _MAX_ROWS, max_bytes: int = _MAX_RESULT_BYTES) -> None:
         self._path = path
-        self._bounds = (most_rows, most_bytes)
+        self._limits = (max_rows, max_bytes)
 
-    def recall(self, key: str) -> Outcome | None:
-        """What came of the request under `key`, unless it is forgotten."""
+    def find(self, key: str) -> IdempotencyRecord | None:
+        """Return the record of the request with this key, None if there is none."""
         with self._connection() as database:
             row = database.execute(
                 "SELECT request, result, is_final, made_at FROM outcome WHERE key = ? AND expires_at >= ?",
                 (key, time.time()),
             ).fetchone()
-        return row and Outcome(row[0], row[1], bool(row[2]), row[3])
+        return row and IdempotencyRecord(row[0], row[1], bool(row[2]), row[3])
 
-    def keep(self, key: str, outcome: Outcome, lifetime: float) -> None:
-        """Remember `outcome` for `lifetime` seconds, and forget the oldest where there are too many."""
-        row = (key, outcome.request, outcome.result, outcome.is_final, outcome.made_at)
+    def save(self, key: str, record: IdempotencyRecord, lifetime: float = _KEY_LIFETIME_SECONDS) -> None:
+        """Keep the record for `lifetime` seconds after it was made."""
+        row = (key, record.request, record.result, record.is_final, record.made_at, record.made_at + lifetime)
         with self._connection() as database:
             database.execute("BEGIN IMMEDIATE")
-            database.execute(
-                "INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?)", (*row, outcome.made_at + lifetime)
-            )
-            database.execute(_FORGET_SURPLUS, (time.time(), *self._bounds))
+            database.execute("INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?)", row)
+            database.execute(_DELETE_SURPLUS, (time.time(), *self._limits))
             database.execute("COMMIT")
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         with state_errors_mapped():
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self._path, _BUSY_SECONDS, isolation_level=None)) as database:
+            database = sqlite3.connect(self._path, _LOCKED_TIMEOUT_SECONDS, isolation_level=None)
+            with closing(database):
                 database.execute(_SCHEMA)
                 yield database
 
 
-_log = logging.getLogger(__name__)
+class IdempotencyKeys:
+    """Lets one request per key do its work at a time, on this machine. `directory` holds the lock files."""
 
-
-def outcome_of(
-    request: str, work: Callable[[], Sequence[StoredGeneration]], *final: type[AppError]
-) -> Outcome:
-    """What comes of `work`, errors included; it may be tried again after those that are not `final`."""
-    result: dict[str, Any]
-    try:
-        result, is_final = {"images": [_to_dict(generation) for generation in work()]}, True
-    except AppError as exc:
-        result = {"code": exc.code, "message": exc.message, "retry_after": exc.retry_after}
-        is_final = isinstance(exc, final)
-        _log.warning("generation failed: %s", exc)
-    return Outcome(request, json.dumps(result), is_final, time.time())
-
-
-def generations_in(outcome: Outcome, url_of: Callable[[str], str]) -> list[StoredGeneration]:
-    """The images of an outcome, with their URLs as of today; raises the error that it was."""
-    result = json.loads(outcome.result)
-    if "code" in result:
-        raise _error_of(result)
-    return [_from_dict(image, url_of) for image in result["images"]]
-
-
-def keys_in(outcome: Outcome) -> list[str]:
-    """The keys of an outcome's images; none of an error."""
-    return [image["key"] for image in json.loads(outcome.result).get("images", [])]
-
-
-def _to_dict(generation: StoredGeneration) -> dict[str, Any]:
-    image = asdict(generation.image)
-    del image["url"]
-    return {
-        **image,
-        "model": generation.model,
-        "seed": generation.seed,
-        "time": generation.time.isoformat(),
-    }
-
-
-def _from_dict(record: dict[str, Any], url_of: Callable[[str], str]) -> StoredGeneration:
-    model, seed, time_text = record.pop("model"), record.pop("seed"), record.pop("time")
-    image = StoredImage(url=url_of(record["key"]), **record)
-    return StoredGeneration(image, model, seed, datetime.fromisoformat(time_text))
-
-
-def _error_of(record: dict[str, Any]) -> AppError:
-    """An error of the class that has this code."""
-    classes = [AppError]
-    for known in classes:
-        if known.code == record["code"]:
-            error = known(record["message"])
-            error.retry_after = record.get("retry_after")
-            return error
-        classes += known.__subclasses__()
-    return AppError()
-
-
-_LOOK_SECONDS = 0.05
-_ABANDONED_SECONDS = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How many seconds an outcome is remembered, how many a request waits for it, and which ones count.
-
-    `on_kept` is called, under the key's lock, once the outcome of new work is in the ledger.
-    """
-
-    lifetime: float
-    patience: float
-    counts: Callable[[Outcome], bool] = lambda outcome: True
-    on_kept: Callable[[Outcome], None] = lambda outcome: None
-
-
-class Once:
-    """Runs work under keys, which are digests; their locks lie in `directory`."""
-
-    def __init__(self, directory: Path, ledger: Ledger) -> None:
+    def __init__(self, directory: Path, records: IdempotencyRecords) -> None:
         self._directory = directory
-        self._ledger = ledger
-
-    def run(self, key: str, request: str, rules: Rules, work: Callable[[], Outcome]) -> Outcome:
-        """The outcome of `work`, or that of an earlier or simultaneous run under the same key.
-
-        Raises `IdempotencyKeyReused` where that run's request was another, `IdempotencyKeyInUse` where it
-        takes too long, and `StateUnavailable`.
-        """
-        arrived, deadline = time.time(), time.monotonic() + rules.patience
-        while True:
-            if found := self._found(key, request, arrived, rules):
-                return found
-            with self._claim(key, request, deadline) as is_ours:
-                # Another may have done it between our look into the ledger and our claim.
-                if is_ours and (found := self._found(key, request, arrived, rules)):
-                    return found
-                if is_ours:
-                    return self._do(key, rules, work)
-
-    def _do(self, key: str, rules: Rules, work: Callable[[], Outcome]) -> Outcome:
-        """What was paid for is answered, even where it can't be remembered."""
-        outcome = work()
-        try:
-            self._ledger.keep(key, outcome, rules.lifetime)
-            rules.on_kept(outcome)
-            with state_errors_mapped():
-                self._sweep()
-        except StateUnavailable:
-            _log.warning("the outcome of a generation could not be kept", exc_info=True)
-        return outcome
-
-    def _found(self, key: str, request: str, arrived: float, rules: Rules) -> Outcome | None:
-        """A failure that may be tried again counts for those who waited for it, and not for the next."""
-        outcome = self._ledger.recall(key)
-        if outcome is None or not (outcome.is_final or outcome.made_at >= arrived):
-            return None
-        if outcome.request != request:
-            raise IdempotencyKeyReused
-        return outcome if rules.counts(outcome) else None
+        self._records = records
 
     @contextmanager
-    def _claim(self, key: str, request: str, deadline: float) -> Iterator[bool]:
-        """Hold the key in this block, or where another holds it, wait until it no longer does."""
+    def claim(self, key: str, request: str, deadline: float) -> Iterator[IdempotencyRecord | None]:
+        """Yield the record that answers the request, or None if the caller must do the work.
+
+        In that case the caller holds the key during the block, and calls `save` before it ends. Otherwise
+        other requests with the key do the work.
+
+        Raises `IdempotencyKeyReused` if the key was sent with another request, `IdempotencyKeyInUse` if
+        another process holds it at `deadline` (of `time.monotonic`), and `StateUnavailable`.
+        """
+        arrived = time.time()
+        while not (record := self._find(key, request, arrived)):
+            with self._lock(key, request, deadline) as is_ours:
+                # Another process may have saved a record between the look-up and the lock.
+                if is_ours and not self._find(key, request, arrived):
+                    yield None
+                    return
+        yield record
+
+    def save(self, key: str, record: IdempotencyRecord) -> bool:
+        """Save the record of a claimed key. If that fails log a warning and return False.
+
+        The work has been paid for, so its result must reach the client even if it can't be recorded.
+        """
+        try:
+            self._records.save(key, record)
+        except StateUnavailable:
+            _log.warning("The outcome of a generation could not be recorded in STATE_DIR", exc_info=True)
+            return False
+        with suppress(OSError, StateUnavailable):  # the next request tries again
+            self._remove_abandoned_files()
+        return True
+
+    def _find(self, key: str, request: str, arrived: float) -> IdempotencyRecord | None:
+        record = self._records.find(key)
+        if record is None or not (record.is_final or record.made_at >= arrived):
+            return None
+        if record.request != request:
+            raise IdempotencyKeyReused
+        return record
+
+    @contextmanager
+    def _lock(self, key: str, request: str, deadline: float) -> Iterator[bool]:
+        """Hold the key's lock during the block; yield False if another process held it and has released it.
+
+        The file contains the request's digest.
+        """
         path = self._directory / key
-        with self._opened(path) as descriptor:
+        with self._open(path) as descriptor:
             if not lock_now(descriptor):
-                _wait(descriptor, request, deadline)
+                _wait_until_unlocked(descriptor, request, deadline)
                 yield False
-            elif not os.fstat(descriptor).st_nlink:  # removed by another between our open and our lock
+            elif not os.fstat(descriptor).st_nlink:  # another process removed it after we had opened it
                 yield False
             else:
                 with state_errors_mapped():
@@ -237,32 +220,31 @@ class Once:
                 try:
                     yield True
                 finally:
-                    with suppress(OSError):  # what is left is swept, and the lock on it ends here
+                    with suppress(OSError):  # the lock ends all the same, and the file is removed later
                         path.unlink()
 
     @contextmanager
-    def _opened(self, path: Path) -> Iterator[int]:
+    def _open(self, path: Path) -> Iterator[int]:
         with ExitStack() as stack:
             with state_errors_mapped():
                 self._directory.mkdir(parents=True, exist_ok=True)
                 descriptor = stack.enter_context(opened(path))
             yield descriptor
 
-    def _sweep(self) -> None:
-        """Remove what killed processes left, under keys that nobody used again."""
+    def _remove_abandoned_files(self) -> None:
+        """Remove the lock files of killed processes whose keys were not used again."""
         for path in self._directory.iterdir():
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-                    with self._opened(path) as descriptor:
+                    with self._open(path) as descriptor:
                         if lock_now(descriptor):
                             path.unlink()
 
 
-def _wait(descriptor: int, request: str, deadline: float) -> None:
-    """Many can wait at once, for a shared lock shuts none of them out."""
+def _wait_until_unlocked(descriptor: int, request: str, deadline: float) -> None:
     if os.pread(descriptor, 1024, 0) not in (b"", request.encode()):
         raise IdempotencyKeyReused
-    while not lock_now(descriptor, SHARED):
+    while not lock_now(descriptor, SHARED):  # shared: the requests that wait do not exclude each other
         if time.monotonic() > deadline:
             raise IdempotencyKeyInUse
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_LOCK_POLL_SECONDS)

@@ -1,12 +1,14 @@
-"""What the product does, without HTTP: upload, fetch, list and delete images; `app.generation` draws."""
+"""The image service: upload, fetch, list and delete images, without HTTP.
+
+`app.services.generation` adds images that a model draws from a prompt.
+"""
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +16,7 @@ from PIL import Image
 
 from app.cache.disk_cache import DiskCache
 from app.cache.lookup import CachedObject
-from app.core.errors import NameTaken, NotFound, StoreError, TooLarge
+from app.core.errors import NameTaken, NotFound, StoreError, StoreRefused, TooLarge
 from app.core.limiters import Bulkhead, DecodeLimiter
 from app.core.object_keys import (
     cache_control,
@@ -28,36 +30,39 @@ from app.core.object_keys import (
     proof_for,
 )
 from app.core.object_metadata import PromptMetadata, may_be_name, name_metadata, original_name
-from app.core.objects import CONTENT_TYPES, FORMATS, NO_METADATA, ObjectFacts, StoredObject
+from app.core.objects import CONTENT_TYPES, FORMATS, NO_METADATA, ObjectFacts, PutResult, StoredObject
 from app.imaging.check import CheckedImage
 from app.imaging.encode import encode_image
 from app.imaging.sandbox.client import check_in_sandbox
 from app.imaging.survey import ImageLimits
+from app.services.urls import ImageUrls
 from app.stores.base import BaseStore, holds_bytes
 
-_ASKERS = 16
-"""Threads that fetch details, for all listings of a process together."""
+_DETAIL_THREADS = 16
+"""Threads that fetch the details of listed images, shared by all listings of a process."""
 
-_PAGE = 1000
-"""The most keys that S3 gives in one answer."""
+_PAGE_SIZE = 1000
+"""The largest page of keys that S3 returns."""
 
-_UNTYPED = {"", "application/octet-stream", "binary/octet-stream"}
-"""Types of what was put without one: in listings, by servers and tools, and by S3 itself
+_UNSPECIFIC_TYPES = {"", "application/octet-stream", "binary/octet-stream"}
+"""Content types of objects that were put without one: in listings, and as servers, tools and S3 set them
 (https://docs.aws.amazon.com/sdkfornet1/latest/apidocs/html/P_Amazon_S3_Model_CopyObjectRequest_ContentType.htm)."""
 
-_OTHER_NAMES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
-"""Never registered, and in wide use."""
+_TYPE_ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
+"""Content types that were never registered but are in wide use."""
 
-
-_OCCUPIED = (
-    "Another image is stored under the key that these bytes have here. It was left as it is. "
-    "Send the image with a name, or into another folder."
+_KEY_OCCUPIED = (
+    "Another image is already stored under this key and was not replaced. "
+    "Use another name, or store this image in another folder."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image in the store. `size` is in bytes; `created` is False where it was stored already."""
+    """An image in the store.
+
+    Width and height are in pixels, `size` is in bytes. `created` is False if the image was already stored.
+    """
 
     key: str
     url: str
@@ -71,29 +76,28 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class ListedImage:
-    """A line of a listing.
+    """An image as a listing returns it; `size` is in bytes.
 
-    `asked` and `original_name` are given only with details: the first for images that were generated, the
-    second if the key could not hold the name that the image was uploaded under.
+    Only listings with details set the last two fields: `prompt_metadata` for generated images, and
+    `original_name` if the object key could not hold the name under which the image was uploaded.
 
-    It has no URL: most who list need none, and one may cost a signature or a request to the store.
+    There is no URL: most callers need none, and making one may cost a signature or a request to the store.
     """
 
     key: str
     content_type: str
     size: int
     last_modified: datetime
-    asked: PromptMetadata | None = None
+    prompt_metadata: PromptMetadata | None = None
     original_name: str | None = None
 
 
 class ImageService:
-    """Uploads, fetches, lists and deletes images; one instance serves all threads of a worker process.
+    """Uploads, fetches, lists and deletes images. One instance serves all threads of a worker process.
 
-    `decoding` limits how many images are decoded at once, each of which takes memory by its pixels, and
-    `bulkhead` how many threads wait for the store; pass the cache the same one.
-    `url_of` gives the URL that clients are told for a key; `max_upload_bytes` bounds what is read of a
-    source.
+    `limits` and `max_upload_bytes` apply to uploads. `decoding` limits how many images are decoded at the
+    same time, and `bulkhead` how many threads wait for the store; the cache must have the same bulkhead.
+    `urls` makes the URLs that clients get.
     """
 
     def __init__(
@@ -104,17 +108,17 @@ class ImageService:
         decoding: DecodeLimiter,
         *,
         max_upload_bytes: int,
-        url_of: Callable[[str], str],
+        urls: ImageUrls,
         bulkhead: Bulkhead | None = None,
     ) -> None:
         self._store = store
         self._cache = cache
-        self._limits = limits
         self._decoding = decoding
-        self._max_upload_bytes = max_upload_bytes
-        self.url_of = url_of
         self._bulkhead = bulkhead or Bulkhead()
-        self._askers = ThreadPoolExecutor(_ASKERS, "details")  # its threads start with the first listing
+        self._detail_threads = ThreadPoolExecutor(_DETAIL_THREADS, "details")  # start with the first listing
+        self.limits = limits
+        self.max_upload_bytes = max_upload_bytes
+        self.urls = urls
 
     def upload_image(
         self,
@@ -124,20 +128,20 @@ class ImageService:
         *,
         overwrite: bool = True,
     ) -> StoredImage:
-        """Check the image in a file (path or object) or in bytes, and store it.
+        """Check and store an image, given as a path, a binary file or bytes.
 
-        Without `name` its key is made from its bytes, so that the same image is stored once; with `name`
-        the key is `<folder>/<name>`, and what was there before is replaced, unless `overwrite` is False.
-        A name that keys can't hold, such as "IMG 1.jpg", is kept with the image, whose key is spelled alike;
-        it never replaces an image of another name with the same key.
+        Without `name` the object key is made from the image's bytes, so the same image is stored only once.
+        With `name` the key is `<folder>/<name>`, and an image stored there is replaced unless `overwrite` is
+        False. If keys can't hold the name, such as "IMG 1.jpg", the key has a similar spelling and the name
+        is stored with the image. Such an upload never replaces an image of another name with the same key.
 
-        Raises `TooLarge`, `UnsupportedImage`, `UndecodableImage`, `Busy`, `InvalidKey`, `NameTaken`, and
-        what stores raise.
+        Raises `TooLarge`, `UnsupportedImage`, `UndecodableImage`, `Busy`, `InvalidKey`, `NameTaken`, and the
+        errors of stores.
         """
         data = self._read(source)
         with self._decoding.passed():
-            checked = check_in_sandbox(data, self._limits)
-        return self._keep(checked, name, folder, overwrite)
+            image = check_in_sandbox(data, self.limits)
+        return self._upload(image, name, folder, overwrite)
 
     def upload_pil_image(
         self,
@@ -150,21 +154,21 @@ class ImageService:
     ) -> StoredImage:
         """Encode a Pillow image and store it like `upload_image`; `image_format` is a name in `FORMATS`."""
         with self._decoding.passed():
-            checked = check_in_sandbox(encode_image(image, FORMATS[image_format]), self._limits)
-        return self._keep(checked, name, folder, overwrite)
+            encoded = check_in_sandbox(encode_image(image, FORMATS[image_format]), self.limits)
+        return self._upload(encoded, name, folder, overwrite)
 
     def fetch(self, key: str) -> CachedObject:
-        """The image's bytes, from the cache or, once, from the store. The caller closes the body.
+        """Return the image from the cache, which fetches it from the store once. The caller closes the body.
 
-        Raises `InvalidKey`, `NotFound`, and what stores raise.
+        Raises `InvalidKey`, `NotFound` (also for an object that is not an image), and the errors of stores.
         """
         check_readable(key)
-        return self._cache.fetch(key, partial(self._load, key))
+        return self._cache.fetch(key, lambda etag: self._load(key, etag))
 
     def delete(self, key: str) -> None:
         """Remove the image from the store and from the cache.
 
-        Raises `InvalidKey`, `NotFound` (also for an object that is no image), and what stores raise.
+        Raises `InvalidKey`, `NotFound` (also for an object that is not an image), and the errors of stores.
         """
         check_readable(key)
         with self._bulkhead.calling():
@@ -173,25 +177,20 @@ class ImageService:
             except NotFound:
                 self._cache.forget(key)
                 raise
-            # Before as well: killed after the store's delete, we would serve it for ever.
+            # Forget it before the store's delete too: a process killed after that would serve it forever.
             self._cache.forget(key)
             try:
                 self._store.delete(key)
             finally:
                 self._cache.forget(key)
 
-    def exists(self, key: str) -> bool:
-        """Whether the store has the image."""
-        with self._bulkhead.calling():
-            return self._store.exists(key)
-
     def list(
         self, prefix: str = "", *, limit: int = 100, cursor: str | None = None, details: bool = False
     ) -> tuple[list[ListedImage], str | None]:
-        """Return a page of the images whose keys begin with `prefix`, and the next page's cursor, if any.
+        """Return a page of the images whose keys begin with `prefix`, and the next page's cursor or None.
 
-        With `details` the store is asked for each image, what it was drawn from. Images whose keys no URL can
-        name safely (see `app.core.object_keys.is_readable`) are among them: don't show them, but count them.
+        `details` costs one request to the store per image. The page includes images whose keys no URL can
+        name safely (see `app.core.object_keys.is_readable`): callers should count them but not show them.
         """
         with self._bulkhead.calling():
             page = self._store.list(prefix, limit=limit, cursor=cursor)
@@ -200,24 +199,153 @@ class ImageService:
                 for facts in page.objects
                 if (content_type := _image_type(facts))
             ]
-            if details:  # after an error the calls not begun yet are cancelled
-                images = list(self._askers.map(self._with_details, images))
+            if details:  # an error cancels the calls that have not started
+                images = list(self._detail_threads.map(self._with_details, images))
             return images, page.cursor
 
     def list_all(self, prefix: str = "") -> Iterator[ListedImage]:
         """Yield all images whose keys begin with `prefix`, page by page.
 
-        Raises what stores raise, and `StoreError` if a page leads back to one before, which would never end.
+        Raises the errors of stores, and `StoreError` if a cursor is repeated, which would never end.
         """
         cursor: str | None = None
         seen: set[str | None] = set()
         while cursor not in seen:
             seen.add(cursor)
-            images, cursor = self.list(prefix, limit=_PAGE, cursor=cursor)
+            images, cursor = self.list(prefix, limit=_PAGE_SIZE, cursor=cursor)
             yield from images
             if cursor is None:
                 return
-        raise StoreError(detail="a listing that leads back to a page that it gave before")
+        raise StoreError(detail="the listing returned the same cursor twice")
+
+    def put(
+        self,
+        key: str,
+        image: CheckedImage,
+        *,
+        overwrite: bool = False,
+        metadata: Mapping[str, str] = NO_METADATA,
+    ) -> StoredImage:
+        """Store a checked image under `key`, then in the cache.
+
+        Without `overwrite`, an object that is already stored there stays as it is.
+
+        Raises `NameTaken` if `key` is made from these bytes but another object is stored there.
+        """
+        with self._bulkhead.calling():
+            epoch = self._cache.epoch(key)
+            result = self._put(key, image, overwrite, metadata)
+            if result.created:  # only what the store has acknowledged may be cached
+                self._cache.store(result.facts, image.data, epoch)
+            elif digest_in(key):
+                self._check_same_bytes(result.facts, image.data)
+            url = self.urls.url_of(key)
+        return StoredImage(
+            key=key,
+            url=url,
+            content_type=image.format.content_type,
+            width=image.width,
+            height=image.height,
+            frames=image.frames,
+            size=len(image.data),
+            created=result.created,
+        )
+
+    def import_image(self, key: str, image: CheckedImage, metadata: Mapping[str, str]) -> bool:
+        """Store a checked image under `key` for a bulk import; return False if it is already stored there.
+
+        The cache is not filled, since an import would evict the images that clients request. The bulkhead
+        does not apply, since the import has a concurrency of its own.
+
+        Raises `NameTaken` if another image is stored under `key`, and the errors of stores.
+        """
+        result = self._put(key, image, False, metadata)
+        if result.created:
+            self._cache.forget(key)  # the cache may remember that the key was missing
+        else:
+            self._check_same_bytes(result.facts, image.data)
+        return result.created
+
+    def is_stored(self, key: str, data: bytes) -> bool:
+        """Return whether `data` is stored under `key`, for a bulk import.
+
+        False also if the store refuses to say: S3 answers 403 for missing objects without s3:ListBucket.
+
+        Raises `NameTaken` if another image is stored under `key`, and the errors of stores.
+        """
+        try:
+            facts = self._store.head(key)
+        except (NotFound, StoreRefused):
+            return False
+        self._check_same_bytes(facts, data)
+        return True
+
+    def _read(self, source: str | os.PathLike[str] | BinaryIO | bytes) -> bytes:
+        limit = self.max_upload_bytes
+        if isinstance(source, bytes):
+            data = source
+        elif isinstance(source, str | os.PathLike):
+            with Path(source).open("rb") as file:
+                data = file.read(limit + 1)
+        else:
+            data = source.read(limit + 1)
+        if len(data) > limit:
+            raise TooLarge(f"The image is larger than the {limit} bytes allowed.")
+        return data
+
+    def _upload(
+        self, image: CheckedImage, name: str | None, folder: str | None, overwrite: bool
+    ) -> StoredImage:
+        if name is None:
+            return self.put(content_addressed_key(image.data, image.format, folder), image)
+        key = named_key(name, image.format, folder)
+        if is_plain_name(name):
+            stored = self.put(key, image, overwrite=overwrite)
+        else:
+            metadata = name_metadata(name)
+            stored = self.put(key, image, metadata=metadata)
+            if overwrite and not stored.created:
+                with self._bulkhead.calling():
+                    self._check_same_name(key, name, image.data)
+                stored = self.put(key, image, overwrite=True, metadata=metadata)
+        if not (stored.created or overwrite):
+            raise NameTaken
+        return stored
+
+    def _put(self, key: str, image: CheckedImage, overwrite: bool, metadata: Mapping[str, str]) -> PutResult:
+        return self._store.put(
+            key,
+            image.data,
+            content_type=image.format.content_type,
+            cache_control=cache_control(immutable=looks_immutable(key)),
+            metadata={**metadata, **proof_for(key, image.data)},
+            overwrite=overwrite,
+        )
+
+    def _check_same_bytes(self, facts: ObjectFacts, data: bytes) -> None:
+        if not holds_bytes(self._store, facts, data):
+            raise NameTaken(_KEY_OCCUPIED)
+
+    def _check_same_name(self, key: str, name: str, data: bytes) -> None:
+        """Raise `NameTaken` if the image under `key` was uploaded under another name than `name`.
+
+        If it has no stored name, it was uploaded under the name in the key, or the store keeps no metadata.
+        """
+        try:
+            facts = self._store.head(key)
+            stored_name = original_name(facts.metadata)
+            if stored_name is None and not holds_bytes(self._store, facts, data):
+                raise NameTaken(
+                    f"An image is already stored as {key}, the key for this name, without its original name. "
+                    "To replace it, send the name as it is in that key. Otherwise choose another name."
+                )
+        except NotFound:  # deleted in the meantime
+            return
+        if stored_name is not None and not may_be_name(stored_name, unicodedata.normalize("NFC", name)):
+            raise NameTaken(
+                f"An image of another name is already stored as {key}, the key for this name. "
+                "Choose another name."
+            )
 
     def _with_details(self, image: ListedImage) -> ListedImage:
         if not is_readable(image.key):
@@ -227,132 +355,39 @@ class ImageService:
         except NotFound:  # deleted since it was listed
             return image
         return replace(
-            image, asked=PromptMetadata.from_metadata(metadata), original_name=original_name(metadata)
-        )
-
-    def _read(self, source: str | os.PathLike[str] | BinaryIO | bytes) -> bytes:
-        most = self._max_upload_bytes
-        if isinstance(source, bytes):
-            data = source
-        elif isinstance(source, str | os.PathLike):
-            with Path(source).open("rb") as file:
-                data = file.read(most + 1)
-        else:
-            data = source.read(most + 1)
-        if len(data) > most:
-            raise TooLarge(f"The image is larger than the {most} bytes allowed.")
-        return data
-
-    def _keep(
-        self, checked: CheckedImage, name: str | None, folder: str | None, overwrite: bool
-    ) -> StoredImage:
-        if name is None:
-            return self.put(
-                content_addressed_key(checked.data, checked.format, folder), checked, overwrite=False
-            )
-        key = named_key(name, checked.format, folder)
-        plain = is_plain_name(name)
-        metadata = NO_METADATA if plain else name_metadata(name)
-        stored = self.put(key, checked, overwrite=overwrite and plain, metadata=metadata)
-        if stored.created:
-            return stored
-        if not overwrite:
-            raise NameTaken
-        with self._bulkhead.calling():
-            self._refuse_another_name(key, name, checked.data)
-        return self.put(key, checked, overwrite=True, metadata=metadata)
-
-    def _refuse_another_name(self, key: str, name: str, data: bytes) -> None:
-        """Raise `NameTaken` if the image at `key` was uploaded under another name than `name`.
-
-        If no name was kept, it was uploaded under the key's own, or the store keeps no metadata.
-        """
-        try:
-            there = self._store.head(key)
-            kept = original_name(there.metadata)
-            if kept is None and not holds_bytes(self._store, there, data):
-                raise NameTaken(
-                    f"An image is stored as {key}, which this name would give too, and no name was kept with "
-                    "it. To replace it, send the name as it is in that key; or choose another name."
-                )
-        except NotFound:  # deleted meanwhile
-            return
-        if kept is not None and not may_be_name(kept, unicodedata.normalize("NFC", name)):
-            raise NameTaken(
-                f"An image of another name is stored as {key}, which this name would give too. "
-                "Choose another name."
-            )
-
-    def put(
-        self,
-        key: str,
-        checked: CheckedImage,
-        *,
-        overwrite: bool,
-        metadata: Mapping[str, str] = NO_METADATA,
-    ) -> StoredImage:
-        """Store under `key` what is checked already.
-
-        To the store first: what it has not acknowledged is neither cached nor answered.
-
-        Raises `NameTaken` if somebody else's object is stored under a key made from these bytes.
-        """
-        content_type = checked.format.content_type
-        with self._bulkhead.calling():
-            epoch = self._cache.epoch(key)
-            result = self._store.put(
-                key,
-                checked.data,
-                content_type=content_type,
-                cache_control=cache_control(immutable=looks_immutable(key)),
-                metadata={**metadata, **proof_for(key, checked.data)},
-                overwrite=overwrite,
-            )
-            if result.created:
-                self._cache.store(result.facts, checked.data, epoch)
-            elif digest_in(key) and not holds_bytes(self._store, result.facts, checked.data):
-                raise NameTaken(_OCCUPIED, detail=key)
-            url = self.url_of(key)
-        return StoredImage(
-            key=key,
-            url=url,
-            content_type=content_type,
-            width=checked.width,
-            height=checked.height,
-            frames=checked.frames,
-            size=len(checked.data),
-            created=result.created,
+            image,
+            prompt_metadata=PromptMetadata.from_metadata(metadata),
+            original_name=original_name(metadata),
         )
 
     def _load(self, key: str, etag: str | None) -> StoredObject | None:
-        """The object, where it is an image: whatever else lies in the bucket is not ours to show."""
+        """Fetch the image from the store; return None if its entity tag is still `etag`."""
         stored = self._store.get(key, if_none_match=etag)
         if stored is None:
             return None
-        facts = stored.facts
         try:
-            content_type = _served_type(facts)
+            content_type = _served_type(stored.facts)
         except NotFound:
             stored.body.close()
             raise
-        return StoredObject(replace(facts, content_type=content_type), stored.body)
+        return StoredObject(replace(stored.facts, content_type=content_type), stored.body)
 
 
 def _served_type(facts: ObjectFacts) -> str:
-    """The media type to serve; raises `NotFound` for what is no image."""
+    """Return the content type to serve. Raise `NotFound` unless the object is an image."""
     content_type = _image_type(facts)
-    if content_type is None:
+    if content_type is None:  # other objects in the bucket must not be shown
         raise NotFound(detail=f"not an image but {facts.content_type}")
     return content_type
 
 
 def _image_type(facts: ObjectFacts) -> str | None:
-    """The store's type where it is one of ours, None where it is another.
+    """Return the object's content type if it is that of a supported image format, else None.
 
-    What the key says counts only for objects that were put there without a type.
+    The key's extension counts only for objects that were stored without a specific content type.
     """
-    told = facts.content_type.partition(";")[0].strip().lower()
-    told = _OTHER_NAMES.get(told, told)
-    if told in _UNTYPED:
+    content_type = facts.content_type.partition(";")[0].strip().lower()
+    content_type = _TYPE_ALIASES.get(content_type, content_type)
+    if content_type in _UNSPECIFIC_TYPES:
         return CONTENT_TYPES.get(facts.key.rpartition(".")[2].lower())
-    return told if told in CONTENT_TYPES.values() else None
+    return content_type if content_type in CONTENT_TYPES.values() else None

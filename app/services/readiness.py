@@ -1,4 +1,4 @@
-"""Whether this server should get requests: by what the store says, and what the cache holds meanwhile."""
+"""Whether this server is ready for requests, from the state of the store and of the cache."""
 
 import logging
 import sqlite3
@@ -14,24 +14,32 @@ from app.stores.base import BaseStore
 
 _PROBE_KEY = "readyz/no-such-image.png"
 
-_PATIENCE = 0.8
-"""Seconds for the store's answer: Kubernetes gives a probe one."""
+_PROBE_TIMEOUT_SECONDS = 0.8
+"""The timeout of Kubernetes' probes is one second."""
 
-_KEPT_SECONDS = 5.0
-"""How long an answer counts: anybody may ask, and S3 takes money for each time that we do."""
+_RESULT_LIFETIME_SECONDS = 5.0
+"""How long a probe's result counts: anyone may call /readyz, and S3 charges for each probe."""
 
-_MOST_PROBES = 4
-"""Under way at once, where the store never answers."""
+_MAX_PROBES = 4
+"""Probes in progress at the same time if the store does not answer."""
+
+_STATES = {
+    "": "ok",
+    StoreRefused.code: "refused",
+    StoreUnreachable.code: "unreachable",
+    StoreTimeout.code: "unreachable",
+}
+"""The state of the store by the code of its error. Other errors make it `failing`."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What was found.
+    """The result of a check.
 
-    `store` is ok, refused (its answer is no), unreachable (there is none in time) or failing; `cache` is ok,
-    unwritable or unreadable. `code` says why it is not ready, by the code of the error that requests get.
+    `store` is ok, refused (it denies access), unreachable (also if it does not answer in time) or failing.
+    `cache` is ok, unwritable or unreadable. `code` is the code of the store's error, empty if it is ok.
     """
 
     ready: bool
@@ -41,10 +49,10 @@ class Readiness:
 
 
 class ReadinessCheck:
-    """Asks `store` now and then, on a thread of its own, and looks at `cache`.
+    """Checks the cache each time and the store every few seconds, on a separate thread.
 
-    Without the store it is ready where the cache holds images, since those are served. Where the store
-    refuses us, it also must have answered well before: wrong credentials shall show when a server starts.
+    If the store fails, the server is ready while the cache holds images, which it can serve. If the store
+    refuses access, it must also have been ok before: wrong credentials must show when a server starts.
     """
 
     def __init__(
@@ -53,43 +61,44 @@ class ReadinessCheck:
         self._store = store
         self._cache = cache
         self._clock = clock
-        self._asking = threading.Lock()
-        self._answer: Future[AppError | None] = Future()
-        self._ask_again_at = float("-inf")
+        self._lock = threading.Lock()
+        self._probe: Future[AppError | None] = Future()
+        self._next_probe_at = float("-inf")
         self._probes = 0
         self._was_ok = False
-        self._said = "ok"
+        self._logged_state = "ok"
 
     def look(self) -> Readiness:
-        """The state of both, after `_PATIENCE` at the most."""
-        error = self._error()
+        """Return the state of both within about a second."""
+        error = self._store_error()
         code = error.code if error else ""
         store = _STATES.get(code, "failing")
         cache, entries = self._cache_state()
-        self._say(store, error)
+        self._log_change(store, error)
         if not code:
             self._was_ok = True
             return Readiness(True, store, cache)
-        served = entries > 0 and (store != "refused" or self._was_ok)
-        return Readiness(served, store, cache, code)
+        can_serve = entries > 0 and (store != "refused" or self._was_ok)
+        return Readiness(can_serve, store, cache, code)
 
-    def _error(self) -> AppError | None:
-        """The store's latest error; None where it is well."""
-        with self._asking:
-            if self._clock() >= self._ask_again_at and self._probes < _MOST_PROBES:
-                self._ask_again_at = self._clock() + _KEPT_SECONDS
+    def _store_error(self) -> AppError | None:
+        """Return the error of the latest probe, which may be a new one; None if the store is ok."""
+        with self._lock:
+            if self._clock() >= self._next_probe_at and self._probes < _MAX_PROBES:
+                self._next_probe_at = self._clock() + _RESULT_LIFETIME_SECONDS
                 self._probes += 1
-                self._answer = Future()
+                self._probe = Future()
+                arguments = (self._probe,)
                 threading.Thread(
-                    target=self._ask, args=(self._answer,), daemon=True, name="readiness"
+                    target=self._run_probe, args=arguments, daemon=True, name="readiness"
                 ).start()
-            answer = self._answer
+            probe = self._probe
         try:
-            return answer.result(_PATIENCE)
+            return probe.result(_PROBE_TIMEOUT_SECONDS)
         except TimeoutError:
             return StoreTimeout()
 
-    def _ask(self, answer: Future[AppError | None]) -> None:
+    def _run_probe(self, probe: Future[AppError | None]) -> None:
         error: AppError | None = None
         try:
             self._store.exists(_PROBE_KEY)
@@ -98,8 +107,8 @@ class ReadinessCheck:
         except Exception:
             error = AppError()
             _log.exception("The store failed")
-        answer.set_result(error)
-        with self._asking:
+        probe.set_result(error)
+        with self._lock:
             self._probes -= 1
 
     def _cache_state(self) -> tuple[str, int]:
@@ -109,21 +118,13 @@ class ReadinessCheck:
             return "unreadable", 0
         return "ok" if self._cache.is_writable() else "unwritable", entries
 
-    def _say(self, store: str, error: AppError | None) -> None:
-        """Log each change once, with what to do about it: no request does, where a server is not ready."""
-        if store != self._said:
-            self._said = store
-            level = logging.WARNING if error else logging.INFO
-            _log.log(level, "The store is %s%s", store, f": {_cause(error)}" if error else " again")
-
-
-def _cause(error: AppError) -> str:
-    return f"{error.code} [{error.detail}]" if error.detail else error.code
-
-
-_STATES = {
-    "": "ok",
-    StoreRefused.code: "refused",
-    StoreUnreachable.code: "unreachable",
-    StoreTimeout.code: "unreachable",
-}
+    def _log_change(self, store: str, error: AppError | None) -> None:
+        """Log each change of the store's state once: a server that is not ready gets no requests to log."""
+        if store == self._logged_state:
+            return
+        self._logged_state = store
+        if error is None:
+            _log.info("The store is ok again")
+        else:
+            detail = f" [{error.detail}]" if error.detail else ""
+            _log.warning("The store is %s: %s%s", store, error.code, detail)

@@ -1,8 +1,7 @@
-"""How many generations run at once on this machine, whichever worker process they run in.
+"""Slots limit how many images the worker processes of a machine generate at the same time.
 
-A slot is a file, taken by a lock on it: the kernel lets go of that however a process ends.
-
-STATE_DIR, where the worker processes agree on slots and outcomes: what it means that it can't be used.
+A slot is a locked file below STATE_DIR. The kernel releases the lock however its process ends, so a killed
+worker never leaves a slot taken.
 """
 
 import os
@@ -16,56 +15,52 @@ from pathlib import Path
 from app.core.errors import GeneratorBusy, StateUnavailable
 from app.core.system import claim
 
+_WAIT_SECONDS = 2.0
+"""How long to wait for a slot: with a quick generator one soon becomes free."""
+
+_POLL_SECONDS = 0.05
+
 
 @contextmanager
 def state_errors_mapped() -> Iterator[None]:
-    """Raises `StateUnavailable` for errors of the file system and of SQLite."""
+    """Raise `StateUnavailable` for errors of the file system or of SQLite below STATE_DIR."""
     try:
         yield
     except (OSError, sqlite3.Error) as exc:
         raise StateUnavailable(detail=f"STATE_DIR: {exc}") from exc
 
 
-_WAIT_SECONDS = 2.0
-"""How long one waits for the first slot: quick generators would refuse many who need not wait long."""
-
-_LOOK_SECONDS = 0.05
-
-
 class Slots:
-    """`count` slots, as files in `directory`."""
+    """`count` slots, whose files are in `directory`."""
 
     def __init__(self, directory: Path, count: int) -> None:
         self._directory = directory
         self._count = count
 
     @contextmanager
-    def take(self, most: int) -> Iterator[int]:
-        """Hold between one and `most` slots in this block, as many as are free; gives their number.
+    def take(self, wanted: int) -> Iterator[int]:
+        """Hold up to `wanted` slots during the block, as many as are free but at least one; yield how many.
 
-        Raises `GeneratorBusy` where none becomes free in a while, and `StateUnavailable`.
+        Raises `GeneratorBusy` if no slot becomes free within two seconds, and `StateUnavailable`.
         """
+        deadline = time.monotonic() + _WAIT_SECONDS
         with ExitStack() as held:
-            with state_errors_mapped():
-                taken = self._wait_for(most, held)
+            while not (taken := self._lock_free_slots(wanted, held)):
+                if time.monotonic() > deadline:
+                    raise GeneratorBusy
+                time.sleep(_POLL_SECONDS)
             yield taken
 
-    def _wait_for(self, most: int, held: ExitStack) -> int:
-        deadline = time.monotonic() + _WAIT_SECONDS
-        while not (taken := self._take_free(most, held)):
-            if time.monotonic() > deadline:
-                raise GeneratorBusy
-            time.sleep(_LOOK_SECONDS)
-        return taken
-
-    def _take_free(self, most: int, held: ExitStack) -> int:
+    def _lock_free_slots(self, wanted: int, held: ExitStack) -> int:
+        """Lock up to `wanted` slots until `held` is closed; return how many were free."""
         taken = 0
-        self._directory.mkdir(parents=True, exist_ok=True)
-        for number in random.sample(range(self._count), self._count):
-            if taken == most:
-                break
-            descriptor = claim(self._directory / str(number))
-            if descriptor is not None:
-                held.callback(os.close, descriptor)
-                taken += 1
+        with state_errors_mapped():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            for number in random.sample(range(self._count), self._count):
+                if taken == wanted:
+                    break
+                descriptor = claim(self._directory / str(number))
+                if descriptor is not None:
+                    held.callback(os.close, descriptor)
+                    taken += 1
         return taken

@@ -1,10 +1,10 @@
-"""Images that were drawn and paid for, on disk until they are stored.
+"""Images that were generated and paid for, kept on disk until they are stored.
 
-An image is written here as soon as it is drawn, and removed once the outcome of its order is in the ledger.
-If the store is away or the process is killed in between, the same order, sent again, finds the image here.
+An image is written here as soon as it is drawn, and removed once the outcome of its request is recorded. If
+the store is unavailable or the process is killed in between, the same request, sent again, finds it here.
 
-Each file holds a line of JSON and the image's bytes. The total is bounded in files, bytes and time: to make
-room, the oldest go first. If a file can't be written, the order goes on without it.
+A file holds a line of JSON and the image's bytes. Number, total bytes and age of the files are limited: the
+oldest are removed to make room. If an image can't be written, its request goes on without the copy.
 """
 
 import hashlib
@@ -24,32 +24,33 @@ from pathlib import Path
 from app.core.objects import FORMATS
 from app.core.system import lock_now, opened
 from app.imaging.check import CheckedImage
-from app.services.drawing import Drawn
+from app.services.drawing import DrawnImage
+
+MAX_BYTES = 256 * 1024**2
+MAX_FILES = 1_000
+MAX_AGE_SECONDS = 86_400.0
+"""As long as an idempotency key is remembered."""
+
+_BLOCK_BYTES = 4096
+_MAX_HEADER_BYTES = 8192
+_LOCK_TIMEOUT_SECONDS = 5.0
+_LOCK_POLL_SECONDS = 0.02
+
+_PARSE_ERRORS = (ValueError, TypeError, LookupError, RecursionError)
+"""What `_parse` raises for a damaged file."""
 
 _log = logging.getLogger(__name__)
 
-MOST_BYTES = 256 * 1024**2
-MOST_FILES = 1_000
-LIFETIME = 86_400.0
-"""Seconds; as long as an Idempotency-Key is remembered."""
-
-_BLOCK = 4096
-_LOCK_SECONDS = 5.0
-_LOOK_SECONDS = 0.02
-_LONGEST_HEADER = 8192
-
-_DAMAGED = (ValueError, TypeError, LookupError, RecursionError)
-
 
 @dataclass(frozen=True, slots=True)
-class Unstored:
-    """A drawn image, the object key to store it under, and when it was drawn.
+class UnstoredImage:
+    """A generated image, when it was drawn, and the object key to store it under.
 
-    Each attempt to store it uses the same object key: a put whose answer was lost is not repeated elsewhere.
+    Every attempt to store it uses this key, so if an earlier one succeeded unnoticed there is no second copy.
     """
 
     key: str
-    drawn: Drawn
+    drawn: DrawnImage
     time: datetime
 
 
@@ -60,55 +61,55 @@ class _File:
     size: int
 
 
-class Spool:
-    """The files in `directory`, shared by all worker processes."""
+class UnstoredImages:
+    """The files in `directory`, shared by all worker processes.
+
+    Methods identify a request by a digest, and its images by their numbers.
+    """
 
     def __init__(
         self,
         directory: Path,
         *,
-        most_bytes: int = MOST_BYTES,
-        most_files: int = MOST_FILES,
-        lifetime: float = LIFETIME,
+        max_bytes: int = MAX_BYTES,
+        max_files: int = MAX_FILES,
+        max_age: float = MAX_AGE_SECONDS,
     ) -> None:
         self._directory = directory
         self._lock = directory.with_name(f"{directory.name}.lock")
-        self._most_bytes = most_bytes
-        self._most_files = most_files
-        self._lifetime = lifetime
+        self._max_bytes = max_bytes
+        self._max_files = max_files
+        self._max_age = max_age
 
-    def keep(self, order: str, number: int, image: Unstored) -> None:
-        """Write the image `number` of `order`, a digest, durably; log a warning if that fails."""
+    def write(self, request: str, number: int, image: UnstoredImage) -> None:
+        """Write an image durably. Log a warning if that fails."""
         try:
-            self._write(self._path(order, number), _content(image))
-        except (OSError, TypeError, ValueError) as exc:  # a custom generator's seed may be of any type
-            _log.warning("A drawn image can't be kept in STATE_DIR until it is stored: %s", exc)
+            self._write(self._path(request, number), _serialize(image))
+        except (OSError, TypeError, ValueError) as exc:  # a custom generator's seed may have any type
+            _log.warning("A generated image can't be kept in STATE_DIR until it is stored: %s", exc)
 
-    def recall(self, order: str, count: int) -> dict[int, Unstored]:
-        """Return those of the `count` images of `order` that are here, by their numbers."""
-        found = {}
-        for number in range(count):
-            if image := self._read(self._path(order, number)):
-                found[number] = image
-        return found
+    def read(self, request: str, count: int) -> dict[int, UnstoredImage]:
+        """Return those of the request's `count` images that are here, by number."""
+        images = {number: self._read(self._path(request, number)) for number in range(count)}
+        return {number: image for number, image in images.items() if image}
 
-    def forget(self, order: str, count: int) -> None:
-        """Remove the `count` images of `order`, as far as they are here."""
+    def remove(self, request: str, count: int) -> None:
+        """Remove those of the request's `count` images that are here."""
         for number in range(count):
             try:
-                self._path(order, number).unlink(missing_ok=True)
+                self._path(request, number).unlink(missing_ok=True)
             except OSError as exc:
                 _log.warning("A stored image can't be removed from STATE_DIR: %s", exc)
 
-    def sweep(self) -> None:
-        """Remove what is too old, if it can be removed."""
-        with suppress(OSError):  # mostly because there is no such directory
+    def remove_expired(self) -> None:
+        """Remove the files that are too old, if possible."""
+        with suppress(OSError):  # usually because the directory does not exist
             for file in self._files():
                 if self._has_expired(file.mtime):
                     file.path.unlink(missing_ok=True)
 
-    def _path(self, order: str, number: int) -> Path:
-        return self._directory / f"{order}.{number}"
+    def _path(self, request: str, number: int) -> Path:
+        return self._directory / f"{request}.{number}"
 
     def _write(self, path: Path, content: bytes) -> None:
         temporary = self._directory / f"{secrets.token_hex(16)}.tmp"
@@ -117,18 +118,18 @@ class Spool:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            with self._locked():  # else who counts meanwhile may find neither name
+            with self._locked():  # else a process that adds up sizes may see neither name
                 temporary.replace(path)
-            _sync(self._directory)
+            _sync_directory(self._directory)
         except OSError:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
 
     def _reserve(self, path: Path, size: int) -> int:
-        """Create a file of `size` bytes, to be overwritten, and return its descriptor.
+        """Create a file that already has `size` bytes, to be overwritten; return its descriptor.
 
-        The lock is not held while the bytes are written: the file has its full size before, and counts.
+        It counts toward the limits from now on, so the bytes can be written without holding the lock.
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked():
@@ -142,17 +143,18 @@ class Spool:
             return descriptor
 
     def _make_room(self, size: int) -> None:
-        if _disk_bytes(size) > self._most_bytes:
-            raise OSError(EFBIG, f"{size} bytes are more than the {self._most_bytes} that may be kept")
-        self.sweep()
+        """Remove expired files, then the oldest, until another file of `size` bytes fits."""
+        if _disk_bytes(size) > self._max_bytes:
+            raise OSError(EFBIG, f"{size} bytes exceed the {self._max_bytes} that all images may take")
+        self.remove_expired()
         files = sorted(self._files())
-        total, evicted = sum(file.size for file in files) + _disk_bytes(size), 0
-        while len(files) - evicted >= self._most_files or total > self._most_bytes:
-            files[evicted].path.unlink(missing_ok=True)
-            total -= files[evicted].size
-            evicted += 1
-        if evicted:
-            _log.warning("%d drawn images, never stored, were removed from STATE_DIR to make room", evicted)
+        total, removed = sum(file.size for file in files) + _disk_bytes(size), 0
+        while len(files) - removed >= self._max_files or total > self._max_bytes:
+            files[removed].path.unlink(missing_ok=True)
+            total -= files[removed].size
+            removed += 1
+        if removed:
+            _log.warning("%d generated images that were never stored were removed from STATE_DIR", removed)
 
     def _files(self) -> Iterator[_File]:
         for path in self._directory.iterdir():
@@ -162,38 +164,38 @@ class Spool:
                     yield _File(status.st_mtime, path, _disk_bytes(status.st_size))
 
     def _has_expired(self, mtime: float) -> bool:
-        """Files that claim to be from the future count as well: the clock may have been set back."""
-        return abs(time.time() - mtime) > self._lifetime
+        """Return whether a file is too old, or from the future: the clock may have been set back."""
+        return abs(time.time() - mtime) > self._max_age
 
-    def _read(self, path: Path) -> Unstored | None:
-        """The image in a file; None if there is no such file, or it is too old or damaged."""
+    def _read(self, path: Path) -> UnstoredImage | None:
+        """Return the image in a file; None if there is no such file or it is too old or damaged."""
         try:
             with open(path, "rb") as file:
                 if self._has_expired(os.fstat(file.fileno()).st_mtime):
                     return None
-                header = file.readline(_LONGEST_HEADER)
-                return _image(header, file.read(self._most_bytes))
+                header = file.readline(_MAX_HEADER_BYTES)
+                return _parse(header, file.read(self._max_bytes))
         except FileNotFoundError:
             return None
         except OSError as exc:
-            _log.warning("A drawn image can't be read from STATE_DIR: %s", exc)
-        except _DAMAGED as exc:
-            _log.warning("A drawn image in STATE_DIR is damaged: %s: %r", path, exc)
+            _log.warning("A generated image can't be read from STATE_DIR: %s", exc)
+        except _PARSE_ERRORS as exc:
+            _log.warning("A generated image in STATE_DIR is damaged: %s: %r", path, exc)
         return None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the lock of all processes; raises TimeoutError, an OSError, if another one does for long."""
-        deadline = time.monotonic() + _LOCK_SECONDS
+        """Hold the lock that all processes share. Raise `TimeoutError`, an `OSError`, if it stays locked."""
+        deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
         with opened(self._lock) as descriptor:
             while not lock_now(descriptor):
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"another process holds {self._lock}")
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_LOCK_POLL_SECONDS)
             yield
 
 
-def _content(image: Unstored) -> bytes:
+def _serialize(image: UnstoredImage) -> bytes:
     checked = image.drawn.checked
     header = {
         "key": image.key,
@@ -209,23 +211,23 @@ def _content(image: Unstored) -> bytes:
     return json.dumps(header).encode() + b"\n" + checked.data
 
 
-def _image(header: bytes, data: bytes) -> Unstored:
-    """The opposite of `_content`; raises one of `_DAMAGED`."""
+def _parse(header: bytes, data: bytes) -> UnstoredImage:
+    """Reverse `_serialize`. Raise one of `_PARSE_ERRORS` if the file is damaged."""
     fields = json.loads(header)
     if hashlib.sha256(data).hexdigest() != fields["sha256"]:
-        raise ValueError("other bytes than were written")
+        raise ValueError("the bytes do not match their SHA-256")
     size = fields["width"], fields["height"], fields["frames"]
     checked = CheckedImage(data, FORMATS[fields["format"]], *size)
-    drawn = Drawn(checked, fields["model"], fields["seed"])
-    return Unstored(fields["key"], drawn, datetime.fromisoformat(fields["time"]))
+    drawn = DrawnImage(checked, fields["model"], fields["seed"])
+    return UnstoredImage(fields["key"], drawn, datetime.fromisoformat(fields["time"]))
 
 
 def _disk_bytes(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
+    return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
-def _sync(directory: Path) -> None:
-    """Make a rename durable (fsync(2)); some file systems can't, and then it is found all the same."""
+def _sync_directory(directory: Path) -> None:
+    """Make a rename durable (fsync(2)). On file systems that can't do so, it is usually durable soon."""
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

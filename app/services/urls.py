@@ -10,14 +10,18 @@ from app.core.object_keys import check_readable, url_path
 from app.stores.base import BaseStore
 
 IMAGES_PATH = "/api/images/"
+"""The path of this server below which it serves images by their keys."""
 
 
 class ImageUrls:
-    """Decides between the store's URL and this server's.
+    """Makes the URLs that clients get for stored images.
 
-    `mode` is `s3`, `presigned`, `server`, or `auto`: the store's where it is known that browsers can read it.
-    `base_url`, where set, stands before every key: that of a CDN in front of the bucket, or in front of this
-    server's `/api/images`. `bulkhead` limits calls of the store.
+    `mode` is `s3` or `presigned` (the store's URL), `server` (this server's), or `auto`: the store's if
+    browsers are known to be able to read it, else this server's. If the store has no URLs, all modes use
+    this server's.
+
+    `base_url`, if not empty, replaces all of these: the URL of a CDN in front of the bucket or of this
+    server's `/api/images`. `bulkhead` limits the threads that wait for the store.
     """
 
     def __init__(self, store: BaseStore, mode: str, base_url: str, bulkhead: Bulkhead | None = None) -> None:
@@ -27,9 +31,9 @@ class ImageUrls:
         self._bulkhead = bulkhead or Bulkhead()
 
     def url_of(self, key: str) -> str:
-        """An absolute URL, or a path on this server beginning with `/api/images/`.
+        """Return an absolute URL, or a path on this server that begins with `IMAGES_PATH`.
 
-        Raises `InvalidKey` for a key whose URL may mean another one.
+        Raises `InvalidKey` for a key whose URL clients could take for another one.
         """
         check_readable(key)
         if self._base_url:
@@ -38,7 +42,7 @@ class ImageUrls:
 
     def _url_at_store(self, key: str) -> str | None:
         if self._mode == "presigned":
-            with self._bulkhead.calling():  # temporary credentials may have to be renewed
+            with self._bulkhead.calling():  # signing may first renew temporary credentials
                 return self._store.signed_url(key)
         if self._mode == "s3" or (self._mode == "auto" and self._is_public(key)):
             return self._store.object_url(key)

@@ -1,4 +1,4 @@
-"""What the limits of uploads mean for images that are generated: none is paid for and then refused."""
+"""The limits of uploads and generated images: no image is paid for and then refused."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +16,7 @@ from app.api.schemas import is_size
 from app.components import components_of
 from app.config.settings import Config
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
-from app.services.drawing import MOST_SIDE
+from app.services.drawing import MAX_SIDE_PIXELS
 from tests.conftest import json_of
 from tests.pictures import picture
 from tests.services.generators import NAME
@@ -24,11 +24,11 @@ from tests.services.generators import NAME
 OURS, OPENAI = "/api/generate-image", "/v1/images/generations"
 
 
-class Generous(BaseGenerator):
-    """Draws images of the sizes in its prompt, as files, whatever it is asked for."""
+class GenerousGenerator(BaseGenerator):
+    """Draws images of the size in its prompt, as files, whatever size is requested."""
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """A grey one."""
+        """Draw a grey image."""
         width, height = map(int, request.prompt.split("x"))
         file = BytesIO()
         Image.new("L", (width, height)).save(file, "PNG")
@@ -37,7 +37,7 @@ class Generous(BaseGenerator):
 
 @pytest.fixture
 def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the generator that obeys writes down what it draws."""
+    """The file in which the scripted generator records its calls."""
     monkeypatch.setenv("DRAWN", str(tmp_path / "drawn"))
     return tmp_path / "drawn"
 
@@ -50,18 +50,18 @@ def _client(config: Config, **settings: Any) -> Iterator[FlaskClient]:
 
 @pytest.fixture
 def jpeg_only(config: Config) -> Iterator[FlaskClient]:
-    """A client of a server that takes uploads of one format."""
+    """A client of a server that accepts uploads of one format."""
     yield from _client(config, allowed_formats=("jpeg",))
 
 
 @pytest.fixture
 def small(config: Config) -> Iterator[FlaskClient]:
-    """A client of a server that takes images of a million pixels."""
+    """A client of a server that accepts images of a million pixels."""
     yield from _client(config, max_image_pixels=1_000_000)
 
 
 @pytest.mark.parametrize("wanted", ["png", "jpeg", "gif", "webp", "avif"])
-def test_formats_of_uploads_are_not_those_of_drawings(jpeg_only: FlaskClient, wanted: str) -> None:
+def test_allowed_formats_apply_to_uploads_only(jpeg_only: FlaskClient, wanted: str) -> None:
     answer = json_of(jpeg_only.post(OURS, json={"prompt": "a cat", "size": "64x64", "format": wanted}))
     assert answer["content_type"] == f"image/{wanted}"
     upload = jpeg_only.post("/api/images", data=picture("PNG"), content_type="image/png")
@@ -69,7 +69,7 @@ def test_formats_of_uploads_are_not_those_of_drawings(jpeg_only: FlaskClient, wa
 
 
 @pytest.mark.parametrize("more", [{}, {"size": "1000x1001"}, {"size": "2048x2048"}])
-def test_an_order_over_the_limit_is_refused_before_it_is_drawn(
+def test_a_size_over_the_limit_is_refused_before_the_model_is_called(
     small: FlaskClient, drawn: Path, more: dict[str, str]
 ) -> None:
     response = small.post(OURS, json={"prompt": "a cat", **more})
@@ -78,7 +78,7 @@ def test_an_order_over_the_limit_is_refused_before_it_is_drawn(
     assert not drawn.exists()
 
 
-def test_openais_clients_are_told_in_their_shape(small: FlaskClient, drawn: Path) -> None:
+def test_openais_api_reports_a_size_over_the_limit_in_its_format(small: FlaskClient, drawn: Path) -> None:
     response = small.post(OPENAI, json={"prompt": "a cat", "n": 2})
     assert response.status_code == 422
     assert json_of(response) == {
@@ -92,23 +92,23 @@ def test_openais_clients_are_told_in_their_shape(small: FlaskClient, drawn: Path
     assert not drawn.exists()
 
 
-def test_an_order_at_the_limit_is_drawn(small: FlaskClient, drawn: Path) -> None:
+def test_a_size_at_the_limit_is_drawn(small: FlaskClient, drawn: Path) -> None:
     assert small.post(OURS, json={"prompt": "a cat", "size": "1000x1000"}).status_code == 200
     assert len(drawn.read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize(("given", "status"), [("2048x2048", 200), ("2048x2049", 502)])
-def test_a_model_may_draw_more_than_was_ordered_within_bounds(
+def test_a_model_may_draw_a_larger_image_than_requested_up_to_a_limit(
     config: Config, given: str, status: int
 ) -> None:
-    own = replace(config, generator=f"{__name__}:Generous", max_image_pixels=1_000_000)
+    own = replace(config, generator=f"{__name__}:GenerousGenerator", max_image_pixels=1_000_000)
     flask = create_app(own)
     response = flask.test_client().post(OURS, json={"prompt": given, "size": "64x64"})
     assert response.status_code == status
     components_of(flask).cache.close()
 
 
-def test_no_larger_image_can_be_ordered() -> None:
-    is_size(f"{MOST_SIDE}x{MOST_SIDE}")
+def test_no_larger_size_can_be_requested() -> None:
+    is_size(f"{MAX_SIDE_PIXELS}x{MAX_SIDE_PIXELS}")
     with pytest.raises(ValidationError):
-        is_size(f"{MOST_SIDE + 1}x64")
+        is_size(f"{MAX_SIDE_PIXELS + 1}x64")

@@ -1,6 +1,5 @@
-"""`Idempotency-Key`, `GENERATE_REUSE`, and being busy, at /api/generate-image."""
+"""`Idempotency-Key`, and a busy generator, at /api/generate-image."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +13,10 @@ from app import create_app
 from app.components import components_of
 from app.config.api_keys import parse_keys
 from app.config.settings import Config
-from app.core.errors import GeneratorUnreachable, PromptRefused
-from app.services.idempotency import Outcome, generations_in
+from app.core.errors import GeneratorUnreachable
 from app.services.slots import Slots
 from tests.conftest import json_of
-from tests.services.generators import NAME, Obedient
+from tests.services.generators import NAME, ScriptedGenerator
 
 URL = "/api/generate-image"
 CAT = {"prompt": "a cat", "size": "64x64"}
@@ -27,7 +25,7 @@ Make = Callable[..., FlaskClient]
 
 @pytest.fixture
 def make(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes clients of servers over the same directories, with these settings."""
+    """Return a factory of clients, whose servers share their directories, by settings."""
     monkeypatch.setenv("DRAWN", str(tmp_path / "drawn"))
     made = []
 
@@ -50,14 +48,14 @@ def _send(client: FlaskClient, key: str | None, body: Any = CAT, **headers: str)
 
 
 @pytest.mark.parametrize("keys", [("a", "a"), ('"a-b"', "a-b"), ("a-b", '"a-b"'), ("!" * 255, "!" * 255)])
-def test_the_same_key_gives_the_same_answer(make: Make, tmp_path: Path, keys: tuple[str, str]) -> None:
+def test_the_same_key_gets_the_same_response(make: Make, tmp_path: Path, keys: tuple[str, str]) -> None:
     first, again = _send(make(), keys[0]), _send(make(), keys[1])
     assert first.status_code == again.status_code == 200
     assert first.data == again.data
     assert _drawn(tmp_path) == 1
 
 
-def test_other_keys_and_none_draw_anew(make: Make, tmp_path: Path) -> None:
+def test_another_key_or_none_draws_another_image(make: Make, tmp_path: Path) -> None:
     client = make()
     answers = {_send(client, key).data for key in ("a", "A", "b", None, None)}
     assert len(answers) == _drawn(tmp_path) == 5
@@ -80,14 +78,14 @@ def test_a_key_with_another_request_is_refused(make: Make, tmp_path: Path) -> No
     assert _drawn(tmp_path) == 1
 
 
-def test_what_says_the_same_is_the_same_request(make: Make, tmp_path: Path) -> None:
+def test_defaults_sent_explicitly_make_the_same_request(make: Make, tmp_path: Path) -> None:
     client = make()
     same = {"size": "64x64", "format": "png", "negative_prompt": "", "prompt": "a cat"}
     assert _send(client, "a").data == _send(client, "a", same).data
     assert _drawn(tmp_path) == 1
 
 
-def test_clients_with_other_api_keys_do_not_meet(make: Make, tmp_path: Path) -> None:
+def test_idempotency_keys_of_different_api_keys_are_independent(make: Make, tmp_path: Path) -> None:
     client = make(api_keys=parse_keys("one,two"))
     answers = [_send(client, "a", **{"X-API-Key": key}) for key in ("one", "two", "one")]
     assert [answer.status_code for answer in answers] == [200] * 3
@@ -97,14 +95,14 @@ def test_clients_with_other_api_keys_do_not_meet(make: Make, tmp_path: Path) -> 
     assert _drawn(tmp_path) == 2
 
 
-def test_no_key_is_on_disk(make: Make, config: Config) -> None:
+def test_no_key_is_written_to_disk(make: Make, config: Config) -> None:
     _send(make(api_keys=parse_keys("hush-hush")), "quite-a-secret", **{"X-API-Key": "hush-hush"})
     contents = [path.read_bytes() for path in config.state_dir.rglob("*") if path.is_file()]
     assert contents
     assert not any(secret in content for content in contents for secret in (b"hush", b"secret"))
 
 
-def test_a_refused_prompt_is_remembered(make: Make, tmp_path: Path) -> None:
+def test_a_refused_prompt_is_refused_again_without_calling_the_model(make: Make, tmp_path: Path) -> None:
     client = make()
     first, again = (_send(client, "a", {"prompt": "refuse"}) for _ in range(2))
     assert first.status_code == again.status_code == 422
@@ -113,7 +111,7 @@ def test_a_refused_prompt_is_remembered(make: Make, tmp_path: Path) -> None:
     assert _drawn(tmp_path) == 1
 
 
-def test_a_failure_may_be_tried_again(make: Make, tmp_path: Path) -> None:
+def test_after_a_failure_the_same_key_calls_the_model_again(make: Make, tmp_path: Path) -> None:
     client = make()
     for number in (1, 2):
         response = _send(client, "a", {"prompt": "fail"})
@@ -124,25 +122,18 @@ def test_a_failure_may_be_tried_again(make: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "a"])
-def test_the_providers_wish_is_passed_on(
+def test_the_retry_after_of_the_provider_is_passed_on(
     make: Make, monkeypatch: pytest.MonkeyPatch, key: str | None
 ) -> None:
     def throttled(*_: object) -> None:
         raise GeneratorUnreachable(wait=76.5)
 
-    monkeypatch.setattr(Obedient, "generate", throttled)
+    monkeypatch.setattr(ScriptedGenerator, "generate", throttled)
     response = _send(make(), key)
     assert (response.status_code, response.headers["Retry-After"]) == (503, "77")
 
 
-def test_an_older_records_error_is_understood() -> None:
-    outcome = Outcome("", json.dumps({"code": "prompt_refused", "message": "No."}), True, 0.0)
-    with pytest.raises(PromptRefused, match="No") as caught:
-        generations_in(outcome, str)
-    assert caught.value.retry_after is None
-
-
-def test_a_cleared_cache_forgets_no_key(make: Make, tmp_path: Path) -> None:
+def test_clearing_the_cache_keeps_idempotency_keys(make: Make, tmp_path: Path) -> None:
     client = make()
     first = _send(client, "a")
     components_of(client.application).cache.clear()
@@ -151,14 +142,14 @@ def test_a_cleared_cache_forgets_no_key(make: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["x" * 256, "a b", "ä", "a\x7f", "\t", '""'])
-def test_bad_keys(make: Make, tmp_path: Path, key: str) -> None:
+def test_malformed_keys_are_refused(make: Make, tmp_path: Path, key: str) -> None:
     response = _send(make(), key)
     assert (response.status_code, json_of(response)["code"]) == (400, "bad_request")
     assert "Idempotency-Key" in json_of(response)["message"]
     assert _drawn(tmp_path) == 0
 
 
-def test_records_that_can_not_be_kept(make: Make, config: Config, tmp_path: Path) -> None:
+def test_an_unusable_state_directory_is_an_error(make: Make, config: Config, tmp_path: Path) -> None:
     config.state_dir.write_text("a file")
     for key in ("a", None):
         response = _send(make(), key)
@@ -167,7 +158,7 @@ def test_records_that_can_not_be_kept(make: Make, config: Config, tmp_path: Path
     assert _drawn(tmp_path) == 0
 
 
-def test_a_busy_generator(make: Make, config: Config, tmp_path: Path) -> None:
+def test_a_request_without_a_free_slot_is_refused(make: Make, config: Config, tmp_path: Path) -> None:
     client = make(generate_concurrency=2)
     with Slots(config.state_dir / "slots", 2).take(2):
         response = _send(client, "a")
@@ -184,66 +175,7 @@ def test_a_busy_generator(make: Make, config: Config, tmp_path: Path) -> None:
     assert _send(client, "a").status_code == 200
 
 
-SEEDED = {**CAT, "seed": 7}
-
-
-def test_a_seed_is_drawn_once_where_reuse_is_on(make: Make, tmp_path: Path) -> None:
-    first, again = (json_of(_send(make(generate_reuse=True), None, SEEDED)) for _ in range(2))
-    assert again.pop("message") == "Image was already generated"
-    assert first.pop("message") == "Image generated and uploaded successfully"
-    assert first == again
-    assert _drawn(tmp_path) == 1
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {**SEEDED, "seed": 8},
-        {**SEEDED, "prompt": "a dog"},
-        {**SEEDED, "size": "64x65"},
-        {**SEEDED, "format": "jpeg"},
-        {**SEEDED, "negative_prompt": "dogs"},
-        {**SEEDED, "folder": "users/1"},
-    ],
-)
-def test_other_orders_are_drawn(make: Make, tmp_path: Path, other: dict[str, Any]) -> None:
-    client = make(generate_reuse=True)
-    _send(client, None, SEEDED)
-    assert json_of(_send(client, None, other))["message"] == "Image generated and uploaded successfully"
-    assert _drawn(tmp_path) == 2
-
-
-@pytest.mark.parametrize(("reuse", "body"), [(False, SEEDED), (True, CAT)])
-def test_reuse_needs_the_setting_and_a_seed(
-    make: Make, tmp_path: Path, reuse: bool, body: dict[str, Any]
-) -> None:
-    client = make(generate_reuse=reuse)
-    assert len({json_of(_send(client, None, body))["key"] for _ in range(2)}) == 2
-    assert _drawn(tmp_path) == 2
-
-
-def test_a_deleted_image_is_drawn_again(make: Make, tmp_path: Path) -> None:
-    client = make(generate_reuse=True)
-    first = json_of(_send(client, None, SEEDED))
-    assert client.delete(first["image_url"]).status_code == 200
-    again = json_of(_send(client, None, SEEDED))
-    assert again["key"] != first["key"]
-    assert again["message"] == "Image generated and uploaded successfully"
-    assert json_of(_send(client, None, SEEDED))["key"] == again["key"]
-    assert _drawn(tmp_path) == 2
-
-
-def test_reuse_remembers_no_refusal(make: Make, tmp_path: Path) -> None:
-    client = make(generate_reuse=True)
-    for _ in range(2):
-        assert _send(client, None, {"prompt": "refuse", "seed": 7}).status_code == 422
-    assert _drawn(tmp_path) == 2
-
-
-def test_a_key_answers_a_reused_image_the_same_each_time(make: Make, tmp_path: Path) -> None:
-    client = make(generate_reuse=True)
-    _send(client, None, SEEDED)
-    first, again = (_send(client, "a", SEEDED) for _ in range(2))
-    assert first.data == again.data
-    assert json_of(first)["message"] == "Image was already generated"
-    assert _drawn(tmp_path) == 1
+def test_without_a_key_the_same_seed_is_drawn_each_time(make: Make, tmp_path: Path) -> None:
+    client = make()
+    answers = [json_of(_send(client, None, {**CAT, "seed": 7})) for _ in range(2)]
+    assert len({answer["key"] for answer in answers}) == _drawn(tmp_path) == 2

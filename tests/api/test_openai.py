@@ -22,13 +22,13 @@ from tests.conftest import json_of
 from tests.live import live
 from tests.services.generators import NAME
 
-MODEL = "test/obedient-1:0"
+MODEL = "test/scripted-1:0"
 URL = "/v1/images/generations"
 
 
 @pytest.fixture
 def server(config: Config) -> Iterator[str]:
-    """A server with a key and a generator that obeys; its URL."""
+    """A server with a key and the scripted generator; its URL."""
     flask = create_app(
         replace(config, api_keys=parse_keys("first-key,second-key"), generator=NAME, generate_concurrency=4)
     )
@@ -334,7 +334,7 @@ def test_the_openapi_document_tells_openais_errors(plain: FlaskClient) -> None:
 
 
 def test_clients_are_told_not_to_pay_twice(plain: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(components_of(plain.application).generation._drawing, "_seconds", 0.05)
+    monkeypatch.setattr(components_of(plain.application).generation, "_timeout", 0.05)
     response = plain.post(URL, json={"prompt": "slow 1"})
     assert (response.status_code, response.headers["X-Should-Retry"]) == (504, "false")
     assert json_of(response)["error"]["code"] == "generator_timeout"

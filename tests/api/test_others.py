@@ -133,7 +133,7 @@ def test_healthz(client: FlaskClient) -> None:
 @pytest.fixture
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that answers may take a busy machine longer than a probe waits."""
-    monkeypatch.setattr(readiness, "_PATIENCE", 30)
+    monkeypatch.setattr(readiness, "_PROBE_TIMEOUT_SECONDS", 30)
 
 
 @pytest.mark.usefixtures("_patience")

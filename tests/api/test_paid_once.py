@@ -1,6 +1,5 @@
-"""What a failure costs: the model is asked once, whatever fails behind it."""
+"""What a failure costs: the model is called once, whatever fails after it."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +15,7 @@ from app import create_app
 from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import Busy, GeneratorBusy, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
-from app.services import generation as storing
+from app.services import generation as generation_module
 from tests.conftest import json_of
 from tests.live import live
 from tests.services.generators import NAME
@@ -24,7 +23,7 @@ from tests.services.generators import NAME
 
 @pytest.fixture
 def plain(config: Config) -> Iterator[FlaskClient]:
-    """A client of a server whose generator obeys."""
+    """A client of a server with the scripted generator."""
     flask = create_app(replace(config, generator=NAME))
     yield flask.test_client()
     components_of(flask).cache.close()
@@ -32,14 +31,14 @@ def plain(config: Config) -> Iterator[FlaskClient]:
 
 @contextmanager
 def _openai(plain: FlaskClient) -> Iterator[openai.OpenAI]:
-    """OpenAI's client as a user has it: it tries again by itself where it may."""
+    """Yield OpenAI's client as users have it: it retries requests if the response lets it."""
     with live(plain.application) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="any") as client:
         yield client
 
 
 @pytest.fixture
 def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Tells how often the model was asked."""
+    """Return a function that tells how many times the model was called."""
     path = tmp_path / "drawn"
     path.touch()
     monkeypatch.setenv("DRAWN", str(path))
@@ -55,7 +54,7 @@ def _raising(error: Exception) -> Callable[..., Any]:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storing, "_backoff", wait_none())
+    monkeypatch.setattr(generation_module, "_put_backoff", wait_none())
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,7 @@ def test_a_call_that_fails_is_paid_once(
     assert (caught.value.status_code, drawn()) == (status, 1)
 
 
-def test_an_image_that_can_not_be_read_back_is_paid_once(
+def test_an_image_that_cannot_be_read_back_is_paid_once(
     plain: FlaskClient, drawn: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(components_of(plain.application).images, "fetch", _raising(StoreUnreachable()))
@@ -93,7 +92,7 @@ def test_an_image_that_can_not_be_read_back_is_paid_once(
     assert drawn() == 1
 
 
-def test_what_is_refused_before_the_model_is_asked_is_tried_again(
+def test_a_request_refused_before_the_model_is_called_is_retried(
     plain: FlaskClient, drawn: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generation = components_of(plain.application).generation
@@ -106,8 +105,8 @@ def test_what_is_refused_before_the_model_is_asked_is_tried_again(
     assert drawn() == 1
 
 
-class _Ailing:
-    """A store's `put` that fails as `errors` say, and then works; or that works, but says it failed."""
+class _FailingPut:
+    """A store's `put` that raises `errors`, then works. With `loses_answers` it stores before it raises."""
 
     def __init__(self, put: Callable[..., Any], errors: Iterable[Exception], *, loses_answers: bool) -> None:
         self._put = put
@@ -116,7 +115,7 @@ class _Ailing:
         self.calls = 0
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """Put, or fail."""
+        """Store the object, or fail."""
         self.calls += 1
         error = next(self._errors, None)
         result = self._put(*args, **options) if self._loses_answers or error is None else None
@@ -125,18 +124,18 @@ class _Ailing:
         return result
 
 
-Ail = Callable[..., _Ailing]
+FailPuts = Callable[..., _FailingPut]
 
 
 @pytest.fixture
-def ail(plain: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> Ail:
-    """Makes the store fail so often, in this way."""
+def fail_puts(plain: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> FailPuts:
+    """Return a function that makes the puts of the store raise these errors."""
     store = components_of(plain.application).store
 
-    def make(*errors: Exception, loses_answers: bool = False) -> _Ailing:
-        ailing = _Ailing(store.put, errors, loses_answers=loses_answers)
-        monkeypatch.setattr(store, "put", ailing)
-        return ailing
+    def make(*errors: Exception, loses_answers: bool = False) -> _FailingPut:
+        put = _FailingPut(store.put, errors, loses_answers=loses_answers)
+        monkeypatch.setattr(store, "put", put)
+        return put
 
     return make
 
@@ -147,12 +146,12 @@ def _generate(plain: FlaskClient) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("loses_answers", [False, True])
-def test_a_moments_outage_of_the_store_throws_nothing_away(
-    plain: FlaskClient, drawn: Callable[[], int], ail: Ail, loses_answers: bool
+def test_a_short_outage_of_the_store_loses_no_image(
+    plain: FlaskClient, drawn: Callable[[], int], fail_puts: FailPuts, loses_answers: bool
 ) -> None:
-    ailing = ail(StoreUnreachable(), StoreTimeout(), loses_answers=loses_answers)
+    put = fail_puts(StoreUnreachable(), StoreTimeout(), loses_answers=loses_answers)
     assert _generate(plain) == (200, "Image generated and uploaded successfully")
-    assert (ailing.calls, drawn()) == (3, 1)
+    assert (put.calls, drawn()) == (3, 1)
     assert len(components_of(plain.application).store.list().objects) == 1
 
 
@@ -165,16 +164,14 @@ def test_a_moments_outage_of_the_store_throws_nothing_away(
         (StoreError(), 502, 1),
     ],
 )
-def test_the_store_is_given_up_on(
-    plain: FlaskClient, drawn: Callable[[], int], ail: Ail, error: StoreError, status: int, puts: int
+def test_the_number_of_puts_is_limited(
+    plain: FlaskClient,
+    drawn: Callable[[], int],
+    fail_puts: FailPuts,
+    error: StoreError,
+    status: int,
+    puts: int,
 ) -> None:
-    ailing = ail(*[error] * 9)
+    put = fail_puts(*[error] * 9)
     assert _generate(plain) == (status, error.message)
-    assert (ailing.calls, drawn()) == (puts, 1)
-
-
-def test_past_the_deadline_the_store_is_not_asked_again() -> None:
-    ailing = _Ailing(_raising(ZeroDivisionError()), [StoreUnreachable()], loses_answers=False)
-    with pytest.raises(StoreUnreachable):
-        storing.store_patiently(ailing, time.monotonic())
-    assert ailing.calls == 1
+    assert (put.calls, drawn()) == (puts, 1)

@@ -10,12 +10,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.cache.disk_cache import DiskCache
 from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import InvalidKey, NotFound
-from app.services.bulk import Tally, find_files
-from app.services.bulk_import import Importer
+from app.services.bulk import BulkReport
+from app.services.bulk_import import Importer, find_files
 from app.stores.local import LocalStore
 from tests.api.traversal import spellings
 from tests.conftest import json_of
@@ -129,16 +128,15 @@ def test_names_of_imported_files(config: Config, tmp_path: Path, root: Path) -> 
     for spelling in spellings(str(tmp_path)):
         name = spelling.replace("/", "\u2215").replace("\0", "")[:80]
         (source / name).write_bytes(PNG)
-    settings = _in(root, config)
-    store, cache = LocalStore.from_config(settings), DiskCache(settings.cache_dir, settings.cache_max_bytes)
+    parts = components_of(create_app(_in(root, config)))
     before = _outside(tmp_path, root)
-    importer = Importer(settings, store, cache, source, keep_names=True)
-    found = find_files(source, Tally())
+    importer = Importer(parts.images, source, keep_names=True)
+    found = find_files(source, BulkReport())
     assert len(found) > 100
     for path in found:
-        importer.bring(path)
-    cache.close()
-    kept = {facts.key for facts in store.list(limit=1000).objects}
+        importer.import_file(path)
+    parts.cache.close()
+    kept = {facts.key for facts in parts.store.list(limit=1000).objects}
     assert kept >= {"CON.png", "nul.png", "canary.png..png", "canary.png.png"}
     assert {f"{key}.png" for key in kept} == {
         path.name + ".png" for path in (root / "store" / "objects").iterdir()

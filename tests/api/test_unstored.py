@@ -1,4 +1,4 @@
-"""Drawn images that the store does not take: kept, and stored by the same request sent again, unpaid."""
+"""Generated images that are not stored: kept on disk, and stored when the request is sent again, unpaid."""
 
 import errno
 import itertools
@@ -32,12 +32,12 @@ from app.core.errors import (
     StoreUnreachable,
 )
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
-from app.services import generation as storing
-from app.services.idempotency import Ledger
+from app.services import generation as generation_module
+from app.services.idempotency import IdempotencyRecords
 from app.services.slots import Slots
-from app.services.unstored import Spool
+from app.services.unstored import UnstoredImages
 from tests.conftest import json_of
-from tests.services.generators import NAME, Obedient
+from tests.services.generators import NAME, ScriptedGenerator
 from tests.waiting import wait_until
 
 URL = "/api/generate-image"
@@ -47,9 +47,9 @@ Make = Callable[..., FlaskClient]
 
 @pytest.fixture
 def make(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes clients of servers over the same directories, with these settings."""
+    """Return a factory of clients, whose servers share their directories, by settings."""
     monkeypatch.setenv("DRAWN", str(tmp_path / "drawn"))
-    monkeypatch.setattr(storing, "_backoff", wait_none())
+    monkeypatch.setattr(generation_module, "_put_backoff", wait_none())
     made = []
 
     def make_one(**settings: Any) -> FlaskClient:
@@ -63,14 +63,14 @@ def make(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture
 def drawn(tmp_path: Path) -> Callable[[], int]:
-    """Tells how often the model was asked."""
+    """Return a function that tells how many times the model was called."""
     path = tmp_path / "drawn"
     return lambda: len(path.read_text().splitlines()) if path.exists() else 0
 
 
 @pytest.fixture
 def kept(config: Config) -> Callable[[], int]:
-    """Tells how many images are kept on disk."""
+    """Return a function that tells how many images are kept on disk."""
     return lambda: len(list((config.state_dir / "unstored").glob("*")))
 
 
@@ -83,7 +83,7 @@ def _keys(client: FlaskClient) -> list[str]:
 
 
 def _fail(client: FlaskClient, error: Exception | Callable[..., None], *, stores: bool = False) -> None:
-    """Let each put of this server fail from now on, after it has stored the object if `stores`."""
+    """Make each put of this server fail from now on; with `stores` after it has stored the object."""
     store = components_of(client.application).store
     real = store.put
 
@@ -111,7 +111,7 @@ def _fail(client: FlaskClient, error: Exception | Callable[..., None], *, stores
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_it_is_stored_by_the_next_request_with_the_key_and_not_paid_again(
+def test_an_image_that_was_not_stored_is_stored_by_the_next_request_with_the_key(
     make: Make,
     drawn: Callable[[], int],
     kept: Callable[[], int],
@@ -119,10 +119,10 @@ def test_it_is_stored_by_the_next_request_with_the_key_and_not_paid_again(
     status: int,
     stores: bool,
 ) -> None:
-    ailing = make()
-    _fail(ailing, error, stores=stores)
+    failing = make()
+    _fail(failing, error, stores=stores)
     for _ in range(3):
-        assert _send(ailing).status_code == status
+        assert _send(failing).status_code == status
         assert (drawn(), kept()) == (1, 1)
     restarted = make()
     answer = _send(restarted)
@@ -133,51 +133,49 @@ def test_it_is_stored_by_the_next_request_with_the_key_and_not_paid_again(
     assert _keys(restarted) == [json_of(answer)["key"]]
     with restarted.get(json_of(answer)["image_url"]) as image:
         assert image.status_code == 200
-    assert _send(ailing).data == answer.data
+    assert _send(failing).data == answer.data
     assert (drawn(), kept()) == (1, 0)
 
 
-def test_openais_clients_are_treated_alike(make: Make, drawn: Callable[[], int]) -> None:
-    ailing, order = make(), {"prompt": "a cat", "n": 3, "size": "64x64", "response_format": "url"}
-    _fail(ailing, StoreRefused())
+def test_requests_of_openais_api_are_treated_alike(make: Make, drawn: Callable[[], int]) -> None:
+    failing, order = make(), {"prompt": "a cat", "n": 3, "size": "64x64", "response_format": "url"}
+    _fail(failing, StoreRefused())
     headers = {"Idempotency-Key": "a"}
-    assert ailing.post("/v1/images/generations", json=order, headers=headers).status_code == 502
+    assert failing.post("/v1/images/generations", json=order, headers=headers).status_code == 502
     answer = make().post("/v1/images/generations", json=order, headers=headers)
     assert (answer.status_code, len(json_of(answer)["data"]), drawn()) == (200, 3, 3)
 
 
-def test_of_several_images_those_that_were_stored_are_not_stored_twice(
-    make: Make, drawn: Callable[[], int]
-) -> None:
-    ailing, order = make(), {"prompt": "a cat", "n": 3, "size": "64x64", "response_format": "url"}
+def test_images_that_were_already_stored_are_not_stored_twice(make: Make, drawn: Callable[[], int]) -> None:
+    failing, order = make(), {"prompt": "a cat", "n": 3, "size": "64x64", "response_format": "url"}
     puts = itertools.count()
 
     def fail_from_the_second_on(*_: Any, **__: Any) -> None:
         if next(puts):
             raise StoreRefused
 
-    _fail(ailing, fail_from_the_second_on)
+    _fail(failing, fail_from_the_second_on)
     headers = {"Idempotency-Key": "a"}
-    assert ailing.post("/v1/images/generations", json=order, headers=headers).status_code == 502
-    assert len(_keys(ailing)) == 1
+    assert failing.post("/v1/images/generations", json=order, headers=headers).status_code == 502
+    assert len(_keys(failing)) == 1
     restarted = make()
     assert restarted.post("/v1/images/generations", json=order, headers=headers).status_code == 200
     assert (len(_keys(restarted)), drawn()) == (3, 3)
 
 
 @pytest.mark.parametrize("concurrency", [1, 4], ids=["one by one", "side by side"])
-def test_of_several_images_only_those_not_drawn_are_drawn_by_the_next_request(
+def test_only_missing_images_are_drawn_by_the_next_request(
     make: Make, monkeypatch: pytest.MonkeyPatch, drawn: Callable[[], int], concurrency: int
 ) -> None:
-    generate, calls = Obedient.generate, itertools.count()
+    generate, calls = ScriptedGenerator.generate, itertools.count()
 
-    def fail_once(self: Obedient, request: GenerationRequest) -> GeneratedImage:
+    def fail_once(self: ScriptedGenerator, request: GenerationRequest) -> GeneratedImage:
         image = generate(self, request)
         if next(calls) == 2:
             raise GeneratorUnreachable
         return image
 
-    monkeypatch.setattr(Obedient, "generate", fail_once)
+    monkeypatch.setattr(ScriptedGenerator, "generate", fail_once)
     client, headers = make(generate_concurrency=concurrency), {"Idempotency-Key": "a"}
     order = {"prompt": "a cat", "n": 4, "size": "64x64", "seed": 5, "response_format": "url"}
     assert client.post("/v1/images/generations", json=order, headers=headers).status_code == 503
@@ -188,57 +186,57 @@ def test_of_several_images_only_those_not_drawn_are_drawn_by_the_next_request(
     assert before == (3 if concurrency == 1 else 4)
 
 
-def test_once_the_order_is_refused_nothing_of_it_is_kept(
+def test_a_refused_request_keeps_no_image(
     make: Make, monkeypatch: pytest.MonkeyPatch, kept: Callable[[], int]
 ) -> None:
-    generate, calls = Obedient.generate, itertools.count()
+    generate, calls = ScriptedGenerator.generate, itertools.count()
 
-    def refuse_the_second(self: Obedient, request: GenerationRequest) -> GeneratedImage:
+    def refuse_the_second(self: ScriptedGenerator, request: GenerationRequest) -> GeneratedImage:
         if next(calls) == 1:
             raise PromptRefused
         return generate(self, request)
 
-    monkeypatch.setattr(Obedient, "generate", refuse_the_second)
+    monkeypatch.setattr(ScriptedGenerator, "generate", refuse_the_second)
     order, headers = {"prompt": "a cat", "n": 2, "size": "64x64"}, {"Idempotency-Key": "a"}
     response = make().post("/v1/images/generations", json=order, headers=headers)
     assert (response.status_code, kept()) == (400, 0)
 
 
-class Late(BaseGenerator):
-    """Draws when it may."""
+class LateGenerator(BaseGenerator):
+    """Draws once `may_draw` is set."""
 
-    may = threading.Event()
+    may_draw = threading.Event()
     calls = 0
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """Wait for that."""
-        Late.calls += 1
-        Late.may.wait(60)
+        """Wait, then draw."""
+        LateGenerator.calls += 1
+        LateGenerator.may_draw.wait(60)
         return GeneratedImage(Image.new("RGB", (8, 6)), "late")
 
 
-def test_what_is_drawn_after_the_deadline_is_kept_for_the_next_request(
+def test_an_image_drawn_after_the_deadline_is_kept_for_the_next_request(
     make: Make, kept: Callable[[], int]
 ) -> None:
-    Late.may.clear()
-    Late.calls = 0
-    client = make(generator=f"{__name__}:Late", generator_timeout=1)
+    LateGenerator.may_draw.clear()
+    LateGenerator.calls = 0
+    client = make(generator=f"{__name__}:LateGenerator", generator_timeout=1)
     assert _send(client).status_code == 504
-    Late.may.set()
+    LateGenerator.may_draw.set()
     wait_until(lambda: kept() == 1)
-    assert (_send(client).status_code, Late.calls) == (200, 1)
+    assert (_send(client).status_code, LateGenerator.calls) == (200, 1)
 
 
-def test_what_is_kept_needs_no_slot(make: Make, config: Config, drawn: Callable[[], int]) -> None:
-    ailing = make()
-    _fail(ailing, StoreRefused())
-    _send(ailing)
+def test_storing_a_kept_image_needs_no_slot(make: Make, config: Config, drawn: Callable[[], int]) -> None:
+    failing = make()
+    _fail(failing, StoreRefused())
+    _send(failing)
     with Slots(config.state_dir / "slots", 8).take(8):
         assert _send(make()).status_code == 200
     assert drawn() == 1
 
 
-def test_two_workers_at_once_store_it_once(make: Make, drawn: Callable[[], int]) -> None:
+def test_two_workers_store_a_kept_image_once(make: Make, drawn: Callable[[], int]) -> None:
     workers = [make(), make()]
     for worker in workers:
         _fail(worker, StoreRefused())
@@ -251,49 +249,37 @@ def test_two_workers_at_once_store_it_once(make: Make, drawn: Callable[[], int])
     assert (len(answers), len(_keys(workers[0])), drawn()) == (1, 1, 1)
 
 
-def test_what_is_stored_and_not_remembered_is_answered_the_same_again(
+def test_a_stored_image_that_was_not_recorded_gets_the_same_response_again(
     make: Make, monkeypatch: pytest.MonkeyPatch, drawn: Callable[[], int]
 ) -> None:
     def full(*_: Any) -> None:
         raise StateUnavailable
 
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "keep", full)
+        patch.setattr(IdempotencyRecords, "save", full)
         first = _send(make())
     assert first.status_code == 200
     assert _send(make()).data == first.data
     assert drawn() == 1
 
 
-def test_with_reuse_no_key_is_needed(make: Make, drawn: Callable[[], int], kept: Callable[[], int]) -> None:
-    ailing = make(generate_reuse=True)
-    _fail(ailing, StoreRefused())
-    for key in (None, None, "a"):
-        assert _send(ailing, key, {**CAT, "seed": 7}).status_code == 502
-    client = make(generate_reuse=True)
-    answers = [_send(client, key, {**CAT, "seed": 7}) for key in ("a", None)]
-    assert [answer.status_code for answer in answers] == [200, 200]
-    assert json_of(answers[0])["key"] == json_of(answers[1])["key"]
-    assert (drawn(), kept()) == (1, 0)
-
-
-def test_without_a_key_it_is_lost_and_the_log_says_so(
+def test_without_a_key_an_image_is_lost_and_the_log_says_so(
     make: Make, drawn: Callable[[], int], kept: Callable[[], int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    ailing = make()
-    _fail(ailing, StoreRefused())
-    assert _send(ailing, None).status_code == 502
-    assert "The store took no drawn image; without an Idempotency-Key it is not kept" in caplog.text
+    failing = make()
+    _fail(failing, StoreRefused())
+    assert _send(failing, None).status_code == 502
+    assert "Generated images were not stored. Without an Idempotency-Key they are lost." in caplog.text
     assert kept() == 0
     assert _send(make(), None).status_code == 200
     assert drawn() == 2
 
 
-def test_it_is_nobody_elses(make: Make, drawn: Callable[[], int]) -> None:
+def test_another_client_key_or_prompt_does_not_get_a_kept_image(make: Make, drawn: Callable[[], int]) -> None:
     keys = {"api_keys": parse_keys("one,two")}
-    ailing = make(**keys)
-    _fail(ailing, StoreRefused())
-    assert _send(ailing, **{"X-API-Key": "one"}).status_code == 502
+    failing = make(**keys)
+    _fail(failing, StoreRefused())
+    assert _send(failing, **{"X-API-Key": "one"}).status_code == 502
     client = make(**keys)
     assert _send(client, **{"X-API-Key": "two"}).status_code == 200
     assert drawn() == 2
@@ -305,39 +291,39 @@ def test_it_is_nobody_elses(make: Make, drawn: Callable[[], int]) -> None:
 
 
 @pytest.mark.parametrize("draws", [True, False], ids=["at the next drawing", "at the next start"])
-def test_after_a_day_it_is_removed(
+def test_a_kept_image_is_removed_after_a_day(
     make: Make, config: Config, drawn: Callable[[], int], kept: Callable[[], int], draws: bool
 ) -> None:
-    ailing = make()
-    _fail(ailing, StoreRefused())
-    _send(ailing)
+    failing = make()
+    _fail(failing, StoreRefused())
+    _send(failing)
     (path,) = (config.state_dir / "unstored").iterdir()
     os.utime(path, (time.time() - 86_500,) * 2)
-    assert (_send(ailing, None).status_code == 502) if draws else make()
+    assert (_send(failing, None).status_code == 502) if draws else make()
     assert kept() == 0
     assert _send(make()).status_code == 200
     assert drawn() == (3 if draws else 2)
 
 
 def test_the_prompt_is_not_on_disk(make: Make, config: Config, kept: Callable[[], int]) -> None:
-    ailing = make()
-    _fail(ailing, StoreRefused())
-    _send(ailing, "quite-a-secret")
+    failing = make()
+    _fail(failing, StoreRefused())
+    _send(failing, "quite-a-secret")
     assert kept() == 1
     contents = [path.read_bytes() for path in config.state_dir.rglob("*") if path.is_file()]
     assert not any(secret in content for content in contents for secret in (b"a cat", b"quite-a-secret"))
 
 
-def test_where_it_can_not_be_kept_all_else_goes_on(
+def test_generation_goes_on_if_an_image_cannot_be_kept(
     make: Make, monkeypatch: pytest.MonkeyPatch, drawn: Callable[[], int], caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Spool, "_write", full)
-    ailing = make()
-    _fail(ailing, StoreRefused())
-    assert _send(ailing).status_code == 502
+    monkeypatch.setattr(UnstoredImages, "_write", full)
+    failing = make()
+    _fail(failing, StoreRefused())
+    assert _send(failing).status_code == 502
     assert "can't be kept in STATE_DIR until it is stored" in caplog.text
     assert _send(make()).status_code == 200
     assert drawn() == 2
@@ -349,26 +335,24 @@ def _refuse_long_values(*_: Any, metadata: Any, **__: Any) -> None:
         raise StoreUnreachable
 
 
-def test_an_image_refused_for_its_metadata_is_paid_once_until_the_settings_are_mended(
-    make: Make, drawn: Callable[[], int]
-) -> None:
+def test_an_image_refused_for_its_metadata_is_paid_once(make: Make, drawn: Callable[[], int]) -> None:
     long = {**CAT, "prompt": "a cat " * 100}
-    ailing = make()
-    _fail(ailing, _refuse_long_values)
-    assert [_send(ailing, body=long).status_code for _ in range(3)] == [503] * 3
-    mended = make(keep_prompts=False)
-    _fail(mended, _refuse_long_values)
-    assert _send(mended, body=long).status_code == 200
+    failing = make()
+    _fail(failing, _refuse_long_values)
+    assert [_send(failing, body=long).status_code for _ in range(3)] == [503] * 3
+    repaired = make(keep_prompts=False)
+    _fail(repaired, _refuse_long_values)
+    assert _send(repaired, body=long).status_code == 200
     assert drawn() == 1
 
 
-def test_it_is_stored_with_what_was_asked_and_when_it_was_drawn(make: Make) -> None:
-    ailing = make()
-    _fail(ailing, StoreRefused())
-    _send(ailing)
+def test_a_kept_image_is_stored_with_its_prompt_and_the_time_it_was_drawn(make: Make) -> None:
+    failing = make()
+    _fail(failing, StoreRefused())
+    _send(failing)
     client = make()
     key = json_of(_send(client))["key"]
     metadata = components_of(client.application).store.head(key).metadata
-    assert (metadata["prompt"], metadata["model"]) == ("a cat on a wall", "test/obedient-1:0")
+    assert (metadata["prompt"], metadata["model"]) == ("a cat on a wall", "test/scripted-1:0")
     digits = "".join(char for char in metadata["time"] if char.isdigit())
     assert key.split("/")[-1].startswith(f"{digits[:8]}_{digits[8:14]}_")

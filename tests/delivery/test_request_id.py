@@ -89,13 +89,13 @@ def test_records_have_it(
 def test_a_generator_logs_with_it(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """It runs on a thread of its own."""
     seen = []
-    generate = components_of(app).generation._drawing._generator._generator.generate  # type: ignore[attr-defined]
+    generate = components_of(app).generation._runner._generator._generator.generate  # type: ignore[attr-defined]
 
     def spy(request: object) -> object:
         seen.append(current_request_id())
         return generate(request)
 
-    monkeypatch.setattr(components_of(app).generation._drawing._generator._generator, "generate", spy)  # type: ignore[attr-defined]
+    monkeypatch.setattr(components_of(app).generation._runner._generator._generator, "generate", spy)  # type: ignore[attr-defined]
     body = {"prompt": "a lake", "size": "64x64"}
     answer = client.post("/api/generate-image", json=body, headers={"X-Request-ID": "drawn"})
     assert (answer.status_code, seen) == (200, ["drawn"])

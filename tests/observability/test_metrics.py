@@ -149,7 +149,7 @@ def test_generations(client: FlaskClient, app: Flask, monkeypatch: pytest.Monkey
     parts = components_of(app)
     body = {"prompt": "a lake", "size": "64x64"}
     assert client.post("/api/generate-image", json=body).status_code == 200
-    metered = parts.generation._drawing._generator
+    metered = parts.generation._runner._generator
 
     def late(request: object) -> None:
         raise GeneratorTimeout

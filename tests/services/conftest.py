@@ -1,4 +1,4 @@
-"""A local store, a cache and a directory to import from."""
+"""A local store, a cache, the image service over them, and a directory to import from."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,10 @@ import pytest
 
 from app.cache.disk_cache import DiskCache
 from app.config.settings import Config
+from app.core.limiters import DecodeLimiter
+from app.imaging.survey import ImageLimits
+from app.services.images import ImageService
+from app.services.urls import ImageUrls
 from app.stores.base import BaseStore
 from app.stores.local import LocalStore
 
@@ -23,6 +27,19 @@ def cache(config: Config) -> Iterator[DiskCache]:
     cache = DiskCache(config.cache_dir, config.cache_max_bytes)
     yield cache
     cache.close()
+
+
+@pytest.fixture
+def images(config: Config, store: BaseStore, cache: DiskCache) -> ImageService:
+    """The image service over `store` and `cache`."""
+    return ImageService(
+        store,
+        cache,
+        ImageLimits.from_config(config),
+        DecodeLimiter(2, 30),
+        max_upload_bytes=config.max_upload_bytes,
+        urls=ImageUrls(store, "auto", ""),
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A generator for tests: the prompt says what it does, and each call leaves a line in a file."""
+"""A generator for tests, which does what the prompt says and records its calls in a file."""
 
 import os
 import time
@@ -10,20 +10,21 @@ from app.core.errors import GeneratorUnreachable, PromptRefused
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 
 
-class Obedient(BaseGenerator):
-    """`slow 2.5` sleeps so many seconds, `refuse` and `fail` raise; whatever else is drawn at once.
+class ScriptedGenerator(BaseGenerator):
+    """Draws any prompt at once, except for these.
 
-    `until /a/file` draws when there is such a file, for which it looks for two minutes.
+    `slow 2.5` draws after so many seconds. `until /a/file` draws when that file exists, or after two minutes.
+    `refuse` and `fail` raise an error.
 
-    A line with the process's id and the prompt goes into the file that DRAWN names, where it names one.
+    If the variable DRAWN is set, each call appends a line with the process id and the prompt to that file.
     """
 
     def model_name(self) -> str:
-        """With characters that have to be escaped in a URL."""
-        return "test/obedient-1:0"
+        """Return a name with characters that must be escaped in a URL."""
+        return "test/scripted-1:0"
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """Do as told."""
+        """Do what the prompt says."""
         if path := os.environ.get("DRAWN"):
             with open(path, "a") as file:
                 file.write(f"{os.getpid()} {request.prompt}\n")
@@ -47,4 +48,5 @@ def _wait_for(path: Path) -> None:
         time.sleep(0.1)
 
 
-NAME = f"{Obedient.__module__}:{Obedient.__name__}"
+NAME = f"{ScriptedGenerator.__module__}:{ScriptedGenerator.__name__}"
+"""The value of GENERATOR for this generator."""

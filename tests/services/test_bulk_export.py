@@ -1,4 +1,4 @@
-"""From the store into a directory."""
+"""Exporting the store's images into a directory."""
 
 import gzip
 import os
@@ -12,8 +12,9 @@ import pytest
 from app.core import object_keys as keys
 from app.core.object_keys import content_addressed_key
 from app.core.objects import FORMATS, ObjectFacts, StoredObject
-from app.services.bulk import Outcome, Result
-from app.services.bulk_export import Exporter, Wanted
+from app.services.bulk import BulkOutcome, BulkResult
+from app.services.bulk_export import Exporter
+from app.services.images import ListedImage
 from app.stores.base import BaseStore
 from tests.pictures import noise
 
@@ -22,32 +23,32 @@ IMMUTABLE = content_addressed_key(noise(1), FORMATS["png"])
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """Where to, not there yet."""
+    """The directory to export into, which does not exist yet."""
     return tmp_path / "new" / "target"
 
 
 @pytest.fixture
 def gets(store: BaseStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The keys that the store was asked for."""
-    asked: list[str] = []
+    """The keys that were fetched from the store."""
+    fetched: list[str] = []
     get = store.get
 
     def counting(key: str, **options: Any) -> Any:
-        asked.append(key)
+        fetched.append(key)
         return get(key, **options)
 
     monkeypatch.setattr(store, "get", counting)
-    return asked
+    return fetched
 
 
-def _put(store: BaseStore, key: str, data: bytes) -> Wanted:
+def _put(store: BaseStore, key: str, data: bytes) -> ListedImage:
     facts = store.put(key, data, content_type="image/png").facts
-    return Wanted(key, facts.size, facts.last_modified)
+    return ListedImage(key, "image/png", facts.size, facts.last_modified)
 
 
-def _bring(store: BaseStore, target: Path, wanted: Wanted) -> Result:
+def _export(store: BaseStore, target: Path, image: ListedImage) -> BulkResult:
     with Exporter.into(store, target) as exporter:
-        return exporter.bring(wanted)
+        return exporter.export_image(image)
 
 
 def _tree(root: Path) -> list[str]:
@@ -55,13 +56,16 @@ def _tree(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("key", [IMMUTABLE, "users/123/me.png", "top.png"])
-def test_a_file_has_the_bytes_and_the_time_and_is_fetched_once(
+def test_an_exported_file_has_the_bytes_and_the_time_and_is_fetched_once(
     store: BaseStore, target: Path, gets: list[str], key: str
 ) -> None:
-    wanted = _put(store, key, noise(1))
-    assert [_bring(store, target, wanted).outcome for _ in range(2)] == [Outcome.DONE, Outcome.THERE]
+    image = _put(store, key, noise(1))
+    assert [_export(store, target, image).outcome for _ in range(2)] == [
+        BulkOutcome.DONE,
+        BulkOutcome.UNCHANGED,
+    ]
     assert (target / key).read_bytes() == noise(1)
-    assert (target / key).stat().st_mtime == wanted.last_modified.timestamp()
+    assert (target / key).stat().st_mtime == image.last_modified.timestamp()
     assert (_tree(target), gets) == ([key], [key])
     assert list(target.glob(".export-*")) == []
 
@@ -69,42 +73,42 @@ def test_a_file_has_the_bytes_and_the_time_and_is_fetched_once(
 @pytest.mark.parametrize(
     ("key", "size", "older", "outcome"),
     [
-        ("named.png", 0, True, Outcome.DONE),
-        ("named.png", 0, False, Outcome.THERE),
-        ("named.png", 1, False, Outcome.DONE),
-        (IMMUTABLE, 0, True, Outcome.DONE),
-        (IMMUTABLE, 0, False, Outcome.THERE),
-        ("generated/2026/11/20261122_080509_" + "0" * 24 + ".png", 0, True, Outcome.DONE),
-        (IMMUTABLE, 1, True, Outcome.DONE),
+        ("named.png", 0, True, BulkOutcome.DONE),
+        ("named.png", 0, False, BulkOutcome.UNCHANGED),
+        ("named.png", 1, False, BulkOutcome.DONE),
+        (IMMUTABLE, 0, True, BulkOutcome.DONE),
+        (IMMUTABLE, 0, False, BulkOutcome.UNCHANGED),
+        ("generated/2026/11/20261122_080509_" + "0" * 24 + ".png", 0, True, BulkOutcome.DONE),
+        (IMMUTABLE, 1, True, BulkOutcome.DONE),
     ],
 )
-def test_what_counts_as_there_already(
-    store: BaseStore, target: Path, key: str, size: int, older: bool, outcome: Outcome
+def test_an_image_is_unchanged_if_its_file_has_the_size_and_time_or_the_digest(
+    store: BaseStore, target: Path, key: str, size: int, older: bool, outcome: BulkOutcome
 ) -> None:
-    wanted = _put(store, key, noise(1))
+    image = _put(store, key, noise(1))
     path = target / key
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"x" * (wanted.size - size))
-    when = wanted.last_modified.timestamp() - older
+    path.write_bytes(b"x" * (image.size - size))
+    when = image.last_modified.timestamp() - older
     os.utime(path, (when, when))
-    assert _bring(store, target, wanted) == Result(key, outcome)
-    assert (path.read_bytes() == noise(1)) == (outcome is Outcome.DONE)
+    assert _export(store, target, image) == BulkResult(key, outcome)
+    assert (path.read_bytes() == noise(1)) == (outcome is BulkOutcome.DONE)
 
 
-def test_a_copy_without_its_time_counts_by_the_digest_in_its_key(store: BaseStore, target: Path) -> None:
-    wanted = _put(store, IMMUTABLE, noise(1))
+def test_a_copy_with_another_time_is_recognized_by_the_digest_in_its_key(
+    store: BaseStore, target: Path
+) -> None:
+    image = _put(store, IMMUTABLE, noise(1))
     (target / IMMUTABLE).parent.mkdir(parents=True)
     (target / IMMUTABLE).write_bytes(noise(1))
     os.utime(target / IMMUTABLE, (0, 0))
-    assert _bring(store, target, wanted).outcome is Outcome.THERE
+    assert _export(store, target, image).outcome is BulkOutcome.UNCHANGED
 
 
-def test_an_image_where_an_import_looks_for_metadata_is_not_lost_in_silence(
-    store: BaseStore, target: Path
-) -> None:
-    wanted = Wanted(".metadata/a.png", 1, datetime.now(UTC))  # in a bucket there may be such a key
-    result = _bring(store, target, wanted)
-    assert result.outcome is Outcome.FAILED
+def test_an_image_in_the_directory_for_metadata_is_reported(store: BaseStore, target: Path) -> None:
+    image = ListedImage(".metadata/a.png", "image/png", 1, datetime.now(UTC))
+    result = _export(store, target, image)
+    assert result.outcome is BulkOutcome.FAILED
     assert ".metadata" in result.reason
 
 
@@ -119,24 +123,24 @@ def _encoded(store: BaseStore, codings: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(store, "get", encoded)
 
 
-def test_an_encoded_object_is_not_written_as_if_it_were_an_image(
+def test_an_encoded_object_is_not_written_as_an_image(
     store: BaseStore, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = _put(store, "a.png", gzip.compress(noise(1)))
+    image = _put(store, "a.png", gzip.compress(noise(1)))
     _encoded(store, "gzip", monkeypatch)
-    result = _bring(store, target, wanted)
-    assert result.outcome is Outcome.FAILED
+    result = _export(store, target, image)
+    assert result.outcome is BulkOutcome.FAILED
     assert "Content-Encoding: gzip" in result.reason
     assert _tree(target) == []
 
 
 @pytest.mark.parametrize("codings", ["base64", "utf-8", "binary", "none", "gzip"])
-def test_an_image_that_is_not_encoded_but_says_so_is_written(
+def test_an_image_with_a_wrong_content_encoding_is_written(
     store: BaseStore, target: Path, monkeypatch: pytest.MonkeyPatch, codings: str
 ) -> None:
-    wanted = _put(store, "a.png", noise(1))
+    image = _put(store, "a.png", noise(1))
     _encoded(store, codings, monkeypatch)
-    assert _bring(store, target, wanted) == Result("a.png", Outcome.DONE)
+    assert _export(store, target, image) == BulkResult("a.png", BulkOutcome.DONE)
     assert (target / "a.png").read_bytes() == noise(1)
 
 
@@ -153,44 +157,46 @@ def test_an_image_that_is_not_encoded_but_says_so_is_written(
         "\ud800.png",
     ],
 )
-def test_keys_that_are_no_paths_are_reported(
+def test_keys_that_are_not_paths_are_reported(
     store: BaseStore, target: Path, gets: list[str], key: str
 ) -> None:
-    wanted = Wanted(key, 1, datetime.now(UTC))
-    assert _bring(store, target, wanted) == Result(key, Outcome.FAILED, keys._UNSAFE)
+    image = ListedImage(key, "image/png", 1, datetime.now(UTC))
+    assert _export(store, target, image) == BulkResult(key, BulkOutcome.FAILED, keys._UNSAFE)
     assert (_tree(target.parent), gets) == ([], [])
 
 
 def test_a_name_too_long_for_the_file_system_is_reported(target: Path, store: BaseStore) -> None:
-    wanted = Wanted("x" * 300 + ".png", 1, datetime.now(UTC))
-    assert _bring(store, target, wanted).reason == "File name too long"
+    image = ListedImage("x" * 300 + ".png", "image/png", 1, datetime.now(UTC))
+    assert _export(store, target, image).reason == "File name too long"
 
 
-def test_no_symbolic_link_leads_out(store: BaseStore, target: Path, tmp_path: Path, gets: list[str]) -> None:
-    wanted = _put(store, "users/123/me.png", noise(1))
+def test_a_symbolic_link_out_of_the_directory_is_not_followed(
+    store: BaseStore, target: Path, tmp_path: Path, gets: list[str]
+) -> None:
+    image = _put(store, "users/123/me.png", noise(1))
     outside = tmp_path / "outside"
     outside.mkdir()
     target.mkdir(parents=True)
     (target / "users").symlink_to(outside)
-    reason = "A symbolic link leads out of the directory there."
-    assert _bring(store, target, wanted) == Result("users/123/me.png", Outcome.FAILED, reason)
+    reason = "A symbolic link in its path leads out of the directory."
+    assert _export(store, target, image) == BulkResult("users/123/me.png", BulkOutcome.FAILED, reason)
     assert (list(outside.iterdir()), gets) == ([], [])
 
 
-def test_a_link_in_the_file_s_place_is_replaced_not_written_through(
+def test_a_symbolic_link_in_place_of_the_file_is_replaced(
     store: BaseStore, target: Path, tmp_path: Path
 ) -> None:
-    wanted = _put(store, "me.png", noise(1))
+    image = _put(store, "me.png", noise(1))
     (tmp_path / "outside").write_bytes(noise(2))
     target.mkdir(parents=True)
     (target / "me.png").symlink_to(tmp_path / "outside")
-    assert _bring(store, target, wanted).outcome is Outcome.DONE
+    assert _export(store, target, image).outcome is BulkOutcome.DONE
     assert (target / "me.png").read_bytes() == noise(1)
     assert (tmp_path / "outside").read_bytes() == noise(2)
 
 
 @pytest.mark.parametrize("there", ["a.png", "a.png/b.png"])
-def test_a_key_that_needs_a_directory_where_a_file_is_and_the_other_way_round(
+def test_a_path_that_needs_a_directory_in_place_of_a_file_is_reported(
     store: BaseStore, target: Path, monkeypatch: pytest.MonkeyPatch, there: str
 ) -> None:
     class Empty:
@@ -208,15 +214,15 @@ def test_a_key_that_needs_a_directory_where_a_file_is_and_the_other_way_round(
     (target / there).parent.mkdir(parents=True)
     (target / there).write_bytes(b"")
     (other,) = {"a.png", "a.png/b.png"} - {there}
-    result = _bring(store, target, Wanted(other, 0, now))
-    assert (result.outcome, result.reason[:26]) == (Outcome.FAILED, "its path needs a directory")
+    result = _export(store, target, ListedImage(other, "image/png", 0, now))
+    assert (result.outcome, result.reason[:26]) == (BulkOutcome.FAILED, "its path needs a directory")
     assert _tree(target) == [there]
 
 
-def test_a_body_that_breaks_off_leaves_no_file(
+def test_an_incomplete_body_leaves_no_file(
     store: BaseStore, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = _put(store, "me.png", noise(1))
+    image = _put(store, "me.png", noise(1))
     get = store.get
 
     def longer(key: str) -> StoredObject:
@@ -227,13 +233,13 @@ def test_a_body_that_breaks_off_leaves_no_file(
         return StoredObject(grown, stored.body)
 
     monkeypatch.setattr(store, "get", longer)
-    assert _bring(store, target, wanted).outcome is Outcome.FAILED
+    assert _export(store, target, image).outcome is BulkOutcome.FAILED
     assert _tree(target) == []
 
 
-def test_one_deleted_meanwhile_is_reported(store: BaseStore, target: Path) -> None:
-    wanted = Wanted("gone.png", 1, datetime.now(UTC))
-    assert _bring(store, target, wanted).reason.startswith("There is no image under this key.")
+def test_an_image_deleted_in_the_meantime_is_reported(store: BaseStore, target: Path) -> None:
+    image = ListedImage("gone.png", "image/png", 1, datetime.now(UTC))
+    assert _export(store, target, image).reason.startswith("There is no image under this key.")
 
 
 @pytest.mark.parametrize("key", [IMMUTABLE, "users/123/me.png"])
@@ -241,16 +247,16 @@ def test_one_deleted_meanwhile_is_reported(store: BaseStore, target: Path) -> No
 def test_an_image_of_another_size_than_the_store_listed_fails(
     store: BaseStore, target: Path, key: str, size: int
 ) -> None:
-    """A backup compares what it was told with what it did."""
-    wanted = _put(store, key, noise(1))
-    result = _bring(store, target, replace(wanted, size=size))
-    assert result.outcome is Outcome.FAILED
-    assert f"{wanted.size} bytes, but {size} in the listing" in result.reason
+    """A backup must not silently contain another image than the listing."""
+    image = _put(store, key, noise(1))
+    result = _export(store, target, replace(image, size=size))
+    assert result.outcome is BulkOutcome.FAILED
+    assert f"{image.size} bytes, but {size} in the listing" in result.reason
     assert _tree(target) == []
 
 
-def test_an_image_that_was_replaced_since_it_was_listed_is_taken(store: BaseStore, target: Path) -> None:
-    wanted = _put(store, "users/123/me.png", noise(1))
-    listed = replace(wanted, size=1, last_modified=wanted.last_modified - timedelta(seconds=2))
-    assert _bring(store, target, listed).outcome is Outcome.DONE
-    assert (target / wanted.key).read_bytes() == noise(1)
+def test_an_image_replaced_since_it_was_listed_is_exported(store: BaseStore, target: Path) -> None:
+    image = _put(store, "users/123/me.png", noise(1))
+    listed = replace(image, size=1, last_modified=image.last_modified - timedelta(seconds=2))
+    assert _export(store, target, listed).outcome is BulkOutcome.DONE
+    assert (target / image.key).read_bytes() == noise(1)

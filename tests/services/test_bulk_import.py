@@ -1,11 +1,10 @@
-"""From a directory into the store."""
+"""Importing the images of a directory into the store."""
 
 import errno
 import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,15 @@ import pytest
 from PIL import Image
 
 from app.cache.disk_cache import DiskCache
-from app.config.settings import Config
 from app.core.errors import InvalidKey, NotFound, StoreRefused, StoreUnreachable
 from app.core.object_keys import content_addressed_key, with_proof
 from app.core.object_metadata import original_name
 from app.core.objects import FORMATS
 from app.imaging.check import decode_image
 from app.services import bulk_import as module
-from app.services.bulk import Outcome, Result
-from app.services.bulk_import import Importer
+from app.services.bulk import BulkOutcome, BulkReport, BulkResult
+from app.services.bulk_import import Importer, find_files
+from app.services.images import ImageService
 from app.stores.base import BaseStore
 from tests.pictures import noise, picture, png_claiming
 
@@ -31,18 +30,18 @@ PNG = FORMATS["png"]
 
 
 @pytest.fixture
-def importer(config: Config, store: BaseStore, cache: DiskCache, source: Path) -> Make:
-    """Makes an importer of `source` with the options given."""
+def importer(images: ImageService, source: Path) -> Make:
+    """Return a factory of importers of `source`, by options."""
 
     def make(**options: Any) -> Importer:
-        return Importer(config, store, cache, source, **options)
+        return Importer(images, source, **options)
 
     return make
 
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many bytes each image had that was decoded."""
+    """The sizes in bytes of the images that were decoded."""
     sizes: list[int] = []
 
     def counting(cleaned: Any, limits: Any) -> Any:
@@ -64,47 +63,98 @@ def _keys(store: BaseStore) -> list[str]:
     return [facts.key for facts in store.list().objects]
 
 
+def test_regular_files_are_found_in_order_and_all_others_are_skipped_with_a_reason(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for path in ("b.png", "a/2.png", "a/1.png", ".hidden", ".git/x.png", "a.d/z/deep.png"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"")
+    (tmp_path / "outside.png").write_bytes(b"")
+    (root / "link.png").symlink_to(tmp_path / "outside.png")
+    (root / "inside.png").symlink_to(root / "b.png")
+    (root / "loop").symlink_to(root, target_is_directory=True)
+    (root / "dangling").symlink_to(root / "no such file")
+    os.mkfifo(root / "pipe.png")
+    report = BulkReport()
+    assert find_files(root, report) == ["b.png", "a/1.png", "a/2.png", "a.d/z/deep.png"]
+    assert sorted((r.name, r.outcome, r.reason) for r in report.remarks) == [
+        (".git", "skipped", "hidden"),
+        (".hidden", "skipped", "hidden"),
+        ("dangling", "skipped", "a symbolic link"),
+        ("inside.png", "skipped", "a symbolic link"),
+        ("link.png", "skipped", "a symbolic link"),
+        ("loop", "skipped", "a symbolic link"),
+        ("pipe.png", "skipped", "a special file"),
+    ]
+
+
+def test_the_directory_may_be_a_symbolic_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.png").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert find_files(tmp_path / "link", BulkReport()) == ["a.png"]
+
+
+def test_a_directory_that_cannot_be_read_is_reported_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def refusing(path: str) -> object:  # chmod does not stop root
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    report = BulkReport()
+    assert find_files(tmp_path, report) == []
+    assert report.remarks == [BulkResult("closed", BulkOutcome.FAILED, "Permission denied")]
+
+
 @pytest.mark.parametrize("folder", [None, "users/1"])
 def test_keys_are_made_from_the_bytes(
     importer: Make, store: BaseStore, source: Path, folder: str | None
 ) -> None:
     (source / "some name ü.txt").write_bytes(noise(1))
-    assert importer(folder=folder).bring("some name ü.txt").outcome is Outcome.DONE
+    assert importer(folder=folder).import_file("some name ü.txt").outcome is BulkOutcome.DONE
     key = content_addressed_key(noise(1), PNG, folder)
     assert (_keys(store), _bytes(store, key)) == ([key], noise(1))
     assert store.head(key).content_type == "image/png"
 
 
-def test_a_second_run_decodes_nothing(
+def test_a_second_import_decodes_nothing(
     importer: Make, store: BaseStore, source: Path, decoded: list[int]
 ) -> None:
     (source / "a.png").write_bytes(noise(1))
     (source / "with metadata.jpg").write_bytes(picture("JPEG", comment=b"taken by me"))
-    for outcome in (Outcome.DONE, Outcome.THERE):
+    for outcome in (BulkOutcome.DONE, BulkOutcome.UNCHANGED):
         for name in ("a.png", "with metadata.jpg"):
-            assert importer().bring(name) == Result(name, outcome)
+            assert importer().import_file(name) == BulkResult(name, outcome)
     assert len(decoded) == 2
     assert b"taken by me" not in b"".join(_bytes(store, key) for key in _keys(store))
 
 
-def test_names_are_kept_and_a_second_run_decodes_nothing(
+def test_with_names_kept_a_second_import_decodes_nothing(
     importer: Make, store: BaseStore, source: Path, decoded: list[int]
 ) -> None:
     (source / "me").mkdir()
     (source / "me" / "IMG_1.PNG").write_bytes(noise(1))
-    for outcome in (Outcome.DONE, Outcome.THERE):
-        assert importer(keep_names=True, folder="users").bring("me/IMG_1.PNG").outcome is outcome
+    for outcome in (BulkOutcome.DONE, BulkOutcome.UNCHANGED):
+        assert importer(keep_names=True, folder="users").import_file("me/IMG_1.PNG").outcome is outcome
     assert (_keys(store), len(decoded)) == (["users/me/IMG_1.png"], 1)
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [(noise(1), noise(2)), (noise(1), noise(1, (32, 32)))])
-def test_nothing_is_replaced(
+def test_no_stored_image_is_replaced(
     importer: Make, store: BaseStore, source: Path, mine: bytes, theirs: bytes
 ) -> None:
     store.put("a.png", theirs, content_type="image/png")
     (source / "a.png").write_bytes(mine)
-    reason = "Another image is stored under this name. It was left as it is."
-    assert importer(keep_names=True).bring("a.png") == Result("a.png", Outcome.FAILED, reason)
+    reason = (
+        "Another image is already stored under this key and was not replaced. "
+        "Use another name, or store this image in another folder."
+    )
+    assert importer(keep_names=True).import_file("a.png") == BulkResult("a.png", BulkOutcome.FAILED, reason)
     assert _bytes(store, "a.png") == theirs
 
 
@@ -116,12 +166,10 @@ def test_nothing_is_replaced(
         "generated/2026/11/20261122_085704_c6309f4ffa434fac865b433f.png",
     ],
 )
-def test_keys_that_never_change_meaning_are_kept(
-    importer: Make, store: BaseStore, source: Path, key: str
-) -> None:
+def test_immutable_keys_are_kept(importer: Make, store: BaseStore, source: Path, key: str) -> None:
     (source / key).parent.mkdir(parents=True)
     (source / key).write_bytes(noise(1))
-    assert importer(keep_names=True).bring(key) == Result(key, Outcome.DONE)
+    assert importer(keep_names=True).import_file(key) == BulkResult(key, BulkOutcome.DONE)
     assert _keys(store) == [key]
 
 
@@ -139,7 +187,7 @@ def test_keys_that_never_change_meaning_are_kept(
         (content_addressed_key(noise(2), PNG), noise(1), {"keep_names": True}, "the bytes of another image"),
     ],
 )
-def test_what_fails_says_why(
+def test_a_failure_has_a_reason(
     importer: Make,
     store: BaseStore,
     source: Path,
@@ -151,8 +199,8 @@ def test_what_fails_says_why(
     if data is not None:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(data)
-    result = importer(**options).bring(name)
-    assert (result.name, result.outcome) == (name, Outcome.FAILED)
+    result = importer(**options).import_file(name)
+    assert (result.name, result.outcome) == (name, BulkOutcome.FAILED)
     assert reason in result.reason
     assert _keys(store) == []
 
@@ -168,11 +216,11 @@ def test_what_fails_says_why(
         ("film", b"x" * (20 << 20)),
     ],
 )
-def test_what_is_no_image_is_skipped(importer: Make, source: Path, name: str, data: bytes) -> None:
+def test_a_file_that_is_not_an_image_is_skipped(importer: Make, source: Path, name: str, data: bytes) -> None:
     (source / name).write_bytes(data)
-    skipped = importer().bring(name)
-    assert (skipped.outcome, skipped.reason != "") == (Outcome.SKIPPED, True)
-    assert importer(strict=True).bring(name).outcome is Outcome.FAILED
+    skipped = importer().import_file(name)
+    assert (skipped.outcome, skipped.reason != "") == (BulkOutcome.SKIPPED, True)
+    assert importer(strict=True).import_file(name).outcome is BulkOutcome.FAILED
 
 
 @pytest.mark.parametrize(
@@ -183,13 +231,13 @@ def test_what_is_no_image_is_skipped(importer: Make, source: Path, name: str, da
         ("Screenshot 2026-11-30 at 10.00.00.png", "me/Screenshot-2026-11-30-at-10.00.00.png"),
     ],
 )
-def test_names_of_real_life_are_kept(
+def test_names_that_keys_cannot_hold_are_stored_with_the_image(
     importer: Make, store: BaseStore, source: Path, name: str, key: str
 ) -> None:
     (source / name).parent.mkdir(exist_ok=True)
     (source / name).write_bytes(noise(1))
-    for outcome in (Outcome.DONE, Outcome.THERE):
-        assert importer(keep_names=True, folder="me").bring(name) == Result(name, outcome)
+    for outcome in (BulkOutcome.DONE, BulkOutcome.UNCHANGED):
+        assert importer(keep_names=True, folder="me").import_file(name) == BulkResult(name, outcome)
     assert original_name(store.head(key).metadata) == name
 
 
@@ -203,12 +251,12 @@ DIGEST = hashlib.sha256(noise(1)).hexdigest()
 
 
 @pytest.mark.parametrize("keep_names", [True, False])
-def test_exported_metadata_comes_back(
+def test_exported_metadata_is_stored_again(
     importer: Make, store: BaseStore, source: Path, keep_names: bool
 ) -> None:
     (source / "a.png").write_bytes(noise(1))
     _sidecar(source, "a.png", {"sha256": DIGEST, "metadata": {"prompt": "a cat"}})
-    assert importer(keep_names=keep_names).bring("a.png") == Result("a.png", Outcome.DONE)
+    assert importer(keep_names=keep_names).import_file("a.png") == BulkResult("a.png", BulkOutcome.DONE)
     (key,) = _keys(store)
     assert store.head(key).metadata == {"prompt": "a cat"}
 
@@ -229,25 +277,23 @@ def test_exported_metadata_comes_back(
         {"sha256": DIGEST, "metadata": {"prompt": "x" * 2048}},
     ],
 )
-def test_metadata_that_cant_be_kept_costs_no_image(
+def test_an_image_with_unusable_metadata_is_stored_without_it(
     importer: Make, store: BaseStore, source: Path, content: Any
 ) -> None:
     (source / "a.png").write_bytes(noise(1))
     _sidecar(source, "a.png", content)
-    result = importer(keep_names=True).bring("a.png")
-    assert (result.outcome, "without its exported metadata" in result.reason) == (Outcome.DONE, True)
+    result = importer(keep_names=True).import_file("a.png")
+    assert (result.outcome, "without its exported metadata" in result.reason) == (BulkOutcome.DONE, True)
     assert store.head("a.png").metadata == {}
 
 
-def test_a_file_that_is_too_large_is_not_read(
-    config: Config, store: BaseStore, cache: DiskCache, source: Path
-) -> None:
+def test_a_file_that_is_too_large_is_not_read(importer: Make, images: ImageService, source: Path) -> None:
     with open(source / "huge.png", "wb") as file:
         file.write(noise(1))
         file.truncate(2**40)
-    small = Importer(replace(config, max_upload_bytes=1000), store, cache, source)
+    images.max_upload_bytes = 1000
     reason = "The image is larger than the 1000 bytes allowed."
-    assert small.bring("huge.png") == Result("huge.png", Outcome.FAILED, reason)
+    assert importer().import_file("huge.png") == BulkResult("huge.png", BulkOutcome.FAILED, reason)
 
 
 @pytest.mark.parametrize(
@@ -257,14 +303,14 @@ def test_a_file_that_is_too_large_is_not_read(
         (os.mkfifo, "This is not a regular file."),
     ],
 )
-def test_a_file_exchanged_since_it_was_found_is_not_followed(
+def test_a_file_replaced_since_it_was_found_is_not_followed(
     importer: Make, source: Path, exchange: Callable[[Path], None], reason: str
 ) -> None:
     exchange(source / "a.png")
-    assert importer().bring("a.png") == Result("a.png", Outcome.FAILED, reason)
+    assert importer().import_file("a.png") == BulkResult("a.png", BulkOutcome.FAILED, reason)
 
 
-def test_a_store_that_refuses_to_say_is_asked_by_the_put(
+def test_a_store_that_refuses_to_say_whether_an_image_exists_gets_the_put(
     importer: Make, store: BaseStore, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without s3:ListBucket, S3 answers 403 for objects that are not there."""
@@ -274,33 +320,33 @@ def test_a_store_that_refuses_to_say_is_asked_by_the_put(
 
     (source / "a.png").write_bytes(noise(1))
     monkeypatch.setattr(store, "head", head)
-    assert importer().bring("a.png").outcome is Outcome.DONE
+    assert importer().import_file("a.png").outcome is BulkOutcome.DONE
 
 
-def test_another_image_under_a_key_made_from_these_bytes_is_left(
+def test_another_object_under_a_content_addressed_key_is_not_replaced(
     importer: Make, store: BaseStore, source: Path
 ) -> None:
     (source / "a.png").write_bytes(noise(1))
     other = noise(1)[:-1] + b"x"
     store.put(content_addressed_key(noise(1), PNG), other, content_type="image/png")
-    assert importer().bring("a.png").outcome is Outcome.FAILED
+    assert importer().import_file("a.png").outcome is BulkOutcome.FAILED
     stored = store.get(content_addressed_key(noise(1), PNG))
     assert stored is not None
     with stored:
         assert stored.body.read() == other
 
 
-def test_an_imported_image_under_a_generated_key_is_proven_to_be_this_one(
+def test_an_imported_image_under_a_generated_key_is_proven_immutable(
     importer: Make, store: BaseStore, source: Path
 ) -> None:
     key = "generated/2026/11/20261122_080509_" + "0" * 24 + ".png"
     (source / key).parent.mkdir(parents=True)
     (source / key).write_bytes(noise(1))
-    assert importer(keep_names=True).bring(key).outcome is Outcome.DONE
+    assert importer(keep_names=True).import_file(key).outcome is BulkOutcome.DONE
     assert with_proof(store.head(key), hashlib.sha256(noise(1)).hexdigest()).is_immutable
 
 
-def test_one_that_comes_meanwhile_is_there_already(
+def test_an_image_stored_in_the_meantime_is_unchanged(
     importer: Make, store: BaseStore, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (source / "a.png").write_bytes(noise(1))
@@ -313,10 +359,10 @@ def test_one_that_comes_meanwhile_is_there_already(
         return head(key)
 
     monkeypatch.setattr(store, "head", missing_at_first)
-    assert importer(keep_names=True).bring("a.png").outcome is Outcome.THERE
+    assert importer(keep_names=True).import_file("a.png").outcome is BulkOutcome.UNCHANGED
 
 
-def test_a_store_that_is_away_fails_the_file(
+def test_an_unreachable_store_fails_the_file(
     importer: Make, store: BaseStore, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def head(key: str) -> Any:
@@ -324,12 +370,12 @@ def test_a_store_that_is_away_fails_the_file(
 
     (source / "a.png").write_bytes(noise(1))
     monkeypatch.setattr(store, "head", head)
-    result = importer().bring("a.png")
-    assert result.outcome is Outcome.FAILED
+    result = importer().import_file("a.png")
+    assert result.outcome is BulkOutcome.FAILED
     assert result.reason.endswith("[HeadObject: 503 SlowDown]")
 
 
-def test_the_cache_is_not_filled_but_forgets_that_the_image_was_missing(
+def test_an_import_does_not_fill_the_cache_but_makes_it_forget_that_the_image_was_missing(
     importer: Make, store: BaseStore, cache: DiskCache, source: Path
 ) -> None:
     def load(key: str) -> Any:
@@ -338,21 +384,26 @@ def test_the_cache_is_not_filled_but_forgets_that_the_image_was_missing(
     (source / "a.png").write_bytes(noise(1))
     with pytest.raises(NotFound):
         cache.fetch("a.png", load("a.png"))
-    importer(keep_names=True).bring("a.png")
+    importer(keep_names=True).import_file("a.png")
     assert cache.totals().entries == 0
     cache.fetch("a.png", load("a.png")).body.close()
 
 
-def test_photos_are_turned_and_their_keys_fit(importer: Make, store: BaseStore, source: Path) -> None:
+def test_photos_are_turned_upright_before_their_key_is_made(
+    importer: Make, store: BaseStore, source: Path
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     (source / "a.jpg").write_bytes(picture("JPEG", (40, 20), exif=exif))
-    assert [importer().bring("a.jpg").outcome for _ in range(2)] == [Outcome.DONE, Outcome.THERE]
+    assert [importer().import_file("a.jpg").outcome for _ in range(2)] == [
+        BulkOutcome.DONE,
+        BulkOutcome.UNCHANGED,
+    ]
     (key,) = _keys(store)
     assert key == content_addressed_key(_bytes(store, key), FORMATS["jpeg"])
 
 
 @pytest.mark.parametrize("folder", ["../up", "a//b", "ü", "x.png"])
-def test_a_bad_folder_shows_at_once(importer: Make, folder: str) -> None:
+def test_an_invalid_folder_is_an_error_at_once(importer: Make, folder: str) -> None:
     with pytest.raises(InvalidKey):
         importer(folder=folder)

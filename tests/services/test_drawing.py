@@ -1,4 +1,4 @@
-"""A generator is given up on at its deadline, and calls that never end stay bounded."""
+"""Running the generator: its deadline holds, and the number of calls that never end is limited."""
 
 import logging
 import threading
@@ -13,112 +13,133 @@ from app.core.limiters import DecodeLimiter
 from app.core.objects import FORMATS
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 from app.imaging.survey import ImageLimits
-from app.services.drawing import GeneratorRunner
+from app.services.drawing import DrawnImage, GeneratorRunner
 from tests.waiting import wait_until
 
 LIMITS = ImageLimits(tuple(FORMATS), 1_000_000, 10, strip_metadata=True)
 REQUEST = GenerationRequest("a cat", 8, 6, seed=1)
 
 
-class Stalling(BaseGenerator):
-    """Draws once it may."""
+class StallingGenerator(BaseGenerator):
+    """Draws once `may_draw` is set."""
 
     def __init__(self) -> None:
-        self.may = threading.Event()
-        self.asked: list[GenerationRequest] = []
+        self.may_draw = threading.Event()
+        self.requests: list[GenerationRequest] = []
 
     @property
     def calls(self) -> int:
-        """How often it was asked."""
-        return len(self.asked)
+        """How many times it was called."""
+        return len(self.requests)
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """Wait for that."""
-        self.asked.append(request)
-        self.may.wait(120)
+        """Wait, then draw."""
+        self.requests.append(request)
+        self.may_draw.wait(120)
         return GeneratedImage(Image.new("RGB", (8, 6)), "stalling")
 
 
-def test_images_are_drawn_side_by_side() -> None:
-    generator = Stalling()
+@pytest.fixture
+def generator() -> StallingGenerator:
+    """A generator that has not been allowed to draw."""
+    return StallingGenerator()
+
+
+def _runner(generator: BaseGenerator, decoding: DecodeLimiter | None = None) -> GeneratorRunner:
+    return GeneratorRunner(generator, LIMITS, decoding or DecodeLimiter(4, 30))
+
+
+def _draw(runner: GeneratorRunner, *, seconds: float = 60, count: int = 1) -> list[DrawnImage]:
+    drawn: dict[int, DrawnImage] = {}
+    requests = [(number, REQUEST) for number in range(count)]
+    runner.draw(requests, time.monotonic() + seconds, drawn.__setitem__)
+    return [drawn[number] for number in range(count)]
+
+
+def test_images_are_drawn_at_the_same_time(generator: StallingGenerator) -> None:
     with ThreadPoolExecutor(1) as pool:
-        drawing = pool.submit(
-            GeneratorRunner(generator, LIMITS, DecodeLimiter(4, 30), 60).draw, [REQUEST] * 3
-        )
+        drawing = pool.submit(_draw, _runner(generator), count=3)
         wait_until(lambda: generator.calls == 3)
-        generator.may.set()
+        generator.may_draw.set()
         drawn = drawing.result(60)
     assert generator.calls == 3
     assert [(image.checked.width, image.model, image.seed) for image in drawn] == [(8, "stalling", None)] * 3
 
 
-def test_the_deadline_is_kept() -> None:
-    generator = Stalling()
+def test_a_generator_that_misses_its_deadline_is_abandoned(generator: StallingGenerator) -> None:
     began = time.monotonic()
     with pytest.raises(GeneratorTimeout):
-        GeneratorRunner(generator, LIMITS, DecodeLimiter(4, 5), 0.2).draw([REQUEST])
+        _draw(_runner(generator), seconds=0.2)
     assert time.monotonic() - began < 30
-    generator.may.set()
+    generator.may_draw.set()
 
 
-def test_a_mistake_in_a_generator_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    class Mistaken(BaseGenerator):
+def test_an_image_drawn_after_the_deadline_is_still_passed_on(generator: StallingGenerator) -> None:
+    drawn: dict[int, DrawnImage] = {}
+    with pytest.raises(GeneratorTimeout):
+        _runner(generator).draw([(7, REQUEST)], time.monotonic() + 0.05, drawn.__setitem__)
+    assert not drawn
+    generator.may_draw.set()
+    wait_until(lambda: list(drawn) == [7])
+
+
+def test_a_bug_in_a_generator_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    class BuggyGenerator(BaseGenerator):
         def generate(self, request: GenerationRequest) -> GeneratedImage:
             raise KeyError("no such colour")
 
     with pytest.raises(GeneratorError):
-        GeneratorRunner(Mistaken(), LIMITS, DecodeLimiter(4, 30), 60).draw([REQUEST])
+        _draw(_runner(BuggyGenerator()))
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], KeyError)
 
 
-def test_what_is_drawn_waits_for_its_turn_to_be_decoded_until_the_deadline() -> None:
-    generator, gate = Stalling(), DecodeLimiter(1, 0.05)
-    generator.may.set()
+def test_a_drawn_image_waits_until_the_deadline_to_be_decoded(generator: StallingGenerator) -> None:
+    decoding = DecodeLimiter(1, 0.05)
+    runner = _runner(generator, decoding)
+    generator.may_draw.set()
     with ThreadPoolExecutor(1) as pool:
-        with gate.passed():
-            drawing = pool.submit(GeneratorRunner(generator, LIMITS, gate, 60).draw, [REQUEST])
+        with decoding.passed():
+            drawing = pool.submit(_draw, runner)
             wait_until(lambda: generator.calls)
             time.sleep(0.5)
         assert drawing.result(60)[0].model == "stalling"
-    with gate.passed(), pytest.raises(GeneratorTimeout):
-        GeneratorRunner(generator, LIMITS, gate, 0.2).draw([REQUEST])
+    with decoding.passed(), pytest.raises(GeneratorTimeout):
+        _draw(runner, seconds=0.2)
 
 
-def test_calls_that_do_not_end_are_bounded() -> None:
-    generator = Stalling()
-    drawing = GeneratorRunner(generator, LIMITS, DecodeLimiter(4, 5), 0.01)
+def test_the_number_of_calls_that_do_not_end_is_limited(generator: StallingGenerator) -> None:
+    runner = _runner(generator)
     for _ in range(128):
         with pytest.raises(GeneratorTimeout):
-            drawing.draw([REQUEST])
+            _draw(runner, seconds=0.01)
     with pytest.raises(GeneratorBusy):
-        drawing.draw([REQUEST])
+        _draw(runner, seconds=0.01)
     wait_until(lambda: generator.calls >= 128)
     assert generator.calls == 128
-    generator.may.set()
-    wait_until(lambda: not _is_busy(drawing))
+    generator.may_draw.set()
+    wait_until(lambda: not _is_busy(runner))
 
 
-def test_of_images_that_have_no_room_together_none_is_begun() -> None:
-    generator = Stalling()
-    drawing = GeneratorRunner(generator, LIMITS, DecodeLimiter(4, 5), 0.01)
+def test_no_call_starts_unless_all_images_of_a_request_have_one(generator: StallingGenerator) -> None:
+    runner = _runner(generator)
     for _ in range(63):
         with pytest.raises(GeneratorTimeout):
-            drawing.draw([REQUEST] * 2)
+            _draw(runner, seconds=0.01, count=2)
     for _ in range(2):
         with pytest.raises(GeneratorBusy):
-            drawing.draw([REQUEST] * 3)
+            _draw(runner, seconds=0.01, count=3)
     with pytest.raises(GeneratorTimeout):
-        drawing.draw([REQUEST] * 2)
+        _draw(runner, seconds=0.01, count=2)
     wait_until(lambda: generator.calls >= 128)
     assert generator.calls == 128
-    generator.may.set()
+    generator.may_draw.set()
 
 
-def _is_busy(drawing: GeneratorRunner) -> bool:
+def _is_busy(runner: GeneratorRunner) -> bool:
     try:
-        drawing.draw([REQUEST])
+        _draw(runner, seconds=0.01)
     except GeneratorBusy:
         return True
     except GeneratorTimeout:

@@ -1,4 +1,4 @@
-"""The service as Python code uses it: the guide's two functions, in our terms."""
+"""The image service as Python code uses it."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ PNG = picture()
 
 @pytest.fixture
 def service(app: Flask) -> ImageService:
-    """The service of an application."""
+    """The image service of an application."""
     return components_of(app).images
 
 
@@ -47,7 +47,7 @@ def test_upload_image_takes_paths_files_and_bytes(service: ImageService, tmp_pat
     assert _bytes(service, stored[0].key) == PNG
 
 
-def test_upload_pil_image(service: ImageService) -> None:
+def test_upload_pil_image_stores_a_png(service: ImageService) -> None:
     image = service.upload_pil_image(Image.new("RGB", (20, 10), "teal"), "ai_generated.png", "users/123")
     assert (image.key, image.width, image.height) == ("users/123/ai_generated.png", 20, 10)
     with Image.open(BytesIO(_bytes(service, image.key))) as read:
@@ -59,7 +59,7 @@ def test_upload_pil_image_in_another_format(service: ImageService) -> None:
     assert image.content_type == "image/webp"
 
 
-def test_what_is_too_large_is_not_read_to_the_end(service: ImageService) -> None:
+def test_a_file_that_is_too_large_is_not_read_to_the_end(service: ImageService) -> None:
     class Endless(BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             assert size
@@ -70,7 +70,7 @@ def test_what_is_too_large_is_not_read_to_the_end(service: ImageService) -> None
         service.upload_image(Endless())
 
 
-def test_what_the_store_has_not_acknowledged_is_nowhere(
+def test_an_image_that_the_store_did_not_acknowledge_is_not_cached(
     service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = components_of(app)
@@ -84,7 +84,7 @@ def test_what_the_store_has_not_acknowledged_is_nowhere(
     assert parts.cache.totals().entries == 0
 
 
-def test_the_cache_answers_while_the_store_is_away(
+def test_cached_images_are_available_while_the_store_is_not(
     service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = service.upload_image(noise(1), "a.png")
@@ -98,7 +98,7 @@ def test_the_cache_answers_while_the_store_is_away(
         service.fetch("b.png")
 
 
-def test_a_deletion_that_failed_half_way_is_not_served_from_the_cache(
+def test_an_image_whose_deletion_failed_is_not_served_from_the_cache(
     service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = service.upload_image(PNG)
@@ -115,7 +115,7 @@ def test_a_deletion_that_failed_half_way_is_not_served_from_the_cache(
         service.fetch(image.key)
 
 
-def test_an_outage_does_not_cost_the_copy_in_the_cache(
+def test_a_failed_deletion_keeps_the_cached_image(
     service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = service.upload_image(PNG)
@@ -129,7 +129,7 @@ def test_an_outage_does_not_cost_the_copy_in_the_cache(
     assert _bytes(service, image.key) == PNG
 
 
-def test_overwrites_at_once_all_succeed(service: ImageService) -> None:
+def test_simultaneous_overwrites_all_succeed(service: ImageService) -> None:
     images = [noise(number, (20 + number, 20)) for number in range(8)]
     with ThreadPoolExecutor(8) as pool:
         stored = list(pool.map(lambda data: service.upload_image(data, "me.png"), images * 5))
@@ -137,8 +137,10 @@ def test_overwrites_at_once_all_succeed(service: ImageService) -> None:
     assert _bytes(service, "me.png") in images
 
 
-def test_list_all_goes_through_every_page(service: ImageService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "_PAGE", 2)
+def test_list_all_returns_the_images_of_every_page(
+    service: ImageService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "_PAGE_SIZE", 2)
     keys = [service.upload_image(PNG, name=f"{number}.png", folder="a").key for number in range(5)]
     service.upload_image(PNG, name="other.png")
     assert [image.key for image in service.list_all("a/")] == keys
@@ -146,12 +148,12 @@ def test_list_all_goes_through_every_page(service: ImageService, monkeypatch: py
 
 
 def test_a_listing_makes_no_urls(service: ImageService, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each may cost a signature, or a request to the store."""
+    """Each URL may cost a signature or a request to the store."""
     keys = [service.upload_image(PNG, name=f"{number}.png").key for number in range(3)]
-    asked: list[str] = []
-    monkeypatch.setattr(service, "url_of", asked.append)
+    made: list[str] = []
+    monkeypatch.setattr(service.urls, "url_of", made.append)
     assert [image.key for image in service.list_all()] == keys
-    assert asked == []
+    assert made == []
 
 
 @pytest.mark.parametrize(
@@ -159,14 +161,13 @@ def test_a_listing_makes_no_urls(service: ImageService, monkeypatch: pytest.Monk
     [
         lambda service: service.upload_image(PNG, "a.png"),
         lambda service: service.delete("a.png"),
-        lambda service: service.exists("a.png"),
         lambda service: service.list(),
         lambda service: service.list(details=True),
         lambda service: service.fetch("a.png"),
     ],
-    ids=["upload", "delete", "exists", "list", "details", "fetch"],
+    ids=["upload", "delete", "list", "details", "fetch"],
 )
-def test_whatever_asks_the_store_is_bounded(
+def test_all_calls_of_the_store_go_through_the_bulkhead(
     app: Flask, service: ImageService, call: Callable[[ImageService], object]
 ) -> None:
     bulkhead = Bulkhead(0, waiting=1, silence=0.05)
@@ -176,7 +177,7 @@ def test_whatever_asks_the_store_is_bounded(
         call(service)
 
 
-def test_details_of_all_listings_together_are_bounded(
+def test_the_threads_that_fetch_details_are_limited_for_all_listings_together(
     service: ImageService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(20):
@@ -197,4 +198,4 @@ def test_details_of_all_listings_together_are_bounded(
     with ThreadPoolExecutor(6) as pool:
         pages = [pool.submit(service.list, details=True) for _ in range(6)]
         assert [len(page.result()[0]) for page in pages] == [20] * 6
-    assert most <= service_module._ASKERS
+    assert most <= service_module._DETAIL_THREADS

@@ -1,4 +1,4 @@
-"""Readiness: without the store as long as there is something to serve, and in the time that a probe waits."""
+"""Readiness: without the store while the cache has images, and within the timeout of a probe."""
 
 import logging
 import sqlite3
@@ -22,25 +22,25 @@ from tests.pictures import picture
 from tests.s3server import S3Server, refusal
 from tests.waiting import wait_until
 
-PATIENCE = readiness._PATIENCE
+TIMEOUT = readiness._PROBE_TIMEOUT_SECONDS
 
 
-class Moody(LocalStore):
-    """A store that answers as it is told to."""
+class FailingStore(LocalStore):
+    """A store that fails with the error that was set."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.asked = 0
+        self.probes = 0
         self.does: Callable[[], None] = lambda: None
 
     def head(self, key: str) -> ObjectFacts:
-        """Nothing is there, if it answers at all."""
-        self.asked += 1
+        """Fail, or raise `NotFound`."""
+        self.probes += 1
         self.does()
         raise NotFound
 
     def fail(self, error: Exception) -> None:
-        """Raise this from now on."""
+        """Raise `error` from now on."""
 
         def does() -> None:
             raise error
@@ -49,20 +49,20 @@ class Moody(LocalStore):
 
 
 @pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that answers may take a busy machine longer than a probe waits."""
-    monkeypatch.setattr(readiness, "_PATIENCE", 30)
+def _long_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a store may take longer than a probe's timeout."""
+    monkeypatch.setattr(readiness, "_PROBE_TIMEOUT_SECONDS", 30)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Moody:
-    """One that is well."""
-    return Moody(tmp_path / "store")
+def store(tmp_path: Path) -> FailingStore:
+    """A store that is ok."""
+    return FailingStore(tmp_path / "store")
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Iterator[DiskCache]:
-    """An empty one."""
+    """An empty cache."""
     with closing(DiskCache(tmp_path / "cache", 10**6)) as opened:
         yield opened
 
@@ -73,20 +73,20 @@ def _fill(store: LocalStore, cache: DiskCache) -> None:
 
 
 def _ignored(answer: object) -> None:
-    """Whatever it was."""
+    """Ignore a value."""
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that tests advance."""
 
     now = 0.0
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.now
 
 
-AWAY = [
+FAILURES = [
     (StoreUnreachable(), "unreachable", "store_unreachable"),
     (StoreTimeout(), "unreachable", "store_timeout"),
     (StoreRefused(), "refused", "store_refused"),
@@ -95,27 +95,26 @@ AWAY = [
 ]
 
 
-@pytest.mark.parametrize(("error", "state", "code"), AWAY)
-def test_an_empty_cache_needs_the_store(
-    store: Moody, cache: DiskCache, error: Exception, state: str, code: str
+@pytest.mark.parametrize(("error", "state", "code"), FAILURES)
+def test_with_an_empty_cache_the_server_is_ready_only_if_the_store_is_ok(
+    store: FailingStore, cache: DiskCache, error: Exception, state: str, code: str
 ) -> None:
     store.fail(error)
     assert ReadinessCheck(store, cache).look() == Readiness(False, state, "ok", code)
 
 
-@pytest.mark.parametrize(("error", "state", "code"), AWAY)
-def test_a_server_that_starts_with_images_in_its_cache(
-    store: Moody, cache: DiskCache, error: Exception, state: str, code: str
+@pytest.mark.parametrize(("error", "state", "code"), FAILURES)
+def test_a_server_that_starts_with_cached_images_is_ready_unless_the_store_refuses_access(
+    store: FailingStore, cache: DiskCache, error: Exception, state: str, code: str
 ) -> None:
-    """It serves them; but wrong credentials must show."""
     _fill(store, cache)
     store.fail(error)
     assert ReadinessCheck(store, cache).look() == Readiness(state != "refused", state, "ok", code)
 
 
-@pytest.mark.parametrize(("error", "state", "code"), AWAY)
-def test_a_server_that_was_well_stays_while_it_has_images(
-    store: Moody, cache: DiskCache, error: Exception, state: str, code: str
+@pytest.mark.parametrize(("error", "state", "code"), FAILURES)
+def test_a_server_whose_store_was_ok_stays_ready_while_it_has_cached_images(
+    store: FailingStore, cache: DiskCache, error: Exception, state: str, code: str
 ) -> None:
     clock = Clock()
     check = ReadinessCheck(store, cache, clock)
@@ -129,24 +128,24 @@ def test_a_server_that_was_well_stays_while_it_has_images(
     assert check.look() == Readiness(True, "ok", "ok")
 
 
-def test_an_answer_counts_for_some_seconds(store: Moody, cache: DiskCache) -> None:
+def test_the_result_of_a_probe_counts_for_five_seconds(store: FailingStore, cache: DiskCache) -> None:
     clock = Clock()
     check = ReadinessCheck(store, cache, clock)
     for _ in range(100):
         check.look()
-    assert store.asked == 1
+    assert store.probes == 1
     clock.now += 4.9
     check.look()
-    assert store.asked == 1
+    assert store.probes == 1
     clock.now += 0.1
     check.look()
-    assert store.asked == 2
+    assert store.probes == 2
 
 
-def test_a_store_that_hangs_holds_up_nobody(
-    store: Moody, cache: DiskCache, monkeypatch: pytest.MonkeyPatch
+def test_a_store_that_hangs_delays_no_check_longer_than_the_timeout(
+    store: FailingStore, cache: DiskCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readiness, "_PATIENCE", PATIENCE)
+    monkeypatch.setattr(readiness, "_PROBE_TIMEOUT_SECONDS", TIMEOUT)
     clock, back = Clock(), threading.Event()
     check = ReadinessCheck(store, cache, clock)
     store.does = lambda: _ignored(back.wait(120))
@@ -156,8 +155,8 @@ def test_a_store_that_hangs_holds_up_nobody(
     for _ in range(6):
         clock.now += 5
         assert not check.look().ready
-    wait_until(lambda: store.asked >= 4)
-    assert store.asked == 4, "more probes must not hang"
+    wait_until(lambda: store.probes >= 4)
+    assert store.probes == 4, "more probes must not hang"
     back.set()
 
     def is_ready() -> bool:
@@ -167,8 +166,9 @@ def test_a_store_that_hangs_holds_up_nobody(
     wait_until(is_ready)
 
 
-def test_the_cache_is_told_apart(store: Moody, cache: DiskCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No problem of the cache fails a request that the store can answer."""
+def test_cache_problems_are_reported_but_do_not_make_the_server_unready(
+    store: FailingStore, cache: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check = ReadinessCheck(store, cache)
     monkeypatch.setattr(cache, "is_writable", lambda: False)
     assert check.look() == Readiness(True, "ok", "unwritable")
@@ -180,7 +180,9 @@ def test_the_cache_is_told_apart(store: Moody, cache: DiskCache, monkeypatch: py
     assert check.look() == Readiness(True, "ok", "unreadable")
 
 
-def test_each_change_is_logged_once(store: Moody, cache: DiskCache, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_change_is_logged_once(
+    store: FailingStore, cache: DiskCache, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     clock = Clock()
     check = ReadinessCheck(store, cache, clock)
@@ -199,12 +201,12 @@ def test_each_change_is_logged_once(store: Moody, cache: DiskCache, caplog: pyte
 
 
 def _look_later(check: ReadinessCheck, clock: Clock) -> Readiness:
-    """What is found when the last answer no longer counts."""
+    """Check when the last probe no longer counts."""
     clock.now += 5
     return check.look()
 
 
-def test_an_outage_of_s3(s3: S3Server, s3_app: Flask) -> None:
+def test_a_server_stays_ready_during_an_outage_of_s3(s3: S3Server, s3_app: Flask) -> None:
     parts, clock = components_of(s3_app), Clock()
     check = ReadinessCheck(parts.store, parts.cache, clock)
     parts.images.upload_image(picture())
@@ -215,7 +217,7 @@ def test_an_outage_of_s3(s3: S3Server, s3_app: Flask) -> None:
     assert _look_later(check, clock) == Readiness(True, "ok", "ok")
 
 
-def test_wrong_credentials_show_at_start(s3: S3Server, s3_app: Flask) -> None:
+def test_a_server_that_starts_with_wrong_credentials_is_not_ready(s3: S3Server, s3_app: Flask) -> None:
     refusals = [refusal("403 Forbidden", "InvalidAccessKeyId", method) for method in ("HEAD", "GET")]
     s3.fault = lambda environ, start: next((a for r in refusals if (a := r(environ, start))), None)
     parts, clock = components_of(s3_app), Clock()

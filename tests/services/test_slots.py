@@ -1,4 +1,4 @@
-"""Slots are shared by all processes and come back however their holder ends."""
+"""Slots are shared by all processes, and are free again however their holder ends."""
 
 import signal
 import subprocess
@@ -15,7 +15,7 @@ from app.services.slots import Slots
 
 ROOT = Path(__file__).parent.parent.parent
 
-HOLDS_SLOTS = """
+TAKE_SLOTS = """
 import sys, time
 from pathlib import Path
 from app.services.slots import Slots
@@ -26,7 +26,7 @@ with Slots(Path(sys.argv[1]), 3).take(2) as taken:
 """
 
 
-def test_as_many_as_are_free(tmp_path: Path) -> None:
+def test_as_many_slots_are_taken_as_are_free(tmp_path: Path) -> None:
     slots = Slots(tmp_path / "slots", 3)
     with slots.take(2) as first, slots.take(4) as second:
         assert (first, second) == (2, 1)
@@ -36,7 +36,7 @@ def test_as_many_as_are_free(tmp_path: Path) -> None:
         assert all_of_them == 3
 
 
-def test_one_that_becomes_free_soon_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_waits_for_a_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots_module, "_WAIT_SECONDS", 30)
     slots = Slots(tmp_path, 1)
     held = threading.Event()
@@ -54,16 +54,16 @@ def test_one_that_becomes_free_soon_is_waited_for(tmp_path: Path, monkeypatch: p
     thread.join()
 
 
-def test_they_come_back_when_the_block_fails(tmp_path: Path) -> None:
+def test_slots_are_free_after_an_exception(tmp_path: Path) -> None:
     slots = Slots(tmp_path, 1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), slots.take(1):
             raise ZeroDivisionError
 
 
-def test_those_of_a_killed_process_are_free(tmp_path: Path) -> None:
+def test_the_slots_of_a_killed_process_are_free(tmp_path: Path) -> None:
     slots = Slots(tmp_path, 3)
-    command = [sys.executable, "-c", HOLDS_SLOTS, str(tmp_path)]
+    command = [sys.executable, "-c", TAKE_SLOTS, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stdout.readline() == b"2\n"
@@ -74,7 +74,7 @@ def test_those_of_a_killed_process_are_free(tmp_path: Path) -> None:
         assert taken == 3
 
 
-def test_a_directory_that_can_not_be_made_is_told(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateUnavailable), Slots(tmp_path / "file" / "slots", 1).take(1):
         pass

@@ -1,4 +1,4 @@
-"""Drawn images on disk: written durably, bounded in files, bytes and time, and never a wrong image."""
+"""Generated images on disk: written durably, limited in files, bytes and age, and never a wrong image."""
 
 import errno
 import os
@@ -19,64 +19,66 @@ import pytest
 from app.core.objects import FORMATS
 from app.core.system import locked
 from app.imaging.check import CheckedImage
-from app.services import unstored as spool_module
-from app.services.drawing import Drawn
-from app.services.unstored import MOST_BYTES, Spool, Unstored
+from app.services import unstored as unstored_module
+from app.services.drawing import DrawnImage
+from app.services.unstored import MAX_BYTES, UnstoredImage, UnstoredImages
 from tests.pictures import noise
 from tests.server.disk import small_file_system
 
 ROOT = Path(__file__).parent.parent.parent
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
-ORDER, OTHER = "a" * 64, "b" * 64
+REQUEST, OTHER = "a" * 64, "b" * 64
 
 
-def _image(data: bytes = b"\x89PNG\n\x00any bytes\n", **fields: Any) -> Unstored:
+def _image(data: bytes = b"\x89PNG\n\x00any bytes\n", **fields: Any) -> UnstoredImage:
     checked = CheckedImage(data, FORMATS["png"], 64, 48, 1)
-    return replace(Unstored("generated/2026/11/one.png", Drawn(checked, "model-ü", 7), NOW), **fields)
+    return replace(
+        UnstoredImage("generated/2026/11/one.png", DrawnImage(checked, "model-ü", 7), NOW), **fields
+    )
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Where the files lie."""
+    """The directory of the files."""
     return tmp_path / "state" / "unstored"
 
 
 @pytest.fixture
-def spool(directory: Path) -> Spool:
-    """With the bounds of the product."""
-    return Spool(directory)
+def unstored(directory: Path) -> UnstoredImages:
+    """The images with the default limits."""
+    return UnstoredImages(directory)
 
 
 def _files(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def test_what_is_kept_is_found_by_another_process_until_it_is_forgotten(
-    spool: Spool, directory: Path
+def test_images_are_found_by_another_process_until_they_are_removed(
+    unstored: UnstoredImages, directory: Path
 ) -> None:
     first, third = _image(), _image(noise(1), key="another.png")
-    spool.keep(ORDER, 0, first)
-    spool.keep(ORDER, 2, third)
-    spool.keep(OTHER, 0, third)
-    assert Spool(directory).recall(ORDER, 4) == {0: first, 2: third}
-    spool.forget(ORDER, 4)
-    assert Spool(directory).recall(ORDER, 4) == {}
-    assert spool.recall(OTHER, 1) == {0: third}
+    unstored.write(REQUEST, 0, first)
+    unstored.write(REQUEST, 2, third)
+    unstored.write(OTHER, 0, third)
+    assert UnstoredImages(directory).read(REQUEST, 4) == {0: first, 2: third}
+    unstored.remove(REQUEST, 4)
+    assert UnstoredImages(directory).read(REQUEST, 4) == {}
+    assert unstored.read(OTHER, 1) == {0: third}
     assert _files(directory) == [f"{OTHER}.0"]
 
 
-def test_only_its_owner_can_read_it(spool: Spool, directory: Path) -> None:
+def test_only_its_owner_can_read_it(unstored: UnstoredImages, directory: Path) -> None:
     before = os.umask(0)
     try:
-        spool.keep(ORDER, 0, _image())
+        unstored.write(REQUEST, 0, _image())
     finally:
         os.umask(before)
-    modes = [stat.S_IMODE(path.stat().st_mode) for path in (directory, directory / f"{ORDER}.0")]
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (directory, directory / f"{REQUEST}.0")]
     assert modes == [0o700, 0o600]
 
 
-def test_the_file_and_its_name_are_synced(
-    spool: Spool, directory: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_file_and_its_directory_are_synced(
+    unstored: UnstoredImages, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced = []
 
@@ -84,30 +86,30 @@ def test_the_file_and_its_name_are_synced(
         synced.append((Path(f"/proc/self/fd/{descriptor}").readlink(), _files(directory)))
 
     monkeypatch.setattr(os, "fsync", noted)
-    spool.keep(ORDER, 0, _image())
+    unstored.write(REQUEST, 0, _image())
     (file, before), (parent, after) = synced
     assert [file.name] == before
-    assert (parent, after) == (directory, [f"{ORDER}.0"])
+    assert (parent, after) == (directory, [f"{REQUEST}.0"])
 
 
-def test_the_oldest_make_room_when_there_are_too_many(
+def test_the_oldest_are_removed_when_there_are_too_many(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spool = Spool(directory, most_files=3)
+    unstored = UnstoredImages(directory, max_files=3)
     for number in range(5):
-        spool.keep(ORDER, number, _image())
-        os.utime(directory / f"{ORDER}.{number}", (time.time() - 100 + number,) * 2)
-    assert sorted(spool.recall(ORDER, 5)) == [2, 3, 4]
-    assert "1 drawn images, never stored, were removed from STATE_DIR to make room" in caplog.text
+        unstored.write(REQUEST, number, _image())
+        os.utime(directory / f"{REQUEST}.{number}", (time.time() - 100 + number,) * 2)
+    assert sorted(unstored.read(REQUEST, 5)) == [2, 3, 4]
+    assert "1 generated images that were never stored were removed from STATE_DIR" in caplog.text
 
 
-def test_the_total_stays_within_its_bytes_whoever_writes(directory: Path) -> None:
+def test_several_writers_stay_within_the_limit_of_bytes(directory: Path) -> None:
     most, data = 10 * 8192, bytes(7000)
-    spools = [Spool(directory, most_bytes=most) for _ in range(4)]
+    instances = [UnstoredImages(directory, max_bytes=most) for _ in range(4)]
     totals = []
 
     def keep(number: int) -> None:
-        spools[number % 4].keep(ORDER, number, _image(data))
+        instances[number % 4].write(REQUEST, number, _image(data))
         sizes = []
         for path in directory.iterdir():
             try:
@@ -118,39 +120,41 @@ def test_the_total_stays_within_its_bytes_whoever_writes(directory: Path) -> Non
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(keep, range(60)))
-    assert len(spools[0].recall(ORDER, 60)) == 10
+    assert len(instances[0].read(REQUEST, 60)) == 10
     assert max(totals) <= most
 
 
-def test_what_is_larger_than_all_that_may_be_kept_removes_nothing(
+def test_an_image_larger_than_the_limit_removes_no_other(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spool = Spool(directory, most_bytes=8192)
-    spool.keep(ORDER, 0, _image())
-    spool.keep(ORDER, 1, _image(bytes(9000)))
-    assert list(spool.recall(ORDER, 2)) == [0]
+    unstored = UnstoredImages(directory, max_bytes=8192)
+    unstored.write(REQUEST, 0, _image())
+    unstored.write(REQUEST, 1, _image(bytes(9000)))
+    assert list(unstored.read(REQUEST, 2)) == [0]
     assert "can't be kept in STATE_DIR" in caplog.text
 
 
 @pytest.mark.parametrize("away", [-86_500, 86_500], ids=["past", "future"])
-def test_a_day_away_it_is_neither_used_nor_kept(spool: Spool, directory: Path, away: int) -> None:
-    spool.keep(ORDER, 0, _image())
+def test_a_file_a_day_away_is_neither_used_nor_kept(
+    unstored: UnstoredImages, directory: Path, away: int
+) -> None:
+    unstored.write(REQUEST, 0, _image())
     (directory / "left-by-a-killed-process.tmp").write_bytes(b"half")
     for path in directory.iterdir():
         os.utime(path, (time.time() + away,) * 2)
-    spool.keep(OTHER, 2, _image())
+    unstored.write(OTHER, 2, _image())
     os.utime(directory / f"{OTHER}.2", (time.time() - 86_300,) * 2)
     (directory / "left-by-another.tmp").write_bytes(b"half")
     os.utime(directory / "left-by-another.tmp", (time.time() + away,) * 2)
-    assert spool.recall(ORDER, 1) == {}
+    assert unstored.read(REQUEST, 1) == {}
     (directory / "a-directory").mkdir()
-    spool.keep(OTHER, 0, _image())
-    spool.keep(OTHER, 1, _image())
+    unstored.write(OTHER, 0, _image())
+    unstored.write(OTHER, 1, _image())
     assert _files(directory) == ["a-directory", *(f"{OTHER}.{number}" for number in range(3))]
 
 
-def test_a_directory_that_can_not_be_synced_is_no_obstacle(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_directory_that_cannot_be_synced_is_no_error(
+    unstored: UnstoredImages, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     real = os.fsync
 
@@ -160,8 +164,8 @@ def test_a_directory_that_can_not_be_synced_is_no_obstacle(
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", refuse_directories)
-    spool.keep(ORDER, 0, _image())
-    assert list(spool.recall(ORDER, 1)) == [0]
+    unstored.write(REQUEST, 0, _image())
+    assert list(unstored.read(REQUEST, 1)) == [0]
     assert caplog.text == ""
 
 
@@ -191,27 +195,30 @@ def _no_header(content: bytes) -> bytes:
     ],
     ids=range(8),
 )
-def test_a_damaged_file_is_no_image(
-    spool: Spool, directory: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[bytes], bytes]
+def test_a_damaged_file_is_ignored(
+    unstored: UnstoredImages,
+    directory: Path,
+    caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[bytes], bytes],
 ) -> None:
-    spool.keep(ORDER, 0, _image())
-    path = directory / f"{ORDER}.0"
+    unstored.write(REQUEST, 0, _image())
+    path = directory / f"{REQUEST}.0"
     path.write_bytes(spoil(path.read_bytes()))
-    assert spool.recall(ORDER, 1) == {}
+    assert unstored.read(REQUEST, 1) == {}
     assert "is damaged" in caplog.text
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
 @pytest.mark.parametrize("call", ["open", "truncate", "fsync"])
-def test_a_disk_that_takes_nothing_is_logged_and_left_clean(
-    spool: Spool,
+def test_a_write_error_is_logged_and_leaves_no_file(
+    unstored: UnstoredImages,
     directory: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     call: str,
     error: int,
 ) -> None:
-    spool.keep(OTHER, 0, _image())
+    unstored.write(OTHER, 0, _image())
     real = getattr(os, call)
 
     def fail(target: Any, *args: Any, **options: Any) -> Any:
@@ -220,76 +227,83 @@ def test_a_disk_that_takes_nothing_is_logged_and_left_clean(
         raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(os, call, fail)
-    spool.keep(ORDER, 0, _image())
+    unstored.write(REQUEST, 0, _image())
     monkeypatch.undo()
-    assert spool.recall(ORDER, 1) == {}
+    assert unstored.read(REQUEST, 1) == {}
     assert _files(directory) == [f"{OTHER}.0"]
-    assert "A drawn image can't be kept in STATE_DIR until it is stored" in caplog.text
+    assert "A generated image can't be kept in STATE_DIR until it is stored" in caplog.text
 
 
-def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_keeps_what_fits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with small_file_system(tmp_path / "small") as small:
-        spool = Spool(small / "unstored")
-        spool.keep(ORDER, 0, _image(os.urandom(2_000_000)))
-        spool.keep(ORDER, 1, _image(os.urandom(2_000_000)))
-        assert list(spool.recall(ORDER, 2)) == [0]
-        assert _files(small / "unstored") == [f"{ORDER}.0"]
+        unstored = UnstoredImages(small / "unstored")
+        unstored.write(REQUEST, 0, _image(os.urandom(2_000_000)))
+        unstored.write(REQUEST, 1, _image(os.urandom(2_000_000)))
+        assert list(unstored.read(REQUEST, 2)) == [0]
+        assert _files(small / "unstored") == [f"{REQUEST}.0"]
     assert "No space left on device" in caplog.text
 
 
-def test_a_process_that_holds_the_lock_and_stops_does_not_stop_the_others(
-    spool: Spool, directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_waiting_for_the_lock_of_a_stopped_process_times_out(
+    unstored: UnstoredImages,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(spool_module, "_LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(unstored_module, "_LOCK_TIMEOUT_SECONDS", 0.05)
     directory.mkdir(parents=True)
     with locked(directory.with_name("unstored.lock")):
-        spool.keep(ORDER, 0, _image())
+        unstored.write(REQUEST, 0, _image())
     assert "another process holds" in caplog.text
 
 
-def test_a_directory_that_can_not_be_made_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_directory_that_cannot_be_created_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "state").write_text("a file")
-    spool = Spool(tmp_path / "state" / "unstored")
-    spool.keep(ORDER, 0, _image())
-    assert spool.recall(ORDER, 1) == {}
-    spool.forget(ORDER, 1)
+    unstored = UnstoredImages(tmp_path / "state" / "unstored")
+    unstored.write(REQUEST, 0, _image())
+    assert unstored.read(REQUEST, 1) == {}
+    unstored.remove(REQUEST, 1)
     assert "can't be kept in STATE_DIR" in caplog.text
 
 
-def test_a_seed_that_json_can_not_say_is_logged(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
-    drawn: Any = Drawn(_image().drawn.checked, "model", object())  # type: ignore[arg-type]
-    spool.keep(ORDER, 0, _image(drawn=drawn))
+def test_a_seed_that_json_cannot_represent_is_logged(
+    unstored: UnstoredImages, caplog: pytest.LogCaptureFixture
+) -> None:
+    drawn: Any = DrawnImage(_image().drawn.checked, "model", object())  # type: ignore[arg-type]
+    unstored.write(REQUEST, 0, _image(drawn=drawn))
     assert "can't be kept in STATE_DIR" in caplog.text
 
 
-KEEPS_AND_IS_KILLED = """
+WRITE_UNTIL_KILLED = """
 import sys
 from pathlib import Path
-from app.services.unstored import Spool
-from tests.services.test_unstored import ORDER, _image
+from app.services.unstored import UnstoredImages
+from tests.services.test_unstored import REQUEST, _image
 
-spool, number = Spool(Path(sys.argv[1])), 0
+unstored, number = UnstoredImages(Path(sys.argv[1])), 0
 while True:
-    spool.keep(ORDER, number, _image(bytes([number % 256]) * 300_000))
+    unstored.write(REQUEST, number, _image(bytes([number % 256]) * 300_000))
     print(number, flush=True)
     number += 1
 """
 
 
-def test_what_a_killed_process_had_kept_is_whole(spool: Spool, directory: Path) -> None:
-    command = [sys.executable, "-c", KEEPS_AND_IS_KILLED, str(directory)]
+def test_the_images_of_a_killed_process_are_complete(unstored: UnstoredImages, directory: Path) -> None:
+    command = [sys.executable, "-c", WRITE_UNTIL_KILLED, str(directory)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout
         while process.stdout.readline() != b"5\n":
             pass
         process.send_signal(signal.SIGKILL)
-    found = spool.recall(ORDER, 1000)
+    found = unstored.read(REQUEST, 1000)
     assert list(found)[:6] == list(range(6))
     for number, image in found.items():
         assert image.drawn.checked.data == bytes([number % 256]) * 300_000
 
 
-def test_the_documents_say_how_much_is_kept() -> None:
-    said = f"{MOST_BYTES // 1024**2} MiB"
+def test_the_documentation_states_the_limit() -> None:
+    limit = f"{MAX_BYTES // 1024**2} MiB"
     for name in ("docs/limits.md", "docs/generation.md", "docs/settings.md"):
-        assert said in (ROOT / name).read_text(encoding="utf-8"), name
+        assert limit in (ROOT / name).read_text(encoding="utf-8"), name

@@ -1,4 +1,4 @@
-"""Which URL clients are told."""
+"""Which URL clients get for an image."""
 
 import pytest
 
@@ -15,7 +15,7 @@ class _Public(S3Store):
     """A store known to be public."""
 
     def is_public(self, key: str) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
 
@@ -23,7 +23,7 @@ class _Private(S3Store):
     """A store not known to be public."""
 
     def is_public(self, key: str) -> bool:
-        """No."""
+        """Return False."""
         return False
 
 

@@ -11,9 +11,9 @@ from flask.cli import AppGroup
 from app.api.context import components
 from app.core.errors import AppError, InvalidKey
 from app.ops.cli.output import as_json_option, print_facts
-from app.services.bulk import Outcome, Result, Tally, find_files, run
-from app.services.bulk_export import Exporter, Wanted
-from app.services.bulk_import import Importer
+from app.services.bulk import BulkOutcome, BulkReport, BulkResult, run_concurrently
+from app.services.bulk_export import Exporter
+from app.services.bulk_import import Importer, find_files
 
 images_commands = AppGroup("images", help="Import or export many images.")
 
@@ -45,26 +45,20 @@ def import_images(
     """
     try:
         importer = Importer(
-            components().config,
-            components().store,
-            components().cache,
-            directory,
-            folder=folder,
-            keep_names=keep_names,
-            strict=strict,
+            components().images, directory, folder=folder, keep_names=keep_names, strict=strict
         )
     except InvalidKey as exc:
         raise click.BadParameter(exc.message, param_hint="--folder") from exc
-    tally = Tally()
-    files = find_files(directory, tally)
-    left, interrupted = _run("Importing", importer.bring, files, concurrency, tally, as_json)
+    report = BulkReport()
+    files = find_files(directory, report)
+    left, interrupted = _run("Importing", importer.import_file, files, concurrency, report, as_json)
     facts = {
         "files": len(files),
-        "stored": tally.counts[Outcome.DONE],
-        "there_already": tally.counts[Outcome.THERE],
-        "skipped": tally.counts[Outcome.SKIPPED],
+        "stored": report.counts[BulkOutcome.DONE],
+        "there_already": report.counts[BulkOutcome.UNCHANGED],
+        "skipped": report.counts[BulkOutcome.SKIPPED],
     }
-    _print_summary(facts, tally, left, interrupted, as_json)
+    _print_summary(facts, report, left, interrupted, as_json)
 
 
 @images_commands.command("export")
@@ -79,36 +73,36 @@ def export_images(directory: Path, prefix: str, concurrency: int, as_json: bool)
     again: after a failure or Ctrl-C, run the same command again.
     """
     try:
-        images = [Wanted(i.key, i.size, i.last_modified) for i in components().images.list_all(prefix)]
+        images = list(components().images.list_all(prefix))
     except AppError as exc:
         raise click.ClickException(str(exc)) from exc
     if not images and not as_json:
         click.echo("The store lists no images to export.", err=True)
-    tally = Tally()
+    report = BulkReport()
     try:
         with Exporter.into(components().store, directory) as exporter:
-            left, interrupted = _run("Exporting", exporter.bring, images, concurrency, tally, as_json)
+            left, interrupted = _run("Exporting", exporter.export_image, images, concurrency, report, as_json)
     except OSError as exc:
         raise click.ClickException(f"{click.format_filename(directory)}: {exc.strerror}") from exc
     facts = {
         "images": len(images),
-        "written": tally.counts[Outcome.DONE],
-        "there_already": tally.counts[Outcome.THERE],
+        "written": report.counts[BulkOutcome.DONE],
+        "there_already": report.counts[BulkOutcome.UNCHANGED],
     }
-    _print_summary(facts, tally, left, interrupted, as_json)
+    _print_summary(facts, report, left, interrupted, as_json)
 
 
 def _run(
     label: str,
-    work: Callable[[T], Result],
+    work: Callable[[T], BulkResult],
     items: Sequence[T],
     concurrency: int,
-    tally: Tally,
+    report: BulkReport,
     as_json: bool,
 ) -> tuple[int, bool]:
     """Process the items with a progress bar. Return how many have no result, and True after Ctrl-C."""
-    before = tally.counts.total()
-    steps = run(work, items, concurrency, tally)
+    before = report.counts.total()
+    steps = run_concurrently(work, items, concurrency, report)
     interrupted = False
     try:
         with (
@@ -119,19 +113,21 @@ def _run(
                 pass
     except KeyboardInterrupt:
         interrupted = True
-    return len(items) - (tally.counts.total() - before), interrupted
+    return len(items) - (report.counts.total() - before), interrupted
 
 
-def _print_summary(facts: dict[str, Any], tally: Tally, left: int, interrupted: bool, as_json: bool) -> None:
+def _print_summary(
+    facts: dict[str, Any], report: BulkReport, left: int, interrupted: bool, as_json: bool
+) -> None:
     """Print the counts and the reasons, and exit with status 1 or 130 if items failed or are left."""
-    failed = tally.counts[Outcome.FAILED]
+    failed = report.counts[BulkOutcome.FAILED]
     facts |= {"failed": failed, "left": left}
     if as_json:
         facts["reasons"] = [
             {"name": remark.name, "outcome": remark.outcome, "reason": remark.reason}
-            for remark in tally.remarks
+            for remark in report.remarks
         ]
-    for remark in () if as_json else tally.remarks:
+    for remark in () if as_json else report.remarks:
         click.echo(f"{remark.outcome}: {_printable(remark.name)}: {remark.reason}", err=True)
     print_facts(as_json, facts)
     if interrupted:

@@ -356,7 +356,7 @@ def test_images_without_a_result_make_the_command_fail(
     def no_results(*args: Any) -> Iterator[None]:
         yield from ()
 
-    monkeypatch.setattr("app.ops.cli.images.run", no_results)
+    monkeypatch.setattr("app.ops.cli.images.run_concurrently", no_results)
     status, printed = _json(app, command, directory if command == "import" else tmp_path / "to")
     assert (status, printed["left"]) == (1, printed["files" if command == "import" else "images"])
     assert printed["left"] > 0
