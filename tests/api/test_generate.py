@@ -25,10 +25,10 @@ PROMPT = {"prompt": "A beautiful sunset over mountains", "size": "128x96"}
 
 
 class OwnGenerator(BaseGenerator):
-    """A generator as a user would write it; the prompt says what it shall do."""
+    """A generator as a user would write it. The prompt says what it does."""
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """Draw, or fail, as told."""
+        """Do what the prompt says."""
         match request.prompt:
             case "refuse":
                 raise PromptRefused
@@ -46,11 +46,11 @@ class OwnGenerator(BaseGenerator):
 
 
 class TestOwnGenerator(GeneratorContract):
-    """The contract over a user's generator."""
+    """The contract of generators, for a user's generator."""
 
     @pytest.fixture
     def generator(self) -> BaseGenerator:
-        """A new one."""
+        """A new generator."""
         return OwnGenerator()
 
 
@@ -62,7 +62,7 @@ def own(config: Config) -> Iterator[FlaskClient]:
     components_of(flask).cache.close()
 
 
-def test_the_guides_request_is_answered_as_promised(client: FlaskClient) -> None:
+def test_a_prompt_gets_an_image_url_that_serves_the_image(client: FlaskClient) -> None:
     response = client.post(URL, json={"prompt": "A beautiful sunset over mountains"})
     answer = json_of(response)
     assert response.status_code == 200
@@ -78,7 +78,7 @@ def test_the_guides_request_is_answered_as_promised(client: FlaskClient) -> None
         assert len(served.data) == answer["bytes"]
 
 
-def test_a_seed_draws_the_same_again_under_another_key(client: FlaskClient) -> None:
+def test_a_seed_draws_the_same_image_under_another_key(client: FlaskClient) -> None:
     answers = [json_of(client.post(URL, json={**PROMPT, "seed": 7})) for _ in range(2)]
     images = []
     for answer in answers:
@@ -89,7 +89,7 @@ def test_a_seed_draws_the_same_again_under_another_key(client: FlaskClient) -> N
     assert answers[0]["seed"] == 7
 
 
-def test_the_seed_told_draws_it_again(client: FlaskClient) -> None:
+def test_the_seed_in_the_response_draws_the_image_again(client: FlaskClient) -> None:
     first = json_of(client.post(URL, json=PROMPT))
     again = json_of(client.post(URL, json={**PROMPT, "seed": first["seed"]}))
     with client.get(first["image_url"]) as one, client.get(again["image_url"]) as other:
@@ -100,7 +100,7 @@ def test_the_seed_told_draws_it_again(client: FlaskClient) -> None:
     ("image_format", "content_type"),
     [("png", "image/png"), ("jpeg", "image/jpeg"), ("webp", "image/webp"), ("avif", "image/avif")],
 )
-def test_formats(client: FlaskClient, image_format: str, content_type: str) -> None:
+def test_every_format_can_be_requested(client: FlaskClient, image_format: str, content_type: str) -> None:
     answer = json_of(client.post(URL, json={**PROMPT, "format": image_format, "folder": "users/9"}))
     assert answer["content_type"] == content_type
     assert answer["key"].startswith("users/9/")
@@ -108,7 +108,7 @@ def test_formats(client: FlaskClient, image_format: str, content_type: str) -> N
 
 
 @pytest.mark.parametrize("prompt", ["猫と月", "🌋", "x" * 10_000, "a\0b", "\u202e evil", "' OR 1=1 --"])
-def test_any_prompt_is_drawn(client: FlaskClient, prompt: str) -> None:
+def test_prompts_may_contain_any_characters(client: FlaskClient, prompt: str) -> None:
     response = client.post(URL, json={"prompt": prompt, "size": "64x64"})
     assert response.status_code == 200, json_of(response)
 
@@ -152,7 +152,7 @@ BAD_BODIES: list[tuple[Any, int]] = [
 
 
 @pytest.mark.parametrize(("body", "status"), BAD_BODIES)
-def test_bad_bodies_are_refused(client: FlaskClient, app: Flask, body: bytes, status: int) -> None:
+def test_invalid_bodies_are_refused(client: FlaskClient, app: Flask, body: bytes, status: int) -> None:
     response = client.post(URL, data=body, content_type="application/json")
     answer = json_of(response)
     assert response.status_code == status, answer
@@ -168,7 +168,7 @@ def test_the_message_names_the_field(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", None])
-def test_json_must_be_said_to_be_json(client: FlaskClient, content_type: str | None) -> None:
+def test_json_requires_its_content_type(client: FlaskClient, content_type: str | None) -> None:
     response = client.post(URL, data='{"prompt": "a"}', content_type=content_type)
     assert response.status_code == 400
     assert "Content-Type: application/json" in json_of(response)["message"]
@@ -176,10 +176,10 @@ def test_json_must_be_said_to_be_json(client: FlaskClient, content_type: str | N
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a": ', "}")])
 @pytest.mark.parametrize(("levels", "status"), [(31, 200), (32, 400), (900, 400), (980, 400), (9_000, 400)])
-def test_how_deep_json_may_be(
+def test_the_depth_of_json_is_limited(
     client: FlaskClient, opening: str, closing: str, levels: int, status: int
 ) -> None:
-    """The body itself is the first of 32 levels, whatever the interpreter's stack would bear."""
+    """The body itself is the first of 32 levels, independent of the interpreter's stack."""
     deep = opening * levels + ("1" if closing == "}" else "") + closing * levels
     body = f'{{"prompt": "a sea", "size": "64x64", "n": 1, "user": {deep}}}'
     response = client.post("/v1/images/generations", data=body, content_type="application/json")
@@ -190,7 +190,7 @@ def test_how_deep_json_may_be(
         assert told["message"] == "The JSON body exceeds the limit of 32 nested lists and objects."
 
 
-def test_brackets_in_a_text_are_no_levels(client: FlaskClient) -> None:
+def test_brackets_in_a_string_are_not_counted_as_levels(client: FlaskClient) -> None:
     assert client.post(URL, json={"prompt": "[{" * 100, "size": "64x64"}).status_code == 200
 
 
@@ -204,19 +204,19 @@ def test_brackets_in_a_text_are_no_levels(client: FlaskClient) -> None:
         ("nothing", 502, "generator_error"),
     ],
 )
-def test_what_a_generator_does_wrong(own: FlaskClient, prompt: str, status: int, code: str) -> None:
+def test_failures_of_a_generator_are_errors(own: FlaskClient, prompt: str, status: int, code: str) -> None:
     response = own.post(URL, json={"prompt": prompt})
     assert (response.status_code, json_of(response)["code"]) == (status, code)
     assert "secret detail" not in response.text
 
 
-def test_a_generator_may_give_an_encoded_image(own: FlaskClient) -> None:
+def test_a_generator_may_return_an_encoded_image(own: FlaskClient) -> None:
     answer = json_of(own.post(URL, json={"prompt": "bytes"}))
     assert (answer["content_type"], answer["width"], answer["height"]) == ("image/jpeg", 30, 20)
     assert answer["key"].endswith(".jpg")
 
 
-def test_a_generator_may_give_a_pillow_image(own: FlaskClient) -> None:
+def test_a_generator_may_return_a_pillow_image(own: FlaskClient) -> None:
     answer = json_of(own.post(URL, json={"prompt": "teal", "size": "70x80", "format": "jpeg"}))
     assert (answer["content_type"], answer["width"], answer["height"]) == ("image/jpeg", 70, 80)
     assert answer["model"] == "own"

@@ -46,7 +46,7 @@ def _context() -> CheckContext:
         store=application.store,
         cache=application.cache,
         clients=AwsClients.from_config(application.config),
-        url_of=application.images.url_of,
+        url_of=application.images.urls.url_of,
         env_file=file,
         mistyped=mistyped_settings(os.environ, loaded_text(), display_name(file)),
         describe_model=application.generation.describe_model,
