@@ -114,7 +114,7 @@ class GenerationService:
             self._admitted.release()
 
     def _deadline(self, rounds: int) -> float:
-        """Return the time (of `time.monotonic`) by which so many images must be drawn one after another."""
+        """Return the deadline (of `time.monotonic`) for drawing `rounds` images one after another."""
         return time.monotonic() + self._timeout * rounds
 
     def _generate_once(self, request: PromptRequest, key: str) -> list[StoredGeneration]:

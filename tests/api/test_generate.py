@@ -24,7 +24,7 @@ URL = "/api/generate-image"
 PROMPT = {"prompt": "A beautiful sunset over mountains", "size": "128x96"}
 
 
-class OwnGenerator(BaseGenerator):
+class CustomGenerator(BaseGenerator):
     """A generator as a user would write it. The prompt says what it does."""
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
@@ -45,19 +45,19 @@ class OwnGenerator(BaseGenerator):
         return GeneratedImage(Image.new("RGBA", (request.width, request.height), "teal"), "own")
 
 
-class TestOwnGenerator(GeneratorContract):
+class TestCustomGenerator(GeneratorContract):
     """The contract of generators, for a user's generator."""
 
     @pytest.fixture
     def generator(self) -> BaseGenerator:
         """A new generator."""
-        return OwnGenerator()
+        return CustomGenerator()
 
 
 @pytest.fixture
 def own(config: Config) -> Iterator[FlaskClient]:
     """A client of a server with the user's generator."""
-    flask = create_app(replace(config, generator="tests.api.test_generate:OwnGenerator"))
+    flask = create_app(replace(config, generator="tests.api.test_generate:CustomGenerator"))
     yield flask.test_client()
     components_of(flask).cache.close()
 
