@@ -2,13 +2,14 @@
 
 from flask import current_app, g, request
 
-from app.components import Components, components_of
+from app.components import EXTENSION, Components
 from app.core.addresses import one_address
 
 
 def components() -> Components:
     """Return the components of the application that handles this request."""
-    return components_of(current_app)
+    found: Components = current_app.extensions[EXTENSION]
+    return found
 
 
 def absolute_url(url: str) -> str:
