@@ -1,1 +1,1 @@
-"""Benchmarks: what the server reaches, side by side with its peers; `python -m bench --help` says how."""
+"""Benchmarks of the server, side by side with its peers. Run `python -m bench --help`."""

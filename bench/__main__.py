@@ -1,4 +1,4 @@
-"""The command line: `python -m bench` measures all and writes bench/results.md; with a name: that part."""
+"""Run all benchmarks and write bench/results.md, or run only one part and print its results."""
 
 import argparse
 import importlib
@@ -18,9 +18,9 @@ _TITLE = "# Results\n\nWritten by `make bench`. Compare ratios, not machines.\n\
 
 
 def main() -> None:
-    """Run the parts asked for."""
+    """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=PARTS, help="only this, printed and not written down")
+    parser.add_argument("part", nargs="?", choices=PARTS, help="run only this part, and write no file")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each comparison (default 7)")
     parser.add_argument("--seconds", type=int, default=1, help="seconds of each measurement (default 1)")
     arguments = parser.parse_args()
@@ -42,7 +42,7 @@ def _run(part: str, plan: object) -> Section:
 
 
 def _terminate(number: int, frame: object) -> None:
-    """End like an error, so that servers and temporary files go too."""
+    """Exit by an exception, so that servers are stopped and temporary files removed."""
     sys.exit(128 + number)
 
 

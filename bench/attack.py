@@ -1,6 +1,6 @@
-"""Slow clients that attack a server until SIGTERM: `python -m bench.attack KIND PORT PATH COUNT`.
+"""Attack a server with slow clients until SIGTERM: `python -m bench.attack KIND PORT PATH COUNT`.
 
-Each of COUNT connections does the same; one that the server closes is opened again after a moment.
+All COUNT connections do the same. A connection that the server closes is opened again after a pause.
 """
 
 import asyncio
@@ -9,14 +9,14 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 
-_PAUSE = 0.2
-"""Seconds until a connection that was closed is opened again."""
+_RECONNECT_SECONDS = 0.2
+"""The pause before a closed connection is opened again."""
 
 _Act = Callable[[socket.socket, str], Awaitable[None]]
 
 
 async def _slow_head(sock: socket.socket, path: str) -> None:
-    """Send a head that never ends, a byte a second."""
+    """Send a request head that never ends, one byte per second."""
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, _head(path))
     while True:
@@ -25,7 +25,7 @@ async def _slow_head(sock: socket.socket, path: str) -> None:
 
 
 async def _slow_reader(sock: socket.socket, path: str) -> None:
-    """Ask for a large image and read a byte of it a second."""
+    """Request a large image and read one byte of it per second."""
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, _head(path) + b"\r\n")
     while await loop.sock_recv(sock, 1):
@@ -33,7 +33,7 @@ async def _slow_reader(sock: socket.socket, path: str) -> None:
 
 
 async def _unsent_body(sock: socket.socket, path: str) -> None:
-    """Announce a body that nobody needs, and send none of it."""
+    """Announce a body and send nothing of it."""
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, _head(path) + b"Content-Length: 10\r\n\r\n")
     while await loop.sock_recv(sock, 65_536):
@@ -47,7 +47,7 @@ def _head(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n".encode()
 
 
-async def _again_and_again(act: _Act, port: int, path: str) -> None:
+async def _repeat(act: _Act, port: int, path: str) -> None:
     while True:
         sock = socket.socket()
         sock.setblocking(False)
@@ -59,18 +59,18 @@ async def _again_and_again(act: _Act, port: int, path: str) -> None:
             pass  # the server closed the connection, or did not accept it
         finally:
             sock.close()
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(_RECONNECT_SECONDS)
 
 
 async def _all(kind: str, port: int, path: str, count: int) -> None:
-    await asyncio.gather(*(_again_and_again(KINDS[kind], port, path) for _ in range(count)))
+    await asyncio.gather(*(_repeat(KINDS[kind], port, path) for _ in range(count)))
 
 
 def main() -> None:
-    """Attack until killed."""
+    """Attack until the process is killed."""
     kind, port, path, count = sys.argv[1:]
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     asyncio.run(_all(kind, int(port), path, int(count)))
 
 

@@ -1,9 +1,9 @@
-"""How many modules a request crosses, and how often the call stack jumps from one into another.
+"""Count how many modules a request crosses, and how often the call stack jumps between them.
 
-Run it by `python -m bench.crossings`. It sends an upload, a miss, a hit and a prompt to the application over
-an S3 server on this machine, and counts in `sys.setprofile`, in all threads. A jump is a call whose function
-lies in another module of `app` than the function that (with only libraries in between) called it. The
-first request of each kind is not counted: it makes clients and loads what later ones use.
+Run `python -m bench.crossings`, with `-v` to list the modules. It sends an upload, a miss, a hit and a prompt
+to the application over an S3 server on this machine, and counts calls in all threads with `sys.setprofile`. A
+jump is a call from one module of `app` to another, with only libraries in between. The first request of each
+kind is not counted, because it creates clients and loads what later ones reuse.
 """
 
 import io
@@ -32,7 +32,7 @@ BUCKET = "crossings"
 
 
 class Crossings:
-    """Counts the modules that run, and the jumps between them, while it is the profile function."""
+    """A profile function that counts the modules that run, and the jumps between them."""
 
     def __init__(self) -> None:
         self.modules: Counter[str] = Counter()
@@ -40,7 +40,7 @@ class Crossings:
         self._modules_of_code: dict[Any, str] = {}
 
     def __call__(self, frame: FrameType, event: str, _: object) -> None:
-        """Take note of a call."""
+        """Count a call."""
         if event != "call" or not (callee := self._module_of(frame)):
             return
         self.modules[callee] += 1
@@ -61,43 +61,43 @@ class Crossings:
 
 
 class Profile:
-    """The profile function of all threads: hands calls to the crossings that are being counted, if any."""
+    """The profile function of all threads: passes calls on to the crossings that are counted, if any."""
 
     def __init__(self) -> None:
         self._crossings: Crossings | None = None
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
-        """Hand the call on."""
+        """Pass the call on."""
         if self._crossings is not None:
             self._crossings(frame, event, argument)
 
     def count(self, call: Callable[[], object]) -> Crossings:
-        """Count what `call` crosses, in any thread."""
+        """Return what `call` crosses, in any thread."""
         self._crossings = crossings = Crossings()
         try:
             call()
-            time.sleep(0.2)  # what goes on in other threads
+            time.sleep(0.2)  # for what continues in other threads
         finally:
             self._crossings = None
         return crossings
 
 
 def picture(colour: int) -> bytes:
-    """A small PNG of its own for each `colour`."""
+    """Return a small PNG, different for each `colour`."""
     file = io.BytesIO()
     Image.new("RGB", (64, 48), (colour, 90, 160)).save(file, "PNG")
     return file.getvalue()
 
 
 def upload(client: FlaskClient, colour: int) -> str:
-    """Upload an image; return its path on this server."""
+    """Upload an image and return its path on this server."""
     answer = client.post("/api/images", data=picture(colour), content_type="image/png")
     assert answer.status_code == 201, answer.text
     return f"/api/images/{json.loads(answer.text)['key']}"
 
 
 def get(client: FlaskClient, path: str) -> None:
-    """Fetch an image whole."""
+    """Fetch an image to its end."""
     answer = client.get(path)
     assert answer.status_code == 200, answer.text
     answer.close()
@@ -110,7 +110,7 @@ def generate(client: FlaskClient, prompt: str) -> None:
 
 
 def main() -> None:
-    """Print a line for each kind of request, and with `-v` the modules."""
+    """Print a line for each kind of request, and the modules with `-v`."""
     logging.disable()
     profile = Profile()
     threading.setprofile(profile)
@@ -119,8 +119,8 @@ def main() -> None:
     server.make_bucket(BUCKET).close()
     with tempfile.TemporaryDirectory() as directory, mock.patch.dict("os.environ", CREDENTIALS):
         settings = {"S3_BUCKET": BUCKET, "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_S3": server.url}
-        places = {name: f"{directory}/{name}" for name in ("CACHE_DIR", "STATE_DIR", "LOCAL_STORE_DIR")}
-        flask = create_app(Config.from_env({**settings, **places, "S3_ACL": "none"}))
+        directories = {name: f"{directory}/{name}" for name in ("CACHE_DIR", "STATE_DIR", "LOCAL_STORE_DIR")}
+        flask = create_app(Config.from_env({**settings, **directories, "S3_ACL": "none"}))
         client = flask.test_client()
         paths = [upload(client, colour) for colour in range(3)]
         get(client, paths[0])
@@ -129,7 +129,7 @@ def main() -> None:
             "upload": profile.count(lambda: upload(client, 9)),
             "hit": profile.count(lambda: get(client, paths[0])),
         }
-        for path in paths:  # a miss is of an image that only the store has
+        for path in paths:  # leaves the images in the store only
             Path(f"{directory}/CACHE_DIR/objects{path.removeprefix('/api/images')}").unlink()
         get(client, paths[1])
         counted["miss"] = profile.count(lambda: get(client, paths[2]))

@@ -1,13 +1,13 @@
-"""Many clients that ask for the same path in the same instant."""
+"""Many clients that request the same path at the same moment."""
 
 import asyncio
 import time
 
 
 async def crowd(port: int, path: str, clients: int) -> list[float]:
-    """Seconds from the common start to each client's last byte.
+    """Return the seconds from the common start to the last byte, for each client.
 
-    Raises `RuntimeError` for any answer but a 200.
+    Raises `RuntimeError` if any response is not a 200.
     """
     start = asyncio.Event()
     ready = asyncio.Semaphore(0)

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine on which the benchmarks ran."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ _PACKAGES = ("gunicorn", "flask", "werkzeug", "boto3", "whitenoise")
 
 
 def describe() -> Section:
-    """Cores, kernel and versions, and how busy the machine was with other things."""
+    """Return the cores, kernel, versions and load of this machine as a section."""
     packages = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
     rows = (
         ("date", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
@@ -24,12 +24,12 @@ def describe() -> Section:
         ("kernel", f"{platform.system()} {platform.release()}"),
         ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
         ("packages", packages),
-        ("nginx", _said(["nginx", "-v"])),
-        ("Node", _said(["node", "--version"])),
+        ("nginx", _output_of(["nginx", "-v"])),
+        ("Node", _output_of(["node", "--version"])),
         ("load generator", generator_name()),
         ("load before the start (1 min)", f"{os.getloadavg()[0]:.2f}"),
     )
-    return Section("Machine", "", [Table("Facts", ("what", "which"), rows)])
+    return Section("Machine", "", [Table("Facts", ("what", "value"), rows)])
 
 
 def _processor() -> str:
@@ -46,7 +46,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _said(command: list[str]) -> str:
+def _output_of(command: list[str]) -> str:
     if not shutil.which(command[0]):
         return "not installed"
     done = subprocess.run(command, check=False, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""nginx: serving a directory by itself, and in front of our server as `deploy/nginx.conf` sets it up."""
+"""nginx as a static file server, and in front of our server with `deploy/nginx.conf`."""
 
 import getpass
 import os
@@ -11,7 +11,7 @@ from bench.servers import Start
 
 DEPLOYED = ROOT / "deploy" / "nginx.conf"
 
-# Without tcp_nopush, which stalled some answers of 100 KB by 40 ms here.
+# Without tcp_nopush, which delayed some responses of 100 KB by 40 ms here.
 _STATIC = """
 events {{ worker_connections 1024; }}
 http {{
@@ -28,14 +28,14 @@ http {{
 
 
 def static(files: Path, scratch: Path, port: int) -> Start:
-    """nginx over the files in `files`."""
+    """Return how to start nginx for the files in `files`."""
     return _start(_STATIC.format(port=port, files=files), scratch)
 
 
 def in_front(scratch: Path, port: int, *, upstream: int, cache_dir: Path) -> Start:
-    """nginx with the project's own configuration, its addresses and directories exchanged for these.
+    """Return how to start nginx with `deploy/nginx.conf`, whose addresses and directories are replaced.
 
-    Raises `ValueError` where the configuration has none of them, so that nothing else is measured by mistake.
+    Raises `ValueError` if the configuration lacks one of them, so that nothing else is measured by mistake.
     """
     text = DEPLOYED.read_text()
     for what, pattern, value in (
@@ -47,7 +47,7 @@ def in_front(scratch: Path, port: int, *, upstream: int, cache_dir: Path) -> Sta
             value = rf"\g<1>127.0.0.1:{upstream}"
         text, changed = re.subn(pattern, value, text)
         if not changed:
-            raise ValueError(f"{DEPLOYED.name}: found no place for {what}")
+            raise ValueError(f"{DEPLOYED.name}: can't find {what}")
     text = re.sub(r"include\s+(?=[\w.]+;)", "include /etc/nginx/", text)
     if not re.search(r"(?m)^\s*http\s*\{", text):
         text = f"events {{ worker_connections 4096; }}\nhttp {{\naccess_log off;\n{text}\n}}\n"
@@ -55,7 +55,7 @@ def in_front(scratch: Path, port: int, *, upstream: int, cache_dir: Path) -> Sta
 
 
 def _start(text: str, scratch: Path) -> Start:
-    """nginx in the foreground, with all that it writes in `scratch`."""
+    """Return how to start nginx in the foreground; it writes only to `scratch`."""
     scratch.mkdir(parents=True, exist_ok=True)
     for name in ("pid", "user", "daemon", "worker_processes", "error_log"):
         text = re.sub(rf"(?m)^{name}\s[^;]*;", "", text)
@@ -64,7 +64,7 @@ def _start(text: str, scratch: Path) -> Start:
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     text = re.sub(r"(?m)^\s*http\s*\{", lambda found: f"{found[0]}\n{temporary}", text, count=1)
-    # The temporary directories are this user's alone; run by root, the workers would be another's.
+    # Workers of a root process would run as another user, who can't use these temporary directories.
     user = f"user {getpass.getuser()};\n" if os.geteuid() == 0 else ""
     main = f"daemon off;\npid {scratch}/nginx.pid;\nerror_log stderr warn;\nworker_processes {WORKERS};\n"
     configuration = scratch / "nginx.conf"

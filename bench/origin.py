@@ -1,6 +1,6 @@
-"""The least of S3 that GetObject needs: files below a directory, each answer late by a set time.
+"""A minimal S3 server for GetObject: it serves the files of a directory, each after a set delay.
 
-moto takes some milliseconds of CPU for an answer, which would stand in for both sides of the comparison.
+moto uses some milliseconds of CPU for each response, which would distort both sides of a comparison.
 """
 
 import asyncio
@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 COUNTS = "/counts"
-"""Answers how often each path was asked for, as a JSON object."""
+"""This path returns a JSON object with the number of requests for each path."""
 
 DELAY = "/delay/"
-"""`/delay/<milliseconds>` sets the delay."""
+"""`/delay/<milliseconds>` sets the delay of later responses."""
 
 _MISSING = b"<Error><Code>NoSuchKey</Code><Message>not here</Message></Error>"
 
 
 class Origin:
-    """Serves `directory` as the bucket of the first segment of each path."""
+    """Serves `directory` as a bucket; the first segment of each path is the bucket's name."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -29,7 +29,7 @@ class Origin:
         self._delay = 0.0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, to its end."""
+        """Handle a connection until it closes."""
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -74,7 +74,7 @@ async def _main(port: int, directory: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m bench.origin PORT DIRECTORY`."""
+    """Run `python -m bench.origin PORT DIRECTORY`."""
     asyncio.run(_main(int(arguments[0]), Path(arguments[1])))
 
 

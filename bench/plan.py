@@ -1,4 +1,4 @@
-"""What every part is given: how long to measure, and where to write."""
+"""The plan of a run: how long to measure, and where to write."""
 
 import shutil
 import tempfile
@@ -14,15 +14,15 @@ from bench.progress import say
 T = TypeVar("T")
 
 _ON_DISK = Path("/var/tmp")
-"""Not /tmp, which may lie in memory."""
+"""The parent of the temporary directory. /tmp may be in memory."""
 
 SMALL, LARGE = 1_000, 1_000_000
-"""Entries of the two caches that are compared."""
+"""The numbers of entries of the two caches that are compared."""
 
 
 @dataclass
 class Plan:
-    """`rounds` of `seconds` each; `directory` is temporary."""
+    """How to measure: `rounds` of `seconds` each. `directory` is removed at the end."""
 
     rounds: int
     seconds: int
@@ -30,28 +30,28 @@ class Plan:
     _populations: dict[int, Population] = field(default_factory=dict)
 
     def new_directory(self, name: str) -> Path:
-        """An empty directory."""
+        """Create an empty directory below the temporary one and return its path."""
         path = self.directory / name
         path.mkdir(parents=True)
         return path
 
     def population(self, entries: int) -> Population:
-        """A cache of so many entries; made once, since a million takes its time."""
+        """Return a cache with that many entries. It is made once, because a million takes minutes."""
         if entries not in self._populations:
             say(f"making a cache of {entries:,} entries")
             self._populations[entries] = populate(self.directory / f"entries-{entries}", entries)
         return self._populations[entries]
 
 
-def rotated(things: Sequence[T], number: int) -> list[T]:
-    """The same things, beginning with another one each round: the order shall not matter."""
-    start = number % len(things)
-    return [*things[start:], *things[:start]]
+def rotated(items: Sequence[T], number: int) -> list[T]:
+    """Return the items, starting with another one in each round, so that their order does not matter."""
+    start = number % len(items)
+    return [*items[start:], *items[:start]]
 
 
 @contextmanager
 def planned(rounds: int, seconds: int) -> Iterator[Plan]:
-    """A plan whose directory is removed in the end."""
+    """Give a plan, and remove its directory at the end of the block."""
     directory = Path(tempfile.mkdtemp(prefix="s3-image-server-bench-", dir=_ON_DISK))
     try:
         yield Plan(rounds, seconds, directory)

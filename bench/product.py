@@ -1,4 +1,4 @@
-"""Our server and its parts, set up on temporary directories whatever the environment or `.env` says."""
+"""Our server and its components over temporary directories, independent of the environment and `.env`."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ HIT = "s3-image-server; hit"
 def our_server(
     directory: Path, settings: Mapping[str, str] | None = None, name: str = "ours"
 ) -> Iterator[Server]:
-    """`gunicorn wsgi:app` over the cache and the store in `directory`, as `make run` starts it."""
+    """Run `gunicorn wsgi:app`, as `make run` does, over the cache and the store in `directory`."""
     started = serving(
         name,
         lambda port: Start(gunicorn("wsgi:app"), environment(directory, port, settings)),
@@ -38,7 +38,7 @@ def our_server(
 
 @contextmanager
 def our_parts(directory: Path) -> Iterator[Components]:
-    """The service, store and cache over the same directories, in this process."""
+    """Give the components over the same directories, in this process."""
     settings = replace(Config(), local_store_dir=directory / "store", cache_dir=directory / "cache")
     parts: Components = components_of(create_app(settings))
     try:
@@ -48,12 +48,12 @@ def our_parts(directory: Path) -> Iterator[Components]:
 
 
 def gunicorn(application: str) -> tuple[str, ...]:
-    """The command for an application under the project's own gunicorn settings."""
+    """Return the command that runs an application with `gunicorn.conf.py`."""
     return (sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), application)
 
 
 def environment(directory: Path, port: int, settings: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Every setting: those given, a few fixed ones, and for all others the default."""
+    """Return the environment: `settings`, a few fixed ones, and the defaults for all others."""
     return {
         **{field.name.upper(): "" for field in fields(Config)},
         "ENV_FILE": os.devnull,
@@ -68,14 +68,14 @@ def environment(directory: Path, port: int, settings: Mapping[str, str] | None =
 
 
 def upload_noise(parts: Components, size: int) -> str:
-    """Upload a PNG of about `size` bytes that does not compress; its key."""
+    """Upload an incompressible PNG of about `size` bytes and return its key."""
     edge = round((size / 3) ** 0.5)
     image = Image.frombytes("RGB", (edge, edge), os.urandom(3 * edge * edge))
     return parts.images.upload_pil_image(image).key
 
 
 def assert_hit(server: Server, path: str) -> None:
-    """Raises `RuntimeError` where our server doesn't answer `path` from its cache."""
+    """Raise `RuntimeError` unless our server answers `path` from its cache."""
     answer = get(server.port, path)
     if answer.status != 200 or not answer.headers.get("cache-status", "").startswith(HIT):
         raise RuntimeError(f"{path}: {answer.status}, Cache-Status {answer.headers.get('cache-status')}")

@@ -1,4 +1,4 @@
-"""Tells on standard error what is being measured, so that standard output holds results alone."""
+"""Progress messages on standard error, so that standard output has only results."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ _began = time.monotonic()
 
 
 def say(text: str) -> None:
-    """One line, with the minutes and seconds since the start."""
+    """Write a line with the minutes and seconds since the start."""
     minutes, seconds = divmod(int(time.monotonic() - _began), 60)
     sys.stderr.write(f"[{minutes:02}:{seconds:02}] {text}\n")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What a part of the benchmark found, and how that is written down in Markdown."""
+"""The results of a benchmark, and their Markdown."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that the project has promised: what, the target, what was measured, whether it is reached."""
+    """A promised number: its target, the measured value, and whether the target is reached."""
 
     what: str
     target: str
@@ -17,7 +17,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a title; all cells are text."""
+    """Rows of text cells under a title."""
 
     title: str
     head: Sequence[str]
@@ -26,7 +26,7 @@ class Table:
 
 @dataclass
 class Section:
-    """The outcome of one part; `method` says how it was measured, `notes` what could not be."""
+    """The results of one part. `method` describes the measurement, `notes` what could not be measured."""
 
     title: str
     method: str
@@ -36,24 +36,24 @@ class Section:
 
 
 def at_least(what: str, measured: float, target: float) -> Figure:
-    """A ratio that must not be lower."""
+    """Return the figure of a ratio that must be at least `target`."""
     return Figure(what, f"≥ {target:.2f} ×", f"{measured:.2f} ×", measured >= target)
 
 
 def at_most(what: str, measured: float, target: float, unit: str) -> Figure:
-    """A number that must not be higher."""
+    """Return the figure of a number that must be at most `target`."""
     return Figure(
         what, f"≤ {target:g} {unit}".rstrip(), f"{measured:.3g} {unit}".rstrip(), measured <= target
     )
 
 
 def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of the ratios round by round: what disturbs a round disturbs both of its sides."""
+    """Return the median of the ratios within each round: a disturbance affects both sides of a round."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def render(sections: Sequence[Section]) -> str:
-    """The sections as Markdown; all figures first, then each section with its tables."""
+    """Return the sections as Markdown: all figures first, then each section with its tables."""
     figures = [figure for section in sections for figure in section.figures]
     rows = [(f.what, f.target, f.measured, "yes" if f.reached else "**no**") for f in figures]
     parts = [_table(Table("Figures", ("what", "target", "measured", "reached"), rows))] if rows else []

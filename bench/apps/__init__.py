@@ -1,1 +1,1 @@
-"""The servers that ours is measured against; each serves the files below the directory in BENCH_FILES."""
+"""The servers that ours is compared with. Each serves the files of the directory in BENCH_FILES."""

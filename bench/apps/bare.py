@@ -1,4 +1,4 @@
-"""The least that a WSGI application can do to send a file: open it and hand it to the server."""
+"""The minimal WSGI application that sends a file: it opens the file and passes it to the server."""
 
 import os
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ _ROOT = os.environ["BENCH_FILES"]
 
 
 def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-    """200 with the file, or 404."""
+    """Answer 200 with the file, or 404."""
     try:
         file = open(_ROOT + environ["PATH_INFO"], "rb")  # noqa: SIM115 (the server closes it)
     except OSError:

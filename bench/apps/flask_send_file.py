@@ -1,4 +1,4 @@
-"""Flask as its documentation serves files: a view with `send_file`."""
+"""A Flask view with `send_file`, as in Flask's documentation."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ application = Flask(__name__, static_folder=None)
 
 @application.get("/<path:key>")
 def serve(key: str) -> Response:
-    """200 with the file, 304 or 404."""
+    """Answer 200 with the file, 304 or 404."""
     path = _ROOT / key
     if not path.is_file():
         abort(404)

@@ -1,4 +1,4 @@
-// The server that people write first: Express, the file read from disk, res.send.
+// The obvious server in Express: read the file from disk, and send it with res.send.
 const fs = require("fs");
 const path = require("path");
 const express = require("express");

@@ -1,4 +1,4 @@
-"""WhiteNoise in front of an application that answers nothing."""
+"""WhiteNoise in front of an application that always answers 404."""
 
 import importlib
 import os
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
-def _nothing(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+def _not_found(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
     start_response("404 Not Found", [("Content-Length", "0")])
     return ()
 
 
-# Not among our requirements, so neither imported by name nor known to mypy.
-application = importlib.import_module("whitenoise").WhiteNoise(_nothing, root=os.environ["BENCH_FILES"])
+# WhiteNoise is not in the requirements, so mypy does not know it. It is imported dynamically.
+application = importlib.import_module("whitenoise").WhiteNoise(_not_found, root=os.environ["BENCH_FILES"])

@@ -163,5 +163,5 @@ def test_another_order_has_another_key(page: Page, server: Running) -> None:
 def test_an_empty_prompt(page: Page, server: Running) -> None:
     page.goto(server.url)
     page.get_by_role("button", name="Generate").click()
-    expect(page.locator("#prompt-error")).to_have_text("Say in a few words what the image should show.")
+    expect(page.locator("#prompt-error")).to_have_text("Describe the image in a few words.")
     expect(page.get_by_role("textbox", name="Generate from a prompt")).to_be_focused()

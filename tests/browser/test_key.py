@@ -11,7 +11,7 @@ from tests.browser.conftest import cards
 from tests.pictures import noise
 from tests.server.running import Running, running
 
-NO_KEY = "This needs an API key. Ask whoever runs this server for one."
+NO_KEY = "This needs an API key. Ask the operator of this server for one."
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def _enter(page: Page, key: str) -> None:
 def test_a_wrong_key_then_the_right_one(page: Page, guarded: Running) -> None:
     page.goto(guarded.url)
     expect(page.locator("#library-note")).to_have_text(f"The stored images can't be listed. {NO_KEY}")
-    expect(page.get_by_text("Shown once an API key is entered.")).to_be_visible()
+    expect(page.get_by_text("Enter an API key to see these figures.")).to_be_visible()
     expect(page.get_by_role("dialog")).to_be_hidden()
     page.get_by_role("button", name="Enter API key").click()
     expect(page.locator("#key-reason")).to_have_text(NO_KEY)

@@ -83,7 +83,7 @@ def _cut_into_pages(page: Page, full: int) -> list[str]:
     ("unsafe", "told"),
     [
         (0, ""),
-        (2, "2 not shown: no URL can name them safely."),
+        (2, "2 not shown: their keys can't be used in a URL."),
     ],
 )
 def test_images_that_no_url_can_name_are_counted(page: Page, server: Running, unsafe: int, told: str) -> None:
@@ -143,7 +143,7 @@ def test_folders(page: Page, server: Running) -> None:
     expect(cards(page)).to_have_count(1)
     expect(cards(page).locator(".name")).to_have_text("me.png")
     page.get_by_label("Folder").fill("nobody/")
-    expect(page.get_by_text("No image is in this folder.")).to_be_visible()
+    expect(page.get_by_text("This folder has no images.")).to_be_visible()
     page.get_by_role("button", name="Show all folders").click()
     expect(cards(page)).to_have_count(3)
 
@@ -157,10 +157,10 @@ def test_a_folder_without_images_is_said_to_be_one_beside_a_failed_upload(
     page.set_input_files("#files", tmp_path / "notes.txt")
     expect(page.locator(".job.failed")).to_have_count(1)
     page.get_by_label("Folder").fill("nobody/")
-    expect(page.get_by_text("No image is in this folder.")).to_be_visible()
+    expect(page.get_by_text("This folder has no images.")).to_be_visible()
     page.get_by_role("button", name="Show all folders").click()
     expect(cards(page)).to_have_count(1)
-    expect(page.get_by_text("No image is in this folder.")).to_be_hidden()
+    expect(page.get_by_text("This folder has no images.")).to_be_hidden()
 
 
 @pytest.mark.parametrize("typed", ["users/7", "users/7/", "/users/7/", " //users/7// "])
@@ -197,7 +197,7 @@ def test_addresses_are_absolute_or_left_out(page: Page, server: Running, url: st
         expect(page.locator("#view code")).to_have_text(server.url + seen)
 
 
-NOT_LOADED = "Stored, but it does not load from its address."
+NOT_LOADED = "Stored, but it does not load from its URL."
 
 
 def test_an_image_that_does_not_load(page: Page, server: Running) -> None:
@@ -208,7 +208,7 @@ def test_an_image_that_does_not_load(page: Page, server: Running) -> None:
     expect(cards(page).get_by_role("alert")).to_have_text(f"{NOT_LOADED} The image store is away.")
     cards(page).get_by_role("button").click()
     expect(page.locator("#view [data-view=broken]")).to_have_text(
-        "The image does not load from its address. The image store is away."
+        "The image does not load from its URL. The image store is away."
     )
 
 
@@ -216,7 +216,7 @@ def test_an_image_that_loads_on_the_second_try(page: Page, server: Running) -> N
     upload(server, noise(1), name="late.png")
     page.route("**/api/images/late.png", lambda route: route.abort(), times=1)
     page.goto(server.url)
-    expect(cards(page).get_by_role("alert")).to_have_text(f"{NOT_LOADED} Please load the page again.")
+    expect(cards(page).get_by_role("alert")).to_have_text(f"{NOT_LOADED} Please reload the page.")
 
 
 def test_an_image_of_another_origin_that_does_not_load(page: Page, server: Running) -> None:

@@ -179,7 +179,7 @@ def test_a_phone_shows_the_caches_chart(new_page: NewPage, tmp_path: Path, width
     with running(tmp_path, WEB_CONCURRENCY="1", STORE="app.stores.local:LocalStore") as server:
         page.goto(server.url)
         panel = page.get_by_role("region", name="Cache")
-        expect(panel.locator("#cache-note")).to_contain_text("Saved at")
+        expect(panel.locator("#cache-note")).to_contain_text("per million GET requests")
     chart, whole = panel.get_by_role("img").bounding_box(), panel.bounding_box()
     assert chart is not None
     assert whole is not None

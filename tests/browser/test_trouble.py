@@ -98,14 +98,12 @@ def test_an_answer_that_never_comes(page: Page, server: Running, call: str, wher
         page.keyboard.press("Enter")
         expect(page.locator(".job")).to_have_count(1)
     page.clock.fast_forward(seconds * 1000 + 500)
-    expect(page.locator(where)).to_have_text(
-        f"No answer for {seconds} seconds, so this was given up. Please try again."
-    )
+    expect(page.locator(where)).to_have_text(f"No response for {seconds} seconds. Please try again.")
 
 
 def test_a_proxys_own_error_page(page: Page, server: Running) -> None:
     page.route("**/api/images?*", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
     page.goto(server.url)
     expect(page.locator("#library-note")).to_have_text(
-        "The server answered with status 502 and gave no reason. Please try again."
+        "The server answered with status 502 and no explanation. Please try again."
     )

@@ -127,7 +127,7 @@ def test_cancel_while_waiting_for_a_turn(page: Page, server: Running, files: lis
 
 BAD = [
     pytest.param(
-        "notes.txt", "text/plain", b"hello", "This is not an image. Choose a picture file.", id="text"
+        "notes.txt", "text/plain", b"hello", "This is not an image. Choose an image file.", id="text"
     ),
     pytest.param(
         "a.png",
@@ -141,21 +141,21 @@ BAD = [
         "big.png",
         "image/png",
         bytes(12 * 1024**2),
-        "This file has 12 MB; the server takes up to 10 MB.",
+        "This file is 12 MB. The limit is 10 MB.",
         id="big",
     ),
     pytest.param(
         "big.png",
         "image/png",
         bytes(10_950_000),
-        "This file has 10.4 MB; the server takes up to 10 MB.",
+        "This file is 10.4 MB. The limit is 10 MB.",
         id="somewhat too big",
     ),
     pytest.param(
         "big.png",
         "image/png",
         bytes(10 * 1024**2 + 1),
-        "This file has 10.000001 MB; the server takes up to 10 MB.",
+        "This file is 10.000001 MB. The limit is 10 MB.",
         id="a byte too big",
     ),
 ]
@@ -182,5 +182,5 @@ def test_more_files_than_are_taken(page: Page, server: Running, tmp_path: Path) 
         path.write_bytes(noise(number, (4, 4)))
     page.goto(server.url)
     page.set_input_files("#files", paths)
-    expect(page.locator("#files-error")).to_have_text("Only the first 24 images were taken.")
+    expect(page.locator("#files-error")).to_have_text("Only the first 24 images were added.")
     expect(cards(page)).to_have_count(24)

@@ -1,6 +1,6 @@
-/** What to tell people of an error that fetch() or reading its answer threw. */
+/** Return a message for an error from fetch() or from parsing its response. */
 export function explain(failure) {
   if (failure.name === 'TimeoutError') return 'The server took too long. Please try again.';
-  if (failure instanceof SyntaxError) return 'The image server gave no proper answer. Is it running?';
+  if (failure instanceof SyntaxError) return 'The image server sent an invalid response. Is it running?';
   return 'The image server can’t be reached. Please try again.';
 }

@@ -1,9 +1,9 @@
 const STALLED_MS = 60_000;
 
 /**
- * Upload a file; resolves to the server's answer. `onProgress` is told the part sent, 0 to 1.
+ * Upload a file. Resolves to the server's JSON; `onProgress` gets the part sent, 0 to 1.
  *
- * XMLHttpRequest and not fetch(), which says nothing about upload progress.
+ * Uses XMLHttpRequest, because fetch() does not report upload progress.
  */
 export function uploadImage(file, onProgress) {
   return new Promise((resolve, reject) => {
@@ -13,27 +13,27 @@ export function uploadImage(file, onProgress) {
       clearTimeout(timer);
       reject(new Error(message));
     };
-    const waitOn = () => {
+    const restartTimer = () => {
       clearTimeout(timer);
       timer = setTimeout(() => request.abort(), STALLED_MS);
     };
     request.open('POST', '/api/images');
     request.responseType = 'json';
     request.upload.onprogress = ({ loaded, total }) => {
-      waitOn();
+      restartTimer();
       onProgress(loaded / total);
     };
     request.onload = () => {
       const answer = request.response;
       if (answer?.success) resolve(answer);
-      else reject(new Error(answer?.message ?? `The server answered with status ${request.status}.`));
+      else reject(new Error(answer?.message ?? `The server responded with status ${request.status}.`));
       clearTimeout(timer);
     };
     request.onerror = fail('The image server can’t be reached. Please try again.');
-    request.onabort = fail('The upload stood still for a minute and was given up. Please try again.');
+    request.onabort = fail('The upload made no progress for a minute. Please try again.');
     const form = new FormData();
     form.append('image', file);
-    waitOn();
+    restartTimer();
     request.send(form);
   });
 }

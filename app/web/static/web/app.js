@@ -1,4 +1,4 @@
-// The page's entry: each module finds its own part of the page.
+// The page's entry point. Each module finds its own part of the page.
 
 import "./library.js";
 import "./generate.js";

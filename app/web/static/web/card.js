@@ -1,8 +1,8 @@
-// A stored image in the grid; a click opens it.
+// The card of a stored image in the grid. A click opens the image.
 
-import { whyNotLoaded } from "./api.js";
-import { nameOf, size, typeName } from "./format.js";
-import { view } from "./view.js";
+import { loadError } from "./api.js";
+import { displayName, formatBytes, typeName } from "./format.js";
+import { openView } from "./view.js";
 
 const template = document.getElementById("card");
 
@@ -10,15 +10,15 @@ export function makeCard(image) {
   const card = template.content.firstElementChild.cloneNode(true);
   const picture = card.querySelector("img");
   card.dataset.key = image.key;
-  card.querySelector(".name").textContent = nameOf(image);
-  card.querySelector(".meta").textContent = `${typeName(image.content_type)} · ${size(image.bytes)}`;
+  card.querySelector(".name").textContent = displayName(image);
+  card.querySelector(".meta").textContent = `${typeName(image.content_type)} · ${formatBytes(image.bytes)}`;
   picture.onerror = async () => {
     picture.hidden = true;
     const error = card.querySelector(".error");
-    error.textContent = `Stored, but it does not load from its address. ${await whyNotLoaded(picture.src)}`;
+    error.textContent = `Stored, but it does not load from its URL. ${await loadError(picture.src)}`;
     error.hidden = false;
   };
   picture.src = image.image_url;
-  card.firstElementChild.addEventListener("click", () => view(image, card));
+  card.firstElementChild.addEventListener("click", () => openView(image, card));
   return card;
 }

@@ -1,12 +1,12 @@
-// Starts Swagger UI on this server's own description.
+// Starts Swagger UI with this server's OpenAPI document.
 
-// Swagger UI leaves its dark style to the page.
+// Swagger UI's dark style needs this class.
 if (matchMedia("(prefers-color-scheme: dark)").matches) document.documentElement.className = "dark-mode";
 
 window.SwaggerUIBundle({
   url: new URL("openapi.json", document.baseURI).href,
   dom_id: "#swagger",
   deepLinking: true,
-  // Else Swagger UI sends the description's address to a validator on another host.
+  // By default, Swagger UI sends the document's URL to a validator on another host.
   validatorUrl: null,
 });

@@ -1,35 +1,34 @@
-// Figures and names as people read them.
+// Formats numbers and names for people.
 
 const UNITS = ["bytes", "KB", "MB", "GB", "TB"];
 
 export const number = new Intl.NumberFormat("en");
 
-/** `bytes` in the unit that leaves one to three digits before the point, up to `digits` after it; 1 KB is 1024 bytes. */
-export function size(bytes, digits = 0) {
+/** Up to three digits before the decimal point and `digits` after it. 1 KB is 1024 bytes. */
+export function formatBytes(bytes, digits = 0) {
   let value = bytes;
   let unit = 0;
   for (; value >= 1000 && unit < UNITS.length - 1; unit += 1) value /= 1024;
-  const most = { maximumFractionDigits: Math.max(digits, value < 10) };
-  return `${value.toLocaleString("en", most)} ${UNITS[unit]}`;
+  const options = { maximumFractionDigits: Math.max(digits, value < 10) };
+  return `${value.toLocaleString("en", options)} ${UNITS[unit]}`;
 }
 
-/** Cents, and below them the first two digits that are not 0. */
-export function money(usd) {
+/** In cents; an amount below one cent with two significant digits. */
+export function formatUsd(usd) {
   const digits = usd && usd < 0.01 ? { maximumSignificantDigits: 2 } : {};
   return usd.toLocaleString("en", { style: "currency", currency: "USD", ...digits });
 }
 
-/** "image/png" as "PNG". */
 export function typeName(contentType) {
   return String(contentType ?? "").replace("image/", "").toUpperCase();
 }
 
-/** What to call an image: its prompt or file where this tab knows it, else the last part of its key. */
-export function nameOf({ title, asked, key }) {
+/** The image's prompt or file name if this tab knows it, otherwise the last part of its key. */
+export function displayName({ title, asked, key }) {
   return title || asked?.prompt || key.slice(key.lastIndexOf("/") + 1);
 }
 
-/** The folder of a key, without what the server adds itself: part of a hash, or year and month. */
+/** The folder of a key, without the part of a hash or the year and month that the server adds. */
 export function folderOf(key) {
   return key.replace(/[^/]*$/, "").replace(/(^|\/)(\d{4}\/\d{2}|[0-9a-f]{2})\/$/, "$1");
 }

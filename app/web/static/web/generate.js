@@ -1,4 +1,4 @@
-// The prompt form.
+// The form that generates an image.
 
 import { call } from "./api.js";
 import { startJob } from "./job.js";
@@ -7,25 +7,25 @@ import { announce } from "./status.js";
 const [form, prompt, size, button, error] =
   ["generate", "prompt", "size", "go", "prompt-error"].map((id) => document.getElementById(id));
 let busy = false;
-let order = {}; // What was asked for last, and the key under which it is drawn once.
+let pending = {}; // The last request's body and idempotency key, until it has a final response.
 
 async function submit() {
   const text = prompt.value.trim();
-  complain(text ? "" : "Say in a few words what the image should show.");
+  showError(text ? "" : "Describe the image in a few words.");
   if (!text) prompt.focus();
-  // One at a time: a second press of Enter must not pay for a second image.
+  // One at a time, so that pressing Enter twice does not pay for two images.
   if (!text || busy) return;
   setBusy(true);
   await startJob({
     label: text,
-    home: prompt,
-    work: (controls) => draw(text, controls),
-    failed: (failure) => complain(failure.message),
+    focusTarget: prompt,
+    run: (controls) => generate(text, controls),
+    onFailure: (failure) => showError(failure.message),
   });
   setBusy(false);
 }
 
-async function draw(text, { show, ...options }) {
+async function generate(text, { show, ...options }) {
   announce("Drawing the image.");
   const started = Date.now();
   const tick = () => show(`Drawing… ${Math.floor((Date.now() - started) / 1000)} s`);
@@ -33,32 +33,32 @@ async function draw(text, { show, ...options }) {
   const timer = setInterval(tick, 1000);
   try {
     const body = JSON.stringify({ prompt: text, size: size.value });
-    if (order.body !== body) order = { body, once: randomKey() };
+    if (pending.body !== body) pending = { body, idempotencyKey: randomKey() };
     const seconds = Number(form.dataset.seconds);
-    const answer = await call("POST", "api/generate-image", { ...options, ...order, seconds });
-    order = {};
+    const answer = await call("POST", "api/generate-image", { ...options, ...pending, seconds });
+    pending = {};
     return answer;
   } catch (failure) {
-    // The server would repeat a refusal under the same key; 409 says that it is still drawing.
-    if (failure.status && !failure.mayPass && failure.status !== 409) order = {};
+    // The server would repeat a refusal for the same key. 409 means that it is still generating.
+    if (failure.status && !failure.canRetry && failure.status !== 409) pending = {};
     throw failure;
   } finally {
     clearInterval(timer);
   }
 }
 
-/** Not crypto.randomUUID(), which pages have over HTTPS and on localhost alone. */
+/** crypto.randomUUID() exists only over HTTPS and on localhost. */
 function randomKey() {
   return crypto.getRandomValues(new Uint32Array(4)).join("-");
 }
 
-/** `aria-disabled` and not `disabled`, which would take the focus away from the button. */
+/** Uses `aria-disabled`, since `disabled` would take the focus from the button. */
 function setBusy(value) {
   busy = value;
   button.setAttribute("aria-disabled", String(value));
 }
 
-function complain(message) {
+function showError(message) {
   error.textContent = message;
   prompt.setAttribute("aria-invalid", String(Boolean(message)));
 }
@@ -74,12 +74,12 @@ prompt.addEventListener("keydown", (event) => {
   if (!event.repeat) submit();
 });
 
-prompt.addEventListener("input", () => complain(""));
+prompt.addEventListener("input", () => showError(""));
 
 for (const idea of document.querySelectorAll("[data-idea]")) {
   idea.addEventListener("click", () => {
     prompt.value = idea.textContent;
-    complain("");
+    showError("");
     prompt.focus();
   });
 }

@@ -1,18 +1,18 @@
-// Work under way: a card with preview and progress, which becomes the image's or says what went wrong.
+// A running upload or generation: a card with a preview and progress, which the image or an error replaces.
 
-import { Failure, seenFromHere } from "./api.js";
-import { addFirst, settle } from "./library.js";
+import { Failure, withAbsoluteUrl } from "./api.js";
+import { addFirst, replace } from "./library.js";
 import { announce } from "./status.js";
 
 const template = document.getElementById("job");
 let running = 0;
 
 /**
- * Run `work({ signal, show, since })`, which resolves to the server's answer, in a new card.
+ * Call `run({ signal, show, since })`, which resolves to the server's JSON, and show it as a new card.
  *
- * `show(text, part)` tells how far it is; without `part` the bar is indeterminate; `since` is when this try
- * began. `failed(failure)`, where given, says what went wrong instead of the card, which goes. `home` gets the
- * focus when a focused card goes.
+ * `show(text, part)` reports progress; without `part` the bar is indeterminate. `since` is when this attempt
+ * started. `onFailure(failure)`, if given, reports an error in place of the card, which is removed.
+ * `focusTarget` gets the focus when a focused card is removed.
  */
 export function startJob(job) {
   const card = makeCard(job);
@@ -26,22 +26,22 @@ async function attempt(card, job) {
   card.begin(() => abort.abort());
   running += 1;
   try {
-    const answer = await job.work({ signal: abort.signal, show: card.show, since: performance.now() });
-    const image = seenFromHere(answer);
-    if (!image) throw new Failure("The server's answer holds no image address.");
-    settle(card.element, { ...image, title: job.label });
+    const answer = await job.run({ signal: abort.signal, show: card.show, since: performance.now() });
+    const image = withAbsoluteUrl(answer);
+    if (!image) throw new Failure("The server's response has no image URL.");
+    replace(card.element, { ...image, title: job.label });
     announce(`${job.label}: ${answer.message}`);
     dispatchEvent(new Event("imagestored"));
   } catch (failure) {
-    if (abort.signal.aborted || job.failed) card.leave();
+    if (abort.signal.aborted || job.onFailure) card.remove();
     else card.fail(failure);
-    if (!abort.signal.aborted) job.failed?.(failure);
+    if (!abort.signal.aborted) job.onFailure?.(failure);
   } finally {
     running -= 1;
   }
 }
 
-function makeCard({ label, file, home }) {
+function makeCard({ label, file, focusTarget }) {
   const element = template.content.firstElementChild.cloneNode(true);
   const find = (selector) => element.querySelector(selector);
   const button = (name) => find(`[data-do=${name}]`);
@@ -51,25 +51,25 @@ function makeCard({ label, file, home }) {
   bar.setAttribute("aria-label", label);
   if (file) preview(find("img"), file);
 
-  function setFailed(failed, message, mayPass) {
+  function setFailed(failed, message, canRetry) {
     if (failed && document.activeElement === button("stop")) element.focus();
     element.classList.toggle("failed", failed);
     bar.hidden = failed;
     find(".state").textContent = "";
     find(".error").textContent = message;
-    button("retry").hidden = !mayPass;
+    button("retry").hidden = !canRetry;
     button("stop").textContent = failed ? "Dismiss" : "Cancel";
   }
-  function leave() {
-    if (element.contains(document.activeElement)) home.focus();
+  function remove() {
+    if (element.contains(document.activeElement)) focusTarget.focus();
     element.remove();
-    dispatchEvent(new Event("imagegone"));
+    dispatchEvent(new Event("gridchange"));
   }
-  button("stop").addEventListener("click", () => (stop ? stop() : leave()));
+  button("stop").addEventListener("click", () => (stop ? stop() : remove()));
   return {
     element,
     button,
-    leave,
+    remove,
     show(text, part) {
       find(".state").textContent = text;
       if (part === undefined) bar.removeAttribute("value");
@@ -80,14 +80,13 @@ function makeCard({ label, file, home }) {
       stop = cancel;
       setFailed(false, "", false);
     },
-    fail({ message, mayPass }) {
+    fail({ message, canRetry }) {
       stop = null;
-      setFailed(true, message, mayPass);
+      setFailed(true, message, canRetry);
     },
   };
 }
 
-/** A small picture of the chosen file; a file that is no picture just has none. */
 function preview(image, file) {
   const url = URL.createObjectURL(file);
   const release = () => URL.revokeObjectURL(url);

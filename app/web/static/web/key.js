@@ -1,60 +1,60 @@
-// The API key: asked for once, kept in this tab's session alone.
+// The API key: the user enters it once, and it is stored only in this tab's session.
 
 const NAME = "s3-image-server-key";
 
 const [dialog, input] = ["key-dialog", "key"].map((id) => document.getElementById(id));
-let kept = null; // Where the browser forbids storage, until the next reload.
-let asked = null;
+let fallback = null; // Used until the next reload if the browser forbids storage.
+let pending = null;
 let declinedAt = 0;
 
-export function knownKey() {
+export function storedKey() {
   try {
-    return sessionStorage.getItem(NAME) ?? kept;
+    return sessionStorage.getItem(NAME) ?? fallback;
   } catch {
-    return kept;
+    return fallback;
   }
 }
 
-/** Forget `key`, unless another one has taken its place. */
+/** Forget `key`, unless another one has replaced it. */
 export function forgetKey(key) {
-  if (knownKey() === key) keep(null);
+  if (storedKey() === key) store(null);
 }
 
 /**
- * What the user enters, or null if they would rather not; all who wait share one dialog, and a "no"
- * holds for everything begun before it: 24 files must not ask 24 times.
+ * The key that the user enters, or null if they cancel. Concurrent requests share one dialog, and
+ * cancelling applies to everything started before it, so that 24 files do not ask 24 times.
  */
-export async function askForKey(reason, since = performance.now()) {
+export async function promptForKey(reason, since = performance.now()) {
   if (since < declinedAt) return null;
-  asked ??= ask(reason).finally(() => (asked = null));
-  return asked;
+  pending ??= openDialog(reason).finally(() => (pending = null));
+  return pending;
 }
 
-function ask(reason) {
+function openDialog(reason) {
   document.getElementById("key-reason").textContent = reason;
   input.value = "";
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(take()), { once: true });
+    dialog.addEventListener("close", () => resolve(enteredKey()), { once: true });
   });
 }
 
-function take() {
+function enteredKey() {
   const key = dialog.returnValue === "use" ? input.value : null;
   input.value = "";
   if (!key) declinedAt = performance.now();
-  else keep(key);
+  else store(key);
   return key;
 }
 
-function keep(key) {
-  kept = key;
+function store(key) {
+  fallback = key;
   try {
     if (key === null) sessionStorage.removeItem(NAME);
     else sessionStorage.setItem(NAME, key);
   } catch {
-    // `kept` does.
+    // `fallback` has it.
   }
   if (key) dispatchEvent(new Event("newkey"));
 }

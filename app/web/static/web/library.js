@@ -1,54 +1,53 @@
-// The grid: what is under way in this tab, and what the server has stored, a page at a time.
+// The grid: what is running in this tab, and the stored images, page by page.
 
-import { call, seenFromHere } from "./api.js";
+import { call, withAbsoluteUrl } from "./api.js";
 import { makeCard } from "./card.js";
 import { folderOf } from "./format.js";
-import { isGoing, keep } from "./remove.js";
+import { isDeleting, keep } from "./remove.js";
 
-const PAGE = 24;
-const PAUSE_MS = 250;
-const EMPTY_PAGES = 5;
+const PAGE_SIZE = 24;
+const TYPING_PAUSE_MS = 250;
+const MAX_EMPTY_PAGES = 5;
 
 const find = (id) => document.getElementById(id);
 const [grid, empty, none, note, more, again, unlock] =
   ["grid", "empty", "none", "library-note", "more", "again", "unlock"].map(find);
 const folder = find("folder");
 const folders = new Set();
-const made = new Map(); // What this tab knows of its own images, by key.
+const ownImages = new Map(); // What this tab knows of images that it stored, by key.
 
 let cursor = null;
 let unsafe = 0;
-let latest = 0; // Only the newest request's answer counts.
+let latest = 0; // The number of the newest request; responses to earlier ones are ignored.
 let locked = false;
-let repeat = load; // What was asked for last.
+let repeat = load; // Repeats the last request.
 
-/** Put `element` at the front. */
 export function addFirst(element) {
   grid.prepend(element);
-  tidy();
+  update();
   element.scrollIntoView({ block: "nearest" });
 }
 
-/** Show a stored image in the place of `element`, also if it is in the grid already. */
-export function settle(element, image) {
-  made.set(image.key, image);
+/** Replace `element`, and an earlier card of the same key, with the card of a stored image. */
+export function replace(element, image) {
+  ownImages.set(image.key, image);
   keep(image.key);
-  shown(image.key)?.remove();
+  findCard(image.key)?.remove();
   const card = makeCard(image);
   const focused = element.contains(document.activeElement);
   element.replaceWith(card);
   if (focused) card.firstElementChild.focus();
-  learn([image]);
-  tidy();
+  addFolders([image]);
+  update();
 }
 
 async function load({ quiet = true } = {}) {
-  const before = [...grid.children]; // What is stored meanwhile stays.
+  const before = [...grid.children]; // Images that are stored meanwhile stay.
   cursor = null;
   unsafe = 0;
   repeat = load;
-  await page({ quiet }, (images) => {
-    for (const card of before) if (card.dataset.key && !isGoing(card.dataset.key)) card.remove();
+  await loadPage({ quiet }, (images) => {
+    for (const card of before) if (card.dataset.key && !isDeleting(card.dataset.key)) card.remove();
     append(images);
   });
 }
@@ -56,59 +55,57 @@ async function load({ quiet = true } = {}) {
 async function loadMore() {
   const last = grid.lastElementChild;
   repeat = loadMore;
-  await page({}, append);
+  await loadPage({}, append);
   (last ? last.nextElementSibling : grid.firstElementChild)?.firstElementChild.focus();
 }
 
-async function page(options, take) {
-  const asked = (latest += 1);
-  say("Loading…");
+async function loadPage(options, show) {
+  const request = (latest += 1);
+  showNote("Loading…");
   grid.setAttribute("aria-busy", "true");
   try {
     let images = [];
-    // A page may be empty: the server leaves out what is not an image.
-    for (let left = EMPTY_PAGES; left && !images.length; left = cursor ? left - 1 : 0) {
-      const answer = await call("GET", `api/images?${query({ limit: PAGE })}`, options);
-      if (asked !== latest) return;
-      images = answer.images.map(seenFromHere).filter(Boolean);
+    // A page may be empty, since the server omits objects that are not images.
+    for (let left = MAX_EMPTY_PAGES; left && !images.length; left = cursor ? left - 1 : 0) {
+      const answer = await call("GET", `api/images?${query({ limit: PAGE_SIZE })}`, options);
+      if (request !== latest) return;
+      images = answer.images.map(withAbsoluteUrl).filter(Boolean);
       cursor = answer.next_cursor;
       unsafe += answer.unsafe_keys;
     }
     locked = false;
-    take(images);
-    say(unsafe ? `${unsafe} not shown: no URL can name them safely.` : "");
+    show(images);
+    showNote(unsafe ? `${unsafe} not shown: their keys can't be used in a URL.` : "");
   } catch (failure) {
-    if (asked !== latest) return;
-    locked = failure.wantsKey;
-    say(locked ? `The stored images can't be listed. ${failure.message}` : failure.message, true);
+    if (request !== latest) return;
+    locked = failure.needsKey;
+    showNote(locked ? `The stored images can't be listed. ${failure.message}` : failure.message, true);
   } finally {
-    if (asked === latest) grid.removeAttribute("aria-busy");
+    if (request === latest) grid.removeAttribute("aria-busy");
   }
 }
 
 function query(options) {
-  const wanted = { ...options, prefix: wantedFolder(), ...(cursor && { cursor }) };
-  return new URLSearchParams(wanted);
+  return new URLSearchParams({ ...options, prefix: prefix(), ...(cursor && { cursor }) });
 }
 
-/** The filter as keys begin: "/users/7" as "users/7/", which "users/77/" is not in. */
-function wantedFolder() {
+/** The filter as a prefix of keys: "users/7/" for "/users/7", which does not match "users/77/". */
+function prefix() {
   const name = folder.value.trim().replace(/^\/+|\/+$/g, "");
   return name && `${name}/`;
 }
 
 function append(images) {
-  learn(images);
-  const fresh = images.filter(({ key }) => !shown(key) && !isGoing(key));
-  grid.append(...fresh.map((image) => makeCard({ ...made.get(image.key), ...image })));
+  addFolders(images);
+  const fresh = images.filter(({ key }) => !findCard(key) && !isDeleting(key));
+  grid.append(...fresh.map((image) => makeCard({ ...ownImages.get(image.key), ...image })));
 }
 
-function shown(key) {
+function findCard(key) {
   return [...grid.children].find((card) => card.dataset.key === key);
 }
 
-/** Offer the folders seen so far in the filter. */
-function learn(images) {
+function addFolders(images) {
   for (const { key } of images) {
     const name = folderOf(key);
     if (!name || folders.has(name)) continue;
@@ -117,25 +114,24 @@ function learn(images) {
   }
 }
 
-function say(text, isError = false) {
+function showNote(text, isError = false) {
   note.textContent = text;
   note.classList.toggle("error", isError);
-  tidy();
+  update();
 }
 
-/** Let empty states and buttons follow. */
-function tidy() {
-  const wanted = wantedFolder();
-  // What is under way or has failed is in no folder.
-  const bare = !grid.querySelector(`li${wanted && "[data-key]"}:not([hidden])`) && !note.textContent && !cursor;
-  empty.hidden = !bare || Boolean(wanted);
-  none.hidden = !bare || !wanted;
+function update() {
+  const filter = prefix();
+  // Running and failed jobs are in no folder.
+  const bare = !grid.querySelector(`li${filter && "[data-key]"}:not([hidden])`) && !note.textContent && !cursor;
+  empty.hidden = !bare || Boolean(filter);
+  none.hidden = !bare || !filter;
   const failed = note.classList.contains("error");
-  offer(failed ? (locked ? unlock : again) : cursor && more);
+  showButton(failed ? (locked ? unlock : again) : cursor && more);
 }
 
-/** Show `wanted` alone of the buttons below the grid; a lost focus goes there, or to the heading. */
-function offer(wanted) {
+/** Show only `wanted` below the grid. It, or the heading, gets the focus of a button that is hidden. */
+function showButton(wanted) {
   if (wanted) wanted.hidden = false;
   for (const button of [again, unlock, more]) {
     if (button === wanted) continue;
@@ -147,7 +143,7 @@ function offer(wanted) {
 let timer = 0;
 folder.addEventListener("input", () => {
   clearTimeout(timer);
-  timer = setTimeout(load, PAUSE_MS);
+  timer = setTimeout(load, TYPING_PAUSE_MS);
 });
 find("filter").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -163,5 +159,5 @@ more.addEventListener("click", loadMore);
 again.addEventListener("click", () => repeat());
 unlock.addEventListener("click", () => repeat({ quiet: false }));
 addEventListener("newkey", () => locked && repeat());
-addEventListener("imagegone", tidy);
+addEventListener("gridchange", update);
 load();

@@ -1,96 +1,92 @@
-// Deleting: the card goes at once, the image some seconds later, unless the user takes it back.
+// Deletion: the card disappears at once, the image some seconds later unless the user undoes it.
 
-import { call, deleteOnTheWayOut, imagePath, orCancelled } from "./api.js";
-import { nameOf } from "./format.js";
+import { call, cancellable, deleteOnUnload, imagePath } from "./api.js";
+import { displayName } from "./format.js";
 import { announce } from "./status.js";
 
-const GRACE_MS = 20_000;
-const LOOK_MS = 500;
+const UNDO_MS = 20_000;
+const CHECK_MS = 500;
 
 const toasts = document.getElementById("toasts");
 const template = document.getElementById("toast");
-const waiting = new Map(); // The clock and the toast of what can still be undone, by key.
-const going = new Set();
-const underWay = new Set();
+const undoable = new Map(); // The timer and the toast of deletions that can be undone, by key.
+const deleting = new Set();
+const requests = new Set();
 let storing = 0;
 
-/** Whether the image under `key` is being deleted. */
-export function isGoing(key) {
-  return going.has(key);
+export function isDeleting(key) {
+  return deleting.has(key);
 }
 
-/** Don't delete the image under `key`: it was stored again. */
+/** Don't delete the image under `key`, because it was stored again. */
 export function keep(key) {
-  if (waiting.has(key)) stopWaiting(key);
-  going.delete(key);
+  if (undoable.has(key)) closeToast(key);
+  deleting.delete(key);
 }
 
-/**
- * Run `work`, which stores an image, once no DELETE is under way, and let none begin until it is done: which
- * key it stores is known from its answer alone.
- */
-export async function storeApart(work, signal) {
+/** Call `store`, which stores an image, while no DELETE runs, which could be for the same key. */
+export async function storeAlone(store, signal) {
   storing += 1;
   try {
-    await orCancelled(Promise.all(underWay), signal);
-    return await work();
+    await cancellable(Promise.all(requests), signal);
+    return await store();
   } finally {
     storing -= 1;
   }
 }
 
-/** Hide `card` and delete its image when the time to undo has passed. */
-export function removeSoon(image, card) {
+/** Hide `card`, and delete its image when the time to undo is over. */
+export function deleteWithUndo(image, card) {
   const toast = template.content.firstElementChild.cloneNode(true);
   const undo = toast.querySelector("button");
   const { key } = image;
-  toast.querySelector("span").textContent = `Deleted “${nameOf(image)}”.`;
+  toast.querySelector("span").textContent = `Deleted “${displayName(image)}”.`;
   toasts.append(toast);
   hide(card, key);
   undo.focus();
   undo.addEventListener("click", () => {
-    stopWaiting(key);
+    closeToast(key);
     show(card, key);
     card.firstElementChild.focus();
     announce("Not deleted.");
   });
-  let until = Date.now() + GRACE_MS;
-  const look = () => {
-    // Who points at the toast, or is on it by keyboard, has all the time there is, and as much again (WCAG 2.2.1).
-    if (toast.matches(":hover, :has(:focus-visible)")) until = Date.now() + GRACE_MS;
+  let until = Date.now() + UNDO_MS;
+  const check = () => {
+    // The time starts again while the toast is hovered or focused (WCAG 2.2.1).
+    if (toast.matches(":hover, :has(:focus-visible)")) until = Date.now() + UNDO_MS;
     else if (Date.now() >= until && !storing) finish(image, card);
   };
-  waiting.set(key, { toast, clock: setInterval(look, LOOK_MS) });
-  announce(`Deleted “${nameOf(image)}”. Undo is possible for ${GRACE_MS / 1000} seconds.`);
+  undoable.set(key, { toast, timer: setInterval(check, CHECK_MS) });
+  announce(`Deleted “${displayName(image)}”. You can undo this for ${UNDO_MS / 1000} seconds.`);
 }
 
-function stopWaiting(key) {
-  const { clock, toast } = waiting.get(key);
-  clearInterval(clock);
-  waiting.delete(key);
+function closeToast(key) {
+  const { timer, toast } = undoable.get(key);
+  clearInterval(timer);
+  undoable.delete(key);
   if (toast.contains(document.activeElement)) document.getElementById("library-title").focus();
   toast.remove();
 }
 
 function finish(image, card) {
-  stopWaiting(image.key);
-  const done = erase(image, card).finally(() => underWay.delete(done));
-  underWay.add(done);
+  closeToast(image.key);
+  const request = sendDelete(image, card).finally(() => requests.delete(request));
+  requests.add(request);
 }
 
-async function erase({ key }, card) {
+async function sendDelete({ key }, card) {
   try {
     await call("DELETE", imagePath(key));
     card.remove();
   } catch (failure) {
     if (failure.code === "not_found") card.remove();
-    else complain(card, key, failure.message);
+    else showError(card, key, failure.message);
   }
-  going.delete(key);
-  dispatchEvent(new Event("imagegone"));
+  deleting.delete(key);
+  gridChanged();
 }
 
-function complain(card, key, message) {
+function showError(card, key, message) {
   show(card, key);
   const error = card.querySelector(".error");
   error.textContent = `Not deleted: ${message}`;
@@ -98,21 +94,25 @@ function complain(card, key, message) {
 }
 
 function hide(card, key) {
-  going.add(key);
+  deleting.add(key);
   card.hidden = true;
   card.querySelector(".error").hidden = true;
-  dispatchEvent(new Event("imagegone"));
+  gridChanged();
 }
 
 function show(card, key) {
-  going.delete(key);
+  deleting.delete(key);
   card.hidden = false;
-  dispatchEvent(new Event("imagegone"));
+  gridChanged();
+}
+
+function gridChanged() {
+  dispatchEvent(new Event("gridchange"));
 }
 
 addEventListener("pagehide", () => {
-  for (const key of [...waiting.keys()]) {
-    stopWaiting(key);
-    deleteOnTheWayOut(imagePath(key));
+  for (const key of [...undoable.keys()]) {
+    closeToast(key);
+    deleteOnUnload(imagePath(key));
   }
 });

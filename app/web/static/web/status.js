@@ -1,9 +1,9 @@
-// What a screen reader is told, politely, about what has happened.
+// Announcements for screen readers.
 
 const region = document.getElementById("status");
 
 export function announce(text) {
-  // Emptied first: the same sentence twice is news the second time too.
+  // Cleared first, so that a repeated text is announced again.
   region.textContent = "";
   setTimeout(() => (region.textContent = text), 50);
 }

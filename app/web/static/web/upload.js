@@ -1,13 +1,13 @@
-// Files that are chosen, dropped or pasted.
+// Uploads of files that are chosen, dropped or pasted.
 
-import { Failure, call, orCancelled } from "./api.js";
-import { size } from "./format.js";
+import { Failure, call, cancellable } from "./api.js";
+import { formatBytes } from "./format.js";
 import { startJob } from "./job.js";
-import { storeApart } from "./remove.js";
+import { storeAlone } from "./remove.js";
 
-const AT_ONCE = 3;
-const AT_MOST = 24;
-const ANSWER_SECONDS = 60;
+const MAX_PARALLEL = 3;
+const MAX_FILES = 24;
+const TIMEOUT_SECONDS = 60;
 
 const [input, drop, error] = ["files", "drop", "files-error"].map((id) => document.getElementById(id));
 const maxBytes = Number(drop.dataset.maxBytes) || Infinity;
@@ -15,61 +15,60 @@ const maxBytes = Number(drop.dataset.maxBytes) || Infinity;
 const waiting = [];
 let active = 0;
 
-/** Upload `files`, a few at a time, each in its own card, the first one first. */
-function take(files) {
-  error.textContent = files.length > AT_MOST ? `Only the first ${AT_MOST} images were taken.` : "";
-  for (const file of [...files].slice(0, AT_MOST).reverse()) {
-    startJob({ label: file.name, file, home: input, work: (controls) => send(file, controls) });
+function addFiles(files) {
+  error.textContent = files.length > MAX_FILES ? `Only the first ${MAX_FILES} images were added.` : "";
+  for (const file of [...files].slice(0, MAX_FILES).reverse()) {
+    startJob({ label: file.name, file, focusTarget: input, run: (controls) => upload(file, controls) });
   }
 }
 
-async function send(file, { show, ...options }) {
+async function upload(file, { show, ...options }) {
   show("Waiting", 0);
-  await turn(options.signal);
+  await waitForSlot(options.signal);
   try {
     await check(file);
     const body = new FormData();
     body.append("image", file);
-    const onSent = (part) => show(...sent(part, file.size));
-    const post = () => call("POST", "api/images", { ...options, body, onSent, seconds: ANSWER_SECONDS });
-    return await storeApart(post, options.signal);
+    const onProgress = (part) => show(...progress(part, file.size));
+    const post = () => call("POST", "api/images", { ...options, body, onProgress, seconds: TIMEOUT_SECONDS });
+    return await storeAlone(post, options.signal);
   } finally {
     active -= 1;
     waiting.shift()?.();
   }
 }
 
-/** Resolves when fewer than AT_ONCE uploads are under way; whom `signal` cancels leaves the queue. */
-async function turn(signal) {
-  if (active >= AT_ONCE) {
-    let go;
-    const called = new Promise((resolve) => waiting.push((go = resolve)));
-    await orCancelled(called, signal).catch((failure) => {
-      waiting.splice(waiting.indexOf(go), 1);
+/** Wait until fewer than MAX_PARALLEL uploads run. If `signal` cancels, leave the queue. */
+async function waitForSlot(signal) {
+  if (active >= MAX_PARALLEL) {
+    let start;
+    const slot = new Promise((resolve) => waiting.push((start = resolve)));
+    await cancellable(slot, signal).catch((failure) => {
+      waiting.splice(waiting.indexOf(start), 1);
       throw failure;
     });
   }
   active += 1;
 }
 
-/** What can be known without the server, said before anything is sent. */
+/** Throw a Failure for what the browser can detect before anything is sent. */
 async function check(file) {
-  if (file.type && !file.type.startsWith("image/")) throw new Failure("This is not an image. Choose a picture file.");
+  if (file.type && !file.type.startsWith("image/")) throw new Failure("This is not an image. Choose an image file.");
   if (file.size > maxBytes) {
     let digits = 0;
-    const told = (bytes) => size(bytes, digits);
-    while (told(file.size) === told(maxBytes)) digits += 1;
-    throw new Failure(`This file has ${told(file.size)}; the server takes up to ${told(maxBytes)}.`);
+    const format = (bytes) => formatBytes(bytes, digits);
+    while (format(file.size) === format(maxBytes)) digits += 1;
+    throw new Failure(`This file is ${format(file.size)}. The limit is ${format(maxBytes)}.`);
   }
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {
-    throw new Failure("This can't be read. If it is a folder, choose the images in it.");
+    throw new Failure("This file can't be read. If it is a folder, choose the images in it.");
   }
 }
 
-function sent(part, bytes) {
-  return part < 1 ? [`${Math.round(part * 100)} % of ${size(bytes)}`, part] : ["Storing…"];
+function progress(part, bytes) {
+  return part < 1 ? [`${Math.round(part * 100)} % of ${formatBytes(bytes)}`, part] : ["Storing…"];
 }
 
 function hasFiles(event) {
@@ -77,7 +76,7 @@ function hasFiles(event) {
 }
 
 input.addEventListener("change", () => {
-  take(input.files);
+  addFiles(input.files);
   input.value = "";
 });
 addEventListener("dragover", (event) => {
@@ -92,11 +91,11 @@ addEventListener("drop", (event) => {
   if (!hasFiles(event)) return;
   event.preventDefault();
   drop.classList.remove("over");
-  take(event.dataTransfer.files);
+  addFiles(event.dataTransfer.files);
 });
 addEventListener("paste", (event) => {
   const { files, types } = event.clipboardData;
-  // Office programs put a picture of copied text next to the text: in a field the text is meant.
-  const meansText = event.target.matches("textarea, input") && types.includes("text/plain");
-  if (files.length && !meansText) take(files);
+  // Office programs copy text together with a picture of it. In a field, paste the text.
+  const isText = event.target.matches("textarea, input") && types.includes("text/plain");
+  if (files.length && !isText) addFiles(files);
 });
