@@ -120,7 +120,7 @@ def post_worker_init(worker: Any) -> None:
     os.environ.pop("SCRIPT_NAME", None)
     components: Components | None = getattr(worker.wsgi, "extensions", {}).get(EXTENSION)
     if components is not None:
-        components.cache.keep_to(components.store.identity())
+        components.cache.bind_to_store(components.store.identity())
 
 
 def _give_freed_memory_back() -> None:

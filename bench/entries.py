@@ -7,7 +7,7 @@ from collections import defaultdict
 from contextlib import ExitStack
 
 from app.cache.disk_cache import DiskCache
-from app.cache.lookup import REMEMBERED, CacheStatus
+from app.cache.lookup import MAX_KNOWN_FILES, CacheStatus
 from bench.load import put_load, shuffled
 from bench.objects import facts_of, key_of, loading
 from bench.plan import LARGE, SMALL, Plan, rotated
@@ -30,8 +30,8 @@ Both caches hold objects of {SIZE // 1000} KB; the index has a row for every ent
 Those that are asked for or evicted are files of their own, the rest hard links to few (bench/population.py).
 *Same keys*: {_HOT} keys of each cache in turn. *Keys from all over*: as many different ones as have files of
 their own, 500 of the thousand and {OWN_FILES - EVICTED:,} of the million, in turn: more than twice what the
-table in memory holds ({REMEMBERED:,}), so that none is in it when its turn comes. Over HTTP both servers run
-at once and are measured in turn, {{rounds}} rounds of {{seconds}} s."""
+table in memory holds ({MAX_KNOWN_FILES:,}), so that none is in it when its turn comes. Over HTTP both servers
+run at once and are measured in turn, {{rounds}} rounds of {{seconds}} s."""
 
 _Times = dict[str, dict[int, list[float]]]
 """Measurements by what was measured and number of entries."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from app.cache.lookup import Load
-from app.core.object_keys import proof_for
+from app.core.object_keys import digest_metadata
 from app.core.objects import ObjectFacts, StoredObject
 
 
@@ -42,4 +42,4 @@ def loading(facts: ObjectFacts, data: bytes) -> Load:
 
 @lru_cache(maxsize=100)
 def _proof_of(data: bytes) -> Mapping[str, str]:
-    return proof_for(key_of(0), data)
+    return digest_metadata(key_of(0), data)

@@ -3,7 +3,7 @@
 from flask import current_app, g, request
 
 from app.components import EXTENSION, Components
-from app.core.addresses import one_address
+from app.core.addresses import canonical_address
 
 
 def components() -> Components:
@@ -20,4 +20,4 @@ def absolute_url(url: str) -> str:
 def client_name() -> str:
     """Return whom rate limits count: the API key by its name, or the client's address without a key."""
     name = g.get("key_name")
-    return f"key {name}" if name is not None else f"address {one_address(request.remote_addr or '')}"
+    return f"key {name}" if name is not None else f"address {canonical_address(request.remote_addr or '')}"

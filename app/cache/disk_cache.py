@@ -14,7 +14,7 @@ from pathlib import Path
 
 from app.cache.eviction import Bounds, Removal, Space
 from app.cache.fill import Fill
-from app.cache.health import OUT_OF_ORDER, Disorder, counts_accesses
+from app.cache.health import CACHE_ERRORS, Disorder, records_access_times
 from app.cache.index import Index, Totals
 from app.cache.invalidation import Epochs, keep_only
 from app.cache.layout import Layout
@@ -77,7 +77,7 @@ class DiskCache:
         self.max_bytes = max_bytes
         self._make_ready()
 
-    def keep_to(self, origin: str) -> None:
+    def bind_to_store(self, origin: str) -> None:
         """Empty the directory where another store filled it. For servers: commands may look at any bucket."""
         with self._disorder.survived():
             keep_only(self._layout, origin)
@@ -93,7 +93,7 @@ class DiskCache:
     def _hit(self, find: Callable[[str], Found | None], key: str) -> CachedObject | None:
         try:
             found = find(key)
-        except OUT_OF_ORDER as exc:
+        except CACHE_ERRORS as exc:
             self._disorder.note(exc)
             return None
         if found is None:
@@ -203,7 +203,7 @@ class DiskCache:
         try:
             self._rebuild.wait()
             yield
-        except OUT_OF_ORDER as exc:
+        except CACHE_ERRORS as exc:
             raise CacheUnreadable(detail=f"{type(exc).__name__}: {exc}") from exc
 
     def _lead(self, key: str, load: Load) -> CachedObject:
@@ -270,7 +270,7 @@ class DiskCache:
         """Leaves no connection open where it can: the process may yet fork."""
         with self._disorder.survived():
             self._prepare()
-            if not counts_accesses(self._layout.root):
+            if not records_access_times(self._layout.root):
                 _log.warning(
                     "CACHE_DIR is mounted noatime: hits that a front server serves don't count as use."
                 )
@@ -298,5 +298,5 @@ class DiskCache:
                 self._index.discard()
             self._prepare()
             self._rebuild.start_if_needed()
-        except OUT_OF_ORDER as again:
+        except CACHE_ERRORS as again:
             _log.error("The cache could not be mended: %s", again)

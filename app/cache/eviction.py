@@ -27,7 +27,7 @@ from app.cache.invalidation import Epochs
 from app.cache.layout import Layout, disk_bytes
 from app.core.errors import CacheStuck
 from app.core.objects import ObjectFacts
-from app.core.system import lock, lock_now
+from app.core.system import lock, try_lock
 
 
 class Owner:
@@ -88,7 +88,7 @@ class Owner:
         except FileNotFoundError:
             return
         try:
-            if lock_now(descriptor):
+            if try_lock(descriptor):
                 before(path.stem)
                 shutil.rmtree(self._tmp / path.stem, ignore_errors=True)
                 path.unlink(missing_ok=True)

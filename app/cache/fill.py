@@ -17,7 +17,7 @@ from app.cache.health import Disorder
 from app.cache.lookup import CachedObject, CacheStatus, Load, stamped_time
 from app.core.errors import StoreError, StoreTimeout
 from app.core.limiters import Bulkhead
-from app.core.object_keys import digest_wanted, with_proof
+from app.core.object_keys import expected_digest, with_immutability
 from app.core.objects import Body, ObjectFacts, StoredObject
 
 _log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Fill:
 
         Nobody compares its bytes with a digest here: it is immutable only if the store has done so.
         """
-        facts, body = with_proof(stored.facts, stored.facts.sha256), stored.body
+        facts, body = with_immutability(stored.facts, stored.facts.sha256), stored.body
         if not hasattr(body, "fileno"):  # a server sends files without reading them
             with _closed_on_error(body):
                 body = _Begun(self._first_piece(body, min(facts.size, _CHUNK)), body, facts.size)
@@ -249,9 +249,9 @@ def _proven(file: FileIO, facts: ObjectFacts, seen: str | None) -> ObjectFacts:
     Others that come from the store may have been damaged on the way. They were not if they came before
     (`seen`), if the store has the same SHA-256 of them, or if their MD5 is in the key or the entity tag.
     """
-    wanted = digest_wanted(facts)
+    wanted = expected_digest(facts)
     digest = _digest(file, "sha256") if wanted else ""
-    proven = with_proof(facts, digest)
+    proven = with_immutability(facts, digest)
     if not wanted or proven.is_immutable or seen is None or digest in (seen, facts.sha256):
         return proven
     if _digest(file, "md5") not in (wanted, facts.etag.strip('"')):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-OUT_OF_ORDER = (OSError, sqlite3.Error)
+CACHE_ERRORS = (OSError, sqlite3.Error)
 """What a full, read-only, vanished or corrupt cache directory raises."""
 
 _MEND_SECONDS = 10.0
@@ -39,7 +39,7 @@ class Disorder:
         """Go on without the cache where it is out of order."""
         try:
             yield
-        except OUT_OF_ORDER as exc:
+        except CACHE_ERRORS as exc:
             self.note(exc)
 
     def note(self, exc: Exception) -> None:
@@ -72,7 +72,7 @@ class Mount:
     kind: str
 
 
-def counts_accesses(directory: str | os.PathLike[str]) -> bool:
+def records_access_times(directory: str | os.PathLike[str]) -> bool:
     """Whether the kernel notes when a file is read, as for a front server's hits."""
     return not os.statvfs(directory).f_flag & getattr(os, "ST_NOATIME", 0)
 

@@ -127,7 +127,7 @@ class OpenFile:
         self.close()
 
 
-REMEMBERED = 20_000
+MAX_KNOWN_FILES = 20_000
 """Files kept in a process's memory, at some 700 bytes each."""
 
 _POSTPONE_SECONDS = 5.0
@@ -248,7 +248,7 @@ class Lookup:
         return _Known(path, entry.facts, stat.st_ino, entry.version, fresh_until)
 
     def _remember(self, key: str, known: _Known) -> None:
-        if len(self._known) >= REMEMBERED:
+        if len(self._known) >= MAX_KNOWN_FILES:
             with suppress(KeyError):  # other threads were quicker
                 self._known.popitem(last=False)
         self._known[key] = known

@@ -1,7 +1,4 @@
-"""The proxy that the environment names: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`.
-
-Addresses of clients, and those of this machine itself.
-"""
+"""Network addresses: of clients, of this machine, and of the proxy that outgoing requests go through."""
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -9,40 +6,43 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 
-def is_loopback(name: str) -> bool:
-    """Return whether a name or an address always means the machine itself (RFC 6761, 6.3)."""
-    if name.lower() == "localhost" or name.lower().endswith(".localhost"):
-        return True
-    address = _address(name)
-    return address is not None and address.is_loopback
-
-
 @lru_cache(maxsize=1024)
-def one_address(text: str) -> str:
-    """Return the one spelling of a client's address, without a port; `text` itself if it is no address.
+def canonical_address(text: str) -> str:
+    """Return a client's IP address in its canonical spelling, without a port.
 
-    Proxies write IPv6 addresses in several ways and IPv4 ones also as `::ffff:192.0.2.1`; some append the
-    port.
+    Proxies write IPv6 addresses in several ways and IPv4 addresses also as `::ffff:192.0.2.1`; some append
+    the port. Return `text` unchanged if it is not an IP address.
     """
     bare = text.strip()
     if bare.startswith("["):
         bare = bare[1:].partition("]")[0]
     elif bare.count(":") == 1:
         bare = bare.partition(":")[0]
-    return str(_address(bare) or text)
+    return str(_parse(bare) or text)
 
 
-def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the address, an IPv4 one if it is mapped to IPv6 (RFC 4291, 2.5.5.2)."""
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or IP address always means this machine (RFC 6761, 6.3)."""
+    if host.lower() == "localhost" or host.lower().endswith(".localhost"):
+        return True
+    address = _parse(host)
+    return address is not None and address.is_loopback
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the URL of the proxy to use for `url`; None if there is none.
+
+    As in `urllib`, the environment names it: `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
+    """
+    target = urlsplit(url)
+    proxy = getproxies().get(target.scheme)
+    return proxy if proxy and not proxy_bypass(target.netloc) else None
+
+
+def _parse(text: str) -> IPv4Address | IPv6Address | None:
+    """Return the address, as IPv4 if it is an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2)."""
     try:
         address = ip_address(text)
     except ValueError:
         return None
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
-
-
-def proxy_for(url: str) -> str | None:
-    """The URL of the proxy for `url`, as Python's own `urllib` finds it; None where there is none."""
-    target = urlsplit(url)
-    found = getproxies().get(target.scheme)
-    return found if found and not proxy_bypass(target.netloc) else None

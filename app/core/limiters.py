@@ -1,146 +1,140 @@
-"""Limits how many images are decoded at once.
+"""Limits on how many threads of a process do the same slow thing at once.
 
-Limits how many threads of a process wait for the store: one that does not answer then stops nothing else.
-
-The pattern has this name: https://learn.microsoft.com/en-us/azure/architecture/patterns/bulkhead. Threads are
-parked while they wait (`app.core.thread_pool`): quick requests have all of a worker's threads meanwhile.
-"""
+`Bulkhead` limits calls to the store, so that a store that does not respond stops nothing else. The pattern
+has this name: https://learn.microsoft.com/en-us/azure/architecture/patterns/bulkhead. `DecodeLimiter` limits
+how many images are decoded, each of which takes memory. Threads wait inside `app.core.thread_pool.blocking`:
+meanwhile quick requests have all of a worker's threads."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import BoundedSemaphore
 
 from app.core.errors import Busy, StoreBusy
 from app.core.thread_pool import blocking
 
 STORE_CALLS_PER_THREAD = 4
-"""How many threads may call the store at once for each of `THREADS`: they spend most of the time waiting."""
+"""Concurrent calls to the store for each of `THREADS`: a call spends most of its time waiting."""
 
-_MOST_WAITING = 256
+_MAX_WAITING = 256
+"""Threads that may wait for a slot, or for another thread's call."""
 
 _SILENCE_SECONDS = 1.0
-"""A store that ends no call and sends no piece of a body for so long counts as silent."""
-
-_PATIENCE_SECONDS = 20.0
-"""How long a thread waits for a place while the store makes progress."""
+_SLOT_TIMEOUT_SECONDS = 20.0
 
 
 class Bulkhead:
-    """Lets `places` threads call the store at once, and `waiting` more wait for their turn.
+    """Lets `slots` threads call the store at once, while up to `max_waiting` more wait for them.
 
-    A thread waits `patience` seconds at most, and only while the store makes progress: at least every
-    `silence` seconds a call must end or a piece of a body arrive. Nested blocks of one thread share a place.
+    A thread waits for a slot for `slot_timeout` seconds at most, and only while the store makes progress. The
+    store is silent, and waiting is pointless, if for `silence` seconds no call has ended and no piece of a
+    body has arrived. Nested blocks of one thread share one slot. `clock` returns seconds.
     """
 
     def __init__(
         self,
-        places: int = 8 * STORE_CALLS_PER_THREAD,
+        slots: int = 8 * STORE_CALLS_PER_THREAD,
         *,
-        waiting: int = _MOST_WAITING,
+        max_waiting: int = _MAX_WAITING,
         silence: float = _SILENCE_SECONDS,
-        patience: float = _PATIENCE_SECONDS,
+        slot_timeout: float = _SLOT_TIMEOUT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._places = places
-        self._most = places + waiting
+        self._slots = slots
+        self._max_present = slots + max_waiting
         self._silence = silence
-        self._patience = patience
+        self._slot_timeout = slot_timeout
         self._clock = clock
-        self._present = 0  # threads inside or waiting
+        self._present = 0  # threads that call or wait
         self._calling = 0
         self._progress_at = 0.0
-        self._change = threading.Condition()
-        self._here = threading.local()
+        self._changed = threading.Condition()
+        self._thread = threading.local()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Wait parked in this block for something from the store, such as another thread's call.
+        """Wait inside the block for something from the store, such as the result of another thread's call.
 
-        Raises `StoreBusy` if too many threads already wait for the store or call it.
+        Raises `StoreBusy` if as many threads as allowed call the store or wait for it already.
         """
-        if getattr(self._here, "waits", False):
+        if getattr(self._thread, "is_waiting", False):
             yield
             return
-        with self._change:
-            if self._present >= self._most:
+        with self._changed:
+            if self._present >= self._max_present:
                 raise StoreBusy(detail=f"{self._present} requests wait for the store already")
             self._present += 1
-        self._here.waits = True
+        self._thread.is_waiting = True
         try:
             with blocking():
                 yield
         finally:
-            self._here.waits = False
-            with self._change:
+            self._thread.is_waiting = False
+            with self._changed:
                 self._present -= 1
 
     @contextmanager
     def calling(self) -> Iterator[None]:
-        """Hold a place in this block, which calls the store; the thread is parked.
+        """Hold a slot inside the block, which calls the store.
 
-        Waits for a place if there is none. Raises `StoreBusy` if none becomes free in time.
+        Waits for a slot if none is free. Raises `StoreBusy` if none becomes free in time, and as `waiting`.
         """
-        if getattr(self._here, "calls", False):
+        if getattr(self._thread, "is_calling", False):
             yield
             return
         with self.waiting():
-            self._enter()
-            self._here.calls = True
+            self._acquire_slot()
+            self._thread.is_calling = True
             try:
                 yield
             finally:
-                self._here.calls = False
-                self._leave()
+                self._thread.is_calling = False
+                with self._changed:
+                    self._calling -= 1
+                    self.note_progress()
+                    self._changed.notify()
 
     def note_progress(self) -> None:
-        """Note that the store has sent a piece of an answer."""
+        """Note that the store has just sent a piece of a response."""
         self._progress_at = self._clock()
 
     def is_silent(self) -> bool:
-        """Return whether calls are under way and none of them has made progress lately."""
+        """Return whether calls are in progress and the store has sent nothing for a while."""
         return self._calling > 0 and self._clock() - self._progress_at > self._silence
 
-    def _enter(self) -> None:
-        with self._change:
-            given_up_at = self._clock() + self._patience
-            while self._calling >= self._places:
-                left = min(given_up_at, self._progress_at + self._silence) - self._clock()
+    def _acquire_slot(self) -> None:
+        with self._changed:
+            deadline = self._clock() + self._slot_timeout
+            while self._calling >= self._slots:
+                left = min(deadline, self._progress_at + self._silence) - self._clock()
                 if left <= 0:
-                    raise StoreBusy(detail=f"the store has not answered any of {self._calling} calls lately")
-                self._change.wait(left)
+                    raise StoreBusy(detail=f"the store has answered none of {self._calling} calls lately")
+                self._changed.wait(left)
             self._calling += 1
-            if self._calling in (1, self._places):  # silence counts from here
+            if self._calling in (1, self._slots):  # start of the time in which the store may be silent
                 self.note_progress()
-
-    def _leave(self) -> None:
-        with self._change:
-            self._calling -= 1
-            self.note_progress()
-            self._change.notify()
 
 
 class DecodeLimiter:
-    """Lets `places` threads in at once; the others wait for `patience` seconds at most.
+    """Lets `slots` threads decode images at once; the others wait for `timeout` seconds at most.
 
-    All of them are parked, also those inside, since another process does the decoding.
+    No thread inside occupies the worker's pool, since another process does the decoding.
     """
 
-    def __init__(self, places: int, patience: float) -> None:
-        self._places = BoundedSemaphore(places)
-        self._patience = patience
+    def __init__(self, slots: int, timeout: float) -> None:
+        self._slots = threading.BoundedSemaphore(slots)
+        self._timeout = timeout
 
     @contextmanager
-    def passed(self, patience: float | None = None) -> Iterator[None]:
-        """Hold a place during the block. Raises `Busy` if none becomes free in `patience` seconds.
+    def slot(self, timeout: float | None = None) -> Iterator[None]:
+        """Hold a slot inside the block. Raises `Busy` if none becomes free within the timeout, in seconds.
 
-        `patience` defaults to that of the gate.
+        `timeout` defaults to the limiter's.
         """
         with blocking():
-            if not self._places.acquire(timeout=self._patience if patience is None else patience):
+            if not self._slots.acquire(timeout=self._timeout if timeout is None else timeout):
                 raise Busy
             try:
                 yield
             finally:
-                self._places.release()
+                self._slots.release()

@@ -1,21 +1,18 @@
-"""Which objects are immutable: those whose bytes are proven to be the ones that their key stands for.
+"""Object keys: the only module that makes, checks and URL-encodes them, and that says which are immutable.
 
-A key's shape proves nothing, since others may put anything into the bucket under such a key, and replace it.
-A content-addressed key contains the beginning of the SHA-256 of its bytes. A generated one does not, so the
-digest is stored with the image, as metadata. If it is missing or another one, the object is mutable.
+A *canonical* key is one that the server makes. It consists of ASCII segments separated by `/` and is safe as
+a relative path; only the last segment ends in an image extension, so no key is both a file and a directory.
 
-Object keys: made, checked and URL-encoded here and nowhere else.
+    images/<2 hex>/<30 hex>.<ext>                    content-addressed: the start of the bytes' SHA-256
+    generated/<yyyy>/<mm>/<time>_<random>.<ext>      generated
+    <folder>/<name>.<ext>                            named: mutable, caches must revalidate it
 
-A *canonical* key is one that we make: ASCII segments set apart by `/`, the last one ending in an image
-extension, none of the others doing so (hence no key is both a file and a directory), safe as a relative
-path. A *readable* key is any key that may lie in somebody's bucket and can be asked for.
+A *readable* key is any key in a bucket that a URL can name safely.
 
-    images/<2 hex>/<30 hex>.<ext>            the SHA-256 of the bytes: content-addressed
-    generated/<yyyy>/<mm>/<time>_<random>.<ext>
-    <folder>/<name>.<ext>                    named: mutable, caches must revalidate
-
-What this server stores under the first two shapes never changes, so a name of such a shape is refused. Others
-may have put something else under such a key: whether it is immutable is for `app.core.object_keys` to say.
+An object is *immutable* if its bytes are proven to be those that its key stands for. The shape of the key
+proves nothing, since others may put anything under such a key, and replace it. A content-addressed key
+contains the start of the bytes' SHA-256. A generated key does not, so the server stores the digest as
+metadata. Without a matching digest, the object is mutable. Names that look like immutable keys are refused.
 """
 
 import hashlib
@@ -33,69 +30,105 @@ from app.core.errors import InvalidKey
 from app.core.objects import CONTENT_TYPES, NO_METADATA, ImageFormat, ObjectFacts
 
 MAX_KEY_BYTES = 1024
-"""S3's bound on a key in UTF-8 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html)."""
+"""S3's limit in UTF-8 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html)."""
 
 MAX_SEGMENT = 200
-"""File systems take names of 255 bytes; the rest is room for suffixes that stores add."""
+"""Characters. File systems accept names of 255 bytes; the rest is room for suffixes that stores add."""
 
 UPLOAD_FOLDER = "images"
 GENERATED_FOLDER = "generated"
 
 _EXTENSIONS = "|".join(CONTENT_TYPES)
-_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
-_PARENTS = rf"(?:(?![^/]*\.(?i:{_EXTENSIONS})/){_NAME}/)"
-_BOUNDS = rf"(?=.{{1,{MAX_KEY_BYTES}}}\Z)(?!.*[^/]{{{MAX_SEGMENT + 1}}})"
-_CANONICAL = re.compile(rf"{_BOUNDS}{_PARENTS}*{_NAME}\.(?:{_EXTENSIONS})\Z")
-_FOLDER = re.compile(rf"{_BOUNDS}{_PARENTS}+\Z")
+_SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_FOLDERS = rf"(?:(?![^/]*\.(?i:{_EXTENSIONS})/){_SEGMENT}/)"
+_LENGTHS = rf"(?=.{{1,{MAX_KEY_BYTES}}}\Z)(?!.*[^/]{{{MAX_SEGMENT + 1}}})"
+_CANONICAL = re.compile(rf"{_LENGTHS}{_FOLDERS}*{_SEGMENT}\.(?:{_EXTENSIONS})\Z")
+_FOLDER = re.compile(rf"{_LENGTHS}{_FOLDERS}+\Z")
 _CONTENT_ADDRESSED = re.compile(rf".+/([0-9a-f]{{2}})/([0-9a-f]{{30}})\.(?:{_EXTENSIONS})\Z")
 _GENERATED = re.compile(rf".+/\d{{4}}/\d{{2}}/\d{{8}}_\d{{6}}_[0-9a-f]{{24}}\.(?:{_EXTENSIONS})\Z")
-_PLAIN = re.compile(rf"(?!.*[^/]{{{MAX_SEGMENT + 1}}}){_NAME}(?:/{_NAME})*\Z")
-_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff\ufffd]|(?:^|/)(?:\.|/|\Z)|[^/]{256}")
-"""What is refused in names: control characters, backslashes, segments that are empty, begin with a dot or
-have more than 255 characters, the most that file systems allow. U+FFFD stands for bytes that are not UTF-8:
-with it different names would be one, and the second image would replace the first."""
+_PLAIN = re.compile(rf"(?!.*[^/]{{{MAX_SEGMENT + 1}}}){_SEGMENT}(?:/{_SEGMENT})*\Z")
+
+_INVALID_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff\ufffd]|(?:^|/)(?:\.|/|\Z)|[^/]{256}")
+"""Control characters, backslashes, and segments that are empty, start with a dot or are longer than 255
+characters, the limit of file systems. U+FFFD stands for bytes that are not UTF-8: with it two names would
+become one, and the second image would replace the first."""
 
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(?:^|/)\.{0,2}(?:/|\Z)")
 """Clients remove dot segments (RFC 3986, 5.2.4) and control characters from URLs and take a backslash for a
-slash, and proxies merge slashes: the URL of such a key may mean another one."""
+slash, and proxies merge slashes: the URL of such a key may mean another key."""
 
-_ALLOWED = (
-    "Use ASCII letters, digits, '.', '_' and '-' in parts set apart by '/', each at most "
-    f"{MAX_SEGMENT} characters long and beginning with a letter, a digit or '_'; "
-    "no folder may end like an image file."
+_INVALID_KEY_MESSAGE = (
+    f"That is not a valid image key. Keys are Unicode of at most {MAX_KEY_BYTES} bytes, without empty or dot "
+    "segments, backslashes and control characters."
 )
 
-_NAMES = (
-    "Each of its parts, set apart by '/', may have 1 to 255 characters, and none may begin with a dot. "
-    "Control characters, backslashes and bytes that are not UTF-8 are refused."
+_NAME_RULE = (
+    "Each of its parts, separated by '/', may have 1 to 255 characters and may not start with a dot. Control "
+    "characters, backslashes and bytes that are not UTF-8 are not allowed."
 )
 
-_UNSAFE = (
-    "That is not a valid image key. It has an empty or dot segment, a backslash or a control character, is "
-    f"not Unicode, or is longer than {MAX_KEY_BYTES} bytes."
+_KEY_RULE = (
+    "Use ASCII letters, digits, '.', '_' and '-' in parts separated by '/', each at most "
+    f"{MAX_SEGMENT} characters long and starting with a letter, a digit or '_'. "
+    "No folder may end like an image file."
 )
+
+_DIGEST_NAME = "sha256"
+_DIGEST_DIGITS = 64
+
+
+def content_addressed_key(data: bytes, image_format: ImageFormat, folder: str | None = None) -> str:
+    """Return the key made from the SHA-256 of `data`, so that the same bytes are stored only once.
+
+    Raises `InvalidKey` for an invalid folder.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    return _in_folder(folder or UPLOAD_FOLDER, f"{digest[:2]}/{digest[2:32]}.{image_format.extension}")
+
+
+def generated_key(now: datetime, image_format: ImageFormat, folder: str | None = None) -> str:
+    """Return a new, unguessable key for an image generated at `now`.
+
+    Raises `InvalidKey` for an invalid folder.
+    """
+    name = f"{now:%Y/%m/%Y%m%d_%H%M%S}_{secrets.token_hex(12)}.{image_format.extension}"
+    return _in_folder(folder or GENERATED_FOLDER, name)
+
+
+def named_key(name: str, image_format: ImageFormat, folder: str | None = None) -> str:
+    """Return the key `<folder>/<name>`, or `name` without a folder, with the extension of `image_format`.
+
+    A name that keys can't hold, such as "Müller 1.jpg", is transliterated: "Muller-1.jpg". The same name
+    always gives the same key, but two names may give one key.
+
+    Raises `InvalidKey` for an invalid folder, for a name that no file can have, and for a name that looks
+    like an immutable key."""
+    key = _named_key(name, image_format, folder)
+    if looks_immutable(key):
+        raise InvalidKey("The name looks like one that the server generates. Choose another name.")
+    return key
+
+
+def imported_key(path: str, data: bytes, image_format: ImageFormat, folder: str | None = None) -> str:
+    """Return the key `<folder>/<path>` for an image from a directory, spelled as in `named_key`.
+
+    The directory may be the export of a store, so the key may look immutable. Raises `InvalidKey` as
+    `named_key` does, and for a content-addressed key of other bytes.
+    """
+    key = _named_key(path, image_format, folder)
+    if digest_in(key) and key != content_addressed_key(data, image_format, key.rsplit("/", 2)[0]):
+        raise InvalidKey("The name is made from the bytes of another image. Rename the file.")
+    return key
+
+
+def is_plain_name(name: str) -> bool:
+    """Return whether keys can hold `name` unchanged, apart from its extension."""
+    return _PLAIN.match(name) is not None
 
 
 def is_canonical(key: str) -> bool:
-    """Whether `key` is one that we could have made, and so is safe as a relative path."""
+    """Return whether `key` is one that the server could have made, and so is safe as a relative path."""
     return _CANONICAL.match(key) is not None
-
-
-@lru_cache(maxsize=4096)
-def looks_immutable(key: str) -> bool:
-    """Return whether `key` looks content-addressed or generated. Somebody else's may look so by chance."""
-    return is_canonical(key) and bool(_CONTENT_ADDRESSED.match(key) or _GENERATED.match(key))
-
-
-def looks_generated(key: str) -> bool:
-    """Return whether `key` has the shape of those that `generated` makes."""
-    return is_canonical(key) and _GENERATED.match(key) is not None
-
-
-def digest_in(key: str) -> str | None:
-    """The 32 hex digits that a key of the content-addressed shape has of a digest; None for other keys."""
-    found = _CONTENT_ADDRESSED.match(key)
-    return found[1] + found[2] if found and is_canonical(key) else None
 
 
 def is_readable(key: str) -> bool:
@@ -108,87 +141,81 @@ def is_readable(key: str) -> bool:
 
 
 def check_readable(key: str) -> None:
-    """Raise `InvalidKey` unless `is_readable`."""
+    """Raise `InvalidKey` unless a URL can name `key` safely (see `is_readable`)."""
     if not is_readable(key):
-        raise InvalidKey(_UNSAFE)
-
-
-def cache_control(*, immutable: bool) -> str:
-    """What browsers and proxies may do with an object (RFC 9111, 5.2; RFC 8246)."""
-    return "public, max-age=31536000, immutable" if immutable else "public, no-cache"
+        raise InvalidKey(_INVALID_KEY_MESSAGE)
 
 
 def url_path(key: str) -> str:
-    """`key` percent-encoded for the path of a URL (RFC 3986, 2.3)."""
+    """Return `key` percent-encoded for the path of a URL (RFC 3986, 2.3)."""
     return quote(key, safe="/-._~")
 
 
-def content_addressed_key(data: bytes, image_format: ImageFormat, folder: str | None = None) -> str:
-    """The key under which these very bytes are stored once.
+def cache_control(*, immutable: bool) -> str:
+    """Return the Cache-Control header of an object (RFC 9111, 5.2; RFC 8246)."""
+    return "public, max-age=31536000, immutable" if immutable else "public, no-cache"
 
-    Raises `InvalidKey` for a folder outside the grammar.
+
+@lru_cache(maxsize=4096)
+def looks_immutable(key: str) -> bool:
+    """Return whether `key` has a content-addressed or generated shape, which others' keys may have too."""
+    return is_canonical(key) and bool(_CONTENT_ADDRESSED.match(key) or _GENERATED.match(key))
+
+
+def looks_generated(key: str) -> bool:
+    """Return whether `key` has the shape of a generated key."""
+    return is_canonical(key) and _GENERATED.match(key) is not None
+
+
+def digest_in(key: str) -> str | None:
+    """Return the 32 hexadecimal digits in a key of content-addressed shape; None for other keys."""
+    found = _CONTENT_ADDRESSED.match(key)
+    return found[1] + found[2] if found and is_canonical(key) else None
+
+
+def digest_metadata(key: str, data: bytes) -> Mapping[str, str]:
+    """Return the metadata to store with `data` under `key`, so that it can be proven immutable later."""
+    return {_DIGEST_NAME: hashlib.sha256(data).hexdigest()} if looks_generated(key) else NO_METADATA
+
+
+def expected_digest(facts: ObjectFacts) -> str:
+    """Return the start of the SHA-256 that an immutable object's bytes must have; empty if it is mutable.
+
+    A front server sends an immutable object's file without its facts, so they must follow from the key: the
+    type must be that of the extension, and there must be no Content-Encoding.
     """
-    digest = hashlib.sha256(data).hexdigest()
-    return _in_folder(folder or UPLOAD_FOLDER, f"{digest[:2]}/{digest[2:32]}.{image_format.extension}")
+    if facts.content_encoding or facts.content_type != CONTENT_TYPES.get(facts.key.rpartition(".")[2]):
+        return ""
+    if looks_generated(facts.key):
+        digest = facts.metadata.get(_DIGEST_NAME, "")
+        return digest if len(digest) == _DIGEST_DIGITS else ""
+    return digest_in(facts.key) or ""
 
 
-def generated_key(now: datetime, image_format: ImageFormat, folder: str | None = None) -> str:
-    """A new, unguessable key for an image generated at `now`.
+def with_immutability(facts: ObjectFacts, sha256: str) -> ObjectFacts:
+    """Return the facts with `is_immutable` set and without metadata.
 
-    Raises `InvalidKey` for a folder outside the grammar.
+    `sha256` is the hexadecimal digest of the object's bytes; if it is empty, the object counts as mutable.
     """
-    name = f"{now:%Y/%m/%Y%m%d_%H%M%S}_{secrets.token_hex(12)}.{image_format.extension}"
-    return _in_folder(folder or GENERATED_FOLDER, name)
+    expected = expected_digest(facts)
+    is_immutable = bool(expected) and sha256.startswith(expected)
+    return replace(facts, metadata=NO_METADATA, is_immutable=is_immutable)
 
 
-def is_plain_name(name: str) -> bool:
-    """Return whether keys can hold `name` as it is, apart from its extension."""
-    return _PLAIN.match(name) is not None
-
-
-def named_key(name: str, image_format: ImageFormat, folder: str | None = None) -> str:
-    """Return the key `<folder>/<name>`, or `name` alone, with the extension of the decoded format.
-
-    A name that is not plain, such as "Müller 1.jpg", is spelled with the characters that keys have:
-    "Muller-1.jpg". The same name always gives the same key, but two names may give one key.
-
-    Raises `InvalidKey` for a folder outside the grammar, for a name that no file can have, and for one that
-    would look like an immutable key.
-    """
-    key = _placed(name, image_format, folder)
-    if looks_immutable(key):
-        raise InvalidKey("The name looks like one that the server gives by itself. Please choose another.")
-    return key
-
-
-def kept(path: str, data: bytes, image_format: ImageFormat, folder: str | None = None) -> str:
-    """Return the key `<folder>/<path>` for an image from a directory, spelled as `named` spells it.
-
-    The directory may have been exported from a store, so the key may be immutable, but not one that is made
-    from other bytes.
-
-    Raises `InvalidKey` for such a key, and as `named` does.
-    """
-    key = _placed(path, image_format, folder)
-    if digest_in(key) and key != content_addressed_key(data, image_format, key.rsplit("/", 2)[0]):
-        raise InvalidKey("The name is made from the bytes of another image. Please rename the file.")
-    return key
-
-
-def _placed(name: str, image_format: ImageFormat, folder: str | None) -> str:
+def _named_key(name: str, image_format: ImageFormat, folder: str | None) -> str:
     if not is_plain_name(name):
-        if _NO_NAME.search(name):
-            raise InvalidKey(f"The name can't be used. {_NAMES}")
+        if _INVALID_NAME.search(name):
+            raise InvalidKey(f"The name can't be used. {_NAME_RULE}")
         name = "/".join(map(_plain_segment, name.split("/")))
     key = _with_extension(name, image_format)
     key = _in_folder(folder, key) if folder else key
     if not is_canonical(key):
-        raise InvalidKey(f"The name can't be used. {_reason(key)}")
+        raise InvalidKey(f"The name can't be used. {_rule_for(key)}")
     return key
 
 
 def _plain_segment(segment: str) -> str:
-    """Return a file's name in ASCII. What can't be spelled or is too long is told apart by a digest."""
+    """Return the segment in ASCII, with a digest of it if it is too long or nothing of it can be spelled."""
     stem, dot, extension = segment.rpartition(".")
     if not (stem and extension.lower() in CONTENT_TYPES):
         stem, dot, extension = segment, "", ""
@@ -208,21 +235,6 @@ def _plain_segment(segment: str) -> str:
     return f"{plain}{dot}{extension}"
 
 
-def _in_folder(folder: str, rest: str) -> str:
-    key = f"{folder.strip('/')}/{rest}"
-    if not _FOLDER.match(f"{folder.strip('/')}/") or len(key) > MAX_KEY_BYTES:
-        raise InvalidKey(f"The folder can't be used. {_reason(key)}")
-    return key
-
-
-def _reason(key: str) -> str:
-    """Why it is refused: each of its parts may be as short as it should be."""
-    length = len(key.encode("utf-8", "surrogatepass"))
-    if length <= MAX_KEY_BYTES:
-        return _ALLOWED
-    return f"The whole key would be {length} bytes long, and S3 takes {MAX_KEY_BYTES} at most."
-
-
 def _with_extension(name: str, image_format: ImageFormat) -> str:
     stem, dot, extension = name.rpartition(".")
     if dot and extension in image_format.extensions:
@@ -232,33 +244,16 @@ def _with_extension(name: str, image_format: ImageFormat) -> str:
     return f"{name}.{image_format.extension}"
 
 
-_DIGEST = "sha256"
-"""The name in the metadata."""
-
-_DIGITS = 64
-
-
-def proof_for(key: str, data: bytes) -> Mapping[str, str]:
-    """Return the metadata to store with `data` under `key`, so that it can be proven immutable later."""
-    return {_DIGEST: hashlib.sha256(data).hexdigest()} if looks_generated(key) else NO_METADATA
+def _in_folder(folder: str, rest: str) -> str:
+    key = f"{folder.strip('/')}/{rest}"
+    if not _FOLDER.match(f"{folder.strip('/')}/") or len(key) > MAX_KEY_BYTES:
+        raise InvalidKey(f"The folder can't be used. {_rule_for(key)}")
+    return key
 
 
-def digest_wanted(facts: ObjectFacts) -> str:
-    """Return what the SHA-256 of the bytes has to begin with; empty if the object is mutable in any case.
-
-    What an immutable object's file does not say has to follow from its key, so that front servers can send it
-    as it is. So the type must be that of the extension, and there must be no Content-Encoding.
-    """
-    if facts.content_encoding or facts.content_type != CONTENT_TYPES.get(facts.key.rpartition(".")[2]):
-        return ""
-    if looks_generated(facts.key):
-        digest = facts.metadata.get(_DIGEST, "")
-        return digest if len(digest) == _DIGITS else ""
-    return digest_in(facts.key) or ""
-
-
-def with_proof(facts: ObjectFacts, sha256: str) -> ObjectFacts:
-    """Return the facts of an object whose bytes have this digest (empty: unknown), without their metadata."""
-    wanted = digest_wanted(facts)
-    proven = bool(wanted) and sha256.startswith(wanted)
-    return replace(facts, metadata=NO_METADATA, is_immutable=proven)
+def _rule_for(key: str) -> str:
+    """Return the rule that `key` breaks: each of its parts may be short enough."""
+    length = len(key.encode("utf-8", "surrogatepass"))
+    if length > MAX_KEY_BYTES:
+        return f"The whole key would be {length} bytes long, and S3 allows {MAX_KEY_BYTES} at most."
+    return _KEY_RULE

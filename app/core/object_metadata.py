@@ -1,7 +1,7 @@
-"""What a store keeps with an image as metadata: the request that drew it, or the name it was uploaded under.
+"""The metadata that a store keeps with an image: the prompt that it was generated from, or its original name.
 
-S3 takes 2 KB of it in all, in ASCII (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html),
-so texts are percent-encoded and cut.
+S3 accepts 2 KB of it in all, in ASCII (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html).
+Texts are therefore percent-encoded, and long ones truncated, which a final "…" shows.
 """
 
 import re
@@ -12,22 +12,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote, unquote
 
-_BOUNDS = {"prompt": 1100, "negative-prompt": 400, "model": 200}
-"""Bytes of each text, encoded; with the names and the short values they stay below 2 KB."""
+_MAX_BYTES = {"prompt": 1100, "negative-prompt": 400, "model": 200}
+"""Encoded bytes of each text. With the names and the short values they stay below 2 KB."""
 
 _ORIGINAL_NAME = "original-name"
-_NAME_BOUND = 800
-"""Bytes of a file name, encoded: one of 255 bytes takes 765 at most."""
+_MAX_NAME_BYTES = 800
+"""Encoded bytes of a file name: one of 255 bytes takes 765 at most."""
 
-_READABLE = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
-_CUT = "…"
+_UNENCODED = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
+_ELLIPSIS = "…"
 _UNSAFE_SPACE = re.compile(r"^ | (?= )| $")
 
 
 @dataclass(frozen=True, slots=True)
 class PromptMetadata:
-    """A request to draw. `size` is like 1024x768; a text that was too long ends in "…"; `seed` is
-    None where the model has none.
+    """The request that an image was generated from.
+
+    `size` is like "1024x768"; `seed` is None if the model has none; `time` is when the image was generated. A
+    text that was truncated ends in "…".
     """
 
     prompt: str
@@ -38,12 +40,12 @@ class PromptMetadata:
     time: datetime
 
     def to_metadata(self) -> dict[str, str]:
-        """Names and values that a store keeps."""
+        """Return the metadata to store with the image."""
         seed = {} if self.seed is None else {"seed": str(self.seed)}
         return {
-            "prompt": _encode(self.prompt, _BOUNDS["prompt"]),
-            "negative-prompt": _encode(self.negative_prompt, _BOUNDS["negative-prompt"]),
-            "model": _encode(self.model, _BOUNDS["model"]),
+            "prompt": _encode(self.prompt, _MAX_BYTES["prompt"]),
+            "negative-prompt": _encode(self.negative_prompt, _MAX_BYTES["negative-prompt"]),
+            "model": _encode(self.model, _MAX_BYTES["model"]),
             "size": self.size,
             "time": self.time.isoformat(timespec="seconds"),
             **seed,
@@ -51,7 +53,7 @@ class PromptMetadata:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "PromptMetadata | None":
-        """What `to_metadata` made; None where it is something else."""
+        """Return the request that `to_metadata` has written; None if the metadata holds none."""
         try:
             return cls(
                 prompt=unquote(metadata["prompt"]),
@@ -66,37 +68,41 @@ class PromptMetadata:
 
 
 def name_metadata(name: str) -> dict[str, str]:
-    """Return the metadata that keeps a file's name which a key can't hold as it is."""
-    return {_ORIGINAL_NAME: _encode(unicodedata.normalize("NFC", name), _NAME_BOUND)}
+    """Return the metadata that stores a file's original name, for names that a key can't hold."""
+    return {_ORIGINAL_NAME: _encode(unicodedata.normalize("NFC", name), _MAX_NAME_BYTES)}
 
 
 def original_name(metadata: Mapping[str, str]) -> str | None:
-    """Return the name that `name_metadata` kept; None if there is none."""
-    kept = metadata.get(_ORIGINAL_NAME)
-    return None if kept is None else unquote(kept)
+    """Return the name that `name_metadata` has stored; None if there is none."""
+    stored = metadata.get(_ORIGINAL_NAME)
+    return None if stored is None else unquote(stored)
 
 
-def may_be_name(kept: str, name: str) -> bool:
-    """Return whether the original name `kept`, which a store may have cut, is that of `name`."""
-    return kept == name or (kept.endswith(_CUT) and name.startswith(kept.removesuffix(_CUT)))
+def matches_original_name(stored: str, name: str) -> bool:
+    """Return whether `stored`, an original name that may be truncated, can be that of `name`."""
+    return stored == name or (stored.endswith(_ELLIPSIS) and name.startswith(stored.removesuffix(_ELLIPSIS)))
 
 
-def shortened(metadata: Mapping[str, str], most: int) -> dict[str, str]:
-    """Return the metadata with values of at most `most` bytes, cut between the characters of their texts."""
+def shorten_values(metadata: Mapping[str, str], max_bytes: int) -> dict[str, str]:
+    """Return the metadata with each value truncated to `max_bytes`, between two characters of its text."""
     return {
-        name: value if len(value) <= most else _encode(unquote(value), most)
+        name: value if len(value) <= max_bytes else _encode(unquote(value), max_bytes)
         for name, value in metadata.items()
     }
 
 
-def _encode(text: str, most: int) -> str:
+def _encode(text: str, max_bytes: int) -> str:
     encoded = _quote(text)
-    if len(encoded) <= most:
+    if len(encoded) <= max_bytes:
         return encoded
-    kept = bisect_right(range(most), most, key=lambda length: len(_quote(text[:length] + _CUT))) - 1
-    return _quote(text[:kept] + _CUT)
+
+    def truncated_bytes(length: int) -> int:
+        return len(_quote(text[:length] + _ELLIPSIS))
+
+    length = bisect_right(range(max_bytes), max_bytes, key=truncated_bytes) - 1
+    return _quote(text[:length] + _ELLIPSIS)
 
 
 def _quote(text: str) -> str:
-    """HTTP drops spaces at a value's ends, and signatures fold those in a row."""
-    return _UNSAFE_SPACE.sub("%20", quote(text, safe=_READABLE))
+    """Encode also the spaces that get lost: HTTP strips values, and signatures fold spaces in a row."""
+    return _UNSAFE_SPACE.sub("%20", quote(text, safe=_UNENCODED))

@@ -1,74 +1,50 @@
-"""Locks of files among processes (flock(2)): the kernel lets go of them however a process ends.
+"""What the operating system provides, and what to do on systems that refuse it.
 
-System calls that some systems refuse: seccomp filters, containers, file systems that lack them.
+- File locks between processes (flock(2)). The kernel releases them when a process ends, however it ends.
+- Facts about the file system that a directory is on.
+- Calls that seccomp filters, containers and some file systems refuse.
 """
 
 import errno
 import fcntl
 import logging
 import os
+import re
 import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-
-UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
-"""Errors that say that the system or the file system has no such call."""
-
-REFUSED = UNSUPPORTED | {errno.EPERM, errno.EACCES}
-"""Errors of calls that need no right of their own, if a filter refuses them."""
-
-
-def usable_cores() -> list[int]:
-    """Return the numbers of the cores that this process may run on; none if the system doesn't say."""
-    try:
-        return sorted(os.sched_getaffinity(0))
-    except (OSError, AttributeError):  # refused, or not Linux
-        return []
-
-
-def sync(descriptor: int) -> None:
-    """Have a file or directory written to its disk, if the file system can do so. Raises `OSError` otherwise.
-
-    Some network file systems can't for directories (fsync(2): EINVAL); what they do by themselves must do.
-    """
-    try:
-        os.fsync(descriptor)
-    except OSError as exc:
-        if exc.errno not in UNSUPPORTED:
-            raise
-
-
-SHARED, EXCLUSIVE = fcntl.LOCK_SH, fcntl.LOCK_EX
 
 _log = logging.getLogger(__name__)
 
+UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
+"""Error numbers that mean that the system or the file system lacks the call."""
+
+REFUSED = UNSUPPORTED | {errno.EPERM, errno.EACCES}
+"""Error numbers of a call that needs no privilege, if a seccomp filter refuses it."""
+
 UNLOCKABLE = UNSUPPORTED | {errno.ENOLCK, errno.EPERM}
-"""Errors that say that the file system has no such locks, or that a filter of system calls refuses them."""
+"""Error numbers that mean that the file system has no locks, or that a seccomp filter refuses them."""
+
+SHARED, EXCLUSIVE = fcntl.LOCK_SH, fcntl.LOCK_EX
 
 _RECORD_LOCKS = {SHARED: fcntl.F_RDLCK, EXCLUSIVE: fcntl.F_WRLCK}
 
-_said: set[int] = set()
-"""The devices (stat(2)) whose files can't be locked, as has been logged."""
+_warned_devices: set[int] = set()
+"""Devices (`st_dev` of stat(2)) for which the log says already that their files can't be locked."""
 
-
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """A descriptor of the file, which is made where it is missing. Raises `OSError`."""
-    descriptor = _open(path)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+MOUNT_TABLE = "/proc/self/mountinfo"
+"""https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html"""
 
 
 @contextmanager
 def locked(path: Path, kind: int = EXCLUSIVE, *, required: bool = True) -> Iterator[int]:
-    """Wait for the lock of the file at `path`, and hold it inside the block; the file's descriptor.
+    """Wait for the lock of the file at `path`, hold it inside the block, and yield the file's descriptor.
 
-    Raises `OSError`. If the lock is not `required` and the file system has none, warns once and goes on
-    without.
+    The file is created if it is missing. If the file system has no locks and the lock is not `required`, log
+    a warning and enter the block without it. Raises `OSError`.
     """
     with opened(path) as descriptor:
         try:
@@ -80,10 +56,63 @@ def locked(path: Path, kind: int = EXCLUSIVE, *, required: bool = True) -> Itera
         yield descriptor
 
 
-def lock(descriptor: int, kind: int = EXCLUSIVE, *, wait: bool = True) -> None:
-    """Lock the file until `descriptor` is closed. Raises `OSError`; `BlockingIOError` instead of waiting.
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """Open the file at `path` for reading and writing, create it if it is missing; yield its descriptor.
 
-    A file system that has no flock(2) may have locks of an open file (fcntl(2), Linux), which are as good.
+    Raises `OSError`.
+    """
+    descriptor = _open(path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_locked(path: Path, kind: int = EXCLUSIVE) -> int:
+    """Open the file at `path`, wait for its lock, and return the descriptor; closing it releases the lock.
+
+    Like `locked`, for callers that count microseconds. Raises `OSError`.
+    """
+    descriptor = _open(path)
+    try:
+        lock(descriptor, kind)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def claim(path: Path) -> int | None:
+    """Return a descriptor that holds the lock of the file at `path` until it is closed.
+
+    Return None if another process, or another descriptor of this one, holds the lock. Raises `OSError`.
+    """
+    descriptor = _open(path)
+    try:
+        if try_lock(descriptor):
+            return descriptor
+    except OSError:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def try_lock(descriptor: int, kind: int = EXCLUSIVE) -> bool:
+    """Lock the file if that needs no wait, and return whether it is locked. Raises `OSError`."""
+    try:
+        lock(descriptor, kind, wait=False)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def lock(descriptor: int, kind: int = EXCLUSIVE, *, wait: bool = True) -> None:
+    """Lock the file until `descriptor` is closed.
+
+    On a file system without flock(2), use the locks of an open file description (fcntl(2), Linux), which work
+    in the same way. Raises `OSError`, and without `wait` `BlockingIOError` if the lock is taken.
     """
     try:
         fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
@@ -94,37 +123,64 @@ def lock(descriptor: int, kind: int = EXCLUSIVE, *, wait: bool = True) -> None:
         fcntl.fcntl(descriptor, command, struct.pack("hhqqi", _RECORD_LOCKS[kind], os.SEEK_SET, 0, 0, 0))
 
 
-def lock_now(descriptor: int, kind: int = EXCLUSIVE) -> bool:
-    """Take the lock, where nobody is in the way; it is held until the descriptor is closed."""
-    try:
-        lock(descriptor, kind, wait=False)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def claim(path: Path) -> int | None:
-    """A descriptor that holds the lock of the file at `path` until it is closed; None where another does.
-
-    Raises `OSError`.
-    """
-    descriptor = _open(path)
-    try:
-        if lock_now(descriptor):
-            return descriptor
-    except OSError:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
-
-
 def warn_unlockable(path: Path, descriptor: int, exc: OSError) -> None:
-    """Say once for each device that a file of it, open as `descriptor`, is used without a lock."""
+    """Log that the file at `path`, open as `descriptor`, is used without a lock; once for each device."""
     device = os.fstat(descriptor).st_dev
-    if device not in _said:
-        _said.add(device)
-        _log.warning("Files in %s can't be locked, which is done without: %s", path.parent, exc.strerror)
+    if device not in _warned_devices:
+        _warned_devices.add(device)
+        _log.warning("Files in %s can't be locked; continuing without locks: %s", path.parent, exc.strerror)
+
+
+def sync(descriptor: int) -> None:
+    """Flush a file or directory to its disk. Do nothing on file systems that lack the call for it.
+
+    Some network file systems can't flush directories (fsync(2): EINVAL). Raises `OSError`.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as exc:
+        if exc.errno not in UNSUPPORTED:
+            raise
+
+
+def usable_cores() -> list[int]:
+    """Return the numbers of the CPU cores that this process may run on; empty if the system doesn't say."""
+    try:
+        return sorted(os.sched_getaffinity(0))
+    except (OSError, AttributeError):  # refused, or not Linux
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A mounted file system: the directory that it is mounted on, and its type, such as `ext4`."""
+
+    point: str
+    kind: str
+
+
+def mount_of(directory: str | os.PathLike[str]) -> Mount | None:
+    """Return the mount that `directory` is on; None if the system has no mount table."""
+    path = os.path.realpath(directory)
+    try:
+        with open(MOUNT_TABLE, encoding="utf-8", errors="surrogateescape") as table:
+            mounts = [_parse_mount(line) for line in table]
+    except OSError:
+        return None
+    holding = [mount for mount in mounts if os.path.commonpath((path, mount.point)) == mount.point]
+    # A later mount hides an earlier one on the same directory.
+    return max(reversed(holding), key=lambda mount: len(mount.point), default=None)
+
+
+def records_access_times(directory: str | os.PathLike[str]) -> bool:
+    """Return whether the kernel updates the access times of files that are read: False if mounted noatime."""
+    return not os.statvfs(directory).f_flag & getattr(os, "ST_NOATIME", 0)
+
+
+def _parse_mount(line: str) -> Mount:
+    before, _, after = line.partition(" - ")
+    point = re.sub(r"\\([0-7]{3})", lambda escape: chr(int(escape[1], 8)), before.split(" ")[4])
+    return Mount(point, after.split(" ")[0])
 
 
 def _open(path: Path) -> int:

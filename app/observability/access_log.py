@@ -15,7 +15,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple
 
-from app.core.addresses import one_address
+from app.core.addresses import canonical_address
 from app.core.request_context import API_KEY_NAME, CACHE_STATUS, OBJECT_KEY, REQUEST_ID, current_request_id
 
 
@@ -99,7 +99,7 @@ class AccessLog:
         if self._hops and forwarded:
             if _PROXY_FIX not in environ and len(named := forwarded.split(",")) >= self._hops:
                 client = named[-self._hops].strip()
-            return one_address(client)
+            return canonical_address(client)
         return client
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from app.core.errors import AppError, TooLarge, UnsupportedImage
-from app.core.object_keys import content_addressed_key, is_plain_name, kept
+from app.core.object_keys import content_addressed_key, imported_key, is_plain_name
 from app.core.object_metadata import name_metadata
 from app.core.objects import FORMATS
 from app.imaging.check import CleanedImage, clean_image, decode_image
@@ -132,7 +132,7 @@ class Importer:
 
     def _key(self, path: str, image: CleanedImage) -> str:
         if self._keep_names:
-            return kept(path, image.data, image.format, self._folder)
+            return imported_key(path, image.data, image.format, self._folder)
         return content_addressed_key(image.data, image.format, self._folder)
 
     def _metadata(self, path: str, data: bytes) -> tuple[Mapping[str, str], str]:

@@ -186,7 +186,7 @@ class GeneratorRunner:
         """
         try:
             generated = self._generator.generate(request)
-            with self._decoding.passed(max(_LATE_DECODE_SECONDS, deadline - time.monotonic())):
+            with self._decoding.slot(max(_LATE_DECODE_SECONDS, deadline - time.monotonic())):
                 data = generated.image
                 if not isinstance(data, bytes):
                     data = encode_image(data, FORMATS[request.image_format])

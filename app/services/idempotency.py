@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import AppError, IdempotencyKeyInUse, IdempotencyKeyReused, StateUnavailable
-from app.core.system import SHARED, lock_now, opened
+from app.core.system import SHARED, opened, try_lock
 from app.services.drawing import StoredGeneration
 from app.services.images import StoredImage
 from app.services.slots import state_errors_mapped
@@ -209,7 +209,7 @@ class IdempotencyKeys:
         """
         path = self._directory / key
         with self._open(path) as descriptor:
-            if not lock_now(descriptor):
+            if not try_lock(descriptor):
                 _wait_until_unlocked(descriptor, request, deadline)
                 yield False
             elif not os.fstat(descriptor).st_nlink:  # another process removed it after we had opened it
@@ -237,14 +237,14 @@ class IdempotencyKeys:
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                     with self._open(path) as descriptor:
-                        if lock_now(descriptor):
+                        if try_lock(descriptor):
                             path.unlink()
 
 
 def _wait_until_unlocked(descriptor: int, request: str, deadline: float) -> None:
     if os.pread(descriptor, 1024, 0) not in (b"", request.encode()):
         raise IdempotencyKeyReused
-    while not lock_now(descriptor, SHARED):  # shared: the requests that wait do not exclude each other
+    while not try_lock(descriptor, SHARED):  # shared: the requests that wait do not exclude each other
         if time.monotonic() > deadline:
             raise IdempotencyKeyInUse
         time.sleep(_LOCK_POLL_SECONDS)

@@ -23,13 +23,13 @@ from app.core.object_keys import (
     check_readable,
     content_addressed_key,
     digest_in,
+    digest_metadata,
     is_plain_name,
     is_readable,
     looks_immutable,
     named_key,
-    proof_for,
 )
-from app.core.object_metadata import PromptMetadata, may_be_name, name_metadata, original_name
+from app.core.object_metadata import PromptMetadata, matches_original_name, name_metadata, original_name
 from app.core.objects import CONTENT_TYPES, FORMATS, NO_METADATA, ObjectFacts, PutResult, StoredObject
 from app.imaging.check import CheckedImage
 from app.imaging.encode import encode_image
@@ -139,7 +139,7 @@ class ImageService:
         errors of stores.
         """
         data = self._read(source)
-        with self._decoding.passed():
+        with self._decoding.slot():
             image = check_in_sandbox(data, self.limits)
         return self._upload(image, name, folder, overwrite)
 
@@ -153,7 +153,7 @@ class ImageService:
         overwrite: bool = True,
     ) -> StoredImage:
         """Encode a Pillow image and store it like `upload_image`; `image_format` is a name in `FORMATS`."""
-        with self._decoding.passed():
+        with self._decoding.slot():
             encoded = check_in_sandbox(encode_image(image, FORMATS[image_format]), self.limits)
         return self._upload(encoded, name, folder, overwrite)
 
@@ -318,7 +318,7 @@ class ImageService:
             image.data,
             content_type=image.format.content_type,
             cache_control=cache_control(immutable=looks_immutable(key)),
-            metadata={**metadata, **proof_for(key, image.data)},
+            metadata={**metadata, **digest_metadata(key, image.data)},
             overwrite=overwrite,
         )
 
@@ -341,7 +341,7 @@ class ImageService:
                 )
         except NotFound:  # deleted in the meantime
             return
-        if stored_name is not None and not may_be_name(stored_name, unicodedata.normalize("NFC", name)):
+        if stored_name is not None and not matches_original_name(stored_name, unicodedata.normalize("NFC", name)):
             raise NameTaken(
                 f"An image of another name is already stored as {key}, the key for this name. "
                 "Choose another name."

@@ -22,7 +22,7 @@ from errno import EFBIG
 from pathlib import Path
 
 from app.core.objects import FORMATS
-from app.core.system import lock_now, opened
+from app.core.system import opened, try_lock
 from app.imaging.check import CheckedImage
 from app.services.drawing import DrawnImage
 
@@ -188,7 +188,7 @@ class UnstoredImages:
         """Hold the lock that all processes share. Raise `TimeoutError`, an `OSError`, if it stays locked."""
         deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
         with opened(self._lock) as descriptor:
-            while not lock_now(descriptor):
+            while not try_lock(descriptor):
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"another process holds {self._lock}")
                 time.sleep(_LOCK_POLL_SECONDS)

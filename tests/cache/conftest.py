@@ -14,7 +14,7 @@ import pytest
 from app.cache.disk_cache import DiskCache
 from app.cache.lookup import CachedObject
 from app.core.errors import NotFound
-from app.core.object_keys import proof_for
+from app.core.object_keys import digest_metadata
 from app.core.objects import ObjectFacts, StoredObject
 
 
@@ -60,7 +60,7 @@ def facts(key: str, data: bytes) -> ObjectFacts:
     """Facts of an object as S3 gives them: the entity tag is the MD5 of the bytes, as it mostly is."""
     modified = datetime(2026, 11, 22, 8, 0, 0, tzinfo=UTC)
     etag = f'"{hashlib.md5(data).hexdigest()}"'
-    return ObjectFacts(key, len(data), "image/png", etag, modified, proof_for(key, data))
+    return ObjectFacts(key, len(data), "image/png", etag, modified, digest_metadata(key, data))
 
 
 def read(cached: CachedObject) -> bytes:

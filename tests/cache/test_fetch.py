@@ -12,7 +12,7 @@ from app.cache.disk_cache import DiskCache
 from app.cache.lookup import CacheStatus
 from app.cache.single_flight import NegativeCache
 from app.core.errors import NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
-from app.core.object_keys import with_proof
+from app.core.object_keys import with_immutability
 from app.core.objects import StoredObject
 from tests.cache.conftest import Clock, MakeCache, Origin, facts, immutable_key, read
 from tests.waiting import wait_until
@@ -28,7 +28,7 @@ def test_the_second_fetch_asks_nothing(cache: DiskCache, origin: Origin, key: st
     first, second = cache.fetch(key, origin.load(key)), cache.fetch(key, origin.load(key))
     assert (first.status, second.status) == (CacheStatus.MISS, CacheStatus.HIT)
     assert (read(first), read(second)) == (b"image", b"image")
-    assert first.facts == with_proof(facts(key, b"image"), hashlib.sha256(b"image").hexdigest())
+    assert first.facts == with_immutability(facts(key, b"image"), hashlib.sha256(b"image").hexdigest())
     assert replace(second.facts, etag='""') == replace(first.facts, etag='""')
     assert origin.calls == [(key, None)]
 
@@ -263,7 +263,7 @@ def test_an_immutable_object_is_never_asked_for_again(cache: DiskCache, origin: 
 def test_files_that_are_not_remembered_are_hits(
     cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.cache.lookup.REMEMBERED", 3)
+    monkeypatch.setattr("app.cache.lookup.MAX_KNOWN_FILES", 3)
     keys = [immutable_key(number) for number in range(5)]
     for key in keys:
         origin.objects[key] = key.encode()
@@ -313,19 +313,19 @@ def test_images_of_another_store_are_not_served(
     make_cache: MakeCache, origin: Origin, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = make_cache()
-    first.keep_to("s3 one")
+    first.bind_to_store("s3 one")
     origin.objects |= {KEY: b"image", NAMED: b"named"}
     for key in (KEY, NAMED):
         read(first.fetch(key, origin.load(key)))
     first.close()
     again = make_cache()
-    again.keep_to("s3 one")
+    again.bind_to_store("s3 one")
     assert read(again.fetch(KEY, origin.load(KEY))) == b"image"
     assert len(origin.calls) == 2
     again.close()
     assert caplog.text == ""
     other = make_cache()
-    other.keep_to("s3 other")
+    other.bind_to_store("s3 other")
     assert [other.lookup(key) for key in (KEY, NAMED)] == [None, None]
     assert (other.totals().entries, other.check().is_clean) == (0, True)
     assert "another store" in caplog.text

@@ -24,7 +24,7 @@ DATA = bytes(range(256)) * 4000
 @pytest.fixture
 def bulkhead() -> Bulkhead:
     """One call at a time, and two that wait."""
-    return Bulkhead(1, waiting=2, silence=0.1)
+    return Bulkhead(1, max_waiting=2, silence=0.1)
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def test_a_cache_out_of_order_asks_within_the_bound_too(
 
 
 def test_of_one_key_only_the_leader_takes_a_place(make_cache: MakeCache, origin: Origin) -> None:
-    bulkhead = Bulkhead(2, waiting=20)
+    bulkhead = Bulkhead(2, max_waiting=20)
     cache = make_cache(bulkhead=bulkhead)
     origin.objects |= {KEY: b"image", NAMED: b"other"}
     release = threading.Event()

@@ -48,7 +48,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture
 def store(pool: ThreadPoolExecutor) -> Iterator[Store]:
     """Two calls at once; all are answered at the end."""
-    store = Store(Bulkhead(2, waiting=3, silence=0.2), pool)
+    store = Store(Bulkhead(2, max_waiting=3, silence=0.2), pool)
     yield store
     store.answers.release(100)
 
@@ -84,7 +84,7 @@ def test_progress_lets_others_wait_on(pool: ThreadPoolExecutor) -> None:
 
 
 def test_patience_ends_whatever_the_store_does(pool: ThreadPoolExecutor) -> None:
-    store = Store(Bulkhead(1, patience=0.2, silence=60), pool)
+    store = Store(Bulkhead(1, slot_timeout=0.2, silence=60), pool)
     store.begin(1)
     with pytest.raises(StoreBusy), store.bulkhead.calling():
         pass
@@ -124,7 +124,7 @@ def test_those_who_wait_without_calling_are_bounded_too(store: Store, pool: Thre
 
 
 def test_a_thread_takes_one_place() -> None:
-    bulkhead = Bulkhead(1, waiting=0)
+    bulkhead = Bulkhead(1, max_waiting=0)
     with bulkhead.calling(), bulkhead.waiting(), bulkhead.calling():
         pass
     with bulkhead.waiting(), bulkhead.calling():
@@ -132,7 +132,7 @@ def test_a_thread_takes_one_place() -> None:
 
 
 def test_an_error_gives_the_place_back() -> None:
-    bulkhead = Bulkhead(1, waiting=0)
+    bulkhead = Bulkhead(1, max_waiting=0)
     for _ in range(3):
         with pytest.raises(KeyError), bulkhead.calling():
             raise KeyError

@@ -11,7 +11,7 @@ import pytest
 
 from app.cache.single_flight import KeyLocks
 from app.core import system as filelock
-from app.core.system import SHARED, claim, lock_now, locked, opened
+from app.core.system import SHARED, claim, locked, opened, try_lock
 
 NONE = [errno.ENOLCK, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL]
 
@@ -30,19 +30,19 @@ def test_without_flock_the_locks_of_open_files_shut_out_others(
     _refuse(monkeypatch, "flock", error)
     with locked(tmp_path / "a"), opened(tmp_path / "a") as other:
         assert claim(tmp_path / "a") is None
-        assert not lock_now(other, SHARED)
+        assert not try_lock(other, SHARED)
     with locked(tmp_path / "a", SHARED), opened(tmp_path / "a") as other:
-        assert lock_now(other, SHARED)
-        assert not lock_now(other)
+        assert try_lock(other, SHARED)
+        assert not try_lock(other)
     with opened(tmp_path / "a") as other:
-        assert lock_now(other)
+        assert try_lock(other)
 
 
 @pytest.mark.parametrize("error", NONE)
 def test_without_any_locks_those_that_are_not_required_are_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: int
 ) -> None:
-    monkeypatch.setattr(filelock, "_said", set())
+    monkeypatch.setattr(filelock, "_warned_devices", set())
     _refuse(monkeypatch, "flock", error)
     _refuse(monkeypatch, "fcntl", error)
     with caplog.at_level(logging.WARNING, "app.core.system"):
@@ -68,7 +68,7 @@ def test_without_locks_of_keys_each_process_fills_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: int
 ) -> None:
     """They only keep processes from asking the store for the same image at once."""
-    monkeypatch.setattr(filelock, "_said", set())
+    monkeypatch.setattr(filelock, "_warned_devices", set())
     _refuse(monkeypatch, "fcntl", error)
     locks = KeyLocks(tmp_path / "fills")
     with locks.held("a.png", time.monotonic() + 60), locks.held("a.png", time.monotonic() + 60):

@@ -16,8 +16,8 @@ from app.core.object_keys import (
     check_readable,
     content_addressed_key,
     generated_key,
+    imported_key,
     is_canonical,
-    kept,
     looks_immutable,
     named_key,
     url_path,
@@ -77,9 +77,9 @@ def test_a_name_cannot_pass_for_immutable(name: str) -> None:
 
 def test_a_key_that_is_too_long_as_a_whole_is_told_so() -> None:
     parts = ["x" * 200] * 5
-    with pytest.raises(InvalidKey, match="1042 bytes long, and S3 takes 1024 at most"):
+    with pytest.raises(InvalidKey, match="1042 bytes long, and S3 allows 1024 at most"):
         content_addressed_key(b"x", PNG, "/".join(parts))
-    with pytest.raises(InvalidKey, match="bytes long, and S3 takes 1024 at most"):
+    with pytest.raises(InvalidKey, match="bytes long, and S3 allows 1024 at most"):
         named_key("y" * 100, PNG, "/".join(parts))
     with pytest.raises(InvalidKey, match="1 to 255 characters"):
         named_key("y" * 256, PNG)
@@ -99,7 +99,7 @@ def test_a_key_that_is_too_long_as_a_whole_is_told_so() -> None:
     ],
 )
 def test_kept_keys(path: str, folder: str | None, key: str) -> None:
-    assert kept(path, b"x", PNG, folder) == key
+    assert imported_key(path, b"x", PNG, folder) == key
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_kept_keys(path: str, folder: str | None, key: str) -> None:
 )
 def test_paths_that_no_key_is_kept_for(path: str, folder: str | None) -> None:
     with pytest.raises(InvalidKey):
-        kept(path, b"x", PNG, folder)
+        imported_key(path, b"x", PNG, folder)
 
 
 @pytest.mark.parametrize(

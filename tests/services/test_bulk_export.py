@@ -161,7 +161,7 @@ def test_keys_that_are_not_paths_are_reported(
     store: BaseStore, target: Path, gets: list[str], key: str
 ) -> None:
     image = ListedImage(key, "image/png", 1, datetime.now(UTC))
-    assert _export(store, target, image) == BulkResult(key, BulkOutcome.FAILED, keys._UNSAFE)
+    assert _export(store, target, image) == BulkResult(key, BulkOutcome.FAILED, keys._INVALID_KEY_MESSAGE)
     assert (_tree(target.parent), gets) == ([], [])
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from app.cache.disk_cache import DiskCache
 from app.core.errors import InvalidKey, NotFound, StoreRefused, StoreUnreachable
-from app.core.object_keys import content_addressed_key, with_proof
+from app.core.object_keys import content_addressed_key, with_immutability
 from app.core.object_metadata import original_name
 from app.core.objects import FORMATS
 from app.imaging.check import decode_image
@@ -343,7 +343,7 @@ def test_an_imported_image_under_a_generated_key_is_proven_immutable(
     (source / key).parent.mkdir(parents=True)
     (source / key).write_bytes(noise(1))
     assert importer(keep_names=True).import_file(key).outcome is BulkOutcome.DONE
-    assert with_proof(store.head(key), hashlib.sha256(noise(1)).hexdigest()).is_immutable
+    assert with_immutability(store.head(key), hashlib.sha256(noise(1)).hexdigest()).is_immutable
 
 
 def test_an_image_stored_in_the_meantime_is_unchanged(

@@ -100,12 +100,12 @@ def test_a_drawn_image_waits_until_the_deadline_to_be_decoded(generator: Stallin
     runner = _runner(generator, decoding)
     generator.may_draw.set()
     with ThreadPoolExecutor(1) as pool:
-        with decoding.passed():
+        with decoding.slot():
             drawing = pool.submit(_draw, runner)
             wait_until(lambda: generator.calls)
             time.sleep(0.5)
         assert drawing.result(60)[0].model == "stalling"
-    with decoding.passed(), pytest.raises(GeneratorTimeout):
+    with decoding.slot(), pytest.raises(GeneratorTimeout):
         _draw(runner, seconds=0.2)
 
 

@@ -170,7 +170,7 @@ def test_a_listing_makes_no_urls(service: ImageService, monkeypatch: pytest.Monk
 def test_all_calls_of_the_store_go_through_the_bulkhead(
     app: Flask, service: ImageService, call: Callable[[ImageService], object]
 ) -> None:
-    bulkhead = Bulkhead(0, waiting=1, silence=0.05)
+    bulkhead = Bulkhead(0, max_waiting=1, silence=0.05)
     service._bulkhead = bulkhead
     components_of(app).cache._fill._bulkhead = bulkhead
     with pytest.raises(StoreBusy):

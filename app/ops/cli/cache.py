@@ -9,7 +9,7 @@ import click
 from flask.cli import AppGroup
 
 from app.api.context import components
-from app.cache.health import OUT_OF_ORDER
+from app.cache.health import CACHE_ERRORS
 from app.cache.lookup import CacheStatus
 from app.core.errors import AppError, CacheUnreadable
 from app.core.object_keys import check_readable, is_readable
@@ -133,7 +133,7 @@ def _progress(label: str, as_json: bool) -> Iterator[Callable[[int], None]]:
     """Show a progress bar over the cache's entries. Yield a function that sets how many are done."""
     try:
         length = components().cache.totals().entries
-    except OUT_OF_ORDER:
+    except CACHE_ERRORS:
         length = 0  # the command itself reports the error
     with click.progressbar(length=length, label=label, hidden=as_json) as bar:
         yield lambda done: bar.update(done - bar.pos)
@@ -143,7 +143,7 @@ def _progress(label: str, as_json: bool) -> Iterator[Callable[[int], None]]:
 def _index_errors_shown() -> Iterator[None]:
     try:
         yield
-    except (*OUT_OF_ORDER, CacheUnreadable) as exc:
+    except (*CACHE_ERRORS, CacheUnreadable) as exc:
         reason = exc.detail if isinstance(exc, CacheUnreadable) else exc
         raise click.ClickException(
             f"The index can't be read: {reason}. If it is damaged, flask cache check --fix rebuilds it."

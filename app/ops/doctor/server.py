@@ -7,11 +7,11 @@ import tempfile
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from app.cache.health import Mount, counts_accesses, mount_of
 from app.config.env_file import display_name
 from app.config.plugins import find_class
 from app.core.addresses import is_loopback
 from app.core.errors import AppError, ConfigError, GeneratorError
+from app.core.system import Mount, mount_of, records_access_times
 from app.generators.base import BaseGenerator
 from app.ops.bucket.errors import BucketError
 from app.ops.doctor.context import CheckContext, check
@@ -201,7 +201,7 @@ def cache_space(context: CheckContext) -> Finding:
 @check(cache_writable)
 def cache_access_times(context: CheckContext) -> Finding:
     """Access times tell the cache which files nginx serves, so that it keeps them."""
-    if counts_accesses(context.config.cache_dir):
+    if records_access_times(context.config.cache_dir):
         return ok("The disk keeps access times.")
     return warning(
         "The disk is mounted noatime: hits that a server in front serves don't count as use.",

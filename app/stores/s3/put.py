@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app.core.object_metadata import shortened
+from app.core.object_metadata import shorten_values
 from app.stores.s3.client import RETRY_SECONDS, Connection
 from app.stores.s3.errors import MEANINGS, code_of, status_of
 
@@ -104,7 +104,7 @@ class Putting:
         raise AssertionError
 
     def _metadata_to_try(self, metadata: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-        short = shortened(metadata, _SHORT_VALUE)
+        short = shorten_values(metadata, _SHORT_VALUE)
         if short == metadata or time.monotonic() >= self._short_until:
             yield metadata
         if short != metadata:

@@ -10,9 +10,9 @@ from typing import Any
 import boto3
 import pytest
 
-from app.cache import health
 from app.cache.disk_cache import DiskCache
 from app.config.settings import Config
+from app.core import system
 from app.ops.bucket.clients import AwsClients
 from app.ops.doctor.context import Check, CheckContext
 from app.ops.doctor.findings import Finding
@@ -53,7 +53,7 @@ def set_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
         table.write_text(
             f"21 1 0:1 / / rw - ext4 /dev/sda1 rw\n22 21 0:2 / {tmp_path} rw - {kind} source rw\n"
         )
-        monkeypatch.setattr(health, "MOUNTS", str(table))
+        monkeypatch.setattr(system, "MOUNT_TABLE", str(table))
 
     set_type("ext4")
     return set_type

@@ -164,7 +164,7 @@ def test_a_disk_mounted_noatime_gets_a_warning(
 def test_the_disk_is_not_checked_without_a_list_of_mounts(
     context: CheckContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.cache.health.MOUNTS", "/nowhere")
+    monkeypatch.setattr("app.core.system.MOUNT_TABLE", "/nowhere")
     assert finding(context, "cache-local-disk").status is Status.SKIPPED
 
 

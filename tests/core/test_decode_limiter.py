@@ -16,7 +16,7 @@ def test_no_more_than_its_places_are_inside() -> None:
 
     def work() -> None:
         nonlocal inside, most
-        with gate.passed():
+        with gate.slot():
             with lock:
                 inside += 1
                 most = max(most, inside)
@@ -35,7 +35,7 @@ def test_no_more_than_its_places_are_inside() -> None:
 
 def test_who_waits_too_long_is_told() -> None:
     gate = DecodeLimiter(1, 0.05)
-    with gate.passed(), pytest.raises(Busy) as caught, gate.passed():
+    with gate.slot(), pytest.raises(Busy) as caught, gate.slot():
         pass
     assert (caught.value.status, caught.value.code, caught.value.retry_after) == (503, "busy", 2)
 
@@ -45,11 +45,11 @@ def test_one_may_be_more_patient_than_others() -> None:
 
     def wait() -> None:
         waits.set()
-        with gate.passed(20):
+        with gate.slot(20):
             pass
 
     with ThreadPoolExecutor(1) as pool:
-        with gate.passed():
+        with gate.slot():
             waiting = pool.submit(wait)
             assert waits.wait(30)
             time.sleep(0.2)
@@ -58,7 +58,7 @@ def test_one_may_be_more_patient_than_others() -> None:
 
 def test_a_place_comes_back_after_an_error() -> None:
     gate = DecodeLimiter(1, 0.05)
-    with pytest.raises(KeyError), gate.passed():
+    with pytest.raises(KeyError), gate.slot():
         raise KeyError
-    with gate.passed():
+    with gate.slot():
         pass

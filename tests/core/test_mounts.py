@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.cache import health as mount
-from app.cache.health import Mount, mount_of
+from app.core import system
+from app.core.system import Mount, mount_of
 
 TABLE = r"""21 1 254:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 22 21 0:40 / /srv rw,relatime shared:2 master:1 - nfs4 server:/srv rw,vers=4.2
@@ -29,7 +29,7 @@ def test_the_deepest_and_latest_mount_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str, expected: Mount
 ) -> None:
     (tmp_path / "mountinfo").write_text(TABLE)
-    monkeypatch.setattr(mount, "MOUNTS", str(tmp_path / "mountinfo"))
+    monkeypatch.setattr(system, "MOUNT_TABLE", str(tmp_path / "mountinfo"))
     assert mount_of(directory) == expected
 
 
