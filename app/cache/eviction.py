@@ -1,16 +1,11 @@
-"""Removing an object: its file first, whatever becomes of its row, since only a file makes a hit.
+"""Space: every byte is reserved before it is written, and the least recently used objects make room for it.
 
-Which process a temporary file or a reservation belongs to, and whether that process still lives.
+Files are moved into place and removed inside the index's transactions. If a process is killed in one, its
+work is left half done for the key of a reservation that it holds. Whoever finds that its owner is dead
+settles that key, and counts the directories again.
 
-A process holds a lock on a file of its own for as long as it lives: the kernel lets go of it however the
-process ends, so a lock that can be taken is that of a dead owner. Process ids would be used again.
-
-Space: every byte is reserved before it is written, and the least recently used make room for it.
-
-Files are moved into place and removed inside the index's transactions. What a process killed in one leaves
-is under the key of a reservation of its own; whoever finds its owner dead settles that, and counts the
-directories anew.
-"""
+A process owns a lock file as long as it lives: the kernel releases the lock however the process ends, so a
+lock that can be taken is that of a dead process. Process ids would not do, since they are used again."""
 
 import os
 import secrets
@@ -21,17 +16,288 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.cache.health import Disorder
+from app.cache.health import Health
 from app.cache.index import Index
 from app.cache.invalidation import Epochs
-from app.cache.layout import Layout, disk_bytes
+from app.cache.layout import Layout
 from app.core.errors import CacheStuck
 from app.core.objects import ObjectFacts
 from app.core.system import lock, try_lock
 
+_BLOCK_BYTES = 4096
+"""The unit in which most file systems allocate; a directory takes at least one, too."""
 
-class Owner:
-    """This process, as the owner of a directory below `tmp`."""
+_SLACK_BYTES = 144 * 1024
+"""For the cache's own directories and counters, and the growth of the index between two reservations."""
+
+_BATCH = 64
+"""Entries handled in one transaction: others wait for it, and its log counts against the size limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The right to write one file at `path`, for which `taken` bytes on disk are reserved."""
+
+    id: int
+    owner: str
+    key: str
+    taken: int
+    path: str
+
+
+class Space:
+    """Keeps the cache directory within `max_bytes`, with no object of more than `max_object_bytes`.
+
+    `on_eviction` is called for each object that is evicted. Methods raise `OSError` and `sqlite3.Error` if
+    the cache directory does not work."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        index: Index,
+        epochs: Epochs,
+        health: Health,
+        *,
+        max_bytes: int,
+        max_object_bytes: int,
+        on_eviction: Callable[[], None],
+    ) -> None:
+        self._layout = layout
+        self._index = index
+        self._epochs = epochs
+        self._health = health
+        self._max_bytes = max_bytes
+        self._max_object_bytes = max_object_bytes
+        self._on_eviction = on_eviction
+        self._owner = _Owner(layout.tmp)
+        self._released: set[tuple[int, str]] = set()  # reservations that are still in the index
+
+    def reserve(self, key: str, size: int) -> Reservation | None:
+        """Reserve space for an object of `size` bytes, evicting others; return None if it can't fit."""
+        path = self._owner.new_path()
+        directories = _BLOCK_BYTES * (max(key.count("/"), 1) + 1)  # the most that are created or grow
+        taken = _disk_bytes(size) + directories
+        if self._released:
+            self._delete_released()
+        if taken >= self._max_bytes or size > self._max_object_bytes:
+            return None
+        while True:
+            with self._index.transaction() as db:
+                fits = self._make_room(db, taken)
+                if fits:
+                    owner = self._owner.token()
+                    return Reservation(self._insert_reservation(db, key, taken), owner, key, taken, path)
+            if fits is False:
+                return None
+
+    def publish(self, reservation: Reservation, facts: ObjectFacts, epoch: int, now: float) -> bool:
+        """Move the written file into place, and replace the reservation by a row validated at `now`.
+
+        If the key was changed since `epoch` was read, remove the file instead and return False.
+        """
+        with self._epochs.held(facts.key, epoch) as is_current:
+            try:
+                with self._index.transaction() as db:
+                    if is_current:
+                        self._install(db, reservation.path, facts, now)
+                    else:
+                        os.unlink(reservation.path)
+                    _delete_reservation(db, reservation.id, reservation.owner)
+            except BaseException:
+                if is_current:  # a file without a row would never be counted
+                    self._layout.remove(self._layout.path_of(facts))
+                raise
+        return is_current
+
+    def release(self, reservation: Reservation) -> None:
+        """Give back a reservation that is not used: remove its file, then its row."""
+        Path(reservation.path).unlink(missing_ok=True)
+        self._released.add((reservation.id, reservation.owner))
+        self._delete_released()
+
+    def renew(self, key: str, now: float) -> None:
+        """Record that the store has confirmed the entry at `now`."""
+        with self._index.transaction() as db:
+            db.execute("UPDATE entry SET validated_at = ? WHERE key = ?", (now, key))
+
+    def remove(self, key: str) -> bool:
+        """Remove the object, and return whether it was there. Does so even if the index does not work.
+
+        The file goes first, since a file is what makes a hit. A reservation announces that, so that the row
+        is settled if this process is killed between the two. Raises `CacheStuck` if the file can't be
+        removed."""
+        announced = -1
+        with self._health.tolerated():
+            announced = self._announce_removal(key)
+        try:
+            was_there = self._unlink(key)
+        except CacheStuck:
+            with self._health.tolerated(), self._index.transaction() as db:
+                _delete_reservation(db, announced, self._owner.token())
+            raise
+        with self._health.tolerated(), self._index.transaction() as db:
+            self.drop_entry(db, key)
+            _delete_reservation(db, announced, self._owner.token())
+        return was_there
+
+    def clear(self, progress: Callable[[int], None]) -> int:
+        """Remove all entries, and return how many there were. Calls `progress` with the number so far."""
+        removed = 0
+        while True:
+            with self._index.transaction() as db:
+                keys = db.execute("SELECT key FROM entry LIMIT ?", (_BATCH,)).fetchall()
+                for (key,) in keys:
+                    self.drop_entry(db, key)
+            if not keys:
+                return removed
+            removed += len(keys)
+            progress(removed)
+
+    def drop_entry(self, db: sqlite3.Connection, key: str) -> int:
+        """Remove file and row inside a transaction of the index; return the bytes that they took."""
+        directories = self._layout.remove_files(key)
+        db.execute("UPDATE total SET directories = directories - ?", (directories,))
+        return directories + _delete_row(db, key)
+
+    def is_exceeded(self) -> bool:
+        """Return whether the directory is too large, as after the limit was lowered."""
+        totals = self._index.totals()
+        used = totals.taken + totals.reserved + self._index.bytes_on_disk() + _SLACK_BYTES
+        return used > self._max_bytes
+
+    def trim(self) -> bool:
+        """Evict a batch of objects if the directory is too large; return whether more must be evicted."""
+        with self._index.transaction() as db:
+            more = self._evict_excess(db)
+        if not more:
+            self._index.shrink()
+        return more
+
+    def reclaim(self) -> None:
+        """Give back what dead processes had reserved, and settle what they left half done."""
+        self._owner.reclaim(self._settle_owner)
+
+    def close(self) -> None:
+        """Give up this process's lock file and directory."""
+        self._owner.close()
+
+    def _make_room(self, db: sqlite3.Connection, wanted: int) -> bool | None:
+        """Return whether `wanted` bytes fit; None if another transaction must evict more."""
+        totals = "SELECT taken + directories, reserved, rebuilding FROM total"
+        taken, reserved, rebuilding = db.execute(totals).fetchone()
+        budget = self._max_bytes - self._index.bytes_on_disk() - _SLACK_BYTES - wanted
+        if reserved > budget or rebuilding:
+            return False
+        excess = taken + reserved - budget
+        return True if excess <= 0 else self._evict(db, excess)
+
+    def _evict_excess(self, db: sqlite3.Connection) -> bool:
+        """Count the index without its free pages, which it can give back afterwards."""
+        totals = "SELECT taken + directories + reserved, rebuilding FROM total"
+        taken, rebuilding = db.execute(totals).fetchone()
+        excess = taken + self._index.used_bytes() + _SLACK_BYTES - self._max_bytes
+        return excess > 0 and not rebuilding and self._evict(db, excess) is None
+
+    def _evict(self, db: sqlite3.Connection, excess: int) -> bool | None:
+        """Evict the least recently used entries of a batch until `excess` bytes are free.
+
+        Return whether they are; None if there may be more entries to evict. An entry that was used since its
+        access was recorded stays, and its access is recorded. If that is the whole batch, evict the one of
+        them whose use is the longest ago, so that each transaction frees something."""
+        candidates = _least_recently_used(db)
+        used: list[tuple[int, str]] = []
+        freed = 0
+        for key, recorded in candidates:
+            accessed_at = next((stat.st_atime_ns for _, stat in self._stats(key)), 0)
+            if accessed_at > recorded:
+                used.append((accessed_at, key))
+                self._record_access(db, key, accessed_at)
+                continue
+            freed += self._evict_entry(db, key)
+            if freed >= excess:
+                return True
+        if freed == 0 and used:
+            freed = self._evict_entry(db, min(used)[1])
+        return freed >= excess or (None if candidates else False)
+
+    def _evict_entry(self, db: sqlite3.Connection, key: str) -> int:
+        self._on_eviction()
+        return self.drop_entry(db, key)
+
+    def _record_access(self, db: sqlite3.Connection, key: str, accessed_at: int) -> None:
+        """Renew the change time, too: with relatime the kernel updates only access times that are older."""
+        db.execute("UPDATE entry SET accessed_at = ? WHERE key = ?", (accessed_at, key))
+        with suppress(OSError):
+            for path, stat in self._stats(key):
+                os.utime(path, ns=(accessed_at, stat.st_mtime_ns))
+
+    def _stats(self, key: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield path and state of the file of `key`, if there is one."""
+        for path in self._layout.paths(key):
+            with suppress(FileNotFoundError):
+                yield path, os.stat(path)
+
+    def _install(self, db: sqlite3.Connection, written: str, facts: ObjectFacts, now: float) -> None:
+        """Change the rows first: the move is the last thing before the commit."""
+        stat = os.stat(written)
+        _delete_row(db, facts.key)
+        taken = insert_row(db, facts, stat, now)
+        db.execute("UPDATE total SET entries = entries + 1, taken = taken + ?", (taken,))
+        grown = self._layout.install(written, facts)
+        db.execute("UPDATE total SET directories = directories + ?", (grown,))
+
+    def _announce_removal(self, key: str) -> int:
+        with self._index.transaction() as db:
+            return self._insert_reservation(db, key, 0)
+
+    def _unlink(self, key: str) -> bool:
+        was_there = False
+        for path in self._layout.paths(key):
+            try:
+                os.unlink(path)
+            except OSError as exc:
+                if os.path.lexists(path):
+                    raise CacheStuck(detail=str(exc)) from exc
+            else:
+                was_there = True
+        return was_there
+
+    def _insert_reservation(self, db: sqlite3.Connection, key: str, taken: int) -> int:
+        statement = "INSERT INTO reservation (owner, key, taken) VALUES (?, ?, ?)"
+        reservation_id = db.execute(statement, (self._owner.token(), key, taken)).lastrowid
+        db.execute("UPDATE total SET reserved = reserved + ?", (taken,))
+        assert reservation_id is not None
+        return reservation_id
+
+    def _delete_released(self) -> None:
+        released = tuple(self._released)
+        with self._index.transaction() as db:
+            for reservation_id, owner in released:
+                _delete_reservation(db, reservation_id, owner)
+        self._released.difference_update(released)
+
+    def _settle_owner(self, owner: str) -> None:
+        with self._index.transaction() as db:
+            rows = db.execute("SELECT id, key FROM reservation WHERE owner = ?", (owner,)).fetchall()
+            for reservation_id, key in rows:
+                _delete_reservation(db, reservation_id, owner)
+                self._settle_key(db, key)
+            for key, _ in _least_recently_used(db):  # it may have been evicting these
+                self._settle_key(db, key)
+            # Rows and sums change together, but a transaction does not undo what happened to directories.
+            db.execute("UPDATE total SET directories = ?", (self._layout.directories_bytes(),))
+
+    def _settle_key(self, db: sqlite3.Connection, key: str) -> None:
+        """Remove file and row of `key` unless they belong together."""
+        row = db.execute("SELECT immutable, version FROM entry WHERE key = ?", (key,)).fetchone()
+        recorded = {} if row is None else {bool(row[0]): row[1]}
+        found = {self._layout.is_immutable_path(path): stat.st_mtime_ns for path, stat in self._stats(key)}
+        if recorded != found:
+            self.drop_entry(db, key)
+
+
+class _Owner:
+    """This process, as the owner of a directory in `tmp` and of the lock file beside it."""
 
     def __init__(self, tmp: Path) -> None:
         self._tmp = tmp
@@ -40,24 +306,24 @@ class Owner:
         self._token = ""
 
     def token(self) -> str:
-        """This process's name; new after a fork."""
+        """Return the random name of this process; a fork gets another one."""
         if self._pid != os.getpid():
             self._claim()
         return self._token
 
     def new_path(self) -> str:
-        """A path for a file to write, in this process's directory."""
+        """Return a path in this process's directory for a file to write."""
         return f"{self._tmp}/{self.token()}/{secrets.token_hex(8)}"
 
-    def reclaim(self, before: Callable[[str], None]) -> None:
-        """Remove what dead owners left, calling `before` with each one's token first."""
+    def reclaim(self, settle: Callable[[str], None]) -> None:
+        """Remove the directories of dead processes, after calling `settle` with the token of each."""
         self.token()
         for path in self._tmp.glob("*.lock"):
             if path.stem != self._token:
-                self._reclaim_if_dead(path, before)
+                self._reclaim_if_dead(path, settle)
 
     def close(self) -> None:
-        """Give up the claim."""
+        """Remove the directory and the lock file. The next use creates others."""
         if self._pid == os.getpid():
             shutil.rmtree(self._tmp / self._token, ignore_errors=True)
             (self._tmp / f"{self._token}.lock").unlink(missing_ok=True)
@@ -77,336 +343,58 @@ class Owner:
                 raise
             if os.fstat(descriptor).st_nlink:
                 break
-            # Another process took it for a dead owner's between open and flock.
+            # Between open and flock, another process took it for a dead process's file and removed it.
             os.close(descriptor)
         (self._tmp / token).mkdir()
         self._token, self._descriptor, self._pid = token, descriptor, os.getpid()
 
-    def _reclaim_if_dead(self, path: Path, before: Callable[[str], None]) -> None:
+    def _reclaim_if_dead(self, path: Path, settle: Callable[[str], None]) -> None:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return
         try:
             if try_lock(descriptor):
-                before(path.stem)
+                settle(path.stem)
                 shutil.rmtree(self._tmp / path.stem, ignore_errors=True)
                 path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
 
 
-_SLACK = 144 * 1024
-"""For the cache's own directories and counters, and the index's growth from one reservation to the next."""
-
-_BATCH = 64
-"""Entries looked at in one transaction: others wait for it, and its log counts against the bound."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The most bytes of the whole directory, and of one object."""
-
-    total: int
-    of_one: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """The right to write one file: `path` is where, `taken` the bytes on disk set aside for it."""
-
-    number: int
-    owner: str
-    key: str
-    taken: int
-    path: str
-
-
-class Space:
-    """Keeps what the cache directory takes within `max_bytes`; `evicted` is told of each eviction."""
-
-    def __init__(
-        self, layout: Layout, index: Index, epochs: Epochs, bounds: Bounds, evicted: Callable[[], None]
-    ) -> None:
-        self._layout = layout
-        self._index = index
-        self._epochs = epochs
-        self._bounds = bounds
-        self._evicted = evicted
-        self._owner = Owner(layout.tmp)
-        self._released: set[tuple[int, str]] = set()  # those that the index was not told of yet
-
-    def reserve(self, key: str, size: int) -> Reservation | None:
-        """Set space aside for an object of `size` bytes; None where it can't fit."""
-        path = self._owner.new_path()
-        taken = disk_bytes(size) + self._layout.parents_bytes(self._layout.paths(key)[0])
-        if self._released:
-            self._drop_released()
-        fits: bool | None = None if taken < self._bounds.total and size <= self._bounds.of_one else False
-        while fits is None:
-            with self._index.transaction() as db:
-                fits = self._make_room(db, taken)
-                if fits:
-                    return Reservation(self._book(db, key, taken), self._owner.token(), key, taken, path)
-        return None
-
-    def publish(self, reservation: Reservation, facts: ObjectFacts, epoch: int, now: float) -> bool:
-        """Move the file written into place and turn its reservation into a row.
-
-        False, and the file is removed, where the key was changed since `epoch` was read.
-        """
-        with self._epochs.held(facts.key, epoch) as unchanged:
-            try:
-                with self._index.transaction() as db:
-                    if unchanged:
-                        self._move_in(db, reservation.path, facts, now)
-                    else:
-                        os.unlink(reservation.path)
-                    self._drop_reservation(db, reservation.number, reservation.owner)
-            except BaseException:
-                if unchanged:  # without its row nobody would ever count the file
-                    self._layout.remove(self._layout.path_of(facts))
-                raise
-        return unchanged
-
-    def release(self, reservation: Reservation) -> None:
-        """Give back what was not used: remove the file, then the reservation."""
-        Path(reservation.path).unlink(missing_ok=True)
-        self._released.add((reservation.number, reservation.owner))
-        self._drop_released()
-
-    def announce(self, key: str) -> int:
-        """Note that the file of `key` is about to go: who finds us dead then settles the row. A number."""
-        with self._index.transaction() as db:
-            return self._book(db, key, 0)
-
-    def withdraw(self, number: int) -> None:
-        """The file could not be removed after all."""
-        with self._index.transaction() as db:
-            self._drop_reservation(db, number, self._owner.token())
-
-    def drop(self, key: str, number: int) -> None:
-        """Remove the entry of `key`, whose file has gone under this number."""
-        with self._index.transaction() as db:
-            self.drop_entry(db, key)
-            self._drop_reservation(db, number, self._owner.token())
-
-    def renew(self, key: str, now: float) -> None:
-        """Note that the store has just confirmed the entry."""
-        with self._index.transaction() as db:
-            db.execute("UPDATE entry SET validated_at = ? WHERE key = ?", (now, key))
-
-    def clear(self, progress: Callable[[int], None]) -> int:
-        """Remove every entry, a few in each transaction; how many there were, which `progress` is told."""
-        removed = 0
-        while True:
-            with self._index.transaction() as db:
-                keys = db.execute("SELECT key FROM entry LIMIT ?", (_BATCH,)).fetchall()
-                for (key,) in keys:
-                    self.drop_entry(db, key)
-            if not keys:
-                return removed
-            removed += len(keys)
-            progress(removed)
-
-    def drop_entry(self, db: sqlite3.Connection, key: str) -> int:
-        """Remove file and row, inside a transaction of the index; the bytes that they took."""
-        parents = sum(map(self._layout.remove, self._layout.paths(key)))
-        db.execute("UPDATE total SET directories = directories - ?", (parents,))
-        return parents + self._drop_row(db, key)
-
-    def is_over(self) -> bool:
-        """Whether the bound does not hold: it was lowered, or files were found that nobody knew of."""
-        totals = self._index.totals()
-        return totals.taken + totals.reserved + self._layout.index_bytes() + _SLACK > self._bounds.total
-
-    def trim(self) -> bool:
-        """Evict some where the bound does not hold; whether there is more to do."""
-        with self._index.transaction() as db:
-            more = self._shrink(db)
-        if not more:
-            self._index.shrink()
-        return more
-
-    def reclaim(self) -> None:
-        """Give back what killed processes had reserved, and remove what they left half done."""
-        self._owner.reclaim(self._settle)
-
-    def close(self) -> None:
-        """Let go of this process's claims."""
-        self._owner.close()
-
-    def _book(self, db: sqlite3.Connection, key: str, taken: int) -> int:
-        statement = "INSERT INTO reservation (owner, key, taken) VALUES (?, ?, ?)"
-        number = db.execute(statement, (self._owner.token(), key, taken)).lastrowid
-        db.execute("UPDATE total SET reserved = reserved + ?", (taken,))
-        assert number is not None
-        return number
-
-    def _settle(self, owner: str) -> None:
-        with self._index.transaction() as db:
-            rows = db.execute("SELECT id, key FROM reservation WHERE owner = ?", (owner,)).fetchall()
-            for number, key in rows:
-                self._drop_reservation(db, number, owner)
-                self._settle_key(db, key)
-            for key, _ in _oldest(db):  # it may have been about to evict them
-                self._settle_key(db, key)
-            # Rows and their sum change in one transaction; directories are made and removed beside it.
-            db.execute("UPDATE total SET directories = ?", (self._layout.directories_bytes(),))
-
-    def _settle_key(self, db: sqlite3.Connection, key: str) -> None:
-        """File and row of `key` go unless they belong together."""
-        row = db.execute("SELECT immutable, version FROM entry WHERE key = ?", (key,)).fetchone()
-        known = {} if row is None else {bool(row[0]): row[1]}
-        there = {self._layout.is_immutable_path(path): stat.st_mtime_ns for path, stat in self._stats(key)}
-        if known != there:
-            self.drop_entry(db, key)
-
-    def _shrink(self, db: sqlite3.Connection) -> bool:
-        """Evict some; the index counts without its free pages, which it can be rid of afterwards."""
-        taken, rebuilding = db.execute(
-            "SELECT taken + directories + reserved, rebuilding FROM total"
-        ).fetchone()
-        excess = taken + self._index.used_bytes() + _SLACK - self._bounds.total
-        return excess > 0 and not rebuilding and self._evict(db, excess) is None
-
-    def _make_room(self, db: sqlite3.Connection, wanted: int) -> bool | None:
-        """Whether `wanted` bytes fit now; None: not yet, and the evictions go on in the next transaction."""
-        totals = "SELECT taken + directories, reserved, rebuilding FROM total"
-        taken, reserved, rebuilding = db.execute(totals).fetchone()
-        budget = self._bounds.total - self._layout.index_bytes() - _SLACK - wanted
-        if reserved > budget or rebuilding:
-            return False
-        excess = taken + reserved - budget
-        return True if excess <= 0 else self._evict(db, excess)
-
-    def _evict(self, db: sqlite3.Connection, excess: int) -> bool | None:
-        """Evict the least recently used of the oldest on record, as far as one transaction goes.
-
-        An entry used since its access was recorded is put in its place instead. Where that is all of them,
-        the one that was used the longest ago goes, so that each transaction frees something.
-        """
-        candidates = _oldest(db)
-        used: list[tuple[int, str]] = []
-        freed = 0
-        for key, accessed_at in candidates:
-            now_accessed = self._accessed_at(key)
-            if now_accessed > accessed_at:
-                used.append((now_accessed, key))
-                self._record_access(db, key, now_accessed)
-                continue
-            freed += self._make_way(db, key)
-            if freed >= excess:
-                return True
-        if freed == 0 and used:
-            freed = self._make_way(db, min(used)[1])
-        return freed >= excess or (None if candidates else False)
-
-    def _make_way(self, db: sqlite3.Connection, key: str) -> int:
-        self._evicted()
-        return self.drop_entry(db, key)
-
-    def _stats(self, key: str) -> Iterator[tuple[str, os.stat_result]]:
-        """Path and state of the file of `key`, if it is there."""
-        for path in self._layout.paths(key):
-            with suppress(FileNotFoundError):
-                yield path, os.stat(path)
-
-    def _accessed_at(self, key: str) -> int:
-        return next((stat.st_atime_ns for _, stat in self._stats(key)), 0)
-
-    def _record_access(self, db: sqlite3.Connection, key: str, accessed_at: int) -> None:
-        """Renew the change time, too: the kernel only moves an access time that is older (relatime)."""
-        db.execute("UPDATE entry SET accessed_at = ? WHERE key = ?", (accessed_at, key))
-        with suppress(OSError):
-            for path, stat in self._stats(key):
-                os.utime(path, ns=(accessed_at, stat.st_mtime_ns))
-
-    def _move_in(self, db: sqlite3.Connection, written: str, facts: ObjectFacts, now: float) -> None:
-        """Rows first: the move is the last thing before the commit."""
-        path = self._layout.path_of(facts)
-        stat = os.stat(written)
-        self._drop_row(db, facts.key)
-        taken = insert_entry(db, facts, stat, now)
-        db.execute("UPDATE total SET entries = entries + 1, taken = taken + ?", (taken,))
-        grown = -sum(self._layout.remove(other) for other in self._layout.paths(facts.key) if other != path)
-        grown += self._layout.move_in(written, path)
-        db.execute("UPDATE total SET directories = directories + ?", (grown,))
-
-    def _drop_row(self, db: sqlite3.Connection, key: str) -> int:
-        row = db.execute("DELETE FROM entry WHERE key = ? RETURNING taken", (key,)).fetchone()
-        if row is None:
-            return 0
-        db.execute("UPDATE total SET entries = entries - 1, taken = taken - ?", row)
-        return int(row[0])
-
-    def _drop_released(self) -> None:
-        released = tuple(self._released)
-        with self._index.transaction() as db:
-            for number, owner in released:
-                self._drop_reservation(db, number, owner)
-        self._released.difference_update(released)
-
-    def _drop_reservation(self, db: sqlite3.Connection, number: int, owner: str) -> None:
-        """In an index that was begun anew the number may be somebody else's."""
-        statement = "DELETE FROM reservation WHERE id = ? AND owner = ? RETURNING taken"
-        row = db.execute(statement, (number, owner)).fetchone()
-        if row:
-            db.execute("UPDATE total SET reserved = reserved - ?", row)
-
-
-def insert_entry(db: sqlite3.Connection, facts: ObjectFacts, stat: os.stat_result, validated: float) -> int:
-    """Make the row of an object and its file, unless there is one; return the bytes that the file takes."""
-    taken, modified = disk_bytes(facts.size), int(facts.last_modified.timestamp())
+def insert_row(db: sqlite3.Connection, facts: ObjectFacts, stat: os.stat_result, validated_at: float) -> int:
+    """Insert the row of an object and its file, unless there is one; return the bytes that the file takes."""
+    taken, modified = _disk_bytes(facts.size), int(facts.last_modified.timestamp())
     content = (facts.etag, facts.content_type, facts.content_encoding, facts.is_immutable, modified)
     db.execute(
         "INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (facts.key, facts.size, taken, *content, stat.st_mtime_ns, validated, stat.st_atime_ns),
+        (facts.key, facts.size, taken, *content, stat.st_mtime_ns, validated_at, stat.st_atime_ns),
     )
     return taken
 
 
-def _oldest(db: sqlite3.Connection) -> list[tuple[str, int]]:
-    """Key and recorded access of those used the longest ago, as many as one transaction looks at."""
+def _delete_row(db: sqlite3.Connection, key: str) -> int:
+    """Return the bytes that the entry's file took."""
+    row = db.execute("DELETE FROM entry WHERE key = ? RETURNING taken", (key,)).fetchone()
+    if row is None:
+        return 0
+    db.execute("UPDATE total SET entries = entries - 1, taken = taken - ?", row)
+    return int(row[0])
+
+
+def _delete_reservation(db: sqlite3.Connection, reservation_id: int, owner: str) -> None:
+    """Compare the owner too: in an index that was rebuilt, the id may be that of another reservation."""
+    statement = "DELETE FROM reservation WHERE id = ? AND owner = ? RETURNING taken"
+    row = db.execute(statement, (reservation_id, owner)).fetchone()
+    if row:
+        db.execute("UPDATE total SET reserved = reserved - ?", row)
+
+
+def _least_recently_used(db: sqlite3.Connection) -> list[tuple[str, int]]:
+    """Return key and recorded access of a batch of entries, the oldest access first."""
     statement = "SELECT key, accessed_at FROM entry ORDER BY accessed_at LIMIT ?"
     return db.execute(statement, (_BATCH,)).fetchall()
 
 
-class Removal:
-    """Removes files, and the rows that tell of them; who is killed between the two leaves word of it."""
-
-    def __init__(self, layout: Layout, space: Space, disorder: Disorder) -> None:
-        self._layout = layout
-        self._space = space
-        self._disorder = disorder
-
-    def has_mutable(self, key: str) -> bool:
-        """Return whether there is a file of `key` that is not proven to be immutable."""
-        return os.path.lexists(self._layout.mutable_path(key))
-
-    def remove(self, key: str) -> bool:
-        """Remove the object, whatever is wrong with the index; whether it was here. Raises `CacheStuck`."""
-        number = -1
-        with self._disorder.survived():
-            number = self._space.announce(key)
-        try:
-            was_here = self._unlink(key)
-        except CacheStuck:
-            with self._disorder.survived():
-                self._space.withdraw(number)
-            raise
-        with self._disorder.survived():
-            self._space.drop(key, number)
-        return was_here
-
-    def _unlink(self, key: str) -> bool:
-        was_here = False
-        for path in self._layout.paths(key):
-            try:
-                os.unlink(path)
-            except OSError as exc:
-                if os.path.lexists(path):
-                    raise CacheStuck(detail=str(exc)) from exc
-            else:
-                was_here = True
-        return was_here
+def _disk_bytes(size: int) -> int:
+    return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES

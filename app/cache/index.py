@@ -1,9 +1,8 @@
-"""The index: a SQLite database of facts about the cached files, and the totals of what they take.
+"""The index: a SQLite database of facts about the cached files, and of the bytes that they take in total.
 
-It is written on fill, eviction, revalidation and delete, never on a hit. Every write is one
-`BEGIN IMMEDIATE` transaction, in which the files are moved and removed too, so that of all processes
-only one changes the cache at a time.
-"""
+It is written on fills, evictions, revalidations and deletes, never on hits. Each write is one `BEGIN
+IMMEDIATE` transaction, inside which files are moved and removed too: of all processes, only one at a time
+changes the cache."""
 
 import os
 import sqlite3
@@ -22,9 +21,9 @@ from app.core.objects import ObjectFacts
 from app.core.system import locked
 
 _SCHEMA_VERSION = 2
-"""Changes with the schema, or with what a file has to be to lie in `objects`.
+"""Changes with the schema, and with what a file must be to be in `objects`.
 
-An index of another version is removed and rebuilt from the files, once these have been checked.
+An index of another version is removed, and rebuilt from the files after their bytes have been checked.
 """
 
 _SCHEMA = """
@@ -54,20 +53,19 @@ CREATE TABLE IF NOT EXISTS total (
     taken INTEGER NOT NULL,            -- bytes of the entries' files
     directories INTEGER NOT NULL,      -- bytes of the directories above them
     reserved INTEGER NOT NULL,
-    rebuilding INTEGER NOT NULL        -- 1 while there are files that no row tells of yet
+    rebuilding INTEGER NOT NULL        -- 1 while there are files without a row
 );
 """
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_BUSY_SECONDS = 5.0
-_MAPPED_BYTES = 1024**3
-_PAGE = 4096
-_PAGES = ("page_count", "freelist_count")
+_BUSY_TIMEOUT_SECONDS = 5.0
+_MMAP_BYTES = 1024**3
+_PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row: the facts, the file's `version`, and when the store last confirmed them (epoch seconds)."""
+    """A row: the facts, the file's `version`, and when the store last confirmed the facts (epoch seconds)."""
 
     facts: ObjectFacts
     version: int
@@ -76,50 +74,55 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How many entries there are, the bytes that they take, and those reserved for files being written."""
+    """The number of entries, the bytes that they take, and the bytes reserved for files being written."""
 
     entries: int
     taken: int
     reserved: int
 
 
-class Index:
-    """The database, opened once for each process; anew after a fork, and when its file was replaced.
+class OtherVersion(sqlite3.DatabaseError):
+    """The index is that of another version of this software, with other rules for what is immutable."""
 
-    Past `log_bytes` its write-ahead log is folded back; kept small, since it counts against the bound.
+
+class Index:
+    """The database. Each process opens it once, and again after a fork or when its file was replaced.
+
+    When its write-ahead log is longer than `log_bytes`, it is copied back into the database. The log is kept
+    short because it counts against the size limit of the cache. Methods raise `sqlite3.Error`.
     """
 
     def __init__(self, layout: Layout, log_bytes: int = 400 * 1024) -> None:
         self._layout = layout
         self._log_bytes = log_bytes
-        self._write_lock = threading.RLock()  # taken before the other one, where both are
+        self._write_lock = threading.RLock()  # before the read lock, if a thread takes both
         self._read_lock = threading.Lock()
-        self._opened: tuple[int, int] | None = None  # by which process, and which file
+        self._opened: tuple[int, int] | None = None  # process id, and inode of the file
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """The only writer among all threads and processes, until the block ends.
+        """Be the only writer among all threads and processes inside the block, and commit at its end.
 
-        Raises `sqlite3.Error`; nothing is changed in the index then.
+        If the block raises, the index is not changed.
         """
         with self._write_lock:
-            self._be_open()
+            self._ensure_open()
             assert self._writer is not None
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
                 if self._writer.in_transaction:
                     self._writer.execute("COMMIT")
-                self._fold_log(self._writer)
+                self._limit_log(self._writer)
             finally:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
 
-    def recall(self, key: str) -> Entry | None:
-        """The row of `key`."""
-        row = self._read(
+    def get(self, key: str) -> Entry | None:
+        """Return the row of `key`; None if there is none, or if it makes no sense."""
+        row = self._read_row(
             "SELECT size, etag, content_type, content_encoding, immutable, last_modified, version, "
             "validated_at FROM entry WHERE key = ?",
             key,
@@ -139,71 +142,92 @@ class Index:
                 is_immutable=bool(immutable),
             )
             return Entry(facts, version, validated_at)
-        except (StoreError, OverflowError, TypeError, ValueError):  # the row of a damaged index
+        except (StoreError, OverflowError, TypeError, ValueError):  # the index is damaged
             return None
 
     def all_keys(self) -> Iterator[str]:
-        """All keys in their order, a page at a time."""
+        """Yield all keys in their order, reading a page at a time."""
         after = ""
-        while True:
-            page = self._read_all("SELECT key FROM entry WHERE key > ? ORDER BY key LIMIT 1000", after)
+        while page := self._read("SELECT key FROM entry WHERE key > ? ORDER BY key LIMIT 1000", after):
             yield from (key for (key,) in page)
-            if not page:
-                return
             after = page[-1][0]
 
     def totals(self) -> Totals:
-        """The row of totals."""
-        return Totals(*self._read("SELECT entries, taken + directories, reserved FROM total") or (0, 0, 0))
+        """Return the row of totals."""
+        row = self._read_row("SELECT entries, taken + directories, reserved FROM total")
+        return Totals(*row) if row else Totals(0, 0, 0)
 
     def is_rebuilding(self) -> bool:
-        """Whether there are files that no row tells of yet."""
-        return bool(self._read("SELECT rebuilding FROM total")[0])
+        """Return whether there are files without a row."""
+        return bool(self._read_row("SELECT rebuilding FROM total")[0])
 
-    def close(self) -> None:
-        """Close the connections; the next use opens them again."""
-        with self._write_lock, self._read_lock:
-            self._close()
-
-    def discard(self) -> None:
-        """Remove a database that is damaged, or not of now, for the next use to begin a new one."""
-        with self._write_lock, self._read_lock, locked(self._layout.locks / "index"):
-            self._close()
-            trouble = self._trouble()
-            if isinstance(trouble, OtherVersion):
-                self._layout.set_objects_aside()
-            if trouble is not None:
-                for path in (self._layout.index, *self._layout.index_logs()):
-                    path.unlink(missing_ok=True)
+    def bytes_on_disk(self) -> int:
+        """Return the bytes that the database takes on disk right now, its log included."""
+        taken = 0
+        for path in self._layout.index_files:
+            with suppress(FileNotFoundError):
+                taken += os.stat(path).st_blocks * 512
+        return taken
 
     def used_bytes(self) -> int:
-        """What the database takes without the pages that are free, inside a transaction."""
+        """Return the bytes of the database without its free pages. Call it inside a transaction."""
         assert self._writer is not None
-        pages, free = (self._writer.execute(f"PRAGMA {name}").fetchone()[0] for name in _PAGES)
-        return int(pages - free) * _PAGE
+        pages = self._writer.execute("PRAGMA page_count").fetchone()[0]
+        return int(pages - self._free_pages(self._writer)) * _PAGE_BYTES
 
     def shrink(self) -> None:
-        """Give the free pages back to the disk, where they are many."""
+        """Give free pages back to the file system, if there are many."""
         with self._write_lock:
             with self.transaction() as db:
-                free = db.execute("PRAGMA freelist_count").fetchone()[0]
-            if free * _PAGE > self._log_bytes:
+                free = self._free_pages(db)
+            if free * _PAGE_BYTES > self._log_bytes:
                 db.execute("VACUUM")
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _read(self, statement: str, *values: object) -> Any:
-        rows = self._read_all(statement, *values)
+    def close(self) -> None:
+        """Close the connections. The next use opens them again."""
+        with self._write_lock, self._read_lock:
+            self._close()
+
+    def discard_if_unusable(self) -> None:
+        """Remove a database that is damaged, of another version, or from before a restart of the machine.
+
+        The next use creates an empty one. Files of another version are set aside until they are checked.
+        """
+        with self._write_lock, self._read_lock, locked(self._layout.locks / "index"):
+            self._close()
+            defect = self._find_defect()
+            if isinstance(defect, OtherVersion):
+                self._layout.set_objects_aside()
+            if defect is not None:
+                for path in self._layout.index_files:
+                    path.unlink(missing_ok=True)
+
+    def _read_row(self, statement: str, *values: object) -> Any:
+        rows = self._read(statement, *values)
         return rows[0] if rows else None
 
-    def _read_all(self, statement: str, *values: object) -> list[Any]:
-        self._be_open()
+    def _read(self, statement: str, *values: object) -> list[Any]:
+        self._ensure_open()
         with self._read_lock:
             if self._reader is None:
-                raise sqlite3.OperationalError("the index was closed meanwhile")
+                raise sqlite3.OperationalError("another thread has closed the index")
             return self._reader.execute(statement, values).fetchall()
 
+    def _limit_log(self, writer: sqlite3.Connection) -> None:
+        """Readers can prevent the log from being restarted. Once it is far too long, wait for them."""
+        with suppress(FileNotFoundError):
+            if os.stat(self._layout.index_files[1]).st_size > 2 * self._log_bytes:
+                writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _ensure_open(self) -> None:
+        if not self._is_current():
+            with self._write_lock, self._read_lock:
+                if not self._is_current():
+                    self._open()
+
     def _is_current(self) -> bool:
-        """Whether the connections are this process's, and to the file that others see, too."""
+        """Return whether the connections are those of this process, and to the file that others use too."""
         if self._opened is None:
             return False
         try:
@@ -211,25 +235,13 @@ class Index:
         except FileNotFoundError:
             return False
 
-    def _fold_log(self, writer: sqlite3.Connection) -> None:
-        """Readers keep the log from being begun anew; once it is far too long, wait for them."""
-        with suppress(FileNotFoundError):
-            if os.stat(self._layout.index_logs()[0]).st_size > 2 * self._log_bytes:
-                writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def _be_open(self) -> None:
-        if not self._is_current():
-            with self._write_lock, self._read_lock:
-                if not self._is_current():
-                    self._open()
-
     def _open(self) -> None:
         self._close()
         with locked(self._layout.locks / "index"):
             self._writer = self._connect()
             _check_version(self._writer)
             self._writer.execute("PRAGMA journal_mode = WAL")
-            self._writer.execute(f"PRAGMA wal_autocheckpoint = {self._log_bytes // _PAGE}")
+            self._writer.execute(f"PRAGMA wal_autocheckpoint = {self._log_bytes // _PAGE_BYTES}")
             self._writer.execute("PRAGMA synchronous = OFF")  # after a power failure it is rebuilt
             self._writer.execute(f"PRAGMA application_id = {_boot_number()}")
             self._writer.executescript(_SCHEMA)
@@ -237,18 +249,18 @@ class Index:
             has_files = self._layout.has_files()
             self._writer.execute("INSERT OR IGNORE INTO total VALUES (1, 0, 0, 0, 0, ?)", (has_files,))
             self._reader = self._connect()
-            self._reader.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
+            self._reader.execute(f"PRAGMA mmap_size = {_MMAP_BYTES}")
             self._opened = (os.getpid(), os.stat(self._layout.index).st_ino)
 
     def _close(self) -> None:
-        """Connections made before a fork are only let go: SQLite forbids even to close them in the child."""
+        """Close the connections; drop those that a fork has inherited, which SQLite forbids to close."""
         ours = self._opened is None or self._opened[0] == os.getpid()
         for connection in (self._writer, self._reader):
             if connection is not None and ours:
                 connection.close()
         self._writer = self._reader = self._opened = None
 
-    def _trouble(self) -> sqlite3.DatabaseError | None:
+    def _find_defect(self) -> sqlite3.DatabaseError | None:
         """Return why the database can't be used; None if it can."""
         try:
             with closing(self._connect()) as connection:
@@ -260,16 +272,15 @@ class Index:
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(
-            self._layout.index, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            self._layout.index, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
         )
 
-
-class OtherVersion(sqlite3.DatabaseError):
-    """The index was made by another version of this software, which had other rules for what is immutable."""
+    def _free_pages(self, db: sqlite3.Connection) -> int:
+        return int(db.execute("PRAGMA freelist_count").fetchone()[0])
 
 
 def _check_version(connection: sqlite3.Connection) -> None:
-    """A new database has no tables yet. Raises `sqlite3.DatabaseError`."""
+    """Raise `sqlite3.DatabaseError` for the database of another version or boot. A new one has no tables."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     boot = connection.execute("PRAGMA application_id").fetchone()[0]
     is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
@@ -280,10 +291,11 @@ def _check_version(connection: sqlite3.Connection) -> None:
 
 
 def _boot_number() -> int:
-    """Another one each time the machine starts, where the kernel says so: nothing here waits for the disk,
-    so after a power failure neither index nor files can be trusted unseen.
+    """Return a number that changes each time the machine starts; 0 if the kernel has none.
+
+    No write waits for the disk, so after a power failure neither index nor files can be trusted.
     """
     try:
-        return zlib.crc32(_BOOT_ID.read_bytes()) >> 1  # SQLite takes 31 bits
+        return zlib.crc32(_BOOT_ID.read_bytes()) >> 1  # SQLite stores 31 bits
     except OSError:
         return 0

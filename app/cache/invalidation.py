@@ -1,22 +1,29 @@
-"""Which store a cache directory was filled from: another one's images must not be served as this one's.
+"""What must not be served any more: objects that were changed, or that came from another store.
 
-How often keys have been changed: what keeps a fill under way from bringing back what was deleted.
-
-A file of counters, one for each slot of keys, that needs no database: a delete must hold even where the index
-is busy or broken.
+Each upload and delete begins a new *epoch* of its key. A fill remembers the epoch in which it began and does
+not publish in a later one, so it never brings back what was deleted meanwhile. Epochs are counters in a file
+that all processes share. They need no database: a delete must hold even while the index is busy or broken.
 """
 
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.cache.layout import SLOTS, Layout, slot_of
-from app.core.system import SHARED, locked
+from app.cache.layout import Layout
+from app.core.system import EXCLUSIVE, SHARED, locked, open_locked
 
-_WIDTH = 8
+_log = logging.getLogger(__name__)
+
+_COUNTERS = 1024
+"""Keys share counters, which bounds their number. If the other key changes, a fill is just not kept."""
+
+_COUNTER_BYTES = 8
+
+_MAX_MISSING_KEYS = 10_000
 
 
 class Epochs:
@@ -25,44 +32,85 @@ class Epochs:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def prepare(self) -> None:
+        """Create the file and reserve its space on disk: a full disk must not prevent a delete."""
+        with locked(self._path) as descriptor:
+            size = os.fstat(descriptor).st_size
+            os.pwrite(descriptor, bytes(max(0, _COUNTERS * _COUNTER_BYTES - size)), size)
+
     def read(self, key: str) -> int:
-        """The present epoch of `key`."""
-        with locked(self._path, SHARED) as descriptor:
-            return _read(descriptor, key)
+        """Return the current epoch of `key`."""
+        descriptor = open_locked(self._path, SHARED)
+        try:
+            return _read(descriptor, _offset_of(key))
+        finally:
+            os.close(descriptor)
 
     def advance(self, key: str) -> int:
-        """Begin a new epoch of `key`; its number."""
-        with locked(self._path) as descriptor:
-            number = _read(descriptor, key) + 1
-            os.pwrite(descriptor, number.to_bytes(_WIDTH), slot_of(key) * _WIDTH)
+        """Begin a new epoch of `key` and return its number."""
+        descriptor = open_locked(self._path, EXCLUSIVE)
+        try:
+            offset = _offset_of(key)
+            number = _read(descriptor, offset) + 1
+            os.pwrite(descriptor, number.to_bytes(_COUNTER_BYTES), offset)
             return number
+        finally:
+            os.close(descriptor)
 
     @contextmanager
     def held(self, key: str, epoch: int) -> Iterator[bool]:
-        """Whether `epoch` is the present one of `key`; no new one begins inside the block."""
-        with locked(self._path, SHARED) as descriptor:
-            yield _read(descriptor, key) == epoch
-
-    def prepare(self) -> None:
-        """Take the counters' room on disk now: a full one must not keep an epoch from beginning."""
-        with locked(self._path) as descriptor:
-            size = os.fstat(descriptor).st_size
-            os.pwrite(descriptor, bytes(max(0, SLOTS * _WIDTH - size)), size)
+        """Yield whether `epoch` is the current one of `key`; no new one begins inside the block."""
+        descriptor = open_locked(self._path, SHARED)
+        try:
+            yield _read(descriptor, _offset_of(key)) == epoch
+        finally:
+            os.close(descriptor)
 
 
-def _read(descriptor: int, key: str) -> int:
-    return int.from_bytes(os.pread(descriptor, _WIDTH, slot_of(key) * _WIDTH))
+class NegativeCache:
+    """Keys that the store does not have, remembered for `ttl` seconds of `clock`, in bounded memory.
+
+    A key is forgotten as soon as a new epoch of it begins, through any process of this machine.
+    """
+
+    def __init__(self, epochs: Epochs, ttl: float, clock: Callable[[], float]) -> None:
+        self._epochs = epochs
+        self._ttl = ttl
+        self._clock = clock
+        self._missing: dict[str, tuple[float, int]] = {}  # until when, and in which epoch
+
+    def add(self, key: str, epoch: int) -> None:
+        """Remember that the store does not have `key`; `epoch` was read before the store was called."""
+        if len(self._missing) >= _MAX_MISSING_KEYS:
+            self._missing.clear()
+        self._missing[key] = (self._clock() + self._ttl, epoch)
+
+    def __contains__(self, key: str) -> bool:
+        """Return whether `key` is known to be missing. Raises `OSError`."""
+        remembered = self._missing.get(key)
+        if remembered is None:
+            return False
+        expires_at, epoch = remembered
+        if self._clock() < expires_at and self._epochs.read(key) == epoch:
+            return True
+        self._missing.pop(key, None)
+        return False
 
 
-_log = logging.getLogger(__name__)
-
-
-def keep_only(layout: Layout, origin: str) -> None:
-    """Empty the directory where it was filled from another origin. Raises `OSError`."""
-    digest = hashlib.sha256(origin.encode()).hexdigest()
+def bind_directory(layout: Layout, store_identity: str) -> None:
+    """Record which store the directory is a cache of; empty it if it was another one. Raises `OSError`."""
+    digest = hashlib.sha256(store_identity.encode()).hexdigest()
     with locked(layout.locks / "origin"):
-        known = layout.origin.read_text(encoding="ascii") if layout.origin.exists() else digest
-        if known != digest:
-            _log.warning("The cache holds images of another store, and is emptied.")
+        recorded = layout.origin.read_text(encoding="ascii") if layout.origin.exists() else digest
+        if recorded != digest:
+            _log.warning("The cache holds images of another store and is emptied.")
             layout.remove_everything()
         layout.origin.write_text(digest, encoding="ascii")
+
+
+def _offset_of(key: str) -> int:
+    return zlib.crc32(key.encode("utf-8", "surrogatepass")) % _COUNTERS * _COUNTER_BYTES
+
+
+def _read(descriptor: int, offset: int) -> int:
+    return int.from_bytes(os.pread(descriptor, _COUNTER_BYTES, offset))

@@ -1,19 +1,13 @@
-"""Finding an object in the cache directory: the hit path below HTTP.
+"""The hit path below HTTP: finding an object in the cache directory.
 
-No lock, no index write, no byte of the body read: open, `fstat`, and a table in memory that says what the
-file is. For files that the table does not know, an immutable object's stamp or a mutable one's row says it.
+A hit takes no lock, writes no index and reads no byte of the body: it opens the file, calls `fstat` and
+checks that against a table in memory. For a file that the table does not have, an immutable object's *stamp*
+or a mutable object's row in the index says what it is.
 
-What the cache answers, and how it asks the store.
-
-What an immutable object's file says of itself, so that a hit needs no index.
-
-Its modification time is Last-Modified in whole seconds, for front servers, and below the second a checksum of
-key, time and size. A file that was cut, written over or moved there by hand has another time or size, and so
-does not fit its stamp. Only files whose bytes were compared with their digest get one. The stamp of older
-versions, another checksum, was given to whatever had a key of the right shape.
-
-A file open for reading, and nothing else, at half the price of `open`.
-"""
+The stamp is in the file's modification time. Its whole seconds are Last-Modified, for front servers, and its
+nanoseconds a checksum of key, seconds and size. A file that was truncated, overwritten or moved there by hand
+has another time or size, so its stamp does not match. Only files whose bytes match the digest of their key
+get a stamp. An older version used another checksum, and stamped every file whose key had the right shape."""
 
 import os
 import time
@@ -29,12 +23,24 @@ from app.cache.index import Index
 from app.cache.layout import Layout
 from app.core.objects import CONTENT_TYPES, Body, ObjectFacts, StoredObject, version_tag
 
+MAX_KNOWN_FILES = 20_000
+"""Files in a process's table, each of which takes about 700 bytes of memory."""
+
+_POSTPONE_SECONDS = 5.0
+_FOREVER = float("inf")
+
+_ACCESS_RESOLUTION_NS = 10**8
+"""A file's access time is set at most once in this many nanoseconds."""
+
+_NS_PER_SECOND = 10**9
+_STAMP_SALT = "proven "
+
 Load = Callable[[str | None], StoredObject | None]
-"""Asks the store for the object; given an entity tag, None says that it still has it."""
+"""Fetches the object from the store; returns None if that still has the version of the given entity tag."""
 
 
 class CacheStatus(Enum):
-    """The cache's result for a request (RFC 9211 has the words)."""
+    """How the cache answered a request (RFC 9211 defines the words)."""
 
     HIT = "hit"
     MISS = "miss"
@@ -46,9 +52,9 @@ class CacheStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CachedObject:
-    """An object to send: its facts, its body open at the first byte, and the cache's result.
+    """An object to send: its facts, its body at the first byte, and the cache's status.
 
-    The body is a file but for BYPASS, when it comes straight from the store. The reader closes it.
+    The body is a file, except for BYPASS, where it may come straight from the store. The reader closes it.
     """
 
     facts: ObjectFacts
@@ -56,56 +62,20 @@ class CachedObject:
     status: CacheStatus
 
 
-_SECOND = 10**9
-
-_PROVEN = "proven "
-
-
-def stamped_time(facts: ObjectFacts) -> int:
-    """The modification time, in nanoseconds, for the file of an immutable object."""
-    seconds = int(facts.last_modified.timestamp())
-    return seconds * _SECOND + _stamp(_PROVEN + facts.key, seconds, facts.size)
-
-
-def facts_of(key: str, stat: os.stat_result) -> ObjectFacts | None:
-    """The facts of the immutable object `key` from its file; None where the file does not fit its stamp."""
-    return _facts(key, stat, _PROVEN)
-
-
-def facts_of_unproven(key: str, stat: os.stat_result) -> ObjectFacts | None:
-    """The same from a file that an older version has stamped: whole, but its bytes were not compared."""
-    return _facts(key, stat, "")
-
-
-def _facts(key: str, stat: os.stat_result, salt: str) -> ObjectFacts | None:
-    seconds, stamp = divmod(stat.st_mtime_ns, _SECOND)
-    if stamp != _stamp(salt + key, seconds, stat.st_size):
-        return None
-    modified = datetime.fromtimestamp(seconds, UTC)
-    content_type = CONTENT_TYPES[key.rpartition(".")[2]]
-    etag = version_tag(modified, stat.st_size)
-    return ObjectFacts(key, stat.st_size, content_type, etag, modified, is_immutable=True)
-
-
-def _stamp(text: str, seconds: int, size: int) -> int:
-    return zlib.crc32(f"{text} {seconds} {size}".encode()) % _SECOND
-
-
 class OpenFile:
-    """The file at `path`, from its first byte; raises `OSError` as `open` does."""
+    """A file that is open for reading, for half the cost of the built-in `open`."""
 
     __slots__ = ("_descriptor",)
 
-    def __init__(self, path: str) -> None:
-        self._descriptor = -1
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
 
     def fileno(self) -> int:
-        """The descriptor, for `sendfile`."""
+        """Return the descriptor, for `sendfile`."""
         return self._descriptor
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes, all that is left where negative."""
+        """Return at most `size` bytes, or all that are left if it is negative."""
         if size >= 0:
             return os.read(self._descriptor, size)
         chunks = []
@@ -114,11 +84,11 @@ class OpenFile:
         return b"".join(chunks)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a byte."""
+        """Move to a byte and return its offset."""
         return os.lseek(self._descriptor, offset, whence)
 
     def close(self) -> None:
-        """Give the descriptor back; a second time does nothing."""
+        """Close the descriptor; a second call does nothing."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -127,21 +97,11 @@ class OpenFile:
         self.close()
 
 
-MAX_KNOWN_FILES = 20_000
-"""Files kept in a process's memory, at some 700 bytes each."""
-
-_POSTPONE_SECONDS = 5.0
-_FOR_EVER = float("inf")
-
-_TOUCH_NS = 10**8
-"""A file's access time is set at most once in this many nanoseconds."""
-
-
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An open file, what it is, and until when (epoch seconds) it may be served without asking the store.
+    """An open file with its facts. Until `fresh_until` (epoch seconds) it may be served without the store.
 
-    `is_stale` says that this is so only because the store could not be reached a moment ago.
+    `is_stale` is True if that time was postponed because the store could not be reached.
     """
 
     facts: ObjectFacts
@@ -151,8 +111,8 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """What is known of a file as it was when it was looked at."""
+class _KnownFile:
+    """What a file was when it was last identified."""
 
     path: str
     facts: ObjectFacts
@@ -163,50 +123,55 @@ class _Known:
 
 
 class Lookup:
-    """Opens cached files; `ttl` is how many seconds a mutable object stays fresh."""
+    """Opens cached files. A mutable object is fresh for `ttl` seconds of `clock` after its validation.
+
+    Methods raise `OSError` and `sqlite3.Error` if the cache directory does not work.
+    """
 
     def __init__(self, layout: Layout, index: Index, ttl: float, clock: Callable[[], float]) -> None:
         self._layout = layout
         self._index = index
         self._ttl = ttl
-        self._longest = max(ttl, _POSTPONE_SECONDS)
+        self._max_fresh_seconds = max(ttl, _POSTPONE_SECONDS)
         self._clock = clock
-        # To find its oldest item, a dict passes all that were removed before it: thousands, here.
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        # An OrderedDict, since a dict skips all removed items to find its oldest one: thousands, here.
+        self._known: OrderedDict[str, _KnownFile] = OrderedDict()
 
     def find(self, key: str) -> Found | None:
-        """The object's file, fresh or not; None where there is none that can be vouched for.
-
-        Raises `OSError` or `sqlite3.Error` where the cache is out of order.
-        """
+        """Return the object's file, fresh or not; None if there is none that can be identified."""
         known = self._known.get(key)
-        paths = self._layout.paths(key) if known is None else (known.path,)
-        for path in paths:
-            if found := self._find_at(key, path, known):
+        if known is not None and (found := self._open(key, known.path, known)):
+            return found
+        for path in self._layout.paths(key):
+            # The object may be at its other path by now: proven to be immutable, or no longer so.
+            if (known is None or path != known.path) and (found := self._open(key, path, None)):
                 return found
-        if known is None:
-            return None
-        others = (path for path in self._layout.paths(key) if path != known.path)  # it may be proven by now
-        return next((found for path in others if (found := self._find_at(key, path, None))), None)
+        return None
 
     def find_immutable(self, key: str) -> Found | None:
-        """Like `find`, but never ask the index: None also for what only a row can tell of."""
+        """Return the file of an immutable object; None if there is none, or if only the index could tell."""
         known = self._known.get(key)
         if known is None:
-            return self._find_at(key, self._layout.immutable_path(key), None)
-        return self._find_at(key, known.path, known) if known.facts.is_immutable else None
+            return self._open(key, self._layout.immutable_path(key), None)
+        return self._open(key, known.path, known) if known.facts.is_immutable else None
 
-    def _find_at(self, key: str, path: str, known: _Known | None) -> Found | None:
+    def postpone(self, key: str) -> None:
+        """Treat a stale object as fresh for some seconds, since the store has just failed."""
+        known = self._known.get(key)
+        if known is not None:
+            self._known[key] = replace(known, fresh_until=self._clock() + _POSTPONE_SECONDS, is_stale=True)
+
+    def _open(self, key: str, path: str, known: _KnownFile | None) -> Found | None:
         try:
-            file = OpenFile(path)
+            file = OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             stat = os.fstat(file.fileno())
-            if known is None or not self._still_holds(known, stat):
-                known = self._look_closer(key, path, stat)
+            if known is None or not self._is_unchanged(known, stat):
+                known = self._identify(key, path, stat)
             if known is not None:
-                _touch(file, stat)
+                _record_access(file, stat)
                 return Found(known.facts, file, known.fresh_until, known.is_stale)
         except BaseException:
             file.close()
@@ -214,49 +179,74 @@ class Lookup:
         file.close()
         return None
 
-    def postpone(self, key: str) -> None:
-        """Let a stale object count as fresh for some seconds: the store was just asked in vain."""
-        known = self._known.get(key)
-        if known is not None:
-            self._known[key] = replace(known, fresh_until=self._clock() + _POSTPONE_SECONDS, is_stale=True)
-
-    def _still_holds(self, known: _Known, stat: os.stat_result) -> bool:
+    def _is_unchanged(self, known: _KnownFile, stat: os.stat_result) -> bool:
+        """Return whether it is still the same file, and fresh."""
         seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         same = seen == (known.inode, known.version, known.facts.size)
         left = known.fresh_until - self._clock()
-        return same and (left == _FOR_EVER or 0 <= left <= self._longest)
+        return same and (left == _FOREVER or 0 <= left <= self._max_fresh_seconds)
 
-    def _look_closer(self, key: str, path: str, stat: os.stat_result) -> _Known | None:
+    def _identify(self, key: str, path: str, stat: os.stat_result) -> _KnownFile | None:
         by_stamp = self._layout.is_immutable_path(path)
         known = (self._by_stamp if by_stamp else self._by_row)(key, path, stat)
         if known is not None:
-            self._remember(key, known)
+            if len(self._known) >= MAX_KNOWN_FILES:
+                with suppress(KeyError):  # another thread has emptied the table meanwhile
+                    self._known.popitem(last=False)
+            self._known[key] = known
         return known
 
-    def _by_stamp(self, key: str, path: str, stat: os.stat_result) -> _Known | None:
-        facts = facts_of(key, stat)
-        return None if facts is None else _Known(path, facts, stat.st_ino, stat.st_mtime_ns, _FOR_EVER)
+    def _by_stamp(self, key: str, path: str, stat: os.stat_result) -> _KnownFile | None:
+        facts = stamped_facts(key, stat)
+        return None if facts is None else _KnownFile(path, facts, stat.st_ino, stat.st_mtime_ns, _FOREVER)
 
-    def _by_row(self, key: str, path: str, stat: os.stat_result) -> _Known | None:
-        entry = self._index.recall(key)
-        if entry is None or entry.facts.is_immutable:  # the row is of a file at another path
+    def _by_row(self, key: str, path: str, stat: os.stat_result) -> _KnownFile | None:
+        entry = self._index.get(key)
+        if entry is None or entry.facts.is_immutable:  # the row is that of a file at the other path
             return None
         if (entry.facts.size, entry.version) != (stat.st_size, stat.st_mtime_ns):
             return None
-        now = self._clock()  # where it was set back, nobody knows for how long the object was fresh
+        now = self._clock()  # if the clock was set back, nothing says for how long the object was fresh
         fresh_until = entry.validated_at + self._ttl if entry.validated_at <= now else now - 1
-        return _Known(path, entry.facts, stat.st_ino, entry.version, fresh_until)
-
-    def _remember(self, key: str, known: _Known) -> None:
-        if len(self._known) >= MAX_KNOWN_FILES:
-            with suppress(KeyError):  # other threads were quicker
-                self._known.popitem(last=False)
-        self._known[key] = known
+        return _KnownFile(path, entry.facts, stat.st_ino, entry.version, fresh_until)
 
 
-def _touch(file: OpenFile, stat: os.stat_result) -> None:
-    """Set the access time, the clock of the LRU: left to itself the kernel moves it once a day (relatime)."""
+def stamped_time(facts: ObjectFacts) -> int:
+    """Return the modification time, in nanoseconds, for the file of an immutable object."""
+    seconds = int(facts.last_modified.timestamp())
+    return seconds * _NS_PER_SECOND + _stamp(_STAMP_SALT + facts.key, seconds, facts.size)
+
+
+def stamped_facts(key: str, stat: os.stat_result) -> ObjectFacts | None:
+    """Return the facts of the immutable object `key` from its file; None if the stamp does not match."""
+    return _facts(key, stat, _STAMP_SALT)
+
+
+def unproven_facts(key: str, stat: os.stat_result) -> ObjectFacts | None:
+    """Return the facts from a file with the stamp of an older version; None if the stamp does not match.
+
+    Such a file is complete, but its bytes were not compared with the digest in its key.
+    """
+    return _facts(key, stat, "")
+
+
+def _facts(key: str, stat: os.stat_result, salt: str) -> ObjectFacts | None:
+    seconds, stamp = divmod(stat.st_mtime_ns, _NS_PER_SECOND)
+    if stamp != _stamp(salt + key, seconds, stat.st_size):
+        return None
+    modified = datetime.fromtimestamp(seconds, UTC)
+    content_type = CONTENT_TYPES[key.rpartition(".")[2]]
+    etag = version_tag(modified, stat.st_size)
+    return ObjectFacts(key, stat.st_size, content_type, etag, modified, is_immutable=True)
+
+
+def _stamp(text: str, seconds: int, size: int) -> int:
+    return zlib.crc32(f"{text} {seconds} {size}".encode()) % _NS_PER_SECOND
+
+
+def _record_access(file: OpenFile, stat: os.stat_result) -> None:
+    """Set the file's access time, the clock of the LRU: with relatime the kernel updates it once a day."""
     now = time.time_ns()
-    if now - stat.st_atime_ns > _TOUCH_NS:
-        with suppress(OSError):  # on a file system that is read-only by now
+    if now - stat.st_atime_ns > _ACCESS_RESOLUTION_NS:
+        with suppress(OSError):  # the file system may have become read-only
             os.utime(file.fileno(), ns=(now, stat.st_mtime_ns))

@@ -1,9 +1,8 @@
-"""How many requests were answered from the cache and how many were not, for all processes together.
+"""How many requests were answered from the cache and how many were not, over all processes.
 
-A small file mapped into memory, with a slot of 64 bytes, a cache line, for each process: a hit costs two
-additions in memory, no lock and no call to the kernel. A process that ends leaves its slot with its counts to
-the next one, which counts on.
-"""
+The counts are in a small file that is mapped into memory, with a slot of 64 bytes, a cache line, for each
+process: a hit costs two additions in memory, no lock and no system call. When a process ends, the next one
+takes over its slot and continues its counts."""
 
 import mmap
 import os
@@ -11,15 +10,21 @@ import struct
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from app.cache.layout import Layout
 from app.cache.lookup import CacheStatus
 from app.core.system import claim, locked
 
 GET_USD_PER_MILLION = 0.4
-"""What S3 Standard takes for a million GET requests in us-east-1, in US dollars (https://aws.amazon.com/s3/pricing/)."""
+"""The price of a million GET requests of S3 Standard in us-east-1, in US dollars (https://aws.amazon.com/s3/pricing/)."""
+
 _SLOTS = 256
-_WIDTH = 64
+_SLOT_BYTES = 64
+
+COUNTS_BYTES = _SLOTS * _SLOT_BYTES
+"""The size of the file."""
+
 _FIELDS = ("hits", "misses", "collapsed", "revalidated", "stale", "bypass", "bytes_served", "evicted")
 _SLOT = struct.Struct(f"={len(_FIELDS)}Q")
 _BYTES_SERVED = _FIELDS.index("bytes_served")
@@ -34,22 +39,16 @@ _FIELD_OF = {
     CacheStatus.BYPASS: _FIELDS.index("bypass"),
 }
 
-_BROUGHT = (CacheStatus.MISS, CacheStatus.BYPASS)
-"""Their bytes were asked of the store, once for each such answer."""
-
-_process = object()
-"""Another one in each process; for the process id the kernel would have to be asked each time."""
-
-COUNTS_BYTES = _SLOTS * _WIDTH
-"""What the file takes."""
+_FROM_STORE = (CacheStatus.MISS, CacheStatus.BYPASS)
+"""Statuses of responses whose bytes were fetched from the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class CountTotals:
-    """How many answers there were of each result, as `CacheStatus` names them.
+    """The number of responses of each `CacheStatus`.
 
-    `bytes_served` are the bytes of bodies that the store was not asked for;
-    `evicted` are the objects that made room for others.
+    `bytes_served` counts the bytes of bodies that were not fetched from the store, and `evicted` the objects
+    that were removed to make room for others.
     """
 
     hits: int
@@ -63,54 +62,58 @@ class CountTotals:
 
     @property
     def requests_saved(self) -> int:
-        """Answers for which the store was not asked."""
+        """Responses for which the store was not called."""
         return self.hits + self.stale + self.collapsed
 
 
 class Counts:
-    """The counts in `CACHE_DIR/counts`; where that can't be used, answers just are not counted."""
+    """The counts in `CACHE_DIR/counts`. If the file can't be used, responses are just not counted."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._taking = threading.Lock()
-        self._process: object = None
+        self._lock = threading.Lock()
+        self._slot: memoryview | None = None  # this process's, once it has counted something
         self._claim = -1
-        self._slot = _nobodys()
+        _instances.add(self)
 
     def hit(self, size: int) -> None:
         """Count a hit whose body has `size` bytes.
 
-        Threads lose none: the interpreter changes threads at calls and jumps, and an addition has neither.
+        No count is lost between threads: the interpreter switches threads at calls and jumps, and an addition
+        has neither.
         """
-        if self._process is not _process:
-            self._take_slot()
         slot = self._slot
+        if slot is None:
+            slot = self._take_slot()
         slot[0] += 1
         slot[_BYTES_SERVED] += size
 
     def add(self, status: CacheStatus, size: int) -> None:
-        """Count an answer with a body of `size` bytes."""
-        if self._process is not _process:
-            self._take_slot()
-        slot, field = self._slot, _FIELD_OF[status]
+        """Count a response whose body has `size` bytes."""
+        slot = self._slot
+        if slot is None:
+            slot = self._take_slot()
+        field = _FIELD_OF[status]
         slot[field] += 1
-        if status not in _BROUGHT:
+        if status not in _FROM_STORE:
             slot[_BYTES_SERVED] += size
 
     def evicted(self) -> None:
-        """Count an object that made room for others."""
-        if self._process is not _process:
-            self._take_slot()
-        self._slot[_EVICTED] += 1
+        """Count an object that was removed to make room for others."""
+        slot = self._slot
+        if slot is None:
+            slot = self._take_slot()
+        slot[_EVICTED] += 1
 
     def totals(self) -> CountTotals:
-        """The sums over all processes, since the directory was made. Raises `OSError`."""
+        """Return the sums over all processes since the directory was created. Raises `OSError`."""
         data = self._layout.counts.read_bytes()[:COUNTS_BYTES]
-        rows = (_SLOT.unpack_from(data, start) for start in range(0, len(data) - _WIDTH + 1, _WIDTH))
-        return CountTotals(*map(sum, zip(*rows, strict=True))) if data else CountTotals(*[0] * len(_FIELDS))
+        starts = range(0, len(data) - _SLOT_BYTES + 1, _SLOT_BYTES)
+        slots = [_SLOT.unpack_from(data, start) for start in starts] or [(0,) * len(_FIELDS)]
+        return CountTotals(*map(sum, zip(*slots, strict=True)))
 
     def prepare(self) -> None:
-        """Make the file, and take its room on disk now: storing in memory can't say that a disk is full.
+        """Create the file and reserve its space on disk, since writes to memory can't report a full disk.
 
         Raises `OSError`.
         """
@@ -120,51 +123,54 @@ class Counts:
             os.pwrite(descriptor, bytes(max(0, COUNTS_BYTES - size)), size)
 
     def close(self) -> None:
-        """Leave the slot to another process, with its counts; the next answer takes one again."""
-        with self._taking:
-            self._let_go()
+        """Leave the slot and its counts to another process. The next count takes a slot again."""
+        with self._lock:
+            self._release_claim()
+            self._slot = None
 
-    def _take_slot(self) -> None:
-        """Claim a slot at a process's first answer; one that a fork has inherited is the parent's."""
-        with self._taking:
-            if self._process is _process:
-                return
-            self._let_go()
-            with suppress(OSError, ValueError):  # no directory, or a file cut short
-                self._slot = self._first_free()
-            self._process = _process
+    def after_fork_in_child(self) -> None:
+        """Drop the slot of the parent process, so that the next count takes another one."""
+        self._lock = threading.Lock()
+        self._slot = None
 
-    def _let_go(self) -> None:
-        self._slot, self._process = _nobodys(), None
+    def _take_slot(self) -> memoryview:
+        with self._lock:
+            if self._slot is None:
+                self._release_claim()
+                slot = None
+                with suppress(OSError, ValueError):  # no directory, or a file that was truncated
+                    slot = self._free_slot()
+                self._slot = slot or memoryview(bytearray(_SLOT_BYTES)).cast("Q")
+            return self._slot
+
+    def _release_claim(self) -> None:
         if self._claim >= 0:
             os.close(self._claim)
             self._claim = -1
 
-    def _first_free(self) -> memoryview:
+    def _free_slot(self) -> memoryview | None:
         for number in range(_SLOTS):
             descriptor = claim(self._layout.locks / f"counts-{number}")
             if descriptor is not None:
                 self._claim = descriptor
-                return self._mapped(number)
-        return _nobodys()
+                return self._map_slot(number)
+        return None
 
-    def _mapped(self, number: int) -> memoryview:
+    def _map_slot(self, number: int) -> memoryview:
         descriptor = os.open(self._layout.counts, os.O_RDWR | os.O_CLOEXEC)
         try:
             mapped = memoryview(mmap.mmap(descriptor, COUNTS_BYTES))
         finally:
             os.close(descriptor)
-        return mapped[number * _WIDTH : (number + 1) * _WIDTH].cast("Q")
+        return mapped[number * _SLOT_BYTES : (number + 1) * _SLOT_BYTES].cast("Q")
 
 
-def _nobodys() -> memoryview:
-    """A slot that nobody adds up."""
-    return memoryview(bytearray(_WIDTH)).cast("Q")
+_instances: WeakSet[Counts] = WeakSet()
 
 
-def _after_fork() -> None:
-    global _process
-    _process = object()
+def _after_fork_in_child() -> None:
+    for counts in _instances:
+        counts.after_fork_in_child()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_after_fork_in_child)

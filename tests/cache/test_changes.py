@@ -98,7 +98,7 @@ def test_of_two_overwrites_at_once_the_cache_keeps_neither(cache: DiskCache, ori
 def test_a_delete_holds_though_the_index_is_busy(
     make_cache: MakeCache, origin: Origin, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    monkeypatch.setattr(index_module, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(index_module, "_BUSY_TIMEOUT_SECONDS", 0.05)
     cache, other = make_cache(), make_cache()
     _upload(cache, origin, key, b"image")
     read(other.fetch(key, origin.load(key)))
@@ -111,7 +111,7 @@ def test_a_delete_holds_though_the_index_is_busy(
 def test_an_overwrite_holds_though_the_index_is_busy(
     make_cache: MakeCache, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(index_module, "_BUSY_TIMEOUT_SECONDS", 0.05)
     cache, other = make_cache(), make_cache()
     _upload(cache, origin, NAMED, b"old")
     with other._index.transaction():
@@ -162,7 +162,7 @@ def test_a_hit_needs_no_access_time(
         raise OSError(30, "Read-only file system")
 
     _upload(cache, origin, KEY, b"image")
-    monkeypatch.setattr(lookup_module, "_TOUCH_NS", -1)
+    monkeypatch.setattr(lookup_module, "_ACCESS_RESOLUTION_NS", -1)
     monkeypatch.setattr(os, "utime", refuse)
     found = cache.lookup(KEY)
     assert found is not None

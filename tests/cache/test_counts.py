@@ -19,7 +19,7 @@ ZERO = CountTotals(0, 0, 0, 0, 0, 0, 0)
 
 def _open(root: Path) -> Counts:
     layout = Layout(root)
-    layout.make()
+    layout.create()
     counts = Counts(layout)
     counts.prepare()
     return counts

@@ -12,7 +12,7 @@ import pytest
 from app.cache import fill as fill_module
 from app.cache.disk_cache import DiskCache
 from app.cache.lookup import CacheStatus
-from app.cache.rebuild import Report
+from app.cache.rebuild import CheckReport
 from app.core.errors import CacheUnreadable
 from tests.cache.conftest import MakeCache, Origin, facts, immutable_key, read
 from tests.waiting import wait_until
@@ -33,7 +33,7 @@ def test_a_directory_that_is_a_file(tmp_path: Path, origin: Origin, caplog: pyte
     cache.store(facts(KEY, b"image"), b"image", cache.epoch(KEY))
     cache.forget(KEY)
     assert not cache.is_writable()
-    assert caplog.text.count("out of order") == 1
+    assert caplog.text.count("degraded") == 1
     cache.close()
 
 
@@ -185,7 +185,7 @@ def test_check_finds_and_mends(make_cache: MakeCache, origin: Origin, tmp_path: 
     cache = make_cache()
     _fill(cache, origin, 20)
     objects = tmp_path / "cache" / "objects"
-    assert cache.check() == Report(entries=21)
+    assert cache.check() == CheckReport(entries=21)
     (objects / immutable_key(1)).unlink()
     (objects / immutable_key(2)).write_bytes(b"cut")
     (objects / "generated" / "stray.png").write_bytes(b"stray")
@@ -310,7 +310,7 @@ def test_an_index_that_is_closed_while_it_is_read(
 ) -> None:
     _fill(cache, origin, 0)
     cache._index.close()
-    monkeypatch.setattr(cache._index, "_be_open", lambda: None)
+    monkeypatch.setattr(cache._index, "_ensure_open", lambda: None)
     assert cache.fetch(NAMED, origin.load(NAMED)).status is CacheStatus.BYPASS
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from app.cache.disk_cache import DiskCache
+from app.cache.invalidation import Epochs, NegativeCache
 from app.cache.lookup import CacheStatus
-from app.cache.single_flight import NegativeCache
 from app.core.errors import NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
 from app.core.object_keys import with_immutability
 from app.core.objects import StoredObject
@@ -87,7 +87,7 @@ def test_keys_do_not_wait_for_each_other(cache: DiskCache, origin: Origin) -> No
 
 
 def test_patience_ends(make_cache: MakeCache, origin: Origin) -> None:
-    cache = make_cache(patience=0.05)
+    cache = make_cache(fill_timeout=0.05)
     begun, release = threading.Event(), threading.Event()
     origin.objects[KEY] = b"image"
 
@@ -102,7 +102,7 @@ def test_patience_ends(make_cache: MakeCache, origin: Origin) -> None:
         with pytest.raises(StoreTimeout):
             cache.fetch(KEY, origin.load(KEY))
         with pytest.raises(StoreTimeout):
-            make_cache(patience=0.05).fetch(KEY, origin.load(KEY))
+            make_cache(fill_timeout=0.05).fetch(KEY, origin.load(KEY))
         release.set()
         read(waiting.result())
     assert len(origin.calls) == 1
@@ -208,12 +208,12 @@ def test_an_outage_is_not_remembered_as_absence(cache: DiskCache, origin: Origin
     assert read(cache.fetch(KEY, origin.load(KEY))) == b"image"
 
 
-def test_absences_are_bounded(origin: Origin, clock: Clock) -> None:
-    absences = NegativeCache(60, clock)
+def test_missing_keys_are_remembered_in_bounded_memory(tmp_path: Path, clock: Clock) -> None:
+    missing = NegativeCache(Epochs(tmp_path / "epochs"), 60, clock)
     for number in range(25_000):
-        absences.note(str(number), 0)
-    assert len(absences._missing) <= 10_000
-    assert absences.holds("24999", lambda key: 0)
+        missing.add(str(number), 0)
+    assert len(missing._missing) <= 10_000
+    assert "24999" in missing
 
 
 def test_a_mutable_object_is_asked_for_again_after_its_time(

@@ -70,7 +70,7 @@ def test_the_event_loop_asks_no_index_for_it(
     for key in (FOREIGN, GENERATED):
         read(cache.fetch(key, origin.load(key)))
     caches = (cache, make_cache())
-    monkeypatch.setattr(Index, "_read_all", None)
+    monkeypatch.setattr(Index, "_read", None)
     for one in caches:
         assert one.lookup_immutable(FOREIGN) is None
         found = one.lookup_immutable(GENERATED)

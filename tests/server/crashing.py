@@ -14,7 +14,7 @@ from pathlib import Path
 import requests
 
 from app.cache.disk_cache import DiskCache
-from app.cache.rebuild import Report
+from app.cache.rebuild import CheckReport
 from app.services.urls import IMAGES_PATH
 from app.stores.local import LocalStore
 from tests.pictures import noise
@@ -34,7 +34,7 @@ class Outcome:
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
-    report: Report = field(default_factory=Report)
+    report: CheckReport = field(default_factory=CheckReport)
 
 
 class _Clients:
