@@ -1,4 +1,4 @@
-"""The bound under fire: many writers, and the disk's use looked at again and again."""
+"""The size limit under load: many writers, while the bytes on disk are sampled."""
 
 import os
 import signal
@@ -15,20 +15,20 @@ from bench.report import Figure, Section, Table
 PROCESSES, THREADS = 4, 8
 OBJECTS = 2_000
 BOUND = 11_000_000
-"""About a tenth of the set, whose objects have 1 to 110 KB."""
+"""Bytes: about a tenth of all objects, which have 1 to 110 KB each."""
 
 _SECONDS = 15
-_PAUSE = 0.02
+_PAUSE_SECONDS = 0.02
 
 _METHOD = f"""\
 {PROCESSES} processes of {THREADS} threads fetch and upload objects of 1 to 110 KB, {OBJECTS:,} of them,
-through a cache that may take {BOUND:,} bytes, for {_SECONDS} s. For every sample all processes are stopped
-(SIGSTOP), so that it shows one instant: the blocks of all files and directories below the cache directory,
-and that itself."""
+through a cache of at most {BOUND:,} bytes, for {_SECONDS} s. For each sample all processes are stopped
+(SIGSTOP), so that it shows one instant. It counts the blocks of the cache directory and of all files and
+directories below it."""
 
 
 def run(plan: Plan) -> Section:
-    """Start the writers, sample until they are done."""
+    """Start the writers, and sample the bytes on disk until they are done."""
     directory = plan.new_directory("bound")
     root = directory / "cache"
     command = (sys.executable, "-m", "bench.writers", str(root), str(BOUND), str(_SECONDS))
@@ -42,21 +42,21 @@ def run(plan: Plan) -> Section:
         samples = []
         while all(writer.poll() is None for writer in writers):
             samples.append(_frozen_usage(root, [writer.pid for writer in writers]))
-            time.sleep(_PAUSE)
+            time.sleep(_PAUSE_SECONDS)
         codes = [writer.wait() for writer in writers]
     if any(codes):
         raise RuntimeError(f"writers ended with {codes}: {log.read_text()[-2000:]}")
     return _section(samples, log.read_text())
 
 
-def _section(samples: list[int], told: str) -> Section:
+def _section(samples: list[int], output: str) -> Section:
     over = max(0, max(samples) - BOUND)
     full = sum(sample > BOUND * 0.8 for sample in samples)
     rows = [
         ("samples", f"{len(samples):,}, of which {full:,} above 80 % of the bound"),
         ("highest sample", f"{max(samples):,} bytes, {max(samples) / BOUND:.1%} of the bound"),
         ("last sample", f"{samples[-1]:,} bytes"),
-        *(("a process", line) for line in told.strip().splitlines()),
+        *(("a process", line) for line in output.strip().splitlines()),
     ]
     section = Section("The bound", _METHOD, [Table("Bytes on disk", ("what", "measured"), rows)])
     name = f"bytes on disk over the bound, {PROCESSES * THREADS} writers in {PROCESSES} processes"
@@ -78,14 +78,14 @@ def _frozen_usage(root: Path, pids: list[int]) -> int:
 
 
 def _usage(root: Path) -> int:
-    """What `du -s` counts."""
+    """Return the bytes that `du -s` counts."""
     if not root.exists():
         return 0
-    total, waiting = root.stat().st_blocks, [str(root)]
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
+    total, directories = root.stat().st_blocks, [str(root)]
+    while directories:
+        with os.scandir(directories.pop()) as entries:
             for entry in entries:
                 total += entry.stat(follow_symlinks=False).st_blocks
                 if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
+                    directories.append(entry.path)
     return total * 512

@@ -1,4 +1,4 @@
-"""What a million entries cost: hits, fills that evict, and the start, against a thousand."""
+"""The cost of a million entries against a thousand: of hits, of fills that evict, and of the start."""
 
 import os
 import statistics
@@ -17,35 +17,35 @@ from bench.progress import say
 from bench.report import Section, Table, at_most, median_ratio
 
 _HOT = 400
-"""Keys in the narrower of the two patterns."""
+"""Keys in the smaller of the two access patterns."""
 
-_TIMES_THE_ROUNDS = 3
-"""Over HTTP, where the ratio of one round is off by 10 % and more, and that is all there may be."""
+_HTTP_ROUNDS_FACTOR = 3
+"""More rounds over HTTP: the ratio of a single round is off by 10 % or more, which is the whole tolerance."""
 
 _LOOKUPS = 20_000
 _FILLS = 400
 
 _METHOD = f"""\
-Both caches hold objects of {SIZE // 1000} KB; the index has a row for every entry and the directory a file.
-Those that are asked for or evicted are files of their own, the rest hard links to few (bench/population.py).
-*Same keys*: {_HOT} keys of each cache in turn. *Keys from all over*: as many different ones as have files of
-their own, 500 of the thousand and {OWN_FILES - EVICTED:,} of the million, in turn: more than twice what the
-table in memory holds ({MAX_KNOWN_FILES:,}), so that none is in it when its turn comes. Over HTTP both servers
+Both caches hold objects of {SIZE // 1000} KB, each with a row in the index and a file. Objects that are
+requested or evicted have separate files, the others are hard links to a few files (bench/population.py).
+*Same keys*: {_HOT} keys of each cache in turn. *Keys from all over*: all keys with separate files in turn,
+500 of the thousand and {OWN_FILES - EVICTED:,} of the million: more than twice as many as the table in memory
+holds ({MAX_KNOWN_FILES:,}), so each has left the table before it is requested again. Over HTTP both servers
 run at once and are measured in turn, {{rounds}} rounds of {{seconds}} s."""
 
 _Times = dict[str, dict[int, list[float]]]
-"""Measurements by what was measured and number of entries."""
+"""Measurements by name and number of entries."""
 
 
 def run(plan: Plan) -> Section:
-    """Measure both caches; the order matters, since fills evict."""
+    """Measure both caches. Fills come last, since they evict."""
     populations = [plan.population(SMALL), plan.population(LARGE)]
     times: _Times = defaultdict(lambda: defaultdict(list))
     _over_http(plan, populations, times)
     _in_process(plan, populations, times)
     _fills(populations, times)
     section = Section(
-        "A million entries", _METHOD.format(rounds=_TIMES_THE_ROUNDS * plan.rounds, seconds=plan.seconds)
+        "A million entries", _METHOD.format(rounds=_HTTP_ROUNDS_FACTOR * plan.rounds, seconds=plan.seconds)
     )
     rows = [_row(what, by_entries) for what, by_entries in times.items()]
     head = ("what", f"{SMALL:,} entries", f"{LARGE:,} entries", "ratio")
@@ -62,7 +62,7 @@ def run(plan: Plan) -> Section:
 
 
 def _patterns(population: Population) -> dict[str, list[str]]:
-    return {"same keys": population.asked[:_HOT], "keys from all over": shuffled(population.asked)}
+    return {"same keys": population.keys[:_HOT], "keys from all over": shuffled(population.keys)}
 
 
 def _over_http(plan: Plan, populations: list[Population], times: _Times) -> None:
@@ -77,15 +77,15 @@ def _over_http(plan: Plan, populations: list[Population], times: _Times) -> None
                     if last:
                         stack.enter_context(once.pop_all())
             servers.append(server)
-        asked = [
+        loads = [
             (server, population, pattern)
             for server, population in zip(servers, populations, strict=True)
             for pattern in _patterns(population).items()
         ]
-        rounds = _TIMES_THE_ROUNDS * plan.rounds
+        rounds = _HTTP_ROUNDS_FACTOR * plan.rounds
         for number in range(rounds):
             say(f"entries, round {number + 1} of {rounds}")
-            for server, population, (name, keys) in rotated(asked, number):
+            for server, population, (name, keys) in rotated(loads, number):
                 paths = [server.prefix + key for key in keys]
                 assert_hit(server, paths[number % len(paths)])
                 load = put_load(server, paths, plan.seconds)
@@ -106,19 +106,19 @@ def _in_process(plan: Plan, populations: list[Population], times: _Times) -> Non
 
 
 def _lookups(cache: DiskCache, keys: list[str]) -> float:
-    """Seconds for one hit."""
-    asked = [keys[number % len(keys)] for number in range(_LOOKUPS)]
+    """Return the seconds for one hit."""
+    sequence = [keys[number % len(keys)] for number in range(_LOOKUPS)]
     began = time.perf_counter()
-    for key in asked:
+    for key in sequence:
         found = cache.lookup(key)
         if found is None:
             raise RuntimeError(f"no hit: {key}")
         found.body.close()
-    return (time.perf_counter() - began) / len(asked)
+    return (time.perf_counter() - began) / len(sequence)
 
 
 def _fills(populations: list[Population], times: _Times) -> None:
-    """New objects into both full caches in turn, each in the place of an old one."""
+    """Fill both full caches in turn, so that each new object evicts an old one."""
     say(f"{_FILLS} fills that evict")
     caches = [DiskCache(population.cache_dir, population.max_bytes) for population in populations]
     data = os.urandom(SIZE)
@@ -130,7 +130,7 @@ def _fills(populations: list[Population], times: _Times) -> None:
             took = time.perf_counter() - began
             cached.body.close()
             if cached.status is not CacheStatus.MISS:
-                raise RuntimeError(f"a fill went wrong: {cached.status}")
+                raise RuntimeError(f"a fill ended as {cached.status}")
             if number >= _FILLS // 4:
                 times["fill that evicts, µs"][population.entries].append(took * 1e6)
     for cache, population in zip(caches, populations, strict=True):

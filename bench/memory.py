@@ -1,4 +1,4 @@
-"""What a worker's memory does while it serves: large images, many entries."""
+"""The memory of a worker while it serves large images, and from a cache with many entries."""
 
 from bench.load import put_load, shuffled
 from bench.plan import LARGE, SMALL, Plan
@@ -13,26 +13,26 @@ _SECONDS = 4
 
 _METHOD = f"""\
 Anonymous resident memory of the largest worker (`RssAnon` in /proc): after its first request, and after
-{_SECONDS} seconds of hits at 32 connections. Each line is a server of its own."""
+{_SECONDS} seconds of hits on 32 connections. Each line is another server."""
 
 
 def run(plan: Plan) -> Section:
-    """Two sizes of image, two numbers of entries."""
+    """Measure with two image sizes and with two numbers of entries."""
     directory = plan.new_directory("memory")
     with our_parts(directory) as parts:
         keys = {f"hits of {size // 1000} KB": [upload_noise(parts, size)] for size in (20_000, 500_000)}
     after = {}
     rows = []
-    for name, asked in keys.items():
+    for name, paths in keys.items():
         with our_server(directory) as server:
-            after[name], row = _measure(server, name, asked)
+            after[name], row = _measure(server, name, paths)
         rows.append(row)
     for entries in (SMALL, LARGE):
         population = plan.population(entries)
         name = f"hits all over {entries:,} entries"
         settings = {"CACHE_MAX_BYTES": f"{population.max_bytes * 2}"}
         with our_server(population.directory, settings) as server:
-            after[name], row = _measure(server, name, shuffled(population.asked))
+            after[name], row = _measure(server, name, shuffled(population.keys))
         rows.append(row)
     section = Section("Memory", _METHOD)
     section.tables = [Table("Memory of a worker", ("what", "at first", "after"), rows)]

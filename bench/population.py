@@ -1,8 +1,8 @@
-"""Caches of any number of entries, made without filling them one by one.
+"""Creates caches of any number of entries without filling them one by one.
 
 One object is stored through the cache itself; its row in the index is the pattern for all others. Objects
-that are asked for or evicted have files of their own. The rest, which only has to be there, are hard links
-to a few files: to the cache each is a file like any other, since it tells files by inode, size and time.
+that are requested or evicted have separate files. The others only have to exist, so they are hard links to a
+few files: the cache accepts them, since it identifies a file by inode, size and time.
 """
 
 import os
@@ -20,17 +20,17 @@ SIZE = 20_000
 """Bytes of each object."""
 
 OWN_FILES = 45_000
-"""Objects with a file of their own: the first `EVICTED` and the last ones in the order of their use."""
+"""Objects with a separate file: the `EVICTED` least recently used ones, and the most recently used ones."""
 
 EVICTED = 1_500
 
 _LINKS = 50_000
-"""Names given to one inode; ext4 allows 65,000."""
+"""Hard links to one inode; ext4 allows 65,000."""
 
 _ROOMY = 1 << 50
 
 _ACCESS = 1_600_000_000 * 10**9
-"""Access time of the first file, in ns: long past, so that nothing counts as used since."""
+"""Access time of the first file in nanoseconds: long past, so that no file counts as used since."""
 
 _Row = tuple[str, int, int]
 """Key, version, recorded access."""
@@ -38,21 +38,21 @@ _Row = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Population:
-    """A cache directory below `directory`; `asked` are keys with files of their own, none of them old."""
+    """A cache below `directory`; `keys` are recently used objects with separate files."""
 
     directory: Path
     entries: int
-    asked: list[str]
+    keys: list[str]
     max_bytes: int
 
     @property
     def cache_dir(self) -> Path:
-        """What CACHE_DIR is to be."""
+        """The value for CACHE_DIR."""
         return self.directory / "cache"
 
 
 def populate(directory: Path, entries: int) -> Population:
-    """A cache of `entries` objects, the smaller their number the older; `max_bytes` has no room for more."""
+    """Create a cache of `entries` objects, oldest first, and return it; `max_bytes` has no room for more."""
     cache_dir = directory / "cache"
     cache = DiskCache(cache_dir, _ROOMY)
     data = os.urandom(SIZE)
@@ -60,30 +60,30 @@ def populate(directory: Path, entries: int) -> Population:
     cache.store(pattern, data, cache.epoch(pattern.key))
     cache.close()
     own = min(entries, OWN_FILES)
-    asked = range(entries - own + min(EVICTED, entries // 2), entries)
-    rows = _lay_files(cache_dir / "objects", pattern.key, entries, asked)
+    recent = range(entries - own + min(EVICTED, entries // 2), entries)
+    rows = _create_files(cache_dir / "objects", pattern.key, entries, recent)
     say("writing the index")
     taken = _write_rows(cache_dir / "index.sqlite3", pattern.key, rows)
     index = sum(path.stat().st_size for path in cache_dir.glob("index.sqlite3*"))
-    os.sync()  # or the measurements would wait for these bytes to reach the disk
-    # Room for a few objects: it is gone after the first fills, of which each then evicts one.
-    return Population(directory, entries, [key_of(n) for n in asked], taken + index + 512 * 1024)
+    os.sync()  # else the measurements would compete with these writes
+    # There is room for a few objects. Once it is used, each fill evicts one.
+    return Population(directory, entries, [key_of(n) for n in recent], taken + index + 512 * 1024)
 
 
-def _lay_files(objects: Path, pattern: str, entries: int, asked: range) -> list[_Row]:
-    """Write or link the file of every object but the first."""
+def _create_files(objects: Path, pattern: str, entries: int, recent: range) -> list[_Row]:
+    """Write or link the file of each object but the first, and return the rows."""
     data = (objects / pattern).read_bytes()
-    made = {pattern.rpartition("/")[0]}
+    created = {pattern.rpartition("/")[0]}
     rows: list[_Row] = []
     shared = 0
     for number in range(1, entries):
         key = key_of(number)
         path = f"{objects}/{key}"
         parent = key.rpartition("/")[0]
-        if parent not in made:
-            made.add(parent)
+        if parent not in created:
+            created.add(parent)
             (objects / parent).mkdir(parents=True, exist_ok=True)
-        own = number < EVICTED or number in asked
+        own = number < EVICTED or number in recent
         if own or not shared or number - shared > _LINKS:
             _write(path, data, key, number)
             shared = shared if own else number
@@ -102,22 +102,22 @@ def _write(path: str, data: bytes, key: str, number: int) -> None:
 
 
 def _version(key: str) -> int:
-    """The stamp that lets the cache believe the file."""
+    """Return the modification time that makes the cache accept the file."""
     return stamped_time(facts_of(key, SIZE))
 
 
 def _write_rows(index: Path, pattern: str, rows: list[_Row]) -> int:
-    """Copy the pattern's row for every key; the bytes that all take, directories included."""
+    """Copy the pattern's row for each key; return the bytes that files and directories take."""
     database = sqlite3.connect(index, isolation_level=None)
     database.execute("PRAGMA synchronous = OFF")
     database.execute("PRAGMA cache_size = -500000")
     columns = [column[1] for column in database.execute("PRAGMA table_info(entry)")]
     values = list(database.execute("SELECT * FROM entry WHERE key = ?", (pattern,)).fetchone())
-    places = [columns.index(name) for name in ("key", "version", "accessed_at")]
+    positions = [columns.index(name) for name in ("key", "version", "accessed_at")]
     database.execute("BEGIN")
     database.executemany(
         f"INSERT INTO entry VALUES ({', '.join('?' * len(columns))})",
-        (_exchanged(values, places, row) for row in sorted(rows)),
+        (_replaced(values, positions, row) for row in sorted(rows)),
     )
     database.execute(
         "UPDATE total SET entries = ?, taken = (SELECT sum(taken) FROM entry), directories = ?",
@@ -130,7 +130,7 @@ def _write_rows(index: Path, pattern: str, rows: list[_Row]) -> int:
     return taken
 
 
-def _exchanged(values: list[object], places: list[int], row: _Row) -> list[object]:
-    for place, value in zip(places, row, strict=True):
-        values[place] = value
+def _replaced(values: list[object], positions: list[int], row: _Row) -> list[object]:
+    for position, value in zip(positions, row, strict=True):
+        values[position] = value
     return values

@@ -14,8 +14,8 @@ from bench.objects import facts_of, key_of, loading, proven
 
 _SIZES = [random.Random(number).randrange(1_000, 110_000) for number in range(OBJECTS)]
 _NOISE = random.Random(0).randbytes(110_000)
-_UPLOADS, _FORGETS = 0.2, 0.02
-"""Chances that a writer uploads or forgets instead of fetching."""
+_UPLOAD_RATE, _FORGET_RATE = 0.2, 0.02
+"""Probabilities of uploads and deletes; all other operations are fetches."""
 
 
 def _work(cache: DiskCache, chance: random.Random, until: float, done: Counter[str]) -> None:
@@ -24,10 +24,10 @@ def _work(cache: DiskCache, chance: random.Random, until: float, done: Counter[s
         key = key_of(number)
         facts = facts_of(key, _SIZES[number])
         dice = chance.random()
-        if dice < _FORGETS:
+        if dice < _FORGET_RATE:
             cache.forget(key)
             done["forgotten"] += 1
-        elif dice < _UPLOADS:
+        elif dice < _UPLOAD_RATE:
             data = _NOISE[: facts.size]
             cache.store(proven(facts, data), data, cache.epoch(key))
             done["uploaded"] += 1
@@ -38,7 +38,7 @@ def _work(cache: DiskCache, chance: random.Random, until: float, done: Counter[s
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m bench.writers ROOT BOUND SECONDS SEED`."""
+    """Run the writers: `python -m bench.writers ROOT BOUND SECONDS SEED`."""
     root, (bound, seconds, seed) = Path(arguments[0]), map(int, arguments[1:])
     cache = DiskCache(root, bound)
     until = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""The hit ratio on a Zipf stream, against an exact LRU that is only simulated."""
+"""The hit ratio on a Zipf stream, compared with the simulation of an exact LRU."""
 
 import bisect
 import itertools
@@ -21,18 +21,18 @@ _REQUESTS = 40_000
 _EXPONENT = 0.9
 _BLOCK = 4096
 _PER_SECOND = 100
-"""Requests in a second of the simulated clock."""
+"""Requests in each second of the simulated clock."""
 
 _METHOD = f"""\
-{_REQUESTS:,} requests for {_OBJECTS:,} objects of 4 to 100 KB (in blocks), chances falling with rank to the
-power of {_EXPONENT}; the bound is a tenth of the set. The exact LRU has the space that the cache itself had
-at its fullest: the bound less index and reserve. Accesses are recorded every 0.1 s, so the clock matters:
-the stream runs once at {_PER_SECOND} requests a second of a simulated clock, once as fast as this machine
-goes, where the whole cache is exchanged within a second."""
+{_REQUESTS:,} requests for {_OBJECTS:,} objects of 4 to 100 KB (in blocks), with probabilities that fall with
+the rank to the power of {_EXPONENT}. The bound is a tenth of all objects. The exact LRU has the most space
+that the cache's objects took: the bound less index and reserve. Accesses are recorded every 0.1 s, so the
+clock matters: the stream runs once at {_PER_SECOND} requests a second of a simulated clock, and once as fast
+as this machine can, which replaces the whole cache within a second."""
 
 
 def run(plan: Plan) -> Section:
-    """Run the stream twice, and the simulation beside it."""
+    """Run the stream with both clocks, and compare each with the simulation."""
     chance = random.Random(20261122)
     sizes = [chance.randrange(1, 25) * _BLOCK for _ in range(_OBJECTS)]
     stream = _stream(chance)
@@ -60,7 +60,7 @@ def _stream(chance: random.Random) -> list[int]:
 def _cached(
     root: Path, bound: int, sizes: Sequence[int], stream: Sequence[int], pace: int | None
 ) -> tuple[float, int]:
-    """Our hit ratio, and the most bytes of objects and directories that were there at once."""
+    """Return the hit ratio, and the most bytes that objects and directories took at once."""
     keys = [key_of(number) for number in range(_OBJECTS)]
     hits = most = 0
     with _clock(pace) as tick:
@@ -81,29 +81,29 @@ def _cached(
 
 
 def _exact(space: int, sizes: Sequence[int], stream: Sequence[int]) -> float:
-    """The hit ratio of an LRU over `space` bytes, directories counted as ours are: a block while in use."""
-    kept: OrderedDict[int, None] = OrderedDict()
-    inhabitants: dict[str, int] = {}
+    """Return the hit ratio of an LRU of `space` bytes, counting a block for each directory in use."""
+    cached: OrderedDict[int, None] = OrderedDict()
+    objects_in: dict[str, int] = {}
     folder = [key_of(number).rpartition("/")[0] for number in range(_OBJECTS)]
     used, hits = _BLOCK, 0
     for number in stream:
-        if number in kept:
+        if number in cached:
             hits += 1
-            kept.move_to_end(number)
+            cached.move_to_end(number)
             continue
-        kept[number] = None
-        inhabitants[folder[number]] = inhabitants.get(folder[number], 0) + 1
-        used += sizes[number] + (_BLOCK if inhabitants[folder[number]] == 1 else 0)
+        cached[number] = None
+        objects_in[folder[number]] = objects_in.get(folder[number], 0) + 1
+        used += sizes[number] + (_BLOCK if objects_in[folder[number]] == 1 else 0)
         while used > space:
-            oldest, _ = kept.popitem(last=False)
-            inhabitants[folder[oldest]] -= 1
-            used -= sizes[oldest] + (0 if inhabitants[folder[oldest]] else _BLOCK)
+            oldest, _ = cached.popitem(last=False)
+            objects_in[folder[oldest]] -= 1
+            used -= sizes[oldest] + (0 if objects_in[folder[oldest]] else _BLOCK)
     return hits / len(stream)
 
 
 @contextmanager
 def _clock(pace: int | None) -> Iterator["_Tick"]:
-    """Within the block, where `pace` is given, time passes with each tick alone."""
+    """Inside the block, if `pace` is given, time passes only with each tick."""
     tick = _Tick(pace)
     if pace is None:
         yield tick
@@ -117,7 +117,7 @@ def _clock(pace: int | None) -> Iterator["_Tick"]:
 
 
 class _Tick:
-    """Called before each request."""
+    """Called before each request to advance the simulated clock."""
 
     def __init__(self, pace: int | None) -> None:
         self._now = time.time_ns()
@@ -127,6 +127,6 @@ class _Tick:
         self._now += self._step
 
     def now_ns(self) -> int:
-        """The simulated time; every look at it takes a nanosecond."""
+        """Return the simulated time. Each call advances it by a nanosecond."""
         self._now += 1
         return self._now

@@ -98,7 +98,8 @@ class DiskCache:
 
         `load` is called once, however many requests ask for the same key at once. While the store fails, a
         stale object is returned. Raises what `load` raises, `StoreTimeout` if another request takes too long
-        to fetch the object, and `StoreBusy`."""
+        to fetch the object, and `StoreBusy`.
+        """
         found = self._hit(self._lookup.find, key)
         if found is not None:
             return found

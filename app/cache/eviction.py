@@ -1,11 +1,12 @@
 """Space: every byte is reserved before it is written, and the least recently used objects make room for it.
 
-Files are moved into place and removed inside the index's transactions. If a process is killed in one, its
-work is left half done for the key of a reservation that it holds. Whoever finds that its owner is dead
-settles that key, and counts the directories again.
+Files are moved into place and removed inside the index's transactions. If a process is killed in one, the
+transaction is undone, but not the move. The process then holds a reservation for that key. The next process
+that starts finds the reservation, makes file and row agree, and counts the directories again.
 
-A process owns a lock file as long as it lives: the kernel releases the lock however the process ends, so a
-lock that can be taken is that of a dead process. Process ids would not do, since they are used again."""
+Each process locks a file as long as it lives. The kernel releases the lock however the process ends, so if
+another process can lock the file, its owner is dead. Process ids would not show that, since they are reused.
+"""
 
 import os
 import secrets
@@ -25,7 +26,7 @@ from app.core.objects import ObjectFacts
 from app.core.system import lock, try_lock
 
 _BLOCK_BYTES = 4096
-"""The unit in which most file systems allocate; a directory takes at least one, too."""
+"""The block size of most file systems; a directory takes at least one block, too."""
 
 _SLACK_BYTES = 144 * 1024
 """For the cache's own directories and counters, and the growth of the index between two reservations."""
@@ -49,7 +50,8 @@ class Space:
     """Keeps the cache directory within `max_bytes`, with no object of more than `max_object_bytes`.
 
     `on_eviction` is called for each object that is evicted. Methods raise `OSError` and `sqlite3.Error` if
-    the cache directory does not work."""
+    the cache directory does not work.
+    """
 
     def __init__(
         self,
@@ -125,7 +127,8 @@ class Space:
 
         The file goes first, since a file is what makes a hit. A reservation announces that, so that the row
         is settled if this process is killed between the two. Raises `CacheStuck` if the file can't be
-        removed."""
+        removed.
+        """
         announced = -1
         with self._health.tolerated():
             announced = self._announce_removal(key)
@@ -203,7 +206,8 @@ class Space:
 
         Return whether they are; None if there may be more entries to evict. An entry that was used since its
         access was recorded stays, and its access is recorded. If that is the whole batch, evict the one of
-        them whose use is the longest ago, so that each transaction frees something."""
+        them whose use is the longest ago, so that each transaction frees something.
+        """
         candidates = _least_recently_used(db)
         used: list[tuple[int, str]] = []
         freed = 0

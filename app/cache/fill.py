@@ -31,7 +31,8 @@ class Fill:
     """Writes objects into the cache, from the store or from an upload.
 
     Calls to the store hold a slot of `bulkhead` until the body has been read, or the first piece of a body
-    that is not cached. Methods raise `OSError` and `sqlite3.Error` if the cache directory does not work."""
+    that is not cached. Methods raise `OSError` and `sqlite3.Error` if the cache directory does not work.
+    """
 
     def __init__(self, space: Space, health: Health, bulkhead: Bulkhead, clock: Callable[[], float]) -> None:
         self._space = space
@@ -42,11 +43,11 @@ class Fill:
     def from_store(self, load: Load, etag: str | None, epoch: int) -> CachedObject | None:
         """Return the object that `load` fetches, and cache it; return None if the store still has `etag`.
 
-        It is not cached if its key was changed since `epoch`, and streamed from the store if there is no
-        room.
+        It is not cached if its key was changed since `epoch`. If there is no room for it, it is streamed from
+        the store.
 
-        If the body is not as announced, or not that of the digest in its key, it is fetched once more. Bytes
-        that come twice are somebody else's object under such a key, and mutable.
+        If the body has another length than announced, or does not match the digest in its key, it is fetched
+        once more. If the same bytes arrive again, they are a foreign object, which is mutable.
 
         Raises what `load` raises, `StoreBusy`, and `StoreError` if the second body is wrong too.
         """
@@ -263,7 +264,7 @@ def _digest(file: FileIO, algorithm: str) -> str:
 
 
 def _set_times(file: FileIO, facts: ObjectFacts) -> None:
-    """Set the modification time, the file's version: a stamp, or a random number that tells fills apart."""
+    """Set the modification time, the file's version: a stamp, or random so that fills differ."""
     seconds = int(facts.last_modified.timestamp())
     version = stamped_time(facts) if facts.is_immutable else seconds * 10**9 + secrets.randbelow(10**9)
     # Kernels before 6.13 take the change time from a coarser clock, and update no access time that is newer.

@@ -2,7 +2,8 @@
 
 It is written on fills, evictions, revalidations and deletes, never on hits. Each write is one `BEGIN
 IMMEDIATE` transaction, inside which files are moved and removed too: of all processes, only one at a time
-changes the cache."""
+changes the cache.
+"""
 
 import os
 import sqlite3

@@ -1,13 +1,14 @@
 """The hit path below HTTP: finding an object in the cache directory.
 
-A hit takes no lock, writes no index and reads no byte of the body: it opens the file, calls `fstat` and
+A hit acquires no lock, writes no index and reads no byte of the body: it opens the file, calls `fstat` and
 checks that against a table in memory. For a file that the table does not have, an immutable object's *stamp*
 or a mutable object's row in the index says what it is.
 
 The stamp is in the file's modification time. Its whole seconds are Last-Modified, for front servers, and its
 nanoseconds a checksum of key, seconds and size. A file that was truncated, overwritten or moved there by hand
 has another time or size, so its stamp does not match. Only files whose bytes match the digest of their key
-get a stamp. An older version used another checksum, and stamped every file whose key had the right shape."""
+get a stamp. An older version used another checksum, and stamped every file whose key had the right shape.
+"""
 
 import os
 import time
@@ -54,7 +55,7 @@ class CacheStatus(Enum):
 class CachedObject:
     """An object to send: its facts, its body at the first byte, and the cache's status.
 
-    The body is a file, except for BYPASS, where it may come straight from the store. The reader closes it.
+    The body is a file, except for BYPASS, for which it may be streamed from the store. The reader closes it.
     """
 
     facts: ObjectFacts

@@ -27,10 +27,11 @@ _BATCH = 500
 class Rebuild:
     """Inserts rows for files that have none, in a background thread of one process.
 
-    Meanwhile hits are served, and nothing is written, since nobody knows how much there is. Immutable objects
-    are adopted, since key and file say everything about them. Mutable ones are removed, since nobody knows
-    which version they are. Files that an older version of this software has kept for the shape of their key
-    alone are compared with the digest in the key first."""
+    Meanwhile hits are served, but nothing is cached, since it is unknown how much space is used. Immutable
+    objects are adopted: key and file say everything about them. Mutable ones are removed, since their version
+    is unknown. Files that an older version of this software has accepted for the shape of their key alone are
+    first compared with the digest in the key.
+    """
 
     def __init__(self, layout: Layout, index: Index, space: Space) -> None:
         self._layout = layout
@@ -145,7 +146,8 @@ class ConsistencyCheck:
     """Compares rows, files and totals once, and with `fix` repairs what differs.
 
     Requests go on meanwhile: what looks wrong is looked at again inside a transaction, when nobody else
-    writes."""
+    writes.
+    """
 
     def __init__(self, layout: Layout, index: Index, space: Space, *, fix: bool) -> None:
         self._layout = layout

@@ -1,7 +1,7 @@
 """Single flight: of all requests that miss the same key at once, one calls the store and the others wait.
 
-Between the threads of a process an event does that, and between processes a lock on one byte of a file. A
-lock file for each key would cost a miss more than all else: ext4 takes long to find an inode for a new file.
+Threads of one process wait for an event, and processes for a lock on one byte of a file that stands for the
+key. A lock file for each key would cost a miss more than everything else: creating files is slow on ext4.
 """
 
 import copy
@@ -53,7 +53,8 @@ class SingleFlight:
         """Yield True in the leader, which has to call the store, and False in others once it has succeeded.
 
         If the leader's block fails, one of the threads that wait becomes the leader. If the error is final,
-        or the second leader has failed, all raise the error. Raises `StoreTimeout` when the timeout ends."""
+        or the second leader has failed, all raise the error. Raises `StoreTimeout` when the timeout ends.
+        """
         deadline = time.monotonic() + self._timeout
         attempt = 1
         while True:
@@ -93,7 +94,7 @@ class SingleFlight:
 
 
 class KeyLocks:
-    """Locks by key, in the file at `path`. On systems without such locks nobody is excluded."""
+    """Locks by key, in the file at `path`. On systems without such locks all callers enter."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -2,7 +2,8 @@
 
 The counts are in a small file that is mapped into memory, with a slot of 64 bytes, a cache line, for each
 process: a hit costs two additions in memory, no lock and no system call. When a process ends, the next one
-takes over its slot and continues its counts."""
+takes over its slot and continues its counts.
+"""
 
 import mmap
 import os

@@ -3,7 +3,8 @@
 `Bulkhead` limits calls to the store, so that a store that does not respond stops nothing else. The pattern
 has this name: https://learn.microsoft.com/en-us/azure/architecture/patterns/bulkhead. `DecodeLimiter` limits
 how many images are decoded, each of which takes memory. Threads wait inside `app.core.thread_pool.blocking`:
-meanwhile quick requests have all of a worker's threads."""
+meanwhile quick requests have all of a worker's threads.
+"""
 
 import threading
 import time

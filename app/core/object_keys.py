@@ -102,7 +102,8 @@ def named_key(name: str, image_format: ImageFormat, folder: str | None = None) -
     always gives the same key, but two names may give one key.
 
     Raises `InvalidKey` for an invalid folder, for a name that no file can have, and for a name that looks
-    like an immutable key."""
+    like an immutable key.
+    """
     key = _named_key(name, image_format, folder)
     if looks_immutable(key):
         raise InvalidKey("The name looks like one that the server generates. Choose another name.")

@@ -137,7 +137,7 @@ CONTENT_TYPES = {extension: f.content_type for f in FORMATS.values() for extensi
 def content_codings(header: str) -> str:
     """Return the codings of a Content-Encoding header in lower case, separated by ", ".
 
-    Leave out `identity`, which is no coding, and `aws-chunked`, which tells how an upload was sent: some
+    Leave out `identity`, which is no coding, and `aws-chunked`, which describes how an upload was sent: some
     servers keep them. Return an empty string if none is left.
     """
     codings = (coding.strip().lower() for coding in header.split(","))

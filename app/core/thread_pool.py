@@ -3,7 +3,8 @@
 A pool of a fixed size stops once all its threads wait for an image model, or for a store that does not
 respond. In this pool, a thread that is about to block says so (`blocking`), and another thread takes its
 place: quick requests always have all the pool's threads. When the wait ends, the thread finishes its task
-beside the others."""
+beside the others.
+"""
 
 import logging
 import threading

@@ -89,7 +89,7 @@ def test_a_population_is_a_cache_like_any_other(tmp_path: Path) -> None:
     population = populate(tmp_path, 300)
     cache = DiskCache(population.cache_dir, population.max_bytes)
     assert cache.totals().entries == 300
-    for key in population.asked:
+    for key in population.keys:
         found = cache.lookup(key)
         assert found is not None
         assert len(found.body.read()) == found.facts.size

@@ -1,4 +1,4 @@
-"""A cache under a clock that tests move, and an origin that counts."""
+"""A cache with a clock that tests can set, and a store that counts calls."""
 
 import hashlib
 import threading
@@ -19,18 +19,18 @@ from app.core.objects import ObjectFacts, StoredObject
 
 
 class Clock:
-    """Seconds since the epoch, moved by hand."""
+    """A clock that only moves when a test sets `now`."""
 
     def __init__(self) -> None:
         self.now = time.time()
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time in seconds since the epoch."""
         return self.now
 
 
 class Origin:
-    """A store's reading side: objects by key, each call counted; `error` is raised in its stead."""
+    """A store to read from: objects by key. It records each call, and raises `error` if that is set."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -40,9 +40,9 @@ class Origin:
         self._lock = threading.Lock()
 
     def load(self, key: str) -> Callable[[str | None], StoredObject | None]:
-        """What `DiskCache.fetch` takes."""
+        """Return the function to pass to `DiskCache.fetch`."""
 
-        def ask(etag: str | None) -> StoredObject | None:
+        def call(etag: str | None) -> StoredObject | None:
             with self._lock:
                 self.calls.append((key, etag))
             time.sleep(self.delay)
@@ -53,18 +53,18 @@ class Origin:
             stored = facts(key, self.objects[key])
             return None if stored.etag == etag else StoredObject(stored, BytesIO(self.objects[key]))
 
-        return ask
+        return call
 
 
 def facts(key: str, data: bytes) -> ObjectFacts:
-    """Facts of an object as S3 gives them: the entity tag is the MD5 of the bytes, as it mostly is."""
+    """Return the facts of an object as S3 gives them: the entity tag is mostly the MD5 of the bytes."""
     modified = datetime(2026, 11, 22, 8, 0, 0, tzinfo=UTC)
     etag = f'"{hashlib.md5(data).hexdigest()}"'
     return ObjectFacts(key, len(data), "image/png", etag, modified, digest_metadata(key, data))
 
 
 def read(cached: CachedObject) -> bytes:
-    """The whole body; closes it."""
+    """Return the whole body and close it."""
     try:
         return cached.body.read()
     finally:
@@ -72,19 +72,19 @@ def read(cached: CachedObject) -> bytes:
 
 
 def immutable_key(number: int) -> str:
-    """A key of the generated shape: `facts` proves that any bytes belong to it."""
+    """Return a key of generated shape, for which `facts` makes any bytes immutable."""
     return f"generated/2026/{number % 100:02}/20261122_080000_{number:024x}.png"
 
 
 @pytest.fixture
 def origin() -> Origin:
-    """An empty origin."""
+    """A store without objects."""
     return Origin()
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock at the present time."""
+    """A clock that shows the current time."""
     return Clock()
 
 
@@ -93,7 +93,7 @@ MakeCache = Callable[..., DiskCache]
 
 @pytest.fixture
 def make_cache(tmp_path: Path, clock: Clock) -> Iterator[MakeCache]:
-    """Makes caches on one directory, as several processes would."""
+    """Return a function that opens caches on one directory, as several processes would."""
     made: list[DiskCache] = []
 
     def make(max_bytes: int = 100 * 1024 * 1024, **options: Any) -> DiskCache:
@@ -107,5 +107,5 @@ def make_cache(tmp_path: Path, clock: Clock) -> Iterator[MakeCache]:
 
 @pytest.fixture
 def cache(make_cache: MakeCache) -> DiskCache:
-    """A roomy cache."""
+    """A cache with room for all objects of a test."""
     return make_cache()

@@ -52,7 +52,7 @@ def test_generated_keys_are_dated_and_unguessable() -> None:
     ],
     ids=["hash", "hash in a folder", "generated"],
 )
-def test_what_the_server_names_looks_immutable(make: Callable[[], str]) -> None:
+def test_keys_made_by_the_server_look_immutable(make: Callable[[], str]) -> None:
     key = make()
     assert is_canonical(key)
     assert looks_immutable(key)
@@ -60,7 +60,7 @@ def test_what_the_server_names_looks_immutable(make: Callable[[], str]) -> None:
 
 
 @pytest.mark.parametrize("key", ["a.png", "users/123/profile.png", "images/ab/short.png", "2026/11/x.png"])
-def test_what_users_name_is_mutable(key: str) -> None:
+def test_named_keys_are_mutable(key: str) -> None:
     assert is_canonical(key)
     assert not looks_immutable(key)
     assert cache_control(immutable=looks_immutable(key)) == "public, no-cache"
@@ -70,12 +70,12 @@ def test_what_users_name_is_mutable(key: str) -> None:
     "name",
     ["ab/" + "0" * 30 + ".png", "ab/" + "0" * 30, "2026/11/20261122_080509_" + "0" * 24],
 )
-def test_a_name_cannot_pass_for_immutable(name: str) -> None:
+def test_a_name_that_looks_immutable_is_refused(name: str) -> None:
     with pytest.raises(InvalidKey):
         named_key(name, PNG, "folder")
 
 
-def test_a_key_that_is_too_long_as_a_whole_is_told_so() -> None:
+def test_the_message_says_when_the_whole_key_is_too_long() -> None:
     parts = ["x" * 200] * 5
     with pytest.raises(InvalidKey, match="1042 bytes long, and S3 allows 1024 at most"):
         content_addressed_key(b"x", PNG, "/".join(parts))
@@ -98,7 +98,7 @@ def test_a_key_that_is_too_long_as_a_whole_is_told_so() -> None:
         ("Trip 2026/IMG 1.PNG", "me", "me/Trip-2026/IMG-1.png"),
     ],
 )
-def test_kept_keys(path: str, folder: str | None, key: str) -> None:
+def test_imported_keys(path: str, folder: str | None, key: str) -> None:
     assert imported_key(path, b"x", PNG, folder) == key
 
 
@@ -113,7 +113,7 @@ def test_kept_keys(path: str, folder: str | None, key: str) -> None:
         ("ab/" + "0" * 30 + ".png", "images"),
     ],
 )
-def test_paths_that_no_key_is_kept_for(path: str, folder: str | None) -> None:
+def test_paths_that_cannot_be_imported(path: str, folder: str | None) -> None:
     with pytest.raises(InvalidKey):
         imported_key(path, b"x", PNG, folder)
 
@@ -146,7 +146,7 @@ def test_paths_that_no_key_is_kept_for(path: str, folder: str | None) -> None:
         "d/" * 600 + "a.png",
     ],
 )
-def test_no_other_key_is_canonical(key: str) -> None:
+def test_keys_that_are_not_canonical(key: str) -> None:
     assert not is_canonical(key)
 
 
@@ -171,7 +171,7 @@ def test_no_other_key_is_canonical(key: str) -> None:
         "x" * 1025,
     ],
 )
-def test_unreadable_keys(key: str) -> None:
+def test_keys_that_are_not_readable(key: str) -> None:
     with pytest.raises(InvalidKey):
         check_readable(key)
 
@@ -181,14 +181,14 @@ def test_readable_keys(key: str) -> None:
     check_readable(key)
 
 
-def test_url_path_encodes_what_a_path_cannot_hold() -> None:
+def test_url_path_encodes_reserved_characters() -> None:
     assert url_path("a b/ü?#%+.png") == "a%20b/%C3%BC%3F%23%25%2B.png"
     assert url_path("a-b_c.d~e/f.png") == "a-b_c.d~e/f.png"
 
 
 @pytest.mark.fuzz
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_whatever_is_asked_for_a_key_is_canonical_or_refused(name: str, folder: str) -> None:
+def test_any_name_and_folder_give_a_canonical_key_or_an_error(name: str, folder: str) -> None:
     makers = [
         partial(named_key, name, PNG, folder),
         partial(content_addressed_key, b"a", PNG, folder or None),

@@ -1,4 +1,4 @@
-"""What was asked, as metadata and back."""
+"""Prompt metadata survives a round trip."""
 
 import re
 from dataclasses import replace
@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 
 from app.core.object_metadata import PromptMetadata
 
-ASKED = PromptMetadata("a cat", "dogs", "builtin", 7, "64x96", datetime(2026, 11, 22, 8, 57, 4, tzinfo=UTC))
+PROMPT = PromptMetadata("a cat", "dogs", "builtin", 7, "64x96", datetime(2026, 11, 22, 8, 57, 4, tzinfo=UTC))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=2000)
 
 
 def _is_sound(metadata: dict[str, str]) -> bool:
-    """What S3 and HTTP take: ASCII, no space that somebody would drop, 2 KB."""
+    """Return whether S3 and HTTP accept it: ASCII, no space that gets lost, at most 2 KB."""
     texts_are_sound = all(re.fullmatch(r"[ -~]*", text) for text in metadata.values())
     spaces_are = not any(text != text.strip() or "  " in text for text in metadata.values())
     return texts_are_sound and spaces_are and sum(map(len, [*metadata, *metadata.values()])) <= 2048
 
 
-def test_it_is_readable() -> None:
-    assert ASKED.to_metadata() == {
+def test_short_texts_are_stored_as_they_are() -> None:
+    assert PROMPT.to_metadata() == {
         "prompt": "a cat",
         "negative-prompt": "dogs",
         "model": "builtin",
@@ -33,15 +33,17 @@ def test_it_is_readable() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 2**32 - 1, None])
-def test_seeds(seed: int | None) -> None:
-    asked = replace(ASKED, seed=seed)
-    assert PromptMetadata.from_metadata(asked.to_metadata()) == asked
+def test_seeds_survive_a_round_trip(seed: int | None) -> None:
+    prompt_metadata = replace(PROMPT, seed=seed)
+    assert PromptMetadata.from_metadata(prompt_metadata.to_metadata()) == prompt_metadata
 
 
 @given(TEXTS, TEXTS, TEXTS)
-def test_any_text_comes_back_or_its_beginning(prompt: str, negative_prompt: str, model: str) -> None:
-    asked = replace(ASKED, prompt=prompt, negative_prompt=negative_prompt, model=model)
-    metadata = asked.to_metadata()
+def test_any_text_survives_a_round_trip_or_is_truncated(
+    prompt: str, negative_prompt: str, model: str
+) -> None:
+    prompt_metadata = replace(PROMPT, prompt=prompt, negative_prompt=negative_prompt, model=model)
+    metadata = prompt_metadata.to_metadata()
     assert _is_sound(metadata)
     read = PromptMetadata.from_metadata(metadata)
     assert read
@@ -56,15 +58,15 @@ def test_any_text_comes_back_or_its_beginning(prompt: str, negative_prompt: str,
 @pytest.mark.parametrize(
     ("prompt", "kept"), [("x" * 1100, 1100), ("x" * 1101, 1091), ("猫" * 122, 122), ("猫" * 123, 121)]
 )
-def test_long_prompts_are_cut_as_late_as_possible(prompt: str, kept: int) -> None:
-    read = PromptMetadata.from_metadata(replace(ASKED, prompt=prompt).to_metadata())
+def test_long_prompts_are_truncated_as_late_as_possible(prompt: str, kept: int) -> None:
+    read = PromptMetadata.from_metadata(replace(PROMPT, prompt=prompt).to_metadata())
     assert read
     assert read.prompt == (prompt if kept == len(prompt) else prompt[:kept] + "…")
 
 
 @pytest.mark.parametrize(
     "metadata",
-    [{}, {"prompt": "x"}, {**ASKED.to_metadata(), "seed": "x"}, {**ASKED.to_metadata(), "time": ""}],
+    [{}, {"prompt": "x"}, {**PROMPT.to_metadata(), "seed": "x"}, {**PROMPT.to_metadata(), "time": ""}],
 )
-def test_other_metadata_is_none(metadata: dict[str, str]) -> None:
+def test_other_metadata_gives_none(metadata: dict[str, str]) -> None:
     assert PromptMetadata.from_metadata(metadata) is None

@@ -1,4 +1,4 @@
-"""What no object can have."""
+"""The limits of an object's facts."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -39,7 +39,7 @@ BAD: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changed", BAD, ids=str)
-def test_it_is_an_error_of_the_store(changed: dict[str, Any]) -> None:
+def test_facts_that_no_object_can_have_are_a_store_error(changed: dict[str, Any]) -> None:
     with pytest.raises(StoreError):
         ObjectFacts(**GOOD | changed)
 
@@ -49,6 +49,6 @@ def test_it_is_an_error_of_the_store(changed: dict[str, Any]) -> None:
     [{}, {"size": 0}, {"size": 2**63 - 1}, {"etag": 'W/"e"'}, {"etag": '""'}],
     ids=str,
 )
-def test_what_an_object_can_have(changed: dict[str, Any]) -> None:
+def test_facts_at_the_limits_are_accepted(changed: dict[str, Any]) -> None:
     facts = ObjectFacts(**GOOD | changed)
     assert all(getattr(facts, name) == value for name, value in (GOOD | changed).items())

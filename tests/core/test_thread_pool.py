@@ -1,4 +1,4 @@
-"""The pool whose parked threads don't count."""
+"""The thread pool that does not count blocked threads."""
 
 import threading
 from concurrent.futures import wait
@@ -11,7 +11,7 @@ from tests.waiting import wait_until
 SOON = 30
 
 
-def test_results_and_errors_come_back() -> None:
+def test_futures_return_results_and_raise_errors() -> None:
     pool = ElasticThreadPool(2)
     assert pool.submit(pow, 2, 5).result(SOON) == 32
     with pytest.raises(ZeroDivisionError):
@@ -19,7 +19,7 @@ def test_results_and_errors_come_back() -> None:
     pool.shutdown()
 
 
-def test_no_more_than_its_size_work_at_once() -> None:
+def test_no_more_threads_than_its_size_work_at_once() -> None:
     pool, most, now, lock = ElasticThreadPool(3), 0, 0, threading.Lock()
     three = threading.Barrier(3, timeout=SOON)
 
@@ -59,10 +59,10 @@ def test_no_more_than_its_size_work_at_once() -> None:
     most = 0
     wait([pool.submit(plain) for _ in range(60)])
     pool.shutdown()
-    assert most <= 4  # one that came back may still be there when the first is begun
+    assert most <= 4  # a thread that came back may not have ended yet
 
 
-def test_parked_threads_are_replaced() -> None:
+def test_blocked_threads_are_replaced() -> None:
     pool, go_on = ElasticThreadPool(2), threading.Event()
 
     def stall() -> None:
@@ -77,7 +77,7 @@ def test_parked_threads_are_replaced() -> None:
     pool.shutdown()
 
 
-def test_surplus_threads_end() -> None:
+def test_surplus_threads_end_after_their_task() -> None:
     others = set(threading.enumerate())
     pool, go_on = ElasticThreadPool(1), threading.Event()
 
@@ -110,7 +110,7 @@ def test_a_thread_is_started_only_when_a_task_waits_and_none_is_idle() -> None:
     pool.shutdown()
 
 
-def test_parking_within_parking_counts_once() -> None:
+def test_nested_blocking_counts_once() -> None:
     pool, go_on = ElasticThreadPool(1), threading.Event()
 
     def stall() -> None:
@@ -127,16 +127,18 @@ def test_parking_within_parking_counts_once() -> None:
     pool.shutdown()
 
 
-def test_a_system_without_threads_to_spare_keeps_the_others_working(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, go_on, parking = ElasticThreadPool(1), threading.Event(), threading.Event()
+def test_if_no_thread_can_be_started_tasks_wait_for_the_existing_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool, go_on, blocked = ElasticThreadPool(1), threading.Event(), threading.Event()
 
     def stall() -> None:
-        parking.set()
+        blocked.set()
         with blocking():
             assert go_on.wait(SOON)
 
     stalled = pool.submit(stall)
-    assert parking.wait(SOON)
+    assert blocked.wait(SOON)
     wait_until(lambda: pool._working == 0)
 
     def refuse(thread: threading.Thread) -> None:
@@ -150,13 +152,13 @@ def test_a_system_without_threads_to_spare_keeps_the_others_working(monkeypatch:
     pool.shutdown()
 
 
-def test_shutdown_lets_what_was_submitted_finish() -> None:
+def test_shutdown_finishes_submitted_tasks() -> None:
     pool = ElasticThreadPool(2)
     futures = [pool.submit(pow, 2, number) for number in range(20)]
     pool.shutdown()
     assert [future.result(SOON) for future in futures] == [2**number for number in range(20)]
 
 
-def test_elsewhere_parking_does_nothing() -> None:
+def test_blocking_outside_a_pool_does_nothing() -> None:
     with blocking():
         pass

@@ -1,17 +1,15 @@
-"""Locks on file systems that have none of one kind, or none at all."""
+"""File locks on systems that lack one kind of them or all, and the table of mounts."""
 
 import errno
 import fcntl
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.cache.single_flight import KeyLocks
-from app.core import system as filelock
-from app.core.system import SHARED, claim, locked, opened, try_lock
+from app.core import system
+from app.core.system import SHARED, Mount, claim, locked, mount_of, opened, try_lock
 
 NONE = [errno.ENOLCK, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL]
 
@@ -24,7 +22,7 @@ def _refuse(monkeypatch: pytest.MonkeyPatch, name: str, error: int) -> None:
 
 
 @pytest.mark.parametrize("error", NONE)
-def test_without_flock_the_locks_of_open_files_shut_out_others(
+def test_without_flock_locks_of_open_files_exclude_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     _refuse(monkeypatch, "flock", error)
@@ -39,10 +37,10 @@ def test_without_flock_the_locks_of_open_files_shut_out_others(
 
 
 @pytest.mark.parametrize("error", NONE)
-def test_without_any_locks_those_that_are_not_required_are_done_without(
+def test_without_any_locks_those_not_required_are_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: int
 ) -> None:
-    monkeypatch.setattr(filelock, "_warned_devices", set())
+    monkeypatch.setattr(system, "_warned_devices", set())
     _refuse(monkeypatch, "flock", error)
     _refuse(monkeypatch, "fcntl", error)
     with caplog.at_level(logging.WARNING, "app.core.system"):
@@ -55,21 +53,38 @@ def test_without_any_locks_those_that_are_not_required_are_done_without(
             attempt(tmp_path / "a")
 
 
-def test_a_disk_that_fails_is_no_file_system_without_locks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_error_is_not_taken_for_missing_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _refuse(monkeypatch, "flock", errno.EIO)
     with pytest.raises(OSError, match="not here"), locked(tmp_path / "a", required=False):
         pass
 
 
-@pytest.mark.parametrize("error", NONE)
-def test_without_locks_of_keys_each_process_fills_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: int
+TABLE = r"""21 1 254:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+22 21 0:40 / /srv rw,relatime shared:2 master:1 - nfs4 server:/srv rw,vers=4.2
+23 21 0:41 / /srv/images rw - xfs /dev/sdb1 rw
+24 21 0:42 / /srv/my\040images rw - tmpfs tmpfs rw
+25 23 0:43 / /srv/images rw - btrfs /dev/sdc1 rw
+"""
+
+PLACES = [
+    ("/home/images", Mount("/", "ext4")),
+    ("/srv", Mount("/srv", "nfs4")),
+    ("/srv/cache", Mount("/srv", "nfs4")),
+    ("/srvs", Mount("/", "ext4")),
+    ("/srv/my images/cache", Mount("/srv/my images", "tmpfs")),
+    ("/srv/images/a/b", Mount("/srv/images", "btrfs")),
+]
+
+
+@pytest.mark.parametrize(("directory", "expected"), PLACES)
+def test_the_deepest_and_latest_mount_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str, expected: Mount
 ) -> None:
-    """They only keep processes from asking the store for the same image at once."""
-    monkeypatch.setattr(filelock, "_warned_devices", set())
-    _refuse(monkeypatch, "fcntl", error)
-    locks = KeyLocks(tmp_path / "fills")
-    with locks.held("a.png", time.monotonic() + 60), locks.held("a.png", time.monotonic() + 60):
-        assert caplog.text.count("can't be locked") == 1
+    (tmp_path / "mountinfo").write_text(TABLE)
+    monkeypatch.setattr(system, "MOUNT_TABLE", str(tmp_path / "mountinfo"))
+    assert mount_of(directory) == expected
+
+
+def test_the_mount_of_a_directory_on_this_machine(tmp_path: Path) -> None:
+    found = mount_of(tmp_path)
+    assert found is None or tmp_path.resolve().is_relative_to(found.point)

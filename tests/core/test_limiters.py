@@ -1,13 +1,14 @@
-"""The bound on threads that wait for the store."""
+"""Limits on concurrent calls to the store and on decodes."""
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.core.errors import StoreBusy
-from app.core.limiters import Bulkhead
+from app.core.errors import Busy, StoreBusy
+from app.core.limiters import Bulkhead, DecodeLimiter
 from app.core.thread_pool import ElasticThreadPool
 from tests.waiting import wait_until
 
@@ -15,7 +16,7 @@ SOON = 30
 
 
 class Store:
-    """Calls that last until they are answered."""
+    """A store whose calls last until the test releases `answers`."""
 
     def __init__(self, bulkhead: Bulkhead, pool: ThreadPoolExecutor) -> None:
         self.bulkhead = bulkhead
@@ -24,7 +25,7 @@ class Store:
         self._pool = pool
 
     def call(self) -> str:
-        """Call, and wait for the answer."""
+        """Call the store and wait for its answer."""
         with self.bulkhead.calling():
             self.calling += 1
             assert self.answers.acquire(timeout=SOON)
@@ -32,7 +33,7 @@ class Store:
         return "answered"
 
     def begin(self, calls: int) -> None:
-        """Have so many calls under way."""
+        """Start so many calls, and wait until all are in progress."""
         for _ in range(calls):
             self._pool.submit(self.call)
         wait_until(lambda: self.calling == calls)
@@ -40,20 +41,20 @@ class Store:
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
-    """Threads enough."""
+    """More threads than any test uses."""
     with ThreadPoolExecutor(100) as pool:
         yield pool
 
 
 @pytest.fixture
 def store(pool: ThreadPoolExecutor) -> Iterator[Store]:
-    """Two calls at once; all are answered at the end."""
+    """A store for two calls at once; all end with the test."""
     store = Store(Bulkhead(2, max_waiting=3, silence=0.2), pool)
     yield store
     store.answers.release(100)
 
 
-def test_no_more_than_its_places_call_at_once(pool: ThreadPoolExecutor) -> None:
+def test_no_more_threads_than_slots_call_at_once(pool: ThreadPoolExecutor) -> None:
     store = Store(Bulkhead(2), pool)
     futures = [pool.submit(store.call) for _ in range(20)]
     for _ in range(20):
@@ -63,15 +64,15 @@ def test_no_more_than_its_places_call_at_once(pool: ThreadPoolExecutor) -> None:
     assert [future.result(SOON) for future in futures] == ["answered"] * 20
 
 
-def test_a_silent_store_refuses_who_waits_and_who_comes(store: Store) -> None:
+def test_a_silent_store_fails_waiting_and_new_calls(store: Store) -> None:
     store.begin(2)
-    for _ in range(2):  # the first waits for the silence, the second finds it
+    for _ in range(2):  # the first waits until the store is silent, the second fails at once
         with pytest.raises(StoreBusy) as caught, store.bulkhead.calling():
             pass
     assert (caught.value.status, caught.value.code, caught.value.retry_after) == (503, "store_busy", 5)
 
 
-def test_progress_lets_others_wait_on(pool: ThreadPoolExecutor) -> None:
+def test_calls_keep_waiting_while_the_store_makes_progress(pool: ThreadPoolExecutor) -> None:
     store = Store(Bulkhead(1, silence=1.0), pool)
     store.begin(1)
     waits = pool.submit(store.call)
@@ -83,7 +84,7 @@ def test_progress_lets_others_wait_on(pool: ThreadPoolExecutor) -> None:
     assert waits.result(SOON) == "answered"
 
 
-def test_patience_ends_whatever_the_store_does(pool: ThreadPoolExecutor) -> None:
+def test_waiting_for_a_slot_times_out_even_while_the_store_makes_progress(pool: ThreadPoolExecutor) -> None:
     store = Store(Bulkhead(1, slot_timeout=0.2, silence=60), pool)
     store.begin(1)
     with pytest.raises(StoreBusy), store.bulkhead.calling():
@@ -91,7 +92,7 @@ def test_patience_ends_whatever_the_store_does(pool: ThreadPoolExecutor) -> None
     store.answers.release()
 
 
-def test_it_is_silent_only_while_calls_are_under_way(store: Store) -> None:
+def test_the_store_is_silent_only_while_calls_are_in_progress(store: Store) -> None:
     assert not store.bulkhead.is_silent()
     store.begin(1)
     wait_until(store.bulkhead.is_silent)
@@ -103,7 +104,7 @@ def test_it_is_silent_only_while_calls_are_under_way(store: Store) -> None:
     wait_until(lambda: not store.bulkhead.is_silent())
 
 
-def test_those_who_wait_without_calling_are_bounded_too(store: Store, pool: ThreadPoolExecutor) -> None:
+def test_threads_that_wait_without_calling_count_too(store: Store, pool: ThreadPoolExecutor) -> None:
     go_on = threading.Event()
 
     def wait() -> None:
@@ -123,7 +124,7 @@ def test_those_who_wait_without_calling_are_bounded_too(store: Store, pool: Thre
         pass
 
 
-def test_a_thread_takes_one_place() -> None:
+def test_nested_blocks_of_a_thread_share_one_slot() -> None:
     bulkhead = Bulkhead(1, max_waiting=0)
     with bulkhead.calling(), bulkhead.waiting(), bulkhead.calling():
         pass
@@ -131,7 +132,7 @@ def test_a_thread_takes_one_place() -> None:
         pass
 
 
-def test_an_error_gives_the_place_back() -> None:
+def test_an_error_releases_the_slot_of_a_call() -> None:
     bulkhead = Bulkhead(1, max_waiting=0)
     for _ in range(3):
         with pytest.raises(KeyError), bulkhead.calling():
@@ -140,8 +141,8 @@ def test_an_error_gives_the_place_back() -> None:
         pass
 
 
-def test_who_waits_holds_no_thread_of_the_worker() -> None:
-    """Of two threads: two that call, and two that wait for that, leave both to others."""
+def test_waiting_threads_do_not_occupy_the_pool() -> None:
+    """Two threads that call and two that wait leave both threads of the pool to other tasks."""
     pool, bulkhead, go_on = ElasticThreadPool(2), Bulkhead(2, silence=60), threading.Event()
 
     def call() -> str:
@@ -160,3 +161,57 @@ def test_who_waits_holds_no_thread_of_the_worker() -> None:
     go_on.set()
     assert [future.result(SOON) for future in calls] == ["called"] * 4
     pool.shutdown()
+
+
+def test_no_more_threads_than_slots_decode_at_once() -> None:
+    limiter, inside, most = DecodeLimiter(2, 30), 0, 0
+    lock, both = threading.Lock(), threading.Barrier(2, timeout=30)
+
+    def work() -> None:
+        nonlocal inside, most
+        with limiter.slot():
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            both.wait()
+            time.sleep(0.02)
+            with lock:
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 2
+
+
+def test_waiting_too_long_for_a_decode_slot_raises_busy() -> None:
+    limiter = DecodeLimiter(1, 0.05)
+    with limiter.slot(), pytest.raises(Busy) as caught, limiter.slot():
+        pass
+    assert (caught.value.status, caught.value.code, caught.value.retry_after) == (503, "busy", 2)
+
+
+def test_a_caller_can_wait_longer_than_the_default_timeout() -> None:
+    limiter, waits = DecodeLimiter(1, 0.05), threading.Event()
+
+    def wait() -> None:
+        waits.set()
+        with limiter.slot(20):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        with limiter.slot():
+            waiting = pool.submit(wait)
+            assert waits.wait(30)
+            time.sleep(0.2)
+        waiting.result(20)
+
+
+def test_an_error_releases_the_slot_of_a_decode() -> None:
+    limiter = DecodeLimiter(1, 0.05)
+    with pytest.raises(KeyError), limiter.slot():
+        raise KeyError
+    with limiter.slot():
+        pass

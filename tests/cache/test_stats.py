@@ -1,4 +1,4 @@
-"""The counts: exact over threads and processes, kept over restarts, and never in the way."""
+"""Counts are exact over threads and processes, survive restarts, and never fail a request."""
 
 import multiprocessing
 import os
@@ -41,7 +41,7 @@ def _many_hits(root: Path, times: int) -> None:
         _hit(counts, times)
 
 
-def test_each_status_has_its_count(counts: Counts) -> None:
+def test_each_status_has_its_own_count(counts: Counts) -> None:
     assert counts.totals() == ZERO
     counts.hit(100)
     for times, status in enumerate(CacheStatus, start=1):
@@ -52,7 +52,7 @@ def test_each_status_has_its_count(counts: Counts) -> None:
     assert totals.requests_saved == 2 + 5 + 3
 
 
-def test_threads_lose_none(counts: Counts) -> None:
+def test_no_count_is_lost_between_threads(counts: Counts) -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -66,7 +66,7 @@ def test_threads_lose_none(counts: Counts) -> None:
     assert (counts.totals().hits, counts.totals().bytes_served) == (160_000, 1_600_000)
 
 
-def test_processes_lose_none(counts: Counts, tmp_path: Path) -> None:
+def test_no_count_is_lost_between_processes(counts: Counts, tmp_path: Path) -> None:
     counts.hit(10)
     spawn = multiprocessing.get_context("spawn")
     processes = [spawn.Process(target=_many_hits, args=(tmp_path, 5_000)) for _ in range(3)]
@@ -78,7 +78,7 @@ def test_processes_lose_none(counts: Counts, tmp_path: Path) -> None:
     assert counts.totals().hits == 15_001
 
 
-def test_a_restart_counts_on(counts: Counts, tmp_path: Path) -> None:
+def test_a_new_process_continues_the_counts_of_one_that_ended(counts: Counts, tmp_path: Path) -> None:
     counts.hit(1)
     counts.close()
     with closing(_open(tmp_path)) as again:
@@ -87,7 +87,7 @@ def test_a_restart_counts_on(counts: Counts, tmp_path: Path) -> None:
         assert [path.name for path in (tmp_path / "locks").iterdir()] == ["counts-0"]
 
 
-def test_a_fork_takes_a_slot_of_its_own(counts: Counts, tmp_path: Path) -> None:
+def test_a_fork_counts_in_another_slot(counts: Counts, tmp_path: Path) -> None:
     counts.hit(1)
     child = os.fork()
     if child == 0:
@@ -99,7 +99,7 @@ def test_a_fork_takes_a_slot_of_its_own(counts: Counts, tmp_path: Path) -> None:
     assert len(list((tmp_path / "locks").iterdir())) == 2
 
 
-def test_more_processes_than_slots(tmp_path: Path) -> None:
+def test_processes_beyond_the_number_of_slots_are_not_counted(tmp_path: Path) -> None:
     opened = [_open(tmp_path) for _ in range(258)]
     for counts in opened:
         counts.hit(1)
@@ -109,7 +109,7 @@ def test_more_processes_than_slots(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["removed", "cut"])
-def test_without_its_file_nothing_fails(counts: Counts, tmp_path: Path, damage: str) -> None:
+def test_a_missing_or_truncated_file_fails_nothing(counts: Counts, tmp_path: Path, damage: str) -> None:
     file = tmp_path / "counts"
     if damage == "removed":
         file.unlink()

@@ -1,4 +1,4 @@
-"""What the cache does while the store is silent or its bulkhead is full, and what it passes on."""
+"""The cache while the store is silent or the bulkhead is full, and bodies that are not cached."""
 
 import threading
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ DATA = bytes(range(256)) * 4000
 
 @pytest.fixture
 def bulkhead() -> Bulkhead:
-    """One call at a time, and two that wait."""
+    """A bulkhead for one call, and two threads that wait."""
     return Bulkhead(1, max_waiting=2, silence=0.1)
 
 
 @contextmanager
 def _silent(bulkhead: Bulkhead) -> Iterator[None]:
-    """A call under way, of which the store says nothing."""
+    """Keep a call in progress for which the store sends nothing."""
     begun, release = threading.Event(), threading.Event()
 
     def call() -> None:
@@ -48,7 +48,7 @@ def _silent(bulkhead: Bulkhead) -> Iterator[None]:
             waiting.result()
 
 
-def test_hits_need_no_place(make_cache: MakeCache, origin: Origin, bulkhead: Bulkhead) -> None:
+def test_hits_need_no_slot(make_cache: MakeCache, origin: Origin, bulkhead: Bulkhead) -> None:
     cache = make_cache(bulkhead=bulkhead)
     origin.objects |= {KEY: b"image", NAMED: b"named"}
     for key in (KEY, NAMED):
@@ -58,7 +58,7 @@ def test_hits_need_no_place(make_cache: MakeCache, origin: Origin, bulkhead: Bul
             assert cache.fetch(key, origin.load(key)).status is CacheStatus.HIT
 
 
-def test_misses_are_refused_and_not_noted_as_missing(
+def test_misses_are_refused_and_not_remembered_as_missing(
     make_cache: MakeCache, origin: Origin, bulkhead: Bulkhead
 ) -> None:
     cache = make_cache(bulkhead=bulkhead)
@@ -69,7 +69,7 @@ def test_misses_are_refused_and_not_noted_as_missing(
     assert read(cache.fetch(KEY, origin.load(KEY))) == b"image"
 
 
-def test_what_is_stale_is_served_at_once(
+def test_stale_objects_are_served_without_a_call(
     make_cache: MakeCache, origin: Origin, bulkhead: Bulkhead, clock: Clock
 ) -> None:
     cache = make_cache(bulkhead=bulkhead, ttl=10)
@@ -82,7 +82,7 @@ def test_what_is_stale_is_served_at_once(
     assert len(origin.calls) == 1
 
 
-def test_a_cache_out_of_order_asks_within_the_bound_too(
+def test_a_degraded_cache_respects_the_bulkhead_too(
     make_cache: MakeCache, origin: Origin, bulkhead: Bulkhead, tmp_path: Path
 ) -> None:
     cache = make_cache(bulkhead=bulkhead)
@@ -95,7 +95,9 @@ def test_a_cache_out_of_order_asks_within_the_bound_too(
     (tmp_path / "cache").unlink()
 
 
-def test_of_one_key_only_the_leader_takes_a_place(make_cache: MakeCache, origin: Origin) -> None:
+def test_of_many_requests_for_one_key_only_the_leader_takes_a_slot(
+    make_cache: MakeCache, origin: Origin
+) -> None:
     bulkhead = Bulkhead(2, max_waiting=20)
     cache = make_cache(bulkhead=bulkhead)
     origin.objects |= {KEY: b"image", NAMED: b"other"}
@@ -114,21 +116,21 @@ def test_of_one_key_only_the_leader_takes_a_place(make_cache: MakeCache, origin:
 
 
 class _Stream:
-    """A body that is no file."""
+    """A body that is not a file."""
 
     def __init__(self, data: bytes, piece: int = 10**9) -> None:
         self._data, self._piece = BytesIO(data), piece
 
     def read(self, size: int = -1, /) -> bytes:
-        """Short pieces."""
+        """Return at most `piece` bytes."""
         return self._data.read(min(size, self._piece) if size >= 0 else size)
 
     def close(self) -> None:
-        """Note it."""
+        """Close the data."""
         self._data.close()
 
 
-def _passed_on(make_cache: MakeCache, body: Body) -> tuple[CacheStatus, bytes]:
+def _fetch_uncached(make_cache: MakeCache, body: Body) -> tuple[CacheStatus, bytes]:
     cache = make_cache(max_object_bytes=10)
     cached = cache.fetch(KEY, lambda etag: StoredObject(facts(KEY, DATA), body))
     try:
@@ -138,16 +140,18 @@ def _passed_on(make_cache: MakeCache, body: Body) -> tuple[CacheStatus, bytes]:
 
 
 @pytest.mark.parametrize("piece", [999, 100_000, 10**9])
-def test_what_is_passed_on_is_whole(make_cache: MakeCache, piece: int) -> None:
-    assert _passed_on(make_cache, _Stream(DATA, piece)) == (CacheStatus.BYPASS, DATA)
+def test_an_uncached_body_is_complete(make_cache: MakeCache, piece: int) -> None:
+    assert _fetch_uncached(make_cache, _Stream(DATA, piece)) == (CacheStatus.BYPASS, DATA)
 
 
-def test_what_is_passed_on_is_no_longer_than_announced(make_cache: MakeCache) -> None:
-    assert _passed_on(make_cache, _Stream(DATA + b"and more")) == (CacheStatus.BYPASS, DATA)
+def test_an_uncached_body_is_not_longer_than_announced(make_cache: MakeCache) -> None:
+    assert _fetch_uncached(make_cache, _Stream(DATA + b"and more")) == (CacheStatus.BYPASS, DATA)
 
 
 @pytest.mark.parametrize("most", [0, 1, 200_000])
-def test_what_breaks_off_soon_is_an_error_before_the_answer_begins(make_cache: MakeCache, most: int) -> None:
+def test_an_uncached_body_that_breaks_off_early_is_an_error_before_the_response_starts(
+    make_cache: MakeCache, most: int
+) -> None:
     calls = []
 
     def load(etag: str | None) -> StoredObject:

@@ -1,4 +1,4 @@
-"""The bound holds, and the least recently used go first."""
+"""The cache stays within its bound and evicts the least recently used objects first."""
 
 import os
 import random
@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 
 
 def disk_usage(directory: Path) -> int:
-    """What `du -s` counts: blocks of files and directories, temporary files and the index included."""
+    """Return what `du -s` counts: the blocks of all files and directories, in bytes."""
     total = 0
     for parent, _, names in os.walk(directory):
         for path in (parent, *(os.path.join(parent, name) for name in names)):
@@ -38,14 +38,14 @@ def _fill(cache: DiskCache, origin: Origin, numbers: range, size: int = 50_000) 
         read(cache.fetch(key, origin.load(key)))
 
 
-def _kept(cache: DiskCache, numbers: range) -> set[int]:
-    kept = set()
+def _cached_numbers(cache: DiskCache, numbers: range) -> set[int]:
+    cached = set()
     for number in numbers:
         found = cache.lookup(immutable_key(number))
         if found is not None:
             found.body.close()
-            kept.add(number)
-    return kept
+            cached.add(number)
+    return cached
 
 
 def test_the_directory_never_exceeds_the_bound(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_directory_never_exceeds_the_bound(make_cache: MakeCache, origin: Or
 
 
 @pytest.mark.parametrize("max_bytes", [384 * 1024, 512 * 1024, 1_000_000])
-def test_a_small_cache_holds_its_bound_and_something(
+def test_a_small_cache_stays_within_its_bound_and_still_caches(
     make_cache: MakeCache, origin: Origin, tmp_path: Path, max_bytes: int
 ) -> None:
     cache = make_cache(max_bytes)
@@ -70,7 +70,7 @@ def test_a_small_cache_holds_its_bound_and_something(
     assert cache.totals().entries > 3
 
 
-def test_totals_are_what_lies_there(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
+def test_totals_match_the_files_on_disk(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
     cache = make_cache(2 * MIB)
     _fill(cache, origin, range(80))
     files = [path for path in (tmp_path / "cache" / "objects").rglob("*.png")]
@@ -81,7 +81,9 @@ def test_totals_are_what_lies_there(make_cache: MakeCache, origin: Origin, tmp_p
     assert totals.reserved == 0
 
 
-def test_the_least_recently_used_go_first(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
+def test_the_least_recently_used_objects_are_evicted_first(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path
+) -> None:
     cache = make_cache(2 * MIB)
     _fill(cache, origin, range(20))
     hour_ago = time.time_ns() - 3600 * 10**9
@@ -102,7 +104,7 @@ def test_the_least_recently_used_go_first(make_cache: MakeCache, origin: Origin,
     assert not kept
 
 
-def test_what_is_larger_than_the_cache_comes_straight(make_cache: MakeCache, origin: Origin) -> None:
+def test_an_object_larger_than_the_cache_evicts_nothing(make_cache: MakeCache, origin: Origin) -> None:
     cache = make_cache(MIB)
     _fill(cache, origin, range(3))
     big = immutable_key(99)
@@ -110,10 +112,10 @@ def test_what_is_larger_than_the_cache_comes_straight(make_cache: MakeCache, ori
     cached = cache.fetch(big, origin.load(big))
     assert cached.status is CacheStatus.BYPASS
     assert len(read(cached)) == 2 * MIB
-    assert _kept(cache, range(3)) == {0, 1, 2}
+    assert _cached_numbers(cache, range(3)) == {0, 1, 2}
 
 
-def test_a_cache_too_small_for_anything_serves_all_the_same(make_cache: MakeCache, origin: Origin) -> None:
+def test_a_cache_too_small_for_any_object_still_serves(make_cache: MakeCache, origin: Origin) -> None:
     cache = make_cache(1)
     origin.objects["a.png"] = b"image"
     for _ in range(2):
@@ -121,7 +123,7 @@ def test_a_cache_too_small_for_anything_serves_all_the_same(make_cache: MakeCach
         assert (cached.status, read(cached)) == (CacheStatus.BYPASS, b"image")
 
 
-def test_what_a_reader_holds_open_survives_eviction(make_cache: MakeCache, origin: Origin) -> None:
+def test_a_reader_can_finish_after_its_object_was_removed(make_cache: MakeCache, origin: Origin) -> None:
     cache = make_cache(MIB)
     _fill(cache, origin, range(1))
     held = cache.lookup(immutable_key(0))
@@ -163,7 +165,7 @@ def test_the_bound_holds_with_many_writers_in_many_processes(tmp_path: Path) -> 
     assert MIB < max(samples) <= 3 * MIB
 
 
-def test_reservations_of_a_killed_process_are_given_back(
+def test_reservations_of_a_killed_process_are_reclaimed(
     make_cache: MakeCache, origin: Origin, tmp_path: Path
 ) -> None:
     dying = """
@@ -185,7 +187,7 @@ def test_reservations_of_a_killed_process_are_given_back(
     assert cache.totals().entries == 20
 
 
-def test_a_file_moved_in_by_a_process_killed_before_it_could_say_so_is_removed(
+def test_a_file_that_a_killed_process_moved_in_without_a_row_is_removed(
     make_cache: MakeCache, tmp_path: Path
 ) -> None:
     dying = """
@@ -208,10 +210,10 @@ def test_a_file_moved_in_by_a_process_killed_before_it_could_say_so_is_removed(
 
 
 @pytest.mark.parametrize("what", ["cache.forget(key)", "cache._space.reserve(other, 1_800_000)"])
-def test_rows_of_files_that_a_killed_process_removed_are_settled(
+def test_rows_of_files_that_a_killed_process_removed_are_deleted(
     make_cache: MakeCache, origin: Origin, tmp_path: Path, what: str
 ) -> None:
-    """Killed right after it removed the file, by a change or an eviction."""
+    """The process is killed right after it removed the file, by a delete or an eviction."""
     dying = f"""
         import os, sys
         from pathlib import Path
@@ -238,7 +240,7 @@ def test_rows_of_files_that_a_killed_process_removed_are_settled(
     assert (cache.totals().entries, cache.totals().reserved) == (28, 0)
 
 
-def test_a_living_process_keeps_its_reservation(make_cache: MakeCache) -> None:
+def test_a_running_process_keeps_its_reservation(make_cache: MakeCache) -> None:
     one = make_cache(2 * MIB)
     reservation = one._space.reserve(immutable_key(1), 100_000)
     assert reservation is not None
@@ -248,7 +250,7 @@ def test_a_living_process_keeps_its_reservation(make_cache: MakeCache) -> None:
     assert Path(reservation.path).exists()
 
 
-def test_a_hit_writes_no_index(cache: DiskCache, origin: Origin) -> None:
+def test_a_hit_does_not_write_the_index(cache: DiskCache, origin: Origin) -> None:
     _fill(cache, origin, range(1))
     with cache._index.transaction() as db:
         db.execute("CREATE TRIGGER t BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'written'); END")
@@ -256,7 +258,7 @@ def test_a_hit_writes_no_index(cache: DiskCache, origin: Origin) -> None:
     assert len(origin.calls) == 1
 
 
-def test_threads_share_the_bound(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
+def test_the_bound_holds_with_many_threads(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
     cache = make_cache(2 * MIB)
     over = threading.Event()
     done = threading.Event()
@@ -276,7 +278,7 @@ def test_threads_share_the_bound(make_cache: MakeCache, origin: Origin, tmp_path
     assert cache.check().is_clean
 
 
-def test_an_object_too_large_is_passed_on(make_cache: MakeCache, origin: Origin) -> None:
+def test_objects_larger_than_max_object_bytes_are_not_cached(make_cache: MakeCache, origin: Origin) -> None:
     cache = make_cache(max_object_bytes=1000)
     origin.objects = {immutable_key(1): bytes(1001), immutable_key(2): bytes(1000)}
     answers = [cache.fetch(key, origin.load(key)) for key in origin.objects]
@@ -285,7 +287,7 @@ def test_an_object_too_large_is_passed_on(make_cache: MakeCache, origin: Origin)
 
 
 @pytest.mark.parametrize("size", [1, 4096, 4097, 300_000])
-def test_sizes_round_to_blocks(make_cache: MakeCache, origin: Origin, size: int) -> None:
+def test_sizes_are_rounded_up_to_blocks(make_cache: MakeCache, origin: Origin, size: int) -> None:
     cache = make_cache()
     before = cache.totals().taken
     _fill(cache, origin, range(1), size=size)

@@ -1,4 +1,4 @@
-"""Which objects the cache takes for immutable, and where it remembers that."""
+"""Which objects the cache treats as immutable, and where it stores their files."""
 
 import hashlib
 import os
@@ -27,13 +27,13 @@ def _addressed(data: bytes) -> str:
 
 
 def _files(root: Path) -> set[str]:
-    """Where the images lie, below the cache's directory."""
-    places = [root / name for name in ("objects", "named", "opaque", "unproven")]
-    return {str(p.relative_to(root)) for place in places for p in place.rglob("*") if p.is_file()}
+    """Return the paths of all objects' files, relative to the cache directory."""
+    folders = [root / name for name in ("objects", "named", "opaque", "unproven")]
+    return {str(p.relative_to(root)) for folder in folders for p in folder.rglob("*") if p.is_file()}
 
 
 def _without_proof(origin: Origin, key: str) -> object:
-    """The origin's answer for an object that somebody else has put there."""
+    """Load an object that others have put into the store, without our metadata."""
 
     def load(etag: str | None) -> StoredObject | None:
         stored = origin.load(key)(etag)
@@ -43,7 +43,7 @@ def _without_proof(origin: Origin, key: str) -> object:
 
 
 @pytest.mark.parametrize("key", [GENERATED, FOREIGN])
-def test_what_only_looks_immutable_is_asked_for_again(
+def test_an_object_that_only_looks_immutable_is_revalidated(
     cache: DiskCache, origin: Origin, clock: Clock, tmp_path: Path, key: str
 ) -> None:
     origin.objects[key] = b"old"
@@ -62,7 +62,7 @@ def test_what_only_looks_immutable_is_asked_for_again(
     assert cache.check().is_clean
 
 
-def test_the_event_loop_asks_no_index_for_it(
+def test_lookup_immutable_does_not_read_the_index(
     make_cache: MakeCache, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = make_cache()
@@ -79,8 +79,10 @@ def test_the_event_loop_asks_no_index_for_it(
     monkeypatch.undo()
 
 
-def test_a_proof_is_found_by_every_process(make_cache: MakeCache, origin: Origin, clock: Clock) -> None:
-    """One that has the mutable version in mind, too."""
+def test_an_object_that_becomes_immutable_is_found_by_every_process(
+    make_cache: MakeCache, origin: Origin, clock: Clock
+) -> None:
+    """Even by one that knows the file of the mutable version."""
     one, other = make_cache(ttl=10), make_cache(ttl=10)
     key = _addressed(b"right")
     origin.objects[key] = b"wrong"
@@ -96,10 +98,10 @@ def test_a_proof_is_found_by_every_process(make_cache: MakeCache, origin: Origin
     assert one.check().is_clean
 
 
-def test_a_damaged_file_leaves_nothing_where_front_servers_look(
+def test_a_damaged_file_is_removed_from_where_front_servers_look(
     cache: DiskCache, origin: Origin, tmp_path: Path
 ) -> None:
-    """The object was replaced since, so that it is mutable when it is fetched again."""
+    """The object was replaced in the store meanwhile, so it is mutable when it is fetched again."""
     key, root = _addressed(b"right"), tmp_path / "cache"
     origin.objects[key] = b"right"
     read(cache.fetch(key, origin.load(key)))
@@ -112,7 +114,7 @@ def test_a_damaged_file_leaves_nothing_where_front_servers_look(
 
 @pytest.mark.parametrize("key", [GENERATED, FOREIGN])
 @pytest.mark.parametrize("end", ["forget", "clear", "evict"])
-def test_it_goes_like_every_other(
+def test_a_mutable_object_with_an_immutable_key_is_removed_like_others(
     make_cache: MakeCache, origin: Origin, tmp_path: Path, key: str, end: str
 ) -> None:
     cache = make_cache(1024 * 1024)
@@ -133,11 +135,11 @@ def test_it_goes_like_every_other(
     assert cache.check().is_clean
 
 
-@pytest.mark.parametrize("data", [b"right", bytes(2 * 1024 * 1024)], ids=["kept", "without room"])
-def test_an_upload_takes_the_place_of_what_looked_like_it(
+@pytest.mark.parametrize("data", [b"right", bytes(2 * 1024 * 1024)], ids=["cached", "no room"])
+def test_an_upload_replaces_a_foreign_object_under_the_same_key(
     make_cache: MakeCache, origin: Origin, tmp_path: Path, data: bytes
 ) -> None:
-    """Somebody deleted the other object in the bucket, and then ours was stored."""
+    """The foreign object was deleted in the bucket before ours was uploaded."""
     cache, other = make_cache(1024 * 1024), make_cache(1024 * 1024)
     key = _addressed(data)
     origin.objects[key] = b"foreign"
@@ -163,7 +165,7 @@ def test_an_upload_takes_the_place_of_what_looked_like_it(
         ("named.png", hashlib.sha256(b"image").hexdigest(), False),
     ],
 )
-def test_without_room_the_store_s_digest_is_the_proof(
+def test_an_uncached_object_is_immutable_if_the_stores_digest_matches(
     make_cache: MakeCache, key: str, sha256: str, immutable: bool
 ) -> None:
     def load(etag: str | None) -> StoredObject:
@@ -179,7 +181,7 @@ def test_without_room_the_store_s_digest_is_the_proof(
     [{"content_encoding": "gzip"}, {"content_type": "image/jpeg"}, {"content_type": "image/webp"}],
     ids=str,
 )
-def test_what_a_file_alone_can_t_tell_is_mutable(
+def test_an_object_whose_facts_do_not_follow_from_its_key_is_mutable(
     cache: DiskCache, tmp_path: Path, unlike: dict[str, str]
 ) -> None:
     for key in (_addressed(b"image"), GENERATED):
@@ -192,10 +194,10 @@ def test_what_a_file_alone_can_t_tell_is_mutable(
     assert {file.partition("/")[0] for file in _files(tmp_path / "cache")} == {"named"}
 
 
-# The directory as the version before left it: by the key's shape alone.
+# A directory as an older version left it, which went by the shape of keys alone.
 
 RIGHT = {_addressed(data): data for data in (b"right", b"right, too")}
-LEFT = {
+OLD = {
     **RIGHT,
     FOREIGN: b"foreign",
     _addressed(b"original"): b"replaced",
@@ -205,8 +207,8 @@ LEFT = {
 _WHEN = 1_780_000_000
 
 
-def _leave_as_before(root: Path, *, with_index: bool) -> None:
-    for key, data in LEFT.items():
+def _create_old_directory(root: Path, *, with_index: bool) -> None:
+    for key, data in OLD.items():
         path = root / "objects" / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -225,11 +227,11 @@ def _leave_as_before(root: Path, *, with_index: bool) -> None:
 
 
 @pytest.mark.parametrize("with_index", [True, False])
-def test_of_an_older_version_only_what_can_be_proven_is_kept(
+def test_of_an_older_versions_files_only_verified_ones_are_kept(
     make_cache: MakeCache, origin: Origin, tmp_path: Path, with_index: bool
 ) -> None:
     root = tmp_path / "cache"
-    _leave_as_before(root, with_index=with_index)
+    _create_old_directory(root, with_index=with_index)
     cache = make_cache()
     assert cache.check().is_clean  # waits for the rebuild
     assert _files(root) == {f"objects/{key}" for key in RIGHT}
@@ -239,23 +241,23 @@ def test_of_an_older_version_only_what_can_be_proven_is_kept(
         found = cache.lookup_immutable(key)
         assert found is not None
         assert (read(found), found.facts.last_modified.timestamp()) == (data, _WHEN)
-    for key in LEFT.keys() - RIGHT.keys():
+    for key in OLD.keys() - RIGHT.keys():
         assert cache.lookup(key) is None
     cache.close()
     again = make_cache()
     assert (again.totals().entries, again.check().is_clean) == (len(RIGHT), True)
 
 
-def test_until_it_is_compared_nothing_of_it_is_served(
+def test_an_older_versions_files_are_not_served_before_they_are_verified(
     make_cache: MakeCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not by front servers either, which look into the directory by themselves."""
+    """Not even by front servers, which read the directory without the application."""
     root = tmp_path / "cache"
-    _leave_as_before(root, with_index=True)
+    _create_old_directory(root, with_index=True)
     monkeypatch.setattr(Rebuild, "_run", lambda self: None)
     cache = make_cache()
     assert {file for file in _files(root) if file.startswith("objects/")} == set()
-    assert [cache.lookup(key) for key in LEFT] == [None] * len(LEFT)
+    assert [cache.lookup(key) for key in OLD] == [None] * len(OLD)
     cache.close()
     monkeypatch.undo()
-    assert make_cache().check().entries == len(RIGHT)  # a start later on goes on with it
+    assert make_cache().check().entries == len(RIGHT)  # a later start continues

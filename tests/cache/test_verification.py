@@ -1,4 +1,4 @@
-"""Bytes that are not those their key was made from."""
+"""Bytes that do not match the digest in their key."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ OURS = _key(hashlib.sha256(RIGHT).hexdigest())
 
 
 class Store:
-    """Gives these bodies one after the other, under an entity tag that tells nothing of them."""
+    """A store that returns these bodies in turn, with an entity tag that does not depend on them."""
 
     def __init__(
         self, key: str, *bodies: bytes, etag: str = "d41d8cd98f00b204e9800998ecf8427e", sha256: str = ""
@@ -40,7 +40,7 @@ class Store:
         self.calls = 0
 
     def load(self, _: str | None) -> StoredObject:
-        """The next body."""
+        """Return the next body."""
         self.calls += 1
         data = next(self._bodies)
         return StoredObject(
@@ -49,7 +49,7 @@ class Store:
         )
 
 
-def test_wrong_bytes_are_neither_served_nor_kept(cache: DiskCache) -> None:
+def test_bytes_that_do_not_match_the_key_are_fetched_once_more(cache: DiskCache) -> None:
     store = Store(OURS, WRONG, RIGHT)
     assert read(cache.fetch(OURS, store.load)) == RIGHT
     found = cache.lookup(OURS)
@@ -58,7 +58,7 @@ def test_wrong_bytes_are_neither_served_nor_kept(cache: DiskCache) -> None:
     assert store.calls == 2
 
 
-def test_bytes_that_are_wrong_in_two_ways_are_an_error(cache: DiskCache) -> None:
+def test_bytes_that_do_not_match_the_key_in_two_ways_are_an_error(cache: DiskCache) -> None:
     with pytest.raises(StoreError):
         cache.fetch(OURS, Store(OURS, WRONG, WORSE).load)
     assert cache.lookup(OURS) is None
@@ -74,7 +74,9 @@ FOREIGN: dict[str, Callable[[], Store]] = {
 
 
 @pytest.mark.parametrize(("what", "calls"), list(zip(FOREIGN, (1, 1, 2, 1), strict=True)))
-def test_keys_of_other_people_are_served(cache: DiskCache, what: str, calls: int) -> None:
+def test_foreign_objects_under_such_keys_are_served_as_mutable(
+    cache: DiskCache, what: str, calls: int
+) -> None:
     store = FOREIGN[what]()
     assert read(cache.fetch(store._key, store.load)) == RIGHT
     found = cache.lookup(store._key)

@@ -1,69 +1,23 @@
-"""A cache that is out of order never fails a request that the store can answer."""
+"""Rebuilding a lost index, checking the index against the files, and clearing both."""
 
 import os
-import shutil
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from app.cache import fill as fill_module
 from app.cache.disk_cache import DiskCache
 from app.cache.lookup import CacheStatus
 from app.cache.rebuild import CheckReport
 from app.core.errors import CacheUnreadable
-from tests.cache.conftest import MakeCache, Origin, facts, immutable_key, read
+from tests.cache.conftest import MakeCache, Origin, immutable_key, read
 from tests.waiting import wait_until
 
 KEY = immutable_key(1)
 
 ENTRIES = 520
-"""More than are adopted in one transaction."""
-
-
-def test_a_directory_that_is_a_file(tmp_path: Path, origin: Origin, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "cache").write_bytes(b"")
-    cache = DiskCache(tmp_path / "cache", 10**6)
-    origin.objects[KEY] = b"image"
-    for _ in range(3):
-        cached = cache.fetch(KEY, origin.load(KEY))
-        assert (cached.status, read(cached)) == (CacheStatus.BYPASS, b"image")
-    cache.store(facts(KEY, b"image"), b"image", cache.epoch(KEY))
-    cache.forget(KEY)
-    assert not cache.is_writable()
-    assert caplog.text.count("degraded") == 1
-    cache.close()
-
-
-def test_a_directory_deleted_under_a_running_server(
-    make_cache: MakeCache, origin: Origin, tmp_path: Path
-) -> None:
-    cache = make_cache()
-    origin.objects[KEY] = b"image"
-    read(cache.fetch(KEY, origin.load(KEY)))
-    shutil.rmtree(tmp_path / "cache")
-    for _ in range(2):
-        assert read(cache.fetch(KEY, origin.load(KEY))) == b"image"
-    mended = cache.fetch(KEY, origin.load(KEY))
-    assert (mended.status, read(mended)) == (CacheStatus.HIT, b"image")
-    assert cache.check().is_clean
-
-
-def test_a_full_disk(cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(fill_module, "_copy", full)
-    origin.objects[KEY] = b"image"
-    cached = cache.fetch(KEY, origin.load(KEY))
-    assert (cached.status, read(cached)) == (CacheStatus.BYPASS, b"image")
-    assert cache.totals().reserved == 0
-    monkeypatch.undo()
-    cached = cache.fetch(KEY, origin.load(KEY))
-    assert (cached.status, read(cached)) == (CacheStatus.MISS, b"image")
-
+"""More entries than are adopted in one transaction."""
 
 NAMED = "users/1/me.png"
 
@@ -74,24 +28,24 @@ def _fill(cache: DiskCache, origin: Origin, count: int) -> None:
         read(cache.fetch(key, origin.load(key)))
 
 
-def _let_go_of_the_index(cache: DiskCache, tmp_path: Path) -> Path:
-    """The index's file, which now is all there is of it."""
+def _close_index(cache: DiskCache, tmp_path: Path) -> Path:
+    """Close the index, remove its log, and return the path of its file."""
     cache._index.close()
     for log in tmp_path.glob("cache/index.sqlite3-*"):
         log.unlink()
     return tmp_path / "cache" / "index.sqlite3"
 
 
-def _start_the_machine_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as an index can tell."""
+def _restart_machine(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Change the boot id, which is how an index notices a restart."""
     (directory / "boot_id").write_text("another boot")
     monkeypatch.setattr("app.cache.index._BOOT_ID", directory / "boot_id")
 
 
 def _wait_until_rebuilt(cache: DiskCache, origin: Origin) -> None:
-    """Hits don't need the index, so a miss is what shows that it is gone."""
+    """Fetch a missing object until the index is rebuilt: hits would not notice that it is gone."""
     missing = immutable_key(10**6)
-    origin.objects[missing] = bytes(101 * 1024 * 1024)  # more than there is room for
+    origin.objects[missing] = bytes(101 * 1024 * 1024)  # larger than the cache
 
     def is_rebuilt() -> bool:
         cache.fetch(missing, origin.load(missing)).body.close()
@@ -112,7 +66,7 @@ def test_a_lost_index_is_rebuilt_from_the_files(
 ) -> None:
     first = make_cache()
     _fill(first, origin, ENTRIES)
-    index = _let_go_of_the_index(first, tmp_path)
+    index = _close_index(first, tmp_path)
     if loss == "removed":
         index.unlink()
     else:
@@ -134,25 +88,25 @@ def test_a_lost_index_is_rebuilt_from_the_files(
     _wait_until_rebuilt(cache, origin)
     assert cache.check().is_clean
     assert cache.totals().entries == ENTRIES
-    asked = len(origin.calls)
+    calls = len(origin.calls)
     for number in range(ENTRIES):
         found = cache.lookup(immutable_key(number))
         assert found is not None
         found.body.close()
-    assert len(origin.calls) == asked
-    assert before <= asked
+    assert len(origin.calls) == calls
+    assert before <= calls
     assert read(cache.fetch(NAMED, origin.load(NAMED))) == origin.objects[NAMED]
 
 
 def _with_number(database: bytes, offset: int) -> bytes:
-    """The user version stands at 60, the application's number at 68 (https://www.sqlite.org/fileformat2.html)."""
+    """Change the user version (offset 60) or the application id (68): https://www.sqlite.org/fileformat2.html."""
     return database[:offset] + (7).to_bytes(4) + database[offset + 4 :]
 
 
-def test_files_that_a_power_failure_cut_are_removed_after_it(
+def test_files_truncated_by_a_power_failure_are_removed(
     make_cache: MakeCache, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing waits for the disk, so a file may have its name and times but not its bytes."""
+    """No write waits for the disk, so a file may have its name and times, but not its bytes."""
     cache = make_cache()
     _fill(cache, origin, 20)
     cache.close()
@@ -160,14 +114,14 @@ def test_files_that_a_power_failure_cut_are_removed_after_it(
     stat = file.stat()
     os.truncate(file, 0)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    _start_the_machine_again(tmp_path, monkeypatch)
+    _restart_machine(tmp_path, monkeypatch)
     again = make_cache()
     _wait_until_rebuilt(again, origin)
     assert not file.exists()
     assert (again.totals().entries, again.check().is_clean) == (19, True)
 
 
-def test_while_the_index_is_rebuilt_nothing_exceeds_the_bound(
+def test_a_rebuild_trims_the_cache_to_a_lowered_bound(
     make_cache: MakeCache, origin: Origin, tmp_path: Path
 ) -> None:
     first = make_cache()
@@ -181,7 +135,7 @@ def test_while_the_index_is_rebuilt_nothing_exceeds_the_bound(
     assert small.check().is_clean
 
 
-def test_check_finds_and_mends(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
+def test_check_finds_and_fixes_differences(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
     cache = make_cache()
     _fill(cache, origin, 20)
     objects = tmp_path / "cache" / "objects"
@@ -198,23 +152,23 @@ def test_check_finds_and_mends(make_cache: MakeCache, origin: Origin, tmp_path: 
     assert {Path(path).name for path in found.strays} == {"stray.png", "0123"}
     assert found.drift != 0
     assert not found.is_clean
-    mended = cache.check(fix=True)
-    assert (mended.fixed, len(mended.missing), len(mended.strays)) == (True, 2, 2)
+    fixed = cache.check(fix=True)
+    assert (fixed.fixed, len(fixed.missing), len(fixed.strays)) == (True, 2, 2)
     assert cache.check().is_clean
     assert cache.totals().entries == 19
 
 
 def test_check_rebuilds_a_damaged_index(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
-    """One page in the middle, as a bad disk leaves it: reading some keys works, reading all does not."""
+    """With one damaged page in the middle, some keys can be read, but not all."""
     cache = make_cache()
     _fill(cache, origin, ENTRIES)
-    index = _let_go_of_the_index(cache, tmp_path)
+    index = _close_index(cache, tmp_path)
     whole = index.read_bytes()
     index.write_bytes(whole[: len(whole) // 2] + b"\xaa" * 8192 + whole[len(whole) // 2 + 8192 :])
     with pytest.raises(CacheUnreadable):
         cache.check()
-    mended = cache.check(fix=True)
-    assert (mended.entries, mended.is_clean) == (ENTRIES, True)
+    fixed = cache.check(fix=True)
+    assert (fixed.entries, fixed.is_clean) == (ENTRIES, True)
     assert [path.name for path in tmp_path.glob("cache/index*.damaged*")] == []
 
 
@@ -227,7 +181,7 @@ def test_check_waits_for_a_rebuild(make_cache: MakeCache, origin: Origin, tmp_pa
 
 
 def test_clear_waits_for_a_rebuild(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
-    """What is adopted only after all rows are gone would stay."""
+    """Else files that are adopted after all rows are deleted would stay."""
     cache = make_cache()
     _fill(cache, origin, ENTRIES)
     cache.close()
@@ -237,7 +191,7 @@ def test_clear_waits_for_a_rebuild(make_cache: MakeCache, origin: Origin, tmp_pa
     assert again.totals().entries == 0
 
 
-def test_clear_removes_what_no_row_tells_of(cache: DiskCache, origin: Origin, tmp_path: Path) -> None:
+def test_clear_removes_files_without_rows(cache: DiskCache, origin: Origin, tmp_path: Path) -> None:
     _fill(cache, origin, 20)
     stray = tmp_path / "cache" / "objects" / immutable_key(99)
     stray.parent.mkdir(parents=True, exist_ok=True)
@@ -248,8 +202,10 @@ def test_clear_removes_what_no_row_tells_of(cache: DiskCache, origin: Origin, tm
     assert cache.totals().entries == 0
 
 
-def test_a_lowered_bound_holds_soon(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
-    """Though nothing new is asked for that would make room for itself."""
+def test_a_lowered_bound_is_enforced_without_requests(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path
+) -> None:
+    """No fill is needed to evict what is too much."""
     first = make_cache()
     for number in range(40):
         origin.objects[immutable_key(number)] = bytes(50_000)
@@ -261,10 +217,10 @@ def test_a_lowered_bound_holds_soon(make_cache: MakeCache, origin: Origin, tmp_p
     assert small.check().is_clean
 
 
-def test_an_index_too_large_for_a_lowered_bound_becomes_smaller(
+def test_an_index_too_large_for_a_lowered_bound_shrinks(
     make_cache: MakeCache, origin: Origin, tmp_path: Path
 ) -> None:
-    """Rows without files stand for many small images."""
+    """Rows without files simulate many small images."""
     first = make_cache()
     _fill(first, origin, 10)
     with first._index.transaction() as db:
@@ -284,37 +240,7 @@ def test_an_index_too_large_for_a_lowered_bound_becomes_smaller(
     assert small.fetch(KEY, origin.load(KEY)).status is not CacheStatus.BYPASS
 
 
-def test_a_reservation_that_could_not_be_given_back_is_later(
-    cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where another process holds the index for longer than one waits."""
-    transaction = cache._index.transaction
-    first = iter([True])
-
-    def locked() -> Any:
-        if next(first, False):
-            return transaction()
-        raise sqlite3.OperationalError("database is locked")
-
-    monkeypatch.setattr(cache._index, "transaction", locked)
-    origin.objects[KEY] = b"image"
-    assert read(cache.fetch(KEY, origin.load(KEY))) == b"image"
-    monkeypatch.undo()
-    assert cache.totals().reserved > 0
-    assert read(cache.fetch(KEY, origin.load(KEY))) == b"image"
-    assert cache.totals().reserved == 0
-
-
-def test_an_index_that_is_closed_while_it_is_read(
-    cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _fill(cache, origin, 0)
-    cache._index.close()
-    monkeypatch.setattr(cache._index, "_ensure_open", lambda: None)
-    assert cache.fetch(NAMED, origin.load(NAMED)).status is CacheStatus.BYPASS
-
-
-def test_what_dead_processes_left_goes_with_the_index_of_before_a_restart(
+def test_files_of_dead_processes_are_removed_after_a_restart_of_the_machine(
     make_cache: MakeCache, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = make_cache()
@@ -324,39 +250,9 @@ def test_what_dead_processes_left_goes_with_the_index_of_before_a_restart(
     left.parent.mkdir()
     left.write_bytes(b"half")
     left.parent.with_suffix(".lock").touch()
-    _start_the_machine_again(tmp_path, monkeypatch)
+    _restart_machine(tmp_path, monkeypatch)
     _wait_until_rebuilt(make_cache(), origin)
     assert not left.exists()
-
-
-def test_a_disk_too_full_is_found_before_the_body_is_begun(
-    cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    full = os.statvfs_result((4096, 4096, 100, 0, 0, 100, 50, 50, 0, 255))
-    monkeypatch.setattr(os, "fstatvfs", lambda descriptor: full)
-    for number in range(3):
-        key = immutable_key(number)
-        origin.objects[key] = b"image"
-        assert read(cache.fetch(key, origin.load(key))) == b"image"
-    assert len(origin.calls) == 3, "each is passed on, none asked for twice"
-    assert caplog.text.count("No space left") == 1
-    assert not cache.is_writable()
-    assert cache.check().is_clean
-    monkeypatch.undo()
-    read(cache.fetch(KEY, origin.load(KEY)))
-    assert (cache.is_writable(), cache.lookup(KEY) is None) == (True, False)
-
-
-def test_evictions_are_counted_in_a_directory_made_anew(
-    make_cache: MakeCache, origin: Origin, tmp_path: Path
-) -> None:
-    cache = make_cache(max_bytes=640 * 1024)
-    shutil.rmtree(tmp_path / "cache")
-    for number in range(100):
-        key = immutable_key(number)
-        origin.objects[key] = bytes(20_000)
-        read(cache.fetch(key, origin.load(key)))
-    assert cache.counts.totals().evicted > 30
 
 
 def test_check_knows_opaque_files(cache: DiskCache, origin: Origin) -> None:
@@ -366,7 +262,7 @@ def test_check_knows_opaque_files(cache: DiskCache, origin: Origin) -> None:
     assert cache.check().is_clean
 
 
-def test_check_knows_opaque_files_that_come_meanwhile(cache: DiskCache, origin: Origin) -> None:
+def test_check_knows_opaque_files_that_are_cached_meanwhile(cache: DiskCache, origin: Origin) -> None:
     early, late = "a Strand & Meer.png", "b Strand & Meer.png"
     origin.objects |= {early: b"image", late: b"image"}
     read(cache.fetch(late, origin.load(late)))
@@ -384,13 +280,3 @@ def test_clear_leaves_nothing(cache: DiskCache, origin: Origin, tmp_path: Path) 
     assert cache.totals() == type(cache.totals())(0, 0, 0)
     assert not list((tmp_path / "cache" / "objects").iterdir())
     assert cache.check().is_clean
-
-
-def test_a_mount_without_access_times_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    mounted = os.statvfs(tmp_path)
-    noatime = os.statvfs_result([*mounted[:8], mounted.f_flag | os.ST_NOATIME, *mounted[9:]])
-    monkeypatch.setattr(os, "statvfs", lambda path: noatime)
-    DiskCache(tmp_path / "cache", 10**7).close()
-    assert "noatime" in caplog.text
