@@ -39,7 +39,7 @@ class DiskCache:
     - `negative_ttl`: seconds for which a missing object is remembered as missing.
     - `fill_timeout`: seconds that a request waits at most while another one fetches the same object.
     - `bulkhead`: limits the threads that call the store or wait for it.
-    - `clock`: returns the time in seconds since the epoch.
+    - `clock`: returns the Unix time in seconds.
 
     A cache directory that can't be read or written never fails a request: objects then come from the store.
     `counts` counts what was served.

@@ -36,9 +36,9 @@ CREATE TABLE IF NOT EXISTS entry (
     content_type TEXT NOT NULL,
     content_encoding TEXT NOT NULL,    -- empty for most
     immutable INTEGER NOT NULL,        -- 1 if the bytes are proven to be those that the key stands for
-    last_modified INTEGER NOT NULL,    -- seconds since the epoch
+    last_modified INTEGER NOT NULL,    -- Unix time in seconds
     version INTEGER NOT NULL,          -- the file's modification time, in nanoseconds
-    validated_at REAL NOT NULL,        -- seconds since the epoch
+    validated_at REAL NOT NULL,        -- Unix time in seconds
     accessed_at INTEGER NOT NULL       -- the latest access recorded, in nanoseconds
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entry_by_access ON entry (accessed_at);
@@ -66,7 +66,7 @@ _PAGE_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row: the facts, the file's `version`, and when the store last confirmed the facts (epoch seconds)."""
+    """A row: the facts, the file's `version`, and the Unix time when the store last confirmed the facts."""
 
     facts: ObjectFacts
     version: int

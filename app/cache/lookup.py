@@ -100,7 +100,7 @@ class OpenFile:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An open file with its facts. Until `fresh_until` (epoch seconds) it may be served without the store.
+    """An open file with its facts. It may be served until the Unix time `fresh_until` without the store.
 
     `is_stale` is True if that time was postponed because the store could not be reached.
     """
