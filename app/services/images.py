@@ -341,7 +341,8 @@ class ImageService:
                 )
         except NotFound:  # deleted in the meantime
             return
-        if stored_name is not None and not matches_original_name(stored_name, unicodedata.normalize("NFC", name)):
+        name = unicodedata.normalize("NFC", name)
+        if stored_name is not None and not matches_original_name(stored_name, name):
             raise NameTaken(
                 f"An image of another name is already stored as {key}, the key for this name. "
                 "Choose another name."
