@@ -8,6 +8,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,17 @@ MIB = 1024 * 1024
 
 
 def disk_usage(directory: Path) -> int:
-    """Return what `du -s` counts: the blocks of all files and directories, in bytes."""
-    total = 0
+    """Return what `du -s` counts: the blocks of all files and directories, in bytes.
+
+    Each inode counts once, even if its file is moved in the meantime and found at both paths.
+    """
+    bytes_by_inode = {}
     for parent, _, names in os.walk(directory):
         for path in (parent, *(os.path.join(parent, name) for name in names)):
-            try:
-                total += os.lstat(path).st_blocks * 512
-            except FileNotFoundError:
-                continue
-    return total
+            with suppress(FileNotFoundError):
+                stat = os.lstat(path)
+                bytes_by_inode[stat.st_ino] = stat.st_blocks * 512
+    return sum(bytes_by_inode.values())
 
 
 def _fill(cache: DiskCache, origin: Origin, numbers: range, size: int = 50_000) -> None:
