@@ -1,9 +1,9 @@
-"""What servers compatible with S3 answered when we ran them, played in front of moto."""
+"""Faults that respond as real servers compatible with S3 do, in front of moto. Recorded by running them."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tests.aws_manners import answer_error, body_of
+from tests.aws_restrictions import answer_error, body_of
 from tests.s3server import Fault
 
 Environ = dict[str, Any]
@@ -12,14 +12,14 @@ Start = Callable[..., Any]
 BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 
 LISTING = b"<ListBucketResult><Name>cats</Name><IsTruncated>false</IsTruncated></ListBucketResult>"
-"""The answer to a subresource that is ignored."""
+"""The response to a request whose subresource the server ignores."""
 
 
 class Ceph:
-    """A fault that answers as RGW 16.2 does.
+    """A fault that responds as Ceph RGW 16.2 does.
 
-    It knows neither ownership nor encryption, and under `BlockPublicAcls` it denies every put of an object.
-    With `full` the user's quota is used up.
+    It has neither ownership controls nor encryption, and under `BlockPublicAcls` it denies every put of an
+    object. With `full` the user's quota is used up.
     """
 
     def __init__(self, *, full: bool = False, **block: bool) -> None:
@@ -27,7 +27,7 @@ class Ceph:
         self.block = dict.fromkeys(BLOCKS, False) | block
 
     def __call__(self, environ: Environ, start: Start) -> Iterable[bytes] | None:
-        """Answer in moto's stead, or let moto answer."""
+        """Return a response, or None to let moto respond."""
         method, query = environ["REQUEST_METHOD"], environ["QUERY_STRING"]
         if query in ("ownershipControls", "encryption"):
             if method == "GET":
@@ -52,7 +52,7 @@ class Ceph:
 
 
 def s3rver(environ: Environ, start: Start) -> Iterable[bytes] | None:
-    """A fault that answers as s3rver 3.7 does, which knows CORS alone."""
+    """A fault that responds as s3rver 3.7 does, whose only bucket setting is CORS."""
     method, query = environ["REQUEST_METHOD"], environ["QUERY_STRING"]
     if query == "ownershipControls":
         if method == "GET":
@@ -66,7 +66,7 @@ def s3rver(environ: Environ, start: Start) -> Iterable[bytes] | None:
 
 
 def swift(environ: Environ, start: Start) -> Iterable[bytes] | None:
-    """A fault that answers as the s3api of Swift 2.30 does: deleting a setting deletes the bucket."""
+    """A fault that responds as the s3api of Swift 2.30 does: deleting a setting deletes the bucket."""
     method, query = environ["REQUEST_METHOD"], environ["QUERY_STRING"]
     if query in ("policy", "cors"):
         return answer_error(environ, start, "501 Not Implemented", "NotImplemented")
@@ -80,7 +80,7 @@ def swift(environ: Environ, start: Start) -> Iterable[bytes] | None:
 
 
 def answering(when: Callable[[Environ], bool], body: bytes = b"") -> Fault:
-    """A fault: 200 with `body` for requests that are as `when` says."""
+    """Return a fault: 200 with `body` for requests for which `when` returns True."""
 
     def answer(environ: Environ, start: Start) -> Iterable[bytes] | None:
         return answer_200(environ, start, body) if when(environ) else None
@@ -89,17 +89,17 @@ def answering(when: Callable[[Environ], bool], body: bytes = b"") -> Fault:
 
 
 def asks(call: str) -> Callable[[Environ], bool]:
-    """Whether a request is a call such as `PUT ?policy`."""
+    """Return a predicate: whether a request is a call such as `PUT ?policy`."""
     return lambda environ: f"{environ['REQUEST_METHOD']} ?{environ['QUERY_STRING']}" == call
 
 
 def puts_object(environ: Environ) -> bool:
-    """Whether a request is a PutObject."""
+    """Return whether a request is a PutObject."""
     return environ["REQUEST_METHOD"] == "PUT" and "/" in environ["PATH_INFO"].strip("/")
 
 
 def answer_200(environ: Environ, start: Start, body: bytes) -> Iterable[bytes]:
-    """Success, with any body."""
+    """Respond with 200 and this body."""
     body_of(environ)
     start("200 OK", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
     return [body]

@@ -102,7 +102,7 @@ def s3(_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serv
     """S3 over HTTP, its record empty, credentials for it in the environment."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(public_access, "_ASK_SECONDS", 30)  # that an answer is late is not tested for
+    monkeypatch.setattr(public_access, "_PROBE_TIMEOUT_SECONDS", 30)  # the machine may be slow
     _s3_server.reset()
     yield _s3_server
     _s3_server.reset()

@@ -1,4 +1,4 @@
-"""What every store and every generator must do. Run these suites on your own, too:
+"""Test suites that every store and every generator must pass. Run them on your own, too:
 
     from tests.contracts import StoreContract
 
@@ -41,33 +41,33 @@ def _put(store: BaseStore, key: str, data: bytes = b"bytes", *, overwrite: bool 
 
 
 def _facts(data: bytes) -> tuple[int, str, bytes]:
-    """Return length, digest and beginning of bytes that are too many to be shown by a failure."""
+    """Return length, digest and first bytes: a failure would show only a part of the whole."""
     return len(data), sha256(data).hexdigest(), data[:20]
 
 
 class StoreContract:
-    """Subclass it and give a fixture `store`. Each test needs an empty store."""
+    """The suite for stores. Subclass it and define a fixture `store` that returns an empty store."""
 
     @pytest.fixture
     def store(self) -> BaseStore:
-        """Return the store under test, with nothing in it."""
+        """Return the store under test, empty."""
         raise NotImplementedError("Define a fixture `store` that returns your store, empty.")
 
     @pytest.fixture(autouse=True)
-    def _begins_empty(self, store: BaseStore) -> None:
-        """Say at once if the store is not empty: otherwise tests would fail for what others left there."""
-        left: list[str] = []
-        with suppress(Exception):  # tests of listings show what is wrong with them
-            left = [facts.key for facts in store.list(limit=5).objects]
-        if left:
+    def _starts_empty(self, store: BaseStore) -> None:
+        """Fail at once if the store is not empty: tests would fail because of objects that others left."""
+        found: list[str] = []
+        with suppress(Exception):  # the tests of `list` report its errors
+            found = [facts.key for facts in store.list(limit=5).objects]
+        if found:
             pytest.fail(
-                f"Each test needs an empty store, and this one holds {left}. Let the fixture `store` make a "
-                "new one for each test (another directory, bucket or prefix), or empty it.",
+                f"Each test needs an empty store, and this one holds {found}. Let the fixture `store` create "
+                "a new one for each test (another directory, bucket or prefix), or empty it.",
                 pytrace=False,
             )
 
     @pytest.mark.parametrize("size", [1, 1000, 5 * 1024 * 1024])
-    def test_get_gives_what_put_stored(self, store: BaseStore, size: int) -> None:
+    def test_get_returns_what_put_stored(self, store: BaseStore, size: int) -> None:
         data = bytes(i % 251 for i in range(1000)) * (size // 1000 + 1)
         put = store.put("a/b.webp", data[:size], content_type="image/webp", cache_control="public, no-cache")
         stored = store.get("a/b.webp")
@@ -87,28 +87,31 @@ class StoreContract:
     def test_metadata_stays_with_its_version(self, store: BaseStore, metadata: dict[str, str]) -> None:
         store.put("a.png", b"old", content_type="image/png", metadata={"of": "the old version"})
         put = store.put("a.png", b"new", content_type="image/png", metadata=metadata)
-        kept = store.put("a.png", b"x", content_type="image/png", metadata={"of": "none"}, overwrite=False)
+        kept = store.put(
+            "a.png", b"x", content_type="image/png", metadata={"of": "no version"}, overwrite=False
+        )
         stored = store.get("a.png")
         assert stored is not None
         stored.body.close()
-        told = {
+        returned = {
             "put": put.facts,
-            "put that kept what was there": kept.facts,
+            "put without overwrite": kept.facts,
             "head": store.head("a.png"),
             "get": stored.facts,
         }
-        assert {call: dict(facts.metadata) for call, facts in told.items()} == dict.fromkeys(told, metadata)
-        assert len(set(told.values())) <= len(told), "facts must be hashable, with their metadata"
+        found = {call: dict(facts.metadata) for call, facts in returned.items()}
+        assert found == dict.fromkeys(returned, metadata)
+        assert len(set(returned.values())) <= len(returned), "facts must be hashable, with their metadata"
 
-    def test_reads_in_pieces(self, store: BaseStore) -> None:
+    def test_a_body_can_be_read_in_chunks(self, store: BaseStore) -> None:
         _put(store, "a.png", b"0123456789")
         stored = store.get("a.png")
         assert stored is not None
         with stored:
-            pieces = [stored.body.read(4), stored.body.read(4), stored.body.read(4), stored.body.read(4)]
-        assert pieces == [b"0123", b"4567", b"89", b""]
+            chunks = [stored.body.read(4) for _ in range(4)]
+        assert chunks == [b"0123", b"4567", b"89", b""]
 
-    def test_facts_are_those_of_http(self, store: BaseStore) -> None:
+    def test_facts_fit_http_headers(self, store: BaseStore) -> None:
         _put(store, "a.png")
         facts = store.head("a.png")
         assert facts.etag.startswith('"')
@@ -116,7 +119,7 @@ class StoreContract:
         assert len(facts.etag) > 2
         assert abs(datetime.now(UTC) - facts.last_modified) < timedelta(seconds=60)
 
-    def test_missing_is_not_found(self, store: BaseStore) -> None:
+    def test_a_missing_object_raises_not_found(self, store: BaseStore) -> None:
         with pytest.raises(NotFound):
             store.get("no/such.png")
         with pytest.raises(NotFound):
@@ -124,30 +127,30 @@ class StoreContract:
         assert not store.exists("no/such.png")
 
     @pytest.mark.parametrize("key", ["a/b", "a", "a/b/c.png/d.png"])
-    def test_part_of_a_key_is_not_found(self, store: BaseStore, key: str) -> None:
+    def test_a_part_of_a_key_is_not_found(self, store: BaseStore, key: str) -> None:
         _put(store, "a/b/c.png")
         with pytest.raises(NotFound):
             store.get(key)
 
-    def test_put_replaces(self, store: BaseStore) -> None:
+    def test_put_replaces_an_object(self, store: BaseStore) -> None:
         _put(store, "a.png", b"old")
         before = store.head("a.png").etag
         assert _put(store, "a.png", b"new")
         assert _read(store, "a.png") == b"new"
         assert store.head("a.png").etag != before
 
-    def test_put_leaves_what_must_stay(self, store: BaseStore) -> None:
+    def test_put_without_overwrite_keeps_the_object(self, store: BaseStore) -> None:
         assert _put(store, "a.png", b"first", overwrite=False)
         assert not _put(store, "a.png", b"second", overwrite=False)
         assert _read(store, "a.png") == b"first"
 
-    def test_of_many_creators_one_creates(self, store: BaseStore) -> None:
+    def test_one_of_many_puts_creates_the_object(self, store: BaseStore) -> None:
         with ThreadPoolExecutor(8) as pool:
             created = list(pool.map(lambda _: _put(store, "x/race.png", b"same", overwrite=False), range(16)))
         assert Counter(created) == {True: 1, False: 15}
         assert _read(store, "x/race.png") == b"same"
 
-    def test_a_version_is_read_whole_while_others_are_written(self, store: BaseStore) -> None:
+    def test_a_read_returns_one_version_during_writes(self, store: BaseStore) -> None:
         versions = [bytes([65 + i]) * (10_000 + i) for i in range(8)]
         _put(store, "a.png", versions[0])
 
@@ -165,7 +168,7 @@ class StoreContract:
         assert [write.result() for write in writes] == [True] * len(versions)
         assert {_facts(data) for data in seen} <= {_facts(data) for data in versions}
 
-    def test_a_put_answers_with_the_facts_of_its_own_bytes(self, store: BaseStore) -> None:
+    def test_put_returns_the_facts_of_its_own_bytes(self, store: BaseStore) -> None:
         versions = [bytes([65 + i]) * (100 + i) for i in range(8)]
 
         def put(data: bytes) -> int:
@@ -174,7 +177,7 @@ class StoreContract:
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(put, versions * 5)) == [len(data) for data in versions * 5]
 
-    def test_get_if_changed(self, store: BaseStore) -> None:
+    def test_get_returns_none_if_the_etag_matches(self, store: BaseStore) -> None:
         _put(store, "a.png", b"old")
         etag = store.head("a.png").etag
         assert store.get("a.png", if_none_match=etag) is None
@@ -184,26 +187,26 @@ class StoreContract:
         with changed:
             assert changed.body.read() == b"newer"
 
-    def test_delete(self, store: BaseStore) -> None:
+    def test_delete_removes_the_object_and_can_be_repeated(self, store: BaseStore) -> None:
         _put(store, "a/b.png")
         store.delete("a/b.png")
         assert not store.exists("a/b.png")
         store.delete("a/b.png")
         assert _put(store, "a/b.png", overwrite=False)
 
-    def test_delete_leaves_the_neighbours(self, store: BaseStore) -> None:
+    def test_delete_keeps_other_objects(self, store: BaseStore) -> None:
         for key in ("a/b.png", "a/b.png2.png", "a/c/d.png"):
             _put(store, key)
         store.delete("a/b.png")
         assert [facts.key for facts in store.list().objects] == ["a/b.png2.png", "a/c/d.png"]
 
     @pytest.mark.parametrize("key", ["a_b-c.d/e.f-g_h.png", LONG_KEY, "0/1.avif"])
-    def test_keys_of_all_shapes(self, store: BaseStore, key: str) -> None:
+    def test_keys_can_have_any_valid_shape(self, store: BaseStore, key: str) -> None:
         _put(store, key)
         assert _read(store, key) == b"bytes"
         assert [facts.key for facts in store.list(key[:3]).objects] == [key]
 
-    def test_list_is_in_the_order_of_keys(self, store: BaseStore) -> None:
+    def test_list_is_ordered_by_key(self, store: BaseStore) -> None:
         keys = ["a-b/c.png", "a.png", "a/b.png", "a/c/d.png", "a0.png", "b/a.png"]
         for key in reversed(keys):
             _put(store, key)
@@ -221,13 +224,15 @@ class StoreContract:
             ("z", []),
         ],
     )
-    def test_list_by_prefix(self, store: BaseStore, prefix: str, expected: list[str]) -> None:
+    def test_list_returns_the_keys_with_the_prefix(
+        self, store: BaseStore, prefix: str, expected: list[str]
+    ) -> None:
         for key in ("a/b.png", "a/c.png", "ab.png", "b.png"):
             _put(store, key)
         assert [facts.key for facts in store.list(prefix).objects] == expected
 
     @pytest.mark.parametrize("limit", [1, 2, 5, 6])
-    def test_list_in_pages(self, store: BaseStore, limit: int) -> None:
+    def test_list_returns_pages(self, store: BaseStore, limit: int) -> None:
         keys = [f"p/{i}.png" for i in range(5)]
         for key in keys:
             _put(store, key)
@@ -252,12 +257,12 @@ class StoreContract:
 
 
 class GeneratorContract:
-    """Subclass it and give a fixture `generator`."""
+    """The suite for generators. Subclass it and define a fixture `generator` that returns yours."""
 
     @pytest.fixture
     def generator(self) -> BaseGenerator:
-        """The generator under test."""
-        raise NotImplementedError
+        """Return the generator under test."""
+        raise NotImplementedError("Define a fixture `generator` that returns your generator.")
 
     @pytest.mark.parametrize("prompt", ["A beautiful sunset over mountains", "猫", "🌊" * 20, "x" * 10_000])
     def test_draws_any_prompt(self, generator: BaseGenerator, prompt: str) -> None:
@@ -270,12 +275,12 @@ class GeneratorContract:
         assert min(_size_of(generator.generate(GenerationRequest("a red boat", *size, seed=1)))) > 0
 
     @pytest.mark.parametrize("image_format", FORMATS)
-    def test_takes_any_format(self, generator: BaseGenerator, image_format: str) -> None:
+    def test_accepts_any_format(self, generator: BaseGenerator, image_format: str) -> None:
         request = GenerationRequest("a red boat", 96, 64, seed=1, image_format=image_format)
         assert min(_size_of(generator.generate(request))) > 0
 
     @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
-    def test_tells_a_seed_that_can_be_sent_again(self, generator: BaseGenerator, seed: int) -> None:
+    def test_returns_a_seed_that_can_be_reused(self, generator: BaseGenerator, seed: int) -> None:
         drawn = generator.generate(GenerationRequest("a red boat", 96, 64, seed, negative_prompt="people"))
         assert drawn.seed is None or 0 <= drawn.seed < 2**32
 

@@ -1,4 +1,4 @@
-"""Sources of credentials that fail, each in its own way: files, processes, profiles, roles."""
+"""Sources of credentials that fail, each in another way: files, processes, profiles, roles."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ import pytest
 Break = Callable[[pytest.MonkeyPatch, Path], None]
 
 TELLTALE = "tell-tale-of-a-secret"
-"""Stands in the secrets of these sources; no log and no answer may show it."""
+"""Part of the secrets of these sources. No log and no response may show it."""
 
 ROLE = "arn:aws:iam::123456789012:role/images"
 KEYS = f"aws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = {TELLTALE}\n"
@@ -41,7 +41,7 @@ def _shared(text: str) -> Break:
 
 
 def _process(printed: str, status: int = 0) -> Break:
-    """A `credential_process` that prints this on both of its outputs."""
+    """Configure a `credential_process` that prints this text to both of its outputs."""
 
     def apply(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         code = f"import sys\nprint({printed!r})\nprint({printed!r}, file=sys.stderr)\nsys.exit({status})\n"
@@ -53,7 +53,7 @@ def _process(printed: str, status: int = 0) -> Break:
 
 
 def _token_file(text: str) -> Break:
-    """A container's token in a file."""
+    """Configure a container's token in a file with this text."""
 
     def apply(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         (home / "token").write_text(text, encoding="utf-8")
@@ -63,8 +63,8 @@ def _token_file(text: str) -> Break:
     return apply
 
 
-def given(**changes: object) -> str:
-    """What a `credential_process` prints, changed."""
+def process_output(**changes: object) -> str:
+    """Return the output of a `credential_process` with these changes; "missing" omits a value."""
     whole = {"Version": 1, "AccessKeyId": "AKIAEXAMPLE", "SecretAccessKey": TELLTALE}
     return json.dumps({name: value for name, value in {**whole, **changes}.items() if value != "missing"})
 
@@ -89,22 +89,22 @@ SOURCES: dict[str, Break] = {
     ),
     "container-token-file-of-two-lines": _token_file(f"{TELLTALE}\nx"),
     "container-elsewhere": _variables(AWS_CONTAINER_CREDENTIALS_FULL_URI="http://example.org/role"),
-    "container-url-that-is-none": _variables(AWS_CONTAINER_CREDENTIALS_FULL_URI="role"),
-    "container-away": _variables(AWS_CONTAINER_CREDENTIALS_FULL_URI=NOWHERE),
+    "container-url-that-is-invalid": _variables(AWS_CONTAINER_CREDENTIALS_FULL_URI="role"),
+    "container-unreachable": _variables(AWS_CONTAINER_CREDENTIALS_FULL_URI=NOWHERE),
     "process-missing": _config("[default]\ncredential_process = HOME/none\n"),
-    "process-not-to-be-run": _config("[default]\ncredential_process = HOME\n"),
+    "process-not-executable": _config("[default]\ncredential_process = HOME\n"),
     "process-quoted-wrongly": _config('[default]\ncredential_process = /bin/echo "x\n'),
     "process-without-json": _process(f"{TELLTALE}: not JSON"),
     "process-with-a-list": _process("[1]"),
-    "process-of-no-utf-8": _process("\udcff"),
-    "process-that-fails": _process(given(), status=1),
-    "process-of-another-version": _process(given(Version=2)),
-    "process-without-a-key": _process(given(AccessKeyId="missing")),
-    "process-with-null": _process(given(AccessKeyId=None)),
-    "process-with-a-number": _process(given(SecretAccessKey=5)),
-    "process-with-no-date": _process(given(Expiration="soon")),
-    "process-with-a-line-break": _process(given(SessionToken=f"{TELLTALE}\nx")),
-    "process-with-what-is-no-ascii": _process(given(SessionToken=f"{TELLTALE}…")),
+    "process-without-utf-8": _process("\udcff"),
+    "process-that-fails": _process(process_output(), status=1),
+    "process-of-another-version": _process(process_output(Version=2)),
+    "process-without-a-key": _process(process_output(AccessKeyId="missing")),
+    "process-with-null": _process(process_output(AccessKeyId=None)),
+    "process-with-a-number": _process(process_output(SecretAccessKey=5)),
+    "process-with-no-date": _process(process_output(Expiration="soon")),
+    "process-with-a-line-break": _process(process_output(SessionToken=f"{TELLTALE}\nx")),
+    "process-with-non-ascii": _process(process_output(SessionToken=f"{TELLTALE}…")),
     "mfa": _config(
         f"{_ASSUMED}source_profile = base\nmfa_serial = arn:aws:iam::1:mfa/x\n[profile base]\n{KEYS}",
         "images",
@@ -124,8 +124,8 @@ SOURCES: dict[str, Break] = {
         "images",
     ),
     "sso-session-missing": _config("[profile images]\nsso_session = none\nsso_account_id = 1\n", "images"),
-    "config-that-is-none": _config(f"{TELLTALE} without a section\n"),
-    "credentials-that-are-none": _shared(f"[default]\n{TELLTALE} without an equals sign\n"),
+    "config-that-is-invalid": _config(f"{TELLTALE} without a section\n"),
+    "credentials-that-are-invalid": _shared(f"[default]\n{TELLTALE} without an equals sign\n"),
     "token-in-two-lines": _shared(f"[default]\n{KEYS}aws_session_token = {TELLTALE}\n  x\n"),
     "key-in-two-lines": _shared(
         f"[default]\naws_access_key_id = A\n  B\naws_secret_access_key = {TELLTALE}\n"
@@ -136,11 +136,11 @@ SOURCES: dict[str, Break] = {
     "machine-with-a-wrong-timeout": _variables(AWS_METADATA_SERVICE_TIMEOUT="soon"),
     "login-without-a-token": _config("[profile images]\nlogin_session = arn:aws:iam::1:user/x\n", "images"),
 }
-"""Each is applied where there are no credentials otherwise."""
+"""Each function breaks one source. There are no other credentials."""
 
 
-def leave_none(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """Take away all sources of credentials but those below `home`."""
+def remove_all(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Remove all sources of credentials except those below `home`."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))

@@ -1,4 +1,4 @@
-"""An S3 server over HTTP: moto's, with a record of what was asked and a place to inject faults."""
+"""An S3 server over HTTP: moto's, with a record of the requests, and with injected faults."""
 
 import functools
 import threading
@@ -12,7 +12,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 Fault = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes] | None]
-"""Given a WSGI request: an answer in S3's stead, or None to let S3 answer."""
+"""Handles a WSGI request instead of moto, or returns None to let moto handle it."""
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
 
@@ -31,28 +31,28 @@ class S3Server:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which it listens."""
         return int(self._server.server_port)
 
     @property
     def url(self) -> str:
-        """What `AWS_ENDPOINT_URL_S3` takes."""
+        """The value for `AWS_ENDPOINT_URL_S3`."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> "S3Server":
-        """Serve from now on."""
+        """Start serving."""
         self._thread.start()
         return self
 
     def stop(self) -> None:
-        """Serve no more."""
+        """Stop serving, and end all silences."""
         self._silences.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
     def reset(self) -> None:
-        """Forget requests and faults."""
+        """Remove recorded requests and faults, and end all silences."""
         self.requests.clear()
         self.fault = None
         self.delay = 0.0
@@ -60,26 +60,26 @@ class S3Server:
         self._silences = threading.Event()
 
     def silence(self, seconds: float = 30.0) -> None:
-        """For a fault: say nothing for so long, or until faults are forgotten."""
+        """Wait, in a fault, for this long or until `reset`."""
         self._silences.wait(seconds)
 
     def count(self, method: str, key: str) -> int:
-        """How often S3 was asked for `key`."""
-        return sum(asked == method and path.endswith(f"/{key}") for asked, path, _ in self.requests)
+        """Return the number of requests with this method for `key`."""
+        return sum(m == method and path.endswith(f"/{key}") for m, path, _ in self.requests)
 
     def make_bucket(self, name: str) -> Any:
-        """A new bucket, and a client for looking at it."""
-        client = self.look()
+        """Create a bucket. Return a boto3 client, which the caller closes."""
+        client = self.client()
         client.create_bucket(Bucket=name)
         return client
 
-    def look(self, service: Any = "s3", **credentials: Any) -> Any:
-        """A client for looking at what is there."""
+    def client(self, service: Any = "s3", **credentials: Any) -> Any:
+        """Return a boto3 client of this server. The caller closes it."""
         credentials = credentials or {name.lower(): value for name, value in CREDENTIALS.items()}
         return boto3.client(service, endpoint_url=self.url, region_name="us-east-1", **credentials)
 
     def serve(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        """Do what is asked, without faults; for faults that change S3's answer."""
+        """Handle the request without faults. For faults that change S3's response."""
         return list(self._moto(environ, start_response))
 
     def _serve(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -95,7 +95,7 @@ class S3Server:
 
 
 def play_aws(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `server` answer for the hosts of AWS, as a proxy, over plain HTTP."""
+    """Route requests to AWS's hosts to `server`, as a proxy, over plain HTTP."""
     monkeypatch.setenv("HTTP_PROXY", server.url)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     plain = functools.partialmethod(boto3.session.Session.client, use_ssl=False)
@@ -103,7 +103,7 @@ def play_aws(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refusal(status: str, code: str, method: str, times: int = 10**9, **more: Any) -> Fault:
-    """A fault: S3's XML error for the next `times` requests of `method`."""
+    """Return a fault: S3's XML error for the next `times` requests with `method`."""
     return error(status, code, lambda environ: environ["REQUEST_METHOD"] == method, times=times, **more)
 
 
@@ -117,7 +117,7 @@ def error(
     elements: str = "",
     headers: tuple[tuple[str, str], ...] = (),
 ) -> Fault:
-    """A fault: S3's error for the next `times` requests that are as `when` says; without a body for HEAD."""
+    """Return a fault: S3's error for the next `times` requests for which `when` returns True."""
     left = [times]
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
@@ -135,7 +135,7 @@ def error(
 
 
 def lost(s3: S3Server, *, times: int = 1, status: str = "500 Internal Server Error") -> Fault:
-    """A fault: the next `times` puts are done, and answered as if they had not been."""
+    """Return a fault: handle the next `times` puts, but respond as if they had failed."""
     left = [times]
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
@@ -151,7 +151,7 @@ def lost(s3: S3Server, *, times: int = 1, status: str = "500 Internal Server Err
 
 
 def first_of(*faults: Fault) -> Fault:
-    """A fault: the answer of the first that has one."""
+    """Return a fault: the response of the first of these faults that has one."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
         answers = (fault(environ, start_response) for fault in faults)

@@ -54,11 +54,11 @@ class Reversing(MemoryStore):
 
 
 def _of_pages(store: BaseStore) -> None:
-    SUITE.test_list_in_pages(store, 2)
+    SUITE.test_list_returns_pages(store, 2)
 
 
 def _of_bytes(store: BaseStore) -> None:
-    SUITE.test_get_gives_what_put_stored(store, 5 * 1024 * 1024)
+    SUITE.test_get_returns_what_put_stored(store, 5 * 1024 * 1024)
 
 
 def _of_metadata(store: BaseStore) -> None:
@@ -68,12 +68,12 @@ def _of_metadata(store: BaseStore) -> None:
 @pytest.mark.parametrize(
     ("store", "check", "shown"),
     [
-        (Creating, SUITE.test_put_leaves_what_must_stay, ["_put(", "overwrite=False"]),
-        (Creating, SUITE.test_of_many_creators_one_creates, ["{True: 16}"]),
+        (Creating, SUITE.test_put_without_overwrite_keeps_the_object, ["_put(", "overwrite=False"]),
+        (Creating, SUITE.test_one_of_many_puts_creates_the_object, ["{True: 16}"]),
         (Cutting, _of_bytes, ["(5242879, ", "(5242880, "]),
         (Forgetting, _of_metadata, ["{'head': {}}", "{'head': {'prompt': 'a cat'}}"]),
         (Repeating, _of_pages, ["p/0.png", "p/2.png"]),
-        (Reversing, SUITE.test_list_is_in_the_order_of_keys, ["b/a.png", "a-b/c.png"]),
+        (Reversing, SUITE.test_list_is_ordered_by_key, ["b/a.png", "a-b/c.png"]),
     ],
 )
 def test_a_failure_shows_the_values(
@@ -88,7 +88,7 @@ def test_a_failure_shows_the_values(
 
 def test_a_store_that_is_not_empty_is_said_to_be_so() -> None:
     store = MemoryStore()
-    begins = StoreContract.__dict__["_begins_empty"].__wrapped__
+    begins = StoreContract.__dict__["_starts_empty"].__wrapped__
     begins(SUITE, store)
     store.put("left.png", b"x", content_type="image/png")
     with pytest.raises(
@@ -102,4 +102,4 @@ def test_a_store_that_cannot_be_listed_passes_to_the_tests_that_say_so() -> None
         def list(self, *args: Any, **kwargs: Any) -> ObjectPage:
             raise RuntimeError("not written yet")
 
-    StoreContract.__dict__["_begins_empty"].__wrapped__(SUITE, Unlistable())
+    StoreContract.__dict__["_starts_empty"].__wrapped__(SUITE, Unlistable())

@@ -1,1 +1,1 @@
-"""boto3 sessions with bounded answers, and what their credentials, endpoints and errors mean."""
+"""What every use of boto3 shares: sessions with limits, endpoints, credentials and error classification."""

@@ -1,103 +1,53 @@
-"""What boto3's sources of credentials may do: end in time, ask nobody, and give what a request can carry."""
+"""Limits on boto3's credential providers: processes end in time, no prompts, and no stray line breaks."""
 
 import getpass
-import re
 import subprocess
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import CredentialRetrievalError
 from botocore.utils import FileWebIdentityTokenLoader
 
-PROCESS_SECONDS = 15
-"""How long a profile's `credential_process` may take."""
-
-_NAMES = {"access_key": "access key", "secret_key": "secret key", "token": "session token"}
-
-_SENDABLE = re.compile(r"[\t\x20-\x7e\x80-\xff]*", re.DOTALL)
-"""What a header's value may hold (RFC 9110, 5.5), in the characters of Latin-1."""
-
-_IN_HEADERS = re.compile(r"[\x21-\x7e]*")
-_WITHOUT_CONTROLS = re.compile(r"[^\x00-\x1f\x7f-\x9f]*")
+PROCESS_TIMEOUT_SECONDS = 15
+"""For a profile's `credential_process`."""
 
 
-class UnusableCredentials(CredentialRetrievalError):
-    """A source gave credentials with characters that no request can carry."""
+def limit_providers(providers: Iterable[Any], *, interactive: bool) -> None:
+    """Apply the limits to credential providers, and to those that they create for source profiles.
 
-
-class CheckedCredentials:
-    """Credentials as `source` gives them, without surrounding white space. Raises `UnusableCredentials`."""
-
-    def __init__(self, source: Any) -> None:
-        self._source = source
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
-
-    def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        """Return the present credentials, renewed if it is time."""
-        frozen = self._source.get_frozen_credentials()
-        checked = {name: self._checked(name, getattr(frozen, name)) for name in _NAMES}
-        return ReadOnlyCredentials(**{**frozen._asdict(), **checked})
-
-    def _checked(self, name: str, value: object) -> str | None:
-        if value is None and name == "token":
-            return None
-        text = value.strip() if isinstance(value, str) else ""
-        allowed = _WITHOUT_CONTROLS if name == "secret_key" else _IN_HEADERS
-        if not allowed.fullmatch(text) or (not isinstance(value, str)):
-            raise UnusableCredentials(
-                provider=self._source.method,
-                error_msg=f"the {_NAMES[name]} is not text that a request can carry: copy it anew",
-            )
-        return text
-
-
-def find_unsendable(headers: Iterable[tuple[str, Any]]) -> str:
-    """Return the name of a header whose value HTTP can't carry, or an empty string."""
-    for name, value in headers:
-        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-        if not _SENDABLE.fullmatch(text):
-            return name
-    return ""
-
-
-def bind_providers(providers: Iterable[Any], *, may_ask: bool) -> None:
-    """Hold providers of credentials, and those that they make for source profiles, to this module's rules."""
+    With `interactive` a provider may ask for an MFA code at the terminal; otherwise it fails instead.
+    """
     for provider in providers:
         if hasattr(provider, "_popen"):
-            provider._popen = _Process
+            provider._popen = _CredentialProcess
         if hasattr(provider, "_prompter"):
-            provider._prompter = getpass.getpass if may_ask else _ask_nobody
+            provider._prompter = getpass.getpass if interactive else _refuse_prompt
         if hasattr(provider, "_token_loader_cls"):
-            provider._token_loader_cls = _TokenFile
-        if hasattr(
-            provider, "_validate_auth_token"
-        ):  # of containers; what else is wrong shows when it is sent
+            provider._token_loader_cls = _WebIdentityToken
+        if hasattr(provider, "_validate_auth_token"):  # the container provider's
+            # The token file may end in a line break. Other invalid characters are found when it is sent.
             provider._validate_auth_token = lambda token: None
-            provider._build_headers = partial(_bare_headers, provider._build_headers)
+            provider._build_headers = partial(_stripped_headers, provider._build_headers)
         builder = getattr(provider, "_profile_provider_builder", None)
         if builder is not None:
-            builder.providers = _bound(builder.providers, may_ask)
+            builder.providers = _limited(builder.providers, interactive)
 
 
-def _bound(make: Callable[..., list[Any]], may_ask: bool) -> Callable[..., list[Any]]:
+def _limited(create: Callable[..., list[Any]], interactive: bool) -> Callable[..., list[Any]]:
     def providers(*args: Any, **more: Any) -> list[Any]:
-        made = make(*args, **more)
-        bind_providers(made, may_ask=may_ask)
-        return made
+        created = create(*args, **more)
+        limit_providers(created, interactive=interactive)
+        return created
 
     return providers
 
 
-def _bare_headers(build: Callable[[], dict[str, str] | None]) -> dict[str, str]:
-    """Return headers without the line break in which the file of a container's token may end."""
+def _stripped_headers(build: Callable[[], dict[str, str] | None]) -> dict[str, str]:
     return {name: value.strip() for name, value in (build() or {}).items()}
 
 
-def _ask_nobody(prompt: str) -> str:
+def _refuse_prompt(prompt: str) -> str:
     raise CredentialRetrievalError(
         provider="assume-role",
         error_msg="the profile wants an MFA code, which nobody can type for a server: use a role or a key "
@@ -105,20 +55,24 @@ def _ask_nobody(prompt: str) -> str:
     )
 
 
-class _TokenFile(FileWebIdentityTokenLoader):
-    """A web identity token, whose file may end in a line break."""
+class _WebIdentityToken(FileWebIdentityTokenLoader):
+    """Loads a web identity token without the line break in which its file may end."""
 
     def __call__(self) -> str:
         return str(super().__call__()).strip()
 
 
-class _Process(subprocess.Popen[bytes]):
-    """A `credential_process`. What it prints if it fails is not passed on: it may hold credentials."""
+class _CredentialProcess(subprocess.Popen[bytes]):
+    """A `credential_process` with a timeout.
+
+    botocore puts the standard error of a failed process into its exception. It may hold credentials, so this
+    replaces it by the exit status.
+    """
 
     def communicate(self, input: bytes | None = None, timeout: float | None = None) -> tuple[bytes, bytes]:
-        """Return its output. Raises `CredentialRetrievalError` if it does not end in time."""
+        """Return the output and the exit status. Raises `CredentialRetrievalError` after the timeout."""
         try:
-            output, _ = super().communicate(input, timeout or PROCESS_SECONDS)
+            output, _ = super().communicate(input, timeout or PROCESS_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired as exc:
             self.kill()
             self.wait()
@@ -126,6 +80,7 @@ class _Process(subprocess.Popen[bytes]):
                 if pipe is not None:
                     pipe.close()
             raise CredentialRetrievalError(
-                provider="custom-process", error_msg=f"it did not end within {PROCESS_SECONDS} seconds"
+                provider="custom-process",
+                error_msg=f"it did not end within {PROCESS_TIMEOUT_SECONDS} seconds",
             ) from exc
         return output, f"exit status {self.returncode}; run it by hand to see why".encode()

@@ -1,45 +1,96 @@
-"""Which hosts and which regions are Amazon's, by the partitions that botocore knows.
+"""AWS's partitions, hosts and regions, and the endpoint that boto3 uses for a bucket.
 
-A partition (`aws`, `aws-cn`, `aws-us-gov` …) has its own DNS suffixes, its own ARNs and its own bucket names.
+A partition (`aws`, `aws-cn`, `aws-us-gov` …) has its own DNS suffixes, ARNs and bucket names.
 https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/partitions.html
 """
 
 import re
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
+from botocore import UNSIGNED
+from botocore.config import Config as ClientConfig
 from botocore.exceptions import UnknownRegionError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 DEFAULT_PARTITION = "aws"
 
-_S3 = re.compile(r"(?:.+\.)?s3[a-z0-9-]*(?:\.dualstack)?(?:\.[a-z]+(?:-[a-z]+)+-\d+)?(?:\.vpce)?")
-"""What stands before the suffix in the names of S3's own hosts, such as `s3-fips.dualstack.us-east-1`. Load
-balancers and virtual machines at AWS, on which any server may run, are named otherwise."""
+_S3_HOST = re.compile(r"(?:.+\.)?s3[a-z0-9-]*(?:\.dualstack)?(?:\.[a-z]+(?:-[a-z]+)+-\d+)?(?:\.vpce)?")
+"""What precedes the suffix in the names of S3's own hosts, such as `s3-fips.dualstack.us-east-1`. Load
+balancers and virtual machines at AWS, on which any server may run, have other names."""
+
+_USER_IN_URL = re.compile(r"(?<=//)[^/?#]*@")
+"""User and password. Requests to S3 don't carry them, and clients see URLs made from the endpoint's."""
 
 
-def is_aws_url(url: str) -> bool:
-    """Return whether `url` is of a host below one of Amazon's domains."""
-    return _before_suffix(url) is not None
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The endpoint of a bucket.
+
+    `configured` is the `endpoint_url` to pass to boto3, `url` is what boto3 makes of all settings.
+    `objects_url` ends in a slash; append an object's key to it. `is_aws` is false for a compatible server.
+    """
+
+    configured: str | None
+    url: str
+    objects_url: str
+    is_aws: bool
+    path_style: bool
+    partition: str
 
 
-def is_aws_s3_url(url: str) -> bool:
-    """Return whether `url` is that of Amazon S3 itself, in any partition, also by FIPS, dual-stack or VPC."""
-    return bool(_S3.fullmatch(_before_suffix(url) or ""))
+def find_endpoint(
+    session: boto3.session.Session, bucket: str, *, region: str, endpoint_url: str, addressing_style: str
+) -> Endpoint:
+    """Return the endpoint that boto3 uses for `bucket`, without a request to the network.
+
+    The setting `endpoint_url`, `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_S3`, `endpoint_url` and `services` of
+    profiles, `AWS_USE_FIPS_ENDPOINT`, `AWS_USE_DUALSTACK_ENDPOINT` and `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`
+    all have a say, so this makes a client of `session` and reads its URL. Raises what boto3 raises.
+    """
+    configured = endpoint_url if endpoint_url and not ignores_endpoint_urls(session) else None
+    is_aws = configured is None or is_aws_s3_url(configured)
+    for _ in range(3):
+        path_style = addressing_style == "path" or (
+            addressing_style == "auto" and (not is_aws or "." in bucket)
+        )
+        client = _unsigned_client(session, region, configured, path_style)
+        url = client.meta.endpoint_url
+        if _USER_IN_URL.search(url):
+            configured = _USER_IN_URL.sub("", url)
+            continue
+        if is_aws_s3_url(url) == is_aws:
+            break
+        is_aws = not is_aws  # environment or profile name the endpoint; the addressing style depends on it
+    parameters = {"Bucket": bucket, "Key": "k"}
+    objects_url = client.generate_presigned_url("get_object", Params=parameters).removesuffix("k")
+    url = objects_url.removesuffix(f"/{bucket}/").removesuffix("/").replace(f"://{bucket}.", "://", 1)
+    partition = partition_of(region) or DEFAULT_PARTITION
+    return Endpoint(configured, url, objects_url, is_aws, path_style, partition)
 
 
-def partition_of(region: str) -> str | None:
-    """Return the partition that `region` belongs to, or None if AWS has no region of such a name."""
-    try:
-        return str(_knowledge().get_partition_for_region(region))
-    except UnknownRegionError:
-        return None
+def s3_client_options(path_style: bool) -> Any:
+    """Return the value for `s3` in a client's configuration."""
+    style = "path" if path_style else "virtual"
+    return {"addressing_style": style, "us_east_1_regional_endpoint": "regional"}
+
+
+def _unsigned_client(
+    session: boto3.session.Session, region: str, endpoint_url: str | None, path_style: bool
+) -> "S3Client":
+    """Return a client that needs no credentials: getting them may be slow, or fail."""
+    config = ClientConfig(signature_version=UNSIGNED, s3=s3_client_options(path_style))
+    return session.client("s3", region_name=region, endpoint_url=endpoint_url, config=config)
 
 
 def ignores_endpoint_urls(session: boto3.session.Session) -> bool:
-    """Return whether environment or profile say that endpoint URLs set there don't count.
+    """Return whether the environment or the profile says to ignore the endpoint URLs set there.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
     """
@@ -47,18 +98,37 @@ def ignores_endpoint_urls(session: boto3.session.Session) -> bool:
     return bool(core.get_config_variable("ignore_configured_endpoint_urls"))
 
 
-def _before_suffix(url: str) -> str | None:
+def is_aws_url(url: str) -> bool:
+    """Return whether the host of `url` is in one of Amazon's domains."""
+    return _host_without_suffix(url) is not None
+
+
+def is_aws_s3_url(url: str) -> bool:
+    """Return whether `url` is Amazon S3's, in any partition, including FIPS, dual-stack and VPC endpoints."""
+    return bool(_S3_HOST.fullmatch(_host_without_suffix(url) or ""))
+
+
+def partition_of(region: str) -> str | None:
+    """Return the partition that `region` belongs to, or None if AWS has no region of this name."""
+    try:
+        return str(_botocore_session().get_partition_for_region(region))
+    except UnknownRegionError:
+        return None
+
+
+def _host_without_suffix(url: str) -> str | None:
+    """Return the part of the host before Amazon's DNS suffix, or None if it has no such suffix."""
     try:
         host = (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:
         return None
-    found = [host.removesuffix(suffix) for suffix in _suffixes() if host.endswith(suffix)]
+    found = [host.removesuffix(suffix) for suffix in _dns_suffixes() if host.endswith(suffix)]
     return min(found, key=len) if found else None
 
 
 @cache
-def _suffixes() -> tuple[str, ...]:
-    partitions = _knowledge().get_component("data_loader").load_data("partitions")["partitions"]
+def _dns_suffixes() -> tuple[str, ...]:
+    partitions = _botocore_session().get_component("data_loader").load_data("partitions")["partitions"]
     names = {
         partition["outputs"][kind] for partition in partitions for kind in ("dnsSuffix", "dualStackDnsSuffix")
     }
@@ -66,6 +136,6 @@ def _suffixes() -> tuple[str, ...]:
 
 
 @cache
-def _knowledge() -> Any:
-    """A session that knows what comes with botocore, and nothing of this machine's profiles."""
+def _botocore_session() -> Any:
+    """Return a session that has botocore's own data and ignores this machine's profiles."""
     return botocore.session.Session(session_vars={"profile": (None, None, None, None)})

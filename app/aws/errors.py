@@ -1,6 +1,7 @@
-"""What an exception that comes out of boto3 means, and which of its text can be shown.
+"""Classify the exceptions that boto3 raises, and say which of their text can be shown.
 
 botocore raises more than its own classes: sources of credentials pass on `OSError`, `ValueError` and others.
+Errors that AWS itself returns are `ClientError`s with a code; each caller knows its service's codes.
 """
 
 import json
@@ -14,17 +15,51 @@ from botocore.parsers import ResponseParserError
 
 from app.core.errors import AppError
 
-LONGEST = 300
-"""Most characters of a text that is shown; some quote a whole answer."""
 
-_STILL_EXPIRED = "Credentials were refreshed"
-"""How botocore's `RuntimeError` begins if a role's new credentials have expired as well."""
+class ErrorKind(Enum):
+    """What an exception from boto3 is about."""
 
-_LATE = (theirs.ReadTimeoutError, theirs.ConnectTimeoutError)
+    EXPIRED = auto()
+    """The temporary credentials have expired, and the renewed ones have as well."""
 
-_UNREACHABLE = (theirs.ConnectionError, theirs.HTTPClientError)
+    CREDENTIALS = auto()
+    """There are no credentials, or their source fails."""
 
-CREDENTIALS_ERRORS = (
+    SETTINGS = auto()
+    """boto3 can't use a variable or a profile's setting."""
+
+    TIMEOUT = auto()
+    UNREACHABLE = auto()
+
+    BAD_RESPONSE = auto()
+    """There was a response, but not one that AWS would send."""
+
+
+SET_CREDENTIALS = (
+    "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
+)
+RENEW_CREDENTIALS = "Renew AWS_SESSION_TOKEN and its keys, or: aws sso login; then restart the server"
+CHECK_SETTINGS = "Correct the AWS_… variable or the profile's setting that boto3 can't use"
+CHECK_NETWORK = "Check the network, AWS_REGION and AWS_ENDPOINT_URL_S3"
+
+FIXES = {
+    ErrorKind.EXPIRED: RENEW_CREDENTIALS,
+    ErrorKind.CREDENTIALS: SET_CREDENTIALS,
+    ErrorKind.SETTINGS: CHECK_SETTINGS,
+    ErrorKind.TIMEOUT: CHECK_NETWORK,
+    ErrorKind.UNREACHABLE: CHECK_NETWORK,
+    ErrorKind.BAD_RESPONSE: CHECK_NETWORK,
+}
+"""What an operator does about each kind, without a full stop."""
+
+MAX_MESSAGE_CHARS = 300
+"""The length to which messages are cut: some quote a whole response."""
+
+_TIMEOUTS = (theirs.ReadTimeoutError, theirs.ConnectTimeoutError)
+
+_CONNECTION_ERRORS = (theirs.ConnectionError, theirs.HTTPClientError)
+
+_CREDENTIALS_ERRORS = (
     theirs.NoCredentialsError,
     theirs.PartialCredentialsError,
     theirs.CredentialRetrievalError,
@@ -44,7 +79,6 @@ CREDENTIALS_ERRORS = (
     theirs.SSOError,
     theirs.LoginError,
 )
-"""There are no credentials, or their source fails."""
 
 _SETTINGS_ERRORS = (
     theirs.BaseEndpointResolverError,
@@ -68,7 +102,6 @@ _SETTINGS_ERRORS = (
     theirs.UnsupportedSignatureVersionError,
     theirs.UnknownSignatureVersionError,
 )
-"""A variable or a profile's setting that boto3 reads has a value that it can't use."""
 
 _CREDENTIALS_MODULES = {"botocore.credentials", "botocore.tokens"}
 _SETTINGS_MODULES = {
@@ -78,64 +111,61 @@ _SETTINGS_MODULES = {
     "boto3.session",
 }
 
-_QUOTED_HEADER = re.compile(r"header value b['\"]", re.IGNORECASE)
-"""How Python's HTTP client quotes a header that it can't send, such as one with a secret."""
+_STILL_EXPIRED = "Credentials were refreshed"
+"""The start of botocore's `RuntimeError` when a role's renewed credentials have expired as well."""
 
 
-_OF_CREDENTIALS = re.compile(
+def classify(exc: Exception) -> ErrorKind | None:
+    """Return the kind of `exc`, or None if AWS returned it or if it does not come from boto3."""
+    if isinstance(exc, AppError | theirs.ClientError):
+        return None
+    if isinstance(exc, RuntimeError) and str(exc).startswith(_STILL_EXPIRED):
+        return ErrorKind.EXPIRED
+    if isinstance(exc, _TIMEOUTS):
+        return ErrorKind.TIMEOUT
+    if isinstance(exc, _CONNECTION_ERRORS):
+        return ErrorKind.UNREACHABLE
+    if isinstance(exc, _CREDENTIALS_ERRORS):
+        return ErrorKind.CREDENTIALS
+    if isinstance(exc, _SETTINGS_ERRORS):
+        return ErrorKind.SETTINGS
+    if isinstance(exc, theirs.BotoCoreError | ResponseParserError):
+        return ErrorKind.BAD_RESPONSE
+    return _classify_by_traceback(exc)
+
+
+def _classify_by_traceback(exc: Exception) -> ErrorKind | None:
+    """Return the kind of an exception of any class, by the modules that it passed through."""
+    modules = {str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(exc.__traceback__)}
+    if not any(module.partition(".")[0] in ("botocore", "boto3") for module in modules):
+        return None
+    if modules & _CREDENTIALS_MODULES:
+        return ErrorKind.CREDENTIALS
+    return ErrorKind.SETTINGS if modules & _SETTINGS_MODULES else ErrorKind.BAD_RESPONSE
+
+
+_CREDENTIALS_OPERATIONS = re.compile(
     r"AssumeRole.*|Get(SessionToken|FederationToken|RoleCredentials)|CreateToken|CreateOAuth2Token"
 )
-"""Operations by which boto3 itself gets credentials, of STS, of SSO and of the console's login."""
+"""Operations by which boto3 gets credentials from STS, from SSO and from the console's login."""
 
+
+def is_about_credentials(exc: theirs.ClientError) -> bool:
+    """Return whether the response came from a source of credentials rather than from S3 or Bedrock."""
+    return bool(_CREDENTIALS_OPERATIONS.fullmatch(exc.operation_name))
+
+
+_QUOTED_HEADER = re.compile(r"header value b['\"]", re.IGNORECASE)
+"""How Python's HTTP client quotes a header that it can't send. The header may hold a secret."""
 
 _SECRET_IN_URL = re.compile(r"(?<=//)[^/\s]+(?=@)|(?<=/v2/credentials/)[\w-]+")
 """User and password, and the id by which a container gets its role's credentials."""
 
 
-class Kind(Enum):
-    """What went wrong."""
-
-    EXPIRED = auto()
-    CREDENTIALS = auto()
-    SETTINGS = auto()
-    LATE = auto()
-    UNREACHABLE = auto()
-    ANSWER = auto()
-
-
-def classify(exc: Exception) -> Kind | None:
-    """Return what `exc` means; None if AWS answered it, or if it does not come from boto3."""
-    if isinstance(exc, AppError | theirs.ClientError):
-        return None
-    modules = {str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(exc.__traceback__)}
-    if isinstance(exc, RuntimeError) and str(exc).startswith(_STILL_EXPIRED):
-        return Kind.EXPIRED
-    if isinstance(exc, _LATE):
-        return Kind.LATE
-    if isinstance(exc, _UNREACHABLE):
-        return Kind.UNREACHABLE
-    if isinstance(exc, CREDENTIALS_ERRORS):
-        return Kind.CREDENTIALS
-    if isinstance(exc, _SETTINGS_ERRORS):
-        return Kind.SETTINGS
-    if isinstance(exc, theirs.BotoCoreError | ResponseParserError):
-        return Kind.ANSWER
-    return _kind_by_place(modules)
-
-
-def _kind_by_place(modules: set[str]) -> Kind | None:
-    """Return what an error of another class means, by the modules that it came through."""
-    if not any(module.partition(".")[0] in ("botocore", "boto3") for module in modules):
-        return None
-    if modules & _CREDENTIALS_MODULES:
-        return Kind.CREDENTIALS
-    return Kind.SETTINGS if modules & _SETTINGS_MODULES else Kind.ANSWER
-
-
 def public_message(exc: Exception) -> str:
-    """Return the text of `exc` in one line, without what may be a header, an answer or a secret."""
-    if isinstance(exc, ResponseParserError):  # below its first line is the whole answer, of STS too
-        text = str(exc).partition("\n")[0]
+    """Return the text of `exc` in one line, without headers, response bodies and secrets."""
+    if isinstance(exc, ResponseParserError):
+        text = str(exc).partition("\n")[0]  # the other lines are the response, which may come from STS
     elif isinstance(exc, theirs.HTTPClientError) and type(exc) in (
         theirs.HTTPClientError,
         theirs.ResponseStreamingError,
@@ -149,29 +179,24 @@ def public_message(exc: Exception) -> str:
         text = "not JSON"
     else:
         text = f"{type(exc).__name__}: {exc}"
-    if not isinstance(exc, theirs.BotoCoreError) and (source := _source_of(exc)):
-        text = f"the credentials' source {source} fails: {text}"
+    if not isinstance(exc, theirs.BotoCoreError) and (provider := _failing_provider(exc)):
+        text = f"the credential provider {provider} failed: {text}"
     if _QUOTED_HEADER.search(text):
         text = f"{type(exc).__name__}: a header that can't be sent"
-    return " ".join(_SECRET_IN_URL.sub("***", text).split())[:LONGEST]
+    return " ".join(_SECRET_IN_URL.sub("***", text).split())[:MAX_MESSAGE_CHARS]
 
 
-def _source_of(exc: Exception) -> str:
-    """Return botocore's name of the source of credentials that `exc` came through, or an empty string."""
+def _failing_provider(exc: Exception) -> str:
+    """Return botocore's name of the credential provider that `exc` came through, or an empty string."""
     found = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(exc.__traceback__))
     names = [provider.METHOD for provider in found if isinstance(provider, CredentialProvider)]
     return str(names[-1] or "") if names else ""
 
 
 def vendor_message(exc: theirs.ClientError) -> str:
-    """Return what AWS says in words: the first line, and nothing if it quotes our request's headers.
+    """Return the first line of AWS's message, or an empty string if it quotes our request's headers.
 
-    A signature that does not match is answered with the request that was signed, session token included.
+    The response to a wrong signature holds the whole signed request, including the session token.
     """
-    words = str(exc.response.get("Error", {}).get("Message", "")).partition("\n")[0]
-    return "" if re.search(r"authorization|x-amz-", words, re.IGNORECASE) else words[:LONGEST]
-
-
-def is_about_credentials(exc: theirs.ClientError) -> bool:
-    """Return whether a source of credentials answered it, and not S3."""
-    return bool(_OF_CREDENTIALS.fullmatch(exc.operation_name))
+    message = str(exc.response.get("Error", {}).get("Message", "")).partition("\n")[0]
+    return "" if re.search(r"authorization|x-amz-", message, re.IGNORECASE) else message[:MAX_MESSAGE_CHARS]

@@ -1,16 +1,17 @@
-"""boto3 sessions that limit answers: their bytes, the time they take, and what their headers may say.
+"""boto3 sessions that limit responses and check credentials before they are sent.
 
-boto3 reads every answer except an object's body into memory, however large it is, and its timeout applies to
-each read: a server that sends a byte now and then holds a thread forever. Both matter as soon as something
-other than AWS answers: a faulty compatible server, a proxy, or whoever owns the address.
+boto3 reads every response except an object's body into memory, however large it is, and its timeout applies
+to each read: a server that sends a byte now and then holds a thread forever. Both matter as soon as something
+other than AWS responds: a faulty compatible server, a proxy, or the new owner of an address.
 
-The same holds for sources of credentials, see `app.aws.credentials`.
+Credential providers get the same limits; `app.aws.credentials` has those that are theirs alone.
 """
 
 import io
 import re
 import socket
 import time
+from collections.abc import Iterable, Iterator
 from http.client import HTTPException, HTTPResponse, LineTooLong
 from typing import TYPE_CHECKING, Any
 
@@ -25,131 +26,177 @@ from botocore.awsrequest import (
     AWSResponse,
 )
 from botocore.config import Config as ClientConfig
-from botocore.exceptions import BotoCoreError, ConnectionClosedError, HTTPClientError, ReadTimeoutError
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import (
+    BotoCoreError,
+    ConnectionClosedError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    ReadTimeoutError,
+)
 from urllib3.exceptions import HTTPError, InvalidChunkLength, InvalidHeader
-from urllib3.exceptions import ReadTimeoutError as SilentBody
+from urllib3.exceptions import ReadTimeoutError as BodyTimeoutError
 
-from app.aws.credentials import CheckedCredentials, UnusableCredentials, bind_providers, find_unsendable
+from app.aws.credentials import limit_providers
 from app.aws.endpoints import partition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from _typeshed import WriteableBuffer
 
 DEFAULT_REGION = "us-east-1"
 
-MOST_ANSWER_BYTES = 4 * 1024**2
-"""Most bytes of a successful answer that is not an object. The largest is a page of 1000 keys of 1024 bytes,
-all of them percent-encoded, with about 500 bytes around each."""
+MAX_RESPONSE_BYTES = 4 * 1024**2
+"""For a successful response that is not an object. The largest is a page of 1000 keys of 1024 bytes, all of
+them percent-encoded, with about 500 bytes around each."""
 
-MOST_ERROR_BYTES = 64 * 1024
-"""Most bytes of an error; those of S3 have less than 2 KiB."""
+MAX_ERROR_BYTES = 64 * 1024
+"""For an error response; S3's have less than 2 KiB."""
 
-MOST_OBJECT_BYTES = 50 * 10**12
-"""No object is larger: https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingObjects.html."""
+MAX_OBJECT_BYTES = 50 * 10**12
+"""https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingObjects.html."""
 
-LEAST_RATE = 8 * 1024
-"""Bytes per second at which an answer must arrive on average, after as long as a server may be silent."""
+MIN_BYTES_PER_SECOND = 8 * 1024
+"""The average rate at which a response must arrive once the server has used up the read timeout."""
 
-_MOST_HEAD_BYTES = 256 * 1024
-"""Most bytes of a status line and its headers, and of all 1xx answers before them."""
+_MAX_HEAD_BYTES = 256 * 1024
+"""For a status line and its headers, including all 1xx responses before them."""
 
-_MOST_UNSIZED_BYTES = 2 * MOST_ANSWER_BYTES
-"""Most bytes of a body without a length, its chunk headers included; objects always have a length."""
+_MAX_UNSIZED_BYTES = 2 * MAX_RESPONSE_BYTES
+"""For a body without a length, including its chunk headers; objects always have a length."""
 
-_SETTLED_SECONDS = 1.0
-"""Seconds of waiting after which the socket's timeout is adjusted; before that its own is short enough."""
+_UNADJUSTED_SECONDS = 1.0
+"""Seconds of waiting before the socket's timeout is adjusted; until then its own is short enough."""
 
-_PIECE = 64 * 1024
+_CHUNK_BYTES = 64 * 1024
 
-_NONSENSE = (InvalidHeader, InvalidChunkLength, LineTooLong)
+_CREDENTIALS_TIMEOUT_SECONDS = 5
+
+_INVALID_RESPONSE = (InvalidHeader, InvalidChunkLength, LineTooLong)
 """Errors for an invalid length, an invalid chunk length and an overlong header line."""
 
-_CREDENTIALS_SECONDS = 5
+
+class BadResponse(BotoCoreError):
+    """A response that is over a limit or has invalid headers. Retrying would not help."""
+
+    fmt = "a response that can't be used: {reason}"
 
 
-class BadAnswer(BotoCoreError):
-    """An answer that is over a limit or has invalid headers. Retrying would not help."""
-
-    fmt = "an answer that can't be used: {reason}"
+class UnusableCredentials(CredentialRetrievalError):
+    """A provider returned credentials with characters that a request can't carry."""
 
 
-def new_session(*, region: str = "", may_ask: bool = False, **options: Any) -> boto3.session.Session:
-    """Return a session whose clients and credential providers are held to this module's limits.
+def new_session(*, region: str = "", interactive: bool = False, **options: Any) -> boto3.session.Session:
+    """Return a session whose clients and credential providers keep this module's limits.
 
-    Services that give credentials are asked in `region` if AWS has it, or else in the profile's or in the
-    default one. `may_ask` says that somebody is there to type the MFA code that a profile may need. `options`
-    are those of `boto3.session.Session`.
+    Services that issue credentials are called in `region` if AWS has it, or else in the profile's or in the
+    default region. `interactive` allows prompting for the MFA code that a profile may need. `options` are
+    those of `boto3.session.Session`.
     """
     core = botocore.session.Session()
-    core.register("creating-client-class", _bound_client)
-    core.set_default_client_config(  # also for the clients of STS and SSO that boto3 makes by itself
-        ClientConfig(connect_timeout=_CREDENTIALS_SECONDS, read_timeout=_CREDENTIALS_SECONDS)
+    core.register("creating-client-class", _limit_client)
+    core.set_default_client_config(  # for the clients of STS and SSO that boto3 itself creates, too
+        ClientConfig(connect_timeout=_CREDENTIALS_TIMEOUT_SECONDS, read_timeout=_CREDENTIALS_TIMEOUT_SECONDS)
     )
     region_name = region if partition_of(region) else None
     session = boto3.session.Session(botocore_session=core, region_name=region_name, **options)
     if session.region_name is None:
         core.set_config_variable("region", DEFAULT_REGION)
     providers = core.get_component("credential_provider").providers
-    bind_providers(providers, may_ask=may_ask)
+    limit_providers(providers, interactive=interactive)
     for provider in providers:
-        for name in ("_role_fetcher", "_fetcher"):  # of the machine's role, of the container's
+        for name in ("_role_fetcher", "_fetcher"):  # from the instance's and from the container's metadata
             fetcher: Any = getattr(provider, name, None)
             if hasattr(fetcher, "_session"):
-                fetcher._session = BoundedHttp(fetcher._session)
+                fetcher._session = LimitedHttpSession(fetcher._session)
     return session
 
 
-class _BoundedClient:
-    """Base class of all clients of a session: sends by `BoundedHttp`, signs by `CheckedCredentials`."""
+def _limit_client(**event: Any) -> None:
+    event["base_classes"].insert(0, _LimitedClient)
+
+
+class _LimitedClient:
+    """Base class of all clients of a session: limits responses and checks credentials."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
-        more["endpoint"].http_session = BoundedHttp(more["endpoint"].http_session)
+        more["endpoint"].http_session = LimitedHttpSession(more["endpoint"].http_session)
         signer = more["request_signer"]
         if signer._credentials is not None:
             signer._credentials = CheckedCredentials(signer._credentials)
         super().__init__(*args, **more)
 
 
-def _bound_client(**event: Any) -> None:
-    event["base_classes"].insert(0, _BoundedClient)
+_CREDENTIAL_NAMES = {"access_key": "access key", "secret_key": "secret key", "token": "session token"}
+
+_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]*")
+_NO_CONTROLS = re.compile(r"[^\x00-\x1f\x7f-\x9f]*")
+
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*", re.DOTALL)
+"""What the value of a header may hold (RFC 9110, 5.5), in the characters of Latin-1."""
 
 
-class BoundedHttp:
-    """Wraps botocore's HTTP session: reads each answer within limits, except bodies of objects."""
+class CheckedCredentials:
+    """Wraps botocore's credentials: strips white space, and refuses what a request can't carry."""
+
+    def __init__(self, credentials: Any) -> None:
+        self._credentials = credentials
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._credentials, name)
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        """Return the current credentials, renewed if they are due. Raises `UnusableCredentials`."""
+        frozen = self._credentials.get_frozen_credentials()
+        checked: dict[str, Any] = {}
+        for name, label in _CREDENTIAL_NAMES.items():
+            value = getattr(frozen, name)
+            if value is None and name == "token":
+                checked[name] = None
+                continue
+            allowed = _NO_CONTROLS if name == "secret_key" else _VISIBLE_ASCII
+            if not isinstance(value, str) or not allowed.fullmatch(value.strip()):
+                raise UnusableCredentials(
+                    provider=self._credentials.method,
+                    error_msg=f"the {label} has characters that a request can't carry: copy it again",
+                )
+            checked[name] = value.strip()
+        return ReadOnlyCredentials(**{**frozen._asdict(), **checked})
+
+
+class LimitedHttpSession:
+    """Wraps botocore's HTTP session: reads each response within limits, except bodies of objects."""
 
     def __init__(self, http: Any) -> None:
         http._pool_classes_by_scheme.update(POOLS)
         self._http = http
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
-        """Return the answer. Raises `BadAnswer`, `UnusableCredentials`, and what botocore raises."""
-        unsendable = find_unsendable(request.headers.items())
-        if unsendable:  # sent on, it would be quoted in an exception's text
-            raise UnusableCredentials(provider="the environment", error_msg=f"can't be sent as {unsendable}")
+        """Return the response. Raises `BadResponse`, `UnusableCredentials`, and what botocore raises."""
+        _check_headers(request.headers.items())
         wants_stream, request.stream_output = request.stream_output, True  # leave the body to us
         try:
-            answer: AWSResponse = self._http.send(request)
+            response: AWSResponse = self._http.send(request)
         except HTTPClientError as exc:
-            _raise_if_nonsense(exc.kwargs.get("error"))
+            _raise_if_invalid(exc.kwargs.get("error"))
             raise
         finally:
             request.stream_output = wants_stream
-        is_object = wants_stream and answer.status_code < 300
+        is_object = wants_stream and response.status_code < 300
         try:
-            length = _announced(answer)
+            length = _content_length(response)
             if is_object:
-                _check_object(answer, length)
-                return answer
-            return _with_body(answer, 0 if request.method == "HEAD" else length)
-        except SilentBody as exc:
+                # A chunked body may be of another length than Content-Length says.
+                if length is None or "Transfer-Encoding" in response.headers:
+                    raise BadResponse(reason="an object without Content-Length, or with Transfer-Encoding")
+                return response
+            return _with_body(response, 0 if request.method == "HEAD" else length)
+        except BodyTimeoutError as exc:
             raise ReadTimeoutError(endpoint_url=request.url, error=exc) from exc
         except HTTPError as exc:
-            _raise_if_nonsense(exc)
+            _raise_if_invalid(exc)
             raise ConnectionClosedError(endpoint_url=request.url, request=request, error=exc) from exc
-        except BadAnswer:
-            answer.raw.close()
+        except BadResponse:
+            response.raw.close()
             raise
 
     def close(self) -> None:
@@ -157,99 +204,104 @@ class BoundedHttp:
         self._http.close()
 
 
-def _raise_if_nonsense(error: Any) -> None:
-    """Raise `BadAnswer` if an invalid answer caused this error, and not the connection."""
+def _check_headers(headers: Iterable[tuple[str, Any]]) -> None:
+    """Raise `UnusableCredentials` for a value that HTTP can't carry: the client's error would quote it."""
+    for name, value in headers:
+        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        if not _HEADER_VALUE.fullmatch(text):
+            raise UnusableCredentials(provider="the environment", error_msg=f"can't be sent as {name}")
+
+
+def _raise_if_invalid(error: Any) -> None:
+    """Raise `BadResponse` if the cause of `error` is an invalid response, and not the connection."""
     for cause in (error, *getattr(error, "args", ())):
-        if isinstance(cause, BadAnswer):
+        if isinstance(cause, BadResponse):
             raise cause
-        # http.client has no class of its own for too many headers.
-        if isinstance(cause, _NONSENSE) or type(cause) is HTTPException:
-            raise BadAnswer(reason=f"{type(cause).__name__}: {cause!s:.100}") from error
+        # http.client has no class for too many headers.
+        if isinstance(cause, _INVALID_RESPONSE) or type(cause) is HTTPException:
+            raise BadResponse(reason=f"{type(cause).__name__}: {cause!s:.100}") from error
 
 
-def _announced(answer: AWSResponse) -> int | None:
-    """Return Content-Length, None if there is none (RFC 9110, 8.6). Raises `BadAnswer` if it is invalid."""
-    values = answer.raw.headers.getlist("Content-Length")
+def _content_length(response: AWSResponse) -> int | None:
+    """Return Content-Length, or None without one (RFC 9110, 8.6). Raises `BadResponse` if it is invalid."""
+    values = response.raw.headers.getlist("Content-Length")
     if not values:
         return None
     if len(values) > 1 or not re.fullmatch(r"[ \t]*[0-9]{1,15}[ \t]*", values[0], re.ASCII):
-        raise BadAnswer(reason=f"Content-Length {values!r:.100}")
-    if int(values[0]) > MOST_OBJECT_BYTES:
-        raise BadAnswer(reason=f"Content-Length {values[0]}, more than an object can have")
+        raise BadResponse(reason=f"Content-Length {values!r:.100}")
+    if int(values[0]) > MAX_OBJECT_BYTES:
+        raise BadResponse(reason=f"Content-Length {values[0]}, more than an object can have")
     return int(values[0])
 
 
-def _check_object(answer: AWSResponse, length: int | None) -> None:
-    """Raise `BadAnswer` unless Content-Length gives the body's length: for a chunked body it does not."""
-    if length is None or "Transfer-Encoding" in answer.headers:
-        raise BadAnswer(reason="an object without a Content-Length, or with a Transfer-Encoding as well")
-
-
-def _with_body(answer: AWSResponse, length: int | None) -> AWSResponse:
-    """Return the answer with its body read to the end. `length` is its Content-Length."""
-    is_error = answer.status_code >= 300
-    most = MOST_ERROR_BYTES if is_error else MOST_ANSWER_BYTES
+def _with_body(response: AWSResponse, length: int | None) -> AWSResponse:
+    """Return the response with its body read to the end. `length` is its Content-Length."""
+    is_error = response.status_code >= 300
+    limit = MAX_ERROR_BYTES if is_error else MAX_RESPONSE_BYTES
     body = bytearray()
-    if (length or 0) <= most:
-        for piece in answer.raw.stream(_PIECE):
-            body += piece
-            if len(body) > most:
+    if (length or 0) <= limit:
+        for chunk in response.raw.stream(_CHUNK_BYTES):
+            body += chunk
+            if len(body) > limit:
                 break
-    if max(len(body), length or 0) > most:
-        raise BadAnswer(reason=f"{answer.status_code} with a body of more than {most} bytes")
+    if max(len(body), length or 0) > limit:
+        raise BadResponse(reason=f"{response.status_code} with a body of more than {limit} bytes")
     if b"<!DOCTYPE" in body:  # AWS sends none, and entities can expand to any size
         if not is_error:
-            raise BadAnswer(reason="XML with a document type")
+            raise BadResponse(reason="XML with a document type")
         body.clear()  # a proxy's page: the status says enough
-    headers: Any = answer.headers
-    return AWSResponse(answer.url, answer.status_code, headers, _Read(bytes(body), answer.status_code))
+    raw = _ReadBody(bytes(body), response.status_code)
+    headers: Any = response.headers
+    return AWSResponse(response.url, response.status_code, headers, raw)
 
 
-class _Read:
+class _ReadBody:
     """A body that has been read, with the interface that botocore expects.
 
-    `status` is the server's, which botocore changes to 500 in its own response if the body is not XML.
+    `status` stays the server's; in its own response botocore changes it to 500 if the body is not XML.
     """
 
     def __init__(self, body: bytes, status: int) -> None:
         self._body = body
         self.status = status
 
-    def stream(self) -> "Iterator[bytes]":
-        """Yield the whole body."""
-        yield self._body
+    def stream(self) -> Iterator[bytes]:
+        """Return the whole body as one chunk."""
+        return iter((self._body,))
 
 
-class _Incoming(io.RawIOBase):
-    """Reads an answer from `sock` through `raw`: at most `most` bytes, and not too slowly.
+class _LimitedReader(io.RawIOBase):
+    """Reads a response from `sock` through `raw`: at most `max_bytes`, and not below the minimum rate.
 
-    Only the time spent waiting for the server counts. Once that exceeds the socket's timeout, the answer must
-    have arrived at `LEAST_RATE` on average.
+    Only the time spent waiting for the server counts. Once that exceeds the socket's timeout, the response
+    must have arrived at `MIN_BYTES_PER_SECOND` on average.
     """
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
         self._sock = sock
         self._raw = raw
-        self._silence = sock.gettimeout() or _CREDENTIALS_SECONDS
+        self._timeout = sock.gettimeout() or _CREDENTIALS_TIMEOUT_SECONDS
         self._waited = 0.0
         self.received = 0
-        self.most = _MOST_HEAD_BYTES
+        self.max_bytes = _MAX_HEAD_BYTES
 
     def readable(self) -> bool:
         """Return True."""
         return True
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        """Read some bytes. Raises `TimeoutError`, and `BadAnswer` after more than `most` bytes."""
-        if self.received > self.most:
-            raise BadAnswer(reason=f"more than {self.most} bytes of head or of a body without a length")
-        if self._waited > _SETTLED_SECONDS:
-            self._sock.settimeout(min(self._left(), self._silence))
-        began = time.monotonic()
+        """Read some bytes. Raises `TimeoutError`, and `BadResponse` after more than `max_bytes`."""
+        if self.received > self.max_bytes:
+            raise BadResponse(
+                reason=f"more than {self.max_bytes} bytes of headers, or of a body without a length"
+            )
+        if self._waited > _UNADJUSTED_SECONDS:
+            self._sock.settimeout(min(self._seconds_left(), self._timeout))
+        started = time.monotonic()
         count = self._raw.readinto(buffer) or 0
-        self._waited += time.monotonic() - began
+        self._waited += time.monotonic() - started
         self.received += count
-        if count and self._left() <= 0:
+        if count and self._seconds_left() <= 0:
             raise TimeoutError(f"{self.received} bytes in {self._waited:.0f} s are too few")
         return int(count)
 
@@ -258,40 +310,40 @@ class _Incoming(io.RawIOBase):
         self._raw.close()
         super().close()
 
-    def _left(self) -> float:
-        return self._silence + self.received / LEAST_RATE - self._waited
+    def _seconds_left(self) -> float:
+        return self._timeout + self.received / MIN_BYTES_PER_SECOND - self._waited
 
 
-class _Answer(HTTPResponse):
-    """An HTTP response that is read through `_Incoming`."""
+class _LimitedResponse(HTTPResponse):
+    """An HTTP response that is read through `_LimitedReader`."""
 
     def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:
         super().__init__(sock, *args, **more)
-        self._incoming = _Incoming(sock, self.fp.detach())
-        self.fp = io.BufferedReader(self._incoming)
+        self._reader = _LimitedReader(sock, self.fp.detach())
+        self.fp = io.BufferedReader(self._reader)
 
     def begin(self) -> None:
-        """Read the head, then limit what follows to the length of the body."""
+        """Read the headers, then limit the rest to the length of the body."""
         super().begin()
-        length = _MOST_UNSIZED_BYTES if self.length is None else self.length
-        self._incoming.most = self._incoming.received + length
+        length = _MAX_UNSIZED_BYTES if self.length is None else self.length
+        self._reader.max_bytes = self._reader.received + length
 
 
-class _Connection(AWSHTTPConnection):
-    response_class = _Answer  # type: ignore[assignment]
+class _HttpConnection(AWSHTTPConnection):
+    response_class = _LimitedResponse  # type: ignore[assignment]
 
 
-class _TlsConnection(AWSHTTPSConnection):
-    response_class = _Answer  # type: ignore[assignment]
+class _HttpsConnection(AWSHTTPSConnection):
+    response_class = _LimitedResponse  # type: ignore[assignment]
 
 
-class _Pool(AWSHTTPConnectionPool):
-    ConnectionCls = _Connection
+class _HttpPool(AWSHTTPConnectionPool):
+    ConnectionCls = _HttpConnection
 
 
-class _TlsPool(AWSHTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
+class _HttpsPool(AWSHTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
 
 
-POOLS = {"http": _Pool, "https": _TlsPool}
-"""Pool classes for a `urllib3.PoolManager`; they limit the size of answers and the time they take."""
+POOLS = {"http": _HttpPool, "https": _HttpsPool}
+"""Pool classes for a `urllib3.PoolManager` that limit the size and the duration of responses."""

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from urllib3 import HTTPResponse
 
 from app.aws.endpoints import is_aws_url
-from app.aws.errors import Kind, classify, is_about_credentials, public_message, vendor_message
+from app.aws.errors import ErrorKind, classify, is_about_credentials, public_message, vendor_message
 from app.aws.session import new_session
 from app.config.settings import Config
 from app.core.errors import AppError, GeneratorError, GeneratorRefused, GeneratorUnreachable, PromptRefused
@@ -45,7 +45,7 @@ _JSON = "application/json"
 _DESCRIBE_TIMEOUT_SECONDS = 10
 
 _RETRIED_STATUSES = {408, 429}
-_NO_CREDENTIALS = (Kind.CREDENTIALS, Kind.EXPIRED, Kind.SETTINGS)
+_NO_CREDENTIALS = (ErrorKind.CREDENTIALS, ErrorKind.EXPIRED, ErrorKind.SETTINGS)
 _CREDENTIALS_HINT = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or a role"
 _MODEL_GONE = re.compile(
     r"end of (its )?life|model (identifier|version|id)\b|marked .* legacy", re.IGNORECASE

@@ -1,1 +1,1 @@
-"""Where images are kept: a local directory, S3, or a store of one's own."""
+"""Stores keep the images: in a local directory, in S3, or in a custom store."""

@@ -1,8 +1,6 @@
-"""Whether a store already holds certain bytes, found out as cheaply as it lets us.
+"""The interface of a store. Extend `BaseStore` to keep images somewhere else.
 
-What a store is: the class to extend for keeping images somewhere else.
-
-`tests/contracts.py` holds the suite that every store passes, one's own too.
+`tests/contracts.py` holds the suite that every store must pass, including custom ones.
 """
 
 import hashlib
@@ -17,26 +15,26 @@ from app.core.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, St
 
 
 class BaseStore(ABC):
-    """Keeps objects, that is bytes with a content type, under keys.
+    """Stores objects, that is bytes with a content type, under keys.
 
-    One instance serves all threads of a worker process. It is made before the process serves its first
-    request, and may be made before a fork: connections are opened at the first use, not into `__init__`.
+    All threads of a worker process share one instance. It is created before the process serves its first
+    request, perhaps before a fork: open connections at the first use rather than in `__init__`.
 
-    Keys are strings that `app.core.object_keys.check_readable` accepts. Every method raises, besides
-    what it names:
-    `StoreRefused` where the store says no, `StoreUnreachable` where it can't be reached or is overloaded,
-    `StoreTimeout` where it does not answer in time. An outage is never reported as `NotFound`.
+    Keys are strings that `app.core.object_keys.check_readable` accepts. Besides the errors that it names,
+    every method raises `StoreRefused` if the store denies the request, `StoreUnreachable` if it can't be
+    reached or is overloaded, and `StoreTimeout` if it does not respond in time. Never report an outage as
+    `NotFound`.
     """
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """Make the store from the settings; a store with settings of its own reads them here."""
+        """Create the store from the settings. Override this to read settings of your own."""
         return cls()
 
     def identity(self) -> str:
-        """What tells this store from others of its kind: its bucket or directory, never a credential.
+        """Return what distinguishes this store from others of its class: its bucket or directory.
 
-        A cache that was filled from another one is emptied.
+        The cache is emptied if it was filled from a store with another identity. Include no credentials.
         """
         return f"{type(self).__module__}.{type(self).__qualname__}"
 
@@ -51,64 +49,61 @@ class BaseStore(ABC):
         metadata: Mapping[str, str] = NO_METADATA,
         overwrite: bool = True,
     ) -> PutResult:
-        """Store `data` under `key`, whole or not at all, durable when this returns.
+        """Store `data` under `key` atomically. It must be durable when this returns.
 
-        With `overwrite=False` an object that is there already stays as it is, and the result says
-        `created=False`; of several such puts at once exactly one creates. The facts are those of these bytes,
-        also while others overwrite them, or where nothing was created, those of the object that is there.
+        With `overwrite=False` leave an existing object unchanged and return `created=False`; if several such
+        puts run at once, exactly one creates the object. Return the facts of these bytes even if others
+        overwrite them meanwhile; if nothing was created, return the facts of the existing object.
 
-        `metadata` stays with the object: `head` and `get` give it back. The caller sees to it that names are
-        lower-case ASCII letters, digits and hyphens, values printable ASCII without spaces at their ends, and
-        that all of it takes at most 2 KB, S3's limit.
+        `head` and `get` return `metadata`. The caller guarantees that its names are lower-case ASCII letters,
+        digits and hyphens, that its values are printable ASCII without spaces at either end, and that it
+        takes at most 2 KB in all, S3's limit.
 
         Raises `InvalidKey` for a key that this store can't hold.
         """
 
     @abstractmethod
     def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
-        """Open the object for reading; None where its entity tag still is `if_none_match`.
+        """Open the object for reading, or return None if its entity tag equals `if_none_match`.
 
-        Facts and body belong to the same version, also while the key is overwritten. Reading the body
-        raises the errors of this class, and `StoreError` where it ends before `facts.size` bytes.
+        Facts and body belong to the same version even if the key is overwritten meanwhile. Reading the body
+        raises the errors of this class, and `StoreError` if it ends before `facts.size` bytes.
 
         Raises `NotFound`.
         """
 
     @abstractmethod
     def head(self, key: str) -> ObjectFacts:
-        """The object's facts without its bytes.
-
-        Raises `NotFound`.
-        """
+        """Return the object's facts without its bytes. Raises `NotFound`."""
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Remove the object; one that is not there is no error."""
+        """Delete the object. Do nothing if there is none."""
 
     @abstractmethod
     def list(self, prefix: str = "", *, limit: int = 100, cursor: str | None = None) -> ObjectPage:
-        """At most `limit` objects whose keys begin with `prefix`, in the order of their keys' UTF-8 bytes.
+        """Return at most `limit` objects whose keys begin with `prefix`, ordered by their keys' UTF-8 bytes.
 
-        `cursor` is that of the page before; only the store knows what it means. A page may have a cursor and
-        no objects. The content type may be inferred from the key.
+        `cursor` is the previous page's; only the store knows its meaning. A page may have a cursor and no
+        objects. The content types may be inferred from the keys.
 
-        Raises `StoreError` for a listing that does not advance: callers go on until a page has no cursor.
+        Callers go on until a page has no cursor: raise `StoreError` for a listing that does not advance.
         """
 
     def object_url(self, key: str) -> str | None:
-        """The object's URL at the store itself; None where it has none."""
+        """Return the object's URL in the store itself, or None if it has none."""
         return None
 
     def signed_url(self, key: str) -> str | None:
-        """A URL at the store itself that any browser can read for a while; None where there are none such."""
+        """Return a URL in the store itself that any browser can read for a limited time, or None."""
         return None
 
     def is_public(self, key: str) -> bool:
-        """Whether it is known that any browser can read `object_url` of `key`, which exists, unsigned."""
+        """Return whether any browser is known to be able to read `object_url(key)`. The object exists."""
         return False
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object under `key`."""
+        """Return whether there is an object under `key`."""
         try:
             self.head(key)
         except NotFound:
@@ -116,17 +111,18 @@ class BaseStore(ABC):
         return True
 
 
-def holds_bytes(store: BaseStore, there: ObjectFacts, data: bytes) -> bool:
-    """Return whether the object `there` has the bytes `data`. A key made from bytes proves nothing.
+def holds_bytes(store: BaseStore, facts: ObjectFacts, data: bytes) -> bool:
+    """Return whether the stored object with these facts has exactly the bytes `data`.
 
-    Asks the store for the object only if neither its size nor its digests tell. Raises what stores raise.
+    Compare sizes and digests first, and read the object only if they leave it open. A content-addressed key
+    proves nothing: another program may have stored other bytes there. Raises the errors of `store.get`.
     """
-    if there.size != len(data) or there.content_encoding:
+    if facts.size != len(data) or facts.content_encoding:
         return False
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()  # the entity tag of most objects in S3
-    if there.etag.strip('"') == md5 or there.sha256 == hashlib.sha256(data).hexdigest():
+    if facts.etag.strip('"') == md5 or facts.sha256 == hashlib.sha256(data).hexdigest():
         return True
-    stored = store.get(there.key)
-    assert stored is not None
+    stored = store.get(facts.key)
+    assert stored is not None  # only a conditional get returns None
     with stored:
         return b"".join(iter(partial(stored.body.read, len(data) + 1), b"")) == data

@@ -1,14 +1,14 @@
-"""The embedded default store: a directory on local disk.
+"""The default store: a directory on local disk.
 
-    objects/<key>                     the bytes; whole or absent, never written in place
-    metadata/<key>/<version>.json     what the file itself can't say of that version
+    objects/<key>                     the bytes; complete or absent, never written in place
+    metadata/<key>/<version>.json     the sidecar: content type, metadata and SHA-256 of that version
     tmp/                              files being written
-    lock                              shared by puts that create; overwrites and deletes hold it alone
+    lock                              held shared to create objects, exclusively to overwrite and delete
 
-A put makes directories that a delete removes once they are empty; the lock keeps the two apart.
+A put creates the directories that a delete removes once they are empty; the lock keeps the two apart.
 
-A version is the file's modification time and size. Copies of the directory made by tar, zip or cp change the
-times, so a metadata file also holds the SHA-256 of its bytes: it is found again by that, and renamed.
+A version is the file's modification time and size. A copy of the directory made by tar, zip or cp has other
+times: then the sidecar is found by the SHA-256 that it holds, and renamed.
 """
 
 import errno
@@ -34,19 +34,19 @@ from app.core.system import EXCLUSIVE, REFUSED, SHARED, claim, locked, sync
 from app.stores.base import BaseStore
 
 _ABANDONED_SECONDS = 3600
-"""A temporary file this old belongs to a process that was killed."""
+"""The age from which a temporary file must belong to a process that was killed."""
 
 _NO_LINKS = REFUSED | {errno.EMLINK, errno.EXDEV}
-"""What link(2) answers on file systems without hard links, such as exFAT and some network mounts, or with
-links only within a directory. Most have other causes as well, which a put without links meets again."""
+"""Errors of link(2) on file systems without hard links, such as exFAT and some network mounts, or with links
+only within a directory. If such an error has another cause, the put without links fails for it as well."""
 
-_FULL = (
+_DISK_FULL = (
     "The disk on which images are stored is full. Nothing was stored; the server's operator has to make room."
 )
 
 
 class LocalStore(BaseStore):
-    """Objects as files under `root`. Holds canonical keys only: no other string becomes a path."""
+    """Stores objects as files below `root`. Accepts canonical keys only: no other string becomes a path."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
@@ -54,11 +54,11 @@ class LocalStore(BaseStore):
         self._metadata = self._root / "metadata"
         self._tmp = self._root / "tmp"
         self._swept = False
-        self._has_links = True
+        self._has_hard_links = True
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """The store in `LOCAL_STORE_DIR`; raises `ConfigError` where that can't be a directory of ours."""
+        """Return the store in `LOCAL_STORE_DIR`. Raises `ConfigError` if its directories can't be created."""
         store = cls(config.local_store_dir)
         try:
             for directory in (store._objects, store._metadata, store._tmp):
@@ -69,7 +69,7 @@ class LocalStore(BaseStore):
         return store
 
     def identity(self) -> str:
-        """The directory."""
+        """Return the directory."""
         return f"local {self._root.resolve()}"
 
     def put(
@@ -82,7 +82,7 @@ class LocalStore(BaseStore):
         metadata: Mapping[str, str] = NO_METADATA,
         overwrite: bool = True,
     ) -> PutResult:
-        """Write aside, sync, then move into place by one `rename` or `link`."""
+        """Write a temporary file, sync it, then move it into place by one `rename` or `link`."""
         if not is_canonical(key):
             raise InvalidKey
         sidecar = {
@@ -92,15 +92,15 @@ class LocalStore(BaseStore):
             "sha256": hashlib.sha256(data).hexdigest(),
         }
         with _errors_mapped(missing=StoreUnreachable):
-            written = self._temporary_path()
+            temporary = self._temporary_path()
             try:
-                _write_synced(written, data)
-                return self._move_into_place(key, written, sidecar, overwrite)
+                _write_synced(temporary, data)
+                return self._publish_locked(key, temporary, sidecar, overwrite)
             finally:
-                written.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
 
     def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
-        """Open the file; facts are taken from the open file, so they are this version's."""
+        """Open the file. The facts come from the open file, so they belong to the same version."""
         with _errors_mapped():
             body = open(self._path(key), "rb")  # noqa: SIM115 (the reader closes it)
             facts = self._facts(key, body)
@@ -110,23 +110,23 @@ class LocalStore(BaseStore):
         return StoredObject(facts, body)
 
     def head(self, key: str) -> ObjectFacts:
-        """The facts of the file."""
+        """Return the facts of the file."""
         with _errors_mapped(), open(self._path(key), "rb") as body:
             return self._facts(key, body)
 
     def delete(self, key: str) -> None:
-        """Remove the file, then what is known of it, then directories left empty."""
+        """Remove the file, then its sidecars, then directories left empty."""
         with suppress(NotFound), _errors_mapped(), locked(self._root / "lock", required=False):
             path = self._path(key)
             path.unlink()
             _sync_directory(path.parent)
-            for metadata in (self._metadata / key).glob("*.json"):
-                metadata.unlink()
+            for sidecar in (self._metadata / key).glob("*.json"):
+                sidecar.unlink()
             _prune(path.parent, self._objects)
             _prune(self._metadata / key, self._metadata)
 
     def list(self, prefix: str = "", *, limit: int = 100, cursor: str | None = None) -> ObjectPage:
-        """Walk the directories that `prefix` names; the order is kept by a heap of one page."""
+        """Walk the directories below `prefix`, and keep the first keys in a heap of one page."""
         after = cursor or ""
         with _errors_mapped():
             found = heapq.nsmallest(limit + 1, (k for k in self._keys(prefix) if k > after))
@@ -137,72 +137,71 @@ class LocalStore(BaseStore):
         return ObjectPage(tuple(facts), found[limit - 1] if len(found) > limit else None)
 
     def _path(self, key: str) -> Path:
+        """Return the path of the object. Raises `NotFound` for a key that can't be stored."""
         path = self._objects / key
         if not is_canonical(key) or os.path.commonpath((self._objects, path)) != str(self._objects):
             raise NotFound
         return path
 
     def _temporary_path(self) -> Path:
+        """Return a new path in `tmp`. The first call of a process removes abandoned files there."""
         self._tmp.mkdir(parents=True, exist_ok=True)
-        self._sweep()
+        if not self._swept:
+            self._swept = True
+            for path in self._tmp.iterdir():
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                        path.unlink()
         return self._tmp / secrets.token_hex(16)
 
-    def _sweep(self) -> None:
-        """Once per process: what killed ones left."""
-        if self._swept:
-            return
-        self._swept = True
-        for path in self._tmp.iterdir():
-            with suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-                    path.unlink()
-
-    def _move_into_place(
-        self, key: str, written: Path, sidecar: dict[str, Any], overwrite: bool
+    def _publish_locked(
+        self, key: str, temporary: Path, sidecar: dict[str, Any], overwrite: bool
     ) -> PutResult:
-        """Publish the file. Without hard links a put that creates holds the lock alone, too."""
-        if not overwrite and self._has_links:
+        """Publish the file under the lock, exclusively unless a hard link creates the object."""
+        if not overwrite and self._has_hard_links:
             try:
                 with locked(self._root / "lock", SHARED, required=False):
-                    return self._publish(key, written, sidecar, overwrite)
+                    return self._publish(key, temporary, sidecar, overwrite)
             except OSError as exc:
                 if exc.errno not in _NO_LINKS:
                     raise
-                self._has_links = False
+                self._has_hard_links = False
         with locked(self._root / "lock", EXCLUSIVE, required=False):
-            return self._publish(key, written, sidecar, overwrite)
+            return self._publish(key, temporary, sidecar, overwrite)
 
-    def _publish(self, key: str, written: Path, sidecar: dict[str, Any], overwrite: bool) -> PutResult:
-        stat = written.stat()
+    def _publish(self, key: str, temporary: Path, sidecar: dict[str, Any], overwrite: bool) -> PutResult:
+        """Write the sidecar first, so that no reader sees a version without its metadata."""
+        stat = temporary.stat()
         version = _version(stat)
         target = self._path(key)
-        self._remember(key, version, sidecar)
+        self._write_sidecar(key, version, sidecar)
         target.parent.mkdir(parents=True, exist_ok=True)
-        created = self._move(written, target, overwrite)
-        self._sync_parents(target)
+        created = self._move(temporary, target, overwrite)
+        # A new name is durable once its directory is synced, and so are all directories above.
+        for parent in target.parents[: len(target.relative_to(self._root).parts)]:
+            _sync_directory(parent)
         if not created:
-            self._forget(key, version)
+            self._remove_sidecar(key, version)
             return PutResult(self.head(key), created)
         if overwrite:
-            self._forget_others(key, version)
+            self._remove_other_sidecars(key, version)
         return PutResult(_facts(key, stat, sidecar), created)
 
-    def _move(self, written: Path, target: Path, overwrite: bool) -> bool:
-        """Return whether `target` now is the file written; `link` fails if the name is taken."""
+    def _move(self, temporary: Path, target: Path, overwrite: bool) -> bool:
+        """Move the file to `target`. Return whether it is there now: `link` fails if the name is taken."""
         if not overwrite:
-            if self._has_links:
+            if self._has_hard_links:
                 try:
-                    target.hardlink_to(written)
+                    target.hardlink_to(temporary)
                 except FileExistsError:
                     return False
                 return True
             if target.exists():
                 return False
-        written.replace(target)
+        temporary.replace(target)
         return True
 
-    def _remember(self, key: str, version: str, sidecar: dict[str, Any]) -> None:
-        """Written before the object shows, so that a version is never seen without its metadata."""
+    def _write_sidecar(self, key: str, version: str, sidecar: dict[str, Any]) -> None:
         directory = self._metadata / key
         directory.mkdir(parents=True, exist_ok=True)
         with open(directory / f"{version}.json", "w", encoding="utf-8") as file:
@@ -210,21 +209,21 @@ class LocalStore(BaseStore):
             file.flush()
             sync(file.fileno())
 
-    def _forget(self, key: str, version: str) -> None:
+    def _remove_sidecar(self, key: str, version: str) -> None:
         (self._metadata / key / f"{version}.json").unlink(missing_ok=True)
 
-    def _forget_others(self, key: str, version: str) -> None:
-        """Nobody else puts meanwhile: an overwrite holds the lock alone."""
+    def _remove_other_sidecars(self, key: str, version: str) -> None:
+        """The caller holds the lock exclusively, so no other put is under way."""
         for path in (self._metadata / key).glob("*.json"):
             if path.stem != version:
-                self._forget(key, path.stem)
+                self._remove_sidecar(key, path.stem)
 
     def _facts(self, key: str, body: BufferedReader) -> ObjectFacts:
         stat = os.fstat(body.fileno())
         return _facts(key, stat, self._sidecar(key, body, stat))
 
     def _sidecar(self, key: str, body: BufferedReader, stat: os.stat_result) -> dict[str, Any]:
-        """Return what is kept of the open file; nothing for one that somebody put there by hand."""
+        """Return the sidecar of the open file, empty for a file that was put there by hand."""
         directory = self._metadata / key
         path = directory / f"{_version(stat)}.json"
         if (found := _load_json(path)) is not None:
@@ -235,7 +234,7 @@ class LocalStore(BaseStore):
         digest = hashlib.file_digest(body, "sha256").hexdigest()
         body.seek(0)
         for other, loaded in others.items():
-            # Old sidecars have no digest. A put leaves one alone, so that a single one is the file's.
+            # Early sidecars have no digest. A put leaves one sidecar, so a single one belongs to the file.
             is_old = "sha256" not in loaded and len(others) == 1
             if loaded.get("sha256") == digest or (is_old and _size_in(other) == stat.st_size):
                 self._adopt(key, _version(stat), loaded)
@@ -243,9 +242,9 @@ class LocalStore(BaseStore):
         return {}
 
     def _adopt(self, key: str, version: str, sidecar: dict[str, Any]) -> None:
-        """Keep metadata that was found by its digest under the file's version, so that it is found at once.
+        """Rename a sidecar that was found by its digest to the file's version: the next read is quick.
 
-        Nothing happens while others write, or if the directory can't be written.
+        Does nothing while others hold the lock, or if the directory can't be written.
         """
         with suppress(OSError):
             held = claim(self._root / "lock")
@@ -253,8 +252,8 @@ class LocalStore(BaseStore):
                 return
             try:
                 if _version(self._path(key).stat()) == version:
-                    self._remember(key, version, sidecar)
-                    self._forget_others(key, version)
+                    self._write_sidecar(key, version, sidecar)
+                    self._remove_other_sidecars(key, version)
             finally:
                 os.close(held)
 
@@ -269,27 +268,21 @@ class LocalStore(BaseStore):
                 if key.startswith(prefix) and is_canonical(key):
                     yield key
 
-    def _sync_parents(self, path: Path) -> None:
-        """A new name is durable once its directory is synced, and each directory above that may be new."""
-        for parent in path.parents:
-            _sync_directory(parent)
-            if parent == self._objects.parent:
-                break
-
 
 def _write_synced(path: Path, data: bytes) -> None:
-    """The modification time, set to the nanosecond, becomes the file's version."""
+    """Write and sync a new file. Its modification time, set to the nanosecond, becomes its version."""
     with open(path, "xb") as file:
         file.write(data)
         file.flush()
-        with suppress(OSError):  # refused: the version then is as exact as the file system's own time
+        with suppress(OSError):  # without it the version is as exact as the file system's own times
             os.utime(file.fileno(), ns=(now := time.time_ns(), now))
         sync(file.fileno())
 
 
 def _facts(key: str, stat: os.stat_result, sidecar: dict[str, Any]) -> ObjectFacts:
     modified = datetime.fromtimestamp(stat.st_mtime_ns // 10**9, UTC)
-    content_type = sidecar.get("content_type", _content_type(key))
+    guessed = CONTENT_TYPES.get(key.rpartition(".")[2], "application/octet-stream")
+    content_type = sidecar.get("content_type", guessed)
     metadata = MappingProxyType(sidecar.get("metadata", {}))
     # A file system with coarse times may give two versions the same time, but never the same digest.
     tag = sidecar["sha256"][:32] if "sha256" in sidecar else _version(stat)
@@ -301,19 +294,15 @@ def _version(stat: os.stat_result) -> str:
 
 
 def _size_in(sidecar: Path) -> int:
-    """Return the size in the version that names a sidecar; -1 if that is no version."""
+    """Return the size in the name of a sidecar, or -1 if the name is not a version."""
     try:
         return int(sidecar.stem.rpartition("-")[2], 16)
     except ValueError:
         return -1
 
 
-def _content_type(key: str) -> str:
-    return CONTENT_TYPES.get(key.rpartition(".")[2], "application/octet-stream")
-
-
 def _load_json(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in the file; None if there is none, or something else."""
+    """Return the JSON object in the file, or None if it can't be read or holds something else."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -330,7 +319,7 @@ def _sync_directory(path: Path) -> None:
 
 
 def _prune(directory: Path, root: Path) -> None:
-    """Remove `directory` and those above it, below `root`, as far as they are empty."""
+    """Remove `directory` and its parents below `root`, up to the first that is not empty."""
     with suppress(OSError):
         while directory != root:
             directory.rmdir()
@@ -339,7 +328,7 @@ def _prune(directory: Path, root: Path) -> None:
 
 @contextmanager
 def _errors_mapped(missing: type[AppError] = NotFound) -> Iterator[None]:
-    """`missing` is what a file that is not there means."""
+    """Raise our error for an `OSError`; a missing file raises `missing`."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
@@ -347,5 +336,5 @@ def _errors_mapped(missing: type[AppError] = NotFound) -> Iterator[None]:
     except PermissionError as exc:
         raise StoreRefused(detail=str(exc)) from exc
     except OSError as exc:
-        full = _FULL if exc.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        full = _DISK_FULL if exc.errno in (errno.ENOSPC, errno.EDQUOT) else None
         raise StoreUnreachable(full, detail=str(exc)) from exc

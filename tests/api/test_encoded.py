@@ -31,7 +31,7 @@ def client(request: pytest.FixtureRequest, s3_config: Config) -> Iterator[FlaskC
 @pytest.fixture
 def put(s3: S3Server, bucket: str) -> Iterator[Any]:
     """Puts an object as others would."""
-    client = s3.look()
+    client = s3.client()
     yield lambda key, **more: client.put_object(Bucket=bucket, Key=key, ContentType="image/png", **more)
     client.close()
 

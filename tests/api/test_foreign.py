@@ -31,7 +31,7 @@ NO_IMAGES = [
 @pytest.fixture
 def look(s3: S3Server, bucket: str) -> Iterator[Any]:
     """S3 as others see it."""
-    client = s3.look()
+    client = s3.client()
     yield client
     client.close()
 

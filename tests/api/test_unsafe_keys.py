@@ -44,7 +44,7 @@ SAFE = [
 @pytest.fixture
 def look(s3: S3Server, bucket: str) -> Iterator[Any]:
     """The bucket as others see it, with an image under each key."""
-    client = s3.look()
+    client = s3.client()
     for number, key in enumerate([*UNSAFE, *SAFE]):
         client.put_object(Bucket=bucket, Key=key, Body=noise(number), ContentType="image/png")
     yield client

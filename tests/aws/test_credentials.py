@@ -1,4 +1,4 @@
-"""Sources of credentials that fail: 502, advice in the log or at the terminal, and no secret shown."""
+"""Failing sources of credentials: responses are 502, logs and commands give advice, no secret is shown."""
 
 import getpass
 import json
@@ -22,11 +22,11 @@ from app.config.settings import Config
 from app.core.errors import GeneratorRefused, StoreRefused
 from app.generators.base import GenerationRequest
 from app.generators.bedrock import BedrockGenerator
-from app.stores.s3 import client as connection
+from app.stores.s3 import client as s3_client_module
 from app.stores.s3.store import S3Store
-from tests.aws_manners import body_of
+from tests.aws_restrictions import body_of
 from tests.conftest import json_of
-from tests.credential_sources import KEYS, ROLE, SOURCES, TELLTALE, given, leave_none
+from tests.credential_sources import KEYS, ROLE, SOURCES, TELLTALE, process_output, remove_all
 from tests.pictures import picture
 from tests.s3server import S3Server, error
 
@@ -36,25 +36,25 @@ ALL = pytest.mark.parametrize("name", SOURCES)
 
 @pytest.fixture
 def break_source(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Leaves one source of credentials, the named one."""
+    """Return a function that leaves only the named source of credentials."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
     monkeypatch.setattr(ContainerMetadataFetcher, "RETRY_ATTEMPTS", 1)
-    leave_none(monkeypatch, home)
+    remove_all(monkeypatch, home)
     return lambda name: SOURCES[name](monkeypatch, home)
 
 
 @pytest.fixture
 def s3_app(s3_config: Config, break_source: Callable[[str], None]) -> Iterator[Flask]:
-    """An application whose source of credentials each test breaks."""
+    """Return an application whose source of credentials each test breaks."""
     flask = create_app(replace(s3_config, image_urls="presigned", cache_max_bytes=10**7))
     yield flask
     components_of(flask).cache.close()
 
 
 @ALL
-def test_requests_are_answered_502(
+def test_requests_without_credentials_are_answered_502(
     s3_app: Flask, break_source: Callable[[str], None], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     break_source(name)
@@ -72,7 +72,9 @@ def test_requests_are_answered_502(
 
 
 @ALL
-def test_urls_are_not_signed(s3: S3Server, break_source: Callable[[str], None], name: str) -> None:
+def test_no_url_is_signed_without_credentials(
+    s3: S3Server, break_source: Callable[[str], None], name: str
+) -> None:
     break_source(name)
     with pytest.raises(StoreRefused, match=ADVICE) as caught:
         S3Store("cats", region="us-east-1", endpoint_url=s3.url).signed_url("a.png")
@@ -81,7 +83,7 @@ def test_urls_are_not_signed(s3: S3Server, break_source: Callable[[str], None], 
 
 
 @ALL
-def test_a_model_is_not_asked(break_source: Callable[[str], None], name: str) -> None:
+def test_no_model_is_called_without_credentials(break_source: Callable[[str], None], name: str) -> None:
     break_source(name)
     generator = BedrockGenerator("stability.x", region="us-west-2", timeout=20)
     for ask in (
@@ -96,7 +98,9 @@ def test_a_model_is_not_asked(break_source: Callable[[str], None], name: str) ->
 
 
 @ALL
-def test_commands_say_it_in_a_line(s3_app: Flask, break_source: Callable[[str], None], name: str) -> None:
+def test_setup_and_doctor_report_the_failure_in_one_line(
+    s3_app: Flask, break_source: Callable[[str], None], name: str
+) -> None:
     break_source(name)
     runner = s3_app.test_cli_runner()
     setup = runner.invoke(args=["bucket", "setup", "--mode", "private", "--yes"])
@@ -111,7 +115,7 @@ def test_commands_say_it_in_a_line(s3_app: Flask, break_source: Callable[[str], 
     assert TELLTALE not in setup.output + doctor.output
 
 
-def test_white_space_around_credentials_is_not_sent(
+def test_white_space_around_credentials_is_removed(
     s3: S3Server,
     bucket: str,
     break_source: Callable[[str], None],
@@ -119,7 +123,9 @@ def test_white_space_around_credentials_is_not_sent(
     tmp_path: Path,
 ) -> None:
     name = "process-with-spaces"
-    printed = given(AccessKeyId=" AKIAEXAMPLE\n", SecretAccessKey="not-a-secret\r\n", SessionToken="token\n")
+    printed = process_output(
+        AccessKeyId=" AKIAEXAMPLE\n", SecretAccessKey="not-a-secret\r\n", SessionToken="token\n"
+    )
     source = SOURCES["process-without-json"]
     monkeypatch.setitem(SOURCES, name, source)
     break_source(name)
@@ -132,13 +138,13 @@ def test_white_space_around_credentials_is_not_sent(
     assert "X-Amz-Security-Token=token&" in store.signed_url("a.png")
 
 
-def test_the_role_s_token_file_may_end_in_a_line_break(
+def test_the_token_file_of_a_role_may_end_in_a_line_break(
     s3: S3Server, break_source: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked = []
+    received = []
 
     def is_sts(environ: dict[str, Any]) -> bool:
-        asked.append(body_of(environ))
+        received.append(body_of(environ))
         return True
 
     (tmp_path / "token").write_text("token\n", encoding="utf-8")
@@ -148,22 +154,22 @@ def test_the_role_s_token_file_may_end_in_a_line_break(
     s3.fault = error("403 Forbidden", "InvalidIdentityToken", is_sts)
     with pytest.raises(StoreRefused):
         S3Store("cats", region="us-east-1", endpoint_url=s3.url).head("a.png")
-    assert b"WebIdentityToken=token&" in asked[0] + b"&"
+    assert b"WebIdentityToken=token&" in received[0] + b"&"
 
 
-def test_a_container_s_token_file_may_end_in_a_line_break(
+def test_the_token_file_of_a_container_may_end_in_a_line_break(
     s3: S3Server,
     bucket: str,
     break_source: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    asked = []
+    received = []
 
     def give(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes] | None:
         if environ["PATH_INFO"] != "/role":
             return None
-        asked.append(environ["HTTP_AUTHORIZATION"])
+        received.append(environ["HTTP_AUTHORIZATION"])
         keys = {"AccessKeyId": "AKIAEXAMPLE", "SecretAccessKey": TELLTALE, "Token": "token"}
         start_response("200 OK", [("Content-Type", "application/json")])
         return [json.dumps({**keys, "Expiration": "2099-01-01T00:00:00Z"}).encode()]
@@ -175,13 +181,13 @@ def test_a_container_s_token_file_may_end_in_a_line_break(
     s3.fault = give
     store = S3Store(bucket, region="us-east-1", endpoint_url=s3.url)
     assert store.put("a.png", b"bytes", content_type="image/png").created
-    assert set(asked) == {"token"}
+    assert set(received) == {"token"}
 
 
-def test_a_process_that_does_not_end_is_ended(
+def test_a_credential_process_is_killed_after_its_timeout(
     s3: S3Server, break_source: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(aws_credentials, "PROCESS_SECONDS", 0.2)
+    monkeypatch.setattr(aws_credentials, "PROCESS_TIMEOUT_SECONDS", 0.2)
     break_source("process-without-json")
     (tmp_path / "home" / "process.py").write_text("import time\ntime.sleep(600)", encoding="utf-8")
     began = time.monotonic()
@@ -191,14 +197,14 @@ def test_a_process_that_does_not_end_is_ended(
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "InvalidIdentityToken", "NoSuchKey", "NotFound"])
-def test_a_role_that_is_denied_makes_no_image_missing(
+def test_a_denied_role_does_not_make_images_missing(
     s3: S3Server,
     break_source: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     code: str,
 ) -> None:
-    """A denial that names no action counted as that of a bucket which hides what is missing: 404."""
+    """The role's 403 must not count as S3's 403 for a missing object."""
     home = tmp_path / "home"
     (home / "config").write_text(
         f"[profile images]\nrole_arn = {ROLE}\nsource_profile = base\n[profile base]\n{KEYS}",
@@ -213,38 +219,38 @@ def test_a_role_that_is_denied_makes_no_image_missing(
             call("a.png")
 
 
-@pytest.mark.parametrize("may_ask", [True, False])
-def test_an_mfa_code_is_asked_for_at_a_terminal_alone(
-    s3: S3Server, break_source: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, may_ask: bool
+@pytest.mark.parametrize("interactive", [True, False])
+def test_an_mfa_code_is_prompted_for_only_if_interactive(
+    s3: S3Server, break_source: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, interactive: bool
 ) -> None:
-    asked: list[str] = []
+    received: list[str] = []
 
     def answer(prompt: str) -> str:
-        asked.append(prompt)
+        received.append(prompt)
         return "123456"
 
     monkeypatch.setattr(getpass, "getpass", answer)
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
     break_source("mfa")
-    credentials = new_session(may_ask=may_ask).get_credentials()
+    credentials = new_session(interactive=interactive).get_credentials()
     assert credentials is not None
-    if may_ask:
+    if interactive:
         assert credentials.get_frozen_credentials().token
     else:
         with pytest.raises(CredentialRetrievalError, match="nobody can type"):
             credentials.get_frozen_credentials()
-    assert len(asked) == may_ask
+    assert len(received) == interactive
 
 
-def test_credentials_that_come_later_are_found(
+def test_credentials_that_appear_later_are_found(
     s3: S3Server,
     bucket: str,
     break_source: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """A client made without any kept none: a machine's role that was away at the start needed a restart."""
-    monkeypatch.setattr(connection, "LOOK_AGAIN_SECONDS", 0.0)
+    """A client created without credentials never finds any, so none is kept."""
+    monkeypatch.setattr(s3_client_module, "CREDENTIALS_PAUSE_SECONDS", 0.0)
     store = S3Store(bucket, region="us-east-1", endpoint_url=s3.url)
     model = BedrockGenerator("stability.x", region="us-west-2", timeout=20)
     for ask in (store.list, model._client):
@@ -255,10 +261,10 @@ def test_credentials_that_come_later_are_found(
     assert model._client()
 
 
-def test_credentials_that_are_not_there_are_not_looked_for_at_each_request(
+def test_missing_credentials_are_not_looked_for_at_each_request(
     s3: S3Server, break_source: Callable[[str], None], tmp_path: Path
 ) -> None:
-    """Asking a machine's role in vain takes seconds."""
+    """A request for an instance's role takes seconds to fail."""
     store = S3Store("cats", region="us-east-1", endpoint_url=s3.url)
     with pytest.raises(StoreRefused):
         store.list()
@@ -278,10 +284,10 @@ def test_credentials_that_are_not_there_are_not_looked_for_at_each_request(
         ("cache warm", 1),
     ],
 )
-def test_every_command_says_it_in_a_line(
+def test_every_command_reports_the_failure_in_one_line(
     s3_app: Flask, break_source: Callable[[str], None], tmp_path: Path, command: str, status: int
 ) -> None:
-    """No policy depends on who asks for it; the others need credentials."""
+    """`iam-policy` needs no credentials, the other commands do."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(picture())
     (tmp_path / "out").mkdir()

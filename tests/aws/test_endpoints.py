@@ -1,4 +1,4 @@
-"""Which hosts and regions are Amazon's, in every partition that botocore knows."""
+"""AWS's hosts, regions and endpoints in every partition that botocore knows."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,9 +6,8 @@ from typing import Any
 import botocore.session
 import pytest
 
-from app.aws.endpoints import ignores_endpoint_urls, is_aws_s3_url, is_aws_url, partition_of
+from app.aws.endpoints import find_endpoint, ignores_endpoint_urls, is_aws_s3_url, is_aws_url, partition_of
 from app.aws.session import new_session
-from app.stores.s3.client import find_endpoint
 
 
 def _partitions() -> Iterator[tuple[str, str, str]]:
@@ -31,12 +30,12 @@ def test_every_region_has_its_partition() -> None:
     ("region", "partition"),
     [("eusc-de-east-9", "aws-eusc"), ("cn-east-9", "aws-cn"), ("us-gov-south-9", "aws-us-gov")],
 )
-def test_a_region_newer_than_botocore_goes_by_its_name(region: str, partition: str) -> None:
+def test_the_partition_of_an_unknown_region_follows_its_name(region: str, partition: str) -> None:
     assert partition_of(region) == partition
 
 
 @pytest.mark.parametrize("region", ["", "garage", "auto", "default", "us"])
-def test_other_servers_regions_are_in_none(region: str) -> None:
+def test_regions_of_other_servers_have_no_partition(region: str) -> None:
     assert partition_of(region) is None
 
 
@@ -53,7 +52,7 @@ _FIPS, _DUAL_STACK = "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"
         ("aws-eusc", _DUAL_STACK),
     ],
 )
-def test_s3_is_known_as_aws_in_every_partition(
+def test_s3_is_recognized_as_aws_in_every_partition(
     monkeypatch: pytest.MonkeyPatch, partition: str, variant: str
 ) -> None:
     region, suffix = FIRST_OF_EACH[partition]
@@ -78,7 +77,7 @@ def test_s3_is_known_as_aws_in_every_partition(
         "s3.dualstack.us-isob-east-1.sc2s.sgov.gov",
     ],
 )
-def test_hosts_of_s3(host: str) -> None:
+def test_hosts_of_s3_are_recognized(host: str) -> None:
     assert is_aws_s3_url(f"https://{host}/")
 
 
@@ -95,14 +94,16 @@ def test_hosts_of_s3(host: str) -> None:
         ("", False),
     ],
 )
-def test_hosts_of_others(url: str, at_amazon: bool) -> None:
-    """Anybody's server may run on a machine or behind a load balancer at AWS."""
+def test_other_hosts_are_not_s3(url: str, at_amazon: bool) -> None:
+    """Any server may run on an instance or behind a load balancer at AWS."""
     assert (is_aws_s3_url(url), is_aws_url(url)) == (False, at_amazon)
 
 
 @pytest.mark.parametrize(
     ("value", "expected"), [("true", True), ("TRUE", True), ("false", False), ("", False)]
 )
-def test_whether_endpoint_urls_count(monkeypatch: pytest.MonkeyPatch, value: str, expected: bool) -> None:
+def test_a_variable_makes_boto3_ignore_endpoint_urls(
+    monkeypatch: pytest.MonkeyPatch, value: str, expected: bool
+) -> None:
     monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", value)
     assert ignores_endpoint_urls(new_session()) is expected

@@ -1,4 +1,4 @@
-"""Every exception of botocore, and any other that comes through it, becomes one of ours, whoever asks."""
+"""Every exception from boto3 becomes one of our errors, in the store, in Bedrock and in bucket commands."""
 
 import inspect
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import pytest
 from botocore.hooks import HierarchicalEmitter
 from botocore.parsers import ResponseParserError
 
-from app.aws.errors import Kind, classify, public_message, vendor_message
+from app.aws.errors import ErrorKind, classify, public_message, vendor_message
 from app.core.errors import AppError, GeneratorError, StoreError
 from app.generators.bedrock import errors_mapped as bedrock_errors
 from app.ops.bucket.errors import BucketError
@@ -34,7 +34,7 @@ CLASSES = [
     for _, kind in inspect.getmembers(theirs, inspect.isclass)
     if issubclass(kind, Exception) and not issubclass(kind, Warning)
 ]
-"""All that botocore's module has, those of later versions too, and what it imports from elsewhere."""
+"""All exceptions in botocore's module, including those of later versions and imported ones."""
 
 OTHERS: list[Exception] = [
     FileNotFoundError(2, "No such file", "/token"),
@@ -58,7 +58,7 @@ OTHERS: list[Exception] = [
 
 
 class _Anything(dict[str, Any]):
-    """Fills any message."""
+    """Fills the placeholders of any message."""
 
     def __missing__(self, name: str) -> str:
         return "x"
@@ -82,14 +82,14 @@ def _raise_inside_botocore(exc: Exception) -> None:
     emitter.emit("any")
 
 
-def test_the_module_has_what_it_should() -> None:
+def test_the_list_of_exceptions_is_complete() -> None:
     assert {theirs.NoCredentialsError, theirs.ClientError, theirs.LoginError} <= set(CLASSES)
     assert len(CLASSES) > 80
 
 
 @EACH
 @pytest.mark.parametrize("exc", [*map(_made, CLASSES), *OTHERS], ids=lambda exc: type(exc).__name__)
-def test_it_is_ours(
+def test_every_exception_becomes_our_error(
     mapped: Callable[[str], AbstractContextManager[None]], ours: type[AppError], exc: Exception
 ) -> None:
     with pytest.raises(ours) as caught, mapped("an operation"):
@@ -100,7 +100,7 @@ def test_it_is_ours(
 
 
 @pytest.mark.parametrize("exc", [*map(_made, CLASSES), *OTHERS], ids=lambda exc: type(exc).__name__)
-def test_the_doctor_explains_it(exc: Exception) -> None:
+def test_the_doctor_explains_every_exception(exc: Exception) -> None:
     try:
         _raise_inside_botocore(exc)
     except Exception as raised:
@@ -111,7 +111,7 @@ def test_the_doctor_explains_it(exc: Exception) -> None:
 
 
 @EACH
-def test_a_mistake_of_ours_is_not_taken_for_theirs(
+def test_exceptions_of_our_own_code_pass_unchanged(
     mapped: Callable[[str], AbstractContextManager[None]], ours: type[AppError]
 ) -> None:
     with pytest.raises(ZeroDivisionError), mapped("an operation"):
@@ -123,10 +123,10 @@ def test_a_mistake_of_ours_is_not_taken_for_theirs(
 
 @pytest.mark.parametrize("kind", [theirs.HTTPClientError, theirs.ResponseStreamingError])
 @EACH
-def test_a_header_is_not_quoted(
+def test_headers_are_not_quoted(
     mapped: Callable[[str], AbstractContextManager[None]], ours: type[AppError], kind: Any
 ) -> None:
-    """As Python's HTTP client does with one that can't be sent."""
+    """Python's HTTP client quotes a header that it can't send."""
     with pytest.raises(ours) as caught, mapped("an operation"):
         raise kind(error=ValueError(HEADER))
     assert "ValueError" in str(caught.value)
@@ -146,7 +146,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("words", "shown"), WORDS)
-def test_what_aws_says_is_shown_without_our_request(words: str, shown: str) -> None:
+def test_the_message_of_aws_is_shown_without_our_request(words: str, shown: str) -> None:
     answer: Any = {"Error": {"Code": "x", "Message": words}, "ResponseMetadata": {"HTTPStatusCode": 400}}
     exc = theirs.ClientError(answer, "CreateUser")
     assert vendor_message(exc) == shown
@@ -156,9 +156,9 @@ def test_what_aws_says_is_shown_without_our_request(words: str, shown: str) -> N
         assert SECRET not in str(caught.value)
 
 
-def test_what_is_not_of_boto3_has_no_kind() -> None:
+def test_other_exceptions_have_no_kind() -> None:
     assert classify(ValueError("x")) is None
-    assert classify(theirs.NoRegionError()) is Kind.SETTINGS
+    assert classify(theirs.NoRegionError()) is ErrorKind.SETTINGS
 
 
 @pytest.mark.parametrize(
@@ -170,6 +170,6 @@ def test_what_is_not_of_boto3_has_no_kind() -> None:
         ("https://s3.amazonaws.com/cats/a@b.png", "https://s3.amazonaws.com/cats/a@b.png"),
     ],
 )
-def test_secrets_in_urls_are_not_shown(url: str, shown: str) -> None:
+def test_secrets_in_urls_are_masked(url: str, shown: str) -> None:
     exc = theirs.EndpointConnectionError(endpoint_url=url, error=OSError())
     assert public_message(exc) == f'Could not connect to the endpoint URL: "{shown}"'

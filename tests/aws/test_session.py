@@ -1,4 +1,4 @@
-"""Bounds of what AWS's services, or whoever answers in their place, may send."""
+"""Limits on the responses of AWS's services, or of what responds in their place."""
 
 import json
 import time
@@ -11,14 +11,14 @@ import pytest
 from botocore.credentials import SSOProvider
 from botocore.utils import ContainerMetadataFetcher
 
-from app.aws.session import LEAST_RATE, MOST_ANSWER_BYTES, POOLS
+from app.aws.session import MAX_RESPONSE_BYTES, MIN_BYTES_PER_SECOND, POOLS
 from app.core.errors import GeneratorError, StoreError, StoreTimeout
 from app.generators.bedrock import BedrockGenerator
 from app.ops.bucket.clients import AwsClients
-from app.stores.s3 import client as connection
+from app.stores.s3 import client as s3_client_module
 from app.stores.s3.store import S3Store
 from app.stores.s3.urls import NoResponse, fetch_anonymously
-from tests.rawstore import Asked, RawStore, answer_of, listing
+from tests.rawstore import RawRequest, RawStore, answer_of, listing
 from tests.s3server import CREDENTIALS
 
 MEGABYTES = 64
@@ -26,14 +26,14 @@ HEADERS = ("Content-Type: image/png", 'ETag: "e"', "Last-Modified: Sun, 22 Nov 2
 
 
 class Endless:
-    """An answer that goes on and on, and how many megabytes of it were taken."""
+    """An endless response. `sent` counts the megabytes that the client read."""
 
     def __init__(self, status: str = "200 OK") -> None:
         self.status = status
         self.sent = 0
 
-    def __call__(self, asked: Asked) -> Iterable[bytes]:
-        """A body without a length."""
+    def __call__(self, request: RawRequest) -> Iterable[bytes]:
+        """Send a body without a length."""
         yield answer_of(self.status, "Content-Type: application/json", body=b'{"x": "')
         for _ in range(MEGABYTES):
             yield 10**6 * b"x"
@@ -42,19 +42,19 @@ class Endless:
 
 @pytest.fixture
 def raw(monkeypatch: pytest.MonkeyPatch) -> Iterator[RawStore]:
-    """A server that each test tells what to answer."""
+    """Return a server whose responses each test sets."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    raw = RawStore(lambda asked: [])
+    raw = RawStore(lambda request: [])
     yield raw
     raw.stop()
 
 
 @pytest.fixture
 def hasty(raw: RawStore, monkeypatch: pytest.MonkeyPatch) -> S3Store:
-    """A store that takes a second of silence for an outage, and tries once."""
-    monkeypatch.setattr(connection, "READ_SECONDS", 1)
-    monkeypatch.setattr(connection, "TRIES", 1)
+    """Return a store with a read timeout of a second and without retries."""
+    monkeypatch.setattr(s3_client_module, "READ_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(s3_client_module, "MAX_ATTEMPTS", 1)
     return S3Store("cats", region="us-east-1", endpoint_url=raw.url)
 
 
@@ -91,46 +91,46 @@ def _drip(data: bytes, at_once: int, raw: RawStore) -> Iterable[bytes]:
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("name", SLOW)
-def test_an_answer_that_drips_ends_the_call(raw: RawStore, hasty: S3Store, name: str, call: str) -> None:
+def test_a_dripping_response_ends_the_call(raw: RawStore, hasty: S3Store, name: str, call: str) -> None:
     data = SLOW[name]
     has_body = name.startswith("an error") and call != "head"
     at_once = data.index(b"\r\n\r\n") + 4 if has_body else 40
-    raw.answer = lambda asked: _drip(data, at_once, raw)
+    raw.answer = lambda request: _drip(data, at_once, raw)
     began = time.monotonic()
     with pytest.raises(StoreTimeout):
         CALLS[call](hasty)
     assert time.monotonic() - began < 30
 
 
-def test_a_body_that_drips_ends_the_reading(raw: RawStore, hasty: S3Store) -> None:
-    raw.answer = lambda asked: _drip(LONG, LONG.index(b"\r\n\r\n") + 4, raw)
+def test_a_dripping_body_ends_the_read(raw: RawStore, hasty: S3Store) -> None:
+    raw.answer = lambda request: _drip(LONG, LONG.index(b"\r\n\r\n") + 4, raw)
     with pytest.raises(StoreTimeout):
         _read(hasty)
 
 
-def test_a_listing_that_drips_ends_the_call(raw: RawStore, hasty: S3Store) -> None:
+def test_a_dripping_listing_ends_the_call(raw: RawStore, hasty: S3Store) -> None:
     page = listing(1000 * " ")
-    raw.answer = lambda asked: _drip(page, page.index(b"\r\n\r\n") + 4, raw)
+    raw.answer = lambda request: _drip(page, page.index(b"\r\n\r\n") + 4, raw)
     with pytest.raises(StoreTimeout):
         hasty.list()
 
 
-def test_a_steady_body_may_take_its_time(raw: RawStore, hasty: S3Store) -> None:
+def test_a_body_at_the_minimum_rate_is_read_to_the_end(raw: RawStore, hasty: S3Store) -> None:
     pieces = 30
 
-    def answer(asked: Asked) -> Iterable[bytes]:
-        yield answer_of("200 OK", *HEADERS, f"Content-Length: {pieces * LEAST_RATE}")
+    def answer(request: RawRequest) -> Iterable[bytes]:
+        yield answer_of("200 OK", *HEADERS, f"Content-Length: {pieces * MIN_BYTES_PER_SECOND}")
         for _ in range(pieces):
-            yield LEAST_RATE * b"x"
+            yield MIN_BYTES_PER_SECOND * b"x"
             raw.pause(0.1)
 
     raw.answer = answer
-    assert len(_read(hasty)) == pieces * LEAST_RATE
+    assert len(_read(hasty)) == pieces * MIN_BYTES_PER_SECOND
 
 
-def test_the_readers_own_time_does_not_count(raw: RawStore, hasty: S3Store) -> None:
+def test_the_time_of_the_reader_does_not_count(raw: RawStore, hasty: S3Store) -> None:
     data = bytes(20_000)
-    raw.answer = lambda asked: [answer_of("200 OK", *HEADERS, f"Content-Length: {len(data)}", body=data)]
+    raw.answer = lambda request: [answer_of("200 OK", *HEADERS, f"Content-Length: {len(data)}", body=data)]
     stored = hasty.get("a.png")
     assert stored is not None
     with stored:
@@ -143,14 +143,14 @@ def test_the_readers_own_time_does_not_count(raw: RawStore, hasty: S3Store) -> N
 
 @pytest.mark.parametrize("status", ["200 OK", "400 No", "403 No", "500 No", "301 Moved"])
 @pytest.mark.parametrize("call", [call for call in CALLS if call != "head"])
-def test_no_call_reads_an_answer_without_end(raw: RawStore, hasty: S3Store, call: str, status: str) -> None:
+def test_no_call_reads_an_endless_response(raw: RawStore, hasty: S3Store, call: str, status: str) -> None:
     raw.answer = endless = Endless(status)
     with pytest.raises(StoreError):
         CALLS[call](hasty)
     assert endless.sent < MEGABYTES / 2
 
 
-def test_a_full_page_fits(raw: RawStore, hasty: S3Store) -> None:
+def test_the_largest_page_is_within_the_limit(raw: RawStore, hasty: S3Store) -> None:
     """1000 keys of 1024 bytes, each byte percent-encoded."""
     key = "".join(f"%{byte:02X}" for byte in 341 * "€".encode() + b"a")
     entry = (
@@ -159,8 +159,8 @@ def test_a_full_page_fits(raw: RawStore, hasty: S3Store) -> None:
         "<ChecksumAlgorithm>SHA256</ChecksumAlgorithm><ChecksumType>FULL_OBJECT</ChecksumType>"
     )
     page = listing(*(entry.replace("NNNN", f"{number:04}") for number in range(1000)), truncated=_URL_ENCODED)
-    assert len(page) < MOST_ANSWER_BYTES
-    raw.answer = lambda asked: [page]
+    assert len(page) < MAX_RESPONSE_BYTES
+    raw.answer = lambda request: [page]
     assert len(hasty.list(limit=1000).objects) == 1000
 
 
@@ -169,7 +169,7 @@ _URL_ENCODED = "<IsTruncated>false</IsTruncated><EncodingType>url</EncodingType>
 
 @pytest.fixture
 def alone(raw: RawStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No credentials but those that a test gives; the directory of their files."""
+    """Remove all credentials. Return the directory for a test's own files."""
     for name in CREDENTIALS:
         monkeypatch.delenv(name)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
@@ -209,7 +209,7 @@ def _sso(raw: RawStore, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("status", ["200 OK", "400 No"])
 @pytest.mark.parametrize("source", [_container, _machine, _web_identity, _sso])
-def test_credentials_have_an_end(
+def test_no_credential_provider_reads_an_endless_response(
     raw: RawStore,
     alone: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -221,12 +221,12 @@ def test_credentials_have_an_end(
     store = S3Store("cats", region="us-east-1", endpoint_url="http://127.0.0.1:9")
     with pytest.raises(StoreError):
         store.head("a.png")
-    assert raw.asked
+    assert raw.requests
     assert endless.sent < MEGABYTES / 2
 
 
 @pytest.mark.parametrize("service", ["s3", "iam", "sts"])
-def test_the_buckets_set_up_has_an_end_too(
+def test_no_bucket_command_reads_an_endless_response(
     raw: RawStore, monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", raw.url)
@@ -243,7 +243,7 @@ def test_the_buckets_set_up_has_an_end_too(
     assert endless.sent < MEGABYTES / 2
 
 
-def test_a_models_description_has_an_end(raw: RawStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_describing_a_model_reads_no_endless_response(raw: RawStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK", raw.url)
     raw.answer = endless = Endless()
     with pytest.raises(GeneratorError):
@@ -251,11 +251,11 @@ def test_a_models_description_has_an_end(raw: RawStore, monkeypatch: pytest.Monk
     assert endless.sent < MEGABYTES / 2
 
 
-def test_a_visit_has_an_end(raw: RawStore) -> None:
+def test_an_anonymous_request_reads_no_endless_response(raw: RawStore) -> None:
     raw.answer = endless = Endless()
     assert len(fetch_anonymously("GET", raw.url).body) == 1024**2
     assert endless.sent < MEGABYTES / 2
-    raw.answer = lambda asked: _drip(LONG, 40, raw)
+    raw.answer = lambda request: _drip(LONG, 40, raw)
     with pytest.raises(NoResponse):
         fetch_anonymously("GET", raw.url, seconds=0.5)
     assert set(POOLS) == {"http", "https"}

@@ -101,7 +101,7 @@ def scene(tmp_path: Path, s3: S3Server, bucket: str) -> Iterator[Scene]:
         "MAX_UPLOAD_BYTES": "64MiB",
         **CREDENTIALS,
     }
-    client = s3.look()
+    client = s3.client()
     cold = [f"images/{number:02x}/{'c' * 30}.png" for number in range(200)]
     for number, key in enumerate(cold):
         client.put_object(Bucket=bucket, Key=key, Body=noise(number, (80, 80)), ContentType="image/png")

@@ -185,7 +185,7 @@ def test_what_was_drawn_outlives_the_stores_absence_and_kill_9(
         answer = _generate(server, "a cat", "a-key")
         assert answer.status_code == 200
         assert _generate(server, "a cat", "a-key").content == answer.content
-        (stored,) = s3.look().list_objects_v2(Bucket=bucket)["Contents"]
+        (stored,) = s3.client().list_objects_v2(Bucket=bucket)["Contents"]
         assert stored["Key"] == answer.json()["key"]
     assert len(_drawn(tmp_path)) == 1
     assert list((tmp_path / "state" / "unstored").iterdir()) == []

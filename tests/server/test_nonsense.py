@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from tests.pictures import noise
-from tests.rawstore import Asked, RawStore, answer_of, listing
+from tests.rawstore import RawRequest, RawStore, answer_of, listing
 from tests.s3server import CREDENTIALS
 from tests.server.running import Running, running
 
@@ -298,7 +298,7 @@ def test_an_upload_needs_no_date(store: RawStore, server: Running, date: str) ->
     assert requests.get(f"{server.url}/api/images/{name}", timeout=60).status_code == 200
 
 
-def _answer_by_method(head: bytes, other: bytes, asked: Asked) -> list[bytes]:
+def _answer_by_method(head: bytes, other: bytes, asked: RawRequest) -> list[bytes]:
     return [head if asked.method == "HEAD" else other]
 
 
@@ -313,7 +313,7 @@ def test_a_delete_with_an_answer_that_makes_no_sense(store: RawStore, server: Ru
 def test_errors_without_end_take_no_memory(store: RawStore, server: Running) -> None:
     """200 MB of XML: of each answer some pieces are read, and no more."""
 
-    def answer(asked: Asked) -> Iterable[bytes]:
+    def answer(asked: RawRequest) -> Iterable[bytes]:
         yield answer_of("400 No", body=b"<Error>")
         for _ in range(200):
             yield bytes(10**6)

@@ -1,6 +1,6 @@
 """With S3 in each kind of trouble: the status, the deadline, the log's words, what is cached, and recovery.
 
-A call to S3 ends within 25 seconds (`app/stores/s3/connection.py`); on a busy machine all around it takes
+A call to S3 ends within 25 seconds (`app/stores/s3/client.py`); on a busy machine all around it takes
 longer, too.
 """
 

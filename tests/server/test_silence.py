@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from tests.pictures import noise
-from tests.rawstore import Asked, RawStore, answer_of
+from tests.rawstore import RawRequest, RawStore, answer_of
 from tests.s3server import CREDENTIALS, S3Server
 from tests.server.raw import RawAnswer, connected, read_answer
 from tests.server.running import Running, running
@@ -130,7 +130,7 @@ def _check_that_the_rest_is_refused(server: Running) -> None:
         assert answer.headers["Retry-After"] == "5"
 
 
-def _drip(raw: RawStore, asked: Asked) -> Iterable[bytes]:
+def _drip(raw: RawStore, asked: RawRequest) -> Iterable[bytes]:
     """Byte after byte of an endless head."""
     yield b"HTTP/1.1 200 OK\r\nX-Long: "
     while not raw.stopped.is_set():
@@ -147,7 +147,7 @@ def test_a_store_that_drips_stops_nothing_either(tmp_path: Path) -> None:
         named = _upload(server, 1, name="named.png")
         raw.answer = partial(_drip, raw)
         asked = [_ask(stack, server, _missing(number)) for number in range(60)]
-        wait_until(lambda: len(raw.asked) >= 32)
+        wait_until(lambda: len(raw.requests) >= 32)
         time.sleep(2)
         assert _get(server, "/").status_code == 200
         assert _get(server, named).content == noise(1)
@@ -159,7 +159,7 @@ def test_a_store_that_drips_stops_nothing_either(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(180)
 def test_a_burst_of_misses_on_a_healthy_store_succeeds(s3: S3Server, bucket: str, server: Running) -> None:
-    look = s3.look()
+    look = s3.client()
     images = {f"burst/{number}.png": noise(number) for number in range(200)}
     for key, data in images.items():
         look.put_object(Bucket=bucket, Key=key, Body=data, ContentType="image/png")

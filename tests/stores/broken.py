@@ -1,3 +1,3 @@
-"""A user's module that fails when it is imported."""
+"""A custom store's module that fails on import."""
 
 raise RuntimeError("out of order")

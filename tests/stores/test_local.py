@@ -1,4 +1,4 @@
-"""The local store: the contract, and what a directory adds to it."""
+"""The local store: the contract, and the behaviour of its files."""
 
 import errno
 import fcntl
@@ -25,7 +25,7 @@ from tests.contracts import StoreContract
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """The directory of the store."""
+    """Return the directory of the store."""
     return tmp_path / "store"
 
 
@@ -34,7 +34,7 @@ class TestLocalStore(StoreContract):
 
     @pytest.fixture
     def store(self, root: Path) -> BaseStore:
-        """A store in an empty directory."""
+        """Return a store in an empty directory."""
         return LocalStore(root)
 
 
@@ -49,7 +49,7 @@ def _files(root: Path) -> set[str]:
 @pytest.mark.parametrize(
     "key", ["../x.png", "a/../../x.png", "/etc/x.png", "a//b.png", "a\0.png", "x", ".a.png"]
 )
-def test_no_other_key_becomes_a_path(root: Path, key: str) -> None:
+def test_only_canonical_keys_become_paths(root: Path, key: str) -> None:
     store = LocalStore(root)
     with pytest.raises(InvalidKey):
         _put(store, key)
@@ -59,7 +59,7 @@ def test_no_other_key_becomes_a_path(root: Path, key: str) -> None:
     assert not root.exists() or _files(root) <= {"lock"}
 
 
-def test_another_instance_sees_the_same(root: Path) -> None:
+def test_instances_share_a_directory(root: Path) -> None:
     _put(LocalStore(root), "a/b.png")
     assert LocalStore(root).head("a/b.png") == LocalStore(root).head("a/b.png")
     assert LocalStore(root).exists("a/b.png")
@@ -82,7 +82,7 @@ def test_overwriting_leaves_one_version(root: Path) -> None:
     assert not _files(root / "tmp")
 
 
-def test_a_refused_put_leaves_no_temporary_file(root: Path) -> None:
+def test_a_put_that_creates_nothing_leaves_no_temporary_file(root: Path) -> None:
     store = LocalStore(root)
     _put(store, "a.png")
     store.put("a.png", b"other", content_type="image/png", overwrite=False)
@@ -90,7 +90,7 @@ def test_a_refused_put_leaves_no_temporary_file(root: Path) -> None:
     assert len(_files(root / "metadata")) == 1
 
 
-def test_a_file_laid_there_by_hand_is_served(root: Path) -> None:
+def test_a_file_put_there_by_hand_is_served(root: Path) -> None:
     store = LocalStore(root)
     (root / "objects" / "album").mkdir(parents=True)
     (root / "objects" / "album" / "cat.webp").write_bytes(b"meow")
@@ -106,7 +106,7 @@ def test_broken_metadata_does_not_hide_the_image(root: Path) -> None:
     assert store.head("a.png").content_type == "image/png"
 
 
-def test_what_killed_processes_left_is_swept(root: Path) -> None:
+def test_temporary_files_of_killed_processes_are_removed(root: Path) -> None:
     (root / "tmp").mkdir(parents=True)
     for name, age in (("old", 7200), ("new", 10)):
         path = root / "tmp" / name
@@ -116,7 +116,7 @@ def test_what_killed_processes_left_is_swept(root: Path) -> None:
     assert _files(root / "tmp") == {"new"}
 
 
-def test_a_directory_that_refuses_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_permission_error_is_a_refusal(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -138,7 +138,7 @@ def test_a_full_disk_is_an_outage_and_leaves_nothing(root: Path, monkeypatch: py
     assert not LocalStore(root).exists("a.png")
 
 
-def test_an_unusable_directory_is_told_at_start(tmp_path: Path) -> None:
+def test_an_unusable_directory_is_reported_at_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     config = Config.from_env(
         {"LOCAL_STORE_DIR": str(tmp_path / "file"), "CACHE_DIR": str(tmp_path / "cache")}
@@ -152,7 +152,7 @@ def _copied_by_cp(root: Path, copy: Path) -> None:
 
 
 def _copied_by_tar(root: Path, copy: Path) -> None:
-    """Times have whole seconds, as in tar's usual format."""
+    """Copy with times in whole seconds, as tar's usual format has them."""
     with tarfile.open(copy.with_suffix(".tar"), "w", format=tarfile.USTAR_FORMAT) as archive:
         archive.add(root, ".")
     with tarfile.open(copy.with_suffix(".tar")) as archive:
@@ -160,7 +160,7 @@ def _copied_by_tar(root: Path, copy: Path) -> None:
 
 
 def _copied_by_zip(root: Path, copy: Path) -> None:
-    """Times are those of the unpacking."""
+    """Copy with the times of unpacking."""
     shutil.unpack_archive(shutil.make_archive(str(copy), "zip", root), copy)
 
 
@@ -189,7 +189,7 @@ def test_a_copied_store_keeps_metadata_and_entity_tags(
     assert (tmp_path / "copy" / "metadata" / "a.png" / f"{version}.json").is_file()
 
 
-def test_a_copy_that_cant_be_written_has_its_metadata(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_copy_keeps_its_metadata(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LocalStore(root)
     store.put("a.png", b"bytes", content_type="image/png", metadata={"prompt": "x"})
     os.utime(root / "objects" / "a.png", (1, 1))
@@ -198,13 +198,13 @@ def test_a_copy_that_cant_be_written_has_its_metadata(root: Path, monkeypatch: p
 
 
 def _age(sidecar: Path) -> None:
-    """Make the sidecar one that has no digest, as older versions wrote them."""
+    """Remove the digest from the sidecar: early versions wrote none."""
     loaded = json.loads(sidecar.read_text(encoding="utf-8"))
     del loaded["sha256"]
     sidecar.write_text(json.dumps(loaded), encoding="utf-8")
 
 
-def test_a_copy_of_an_older_store_keeps_metadata(root: Path, tmp_path: Path) -> None:
+def test_a_copy_with_early_sidecars_keeps_metadata(root: Path, tmp_path: Path) -> None:
     store = LocalStore(root)
     store.put("a.png", b"bytes", content_type="image/png", metadata={"prompt": "x"})
     store.put("b.png", b"bytes", content_type="image/png", metadata={"prompt": "y"})
@@ -219,7 +219,7 @@ def test_a_copy_of_an_older_store_keeps_metadata(root: Path, tmp_path: Path) -> 
     assert copy.head("a.png").metadata == {}
 
 
-def test_other_bytes_put_there_by_hand_have_no_metadata(root: Path) -> None:
+def test_bytes_replaced_by_hand_have_no_metadata(root: Path) -> None:
     store = LocalStore(root)
     facts = store.put("a.png", b"bytes", content_type="image/png", metadata={"prompt": "x"}).facts
     (root / "objects" / "a.png").write_bytes(b"BYTES")
@@ -227,10 +227,10 @@ def test_other_bytes_put_there_by_hand_have_no_metadata(root: Path) -> None:
     assert store.head("a.png").etag != facts.etag
 
 
-def test_versions_of_one_moment_have_different_entity_tags(
+def test_versions_with_the_same_time_have_different_entity_tags(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some file systems keep times to two seconds."""
+    """Some file systems store times in steps of two seconds."""
     monkeypatch.setattr(time, "time_ns", lambda: 2 * 10**18)
     store = LocalStore(root)
     tags = [store.put("a.png", data, content_type="image/png").facts.etag for data in (b"one", b"two")]
@@ -257,13 +257,13 @@ class TestWithoutHardLinks(StoreContract):
 
     @pytest.fixture
     def store(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> BaseStore:
-        """A store in an empty directory."""
+        """Return a store in an empty directory."""
         monkeypatch.setattr(os, "link", _refusing(errno.EPERM))
         return LocalStore(root)
 
 
 @NO_LINKS
-def test_without_hard_links_one_of_many_puts_creates(
+def test_one_of_many_puts_creates_the_object_without_hard_links(
     root: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     monkeypatch.setattr(os, "link", _refusing(error))
@@ -282,14 +282,16 @@ def test_without_hard_links_one_of_many_puts_creates(
     assert not _files(root / "tmp")
 
 
-def test_another_error_of_link_is_no_lack_of_links(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_of_link_are_outages(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", _refusing(errno.EIO))
     with pytest.raises(StoreUnreachable):
         LocalStore(root).put("a.png", b"x", content_type="image/png", overwrite=False)
 
 
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP])
-def test_directories_that_cant_be_synced(root: Path, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+def test_directories_that_can_not_be_synced_are_accepted(
+    root: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
     sync = os.fsync
 
     def fsync(descriptor: int) -> None:
@@ -302,7 +304,7 @@ def test_directories_that_cant_be_synced(root: Path, monkeypatch: pytest.MonkeyP
     assert LocalStore(root).exists("a/b.png")
 
 
-def test_a_directory_that_went_is_an_outage_and_no_missing_image(root: Path) -> None:
+def test_a_lost_directory_is_an_outage(root: Path) -> None:
     store = LocalStore(root)
     _put(store, "a.png")
     shutil.rmtree(root)
@@ -320,10 +322,10 @@ def test_a_directory_that_went_is_an_outage_and_no_missing_image(root: Path) -> 
         (fcntl, "flock", errno.ENOLCK),
     ],
 )
-def test_a_file_system_without_what_is_not_needed_does(
+def test_times_syncs_and_locks_are_optional(
     root: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, error: int
 ) -> None:
-    """No times to set, no directories to sync, no locks of any kind."""
+    """Setting times, syncing directories and locking may all fail."""
 
     def refused(*arguments: Any, **options: Any) -> None:
         raise OSError(error, "not here")

@@ -1,4 +1,4 @@
-"""A store as a user would write it, loaded by name and held to the contract."""
+"""A custom store, loaded by name and tested by the contract."""
 
 import threading
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from tests.pictures import picture
 
 
 class MemoryStore(BaseStore):
-    """Objects in a dictionary."""
+    """Stores objects in a dictionary."""
 
     def __init__(self) -> None:
         self._objects: dict[str, tuple[ObjectFacts, bytes]] = {}
@@ -36,7 +36,7 @@ class MemoryStore(BaseStore):
         metadata: Mapping[str, str] = NO_METADATA,
         overwrite: bool = True,
     ) -> PutResult:
-        """Keep the bytes."""
+        """Store the bytes."""
         etag = f'"{md5(data, usedforsecurity=False).hexdigest()}"'
         facts = ObjectFacts(key, len(data), content_type, etag, datetime.now(UTC), dict(metadata))
         with self._lock:
@@ -46,20 +46,20 @@ class MemoryStore(BaseStore):
             return PutResult(self._objects[key][0], created)
 
     def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
-        """The bytes kept."""
+        """Return the stored bytes."""
         facts, data = self._find(key)
         return None if facts.etag == if_none_match else StoredObject(facts, BytesIO(data))
 
     def head(self, key: str) -> ObjectFacts:
-        """The facts kept."""
+        """Return the stored facts."""
         return self._find(key)[0]
 
     def delete(self, key: str) -> None:
-        """Drop it."""
+        """Remove the object."""
         self._objects.pop(key, None)
 
     def list(self, prefix: str = "", *, limit: int = 100, cursor: str | None = None) -> ObjectPage:
-        """Sorted on the spot."""
+        """Sort the keys for each page."""
         keys = [key for key in sorted(self._objects) if key.startswith(prefix) and key > (cursor or "")]
         objects = tuple(self._objects[key][0] for key in keys[:limit])
         return ObjectPage(objects, keys[limit - 1] if len(keys) > limit else None)
@@ -72,21 +72,21 @@ class MemoryStore(BaseStore):
 
 
 class TestMemoryStore(StoreContract):
-    """The contract over a user's store."""
+    """The contract for a custom store."""
 
     @pytest.fixture
     def store(self) -> BaseStore:
-        """An empty one."""
+        """Return an empty store."""
         return MemoryStore()
 
 
 @pytest.fixture
 def own_config(config: Config) -> Config:
-    """Settings that name the store."""
+    """Return settings that name the custom store."""
     return replace(config, store="tests.stores.test_own_store:MemoryStore")
 
 
-def test_the_server_runs_on_it(own_config: Config) -> None:
+def test_the_server_runs_with_a_custom_store(own_config: Config) -> None:
     flask = create_app(own_config)
     client = flask.test_client()
     url = client.post("/api/images", data={"image": (BytesIO(picture()), "a.png")}).get_json()["image_url"]
@@ -109,7 +109,7 @@ def test_the_server_runs_on_it(own_config: Config) -> None:
         ("tests.stores.broken:Store", "can't be loaded: out of order"),
     ],
 )
-def test_a_wrong_store_is_named_at_start(config: Config, value: str, problem: str) -> None:
+def test_an_invalid_store_is_named_at_start(config: Config, value: str, problem: str) -> None:
     with pytest.raises(ConfigError, match="STORE=") as caught:
         create_app(replace(config, store=value))
     assert value in str(caught.value)

@@ -14,11 +14,11 @@ import boto3
 from botocore.config import Config as ClientConfig
 from botocore.exceptions import ClientError
 
-from app.aws.endpoints import DEFAULT_PARTITION, is_aws_url, partition_of
+from app.aws.endpoints import DEFAULT_PARTITION, Endpoint, find_endpoint, is_aws_url, partition_of
 from app.aws.session import new_session
 from app.config.settings import Config
 from app.ops.bucket.errors import UNRELATED_RESPONSE, BucketError, errors_mapped
-from app.stores.s3.client import WITHOUT_TRAILERS, Endpoint, end_redirects, find_endpoint
+from app.stores.s3.client import WITHOUT_TRAILERS, end_redirects
 
 if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
@@ -74,7 +74,7 @@ class AwsClients:
     def _session(self) -> boto3.session.Session:
         with errors_mapped("Reading the profile"):
             return new_session(
-                region=self._region, may_ask=self._interactive, profile_name=self._profile or None
+                region=self._region, interactive=self._interactive, profile_name=self._profile or None
             )
 
     @property

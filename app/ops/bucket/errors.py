@@ -17,15 +17,22 @@ from typing import Any
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from app.aws.errors import LONGEST, Kind, classify, is_about_credentials, public_message, vendor_message
+from app.aws.errors import (
+    CHECK_SETTINGS,
+    MAX_MESSAGE_CHARS,
+    SET_CREDENTIALS,
+    ErrorKind,
+    classify,
+    is_about_credentials,
+    public_message,
+    vendor_message,
+)
 from app.core.errors import AppError
 from app.stores.s3.errors import (
-    CHECK_SETTINGS,
     DENIED,
     MEANINGS,
     REDIRECTED,
     REGION_CODES,
-    SET_CREDENTIALS,
     action_of,
     code_of,
     status_of,
@@ -91,11 +98,11 @@ def errors_mapped(operation: str) -> Iterator[None]:
         if kind is None:
             raise
         text = public_message(exc)
-        if kind in (Kind.CREDENTIALS, Kind.EXPIRED):
+        if kind in (ErrorKind.CREDENTIALS, ErrorKind.EXPIRED):
             message = f"No credentials: {text.rstrip('.')}. {SET_CREDENTIALS}."
-        elif kind is Kind.SETTINGS:
+        elif kind is ErrorKind.SETTINGS:
             message = f"{operation} can't be sent: {text.rstrip('.')}. {CHECK_SETTINGS}."
-        elif kind is Kind.ANSWER:
+        elif kind is ErrorKind.BAD_RESPONSE:
             message = f"{operation} got a response that is not S3's: {text}"
         else:
             message = f"{operation} got no response: {text}"
@@ -120,7 +127,7 @@ def describe_unexpected(exc: Exception) -> str:
         return f"{name}: {exc.strerror}"
     if isinstance(exc, LookupError | TypeError | AttributeError | json.JSONDecodeError | ResponseParserError):
         # From the second line on, a parser's error quotes the whole response.
-        return f"{name}: {str(exc).partition(chr(10))[0][:LONGEST]}"
+        return f"{name}: {str(exc).partition(chr(10))[0][:MAX_MESSAGE_CHARS]}"
     return name
 
 

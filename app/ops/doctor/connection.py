@@ -3,12 +3,12 @@
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from app.aws.credentials import CheckedCredentials
-from app.aws.session import new_session
+from app.aws.errors import SET_CREDENTIALS
+from app.aws.session import CheckedCredentials, new_session
 from app.core.object_keys import url_path
 from app.ops.doctor.context import CheckContext, check
 from app.ops.doctor.findings import Finding, NotChecked, explain_code, ok, problem, warning
-from app.stores.s3.errors import DENIED, MEANINGS, MISSING, SET_CREDENTIALS
+from app.stores.s3.errors import DENIED, MEANINGS, MISSING
 
 _MAX_SKEW_SECONDS = 15 * 60
 """S3 refuses requests whose time differs by more (`RequestTimeTooSkewed`)."""

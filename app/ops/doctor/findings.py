@@ -8,17 +8,21 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
-from app.aws.errors import Kind, classify, is_about_credentials, public_message
+from app.aws.errors import (
+    CHECK_NETWORK,
+    FIXES,
+    SET_CREDENTIALS,
+    ErrorKind,
+    classify,
+    is_about_credentials,
+    public_message,
+)
 from app.core.errors import AppError
 from app.ops.bucket.errors import says_unsupported
 from app.stores.s3.errors import (
-    CHECK_NETWORK,
-    CHECK_SETTINGS,
     DENIED,
-    EXPIRED,
     MEANINGS,
     MISSING,
-    SET_CREDENTIALS,
     Meaning,
     action_of,
     code_of,
@@ -104,12 +108,8 @@ _NEW_KEYS = "Put the right AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into .env
 _FIXES = dict.fromkeys(("InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch"), _NEW_KEYS)
 """Fixes for the server's own credentials; `MEANINGS` also covers an administrator's."""
 
-_FIXES_OF_KINDS = {
-    Kind.CREDENTIALS: SET_CREDENTIALS,
-    Kind.EXPIRED: EXPIRED.fix,
-    Kind.SETTINGS: CHECK_SETTINGS,
-}
-"""Fixes for what boto3 reads from the environment and the profile."""
+_CONFIGURATION_ERRORS = (ErrorKind.CREDENTIALS, ErrorKind.EXPIRED, ErrorKind.SETTINGS)
+"""Errors of what boto3 reads from the environment and the profile."""
 
 
 def explain(exc: Exception) -> Finding:
@@ -124,8 +124,8 @@ def explain(exc: Exception) -> Finding:
             "names with dots set S3_ADDRESSING_STYLE=path",
         )
     kind = classify(cause)
-    if kind in _FIXES_OF_KINDS:
-        return problem(f"boto3: {public_message(cause)}", _FIXES_OF_KINDS[kind])
+    if kind in _CONFIGURATION_ERRORS:
+        return problem(f"boto3: {public_message(cause)}", FIXES[kind])
     if is_no_response(cause):
         return problem(safe_message(cause), CHECK_NETWORK)
     return problem(f"{type(cause).__name__}: {safe_message(exc)}", "See the server's log for the whole error")
@@ -150,7 +150,7 @@ def _explain_response(exc: ClientError) -> Finding:
 def is_expected(exc: Exception) -> bool:
     """Return whether `explain` knows the exception. Any other is a defect of a check or a server."""
     is_known = isinstance(exc, AppError | BotoCoreError | ClientError | NoResponse)
-    return is_known or classify(exc) in _FIXES_OF_KINDS
+    return is_known or classify(exc) in _CONFIGURATION_ERRORS
 
 
 def is_denial(exc: Exception) -> bool:
@@ -163,7 +163,11 @@ def is_no_response(exc: Exception) -> bool:
     """Return whether there was no response, or none that could be understood."""
     if isinstance(exc, SSLError):
         return False
-    return isinstance(exc, NoResponse) or classify(exc) in (Kind.LATE, Kind.UNREACHABLE, Kind.ANSWER)
+    return isinstance(exc, NoResponse) or classify(exc) in (
+        ErrorKind.TIMEOUT,
+        ErrorKind.UNREACHABLE,
+        ErrorKind.BAD_RESPONSE,
+    )
 
 
 def safe_message(exc: Exception) -> str:

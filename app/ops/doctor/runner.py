@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from threading import Thread
 
+from app.aws.errors import CHECK_NETWORK
 from app.ops.bucket.errors import describe_unexpected
 from app.ops.doctor import anonymous, bucket_settings, connection, permissions, probe, server
 from app.ops.doctor.context import Check, CheckContext
@@ -20,7 +21,6 @@ from app.ops.doctor.findings import (
     safe_message,
     skipped,
 )
-from app.stores.s3.errors import CHECK_NETWORK
 
 TOTAL_SECONDS = 45.0
 """The time after which only checks that clean up are started.

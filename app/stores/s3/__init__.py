@@ -1,1 +1,1 @@
-"""The S3 store."""
+"""The S3 store, for Amazon S3 and compatible servers."""

@@ -1,219 +1,242 @@
-"""PutObject as this bucket and this server take it: what they don't support is learned from their answers."""
+"""PutObject within the abilities of the bucket and of the server, which are learned from their responses.
+
+Buckets may have ACLs disabled, compatible servers may lack ACLs or conditional puts, or accept less metadata
+than S3. A put that fails for such a reason is repeated without the feature, and later puts omit it at once.
+"""
 
 import base64
 import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from app.core.errors import StoreError
 from app.core.object_metadata import shorten_values
-from app.stores.s3.client import RETRY_SECONDS, Connection
+from app.core.objects import ObjectFacts
+from app.stores.s3.client import RETRY_WINDOW_SECONDS, BucketClient, etag_of, facts_of
 from app.stores.s3.errors import MEANINGS, code_of, status_of
 
-_TRIES = 8
-"""Enough for every way of putting, and for some conflicts."""
+_MAX_ATTEMPTS = 8
+"""Enough for every combination of options, and for some conflicts."""
 
-_SHORT_VALUE = 256
-"""Bytes of a metadata value that a server with a small bound takes; this is OpenStack Swift's default."""
+_SHORT_VALUE_BYTES = 256
+"""The length to which metadata values are cut for a server with a small limit; OpenStack Swift's default."""
 
-_SHORTEN_SECONDS = 600.0
-"""How long it is remembered that the server takes short values only: an outage may have looked like it."""
+_SHORT_VALUES_SECONDS = 600.0
+"""How long to send short values only: an outage may look like a server with a small limit."""
 
-_PERHAPS_METADATA = (400, 413, 431, 500, 501)
-"""Statuses of answers to metadata over a server's bound: Swift says 500, AWS 400, proxies 413 or 431."""
+_METADATA_STATUSES = (400, 413, 431, 500, 501)
+"""Responses to metadata over a server's limit: Swift's is 500, AWS's 400, those of proxies 413 or 431."""
 
-_PERHAPS_METADATA_CODES = {
+_METADATA_CODES = {
     "MetadataTooLarge",
     "RequestHeaderSectionTooLarge",
     "InvalidRequest",
     "InvalidArgument",
 }
-"""Codes with a meaning that may be about metadata; the others that have one are about something else."""
+"""Codes that may be about metadata. All others that have a meaning are about something else."""
+
+_MAX_CLOCK_SKEW = timedelta(minutes=15)
+"""S3 refuses requests with a greater skew (`RequestTimeTooSkewed`): a `Date` further off is wrong."""
 
 _log = logging.getLogger(__name__)
 
 
-class _Way(NamedTuple):
-    """Whether the put carries the ACL public-read, and whether S3 itself sees that nothing is replaced."""
+class Upload(NamedTuple):
+    """The result of a put.
+
+    `facts` are the stored object's, or None if an existing object had to stay. `in_doubt` says that an
+    earlier attempt of this put may have stored that object, and that only the response was lost.
+    """
+
+    facts: ObjectFacts | None
+    in_doubt: bool
+
+
+class _Options(NamedTuple):
+    """Whether a put sends the ACL public-read, and whether it sends `If-None-Match: *`."""
 
     acl: bool
     conditional: bool
 
 
-class Sent(NamedTuple):
-    """What became of a put.
+class Uploader:
+    """Puts objects with the options that have been found to work.
 
-    `answer` is S3's, None if the object was there and must stay. `in_doubt` says that an earlier try of this
-    put may have stored that object, and that only its answer was lost. `metadata` is what was stored.
+    `acl` is `public-read`, `none`, or `auto`: public-read as long as the bucket accepts it. `encryption`
+    holds further parameters for each put. `exists` is called for servers without conditional puts.
     """
 
-    answer: dict[str, Any] | None
-    in_doubt: bool
-    metadata: Mapping[str, str]
-
-
-class Putting:
-    """Puts objects, in the way that was found out to work.
-
-    `acl` is `public-read`, `none`, or `auto`: public-read as long as the bucket takes it.
-
-    `encryption` are further parameters for each put.
-    """
-
-    def __init__(self, connection: Connection, acl: str, encryption: dict[str, Any]) -> None:
-        self._connection = connection
-        self._acl_may_go = acl == "auto"
-        self._acl = acl != "none"
-        self._conditional: bool | None = None
-        """None until the first put has shown whether the server minds conditions; AWS is known to."""
+    def __init__(
+        self, client: BucketClient, *, acl: str, encryption: dict[str, str], exists: Callable[[str], bool]
+    ) -> None:
+        self._client = client
+        self._acl_is_optional = acl == "auto"
+        self._sends_acl = acl != "none"
         self._encryption = encryption
-        self._short_until = 0.0
+        self._exists = exists
+        self._has_conditions: bool | None = None
+        """Whether the server obeys `If-None-Match`. AWS does; of others it is unknown until the first put."""
+        self._short_values_until = 0.0
 
     def put(
         self,
-        request: dict[str, Any],
-        metadata: Mapping[str, str],
+        key: str,
+        data: bytes,
         *,
+        content_type: str,
+        cache_control: str,
+        metadata: Mapping[str, str],
         overwrite: bool,
-        exists: Callable[[str], bool],
-    ) -> Sent:
-        """Put the object. If S3 refuses its metadata, shorten them, then leave them out.
+    ) -> Upload:
+        """Put the object. If S3 refuses its metadata, shorten the values, then omit them.
 
-        Raises botocore's errors.
+        Raises botocore's errors, and `StoreError` for a response that can't come from S3.
         """
+        request = {
+            "Key": key,
+            "Body": data,
+            "ContentType": content_type,
+            **({"CacheControl": cache_control} if cache_control else {}),
+        }
         started = time.monotonic()
         refused: ClientError | None = None
         in_doubt = False
-        for simpler in self._metadata_to_try(metadata):
-            named = {**request, "Metadata": dict(simpler)} if simpler else request
+        for sent in self._metadata_to_try(metadata):
             try:
-                answer, again = self._put(named, overwrite=overwrite, exists=exists)
+                response, may_be_ours = self._put_once(
+                    {**request, "Metadata": dict(sent)} if sent else request, overwrite
+                )
             except ClientError as exc:
                 refused = refused or exc
-                late = time.monotonic() - started > RETRY_SECONDS
-                if late or not simpler or not _is_perhaps_of_metadata(exc):
+                is_late = time.monotonic() - started > RETRY_WINDOW_SECONDS
+                if is_late or not sent or not _may_be_about_metadata(exc):
                     raise refused from None
                 in_doubt = in_doubt or _may_have_stored(exc)
-            else:
-                if answer and refused:
-                    self._note_simpler(simpler, refused)
-                return Sent(answer, in_doubt or again, simpler)
+                continue
+            if response is None:
+                return Upload(None, in_doubt or may_be_ours)
+            if refused:
+                self._note_simpler_metadata(sent, refused)
+            etag = self._etag_of_put(key, data, response)
+            return Upload(ObjectFacts(key, len(data), content_type, etag, _date_of(response), sent), in_doubt)
         raise AssertionError
 
     def _metadata_to_try(self, metadata: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-        short = shorten_values(metadata, _SHORT_VALUE)
-        if short == metadata or time.monotonic() >= self._short_until:
+        short = shorten_values(metadata, _SHORT_VALUE_BYTES) if metadata else metadata
+        if short == metadata or time.monotonic() >= self._short_values_until:
             yield metadata
         if short != metadata:
             yield short
         if metadata:
             yield {}
 
-    def _note_simpler(self, stored: Mapping[str, str], refused: ClientError) -> None:
+    def _note_simpler_metadata(self, stored: Mapping[str, str], refused: ClientError) -> None:
         if stored:
-            self._short_until = time.monotonic() + _SHORTEN_SECONDS
+            self._short_values_until = time.monotonic() + _SHORT_VALUES_SECONDS
         _log.warning(
-            "S3 refused an image with its metadata (%s %s): it was stored with %s. If the server's bound for "
+            "S3 refused an image with its metadata (%s %s): it was stored with %s. If the server's limit for "
             "metadata is below S3's 2 KB, raise it, or set KEEP_PROMPTS=false.",
             status_of(refused),
             code_of(refused),
-            f"values of at most {_SHORT_VALUE} bytes" if stored else "none",
+            f"values of at most {_SHORT_VALUE_BYTES} bytes" if stored else "none",
         )
 
-    def _put(
-        self, request: dict[str, Any], *, overwrite: bool, exists: Callable[[str], bool]
-    ) -> tuple[dict[str, Any] | None, bool]:
-        """Return S3's answer, None if the object was there and must stay, and whether it may be ours."""
-        if self._conditional is None and self._connection.is_aws:
-            self._conditional = True
-        if not (overwrite or self._conditional) and exists(request["Key"]):
+    def _put_once(self, request: dict[str, Any], overwrite: bool) -> tuple[dict[str, Any] | None, bool]:
+        """Put the object with this metadata, with the options that work.
+
+        Return S3's response, or None if an object is there that must stay, and whether that may be ours.
+        """
+        if self._has_conditions is None and self._client.is_aws:
+            self._has_conditions = True
+        if not (overwrite or self._has_conditions) and self._exists(request["Key"]):
             return None, False
-        way = _Way(self._acl, not overwrite and self._conditional is not False)
+        options = _Options(self._sends_acl, not overwrite and self._has_conditions is not False)
         in_doubt = False
-        for tries_left in reversed(range(_TRIES)):
+        for attempts_left in reversed(range(_MAX_ATTEMPTS)):
             try:
-                answer = self._send(request, way)
+                response = self._send(request, options)
             except ClientError as exc:
                 in_doubt = in_doubt or _may_have_stored(exc)
-                if code_of(exc) == "PreconditionFailed" and way.conditional:
+                if code_of(exc) == "PreconditionFailed" and options.conditional:
                     return None, in_doubt
-                other = self._way_after(code_of(exc), way, overwrite)
-                if other is None or not tries_left:
+                following = self._options_after(code_of(exc), options, overwrite)
+                if following is None or not attempts_left:
                     raise
-                way = other
+                options = following
             else:
-                self._remember(request, way, overwrite)
-                return answer, in_doubt
+                self._learn(request, options, overwrite)
+                return response, in_doubt
         raise AssertionError
 
-    def _send(self, request: dict[str, Any], way: _Way) -> dict[str, Any]:
-        parameters: dict[str, Any] = {
-            "Bucket": self._connection.bucket,
+    def _send(self, request: dict[str, Any], options: _Options) -> dict[str, Any]:
+        """Send PutObject, with a checksum that the server verifies: every compatible server knows MD5."""
+        data = request["Body"]
+        if self._client.is_aws:
+            checksum = {"ChecksumSHA256": _base64(hashlib.sha256(data).digest())}
+        else:
+            checksum = {"ContentMD5": _base64(hashlib.md5(data, usedforsecurity=False).digest())}
+        return self._client.call(
+            "put_object",
             **request,
-            **self._checksum(request["Body"]),
+            **checksum,
             **self._encryption,
-            **({"ACL": "public-read"} if way.acl else {}),
-            **({"IfNoneMatch": "*"} if way.conditional else {}),
-        }
-        return dict(self._connection.client().put_object(**parameters))
+            **({"ACL": "public-read"} if options.acl else {}),
+            **({"IfNoneMatch": "*"} if options.conditional else {}),
+        )
 
-    def _checksum(self, data: bytes) -> dict[str, str]:
-        """SHA-256 where AWS checks it; MD5 elsewhere, which every compatible server knows."""
-        if self._connection.is_aws:
-            return {"ChecksumSHA256": _base64(hashlib.sha256(data).digest())}
-        return {"ContentMD5": _base64(hashlib.md5(data, usedforsecurity=False).digest())}
+    def _options_after(self, code: str, options: _Options, overwrite: bool) -> _Options | None:
+        """Return the options to try after this error, or None if none would help.
 
-    def _way_after(self, code: str, way: _Way, overwrite: bool) -> _Way | None:
-        """The way to try next; None where no other way would do.
-
-        A missing `s3:PutObjectAcl` and Block Public Access say 403, as a missing `s3:PutObject` does: whether
-        it was the ACL shows when the put goes through without.
+        A 403 may mean a missing `s3:PutObjectAcl` or Block Public Access, but a missing `s3:PutObject` too.
+        Only a put that succeeds without the ACL shows that the ACL was the reason.
         """
         if code == "ConditionalRequestConflict":
-            return way
+            return options
         if code in ("AccessControlListNotSupported", "AccessDenied"):
-            return way._replace(acl=False) if way.acl and self._acl_may_go else None
+            return options._replace(acl=False) if options.acl and self._acl_is_optional else None
         if code == "NotImplemented":
-            return self._simpler(way, overwrite)
+            # 501 names no reason: try without the ACL, then without the condition, then without either.
+            order = [_Options(acl, conditional) for conditional in (True, False) for acl in (True, False)]
+            remaining = order[order.index(options) + 1 :]
+            return next((other for other in remaining if self._is_possible(other, overwrite)), None)
         return None
 
-    def _simpler(self, way: _Way, overwrite: bool) -> _Way | None:
-        """501 names no cause: try without the ACL, then without the condition, then without either."""
-        ways = [_Way(acl, condition) for condition in (True, False) for acl in (True, False)]
-        left = ways[ways.index(way) + 1 :]
-        return next((other for other in left if self._is_possible(other, overwrite)), None)
+    def _is_possible(self, options: _Options, overwrite: bool) -> bool:
+        acl_fits = options.acl == self._sends_acl or (self._acl_is_optional and not options.acl)
+        if overwrite or options.conditional:
+            return acl_fits and not (overwrite and options.conditional)
+        return acl_fits and self._has_conditions is not True
 
-    def _is_possible(self, way: _Way, overwrite: bool) -> bool:
-        acl_fits = way.acl == self._acl or (self._acl_may_go and not way.acl)
-        if overwrite or way.conditional:
-            return acl_fits and not (overwrite and way.conditional)
-        return acl_fits and self._conditional is not True
-
-    def _remember(self, request: dict[str, Any], way: _Way, overwrite: bool) -> None:
-        if self._acl and not way.acl:
-            self._acl = False
+    def _learn(self, request: dict[str, Any], options: _Options, overwrite: bool) -> None:
+        """Remember what this successful put shows of the server."""
+        if self._sends_acl and not options.acl:
+            self._sends_acl = False
             _log.warning(
-                "S3 takes no ACL public-read: images are stored without one from now on. Where the bucket "
-                "has ACLs disabled or is private, say so: S3_ACL=none. Otherwise allow s3:PutObjectAcl and "
-                "turn off BlockPublicAcls, for the bucket and for the account."
+                "S3 does not accept the ACL public-read: images are stored without an ACL from now on. If "
+                "the bucket has ACLs disabled or is private, set S3_ACL=none. Otherwise allow "
+                "s3:PutObjectAcl and turn off BlockPublicAcls, for the bucket and for the account."
             )
-        if self._conditional is None and not overwrite:
-            self._conditional = self._minds_conditions(request, way) if way.conditional else False
-            if self._conditional is False:
+        if self._has_conditions is None and not overwrite:
+            self._has_conditions = self._obeys_conditions(request, options) if options.conditional else False
+            if self._has_conditions is False:
                 _log.warning(
                     "The server has no conditional puts: of two uploads of one name at once the last wins."
                 )
 
-    def _minds_conditions(self, request: dict[str, Any], way: _Way) -> bool | None:
-        """Return whether the server refuses the put that it has just done; some ignore the condition.
+    def _obeys_conditions(self, request: dict[str, Any], options: _Options) -> bool | None:
+        """Return whether the server refuses to repeat the conditional put that just succeeded.
 
-        None if that could not be found out. The object is stored either way, so this fails no upload.
+        Some servers ignore the condition. Return None if an outage leaves it open: the object is stored, so
+        this must not fail the upload.
         """
         try:
-            self._send(request, way)
+            self._send(request, options)
         except ClientError as exc:
             if code_of(exc) == "PreconditionFailed":
                 return True
@@ -222,17 +245,46 @@ class Putting:
             return None
         return False
 
+    def _etag_of_put(self, key: str, data: bytes, response: Mapping[str, Any]) -> str:
+        """Return the response's ETag, or the MD5 of the bytes, which is the ETag of a plain put.
+
+        OpenStack Swift sends none if a later put replaced the object. A 200 without an ETag may also come
+        from something that is not S3, so the object must exist then. Raises `StoreError` if it does not.
+        """
+        if str(response.get("ETag", "")).strip('"'):
+            return etag_of(response)
+        try:
+            facts_of(key, self._client.call("head_object", Key=key))
+        except ClientError as exc:
+            if code_of(exc) == "404":
+                raise StoreError(
+                    detail="PutObject: a response without an ETag, and nothing was stored"
+                ) from exc
+            raise
+        return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
+
+
+def _date_of(response: Mapping[str, Any]) -> datetime:
+    """Return the server's time of the response: PutObject's has no LastModified."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    try:
+        date = parsedate_to_datetime(response["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
+        sent = date.astimezone(UTC)
+    except (OverflowError, ValueError):
+        return now
+    return sent if abs(sent - now) < _MAX_CLOCK_SKEW else now
+
 
 def _may_have_stored(exc: ClientError) -> bool:
-    """Return whether the object may be stored in spite of the error: it was not the first try, or a 5xx."""
+    """Return whether the object may be stored despite the error: after botocore's retries, or after a 5xx."""
     retries = exc.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
     return retries > 0 or status_of(exc) >= 500
 
 
-def _is_perhaps_of_metadata(exc: ClientError) -> bool:
+def _may_be_about_metadata(exc: ClientError) -> bool:
     status, code = status_of(exc), code_of(exc)
-    about_others = code in MEANINGS and code not in _PERHAPS_METADATA_CODES
-    return status in _PERHAPS_METADATA and (status == 500 or not about_others)
+    is_about_others = code in MEANINGS and code not in _METADATA_CODES
+    return status in _METADATA_STATUSES and (status == 500 or not is_about_others)
 
 
 def _base64(digest: bytes) -> str:

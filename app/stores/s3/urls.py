@@ -1,23 +1,19 @@
-"""Requests as a visitor's browser makes them: without credentials.
+"""URLs that browsers can read without credentials: presigned URLs, and the URLs of public objects.
 
-Presigned URLs that stay the same for a while, so that browsers can cache what they show.
-
-A URL is signed as of the beginning of a window of time and is good for two windows: whoever gets it has at
-least one of them left. What temporary credentials have signed, those of a role too, ends with them, and once
-they are renewed the URL is another one.
+A presigned URL stays the same for a while, so that browsers can cache the image: it is signed as of the start
+of a time window and valid for two windows, so at least for one more after a client gets it. A URL signed by
+temporary credentials, including a role's, ends with them; once they are renewed, the URL is another one.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-presigned-url.html
 
-Whether browsers can read objects at S3 itself: found out by reading one as a browser would.
-
-Neither an ACL that was accepted nor a policy tells: Block Public Access may overrule both, on the bucket or
-on the account, and reading those settings needs permissions that the server can do without.
+Whether an object is public shows only when it is read anonymously. Neither an accepted ACL nor a policy
+proves it: Block Public Access may overrule both, on the bucket or on the account, and reading those settings
+needs permissions that the server can do without.
 """
 
 import http.client
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -29,15 +25,27 @@ from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 
-from app.aws.session import POOLS, BadAnswer
+from app.aws.session import POOLS, BadResponse
 from app.core.addresses import proxy_for
 from app.core.errors import AppError
 
+_PROBE_TIMEOUT_SECONDS = 3.0
+_REMEMBERED_SECONDS = 600.0
+_MAX_REMEMBERED_FOLDERS = 1_000
+
+_PAUSE_SECONDS = 60.0
+"""After a failed anonymous request: the server may have no route to the public endpoint."""
+
+_MAX_BODY_BYTES = 1024 * 1024
+
+_FAILURES = (BadResponse, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
+"""Everything that can fail on the way, from an invalid host name to a response that is not HTTP."""
+
 
 def presigned(url: str, credentials: ReadOnlyCredentials, region: str, *, seconds: int, now: float) -> str:
-    """`url` signed for GET, good until at most `seconds` after `now` (epoch seconds), at least half of that.
+    """Return `url` signed for GET, valid until at most `seconds` after `now`, and at least half of that.
 
-    Signature version 4 in the query string:
+    `now` is in seconds since the epoch. Signature version 4 in the query string:
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
     """
     window = max(seconds // 2, 1)
@@ -48,7 +56,7 @@ def presigned(url: str, credentials: ReadOnlyCredentials, region: str, *, second
 
 
 class _SignerAt(S3SigV4QueryAuth):
-    """botocore's signer takes the time from the clock; this one takes it from its maker."""
+    """botocore's signer, with a given time instead of the clock's."""
 
     def __init__(self, start: datetime, credentials: ReadOnlyCredentials, region: str, seconds: int) -> None:
         super().__init__(credentials, "s3", region, expires=seconds)
@@ -59,16 +67,11 @@ class _SignerAt(S3SigV4QueryAuth):
         super()._modify_request_before_signing(request)  # type: ignore[misc]
 
 
-_ASK_SECONDS = 3.0
-_REMEMBER_SECONDS = 600.0
-_PAUSE_SECONDS = 60.0
-"""After an anonymous request that got no answer: perhaps the server has no way to the public endpoint."""
-
-_REMEMBERED = 1_000
-
-
 class PublicAccess:
-    """Asks for one object of each top folder, which policies usually go by, and remembers the answer."""
+    """Reads one object of each top-level folder anonymously, and remembers the result for the folder.
+
+    Policies usually apply to folders.
+    """
 
     def __init__(self, url_of: Callable[[str], str], clock: Callable[[], float] = time.monotonic) -> None:
         self._url_of = url_of
@@ -77,7 +80,7 @@ class PublicAccess:
         self._paused_until = 0.0
 
     def is_public(self, key: str) -> bool:
-        """Whether anybody can read the object `key`, which exists. False where that can't be found out."""
+        """Return whether anybody can read the object `key`, which exists; False if it can't be found out."""
         folder = key.partition("/")[0] if "/" in key else ""
         public, until = self._known.get(folder, (False, 0.0))
         now = self._clock()
@@ -86,36 +89,24 @@ class PublicAccess:
         if now < self._paused_until:
             return False
         try:
-            public = _answers_everybody(self._url_of(key))
+            status = fetch_anonymously("HEAD", self._url_of(key), seconds=_PROBE_TIMEOUT_SECONDS).status
         except (NoResponse, AppError):
+            status = 0
+        is_refusal = 400 <= status < 500 and status != HTTPStatus.TOO_MANY_REQUESTS
+        if status != HTTPStatus.OK and not is_refusal:
             self._paused_until = now + _PAUSE_SECONDS
             return False
-        self._remember(folder, public, now)
-        return public
-
-    def _remember(self, folder: str, public: bool, now: float) -> None:
-        if len(self._known) >= _REMEMBERED:
+        # S3 answers an anonymous request for an object encrypted by KMS with 400.
+        public = status == HTTPStatus.OK
+        if len(self._known) >= _MAX_REMEMBERED_FOLDERS:
             self._known.clear()
-        self._known[folder] = (public, now + _REMEMBER_SECONDS)
-
-
-def _answers_everybody(url: str) -> bool:
-    """Raises `NoAnswer` where there is no clear answer."""
-    status = fetch_anonymously("HEAD", url, seconds=_ASK_SECONDS).status
-    if status != HTTPStatus.OK and (not 400 <= status < 500 or status == HTTPStatus.TOO_MANY_REQUESTS):
-        raise NoResponse(f"{status} is no clear answer.")
-    return status == HTTPStatus.OK  # 400 is what S3 says to strangers of an object encrypted by KMS
-
-
-_MOST_BYTES = 1024 * 1024
-
-_FAILURES = (BadAnswer, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
-"""What can go wrong on the way, from a name that is none to an answer that is no HTTP."""
+        self._known[folder] = (public, now + _REMEMBERED_SECONDS)
+        return public
 
 
 @dataclass(frozen=True, slots=True)
 class AnonymousResponse:
-    """What a visitor gets; of the body at most a mebibyte."""
+    """The response to an anonymous request, with at most a mebibyte of its body."""
 
     status: int
     content_type: str
@@ -123,39 +114,37 @@ class AnonymousResponse:
 
 
 class NoResponse(Exception):
-    """The address can't be reached, or its TLS certificate is not accepted; says which, without the query."""
+    """The URL's host can't be reached, or its TLS certificate is not accepted.
+
+    The text names the URL without its query, which may hold a signature.
+    """
 
 
 def fetch_anonymously(
     method: str, url: str, body: bytes | None = None, *, seconds: float = 5.0
 ) -> AnonymousResponse:
-    """Ask for `url`, following no redirect, as browsers can't follow S3's; raises `NoAnswer`.
+    """Request `url` without credentials and without following redirects. Raises `NoResponse`.
 
-    `seconds` is the longest wait for a connection, and the longest silence. `AWS_CA_BUNDLE` names the
-    authorities, as for boto3; `HTTPS_PROXY` and `NO_PROXY` are honoured.
+    Browsers can't follow S3's redirects either. `seconds` is the timeout for connecting and for each read.
+    `AWS_CA_BUNDLE`, `HTTPS_PROXY` and `NO_PROXY` are respected as by boto3.
     """
-    with _failures_told(url), _pool(url, seconds) as pool:
-        answer = pool.request(method, url, body=body, redirect=False, preload_content=False)
-        try:
-            return AnonymousResponse(
-                answer.status,
-                answer.headers.get("Content-Type", ""),
-                answer.read(_MOST_BYTES, decode_content=True),
-            )
-        finally:
-            answer.close()
-
-
-@contextmanager
-def _failures_told(url: str) -> Iterator[None]:
     try:
-        yield
+        # A pool for each request: they are rare, and a connection that is kept would be shared after a fork.
+        with _connection_pool(url, seconds) as pool:
+            response = pool.request(method, url, body=body, redirect=False, preload_content=False)
+            try:
+                return AnonymousResponse(
+                    response.status,
+                    response.headers.get("Content-Type", ""),
+                    response.read(_MAX_BODY_BYTES, decode_content=True),
+                )
+            finally:
+                response.close()
     except _FAILURES as exc:
         raise NoResponse(f"No answer at {url.partition('?')[0]} ({type(exc).__name__}).") from exc
 
 
-def _pool(url: str, seconds: float) -> urllib3.PoolManager:
-    """For one visit: they are rare, and a connection that is kept would be shared after a fork."""
+def _connection_pool(url: str, seconds: float) -> urllib3.PoolManager:
     options: dict[str, Any] = {
         "timeout": urllib3.Timeout(connect=seconds, read=seconds),
         "retries": False,
@@ -165,13 +154,13 @@ def _pool(url: str, seconds: float) -> urllib3.PoolManager:
     if proxy is None:
         pool = urllib3.PoolManager(**options)
     else:
-        pool = urllib3.ProxyManager(proxy, proxy_headers=_credentials(proxy), **options)
+        pool = urllib3.ProxyManager(proxy, proxy_headers=_proxy_credentials(proxy), **options)
     pool.pool_classes_by_scheme = POOLS
     return pool
 
 
-def _credentials(proxy: str) -> dict[str, str]:
-    """The header for a proxy whose URL has a user in it."""
+def _proxy_credentials(proxy: str) -> dict[str, str]:
+    """Return the header for the user and the password in the proxy's URL, or no header."""
     parts = urlsplit(proxy)
     if not parts.username:
         return {}

@@ -10,8 +10,8 @@ from app.ops.bucket.clients import AwsClients
 from app.ops.bucket.errors import BucketError
 from app.ops.bucket.plan import Plan, make_plan
 from app.ops.bucket.state import Mode, Target
-from tests.aws_manners import AwsManners, all_of, refused
-from tests.s3server import S3Server
+from tests.aws_restrictions import AwsRestrictions, refused
+from tests.s3server import S3Server, first_of
 
 BUCKET = "cats"
 CONFLICT = ("409 Conflict", "OperationAborted")
@@ -40,14 +40,14 @@ def _request_count(account: S3Server, method: str) -> int:
 def test_every_step_succeeds_on_a_new_bucket_and_nothing_is_left_to_do(
     account: S3Server, clients: AwsClients, mode: Mode
 ) -> None:
-    account.fault = AwsManners(account)
+    account.fault = AwsRestrictions(account)
     results = _set_up(clients, mode)
     assert {result.status for result in results} == {StepStatus.DONE}
     assert make_plan(clients, _target(mode)) == Plan((), publishes=False, unsupported=())
 
 
 def test_the_mode_can_be_changed_to_public_and_back(account: S3Server, clients: AwsClients) -> None:
-    account.fault = AwsManners(account)
+    account.fault = AwsRestrictions(account)
     _set_up(clients, "private")
     assert _statuses(_set_up(clients, "public")) == {
         "PutPublicAccessBlock": "DONE",
@@ -62,14 +62,14 @@ def test_the_mode_can_be_changed_to_public_and_back(account: S3Server, clients: 
 def test_a_policy_that_is_denied_just_after_the_block_was_lifted_is_retried(
     account: S3Server, clients: AwsClients
 ) -> None:
-    account.fault = AwsManners(account, late=2)
+    account.fault = AwsRestrictions(account, late=2)
     assert _statuses(_set_up(clients, "public"))["PutBucketPolicy"] == "DONE"
 
 
 def test_a_policy_denied_by_the_block_of_the_account_is_explained(
     account: S3Server, clients: AwsClients
 ) -> None:
-    account.fault = AwsManners(account, blocked_above=True)
+    account.fault = AwsRestrictions(account, blocked_above=True)
     results = _set_up(clients, "public")
     assert _statuses(results)["PutBucketPolicy"] == "FAILED"
     (message,) = (result.message for result in results if result.message)
@@ -155,7 +155,7 @@ def test_a_denied_call_names_the_action_and_the_other_steps_are_tried(
 
 def test_denied_reads_name_all_missing_actions(account: S3Server, clients: AwsClients) -> None:
     account.make_bucket(BUCKET)
-    account.fault = all_of(
+    account.fault = first_of(
         *(refused(f"GET ?{query}", *DENIED) for query in ("policy", "acl", "cors")),
     )
     with pytest.raises(BucketError) as caught:
@@ -184,14 +184,14 @@ def test_a_bucket_that_can_not_be_created_says_why(
 
 def test_creating_a_bucket_that_we_own_already_is_a_success(account: S3Server, clients: AwsClients) -> None:
     account.make_bucket(BUCKET)
-    account.fault = all_of(
+    account.fault = first_of(
         refused("HEAD", "404 Not Found", "404"), refused("PUT", "409 Conflict", "BucketAlreadyOwnedByYou")
     )
     assert set(_statuses(_set_up(clients, "private")).values()) == {"DONE"}
 
 
 def test_a_bucket_of_somebody_else_is_an_error_that_says_so(account: S3Server, clients: AwsClients) -> None:
-    account.fault = all_of(
+    account.fault = first_of(
         refused("HEAD", *DENIED),
         *(refused(f"GET ?{query}", *DENIED) for query in ("acl", *SETTINGS)),
     )
@@ -210,7 +210,7 @@ def test_a_bucket_of_somebody_else_is_an_error_that_says_so(account: S3Server, c
 def test_refused_credentials_are_an_error_that_says_so(
     account: S3Server, clients: AwsClients, code: str, words: str
 ) -> None:
-    account.fault = all_of(
+    account.fault = first_of(
         refused("HEAD", "403 Forbidden", code), refused("GET ?ownershipControls", "400 Bad Request", code)
     )
     with pytest.raises(BucketError, match=words):
@@ -219,13 +219,13 @@ def test_refused_credentials_are_an_error_that_says_so(
 
 def test_settings_that_the_server_does_not_know_are_skipped(account: S3Server, clients: AwsClients) -> None:
     unknown = ("501 Not Implemented", "NotImplemented")
-    account.fault = all_of(
+    account.fault = first_of(
         *(refused(f"PUT ?{query}", *unknown) for query in ("ownershipControls", "publicAccessBlock"))
     )
     statuses = _statuses(_set_up(clients, "public"))
     assert (statuses["PutBucketOwnershipControls"], statuses["PutPublicAccessBlock"]) == ("UNSUPPORTED",) * 2
     assert statuses["PutBucketPolicy"] == "DONE"
-    account.fault = all_of(*(refused(f"GET ?{query}", *unknown) for query in SETTINGS))
+    account.fault = first_of(*(refused(f"GET ?{query}", *unknown) for query in SETTINGS))
     plan = make_plan(clients, _target("public"))
     assert plan.steps == ()
     assert plan.unsupported == (

@@ -9,9 +9,9 @@ from app.ops.bucket.clients import AwsClients
 from app.ops.bucket.errors import BucketError
 from app.ops.bucket.plan import make_plan
 from app.ops.bucket.state import Mode, Target
-from tests.aws_manners import all_of, body_of, refused
+from tests.aws_restrictions import body_of, refused
 from tests.compatible import LISTING, Ceph, answering, asks, puts_object, s3rver, swift
-from tests.s3server import Fault, S3Server, error
+from tests.s3server import Fault, S3Server, error, first_of
 
 BUCKET = "cats"
 OPTIONAL = {
@@ -90,7 +90,7 @@ def test_undoing_restores_the_block_of_before(account: S3Server, clients: AwsCli
     account.make_bucket(BUCKET).close()
     ceph = Ceph(BlockPublicPolicy=True)
     before = dict(ceph.block)
-    account.fault = all_of(
+    account.fault = first_of(
         error("403 No", "AccessDenied", lambda e: puts_object(e) and ceph.block["IgnorePublicAcls"]), ceph
     )
     results = _set_up(clients)
@@ -157,7 +157,7 @@ def test_a_setting_that_can_not_be_read_is_not_deleted(account: S3Server, client
         encrypted = "PUT ?encryption" in calls
         return error("400 No", "InvalidRequest", puts_object)(environ, start) if encrypted else None
 
-    account.fault = all_of(breaks, refused("GET ?encryption", "403 Forbidden", "AccessDenied"))
+    account.fault = first_of(breaks, refused("GET ?encryption", "403 Forbidden", "AccessDenied"))
     result = _set_up(clients)[-1]
     assert result.status is StepStatus.WARNING
     assert result.message == (
@@ -174,7 +174,7 @@ def test_a_failed_undo_prints_the_call_to_make(account: S3Server, clients: AwsCl
         encrypted[0] |= asks("PUT ?encryption")(environ)
         return error("400 No", "InvalidRequest", puts_object)(environ, start) if encrypted[0] else None
 
-    account.fault = all_of(refused("DELETE ?encryption", "403 Forbidden", "AccessDenied"), breaks)
+    account.fault = first_of(refused("DELETE ?encryption", "403 Forbidden", "AccessDenied"), breaks)
     result = _set_up(clients)[-1]
     assert (result.step.operation, result.status) == ("PutBucketEncryption", StepStatus.FAILED)
     assert 'Undo it by hand: DeleteBucketEncryption {"Bucket": "cats"}' in result.message
@@ -197,7 +197,7 @@ def test_a_failed_undo_prints_the_call_to_make(account: S3Server, clients: AwsCl
 def test_each_unknown_setting_is_skipped(
     account: S3Server, clients: AwsClients, answer: tuple[str, str]
 ) -> None:
-    account.fault = all_of(*(refused(f"PUT ?{query}", *answer) for query in OPTIONAL))
+    account.fault = first_of(*(refused(f"PUT ?{query}", *answer) for query in OPTIONAL))
     results = _set_up(clients, "public", expire={"tmp/": 3})
     assert results[0].status is StepStatus.DONE
     assert {result.status for result in results[1:]} == {StepStatus.UNSUPPORTED}
@@ -210,7 +210,7 @@ def test_each_setting_that_can_not_be_read_is_skipped(
     account: S3Server, clients: AwsClients, answer: tuple[str, str]
 ) -> None:
     account.make_bucket(BUCKET).close()
-    account.fault = all_of(*(refused(f"GET ?{query}", *answer) for query in (*OPTIONAL, "acl")))
+    account.fault = first_of(*(refused(f"GET ?{query}", *answer) for query in (*OPTIONAL, "acl")))
     plan = make_plan(clients, _target("public"))
     assert (plan.steps, len(plan.unsupported)) == ((), 7)
 
@@ -233,7 +233,7 @@ def test_a_200_with_the_response_to_another_request_is_no_setting(
     account: S3Server, clients: AwsClients, body: bytes
 ) -> None:
     account.make_bucket(BUCKET).close()
-    account.fault = all_of(*(answering(asks(f"GET ?{query}"), body) for query in (*OPTIONAL, "acl")))
+    account.fault = first_of(*(answering(asks(f"GET ?{query}"), body) for query in (*OPTIONAL, "acl")))
     plan = make_plan(clients, _target("private"))
     assert (plan.steps, len(plan.unsupported)) == ((), 7)
 
@@ -242,7 +242,7 @@ def test_an_empty_response_means_that_the_setting_is_not_configured(
     account: S3Server, clients: AwsClients
 ) -> None:
     account.make_bucket(BUCKET).close()
-    account.fault = all_of(*(answering(asks(f"GET ?{query}")) for query in OPTIONAL))
+    account.fault = first_of(*(answering(asks(f"GET ?{query}")) for query in OPTIONAL))
     plan = make_plan(clients, _target("private"))
     assert plan.unsupported == ()
     assert "PutBucketEncryption" in [step.operation for step in plan.steps]
@@ -251,7 +251,7 @@ def test_an_empty_response_means_that_the_setting_is_not_configured(
 def test_a_setting_that_is_accepted_and_ignored_counts_as_unsupported(
     account: S3Server, clients: AwsClients
 ) -> None:
-    account.fault = all_of(*(answering(asks(f"PUT ?{query}")) for query in OPTIONAL))
+    account.fault = first_of(*(answering(asks(f"PUT ?{query}")) for query in OPTIONAL))
     results = _set_up(clients, "public")[1:]
     assert {result.status for result in results} == {StepStatus.UNSUPPORTED}
     assert [result.message for result in results] == [
@@ -371,7 +371,7 @@ def test_aws_is_not_checked_with_test_uploads(
     account: S3Server, clients: AwsClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AwsClients, "is_compatible_server", False)
-    account.fault = all_of(
+    account.fault = first_of(
         refused("PUT ?encryption", "400 Bad Request", "InvalidArgument"), error("403 No", "No", puts_object)
     )
     results = _set_up(clients)

@@ -10,8 +10,8 @@ from app.ops.bucket import iam as iam_module
 from app.ops.bucket.clients import AwsClients
 from app.ops.bucket.errors import BucketError
 from app.ops.bucket.iam import ProvidedUser, provide_user
-from tests.aws_manners import all_of, refused
-from tests.s3server import S3Server
+from tests.aws_restrictions import refused
+from tests.s3server import S3Server, first_of
 
 NAME = "s3-image-server"
 DOCUMENT = {
@@ -23,7 +23,7 @@ DOCUMENT = {
 @pytest.fixture
 def iam(account: S3Server) -> Any:
     """An IAM client that looks into the empty account."""
-    return account.look("iam")
+    return account.client("iam")
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_denied_call_names_the_action(
     account: S3Server, clients: AwsClients, env: Path, operation: str
 ) -> None:
     before = env.read_bytes()
-    account.fault = all_of(refused(operation, "403 Forbidden", "AccessDenied"))
+    account.fault = first_of(refused(operation, "403 Forbidden", "AccessDenied"))
     with pytest.raises(BucketError, match=f"AWS denied {operation}, which needs iam:{operation}"):
         _provide(clients, env)
     assert env.read_bytes() == before

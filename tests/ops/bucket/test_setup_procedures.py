@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.components import components_of
 from app.config.settings import Config
-from tests.aws_manners import AwsManners
+from tests.aws_restrictions import AwsRestrictions
 from tests.conftest import json_of
 from tests.pictures import noise
 from tests.s3server import S3Server
@@ -64,7 +64,7 @@ def _anonymously(url: str) -> requests.Response:
 @pytest.fixture
 def admin(account: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Put an administrator's key in the environment, and let moto enforce IAM."""
-    iam = account.look("iam")
+    iam = account.client("iam")
     iam.create_user(UserName="admin")
     iam.put_user_policy(UserName="admin", PolicyName="all", PolicyDocument=ANYTHING)
     key = iam.create_access_key(UserName="admin")["AccessKey"]
@@ -76,7 +76,7 @@ def admin(account: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_public_bucket_serves_images_to_everybody(account: S3Server, launch: Launch) -> None:
-    account.fault = AwsManners(account)
+    account.fault = AwsRestrictions(account)
     endpoint = {"AWS_ENDPOINT_URL_S3": account.url}
     printed = _flask_bucket(launch(endpoint), "setup", "--mode", "public", "--bucket", BUCKET, "--yes")
     settings = dict(line.split("=", 1) for line in printed.partition("for .env:\n")[2].splitlines())
@@ -97,7 +97,7 @@ def test_a_public_bucket_serves_images_to_everybody(account: S3Server, launch: L
 def test_a_private_bucket_serves_images_through_the_server_only(
     account: S3Server, launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account.fault = AwsManners(account)
+    account.fault = AwsRestrictions(account)
     env = tmp_path / ".env"
     for_env = ("--env-file", str(env))
     app = launch({"AWS_ENDPOINT_URL_S3": account.url})
@@ -125,7 +125,7 @@ def test_a_private_bucket_serves_images_through_the_server_only(
 
 
 def _assert_user_may_do_nothing_else(account: S3Server, env: dict[str, str | None]) -> None:
-    client = account.look(
+    client = account.client(
         aws_access_key_id=env["AWS_ACCESS_KEY_ID"], aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"]
     )
     for forbidden in (client.delete_bucket_policy, client.get_bucket_policy, client.delete_bucket):

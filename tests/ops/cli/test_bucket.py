@@ -15,9 +15,9 @@ from app import create_app
 from app.components import components_of
 from app.config.env_file import read_settings
 from app.config.settings import Config
-from tests.aws_manners import all_of, refused
+from tests.aws_restrictions import refused
 from tests.compatible import Ceph, answering, s3rver
-from tests.s3server import S3Server, play_aws
+from tests.s3server import S3Server, first_of, play_aws
 
 SETTINGS = {"S3_BUCKET": "cats", "AWS_REGION": "us-east-1", "S3_ACL": "none"}
 BLOCK_ALL = {
@@ -45,7 +45,7 @@ def _set_up(app: Flask, *arguments: str, answer: str = "") -> Result:
 
 
 def _buckets(account: S3Server) -> list[str]:
-    return [bucket["Name"] for bucket in account.look().list_buckets()["Buckets"]]
+    return [bucket["Name"] for bucket in account.client().list_buckets()["Buckets"]]
 
 
 def test_setup_prints_the_plan_the_results_and_the_settings(app: Flask, account: S3Server) -> None:
@@ -70,8 +70,8 @@ def test_setup_prints_the_plan_the_results_and_the_settings(app: Flask, account:
         "S3_ACL=none",
         "IMAGE_URLS=server",
     ]
-    assert account.look().get_bucket_location(Bucket="cats")["LocationConstraint"] == "eu-west-1"
-    block = account.look().get_public_access_block(Bucket="cats")["PublicAccessBlockConfiguration"]
+    assert account.client().get_bucket_location(Bucket="cats")["LocationConstraint"] == "eu-west-1"
+    block = account.client().get_public_access_block(Bucket="cats")["PublicAccessBlockConfiguration"]
     assert block == BLOCK_ALL
 
 
@@ -132,7 +132,7 @@ def test_json_holds_the_same_steps_for_dry_run_and_setup(app: Flask, account: S3
 
 def test_a_bucket_with_objects_becomes_public_only_with_open_existing(app: Flask, account: S3Server) -> None:
     _set_up(app, "--mode", "private", "--yes")
-    account.look().put_object(Bucket="cats", Key="a.png", Body=b"x")
+    account.client().put_object(Bucket="cats", Key="a.png", Body=b"x")
     account.reset()
     result = _set_up(app, "--mode", "public", "--yes")
     assert result.exit_code == 1
@@ -147,12 +147,12 @@ def test_a_bucket_that_can_not_be_listed_becomes_public_only_with_open_existing(
 ) -> None:
     _set_up(app, "--mode", "private", "--yes")
     denied = ("403 Forbidden", "AccessDenied")
-    account.fault = all_of(refused("GET ?list-type", *denied), refused("GET ?max-keys", *denied))
+    account.fault = first_of(refused("GET ?list-type", *denied), refused("GET ?max-keys", *denied))
     result = _set_up(app, "--mode", "public", "--yes")
     assert result.exit_code == 1
     assert "it can't be listed, which needs s3:ListBucket" in result.output
     assert "--open-existing" in result.output
-    block = account.look().get_public_access_block(Bucket="cats")["PublicAccessBlockConfiguration"]
+    block = account.client().get_public_access_block(Bucket="cats")["PublicAccessBlockConfiguration"]
     assert block == BLOCK_ALL
     assert _set_up(app, "--mode", "public", "--yes", "--open-existing").exit_code == 0
 
@@ -259,7 +259,7 @@ def test_create_user_prints_the_key_only_with_show(app: Flask, account: S3Server
     assert "unset it for the server" in result.stderr
     shown = json.loads(_run(app, *arguments, "--json", "--replace-keys", "--show").stdout)
     assert read_settings(env) == {name: shown[name] for name in key}
-    assert account.look("iam").list_users()["Users"][0]["UserName"] == "s3-image-server"
+    assert account.client("iam").list_users()["Users"][0]["UserName"] == "s3-image-server"
 
 
 def test_an_error_is_one_line_without_a_traceback(app: Flask, tmp_path: Path) -> None:

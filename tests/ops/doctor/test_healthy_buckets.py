@@ -13,10 +13,10 @@ from app.ops.bucket.clients import AwsClients
 from app.ops.doctor.context import CheckContext
 from app.ops.doctor.findings import Finding, Status
 from app.stores.local import LocalStore
-from tests.aws_manners import AwsManners, all_of
+from tests.aws_restrictions import AwsRestrictions
 from tests.ops.doctor.conftest import MakeContext, findings, set_ownership, set_public_access_block
 from tests.ops.doctor.fake_aws import FakeAws
-from tests.s3server import S3Server
+from tests.s3server import S3Server, first_of
 
 NOT_AT_AWS = {"url-format"}
 """Checks that do not apply to a server on this machine."""
@@ -44,7 +44,7 @@ def test_a_bucket_that_setup_made_public_has_no_problem(
     made = s3_app.test_cli_runner().invoke(args=["bucket", "setup", "--mode", "public", "--yes"])
     assert made.exit_code == 0, made.output
     context = make_context(**settings)
-    s3.fault, aws.public = all_of(AwsManners(s3), aws), True
+    s3.fault, aws.public = first_of(AwsRestrictions(s3), aws), True
     found = findings(context)
     assert [name for name, finding in found.items() if finding.status is Status.PROBLEM] == []
     assert context.is_public

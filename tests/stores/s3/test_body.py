@@ -1,4 +1,4 @@
-"""Bodies that break off, fall silent, or change on the way."""
+"""Bodies of objects that break off, stall, or change while they are read."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import StoreError, StoreTimeout
-from app.stores.s3 import client as connection
+from app.stores.s3 import client as s3_client_module
 from app.stores.s3.store import S3Store
 from tests.s3server import Fault, S3Server
 
@@ -15,7 +15,7 @@ HEADERS = [("Last-Modified", "Sun, 22 Nov 2026 08:00:00 GMT"), ("Content-Type", 
 
 
 def _cut(at: int, *, then: list[tuple[str, str]] | None = None, rest: bytes = b"") -> Fault:
-    """The first body ends at `at`; the rest is answered with `rest` as `then` says, or by S3."""
+    """Return a fault: the first body ends at `at`, and the rest is `rest` with headers `then`, or S3's."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
         if environ["REQUEST_METHOD"] != "GET":
@@ -51,11 +51,11 @@ def _read(store: S3Store, size: int) -> bytes:
 
 @pytest.mark.parametrize("size", [-1, 1000, 256 * 1024])
 @pytest.mark.parametrize("at", [0, 1, 100_000, len(DATA) - 1])
-def test_what_breaks_off_is_gone_on_with(s3: S3Server, store: S3Store, at: int, size: int) -> None:
+def test_a_broken_body_is_resumed(s3: S3Server, store: S3Store, at: int, size: int) -> None:
     s3.fault = _cut(at)
     assert _read(store, size) == DATA
-    asked = [headers for method, _, headers in s3.requests if method == "GET" and "range" in headers]
-    assert [headers["if-match"] for headers in asked] == [_ETAG[0]]
+    resumed = [headers for method, _, headers in s3.requests if method == "GET" and "range" in headers]
+    assert [headers["if-match"] for headers in resumed] == [_ETAG[0]]
 
 
 OTHERS = [
@@ -68,14 +68,16 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("then", OTHERS)
-def test_another_version_is_never_mixed_in(s3: S3Server, store: S3Store, then: list[tuple[str, str]]) -> None:
+def test_a_resumed_body_never_mixes_versions(
+    s3: S3Server, store: S3Store, then: list[tuple[str, str]]
+) -> None:
     then = [(name, _ETAG[0] if value == "same" else value) for name, value in then]
     s3.fault = _cut(100_000, then=then, rest=DATA[100_000:])
     with pytest.raises(StoreError):
         _read(store, 100_000)
 
 
-def test_an_object_replaced_meanwhile_is_an_error(s3: S3Server, store: S3Store) -> None:
+def test_a_body_of_a_replaced_object_is_not_resumed(s3: S3Server, store: S3Store) -> None:
     s3.fault = _cut(100_000)
     stored = store.get("a.png")
     assert stored is not None
@@ -87,7 +89,7 @@ def test_an_object_replaced_meanwhile_is_an_error(s3: S3Server, store: S3Store) 
             stored.body.read(100_000)
 
 
-def test_it_is_gone_on_with_once(s3: S3Server, store: S3Store) -> None:
+def test_a_body_is_resumed_only_once(s3: S3Server, store: S3Store) -> None:
     span = f"bytes 100000-{len(DATA) - 1}/{len(DATA)}"
     then = [("ETag", _ETAG[0]), ("Content-Range", span), ("Content-Length", str(len(DATA) - 100_000))]
 
@@ -106,7 +108,7 @@ def test_it_is_gone_on_with_once(s3: S3Server, store: S3Store) -> None:
 def test_silence_within_a_body_is_a_timeout(
     s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "READ_SECONDS", 3)
+    monkeypatch.setattr(s3_client_module, "READ_TIMEOUT_SECONDS", 3)
     store = S3Store(bucket, region="us-east-1", endpoint_url=s3.url)
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

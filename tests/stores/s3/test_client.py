@@ -1,4 +1,4 @@
-"""The way to the bucket: regions, credentials, deadlines."""
+"""The bucket's client: regions, credentials, timeouts and retries."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import StoreError, StoreRefused, StoreTimeout, StoreUnreachable
-from app.stores.s3 import client as connection
+from app.stores.s3 import client as s3_client_module
 from app.stores.s3.store import S3Store
 from tests.ports import free_port
 from tests.s3server import Fault, S3Server, error
@@ -23,23 +23,25 @@ def _wrong_region(environ: dict[str, Any]) -> bool:
     return f"/{REGION}/" in environ.get("HTTP_AUTHORIZATION", "")
 
 
-TOLD = ("x-amz-bucket-region", "eu-west-1")
+IN_HEADER = ("x-amz-bucket-region", "eu-west-1")
 
 ELSEWHERE = [
-    pytest.param("301 Moved Permanently", "PermanentRedirect", {"headers": (TOLD,)}, id="301"),
-    pytest.param("307 Temporary Redirect", "TemporaryRedirect", {"headers": (TOLD,)}, id="307"),
+    pytest.param("301 Moved Permanently", "PermanentRedirect", {"headers": (IN_HEADER,)}, id="301"),
+    pytest.param("307 Temporary Redirect", "TemporaryRedirect", {"headers": (IN_HEADER,)}, id="307"),
     pytest.param(
         "400 Bad Request",
         "AuthorizationHeaderMalformed",
         {"elements": "<Region>eu-west-1</Region>"},
         id="400",
     ),
-    pytest.param("400 Bad Request", "IllegalLocationConstraintException", {"headers": (TOLD,)}, id="opt-in"),
+    pytest.param(
+        "400 Bad Request", "IllegalLocationConstraintException", {"headers": (IN_HEADER,)}, id="opt-in"
+    ),
 ]
 
 
 @pytest.mark.parametrize(("status", "code", "more"), ELSEWHERE)
-def test_s3_is_followed_to_the_bucket_s_region(
+def test_calls_follow_s3_to_the_region_of_the_bucket(
     s3: S3Server, aws: str, status: str, code: str, more: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     S3Store(aws, region="eu-west-1").put("a/b.png", b"bytes", content_type="image/png")
@@ -63,8 +65,8 @@ def test_s3_is_followed_to_the_bucket_s_region(
 
 
 @pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect"])
-def test_a_redirect_to_nowhere_says_what_to_check(s3: S3Server, aws: str, status: str) -> None:
-    """As a proxy answers who sends everybody to https; botocore alone would ask it without end."""
+def test_a_redirect_without_a_region_says_what_to_check(s3: S3Server, aws: str, status: str) -> None:
+    """A proxy may redirect to https. botocore alone would repeat HeadBucket without end."""
     s3.fault = error(status, "Moved", lambda environ: True)
     for store in (S3Store(aws, region=REGION), S3Store(aws, region=REGION, endpoint_url=s3.url)):
         for call in (store.get, store.head):
@@ -74,21 +76,21 @@ def test_a_redirect_to_nowhere_says_what_to_check(s3: S3Server, aws: str, status
             assert len(s3.requests) <= 4
 
 
-def test_a_region_that_is_none_is_not_taken(s3: S3Server, store: S3Store) -> None:
-    told = "<Region>../x</Region>"
-    s3.fault = error("400 Bad Request", "AuthorizationHeaderMalformed", _wrong_region, elements=told)
+def test_an_invalid_region_name_is_ignored(s3: S3Server, store: S3Store) -> None:
+    element = "<Region>../x</Region>"
+    s3.fault = error("400 Bad Request", "AuthorizationHeaderMalformed", _wrong_region, elements=element)
     with pytest.raises(StoreError):
         store.get("a.png")
-    assert store._connection.region() == REGION
+    assert store._client.region() == REGION
 
 
-def test_a_session_token_is_sent(s3: S3Server, aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_session_token_is_sent(s3: S3Server, aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", "a-token")
     S3Store(aws, region=REGION).exists("a.png")
     assert {headers["x-amz-security-token"] for _, _, headers in s3.requests} == {"a-token"}
 
 
-def test_a_dotted_bucket_is_in_the_path(s3: S3Server, aws: str) -> None:
+def test_a_dotted_bucket_name_is_in_the_path(s3: S3Server, aws: str) -> None:
     s3.make_bucket("cats.example.org").close()
     store = S3Store("cats.example.org", region=REGION)
     s3.requests.clear()
@@ -97,16 +99,16 @@ def test_a_dotted_bucket_is_in_the_path(s3: S3Server, aws: str) -> None:
     assert (headers["host"], path) == ("s3.us-east-1.amazonaws.com", "/cats.example.org/a.png")
 
 
-def test_one_client_for_all_threads_of_a_process(store: S3Store) -> None:
-    client = store._connection.client()
-    assert store._connection.client() is client
+def test_each_process_has_one_client(store: S3Store) -> None:
+    client = store._client.boto3_client()
+    assert store._client.boto3_client() is client
     child = os.fork()
     if child == 0:
-        os._exit(store._connection.client() is client)
+        os._exit(store._client.boto3_client() is client)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_no_credentials_are_a_refusal(
+def test_missing_credentials_are_a_refusal(
     monkeypatch: pytest.MonkeyPatch, s3: S3Server, store: S3Store, tmp_path: Path
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -117,7 +119,7 @@ def test_no_credentials_are_a_refusal(
         store.head("a.png")
 
 
-def test_a_profile_that_is_not_there_is_a_refusal(
+def test_a_missing_profile_is_a_refusal(
     monkeypatch: pytest.MonkeyPatch, s3: S3Server, store: S3Store
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
@@ -141,10 +143,10 @@ def _silent(s3: S3Server) -> Fault:
     return answer
 
 
-def test_a_late_try_is_the_last(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole call has a deadline, not only each try."""
-    monkeypatch.setattr(connection, "READ_SECONDS", 0.5)
-    monkeypatch.setattr(connection, "RETRY_SECONDS", 0.4)
+def test_a_late_failure_is_not_retried(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole call has a deadline, not only each attempt."""
+    monkeypatch.setattr(s3_client_module, "READ_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(s3_client_module, "RETRY_WINDOW_SECONDS", 0.4)
     store = S3Store(bucket, region=REGION, endpoint_url=s3.url)
     s3.fault = _silent(s3)
     began = time.monotonic()
@@ -155,22 +157,22 @@ def test_a_late_try_is_the_last(s3: S3Server, bucket: str, monkeypatch: pytest.M
     assert s3.count("GET", "a.png") == 1
 
 
-def test_an_early_failure_is_tried_again(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "READ_SECONDS", 1)
-    monkeypatch.setattr(connection, "RETRY_SECONDS", 60)
+def test_an_early_failure_is_retried(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_client_module, "READ_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(s3_client_module, "RETRY_WINDOW_SECONDS", 60)
     store = S3Store(bucket, region=REGION, endpoint_url=s3.url)
     s3.fault = _silent(s3)
     with pytest.raises(StoreTimeout):
         store.get("a.png")
-    wait_until(lambda: s3.count("GET", "a.png") >= connection.TRIES)
-    assert s3.count("GET", "a.png") == connection.TRIES
+    wait_until(lambda: s3.count("GET", "a.png") >= s3_client_module.MAX_ATTEMPTS)
+    assert s3.count("GET", "a.png") == s3_client_module.MAX_ATTEMPTS
 
 
-def test_a_server_that_takes_no_connection_is_an_outage(
+def test_a_server_that_accepts_no_connection_is_an_outage(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its backlog is full: the system does not even answer."""
-    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
+    """Its backlog is full, so the system does not even respond."""
+    monkeypatch.setattr(s3_client_module, "CONNECT_TIMEOUT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
         for _ in range(3):
             filler = stack.enter_context(socket.socket())
@@ -184,8 +186,8 @@ def test_a_server_that_takes_no_connection_is_an_outage(
 
 
 def test_a_server_that_does_not_read_is_an_outage(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
-    monkeypatch.setattr(connection, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(s3_client_module, "CONNECT_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(s3_client_module, "READ_TIMEOUT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         store = S3Store(
             "cats", region="us-east-1", endpoint_url=f"http://127.0.0.1:{listener.getsockname()[1]}"

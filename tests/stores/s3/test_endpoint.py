@@ -1,9 +1,10 @@
-"""The endpoint that boto3 really uses: for requests, URLs, checksums and the cache's identity alike."""
+"""The endpoint that boto3 uses applies to requests, URLs, checksums and the cache's identity."""
 
 from pathlib import Path
 
 import pytest
 
+from app.aws.session import new_session
 from app.core.errors import StoreRefused
 from app.ops.bucket.clients import AwsClients
 from app.ops.bucket.errors import BucketError
@@ -42,7 +43,7 @@ WAYS = pytest.mark.parametrize("way", [_by_variable, _by_s3s_variable, _by_profi
 
 
 @WAYS
-def test_an_endpoint_that_only_boto3_is_told(
+def test_an_endpoint_that_only_boto3_reads_is_used(
     s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: object
 ) -> None:
     assert callable(way)
@@ -60,7 +61,7 @@ def test_an_endpoint_that_only_boto3_is_told(
 
 
 @WAYS
-def test_bucket_commands_know_it_for_a_compatible_server(
+def test_bucket_commands_recognize_the_compatible_server(
     s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: object
 ) -> None:
     assert callable(way)
@@ -89,22 +90,22 @@ def test_no_url_holds_the_password_of_an_endpoint(
     assert "tell-tale" not in "".join(shown)
 
 
-def test_a_setting_goes_before_what_boto3_is_told(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_setting_overrides_the_endpoint_of_boto3(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     store = S3Store("cats", region=REGION, endpoint_url="http://127.0.0.1:8")
     assert store.object_url("a.png") == "http://127.0.0.1:8/cats/a.png"
 
 
 @pytest.mark.parametrize("endpoint_url", ["", "http://127.0.0.1:9"])
-def test_endpoints_that_do_not_count(
+def test_ignored_endpoint_urls_have_no_effect(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, endpoint_url: str
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
     store = S3Store("cats", region=REGION, endpoint_url=endpoint_url)
     assert (store.object_url("a.png"), store.identity()) == (AT_AWS, "s3  cats")
-    assert store._connection.client().meta.endpoint_url == "https://s3.us-east-1.amazonaws.com"
-    assert ("AWS_ENDPOINT_URL_S3 does not count" in caplog.text) is bool(endpoint_url)
+    assert store._client.boto3_client().meta.endpoint_url == "https://s3.us-east-1.amazonaws.com"
+    assert ("AWS_ENDPOINT_URL_S3 has no effect" in caplog.text) is bool(endpoint_url)
     assert not AwsClients(region=REGION, endpoint_url=endpoint_url).is_compatible_server
 
 
@@ -115,15 +116,15 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize(("variables", "url"), VARIANTS)
-def test_fips_and_dual_stack(
+def test_fips_and_dual_stack_endpoints_lead_to_the_same_bucket(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str
 ) -> None:
-    """They lead to the same bucket, whose images the cache keeps."""
+    """The identity is the same, so the cache is kept."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     store = S3Store("cats", region=REGION)
     assert (store.object_url("a.png"), store.identity()) == (url, "s3  cats")
-    assert store._connection.client().meta.endpoint_url in url.replace("cats.", "")
+    assert store._client.boto3_client().meta.endpoint_url in url.replace("cats.", "")
     assert AwsClients(region=REGION).endpoint_in(REGION, "cats").objects_url + "a.png" == url
 
 
@@ -146,27 +147,27 @@ def test_partitions_have_their_own_suffixes_and_bucket_names(
 
 
 @pytest.mark.parametrize("end", ["", "/"])
-def test_aws_named_as_the_endpoint_is_aws(s3: S3Server, end: str) -> None:
+def test_an_endpoint_of_aws_counts_as_aws(s3: S3Server, end: str) -> None:
     store = S3Store("cats", region=REGION, endpoint_url=f"https://s3.us-east-1.amazonaws.com{end}")
     assert (store.object_url("a.png"), store.identity()) == (AT_AWS, "s3  cats")
-    assert store._connection.is_aws
+    assert store._client.is_aws
 
 
-def test_a_directory_bucket_has_a_host_of_its_own(s3: S3Server) -> None:
+def test_a_directory_bucket_has_its_own_host(s3: S3Server) -> None:
     url = S3Store("cats--usw2-az1--x-s3", region="us-west-2").object_url("a.png")
     assert url == "https://cats--usw2-az1--x-s3.s3express-usw2-az1.us-west-2.amazonaws.com/a.png"
 
 
-def test_a_server_on_a_machine_at_aws_is_a_compatible_one(s3: S3Server) -> None:
+def test_a_server_on_an_ec2_instance_is_a_compatible_server(s3: S3Server) -> None:
     url = "http://ec2-1-2-3-4.compute-1.amazonaws.com:9000"
     store = S3Store("cats", region=REGION, endpoint_url=url)
-    assert (store.object_url("a.png"), store._connection.is_aws) == (f"{url}/cats/a.png", False)
+    assert (store.object_url("a.png"), store._client.is_aws) == (f"{url}/cats/a.png", False)
 
 
-def test_the_identity_waits_for_no_credentials(
+def test_the_identity_needs_no_credentials(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It is asked for when a worker starts: a source that is away then must not empty the cache."""
+    """It is read when a worker starts: a failing source of credentials must not empty the cache."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     _by_profile(monkeypatch, tmp_path, s3.url)
@@ -174,7 +175,7 @@ def test_the_identity_waits_for_no_credentials(
     assert S3Store("cats", region=REGION).identity() == f"s3 {s3.url} cats"
 
 
-def test_the_identity_without_the_profile_is_the_settings(
+def test_without_the_profile_the_identity_comes_from_the_settings(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
@@ -182,12 +183,12 @@ def test_the_identity_without_the_profile_is_the_settings(
     assert S3Store("cats", endpoint_url=f"{s3.url}/").identity() == f"s3 {s3.url} cats"
 
 
-def test_sts_is_asked_in_the_buckets_partition(s3: S3Server) -> None:
-    """It was asked in Virginia if only AWS_REGION named a region in China."""
-    session = S3Store("cats", region="cn-north-1")._connection._new_session()
+def test_sts_is_called_in_the_partition_of_the_bucket(s3: S3Server) -> None:
+    """A region of China has no credentials in Virginia."""
+    session = new_session(region="cn-north-1")
     assert session.client("sts").meta.endpoint_url == "https://sts.cn-north-1.amazonaws.com.cn"
     for region in ("garage", ""):
-        session = S3Store("cats", region=region)._connection._new_session()
+        session = new_session(region=region)
         assert session.client("sts").meta.endpoint_url == "https://sts.us-east-1.amazonaws.com"
 
 
@@ -200,16 +201,16 @@ UNUSABLE = [
 ]
 
 
-@pytest.mark.parametrize(("variables", "told"), UNUSABLE)
-def test_a_variable_that_boto3_can_not_use_is_a_refusal_that_says_so(
-    s3: S3Server, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], told: str
+@pytest.mark.parametrize(("variables", "reason"), UNUSABLE)
+def test_a_variable_that_boto3_can_not_use_is_named_in_the_refusal(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], reason: str
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     store = S3Store("cats")
     for ask in (store.object_url, store.signed_url, store.head):
-        with pytest.raises(StoreRefused, match=f"(?i){told}.*Correct the AWS_"):
+        with pytest.raises(StoreRefused, match=f"(?i){reason}.*Correct the AWS_"):
             ask("a.png")
     assert store.identity() == "s3  cats"
-    with pytest.raises(BucketError, match=f"(?i){told}.*Correct the AWS_"):
+    with pytest.raises(BucketError, match=f"(?i){reason}.*Correct the AWS_"):
         AwsClients().s3.list_buckets()

@@ -1,4 +1,4 @@
-"""Listings by servers that page in their own ways, or not at all: every listing ends, and only at its end."""
+"""Listings by servers that page in other ways than AWS, or not at all: each ends, but not too early."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ from app.core.objects import ObjectPage
 from app.stores.s3 import listing
 from app.stores.s3.store import S3Store
 from tests.conftest import json_of
-from tests.rawstore import Asked, RawStore, answer_of
+from tests.rawstore import RawRequest, RawStore, answer_of
 from tests.rawstore import listing as page_of
 from tests.stores.s3.conftest import REGION
 from tests.stores.test_own_store import MemoryStore
@@ -30,14 +30,14 @@ TRUE, FALSE = "<IsTruncated>true</IsTruncated>", "<IsTruncated>false</IsTruncate
 
 
 def entry(key: str) -> str:
-    """A line of a listing."""
+    """Return the elements of an entry in a listing."""
     facts = "<Size>5</Size><ETag>&quot;e&quot;</ETag><LastModified>2026-11-22T08:00:00.000Z</LastModified>"
     return f"<Key>{escape(key)}</Key>{facts}"
 
 
 @dataclass
 class Lister:
-    """Answers to listings of `keys`, in their order. Its tokens are places in it, as numbers."""
+    """Responds to listings of `keys`, in this order. Its tokens are indexes."""
 
     keys: list[str]
     starts_after: bool = True
@@ -46,9 +46,9 @@ class Lister:
     most: int = 1000
     padding: int = 60
 
-    def __call__(self, asked: Asked) -> Iterable[bytes]:
-        query = {name: values[0] for name, values in parse_qs(urlsplit(asked.target).query).items()}
-        if asked.method != "GET" or "list-type" not in query:
+    def __call__(self, request: RawRequest) -> Iterable[bytes]:
+        query = {name: values[0] for name, values in parse_qs(urlsplit(request.target).query).items()}
+        if request.method != "GET" or "list-type" not in query:
             return [answer_of("404 Not Found", "Content-Length: 0")]
         place = 0
         if "continuation-token" in query:
@@ -67,7 +67,7 @@ class Lister:
 
 @pytest.fixture
 def raw() -> Iterator[RawStore]:
-    """A server that each test tells what to answer."""
+    """Return a server whose responses each test sets."""
     raw = RawStore(Lister(KEYS))
     yield raw
     raw.stop()
@@ -75,13 +75,13 @@ def raw() -> Iterator[RawStore]:
 
 @pytest.fixture
 def store(raw: RawStore, s3: Any) -> S3Store:
-    """A store over it."""
+    """Return a store on this server."""
     return S3Store("cats", region=REGION, endpoint_url=raw.url)
 
 
 @pytest.fixture
 def app(raw: RawStore, s3: Any, config: Config) -> Iterator[Flask]:
-    """An application over it."""
+    """Return an application on this server."""
     flask = create_app(
         replace(config, store="s3", s3_bucket="cats", aws_endpoint_url_s3=raw.url, aws_region=REGION)
     )
@@ -90,7 +90,7 @@ def app(raw: RawStore, s3: Any, config: Config) -> Iterator[Flask]:
 
 
 def pages(store: S3Store, limit: int) -> list[ObjectPage]:
-    """All pages of a listing, which must not be more than there are keys."""
+    """Return all pages of a listing. Fail if there are more pages than keys."""
     found = [store.list("p/", limit=limit)]
     while found[-1].cursor is not None:
         assert len(found) <= len(KEYS)
@@ -99,7 +99,7 @@ def pages(store: S3Store, limit: int) -> list[ObjectPage]:
 
 
 def keys_in(found: Iterable[ObjectPage]) -> list[str]:
-    """The keys in some pages."""
+    """Return the keys in these pages."""
     return [facts.key for page in found for facts in page.objects]
 
 
@@ -113,35 +113,35 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("limit", [1, 2, 4, 5])
-def test_a_listing_goes_on_in_whatever_way_the_server_knows(
+def test_a_listing_continues_in_each_way_that_a_server_may_know(
     raw: RawStore, store: S3Store, way: str, limit: int
 ) -> None:
     raw.answer = Lister(KEYS, **WAYS[way])
     assert keys_in(pages(store, limit)) == KEYS
 
 
-def test_a_listing_in_no_order_goes_on_by_its_tokens(raw: RawStore, store: S3Store) -> None:
-    """As in directory buckets, and on servers that list by directory."""
+def test_an_unordered_listing_continues_by_its_tokens(raw: RawStore, store: S3Store) -> None:
+    """Directory buckets have no order, and some servers list by directory."""
     keys = ["p/b.png", "p/a.png", "p/d.png", "p/c.png", "p/0.png"]
     raw.answer = Lister(keys, starts_after=False)
     assert keys_in(pages(store, 2)) == keys
 
 
 class Again:
-    """The same page for each request, each time with a new token; `{}` is the number of the request."""
+    """Sends the same page for each request, with a new token; `{}` becomes the number of the request."""
 
     def __init__(self, *keys: str, more: str = "<NextContinuationToken>{}</NextContinuationToken>") -> None:
         self._keys, self._more, self._count = keys, more, 0
 
-    def __call__(self, asked: Asked) -> Iterable[bytes]:
-        if "list-type" not in asked.target:
+    def __call__(self, request: RawRequest) -> Iterable[bytes]:
+        if "list-type" not in request.target:
             return [answer_of("404 Not Found", "Content-Length: 0")]
         self._count += 1
         more = TRUE + self._more.format(self._count) if self._count < 50 else FALSE
         return [page_of(*(entry(key.format(self._count)) for key in self._keys), truncated=more)]
 
 
-ENDLESS: dict[str, Callable[[], Callable[[Asked], Iterable[bytes]]]] = {
+ENDLESS: dict[str, Callable[[], Callable[[RawRequest], Iterable[bytes]]]] = {
     "StartAfter ignored, no tokens": lambda: Lister(KEYS, starts_after=False, sends_tokens=False, most=2),
     "pages that begin again": lambda: Again("p/0.png", "p/1{:03}.png"),
     "the same page with new tokens": lambda: Again("p/0.png", "p/1.png"),
@@ -156,28 +156,28 @@ ENDLESS: dict[str, Callable[[], Callable[[Asked], Iterable[bytes]]]] = {
     "nothing, without tokens": lambda: Again(more=""),
     "nothing, with new tokens": lambda: Again(),
 }
-"""Listings without an end."""
+"""Servers whose listings never end."""
 
 
 @pytest.mark.parametrize("name", ENDLESS)
 @pytest.mark.parametrize("command", ["images export", "cache warm", "bucket cost"])
-def test_commands_end_where_a_listing_does_not_advance(
+def test_commands_end_when_a_listing_does_not_advance(
     raw: RawStore, app: Flask, tmp_path: Path, name: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "_MOST_EMPTY", 5)
+    monkeypatch.setattr(listing, "_MAX_EMPTY_PAGES", 5)
     raw.answer = ENDLESS[name]()
     arguments = [*command.split(), *([str(tmp_path / "to")] if command == "images export" else [])]
     result = app.test_cli_runner().invoke(args=arguments)
     assert result.exit_code == 1, result.output
     assert "ListObjectsV2" in result.output
-    assert len(raw.asked) < 15
+    assert len(raw.requests) < 15
 
 
 @pytest.mark.parametrize("name", ENDLESS)
 def test_a_page_that_does_not_advance_is_a_502(
     raw: RawStore, app: Flask, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "_MOST_EMPTY", 5)
+    monkeypatch.setattr(listing, "_MAX_EMPTY_PAGES", 5)
     raw.answer = ENDLESS[name]()
     client, cursor = app.test_client(), None
     for _ in range(10):
@@ -193,63 +193,61 @@ def test_a_page_that_does_not_advance_is_a_502(
 
 def test_the_last_page_must_advance_too(raw: RawStore, store: S3Store) -> None:
     first = store.list("p/", limit=2)
-    raw.answer = lambda asked: [page_of(entry("p/1.png"), entry("p/2.png"))]
-    with pytest.raises(StoreError, match="does not go on"):
+    raw.answer = lambda request: [page_of(entry("p/1.png"), entry("p/2.png"))]
+    with pytest.raises(StoreError, match="does not continue"):
         store.list("p/", limit=2, cursor=first.cursor)
 
 
 def test_pages_without_keys_do_not_end_a_listing(raw: RawStore, app: Flask, tmp_path: Path) -> None:
-    """A backup of nothing must not say success."""
+    """An export of nothing must not succeed."""
     lister = Lister(KEYS)
 
-    def answer(asked: Asked) -> Iterable[bytes]:
-        if asked.target.count("continuation-token=empty"):
-            return lister(asked._replace(target=asked.target.replace("continuation-token=empty", "x=y")))
-        if "list-type" in asked.target and "continuation-token" not in asked.target:
+    def answer(request: RawRequest) -> Iterable[bytes]:
+        if request.target.count("continuation-token=empty"):
+            return lister(request._replace(target=request.target.replace("continuation-token=empty", "x=y")))
+        if "list-type" in request.target and "continuation-token" not in request.target:
             return [page_of(truncated=f"{TRUE}<NextContinuationToken>empty</NextContinuationToken>")]
-        return lister(asked)
+        return lister(request)
 
     raw.answer = answer
     listed = [image.key for image in components_of(app).images.list_all()]
     assert listed == KEYS
     result = app.test_cli_runner().invoke(args=["images", "export", str(tmp_path / "to"), "--json"])
-    told = json.loads(result.output)
-    assert (result.exit_code, told["images"], told["written"], told["failed"]) == (1, 5, 0, 5)
+    report = json.loads(result.output)
+    assert (result.exit_code, report["images"], report["written"], report["failed"]) == (1, 5, 0, 5)
 
 
 SPELLINGS = {"True": True, " true\n": True, "TRUE": True, "False": False, " false ": False}
 
 
 @pytest.mark.parametrize("value", SPELLINGS)
-def test_how_is_truncated_may_be_spelt(raw: RawStore, store: S3Store, value: str) -> None:
-    raw.answer = lambda asked: [page_of(entry("a.png"), truncated=f"<IsTruncated>{value}</IsTruncated>")]
+def test_is_truncated_is_read_in_other_spellings(raw: RawStore, store: S3Store, value: str) -> None:
+    raw.answer = lambda request: [page_of(entry("a.png"), truncated=f"<IsTruncated>{value}</IsTruncated>")]
     assert (store.list().cursor is not None) == SPELLINGS[value]
 
 
 @pytest.mark.parametrize(
     "element", ["", "<IsTruncated/>", "<IsTruncated></IsTruncated>", "<IsTruncated>1</IsTruncated>"]
 )
-def test_a_page_that_does_not_say_whether_it_is_the_last_is_a_502(
-    raw: RawStore, app: Flask, element: str
-) -> None:
-    raw.answer = lambda asked: [page_of(entry("a.png"), truncated=element)]
+def test_a_page_without_a_valid_is_truncated_is_a_502(raw: RawStore, app: Flask, element: str) -> None:
+    raw.answer = lambda request: [page_of(entry("a.png"), truncated=element)]
     answer = app.test_client().get("/api/images")
     assert (answer.status_code, json_of(answer)["code"]) == (502, "store_error")
 
 
 @pytest.mark.parametrize("keys", [[], ["a.png"]])
-def test_a_page_of_fewer_keys_than_it_says_is_an_error(
+def test_a_page_with_fewer_keys_than_key_count_is_an_error(
     raw: RawStore, store: S3Store, keys: list[str]
 ) -> None:
-    raw.answer = lambda asked: [page_of(*map(entry, keys), truncated=f"{FALSE}<KeyCount>25</KeyCount>")]
+    raw.answer = lambda request: [page_of(*map(entry, keys), truncated=f"{FALSE}<KeyCount>25</KeyCount>")]
     with pytest.raises(StoreError, match="says 25"):
         store.list()
 
 
-def test_a_page_larger_than_asked_for_loses_no_key(raw: RawStore, store: S3Store) -> None:
+def test_a_page_larger_than_the_limit_loses_no_key(raw: RawStore, store: S3Store) -> None:
     lister = Lister(KEYS)
-    raw.answer = lambda asked: lister(
-        asked._replace(target=asked.target.replace("max-keys=2", "max-keys=1000"))
+    raw.answer = lambda request: lister(
+        request._replace(target=request.target.replace("max-keys=2", "max-keys=1000"))
     )
     assert keys_in(pages(store, 2)) == KEYS
 
@@ -259,7 +257,7 @@ LONG = [letter * 1020 + ".png" for letter in "abc"]
 
 @pytest.mark.parametrize("keys", [LONG, ["p/ü a.png", "p/猫+&.png", "p/🌊.png"]], ids=["long", "unicode"])
 @pytest.mark.parametrize("token", [10, 1200, 3000])
-def test_cursors_go_through_the_api_whatever_keys_and_tokens_are(
+def test_cursors_pass_the_api_with_any_keys_and_tokens(
     raw: RawStore, app: Flask, keys: list[str], token: int
 ) -> None:
     raw.answer = Lister(keys, padding=token)
@@ -272,7 +270,7 @@ def test_cursors_go_through_the_api_whatever_keys_and_tokens_are(
         listed += [image["key"] for image in json_of(answer)["images"]]
         cursor = {"cursor": json_of(answer)["next_cursor"]}
     assert (listed, cursor) == (keys, {"cursor": None})
-    assert all(len(asked.target) < 4000 for asked in raw.asked)
+    assert all(len(request.target) < 4000 for request in raw.requests)
 
 
 def _encoded(value: Any) -> str:
@@ -295,7 +293,7 @@ def _encoded(value: Any) -> str:
         "W" * 3000,
     ],
 )
-def test_a_cursor_that_is_not_ours_does_no_harm(raw: RawStore, app: Flask, cursor: str) -> None:
+def test_a_foreign_cursor_does_no_harm(raw: RawStore, app: Flask, cursor: str) -> None:
     raw.answer = Lister(KEYS, knows_tokens=False)
     answer = app.test_client().get("/api/images", query_string={"cursor": cursor})
     assert answer.status_code in (200, 502)
@@ -303,7 +301,7 @@ def test_a_cursor_that_is_not_ours_does_no_harm(raw: RawStore, app: Flask, curso
         assert [image["key"] for image in json_of(answer)["images"]] == KEYS[2:]
 
 
-def test_a_store_of_ones_own_that_pages_in_a_circle_ends(config: Config) -> None:
+def test_a_custom_store_that_lists_in_a_circle_is_an_error(config: Config) -> None:
     class Circle(MemoryStore):
         def list(self, prefix: str = "", *, limit: int = 100, cursor: str | None = None) -> ObjectPage:
             return ObjectPage((), {None: "a", "a": "b", "b": "a"}[cursor])
@@ -311,6 +309,6 @@ def test_a_store_of_ones_own_that_pages_in_a_circle_ends(config: Config) -> None
     flask = create_app(config)
     service = components_of(flask).images
     service._store = Circle()
-    with pytest.raises(StoreError, match="leads back"):
+    with pytest.raises(StoreError, match="same cursor twice"):
         list(service.list_all())
     components_of(flask).cache.close()

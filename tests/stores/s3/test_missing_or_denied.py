@@ -1,4 +1,4 @@
-"""403 or 404: what a read that is denied means."""
+"""Whether a 403 on a read means a missing object or a denial."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def _reads(environ: dict[str, Any]) -> bool:
 
 
 def _hidden(*there: str, message: str = "Access Denied") -> Fault:
-    """A bucket with Get and Put alone: every key but those `there` is denied to readers."""
+    """Return the fault of a bucket without s3:ListBucket: every key except `there` is denied."""
     return error(
         "403 Forbidden",
         "AccessDenied",
@@ -41,7 +41,7 @@ def _hidden(*there: str, message: str = "Access Denied") -> Fault:
 
 
 def _denied(*keys: str, message: str = "Access Denied") -> Fault:
-    """A policy that denies reading `keys`."""
+    """Return the fault of a policy that denies reading `keys`."""
     return error(
         "403 Forbidden",
         "AccessDenied",
@@ -51,7 +51,9 @@ def _denied(*keys: str, message: str = "Access Denied") -> Fault:
 
 
 @pytest.mark.parametrize("read", READS)
-def test_get_and_put_alone_make_missing_images_missing(s3: S3Server, store: S3Store, read: Any) -> None:
+def test_missing_images_are_not_found_with_get_and_put_permissions_only(
+    s3: S3Server, store: S3Store, read: Any
+) -> None:
     s3.fault = _hidden()
     with pytest.raises(NotFound):
         read(store, "a/no.png")
@@ -63,7 +65,7 @@ def test_get_and_put_alone_make_missing_images_missing(s3: S3Server, store: S3St
         read(store, "a/no.png")
 
 
-def test_it_is_found_out_once(s3: S3Server, store: S3Store) -> None:
+def test_the_bucket_is_probed_once(s3: S3Server, store: S3Store) -> None:
     s3.fault = _hidden()
     for number in range(3):
         with pytest.raises(NotFound):
@@ -76,7 +78,7 @@ def test_it_is_found_out_once(s3: S3Server, store: S3Store) -> None:
 
 
 @pytest.mark.parametrize("read", READS)
-def test_where_missing_is_404_denied_is_denied(s3: S3Server, store: S3Store, read: Any) -> None:
+def test_a_403_is_a_denial_if_missing_images_are_404(s3: S3Server, store: S3Store, read: Any) -> None:
     s3.fault = _denied("a/secret.png")
     with pytest.raises(StoreRefused, match="Allow s3:GetObject"):
         read(store, "a/secret.png")
@@ -89,7 +91,7 @@ def test_where_missing_is_404_denied_is_denied(s3: S3Server, store: S3Store, rea
     [(LISTING, NotFound), (READING, StoreRefused), (DECRYPTING, StoreRefused)],
 )
 @pytest.mark.parametrize("read", READS)
-def test_what_aws_names_is_believed(
+def test_the_action_that_aws_names_decides(
     s3: S3Server, store: S3Store, read: Any, message: str, expected: type[Exception]
 ) -> None:
     s3.fault = _hidden(message=message)
@@ -108,7 +110,7 @@ CREDENTIALS = [
 
 @pytest.mark.parametrize("code", CREDENTIALS)
 @pytest.mark.parametrize("read", READS)
-def test_no_other_403_is_ever_missing(s3: S3Server, store: S3Store, read: Any, code: str) -> None:
+def test_no_other_403_means_missing(s3: S3Server, store: S3Store, read: Any, code: str) -> None:
     s3.fault = _hidden()
     with pytest.raises(NotFound):
         store.get("a/learn.png")
@@ -117,11 +119,11 @@ def test_no_other_403_is_ever_missing(s3: S3Server, store: S3Store, read: Any, c
         read(store, "a/b.png")
 
 
-def test_a_revoked_permission_is_no_missing_image(
+def test_a_revoked_permission_is_not_a_missing_image(
     s3: S3Server, store: S3Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything is denied by now, what was read before included."""
-    monkeypatch.setattr(denial, "_PROVED_SECONDS", 0)
+    """Everything is denied, including what was read before."""
+    monkeypatch.setattr(denial, "_READABLE_SECONDS", 0)
     _put(store, "a/b.png")
     _read(store, "a/b.png")
     s3.fault = _hidden()
@@ -133,8 +135,10 @@ def test_a_revoked_permission_is_no_missing_image(
         store.get("a/no.png")
 
 
-def test_what_was_read_before_is_not_missing_without_proof(s3: S3Server, bucket: str, store: S3Store) -> None:
-    """A new process, whose cache still has the image and asks for a change of it."""
+def test_an_object_read_before_is_not_missing_without_proof(
+    s3: S3Server, bucket: str, store: S3Store
+) -> None:
+    """A new process revalidates an image that is still in its cache."""
     _put(store, "a/b.png")
     etag = store.head("a/b.png").etag
     s3.fault = _hidden()
@@ -143,10 +147,10 @@ def test_what_was_read_before_is_not_missing_without_proof(s3: S3Server, bucket:
         fresh.get("a/b.png", if_none_match=etag)
 
 
-def test_what_was_deleted_is_no_witness(
+def test_a_deleted_object_proves_nothing(
     s3: S3Server, store: S3Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(denial, "_PROVED_SECONDS", 0)
+    monkeypatch.setattr(denial, "_READABLE_SECONDS", 0)
     _put(store, "a/b.png")
     store.delete("a/b.png")
     s3.fault = _hidden()
@@ -154,16 +158,14 @@ def test_what_was_deleted_is_no_witness(
         store.get("a/b.png")
 
 
-def test_an_outage_while_finding_out_is_an_outage(s3: S3Server, store: S3Store) -> None:
+def test_an_outage_during_the_probe_is_an_outage(s3: S3Server, store: S3Store) -> None:
     s3.fault = first_of(_denied("a/b.png"), refusal("503 Slow Down", "SlowDown", "HEAD"))
     with pytest.raises(StoreUnreachable):
         store.get("a/b.png")
 
 
-def test_a_policy_that_changes_is_noticed(
-    s3: S3Server, store: S3Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(denial, "_LEARNED_SECONDS", 0)
+def test_a_changed_policy_is_noticed(s3: S3Server, store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(denial, "_PROBE_SECONDS", 0)
     s3.fault = _hidden()
     with pytest.raises(NotFound):
         store.get("a/b.png")

@@ -1,4 +1,4 @@
-"""Whether images are public: seen by reading one without credentials."""
+"""Whether images are public, found out by anonymous requests."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +22,7 @@ def _put(store: S3Store, key: str = "a/b.png") -> None:
 
 
 def _anonymous(status: str) -> Fault:
-    """S3, to whoever has no credentials."""
+    """Return a fault: this status for anonymous requests."""
     return error(status, "Played", lambda environ: "HTTP_AUTHORIZATION" not in environ)
 
 
@@ -30,7 +30,7 @@ def _anonymous_requests(s3: S3Server) -> int:
     return sum("authorization" not in headers for _, _, headers in s3.requests)
 
 
-def test_an_acl_makes_public(s3: S3Server, store: S3Store) -> None:
+def test_an_accepted_acl_makes_the_folder_public(s3: S3Server, store: S3Store) -> None:
     _put(store)
     assert store.is_public("a/b.png")
     assert store.is_public("a/other.png")
@@ -38,7 +38,7 @@ def test_an_acl_makes_public(s3: S3Server, store: S3Store) -> None:
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "401 Who", "403 Forbidden", "404 Not Found"])
-def test_without_acl_or_policy_nothing_is_public(s3: S3Server, bucket: str, status: str) -> None:
+def test_nothing_is_public_without_acl_or_policy(s3: S3Server, bucket: str, status: str) -> None:
     store = S3Store(bucket, region=REGION, endpoint_url=s3.url, acl="none")
     s3.fault = _anonymous(status)
     _put(store)
@@ -47,8 +47,8 @@ def test_without_acl_or_policy_nothing_is_public(s3: S3Server, bucket: str, stat
     assert _anonymous_requests(s3) == 2
 
 
-def test_an_acl_that_is_ignored_does_not_count(s3: S3Server, store: S3Store) -> None:
-    """IgnorePublicAcls of Block Public Access: the put is accepted, reading is not."""
+def test_an_ignored_acl_makes_nothing_public(s3: S3Server, store: S3Store) -> None:
+    """IgnorePublicAcls of Block Public Access: S3 accepts the put, and denies anonymous reads."""
     s3.fault = _anonymous("403 Forbidden")
     _put(store)
     assert not store.is_public("a/b.png")
@@ -56,7 +56,7 @@ def test_an_acl_that_is_ignored_does_not_count(s3: S3Server, store: S3Store) -> 
     assert _anonymous_requests(s3) == 1
 
 
-def test_a_policy_makes_public_where_acls_are_disabled(s3: S3Server, store: S3Store) -> None:
+def test_a_policy_makes_public_if_acls_are_disabled(s3: S3Server, store: S3Store) -> None:
     s3.fault = refusal("400 Bad Request", "AccessControlListNotSupported", "PUT", times=1)
     _put(store)
     s3.fault = _open_folder("open")
@@ -67,7 +67,7 @@ def test_a_policy_makes_public_where_acls_are_disabled(s3: S3Server, store: S3St
 
 
 def _open_folder(folder: str) -> Fault:
-    """A policy that lets everybody read `folder`."""
+    """Return the fault of a policy that lets everybody read `folder`."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         if "HTTP_AUTHORIZATION" in environ:
@@ -80,7 +80,7 @@ def _open_folder(folder: str) -> Fault:
 
 
 @pytest.mark.parametrize("status", ["500 Internal Server Error", "429 Slow Down", "301 Moved"])
-def test_what_can_not_be_found_out_is_not_public(s3: S3Server, store: S3Store, status: str) -> None:
+def test_an_unclear_response_means_not_public(s3: S3Server, store: S3Store, status: str) -> None:
     s3.fault = _anonymous(status)
     _put(store)
     assert not store.is_public("a/b.png")
@@ -88,8 +88,8 @@ def test_what_can_not_be_found_out_is_not_public(s3: S3Server, store: S3Store, s
     assert _anonymous_requests(s3) == 1
 
 
-def test_silence_is_not_waited_for_long_nor_twice(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(public_access_module, "_ASK_SECONDS", 0.5)
+def test_a_silent_server_is_probed_once_and_briefly(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(public_access_module, "_PROBE_TIMEOUT_SECONDS", 0.5)
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
         s3.silence()
@@ -104,7 +104,7 @@ def test_silence_is_not_waited_for_long_nor_twice(s3: S3Server, monkeypatch: pyt
     assert len(s3.requests) == 1
 
 
-def test_it_is_asked_again_after_a_while(s3: S3Server) -> None:
+def test_the_result_expires(s3: S3Server) -> None:
     now = [0.0]
     public_access = PublicAccess(lambda key: f"{s3.url}/bucket/{key}", clock=lambda: now[0])
     s3.fault = _open_folder("a")
@@ -123,7 +123,7 @@ def test_it_is_asked_again_after_a_while(s3: S3Server) -> None:
     assert public_access.is_public("a/b.png")
 
 
-def test_a_top_folder_is_judged_by_itself(s3: S3Server) -> None:
+def test_each_top_folder_is_probed_separately(s3: S3Server) -> None:
     s3.fault = _open_folder("a")
     public_access = PublicAccess(lambda key: f"{s3.url}/bucket/{key}")
     assert [public_access.is_public(key) for key in ("a/x.png", "x.png", "b/a/x.png", "a/b/x.png")] == [
@@ -135,14 +135,14 @@ def test_a_top_folder_is_judged_by_itself(s3: S3Server) -> None:
 
 
 def _endless_headers(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-    """An answer to strangers on which Python's HTTP client gives up, by an exception that is no OSError."""
+    """Send anonymous clients a response for which Python's HTTP client raises another error than OSError."""
     if "HTTP_AUTHORIZATION" in environ:
         return None
     start_response("200 OK", [("Content-Length", "0"), *((f"X-{n}", "a") for n in range(150))])
     return [b""]
 
 
-def test_an_answer_that_makes_no_sense_is_not_public(s3: S3Server, store: S3Store) -> None:
+def test_an_invalid_response_means_not_public(s3: S3Server, store: S3Store) -> None:
     s3.fault = _endless_headers
     _put(store)
     assert not store.is_public("a/b.png")
@@ -150,14 +150,14 @@ def test_an_answer_that_makes_no_sense_is_not_public(s3: S3Server, store: S3Stor
     assert _anonymous_requests(s3) == 1
 
 
-def test_it_never_fails_an_upload_that_is_stored(s3: S3Server, s3_client: FlaskClient) -> None:
+def test_a_failed_probe_does_not_fail_the_upload(s3: S3Server, s3_client: FlaskClient) -> None:
     s3.fault = _endless_headers
     response = s3_client.post("/api/images", data=picture(), content_type="image/png")
     assert response.status_code == 201
     assert json_of(response)["image_url"].startswith("http://localhost/api/images/")
 
 
-def test_a_store_that_can_not_tell_its_url_is_not_public() -> None:
+def test_a_store_without_a_url_is_not_public() -> None:
     def fails(key: str) -> str:
         raise StoreRefused
 

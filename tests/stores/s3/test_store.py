@@ -1,4 +1,4 @@
-"""The S3 store: the contract over HTTP against moto's server, and how S3's answers are read."""
+"""The S3 store: the contract against moto's server over HTTP, and the reading of S3's responses."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from app.core.errors import AppError, NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
 from app.core.objects import PutResult
 from app.stores.base import BaseStore
-from app.stores.s3 import client as connection
+from app.stores.s3 import client as s3_client_module
 from app.stores.s3.store import S3Store
 from tests.contracts import StoreContract
 from tests.s3server import S3Server, first_of, refusal
@@ -15,20 +15,20 @@ from tests.stores.s3.conftest import REGION
 
 
 class TestS3Store(StoreContract):
-    """The contract over S3's protocol."""
+    """The contract for a compatible server."""
 
     @pytest.fixture
     def store(self, s3: S3Server, bucket: str) -> BaseStore:
-        """A store in an empty bucket."""
+        """Return a store in an empty bucket."""
         return S3Store(bucket, region=REGION, endpoint_url=s3.url)
 
 
 class TestS3StoreAtAws(StoreContract):
-    """The contract as at AWS: with checksums, and with the bucket in the host name."""
+    """The contract for AWS, with SHA-256 checksums and the bucket in the host name."""
 
     @pytest.fixture
     def store(self, aws: str) -> BaseStore:
-        """A store in an empty bucket."""
+        """Return a store in an empty bucket."""
         return S3Store(aws, region=REGION)
 
 
@@ -60,7 +60,7 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("status", "code", "expected", "advice"), ANSWERS)
 @pytest.mark.parametrize("operation", ["get", "head", "exists"])
-def test_answers_become_our_errors(
+def test_error_responses_become_our_errors(
     s3: S3Server,
     store: S3Store,
     operation: str,
@@ -70,7 +70,7 @@ def test_answers_become_our_errors(
     advice: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connection, "TRIES", 1)
+    monkeypatch.setattr(s3_client_module, "MAX_ATTEMPTS", 1)
     s3.fault = first_of(refusal(status, code, "GET"), refusal(status, code, "HEAD"))
     if operation == "exists" and expected is NotFound:
         assert not store.exists("a/b.png")
@@ -81,7 +81,7 @@ def test_answers_become_our_errors(
     assert advice in caught.value.detail
 
 
-def test_an_error_tells_outsiders_nothing_of_the_bucket(s3: S3Server, store: S3Store, bucket: str) -> None:
+def test_public_messages_do_not_name_the_bucket(s3: S3Server, store: S3Store, bucket: str) -> None:
     s3.fault = refusal("403 Forbidden", "InvalidAccessKeyId", "GET")
     with pytest.raises(StoreRefused) as caught:
         store.get("a/b.png")
@@ -100,7 +100,7 @@ NONSENSE = [
 
 
 @pytest.mark.parametrize(("status", "headers"), NONSENSE)
-def test_an_answer_that_is_not_s3s_is_a_store_error(
+def test_an_invalid_response_is_a_store_error(
     s3: S3Server, store: S3Store, status: str, headers: list[tuple[str, str]]
 ) -> None:
     def answer(environ: Any, start_response: Any) -> list[bytes]:
@@ -113,7 +113,7 @@ def test_an_answer_that_is_not_s3s_is_a_store_error(
             ask("a.png")
 
 
-def test_a_listing_that_is_no_xml_is_a_store_error(s3: S3Server, store: S3Store) -> None:
+def test_a_listing_that_is_not_xml_is_a_store_error(s3: S3Server, store: S3Store) -> None:
     def answer(environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [("Content-Type", "text/html"), ("Content-Length", "6")])
         return [b"<html>"]
@@ -140,23 +140,25 @@ URLS = [
 
 
 @pytest.mark.parametrize(("options", "expected"), URLS)
-def test_urls(options: dict[str, Any], expected: str, s3: S3Server) -> None:
+def test_object_urls_follow_region_style_and_endpoint(
+    options: dict[str, Any], expected: str, s3: S3Server
+) -> None:
     assert S3Store("cats", **options).object_url("a b/c.png") == expected
 
 
-def test_a_dotted_bucket_gets_a_path_style_url(s3: S3Server) -> None:
+def test_a_dotted_bucket_has_a_path_style_url(s3: S3Server) -> None:
     store = S3Store("cats.example.org", region="eu-west-1")
     assert store.object_url("c.png") == "https://s3.eu-west-1.amazonaws.com/cats.example.org/c.png"
 
 
-def test_the_region_comes_from_boto3_where_none_is_set(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_region_comes_from_boto3_if_none_is_set(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-south-1")
     assert S3Store("cats").object_url("c.png") == "https://cats.s3.ap-south-1.amazonaws.com/c.png"
 
 
 @pytest.mark.parametrize("key", ["a b.png", "ü/ö+&?#%.png", "a//b.png", "=.png"])
-def test_keys_that_need_encoding(s3: S3Server, aws: str, key: str) -> None:
-    """Ours need none; other programs' do, and S3 signs what is encoded."""
+def test_keys_that_need_encoding_can_be_used(s3: S3Server, aws: str, key: str) -> None:
+    """Our own keys need no encoding, but other programs' do, and the signature covers the encoded key."""
     store = S3Store(aws, region=REGION)
     _put(store, key)
     assert store.head(key).size == 5

@@ -1,4 +1,4 @@
-"""A visitor's requests: by the authorities and proxies that are set, with no exception but `NoAnswer`."""
+"""Anonymous requests respect certificate authorities and proxies, and raise nothing but `NoResponse`."""
 
 import base64
 import datetime
@@ -22,7 +22,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 3\r\n\r\nab
 
 @contextmanager
 def _server(answer: bytes, wrap: Callable[[socket.socket], socket.socket] | None = None) -> Iterator[int]:
-    """A server that says `answer` to the first request, whatever it is; gives its port."""
+    """Run a server that sends `answer` to its first request. Yield its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=_answer, args=(listening, answer, wrap))
         thread.start()
@@ -30,7 +30,7 @@ def _server(answer: bytes, wrap: Callable[[socket.socket], socket.socket] | None
         thread.join(10)
 
 
-asked: list[bytes] = []
+received: list[bytes] = []
 
 
 def _answer(
@@ -40,7 +40,7 @@ def _answer(
     with plain:
         try:
             with wrap(plain) if wrap else plain as connection:
-                asked[:] = [connection.recv(65536)]
+                received[:] = [connection.recv(65536)]
                 connection.sendall(answer)
         except OSError:
             pass  # the client did not like our certificate
@@ -48,7 +48,7 @@ def _answer(
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A certificate for 127.0.0.1 that signs itself, and its key, in one file."""
+    """Return a file with a self-signed certificate for 127.0.0.1 and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "played")])
     now = datetime.datetime.now(datetime.UTC)
@@ -79,7 +79,9 @@ def _tls(certificate: Path) -> Callable[[socket.socket], socket.socket]:
     return lambda plain: context.wrap_socket(plain, server_side=True)
 
 
-def test_aws_ca_bundle_names_the_authorities(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aws_ca_bundle_names_the_certificate_authorities(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with _server(OK, _tls(certificate)) as port, pytest.raises(NoResponse, match="SSLError"):
         fetch_anonymously("GET", f"https://127.0.0.1:{port}/a.png?secret=1")
     monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
@@ -88,7 +90,7 @@ def test_aws_ca_bundle_names_the_authorities(certificate: Path, monkeypatch: pyt
     assert (answer.status, answer.content_type, answer.body) == (200, "image/png", b"abc")
 
 
-def test_a_bundle_that_is_not_there_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_bundle_raises_no_response(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CA_BUNDLE", "/nowhere/bundle.pem")
     with pytest.raises(NoResponse) as caught:
         fetch_anonymously("HEAD", "https://127.0.0.1:9/a.png?secret=1")
@@ -109,28 +111,28 @@ def test_a_bundle_that_is_not_there_is_no_answer(monkeypatch: pytest.MonkeyPatch
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
     ],
 )
-def test_what_is_no_answer(said: bytes) -> None:
+def test_invalid_responses_raise_no_response(said: bytes) -> None:
     with _server(said) as port, pytest.raises(NoResponse, match="No answer at"):
         fetch_anonymously("GET", f"http://127.0.0.1:{port}/a.png")
 
 
 @pytest.mark.parametrize("url", ["http://a..b/x", "http://[::1/x", "http://127.0.0.1:99999/x", "ftp://a/x"])
-def test_an_address_that_is_none(url: str) -> None:
+def test_invalid_urls_raise_no_response(url: str) -> None:
     with pytest.raises(NoResponse):
         fetch_anonymously("HEAD", url)
 
 
-def test_redirects_are_answers() -> None:
+def test_redirects_are_not_followed() -> None:
     said = b"HTTP/1.1 307 Away\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n"
     with _server(said) as port:
         assert fetch_anonymously("HEAD", f"http://127.0.0.1:{port}/a.png").status == 307
 
 
-def test_a_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with _server(OK) as port:
         monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{port}")
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
         assert fetch_anonymously("GET", "http://bucket.example.org/a.png").status == 200
-    assert asked[0].startswith(b"GET http://bucket.example.org/a.png HTTP/1.1\r\n")
-    assert b"basic " + base64.b64encode(b"me:p@ss") in asked[0].replace(b"Basic", b"basic")
+    assert received[0].startswith(b"GET http://bucket.example.org/a.png HTTP/1.1\r\n")
+    assert b"basic " + base64.b64encode(b"me:p@ss") in received[0].replace(b"Basic", b"basic")

@@ -1,4 +1,4 @@
-"""What S3 says of an object's bytes: its own digest of them, and how they are encoded."""
+"""The checksum that S3 returns with an object."""
 
 import base64
 import hashlib
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from app.stores.s3.store import S3Store
-from tests.rawstore import Asked, RawStore, answer_of
+from tests.rawstore import RawRequest, RawStore, answer_of
 from tests.s3server import S3Server
 from tests.stores.s3.conftest import REGION
 
@@ -17,8 +17,8 @@ WHOLE = base64.b64encode(DIGEST.digest()).decode()
 
 @pytest.fixture
 def raw(s3: object) -> Iterator[RawStore]:
-    """A server that answers what the test says, with credentials for it."""
-    server = RawStore(lambda asked: [])
+    """Return a server whose responses each test sets, with credentials for it."""
+    server = RawStore(lambda request: [])
     yield server
     server.stop()
 
@@ -36,8 +36,8 @@ def raw(s3: object) -> Iterator[RawStore]:
         (["x-amz-checksum-crc32: AAAAAA=="], ""),
     ],
 )
-def test_only_a_digest_of_the_whole_object_counts(raw: RawStore, headers: list[str], sha256: str) -> None:
-    def answer(asked: Asked) -> Iterable[bytes]:
+def test_only_a_checksum_of_the_whole_object_is_used(raw: RawStore, headers: list[str], sha256: str) -> None:
+    def answer(request: RawRequest) -> Iterable[bytes]:
         about = ["Content-Type: image/png", 'ETag: "e"', "Last-Modified: Sun, 22 Nov 2026 08:00:00 GMT"]
         return [answer_of("200 OK", *about, "Content-Length: 5", *headers, body=b"bytes")]
 
@@ -48,8 +48,8 @@ def test_only_a_digest_of_the_whole_object_counts(raw: RawStore, headers: list[s
         assert (stored.facts.sha256, stored.body.read()) == (sha256, b"bytes")
 
 
-def test_at_aws_the_digest_comes_with_the_object(s3: S3Server, aws: str) -> None:
-    look = s3.look()
+def test_aws_sends_the_checksum_with_the_object(s3: S3Server, aws: str) -> None:
+    look = s3.client()
     look.put_object(Bucket=aws, Key="a.png", Body=b"bytes", ChecksumAlgorithm="SHA256")
     look.close()
     stored = S3Store(aws, region=REGION).get("a.png")

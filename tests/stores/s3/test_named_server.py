@@ -1,4 +1,4 @@
-"""The contract on a server that you name by three variables; docs/s3-compatible.md says how."""
+"""Contract tests against a server that three variables name; see docs/s3-compatible.md."""
 
 import os
 import secrets
@@ -26,11 +26,11 @@ ENDPOINT, KEY, SECRET = (
     reason="set TEST_S3_ENDPOINT_URL, TEST_S3_ACCESS_KEY_ID and TEST_S3_SECRET_ACCESS_KEY",
 )
 class TestOwnServer(StoreContract):
-    """The contract, each test in a bucket of its own, which is deleted afterwards."""
+    """The contract, with a new bucket for each test, which is deleted afterwards."""
 
     @pytest.fixture
     def store(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[BaseStore]:
-        """A store in a new bucket."""
+        """Return a store in a new bucket."""
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
@@ -46,12 +46,12 @@ class TestOwnServer(StoreContract):
         client.close()
 
 
-def test_three_variables_are_enough(s3: S3Server) -> None:
+def test_three_variables_name_a_server(s3: S3Server) -> None:
     names = {f"TEST_S3_{name.removeprefix('AWS_')}": value for name, value in CREDENTIALS.items()}
     variables = {"TEST_S3_ENDPOINT_URL": s3.url, **names}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n0", "--no-cov", "-q"]
     ran = subprocess.run(
-        [*command, "-k", "TestOwnServer and test_part_of_a_key", __file__],
+        [*command, "-k", "TestOwnServer and test_a_part_of_a_key", __file__],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,

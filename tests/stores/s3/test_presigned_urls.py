@@ -1,4 +1,4 @@
-"""Presigned URLs: right, and the same for a while."""
+"""Presigned URLs: their signature, and the window in which they stay the same."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +24,7 @@ def _query(url: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("token", ["", "a-session-token/+="])
 @pytest.mark.parametrize("bucket", ["cats", "cats.example.org"])
-def test_it_is_the_url_that_boto3_makes_at_the_beginning_of_the_window(
+def test_the_url_equals_that_of_boto3_at_the_start_of_the_window(
     s3: S3Server, bucket: str, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if token:
@@ -32,7 +32,7 @@ def test_it_is_the_url_that_boto3_makes_at_the_beginning_of_the_window(
     start = datetime(2026, 11, 22, 10, 30, tzinfo=UTC)
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: start.replace(tzinfo=None))
     store = S3Store(bucket, region="eu-west-1", clock=lambda: NOW)
-    expected = store._connection.client().generate_presigned_url(
+    expected = store._client.boto3_client().generate_presigned_url(
         "get_object", Params={"Bucket": bucket, "Key": "a b/c.png"}, ExpiresIn=3600
     )
     assert urlsplit(store.signed_url("a b/c.png"))[:3] == urlsplit(expected)[:3]
@@ -40,7 +40,7 @@ def test_it_is_the_url_that_boto3_makes_at_the_beginning_of_the_window(
     assert ("X-Amz-Security-Token" in expected) == bool(token)
 
 
-def test_it_stays_within_its_window_and_lasts_two(s3: S3Server) -> None:
+def test_the_url_stays_the_same_for_a_window_and_is_valid_for_two(s3: S3Server) -> None:
     first, last, after = _url(NOW), _url(NOW + 900), _url(NOW + 901)
     assert first == last != after
     assert _query(first)["X-Amz-Date"] == "20261122T103000Z"
@@ -49,11 +49,11 @@ def test_it_stays_within_its_window_and_lasts_two(s3: S3Server) -> None:
 
 
 @pytest.mark.parametrize(("expiry", "expected"), [(60, "60"), (61, "60"), (604_800, "604800")])
-def test_the_expiry_is_at_most_what_is_set(s3: S3Server, expiry: int, expected: str) -> None:
+def test_the_expiry_is_at_most_the_setting(s3: S3Server, expiry: int, expected: str) -> None:
     assert _query(_url(NOW, presigned_expiry=expiry))["X-Amz-Expires"] == expected
 
 
-def test_no_credentials_sign_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signing_without_credentials_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     with pytest.raises(StoreRefused, match="AWS_ACCESS_KEY_ID"):

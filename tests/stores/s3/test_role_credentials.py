@@ -1,4 +1,4 @@
-"""A role's credentials, as containers are given them over HTTP: good for a while, renewed in time."""
+"""Temporary credentials of a role, which containers get over HTTP, are renewed in time."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from app.stores.s3.store import S3Store
 from tests.s3server import CREDENTIALS, S3Server
 
 SOON = timedelta(minutes=5)
-"""So near its end that botocore renews before each use."""
+"""An expiry so near that botocore renews the credentials before each use."""
 
 LATE = timedelta(hours=6)
 
@@ -37,7 +37,7 @@ class Role:
 
     @property
     def url(self) -> str:
-        """What `AWS_CONTAINER_CREDENTIALS_FULL_URI` takes."""
+        """The value for `AWS_CONTAINER_CREDENTIALS_FULL_URI`."""
         return f"http://127.0.0.1:{self._server.server_port}/role"
 
     def __enter__(self) -> "Role":
@@ -70,7 +70,7 @@ class Role:
 
 @pytest.fixture
 def role(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Role]:
-    """The only source of credentials."""
+    """Return the role. It is the only source of credentials."""
     for name in CREDENTIALS:
         monkeypatch.delenv(name)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
@@ -82,7 +82,7 @@ def role(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Role]:
 
 
 def _signers(s3: S3Server) -> list[int]:
-    """By which of the role's keys each request was signed; each has the token of its key."""
+    """Return the number of the key that signed each request, and check that its token belongs to it."""
     found = []
     for _, _, headers in s3.requests:
         key = re.search(r"Credential=ASIAROLE(\d+)/", headers["authorization"])
@@ -93,19 +93,19 @@ def _signers(s3: S3Server) -> list[int]:
 
 
 def _signed_by(url: str) -> tuple[str, str]:
-    """The key and the token that a presigned URL names."""
+    """Return the key and the token in a presigned URL."""
     query = parse_qs(urlsplit(url).query)
     return query["X-Amz-Credential"][0].partition("/")[0], query["X-Amz-Security-Token"][0]
 
 
-def test_they_are_kept_while_they_are_good(s3: S3Server, role: Role, store: S3Store) -> None:
+def test_valid_credentials_are_kept(s3: S3Server, role: Role, store: S3Store) -> None:
     store.put("a.png", b"bytes", content_type="image/png")
     store.head("a.png")
     assert set(_signers(s3)) == {1}
     assert role.given == 1
 
 
-def test_they_are_renewed_before_they_expire(s3: S3Server, role: Role, store: S3Store) -> None:
+def test_credentials_are_renewed_before_they_expire(s3: S3Server, role: Role, store: S3Store) -> None:
     role.lasts = SOON
     for _ in range(3):
         store.exists("a.png")
@@ -118,8 +118,8 @@ def test_they_are_renewed_before_they_expire(s3: S3Server, role: Role, store: S3
     assert set(_signers(s3)) == {role.given}
 
 
-def test_a_url_is_signed_by_the_newest(role: Role, store: S3Store) -> None:
-    """One that an older key has signed ends with that key, so it is not told any longer."""
+def test_urls_are_signed_by_the_newest_credentials(role: Role, store: S3Store) -> None:
+    """A URL ends with the credentials that signed it."""
     role.lasts = SOON
     first, second = store.signed_url("a.png"), store.signed_url("a.png")
     assert _signed_by(first) != _signed_by(second) == (f"ASIAROLE{role.given}", f"token-{role.given}")
@@ -129,7 +129,7 @@ def test_a_url_is_signed_by_the_newest(role: Role, store: S3Store) -> None:
     assert _signed_by(last) == (f"ASIAROLE{role.given}", f"token-{role.given}")
 
 
-def test_without_them_s3_is_not_asked_until_they_are_back(s3: S3Server, role: Role, store: S3Store) -> None:
+def test_s3_is_not_called_until_credentials_are_back(s3: S3Server, role: Role, store: S3Store) -> None:
     role.is_down = True
     for call in (store.head, store.signed_url):
         with pytest.raises(StoreRefused, match="give the machine a role"):
@@ -140,8 +140,10 @@ def test_without_them_s3_is_not_asked_until_they_are_back(s3: S3Server, role: Ro
     assert set(_signers(s3)) == {1}
 
 
-def test_new_credentials_that_have_expired_are_refused(s3: S3Server, role: Role, store: S3Store) -> None:
-    """A role's agent that is stale, or a clock that is wrong."""
+def test_renewed_credentials_that_have_expired_are_a_refusal(
+    s3: S3Server, role: Role, store: S3Store
+) -> None:
+    """The role's agent is stale, or the clock is wrong."""
     role.lasts = -SOON
     for call in (store.head, store.signed_url):
         with pytest.raises(StoreRefused, match="still expired"):

@@ -1,4 +1,4 @@
-"""What AWS refuses and moto permits, played in front of moto."""
+"""Requests that AWS refuses and moto permits, refused in front of moto."""
 
 import io
 import json
@@ -16,21 +16,21 @@ Answer = Callable[..., Any]
 _BLOCKED = {"BlockPublicAcls": True, "BlockPublicPolicy": True}
 
 
-class AwsManners:
-    """A fault that refuses as AWS does: public policies under Block Public Access, ACLs where disabled.
+class AwsRestrictions:
+    """A fault that refuses public policies under Block Public Access, and ACLs if they are disabled.
 
-    A bucket of which moto knows no such setting counts as new, with what AWS gives new buckets: everything
-    blocked, ACLs disabled. `blocked_above` is Block Public Access of the account; the first `late` policies
-    are refused although they are allowed, as happens shortly after the block is lifted.
+    A bucket without such settings in moto has those of a new bucket at AWS: everything blocked, ACLs
+    disabled. `blocked_above` is Block Public Access of the account. The first `late` policies are refused
+    although they are allowed, as happens shortly after the block is lifted.
     """
 
     def __init__(self, server: S3Server, *, blocked_above: bool = False, late: int = 0) -> None:
-        self._look = server.look()
+        self._client = server.client()
         self._blocked_above = blocked_above
         self.late = late
 
     def __call__(self, environ: Environ, start_response: Answer) -> Iterable[bytes] | None:
-        """Refuse, or let moto answer."""
+        """Return an error response, or None to let moto respond."""
         if environ["REQUEST_METHOD"] != "PUT":
             return None
         bucket, _, key = environ["PATH_INFO"].strip("/").partition("/")
@@ -50,21 +50,22 @@ class AwsManners:
 
     def _block(self, bucket: str) -> Any:
         try:
-            return self._look.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+            return self._client.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
         except ClientError:
             return _BLOCKED
 
     def _ownership(self, bucket: str) -> str:
         try:
-            answer = self._look.get_bucket_ownership_controls(Bucket=bucket)
+            answer = self._client.get_bucket_ownership_controls(Bucket=bucket)
         except ClientError:
             return "BucketOwnerEnforced"
         return str(answer["OwnershipControls"]["Rules"][0]["ObjectOwnership"])
 
 
 def refused(operation: str, status: str, code: str, times: int = 10**9) -> Fault:
-    """A fault: this error for the next `times` calls of the operation, told as `PUT ?policy`, `PUT` for the
-    bucket itself, or `CreateUser` for IAM.
+    """Return a fault: this error for the next `times` calls of the operation.
+
+    Name the operation as `PUT ?policy`, as `PUT` for the bucket itself, or as `CreateUser` for IAM.
     """
     left = [times]
 
@@ -77,24 +78,15 @@ def refused(operation: str, status: str, code: str, times: int = 10**9) -> Fault
     return answer
 
 
-def all_of(*faults: Fault) -> Fault:
-    """The first fault that answers."""
-
-    def answer(environ: Environ, start_response: Answer) -> Iterable[bytes] | None:
-        return next((a for fault in faults if (a := fault(environ, start_response)) is not None), None)
-
-    return answer
-
-
 def body_of(environ: Environ) -> bytes:
-    """The request's body, left there for whoever answers."""
+    """Return the request's body, and keep it readable for the next handler."""
     body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     environ["wsgi.input"] = io.BytesIO(body)
     return body
 
 
 def answer_error(environ: Environ, start_response: Answer, status: str, code: str) -> Iterable[bytes]:
-    """S3's error body, or IAM's, which wraps it."""
+    """Respond with S3's error, or with IAM's, which has another root element."""
     body_of(environ)
     error = f"<Error><Code>{code}</Code><Message>as played</Message></Error>"
     if environ["REQUEST_METHOD"] == "POST":
