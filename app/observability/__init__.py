@@ -1,1 +1,1 @@
-"""Logs and metrics."""
+"""Access log, log records and Prometheus metrics."""

@@ -1,9 +1,4 @@
-"""Records as lines: text for people, JSON for machines. Both hold the id of the request.
-
-How Python's `logging` is set up: one handler for everything, on standard error.
-
-What is logged: records as text or JSON, each with its request's id, and a line for each request.
-"""
+"""How Python's `logging` is set up: one handler on standard error, as text or JSON, with request ids."""
 
 import logging
 from logging.config import dictConfig
@@ -12,25 +7,62 @@ from typing import Any
 from pythonjsonlogger.json import JsonFormatter
 
 from app.core.request_context import current_request_id
-from app.observability.access_log import escaped, timestamp
+from app.observability.access_log import escape, timestamp
+
+
+def configure_logging(level: str, log_format: str) -> None:
+    """Set up logging, unless a server such as gunicorn has done so already."""
+    if not logging.getLogger().handlers:
+        dictConfig(logging_config(level, log_format))
+
+
+def logging_config(level: str, log_format: str) -> dict[str, Any]:
+    """Return the settings for `logging.config.dictConfig`. `log_format` is "text" or "json".
+
+    `level` applies to the application's own records. gunicorn's are logged from INFO on at the lowest, other
+    libraries' from WARNING on: at DEBUG, botocore logs credentials and gunicorn logs what clients send.
+    """
+    gunicorn_level = logging.getLevelName(max(logging.INFO, getattr(logging, level)))
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {
+            "request_id": {"()": RequestIdFilter},
+            "library_exceptions": {"()": LibraryExceptionFilter},
+        },
+        "formatters": {"lines": {"()": JsonLines if log_format == "json" else TextLines}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "stream": "ext://sys.stderr",
+                "formatter": "lines",
+                "filters": ["request_id", "library_exceptions"],
+            }
+        },
+        "root": {"level": "WARNING", "handlers": ["stderr"]},
+        "loggers": {
+            "app": {"level": level},
+            "gunicorn.error": {"level": gunicorn_level, "propagate": True},
+        },
+    }
 
 
 class TextLines(logging.Formatter):
-    """`time LEVEL [request id] logger: message`; tracebacks are indented, and so are no records."""
+    """Formats a record as `time LEVEL [request id] logger: message`, and indents its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and those of the traceback."""
+        """Return the record's line, followed by those of its traceback."""
         request_id = getattr(record, "request_id", "") or "-"
         head = f"{timestamp(record.created)} {record.levelname} [{request_id}] {record.name}:"
-        lines = [f"{head} {escaped(record.getMessage())}"]
+        lines = [f"{head} {escape(record.getMessage())}"]
         if record.exc_info:
             trace = self.formatException(record.exc_info)
-            lines += [f"    {escaped(line)}" for line in trace.splitlines()]
+            lines += [f"    {escape(line)}" for line in trace.splitlines()]
         return "\n".join(lines)
 
 
 class JsonLines(JsonFormatter):
-    """Objects with `time`, `level`, `logger`, `request_id`, `message`, and `exception` where there is one."""
+    """Formats a record as an object with `time`, `level`, `logger`, `request_id`, `message` and `exception`."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -41,21 +73,21 @@ class JsonLines(JsonFormatter):
     def add_fields(
         self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
     ) -> None:
-        """The time first, as the access log has it."""
+        """Add the time first, in the format of the access log, then the other fields."""
         log_data["time"] = timestamp(record.created)
         super().add_fields(log_data, record, message_dict)
 
 
-class WithRequestId(logging.Filter):
-    """Lets every record through, with the id of the request that its thread works on."""
+class RequestIdFilter(logging.Filter):
+    """Adds the id of the request that the thread is handling. Drops no record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add the id."""
+        """Set `record.request_id`, "" outside a request; return True."""
         record.request_id = current_request_id()
         return True
 
 
-_THEIRS = {
+_LIBRARIES = {
     "boto3",
     "botocore",
     "httpcore2",
@@ -66,15 +98,15 @@ _THEIRS = {
     "s3transfer",
     "urllib3",
 }
-"""Loggers of libraries that send secrets."""
+"""Loggers of the libraries that send secrets."""
 
 
-class WithoutTheirExceptions(logging.Filter):
-    """Lets every record through, those of libraries without texts of exceptions: they may quote a secret."""
+class LibraryExceptionFilter(logging.Filter):
+    """Removes exceptions' texts from libraries' records, since they may quote a secret. Drops no record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Leave the exceptions' classes."""
-        if record.name.partition(".")[0] not in _THEIRS:
+        """Replace exceptions in a library's record by the names of their classes; return True."""
+        if record.name.partition(".")[0] not in _LIBRARIES:
             return True
         if isinstance(record.args, tuple):
             record.args = tuple(
@@ -84,34 +116,3 @@ class WithoutTheirExceptions(logging.Filter):
             record.msg, record.args = f"{record.getMessage()} ({record.exc_info[0].__name__})", None
         record.exc_info = record.exc_text = None
         return True
-
-
-def logging_config(level: str, log_format: str) -> dict[str, Any]:
-    """For `logging.config.dictConfig`; `level` is that of our own records, `log_format` is text or json.
-
-    Others' are heard from WARNING on, gunicorn's from INFO on: in their debug output botocore shows
-    credentials, and gunicorn what clients have sent.
-    """
-    spoken = logging.getLevelName(max(logging.INFO, getattr(logging, level)))
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "filters": {"request_id": {"()": WithRequestId}, "theirs": {"()": WithoutTheirExceptions}},
-        "formatters": {"lines": {"()": JsonLines if log_format == "json" else TextLines}},
-        "handlers": {
-            "stderr": {
-                "class": "logging.StreamHandler",
-                "stream": "ext://sys.stderr",
-                "formatter": "lines",
-                "filters": ["request_id", "theirs"],
-            }
-        },
-        "root": {"level": "WARNING", "handlers": ["stderr"]},
-        "loggers": {"app": {"level": level}, "gunicorn.error": {"level": spoken, "propagate": True}},
-    }
-
-
-def configure_logging(level: str, log_format: str) -> None:
-    """Set up logging, unless a server has done so already."""
-    if not logging.getLogger().handlers:
-        dictConfig(logging_config(level, log_format))

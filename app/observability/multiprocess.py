@@ -1,7 +1,7 @@
-"""How the workers share their counters: files in one directory, which the server's first process makes.
+"""How workers share their counters: as files in one directory, which gunicorn's first process creates.
 
-Each worker has a number, and its files are named by it; one that replaces a dead worker gets the number and
-counts on. So nothing is lost with a worker, and there are never more files than there were workers at once.
+Each worker has a number, and its files are named after it. A worker that replaces a dead one gets the same
+number and continues its counters, so none are lost, and there are never more files than workers at one time.
 """
 
 import fcntl
@@ -16,57 +16,58 @@ from pathlib import Path
 from prometheus_client import values
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable by which prometheus_client knows the directory."""
+"""The environment variable that names the directory to prometheus_client."""
 
 _PREFIX = "s3-image-server-metrics-"
 
-_SETTLED_SECONDS = 60
-"""A younger directory may belong to a server that is about to lock it."""
-
-_number = -1
-"""This process's number; the server's first process has none."""
+_MIN_ABANDONED_SECONDS = 60
+"""A directory younger than this may belong to a server that is about to lock it."""
 
 
 class SharedDirectory:
-    """A new directory that is locked as long as the server lives; what killed servers left is removed."""
+    """A new temporary directory for the counters, owned by the user that workers run as.
+
+    It is locked while the server lives. Directories that killed servers left behind have no lock, and the
+    next server removes them. Set `number` in each worker before it counts anything.
+    """
 
     def __init__(self, uid: int, gid: int) -> None:
+        self.number = -1
+        """The number of the worker that this process is; -1 in gunicorn's first process."""
         parent = Path(tempfile.gettempdir())
         _remove_abandoned(parent)
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with suppress(OSError):  # where nobody can lock it, nobody takes it for abandoned
-            fcntl.flock(self._lock, fcntl.LOCK_EX)  # keeps systemd-tmpfiles away, too
+        with suppress(OSError):  # without locks on this file system no server finds it abandoned either
+            fcntl.flock(self._lock, fcntl.LOCK_EX)  # also keeps systemd-tmpfiles away
         if (uid, gid) != (os.geteuid(), os.getegid()):
             os.chown(self.path, uid, gid)
         os.environ[DIRECTORY] = str(self.path)
-        values.ValueClass = values.MultiProcessValue(lambda: _number)  # type: ignore[no-untyped-call]
+        # prometheus_client chooses this class on import, by the environment at that moment, and names files
+        # after process ids. Another class can only be chosen by assigning it here.
+        values.ValueClass = values.MultiProcessValue(lambda: self.number)  # type: ignore[no-untyped-call]
 
     def remove(self) -> None:
-        """Remove it with all counters."""
+        """Remove the directory with all counters, and release its lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
 
 def free_number(taken: Collection[int]) -> int:
-    """The smallest number that no living worker has."""
+    """Return the smallest number that no living worker has."""
     return next(number for number in range(len(taken) + 1) if number not in taken)
-
-
-def take_number(number: int) -> None:
-    """Count under this number in this process."""
-    global _number
-    _number = number
 
 
 def _remove_abandoned(parent: Path) -> None:
     for path in parent.glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # somebody else's, or gone meanwhile
-            if path.stat().st_uid == os.geteuid() and time.time() - path.stat().st_mtime > _SETTLED_SECONDS:
+        with suppress(OSError):  # another user's, locked, or gone by now
+            status = path.stat()
+            if status.st_uid == os.geteuid() and time.time() - status.st_mtime > _MIN_ABANDONED_SECONDS:
                 _remove_unlocked(path)
 
 
 def _remove_unlocked(path: Path) -> None:
+    """Remove the directory. Raise `OSError` if a server holds its lock, or if it is a symbolic link."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -13,7 +13,7 @@ from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import StoreUnreachable
 from app.core.request_context import current_request_id, set_request_id
-from app.observability.logging import WithRequestId
+from app.observability.logging import RequestIdFilter
 from tests.pictures import picture
 
 OURS = re.compile(r"[0-9a-f]{16}")
@@ -78,7 +78,7 @@ def test_records_have_it(
         raise StoreUnreachable(detail="GetObject: no route to host")
 
     monkeypatch.setattr(components_of(app).store, "get", away)
-    caplog.handler.addFilter(WithRequestId())
+    caplog.handler.addFilter(RequestIdFilter())
     client.get("/api/images/a/b.png", headers={"X-Request-ID": "mine"})
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert (record.__dict__["request_id"], record.__dict__["code"]) == ("mine", "store_unreachable")
@@ -104,5 +104,5 @@ def test_a_generator_logs_with_it(client: FlaskClient, app: Flask, monkeypatch: 
 def test_without_a_request_there_is_none() -> None:
     set_request_id("")
     record = logging.makeLogRecord({})
-    assert WithRequestId().filter(record)
+    assert RequestIdFilter().filter(record)
     assert record.__dict__["request_id"] == ""

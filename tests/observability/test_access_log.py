@@ -1,4 +1,4 @@
-"""The access log's lines: what they hold; nothing that a client sends makes two of one or shows a secret."""
+"""The access log: its fields, and that no request can forge a line or leave a secret in it."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def _fields(environ: dict[str, Any], *, proxies: int = 0) -> dict[str, Any]:
     return loaded
 
 
-def test_json() -> None:
+def test_a_json_line_holds_every_field() -> None:
     fields = _fields(ENVIRON)
     assert TIME.fullmatch(fields.pop("time"))
     assert fields == {
@@ -54,21 +54,21 @@ def test_json() -> None:
     }
 
 
-def test_text() -> None:
+def test_a_text_line_holds_the_same_values_in_order() -> None:
     time, rest = _line("text", ENVIRON).split(" ", 1)
     assert TIME.fullmatch(time)
     assert rest == "INFO [id-1] access: 192.0.2.7 ci GET /api/images/a/b.png 200 677 12.346 a/b.png hit\n"
 
 
-def test_what_there_is_not() -> None:
-    """A request that reached nobody: gunicorn's parser refused it."""
-    set_request_id("its-own")
+def test_missing_values_are_a_dash_or_null() -> None:
+    """A request that gunicorn's parser refused never reached the application."""
+    set_request_id("current")
     environ = {"REQUEST_METHOD": "GET", "RAW_URI": "/x", "REMOTE_ADDR": ""}
-    assert _line("text", environ).endswith("[its-own] access: - - GET /x 200 677 12.346 - -\n")
+    assert _line("text", environ).endswith("[current] access: - - GET /x 200 677 12.346 - -\n")
     fields = _fields(environ)
     set_request_id("")
     assert [fields[name] for name in ("request_id", "key_name", "image", "cache")] == [
-        "its-own",
+        "current",
         None,
         None,
         None,
@@ -96,7 +96,7 @@ FIELDS = ["RAW_URI", "REMOTE_ADDR", "REQUEST_METHOD", OBJECT_KEY]
 @pytest.mark.parametrize("log_format", ["text", "json"])
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
-def test_one_request_is_one_line_of_plain_characters(log_format: str, field: str, hostile: str) -> None:
+def test_one_request_is_one_line_of_printable_characters(log_format: str, field: str, hostile: str) -> None:
     line = _line(log_format, {**ENVIRON, field: hostile})
     assert line.endswith("\n")
     assert line[:-1].isprintable()
@@ -117,7 +117,7 @@ def test_one_request_is_one_line_of_plain_characters(log_format: str, field: str
         ("/%0aforged", "/%0aforged"),
     ],
 )
-def test_neither_query_nor_credentials(uri: str, path: str) -> None:
+def test_neither_query_nor_credentials_are_logged(uri: str, path: str) -> None:
     environ = {
         **ENVIRON,
         "RAW_URI": uri,
@@ -145,17 +145,19 @@ def test_neither_query_nor_credentials(uri: str, path: str) -> None:
         (1, "", "192.0.2.7"),
     ],
 )
-def test_the_client_behind_proxies(proxies: int, forwarded: str, client: str) -> None:
+def test_behind_proxies_the_client_is_the_one_that_they_name(
+    proxies: int, forwarded: str, client: str
+) -> None:
     environ = {**ENVIRON, "HTTP_X_FORWARDED_FOR": forwarded}
     assert _fields(environ, proxies=proxies)["client"] == client
 
 
-def test_what_proxyfix_has_found_stays() -> None:
+def test_an_address_that_proxyfix_has_set_is_kept() -> None:
     environ = {**ENVIRON, "HTTP_X_FORWARDED_FOR": "203.0.113.9", "werkzeug.proxy_fix.orig": {}}
     assert _fields(environ, proxies=1)["client"] == "192.0.2.7"
 
 
-def test_a_closed_standard_output_fails_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_standard_output_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     monkeypatch.setattr("app.observability.access_log._STDOUT", writer)

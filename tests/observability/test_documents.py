@@ -1,4 +1,4 @@
-"""Dashboard and documentation name the metrics that there are, with their labels."""
+"""docs/observability.md and the Grafana dashboard name exactly the exported metrics and their labels."""
 
 import json
 import re
@@ -22,7 +22,7 @@ _ROW = re.compile(r"^\| `(s3image_\w+)` \| ((?:`\w+`(?:, )?)*) *\|", re.MULTILIN
 
 @pytest.fixture
 def exported(tmp_path: Path) -> Iterator[dict[str, set[str]]]:
-    """Every metric, and its labels."""
+    """Return every metric and its labels."""
     with closing(DiskCache(tmp_path, 10**6)) as cache:
         metrics = Metrics(cache)
         ours = [metric for metric in vars(metrics).values() if isinstance(metric, Counter | Histogram)]
@@ -36,7 +36,7 @@ def exported(tmp_path: Path) -> Iterator[dict[str, set[str]]]:
         yield names
 
 
-def test_the_table_is_complete(exported: dict[str, set[str]]) -> None:
+def test_the_table_lists_every_metric_with_its_labels(exported: dict[str, set[str]]) -> None:
     assert {name: set(re.findall(r"\w+", labels)) for name, labels in _ROW.findall(DOCUMENT)} == exported
 
 
@@ -53,12 +53,12 @@ def test_the_dashboard_shows_every_metric_and_no_other(exported: dict[str, set[s
     assert _named(json.dumps(DASHBOARD["templating"])) <= exported.keys()
 
 
-def test_alerts_are_on_metrics_that_there_are(exported: dict[str, set[str]]) -> None:
+def test_the_document_names_only_exported_metrics(exported: dict[str, set[str]]) -> None:
     assert _named(DOCUMENT) <= exported.keys()
 
 
 @pytest.mark.parametrize("text", [*_expressions(), *re.findall(r"`([^`]*rate\([^`]*)`", DOCUMENT)])
-def test_expressions_use_labels_that_there_are(exported: dict[str, set[str]], text: str) -> None:
+def test_expressions_use_only_labels_of_their_metrics(exported: dict[str, set[str]], text: str) -> None:
     assert text.count("(") == text.count(")")
     for name, selector in re.findall(r"(s3image_\w+)\{([^}]*)\}", text):
         labels = exported[re.sub(r"_(bucket|count|sum)$", "", name)] | {"job", "le"}

@@ -1,4 +1,4 @@
-"""The tally of hits: exact over threads, and passed on once a second."""
+"""The tally of hits: exact with many threads, and added to the counter once a second."""
 
 import sys
 import threading
@@ -11,7 +11,7 @@ from app.observability.metrics import HitTally
 
 @pytest.fixture
 def counter() -> Counter:
-    """A counter like that of requests."""
+    """Return a counter like that of requests."""
     return Counter("requests_total", "Requests.", ["route", "status"], registry=CollectorRegistry())
 
 
@@ -21,7 +21,9 @@ def _value(counter: Counter, status: str) -> float:
     return found[0] if found else 0
 
 
-def test_sums_are_passed_on(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hits_are_added_to_the_counter_once_a_second(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     tally = HitTally(counter)
@@ -32,7 +34,7 @@ def test_sums_are_passed_on(counter: Counter, monkeypatch: pytest.MonkeyPatch) -
     assert (_value(counter, "200"), _value(counter, "304"), _value(counter, "206")) == (1, 1, 0)
     tally.add("200 OK")
     tally.flush()
-    assert _value(counter, "200") == 1, "not again within a second"
+    assert _value(counter, "200") == 1, "flushed again within a second"
     now[0] += 1
     tally.flush()
     tally.flush(at_once=True)
@@ -44,7 +46,7 @@ def _hit(tally: HitTally, times: int) -> None:
         tally.add("200 OK")
 
 
-def test_threads_lose_none(counter: Counter) -> None:
+def test_no_hit_is_lost_with_many_threads(counter: Counter) -> None:
     tally = HitTally(counter)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

@@ -1,4 +1,4 @@
-"""Records as text and JSON, and whose records are written at all."""
+"""Log records as text and JSON, levels by logger, and library exceptions without their texts."""
 
 import json
 import logging
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.observability.logging import JsonLines, TextLines, WithoutTheirExceptions, logging_config
+from app.observability.logging import JsonLines, LibraryExceptionFilter, TextLines, logging_config
 
 
 def _record(message: str, *args: object, **more: Any) -> logging.LogRecord:
@@ -26,26 +26,26 @@ def _failure() -> Any:
         return sys.exc_info()
 
 
-def test_text() -> None:
+def test_a_text_record_is_one_line() -> None:
     line = TextLines().format(_record("it is %s", "so"))
     assert line == "1970-01-01T00:00:01.500Z ERROR [id-1] app.some: it is so"
 
 
 @pytest.mark.parametrize("hostile", ["a\nb", "a\r\nb", "\x1b[31m", "\u2028", "\u202e", "\ud800"])
-def test_text_stays_one_line(hostile: str) -> None:
+def test_a_hostile_message_stays_one_line(hostile: str) -> None:
     line = TextLines().format(_record("%s", hostile))
     assert line.isprintable()
     assert line.encode()
 
 
-def test_text_indents_tracebacks() -> None:
+def test_a_traceback_is_indented() -> None:
     first, *others = TextLines().format(_record("oh", exc_info=_failure())).splitlines()
     assert first.endswith("app.some: oh")
     assert len(others) >= 4
     assert all(line.startswith("    ") for line in others)
 
 
-def test_json() -> None:
+def test_a_json_record_is_one_object() -> None:
     line = JsonLines().format(_record("a\nb", exc_info=_failure(), code="store_error"))
     fields = json.loads(line)
     assert "\n" not in line
@@ -60,7 +60,7 @@ def test_json() -> None:
     }
 
 
-SPEAK = """
+LOG_EVERYTHING = """
 import logging, sys
 from app.observability.logging import configure_logging
 configure_logging(sys.argv[1], "text")
@@ -71,29 +71,29 @@ for name in ("app.x", "botocore.auth", "gunicorn.error", "urllib3"):
 
 
 @pytest.mark.parametrize(
-    ("level", "heard"),
+    ("level", "logged"),
     [
         ("DEBUG", {"app.x debug", "app.x info", "app.x warning", "gunicorn.error info"}),
         ("INFO", {"app.x info", "app.x warning", "gunicorn.error info"}),
         ("WARNING", {"app.x warning"}),
     ],
 )
-def test_whose_records_are_heard(level: str, heard: set[str]) -> None:
-    """In debug output botocore shows signatures and tokens."""
+def test_levels_by_logger(level: str, logged: set[str]) -> None:
+    """In debug output botocore logs signatures and tokens."""
     done = subprocess.run(
-        [sys.executable, "-c", SPEAK, level], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", LOG_EVERYTHING, level], capture_output=True, text=True, timeout=30, check=True
     )
-    said = {line.split(": ", 1)[1] for line in done.stderr.splitlines()}
-    assert said == heard | {f"{name} warning" for name in ("botocore.auth", "gunicorn.error", "urllib3")}
+    lines = {line.split(": ", 1)[1] for line in done.stderr.splitlines()}
+    assert lines == logged | {f"{name} warning" for name in ("botocore.auth", "gunicorn.error", "urllib3")}
 
 
-def test_both_formats_are_set_up() -> None:
+def test_log_format_chooses_the_formatter() -> None:
     for log_format, formatter in (("text", TextLines), ("json", JsonLines)):
         assert logging_config("INFO", log_format)["formatters"]["lines"]["()"] is formatter
 
 
 def _filtered(record: logging.LogRecord) -> str:
-    WithoutTheirExceptions().filter(record)
+    LibraryExceptionFilter().filter(record)
     return TextLines().format(record)
 
 
@@ -102,7 +102,7 @@ def _filtered(record: logging.LogRecord) -> str:
     ["botocore.credentials", "urllib3.connectionpool", "openai._base_client", "redis"],
 )
 def test_libraries_exceptions_are_named_and_not_quoted(name: str) -> None:
-    """Their texts may be a header or a command, with the secret that it carries."""
+    """Their texts may quote a header or a command that holds a secret."""
     line = _filtered(
         _record("Refreshing failed: %s", ValueError("Bearer hush"), name=name, exc_info=_failure())
     )
@@ -110,12 +110,12 @@ def test_libraries_exceptions_are_named_and_not_quoted(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["app.api.error_responses", "gunicorn.error", "mypackage.models"])
-def test_others_exceptions_are_quoted(name: str) -> None:
+def test_other_exceptions_are_logged_in_full(name: str) -> None:
     assert "ValueError: first" in _filtered(_record("oh %s", "no", name=name, exc_info=_failure()))
 
 
-def test_the_handler_leaves_libraries_exceptions_out() -> None:
+def test_the_handler_filters_library_exceptions() -> None:
     config = logging_config("INFO", "text")
     (handler,) = config["handlers"].values()
     filters = [config["filters"][name]["()"] for name in handler["filters"]]
-    assert WithoutTheirExceptions in filters
+    assert LibraryExceptionFilter in filters

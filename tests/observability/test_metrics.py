@@ -1,4 +1,4 @@
-"""What is counted of requests, generations, errors and the cache, in one process."""
+"""What /metrics counts of requests, errors, generations and the cache, in one process."""
 
 from dataclasses import replace
 from io import BytesIO
@@ -19,7 +19,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def samples(text: str) -> Samples:
-    """Every sample of an exposition, by its name and its labels."""
+    """Return the samples of an exposition by name and labels."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -55,7 +55,7 @@ def _upload(client: FlaskClient, data: bytes) -> str:
     return f"/api/images/{answer.json['key']}"
 
 
-def test_requests_by_route_and_status(client: FlaskClient) -> None:
+def test_requests_are_counted_by_route_and_status(client: FlaskClient) -> None:
     url = _upload(client, picture())
     tag = client.head(url).headers["ETag"]
     for headers in ({}, {}, {"If-None-Match": tag}, {"Range": "bytes=0-3"}):
@@ -77,12 +77,12 @@ def test_requests_by_route_and_status(client: FlaskClient) -> None:
     }
     assert found["s3image_request_duration_seconds_count", (("route", "images.upload"),)] == 1
     assert found["s3image_request_duration_seconds_count", (("route", "images.serve"),)] == 2, (
-        "hits aren't timed"
+        "hits are not timed"
     )
     assert _requests(_read(client))["metrics.metrics", "200"] == 1
 
 
-def test_errors_by_route_and_code(config: Config) -> None:
+def test_errors_are_counted_by_route_and_code(config: Config) -> None:
     flask = create_app(
         replace(config, api_keys=parse_keys("all-scopes,one:list=one-scope"), rate_limit_upload="2/minute")
     )
@@ -105,7 +105,7 @@ def test_errors_by_route_and_code(config: Config) -> None:
     components_of(flask).cache.close()
 
 
-def test_the_cache(client: FlaskClient, config: Config) -> None:
+def test_the_cache_reports_its_answers_and_contents(client: FlaskClient, config: Config) -> None:
     url, size = _upload(client, picture()), len(picture())
     for _ in range(4):
         client.get(url).close()
@@ -130,7 +130,7 @@ def test_the_cache(client: FlaskClient, config: Config) -> None:
     assert found["s3image_cache_bytes", ()] >= size
 
 
-def test_evictions(config: Config) -> None:
+def test_evictions_are_counted(config: Config) -> None:
     flask = create_app(replace(config, cache_max_bytes=700_000))
     for seed in range(12):
         components_of(flask).images.upload_image(noise(seed, (150, 150)))
@@ -139,17 +139,19 @@ def test_evictions(config: Config) -> None:
     components_of(flask).cache.close()
 
 
-def test_a_cache_that_is_gone_leaves_a_gap(client: FlaskClient, config: Config) -> None:
+def test_an_unreadable_cache_leaves_its_metrics_out(client: FlaskClient, config: Config) -> None:
     (config.cache_dir / "counts").unlink()
     found = _read(client)
     assert [name for name, _ in found if "cache" in name] == ["s3image_cache_max_bytes"]
 
 
-def test_generations(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = components_of(app)
+def test_generations_are_counted_by_model_and_outcome(
+    client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    components = components_of(app)
     body = {"prompt": "a lake", "size": "64x64"}
     assert client.post("/api/generate-image", json=body).status_code == 200
-    metered = parts.generation._runner._generator
+    metered = components.generation._runner._generator
 
     def late(request: object) -> None:
         raise GeneratorTimeout

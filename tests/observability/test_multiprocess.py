@@ -1,4 +1,4 @@
-"""The directory that the workers share: made at start, removed at the end, also by the next server."""
+"""The directory of the workers' counters: created at start, removed at exit or by the next server."""
 
 import os
 import tempfile
@@ -20,12 +20,12 @@ def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DIRECTORY, "before")
 
 
-def _make() -> SharedDirectory:
+def _create() -> SharedDirectory:
     return SharedDirectory(os.geteuid(), os.getegid())
 
 
-def test_it_is_for_this_user_alone_and_told_to_the_workers(tmp_path: Path) -> None:
-    shared = _make()
+def test_only_this_user_can_read_it_and_the_environment_names_it(tmp_path: Path) -> None:
+    shared = _create()
     assert os.environ[DIRECTORY] == str(shared.path)
     assert shared.path.parent == tmp_path
     assert shared.path.stat().st_mode & 0o777 == 0o700
@@ -33,8 +33,8 @@ def test_it_is_for_this_user_alone_and_told_to_the_workers(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_killed_servers_left_is_removed(tmp_path: Path) -> None:
-    living = _make()
+def test_directories_of_killed_servers_are_removed(tmp_path: Path) -> None:
+    living = _create()
     old, young, other = tmp_path / f"{PREFIX}old", tmp_path / f"{PREFIX}young", tmp_path / "else"
     for path in (old, young, other):
         path.mkdir()
@@ -42,22 +42,22 @@ def test_what_killed_servers_left_is_removed(tmp_path: Path) -> None:
     hour_ago = time.time() - 3600
     for path in (old, other, living.path):
         os.utime(path, (hour_ago, hour_ago))
-    new = _make()
+    new = _create()
     assert set(tmp_path.iterdir()) == {living.path, young, other, new.path}
     living.remove()
     new.remove()
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
-    precious = tmp_path / "precious"
-    precious.mkdir()
+def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
     hour_ago = time.time() - 3600
-    os.utime(precious, (hour_ago, hour_ago))
-    (tmp_path / f"{PREFIX}link").symlink_to(precious)
-    _make().remove()
-    assert precious.is_dir()
+    os.utime(target, (hour_ago, hour_ago))
+    (tmp_path / f"{PREFIX}link").symlink_to(target)
+    _create().remove()
+    assert target.is_dir()
 
 
 @pytest.mark.parametrize(("taken", "free"), [(set(), 0), ({0}, 1), ({1, 2}, 0), ({0, 1, 3}, 2)])
-def test_a_dead_workers_number_is_given_again(taken: set[int], free: int) -> None:
+def test_a_new_worker_gets_the_smallest_free_number(taken: set[int], free: int) -> None:
     assert free_number(taken) == free

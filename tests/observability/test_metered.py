@@ -1,4 +1,4 @@
-"""The store that counts: the contract, and what is counted."""
+"""The metered store and generator: the store contract, what is counted, and that no method is left out."""
 
 import inspect
 from collections.abc import Iterator
@@ -10,7 +10,8 @@ import pytest
 from app.cache.disk_cache import DiskCache
 from app.core.errors import AppError, NotFound, StoreError, StoreRefused, StoreTimeout, StoreUnreachable
 from app.core.objects import ObjectFacts, StoredObject
-from app.observability.metrics import MeteredStore, Metrics
+from app.generators.base import BaseGenerator
+from app.observability.metrics import MeteredGenerator, MeteredStore, Metrics
 from app.stores.base import BaseStore
 from app.stores.local import LocalStore
 from tests.contracts import StoreContract
@@ -18,17 +19,17 @@ from tests.contracts import StoreContract
 
 @pytest.fixture
 def metrics(tmp_path: Path) -> Iterator[Metrics]:
-    """The metrics over an empty cache."""
+    """Return metrics over an empty cache."""
     with closing(DiskCache(tmp_path / "cache", 10**6)) as cache:
         yield Metrics(cache)
 
 
 class TestMeteredStore(StoreContract):
-    """Whoever calls it sees no difference."""
+    """The wrapper behaves as the store that it wraps."""
 
     @pytest.fixture
     def store(self, tmp_path: Path, metrics: Metrics) -> BaseStore:
-        """A store in an empty directory, counted."""
+        """Return a metered store in an empty directory."""
         return MeteredStore(LocalStore(tmp_path / "store"), metrics)
 
 
@@ -77,10 +78,10 @@ def test_every_call_is_counted_and_timed(tmp_path: Path, metrics: Metrics) -> No
         (StoreUnreachable(), "store_unreachable"),
         (StoreTimeout(), "store_timeout"),
         (StoreError(), "store_error"),
-        (ValueError("a plug-in's own"), "internal_error"),
+        (ValueError("from a plug-in"), "internal_error"),
     ],
 )
-def test_errors_are_counted_by_kind(
+def test_errors_are_counted_by_their_codes(
     tmp_path: Path, metrics: Metrics, monkeypatch: pytest.MonkeyPatch, error: Exception, outcome: str
 ) -> None:
     inner = LocalStore(tmp_path / "store")
@@ -99,14 +100,14 @@ class _Breaking:
     """A body from the network that breaks off."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Fail."""
+        """Raise."""
         raise StoreUnreachable
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
-def test_a_body_that_breaks_off_is_counted(
+def test_a_body_that_breaks_off_counts_as_a_failed_read(
     tmp_path: Path, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inner = LocalStore(tmp_path / "store")
@@ -119,7 +120,11 @@ def test_a_body_that_breaks_off_is_counted(
     assert _counted(metrics) == {("get", "ok"): 1, ("read", "store_unreachable"): 1}
 
 
-def test_no_method_of_a_store_is_forgotten() -> None:
-    """Whatever a store does otherwise than `BaseStore`, this one must pass on; `exists` asks by `head`."""
-    methods = {name for name, _ in inspect.getmembers(BaseStore, inspect.isfunction) if name[0] != "_"}
-    assert methods - vars(MeteredStore).keys() == {"exists"}
+@pytest.mark.parametrize(
+    ("base", "wrapper", "inherited"),
+    [(BaseStore, MeteredStore, {"exists"}), (BaseGenerator, MeteredGenerator, set())],
+)
+def test_wrappers_forward_every_method(base: type, wrapper: type, inherited: set[str]) -> None:
+    """A method left out would answer with the base class's default. `exists` calls `head`."""
+    methods = {name for name, _ in inspect.getmembers(base, inspect.isfunction) if not name.startswith("_")}
+    assert methods - vars(wrapper).keys() == inherited
