@@ -62,7 +62,7 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(JsonFormatter):
-    """Formats a record as an object with `time`, `level`, `logger`, `request_id`, `message` and `exception`."""
+    """Formats a record as an object: time, level, logger, request_id, message and perhaps exception."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Places for request bodies, and who has to give one up."""
+"""Request bodies: slots, waiting for one, and dropping clients that send too slowly."""
 
 import socket
 import threading
@@ -12,9 +12,8 @@ import pytest
 
 from app.core.errors import BadRequest, Busy, SlowClient
 from app.core.thread_pool import ElasticThreadPool
-from app.delivery import request_body as places_module
-from app.delivery import request_body as reader_module
-from app.delivery.request_body import Places, Reader, RequestBodyGuard, WatchedBody
+from app.delivery import request_body
+from app.delivery.request_body import BodySlots, GuardedBody, RequestBodyGuard, Transfer
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -23,21 +22,21 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A connection: the server's end and the client's."""
+    """Return the two ends of a connection: the server's and the client's."""
     server, client = socket.socketpair()
     with server, client:
         yield server, client
 
 
-def _slow(connection: socket.socket, seconds: float) -> Reader:
-    """A reader that has had nothing for so long."""
-    reader = Reader(connection)
-    reader._started -= seconds
-    return reader
+def _slow(connection: socket.socket, seconds: float) -> Transfer:
+    """Return a transfer that began `seconds` ago and has received nothing."""
+    transfer = Transfer(connection)
+    transfer._began -= seconds
+    return transfer
 
 
 @pytest.mark.parametrize(
-    ("seconds", "received", "pressed", "slow"),
+    ("seconds", "received", "contended", "slow"),
     [
         (0.2, 0, True, False),
         (5, 0, False, False),
@@ -48,102 +47,103 @@ def _slow(connection: socket.socket, seconds: float) -> Reader:
         (60, 500_000, True, True),
     ],
 )
-def test_how_slow_is_too_slow(
+def test_a_client_is_too_slow_below_the_minimum_rate_after_the_grace_period(
     pair: tuple[socket.socket, socket.socket],
     monkeypatch: pytest.MonkeyPatch,
     seconds: float,
     received: int,
-    pressed: bool,
+    contended: bool,
     slow: bool,
 ) -> None:
-    monkeypatch.setattr(reader_module, "time", SimpleNamespace(monotonic=lambda: 1000.0))
-    reader = _slow(pair[0], seconds)
-    reader.received(received)
-    assert reader.is_slow(pressed=pressed) is slow
-    reader.complete = True
-    assert not reader.is_slow(pressed=pressed)
+    monkeypatch.setattr(request_body, "time", SimpleNamespace(monotonic=lambda: 1000.0))
+    transfer = _slow(pair[0], seconds)
+    transfer.received = received
+    assert transfer.is_too_slow(contended=contended) is slow
+    transfer.complete = True
+    assert not transfer.is_too_slow(contended=contended)
 
 
-def _seconds_until_refused(places: Places) -> float:
+def _seconds_until_refused(slots: BodySlots) -> float:
     began = time.monotonic()
     with pytest.raises(Busy):
-        places.enter(Reader(None))
+        slots.acquire(Transfer(None))
     return time.monotonic() - began
 
 
-def test_a_place_is_waited_for_two_seconds_if_none_comes_free() -> None:
-    places = Places(2)
-    places.enter(Reader(None))
-    places.enter(Reader(None))
-    assert _seconds_until_refused(places) > 1.9
+def test_a_request_is_refused_when_no_slot_becomes_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_body, "_MAX_STANDSTILL_SECONDS", 0.4)
+    slots = BodySlots(2)
+    slots.acquire(Transfer(None))
+    slots.acquire(Transfer(None))
+    assert _seconds_until_refused(slots) > 0.3
 
 
-def test_a_place_is_waited_for_longer_while_others_come_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places_module, "_STANDSTILL_SECONDS", 1.0)
-    places, inside = Places(1), Reader(None)
-    places.enter(inside)
+def test_a_request_waits_longer_while_slots_become_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_body, "_MAX_STANDSTILL_SECONDS", 1.0)
+    slots, inside = BodySlots(1), Transfer(None)
+    slots.acquire(inside)
     entered: list[float] = []
     began = time.monotonic()
 
     def pass_through() -> None:
-        reader = Reader(None)
-        places.enter(reader)
+        transfer = Transfer(None)
+        slots.acquire(transfer)
         entered.append(time.monotonic() - began)
         time.sleep(0.6)
-        places.leave(reader)
+        slots.release(transfer)
 
     waiting = [threading.Thread(target=pass_through) for _ in range(4)]
     for thread in waiting:
         thread.start()
     time.sleep(0.3)
-    places.leave(inside)
+    slots.release(inside)
     for thread in waiting:
         thread.join(20)
-    assert len(entered) == 4, "nobody was refused"
+    assert len(entered) == 4, "a request was refused"
     assert max(entered) > 1.9
 
 
-def test_no_more_wait_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places_module, "_MOST_WAITING", 1)
-    monkeypatch.setattr(places_module, "_STANDSTILL_SECONDS", 100)
-    places, first = Places(1), Reader(None)
-    places.enter(first)
-    waiting = threading.Thread(target=places.enter, args=(Reader(None),))
+def test_the_number_of_waiting_requests_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_body, "_MAX_WAITING", 1)
+    monkeypatch.setattr(request_body, "_MAX_STANDSTILL_SECONDS", 100)
+    slots, first = BodySlots(1), Transfer(None)
+    slots.acquire(first)
+    waiting = threading.Thread(target=slots.acquire, args=(Transfer(None),))
     waiting.start()
-    wait_until(lambda: places._waiting)
-    assert _seconds_until_refused(places) < 50
-    places.leave(first)
+    wait_until(lambda: slots._waiting)
+    assert _seconds_until_refused(slots) < 50
+    slots.release(first)
     waiting.join(20)
     assert not waiting.is_alive()
 
 
-def test_a_place_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places_module, "_STANDSTILL_SECONDS", 100)
-    monkeypatch.setattr(places_module, "_PATIENCE_SECONDS", 0.3)
-    places = Places(1)
-    places.enter(Reader(None))
-    assert 0.2 < _seconds_until_refused(places) < 50
+def test_waiting_for_a_slot_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_body, "_MAX_STANDSTILL_SECONDS", 100)
+    monkeypatch.setattr(request_body, "_MAX_WAIT_SECONDS", 0.3)
+    slots = BodySlots(1)
+    slots.acquire(Transfer(None))
+    assert 0.2 < _seconds_until_refused(slots) < 50
 
 
-def test_whoever_waits_or_reads_is_parked() -> None:
-    """Other requests have all threads meanwhile."""
+def test_requests_that_wait_or_read_do_not_count_as_running_threads() -> None:
+    """Other requests have all threads of the pool meanwhile."""
     pool, release = ElasticThreadPool(1), threading.Event()
 
     class Body:
-        """One that is not there yet."""
+        """A body that has not arrived yet."""
 
         def read(self, size: int) -> bytes:
             assert release.wait(20)
             return b"abc"
 
-    places = Places(1)
-    bodies = [WatchedBody({"CONTENT_LENGTH": "3", "wsgi.input": Body()}, places) for _ in range(3)]
+    slots = BodySlots(1)
+    bodies = [GuardedBody({"CONTENT_LENGTH": "3", "wsgi.input": Body()}, slots) for _ in range(3)]
 
-    def read(body: WatchedBody) -> bytes:
+    def read(body: GuardedBody) -> bytes:
         try:
             return body.read()
         finally:
-            body.leave()
+            body.release()
 
     results = [pool.submit(read, body) for body in bodies]
     assert pool.submit(lambda: "quick").result(20) == "quick"
@@ -153,28 +153,28 @@ def test_whoever_waits_or_reads_is_parked() -> None:
     pool.shutdown()
 
 
-def test_the_slowest_gives_way(
+def test_the_slowest_client_is_dropped_for_a_waiting_request(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places_module, "_STANDSTILL_SECONDS", 50)
-    monkeypatch.setattr(reader_module, "_GRACE", 100)  # after which either is given up
-    places = Places(2)
+    monkeypatch.setattr(request_body, "_MAX_STANDSTILL_SECONDS", 50)
+    monkeypatch.setattr(request_body, "_GRACE_SECONDS", 100)  # after which both would be aborted
+    slots = BodySlots(2)
     other, unused = socket.socketpair()
     with other, unused:
         slower, slow = _slow(pair[0], 8), _slow(other, 8)
-        slow.received(1000)
-        places.enter(slower)
-        places.enter(slow)
+        slow.received = 1000
+        slots.acquire(slower)
+        slots.acquire(slow)
 
         def serve() -> None:
-            wait_until(lambda: slower.given_up)
-            places.leave(slower)
+            wait_until(lambda: slower.aborted)
+            slots.release(slower)
 
         served = threading.Thread(target=serve)
         served.start()
-        places.enter(Reader(None))
+        slots.acquire(Transfer(None))
         served.join()
-        assert (slower.given_up, slow.given_up) == (True, False)
+        assert (slower.aborted, slow.aborted) == (True, False)
         assert pair[0].recv(1) == b""
         pair[0].sendall(b"an answer")
         assert pair[1].recv(20) == b"an answer"
@@ -197,7 +197,7 @@ def _echo(environ: Any, start_response: Any) -> list[bytes]:
     return [environ["wsgi.input"].read()]
 
 
-def test_a_body_goes_through_whole() -> None:
+def test_the_application_reads_the_whole_body_and_no_more() -> None:
     body = bytes(range(256)) * 1000
     connection = BytesIO(body + b"the next request")
     environ = {"CONTENT_LENGTH": str(len(body)), "wsgi.input": connection}
@@ -207,7 +207,7 @@ def test_a_body_goes_through_whole() -> None:
     assert _call(_echo, **chunked) == (["200 OK"], [body])
 
 
-def test_a_request_without_a_body_needs_no_place() -> None:
+def test_a_request_without_a_body_takes_no_slot() -> None:
     stream = BytesIO()
 
     def application(environ: Any, _: Any) -> list[bytes]:
@@ -217,18 +217,18 @@ def test_a_request_without_a_body_needs_no_place() -> None:
     assert _call(application, **{"wsgi.input": stream})[1] == [b"answer"]
 
 
-def test_a_place_is_free_again_after_an_error() -> None:
+def test_an_error_in_the_application_releases_the_slot() -> None:
     def failing(environ: Any, _: Any) -> list[bytes]:
         environ["wsgi.input"].read(1)
         raise KeyError
 
-    intake = RequestBodyGuard(failing, 1)
+    guard = RequestBodyGuard(failing, 1)
     for _ in range(2):
         with pytest.raises(KeyError):
-            _call(intake, CONTENT_LENGTH="3", **{"wsgi.input": BytesIO(b"abc")})
+            _call(guard, CONTENT_LENGTH="3", **{"wsgi.input": BytesIO(b"abc")})
 
 
-def test_what_nobody_reads_is_not_waited_for() -> None:
+def test_a_body_that_the_application_does_not_read_is_not_read() -> None:
     def refusing(environ: Any, start_response: Any) -> list[bytes]:
         start_response("401 Unauthorized", [])
         return []
@@ -238,9 +238,9 @@ def test_what_nobody_reads_is_not_waited_for() -> None:
     assert body.tell() == 0
 
 
-def test_a_body_that_was_given_up_is_told(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_reading_an_aborted_body_raises_slow_client(pair: tuple[socket.socket, socket.socket]) -> None:
     class Connected:
-        """What gunicorn reads from."""
+        """A body that is read from the connection, as gunicorn's is."""
 
         def read(self, size: int) -> bytes:
             return pair[0].recv(size)
@@ -249,7 +249,7 @@ def test_a_body_that_was_given_up_is_told(pair: tuple[socket.socket, socket.sock
     threading.Timer(0.2, socket.socket.shutdown, [pair[0], socket.SHUT_RD]).start()
 
     def reading(environ: Any, _: Any) -> list[bytes]:
-        environ["wsgi.input"]._reader.given_up = True
+        environ["wsgi.input"]._transfer.aborted = True
         return [environ["wsgi.input"].read()]
 
     with pytest.raises(SlowClient):
@@ -257,9 +257,9 @@ def test_a_body_that_was_given_up_is_told(pair: tuple[socket.socket, socket.sock
 
 
 @pytest.mark.parametrize(("sent", "refused"), [(b"abc", True), (b"abcde", False)])
-def test_a_body_that_breaks_off_is_not_acted_on(sent: bytes, refused: bool) -> None:
-    """The client closed its side, or was killed (RFC 9112, 6.3)."""
-    body = WatchedBody({"CONTENT_LENGTH": "5", "wsgi.input": BytesIO(sent)}, Places(1))
+def test_a_body_that_ends_early_raises_bad_request(sent: bytes, refused: bool) -> None:
+    """The client has closed its side, or was killed (RFC 9112, 6.3)."""
+    body = GuardedBody({"CONTENT_LENGTH": "5", "wsgi.input": BytesIO(sent)}, BodySlots(1))
     if not refused:
         assert body.read() == sent
         return
@@ -267,9 +267,11 @@ def test_a_body_that_breaks_off_is_not_acted_on(sent: bytes, refused: bool) -> N
         body.read()
 
 
-def test_a_watch_that_can_not_be_started_is_started_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With no thread to spare a request is refused, and takes no place."""
-    places, left = Places(1), Reader(None)
+def test_a_watching_thread_that_fails_to_start_is_started_by_the_next_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without it, the request is refused and takes no slot."""
+    slots, left = BodySlots(1), Transfer(None)
 
     def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -277,8 +279,8 @@ def test_a_watch_that_can_not_be_started_is_started_by_the_next(monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
         with pytest.raises(Busy):
-            places.enter(left)
+            slots.acquire(left)
     before = set(threading.enumerate())
-    places.enter(left)
-    assert [thread.name for thread in set(threading.enumerate()) - before] == ["intake"]
-    places.leave(left)
+    slots.acquire(left)
+    assert [thread.name for thread in set(threading.enumerate()) - before] == ["request-bodies"]
+    slots.release(left)
