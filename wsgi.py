@@ -11,16 +11,16 @@ from app.observability.logging import configure_logging
 from app.ops.mistyped_settings import log_mistyped_settings
 
 GUNICORN_BOOT_ERROR = 3
-"""The exit status at which gunicorn stops, instead of starting the worker again for ever."""
+"""The exit status that makes gunicorn stop instead of restarting the worker forever."""
 
 try:
     restart_flask_without_dotenv()
-    is_gunicorn = is_settings_file_loaded()  # by gunicorn.conf.py, for all workers
+    is_gunicorn = is_settings_file_loaded()  # by gunicorn.conf.py, once for all workers
     settings_file = "" if is_gunicorn else load_settings_file()
     config = Config.from_env(os.environ)
     configure_logging(config.log_level, config.log_format)
     if not is_gunicorn:
-        # gunicorn without our configuration would obey it as well, and answer 500 to paths without it.
+        # gunicorn without gunicorn.conf.py would apply it as well, and answer 500 to paths without the prefix.
         os.environ.pop("SCRIPT_NAME", None)
         log_mistyped_settings(settings_file)
     app = create_app(config)

@@ -1,4 +1,4 @@
-"""WSGI middleware that bounds request bodies: how many are read at once, and how slowly a client may send one.
+"""WSGI middleware that limits request bodies: how many are read at once, and how slowly they may arrive.
 
 A body takes memory until its request is answered, and a thread while it is read. So only a limited number of
 requests hold one of `BodySlots`, each from the first byte that the application reads. A client that sends too
@@ -70,10 +70,10 @@ class RequestBodyGuard:
 
 
 class GuardedBody(io.RawIOBase):
-    """A request's `wsgi.input`. It takes one of `slots` when it is first read, and its thread counts as blocked.
+    """A request's `wsgi.input`, which takes one of `slots` when it is first read.
 
-    Reading raises `Busy` if no slot becomes free, `SlowClient` if the client is dropped, and `BadRequest` if
-    the body ends early.
+    While it waits or reads, its thread counts as blocked, so others can run. Reading raises `Busy` if no
+    slot becomes free, `SlowClient` if the client is dropped, and `BadRequest` if the body ends early.
     """
 
     def __init__(self, environ: "WSGIEnvironment", slots: "BodySlots") -> None:

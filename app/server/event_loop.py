@@ -1,10 +1,11 @@
-"""The event loop of a worker: reads requests' heads, answers cache hits, and sends to slow clients.
+"""The event loop of a worker: it reads requests' heads, answers cache hits, and sends to slow clients.
 
-Threads answer everything else. A connection holds one only while the application works on its request, not
-while a client sends its head or reads its answer.
+Threads answer everything else. A connection occupies one only while the application works on its request, not
+while the client sends the head or receives the response.
 
-The states of a connection and what may change them are in `app.server.connections`. The loop looks each
-event up there, skips stale ones, and closes the connection, counted and logged, if handling one fails.
+`app.server.connections` defines the states of a connection and the transitions between them. The loop looks
+up each event there and skips stale ones. If handling an event fails, it logs and counts the failure and
+closes the connection.
 """
 
 import errno
@@ -14,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -33,27 +35,27 @@ _HEAD_SECONDS = 20.0
 """How long a request's head may take from its first byte."""
 
 _LINGER_SECONDS = 2.0
-"""How long the loop waits for a client to close after the last answer."""
+"""How long the loop waits for a client to close after the last response."""
 
 _STOP_SECONDS = 2.0
 """How long a stopping worker keeps idle connections, since a request may be on its way."""
 
 _WINDOW_SECONDS = 30.0
-_WINDOW_BYTES = 240 * 1024
+_MIN_WINDOW_BYTES = 240 * 1024
 """A client that receives less than this in a window is dropped: 8 KiB a second, as for uploads."""
 
-_ACCEPTED_AT_ONCE = 64
-"""Connections accepted in each turn of the loop, before the other connections have their turn again."""
+_MAX_ACCEPTED_PER_TURN = 64
+"""Connections accepted at a listener before the other connections have their turn."""
 
-_DISCARDED_AT_ONCE = 256 * 1024
+_DISCARD_BYTES = 256 * 1024
 
-_NO_FILES = {errno.EMFILE, errno.ENFILE}
+_OUT_OF_FILES = {errno.EMFILE, errno.ENFILE}
 
 
 class EventLoop:
     """Holds at most `capacity` connections, each idle for at most `keepalive` seconds.
 
-    `wake` are the descriptors of a pipe: the loop wakes up when something is written into it.
+    Something written to `wake_pipe`, a pair of descriptors, wakes the loop.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class EventLoop:
         *,
         capacity: int,
         keepalive: float,
-        wake: Sequence[int],
+        wake_pipe: Sequence[int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._listeners = listeners
@@ -76,24 +78,24 @@ class EventLoop:
         self._log = log
         self._capacity = capacity
         self._keepalive = keepalive
-        self._wake = wake
+        self._wake_pipe = wake_pipe
         self._clock = clock
         self._now = clock()
         self._next_tick = self._now + _TICK_SECONDS
         self._table = ConnectionTable(capacity, self._now)
         self._finished: SimpleQueue[Connection] = SimpleQueue()
         self._poller = selectors.DefaultSelector()
-        self._poller.register(wake[0], selectors.EVENT_READ, self._wake_up)
-        self._accepting = False
-        self._stopping = False
+        self._poller.register(wake_pipe[0], selectors.EVENT_READ, self._take_back_finished)
+        self._is_accepting = False
+        self._is_stopping = False
         self._accept_connections(True)
 
     def __len__(self) -> int:
-        """The number of open connections."""
+        """Return the number of open connections."""
         return len(self._table)
 
-    def turn(self) -> bool:
-        """Handle what has happened and what is due; return whether a tick has passed, about once a second."""
+    def run_once(self) -> bool:
+        """Wait for events and handle them; return whether a tick has passed, about once a second."""
         events = self._poller.select(max(0.0, self._next_tick - self._clock()))
         self._now = self._clock()
         for key, mask in events:
@@ -103,20 +105,20 @@ class EventLoop:
                 key.data()
         if self._now < self._next_tick:
             return False
-        self._table.measure_senders(self._now - self._next_tick + _TICK_SECONDS)
+        self._table.measure_rates(self._now - self._next_tick + _TICK_SECONDS)
         self._next_tick = self._now + _TICK_SECONDS
         for conn in self._table.expired(self._now):
             self._dispatch(conn, Event.EXPIRED)
-        self._accept_connections(not self._stopping)
+        self._accept_connections(not self._is_stopping)
         return True
 
     def stop(self) -> None:
-        """Accept connections that wait already and no more, and close idle ones soon.
+        """Accept the connections that wait already, close the listeners, and close idle connections soon.
 
-        With a listener for each worker (SO_REUSEPORT), the kernel would go on giving this one connections for
-        as long as its last download takes, though others could answer them.
+        With a listener for each worker (SO_REUSEPORT), the kernel would give this worker connections as long
+        as its last download takes, though other workers could answer them.
         """
-        self._stopping = True
+        self._is_stopping = True
         self._accept_connections(False)
         for listener in self._listeners:
             for _ in range(self._capacity):
@@ -152,16 +154,21 @@ class EventLoop:
     # New connections
 
     def _accept_connections(self, enabled: bool) -> None:
-        """Watch the listeners, or leave new connections waiting in the kernel."""
-        if enabled == self._accepting:
+        """Watch the listeners, or stop that and leave new connections waiting in the kernel."""
+        if enabled == self._is_accepting:
             return
-        self._accepting = enabled
+        self._is_accepting = enabled
         for listener in self._listeners:
             if enabled:
                 listener.setblocking(False)
-                self._poller.register(listener, selectors.EVENT_READ, _Accepting(self, listener))
+                self._poller.register(listener, selectors.EVENT_READ, partial(self._accept_some, listener))
             else:
                 self._poller.unregister(listener)
+
+    def _accept_some(self, listener: Any) -> None:
+        for _ in range(_MAX_ACCEPTED_PER_TURN):
+            if not self._accept(listener):
+                return
 
     def _accept(self, listener: Any) -> bool:
         """Accept one connection; return whether there may be more."""
@@ -169,12 +176,12 @@ class EventLoop:
             sock, client = listener.accept()
         except (BlockingIOError, InterruptedError):
             return False
-        except ConnectionError:  # the client has gone already
+        except ConnectionError:  # the client has disconnected already
             return True
         except OSError as exc:
-            # Out of files, or the network is down (accept(2)): look again at the next tick, when some have
-            # been closed.
-            if exc.errno in _NO_FILES:
+            # Out of files, or the network is down (accept(2)). Try again at the next tick, when some files
+            # may have been closed.
+            if exc.errno in _OUT_OF_FILES:
                 self._make_room()
             self._accept_connections(False)
             return False
@@ -191,10 +198,11 @@ class EventLoop:
         return True
 
     def _make_room(self) -> bool:
-        worst = self._table.worst(self._now)
-        if worst is None:
+        """Evict a connection; return False if threads work on all of them."""
+        conn = self._table.next_to_evict(self._now)
+        if conn is None:
             return False
-        self._dispatch(worst, Event.EVICTED)
+        self._dispatch(conn, Event.EVICTED)
         return True
 
     # Changes of state
@@ -214,14 +222,14 @@ class EventLoop:
     def _wait_for_head(self, conn: Connection) -> None:
         conn.state, conn.active_at = State.HEAD, self._now
         self._watch(conn, selectors.EVENT_READ)
-        self._table.set_deadline(conn, self._now + (self._keepalive if not self._stopping else _STOP_SECONDS))
+        self._table.set_deadline(conn, self._now + (_STOP_SECONDS if self._is_stopping else self._keepalive))
 
     def _linger(self, conn: Connection) -> None:
-        """Wait for the client to close: otherwise the connection is reset, and the answer may be lost."""
+        """Wait for the client to close. Otherwise the connection is reset, and the response may be lost."""
         conn.state, conn.active_at = State.LINGERING, self._now
         try:
             conn.sock.shutdown(socket.SHUT_WR)
-        except OSError:  # the client has gone
+        except OSError:  # the client has disconnected
             self._close(conn)
             return
         conn.sock.setblocking(False)
@@ -229,7 +237,7 @@ class EventLoop:
         self._table.set_deadline(conn, self._now + _LINGER_SECONDS)
 
     def _close(self, conn: Connection, reason: str = "") -> None:
-        """Close the connection. With a `reason` it counts as dropped by the server."""
+        """Close the connection. With a `reason`, count it as dropped by the server."""
         if conn.state is State.CLOSED:
             return
         if conn.state is State.WORKING:
@@ -242,28 +250,28 @@ class EventLoop:
             with suppress(OSError, KeyError, ValueError):
                 self._watch(conn, 0)
             conn.close()
-        except Exception:  # of the answer's body or the access log
+        except Exception:  # raised by the response's body or by the access log
             self._log.exception("A closed connection's answer could not be ended")
 
-    # What happens in each state
+    # Handlers of events, by state: HEAD
 
     def _read_head(self, conn: Connection) -> None:
-        empty = not conn.head
+        was_idle = not conn.head
         try:
             conn.receive()
         except OSError:
             self._close(conn)
             return
-        if empty and conn.head:
+        if was_idle and conn.head:
             conn.active_at = self._now
             self._table.set_deadline(conn, self._now + _HEAD_SECONDS)
-        self._take_up(conn)
+        self._handle_requests(conn)
 
-    def _take_up(self, conn: Connection) -> None:
-        """Answer the requests that have arrived, or pass them to a thread, one after the other."""
+    def _handle_requests(self, conn: Connection) -> None:
+        """Answer the requests that have arrived, one after the other, or pass the next one to a thread."""
         while conn.state is State.HEAD and conn.head:
             if not conn.can_be_parsed():
-                if conn.is_too_long():
+                if conn.is_head_too_long():
                     self._refuse(conn, LimitRequestHeaders("the head is too long"))
                 return
             path = conn.plain_path()
@@ -271,18 +279,7 @@ class EventLoop:
             if found is not None or path in self._hooks.quick:
                 self._answer(conn, found)
             else:
-                self._hand_over(conn)
-
-    def _hand_over(self, conn: Connection) -> None:
-        """Let a thread answer."""
-        if not self._table.may_work():
-            self._refuse(conn, Busy())
-            return
-        self._watch(conn, 0)
-        self._table.cancel_deadline(conn)
-        self._table.working += 1
-        conn.state, conn.active_at = State.WORKING, self._now
-        self._pool.submit(self._work, conn)
+                self._pass_to_thread(conn)
 
     def _answer(self, conn: Connection, found: CachedObject | None) -> None:
         """Answer in the loop, with the cache hit if there is one."""
@@ -296,38 +293,73 @@ class EventLoop:
             conn.active_at = self._now
             self._send(conn)
 
+    def _pass_to_thread(self, conn: Connection) -> None:
+        if not self._table.may_work():
+            self._refuse(conn, Busy())
+            return
+        self._watch(conn, 0)
+        self._table.cancel_deadline(conn)
+        self._table.working += 1
+        conn.state, conn.active_at = State.WORKING, self._now
+        self._pool.submit(self._work, conn)
+
     def _refuse(self, conn: Connection, exc: Exception) -> None:
         self._exchanges.refuse(conn, exc)
         self._linger(conn)
 
-    def _finish(self, conn: Connection) -> None:
-        """Take the connection back from its thread."""
+    def _expire_head(self, conn: Connection) -> None:
+        self._close(conn, "slow_head" if conn.head else "")
+
+    # WORKING
+
+    def _work(self, conn: Connection) -> None:
+        """Answer the request in a thread, and give the connection back to the loop."""
+        conn.keep_alive = False
+        try:
+            conn.keep_alive = self._exchanges.serve(conn)
+        except Exception:
+            self._log.exception("A request failed")
+        finally:
+            self._finished.put(conn)
+            with suppress(OSError):  # the pipe is full, so the loop wakes up anyway
+                os.write(self._wake_pipe[1], b".")
+
+    def _take_back_finished(self) -> None:
+        """Take back connections from threads. Signals write to the same pipe."""
+        with suppress(BlockingIOError):
+            os.read(self._wake_pipe[0], 4096)
+        while not self._finished.empty():
+            self._dispatch(self._finished.get(), Event.FINISHED)
+
+    def _finish_work(self, conn: Connection) -> None:
         self._table.working -= 1
-        conn.state = State.HEAD  # until it is clear what follows
+        conn.state = State.HEAD  # until the next state is known
         if conn.exchange is not None:
-            if not conn.keep:
+            if not conn.keep_alive:
                 conn.exchange.response.force_close()
             self._send(conn)
-        elif conn.keep:
-            self._wait_for_next(conn)
+        elif conn.keep_alive:
+            self._wait_for_next_request(conn)
         else:
             self._linger(conn)
 
-    def _wait_for_next(self, conn: Connection) -> None:
+    def _wait_for_next_request(self, conn: Connection) -> None:
         conn.sock.setblocking(False)
         self._wait_for_head(conn)
-        conn.take_read_ahead()
+        conn.receive_read_ahead()
         if conn.head:
             self._table.set_deadline(conn, self._now + _HEAD_SECONDS)
-        self._take_up(conn)
+        self._handle_requests(conn)
+
+    # SENDING
 
     def _send(self, conn: Connection) -> None:
-        """Send what the client takes now; the rest as soon as it takes more."""
+        """Send what the client accepts now, and the rest when it accepts more."""
         exchange = conn.exchange
         assert exchange is not None
-        assert exchange.sending is not None
+        assert exchange.sender is not None
         try:
-            done = exchange.sending.go_on(conn.sock)
+            done = exchange.sender.send(conn.sock)
         except OSError:
             self._close(conn)
             return
@@ -342,69 +374,36 @@ class EventLoop:
         exchange.end()
         if exchange.response.should_close():
             self._linger(conn)
-        elif conn.state is State.HEAD and conn.mask:  # answered at once, by the loop
+        elif conn.state is State.HEAD and conn.mask:  # answered by the loop, and sent at once
             self._table.set_deadline(conn, self._now + self._keepalive)
         else:
-            self._wait_for_next(conn)
+            self._wait_for_next_request(conn)
 
-    def _check_reader(self, conn: Connection) -> None:
-        if conn.is_taking(_WINDOW_BYTES):
+    def _check_receiver(self, conn: Connection) -> None:
+        if conn.has_received(_MIN_WINDOW_BYTES):
             self._table.set_deadline(conn, self._now + _WINDOW_SECONDS)
         else:
             self._close(conn, "slow_reader")
 
-    def _expire_head(self, conn: Connection) -> None:
-        self._close(conn, "slow_head" if conn.head else "")
+    # LINGERING
 
     def _discard(self, conn: Connection) -> None:
         try:
-            gone = not conn.sock.recv(_DISCARDED_AT_ONCE)
+            is_closed = not conn.sock.recv(_DISCARD_BYTES)
         except BlockingIOError:
             return
         except OSError:
-            gone = True
-        if gone:
+            is_closed = True
+        if is_closed:
             self._close(conn)
 
     def _end_linger(self, conn: Connection) -> None:
         self._close(conn)
 
+    # Any state but WORKING
+
     def _evict(self, conn: Connection) -> None:
         self._close(conn, "room")
-
-    # Threads
-
-    def _work(self, conn: Connection) -> None:
-        """Answer the request whose head has been read, and give the connection back to the loop."""
-        conn.keep = False
-        try:
-            conn.keep = self._exchanges.serve(conn)
-        except Exception:
-            self._log.exception("A request failed")
-        finally:
-            self._finished.put(conn)
-            with suppress(OSError):  # the pipe is full, so the loop wakes up anyway
-                os.write(self._wake[1], b".")
-
-    def _wake_up(self) -> None:
-        """Take back connections that threads have finished with; signals wake the loop by the same pipe."""
-        with suppress(BlockingIOError):
-            os.read(self._wake[0], 4096)
-        while not self._finished.empty():
-            self._dispatch(self._finished.get(), Event.FINISHED)
-
-
-class _Accepting:
-    """Accepts some new connections at a listener each time the poller reports any."""
-
-    def __init__(self, loop: EventLoop, listener: Any) -> None:
-        self._loop = loop
-        self._listener = listener
-
-    def __call__(self) -> None:
-        for _ in range(_ACCEPTED_AT_ONCE):
-            if not self._loop._accept(self._listener):
-                return
 
 
 _Handler = Callable[[EventLoop, Connection], None]
@@ -413,18 +412,18 @@ _HANDLERS: dict[tuple[State, Event], _Handler] = {
     (State.HEAD, Event.READABLE): EventLoop._read_head,
     (State.HEAD, Event.EXPIRED): EventLoop._expire_head,
     (State.HEAD, Event.EVICTED): EventLoop._evict,
-    (State.WORKING, Event.FINISHED): EventLoop._finish,
+    (State.WORKING, Event.FINISHED): EventLoop._finish_work,
     (State.SENDING, Event.WRITABLE): EventLoop._send,
-    (State.SENDING, Event.EXPIRED): EventLoop._check_reader,
+    (State.SENDING, Event.EXPIRED): EventLoop._check_receiver,
     (State.SENDING, Event.EVICTED): EventLoop._evict,
     (State.LINGERING, Event.READABLE): EventLoop._discard,
     (State.LINGERING, Event.EXPIRED): EventLoop._end_linger,
     (State.LINGERING, Event.EVICTED): EventLoop._evict,
 }
-"""What the loop does for each entry of `TRANSITIONS`."""
+"""The handler for each entry of `TRANSITIONS`."""
 
 _STEPS: list[list[tuple[_Handler, frozenset[State]] | None]] = [
     [(_HANDLERS[state, event], allowed) if (allowed := row.get(event)) else None for event in Event]
     for state, row in sorted(TRANSITIONS.items())
 ]
-"""The two tables in one, by the numbers of states and events: every hit looks a step up here."""
+"""Both tables in one, indexed by state and event, for speed: every hit looks up a step."""

@@ -66,10 +66,10 @@ class Exchanges:
         try:
             head = conn.begin_request(self._cfg)
             exchange = self._exchange(conn, next(conn.parser), None, plain=False)
-            if exchange.sending is None:
+            if exchange.sender is None:
                 return self._stream(conn, exchange)
             conn.exchange = exchange
-            if exchange.sending.go_on(conn.sock):
+            if exchange.sender.send(conn.sock):
                 conn.exchange = None
                 exchange.end()
             return not exchange.response.should_close()
@@ -129,11 +129,11 @@ class Exchanges:
         try:
             if not (self._may_keep_alive() and (plain or conn.discard_body())):
                 response.force_close()
-            sending = response.sending(body)
+            sender = response.sender(body)
         except BaseException:
             close_body(body)
             raise
-        return Exchange(request, environ, response, body, sending, began, self._log)
+        return Exchange(request, environ, response, body, sender, began, self._log)
 
     def _stream(self, conn: Connection, exchange: Exchange) -> bool:
         """Send the answer piece by piece; return whether the connection can be reused.

@@ -1,4 +1,8 @@
-"""Where gunicorn listens: one listener for each worker or one for all, and what keeps it from listening."""
+"""Where gunicorn listens: at one listener for each worker or one shared by all; and why it can't listen.
+
+With a listener for each worker (SO_REUSEPORT) the kernel spreads connections evenly. The arbiter then only
+reserves the address, and each worker opens its own listener there.
+"""
 
 import errno
 import os
@@ -13,92 +17,67 @@ from gunicorn import sock as gunicorn_sock
 from gunicorn import systemd
 
 Address = tuple[str, int] | str | int
-"""As gunicorn has it: host and port, the path of a Unix socket, or the descriptor of an open socket."""
+"""An address as gunicorn represents it: host and port, a Unix socket's path, or a descriptor."""
 
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}
-"""Addresses that stand for all, and one of them that can be opened on this machine."""
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}
+"""Addresses that mean all interfaces, and one of them that a browser on this machine can open."""
 
-
-class _Reserved:
-    """Keeps a TCP address while each worker listens there itself (SO_REUSEPORT).
-
-    It does not listen, so the kernel gives it no connections. gunicorn names it in "Listening at".
-    """
-
-    conf: Any
-    cfg_addr: tuple[str, int]
-
-    def set_options(self, sock: socket.socket, bound: bool = False) -> socket.socket:
-        """Bind the new socket. Raises `OSError`, also if the system has no SO_REUSEPORT."""
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(self.cfg_addr)
-        sock.set_inheritable(True)  # so that after SIGUSR2 the new server can tell that it does not listen
-        return sock
-
-
-class _ReservedIPv4(_Reserved, gunicorn_sock.TCPSocket):  # type: ignore[misc]
-    pass
-
-
-class _ReservedIPv6(_Reserved, gunicorn_sock.TCP6Socket):  # type: ignore[misc]
-    pass
-
-
-_is_systemds = False
+# What a reload must know of the start. gunicorn.conf.py, which runs again, has no access to the arbiter.
+_systemd_listens = False
 _bind = ""
 
 
 def bind_address(host: str, port: int) -> str:
-    """Return gunicorn's `bind` for HOST and PORT; in a reload that of the start if systemd listens.
+    """Return gunicorn's `bind` for HOST and PORT. If systemd listens, return the same one after a reload.
 
-    If the address were another after a reload, gunicorn would close systemd's sockets and open its own.
+    If the address changed in a reload, gunicorn would close systemd's sockets and open its own.
     """
     global _bind
-    if not _is_systemds:
-        _bind = _shown((host, port))
+    if not _systemd_listens:
+        _bind = _format_address((host, port))
     return _bind
 
 
 def choose_listeners(server: Any, own: tuple[str, int]) -> None:
-    """Decide at the start of `server` how its workers listen.
+    """Decide at the start of `server` how its workers listen. `own` is the address of HOST and PORT.
 
-    With a listener for each worker none of them holds most of the connections. All share one if they can't
-    open it themselves (Unix sockets, systemd's sockets), if each would get another port, or if newcomers
-    would be refused: they wait at the shared one while the only worker is replaced, or all one by one.
+    The workers share one listener if they can't open it themselves (Unix sockets, systemd's sockets), if each
+    would get another port, or if clients would be refused while the only worker, or one after the other, is
+    replaced: at a shared listener they wait.
 
-    If it can't listen, ends the process with one line. `own` is the address that HOST and PORT give.
+    If the server can't listen, log one line and exit with status 1.
     """
-    global _is_systemds
+    global _systemd_listens
     cfg = server.cfg
-    takes_over = "GUNICORN_FD" in os.environ
-    _drop_reserved()
-    _is_systemds = bool(systemd.listen_fds(unset_environment=False))
-    if not takes_over and not _is_systemds and (problem := problem_with(cfg.address, own)):
+    replaces_server = "GUNICORN_FD" in os.environ  # SIGUSR2
+    _close_reserved_sockets()
+    _systemd_listens = bool(systemd.listen_fds(unset_environment=False))
+    if not replaces_server and not _systemd_listens and (problem := problem_with(cfg.address, own)):
         server.log.critical(problem)
         sys.exit(1)
-    if "LISTEN_FDS" in os.environ and not _is_systemds:
+    if "LISTEN_FDS" in os.environ and not _systemd_listens:
         server.log.warning(
             "LISTEN_FDS is meant for process %s, not for this one, so its sockets are not used. Start "
             "gunicorn directly, or with exec.",
             os.environ.get("LISTEN_PID", "(LISTEN_PID is missing)"),
         )
-    if not _is_systemds and "GUNICORN_FD" not in os.environ:
-        if _one_for_each(cfg) and _reserve(server):
+    if not _systemd_listens and "GUNICORN_FD" not in os.environ:
+        if _wants_one_each(cfg) and _reserve(server):
             return
-        if takes_over:  # the old workers' listeners let others join them
+        if replaces_server:  # the old workers' own listeners let others join
             server.LISTENERS = gunicorn_sock.create_sockets(cfg, server.log)
     cfg.set("reuse_port", False)
 
 
 def rechoose_listeners(server: Any) -> None:
-    """After a reload, keep the listeners there are, unless the new settings want and allow another choice.
+    """After a reload, keep the listeners unless the new settings want another choice and the system allows
+    it.
 
     If the address has changed, gunicorn has opened listeners for all workers already.
     """
     cfg, before = server.cfg, server.LISTENERS
-    are_reserved = all(isinstance(listener, _Reserved) for listener in before)
-    if not _one_for_each(cfg) or server.systemd:
+    are_reserved = all(isinstance(listener, _ReservedSocket) for listener in before)
+    if not _wants_one_each(cfg) or server.systemd:
         if are_reserved:
             server.LISTENERS = gunicorn_sock.create_sockets(cfg, server.log)
             _close(before)
@@ -110,16 +89,30 @@ def rechoose_listeners(server: Any) -> None:
             cfg.set("reuse_port", False)
 
 
+def describe_listener(listener: Any) -> str:
+    """Return what people can do with the listener: "open URL", or "listening at" a Unix socket's path."""
+    address = listener.sock.getsockname()
+    if not isinstance(address, tuple):
+        path = os.fsdecode(address).replace("\0", "@")  # as ss(8) shows sockets without a file
+        return f"listening at unix:{path}"
+    host = str(_WILDCARDS.get(address[0], address[0]))
+    port = address[1]
+    return f"open http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
 def problem_with(addresses: Sequence[Address], own: Address = "") -> str:
     """Return why gunicorn can't listen on these addresses and what to do, or "".
 
-    `own` is the one that comes from HOST and PORT.
+    `own` is the address of HOST and PORT.
     """
     for one, other in combinations(addresses, 2):
-        if _are_the_same(one, other):
-            return f"An address is given twice with --bind: {_shown(one)} and {_shown(other)}. Leave one out."
+        if _are_same(one, other):
+            pair = f"{_format_address(one)} and {_format_address(other)}"
+            return f"An address is given twice with --bind: {pair}. Leave one out."
     if {isinstance(address, int) for address in addresses} == {True, False}:
-        return "gunicorn listens on sockets passed as fd:// alone. Pass all of them so, or none."
+        return (
+            "gunicorn can't combine sockets passed as fd:// with other addresses. Pass all as fd://, or none."
+        )
     for address in addresses:
         if isinstance(address, str):
             problem = _problem_with_path(address)
@@ -133,15 +126,17 @@ def problem_with(addresses: Sequence[Address], own: Address = "") -> str:
 
 
 def problem_with_move(server: Any, addresses: Sequence[Address]) -> str:
-    """Return why the running `server` can't go to these addresses, or "".
+    """Return why the running `server` can't move to these addresses in a reload, or "".
 
-    It can only be told to by HOST and PORT: arguments are those that it was started with.
+    Only HOST and PORT can differ: gunicorn's arguments are those of the start.
     """
     added = [address for address in addresses if address not in server.cfg.address]
     ports = {address[1] for address in server.cfg.address if isinstance(address, tuple)}
     joining = [address for address in added if isinstance(address, tuple) and address[1] in ports]
     if joining and not all(map(_lets_others_join, server.LISTENERS)):
-        return "HOST can't be changed while one listener is shared on the same port. Restart the server."
+        return (
+            "HOST can't be changed on the same port while the workers share a listener. Restart the server."
+        )
     for address in joining:
         if problem := _problem_with_port(address, is_own=True, joins=True):
             return problem
@@ -149,18 +144,34 @@ def problem_with_move(server: Any, addresses: Sequence[Address]) -> str:
     return problem_with(elsewhere, *elsewhere[:1])
 
 
-def where(listener: Any) -> str:
-    """Return what to tell people of the listener: a URL to open, or the path of a Unix socket."""
-    address = listener.sock.getsockname()
-    if not isinstance(address, tuple):
-        path = os.fsdecode(address).replace("\0", "@")  # as ss(8) shows sockets without a file
-        return f"listening at unix:{path}"
-    host = str(_EVERYWHERE.get(address[0], address[0]))
-    port = address[1]
-    return f"open http://{f'[{host}]' if ':' in host else host}:{port}/"
+class _ReservedSocket:
+    """Reserves a TCP address at which each worker listens itself (SO_REUSEPORT).
+
+    It does not listen, so the kernel gives it no connections. gunicorn logs it in "Listening at".
+    """
+
+    conf: Any
+    cfg_addr: tuple[str, int]
+
+    def set_options(self, sock: socket.socket, bound: bool = False) -> socket.socket:
+        """Bind the new socket. Raise `OSError` if that fails, or if the system lacks SO_REUSEPORT."""
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(self.cfg_addr)
+        sock.set_inheritable(True)  # after SIGUSR2 the new server sees that it does not listen
+        return sock
 
 
-def _one_for_each(cfg: Any) -> bool:
+class _ReservedIPv4Socket(_ReservedSocket, gunicorn_sock.TCPSocket):  # type: ignore[misc]
+    pass
+
+
+class _ReservedIPv6Socket(_ReservedSocket, gunicorn_sock.TCP6Socket):  # type: ignore[misc]
+    pass
+
+
+def _wants_one_each(cfg: Any) -> bool:
+    """Return whether each worker should have its own listener."""
     return (
         hasattr(socket, "SO_REUSEPORT")
         and cfg.reuse_port
@@ -171,13 +182,15 @@ def _one_for_each(cfg: Any) -> bool:
 
 
 def _reserve(server: Any) -> bool:
-    """Reserve the addresses for workers that listen themselves; return whether the system lets them."""
+    """Reserve the addresses for workers that listen themselves; return whether the system allows that."""
     try:
         server.LISTENERS = [
-            (_ReservedIPv6 if ":" in address[0] else _ReservedIPv4)(address, server.cfg, server.log)
+            (_ReservedIPv6Socket if ":" in address[0] else _ReservedIPv4Socket)(
+                address, server.cfg, server.log
+            )
             for address in server.cfg.address
         ]
-    except OSError:  # a system that knows the option by name only
+    except OSError:  # some systems define SO_REUSEPORT without supporting it
         return False
     return True
 
@@ -191,8 +204,8 @@ def _lets_others_join(listener: Any) -> bool:
     return bool(listener.sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
 
 
-def _drop_reserved() -> None:
-    """Close what the server that this one replaces (SIGUSR2) has only reserved."""
+def _close_reserved_sockets() -> None:
+    """Close the sockets that the server that this one replaces (SIGUSR2) has only reserved."""
     kept = []
     for number in filter(None, os.environ.get("GUNICORN_FD", "").split(",")):
         inherited = socket.socket(fileno=int(number))
@@ -205,8 +218,8 @@ def _drop_reserved() -> None:
         os.environ["GUNICORN_FD"] = ",".join(kept)
 
 
-def _are_the_same(one: Address, other: Address) -> bool:
-    """Return whether a connection to one of them could as well be one to the other, however it is written."""
+def _are_same(one: Address, other: Address) -> bool:
+    """Return whether a connection to one address could also reach the other, however they are spelt."""
     if isinstance(one, str) and isinstance(other, str):
         return os.path.realpath(one) == os.path.realpath(other)
     if isinstance(one, tuple) and isinstance(other, tuple):
@@ -215,9 +228,9 @@ def _are_the_same(one: Address, other: Address) -> bool:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Return whether the system keeps two programs from listening on these hosts with the same port.
+    """Return whether the system refuses two listeners on these hosts with the same port.
 
-    It knows names, addresses that stand for all, and whether `::` stands for those of IPv4.
+    The system knows host names, wildcards, and whether `::` includes IPv4.
     """
     try:
         with socket.socket(_family(one)) as first, socket.socket(_family(other)) as second:
@@ -229,11 +242,11 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _family(host: str) -> socket.AddressFamily:
-    """Return the family in which gunicorn listens on this host."""
+    """Return the address family that gunicorn uses for this host."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def _shown(address: Address) -> str:
+def _format_address(address: Address) -> str:
     """Return the address as `--bind` takes it."""
     if isinstance(address, tuple):
         return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
@@ -241,37 +254,38 @@ def _shown(address: Address) -> str:
 
 
 def _problem_with_path(path: str) -> str:
-    """gunicorn itself would take the path away from a server that listens there."""
+    """Return why gunicorn can't listen at the path, or "". It would take it away from a running server."""
     try:
         if Path(path).exists() and not Path(path).is_socket():
-            return f"Can't listen on unix:{path}: there is a file that is no socket. Choose another path."
+            return f"Can't listen on unix:{path}: the file there is not a socket. Choose another path."
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1)
             probe.connect(path)
     except FileNotFoundError:
         parent = Path(path).parent
-        return "" if parent.is_dir() else f"Can't listen on unix:{path}: {parent} is no directory."
-    except ConnectionRefusedError:  # left over from a server that was killed: gunicorn replaces it
+        return "" if parent.is_dir() else f"Can't listen on unix:{path}: {parent} is not a directory."
+    except ConnectionRefusedError:  # left behind by a killed server: gunicorn replaces it
         return ""
     except TimeoutError:
         pass
     except OSError as exc:
         return f"Can't listen on unix:{path}: {exc.strerror or exc}"
-    return f"unix:{path} is in use by another program. Stop that one, or choose another path."
+    return f"unix:{path} is in use by another program. Stop that program, or choose another path."
 
 
 def _problem_with_port(address: tuple[str, int], *, is_own: bool, joins: bool = False) -> str:
+    """Return why gunicorn can't listen there, or "". `joins` if this server uses the port already."""
     host, port = address
     try:
         with socket.socket(_family(host)) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if joins:  # this server's own listeners at the port let it, no other program's do
+            if joins:  # this server's own listeners on the port allow it, other programs' don't
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             probe.bind(address)
     except OSError as exc:
         if exc.errno != errno.EADDRINUSE:
             what = f"HOST={host} PORT={port}" if is_own else f"{host}:{port}"
             return f"Can't listen on {what}: {exc.strerror or exc}"
-        other = f"another port: PORT={port + 1} make run" if is_own else "another --bind"
-        return f"Port {port} on {host} is in use by another program. Stop that one, or choose {other}"
+        choice = f"another port: PORT={port + 1} make run" if is_own else "another --bind"
+        return f"Port {port} on {host} is in use by another program. Stop that program, or choose {choice}"
     return ""

@@ -1,4 +1,4 @@
-"""SIGHUP: new settings are tried in a process of their own first, so that a mistake ends no server."""
+"""Reloads (SIGHUP): new settings are tried in a separate process first, so mistakes don't end the server."""
 
 import os
 import select
@@ -10,89 +10,84 @@ from typing import Any, NoReturn
 from app.config.env_file import unload_settings_file
 from app.server.listeners import problem_with_move
 
-_SECONDS = 60.0
+_START_SECONDS = 60.0
 """How long the application may take to start with the new settings."""
 
-_LONGEST = 4000
-"""Characters of what a trial says that are logged."""
+_MAX_OUTPUT_BYTES = 4000
+"""How much of a trial's output is logged: its end."""
 
 
 def guard_reload(server: Any) -> None:
-    """Have gunicorn's arbiter reload only settings that work, and say why others don't.
+    """Have gunicorn's arbiter reload settings only if they work, and log why others don't.
 
-    gunicorn itself would end: it takes a configuration that it can't read, a port that is in use, or workers
-    that don't start for reasons to stop.
+    gunicorn itself would stop at a configuration that it can't read, a port in use, or workers that don't
+    start. It has no hook before a reload, so this replaces the arbiter's handler of the signal.
     """
     reload = server.handle_hup
 
     def handle_hup() -> None:
-        if problem := _problem(server):
-            server.log.error("Nothing is reloaded, the server goes on with its old settings. %s", problem)
+        if problem := _try_settings(server):
+            server.log.error("Nothing is reloaded, the server continues with its old settings. %s", problem)
             return
-        _forget(server.app)
+        _forget_settings(server.app)
         reload()
 
     server.handle_hup = handle_hup
 
 
-def _forget(application: Any) -> None:
-    """Forget what the present settings have left in this process, before gunicorn reads them again.
+def _forget_settings(application: Any) -> None:
+    """Undo what the current settings have left in this process, before gunicorn reads settings again.
 
-    It takes the environment that it finds then for the operator's. With --preload it would go on with the
-    application that it has imported, whatever the settings are.
+    Otherwise the settings file's variables would look like exported ones, and with --preload gunicorn would
+    continue with the application that it has imported, whatever the settings are.
     """
     unload_settings_file()
     application.callable = None
     sys.modules.pop(str(getattr(application, "app_uri", "")).partition(":")[0], None)
 
 
-def _problem(server: Any) -> str:
-    """Return what keeps a server with the present settings from starting, or ""."""
+def _try_settings(server: Any) -> str:
+    """Return what prevents a server with the current settings from starting, or ""."""
     try:
-        ours, theirs = os.pipe()
+        reader, writer = os.pipe()
         child = os.fork()
     except OSError as exc:
-        return f"There is no process to try the new ones in: {exc.strerror}."
+        return f"No process could be started to try the new ones: {exc.strerror}."
     if not child:
-        os.close(ours)
-        _try(server, theirs)
-    os.close(theirs)
-    said, is_late = _read(ours)
-    os.close(ours)
-    if is_late:
+        os.close(reader)
+        _run_trial(server, writer)
+    os.close(writer)
+    output, timed_out = _read_output(reader)
+    os.close(reader)
+    if timed_out:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    if is_late:
-        return f"The application did not start within {_SECONDS:.0f} seconds. {said}"
-    return (said or "The application did not start.") if status else ""
+    if timed_out:
+        return f"The application did not start within {_START_SECONDS:.0f} seconds. {output}"
+    return (output or "The application did not start.") if status else ""
 
 
-def _read(descriptor: int) -> tuple[str, bool]:
-    """Return what is written to the pipe, in one line, and whether its writer did not end in time."""
-    deadline, data = time.monotonic() + _SECONDS, b""
-    while select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        if not (piece := os.read(descriptor, _LONGEST)):
+def _read_output(reader: int) -> tuple[str, bool]:
+    """Return what is written to the pipe, as one line, and whether its writer did not finish in time."""
+    deadline, data, timed_out = time.monotonic() + _START_SECONDS, b"", True
+    while select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not (piece := os.read(reader, _MAX_OUTPUT_BYTES)):
+            timed_out = False
             break
-        data = (data + piece)[-_LONGEST:]
-    else:
-        return _line(data), True
-    return _line(data), False
+        data = (data + piece)[-_MAX_OUTPUT_BYTES:]
+    return " ".join(data.decode(errors="replace").split()), timed_out
 
 
-def _line(data: bytes) -> str:
-    return " ".join(data.decode(errors="replace").split())
-
-
-def _try(server: Any, report: int) -> NoReturn:
-    """Load settings and application as a server does that starts, and exit; what is said goes to `report`."""
+def _run_trial(server: Any, writer: int) -> NoReturn:
+    """Load settings and application as at a start, and exit. Output and errors go to `writer`."""
     status = 1
     for number in server.SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     for standard in (sys.stdout.fileno(), sys.stderr.fileno()):
-        os.dup2(report, standard)
-    os.close(report)
+        os.dup2(writer, standard)
+    os.close(writer)
     try:
-        _forget(server.app)
+        _forget_settings(server.app)
         server.app.reload()
         server.app.load()
         if problem := problem_with_move(server, server.app.cfg.address):

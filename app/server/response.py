@@ -1,4 +1,4 @@
-"""A variant of gunicorn's response that does not block, and the part of an answer still to be sent."""
+"""Responses that don't block: gunicorn's response adapted to the event loop, and the sender of its bytes."""
 
 import logging
 import os
@@ -15,107 +15,66 @@ from gunicorn.util import has_fileno
 from app.core.request_context import REQUEST_ID_HEADER
 from app.core.system import REFUSED
 
-_MORE = getattr(socket, "MSG_MORE", 0)
-"""Lets the kernel put the head and the file's beginning into one packet, if it knows how (Linux)."""
+_MSG_MORE = getattr(socket, "MSG_MORE", 0)
+"""Lets Linux put the head and the beginning of the file into one packet; 0 on other systems."""
 
-_AT_ONCE = 4 * 1024 * 1024
+_MAX_BYTES_PER_TURN = 4 * 1024 * 1024
 """Bytes sent to one fast client before the other connections have their turn."""
 
-_READ_AT_ONCE = 256 * 1024
+_READ_BYTES = 256 * 1024
 
-_unsendable: set[int] = set()
-"""The devices (stat(2)) whose files the kernel does not send by itself: they are read and written instead."""
+_devices_without_sendfile: set[int] = set()
+"""Devices (stat(2)) for which the system refuses sendfile(2). Their files are read and written instead."""
 
 _log = logging.getLogger(__name__)
 
 
-class Sending:
-    """Sends `head`, then `count` bytes of the open `file` from `offset` on.
+@dataclass(slots=True)
+class Exchange:
+    """A request and its response; `sender` sends the rest of it, and is None if it must be streamed."""
 
-    `sent` is how many bytes the kernel has accepted.
-    """
+    request: Any
+    environ: dict[str, Any]
+    response: "LoopResponse"
+    body: Any
+    sender: "Sender | None"
+    began: datetime
+    log: Any
 
-    def __init__(self, head: bytes, file: int = -1, offset: int = 0, count: int = 0) -> None:
-        self._head = memoryview(head)
-        self._file = file
-        self._offset = offset
-        self._left = count
-        self._reads = bool(_unsendable) and count > 0 and os.fstat(file).st_dev in _unsendable
-        self.sent = 0
-
-    def go_on(self, sock: socket.socket) -> bool:
-        """Send what the socket accepts, a few megabytes at most; return whether nothing is left.
-
-        Raises `OSError` if the client is gone, or if the file is shorter than announced.
-        """
-        pause = self.sent + _AT_ONCE
-        try:
-            while self._head:
-                count = sock.send(self._head, _MORE if self._left else 0)
-                self._head = self._head[count:]
-                self.sent += count
-            while self._left and self.sent < pause:
-                count = self._send_read(sock) if self._reads else self._send_file(sock)
-                if not count:
-                    raise OSError("the file has been cut")
-                self._offset += count
-                self._left -= count
-                self.sent += count
-        except BlockingIOError:
-            return False
-        return not self._left
-
-    def _send_file(self, sock: socket.socket) -> int:
-        """Have the kernel send from the file; return how many bytes, 0 at the file's end.
-
-        With files of which the kernel has no pages (some of FUSE, /proc) sendfile(2) sends nothing either.
-        """
-        try:
-            count = os.sendfile(sock.fileno(), self._file, self._offset, min(self._left, _AT_ONCE))
-            return count or self._send_read(sock)
-        except OSError as exc:
-            if exc.errno not in REFUSED:
-                raise
-            self._reads = True
-            device = os.fstat(self._file).st_dev
-            if device not in _unsendable:
-                _unsendable.add(device)
-                _log.warning("sendfile(2) is refused, images are read and written instead: %s", exc.strerror)
-            return self._send_read(sock)
-
-    def _send_read(self, sock: socket.socket) -> int:
-        piece = os.pread(self._file, min(self._left, _READ_AT_ONCE), self._offset)
-        return sock.send(piece) if piece else 0
+    def end(self) -> None:
+        """Close the body and log the request, also if the client has disconnected."""
+        close_body(self.body)
+        self.log.access(self.response, self.request, self.environ, datetime.now() - self.began)
 
 
 class LoopResponse(Response):  # type: ignore[misc]
-    """Returns what to send instead of sending it, with `request_id` among the headers."""
+    """Returns what to send instead of sending it. Its headers include the `request_id`."""
 
     request_id = ""
 
-    def sending(self, body: Any) -> Sending | None:
-        """Return the whole answer, given what the application returned; None if it has to be streamed."""
+    def sender(self, body: Any) -> "Sender | None":
+        """Return a sender for what the application returned; None if it has to be streamed."""
         if self._omits_body:
-            return Sending(self._head())
+            return Sender(self._head())
         if self.response_length is None:
             return None
         if not isinstance(body, FileWrapper):
-            return Sending(self._head() + b"".join(body))
+            return Sender(self._head() + b"".join(body))
         if not has_fileno(body.filelike):
             return None
         file = body.filelike.fileno()
-        return Sending(self._head(), file, os.lseek(file, 0, os.SEEK_CUR), self.response_length)
+        return Sender(self._head(), file, os.lseek(file, 0, os.SEEK_CUR), self.response_length)
 
     def stream(self, body: Iterable[bytes]) -> None:
-        """Send `body` piece by piece. Raises `OSError` if the client is too slow or gone."""
+        """Send `body` piece by piece. Raise `OSError` if the client is too slow or has disconnected."""
         for piece in body:
             self.write(piece)
         self.close()
 
     def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
-        """Check and keep headers as gunicorn does. Results are cached: hits repeat the same few headers."""
+        """Check and keep headers as gunicorn does. Results are cached, since hits repeat a few headers."""
         for name, value in headers:
-            kept, length, upgrade = _checked(name, value)
+            kept, length, upgrade = _process_header(name, value)
             self.headers += kept
             if length is not None:
                 self.response_length = length
@@ -123,7 +82,7 @@ class LoopResponse(Response):  # type: ignore[misc]
                 self.upgrade = True
 
     def default_headers(self) -> list[str]:
-        """Return gunicorn's own headers, and the request's id."""
+        """Return the status line, gunicorn's own headers and the request's id."""
         lines: list[str] = super().default_headers()
         lines.append(f"{REQUEST_ID_HEADER}: {self.request_id}\r\n")
         return lines
@@ -134,34 +93,79 @@ class LoopResponse(Response):  # type: ignore[misc]
         return ("".join(lines) + "\r\n").encode("latin-1")
 
 
-@dataclass(slots=True)
-class Exchange:
-    """A request and its answer; `sending` is what is left to send, None if the answer must be streamed."""
+@lru_cache(maxsize=1024)
+def _process_header(name: str, value: str) -> tuple[list[tuple[str, str]], int | None, bool]:
+    """Return the header as gunicorn sends it, the length if it gives one, and whether it is an upgrade."""
+    response = Response.__new__(Response)
+    response.headers, response.response_length, response.upgrade = [], None, False
+    response.process_headers([(name, value)])
+    return response.headers, response.response_length, response.upgrade
 
-    request: Any
-    environ: dict[str, Any]
-    response: LoopResponse
-    body: Any
-    sending: Sending | None
-    began: datetime
-    log: Any
 
-    def end(self) -> None:
-        """Close the body and log the request, even if the client has gone."""
-        close_body(self.body)
-        self.log.access(self.response, self.request, self.environ, datetime.now() - self.began)
+class Sender:
+    """Sends `head`, then `count` bytes of the open `file` from `offset` on.
+
+    `sent` is the number of bytes that the kernel has accepted.
+    """
+
+    def __init__(self, head: bytes, file: int = -1, offset: int = 0, count: int = 0) -> None:
+        self._head = memoryview(head)
+        self._file = file
+        self._offset = offset
+        self._left = count
+        self._reads_file = (
+            bool(_devices_without_sendfile)
+            and count > 0
+            and os.fstat(file).st_dev in _devices_without_sendfile
+        )
+        self.sent = 0
+
+    def send(self, sock: socket.socket) -> bool:
+        """Send what the socket accepts, a few megabytes at most; return whether nothing is left.
+
+        Raise `OSError` if the client has disconnected, or if the file is shorter than announced.
+        """
+        pause = self.sent + _MAX_BYTES_PER_TURN
+        try:
+            while self._head:
+                count = sock.send(self._head, _MSG_MORE if self._left else 0)
+                self._head = self._head[count:]
+                self.sent += count
+            while self._left and self.sent < pause:
+                count = self._read_and_send(sock) if self._reads_file else self._sendfile(sock)
+                if not count:
+                    raise OSError("the file is shorter than announced")
+                self._offset += count
+                self._left -= count
+                self.sent += count
+        except BlockingIOError:
+            return False
+        return not self._left
+
+    def _sendfile(self, sock: socket.socket) -> int:
+        """Have the kernel send from the file; return how many bytes, 0 at the end of the file.
+
+        With files that have no pages in the kernel (some of FUSE, /proc), sendfile(2) also returns 0.
+        """
+        try:
+            count = os.sendfile(sock.fileno(), self._file, self._offset, min(self._left, _MAX_BYTES_PER_TURN))
+            return count or self._read_and_send(sock)
+        except OSError as exc:
+            if exc.errno not in REFUSED:
+                raise
+            self._reads_file = True
+            device = os.fstat(self._file).st_dev
+            if device not in _devices_without_sendfile:
+                _devices_without_sendfile.add(device)
+                _log.warning("sendfile(2) is refused, images are read and written instead: %s", exc.strerror)
+            return self._read_and_send(sock)
+
+    def _read_and_send(self, sock: socket.socket) -> int:
+        piece = os.pread(self._file, min(self._left, _READ_BYTES), self._offset)
+        return sock.send(piece) if piece else 0
 
 
 def close_body(body: Any) -> None:
-    """Close what an application returned, if it can be closed (PEP 3333)."""
+    """Close what an application returned, if it has a `close` method (PEP 3333)."""
     if hasattr(body, "close"):
         body.close()
-
-
-@lru_cache(maxsize=1024)
-def _checked(name: str, value: str) -> tuple[list[tuple[str, str]], int | None, bool]:
-    """Return a header as gunicorn would send it, the length it gives, and whether it is an upgrade."""
-    alone = Response.__new__(Response)
-    alone.headers, alone.response_length, alone.upgrade = [], None, False
-    alone.process_headers([(name, value)])
-    return alone.headers, alone.response_length, alone.upgrade

@@ -1,144 +1,115 @@
 """The gunicorn worker: a process with an event loop and threads.
 
-The base class handles signals, the arbiter's heartbeat and the application; `EventLoop` does the work. Only
-signals, `max_requests` and the arbiter's end stop a worker.
-
-gunicorn's logger, with the access log.
+gunicorn's base class handles signals, the heartbeat and the loading of the application; `EventLoop` does the
+work. Only a signal, `max_requests` or the end of the arbiter stops a worker.
 """
 
 import os
 import resource
 import time
-from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any
 
-from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from app.components import EXTENSION, Components
 from app.core.thread_pool import ElasticThreadPool
 from app.delivery.fast_path import LoopHooks
-from app.observability.access_log import AccessLog
 from app.server.event_loop import EventLoop
 from app.server.exchanges import Exchanges
-from app.server.refusals import Refusal
 
+_RESERVED_FILES = 256
+"""Open files kept for everything but clients: the cache, the store's client, logs."""
 
-class RequestLogger(Logger):  # type: ignore[misc]
-    """gunicorn's logger. Logs each request to `requests`; if that is None, to nothing."""
+_FILES_PER_CONNECTION = 3
+"""Open files that a client's request may need: its connection, the image, a connection to the store."""
 
-    requests: ClassVar[AccessLog | None] = None
-
-    def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
-        """Log a request whose answer has been sent, or whose client has gone."""
-        if self.requests is not None and resp.status:
-            self.requests.log(environ, resp.status, _body_bytes(resp), request_time.total_seconds())
-
-    def refused(self, client: Any, refusal: Refusal) -> None:
-        """Log a request that never reached the application."""
-        if self.requests is not None:
-            address = client[0] if isinstance(client, tuple) and client else ""  # "" at a Unix socket
-            environ = {"REQUEST_METHOD": "", "REMOTE_ADDR": address}
-            self.requests.log(environ, str(refusal.status), refusal.body_length, 0.0)
-
-
-def _body_bytes(resp: Any) -> int:
-    """Return the bytes of the body. gunicorn counts none of a file that the kernel sends."""
-    return int(resp.sent or (0 if resp._omits_body else resp.response_length or 0))
-
-
-_OTHER_FILES = 256
-"""Open files kept for everything except clients: the cache, the store's client, logs."""
-
-_FEWEST_CONNECTIONS = 8
-"""A thread holds a connection for a moment after its client has the answer. Only a part of the connections
-may be with threads, so with fewer than these a client that connects for each request could be refused."""
-
-_FILES_EACH = 3
-"""Open files that a client's request may take: its connection, the image, a connection to the store."""
+_MIN_CONNECTIONS = 8
+"""Only a share of the connections may be with threads, and a thread holds one for a moment after the client
+has its response. With fewer connections, a client that opens one for each request could be refused."""
 
 
 class ImageWorker(Worker):  # type: ignore[misc]
-    """Runs any WSGI application. If the application has `LoopHooks`, the loop answers some requests itself.
+    """Runs any WSGI application. The event loop itself answers what the application's `LoopHooks` name.
 
-    TLS and the PROXY protocol are left to a proxy in front.
+    It speaks neither TLS nor the PROXY protocol: those are left to a proxy in front.
     """
+
+    _has_warned_of_heartbeat = False
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Raise RuntimeError if gunicorn's settings ask for TLS or the PROXY protocol."""
+        """Raise `RuntimeError` if gunicorn is configured for TLS or the PROXY protocol."""
         if cfg.is_ssl or cfg.proxy_protocol != "off":
             raise RuntimeError(
                 "This worker speaks neither TLS nor the PROXY protocol. Put a proxy in front of it, or start "
                 "gunicorn with --worker-class gthread."
             )
 
-    _is_silent = False
-
     def init_process(self) -> None:
-        """Raise the limit on open files to the system's, and lower the number of connections to fit it."""
-        most = _raise_limit_on_files()
+        """Raise the limit on open files as far as allowed, and fit the number of connections to it."""
+        limit = _raise_limit_on_files()
         wanted = self.cfg.worker_connections
-        fitting = wanted if most < 0 else (most - _OTHER_FILES) // _FILES_EACH
-        self._capacity = max(_FEWEST_CONNECTIONS, min(wanted, fitting))
+        fitting = wanted if limit < 0 else (limit - _RESERVED_FILES) // _FILES_PER_CONNECTION
+        self._capacity = max(_MIN_CONNECTIONS, min(wanted, fitting))
         if self._capacity < wanted:
             self.log.warning(
                 "The limit on open files, %d, lets a worker have %d connections instead of %d. "
                 "Raise it: ulimit -Hn, or LimitNOFILE= of systemd.",
-                most,
+                limit,
                 self._capacity,
                 wanted,
             )
         super().init_process()
 
     def run(self) -> None:
-        """Serve until stopped, then until all connections have ended or `graceful_timeout` is over."""
+        """Serve until stopped, then until all connections have ended or `graceful_timeout` has passed."""
         components: Components | None = getattr(self.wsgi, "extensions", {}).get(EXTENSION)
         hooks = LoopHooks() if components is None else components.loop_hooks
         pool = ElasticThreadPool(self.cfg.threads)
         loop = EventLoop(
             self.sockets,
-            Exchanges(self.wsgi, self.cfg, self.log, hooks, self._may_go_on),
+            Exchanges(self.wsgi, self.cfg, self.log, hooks, self._may_keep_alive),
             pool,
             hooks,
             self.log,
             capacity=self._capacity,
             keepalive=self.cfg.keepalive,
-            wake=self.PIPE,
+            wake_pipe=self.PIPE,
         )
         try:
             while self.alive and self.ppid == os.getppid():
-                self._turn(loop, hooks)
+                self._run_once(loop, hooks)
             loop.stop()
             deadline = time.monotonic() + self.cfg.graceful_timeout
             while len(loop) and time.monotonic() < deadline:
-                self._turn(loop, hooks)
+                self._run_once(loop, hooks)
             loop.close()
             pool.shutdown(wait=False)
         finally:
             hooks.flush(at_once=True)
 
     def notify(self) -> None:
-        """Show the arbiter that this worker is alive; if the system refuses that, go on all the same.
+        """Tell the arbiter that this worker is alive. If the system refuses that, warn once and go on.
 
-        The arbiter then takes the time at which the file was made for a heartbeat in the future, so that it
-        ends no worker that hangs.
+        The arbiter compares the modification time of a file, which a heartbeat sets, to the monotonic clock.
+        Without heartbeats it finds the time of creation, far in the future of that clock, and never replaces
+        a worker that hangs.
         """
         try:
             super().notify()
         except OSError as exc:
-            if not self._is_silent:
-                self._is_silent = True
+            if not self._has_warned_of_heartbeat:
+                self._has_warned_of_heartbeat = True
                 self.log.warning(
                     "The system refuses utime(2) (%s): a worker that hangs is not replaced.", exc.strerror
                 )
 
-    def _turn(self, loop: EventLoop, hooks: LoopHooks) -> None:
-        if loop.turn():
+    def _run_once(self, loop: EventLoop, hooks: LoopHooks) -> None:
+        if loop.run_once():
             self.notify()
             hooks.flush()
 
-    def _may_go_on(self) -> bool:
+    def _may_keep_alive(self) -> bool:
         """Count a request, and return whether its connection may be used for another."""
         self.nr += 1
         if self.nr >= self.max_requests:
@@ -147,11 +118,11 @@ class ImageWorker(Worker):  # type: ignore[misc]
 
 
 def _raise_limit_on_files() -> int:
-    """Raise the limit on open files as far as the system lets us; return it, -1 if there is none to know."""
-    most = -1
+    """Raise the soft limit on open files to the hard one. Return the limit, -1 if the system doesn't say."""
+    limit = -1
     try:
-        most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):
-        return most
+        return limit
     return hard

@@ -132,7 +132,7 @@ class Clients(RuleBasedStateMachine):
             log,
             capacity=CAPACITY,
             keepalive=75,
-            wake=self.wake,
+            wake_pipe=self.wake,
             clock=lambda: self.now,
         )
 
@@ -205,7 +205,7 @@ class Clients(RuleBasedStateMachine):
         for conn in held:
             assert conn.state is not State.CLOSED
             assert conn.mask == _selected(WATCHED[conn.state])
-            assert (conn.slot > 0) == (conn.state is not State.WORKING)
+            assert (conn.deadline > 0) == (conn.state is not State.WORKING)
         assert self.loop._table.working == sum(conn.state is State.WORKING for conn in held)
         assert self.faults == []
 
@@ -231,7 +231,7 @@ class Clients(RuleBasedStateMachine):
 
     def _turn(self) -> None:
         os.write(self.wake[1], b".")
-        self.loop.turn()
+        self.loop.run_once()
 
     def _one(self, data: st.DataObject) -> socket.socket:
         if not self.clients:
@@ -279,13 +279,13 @@ def test_a_connection_that_fails_is_closed_and_counted_and_the_loop_goes_on() ->
     pool = ElasticThreadPool(1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         exchanges = Exchanges(_Application(Path("unused")), Config(), log, hooks, lambda: True)
-        loop = EventLoop([listener], exchanges, pool, hooks, log, capacity=10, keepalive=75, wake=wake)
+        loop = EventLoop([listener], exchanges, pool, hooks, log, capacity=10, keepalive=75, wake_pipe=wake)
         stop = threading.Event()
 
         def work() -> None:
             while not stop.is_set():
                 os.write(wake[1], b".")
-                loop.turn()
+                loop.run_once()
 
         thread = threading.Thread(target=work)
         thread.start()
@@ -312,12 +312,12 @@ def test_a_reader_is_not_dropped_for_being_the_oldest_before_any_is_measured() -
         for number, sent in enumerate((300_000, 4096, 0, 4096)):
             ours, _theirs = map(stack.enter_context, socket.socketpair())
             conn = Connection(ours, ("127.0.0.1", number), ("127.0.0.1", 2), number / 10)
-            exchange: Any = SimpleNamespace(sending=SimpleNamespace(sent=sent))
+            exchange: Any = SimpleNamespace(sender=SimpleNamespace(sent=sent))
             conn.exchange, conn.state = exchange, State.SENDING
             table.add(conn)
         dropped = []
         while len(table) > 1:
-            worst = table.worst(0.5)
+            worst = table.next_to_evict(0.5)
             assert worst is not None
             dropped.append(worst.client[1])
             worst.state = State.CLOSED
@@ -341,8 +341,8 @@ def test_the_last_answer_on_a_connection_holds_no_thread_either(tmp_path: Path) 
         thread.join(10)
         assert not thread.is_alive()
         assert conn.exchange is not None
-        assert conn.exchange.sending is not None
-        assert 0 < conn.exchange.sending.sent < BIG
+        assert conn.exchange.sender is not None
+        assert 0 < conn.exchange.sender.sent < BIG
         conn.close()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.server import listeners
-from app.server.listeners import choose_listeners, problem_with, where
+from app.server.listeners import choose_listeners, describe_listener, problem_with
 from tests.ports import free_port
 
 
@@ -58,7 +58,7 @@ def test_a_system_that_knows_reuseport_by_name_only_has_one_listener(monkeypatch
         sock.close()
         raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
 
-    monkeypatch.setattr(listeners._Reserved, "set_options", refused)
+    monkeypatch.setattr(listeners._ReservedSocket, "set_options", refused)
     server = _server(("127.0.0.1", free_port()))
     choose_listeners(server, ("127.0.0.1", 1))
     assert (server.cfg.reuse_port, server.LISTENERS) == (False, [])
@@ -117,4 +117,4 @@ def test_addresses_that_share_no_connection_are_no_problem(tmp_path: Path) -> No
     ],
 )
 def test_people_are_told_what_they_can_open(address: Any, told: str) -> None:
-    assert where(SimpleNamespace(sock=SimpleNamespace(getsockname=lambda: address))) == told
+    assert describe_listener(SimpleNamespace(sock=SimpleNamespace(getsockname=lambda: address))) == told

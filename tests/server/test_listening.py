@@ -192,8 +192,8 @@ def test_the_same_address_twice_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("unix:{tmp}/file", "there is a file that is no socket"),
-        ("unix:{tmp}/nowhere/socket", "{tmp}/nowhere is no directory"),
+        ("unix:{tmp}/file", "the file there is not a socket"),
+        ("unix:{tmp}/nowhere/socket", "{tmp}/nowhere is not a directory"),
         ("unix:{tmp}/" + "x" * 200, "too long"),
         ("192.0.2.1:8000", "Can't listen on 192.0.2.1:8000: "),
         ("[2001:db8::1]:8000", "Can't listen on 2001:db8::1:8000: "),

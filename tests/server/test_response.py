@@ -14,7 +14,7 @@ from gunicorn.config import Config
 from gunicorn.http.wsgi import Response
 
 from app.server import response as response_module
-from app.server.response import LoopResponse, Sending
+from app.server.response import LoopResponse, Sender
 
 _REQUEST = SimpleNamespace(method="GET", version=(1, 1))
 
@@ -79,9 +79,9 @@ def _file_and_sockets(directory: Path) -> Iterator[tuple[int, socket.socket, soc
         yield file.fileno(), ours, theirs
 
 
-def _send_all(sending: Sending, ours: socket.socket, theirs: socket.socket) -> bytes:
+def _send_all(sender: Sender, ours: socket.socket, theirs: socket.socket) -> bytes:
     received = b""
-    while not sending.go_on(ours):
+    while not sender.send(ours):
         received += theirs.recv(1 << 20)
     ours.shutdown(socket.SHUT_WR)
     while piece := theirs.recv(1 << 20):
@@ -103,13 +103,13 @@ def test_a_file_that_the_kernel_does_not_send_is_read(
             raise OSError(error, "not here")
         return os.write(out, os.pread(file, 1000, offset))
 
-    monkeypatch.setattr(response_module, "_unsendable", set())
+    monkeypatch.setattr(response_module, "_devices_without_sendfile", set())
     monkeypatch.setattr(os, "sendfile", sendfile)
     for _ in range(2):
         with _file_and_sockets(tmp_path) as (file, ours, theirs):
-            sending = Sending(b"head", file, 7, len(DATA) - 7)
-            assert _send_all(sending, ours, theirs) == b"head" + DATA[7:]
-            assert sending.sent == 4 + len(DATA) - 7
+            sender = Sender(b"head", file, 7, len(DATA) - 7)
+            assert _send_all(sender, ours, theirs) == b"head" + DATA[7:]
+            assert sender.sent == 4 + len(DATA) - 7
     assert len(calls) == after + 1
 
 
@@ -118,12 +118,12 @@ def test_a_file_of_which_the_kernel_sends_nothing_is_read(
 ) -> None:
     monkeypatch.setattr(os, "sendfile", lambda *arguments: 0)
     with _file_and_sockets(tmp_path) as (file, ours, theirs):
-        assert _send_all(Sending(b"head", file, 7, len(DATA) - 7), ours, theirs) == b"head" + DATA[7:]
+        assert _send_all(Sender(b"head", file, 7, len(DATA) - 7), ours, theirs) == b"head" + DATA[7:]
     with (
         _file_and_sockets(tmp_path) as (file, ours, _),
-        pytest.raises(OSError, match="the file has been cut"),
+        pytest.raises(OSError, match="shorter than announced"),
     ):
-        Sending(b"", file, len(DATA), 1).go_on(ours)
+        Sender(b"", file, len(DATA), 1).send(ours)
 
 
 @pytest.mark.parametrize("error", [errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.ENOTCONN])
@@ -133,11 +133,11 @@ def test_a_client_that_is_gone_is_no_reason_to_read(
     def sendfile(*arguments: int) -> int:
         raise OSError(error, "gone")
 
-    monkeypatch.setattr(response_module, "_unsendable", set())
+    monkeypatch.setattr(response_module, "_devices_without_sendfile", set())
     monkeypatch.setattr(os, "sendfile", sendfile)
     with (
         _file_and_sockets(tmp_path) as (file, ours, _),
         pytest.raises(OSError, match="gone"),
     ):
-        Sending(b"head", file, 0, len(DATA)).go_on(ours)
-    assert not response_module._unsendable
+        Sender(b"head", file, 0, len(DATA)).send(ours)
+    assert not response_module._devices_without_sendfile

@@ -242,7 +242,7 @@ def test_a_stream_that_stops_ends_the_connection(
 
 
 def test_no_more_answers_are_streamed_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchanges, "_MOST_STREAMS", 0)
+    monkeypatch.setattr(exchanges, "_MAX_STREAMS", 0)
     closed: list[bool] = []
     exchange: Any = SimpleNamespace(body=SimpleNamespace(close=lambda: closed.append(True)))
     asking = Exchanges(None, None, None, LoopHooks(), lambda: True)
