@@ -99,7 +99,9 @@ def _still_open(socks: list[socket.socket]) -> list[socket.socket]:
 
 
 @pytest.mark.parametrize("what", ["a byte", "a request", "the end", "a reset"])
-def test_what_comes_on_a_connection_that_is_dropped_meanwhile(server: Running, small: str, what: str) -> None:
+def test_data_that_arrives_on_a_connection_while_it_is_evicted_does_no_harm(
+    server: Running, small: str, what: str
+) -> None:
     """The worker finds it in the same turn of its loop in which newcomers make it drop that connection."""
     (worker,) = server.workers()
     with ExitStack() as stack:
@@ -152,13 +154,13 @@ UNSENT = {
 
 
 @pytest.mark.parametrize("how", UNSENT)
-def test_bodies_that_never_come_hold_no_thread(server: Running, small: str, how: str) -> None:
+def test_unsent_bodies_hold_no_thread(server: Running, small: str, how: str) -> None:
     """Of requests that no body is wanted for, three for each thread."""
     method, lines = UNSENT[how]
     _expect_answers_beside(server, [_request(small, *lines, method=method)] * (3 * THREADS), small)
 
 
-def test_500_bodies_that_never_come(server: Running, small: str) -> None:
+def test_500_unsent_bodies_hold_up_nobody(server: Running, small: str) -> None:
     asked = [_request(small, *lines, method=method) for method, lines in UNSENT.values()]
     _expect_answers_beside(server, (asked * 63)[:500], small)
 
@@ -182,7 +184,7 @@ WANTED = {
 
 
 @pytest.mark.parametrize("how", WANTED)
-def test_500_bodies_that_are_wanted_and_never_come(server: Running, small: str, how: str) -> None:
+def test_500_unsent_uploads_hold_up_nobody(server: Running, small: str, how: str) -> None:
     """Without keys this machine may upload: its requests wait for their bodies, and other requests don't."""
     _expect_answers_beside(server, [WANTED[how]] * 500, small)
 

@@ -39,7 +39,7 @@ def _largest() -> bytes:
 
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what memory a process takes")
-def test_64_at_once(tmp_path: Path) -> None:
+def test_a_burst_of_the_largest_images_stays_within_the_memory_bound(tmp_path: Path) -> None:
     data = _largest()
 
     def upload(number: int) -> requests.Response:

@@ -248,7 +248,7 @@ def _percentile(values: list[float], share: float) -> float:
 
 
 @pytest.mark.timeout(150 + 120 * MINUTES)
-def test_chaos(scene: Scene) -> None:
+def test_a_random_attack_ends_no_worker_and_starves_no_client(scene: Scene) -> None:
     sys.stderr.write(f"\nCHAOS_SEED={SEED}\n")
     for number in range(MINUTES):
         calm = _baseline(scene)

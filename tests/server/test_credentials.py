@@ -17,7 +17,9 @@ SOURCES = [
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=["profile", "token"])
-def test_it_answers_and_says_what_to_set(tmp_path: Path, s3: S3Server, source: dict[str, str]) -> None:
+def test_the_server_answers_502_and_logs_what_to_set(
+    tmp_path: Path, s3: S3Server, source: dict[str, str]
+) -> None:
     files = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
     settings = {"S3_BUCKET": "cats", "AWS_ENDPOINT_URL_S3": s3.url, "WEB_CONCURRENCY": "1"}
     with running(tmp_path, **files, **settings, **source, AWS_EC2_METADATA_DISABLED="true") as server:

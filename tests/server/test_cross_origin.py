@@ -41,7 +41,9 @@ def _may_read(answer: requests.Response) -> bool:
 
 
 @pytest.mark.parametrize(("origin", "may"), [(APP, True), (EVIL, False), (None, False)])
-def test_hits_errors_and_refusals(server: Running, origin: str | None, may: bool) -> None:
+def test_pages_of_an_allowed_origin_can_read_every_answer(
+    server: Running, origin: str | None, may: bool
+) -> None:
     headers = {"Origin": origin} if origin else {}
     url = requests.post(f"{server.url}/api/images", files={"image": picture()}, timeout=60).json()[
         "image_url"
@@ -61,7 +63,7 @@ def test_hits_errors_and_refusals(server: Running, origin: str | None, may: bool
         assert (answer.status_code, _may_read(answer)) == (status, may), address[:80]
 
 
-def test_a_worker_without_room_says_so_to_pages_too(server: Running) -> None:
+def test_a_refusal_for_lack_of_connections_can_be_read_too(server: Running) -> None:
     """Requests that wait for their bodies hold three quarters of the connections."""
     port = int(server.url.rpartition(":")[2])
 
@@ -79,7 +81,7 @@ def test_a_worker_without_room_says_so_to_pages_too(server: Running) -> None:
     assert answer.headers["Connection"] == "close"
 
 
-def test_a_preflight_over_the_wire(server: Running) -> None:
+def test_a_preflight_request_is_granted(server: Running) -> None:
     headers = {
         "Origin": APP,
         "Access-Control-Request-Method": "POST",

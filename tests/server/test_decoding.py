@@ -80,7 +80,7 @@ def test_a_crash_in_native_code_costs_one_upload(server: Running, slow_image: by
     assert children_of(host) == []
 
 
-def test_an_upload_survives_the_end_of_the_host(server: Running, slow_image: bytes) -> None:
+def test_an_upload_survives_the_death_of_the_decoder_host(server: Running, slow_image: bytes) -> None:
     with ThreadPoolExecutor(1) as pool:
         answer = _begin(server, pool, slow_image)
         host, child = _host_and_child(server)
@@ -90,7 +90,9 @@ def test_an_upload_survives_the_end_of_the_host(server: Running, slow_image: byt
     assert children_of(server.workers()[0]) != [host]
 
 
-def test_hits_and_health_go_on_while_an_image_is_decoded(server: Running, slow_image: bytes) -> None:
+def test_hits_and_health_checks_are_answered_while_an_image_is_decoded(
+    server: Running, slow_image: bytes
+) -> None:
     url = _upload(server, picture()).json()["image_url"]
     with ThreadPoolExecutor(1) as pool:
         answer = _begin(server, pool, slow_image)
@@ -100,7 +102,7 @@ def test_hits_and_health_go_on_while_an_image_is_decoded(server: Running, slow_i
         assert answer.result().status_code == 201
 
 
-def test_the_host_has_no_secrets(server: Running) -> None:
+def test_the_decoder_host_has_no_secrets(server: Running) -> None:
     assert _upload(server, picture()).ok
     (worker,) = server.workers()
     (host,) = children_of(worker)
@@ -109,7 +111,7 @@ def test_the_host_has_no_secrets(server: Running) -> None:
     assert "/_ssl" not in Path(f"/proc/{host}/maps").read_text()  # nor has what could hold them
 
 
-def test_a_worker_that_is_killed_leaves_no_process_behind(server: Running, slow_image: bytes) -> None:
+def test_a_killed_worker_leaves_no_process_behind(server: Running, slow_image: bytes) -> None:
     with ThreadPoolExecutor(1) as pool:
         answer = _begin(server, pool, slow_image)
         host, child = _host_and_child(server)
@@ -121,7 +123,7 @@ def test_a_worker_that_is_killed_leaves_no_process_behind(server: Running, slow_
     assert wait_until(lambda: _answered(server))
 
 
-def test_a_server_that_stops_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_a_stopped_server_leaves_no_process_behind(tmp_path: Path) -> None:
     with running(tmp_path, WEB_CONCURRENCY="2", **SECRETS) as server:
         for _ in range(8):
             assert _upload(server, picture()).ok
@@ -130,9 +132,7 @@ def test_a_server_that_stops_leaves_no_process_behind(tmp_path: Path) -> None:
     wait_until(lambda: not any(map(is_there, processes)))
 
 
-def test_an_upload_that_is_under_way_when_the_server_stops_is_finished(
-    tmp_path: Path, slow_image: bytes
-) -> None:
+def test_a_stopping_server_finishes_the_current_upload(tmp_path: Path, slow_image: bytes) -> None:
     with running(tmp_path, WEB_CONCURRENCY="1", **SECRETS) as server, ThreadPoolExecutor(1) as pool:
         answer = _begin(server, pool, slow_image)
         host, _ = _host_and_child(server)

@@ -23,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost"])
-def test_both_kinds_of_clients_are_programs_of_this_machine(server: Running, address: str) -> None:
+def test_ipv4_and_ipv6_clients_on_this_machine_need_no_key(server: Running, address: str) -> None:
     url = f"http://{address}:{server.url.rpartition(':')[2]}"
     answer = requests.post(f"{url}/api/images", files={"image": noise(1)}, timeout=60)
     assert answer.status_code in (200, 201), answer.text
@@ -36,14 +36,14 @@ def test_the_access_log_has_the_ipv4_address(server: Running) -> None:
     assert "::ffff:" not in server.log
 
 
-def test_other_names_are_not_this_machine(server: Running) -> None:
+def test_another_host_name_needs_a_key(server: Running) -> None:
     """What a page of another site sends by DNS rebinding."""
     headers = {"Host": "[::ffff:192.0.2.1]:8000"}
     answer = requests.post(f"{server.url}/api/images", headers=headers, timeout=60)
     assert answer.status_code == 401
 
 
-def test_addresses_with_brackets_are_understood(tmp_path: Path) -> None:
+def test_host_may_be_an_ipv6_address_in_brackets(tmp_path: Path) -> None:
     with running(tmp_path, HOST="[::1]", WEB_CONCURRENCY="1") as server:
         assert server.url.startswith("http://[::1]:")
         assert requests.get(f"{server.url}/healthz", timeout=60).ok

@@ -249,7 +249,7 @@ TestClients = pytest.mark.skipif(not hasattr(select, "epoll"), reason="Linux cou
 TestClients.settings = settings(max_examples=100, stateful_step_count=60)
 
 
-def test_every_entry_of_the_table_is_handled_and_no_other() -> None:
+def test_every_transition_has_a_handler_and_there_are_no_others() -> None:
     listed = {(state, event) for state, row in TRANSITIONS.items() for event in row}
     assert listed == set(event_loop._HANDLERS)
     assert set(TRANSITIONS) == set(State)
@@ -259,7 +259,7 @@ def test_every_entry_of_the_table_is_handled_and_no_other() -> None:
             assert (step[1] if step else None) == TRANSITIONS[state].get(event)
 
 
-def test_a_connection_that_fails_is_closed_and_counted_and_the_loop_goes_on() -> None:
+def test_a_failing_connection_is_closed_and_counted_and_the_loop_continues() -> None:
     """Whatever is raised while an event is handled."""
     said: list[str] = []
     dropped: list[str] = []
@@ -305,7 +305,7 @@ def test_a_connection_that_fails_is_closed_and_counted_and_the_loop_goes_on() ->
     assert (len(said), dropped) == (2, ["failed", "failed"])
 
 
-def test_a_reader_is_not_dropped_for_being_the_oldest_before_any_is_measured() -> None:
+def test_before_rates_are_measured_age_does_not_decide_which_reader_is_evicted() -> None:
     """Many connections may be opened within the second that a measurement takes."""
     table = ConnectionTable(4, 0.0)
     with ExitStack() as stack:
@@ -325,7 +325,7 @@ def test_a_reader_is_not_dropped_for_being_the_oldest_before_any_is_measured() -
     assert dropped == [1, 2, 3]
 
 
-def test_the_last_answer_on_a_connection_holds_no_thread_either(tmp_path: Path) -> None:
+def test_the_last_response_on_a_connection_holds_no_thread(tmp_path: Path) -> None:
     """A worker that stops, or that keeps no connections alive, has slow readers too."""
     file = tmp_path / "big"
     file.touch()
@@ -346,7 +346,7 @@ def test_the_last_answer_on_a_connection_holds_no_thread_either(tmp_path: Path) 
         conn.close()
 
 
-def test_a_body_that_fails_is_closed() -> None:
+def test_a_response_body_that_raises_is_closed() -> None:
     closed: list[bool] = []
 
     class Body:

@@ -65,14 +65,16 @@ def _cut(times: int) -> Fault:
     return answer
 
 
-def test_a_body_that_breaks_off_is_asked_for_again(s3: S3Server, over_s3: Running) -> None:
+def test_a_body_that_breaks_off_is_requested_again(s3: S3Server, over_s3: Running) -> None:
     url = _upload(over_s3.url, noise(3), name="cut.png")
     shutil.rmtree(Path(over_s3.log_path.parent) / "cache" / "named")
     s3.fault = _cut(1)
     assert _get(url).content == noise(3)
 
 
-def test_a_body_that_always_breaks_off_is_never_a_truncated_200(s3: S3Server, over_s3: Running) -> None:
+def test_a_body_that_always_breaks_off_is_a_502_and_never_a_truncated_200(
+    s3: S3Server, over_s3: Running
+) -> None:
     s3.fault = _cut(10**9)
     with ThreadPoolExecutor(10) as pool:
         answers = list(pool.map(_get, [f"{over_s3.url}/api/images/some.png"] * 10))
@@ -80,7 +82,7 @@ def test_a_body_that_always_breaks_off_is_never_a_truncated_200(s3: S3Server, ov
     assert {answer.json()["code"] for answer in answers} == {"store_error"}
 
 
-def test_the_cache_directory_deleted_under_a_running_server(over_s3: Running) -> None:
+def test_deleting_the_cache_directory_of_a_running_server_fails_no_request(over_s3: Running) -> None:
     url = _upload(over_s3.url, noise(4))
     shutil.rmtree(over_s3.log_path.parent / "cache")
     assert {_get(url).content for _ in range(12)} == {noise(4)}

@@ -63,7 +63,7 @@ def _speeds(server: Running, url: str, first: int) -> tuple[float, float]:
     return median(hits), median(uploads)
 
 
-def test_hits_and_uploads_go_on_while_all_slots_stall(tmp_path: Path, go_on: Path) -> None:
+def test_hits_and_uploads_are_served_while_all_generation_slots_stall(tmp_path: Path, go_on: Path) -> None:
     """Many more requests are stuck than there are threads: some draw, some wait for one of those.
 
     They are stuck until all else is measured, which therefore would never be answered by the same threads.
@@ -90,7 +90,7 @@ def test_hits_and_uploads_go_on_while_all_slots_stall(tmp_path: Path, go_on: Pat
     assert len(_drawn(tmp_path)) == 7
 
 
-def test_a_stalled_generator_gives_its_slot_back_at_the_deadline(tmp_path: Path) -> None:
+def test_a_stalled_generation_releases_its_slot_at_the_deadline(tmp_path: Path) -> None:
     settings = _settings(tmp_path, WEB_CONCURRENCY="1", GENERATE_CONCURRENCY="1", GENERATOR_TIMEOUT="10")
     with running(tmp_path, **settings) as server, ThreadPoolExecutor(1) as pool:
         stuck = pool.submit(_generate, server, "slow 600")
@@ -101,7 +101,7 @@ def test_a_stalled_generator_gives_its_slot_back_at_the_deadline(tmp_path: Path)
         assert _generate(server, "quick").status_code == 200
 
 
-def test_fifty_clients_with_one_key_are_one_generation(tmp_path: Path) -> None:
+def test_fifty_requests_with_one_idempotency_key_are_one_generation(tmp_path: Path) -> None:
     settings = _settings(tmp_path, WEB_CONCURRENCY="4", THREADS="2")
 
     def send(server: Running) -> tuple[int, bytes]:
@@ -121,7 +121,7 @@ def test_fifty_clients_with_one_key_are_one_generation(tmp_path: Path) -> None:
     assert len(_drawn(tmp_path)) == 1
 
 
-def test_a_key_whose_worker_was_killed_can_be_used_again(tmp_path: Path, go_on: Path) -> None:
+def test_an_idempotency_key_can_be_reused_after_its_worker_was_killed(tmp_path: Path, go_on: Path) -> None:
     settings, prompt = _settings(tmp_path, WEB_CONCURRENCY="2"), f"until {go_on}"
     with running(tmp_path, **settings) as server, ThreadPoolExecutor(8) as pool:
         first = [pool.submit(_generate, server, prompt, "a-key") for _ in range(8)]
@@ -154,7 +154,7 @@ def _puts(s3: S3Server) -> int:
     return sum(method == "PUT" for method, _, _ in s3.requests)
 
 
-def test_what_was_drawn_outlives_the_stores_absence_and_kill_9(
+def test_a_generated_image_survives_a_store_outage_and_kill_9(
     tmp_path: Path, s3: S3Server, bucket: str
 ) -> None:
     """Killed with the put under way: the answer, and whether S3 has the image, will never be known."""

@@ -32,7 +32,9 @@ def _server(*addresses: Any, **settings: Any) -> Any:
     ("settings", "each"),
     [({}, True), ({"workers": 1}, False), ({"max_requests": 5}, False), ({"reuse_port": False}, False)],
 )
-def test_each_worker_has_a_listener_if_no_newcomer_is_refused(settings: dict[str, Any], each: bool) -> None:
+def test_each_worker_has_its_own_listener_if_no_client_is_refused(
+    settings: dict[str, Any], each: bool
+) -> None:
     port = free_port()
     server = _server(("127.0.0.1", port), **settings)
     choose_listeners(server, ("127.0.0.1", port))
@@ -44,7 +46,7 @@ def test_each_worker_has_a_listener_if_no_newcomer_is_refused(settings: dict[str
 
 
 @pytest.mark.parametrize("address", [("127.0.0.1", 0), "socket", 7])
-def test_what_workers_can_not_open_themselves_is_shared(
+def test_addresses_that_workers_can_not_open_themselves_are_shared(
     address: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -53,7 +55,7 @@ def test_what_workers_can_not_open_themselves_is_shared(
     assert (server.cfg.reuse_port, server.LISTENERS) == (False, [])
 
 
-def test_a_system_that_knows_reuseport_by_name_only_has_one_listener(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_working_reuseport_has_one_listener(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(self: object, sock: socket.socket, bound: bool = False) -> socket.socket:
         sock.close()
         raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
@@ -64,7 +66,7 @@ def test_a_system_that_knows_reuseport_by_name_only_has_one_listener(monkeypatch
     assert (server.cfg.reuse_port, server.LISTENERS) == (False, [])
 
 
-def test_a_machine_without_ipv6_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_ipv6_gets_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     def without(family: int, *arguments: Any) -> socket.socket:
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
@@ -74,7 +76,7 @@ def test_a_machine_without_ipv6_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     assert problem_with([("::", 8000), ("0.0.0.0", 8000)], ("::", 8000)) == told
 
 
-def test_passed_sockets_and_addresses_do_not_go_together() -> None:
+def test_passed_sockets_and_addresses_can_not_be_combined() -> None:
     assert "fd://" in problem_with([3, ("127.0.0.1", 8000)])
     assert problem_with([3, 4]) == ""
 
@@ -92,13 +94,13 @@ def test_passed_sockets_and_addresses_do_not_go_together() -> None:
         (3, 3),
     ],
 )
-def test_an_address_given_twice_is_told_however_it_is_written(tmp_path: Path, one: Any, other: Any) -> None:
+def test_an_address_given_twice_is_found_however_it_is_spelt(tmp_path: Path, one: Any, other: Any) -> None:
     """With SO_REUSEPORT both would be bound, and share the connections."""
     given = [a.replace("{tmp}", str(tmp_path)) if isinstance(a, str) else a for a in (one, other)]
     assert problem_with(given).startswith("An address is given twice with --bind: ")
 
 
-def test_addresses_that_share_no_connection_are_no_problem(tmp_path: Path) -> None:
+def test_addresses_that_share_no_connection_are_allowed(tmp_path: Path) -> None:
     port = free_port()
     given = ("127.0.0.1", port), ("127.0.0.2", port), ("::1", port)
     assert problem_with(given) == ""
@@ -116,5 +118,5 @@ def test_addresses_that_share_no_connection_are_no_problem(tmp_path: Path) -> No
         (b"\0name", "listening at unix:@name"),
     ],
 )
-def test_people_are_told_what_they_can_open(address: Any, told: str) -> None:
+def test_a_listener_is_described_by_the_url_to_open(address: Any, told: str) -> None:
     assert describe_listener(SimpleNamespace(sock=SimpleNamespace(getsockname=lambda: address))) == told

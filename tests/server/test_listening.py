@@ -95,7 +95,7 @@ def _upload(*lines: str, version: str = "1.1") -> str:
     return "\r\n".join((head, "Content-Type: image/png", f"Content-Length: {len(IMAGE)}", *lines, "", ""))
 
 
-def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
+def test_several_workers_listen_on_a_unix_socket(tmp_path: Path) -> None:
     """Several workers do, before and after a reload; PORT is in use, and nobody needs it."""
     path = str(tmp_path / "a:b.sock")
     with socket.create_server(("127.0.0.1", 0)) as busy:
@@ -111,7 +111,7 @@ def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
     assert not Path(path).exists()
 
 
-def test_clients_of_a_unix_socket_are_told_what_they_need(tmp_path: Path) -> None:
+def test_clients_of_a_unix_socket_need_a_key_and_the_message_says_so(tmp_path: Path) -> None:
     """A proxy is behind most Unix sockets, so that clients there do not count as programs of this machine."""
     path = str(tmp_path / "a:b.sock")
     with started(tmp_path, "--bind", f"unix:{path}", API_KEYS="") as server:
@@ -135,7 +135,7 @@ def test_uploads_over_a_unix_socket_work_with_a_key(tmp_path: Path) -> None:
             assert _ask(path, _get(f"/api/{image}", version, *lines)).body == IMAGE
 
 
-def test_a_unix_socket_of_a_killed_server_is_replaced_and_a_running_ones_is_not(tmp_path: Path) -> None:
+def test_a_unix_socket_is_replaced_only_if_its_server_is_dead(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(path)
@@ -150,7 +150,7 @@ def test_a_unix_socket_of_a_killed_server_is_replaced_and_a_running_ones_is_not(
         assert server.process.poll() is None
 
 
-def test_addresses_of_several_kinds_are_all_listened_at(tmp_path: Path) -> None:
+def test_a_server_listens_at_addresses_of_several_kinds(tmp_path: Path) -> None:
     path, ports = str(tmp_path / "socket"), (free_port(), free_port())
     addresses = [f"unix:{path}", f"127.0.0.1:{ports[0]}", f"[::1]:{ports[1]}"]
     urls = [f"http://127.0.0.1:{ports[0]}", f"http://[::1]:{ports[1]}"]
@@ -164,7 +164,7 @@ def test_addresses_of_several_kinds_are_all_listened_at(tmp_path: Path) -> None:
         assert all(answers(url) for url in urls * 4)
 
 
-def test_several_ports_have_a_listener_for_each_worker(tmp_path: Path) -> None:
+def test_each_worker_listens_on_several_ports(tmp_path: Path) -> None:
     urls = [f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"]
     with started(tmp_path, "-b", urls[0], "-b", urls[1]) as server:
         assert f"Listening at: http://{urls[0]},http://{urls[1]} " in server.log
@@ -173,7 +173,7 @@ def test_several_ports_have_a_listener_for_each_worker(tmp_path: Path) -> None:
             assert all(answers(f"http://{url}") for _ in range(10))
 
 
-def test_the_same_address_twice_is_told(tmp_path: Path) -> None:
+def test_the_same_address_twice_is_an_error(tmp_path: Path) -> None:
     """With SO_REUSEPORT two servers could share a port, and the requests."""
     address = f"127.0.0.1:{free_port()}"
     with started(tmp_path, "-b", address, "-b", address) as server:
@@ -199,7 +199,7 @@ def test_the_same_address_twice_is_told(tmp_path: Path) -> None:
         ("[2001:db8::1]:8000", "Can't listen on 2001:db8::1:8000: "),
     ],
 )
-def test_an_address_that_can_not_be_is_told_in_one_line(tmp_path: Path, address: str, said: str) -> None:
+def test_an_unusable_address_is_reported_in_one_line(tmp_path: Path, address: str, said: str) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     with started(tmp_path, "-b", address.replace("{tmp}", str(tmp_path))) as server:
         assert server.process.wait(60) == 1
@@ -220,7 +220,7 @@ AS_SYSTEMD = (
 """systemd hands over sockets as descriptors from 3 on (sd_listen_fds(3))."""
 
 
-def test_it_listens_where_systemd_does(tmp_path: Path) -> None:
+def test_a_server_uses_the_sockets_of_systemd(tmp_path: Path) -> None:
     """Before and after a reload; its sockets are of any kind, and PORT is in use."""
     path = str(tmp_path / "socket")
     with (
@@ -244,7 +244,7 @@ def test_it_listens_where_systemd_does(tmp_path: Path) -> None:
     assert Path(path).exists()  # it is systemd's
 
 
-def test_sockets_meant_for_another_process_are_told(tmp_path: Path) -> None:
+def test_sockets_meant_for_another_process_are_reported(tmp_path: Path) -> None:
     port = free_port()
     with started(tmp_path, LISTEN_FDS="1", LISTEN_PID="1", PORT=str(port)) as server:
         assert "LISTEN_FDS is meant for process 1, not for this one" in server.log

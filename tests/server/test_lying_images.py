@@ -41,7 +41,7 @@ def _one_frame_999_times() -> bytes:
 
 
 @pytest.mark.parametrize("make", [_still, _cell, _one_frame_999_times])
-def test_lies_are_refused(server: Running, make: Callable[[], bytes]) -> None:
+def test_images_larger_than_they_claim_are_refused(server: Running, make: Callable[[], bytes]) -> None:
     workers, data = server.workers(), make()
     assert len(data) < 50_000
     answer = _uploaded(server, data)
@@ -49,7 +49,7 @@ def test_lies_are_refused(server: Running, make: Callable[[], bytes]) -> None:
     assert server.workers() == workers
 
 
-def test_honest_grids_and_animations_are_taken(server: Running) -> None:
+def test_honest_grids_and_animations_are_accepted(server: Running) -> None:
     for name in ("avif grid with alpha", "avif animation with alpha"):
         (width, height, frames), make = CONSISTENT[name]
         answer = _uploaded(server, make()).json()

@@ -42,7 +42,7 @@ def _stored(url: str, number: int, **headers: str) -> str:
     return str(answer.json()["image_url"])
 
 
-def test_the_operators_prefix(mounted: Running) -> None:
+def test_every_path_works_with_and_without_the_prefix(mounted: Running) -> None:
     url = _stored(f"{mounted.url}/img", 1)
     assert url.startswith(f"{mounted.url}/img/api/images/")
     for address in (url, url.replace("/img/", "/", 1)):
@@ -58,7 +58,7 @@ def test_the_operators_prefix(mounted: Running) -> None:
     assert "Refused a request" not in mounted.log
 
 
-def test_a_prefix_in_the_settings_file(tmp_path: Path) -> None:
+def test_the_settings_file_may_set_the_prefix(tmp_path: Path) -> None:
     (tmp_path / "settings").write_text("SCRIPT_NAME=/a/b/\n", encoding="utf-8")
     with running(tmp_path, ENV_FILE=str(tmp_path / "settings"), **SETTINGS) as server:
         url = _stored(f"{server.url}/a/b", 2)
@@ -67,7 +67,7 @@ def test_a_prefix_in_the_settings_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", ["", "/img"], ids=["removed", "kept"])
-def test_the_proxys_prefix(proxied: Running, kept: str) -> None:
+def test_a_trusted_proxy_may_set_the_prefix(proxied: Running, kept: str) -> None:
     headers = {"X-Forwarded-Prefix": "/img", "X-Forwarded-Host": "a.example", "X-Forwarded-For": "192.0.2.1"}
     url = _stored(f"{proxied.url}{kept}", 3 + len(kept), **headers)
     assert url.startswith("http://a.example/img/api/images/")
@@ -76,7 +76,7 @@ def test_the_proxys_prefix(proxied: Running, kept: str) -> None:
     assert (hit.content, hit.headers["Cache-Status"]) == (noise(3 + len(kept)), HIT)
 
 
-def test_the_header_of_gunicorns_manual_means_nothing(proxied: Running) -> None:
+def test_the_request_header_script_name_is_ignored(proxied: Running) -> None:
     """A client's own `SCRIPT_NAME` comes through many proxies."""
     url = _stored(proxied.url, 11, SCRIPT_NAME="/evil", **{"X-Script-Name": "/evil"})
     assert url.startswith(f"{proxied.url}/api/images/")
@@ -96,7 +96,7 @@ def test_the_header_of_gunicorns_manual_means_nothing(proxied: Running) -> None:
         b"X_Forwarded_Prefix: /evil\r\n",
     ],
 )
-def test_hostile_prefixes_over_the_wire(proxied: Running, lines: bytes) -> None:
+def test_hostile_prefixes_are_ignored_or_refused(proxied: Running, lines: bytes) -> None:
     with connected(proxied.url) as sock:
         head = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         sock.sendall(head + lines + b"\r\n")
@@ -107,7 +107,7 @@ def test_hostile_prefixes_over_the_wire(proxied: Running, lines: bytes) -> None:
     assert b"evil" not in answer.body
 
 
-def test_the_prefix_without_our_configuration_of_gunicorn(tmp_path: Path) -> None:
+def test_the_prefix_works_without_gunicorn_conf_py(tmp_path: Path) -> None:
     """gunicorn itself would answer 500 to health checks without the prefix."""
     address = f"127.0.0.1:{free_port()}"
     with started(tmp_path, "-c", os.devnull, "-b", address, SCRIPT_NAME="/img") as server:

@@ -132,7 +132,7 @@ def _check(answer: requests.Response, name: str = "") -> None:
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_an_image_that_makes_no_sense(store: RawStore, server: Running, name: str) -> None:
+def test_an_invalid_object_is_a_502(store: RawStore, server: Running, name: str) -> None:
     url = _new_url(server)
     store.answer = lambda asked: [BODIES[name]]
     _check(requests.get(url, timeout=60))
@@ -143,13 +143,13 @@ def test_an_image_that_makes_no_sense(store: RawStore, server: Running, name: st
 
 
 @pytest.mark.parametrize("name", WEAK)
-def test_an_image_that_is_odd(store: RawStore, server: Running, name: str) -> None:
+def test_an_odd_but_valid_object_is_served(store: RawStore, server: Running, name: str) -> None:
     store.answer = lambda asked: [WEAK[name]]
     assert requests.get(_new_url(server), timeout=60).content == DATA
 
 
 @pytest.mark.parametrize("type_", ["image/png\r\n x", "image/\xff", "\x01", "image/png\x00", ""])
-def test_a_type_that_makes_no_sense_is_not_repeated(store: RawStore, server: Running, type_: str) -> None:
+def test_an_invalid_content_type_is_not_repeated(store: RawStore, server: Running, type_: str) -> None:
     store.answer = lambda asked: [_object(f"Content-Type: {type_}", ETAG, DATE, LENGTH)]
     answer = requests.get(_new_url(server), timeout=60)
     assert (answer.status_code, answer.headers["Content-Type"]) in {
@@ -159,7 +159,7 @@ def test_a_type_that_makes_no_sense_is_not_repeated(store: RawStore, server: Run
     }
 
 
-def test_a_chunk_size_without_end_counts_as_a_connection_that_broke(store: RawStore, server: Running) -> None:
+def test_an_endless_chunk_size_counts_as_a_broken_connection(store: RawStore, server: Running) -> None:
     store.answer = lambda asked: [answer_of("400 No", CHUNKED, body=10**7 * b"0")]
     assert requests.get(_new_url(server), timeout=60).json()["code"] == "store_unreachable"
 
@@ -174,7 +174,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_delete_after_a_head_that_makes_no_sense(store: RawStore, server: Running, name: str) -> None:
+def test_a_delete_after_an_invalid_head_is_a_502(store: RawStore, server: Running, name: str) -> None:
     store.answer = lambda asked: [HEADS[name] if asked.method == "HEAD" else GOOD]
     _check(requests.delete(_new_url(server), timeout=60))
 
@@ -229,7 +229,7 @@ LISTINGS = {
 
 
 @pytest.mark.parametrize("name", LISTINGS)
-def test_a_listing_that_makes_no_sense(store: RawStore, server: Running, name: str) -> None:
+def test_an_invalid_listing_is_a_502(store: RawStore, server: Running, name: str) -> None:
     store.answer = lambda asked: [LISTINGS[name]]
     _check(requests.get(f"{server.url}/api/images?cursor=0.png", timeout=60))
     store.answer = lambda asked: [listing(_entry())]
@@ -246,14 +246,16 @@ CUT = {
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_a_listing_that_may_have_been_cut(store: RawStore, server: Running, name: str) -> None:
+def test_a_listing_that_may_be_truncated_is_an_error_of_the_store(
+    store: RawStore, server: Running, name: str
+) -> None:
     """boto3 asks again, and takes it for S3's trouble; of no body at all it makes an empty answer."""
     store.answer = lambda asked: [answer_of("200 OK", "Content-Encoding: gzip", body=CUT[name])]
     answer = requests.get(f"{server.url}/api/images", timeout=60)
     assert answer.json()["code"] in ("store_unreachable", "store_error")
 
 
-def test_a_page_larger_than_asked_for(store: RawStore, server: Running) -> None:
+def test_a_page_larger_than_requested_is_cut(store: RawStore, server: Running) -> None:
     store.answer = lambda asked: [listing(*(_entry(Key=f"{number}.png") for number in range(9)))]
     page = requests.get(f"{server.url}/api/images?limit=3", timeout=60).json()
     assert [image["key"] for image in page["images"]] == ["0.png", "1.png", "2.png"]
@@ -272,7 +274,7 @@ UPLOADS = {
 
 
 @pytest.mark.parametrize("name", UPLOADS)
-def test_an_upload_with_an_answer_that_makes_no_sense(store: RawStore, server: Running, name: str) -> None:
+def test_an_upload_with_an_invalid_answer_is_a_502(store: RawStore, server: Running, name: str) -> None:
     store.answer = lambda asked: [UPLOADS[name] if asked.method == "PUT" else answer_of("404 No")]
     answer = requests.post(
         f"{server.url}/api/images",
@@ -302,7 +304,7 @@ def _answer_by_method(head: bytes, other: bytes, asked: RawRequest) -> list[byte
     return [head if asked.method == "HEAD" else other]
 
 
-def test_a_delete_with_an_answer_that_makes_no_sense(store: RawStore, server: Running) -> None:
+def test_a_delete_with_an_invalid_answer_is_a_502(store: RawStore, server: Running) -> None:
     head = _object(TYPE, ETAG, DATE, LENGTH, body=b"")
     for name, line in LENGTHS.items():
         deleted = answer_of("204 No Content", line)
@@ -310,7 +312,7 @@ def test_a_delete_with_an_answer_that_makes_no_sense(store: RawStore, server: Ru
         _check(requests.delete(_new_url(server), timeout=60), name)
 
 
-def test_errors_without_end_take_no_memory(store: RawStore, server: Running) -> None:
+def test_endless_error_bodies_take_little_memory(store: RawStore, server: Running) -> None:
     """200 MB of XML: of each answer some pieces are read, and no more."""
 
     def answer(asked: RawRequest) -> Iterable[bytes]:

@@ -74,7 +74,7 @@ def _is_replaced(server: Running, victim: int) -> bool:
     return len(workers) == WORKERS and victim not in workers
 
 
-def test_sums_of_all_workers_survive_a_death(server: Running) -> None:
+def test_the_sums_of_all_workers_survive_their_deaths(server: Running) -> None:
     path = _upload(server, noise(1))
     for seed in range(2, 8):
         _upload(server, noise(seed))
@@ -100,7 +100,9 @@ def test_sums_of_all_workers_survive_a_death(server: Running) -> None:
     assert len(_counters(server)) <= 2 * WORKERS, "new workers count on in the files of the dead"
 
 
-def test_the_counters_directory_ends_with_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_counters_directory_is_removed_with_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     with running(tmp_path, WEB_CONCURRENCY="1") as server:
@@ -110,7 +112,7 @@ def test_the_counters_directory_ends_with_the_server(tmp_path: Path, monkeypatch
     assert list((tmp_path / "temporary").glob("s3-image-server-metrics-*")) == []
 
 
-def test_one_access_line_for_each_request(server: Running) -> None:
+def test_each_request_has_one_access_line(server: Running) -> None:
     path = _upload(server, noise(1))
     key = path.removeprefix("/api/images/")
     with requests.Session() as session:
@@ -176,7 +178,7 @@ def _access_lines(server: Running, request_id: str) -> int:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_hostile_requests(tmp_path: Path, log_format: str) -> None:
+def test_hostile_requests_forge_no_line_and_leave_no_secret(tmp_path: Path, log_format: str) -> None:
     """Each gets an answer with an id, and leaves neither a forged line nor a secret."""
     settings = {"LOG_FORMAT": log_format, "LOG_LEVEL": "DEBUG", "API_KEYS": f"ci={SECRET}"}
     with running(tmp_path, WEB_CONCURRENCY="1", **settings) as server:
@@ -213,7 +215,7 @@ UNREADABLE = [
 BAD_REQUEST = (("code", "bad_request"), ("route", "none"))
 
 
-def test_what_is_no_request_has_its_line_and_is_counted(tmp_path: Path) -> None:
+def test_an_unparsable_request_has_an_access_line_and_is_counted(tmp_path: Path) -> None:
     with running(tmp_path, WEB_CONCURRENCY="1", LOG_FORMAT="json", TRUSTED_PROXIES="1") as server:
         answers = []
         for request, _ in UNREADABLE:
@@ -247,7 +249,7 @@ LINE = " access: 127.0.0.1 - GET /healthz 200 "
     ("settings", "logged"),
     [({}, True), ({"ACCESS_LOG": "false"}, False), ({"LOG_LEVEL": "WARNING"}, False)],
 )
-def test_who_wants_no_access_log(tmp_path: Path, settings: dict[str, str], logged: bool) -> None:
+def test_the_access_log_can_be_turned_off(tmp_path: Path, settings: dict[str, str], logged: bool) -> None:
     with running(tmp_path, WEB_CONCURRENCY="1", **settings) as server:
         answer = requests.get(f"{server.url}/healthz", timeout=60)
         assert answer.headers["X-Request-ID"]
@@ -258,7 +260,7 @@ def test_who_wants_no_access_log(tmp_path: Path, settings: dict[str, str], logge
     assert (LINE in server.log) is logged
 
 
-def test_a_client_that_goes_leaves_its_line(server: Running) -> None:
+def test_a_client_that_disconnects_has_an_access_line(server: Running) -> None:
     path = _upload(server, noise(9, (1500, 1500)))
     request = f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Request-ID: gone\r\n\r\n".encode()
     with connected(server.url, receive_buffer=4096) as sock:

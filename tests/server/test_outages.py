@@ -131,7 +131,9 @@ def _check_that_it_recovers(server: Running, named: str) -> None:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES.keys())
-def test_an_outage(s3: S3Server, over_s3: Running, outage: Outage) -> None:
+def test_an_outage_has_its_status_and_cached_images_are_served(
+    s3: S3Server, over_s3: Running, outage: Outage
+) -> None:
     known, named = _upload(over_s3.url, noise(1)), _upload(over_s3.url, noise(2), name="me.png")
     s3.fault = outage.fault(s3)
     away = _get(f"{over_s3.url}/api/images/{MISSING}")
@@ -146,7 +148,7 @@ def test_an_outage(s3: S3Server, over_s3: Running, outage: Outage) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_refused_connections(bucket: str, tmp_path: Path) -> None:
+def test_a_store_that_refuses_connections_is_unreachable(bucket: str, tmp_path: Path) -> None:
     """S3 goes away altogether, and comes back at the same address."""
     own = S3Server(free_port()).start()
     own.make_bucket("cats").close()

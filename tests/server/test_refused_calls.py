@@ -34,7 +34,7 @@ def _is_well(server: Running) -> None:
     assert "Traceback" not in server.log
 
 
-def test_images_are_sent_where_sendfile_is_refused(tmp_path: Path) -> None:
+def test_images_are_sent_if_sendfile_is_refused(tmp_path: Path) -> None:
     """By the loop and by threads, whole and in part; to clients that read slowly; said once."""
     with (
         refusing(tmp_path, sendfile="EINVAL"),
@@ -60,7 +60,7 @@ def test_images_are_sent_where_sendfile_is_refused(tmp_path: Path) -> None:
         assert "Traceback" not in server.log
 
 
-def test_the_server_runs_where_resources_can_not_be_set(tmp_path: Path) -> None:
+def test_the_server_runs_if_resource_limits_can_not_be_set(tmp_path: Path) -> None:
     """Calls of `SystemCallFilter=~@resources` (systemd.exec(5))."""
     names = ("sched_setaffinity", "sched_getaffinity", "setpriority", "prlimit64", "setrlimit", "getrlimit")
     with (
@@ -72,7 +72,7 @@ def test_the_server_runs_where_resources_can_not_be_set(tmp_path: Path) -> None:
         assert len(re.findall("refuses setrlimit.*RLIMIT_CPU.*RLIMIT_AS", server.log)) == 1
 
 
-def test_the_server_runs_where_pinning_and_confinement_are_refused(tmp_path: Path) -> None:
+def test_the_server_runs_if_pinning_and_confinement_are_refused(tmp_path: Path) -> None:
     names = ("sched_setaffinity", "landlock_create_ruleset", "prctl", "close_range", "memfd_create")
     with (
         refusing(tmp_path, **dict.fromkeys(names, "EPERM")),
@@ -82,7 +82,7 @@ def test_the_server_runs_where_pinning_and_confinement_are_refused(tmp_path: Pat
         assert server.log.count("Workers are not tied to cores") == 1
 
 
-def test_the_server_runs_where_flock_is_refused(tmp_path: Path) -> None:
+def test_the_server_runs_if_flock_is_refused(tmp_path: Path) -> None:
     """The locks of open files do instead, so the cache and Idempotency-Key work as well."""
     with refusing(tmp_path, flock="ENOLCK"), running(tmp_path, WEB_CONCURRENCY="2") as server:
         _is_well(server)
@@ -94,12 +94,12 @@ def test_the_server_runs_where_flock_is_refused(tmp_path: Path) -> None:
         assert "out of order" not in server.log
 
 
-def test_uploads_are_stored_where_directories_can_not_be_synced(tmp_path: Path) -> None:
+def test_uploads_are_stored_if_directories_can_not_be_synced(tmp_path: Path) -> None:
     with refusing(tmp_path, fsync="EINVAL"), running(tmp_path, WEB_CONCURRENCY="1") as server:
         _is_well(server)
 
 
-def test_workers_go_on_where_they_can_not_show_that_they_are_alive(tmp_path: Path) -> None:
+def test_workers_continue_if_their_heartbeat_is_refused(tmp_path: Path) -> None:
     """gunicorn's heartbeat is the time of a file, set about once a second."""
     with refusing(tmp_path, utimensat="EPERM"), running(tmp_path, WEB_CONCURRENCY="1") as server:
         before = server.workers()

@@ -74,7 +74,7 @@ def test_a_key_revoked_in_the_file_is_refused_after_a_reload(reloading: Reloadin
     assert requests.get(f"{reloading.server.url}/api/images", timeout=60).status_code == 200
 
 
-def test_a_worker_that_replaces_another_has_its_settings(reloading: Reloading) -> None:
+def test_a_replaced_worker_keeps_the_old_settings(reloading: Reloading) -> None:
     """Not what stands in the file meanwhile, whether that is right or wrong."""
     reloading.file.write_text(f"API_KEYS={NEW}\nPORT=nonsense\n", encoding="utf-8")
     old = reloading.server.workers()
@@ -84,7 +84,7 @@ def test_a_worker_that_replaces_another_has_its_settings(reloading: Reloading) -
     assert (reloading.status(OLD) in (200, 201), reloading.status(NEW)) == (True, 403)
 
 
-def test_what_the_shell_exported_wins_after_a_reload_as_well(tmp_path: Path) -> None:
+def test_exported_variables_win_after_a_reload_as_well(tmp_path: Path) -> None:
     file = tmp_path / "settings"
     file.write_text(f"API_KEYS={OLD}\nLOG_FORMAT=json\n", encoding="utf-8")
     file.chmod(0o600)
@@ -100,7 +100,7 @@ def test_what_the_shell_exported_wins_after_a_reload_as_well(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("option", ["", "--preload"])
-def test_a_prefix_that_the_shell_exported_outlives_a_reload(tmp_path: Path, option: str) -> None:
+def test_an_exported_prefix_survives_a_reload(tmp_path: Path, option: str) -> None:
     """gunicorn must not see it in the workers, which answer paths without it as well."""
     (tmp_path / "settings").touch(0o600)
     settings = {"ENV_FILE": str(tmp_path / "settings"), "SCRIPT_NAME": "/img", "WEB_CONCURRENCY": "1"}
@@ -145,7 +145,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
 }
 
 
-def test_mistakes_in_the_file_leave_the_old_workers(reloading: Reloading) -> None:
+def test_mistakes_in_the_file_leave_the_old_workers_running(reloading: Reloading) -> None:
     before = sorted(reloading.server.workers())
     for data, said in WRONG.values():
         text = reloading.reload(data, "Nothing is reloaded")
@@ -162,7 +162,7 @@ def test_mistakes_in_the_file_leave_the_old_workers(reloading: Reloading) -> Non
 
 
 @pytest.mark.parametrize("each", [True, False], ids=["a listener each", "one for all"])
-def test_a_reload_moves_the_server_to_a_free_address_and_to_no_other(tmp_path: Path, each: bool) -> None:
+def test_a_reload_moves_the_server_only_to_a_free_address(tmp_path: Path, each: bool) -> None:
     """The first process must keep no listener that nobody accepts from."""
     first, second, file = free_port(), free_port(), tmp_path / "settings"
     file.write_text(f"PORT={first}\n", encoding="utf-8")
@@ -193,7 +193,7 @@ def test_a_reload_moves_the_server_to_a_free_address_and_to_no_other(tmp_path: P
         assert all(answers(moved) for _ in range(40))
 
 
-def test_a_host_that_can_not_be_had_on_the_same_port_leaves_the_old_one(tmp_path: Path) -> None:
+def test_an_unavailable_host_on_the_same_port_leaves_the_old_one(tmp_path: Path) -> None:
     port, file = free_port(), tmp_path / "settings"
     file.write_text(f"PORT={port}\n", encoding="utf-8")
     file.chmod(0o600)

@@ -39,7 +39,7 @@ def _started(kind: type[Any], headers: Headers) -> dict[str, Any]:
         [("Upgrade", "h2c")],
     ],
 )
-def test_headers(headers: Headers) -> None:
+def test_headers_are_processed_as_gunicorn_does(headers: Headers) -> None:
     told = _started(Response, headers)
     assert _started(LoopResponse, headers) == told
     assert _started(LoopResponse, headers) == told
@@ -57,7 +57,7 @@ def test_headers(headers: Headers) -> None:
         ("X-A", []),
     ],
 )
-def test_what_is_no_header_is_refused(header: tuple[Any, Any]) -> None:
+def test_an_invalid_header_is_refused_as_gunicorn_does(header: tuple[Any, Any]) -> None:
     kinds = set()
     for response in (Response, LoopResponse, LoopResponse):
         with pytest.raises(Exception) as refused:  # noqa: PT011 (whichever gunicorn raises)
@@ -91,7 +91,7 @@ def _send_all(sender: Sender, ours: socket.socket, theirs: socket.socket) -> byt
 
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM])
 @pytest.mark.parametrize("after", [0, 1])
-def test_a_file_that_the_kernel_does_not_send_is_read(
+def test_a_file_is_read_if_sendfile_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, after: int
 ) -> None:
     """Whole, from where it has got to; sendfile is not tried again with files of that kind."""
@@ -113,9 +113,7 @@ def test_a_file_that_the_kernel_does_not_send_is_read(
     assert len(calls) == after + 1
 
 
-def test_a_file_of_which_the_kernel_sends_nothing_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_read_if_sendfile_sends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sendfile", lambda *arguments: 0)
     with _file_and_sockets(tmp_path) as (file, ours, theirs):
         assert _send_all(Sender(b"head", file, 7, len(DATA) - 7), ours, theirs) == b"head" + DATA[7:]
@@ -127,7 +125,7 @@ def test_a_file_of_which_the_kernel_sends_nothing_is_read(
 
 
 @pytest.mark.parametrize("error", [errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.ENOTCONN])
-def test_a_client_that_is_gone_is_no_reason_to_read(
+def test_a_broken_connection_does_not_turn_sendfile_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     def sendfile(*arguments: int) -> int:

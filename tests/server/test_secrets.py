@@ -24,7 +24,9 @@ def models() -> Iterator[ModelServer]:
     server.stop()
 
 
-def test_a_line_end_does_not_count(tmp_path: Path, s3: S3Server, bucket: str, models: ModelServer) -> None:
+def test_a_trailing_line_break_in_a_secret_is_ignored(
+    tmp_path: Path, s3: S3Server, bucket: str, models: ModelServer
+) -> None:
     models.script = [OPENAI.success(IMAGE)]
     with running(
         tmp_path,

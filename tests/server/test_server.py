@@ -39,7 +39,7 @@ def _upload(url: str, data: bytes, **fields: str) -> requests.Response:
     return requests.post(f"{url}/api/images", files={"image": ("photo.jpg", data)}, data=fields, timeout=60)
 
 
-def test_the_guides_component_gets_its_image(server: Running) -> None:
+def test_a_react_component_gets_its_image(server: Running) -> None:
     """What the React component in the guide does: POST a prompt, then show `image_url`."""
     response = requests.post(
         f"{server.url}/api/generate-image", json={"prompt": "A beautiful sunset over mountains"}, timeout=30
@@ -63,7 +63,7 @@ def test_the_component_works_through_a_dev_proxy(server: Running) -> None:
     assert response.json()["image_url"].startswith("http://localhost:5173/api/images/generated/")
 
 
-def test_upload_again_and_read(server: Running) -> None:
+def test_the_same_upload_again_gets_the_same_url(server: Running) -> None:
     data = picture("JPEG", colour="teal")
     first, again = _upload(server.url, data), _upload(server.url, data)
     assert (first.status_code, again.status_code) == (201, 200)
@@ -71,7 +71,7 @@ def test_upload_again_and_read(server: Running) -> None:
     assert requests.get(first.json()["image_url"], timeout=60).content == data
 
 
-def test_two_uploads_at_once_make_one_object(server: Running) -> None:
+def test_concurrent_uploads_of_the_same_bytes_make_one_object(server: Running) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: _upload(server.url, noise(5), folder="race"), range(8)))
     assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
@@ -79,7 +79,7 @@ def test_two_uploads_at_once_make_one_object(server: Running) -> None:
     assert len(listed["images"]) == 1
 
 
-def test_an_overwrite_shows_in_every_worker(server: Running) -> None:
+def test_an_overwrite_is_visible_in_every_worker(server: Running) -> None:
     for number in range(6):
         url = _upload(server.url, noise(number), folder="users/1", name="me.png").json()["image_url"]
         assert {requests.get(url, timeout=60).content for _ in range(8)} == {noise(number)}
@@ -88,7 +88,9 @@ def test_an_overwrite_shows_in_every_worker(server: Running) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "4"])
-def test_a_miss_asks_s3_once_and_a_hit_never(s3: S3Server, bucket: str, tmp_path: Path, workers: str) -> None:
+def test_a_miss_is_one_request_to_s3_and_a_hit_is_none(
+    s3: S3Server, bucket: str, tmp_path: Path, workers: str
+) -> None:
     (tmp_path / "up").mkdir()
     with running(tmp_path / "up", **_s3_settings(s3, bucket), WEB_CONCURRENCY="1") as uploader:
         key = _upload(uploader.url, noise(1)).json()["key"]
@@ -135,7 +137,7 @@ def test_a_restart_keeps_everything_and_the_cache_warm(s3: S3Server, bucket: str
     assert s3.count("GET", key) == 0
 
 
-def test_images_of_the_store_before_are_not_served(s3: S3Server, bucket: str, tmp_path: Path) -> None:
+def test_images_of_the_previous_store_are_not_served(s3: S3Server, bucket: str, tmp_path: Path) -> None:
     """The directory is the same; a command for the other store in the meantime changes nothing."""
     with running(tmp_path, WEB_CONCURRENCY="2") as server:
         keys = [_upload(server.url, noise(3), **fields).json()["key"] for fields in ({}, {"name": "a.png"})]
@@ -149,7 +151,7 @@ def test_images_of_the_store_before_are_not_served(s3: S3Server, bucket: str, tm
 
 
 @pytest.mark.parametrize("way", ["length", "chunked", "form", "closing"])
-def test_a_body_of_100_mb_is_refused_and_told(server: Running, way: str) -> None:
+def test_a_body_of_100_mb_gets_its_413(server: Running, way: str) -> None:
     """The answer must reach a client that is still sending."""
     body = BytesIO(bytes(100_000_000))
     ways: dict[str, dict[str, Any]] = {
@@ -195,7 +197,9 @@ def _raw(server: Running, request: bytes) -> tuple[int, bytes]:
         (b"GET /no/such/page HTTP/1.1", 404),
     ],
 )
-def test_requests_that_no_client_library_sends(server: Running, request_line: bytes, status: int) -> None:
+def test_requests_that_no_client_library_sends_get_a_json_error(
+    server: Running, request_line: bytes, status: int
+) -> None:
     answered, body = _raw(server, request_line + b"\r\nHost: localhost\r\n\r\n")
     assert answered == status, body
     assert body.startswith(b'{"success"')
@@ -210,19 +214,19 @@ def test_requests_that_no_client_library_sends(server: Running, request_line: by
         b"POST /api/generate-image HTTP/1.1\r\nContent-Type: application/json",
     ],
 )
-def test_chunks_that_are_none(server: Running, head: bytes, chunks: bytes) -> None:
+def test_invalid_chunks_are_refused(server: Running, head: bytes, chunks: bytes) -> None:
     request = head + b"\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
     assert _raw(server, request)[0] == 400
 
 
-def test_no_traceback_was_logged(server: Running) -> None:
+def test_no_traceback_is_logged(server: Running) -> None:
     for data in (b"", b"text", picture("JPEG", (99, 99))[:-30]):
         assert 400 <= _upload(server.url, data).status_code < 500
     assert requests.get(f"{server.url}/api/images/..%2f..%2fx", timeout=60).status_code == 400
     assert "Traceback" not in server.log
 
 
-def test_a_busy_port_is_told_in_one_line(server: Running, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(server: Running, tmp_path: Path) -> None:
     port = server.url.rpartition(":")[2]
     environ = {**os.environ, "PORT": port, "CACHE_DIR": f"{tmp_path}/c", "LOCAL_STORE_DIR": f"{tmp_path}/s"}
     result = subprocess.run(
@@ -241,7 +245,7 @@ def test_a_busy_port_is_told_in_one_line(server: Running, tmp_path: Path) -> Non
         ({"HOST": "192.0.2.1"}, ["HOST=192.0.2.1"]),
     ],
 )
-def test_wrong_settings_are_told_without_a_traceback(
+def test_wrong_settings_are_reported_without_a_traceback(
     tmp_path: Path, settings: dict[str, str], told: list[str]
 ) -> None:
     environ = {**os.environ, "PORT": "0", "CACHE_DIR": f"{tmp_path}/c", "LOCAL_STORE_DIR": f"{tmp_path}/s"}
@@ -260,5 +264,5 @@ def test_wrong_settings_are_told_without_a_traceback(
     assert "Traceback" not in result.stderr
 
 
-def test_it_says_where_to_look(server: Running) -> None:
+def test_the_log_has_the_url_to_open(server: Running) -> None:
     assert re.search(r"open http://127\.0\.0\.1:\d+/", server.log)

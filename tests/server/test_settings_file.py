@@ -89,7 +89,7 @@ def _start(checkout: Path, started: list[subprocess.Popen[bytes]], **settings: s
     return log.read_text()
 
 
-def test_no_file_of_a_directory_above_is_obeyed(
+def test_settings_files_of_parent_directories_are_not_read(
     checkout: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
     port = free_port()
@@ -102,7 +102,7 @@ def test_no_file_of_a_directory_above_is_obeyed(
 
 
 @pytest.mark.parametrize("command", [[FLASK], PYTHON_FLASK], ids=["flask", "python -m flask"])
-def test_flask_obeys_none_either(checkout: Path, command: list[str]) -> None:
+def test_flask_does_not_read_them_either(checkout: Path, command: list[str]) -> None:
     """Flask has read them before the application is loaded; a file that is no one's settings, too."""
     assert "key" in _say(checkout, [*command, "keys", "new"])
     said = _say(checkout, [*command, "bucket", "doctor"], HOME=str(checkout), API_KEYS="a" * 32)
@@ -110,7 +110,7 @@ def test_flask_obeys_none_either(checkout: Path, command: list[str]) -> None:
     assert "evil-bucket" not in said
 
 
-def test_the_flask_that_make_installs_runs_no_other_application(checkout: Path) -> None:
+def test_the_flask_command_that_make_installs_runs_no_other_application(checkout: Path) -> None:
     """What `FLASK_APP` names would be run before anything of ours."""
     (checkout.parent / "evil.py").write_text("print('evil-bucket')\n", encoding="utf-8")
     (checkout.parent / ".env").write_text(f"FLASK_APP={checkout.parent}/evil.py\n", encoding="utf-8")
@@ -137,7 +137,7 @@ def _help(flask: str, directory: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_in_another_directory_flask_obeys_the_trees_own(checkout: Path) -> None:
+def test_in_another_directory_flask_reads_the_file_of_the_checkout(checkout: Path) -> None:
     (checkout / ".env").write_text("S3_BUCKET=our-bucket\n", encoding="utf-8")
     (checkout / ".env").chmod(0o600)
     elsewhere = checkout.parent / "elsewhere"
@@ -146,7 +146,9 @@ def test_in_another_directory_flask_obeys_the_trees_own(checkout: Path) -> None:
     assert "arn:aws:s3:::our-bucket" in _say(checkout, [FLASK, *arguments], elsewhere, AWS_REGION="us-east-1")
 
 
-def test_the_trees_own_is_obeyed_and_named(checkout: Path, started: list[subprocess.Popen[bytes]]) -> None:
+def test_the_file_of_the_checkout_is_read_and_named(
+    checkout: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
     port = free_port()
     (checkout / ".env").write_text(f"PORT={port}\nAPI_KEYS={'k' * 32}\n", encoding="utf-8")
     (checkout / ".env").chmod(0o600)
@@ -158,7 +160,7 @@ def test_the_trees_own_is_obeyed_and_named(checkout: Path, started: list[subproc
     assert _doctor(doctor) == "Settings are read from .env, which only its owner can read."
 
 
-def test_a_named_file_is_obeyed_by_all(checkout: Path, started: list[subprocess.Popen[bytes]]) -> None:
+def test_the_file_that_env_file_names_is_read(checkout: Path, started: list[subprocess.Popen[bytes]]) -> None:
     (checkout / ".env").write_text("PORT=nonsense\nS3_BUCKET=not-this-one\n", encoding="utf-8")
     named, port = checkout.parent.parent / "named.env", free_port()
     named.write_text(f"PORT={port}\nAPI_KEYS={'k' * 32}\n", encoding="utf-8")
@@ -171,7 +173,7 @@ def test_a_named_file_is_obeyed_by_all(checkout: Path, started: list[subprocess.
     assert "not-this-one" not in doctor
 
 
-def test_mistyped_names_are_pointed_out_at_the_start_and_by_the_doctor(
+def test_mistyped_names_are_reported_at_the_start_and_by_the_doctor(
     checkout: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
     (checkout / ".env").write_text(f"API_KEY={'k' * 32}\nlog_level=info\nNONSENSE=1\n", encoding="utf-8")
@@ -192,7 +194,7 @@ def test_mistyped_names_are_pointed_out_at_the_start_and_by_the_doctor(
 
 
 @pytest.mark.parametrize("data", [b"API_KEYS=a\n# M\xfcller\n", "API_KEYS=a\n".encode("utf-16")])
-def test_a_file_that_is_not_text_is_told_with_the_line(checkout: Path, data: bytes) -> None:
+def test_a_file_that_is_not_text_is_reported_with_the_line(checkout: Path, data: bytes) -> None:
     (checkout / ".env").write_bytes(data)
     (checkout / ".env").chmod(0o600)
     for command in ([str(BIN / "gunicorn"), "wsgi:app"], [FLASK, "keys", "new"]):
@@ -210,9 +212,7 @@ def test_a_file_that_is_not_text_is_told_with_the_line(checkout: Path, data: byt
 
 @pytest.mark.parametrize("command", [[str(BIN / "gunicorn"), "wsgi:app"], [FLASK, "keys", "new"]])
 @pytest.mark.parametrize("problem", ["missing", "writable"])
-def test_a_file_that_can_not_be_trusted_stops_everything(
-    checkout: Path, command: list[str], problem: str
-) -> None:
+def test_a_file_that_can_not_be_trusted_is_an_error(checkout: Path, command: list[str], problem: str) -> None:
     settings = {}
     if problem == "missing":
         settings["ENV_FILE"] = str(checkout / "missing.env")

@@ -83,7 +83,7 @@ def _check_answer(answer: RawAnswer) -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("distinct", [True, False], ids=["distinct keys", "one key"])
 @pytest.mark.parametrize("clients", [24, 200])
-def test_silence_stops_nothing_that_needs_no_store(
+def test_a_silent_store_stops_nothing_that_needs_no_store(
     s3: S3Server, server: Running, clients: int, distinct: bool
 ) -> None:
     hit, fresh = _upload(server, 1), _upload(server, 2, name="fresh.png")
@@ -139,7 +139,7 @@ def _drip(raw: RawStore, asked: RawRequest) -> Iterable[bytes]:
 
 
 @pytest.mark.timeout(180)
-def test_a_store_that_drips_stops_nothing_either(tmp_path: Path) -> None:
+def test_a_store_that_sends_byte_by_byte_stops_nothing_either(tmp_path: Path) -> None:
     raw = RawStore(lambda asked: [answer_of("200 OK", 'ETag: "e"', "Content-Length: 0")])
     settings = {**CREDENTIALS, "S3_BUCKET": "cats", "AWS_ENDPOINT_URL_S3": raw.url, "AWS_REGION": "us-east-1"}
     with running(tmp_path, **settings, WEB_CONCURRENCY="1", S3_ACL="none") as server, ExitStack() as stack:

@@ -107,7 +107,7 @@ def test_slow_uploads_hold_up_neither_hits_nor_other_uploads(server: Running, he
 
 
 @pytest.mark.parametrize("head", [LENGTH, CHUNKED, JSON])
-def test_a_trickle_ends_even_though_nobody_waits(server: Running, head: bytes) -> None:
+def test_a_slow_upload_is_dropped_even_if_no_other_request_waits(server: Running, head: bytes) -> None:
     began = time.monotonic()
     with trickling(server.url, head, 1) as (trickler,):
         answer = trickler.answer()
@@ -116,7 +116,7 @@ def test_a_trickle_ends_even_though_nobody_waits(server: Running, head: bytes) -
     assert b'"code":"request_timeout"' in answer
 
 
-def test_a_slow_but_steady_upload_is_taken(server: Running) -> None:
+def test_a_slow_but_steady_upload_is_stored(server: Running) -> None:
     """32 KiB a second for longer than the first patience lasts."""
     body = noise(99, (400, 300))
     head = _UPLOAD + f"Content-Length: {len(body)}\r\n\r\n".encode()
@@ -129,5 +129,5 @@ def test_a_slow_but_steady_upload_is_taken(server: Running) -> None:
         assert connection.recv(20).startswith(b"HTTP/1.1 201")
 
 
-def test_no_traceback_was_logged(server: Running) -> None:
+def test_no_traceback_is_logged(server: Running) -> None:
     assert "Traceback" not in server.log

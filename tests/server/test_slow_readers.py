@@ -69,7 +69,7 @@ def _request(paths: dict[str, str], how: str) -> bytes:
 
 
 @pytest.mark.parametrize("how", ASKED)
-def test_who_does_not_read_holds_up_nobody(
+def test_clients_that_do_not_read_hold_up_nobody(
     server: Running, paths: dict[str, str], data: bytes, how: str
 ) -> None:
     with ExitStack() as stack:
@@ -84,7 +84,7 @@ def test_who_does_not_read_holds_up_nobody(
 
 
 @pytest.mark.parametrize("how", ["hit", "answered by a thread"])
-def test_a_client_that_is_gone_leaves_nothing_but_its_line(
+def test_a_disconnected_client_leaves_only_its_access_line(
     server: Running, paths: dict[str, str], how: str
 ) -> None:
     """Reset before the answer is sent, or in its midst."""
@@ -104,7 +104,7 @@ def test_a_client_that_is_gone_leaves_nothing_but_its_line(
 
 
 @pytest.mark.parametrize("how", ["hit", "answered by a thread", "range"])
-def test_the_connection_goes_on_after_a_slow_answer(
+def test_the_connection_is_reused_after_a_slow_response(
     server: Running, paths: dict[str, str], data: bytes, how: str
 ) -> None:
     with connected(server.url, receive_buffer=4096) as sock:
@@ -117,7 +117,7 @@ def test_the_connection_goes_on_after_a_slow_answer(
 
 
 @pytest.mark.parametrize("how", ["hit", "answered by a thread"])
-def test_what_was_asked_meanwhile_is_answered_too(
+def test_requests_sent_meanwhile_are_answered_too(
     server: Running, paths: dict[str, str], data: bytes, how: str
 ) -> None:
     healthz = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -130,7 +130,7 @@ def test_what_was_asked_meanwhile_is_answered_too(
 
 
 @pytest.mark.parametrize("how", ["HTTP/1.0", "last"])
-def test_a_last_answer_is_whole_before_the_end(
+def test_the_last_response_is_complete_before_the_connection_closes(
     server: Running, paths: dict[str, str], data: bytes, how: str
 ) -> None:
     with connected(server.url, receive_buffer=4096) as sock:
@@ -141,7 +141,7 @@ def test_a_last_answer_is_whole_before_the_end(
         assert not sock.recv(1)
 
 
-def test_what_is_passed_on_from_the_store_is_whole(tmp_path: Path) -> None:
+def test_an_image_streamed_from_the_store_is_complete(tmp_path: Path) -> None:
     """An image that the cache has no room for is sent by a thread."""
     with running(tmp_path, CACHE_MAX_BYTES="1MiB", MAX_UPLOAD_BYTES="64MiB") as server:
         url = server.url + _path(server)
@@ -172,7 +172,7 @@ def _served(sock: socket.socket, head: bytes, *, keep: bool) -> tuple[bool, Conn
             sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits after all
 
 
-def test_100_continue_waits_for_nobody() -> None:
+def test_100_continue_waits_for_no_client() -> None:
     """The client has read nothing of earlier answers: there is no room for another byte."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -221,7 +221,7 @@ class Streaming:
 
 
 @pytest.mark.parametrize(("failure", "logged"), [(None, 0), (RuntimeError("the store"), 1)])
-def test_a_stream_that_stops_ends_the_connection(
+def test_a_stalled_stream_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch, failure: Exception | None, logged: int
 ) -> None:
     """In the time a client has for a piece; the thread is free then, and the body closed."""
@@ -241,7 +241,7 @@ def test_a_stream_that_stops_ends_the_connection(
     assert (len(said), ended) == (logged, [True])
 
 
-def test_no_more_answers_are_streamed_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_streamed_responses_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchanges, "_MAX_STREAMS", 0)
     closed: list[bool] = []
     exchange: Any = SimpleNamespace(body=SimpleNamespace(close=lambda: closed.append(True)))

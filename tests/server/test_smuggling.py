@@ -66,7 +66,7 @@ def test_an_odd_request_line_is_refused(server: Running, line: bytes) -> None:
         assert read_answer(sock).status == 400
 
 
-def test_an_underscore_is_no_hyphen(server: Running) -> None:
+def test_a_header_with_underscores_is_not_one_with_hyphens(server: Running) -> None:
     """Else a proxy that removes X-Forwarded-For from strangers would let X_Forwarded_For through."""
     with connected(server.url) as sock:
         sock.sendall(b"GET /api/images HTTP/1.1\r\nHost: localhost\r\nX_Forwarded_For: 192.0.2.1\r\n\r\n")

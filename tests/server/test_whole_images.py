@@ -46,14 +46,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_broken_is_refused(server: Running, name: str) -> None:
+def test_incomplete_images_are_refused(server: Running, name: str) -> None:
     answer = _uploaded(server, BROKEN[name])
     assert (answer.status_code, answer.json()["code"]) == (422, "undecodable_image")
 
 
 @pytest.mark.parametrize(("name", "lack"), [("gif", 1), ("png", 12), ("jpeg", 2)])
 @pytest.mark.parametrize("animated", [False, True])
-def test_what_lacks_only_its_end_is_stored_whole(
+def test_an_image_that_lacks_only_its_end_marker_is_completed(
     server: Running, name: str, lack: int, animated: bool
 ) -> None:
     data = sample(name, animated and name != "jpeg")
@@ -61,7 +61,7 @@ def test_what_lacks_only_its_end_is_stored_whole(
 
 
 @pytest.mark.parametrize("colour", [0, 2, 4, 6])
-def test_sixteen_bits_and_the_density_of_a_png_turned_upright(server: Running, colour: int) -> None:
+def test_a_rotated_png_keeps_sixteen_bits_and_its_density(server: Running, colour: int) -> None:
     rows = noise(16, colour, (9, 5))
     orientation = png_chunk(b"eXIf", exif(6).removeprefix(b"Exif\0\0"))
     density = png_chunk(b"pHYs", struct.pack(">IIB", 3000, 6000, 1))
@@ -71,7 +71,7 @@ def test_sixteen_bits_and_the_density_of_a_png_turned_upright(server: Running, c
     assert result.chunks == [(b"pHYs", struct.pack(">IIB", 6000, 3000, 1))]
 
 
-def test_the_gain_map_of_a_photo(server: Running) -> None:
+def test_a_photo_keeps_its_gain_map(server: Running) -> None:
     data = photo(gain_map(packet(FIELDS)), xmp=packet('hdrgm:Version="1.0"'), orientation=6)
     answer = _uploaded(server, data).json()
     assert (answer["width"], answer["height"]) == SIZE[::-1]

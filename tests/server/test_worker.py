@@ -103,7 +103,9 @@ CONDITIONS = {
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("lines", CONDITIONS.values(), ids=CONDITIONS.keys())
-def test_loop_and_threads_answer_alike(server: Running, image: str, method: str, lines: list[str]) -> None:
+def test_loop_and_threads_give_the_same_answer(
+    server: Running, image: str, method: str, lines: list[str]
+) -> None:
     """A query makes a thread answer, through the same application."""
     by_loop = _ask(server, _get(image, *lines, method=method), head_only=method == "HEAD")
     by_thread = _ask(server, _get(image + "?x", *lines, method=method), head_only=method == "HEAD")
@@ -113,7 +115,7 @@ def test_loop_and_threads_answer_alike(server: Running, image: str, method: str,
     assert by_loop == by_thread
 
 
-def test_threads_that_all_wait_hold_up_no_hit(server: Running, image: str) -> None:
+def test_hits_are_served_while_all_threads_wait(server: Running, image: str) -> None:
     """Uploads whose bodies never come hold all threads."""
     post = (
         b"POST /api/images HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9000\r\n\r\nabc"
@@ -144,7 +146,7 @@ def test_heads_that_never_end_hold_no_thread(server: Running, image: str, sent: 
 
 
 @pytest.mark.parametrize("sent", [HEALTHZ, _get("/healthz", "Content-Length: 3") + b"abc"])
-def test_what_was_begun_behind_a_request_is_answered_once_it_is_whole(
+def test_a_request_that_begins_behind_another_is_answered_when_complete(
     server: Running, image: str, sent: bytes
 ) -> None:
     with connected(server.url) as sock:
@@ -165,7 +167,7 @@ def test_what_was_begun_behind_a_request_is_answered_once_it_is_whole(
         (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
     ],
 )
-def test_a_head_that_can_not_be_read_is_refused_at_once(server: Running, sent: bytes, status: int) -> None:
+def test_an_invalid_head_is_refused_at_once(server: Running, sent: bytes, status: int) -> None:
     with connected(server.url) as sock:
         sock.sendall(sent)
         answer = read_answer(sock)
@@ -173,7 +175,7 @@ def test_a_head_that_can_not_be_read_is_refused_at_once(server: Running, sent: b
         assert sock.recv(1) == b""
 
 
-def test_a_hit_wants_a_host_as_well(server: Running, image: str) -> None:
+def test_a_hit_requires_a_host_header(server: Running, image: str) -> None:
     """RFC 9112, 3.2; HTTP/1.0 knows none."""
     for version, status in (("1.1", 400), ("1.0", 200)):
         with connected(server.url) as sock:
@@ -192,7 +194,7 @@ def test_clients_that_do_not_close_hold_up_nobody(server: Running, image: str) -
         assert max(_seconds_for_a_hit(server, image) for _ in range(5)) < SOON
 
 
-def test_clients_that_go_leave_nothing_open(server: Running, big: tuple[str, bytes]) -> None:
+def test_disconnected_clients_leave_nothing_open(server: Running, big: tuple[str, bytes]) -> None:
     descriptors = Path(f"/proc/{server.workers()[0]}/fd")
     before = len(list(descriptors.iterdir()))
     for _ in range(30):
@@ -202,7 +204,7 @@ def test_clients_that_go_leave_nothing_open(server: Running, big: tuple[str, byt
     wait_until(lambda: len(list(descriptors.iterdir())) <= before + 2)
 
 
-def test_a_worker_without_file_descriptors_lives_on(server: Running, image: str) -> None:
+def test_a_worker_survives_running_out_of_file_descriptors(server: Running, image: str) -> None:
     worker = server.workers()[0]
     limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (60, limits[1]))
@@ -217,14 +219,14 @@ def test_a_worker_without_file_descriptors_lives_on(server: Running, image: str)
     assert "Traceback" not in server.log
 
 
-def test_a_head_may_come_in_pieces(server: Running, image: str) -> None:
+def test_a_head_may_arrive_in_pieces(server: Running, image: str) -> None:
     with connected(server.url) as sock:
         for byte in _get(image):
             sock.sendall(bytes([byte]))
         assert read_answer(sock).headers["cache-status"] == HIT
 
 
-def test_one_connection_takes_hits_and_others_in_turn(server: Running, image: str) -> None:
+def test_one_connection_serves_hits_and_other_requests_in_turn(server: Running, image: str) -> None:
     """Pipelined ones too, which a thread answers."""
     with connected(server.url) as sock:
         sock.sendall(_get(image) + _get("/healthz") + _get(image))
@@ -249,7 +251,7 @@ def test_one_connection_takes_hits_and_others_in_turn(server: Running, image: st
         (["Content-Length: 3", "Transfer-Encoding: chunked"], 400),
     ],
 )
-def test_what_is_no_request_is_refused_and_closed(
+def test_an_invalid_request_is_refused_and_the_connection_closed(
     server: Running, image: str, lines: list[str], status: int
 ) -> None:
     with connected(server.url) as sock:
@@ -260,7 +262,7 @@ def test_what_is_no_request_is_refused_and_closed(
         assert not sock.recv(1)
 
 
-def test_a_get_with_a_body_leaves_no_byte_behind(server: Running, image: str) -> None:
+def test_the_body_of_a_get_is_not_taken_for_a_request(server: Running, image: str) -> None:
     with connected(server.url) as sock:
         sock.sendall(_get(image, "Content-Length: 5") + b"GET /x")
         assert read_answer(sock).status == 200
@@ -270,7 +272,7 @@ def test_a_get_with_a_body_leaves_no_byte_behind(server: Running, image: str) ->
         )
 
 
-def test_a_file_cut_while_it_is_sent_ends_the_connection(server: Running) -> None:
+def test_a_file_truncated_while_it_is_sent_ends_the_connection(server: Running) -> None:
     """Better no image than one filled up with what isn't its own."""
     answer = _upload(server, long_png(3))
     file = server.log_path.parent / "cache" / "objects" / answer["key"]
@@ -282,7 +284,7 @@ def test_a_file_cut_while_it_is_sent_ends_the_connection(server: Running) -> Non
             read_answer(sock)
 
 
-def test_a_stop_lets_a_download_end(tmp_path: Path) -> None:
+def test_a_stopping_worker_finishes_a_download(tmp_path: Path) -> None:
     with running(tmp_path, WEB_CONCURRENCY="1", MAX_UPLOAD_BYTES="64MiB") as server:
         answer = _upload(server, long_png(4))
         with connected(server.url) as idle, connected(server.url, receive_buffer=4096) as sock:
@@ -295,7 +297,7 @@ def test_a_stop_lets_a_download_end(tmp_path: Path) -> None:
         server.process.wait(40)
 
 
-def test_silent_connections_make_room_for_new_ones(tmp_path: Path) -> None:
+def test_idle_connections_make_room_for_new_ones(tmp_path: Path) -> None:
     few = "--worker-connections 40"
     with running(tmp_path, WEB_CONCURRENCY="1", GUNICORN_CMD_ARGS=few) as server, ExitStack() as stack:
         silent = [stack.enter_context(connected(server.url)) for _ in range(100)]
@@ -326,7 +328,7 @@ def test_no_connection_is_refused_while_a_worker_is_replaced(tmp_path: Path, opt
         assert server.workers() != before
 
 
-def test_the_fewest_connections_are_enough_to_go_on(tmp_path: Path) -> None:
+def test_the_minimum_of_connections_is_enough(tmp_path: Path) -> None:
     with running(tmp_path, WEB_CONCURRENCY="1", GUNICORN_CMD_ARGS="--worker-connections 1") as server:
         assert {requests.get(f"{server.url}/docs", timeout=60).status_code for _ in range(100)} == {200}
 
@@ -339,7 +341,7 @@ def _listens(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("told", [signal.SIGHUP, signal.SIGTERM])
-def test_a_worker_that_stops_takes_no_more_connections(tmp_path: Path, told: signal.Signals) -> None:
+def test_a_stopping_worker_accepts_no_more_connections(tmp_path: Path, told: signal.Signals) -> None:
     """One client reads slowly, so the old worker lives on; it must not be given what others could answer."""
     with running(tmp_path, WEB_CONCURRENCY="1", MAX_UPLOAD_BYTES="64MiB") as server, ExitStack() as stack:
         path = urlsplit(_upload(server, long_png(4))["image_url"]).path
