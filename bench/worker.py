@@ -26,7 +26,7 @@ from bench.product import environment, gunicorn, our_parts, our_server, upload_n
 from bench.progress import say
 from bench.report import Section, Table, median_ratio
 from bench.servers import Server, Start, get, serving
-from tests.server.honest import Asked
+from tests.server.honest import AnswerLog
 
 OURS = "our worker"
 GTHREAD = "gthread"
@@ -210,7 +210,7 @@ def _notice(
         end = time.monotonic()
         for client in clients:
             client.send_signal(signal.SIGTERM)
-        health, *hits = (Asked(**json.loads(client.communicate()[0])) for client in clients)
+        health, *hits = (AnswerLog(**json.loads(client.communicate()[0])) for client in clients)
     rate = sum(len(asked.between(begin, end)) for asked in hits) / (end - begin)
     wrong = sum(len(asked.wrong) for asked in (health, *hits))
     return Noticed([took for _, took in health.answers], rate, wrong)

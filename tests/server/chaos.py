@@ -1,10 +1,10 @@
-"""A client that does all that a server must survive, with thousands of connections, by chance and by seed.
+"""A client that does everything a server must survive, with thousands of connections, at random from a seed.
 
-Black box: it knows URLs and HTTP, nothing of the worker. `python -m tests.server.chaos ORDER`, where ORDER is
-`Order` as JSON, attacks until SIGTERM and then prints how often it did what.
+It knows URLs and HTTP, and nothing of the worker. `python -m tests.server.chaos TARGET`, where TARGET is
+`Target` as JSON, attacks until SIGTERM and then prints how often it did what.
 
-Its own rate is bounded, so that it is the attack that costs the server something and not the load: whoever
-measures can compare with the same attack on a tarpit (tests/server/tarpit.py).
+Its rate is limited, so that the attack costs the server something, and not the load: measurements can be
+compared with the same attack on a tarpit (tests/server/tarpit.py).
 """
 
 import asyncio
@@ -30,10 +30,10 @@ _BUSY = 900
 """Connections that do something at the same time, at most."""
 
 _STARTS = 80
-"""Of these so many begin in a second."""
+"""How many of these begin in a second."""
 
 _BURST = 60
-"""Connections that are opened at one moment, while the oldest ones are written to."""
+"""Connections opened at one moment, while the oldest ones are written to."""
 
 _NOW = struct.pack("ii", 1, 0)
 """For SO_LINGER: closing resets the connection instead of ending it (socket(7))."""
@@ -54,8 +54,8 @@ _MALFORMED = (
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to attack: paths of a small and a large cached image, and of images that the cache lacks."""
+class Target:
+    """What to attack: paths of a small and a large cached image, and of images that are not cached."""
 
     port: int
     seed: int
@@ -65,17 +65,17 @@ class Order:
 
 
 class Chaos:
-    """The attack; `counts` says how often what was done."""
+    """The attack. `counts` holds how often each action was done."""
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
-        self._random = random.Random(order.seed)
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._random = random.Random(target.seed)
         self._idle: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.counts: Counter[str] = Counter()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Go on until `stop`."""
+        """Attack until `stop` is set."""
         bursts = asyncio.create_task(self._write_to_the_oldest())
         while not stop.is_set():
             for _ in range(_STARTS // 20):
@@ -92,19 +92,19 @@ class Chaos:
             sock.close()
 
     async def _write_to_the_oldest(self) -> None:
-        """What comes on a connection at the moment in which the server drops it for a new one."""
+        """Send data on connections at the moment when the server evicts them for new ones."""
         while True:
-            self._let_go_of_the_closed()
+            self._close_ended()
             opened = [self._connecting() for _ in range(_BURST)]
             for number, sock in enumerate(self._idle[: 2 * _BURST]):
                 with suppress(OSError):
-                    sock.send(b"G" if number % 3 else self._get(self._order.small))
+                    sock.send(b"G" if number % 3 else self._get(self._target.small))
             self._idle += opened
             self.counts["burst"] += 1
             await asyncio.sleep(self._random.uniform(0.02, 0.5))
 
-    def _let_go_of_the_closed(self) -> None:
-        """Of what is left the first are those that the server drops next."""
+    def _close_ended(self) -> None:
+        """Close connections that the server has ended. Of the rest, it evicts the first ones next."""
         poll = select.poll()
         for sock in self._idle:
             poll.register(sock, select.POLLIN)
@@ -122,23 +122,23 @@ class Chaos:
         sock = self._new_socket(small_buffer=act is Chaos._read_slowly)
         try:
             async with asyncio.timeout(self._random.uniform(0.2, 12)):
-                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self._order.port))
+                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self._target.port))
                 await act(self, sock)
         except (OSError, TimeoutError, EOFError):
-            pass  # the server may close whenever it likes, and time may be over at any moment
+            pass  # the server may close the connection, and the time may be over, at any moment
         finally:
             if self._random.random() < 0.5:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOW)
             sock.close()
 
     def _connecting(self) -> socket.socket:
-        """Begin to connect, and don't wait for it."""
+        """Begin to connect without waiting for the connection."""
         sock = self._new_socket()
-        sock.connect_ex(("127.0.0.1", self._order.port))
+        sock.connect_ex(("127.0.0.1", self._target.port))
         return sock
 
     def _new_socket(self, *, small_buffer: bool = False) -> socket.socket:
-        """Many addresses of this machine have many more ports than one."""
+        """Return a socket bound to one of many local addresses, which together have more ports than one."""
         sock = socket.socket()
         sock.setblocking(False)
         if small_buffer:
@@ -152,9 +152,16 @@ class Chaos:
         return "\r\n".join(head).encode()
 
     def _any_path(self) -> str:
-        order = self._order
-        rare = ("/", "/metrics", "/api/images", order.large, self._missing(), self._random.choice(order.cold))
-        often = (order.small, order.small + "?x", "/healthz")
+        target = self._target
+        rare = (
+            "/",
+            "/metrics",
+            "/api/images",
+            target.large,
+            self._missing(),
+            self._random.choice(target.cold),
+        )
+        often = (target.small, target.small + "?x", "/healthz")
         return self._random.choice(rare if self._random.random() < 0.1 else often)
 
     def _missing(self) -> str:
@@ -176,7 +183,7 @@ class Chaos:
         await self._receive(sock)
 
     async def _stop_anywhere(self, sock: socket.socket) -> None:
-        """Send a part of a request, or more than one, and end this half of the connection, or do nothing."""
+        """Send a part of a request, or more than one; then perhaps close this half of the connection."""
         whole = self._get(self._any_path()) * 2
         await self._send(sock, whole[: self._random.randint(0, len(whole))])
         if self._random.random() < 0.6:
@@ -184,7 +191,7 @@ class Chaos:
         for _ in range(self._random.randint(0, 3)):
             await self._receive(sock)
 
-    async def _body_that_never_comes(self, sock: socket.socket) -> None:
+    async def _unsent_body(self, sock: socket.socket) -> None:
         lines = [self._random.choice(_FRAMINGS), "Content-Type: image/png"]
         lines += ["Expect: 100-continue"] * self._random.randint(0, 1)
         method = self._random.choice(_METHODS)
@@ -196,9 +203,9 @@ class Chaos:
             await self._receive(sock)
 
     async def _read_slowly(self, sock: socket.socket) -> None:
-        """Ask for a large image, and take nothing of it, or a byte a second."""
+        """Request a large image, and read nothing of it, or a byte a second."""
         lines = ["Range: bytes=1-"] * (self._random.random() < 0.2)
-        await self._send(sock, self._get(self._order.large, *lines))
+        await self._send(sock, self._get(self._target.large, *lines))
         if self._random.random() < 0.5:
             await asyncio.sleep(60)
         while True:
@@ -214,7 +221,7 @@ class Chaos:
 
     async def _keep_alive(self, sock: socket.socket) -> None:
         for _ in range(self._random.randint(1, 8)):
-            await self._send(sock, self._get(self._order.small, method=self._random.choice(("GET", "HEAD"))))
+            await self._send(sock, self._get(self._target.small, method=self._random.choice(("GET", "HEAD"))))
             await self._receive(sock)
             await asyncio.sleep(self._random.uniform(0, 0.5))
 
@@ -226,7 +233,7 @@ class Chaos:
         await self._receive(sock)
 
     async def _fill(self, sock: socket.socket) -> None:
-        path = self._random.choice((*self._order.cold, self._missing()))
+        path = self._random.choice((*self._target.cold, self._missing()))
         await self._send(sock, self._get(path))
         if self._random.random() < 0.7:
             await self._receive(sock)
@@ -234,7 +241,9 @@ class Chaos:
     async def _range(self, sock: socket.socket) -> None:
         first = self._random.randint(0, 10_000_000)
         lines = [f"Range: bytes={first}-{first + self._random.randint(-5, 100_000)}"]
-        await self._send(sock, self._get(self._random.choice((self._order.small, self._order.large)), *lines))
+        await self._send(
+            sock, self._get(self._random.choice((self._target.small, self._target.large)), *lines)
+        )
         await self._receive(sock)
 
     async def _upload(self, sock: socket.socket) -> None:
@@ -251,7 +260,7 @@ class Chaos:
 _ACTS: list[tuple[str, Callable[[Chaos, socket.socket], Awaitable[None]]]] = [
     ("byte by byte", Chaos._byte_by_byte),
     ("stop anywhere", Chaos._stop_anywhere),
-    ("body that never comes", Chaos._body_that_never_comes),
+    ("unsent body", Chaos._unsent_body),
     ("read slowly", Chaos._read_slowly),
     ("pipeline", Chaos._pipeline),
     ("keep alive", Chaos._keep_alive),
@@ -263,26 +272,26 @@ _ACTS: list[tuple[str, Callable[[Chaos, socket.socket], Awaitable[None]]]] = [
 _WEIGHTS = (15, 20, 20, 25, 5, 10, 15, 4, 8, 2)
 
 
-async def _attack(order: Order) -> Counter[str]:
+async def _attack(target: Target) -> Counter[str]:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    chaos = Chaos(order)
+    chaos = Chaos(target)
     await chaos.run(stop)
     return chaos.counts
 
 
 def main() -> None:
-    """Attack until SIGTERM, and say what was done."""
+    """Attack until SIGTERM, and print what was done."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    told = json.loads(sys.argv[1])
-    counts = asyncio.run(_attack(Order(**{**told, "cold": tuple(told["cold"])})))
+    fields = json.loads(sys.argv[1])
+    counts = asyncio.run(_attack(Target(**{**fields, "cold": tuple(fields["cold"])})))
     sys.stdout.write(json.dumps(counts))
 
 
-def as_argument(order: Order) -> str:
-    """The order as the command line takes it."""
-    return json.dumps(asdict(order))
+def as_argument(target: Target) -> str:
+    """Return the target as the command line takes it."""
+    return json.dumps(asdict(target))
 
 
 if __name__ == "__main__":

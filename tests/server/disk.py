@@ -1,4 +1,4 @@
-"""A disk that is soon full."""
+"""A small file system, which is soon full."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 @contextmanager
 def small_file_system(at: Path) -> Iterator[Path]:
-    """A file system of 3 MiB mounted at `at`; the test is skipped where that is not permitted."""
+    """Mount a file system of 3 MiB at `at`. Skip the test if mounting is not permitted."""
     at.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(at)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:

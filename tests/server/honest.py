@@ -1,8 +1,9 @@
-"""Clients that do nothing wrong, while others attack: what they get, how fast, and whether it is right.
+"""Well-behaved clients beside an attack: what they get, how fast, and whether it is right.
 
-`python -m tests.server.honest PORT PATH [FILE]` asks for PATH over one kept-alive connection until SIGTERM,
-and over a new one after each failure. Without FILE it asks every 20 ms, at most; with FILE, the bytes that
-it must be answered, as fast as it gets them. In the end it prints `Asked` as JSON.
+`python -m tests.server.honest PORT PATH [FILE]` requests PATH over one kept-alive connection until SIGTERM,
+and over a new one after each failure. Without FILE it sends a request every 20 ms at most. With FILE, which
+holds the expected bytes, it sends the next request as soon as it has an answer. At the end it prints
+`AnswerLog` as JSON.
 """
 
 import json
@@ -15,16 +16,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 
-_PATIENCE = 20.0
-"""Seconds after which an answer is given up, and counts as having taken so long."""
+_TIMEOUT_SECONDS = 20.0
+"""A request without an answer after this time counts as one that took it."""
 
-_PAUSE = 0.02
+_PAUSE_SECONDS = 0.02
 
 
 @dataclass
-class Asked:
-    """When each answer was there (`time.monotonic`, one clock for all processes) and how long it took, tries
-    over dropped connections included; how many were dropped; and every answer that was wrong.
+class AnswerLog:
+    """When each answer arrived (`time.monotonic`, one clock for all processes) and how long it took, retries
+    after dropped connections included; how many connections were dropped; and every wrong answer.
     """
 
     answers: list[tuple[float, float]] = field(default_factory=list)
@@ -32,7 +33,7 @@ class Asked:
     wrong: list[tuple[float, str]] = field(default_factory=list)
 
     def between(self, begin: float, end: float) -> list[float]:
-        """How long each answer took that came in this time."""
+        """Return how long each answer took that arrived in this window."""
         return [took for at, took in self.answers if begin <= at < end]
 
 
@@ -45,40 +46,40 @@ class Honest:
         self._expected = expected
         self._socket: socket.socket | None = None
         self._stopped = False
-        self.asked = Asked()
+        self.log = AnswerLog()
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        """Handle the signal that ends it."""
+        """Handle SIGTERM."""
         self._stopped = True
 
     def run(self) -> None:
-        """Ask until stopped."""
+        """Send requests until stopped."""
         while not self._stopped:
             began = time.monotonic()
-            while not self._stopped and not self._ask(began):
-                self.asked.dropped += 1
+            while not self._stopped and not self._request_once(began):
+                self.log.dropped += 1
                 self._disconnect()
-                time.sleep(_PAUSE / 2)
+                time.sleep(_PAUSE_SECONDS / 2)
             if self._expected is None:
-                time.sleep(_PAUSE)
+                time.sleep(_PAUSE_SECONDS)
 
-    def _ask(self, began: float) -> bool:
-        """Ask once; False if there was no whole answer, and time is left to ask again."""
+    def _request_once(self, began: float) -> bool:
+        """Send a request; return False if there was no complete answer and time is left to retry."""
         try:
             status, body = self._answer()
         except OSError:
-            if time.monotonic() - began < _PATIENCE:
+            if time.monotonic() - began < _TIMEOUT_SECONDS:
                 return False
             status, body = "nothing", b""
         now = time.monotonic()
-        self.asked.answers.append((now, now - began))
+        self.log.answers.append((now, now - began))
         if status != "200" or (self._expected is not None and body != self._expected):
-            self.asked.wrong.append((now, f"{status}, {len(body)} bytes: {body[:100]!r}"))
+            self.log.wrong.append((now, f"{status}, {len(body)} bytes: {body[:100]!r}"))
         return True
 
     def _answer(self) -> tuple[str, bytes]:
         if self._socket is None:
-            self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=_PATIENCE)
+            self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=_TIMEOUT_SECONDS)
         self._socket.sendall(self._request)
         data = bytearray()
         while b"\r\n\r\n" not in data:
@@ -108,12 +109,12 @@ class Honest:
 
 
 def main() -> None:
-    """Ask until SIGTERM, and say what came."""
+    """Send requests until SIGTERM, and print the log."""
     port, path, *files = sys.argv[1:]
     honest = Honest(int(port), path, Path(files[0]).read_bytes() if files else None)
     signal.signal(signal.SIGTERM, honest.stop)
     honest.run()
-    sys.stdout.write(json.dumps(asdict(honest.asked)))
+    sys.stdout.write(json.dumps(asdict(honest.log)))
 
 
 if __name__ == "__main__":

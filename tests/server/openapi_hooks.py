@@ -1,4 +1,4 @@
-"""What schemathesis can't know of our calls: which bytes are an image of each type, what no schema says."""
+"""What schemathesis can't know of our calls: which bytes are an image, and rules that no schema expresses."""
 
 from typing import Any
 
@@ -27,10 +27,10 @@ schemathesis.openapi.media_type(
 
 @schemathesis.hook
 def filter_failure(context: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:
-    """Drop what is not the server's fault.
+    """Drop failures that are not the server's fault.
 
-    No schema can say that an option may stand in the form or in the query, but not in both, and a form can't
-    say that a field is a list of nothing, or of one thing: the server sees no field, or that thing.
+    No schema can say that an option may be in the form or in the query, but not in both. And a form can't
+    express a list of one value, or of none: the server sees that value, or no field.
     """
     if isinstance(failure, RejectedPositiveData):
         return b"Sent more than once." not in response.content

@@ -1,4 +1,4 @@
-"""HTTP over a bare socket, for what no client library sends."""
+"""HTTP over a bare socket, for requests that no client library sends."""
 
 import re
 import socket
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 @dataclass
 class RawAnswer:
-    """A status, headers with names in lower case, and a body."""
+    """A response; header names are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -19,7 +19,7 @@ class RawAnswer:
 
 @contextmanager
 def connected(url: str, *, receive_buffer: int = 0) -> Iterator[socket.socket]:
-    """A connection to the server of `url`; with a small receive buffer it soon takes no more."""
+    """Open a connection to the server of `url`. With a small receive buffer it soon accepts no more."""
     parts = urlsplit(url)
     with socket.socket() as sock:
         if receive_buffer:
@@ -30,7 +30,7 @@ def connected(url: str, *, receive_buffer: int = 0) -> Iterator[socket.socket]:
 
 
 def read_answer(sock: socket.socket, *, head_only: bool = False) -> RawAnswer:
-    """The next answer, read byte by byte as far as its Content-Length says."""
+    """Read and return the next response, up to its Content-Length."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         byte = sock.recv(1)

@@ -1,7 +1,7 @@
-"""Systems that refuse calls: `python refusing.py sendfile=EINVAL,flock=ENOLCK -- COMMAND…` runs it under one.
+"""Refuse system calls: `python refusing.py sendfile=EINVAL,flock=ENOLCK -- COMMAND…` runs COMMAND so.
 
-A seccomp filter (seccomp(2)) answers the calls with these errors, as those of containers and of systemd's
-SystemCallFilter= do. The exit status is 77 if this system or processor has none that we know.
+A seccomp filter (seccomp(2)) answers the calls with these errors, as containers and systemd's
+SystemCallFilter= do. The exit status is 77 if this system or processor is not supported.
 """
 
 import ctypes
@@ -34,7 +34,7 @@ _NUMBERS: Mapping[str, tuple[int, int]] = {
     "fsync": (74, 82),
     "utimensat": (280, 88),
 }
-"""The calls by their numbers on x86-64 and on 64-bit ARM."""
+"""The numbers of the calls on x86-64 and on 64-bit ARM."""
 
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 
@@ -42,7 +42,7 @@ _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _FILTER_MODE = 22, 38, 2
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _ERROR = 0x7FFF0000, 0x00050000
 
-_UNKNOWN = 77
+_UNSUPPORTED = 77
 
 
 def _program(refused: Mapping[str, int], audit: int, column: int) -> bytes:
@@ -54,7 +54,7 @@ def _program(refused: Mapping[str, int], audit: int, column: int) -> bytes:
 
 
 def _refuse(refused: Mapping[str, int]) -> bool:
-    """Have the kernel refuse these calls of this process and all its children; return whether it does."""
+    """Have the kernel refuse these calls to this process and its children; return whether it does."""
     if platform.machine() not in _ARCHITECTURES or sys.platform != "linux":
         return False
     program = _program(refused, *_ARCHITECTURES[platform.machine()])
@@ -67,7 +67,7 @@ def _refuse(refused: Mapping[str, int]) -> bool:
 
 @contextmanager
 def refusing(directory: Path, **refused: str) -> Iterator[None]:
-    """Have the servers that are started inside the block run on a system that refuses these calls."""
+    """Run the servers that the block starts on a system that refuses these calls."""
     shell = directory / "gunicorn"
     calls = ",".join(f"{name}={error}" for name, error in refused.items())
     path = Path(__file__).parents[2]
@@ -76,8 +76,8 @@ def refusing(directory: Path, **refused: str) -> Iterator[None]:
         encoding="utf-8",
     )
     shell.chmod(0o755)
-    if os.waitstatus_to_exitcode(os.system(f"{shell} --version >/dev/null")) == _UNKNOWN:
-        pytest.skip("this system has no seccomp filters that we know")
+    if os.waitstatus_to_exitcode(os.system(f"{shell} --version >/dev/null")) == _UNSUPPORTED:
+        pytest.skip("seccomp filters are not supported here")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.server.running.GUNICORN", [str(shell), *GUNICORN[1:]])
         yield
@@ -86,5 +86,5 @@ def refusing(directory: Path, **refused: str) -> Iterator[None]:
 if __name__ == "__main__":
     wanted = dict(pair.split("=") for pair in sys.argv[1].split(","))
     if not _refuse({name: getattr(errno, error) for name, error in wanted.items()}):
-        sys.exit(_UNKNOWN)
+        sys.exit(_UNSUPPORTED)
     os.execv(sys.argv[3], sys.argv[3:])

@@ -1,4 +1,4 @@
-"""The server as users run it: gunicorn with its configuration file, in a process of its own."""
+"""The server as users run it: gunicorn with gunicorn.conf.py, in its own process."""
 
 import os
 import re
@@ -29,20 +29,20 @@ class Running:
 
     @property
     def log(self) -> str:
-        """Everything it has said."""
+        """Everything that it has logged."""
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
     def workers(self) -> list[int]:
-        """The process ids of its workers."""
+        """Return the process ids of its workers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in children.read_text(encoding="ascii").split()]
 
 
 @contextmanager
 def running(directory: Path, **settings: str) -> Iterator[Running]:
-    """Start a server with its data in `directory`, on a free port; stop it at the end.
+    """Start a server with its data in `directory` on a free port, and stop it at the end.
 
-    A setting that is "" is left out of the environment, so that a settings file can give it.
+    A setting that is "" is left out of the environment, so that a settings file can set it.
     """
     with open(directory / "server.log", "wb") as log:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
@@ -57,9 +57,9 @@ def running(directory: Path, **settings: str) -> Iterator[Running]:
         process = subprocess.Popen(GUNICORN, cwd=ROOT, env=environ, stdout=log, stderr=log)
     try:
         quiet = settings.get("LOG_LEVEL", "INFO") not in ("INFO", "DEBUG")
-        unsaid = f"http://127.0.0.1:{settings.get('PORT', defaults['PORT'])}" if quiet else ""
+        unlogged = f"http://127.0.0.1:{settings.get('PORT', defaults['PORT'])}" if quiet else ""
         yield Running(
-            _wait_for_url(directory / "server.log", process, unsaid), directory / "server.log", process
+            _wait_for_url(directory / "server.log", process, unlogged), directory / "server.log", process
         )
     finally:
         process.send_signal(signal.SIGQUIT)
@@ -67,19 +67,19 @@ def running(directory: Path, **settings: str) -> Iterator[Running]:
 
 
 def answers(url: str) -> bool:
-    """Whether it does yet: each worker has a listener of its own, and opens it after the URL was said."""
+    """Return whether the server answers. Each worker opens its listener after the URL is logged."""
     try:
         return requests.get(f"{url}/healthz", timeout=10).ok
     except requests.RequestException:
         return False
 
 
-def _wait_for_url(log: Path, process: subprocess.Popen[bytes], unsaid: str) -> str:
-    """The URL that the log says, or the one of a server that says nothing."""
+def _wait_for_url(log: Path, process: subprocess.Popen[bytes], unlogged: str) -> str:
+    """Wait until the server answers; return the URL in the log, or `unlogged` for a server that logs none."""
 
     def url() -> str:
         assert process.poll() is None, log.read_text(encoding="utf-8")
-        found = [unsaid] if unsaid else re.findall(r"open (http://\S+)/", log.read_text(encoding="utf-8"))
+        found = [unlogged] if unlogged else re.findall(r"open (http://\S+)/", log.read_text(encoding="utf-8"))
         return str(found[-1]) if found and answers(found[-1]) else ""
 
     try:

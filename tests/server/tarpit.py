@@ -1,5 +1,6 @@
-"""A server that takes all connections and all that is sent, and answers nothing: what an attack costs its
-client can be seen on it. `python -m tests.server.tarpit PORT`.
+"""A server that accepts everything and never answers, to measure what an attack costs its client.
+
+`python -m tests.server.tarpit PORT` runs it.
 """
 
 import resource
@@ -10,7 +11,7 @@ from contextlib import suppress
 
 
 def tarpit(port: int) -> None:
-    """Never return."""
+    """Accept and read forever."""
     with selectors.DefaultSelector() as selector, socket.create_server(("127.0.0.1", port)) as listener:
         listener.listen(2048)
         selector.register(listener, selectors.EVENT_READ)
@@ -27,14 +28,14 @@ def tarpit(port: int) -> None:
 
 
 def _read(client: socket.socket) -> bytes:
-    """What has come; nothing if the client has gone."""
+    """Return what has arrived, b"" if the client has disconnected."""
     with suppress(OSError):
         return client.recv(65_536)
     return b""
 
 
 def main() -> None:
-    """Listen on the port of the command line."""
+    """Run it on the port in the command line."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     tarpit(int(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Attacks that need no key and no tools, each on a running server with one worker."""
+"""Attacks that need neither a key nor tools, each on a running server with one worker."""
 
 import os
 import resource
@@ -22,25 +22,25 @@ from tests.server.running import Running, running
 from tests.waiting import wait_until
 
 CONNECTIONS = 1000
-"""As many as gunicorn lets a worker have."""
+"""gunicorn's default for a worker."""
 
 THREADS = 8
 ORIGIN = "https://app.example.org"
 
 SOON = 4.0
-"""Seconds. Answers take milliseconds; each attack here has held them up for ten and more, or for ever."""
+"""Seconds. Answers take milliseconds; under each of these attacks they could take ten seconds or forever."""
 
 
 @pytest.fixture(autouse=True)
 def _many_files() -> None:
-    """The attacks take as many descriptors here as they do in the server."""
+    """Raise the limit: an attack needs as many descriptors here as in the server."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Running]:
-    """One worker: what it suffers nobody else makes up for."""
+    """Start a server with one worker, so that no other makes up for it."""
     settings = {"WEB_CONCURRENCY": "1", "THREADS": str(THREADS), "MAX_UPLOAD_BYTES": "64MiB"}
     with running(tmp_path, CORS_ORIGINS=ORIGIN, ACCESS_LOG="false", **settings) as started:
         yield started
@@ -48,13 +48,13 @@ def server(tmp_path: Path) -> Iterator[Running]:
 
 @pytest.fixture
 def small(server: Running) -> str:
-    """The path of a small cached image."""
+    """Return the path of a small cached image."""
     return _cached(server, noise(1))
 
 
 @pytest.fixture
 def large(server: Running) -> str:
-    """The path of a cached image of 8.7 MB."""
+    """Return the path of a cached image of 8.7 MB."""
     return _cached(server, long_png(1, 1700))
 
 
@@ -70,7 +70,7 @@ def _request(path: str, *lines: str, method: str = "GET") -> bytes:
 
 
 def _ask(server: Running, path: str, seconds: float = 60) -> RawAnswer:
-    """Over a new connection, as every newcomer does."""
+    """Send a request over a new connection."""
     with connected(server.url) as sock:
         sock.settimeout(seconds)
         sock.sendall(_request(path))
@@ -90,7 +90,7 @@ def _port(server: Running) -> int:
 
 
 def _still_open(socks: list[socket.socket]) -> list[socket.socket]:
-    """Those that the server has not closed; nothing was asked on them."""
+    """Return the idle connections that the server has not closed."""
     poll = select.poll()
     for sock in socks:
         poll.register(sock, select.POLLIN)
@@ -102,7 +102,7 @@ def _still_open(socks: list[socket.socket]) -> list[socket.socket]:
 def test_data_that_arrives_on_a_connection_while_it_is_evicted_does_no_harm(
     server: Running, small: str, what: str
 ) -> None:
-    """The worker finds it in the same turn of its loop in which newcomers make it drop that connection."""
+    """The worker sees the data in the turn of its loop in which new connections make it evict this one."""
     (worker,) = server.workers()
     with ExitStack() as stack:
         idle = [stack.enter_context(connected(server.url)) for _ in range(CONNECTIONS)]
@@ -155,7 +155,7 @@ UNSENT = {
 
 @pytest.mark.parametrize("how", UNSENT)
 def test_unsent_bodies_hold_no_thread(server: Running, small: str, how: str) -> None:
-    """Of requests that no body is wanted for, three for each thread."""
+    """Three for each thread, of requests that need no body."""
     method, lines = UNSENT[how]
     _expect_answers_beside(server, [_request(small, *lines, method=method)] * (3 * THREADS), small)
 
@@ -185,7 +185,7 @@ WANTED = {
 
 @pytest.mark.parametrize("how", WANTED)
 def test_500_unsent_uploads_hold_up_nobody(server: Running, small: str, how: str) -> None:
-    """Without keys this machine may upload: its requests wait for their bodies, and other requests don't."""
+    """Uploads wait for their bodies, and other requests don't wait for them."""
     _expect_answers_beside(server, [WANTED[how]] * 500, small)
 
 
@@ -198,7 +198,7 @@ def _expect_answers_beside(server: Running, requested: list[bytes], path: str) -
 
 
 class Reader(threading.Thread):
-    """Reads an image at 200 KB a second until told to hurry; `data` is what has come."""
+    """Reads an image at 200 KB a second until `hurry` is set; `data` is what has arrived."""
 
     def __init__(self, sock: socket.socket, length: int) -> None:
         super().__init__()
@@ -208,14 +208,14 @@ class Reader(threading.Thread):
         self.data = b""
 
     def run(self) -> None:
-        """Read to the end, or as far as it comes."""
+        """Read until the end of the image or of the connection."""
         while len(self.data) < self._length and (piece := self._sock.recv(20_000)):
             self.data += piece
             self.hurry.wait(0.1)
 
 
 def test_clients_that_read_nothing_shut_out_nobody(server: Running, small: str, large: str) -> None:
-    """They fill the worker; who is let go for newcomers is not one that reads, though slowly."""
+    """They fill the worker. A client that reads slowly is not evicted for new connections."""
     whole = requests.get(server.url + large, timeout=60).content
     (worker,) = server.workers()
     with ExitStack() as stack:

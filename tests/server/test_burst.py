@@ -1,4 +1,4 @@
-"""A burst of the largest images that are allowed: memory stays within what docs/limits.md says."""
+"""A burst of the largest allowed images: memory stays within the bound in docs/limits.md."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -19,17 +19,17 @@ MAX_BYTES, SIDE = 10 * MIB, 7071
 PIXELS = SIDE * SIDE
 
 DECODING = 50 * MIB + PIXELS * 30 + 20 * MAX_BYTES
-TAKING_IN = (8 - 2) * 3 * MAX_BYTES
-"""What docs/limits.md allows a worker and its processes above the size at rest: one image decoded, six
-taken in."""
+RECEIVING = (8 - 2) * 3 * MAX_BYTES
+"""What docs/limits.md allows a worker and its processes above their size at rest: one image being decoded and
+six being received."""
 
-PROGRESSIVE_JPEG = PIXELS * 11 + 50 * MIB + 2 * TAKING_IN // 3
-"""What this image takes, in the worker, its decoder host and the child; two at once would take half as much
+PROGRESSIVE_JPEG = PIXELS * 11 + 50 * MIB + 2 * RECEIVING // 3
+"""What this image takes in the worker, its decoder host and the child. Two at once would take half as much
 again."""
 
 
 def _largest() -> bytes:
-    """A progressive JPEG of nearly 50 million pixels and exactly 10 MiB."""
+    """Return a progressive JPEG of nearly 50 million pixels and exactly 10 MiB."""
     specks = Image.frombytes("L", (SIDE // 64, SIDE // 64), os.urandom((SIDE // 64) ** 2))
     buffer = BytesIO()
     picture = specks.resize((SIDE, SIDE), Image.Resampling.BILINEAR).convert("RGB")
@@ -38,7 +38,7 @@ def _largest() -> bytes:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what memory a process takes")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux' /proc")
 def test_a_burst_of_the_largest_images_stays_within_the_memory_bound(tmp_path: Path) -> None:
     data = _largest()
 
@@ -52,23 +52,23 @@ def test_a_burst_of_the_largest_images_stays_within_the_memory_bound(tmp_path: P
     with running(tmp_path, WEB_CONCURRENCY="2", THREADS="8") as server:
         url = f"{server.url}/api/images"
         wait_until(lambda: len(server.workers()) == 2)
-        for _ in range(40):  # the kernel spreads them over the workers, which both have started then
+        for _ in range(40):  # the kernel spreads them over both workers, so both have started
             assert requests.get(f"{server.url}/healthz", timeout=60).ok
         workers = server.workers()
         at_rest = {worker: memory_of(worker) for worker in workers}
-        with watched_memory(workers) as most, ThreadPoolExecutor(BURST) as pool:
+        with watched_memory(workers) as peak, ThreadPoolExecutor(BURST) as pool:
             answers = list(pool.map(upload, range(BURST)))
         assert server.workers() == workers
-        taken = [most[worker] - at_rest[worker] for worker in workers]
+        taken = [peak[worker] - at_rest[worker] for worker in workers]
         stored = [answer.json() for answer in answers if answer.status_code == 201]
         refused = [answer for answer in answers if answer.status_code == 503]
-        slow = [answer for answer in answers if answer.status_code == 408]  # where the machine is busy
+        slow = [answer for answer in answers if answer.status_code == 408]  # on a busy machine
         assert len(stored) + len(refused) + len(slow) == BURST
         assert stored
         for image in stored:
             assert len(requests.get(image["image_url"], timeout=120).content) == image["bytes"]
     for answer in refused:
         assert (answer.json()["code"], answer.headers["Retry-After"]) == ("busy", "2")
-    assert PIXELS * 4 < max(taken) < PROGRESSIVE_JPEG < DECODING + TAKING_IN, [
+    assert PIXELS * 4 < max(taken) < PROGRESSIVE_JPEG < DECODING + RECEIVING, [
         taken_ // MIB for taken_ in taken
     ]

@@ -1,6 +1,6 @@
-"""A server under a seeded attack with thousands of connections: no worker ends, honest clients are served.
+"""A server under a random attack with thousands of connections: workers live on, honest clients are served.
 
-Two workers, over S3 on the wire that is slow and fails now and then. A round lasts a minute; `make chaos`
+There are two workers over an S3 server that is slow and fails now and then. A round lasts a minute; `make chaos`
 runs CHAOS_MINUTES of them, and CHAOS_SEED repeats one. Before each round the same attack goes to a tarpit
 beside the server: the rate of honest hits meanwhile, with the same client on the same cores, is what the
 rate under attack is compared with.
@@ -29,9 +29,9 @@ import requests
 from tests.pictures import long_png, noise
 from tests.ports import free_port
 from tests.s3server import CREDENTIALS, S3Server
-from tests.server.chaos import Order, as_argument
+from tests.server.chaos import Target, as_argument
 from tests.server.descriptors import client_connections, open_files
-from tests.server.honest import Asked
+from tests.server.honest import AnswerLog
 from tests.server.running import ROOT, Running, running
 from tests.waiting import wait_until
 
@@ -39,13 +39,13 @@ MINUTES = int(os.environ.get("CHAOS_MINUTES", "1"))
 SEED = int(os.environ.get("CHAOS_SEED", str(random.randrange(2**32))))
 
 ALONE = "CHAOS_MINUTES" in os.environ
-"""`make chaos` has the machine for itself; among other tests, on as few cores, figures are worse."""
+"""Whether this runs as `make chaos`. Beside other tests, on few cores, figures are worse."""
 
 HEALTH_SECONDS = 1.0 if ALONE else 3.0
-"""The most that `/healthz` may take at the 99th percentile."""
+"""The maximum for `/healthz` at the 99th percentile."""
 
 HITS_RATIO = 0.5 if ALONE else 0.3
-"""The least rate of honest hits, against that while the tarpit is attacked."""
+"""The minimum rate of honest hits, relative to that while the tarpit is attacked."""
 
 WORKERS = 2
 THREADS = 4
@@ -53,27 +53,27 @@ _ROUND = 60.0
 _BASELINE = 8.0
 _STARVED = 3.0
 _RELOAD = 6.0
-"""Seconds in which old workers end and new ones start: what is measured meanwhile is left out."""
+"""Seconds in which old workers end and new ones start. Measurements from this time are left out."""
 
 _BAD = re.compile(r"Traceback|WORKER TIMEOUT|exited with code|was sent SIG|Unhandled|Exception in", re.I)
 
 
 @dataclass
 class Scene:
-    """The server, what the attack needs to know of it, and the bytes of the small image in a file."""
+    """The server, what the attack must know about it, and a file with the bytes of the small image."""
 
     server: Running
-    order: Order
+    target: Target
     image: Path
 
     @property
     def port(self) -> int:
-        """The server's."""
-        return self.order.port
+        """The server's port."""
+        return self.target.port
 
 
 def _hesitating(seed: int) -> Callable[..., Iterable[bytes] | None]:
-    """S3 at its worst: late, refusing, or silent for some seconds, each now and then."""
+    """Return a fault: S3 is late, refuses, or is silent for some seconds, each now and then."""
     chance = random.Random(seed)
 
     def fault(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
@@ -89,7 +89,7 @@ def _hesitating(seed: int) -> Callable[..., Iterable[bytes] | None]:
 
 @pytest.fixture
 def scene(tmp_path: Path, s3: S3Server, bucket: str) -> Iterator[Scene]:
-    """A small and a large image in the cache, others in S3 alone."""
+    """Return a server with a small and a large image in the cache, and others only in S3."""
     settings = {
         "WEB_CONCURRENCY": str(WORKERS),
         "THREADS": str(THREADS),
@@ -113,8 +113,8 @@ def scene(tmp_path: Path, s3: S3Server, bucket: str) -> Iterator[Scene]:
         port = urlsplit(server.url).port
         assert port
         s3.fault = _hesitating(SEED)
-        order = Order(port, SEED, small, large, tuple(f"/api/images/{key}" for key in cold))
-        yield Scene(server, order, tmp_path / "small.png")
+        target = Target(port, SEED, small, large, tuple(f"/api/images/{key}" for key in cold))
+        yield Scene(server, target, tmp_path / "small.png")
         s3.reset()
 
 
@@ -125,7 +125,7 @@ def _upload(server: Running, data: bytes) -> str:
 
 @contextmanager
 def _process(*command: str) -> Iterator["subprocess.Popen[str]"]:
-    """A client in a process of its own, with cores and an interpreter lock that are not pytest's."""
+    """Run a client in its own process, which shares no interpreter lock with pytest."""
     process = subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=ROOT,
@@ -140,50 +140,50 @@ def _process(*command: str) -> Iterator["subprocess.Popen[str]"]:
         process.communicate()
 
 
-def _told(process: "subprocess.Popen[str]") -> Any:
-    """Tell a client to stop; what it prints then."""
+def _stop(process: "subprocess.Popen[str]") -> Any:
+    """Stop a client, and return what it prints."""
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=90)
-    return json.loads(said)
+    output, _ = process.communicate(timeout=90)
+    return json.loads(output)
 
 
 @contextmanager
-def _honest(scene: Scene) -> Iterator[Callable[[], list[Asked]]]:
-    """One client that asks for `/healthz` and two that ask for hits; called, it stops them."""
+def _honest(scene: Scene) -> Iterator[Callable[[], list[AnswerLog]]]:
+    """Run one client that requests `/healthz` and two that request hits; yield a function that stops them."""
     port, image = str(scene.port), str(scene.image)
     with ExitStack() as stack:
-        asking = [stack.enter_context(_process("tests.server.honest", port, "/healthz"))]
+        clients = [stack.enter_context(_process("tests.server.honest", port, "/healthz"))]
         for _ in range(2):
-            command = ("tests.server.honest", port, scene.order.small, image)
-            asking.append(stack.enter_context(_process(*command)))
-        yield lambda: [Asked(**_told(process)) for process in asking]
+            command = ("tests.server.honest", port, scene.target.small, image)
+            clients.append(stack.enter_context(_process(*command)))
+        yield lambda: [AnswerLog(**_stop(process)) for process in clients]
 
 
-def _rate(asked: list[Asked], windows: list[tuple[float, float]]) -> float:
-    """Answers per second of all these clients, in these spans of time."""
+def _rate(asked: list[AnswerLog], windows: list[tuple[float, float]]) -> float:
+    """Return the answers per second of all these clients in these windows of time."""
     count = sum(len(one.between(*window)) for one in asked for window in windows)
     return count / sum(end - begin for begin, end in windows)
 
 
 def _baseline(scene: Scene) -> float:
-    """Honest hits per second while the same attack goes to a tarpit."""
+    """Return the honest hits per second while the same attack goes to a tarpit."""
     port = free_port()
-    order = Order(**{**vars(scene.order), "port": port})
+    target = Target(**{**vars(scene.target), "port": port})
     with (
         _process("tests.server.tarpit", str(port)),
         _honest(scene) as asked,
-        _process("tests.server.chaos", as_argument(order)) as attack,
+        _process("tests.server.chaos", as_argument(target)) as attack,
     ):
         time.sleep(2)
         begin = time.monotonic()
         time.sleep(_BASELINE)
         window = (begin, time.monotonic())
-        _told(attack)
+        _stop(attack)
         return _rate(asked()[1:], [window])
 
 
 def _starve(pid: int) -> None:
-    """For some seconds the worker may open hardly any file."""
+    """Leave the worker hardly any file to open for some seconds."""
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(open_files(pid)) + 5, limits[1]))
     time.sleep(_STARVED)
@@ -192,22 +192,22 @@ def _starve(pid: int) -> None:
 
 @dataclass
 class Round:
-    """What a round of attack has shown; `measured` are the spans in which the server was left alone."""
+    """The result of one round; `measured` are the windows in which only the attack disturbed the server."""
 
     attacks: Counter[str]
-    health: Asked
-    hits: list[Asked]
+    health: AnswerLog
+    hits: list[AnswerLog]
     measured: list[tuple[float, float]]
     starved: tuple[float, float]
     died: list[str]
 
 
 def _attack(scene: Scene, seed: int) -> Round:
-    """Attack for a round, with a worker starved of descriptors and a reload in its midst."""
-    order = Order(**{**vars(scene.order), "seed": seed})
+    """Attack for one round, with a worker out of descriptors and a reload in the middle."""
+    target = Target(**{**vars(scene.target), "seed": seed})
     died: list[str] = []
-    with _honest(scene) as asked, _process("tests.server.chaos", as_argument(order)) as attack:
-        first = _leave_alone(scene, 0.4 * _ROUND, died)
+    with _honest(scene) as asked, _process("tests.server.chaos", as_argument(target)) as attack:
+        first = _watch(scene, 0.4 * _ROUND, died)
         starved_at = time.monotonic()
         _starve(scene.server.workers()[0])
         starved = (starved_at, time.monotonic() + 1)
@@ -215,14 +215,14 @@ def _attack(scene: Scene, seed: int) -> Round:
         scene.server.process.send_signal(signal.SIGHUP)
         time.sleep(_RELOAD)
         wait_until(lambda: not set(before) & set(scene.server.workers()), seconds=60)
-        second = _leave_alone(scene, 0.4 * _ROUND, died)
-        attacks = Counter(_told(attack))
+        second = _watch(scene, 0.4 * _ROUND, died)
+        attacks = Counter(_stop(attack))
         health, *hits = asked()
     return Round(attacks, health, hits, [first, second], starved, died)
 
 
-def _leave_alone(scene: Scene, seconds: float, died: list[str]) -> tuple[float, float]:
-    """Look on for so long, and note every change of the workers; the span of time."""
+def _watch(scene: Scene, seconds: float, died: list[str]) -> tuple[float, float]:
+    """Note every change of the workers for so many seconds; return the window of time."""
     begin = time.monotonic()
     workers = scene.server.workers()
     while time.monotonic() - begin < seconds:
@@ -235,7 +235,7 @@ def _leave_alone(scene: Scene, seconds: float, died: list[str]) -> tuple[float, 
 
 
 def _left_open(scene: Scene) -> dict[int, list[str]]:
-    """What each worker holds of clients and of images, by its process id."""
+    """Return what each worker holds open of clients and images, by process id."""
     held = {}
     for pid in scene.server.workers():
         images = [path for path in open_files(pid) if "/objects/" in path or "/partial" in path]
@@ -253,7 +253,7 @@ def test_a_random_attack_ends_no_worker_and_starves_no_client(scene: Scene) -> N
     for number in range(MINUTES):
         calm = _baseline(scene)
         _check_round(scene, _attack(scene, SEED + number), calm)
-    with _process("tests.server.chaos", as_argument(scene.order)):
+    with _process("tests.server.chaos", as_argument(scene.target)):
         time.sleep(4)
         scene.server.process.send_signal(signal.SIGTERM)
         assert scene.server.process.wait(60) == 0

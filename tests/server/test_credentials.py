@@ -1,4 +1,4 @@
-"""A server whose source of credentials fails: it starts, answers 502 and says in the log what to do."""
+"""A server whose source of credentials fails starts, answers 502 and logs what to do."""
 
 import os
 from pathlib import Path

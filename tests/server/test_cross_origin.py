@@ -1,4 +1,4 @@
-"""Pages of other origins can read every answer of a running server, also those that the event loop gives."""
+"""Pages of allowed origins can read every answer of a running server, also those of the event loop."""
 
 import socket
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ UNSENT = (
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server with one worker that has few connections."""
+    """Start a server with one worker that has few connections."""
     settings = {
         "CORS_ORIGINS": APP,
         "WEB_CONCURRENCY": "1",

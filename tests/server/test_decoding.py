@@ -1,4 +1,4 @@
-"""On a running server, images are decoded in processes apart: they harm nobody and leave nothing behind."""
+"""A running server decodes images in separate processes, which harm nobody and leave nothing behind."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from tests.server.trees import children_of, is_there, tree_of
 from tests.waiting import wait_until
 
 pytestmark = [
-    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells of processes"),
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are read from Linux' /proc"),
     pytest.mark.timeout(300),
 ]
 
@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def slow_image() -> bytes:
-    """One that takes a second or more: it is turned upright, and lossy WebP is slow to write."""
+    """Return an image that takes a second or more: it must be rotated, and lossy WebP is slow to write."""
     exif = Image.Exif()
     exif[0x0112] = 6
     specks = Image.frombytes("RGB", (300, 300), os.urandom(300 * 300 * 3)).resize((3000, 3000))
@@ -48,7 +48,7 @@ def _upload(server: Running, data: bytes, folder: str = "a") -> requests.Respons
 
 
 def _host_and_child(server: Running) -> tuple[int, int]:
-    """The decoder host of the only worker, and the child that it has at work."""
+    """Return the decoder host of the only worker, and its child that is decoding."""
 
     def found() -> tuple[int, int] | None:
         (worker,) = server.workers()
@@ -61,7 +61,7 @@ def _host_and_child(server: Running) -> tuple[int, int]:
 
 
 def _begin(server: Running, pool: ThreadPoolExecutor, data: bytes) -> Future[requests.Response]:
-    assert _upload(server, picture()).status_code in (200, 201)  # a host is there
+    assert _upload(server, picture()).status_code in (200, 201)  # so that a decoder host is running
     return pool.submit(_upload, server, data, f"slow/{os.urandom(4).hex()}")
 
 
@@ -108,7 +108,7 @@ def test_the_decoder_host_has_no_secrets(server: Running) -> None:
     (host,) = children_of(worker)
     assert b"a-secret-of-ours" in Path(f"/proc/{worker}/environ").read_bytes()
     assert b"a-secret-of-ours" not in Path(f"/proc/{host}/environ").read_bytes()
-    assert "/_ssl" not in Path(f"/proc/{host}/maps").read_text()  # nor has what could hold them
+    assert "/_ssl" not in Path(f"/proc/{host}/maps").read_text()  # nor the library that could hold some
 
 
 def test_a_killed_worker_leaves_no_process_behind(server: Running, slow_image: bytes) -> None:

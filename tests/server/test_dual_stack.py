@@ -1,4 +1,4 @@
-"""HOST=::, where IPv4 clients arrive with addresses mapped to IPv6: they are the same clients."""
+"""HOST=::, where the addresses of IPv4 clients are mapped to IPv6: they count as IPv4 clients."""
 
 import socket
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One that listens for both, without API keys."""
+    """Start a server that listens for both, without API keys."""
     if not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
     directory = tmp_path_factory.mktemp("dual")
@@ -37,7 +37,7 @@ def test_the_access_log_has_the_ipv4_address(server: Running) -> None:
 
 
 def test_another_host_name_needs_a_key(server: Running) -> None:
-    """What a page of another site sends by DNS rebinding."""
+    """A page of another site can send it through DNS rebinding."""
     headers = {"Host": "[::ffff:192.0.2.1]:8000"}
     answer = requests.post(f"{server.url}/api/images", headers=headers, timeout=60)
     assert answer.status_code == 401

@@ -1,4 +1,4 @@
-"""The event loop as a model: random clients do anything in any order, and no event is ever wrong."""
+"""The event loop under random clients, which do anything in any order: no transition is ever illegal."""
 
 import contextlib
 import io
@@ -34,7 +34,7 @@ from app.server.exchanges import Exchanges
 
 CAPACITY = 6
 BIG = 6 * 1024 * 1024
-"""Bytes; more than two sockets keep for a client that does not read."""
+"""Bytes; more than two sockets buffer for a client that does not read."""
 
 WATCHED = {
     State.HEAD: select.EPOLLIN,
@@ -93,12 +93,12 @@ class _Application:
 
 
 class Clients(RuleBasedStateMachine):
-    """Clients of one loop, the time of which the test sets."""
+    """Clients of one loop, whose clock the test sets."""
 
     def __init__(self) -> None:
         super().__init__()
         self._patch = pytest.MonkeyPatch()
-        # Threads make ids while Hypothesis draws, and it minds that the state of `random` changes meanwhile.
+        # Threads create ids while Hypothesis draws, which rejects changes to the state of `random` meanwhile.
         self._patch.setattr(requestid, "random", random.Random(1))
         self._directory = tempfile.TemporaryDirectory()
         file = Path(self._directory.name) / "big"
@@ -146,12 +146,12 @@ class Clients(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        """There is a client."""
+        """Begin with one client."""
         self.open_one()
 
     @rule()
     def open_one(self) -> None:
-        """A client connects; it takes little of what it is sent."""
+        """A client connects; it receives little at a time."""
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(self.listener.getsockname())
@@ -175,7 +175,7 @@ class Clients(RuleBasedStateMachine):
     @precondition(lambda self: self.clients)
     @rule(data=st.data(), how=st.sampled_from(["close", "reset", "half"]))
     def leave(self, data: st.DataObject, how: str) -> None:
-        """A client goes, or says that it will send no more."""
+        """A client disconnects, or closes its sending half."""
         client = self._one(data)
         with contextlib.suppress(OSError):
             if how == "half":
@@ -188,18 +188,18 @@ class Clients(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.01, 0.5, 1.5, 3.0, 25.0, 80.0]))
     def pass_time(self, seconds: float) -> None:
-        """Time passes before the loop has its turn."""
+        """Time passes before the next turn of the loop."""
         self.now += seconds
         self._turn()
 
     @rule()
     def turn(self) -> None:
-        """The loop has its turn."""
+        """The loop runs once."""
         self._turn()
 
     @invariant()
     def connections_are_as_the_table_says(self) -> None:
-        """Each is watched for what its state waits for; there are no more than there may be."""
+        """Each connection is watched for what its state waits for; there are at most `CAPACITY`."""
         held = list(self.loop._table)
         assert len(held) <= CAPACITY
         for conn in held:
@@ -210,7 +210,7 @@ class Clients(RuleBasedStateMachine):
         assert self.faults == []
 
     def teardown(self) -> None:
-        """Let all end: nothing is left open."""
+        """Stop the loop: no connection and no descriptor is left open."""
         for client in self.clients:
             client.close()
         self.loop.stop()
@@ -243,9 +243,9 @@ def _selected(mask: int) -> int:
     return (mask & select.EPOLLIN) | (2 if mask & select.EPOLLOUT else 0)
 
 
-TestClients = pytest.mark.skipif(not hasattr(select, "epoll"), reason="Linux counts descriptors in /proc")(
-    Clients.TestCase
-)
+TestClients = pytest.mark.skipif(
+    not hasattr(select, "epoll"), reason="descriptors are counted in Linux' /proc"
+)(Clients.TestCase)
 TestClients.settings = settings(max_examples=100, stateful_step_count=60)
 
 
@@ -260,8 +260,8 @@ def test_every_transition_has_a_handler_and_there_are_no_others() -> None:
 
 
 def test_a_failing_connection_is_closed_and_counted_and_the_loop_continues() -> None:
-    """Whatever is raised while an event is handled."""
-    said: list[str] = []
+    """Here the lookup of a hit raises."""
+    logged: list[str] = []
     dropped: list[str] = []
 
     def find(path: str) -> CachedObject | None:
@@ -270,7 +270,7 @@ def test_a_failing_connection_is_closed_and_counted_and_the_loop_continues() -> 
         return None
 
     log: Any = SimpleNamespace(
-        exception=said.append, access=lambda *args: None, refused=print, log=logging.getLogger("x").log
+        exception=logged.append, access=lambda *args: None, refused=print, log=logging.getLogger("x").log
     )
     hooks = LoopHooks(find=find, count_dropped=dropped.append)
     wake = os.pipe()
@@ -302,11 +302,11 @@ def test_a_failing_connection_is_closed_and_counted_and_the_loop_continues() -> 
             pool.shutdown()
     for end in wake:
         os.close(end)
-    assert (len(said), dropped) == (2, ["failed", "failed"])
+    assert (len(logged), dropped) == (2, ["failed", "failed"])
 
 
 def test_before_rates_are_measured_age_does_not_decide_which_reader_is_evicted() -> None:
-    """Many connections may be opened within the second that a measurement takes."""
+    """Many connections may be opened within the second until rates are measured."""
     table = ConnectionTable(4, 0.0)
     with ExitStack() as stack:
         for number, sent in enumerate((300_000, 4096, 0, 4096)):
@@ -326,7 +326,7 @@ def test_before_rates_are_measured_age_does_not_decide_which_reader_is_evicted()
 
 
 def test_the_last_response_on_a_connection_holds_no_thread(tmp_path: Path) -> None:
-    """A worker that stops, or that keeps no connections alive, has slow readers too."""
+    """A worker that is stopping, or that keeps no connections alive, has slow readers too."""
     file = tmp_path / "big"
     file.touch()
     os.truncate(file, BIG)

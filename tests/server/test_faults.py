@@ -1,4 +1,4 @@
-"""What a user would meet on a bad day: crashes, full disks, a store that is away, slow, or lies."""
+"""Bad days: killed workers, full disks, a deleted cache, a store whose bodies break off."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ HIT = "s3-image-server; hit"
 
 @pytest.fixture
 def over_s3(s3: S3Server, bucket: str, tmp_path: Path) -> Iterator[Running]:
-    """A server over S3 with two workers, whose mutable images are stale at once."""
+    """Start a server over S3 with two workers, where mutable images are stale at once."""
     settings = {**CREDENTIALS, "S3_BUCKET": bucket, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
     with running(tmp_path, **settings, WEB_CONCURRENCY="2", CACHE_TTL="0", CACHE_NEGATIVE_TTL="0") as server:
         yield server
@@ -47,7 +47,7 @@ def test_killed_workers_lose_nothing_and_serve_nothing_wrong(tmp_path: Path) -> 
 
 
 def _cut(times: int) -> Fault:
-    """S3 breaks off in the midst of a body."""
+    """Return a fault: S3 breaks off in the middle of a body, so many times."""
     left = [times]
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
@@ -92,13 +92,13 @@ def test_deleting_the_cache_directory_of_a_running_server_fails_no_request(over_
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 3 MiB of its own."""
+    """Mount a file system of 3 MiB."""
     with small_file_system(tmp_path / "small") as mounted:
         yield mounted
 
 
 def test_a_full_disk_never_fails_a_request(small_disk: Path, tmp_path: Path) -> None:
-    """The bound says 100 MiB, the disk has 3: uploads and reads go on, straight from the store."""
+    """The cache may have 100 MiB and the disk has 3: uploads and reads use the store directly."""
     with running(tmp_path, CACHE_DIR=str(small_disk / "cache"), CACHE_MAX_BYTES="100MiB") as server:
         urls = [_upload(server.url, noise(number, (200, 200))) for number in range(40)]
         for number, url in enumerate(urls):
@@ -106,5 +106,7 @@ def test_a_full_disk_never_fails_a_request(small_disk: Path, tmp_path: Path) -> 
             assert (answer.status_code, answer.content) == (200, noise(number, (200, 200)))
         assert shutil.disk_usage(small_disk).free < 200_000
         assert "Traceback" not in server.log
-        assert 1 <= server.log.count("No space left") <= len(server.workers()), "once in each worker"
+        assert 1 <= server.log.count("No space left") <= len(server.workers()), (
+            "logged more than once in a worker"
+        )
         wait_until(lambda: _get(f"{server.url}/readyz").json()["cache"] == "unwritable")

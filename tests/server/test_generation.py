@@ -1,4 +1,4 @@
-"""Generations under gunicorn: they leave the others their threads, and what is sent twice is drawn once."""
+"""Generations under gunicorn: other requests keep their threads, and retries generate nothing twice."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from tests.server.running import Running, answers, running
 from tests.services.generators import NAME
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(180)  # several servers are started, with workers that import everything
+pytestmark = pytest.mark.timeout(180)  # several servers start, with workers that import everything
 
 
 def _settings(directory: Path, **settings: str) -> dict[str, str]:
@@ -27,7 +27,7 @@ def _settings(directory: Path, **settings: str) -> dict[str, str]:
 
 @pytest.fixture
 def go_on(tmp_path: Path) -> Path:
-    """The file for which the prompt `until <it>` waits."""
+    """Return the file that the prompt `until FILE` waits for."""
     return tmp_path / "go-on"
 
 
@@ -52,7 +52,7 @@ def _seconds_of(call: Callable[[], requests.Response], statuses: set[int]) -> fl
 
 
 def _speeds(server: Running, url: str, first: int) -> tuple[float, float]:
-    """The median seconds of a hit and of an upload, of several on new connections."""
+    """Return the median seconds of a hit and of an upload, each on new connections."""
     hits = [_seconds_of(lambda: requests.get(url, timeout=20), {200}) for _ in range(60)]
     uploads = []
     for number in range(first, first + 15):
@@ -64,9 +64,9 @@ def _speeds(server: Running, url: str, first: int) -> tuple[float, float]:
 
 
 def test_hits_and_uploads_are_served_while_all_generation_slots_stall(tmp_path: Path, go_on: Path) -> None:
-    """Many more requests are stuck than there are threads: some draw, some wait for one of those.
+    """More requests are stuck than there are threads: some generate, some wait for one of those.
 
-    They are stuck until all else is measured, which therefore would never be answered by the same threads.
+    They are stuck until everything else is measured, which the same threads could therefore never answer.
     """
     settings = _settings(tmp_path, WEB_CONCURRENCY="2", THREADS="2", GENERATE_CONCURRENCY="6")
     with running(tmp_path, **settings) as server, ThreadPoolExecutor(40) as pool:
@@ -86,7 +86,7 @@ def test_hits_and_uploads_are_served_while_all_generation_slots_stall(tmp_path: 
             go_on.touch()
         assert [answer.result().status_code for answer in stuck] == [200] * 20
     for before, during in zip(quiet, stalled, strict=True):
-        assert during < 10 * before + 1  # a busy machine may be busier by now
+        assert during < 10 * before + 1  # a busy machine may be busier now
     assert len(_drawn(tmp_path)) == 7
 
 
@@ -141,7 +141,7 @@ def test_an_idempotency_key_can_be_reused_after_its_worker_was_killed(tmp_path: 
 def _body(sent: "Future[requests.Response]") -> bytes | None:
     try:
         return sent.result().content
-    except requests.ConnectionError:  # it was the killed worker's
+    except requests.ConnectionError:  # the killed worker held it
         return None
 
 
@@ -157,9 +157,9 @@ def _puts(s3: S3Server) -> int:
 def test_a_generated_image_survives_a_store_outage_and_kill_9(
     tmp_path: Path, s3: S3Server, bucket: str
 ) -> None:
-    """Killed with the put under way: the answer, and whether S3 has the image, will never be known."""
+    """Killed during the put: nobody will ever know the answer, or whether S3 has the image."""
 
-    def stores_and_says_nothing(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
+    def store_without_answering(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
         if environ["REQUEST_METHOD"] != "PUT":
             return None
         list(s3._moto(environ, start))
@@ -172,7 +172,7 @@ def test_a_generated_image_survives_a_store_outage_and_kill_9(
         away = _generate(server, "a cat", "a-key")
         assert (away.status_code, away.json()["code"]) == (503, "store_unreachable")
         s3.reset()
-        s3.fault = stores_and_says_nothing
+        s3.fault = store_without_answering
         under_way = pool.submit(_generate, server, "a cat", "a-key")
         wait_until(lambda: _puts(s3))
         workers = server.workers()

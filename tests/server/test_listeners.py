@@ -1,4 +1,4 @@
-"""Which listeners are chosen on systems that are hard to come by."""
+"""Which listeners are chosen, also on systems that tests seldom run on."""
 
 import errno
 import os
@@ -15,10 +15,10 @@ from tests.ports import free_port
 
 
 class Configuration(SimpleNamespace):
-    """What is used of gunicorn's."""
+    """The part of gunicorn's configuration that is used."""
 
     def set(self, name: str, value: object) -> None:
-        """As gunicorn's does."""
+        """Set a value."""
         setattr(self, name, value)
 
 
@@ -29,17 +29,17 @@ def _server(*addresses: Any, **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("settings", "each"),
+    ("settings", "own"),
     [({}, True), ({"workers": 1}, False), ({"max_requests": 5}, False), ({"reuse_port": False}, False)],
 )
 def test_each_worker_has_its_own_listener_if_no_client_is_refused(
-    settings: dict[str, Any], each: bool
+    settings: dict[str, Any], own: bool
 ) -> None:
     port = free_port()
     server = _server(("127.0.0.1", port), **settings)
     choose_listeners(server, ("127.0.0.1", port))
-    assert server.cfg.reuse_port is each
-    assert [str(listener) for listener in server.LISTENERS] == [f"http://127.0.0.1:{port}"] * each
+    assert server.cfg.reuse_port is own
+    assert [str(listener) for listener in server.LISTENERS] == [f"http://127.0.0.1:{port}"] * own
     for listener in server.LISTENERS:
         assert not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         listener.close()
@@ -71,9 +71,9 @@ def test_a_machine_without_ipv6_gets_a_message(monkeypatch: pytest.MonkeyPatch) 
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
     monkeypatch.setattr(socket, "socket", without)
-    told = "Can't listen on HOST=:: PORT=8000: Address family not supported by protocol"
-    assert problem_with([("::", 8000)], ("::", 8000)) == told
-    assert problem_with([("::", 8000), ("0.0.0.0", 8000)], ("::", 8000)) == told
+    message = "Can't listen on HOST=:: PORT=8000: Address family not supported by protocol"
+    assert problem_with([("::", 8000)], ("::", 8000)) == message
+    assert problem_with([("::", 8000), ("0.0.0.0", 8000)], ("::", 8000)) == message
 
 
 def test_passed_sockets_and_addresses_can_not_be_combined() -> None:
@@ -108,7 +108,7 @@ def test_addresses_that_share_no_connection_are_allowed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "description"),
     [
         (("0.0.0.0", 80), "open http://127.0.0.1:80/"),
         (("::", 80, 0, 0), "open http://127.0.0.1:80/"),
@@ -118,5 +118,7 @@ def test_addresses_that_share_no_connection_are_allowed(tmp_path: Path) -> None:
         (b"\0name", "listening at unix:@name"),
     ],
 )
-def test_a_listener_is_described_by_the_url_to_open(address: Any, told: str) -> None:
-    assert describe_listener(SimpleNamespace(sock=SimpleNamespace(getsockname=lambda: address))) == told
+def test_a_listener_is_described_by_the_url_to_open(address: Any, description: str) -> None:
+    assert (
+        describe_listener(SimpleNamespace(sock=SimpleNamespace(getsockname=lambda: address))) == description
+    )

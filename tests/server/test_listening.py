@@ -1,4 +1,4 @@
-"""Where the server listens: TCP, Unix sockets, sockets that systemd has opened, and what is in the way."""
+"""Where the server listens: TCP, Unix sockets, sockets of systemd, and what happens if it can't."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ IMAGE = noise(1)
 
 
 class Started:
-    """A server that was started with arguments, and what it has said."""
+    """A server that was started with arguments, and its log."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process = process
@@ -30,7 +30,7 @@ class Started:
 
     @property
     def log(self) -> str:
-        """All of it."""
+        """Everything that it has logged."""
         return self._log.read_text(encoding="utf-8")
 
     def reload(self) -> None:
@@ -51,7 +51,7 @@ def started(
     pass_fds: Sequence[int] = (),
     **settings: str,
 ) -> Iterator[Started]:
-    """Start gunicorn with these arguments; wait until a worker runs, or until it has ended."""
+    """Start gunicorn with these arguments; wait until a worker runs, or until gunicorn has exited."""
     places = {name: str(directory / name) for name in ("CACHE_DIR", "LOCAL_STORE_DIR", "STATE_DIR")}
     environ = {**os.environ, **places, "ENV_FILE": os.devnull, "WEB_CONCURRENCY": "2", **settings}
     path = directory / "log"
@@ -78,7 +78,7 @@ def _wait_for(url: str) -> None:
 
 
 def _ask(path: str, request: str, body: bytes = b"") -> RawAnswer:
-    """What the server at a Unix socket answers."""
+    """Return the answer of the server at a Unix socket."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(60)
         sock.connect(path)
@@ -96,7 +96,7 @@ def _upload(*lines: str, version: str = "1.1") -> str:
 
 
 def test_several_workers_listen_on_a_unix_socket(tmp_path: Path) -> None:
-    """Several workers do, before and after a reload; PORT is in use, and nobody needs it."""
+    """Before and after a reload. PORT is in use, which does not matter."""
     path = str(tmp_path / "a:b.sock")
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = str(busy.getsockname()[1])
@@ -112,7 +112,7 @@ def test_several_workers_listen_on_a_unix_socket(tmp_path: Path) -> None:
 
 
 def test_clients_of_a_unix_socket_need_a_key_and_the_message_says_so(tmp_path: Path) -> None:
-    """A proxy is behind most Unix sockets, so that clients there do not count as programs of this machine."""
+    """Most Unix sockets serve a proxy, so clients there do not count as programs on this machine."""
     path = str(tmp_path / "a:b.sock")
     with started(tmp_path, "--bind", f"unix:{path}", API_KEYS="") as server:
         answer = _ask(path, _upload("Host: localhost"), IMAGE)
@@ -123,7 +123,7 @@ def test_clients_of_a_unix_socket_need_a_key_and_the_message_says_so(tmp_path: P
 
 
 def test_uploads_over_a_unix_socket_work_with_a_key(tmp_path: Path) -> None:
-    """Whatever name the request has for the server, or none."""
+    """Whatever the Host header is, and without one."""
     path, key = str(tmp_path / "a:b.sock"), "k" * 32
     with started(tmp_path, "--bind", f"unix:{path}", API_KEYS=key, WEB_CONCURRENCY="1"):
         for host in ("localhost", "[::1]:8000", "img.example.org", ""):
@@ -174,7 +174,7 @@ def test_each_worker_listens_on_several_ports(tmp_path: Path) -> None:
 
 
 def test_the_same_address_twice_is_an_error(tmp_path: Path) -> None:
-    """With SO_REUSEPORT two servers could share a port, and the requests."""
+    """With SO_REUSEPORT two servers could share a port and its requests."""
     address = f"127.0.0.1:{free_port()}"
     with started(tmp_path, "-b", address, "-b", address) as server:
         assert server.process.wait(60) == 1
@@ -190,7 +190,7 @@ def test_the_same_address_twice_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "message"),
     [
         ("unix:{tmp}/file", "the file there is not a socket"),
         ("unix:{tmp}/nowhere/socket", "{tmp}/nowhere is not a directory"),
@@ -199,12 +199,12 @@ def test_the_same_address_twice_is_an_error(tmp_path: Path) -> None:
         ("[2001:db8::1]:8000", "Can't listen on 2001:db8::1:8000: "),
     ],
 )
-def test_an_unusable_address_is_reported_in_one_line(tmp_path: Path, address: str, said: str) -> None:
+def test_an_unusable_address_is_reported_in_one_line(tmp_path: Path, address: str, message: str) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     with started(tmp_path, "-b", address.replace("{tmp}", str(tmp_path))) as server:
         assert server.process.wait(60) == 1
         (line,) = [line for line in server.log.splitlines() if "CRITICAL" in line]
-        assert said.replace("{tmp}", str(tmp_path)) in line
+        assert message.replace("{tmp}", str(tmp_path)) in line
         assert "Traceback" not in server.log
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
@@ -217,11 +217,11 @@ AS_SYSTEMD = (
     "os.environ.setdefault('LISTEN_PID', str(os.getpid()))\n"
     "os.execv(sys.argv[2 + count], sys.argv[2 + count :])"
 )
-"""systemd hands over sockets as descriptors from 3 on (sd_listen_fds(3))."""
+"""systemd passes sockets as descriptors from 3 on (sd_listen_fds(3))."""
 
 
 def test_a_server_uses_the_sockets_of_systemd(tmp_path: Path) -> None:
-    """Before and after a reload; its sockets are of any kind, and PORT is in use."""
+    """Before and after a reload, with sockets of several kinds. PORT is in use, which does not matter."""
     path = str(tmp_path / "socket")
     with (
         socket.create_server(("127.0.0.1", 0)) as tcp,
@@ -241,7 +241,7 @@ def test_a_server_uses_the_sockets_of_systemd(tmp_path: Path) -> None:
                 assert _ask(path, _get("/healthz", "1.1", "Host: x")).status == 200
                 server.reload()
             assert f"open {url}/\n" in server.log
-    assert Path(path).exists()  # it is systemd's
+    assert Path(path).exists()  # it belongs to systemd
 
 
 def test_sockets_meant_for_another_process_are_reported(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A running server below a path, as gunicorn's users and proxies tell it."""
+"""A running server mounted below a path, set by SCRIPT_NAME or by a trusted proxy."""
 
 import os
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ SETTINGS = {"API_KEYS": "k", "WEB_CONCURRENCY": "1"}
 
 @pytest.fixture(scope="module")
 def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server that its operator mounts at /img."""
+    """Start a server that SCRIPT_NAME mounts at /img."""
     with running(tmp_path_factory.mktemp("mounted"), SCRIPT_NAME="/img", **SETTINGS) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server that believes one proxy."""
+    """Start a server that trusts one proxy."""
     with running(tmp_path_factory.mktemp("proxied"), TRUSTED_PROXIES="1", **SETTINGS) as started:
         yield started
 
@@ -77,7 +77,7 @@ def test_a_trusted_proxy_may_set_the_prefix(proxied: Running, kept: str) -> None
 
 
 def test_the_request_header_script_name_is_ignored(proxied: Running) -> None:
-    """A client's own `SCRIPT_NAME` comes through many proxies."""
+    """Many proxies pass on a `SCRIPT_NAME` header that a client has sent."""
     url = _stored(proxied.url, 11, SCRIPT_NAME="/evil", **{"X-Script-Name": "/evil"})
     assert url.startswith(f"{proxied.url}/api/images/")
 

@@ -1,4 +1,4 @@
-"""What an S3 server may say that makes no sense is a 502, and no trouble for anything else."""
+"""Invalid answers of an S3 server are a 502, and affect nothing else."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -84,7 +84,7 @@ BODIES = {
     "trailers without end": answer_of("400 No", CHUNKED, body=b"0\r\n" + 10**6 * b"X: yyyyyy\r\n"),
     "an error with a nonsense length": answer_of("403 No", "Content-Length: 1e3", body=b"<Error/>"),
 }
-"""Answers to GetObject that are errors of the store."""
+"""Invalid answers to GetObject."""
 
 WEAK = {
     "spaces": _object(TYPE, ETAG, DATE, f"Content-Length:  \t{len(DATA)} \t"),
@@ -94,12 +94,12 @@ WEAK = {
     "metadata": _object(TYPE, ETAG, DATE, LENGTH, "x-amz-meta-prompt: \xff\x01", "x-amz-meta-time: 1e9"),
     "no quotes": _object(TYPE, "ETag: e", DATE, LENGTH),
 }
-"""Odd, and still an object."""
+"""Odd but valid answers to GetObject."""
 
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[RawStore]:
-    """A store that each test tells what to answer."""
+    """Start a store whose answers each test sets."""
     store = RawStore(lambda asked: [GOOD])
     yield store
     store.stop()
@@ -107,7 +107,7 @@ def store() -> Iterator[RawStore]:
 
 @pytest.fixture(scope="module")
 def server(store: RawStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server over it, with one worker."""
+    """Start a server over the store, with one worker."""
     settings = {
         **CREDENTIALS,
         "S3_BUCKET": "cats",
@@ -249,7 +249,7 @@ CUT = {
 def test_a_listing_that_may_be_truncated_is_an_error_of_the_store(
     store: RawStore, server: Running, name: str
 ) -> None:
-    """boto3 asks again, and takes it for S3's trouble; of no body at all it makes an empty answer."""
+    """boto3 retries it as a failure of S3, and reads no body at all as an empty answer."""
     store.answer = lambda asked: [answer_of("200 OK", "Content-Encoding: gzip", body=CUT[name])]
     answer = requests.get(f"{server.url}/api/images", timeout=60)
     assert answer.json()["code"] in ("store_unreachable", "store_error")
@@ -313,7 +313,7 @@ def test_a_delete_with_an_invalid_answer_is_a_502(store: RawStore, server: Runni
 
 
 def test_endless_error_bodies_take_little_memory(store: RawStore, server: Running) -> None:
-    """200 MB of XML: of each answer some pieces are read, and no more."""
+    """200 MB of XML, of which only the beginning is read."""
 
     def answer(asked: RawRequest) -> Iterable[bytes]:
         yield answer_of("400 No", body=b"<Error>")
@@ -328,6 +328,6 @@ def test_endless_error_bodies_take_little_memory(store: RawStore, server: Runnin
 
 
 def _peak(server: Running) -> int:
-    """Bytes of memory that the worker has had at most."""
+    """Return the peak memory of the worker in bytes."""
     status = Path(f"/proc/{server.workers()[0]}/status").read_text(encoding="ascii")
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024

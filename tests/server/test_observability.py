@@ -1,4 +1,4 @@
-"""Logs and metrics of a real server: of all workers together, and when one dies."""
+"""Logs and metrics of a running server: over all workers, and after workers die."""
 
 import json
 import os
@@ -27,7 +27,7 @@ SECRET = "sEcReT-sEcReT-sEcReT"
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """Three workers; one key; lines of JSON."""
+    """Start a server with three workers, one API key and JSON logs."""
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     settings = {"WEB_CONCURRENCY": str(WORKERS), "LOG_FORMAT": "json", "API_KEYS": f"ci={SECRET}"}
@@ -42,7 +42,7 @@ def _upload(server: Running, data: bytes) -> str:
 
 
 def _get_often(server: Running, path: str, times: int) -> None:
-    """Over new connections, which the kernel spreads over the workers."""
+    """Send requests over new connections, which the kernel spreads over the workers."""
     with ThreadPoolExecutor(8) as pool:
         for answer in pool.map(lambda _: requests.get(server.url + path, timeout=60), range(times)):
             assert answer.status_code == 200
@@ -97,7 +97,7 @@ def test_the_sums_of_all_workers_survive_their_deaths(server: Running) -> None:
     assert after["s3image_cache_answers_total", (("result", "hit"),)] == 120
     _get_often(server, path, 60)
     wait_until(lambda: _served(_metrics(server)) == 180)
-    assert len(_counters(server)) <= 2 * WORKERS, "new workers count on in the files of the dead"
+    assert len(_counters(server)) <= 2 * WORKERS, "new workers did not continue the files of dead ones"
 
 
 def test_the_counters_directory_is_removed_with_the_server(
@@ -172,14 +172,14 @@ HOSTILE = [
 
 
 def _access_lines(server: Running, request_id: str) -> int:
-    """In either format."""
+    """Return the number of access lines with this id, in either format."""
     lines = server.log.splitlines()
     return sum(request_id in line and ("] access: " in line or '"logger":"access"' in line) for line in lines)
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_hostile_requests_forge_no_line_and_leave_no_secret(tmp_path: Path, log_format: str) -> None:
-    """Each gets an answer with an id, and leaves neither a forged line nor a secret."""
+    """Each gets an answer with a request id, and one access line."""
     settings = {"LOG_FORMAT": log_format, "LOG_LEVEL": "DEBUG", "API_KEYS": f"ci={SECRET}"}
     with running(tmp_path, WEB_CONCURRENCY="1", **settings) as server:
         ids = []
@@ -200,7 +200,7 @@ def test_hostile_requests_forge_no_line_and_leave_no_secret(tmp_path: Path, log_
             assert all(line.startswith("20") for line in server.log.splitlines())
 
 
-UNREADABLE = [
+UNPARSABLE = [
     (b"GET / HTTP/9\r\n\r\n", 400),
     (SECRET.encode() + b"\r\n\r\n", 400),
     (b"\x16\x03\x01\x02\r\n\r\n", 400),
@@ -218,7 +218,7 @@ BAD_REQUEST = (("code", "bad_request"), ("route", "none"))
 def test_an_unparsable_request_has_an_access_line_and_is_counted(tmp_path: Path) -> None:
     with running(tmp_path, WEB_CONCURRENCY="1", LOG_FORMAT="json", TRUSTED_PROXIES="1") as server:
         answers = []
-        for request, _ in UNREADABLE:
+        for request, _ in UNPARSABLE:
             with connected(server.url) as sock:
                 sock.sendall(request)
                 answers.append(read_answer(sock))
@@ -227,18 +227,18 @@ def test_an_unparsable_request_has_an_access_line_and_is_counted(tmp_path: Path)
         lines = [line for line in _access(server) if line["request_id"] in ids]
         lines.sort(key=lambda line: ids.index(line["request_id"]))
         assert SECRET not in server.log
-        statuses = Counter(str(status) for _, status in UNREADABLE)
-        wait_until(lambda: _unread(_metrics(server), statuses) == statuses)
+        statuses = Counter(str(status) for _, status in UNPARSABLE)
+        wait_until(lambda: _unrouted(_metrics(server), statuses) == statuses)
         wait_until(lambda: _metrics(server)["s3image_errors_total", BAD_REQUEST] == statuses["400"])
     names = ("request_id", "status", "bytes", "client", "method", "path", "key_name", "image", "cache")
     assert [tuple(line[name] for name in names) for line in lines] == [
         (request_id, status, len(answer.body), "127.0.0.1", "", "", None, None, None)
-        for request_id, (_, status), answer in zip(ids, UNREADABLE, answers, strict=True)
+        for request_id, (_, status), answer in zip(ids, UNPARSABLE, answers, strict=True)
     ]
 
 
-def _unread(found: Samples, statuses: Iterable[str]) -> dict[str, float]:
-    """What was counted under no route, by status."""
+def _unrouted(found: Samples, statuses: Iterable[str]) -> dict[str, float]:
+    """Return what was counted without a route, by status."""
     return {s: found.get(("s3image_requests_total", (("route", "none"), ("status", s))), 0) for s in statuses}
 
 

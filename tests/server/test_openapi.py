@@ -1,4 +1,4 @@
-"""The server answers as its OpenAPI document says, whatever schemathesis makes up."""
+"""The server answers as its OpenAPI document says, whatever schemathesis generates."""
 
 import os
 import subprocess
@@ -16,10 +16,10 @@ SECONDS = int(60 * float(_MINUTES or "0.4"))
 """For all requests together."""
 
 _SEED = [] if _MINUTES else ["--seed", "1"]
-"""What passed once passes again; other requests are for `make fuzz`."""
+"""A fixed seed, so that results are reproducible. `make fuzz` generates other requests."""
 
 _KEY = "key-of-the-test"  # as openapi.toml has it
-_RUN = [
+_SCHEMATHESIS = [
     sys.executable,
     "-m",
     "schemathesis.cli",
@@ -35,15 +35,15 @@ def test_every_call_does_what_the_document_says(tmp_path: Path) -> None:
     with running(tmp_path, **settings) as server:
         calls = requests.get(f"{server.url}/openapi.json", timeout=60).json()["paths"].values()
         all_of_them = f"Tested: {sum(len(call.keys() - {'parameters'}) for call in calls)}\n"
-        said = _said(server, tmp_path, SECONDS)
-        if all_of_them not in said:  # a busy machine has not come to each call
-            said = _said(server, tmp_path, 4 * SECONDS)
-        assert all_of_them in said
+        output = _run(server, tmp_path, SECONDS)
+        if all_of_them not in output:  # a busy machine has not reached every call
+            output = _run(server, tmp_path, 4 * SECONDS)
+        assert all_of_them in output
         assert "Traceback" not in server.log
 
 
-def _said(server: Running, directory: Path, seconds: int) -> str:
-    """What schemathesis says, which has found nothing in this time."""
+def _run(server: Running, directory: Path, seconds: int) -> str:
+    """Run schemathesis for so long; return its output. It must find no failure."""
     options = [
         "--checks",
         "all",
@@ -55,7 +55,7 @@ def _said(server: Running, directory: Path, seconds: int) -> str:
         *_SEED,
     ]
     found = subprocess.run(
-        [*_RUN, "run", f"{server.url}/openapi.json", *options],
+        [*_SCHEMATHESIS, "run", f"{server.url}/openapi.json", *options],
         cwd=directory,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

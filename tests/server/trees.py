@@ -1,4 +1,4 @@
-"""The processes of a running server, as Linux tells of them in /proc."""
+"""The processes of a running server, from /proc."""
 
 import re
 import threading
@@ -11,7 +11,7 @@ _SECONDS = 0.02
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that any of its threads has started and that have not ended."""
+    """Return the running child processes of all its threads."""
     found: list[int] = []
     for thread in Path(f"/proc/{pid}/task").glob("*"):
         with suppress(*_GONE):
@@ -20,7 +20,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def tree_of(pid: int) -> list[int]:
-    """It and all processes below it."""
+    """Return the process and all its descendants."""
     found = [pid]
     for parent in found:
         found += children_of(parent)
@@ -28,7 +28,7 @@ def tree_of(pid: int) -> list[int]:
 
 
 def is_there(pid: int) -> bool:
-    """Whether the process runs."""
+    """Return whether the process is running."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except _GONE:
@@ -36,7 +36,7 @@ def is_there(pid: int) -> bool:
 
 
 def memory_of(tree: int) -> int:
-    """Bytes that the process and all below it hold by themselves; pages shared by a fork count twice."""
+    """Return the bytes that the process and its descendants hold; pages shared by a fork count twice."""
     held = 0
     for pid in tree_of(tree):
         with suppress(*_GONE):
@@ -46,7 +46,7 @@ def memory_of(tree: int) -> int:
 
 @contextmanager
 def watched_memory(trees: list[int]) -> Iterator[dict[int, int]]:
-    """The most bytes that each of `trees` holds while the block runs, looked at all the time."""
+    """Measure continuously while the block runs; yield the maximum of each of `trees` in bytes."""
     most = {tree: memory_of(tree) for tree in trees}
     stop = threading.Event()
 
