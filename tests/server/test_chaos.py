@@ -1,6 +1,6 @@
 """A server under a random attack with thousands of connections: workers live on, honest clients are served.
 
-There are two workers over an S3 server that is slow and fails now and then. A round lasts a minute; `make chaos`
+Two workers run over an S3 server that is slow and fails now and then. A round lasts a minute; `make chaos`
 runs CHAOS_MINUTES of them, and CHAOS_SEED repeats one. Before each round the same attack goes to a tarpit
 beside the server: the rate of honest hits meanwhile, with the same client on the same cores, is what the
 rate under attack is compared with.

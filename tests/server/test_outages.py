@@ -1,6 +1,6 @@
-"""With S3 in each kind of trouble: the status, the deadline, the log's words, what is cached, and recovery.
+"""Each kind of S3 outage: the status, the deadline, the log message, cached images, and the recovery.
 
-A call to S3 ends within 25 seconds (`app/stores/s3/client.py`); on a busy machine all around it takes
+A call to S3 ends within 25 seconds (`app/stores/s3/client.py`). On a busy machine, everything around it takes
 longer, too.
 """
 
@@ -23,12 +23,12 @@ WITHIN = 45
 
 
 class Outage(NamedTuple):
-    """What S3 does, and what must be told for it."""
+    """What S3 does, and what the server must answer and log."""
 
     fault: Callable[[S3Server], Fault]
     status: int
     code: str
-    words: str
+    log_message: str
     readiness: tuple[int, str]
 
 
@@ -46,7 +46,7 @@ def _stalling(s3: S3Server) -> Fault:
 
 
 def _body(etag: str, *, stall: bool) -> Callable[[S3Server], Fault]:
-    """Bodies that end too early, or fall silent, or an ETag that is none."""
+    """Return a fault: bodies that end too early or stall, with this ETag."""
 
     def fault(s3: S3Server) -> Fault:
         def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -62,19 +62,19 @@ def _body(etag: str, *, stall: bool) -> Callable[[S3Server], Fault]:
     return fault
 
 
-LIVES_ON = (200, "unreachable")
-"""Ready, since the cache holds images."""
+STAYS_READY = (200, "unreachable")
+"""The cache holds images."""
 
 REFUSED = (503, "refused")
-"""Not ready: this server has never been asked before whether the store takes its credentials."""
+"""Not ready: the store has not accepted the credentials of this server before."""
 
 OUTAGES = {
-    "stalling": Outage(_stalling, 504, "store_timeout", "Check the network, AWS_REGION", LIVES_ON),
+    "stalling": Outage(_stalling, 504, "store_timeout", "Check the network, AWS_REGION", STAYS_READY),
     "500": Outage(
-        _always("500 Oops", "InternalError"), 503, "store_unreachable", "S3 is overloaded", LIVES_ON
+        _always("500 Oops", "InternalError"), 503, "store_unreachable", "S3 is overloaded", STAYS_READY
     ),
     "503": Outage(
-        _always("503 Slow Down", "SlowDown"), 503, "store_unreachable", "S3 is overloaded", LIVES_ON
+        _always("503 Slow Down", "SlowDown"), 503, "store_unreachable", "S3 is overloaded", STAYS_READY
     ),
     "403": Outage(
         _always("403 No", "ExpiredToken"), 502, "store_refused", "Renew AWS_SESSION_TOKEN", REFUSED
@@ -90,7 +90,7 @@ OUTAGES = {
 
 @pytest.fixture
 def over_s3(s3: S3Server, bucket: str, tmp_path: Path) -> Iterator[Running]:
-    """A server over S3 with one worker, whose named images are stale at once."""
+    """Start a server over S3 with one worker, where named images are stale at once."""
     settings = {**CREDENTIALS, "S3_BUCKET": bucket, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
     with running(tmp_path, **settings, WEB_CONCURRENCY="1", CACHE_TTL="0", CACHE_NEGATIVE_TTL="0") as server:
         yield server
@@ -109,7 +109,7 @@ def _get(url: str) -> requests.Response:
 
 
 def _readiness(server: Running) -> tuple[int, str]:
-    """It waits for the store no longer than a probe does, and finds the answer when it is asked again."""
+    """Return status and store state. If a probe takes too long, a later call has the result."""
     answer = _get(f"{server.url}/readyz")
     return answer.status_code, answer.json()["store"]
 
@@ -139,7 +139,7 @@ def test_an_outage_has_its_status_and_cached_images_are_served(
     away = _get(f"{over_s3.url}/api/images/{MISSING}")
     assert (away.status_code, away.json()["code"]) == (outage.status, outage.code)
     assert ("Retry-After" in away.headers) == (outage.status in (503, 504))
-    assert outage.words in over_s3.log
+    assert outage.log_message in over_s3.log
     _check_that_cached_images_are_served(known, named)
     wait_until(lambda: _readiness(over_s3) == outage.readiness)
     s3.reset()
@@ -149,7 +149,7 @@ def test_an_outage_has_its_status_and_cached_images_are_served(
 
 @pytest.mark.timeout(180)
 def test_a_store_that_refuses_connections_is_unreachable(bucket: str, tmp_path: Path) -> None:
-    """S3 goes away altogether, and comes back at the same address."""
+    """S3 stops, and comes back at the same address."""
     own = S3Server(free_port()).start()
     own.make_bucket("cats").close()
     settings = {**CREDENTIALS, "S3_BUCKET": "cats", "AWS_ENDPOINT_URL_S3": own.url, "AWS_REGION": "us-east-1"}

@@ -1,4 +1,4 @@
-"""System calls that are refused: what only makes the server faster is done without, and said once."""
+"""Refused system calls: the server does without those that only make it faster, and logs that once."""
 
 import os
 import re
@@ -21,21 +21,21 @@ def _upload(server: Running, data: bytes) -> str:
     return str(urlsplit(answer.json()["image_url"]).path)
 
 
-def _is_served(server: Running, path: str, data: bytes) -> None:
+def _check_served(server: Running, path: str, data: bytes) -> None:
     for _ in range(3):
         answer = requests.get(server.url + path, timeout=60)
         assert (answer.status_code, answer.content == data) == (200, True)
 
 
-def _is_well(server: Running) -> None:
-    """An upload is decoded, stored and served, and no process has ended."""
-    _is_served(server, _upload(server, noise(1)), noise(1))
+def _check_main_job(server: Running) -> None:
+    """Check that an upload is decoded, stored and served, and that no process has exited."""
+    _check_served(server, _upload(server, noise(1)), noise(1))
     assert "exited with code" not in server.log
     assert "Traceback" not in server.log
 
 
 def test_images_are_sent_if_sendfile_is_refused(tmp_path: Path) -> None:
-    """By the loop and by threads, whole and in part; to clients that read slowly; said once."""
+    """By the loop and by threads, in whole and in part, and to clients that read slowly."""
     with (
         refusing(tmp_path, sendfile="EINVAL"),
         running(tmp_path, WEB_CONCURRENCY="1", MAX_UPLOAD_BYTES="64MiB") as server,
@@ -43,8 +43,8 @@ def test_images_are_sent_if_sendfile_is_refused(tmp_path: Path) -> None:
         data, large = noise(1), long_png(2)
         path, large_path = _upload(server, data), _upload(server, large)
         request = f"GET {large_path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-        _is_served(server, path, data)
-        _is_served(server, f"{path}?x", data)
+        _check_served(server, path, data)
+        _check_served(server, f"{path}?x", data)
         answer = requests.get(server.url + path, headers={"Range": "bytes=5-14"}, timeout=60)
         assert (answer.status_code, answer.content) == (206, data[5:15])
         with connected(server.url, receive_buffer=4096) as sock:
@@ -54,7 +54,7 @@ def test_images_are_sent_if_sendfile_is_refused(tmp_path: Path) -> None:
             sock.sendall(request)
             assert sock.recv(1)
             os.truncate(tmp_path / "cache" / "objects" / large_path.removeprefix("/api/images/"), 1000)
-            with pytest.raises(EOFError):  # better no image than one that ends with something else
+            with pytest.raises(EOFError):  # better no image than one filled up with other bytes
                 read_answer(sock)
         assert server.log.count("sendfile(2) is refused") == 1
         assert "Traceback" not in server.log
@@ -67,7 +67,7 @@ def test_the_server_runs_if_resource_limits_can_not_be_set(tmp_path: Path) -> No
         refusing(tmp_path, **dict.fromkeys(names, "EPERM")),
         running(tmp_path, WEB_CONCURRENCY="2") as server,
     ):
-        _is_well(server)
+        _check_main_job(server)
         assert server.log.count("Workers are not tied to cores") == 1
         assert len(re.findall("refuses setrlimit.*RLIMIT_CPU.*RLIMIT_AS", server.log)) == 1
 
@@ -78,14 +78,14 @@ def test_the_server_runs_if_pinning_and_confinement_are_refused(tmp_path: Path) 
         refusing(tmp_path, **dict.fromkeys(names, "EPERM")),
         running(tmp_path, WEB_CONCURRENCY="2") as server,
     ):
-        _is_well(server)
+        _check_main_job(server)
         assert server.log.count("Workers are not tied to cores") == 1
 
 
 def test_the_server_runs_if_flock_is_refused(tmp_path: Path) -> None:
-    """The locks of open files do instead, so the cache and Idempotency-Key work as well."""
+    """Locks of open files replace it, so the cache and Idempotency-Key still work."""
     with refusing(tmp_path, flock="ENOLCK"), running(tmp_path, WEB_CONCURRENCY="2") as server:
-        _is_well(server)
+        _check_main_job(server)
         request = {"json": {"prompt": "a boat"}, "headers": {"Idempotency-Key": "a" * 32}, "timeout": 120}
         answers = [requests.post(f"{server.url}/api/generate-image", **request) for _ in range(2)]  # type: ignore[arg-type]
         assert answers[0].json()["key"] == answers[1].json()["key"]
@@ -96,7 +96,7 @@ def test_the_server_runs_if_flock_is_refused(tmp_path: Path) -> None:
 
 def test_uploads_are_stored_if_directories_can_not_be_synced(tmp_path: Path) -> None:
     with refusing(tmp_path, fsync="EINVAL"), running(tmp_path, WEB_CONCURRENCY="1") as server:
-        _is_well(server)
+        _check_main_job(server)
 
 
 def test_workers_continue_if_their_heartbeat_is_refused(tmp_path: Path) -> None:
@@ -104,5 +104,5 @@ def test_workers_continue_if_their_heartbeat_is_refused(tmp_path: Path) -> None:
     with refusing(tmp_path, utimensat="EPERM"), running(tmp_path, WEB_CONCURRENCY="1") as server:
         before = server.workers()
         wait_until(lambda: "a worker that hangs is not replaced" in server.log)
-        _is_well(server)
+        _check_main_job(server)
         assert server.workers() == before

@@ -1,4 +1,4 @@
-"""SIGHUP: a running server takes up the settings file as a start does, and outlives the mistakes in it."""
+"""SIGHUP: a running server applies the settings file as a start does, and survives mistakes in it."""
 
 import os
 import signal
@@ -24,33 +24,33 @@ OLD, NEW, SHELL = "old-key-old-key-old-key", "new-key-new-key-new-key", "shell-k
 
 
 class Reloading:
-    """A server whose settings file can be changed."""
+    """A running server and its settings file."""
 
     def __init__(self, server: Running, file: Path) -> None:
         self.server = server
         self.file = file
 
-    def reload(self, data: bytes | str, said: str = "Settings file:") -> str:
-        """Write the file and send SIGHUP; return what the server says up to a line that holds `said`."""
+    def reload(self, data: bytes | str, message: str = "Settings file:") -> str:
+        """Write the file and send SIGHUP; return what the server then logs, once that contains `message`."""
         self.file.write_bytes(data.encode() if isinstance(data, str) else data)
         before = len(self.server.log)
         self.server.process.send_signal(signal.SIGHUP)
-        return wait_until(lambda: text if said in (text := self.server.log[before:]) else "")
+        return wait_until(lambda: text if message in (text := self.server.log[before:]) else "")
 
     def status(self, key: str) -> int:
-        """What an upload with this key is answered, by a worker that has started."""
+        """Return the status of an upload with this key."""
         headers = {"Authorization": f"Bearer {key}"}
         url = f"{self.server.url}/api/images"
         return requests.post(url, files={"image": noise(1)}, headers=headers, timeout=60).status_code
 
     def settle(self, old: Collection[int]) -> None:
-        """Wait until these workers have ended and others answer, each of which opens its own listener."""
+        """Wait until these workers have exited and new ones answer."""
         wait_until(lambda: not set(old) & set(self.server.workers()) and answers(self.server.url))
 
 
 @pytest.fixture
 def reloading(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Reloading]:
-    """One with two workers; the parameter is an option for gunicorn."""
+    """Start a server with two workers. The parameter is an option for gunicorn."""
     file = tmp_path / "settings"
     file.write_text(f"API_KEYS={OLD}\n", encoding="utf-8")
     file.chmod(0o600)
@@ -75,7 +75,7 @@ def test_a_key_revoked_in_the_file_is_refused_after_a_reload(reloading: Reloadin
 
 
 def test_a_replaced_worker_keeps_the_old_settings(reloading: Reloading) -> None:
-    """Not what stands in the file meanwhile, whether that is right or wrong."""
+    """And not what is in the file by now, whether that is valid or not."""
     reloading.file.write_text(f"API_KEYS={NEW}\nPORT=nonsense\n", encoding="utf-8")
     old = reloading.server.workers()
     for pid in old:
@@ -95,13 +95,13 @@ def test_exported_variables_win_after_a_reload_as_well(tmp_path: Path) -> None:
         reloading.reload(f"API_KEYS={NEW}\n")
         reloading.settle(old)
         assert (reloading.status(NEW), reloading.status(SHELL) in (200, 201)) == (403, True)
-        # The format is that of the default again, of the access log as well.
+        # The format is the default again, also of the access log.
         wait_until(lambda: " INFO [" in server.log and "access: 127.0.0.1" in server.log)
 
 
 @pytest.mark.parametrize("option", ["", "--preload"])
 def test_an_exported_prefix_survives_a_reload(tmp_path: Path, option: str) -> None:
-    """gunicorn must not see it in the workers, which answer paths without it as well."""
+    """gunicorn must not see it in the workers, which answer paths without the prefix, too."""
     (tmp_path / "settings").touch(0o600)
     settings = {"ENV_FILE": str(tmp_path / "settings"), "SCRIPT_NAME": "/img", "WEB_CONCURRENCY": "1"}
     with running(tmp_path, GUNICORN_CMD_ARGS=option, **settings) as server:
@@ -116,20 +116,20 @@ def test_an_exported_prefix_survives_a_reload(tmp_path: Path, option: str) -> No
 
 
 class Unusable(LocalStore):
-    """A custom store that does not start."""
+    """A custom store that fails to start."""
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """Refuse."""
+        """Raise."""
         raise ConfigError("This store can't be used today.")
 
 
 class Crashing(BuiltinGenerator):
-    """A custom generator with a mistake in it."""
+    """A custom generator with a bug."""
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """Fail."""
+        """Raise."""
         raise ZeroDivisionError
 
 
@@ -147,9 +147,9 @@ WRONG: dict[str, tuple[bytes, str]] = {
 
 def test_mistakes_in_the_file_leave_the_old_workers_running(reloading: Reloading) -> None:
     before = sorted(reloading.server.workers())
-    for data, said in WRONG.values():
+    for data, message in WRONG.values():
         text = reloading.reload(data, "Nothing is reloaded")
-        assert said in text
+        assert message in text
         assert "Traceback" not in text
         assert OLD not in text
     reloading.file.chmod(0o666)
@@ -161,9 +161,9 @@ def test_mistakes_in_the_file_leave_the_old_workers_running(reloading: Reloading
     assert reloading.status(OLD) in (200, 201)
 
 
-@pytest.mark.parametrize("each", [True, False], ids=["a listener each", "one for all"])
+@pytest.mark.parametrize("each", [True, False], ids=["own listeners", "shared listener"])
 def test_a_reload_moves_the_server_only_to_a_free_address(tmp_path: Path, each: bool) -> None:
-    """The first process must keep no listener that nobody accepts from."""
+    """The first process must keep no listener from which nobody accepts."""
     first, second, file = free_port(), free_port(), tmp_path / "settings"
     file.write_text(f"PORT={first}\n", encoding="utf-8")
     file.chmod(0o600)
@@ -202,18 +202,18 @@ def test_an_unavailable_host_on_the_same_port_leaves_the_old_one(tmp_path: Path)
         socket.create_server(("127.0.0.2", port)),
     ):
         reloading = Reloading(server, file)
-        for host, said in {
+        for host, message in {
             "203.0.113.77": "Can't listen on HOST=203.0.113.77",  # not an address of this machine
             "nowhere.invalid": "Can't listen on HOST=nowhere.invalid",
             "127.0.0.2": f"Port {port} on 127.0.0.2 is in use",
         }.items():
-            assert said in reloading.reload(f"HOST={host}\nPORT={port}\n", "Nothing is reloaded")
+            assert message in reloading.reload(f"HOST={host}\nPORT={port}\n", "Nothing is reloaded")
         assert server.process.poll() is None
         assert all(answers(server.url) for _ in range(20))
 
 
 def test_a_reload_changes_the_number_of_workers(tmp_path: Path) -> None:
-    """One worker shares its listener with the first process, two have one each."""
+    """One worker shares its listener with the first process; each of two has its own."""
     file = tmp_path / "settings"
     file.write_text("WEB_CONCURRENCY=2\n", encoding="utf-8")
     file.chmod(0o600)
@@ -223,7 +223,7 @@ def test_a_reload_changes_the_number_of_workers(tmp_path: Path) -> None:
             old = set(server.workers())
             reloading.reload(f"WEB_CONCURRENCY={count}\n", "open http")
             reloading.settle(old)
-            # A worker that was forked meanwhile may still be ending.
+            # A worker that was forked meanwhile may still be exiting.
             wait_until(partial(_has_workers, server, count))
             assert all(answers(server.url) for _ in range(40))
 
@@ -233,7 +233,7 @@ def _has_workers(server: Running, count: int) -> bool:
 
 
 def test_a_server_is_replaced_while_it_runs(tmp_path: Path) -> None:
-    """SIGUSR2 starts a second server on the same address, SIGQUIT ends the first."""
+    """SIGUSR2 starts a second server on the same address, and SIGQUIT stops the first."""
     pid_file = tmp_path / "pid"
     options = f"--pid {pid_file}"
     with running(tmp_path, WEB_CONCURRENCY="2", GUNICORN_CMD_ARGS=options) as server:
@@ -253,7 +253,7 @@ def test_a_server_is_replaced_while_it_runs(tmp_path: Path) -> None:
 
 
 def _text(path: Path) -> str:
-    """What the file holds, "" if there is none."""
+    """Return the text of the file, "" if there is none."""
     try:
         return path.read_text(encoding="ascii")
     except OSError:

@@ -1,4 +1,4 @@
-"""The worker's response makes of headers what gunicorn's does, and files are sent on every system."""
+"""The worker's response treats headers as gunicorn's does, and files are sent on every system."""
 
 import errno
 import os
@@ -40,9 +40,9 @@ def _started(kind: type[Any], headers: Headers) -> dict[str, Any]:
     ],
 )
 def test_headers_are_processed_as_gunicorn_does(headers: Headers) -> None:
-    told = _started(Response, headers)
-    assert _started(LoopResponse, headers) == told
-    assert _started(LoopResponse, headers) == told
+    expected = _started(Response, headers)
+    assert _started(LoopResponse, headers) == expected
+    assert _started(LoopResponse, headers) == expected
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def _send_all(sender: Sender, ours: socket.socket, theirs: socket.socket) -> byt
 def test_a_file_is_read_if_sendfile_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, after: int
 ) -> None:
-    """Whole, from where it has got to; sendfile is not tried again with files of that kind."""
+    """Completely, from the current position. sendfile is not tried again with files of that device."""
     calls = []
 
     def sendfile(out: int, file: int, offset: int, count: int) -> int:

@@ -1,4 +1,4 @@
-"""Secrets with a line end, as shells and secret stores leave it: they work, or are refused by name."""
+"""Secrets with a trailing line break, as many shells leave it, work; unusable ones are reported by name."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ SECRET = "tell-tale-of-a-secret"
 
 @pytest.fixture
 def models() -> Iterator[ModelServer]:
-    """A models' server."""
+    """Start a server of image models."""
     server = ModelServer().start()
     yield server
     server.stop()

@@ -1,4 +1,4 @@
-"""The main job, end to end, over HTTP, with several workers."""
+"""The main job end to end: over HTTP, with several workers."""
 
 import os
 import re
@@ -26,7 +26,7 @@ HIT = "s3-image-server; hit"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server with two workers and the defaults otherwise."""
+    """Start a server with two workers and otherwise the defaults."""
     with running(tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="2") as started:
         yield started
 
@@ -40,7 +40,7 @@ def _upload(url: str, data: bytes, **fields: str) -> requests.Response:
 
 
 def test_a_react_component_gets_its_image(server: Running) -> None:
-    """What the React component in the guide does: POST a prompt, then show `image_url`."""
+    """The React component in the guide posts a prompt, then shows `image_url`."""
     response = requests.post(
         f"{server.url}/api/generate-image", json={"prompt": "A beautiful sunset over mountains"}, timeout=30
     )
@@ -53,7 +53,7 @@ def test_a_react_component_gets_its_image(server: Running) -> None:
 
 
 def test_the_component_works_through_a_dev_proxy(server: Running) -> None:
-    """A dev proxy keeps the page's Host, so that the URL leads back through it."""
+    """A dev proxy keeps the page's Host, so the URL leads back through it."""
     response = requests.post(
         f"{server.url}/api/generate-image",
         json={"prompt": "a red boat", "size": "64x64"},
@@ -138,7 +138,7 @@ def test_a_restart_keeps_everything_and_the_cache_warm(s3: S3Server, bucket: str
 
 
 def test_images_of_the_previous_store_are_not_served(s3: S3Server, bucket: str, tmp_path: Path) -> None:
-    """The directory is the same; a command for the other store in the meantime changes nothing."""
+    """The cache directory is the same. A command for the other store in between changes nothing."""
     with running(tmp_path, WEB_CONCURRENCY="2") as server:
         keys = [_upload(server.url, noise(3), **fields).json()["key"] for fields in ({}, {"name": "a.png"})]
         other = create_app(Config.from_env({"CACHE_DIR": str(tmp_path / "cache"), "S3_BUCKET": bucket}))
@@ -152,7 +152,7 @@ def test_images_of_the_previous_store_are_not_served(s3: S3Server, bucket: str, 
 
 @pytest.mark.parametrize("way", ["length", "chunked", "form", "closing"])
 def test_a_body_of_100_mb_gets_its_413(server: Running, way: str) -> None:
-    """The answer must reach a client that is still sending."""
+    """The response must reach a client that is still sending."""
     body = BytesIO(bytes(100_000_000))
     ways: dict[str, dict[str, Any]] = {
         "length": {"data": body, "headers": {"Content-Type": "image/png"}},
@@ -238,7 +238,7 @@ def test_a_port_in_use_is_reported_in_one_line(server: Running, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "messages"),
     [
         ({"PORT": "many", "CACHE_MAX_BYTES": "lots"}, ["PORT=many", "CACHE_MAX_BYTES=lots"]),
         ({"STORE": "no.such:Store"}, ["STORE=no.such:Store can't be loaded"]),
@@ -246,7 +246,7 @@ def test_a_port_in_use_is_reported_in_one_line(server: Running, tmp_path: Path) 
     ],
 )
 def test_wrong_settings_are_reported_without_a_traceback(
-    tmp_path: Path, settings: dict[str, str], told: list[str]
+    tmp_path: Path, settings: dict[str, str], messages: list[str]
 ) -> None:
     environ = {**os.environ, "PORT": "0", "CACHE_DIR": f"{tmp_path}/c", "LOCAL_STORE_DIR": f"{tmp_path}/s"}
     result = subprocess.run(
@@ -259,7 +259,7 @@ def test_wrong_settings_are_reported_without_a_traceback(
         check=False,
     )
     assert result.returncode != 0
-    for text in told:
+    for text in messages:
         assert text in result.stderr
     assert "Traceback" not in result.stderr
 

@@ -1,4 +1,4 @@
-"""Which `.env` real processes obey: a copy of the checkout, started with other files around it."""
+"""Which `.env` real processes read: those of a copy of the checkout, with other files around it."""
 
 import os
 import re
@@ -22,12 +22,12 @@ PYTHON_FLASK = [sys.executable, "-m", "flask"]
 HOSTILE = (
     "S3_BUCKET=evil-bucket\nAWS_ENDPOINT_URL_S3=http://127.0.0.1:9\nWEB_CONCURRENCY=nonsense\nFLASK_DEBUG=1\n"
 )
-"""With one of these the server would not start, or the doctor would find something else."""
+"""With any of these the server would not start, or the doctor would report it."""
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What the server is started from, in a directory whose `.env` and `.flaskenv` are somebody else's."""
+    """Copy what the server needs into a directory below one with a hostile `.env` and `.flaskenv`."""
     directory = tmp_path / "shared" / "checkout"
     directory.mkdir(parents=True)
     shutil.copytree(ROOT / "app", directory / "app", ignore=shutil.ignore_patterns("__pycache__"))
@@ -48,8 +48,8 @@ def _environ(checkout: Path, **settings: str) -> dict[str, str]:
     return {**ours, **places, "PYTHONDONTWRITEBYTECODE": "1", **settings}
 
 
-def _say(checkout: Path, command: list[str], directory: Path | None = None, **settings: str) -> str:
-    """What the command prints; it must succeed."""
+def _run(checkout: Path, command: list[str], directory: Path | None = None, **settings: str) -> str:
+    """Run the command, which must succeed, and return its output."""
     done = subprocess.run(
         command,
         cwd=directory or checkout,
@@ -63,14 +63,14 @@ def _say(checkout: Path, command: list[str], directory: Path | None = None, **se
 
 
 def _doctor(text: str) -> str:
-    """What the doctor says about the settings file, on one line."""
+    """Return what the doctor reports about the settings file, on one line."""
     (found,) = re.findall(r"env-file-mode +(.*(?:\n {20,}.*)*)", text)
     return " ".join(str(found).split())
 
 
 @pytest.fixture
 def started(checkout: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Servers to be stopped at the end."""
+    """Return a list for servers, which are stopped at the end."""
     processes: list[subprocess.Popen[bytes]] = []
     yield processes
     for process in processes:
@@ -79,7 +79,7 @@ def started(checkout: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def _start(checkout: Path, started: list[subprocess.Popen[bytes]], **settings: str) -> str:
-    """Start gunicorn; give what it said until it was ready."""
+    """Start gunicorn; return what it logged until it was ready or exited."""
     log = checkout.parent.parent / "log"
     with log.open("wb") as output:
         environ = _environ(checkout, **settings)
@@ -94,24 +94,24 @@ def test_settings_files_of_parent_directories_are_not_read(
 ) -> None:
     port = free_port()
     (checkout.parent / ".env").write_text(f"{HOSTILE}PORT={port}\n", encoding="utf-8")
-    said = _start(checkout, started, PORT="0")
-    assert "Settings file: none" in said
-    assert "open http" in said
-    shown = _say(checkout, [sys.executable, "-c", "import wsgi, os; print(os.environ.get('S3_BUCKET'))"])
+    output = _start(checkout, started, PORT="0")
+    assert "Settings file: none" in output
+    assert "open http" in output
+    shown = _run(checkout, [sys.executable, "-c", "import wsgi, os; print(os.environ.get('S3_BUCKET'))"])
     assert shown == "None\n"
 
 
 @pytest.mark.parametrize("command", [[FLASK], PYTHON_FLASK], ids=["flask", "python -m flask"])
 def test_flask_does_not_read_them_either(checkout: Path, command: list[str]) -> None:
-    """Flask has read them before the application is loaded; a file that is no one's settings, too."""
-    assert "key" in _say(checkout, [*command, "keys", "new"])
-    said = _say(checkout, [*command, "bucket", "doctor"], HOME=str(checkout), API_KEYS="a" * 32)
-    assert _doctor(said) == "does not apply: no settings file is read (.env or ENV_FILE)"
-    assert "evil-bucket" not in said
+    """Flask reads them before it loads the application."""
+    assert "key" in _run(checkout, [*command, "keys", "new"])
+    output = _run(checkout, [*command, "bucket", "doctor"], HOME=str(checkout), API_KEYS="a" * 32)
+    assert _doctor(output) == "does not apply: no settings file is read (.env or ENV_FILE)"
+    assert "evil-bucket" not in output
 
 
 def test_the_flask_command_that_make_installs_runs_no_other_application(checkout: Path) -> None:
-    """What `FLASK_APP` names would be run before anything of ours."""
+    """The module that `FLASK_APP` names would run before any code of ours."""
     (checkout.parent / "evil.py").write_text("print('evil-bucket')\n", encoding="utf-8")
     (checkout.parent / ".env").write_text(f"FLASK_APP={checkout.parent}/evil.py\n", encoding="utf-8")
     venv = checkout.parent.parent / "venv"
@@ -122,11 +122,11 @@ def test_the_flask_command_that_make_installs_runs_no_other_application(checkout
     install = ["make", "-s", f"VENV={os.path.relpath(venv, ROOT)}", "--eval", "own: ; $(OWN_FLASK)", "own"]
     subprocess.run(install, cwd=ROOT, check=True)
     command = [str(venv / "bin" / "flask"), "keys", "new", "--name", "web"]
-    assert "evil-bucket" not in _say(checkout, command)
-    told = f"Run flask in the directory of S3 Image Server to get its commands: cd {ROOT}\n"
-    assert told in _help(command[0], venv).stderr
+    assert "evil-bucket" not in _run(checkout, command)
+    hint = f"Run flask in the directory of S3 Image Server to get its commands: cd {ROOT}\n"
+    assert hint in _help(command[0], venv).stderr
     here = _help(command[0], ROOT)
-    assert told not in here.stderr
+    assert hint not in here.stderr
     assert "Create, check (doctor) and price the S3 bucket." in here.stdout
 
 
@@ -143,7 +143,7 @@ def test_in_another_directory_flask_reads_the_file_of_the_checkout(checkout: Pat
     elsewhere = checkout.parent / "elsewhere"
     elsewhere.mkdir()
     arguments = ["--app", str(checkout / "wsgi.py"), "bucket", "iam-policy", "--mode", "private"]
-    assert "arn:aws:s3:::our-bucket" in _say(checkout, [FLASK, *arguments], elsewhere, AWS_REGION="us-east-1")
+    assert "arn:aws:s3:::our-bucket" in _run(checkout, [FLASK, *arguments], elsewhere, AWS_REGION="us-east-1")
 
 
 def test_the_file_of_the_checkout_is_read_and_named(
@@ -152,11 +152,11 @@ def test_the_file_of_the_checkout_is_read_and_named(
     port = free_port()
     (checkout / ".env").write_text(f"PORT={port}\nAPI_KEYS={'k' * 32}\n", encoding="utf-8")
     (checkout / ".env").chmod(0o600)
-    said = _start(checkout, started)
-    assert "Settings file: .env\n" in said
-    assert f":{port}/" in said
-    assert "k" * 32 not in said
-    doctor = _say(checkout, [FLASK, "bucket", "doctor"])
+    output = _start(checkout, started)
+    assert "Settings file: .env\n" in output
+    assert f":{port}/" in output
+    assert "k" * 32 not in output
+    doctor = _run(checkout, [FLASK, "bucket", "doctor"])
     assert _doctor(doctor) == "Settings are read from .env, which only its owner can read."
 
 
@@ -165,10 +165,10 @@ def test_the_file_that_env_file_names_is_read(checkout: Path, started: list[subp
     named, port = checkout.parent.parent / "named.env", free_port()
     named.write_text(f"PORT={port}\nAPI_KEYS={'k' * 32}\n", encoding="utf-8")
     named.chmod(0o600)
-    said = _start(checkout, started, ENV_FILE=str(named))
-    assert f"Settings file: {named}\n" in said
-    assert f":{port}/" in said
-    doctor = _say(checkout, [FLASK, "bucket", "doctor"], ENV_FILE=str(named))
+    output = _start(checkout, started, ENV_FILE=str(named))
+    assert f"Settings file: {named}\n" in output
+    assert f":{port}/" in output
+    doctor = _run(checkout, [FLASK, "bucket", "doctor"], ENV_FILE=str(named))
     assert "Settings are read from" in _doctor(doctor)
     assert "not-this-one" not in doctor
 
@@ -179,9 +179,9 @@ def test_mistyped_names_are_reported_at_the_start_and_by_the_doctor(
     (checkout / ".env").write_text(f"API_KEY={'k' * 32}\nlog_level=info\nNONSENSE=1\n", encoding="utf-8")
     (checkout / ".env").chmod(0o600)
     port = str(free_port())
-    said = _start(checkout, started, PORT=port, TRUSTED_PROXY="1", LOG_LEVEL="info", CACHE_TTL="5m")
-    doctor = " ".join(_say(checkout, [FLASK, "bucket", "doctor"], TRUSTED_PROXY="1").split())
-    for text in (said, doctor[doctor.index("setting-names") :]):
+    output = _start(checkout, started, PORT=port, TRUSTED_PROXY="1", LOG_LEVEL="info", CACHE_TTL="5m")
+    doctor = " ".join(_run(checkout, [FLASK, "bucket", "doctor"], TRUSTED_PROXY="1").split())
+    for text in (output, doctor[doctor.index("setting-names") :]):
         assert "Line 1 of .env: API_KEY is not a setting. Did you mean API_KEYS?" in text
         assert "Line 2 of .env: log_level is not a setting. Did you mean LOG_LEVEL?" in text
         assert "Line 3 of .env: NONSENSE is not a setting." in text
@@ -189,7 +189,7 @@ def test_mistyped_names_are_reported_at_the_start_and_by_the_doctor(
             "The environment variable TRUSTED_PROXY is not a setting. Did you mean TRUSTED_PROXIES?" in text
         )
         assert "k" * 32 not in text
-    assert said.count("TRUSTED_PROXY ") == 1
+    assert output.count("TRUSTED_PROXY ") == 1
     assert "warning" in doctor[: doctor.index("setting-names")].split()[-1]
 
 
@@ -228,8 +228,8 @@ def test_a_file_that_can_not_be_trusted_is_an_error(checkout: Path, command: lis
         check=False,
         timeout=60,
     )
-    said = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     assert done.returncode != 0
-    assert ("missing.env can't be read" if problem == "missing" else "chmod o-w .env") in said
-    assert "Traceback" not in said
-    assert "k" * 32 not in said
+    assert ("missing.env can't be read" if problem == "missing" else "chmod o-w .env") in output
+    assert "Traceback" not in output
+    assert "k" * 32 not in output

@@ -1,4 +1,4 @@
-"""A store that takes requests and is silent stops nothing that needs no store."""
+"""A store that accepts requests and never answers stops nothing that needs no store."""
 
 import json
 import socket
@@ -20,12 +20,12 @@ from tests.server.running import Running, running
 from tests.waiting import wait_until
 
 SECONDS = 10
-"""What needs no store takes milliseconds, on a busy machine longer; a call that times out takes 20 s."""
+"""Requests that need no store take milliseconds, or longer on a busy machine; a timed-out call takes 20 s."""
 
 
 @pytest.fixture
 def server(s3: S3Server, bucket: str, tmp_path: Path) -> Iterator[Running]:
-    """A server over S3 with one worker of eight threads."""
+    """Start a server over S3 with one worker of eight threads."""
     settings = {**CREDENTIALS, "S3_BUCKET": bucket, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
     with running(tmp_path, **settings, WEB_CONCURRENCY="1", CACHE_TTL="3600") as server:
         yield server
@@ -39,7 +39,7 @@ def _upload(server: Running, number: int, **fields: str) -> str:
 
 
 def _let_expire(server: Running, path: str) -> None:
-    """Let the cache believe that the store was asked two hours ago."""
+    """Make the cache's entry look as if it was validated two hours ago."""
     with closing(sqlite3.connect(server.log_path.parent / "cache" / "index.sqlite3", timeout=30)) as db, db:
         key = path.removeprefix("/api/images/")
         changed = db.execute("UPDATE entry SET validated_at = validated_at - 7200 WHERE key = ?", (key,))
@@ -94,7 +94,7 @@ def test_a_silent_store_stops_nothing_that_needs_no_store(
     with ExitStack() as stack:
         asked = [_ask(stack, server, _missing(number if distinct else 0)) for number in range(1, clients + 1)]
         wait_until(lambda: len(s3.requests) - before >= (min(clients, 32) if distinct else 1))
-        time.sleep(2)  # until all are in, and the silence has been noticed
+        time.sleep(2)  # until all requests wait, and the silence has been noticed
         for path in ("/", "/healthz", "/openapi.json", "/metrics"):
             assert _get(server, path).status_code == 200
         assert _get(server, "/readyz").json()["store"] == "unreachable"
@@ -131,7 +131,7 @@ def _check_that_the_rest_is_refused(server: Running) -> None:
 
 
 def _drip(raw: RawStore, asked: RawRequest) -> Iterable[bytes]:
-    """Byte after byte of an endless head."""
+    """Send an endless head byte by byte."""
     yield b"HTTP/1.1 200 OK\r\nX-Long: "
     while not raw.stopped.is_set():
         yield b"x"

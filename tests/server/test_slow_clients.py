@@ -1,4 +1,4 @@
-"""Clients that send slowly, against a server of two workers with eight threads each."""
+"""Clients that send slowly, against a server with two workers of eight threads each."""
 
 import socket
 import threading
@@ -13,7 +13,7 @@ from tests.pictures import noise
 from tests.server.running import Running, running
 
 SIXTEEN = 16
-"""As many as the server has threads."""
+"""The number of the server's threads."""
 
 _UPLOAD = b"POST /api/images HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
 LENGTH = _UPLOAD + b"Content-Length: 1000000\r\n\r\n"
@@ -23,13 +23,13 @@ JSON = (
     b"Content-Length: 100000\r\n\r\n"
 )
 REFUSED = LENGTH.replace(b"localhost", b"images.example.org")
-"""No key and not this machine's name: the answer is 401, whatever the body is."""
+"""Without a key and with another host's name: a 401, whatever the body is."""
 REFUSED_SHORT = REFUSED.replace(b"1000000", b"1000")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Two workers, eight threads."""
+    """Start a server with two workers of eight threads each."""
     with running(tmp_path_factory.mktemp("slow"), WEB_CONCURRENCY="2", THREADS="8") as started:
         yield started
 
@@ -50,10 +50,10 @@ class Trickler:
             while not self._stop.wait(0.1):
                 self.socket.sendall(b"0")
         except OSError:
-            pass  # the server has given it up
+            pass  # the server has dropped the connection
 
     def answer(self) -> bytes:
-        """What the server says; empty where it says nothing."""
+        """Return the server's answer; b"" if there is none."""
         answer = b""
         with suppress(ConnectionError):
             while b"}" not in answer and (data := self.socket.recv(10_000)):
@@ -61,7 +61,7 @@ class Trickler:
         return answer
 
     def close(self) -> None:
-        """Stop."""
+        """Stop sending and close the connection."""
         self._stop.set()
         self._thread.join()
         self.socket.close()
@@ -69,7 +69,7 @@ class Trickler:
 
 @contextmanager
 def trickling(url: str, head: bytes, count: int = SIXTEEN) -> Iterator[list[Trickler]]:
-    """So many at once, for as long as the block lasts."""
+    """Run so many at once while the block runs."""
     with ExitStack() as stack:
         tricklers = [Trickler(url, head) for _ in range(count)]
         for trickler in tricklers:
@@ -81,16 +81,16 @@ def _upload(url: str, number: int) -> requests.Response:
     return requests.post(f"{url}/api/images", files={"image": ("a.png", noise(number))}, timeout=60)
 
 
-def _upload_patiently(url: str, number: int) -> requests.Response:
-    """Again where the server is busy, as it is for a moment until the slow ones have given way."""
+def _upload_with_retries(url: str, number: int) -> requests.Response:
+    """Upload; retry while the server is busy, as it is until slow clients have been dropped."""
     while (answer := _upload(url, number)).status_code == 503:
-        time.sleep(0.1)  # how long that may take, the test says
+        time.sleep(0.1)  # the test checks how long that takes
     return answer
 
 
 @pytest.mark.parametrize("head", [LENGTH, CHUNKED, JSON, REFUSED, REFUSED_SHORT])
 def test_slow_uploads_hold_up_neither_hits_nor_other_uploads(server: Running, head: bytes) -> None:
-    """Who sends that slowly is given up after ten seconds where nobody else waits."""
+    """A client this slow would be dropped after ten seconds even if no other request waited."""
     url = _upload(server.url, 1).json()["image_url"]
     took = []
     with trickling(server.url, head):
@@ -99,7 +99,7 @@ def test_slow_uploads_hold_up_neither_hits_nor_other_uploads(server: Running, he
             began = time.monotonic()
             assert requests.get(url, timeout=60).status_code == 200
             middle = time.monotonic()
-            assert _upload_patiently(server.url, number).status_code in (200, 201)
+            assert _upload_with_retries(server.url, number).status_code in (200, 201)
             took += [middle - began, time.monotonic() - middle]
             time.sleep(0.1)
     assert max(took) < 9, took
@@ -117,7 +117,7 @@ def test_a_slow_upload_is_dropped_even_if_no_other_request_waits(server: Running
 
 
 def test_a_slow_but_steady_upload_is_stored(server: Running) -> None:
-    """32 KiB a second for longer than the first patience lasts."""
+    """32 KiB a second, for longer than the grace period."""
     body = noise(99, (400, 300))
     head = _UPLOAD + f"Content-Length: {len(body)}\r\n\r\n".encode()
     host, port = server.url.removeprefix("http://").split(":")

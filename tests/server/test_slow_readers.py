@@ -1,4 +1,4 @@
-"""Clients that read their answers slowly, or not at all."""
+"""Clients that read responses slowly or not at all."""
 
 import socket
 import struct
@@ -26,7 +26,7 @@ from tests.server.running import Running, running
 from tests.waiting import wait_until
 
 THREADS = 2
-ASKED = {
+REQUESTED = {
     "hit": ("{image}", "1.1", []),
     "answered by a thread": ("{image}?x", "1.1", []),
     "range": ("{image}", "1.1", ["Range: bytes=1-"]),
@@ -38,7 +38,7 @@ ASKED = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One worker with two threads: whatever holds both holds up everybody."""
+    """Start a server with one worker of two threads: if both are held, everybody waits."""
     directory = tmp_path_factory.mktemp("readers")
     with running(directory, WEB_CONCURRENCY="1", THREADS=str(THREADS), MAX_UPLOAD_BYTES="64MiB") as started:
         yield started
@@ -46,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def data(server: Running) -> bytes:
-    """An image of 12 MB, more than the kernel keeps for who doesn't read; stored with and without a name."""
+    """Return an image of 12 MB, more than the kernel buffers for a client that does not read."""
     return requests.get(f"{server.url}{_path(server)}", timeout=60).content
 
 
@@ -59,16 +59,16 @@ def _path(server: Running, **options: str) -> str:
 
 @pytest.fixture(scope="module")
 def paths(server: Running, data: bytes) -> dict[str, str]:
-    """Where the image is."""
+    """Return the paths of the image, stored with and without a name."""
     return {"image": _path(server), "named": _path(server, name="big.png")}
 
 
 def _request(paths: dict[str, str], how: str) -> bytes:
-    path, version, lines = ASKED[how]
+    path, version, lines = REQUESTED[how]
     return "\r\n".join((f"GET {path} HTTP/{version}".format(**paths), "Host: x", *lines, "", "")).encode()
 
 
-@pytest.mark.parametrize("how", ASKED)
+@pytest.mark.parametrize("how", REQUESTED)
 def test_clients_that_do_not_read_hold_up_nobody(
     server: Running, paths: dict[str, str], data: bytes, how: str
 ) -> None:
@@ -87,7 +87,7 @@ def test_clients_that_do_not_read_hold_up_nobody(
 def test_a_disconnected_client_leaves_only_its_access_line(
     server: Running, paths: dict[str, str], how: str
 ) -> None:
-    """Reset before the answer is sent, or in its midst."""
+    """It resets the connection before or during the response."""
     descriptors = Path(f"/proc/{server.workers()[0]}/fd")
     before, lines = len(list(descriptors.iterdir())), server.log.count(paths["image"])
     for number in range(10):
@@ -142,7 +142,7 @@ def test_the_last_response_is_complete_before_the_connection_closes(
 
 
 def test_an_image_streamed_from_the_store_is_complete(tmp_path: Path) -> None:
-    """An image that the cache has no room for is sent by a thread."""
+    """A thread sends an image that is too large for the cache."""
     with running(tmp_path, CACHE_MAX_BYTES="1MiB", MAX_UPLOAD_BYTES="64MiB") as server:
         url = server.url + _path(server)
         passed = requests.get(url, timeout=60)
@@ -154,7 +154,7 @@ def test_an_image_streamed_from_the_store_is_complete(tmp_path: Path) -> None:
 
 
 def _served(sock: socket.socket, head: bytes, *, keep: bool) -> tuple[bool, Connection]:
-    """Serve this request in a thread, which must not wait for the client; `keep` is whether to keep alive."""
+    """Serve this request in a thread, which must not wait for the client."""
 
     def application(environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [("Content-Length", str(10**7))])
@@ -169,11 +169,11 @@ def _served(sock: socket.socket, head: bytes, *, keep: bool) -> tuple[bool, Conn
         try:
             return served.result(10), conn
         finally:
-            sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits after all
+            sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that does wait
 
 
 def test_100_continue_waits_for_no_client() -> None:
-    """The client has read nothing of earlier answers: there is no room for another byte."""
+    """The client has read nothing of earlier responses, so the send buffer is full."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
@@ -187,7 +187,7 @@ def test_100_continue_waits_for_no_client() -> None:
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_threads_leave_slow_readers_to_the_loop(*, keep: bool) -> None:
-    """Whether or not the connection may be used again, as without keep-alive and in a worker that stops."""
+    """Whether or not the connection may be reused: not without keep-alive or in a stopping worker."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         served, conn = _served(ours, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", keep=keep)
@@ -196,7 +196,7 @@ def test_threads_leave_slow_readers_to_the_loop(*, keep: bool) -> None:
 
 
 class Streaming:
-    """A response whose body no file holds; the client takes none of it."""
+    """A response whose body is not a file; the client receives none of it."""
 
     headers_sent = True
     must_close = False
@@ -206,17 +206,17 @@ class Streaming:
         self._failure = failure
 
     def stream(self, body: bytes) -> None:
-        """Send until the client's time is over; or fail."""
+        """Raise the failure, or send until the client's time is over."""
         if self._failure:
             raise self._failure
         self._sock.sendall(body)
 
     def force_close(self) -> None:
-        """It was the last answer."""
+        """Close the connection after this response."""
         self.must_close = True
 
     def should_close(self) -> bool:
-        """Whether it was."""
+        """Return whether to close the connection."""
         return self.must_close
 
 
@@ -224,11 +224,11 @@ class Streaming:
 def test_a_stalled_stream_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch, failure: Exception | None, logged: int
 ) -> None:
-    """In the time a client has for a piece; the thread is free then, and the body closed."""
+    """After the time that a client has for a piece. The thread is free then, and the body closed."""
     monkeypatch.setattr(exchanges, "_PIECE_SECONDS", 0.2)
-    said: list[str] = []
+    messages: list[str] = []
     ended: list[bool] = []
-    log: Any = SimpleNamespace(exception=said.append)
+    log: Any = SimpleNamespace(exception=messages.append)
     asking = Exchanges(None, None, log, LoopHooks(), lambda: True)
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -238,7 +238,7 @@ def test_a_stalled_stream_ends_the_connection(
         conn: Any = SimpleNamespace(sock=ours)
         with nullcontext() if failure else pytest.raises(TimeoutError):
             assert asking._stream(conn, exchange) is False
-    assert (len(said), ended) == (logged, [True])
+    assert (len(messages), ended) == (logged, [True])
 
 
 def test_the_number_of_streamed_responses_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Two requests that a proxy could take for one: the first is refused, and the connection closed behind it."""
+"""Request smuggling: an ambiguous request is refused, and the connection closed behind it."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ SECOND = b"DELETE /api/images/a.png HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server with one worker."""
+    """Start a server with one worker."""
     with running(tmp_path_factory.mktemp("smuggling"), WEB_CONCURRENCY="1") as started:
         yield started
 
@@ -67,7 +67,7 @@ def test_an_odd_request_line_is_refused(server: Running, line: bytes) -> None:
 
 
 def test_a_header_with_underscores_is_not_one_with_hyphens(server: Running) -> None:
-    """Else a proxy that removes X-Forwarded-For from strangers would let X_Forwarded_For through."""
+    """Otherwise X_Forwarded_For would get past a proxy that removes clients' X-Forwarded-For."""
     with connected(server.url) as sock:
         sock.sendall(b"GET /api/images HTTP/1.1\r\nHost: localhost\r\nX_Forwarded_For: 192.0.2.1\r\n\r\n")
         assert read_answer(sock).status == 200

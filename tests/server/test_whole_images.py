@@ -1,4 +1,4 @@
-"""A running server stores images that are whole, as deep as they were, and with their gain map."""
+"""A running server stores complete images, in their bit depth and with their gain map."""
 
 import struct
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.server.running import Running, running
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server as it is without settings."""
+    """Start a server with the default settings."""
     with running(tmp_path_factory.mktemp("whole"), WEB_CONCURRENCY="1") as server:
         yield server
 

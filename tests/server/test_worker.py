@@ -1,4 +1,4 @@
-"""The event loop that answers hits: what slow, odd and rude clients can't do to it."""
+"""The worker with slow, odd and hostile clients: hits are answered, connections reused or closed."""
 
 import json
 import os
@@ -24,12 +24,12 @@ THREADS = 2
 HIT = "s3-image-server; hit"
 
 SOON = 9.0
-"""Seconds; a thread is held for ten by who sends nothing. Most are for machines that are busy."""
+"""Seconds. A client that sends nothing holds a thread for ten. A hit takes that long on no busy machine."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One worker with two threads: whatever holds both holds up everything that isn't a hit."""
+    """Start a server with one worker of two threads: if both are held, only hits are answered."""
     directory = tmp_path_factory.mktemp("worker")
     with running(directory, WEB_CONCURRENCY="1", THREADS=str(THREADS), MAX_UPLOAD_BYTES="64MiB") as started:
         yield started
@@ -37,13 +37,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def image(server: Running) -> str:
-    """The path of a stored image, which is in the cache."""
+    """Return the path of a cached image."""
     return str(urlsplit(_upload(server, noise(1))["image_url"]).path)
 
 
 @pytest.fixture(scope="module")
 def big(server: Running) -> tuple[str, bytes]:
-    """The path and the bytes of a cached image of 12 MB: more than the kernel keeps for who doesn't read."""
+    """Return path and bytes of a cached image of 12 MB, more than the kernel buffers for a client."""
     path = urlsplit(_upload(server, long_png(2))["image_url"]).path
     return path, requests.get(server.url + path, timeout=60).content
 
@@ -64,13 +64,13 @@ def _ask(server: Running, request: bytes, *, head_only: bool = False) -> RawAnsw
 
 
 def _wait_until_answered(sock: socket.socket) -> None:
-    """The answer has begun; none of it is read."""
+    """Wait until the response begins, and read none of it."""
     assert sock.recv(1, socket.MSG_PEEK)
 
 
 @contextmanager
 def _hard_limit(directory: Path, files: int) -> Iterator[Path]:
-    """Let gunicorn be started through a shell that lowers the limit on open files."""
+    """Start gunicorn through a shell that lowers the hard limit on open files."""
     shell = directory / "gunicorn"
     shell.write_text(f'#!/bin/sh\nulimit -n {files}\nexec {GUNICORN[0]} "$@"\n', encoding="utf-8")
     shell.chmod(0o755)
@@ -106,7 +106,7 @@ CONDITIONS = {
 def test_loop_and_threads_give_the_same_answer(
     server: Running, image: str, method: str, lines: list[str]
 ) -> None:
-    """A query makes a thread answer, through the same application."""
+    """A query has a thread answer, through the same application."""
     by_loop = _ask(server, _get(image, *lines, method=method), head_only=method == "HEAD")
     by_thread = _ask(server, _get(image + "?x", *lines, method=method), head_only=method == "HEAD")
     for answer in (by_loop, by_thread):
@@ -116,7 +116,7 @@ def test_loop_and_threads_give_the_same_answer(
 
 
 def test_hits_are_served_while_all_threads_wait(server: Running, image: str) -> None:
-    """Uploads whose bodies never come hold all threads."""
+    """Uploads whose bodies are never sent hold all threads."""
     post = (
         b"POST /api/images HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9000\r\n\r\nabc"
     )
@@ -176,7 +176,7 @@ def test_an_invalid_head_is_refused_at_once(server: Running, sent: bytes, status
 
 
 def test_a_hit_requires_a_host_header(server: Running, image: str) -> None:
-    """RFC 9112, 3.2; HTTP/1.0 knows none."""
+    """RFC 9112, 3.2. HTTP/1.0 requires none."""
     for version, status in (("1.1", 400), ("1.0", 200)):
         with connected(server.url) as sock:
             sock.sendall(f"GET {image} HTTP/{version}\r\n\r\n".encode())
@@ -184,7 +184,7 @@ def test_a_hit_requires_a_host_header(server: Running, image: str) -> None:
 
 
 def test_clients_that_do_not_close_hold_up_nobody(server: Running, image: str) -> None:
-    """A closing server waits two seconds for each client to close as well; not in the loop."""
+    """The server waits two seconds for each client to close as well, without blocking the loop."""
     with ExitStack() as stack:
         lingering = [stack.enter_context(connected(server.url)) for _ in range(10)]
         for sock in lingering:
@@ -227,7 +227,7 @@ def test_a_head_may_arrive_in_pieces(server: Running, image: str) -> None:
 
 
 def test_one_connection_serves_hits_and_other_requests_in_turn(server: Running, image: str) -> None:
-    """Pipelined ones too, which a thread answers."""
+    """Also pipelined requests, which a thread answers."""
     with connected(server.url) as sock:
         sock.sendall(_get(image) + _get("/healthz") + _get(image))
         statuses = [read_answer(sock).status for _ in range(3)]
@@ -268,12 +268,12 @@ def test_the_body_of_a_get_is_not_taken_for_a_request(server: Running, image: st
         assert read_answer(sock).status == 200
         sock.sendall(b" HTTP/1.1\r\nHost: x\r\n\r\n")
         assert read_answer(sock).status == 400, (
-            "the five bytes are the body, so the next line begins with 'x'"
+            "the next request line begins after the five bytes of the body, with 'x'"
         )
 
 
 def test_a_file_truncated_while_it_is_sent_ends_the_connection(server: Running) -> None:
-    """Better no image than one filled up with what isn't its own."""
+    """Better no image than one filled up with other bytes."""
     answer = _upload(server, long_png(3))
     file = server.log_path.parent / "cache" / "objects" / answer["key"]
     with connected(server.url, receive_buffer=4096) as sock:
@@ -289,7 +289,7 @@ def test_a_stopping_worker_finishes_a_download(tmp_path: Path) -> None:
         answer = _upload(server, long_png(4))
         with connected(server.url) as idle, connected(server.url, receive_buffer=4096) as sock:
             sock.sendall(_get(urlsplit(answer["image_url"]).path))
-            _wait_until_answered(sock)  # so the one that came before is accepted as well
+            _wait_until_answered(sock)  # so the earlier connection has been accepted, too
             server.process.send_signal(signal.SIGTERM)
             time.sleep(2.5)
             assert len(read_answer(sock).body) == answer["bytes"]
@@ -307,7 +307,7 @@ def test_idle_connections_make_room_for_new_ones(tmp_path: Path) -> None:
 
 
 def test_a_low_limit_on_open_files_lowers_the_number_of_connections(tmp_path: Path) -> None:
-    """More connections than files would make the cache look out of order."""
+    """With more connections than files, the cache would seem to fail."""
     with ExitStack() as stack:
         directory = stack.enter_context(_hard_limit(tmp_path, 286))
         server = stack.enter_context(running(directory, WEB_CONCURRENCY="1"))
@@ -320,7 +320,7 @@ def test_a_low_limit_on_open_files_lowers_the_number_of_connections(tmp_path: Pa
 
 @pytest.mark.parametrize("options", ["--max-requests 20", "--max-requests 20 --workers 2"])
 def test_no_connection_is_refused_while_a_worker_is_replaced(tmp_path: Path, options: str) -> None:
-    """It waits for the next one."""
+    """Connections wait for the next worker."""
     with running(tmp_path, WEB_CONCURRENCY="1", GUNICORN_CMD_ARGS=options) as server:
         before = server.workers()
         for _ in range(60):
@@ -334,15 +334,15 @@ def test_the_minimum_of_connections_is_enough(tmp_path: Path) -> None:
 
 
 def _listens(pid: int) -> bool:
-    """Whether the process holds a socket that the kernel gives connections."""
+    """Return whether the process holds a listening socket."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
     listening = {f"socket:[{line[9]}]" for line in lines if line[3] == "0A"}
     return any(str(link.readlink()) in listening for link in Path(f"/proc/{pid}/fd").iterdir())
 
 
-@pytest.mark.parametrize("told", [signal.SIGHUP, signal.SIGTERM])
-def test_a_stopping_worker_accepts_no_more_connections(tmp_path: Path, told: signal.Signals) -> None:
-    """One client reads slowly, so the old worker lives on; it must not be given what others could answer."""
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_stopping_worker_accepts_no_more_connections(tmp_path: Path, number: signal.Signals) -> None:
+    """A slow reader keeps the old worker alive, which must get no connections that others could answer."""
     with running(tmp_path, WEB_CONCURRENCY="1", MAX_UPLOAD_BYTES="64MiB") as server, ExitStack() as stack:
         path = urlsplit(_upload(server, long_png(4))["image_url"]).path
         (old,) = server.workers()
@@ -350,9 +350,9 @@ def test_a_stopping_worker_accepts_no_more_connections(tmp_path: Path, told: sig
         sock.sendall(_get(path))
         assert sock.recv(1)
         assert _listens(old)
-        server.process.send_signal(told)
+        server.process.send_signal(number)
         wait_until(lambda: not _listens(old), seconds=20)
         assert old in server.workers()
-        if told is signal.SIGHUP:
+        if number is signal.SIGHUP:
             wait_until(lambda: answers(server.url))
             assert all(requests.get(f"{server.url}/healthz", timeout=25).ok for _ in range(60))
