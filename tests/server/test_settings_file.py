@@ -30,8 +30,8 @@ def checkout(tmp_path: Path) -> Path:
     """Copy what the server needs into a directory below one with a hostile `.env` and `.flaskenv`."""
     directory = tmp_path / "shared" / "checkout"
     directory.mkdir(parents=True)
-    shutil.copytree(ROOT / "app", directory / "app", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "painter", directory / "painter", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("app", "painter"):
+        shutil.copytree(ROOT / package, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("wsgi.py", "gunicorn.conf.py"):
         shutil.copy(ROOT / name, directory)
     for name in (".env", ".flaskenv"):
