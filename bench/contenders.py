@@ -1,4 +1,4 @@
-"""The servers that answer hits side by side: how each is started, and why one is left out."""
+"""The servers whose hits are compared: how each is started, and why one is left out."""
 
 import importlib.util
 import shutil
@@ -22,14 +22,14 @@ PLAIN = "bare `file_wrapper` app, plain gthread 2×8"
 FLASK = "Flask `send_file`, our gunicorn flags"
 WHITENOISE = "WhiteNoise, our gunicorn flags"
 NODE = "Node, Express, reads the file, `res.send`"
-FRONT = "ours behind nginx (deploy/nginx.conf)"
+BEHIND_NGINX = "ours behind nginx (deploy/nginx.conf)"
 NGINX = "nginx, static"
-ORDER = (OURS, BARE, PLAIN, FLASK, WHITENOISE, NODE, FRONT, NGINX)
+ORDER = (OURS, BARE, PLAIN, FLASK, WHITENOISE, NODE, BEHIND_NGINX, NGINX)
 
 
 @dataclass
 class Field:
-    """All servers that run, ours first, and in words those that don't."""
+    """The running servers, ours first, and why others are missing."""
 
     servers: list[Server]
     missing: list[str]
@@ -37,7 +37,7 @@ class Field:
 
 @contextmanager
 def field(directory: Path) -> Iterator[Field]:
-    """Start every server over the cache in `directory`; our server serves it, the others its files."""
+    """Start every server over the cache in `directory`: ours serves the cache, the others its files."""
     files = directory / "cache" / "objects"
     with ExitStack() as stack:
         ours = stack.enter_context(our_server(directory, name=OURS))
@@ -61,14 +61,14 @@ def field(directory: Path) -> Iterator[Field]:
 def _python(
     name: str, module: str, plain: tuple[str, ...] | None, directory: Path, files: Path
 ) -> Iterator[Server]:
-    """An application of `bench.apps` on gthread under our other gunicorn settings, or under those given."""
+    """Run an application of `bench.apps` on gthread, with our other gunicorn settings or `plain` ones."""
     application = f"bench.apps.{module}:application"
 
     def start(port: int) -> Start:
         env = {**environment(directory, port), "BENCH_FILES": str(files)}
         if plain is None:
             return Start((*gunicorn(application), "--worker-class", "gthread"), env)
-        place = (
+        options = (
             "-c",
             "/dev/null",
             "--no-control-socket",
@@ -77,7 +77,7 @@ def _python(
             "-b",
             f"127.0.0.1:{port}",
         )
-        return Start((sys.executable, "-m", "gunicorn", *place, *plain, application), env)
+        return Start((sys.executable, "-m", "gunicorn", *options, *plain, application), env)
 
     with serving(name, start, directory / f"{module}.log") as server:
         yield server
@@ -123,6 +123,6 @@ def _add_nginx(stack: ExitStack, started: Field, directory: Path, files: Path, u
 
     log = directory / "nginx-front.log"
     try:
-        started.servers.append(stack.enter_context(serving(FRONT, in_front, log, prefix=IMAGES_PATH)))
+        started.servers.append(stack.enter_context(serving(BEHIND_NGINX, in_front, log, prefix=IMAGES_PATH)))
     except (ValueError, RuntimeError) as exc:
         started.missing.append(f"ours behind nginx: {exc}")

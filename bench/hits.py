@@ -1,10 +1,10 @@
-"""Hits and 304s: our server beside its peers, all running at once, measured in turn."""
+"""Hits and 304s: our server beside other servers, all running at once and measured in turn."""
 
 import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from bench.contenders import BARE, FLASK, FRONT, NGINX, NODE, ORDER, OURS, PLAIN, field
+from bench.contenders import BARE, BEHIND_NGINX, FLASK, NGINX, NODE, ORDER, OURS, PLAIN, field
 from bench.load import Load, put_load
 from bench.plan import Plan, rotated
 from bench.product import assert_hit, our_parts, upload_noise
@@ -19,24 +19,24 @@ TARGETS = (
     (OURS, PLAIN, {"20 KB": 1.2, "100 KB": 1.2}),
     (OURS, FLASK, {"20 KB": 2.0}),
     (OURS, NODE, {"20 KB": 1.3, "100 KB": 2.0, "500 KB": 3.0}),
-    (FRONT, NGINX, {"20 KB": 0.9, "100 KB": 0.9, "500 KB": 0.9}),
+    (BEHIND_NGINX, NGINX, {"20 KB": 0.9, "100 KB": 0.9, "500 KB": 0.9}),
 )
-"""Who against whom, and the least ratio of their rates by size."""
+"""Which servers are compared, and the minimum ratio of their rates by size."""
 
 _METHOD = """\
-All servers run side by side, each on its own port, over the same files; every round measures each of them
-once for {seconds} s at 32 keep-alive connections, and begins with another one. Rates and CPU are medians of
-{rounds} rounds; ratios are medians of those within a round, which disturbances of the machine touch least.
-*CPU* is user and system time of the server's processes for one request: with the load generator on the same
-cores it says more than the rate. *Generator* is how much of one core that took; near 100 % it, not the
-server, is the limit."""
+All servers run side by side, each on its own port, over the same files. Every round measures each of them
+once, for {seconds} s at 32 keep-alive connections, and begins with another one. Rates and CPU are medians of
+{rounds} rounds. Ratios are medians of the ratios within a round, which disturbances of the machine affect
+least. *CPU* is user and system time of the server's processes for one request: it says more than the rate,
+since the load generator shares the cores. *Generator* is the share of one core that the load generator used;
+near 100 % the generator is the limit, and not the server."""
 
 Measured = dict[tuple[str, str], list[Load]]
-"""The loads, one for each round, by server's name and size."""
+"""The loads of all rounds, by server and size."""
 
 
 def run(plan: Plan) -> Section:
-    """Measure all sizes, and 304s for those who answer them."""
+    """Measure all sizes, and 304s of the servers that send them."""
     directory = plan.new_directory("hits")
     keys = _upload(directory)
     with field(directory) as started:
@@ -56,13 +56,13 @@ def _upload(directory: Path) -> dict[str, str]:
 
 
 def _check(servers: list[Server], keys: dict[str, str]) -> None:
-    """All must send the same bytes, and ours from the cache."""
+    """Raise `RuntimeError` unless all servers send the same bytes, and ours from its cache."""
     for key in keys.values():
         assert_hit(servers[0], servers[0].prefix + key)
         bodies = {server.name: get(server.port, server.prefix + key).body for server in servers}
         differing = [name for name, body in bodies.items() if body != bodies[OURS]]
         if differing:
-            raise RuntimeError(f"other bytes from {', '.join(differing)}")
+            raise RuntimeError(f"Different bytes from {', '.join(differing)}")
 
 
 def _measure(plan: Plan, servers: list[Server], keys: dict[str, str]) -> Measured:
@@ -77,17 +77,17 @@ def _measure(plan: Plan, servers: list[Server], keys: dict[str, str]) -> Measure
 
 
 def _measure_unmodified(plan: Plan, servers: list[Server], key: str) -> Measured:
-    """304s to each server's own entity tag; who has none takes no part."""
-    asked = []
+    """Measure 304s for each server's own entity tag. Leave out servers without one."""
+    requested = []
     for server in servers:
         path = server.prefix + key
         condition = {"If-None-Match": get(server.port, path).headers.get("etag", '"none"')}
         if get(server.port, path, condition).status == 304:
-            asked.append((server, path, condition))
+            requested.append((server, path, condition))
     measured: Measured = defaultdict(list)
     for number in range(plan.rounds):
         say(f"304s, round {number + 1} of {plan.rounds}")
-        for server, path, condition in rotated(asked, number):
+        for server, path, condition in rotated(requested, number):
             measured[server.name, "304"].append(put_load(server, [path], plan.seconds, condition))
     return measured
 

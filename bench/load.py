@@ -1,4 +1,4 @@
-"""Load: keep-alive connections that ask as fast as they are answered, from wrk or from our own generator."""
+"""Load: keep-alive connections that send requests as fast as they are answered, by wrk or our generator."""
 
 import json
 import random
@@ -21,17 +21,17 @@ CONNECTIONS = 32
 _ROTATION = """
 local paths = {}
 for path in io.lines("%s") do paths[#paths + 1] = path end
-local next_one = 0
+local position = 0
 request = function()
-  next_one = next_one %% #paths + 1
-  return wrk.format("GET", paths[next_one])
+  position = position %% #paths + 1
+  return wrk.format("GET", paths[position])
 end
 """
 
 
 @dataclass(frozen=True)
 class Load:
-    """One run: answers per second, the server's CPU in µs for each, the generator's share of a core."""
+    """A run: answers per second, the server's CPU time per answer in µs, the generator's share of a core."""
 
     rate: float
     cpu: float
@@ -46,14 +46,14 @@ class _Run:
 
 
 def generator_name() -> str:
-    """What makes the load on this machine."""
+    """Return what generates the load on this machine."""
     return "wrk -t1 -c32" if shutil.which("wrk") else "bench.generator, 2 processes × 16 connections"
 
 
 def put_load(
     server: Server, paths: Sequence[str], seconds: int, headers: Mapping[str, str] | None = None
 ) -> Load:
-    """Ask `server` for `paths` in turn. Raises `RuntimeError` where any answer is no success."""
+    """Request `paths` from `server` in turn. Raise `RuntimeError` if any request fails."""
     used = _children_seconds()
     cpu = cpu_seconds(server.pid)
     began = time.monotonic()
@@ -68,7 +68,7 @@ def put_load(
 
 
 def shuffled(paths: Sequence[str]) -> list[str]:
-    """The paths in a fixed order that looks like chance."""
+    """Return the paths in a fixed pseudorandom order."""
     return random.Random(1).sample(list(paths), len(paths))
 
 
@@ -83,16 +83,16 @@ def _wrk(port: int, paths: Sequence[str], seconds: int, headers: dict[str, str],
     answers = re.search(r"(\d+) requests in", text)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
     if answers is None or rate is None:
-        raise RuntimeError(f"wrk said: {text}")
+        raise RuntimeError(f"Unexpected output of wrk: {text}")
     failures = sum(map(int, re.findall(r"(?:connect|read|write|timeout|responses:) (\d+)", text)))
     return _Run(int(answers[1]), float(rate[1]), failures)
 
 
 def _own(port: int, paths: Sequence[str], seconds: int, headers: dict[str, str], scratch: Path) -> _Run:
-    order = {"port": port, "paths": list(paths), "seconds": seconds, "headers": headers}
-    (scratch / "order.json").write_text(json.dumps(order))
-    told = json.loads(_output([sys.executable, "-m", "bench.generator", str(scratch / "order.json")]))
-    return _Run(told["answers"], told["answers"] / seconds, told["failures"])
+    plan = {"port": port, "paths": list(paths), "seconds": seconds, "headers": headers}
+    (scratch / "plan.json").write_text(json.dumps(plan))
+    output = json.loads(_output([sys.executable, "-m", "bench.generator", str(scratch / "plan.json")]))
+    return _Run(output["answers"], output["answers"] / seconds, output["failures"])
 
 
 def _output(command: Sequence[str]) -> str:

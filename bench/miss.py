@@ -1,4 +1,4 @@
-"""Misses: what we add to a bare GetObject, and how many of them a crowd on one cold key causes."""
+"""Misses: what the server adds to a bare GetObject, and how many of them a crowd on one cold key causes."""
 
 import asyncio
 import hashlib
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 
 _BUCKET = "bench"
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
-_SIZE = 100_000
+_OBJECT_BYTES = 100_000
 _SINGLE = 100
-"""Misses one after the other."""
+"""Misses measured one after the other."""
 
-_WARMING = 700
-"""Misses that make most of the directories."""
+_WARM_UP = 700
+"""Misses that create most of the cache's directories."""
 
 _CROWDS = {200: 4, 50: 2}
-"""Clients at once, and the workers that they meet."""
+"""The number of clients at once, and that of workers."""
 
 _METHOD = f"""\
-The origin is `bench/origin.py`, which answers GetObject with {_SIZE // 1000} KB. A single miss is a GET
-through our running server of a key that it has never seen, right after a bare boto3 `get_object` of the same
-key; {_SINGLE} keys, medians. A crowd is so many clients, already connected, that ask for one cold key in the
-same instant; the wait is until a client has the whole image; medians over all clients, {{rounds}} cold keys.
-In an empty cache almost every miss makes a directory, in a used one few. ext4 makes files
-slowly for a minute after many have been deleted: runs right after another one look worse."""
+The origin is `bench/origin.py`, which answers GetObject with {_OBJECT_BYTES // 1000} KB. A single miss is a
+GET of a new key through our running server, right after a bare boto3 `get_object` of the same key. Figures
+are medians over {_SINGLE} keys. A crowd is so many connected clients that request one cold key at the same
+instant; the wait ends when a client has the whole image. Figures are medians over all clients, for
+{{rounds}} cold keys. In an empty cache almost every miss creates a directory, in a used one few do. For a
+minute after many files were deleted, ext4 creates files slowly: runs right after another one look worse."""
 
 
 def run(plan: Plan) -> Section:
@@ -73,10 +73,10 @@ def _origin(directory: Path, objects: Path) -> Iterator[Server]:
 
 
 def _make_objects(objects: Path, number: int) -> list[str]:
-    """New objects of noise under content-addressed keys."""
+    """Create objects of random bytes; return their content-addressed keys."""
     keys = []
     for _ in range(number):
-        data = os.urandom(_SIZE)
+        data = os.urandom(_OBJECT_BYTES)
         digest = hashlib.sha256(data).hexdigest()
         keys.append(f"images/{digest[:2]}/{digest[2:32]}.png")
         path = objects / keys[-1]
@@ -97,7 +97,7 @@ def _settings(origin: Server, workers: int) -> dict[str, str]:
 
 
 def _singles(section: Section, directory: Path, origin: Server, objects: Path) -> None:
-    """In the empty cache, and again once it has directories."""
+    """Measure in an empty cache, and again when it has directories."""
     client = boto3.client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{origin.port}",
@@ -117,7 +117,7 @@ def _singles(section: Section, directory: Path, origin: Server, objects: Path) -
             what = f"miss of 100 KB, origin 20 ms away, {name}: added to `get_object`"
             section.figures.append(at_most(what, added, 15, "%"))
             get(origin.port, f"{DELAY}0")
-            for key in _make_objects(objects, _WARMING):
+            for key in _make_objects(objects, _WARM_UP):
                 _fetch(connection, IMAGES_PATH + key)
         connection.close()
     head = ("state", "bare `get_object`", "ours", "added", "of it")
@@ -127,7 +127,7 @@ def _singles(section: Section, directory: Path, origin: Server, objects: Path) -
 def _single(
     client: "S3Client", connection: http.client.HTTPConnection, keys: list[str]
 ) -> tuple[float, float]:
-    """Milliseconds, bare and ours, in turn; the first few only open connections."""
+    """Return the median milliseconds, bare and ours, in turn. The first few only open connections."""
     bare, ours = [], []
     for key in keys:
         began = time.perf_counter()
@@ -151,7 +151,7 @@ def _fetch(connection: http.client.HTTPConnection, path: str) -> None:
 def _crowds(
     section: Section, directory: Path, origin: Server, keys: list[str], clients: int, workers: int
 ) -> None:
-    waits, asked = [], []
+    waits, requests = [], []
     get(origin.port, f"{DELAY}50")
     with our_server(directory, _settings(origin, workers)) as server:
         # Each worker's first request to the store opens its client.
@@ -160,13 +160,13 @@ def _crowds(
             say(f"{clients} clients on one cold key")
             waits += asyncio.run(crowd(server.port, IMAGES_PATH + key, clients))
             counts = json.loads(get(origin.port, COUNTS).body)
-            asked.append(counts[f"/{_BUCKET}/{key}"])
+            requests.append(counts[f"/{_BUCKET}/{key}"])
     wait = statistics.median(waits) * 1000
     worst = statistics.quantiles(waits, n=20)[-1] * 1000
-    rows = [(f"{clients}", f"{workers}", f"{max(asked)}", f"{wait:.0f} ms", f"{worst:.0f} ms")]
+    rows = [(f"{clients}", f"{workers}", f"{max(requests)}", f"{wait:.0f} ms", f"{worst:.0f} ms")]
     head = ("clients", "workers", "GetObjects (most)", "median wait", "95 % wait")
     section.tables.append(Table(f"{clients} clients on one cold key, origin 50 ms away", head, rows))
     name = f"{clients} clients, one cold key, {workers} workers"
-    section.figures.append(Figure(f"{name}: GetObjects", "1", f"{max(asked)}", max(asked) == 1))
+    section.figures.append(Figure(f"{name}: GetObjects", "1", f"{max(requests)}", max(requests) == 1))
     if clients == 50:
         section.figures.append(at_most(f"{name}: median wait, origin 50 ms away", wait, 120, "ms"))

@@ -1,4 +1,4 @@
-"""Starting processes that certainly end again, and what Linux says of them in /proc."""
+"""Processes that certainly end again, and their figures from /proc."""
 
 import os
 import signal
@@ -11,16 +11,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 """The project's directory."""
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-_GRACE = 5.0
-"""Seconds that a process has between SIGTERM and SIGKILL."""
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_GRACE_SECONDS = 5.0
+"""The time between SIGTERM and SIGKILL."""
 
 
 @contextmanager
 def running(
     command: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None, cwd: Path = ROOT
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process in a group of its own; the whole group is gone when the block ends.
+    """Run a process in its own group, and end the whole group with the block.
 
     Its output goes to the end of `log`; `env` is added to this process's environment.
     """
@@ -41,22 +41,24 @@ def running(
 
 
 def tree(pid: int) -> list[int]:
-    """`pid` and all processes below it, parents first."""
+    """Return `pid` and all its descendants, parents first."""
     found = [pid]
     for parent in found:
-        for thread in Path(f"/proc/{parent}/task").glob("*"):  # each has the children that it started
+        for thread in Path(f"/proc/{parent}/task").glob(
+            "*"
+        ):  # each thread lists the children that it started
             with suppress(FileNotFoundError, ProcessLookupError):
                 found += map(int, (thread / "children").read_text().split())
     return found
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of `pid` and all below it, those that have ended included."""
+    """Return user and system time of `pid` and its descendants, including those that have exited."""
     return sum(_cpu_seconds(member) for member in tree(pid))
 
 
 def resident_bytes(pid: int) -> int:
-    """The memory that the process itself holds; pages it shares with its binary's file don't count."""
+    """Return the anonymous memory of the process. Pages shared with the file of its binary don't count."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
@@ -64,7 +66,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether SIGSTOP has come through to all of its threads."""
+    """Return whether SIGSTOP has stopped all of its threads."""
     return all(_fields(stat)[0] == "T" for stat in Path(f"/proc/{pid}/task").glob("*/stat"))
 
 
@@ -73,11 +75,11 @@ def _cpu_seconds(pid: int) -> float:
         fields = _fields(Path(f"/proc/{pid}/stat"))
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    return sum(map(int, fields[11:15])) / _TICKS
+    return sum(map(int, fields[11:15])) / _TICKS_PER_SECOND
 
 
 def _fields(stat: Path) -> list[str]:
-    """The fields of proc_pid_stat(5) from the third on; the second may hold blanks."""
+    """Return the fields of proc_pid_stat(5) from the third on; the second may contain spaces."""
     return stat.read_text().rpartition(")")[2].split()
 
 
@@ -85,7 +87,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        deadline = time.monotonic() + _GRACE
+        deadline = time.monotonic() + _GRACE_SECONDS
         while time.monotonic() < deadline:
             if process.poll() is not None and not _group_lives(process.pid):
                 return

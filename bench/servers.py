@@ -1,4 +1,4 @@
-"""A server under measurement: started on a free port, asked until it answers, ended with the block."""
+"""A server under measurement: it is started on a free port and stopped at the end of a block."""
 
 import http.client
 import socket
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from bench.processes import ROOT, running
 
-_PATIENCE = 20.0
-"""Seconds that a server has to answer for the first time."""
+_START_SECONDS = 20.0
+"""How long a server may take until it answers."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """How a server is started, once its port is known."""
+    """How to start a server on a known port."""
 
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs: its name, its process, its port, and what its URLs' paths begin with."""
+    """A running server; the paths of its URLs begin with `prefix`, and `startup` is in seconds."""
 
     name: str
     pid: int
@@ -36,7 +36,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer, read to its end; header names are in lower case."""
+    """A complete HTTP response; header names are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -47,25 +47,25 @@ class Answer:
 def serving(
     name: str, start: Callable[[int], Start], log: Path, *, prefix: str = "/", ready: str = "/"
 ) -> Iterator[Server]:
-    """The server, from the moment when it answers `ready` with 200 (or, for `/`, with anything)."""
+    """Start a server; yield it when it answers `ready` with 200 or, if that is `/`, with anything."""
     port = free_port()
     how = start(port)
     began = time.monotonic()
     with running(how.command, log, env=how.env, cwd=how.cwd) as process:
         while True:
             try:
-                if get(port, ready, timeout=_PATIENCE).status == 200 or ready == "/":
+                if get(port, ready, timeout=_START_SECONDS).status == 200 or ready == "/":
                     break
             except OSError:
                 pass
-            if process.poll() is not None or time.monotonic() - began > _PATIENCE:
+            if process.poll() is not None or time.monotonic() - began > _START_SECONDS:
                 raise RuntimeError(f"{name} does not answer: {log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.005)
         yield Server(name, process.pid, port, prefix, time.monotonic() - began)
 
 
 def get(port: int, path: str, headers: Mapping[str, str] | None = None, *, timeout: float = 30.0) -> Answer:
-    """One GET over a connection of its own. Raises `OSError` where nobody answers."""
+    """Send a GET over a new connection and return the response. Raise `OSError` if there is none."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("GET", path, headers=dict(headers or {}))
@@ -79,7 +79,7 @@ def get(port: int, path: str, headers: Mapping[str, str] | None = None, *, timeo
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """Return a port of 127.0.0.1 on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

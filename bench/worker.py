@@ -1,6 +1,6 @@
-"""Compares our gunicorn worker with gunicorn's gthread, alone and behind nginx.
+"""Our gunicorn worker and gunicorn's gthread, alone and behind nginx.
 
-The application, its middleware and all settings are the same; nothing but the worker class differs.
+The application, its middleware and all settings are the same: only the worker class differs.
 """
 
 import json
@@ -30,7 +30,7 @@ from tests.server.honest import AnswerLog
 
 OURS = "our worker"
 GTHREAD = "gthread"
-FRONTED = "gthread behind nginx (deploy/nginx.conf)"
+BEHIND_NGINX = "gthread behind nginx (deploy/nginx.conf)"
 
 LARGE = 8_500_000
 
@@ -42,34 +42,34 @@ ATTACKS = {
     "24 unsent bodies": ("bodies", "20 KB", 24),
     "500 unsent bodies": ("bodies", "20 KB", 500),
 }
-"""The kind of `bench.attack`, which image it asks for, and over how many connections."""
+"""The kind of `bench.attack`, the image that it requests, and its number of connections."""
 
-_RAMP = 3.0
-"""Seconds that an attack has before anything is measured."""
+_RAMP_SECONDS = 3.0
+"""How long an attack runs before anything is measured."""
 
-_MEASURED = 8.0
+_MEASURED_SECONDS = 8.0
 
 _METHOD = """\
-Two workers, eight threads each. *Hits*: all servers side by side, measured in turn as in *Hits* above,
-{rounds} rounds of {seconds} s; behind nginx, which sends them itself, *CPU* is that of nginx alone. *Under
-attack*: each server by itself and started anew. Once the attack has gone on for {ramp:.0f} s, one honest
-client asks for `/healthz`, at most fifty times a second, and two ask for a cached image of 20 KB as fast as
-they are answered, for {measured:.0f} s (tests/server/honest.py). *Slow heads* send a byte a second, *slow
-readers* take a byte a second of a cached image of 8.5 MB, *unsent bodies* are GETs of a cached image with
-`Content-Length: 10` and nothing behind it; each connection that is closed is opened again
+Two workers with eight threads each. *Hits*: all servers run side by side and are measured in turn as in
+*Hits* above, in {rounds} rounds of {seconds} s. nginx sends hits itself, so *CPU* is that of nginx alone.
+*Under attack*: each server runs alone and is restarted for each attack. After {ramp:.0f} s of attack, one
+honest client requests `/healthz`, at most fifty times a second, and two request a cached image of 20 KB as
+fast as they are answered, for {measured:.0f} s (tests/server/honest.py). *Slow heads* send a byte a second,
+*slow readers* read a byte a second of a cached image of 8.5 MB, and *unsent bodies* are GETs of a cached
+image with `Content-Length: 10` and no body. Each connection that is closed is opened again
 (bench/attack.py). A request without an answer after 20 s counts as one of 20 s and as wrong."""
 
 
 @dataclass(frozen=True)
-class Noticed:
-    """What other clients measured: seconds for `/healthz`, hits per second, and wrong answers."""
+class ClientFigures:
+    """What honest clients measured: seconds for `/healthz`, hits per second, and wrong answers."""
 
     health: list[float]
     rate: float
     wrong: int
 
-    def row(self, attack: str, server: str, calm: "Noticed") -> tuple[str, ...]:
-        """A row of the table."""
+    def row(self, attack: str, server: str, calm: "ClientFigures") -> tuple[str, ...]:
+        """Return the row of the table."""
         p50, p99 = (f"{self._percentile(share) * 1e3:,.1f} ms" for share in (0.5, 0.99))
         share = f"{self.rate / calm.rate:.2f} ×" if calm.rate else "–"
         return attack, server, p50, p99, f"{self.rate:,.0f}", share, str(self.wrong)
@@ -86,9 +86,11 @@ def run(plan: Plan) -> Section:
     image = directory / "image"
     shutil.copy(directory / "cache" / "objects" / keys["20 KB"], image)
     starts = _starts(directory)
-    method = _METHOD.format(rounds=plan.rounds, seconds=plan.seconds, ramp=_RAMP, measured=_MEASURED)
+    method = _METHOD.format(
+        rounds=plan.rounds, seconds=plan.seconds, ramp=_RAMP_SECONDS, measured=_MEASURED_SECONDS
+    )
     section = Section("Our worker and gthread", method)
-    if FRONTED not in starts:
+    if BEHIND_NGINX not in starts:
         section.notes.append("nginx is not installed.")
     section.tables = [_hits(plan, starts, keys), _attacked(starts, keys, image)]
     return section
@@ -101,10 +103,10 @@ def _starts(directory: Path) -> _Starts:
     starts: _Starts = {
         OURS: lambda: our_server(directory, name=OURS),
         GTHREAD: lambda: _gthread(directory),
-        FRONTED: lambda: _fronted(directory),
+        BEHIND_NGINX: lambda: _behind_nginx(directory),
     }
     if not shutil.which("nginx"):
-        del starts[FRONTED]
+        del starts[BEHIND_NGINX]
     return starts
 
 
@@ -123,10 +125,10 @@ def _gthread(directory: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def _fronted(directory: Path) -> Iterator[Server]:
+def _behind_nginx(directory: Path) -> Iterator[Server]:
     with _gthread(directory) as upstream:
         started = serving(
-            FRONTED,
+            BEHIND_NGINX,
             lambda port: nginx.in_front(
                 directory / f"nginx-{port}", port, upstream=upstream.port, cache_dir=directory / "cache"
             ),
@@ -173,32 +175,32 @@ def _hit_row(size: str, name: str, loads: list[Load], ours: list[Load]) -> tuple
 
 def _attacked(starts: _Starts, keys: dict[str, str], image: Path) -> Table:
     rows = []
-    calm: dict[str, Noticed] = {}
-    for attack, what in ATTACKS.items():
+    calm: dict[str, ClientFigures] = {}
+    for attack, spec in ATTACKS.items():
         for name, start in starts.items():
             say(f"{attack}: {name}")
             with start() as server:
-                noticed = _notice(server, what, keys, image)
-            calm.setdefault(name, noticed)
-            rows.append(noticed.row(attack, name, calm[name]))
+                figures = _measure(server, spec, keys, image)
+            calm.setdefault(name, figures)
+            rows.append(figures.row(attack, name, calm[name]))
     head = ("attack", "server", "/healthz p50", "p99", "honest hits/s", "of those without attack", "wrong")
     return Table("Under attack", head, rows)
 
 
-def _notice(
+def _measure(
     server: Server, attack: tuple[str, str, int] | None, keys: dict[str, str], image: Path
-) -> Noticed:
+) -> ClientFigures:
     small = server.prefix + keys["20 KB"]
     get(server.port, small)
-    log = image.with_name("clients.log")
+    log_path = image.with_name("clients.log")
     attacking: AbstractContextManager[object] = nullcontext()
     if attack:
         kind, size, count = attack
         command = (sys.executable, "-m", "bench.attack", kind)
         path = server.prefix + keys[size]
-        attacking = running((*command, str(server.port), path, str(count)), log)
+        attacking = running((*command, str(server.port), path, str(count)), log_path)
     with attacking:
-        time.sleep(_RAMP)
+        time.sleep(_RAMP_SECONDS)
         port = str(server.port)
         clients = [
             _client(port, "/healthz"),
@@ -206,14 +208,14 @@ def _notice(
             _client(port, small, str(image)),
         ]
         begin = time.monotonic()
-        time.sleep(_MEASURED)
+        time.sleep(_MEASURED_SECONDS)
         end = time.monotonic()
         for client in clients:
             client.send_signal(signal.SIGTERM)
         health, *hits = (AnswerLog(**json.loads(client.communicate()[0])) for client in clients)
-    rate = sum(len(asked.between(begin, end)) for asked in hits) / (end - begin)
-    wrong = sum(len(asked.wrong) for asked in (health, *hits))
-    return Noticed([took for _, took in health.answers], rate, wrong)
+    rate = sum(len(log.between(begin, end)) for log in hits) / (end - begin)
+    wrong = sum(len(log.wrong) for log in (health, *hits))
+    return ClientFigures([took for _, took in health.answers], rate, wrong)
 
 
 def _client(*arguments: str) -> "subprocess.Popen[str]":
