@@ -20,7 +20,7 @@ try:
     config = Config.from_env(os.environ)
     configure_logging(config.log_level, config.log_format)
     if not is_gunicorn:
-        # gunicorn without gunicorn.conf.py would apply it as well, and answer 500 to paths without the prefix.
+        # Without gunicorn.conf.py, gunicorn would apply it as well, and answer 500 to paths without it.
         os.environ.pop("SCRIPT_NAME", None)
         log_mistyped_settings(settings_file)
     app = create_app(config)
