@@ -161,8 +161,8 @@ def test_unsent_bodies_hold_no_thread(server: Running, small: str, how: str) -> 
 
 
 def test_500_unsent_bodies_hold_up_nobody(server: Running, small: str) -> None:
-    asked = [_request(small, *lines, method=method) for method, lines in UNSENT.values()]
-    _expect_answers_beside(server, (asked * 63)[:500], small)
+    unsent = [_request(small, *lines, method=method) for method, lines in UNSENT.values()]
+    _expect_answers_beside(server, (unsent * 63)[:500], small)
 
 
 WANTED = {
@@ -193,7 +193,7 @@ def _expect_answers_beside(server: Running, requested: list[bytes], path: str) -
     with ExitStack() as stack:
         for request in requested:
             stack.enter_context(connected(server.url)).sendall(request)
-        took = {asked: _seconds_for(server, asked) for asked in ("/healthz", "/", path)}
+        took = {other: _seconds_for(server, other) for other in ("/healthz", "/", path)}
         assert max(took.values()) < SOON, took
 
 

@@ -159,9 +159,9 @@ def _honest(scene: Scene) -> Iterator[Callable[[], list[AnswerLog]]]:
         yield lambda: [AnswerLog(**_stop(process)) for process in clients]
 
 
-def _rate(asked: list[AnswerLog], windows: list[tuple[float, float]]) -> float:
+def _rate(logs: list[AnswerLog], windows: list[tuple[float, float]]) -> float:
     """Return the answers per second of all these clients in these windows of time."""
-    count = sum(len(one.between(*window)) for one in asked for window in windows)
+    count = sum(len(log.between(*window)) for log in logs for window in windows)
     return count / sum(end - begin for begin, end in windows)
 
 
@@ -171,7 +171,7 @@ def _baseline(scene: Scene) -> float:
     target = Target(**{**vars(scene.target), "port": port})
     with (
         _process("tests.server.tarpit", str(port)),
-        _honest(scene) as asked,
+        _honest(scene) as stop_honest,
         _process("tests.server.chaos", as_argument(target)) as attack,
     ):
         time.sleep(2)
@@ -179,7 +179,7 @@ def _baseline(scene: Scene) -> float:
         time.sleep(_BASELINE)
         window = (begin, time.monotonic())
         _stop(attack)
-        return _rate(asked()[1:], [window])
+        return _rate(stop_honest()[1:], [window])
 
 
 def _starve(pid: int) -> None:
@@ -206,7 +206,7 @@ def _attack(scene: Scene, seed: int) -> Round:
     """Attack for one round, with a worker out of descriptors and a reload in the middle."""
     target = Target(**{**vars(scene.target), "seed": seed})
     died: list[str] = []
-    with _honest(scene) as asked, _process("tests.server.chaos", as_argument(target)) as attack:
+    with _honest(scene) as stop_honest, _process("tests.server.chaos", as_argument(target)) as attack:
         first = _watch(scene, 0.4 * _ROUND, died)
         starved_at = time.monotonic()
         _starve(scene.server.workers()[0])
@@ -217,7 +217,7 @@ def _attack(scene: Scene, seed: int) -> Round:
         wait_until(lambda: not set(before) & set(scene.server.workers()), seconds=60)
         second = _watch(scene, 0.4 * _ROUND, died)
         attacks = Counter(_stop(attack))
-        health, *hits = asked()
+        health, *hits = stop_honest()
     return Round(attacks, health, hits, [first, second], starved, died)
 
 
@@ -268,11 +268,11 @@ def _check_round(scene: Scene, found: Round, calm: float) -> None:
     with suppress(AssertionError):
         wait_until(lambda: not _left_open(scene), seconds=60)
     took = [seconds for window in found.measured for seconds in found.health.between(*window)]
-    everybody = (found.health, *found.hits)
-    wrong = [what for asked in everybody for what in asked.wrong if not _within(what[0], found.starved)]
+    logs = (found.health, *found.hits)
+    wrong = [what for log in logs for what in log.wrong if not _within(what[0], found.starved)]
     rate = _rate(found.hits, found.measured)
     p99 = _percentile(took, 0.99) if took else float("inf")
-    dropped = sum(asked.dropped for asked in everybody)
+    dropped = sum(log.dropped for log in logs)
     sys.stderr.write(
         f"/healthz p50 {_percentile(took or [0], 0.5):.3f} s, p99 {p99:.3f} s; {rate:.0f} honest hits/s, "
         f"{calm:.0f} while a tarpit is attacked; {dropped} connections dropped; {dict(found.attacks)}\n"

@@ -1,4 +1,4 @@
-"""HOST=::, where the addresses of IPv4 clients are mapped to IPv6: they count as IPv4 clients."""
+"""HOST=::, which maps the addresses of IPv4 clients to IPv6: they still count as IPv4 clients."""
 
 import socket
 from collections.abc import Iterator

@@ -22,7 +22,7 @@ HIT = "s3-image-server; hit"
 
 @pytest.fixture
 def over_s3(s3: S3Server, bucket: str, tmp_path: Path) -> Iterator[Running]:
-    """Start a server over S3 with two workers, where mutable images are stale at once."""
+    """Start a server over S3 with two workers; mutable images are stale at once."""
     settings = {**CREDENTIALS, "S3_BUCKET": bucket, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
     with running(tmp_path, **settings, WEB_CONCURRENCY="2", CACHE_TTL="0", CACHE_NEGATIVE_TTL="0") as server:
         yield server

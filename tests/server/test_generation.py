@@ -146,8 +146,8 @@ def _body(sent: "Future[requests.Response]") -> bytes | None:
 
 
 def _over_s3(directory: Path, s3: S3Server, bucket: str) -> dict[str, str]:
-    where = {"S3_BUCKET": bucket, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
-    return _settings(directory, **CREDENTIALS, **where, WEB_CONCURRENCY="2")
+    store = {"S3_BUCKET": bucket, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
+    return _settings(directory, **CREDENTIALS, **store, WEB_CONCURRENCY="2")
 
 
 def _puts(s3: S3Server) -> int:

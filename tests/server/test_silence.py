@@ -53,7 +53,7 @@ def _get(server: Running, path: str) -> requests.Response:
     return answer
 
 
-def _ask(stack: ExitStack, server: Running, path: str) -> socket.socket:
+def _send(stack: ExitStack, server: Running, path: str) -> socket.socket:
     sock = stack.enter_context(connected(server.url))
     sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     return sock
@@ -92,7 +92,8 @@ def test_a_silent_store_stops_nothing_that_needs_no_store(
     _mute(s3)
     before = len(s3.requests)
     with ExitStack() as stack:
-        asked = [_ask(stack, server, _missing(number if distinct else 0)) for number in range(1, clients + 1)]
+        numbers = range(1, clients + 1)
+        waiting = [_send(stack, server, _missing(number if distinct else 0)) for number in numbers]
         wait_until(lambda: len(s3.requests) - before >= (min(clients, 32) if distinct else 1))
         time.sleep(2)  # until all requests wait, and the silence has been noticed
         for path in ("/", "/healthz", "/openapi.json", "/metrics"):
@@ -108,7 +109,7 @@ def test_a_silent_store_stops_nothing_that_needs_no_store(
         if clients == 200 and distinct:
             _check_that_the_rest_is_refused(server)
         s3.reset()
-        for sock in asked:
+        for sock in waiting:
             _check_answer(read_answer(sock))
     wait_until(lambda: _get(server, _missing(999)).status_code == 404)
     assert _get(server, _upload(server, 4)).content == noise(4)
@@ -146,12 +147,12 @@ def test_a_store_that_sends_byte_by_byte_stops_nothing_either(tmp_path: Path) ->
         stack.callback(raw.stop)
         named = _upload(server, 1, name="named.png")
         raw.answer = partial(_drip, raw)
-        asked = [_ask(stack, server, _missing(number)) for number in range(60)]
+        waiting = [_send(stack, server, _missing(number)) for number in range(60)]
         wait_until(lambda: len(raw.requests) >= 32)
         time.sleep(2)
         assert _get(server, "/").status_code == 200
         assert _get(server, named).content == noise(1)
-        for sock in asked:
+        for sock in waiting:
             answer = read_answer(sock)
             assert answer.status in (503, 504)
             _check_answer(answer)
@@ -166,7 +167,7 @@ def test_a_burst_of_misses_on_a_healthy_store_succeeds(s3: S3Server, bucket: str
     look.close()
     s3.delay = 0.05
     with ExitStack() as stack:
-        asked = {key: _ask(stack, server, f"/api/images/{key}") for key in images}
-        for key, sock in asked.items():
+        waiting = {key: _send(stack, server, f"/api/images/{key}") for key in images}
+        for key, sock in waiting.items():
             answer = read_answer(sock)
             assert (answer.status, answer.body) == (200, images[key])
