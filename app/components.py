@@ -6,7 +6,7 @@ from typing import Any
 from app.cache.disk_cache import DiskCache
 from app.config.plugins import find_class
 from app.config.settings import Config
-from app.core.limiters import STORE_CALLS_PER_THREAD, Bulkhead, DecodeLimiter
+from app.core.threads import STORE_CALLS_PER_THREAD, Bulkhead, DecodeLimiter
 from app.delivery.fast_path import LoopHooks
 from app.generators.base import BaseGenerator
 from app.generators.bedrock import BedrockGenerator

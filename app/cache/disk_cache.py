@@ -19,10 +19,10 @@ from app.cache.rebuild import CheckReport, ConsistencyCheck, Rebuild
 from app.cache.single_flight import KeyLocks, SingleFlight
 from app.cache.stats import Counts
 from app.core.errors import CacheUnreadable, NotFound, StoreBusy, StoreError, StoreTimeout, StoreUnreachable
-from app.core.limiters import Bulkhead
 from app.core.object_keys import looks_immutable
 from app.core.objects import ObjectFacts
 from app.core.system import records_access_times
+from app.core.threads import Bulkhead
 
 _log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from app.cache.eviction import Reservation, Space
 from app.cache.health import CACHE_ERRORS, Health
 from app.cache.lookup import CachedObject, CacheStatus, Load, stamped_time
 from app.core.errors import StoreError, StoreTimeout
-from app.core.limiters import Bulkhead
 from app.core.object_keys import expected_digest, with_immutability
 from app.core.objects import NO_METADATA, Body, ObjectFacts, StoredObject
+from app.core.threads import Bulkhead
 
 _log = logging.getLogger(__name__)
 

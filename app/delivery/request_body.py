@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from app.core.errors import BadRequest, Busy, SlowClient
-from app.core.thread_pool import blocking
+from app.core.threads import blocking
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -23,7 +23,7 @@ from gunicorn.http.errors import LimitRequestHeaders, NoMoreData
 
 from app.cache.lookup import CachedObject
 from app.core.errors import Busy
-from app.core.thread_pool import ElasticThreadPool
+from app.core.threads import ElasticThreadPool
 from app.delivery.fast_path import LoopHooks
 from app.server.connections import TRANSITIONS, Connection, ConnectionTable, Event, State
 from app.server.exchanges import Exchanges

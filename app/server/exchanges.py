@@ -13,7 +13,7 @@ from gunicorn.http.errors import InvalidHeader, NoMoreData
 from app.cache.lookup import CachedObject
 from app.core.errors import Busy
 from app.core.request_context import assign_request_id, current_request_id, new_request_id, set_request_id
-from app.core.thread_pool import blocking
+from app.core.threads import blocking
 from app.delivery.fast_path import LoopHooks
 from app.server.connections import Connection
 from app.server.refusals import refusal_of

@@ -12,7 +12,7 @@ from typing import Any
 from gunicorn.workers.base import Worker
 
 from app.components import EXTENSION, Components
-from app.core.thread_pool import ElasticThreadPool
+from app.core.threads import ElasticThreadPool
 from app.delivery.fast_path import LoopHooks
 from app.server.event_loop import EventLoop
 from app.server.exchanges import Exchanges

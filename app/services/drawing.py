@@ -21,8 +21,8 @@ from app.core.errors import (
     UndecodableImage,
     UnsupportedImage,
 )
-from app.core.limiters import DecodeLimiter
 from app.core.objects import FORMATS
+from app.core.threads import DecodeLimiter
 from app.generators.base import BaseGenerator, GenerationRequest, ModelFacts
 from app.imaging.check import CheckedImage
 from app.imaging.encode import encode_image

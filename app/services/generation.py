@@ -35,7 +35,7 @@ from app.core.errors import (
 from app.core.object_keys import generated_key
 from app.core.object_metadata import PromptMetadata
 from app.core.objects import FORMATS, NO_METADATA
-from app.core.thread_pool import blocking
+from app.core.threads import blocking
 from app.generators.base import GenerationRequest, ModelFacts
 from app.services.drawing import DrawnImage, GeneratorRunner, PromptRequest, StoredGeneration
 from app.services.idempotency import IdempotencyKeys, IdempotencyRecord, IdempotencyRecords

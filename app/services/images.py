@@ -17,7 +17,6 @@ from PIL import Image
 from app.cache.disk_cache import DiskCache
 from app.cache.lookup import CachedObject
 from app.core.errors import NameTaken, NotFound, StoreError, StoreRefused, TooLarge
-from app.core.limiters import Bulkhead, DecodeLimiter
 from app.core.object_keys import (
     cache_control,
     check_readable,
@@ -31,6 +30,7 @@ from app.core.object_keys import (
 )
 from app.core.object_metadata import PromptMetadata, matches_original_name, name_metadata, original_name
 from app.core.objects import CONTENT_TYPES, FORMATS, NO_METADATA, ObjectFacts, PutResult, StoredObject
+from app.core.threads import Bulkhead, DecodeLimiter
 from app.imaging.check import CheckedImage
 from app.imaging.encode import encode_image
 from app.imaging.sandbox.client import check_in_sandbox

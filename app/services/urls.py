@@ -5,8 +5,8 @@ from urllib.parse import quote, urlsplit
 
 from app.core.addresses import is_loopback
 from app.core.errors import StoreBusy
-from app.core.limiters import Bulkhead
 from app.core.object_keys import check_readable, url_path
+from app.core.threads import Bulkhead
 from app.stores.base import BaseStore
 
 IMAGES_PATH = "/api/images/"

@@ -12,8 +12,8 @@ import pytest
 
 from app.cache.lookup import CacheStatus
 from app.core.errors import StoreBusy, StoreError
-from app.core.limiters import Bulkhead
 from app.core.objects import Body, StoredObject
+from app.core.threads import Bulkhead
 from tests.cache.conftest import Clock, MakeCache, Origin, facts, immutable_key, read
 from tests.waiting import wait_until
 

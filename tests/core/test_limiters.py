@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.core.errors import Busy, StoreBusy
-from app.core.limiters import Bulkhead, DecodeLimiter
-from app.core.thread_pool import ElasticThreadPool
+from app.core.threads import Bulkhead, DecodeLimiter, ElasticThreadPool
 from tests.waiting import wait_until
 
 SOON = 30

@@ -5,7 +5,7 @@ from concurrent.futures import wait
 
 import pytest
 
-from app.core.thread_pool import ElasticThreadPool, blocking
+from app.core.threads import ElasticThreadPool, blocking
 from tests.waiting import wait_until
 
 SOON = 30

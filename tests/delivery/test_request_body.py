@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from app.core.errors import BadRequest, Busy, SlowClient
-from app.core.thread_pool import ElasticThreadPool
+from app.core.threads import ElasticThreadPool
 from app.delivery import request_body
 from app.delivery.request_body import BodySlots, GuardedBody, RequestBodyGuard, Transfer
 from tests.waiting import wait_until

@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from app.cache.lookup import CachedObject
 from app.core import request_context as requestid
-from app.core.thread_pool import ElasticThreadPool
+from app.core.threads import ElasticThreadPool
 from app.delivery.fast_path import LoopHooks
 from app.server import event_loop
 from app.server.connections import TRANSITIONS, Connection, ConnectionTable, Event, State

@@ -7,7 +7,7 @@ import pytest
 
 from app.cache.disk_cache import DiskCache
 from app.config.settings import Config
-from app.core.limiters import DecodeLimiter
+from app.core.threads import DecodeLimiter
 from app.imaging.survey import ImageLimits
 from app.services.images import ImageService
 from app.services.urls import ImageUrls

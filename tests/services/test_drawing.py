@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from app.core.errors import GeneratorBusy, GeneratorError, GeneratorTimeout
-from app.core.limiters import DecodeLimiter
 from app.core.objects import FORMATS
+from app.core.threads import DecodeLimiter
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 from app.imaging.survey import ImageLimits
 from app.services.drawing import DrawnImage, GeneratorRunner

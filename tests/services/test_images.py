@@ -13,8 +13,8 @@ from PIL import Image
 
 from app.components import components_of
 from app.core.errors import NotFound, StoreBusy, StoreUnreachable, TooLarge
-from app.core.limiters import Bulkhead
 from app.core.objects import ObjectFacts
+from app.core.threads import Bulkhead
 from app.services import images as service_module
 from app.services.images import ImageService
 from tests.pictures import noise, picture

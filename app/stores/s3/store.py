@@ -11,8 +11,8 @@ from botocore.response import StreamingBody
 
 from app.config.settings import Config
 from app.core.errors import NotFound, StoreError, StoreTimeout, StoreUnreachable
-from app.core.limiters import STORE_CALLS_PER_THREAD
 from app.core.objects import NO_METADATA, ObjectFacts, ObjectPage, PutResult, StoredObject
+from app.core.threads import STORE_CALLS_PER_THREAD
 from app.stores.base import BaseStore
 from app.stores.s3.client import BucketClient, etag_of, facts_of
 from app.stores.s3.errors import app_error, code_of, errors_mapped
