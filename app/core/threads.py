@@ -1,9 +1,9 @@
 """Threads: a pool that does not count blocked threads, and limits on how many do the same slow thing.
 
 A pool of a fixed size stops once all its threads wait for an image model, or for a store that does not
-A pool of a fixed size stops once all its threads wait for an image model, or for a store that does not
 respond. In `ElasticThreadPool`, a thread that is about to block says so (`blocking`), and another takes its
 place: quick requests always have all of the pool's threads. When the wait ends, the thread finishes its task
+beside the others.
 
 `Bulkhead` limits calls to the store, so that a store that does not respond stops nothing else. The pattern
 has this name: https://learn.microsoft.com/en-us/azure/architecture/patterns/bulkhead. `DecodeLimiter` limits
