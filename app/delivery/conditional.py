@@ -82,9 +82,9 @@ def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representatio
             return Representation("304 Not Modified", always, 0, 0)
         span = _range(environ, facts, etag) if cached.status is not CacheStatus.BYPASS else None
         if span is not None:
-            return _partial(facts, always + _of_content(facts, modified), *span)
+            return _partial(facts, always + _content_headers(facts, modified), *span)
     length = ("Content-Length", str(facts.size))
-    return Representation("200 OK", [*always, *_of_content(facts, modified), length], 0, facts.size)
+    return Representation("200 OK", [*always, *_content_headers(facts, modified), length], 0, facts.size)
 
 
 def response_body(
@@ -133,17 +133,17 @@ class _Part:
 
 @lru_cache(maxsize=10_000)
 def _header_values(facts: ObjectFacts) -> tuple[str, str, str]:
-    """The values of ETag, Cache-Control and Last-Modified, which take longer to make than all else.
+    """Return the values of ETag, Cache-Control and Last-Modified; cached, because formatting them is slow.
 
-    Clients may be served by nginx as well, which makes the tag of an immutable object's file from its time
-    and size.
+    nginx may serve the same clients. It derives the ETag of an immutable object's file from the file's time
+    and size, so this must give the same value.
     """
     etag = version_tag(facts.last_modified, facts.size) if facts.is_immutable else facts.etag
     return etag, cache_control(immutable=facts.is_immutable), http_date(facts.last_modified)
 
 
-def _of_content(facts: ObjectFacts, modified: str) -> list[tuple[str, str]]:
-    """The headers that a 304 leaves out (RFC 9110, 15.4.5)."""
+def _content_headers(facts: ObjectFacts, modified: str) -> list[tuple[str, str]]:
+    """Return the headers of the content, which a 304 omits (RFC 9110, 15.4.5)."""
     headers = [("Content-Type", facts.content_type), ("Last-Modified", modified)]
     if facts.content_encoding:
         headers.append(("Content-Encoding", facts.content_encoding))
@@ -159,7 +159,7 @@ def _partial(facts: ObjectFacts, headers: list[tuple[str, str]], start: int, sto
 
 
 def _check_preconditions(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> None:
-    """If-Match, else If-Unmodified-Since (RFC 9110, 13.2.2, steps 1 and 2)."""
+    """Check If-Match or, without it, If-Unmodified-Since (RFC 9110, 13.2.2, steps 1 and 2)."""
     if "HTTP_IF_MATCH" in environ:
         if not parse_etags(environ["HTTP_IF_MATCH"]).contains(_opaque(etag)):
             raise PreconditionFailed
@@ -168,17 +168,17 @@ def _check_preconditions(environ: "WSGIEnvironment", facts: ObjectFacts, etag: s
 
 
 def _not_modified(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool:
-    """If-None-Match, else If-Modified-Since (steps 3 and 4)."""
+    """Evaluate If-None-Match or, without it, If-Modified-Since (steps 3 and 4)."""
     if "HTTP_IF_NONE_MATCH" in environ:
         return parse_etags(environ["HTTP_IF_NONE_MATCH"]).contains_weak(_opaque(etag))
     return _date_passed(environ, "HTTP_IF_MODIFIED_SINCE", facts) is True
 
 
 def _range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> tuple[int, int] | None:
-    """The bytes asked for, as start and stop (step 5); None for the whole.
+    """Return start and stop of the requested bytes (step 5), None for the whole image.
 
-    A Range that can't be read is ignored (RFC 9110, 14.2), and so are several ranges in one, which a server
-    may answer with the whole.
+    A malformed Range is ignored (RFC 9110, 14.2). So are several ranges, which a server may answer with the
+    whole content.
     """
     asked = _ONE_RANGE.fullmatch(environ.get("HTTP_RANGE", ""))
     if asked is None or environ["REQUEST_METHOD"] != "GET" or not _if_range(environ, facts, etag):
@@ -196,7 +196,7 @@ def _range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> tuple[i
 
 
 def _if_range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool:
-    """Whether the part asked for belongs to this version; weak tags never say so (RFC 9110, 13.1.5)."""
+    """Return whether If-Range names this version; weak ETags never match (RFC 9110, 13.1.5)."""
     value = environ.get("HTTP_IF_RANGE")
     if value is None:
         return True
@@ -207,13 +207,13 @@ def _if_range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool
 
 
 def _date_passed(environ: "WSGIEnvironment", name: str, facts: ObjectFacts) -> bool | None:
-    """Whether the object is no younger than the header's date; None where there is no such date."""
+    """Return whether the object was last modified by the header's date, None if it has no valid date."""
     date = _date(environ.get(name))
     return None if date is None else facts.last_modified.replace(microsecond=0) <= date
 
 
 def _date(value: str | None) -> datetime | None:
-    """None for what is no date, and for years that no calendar reaches."""
+    """Return the date in a header, None if it is not a date that `datetime` can represent."""
     try:
         return parse_date(value)
     except OverflowError:
