@@ -10,11 +10,11 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from app.api import register_api
 from app.components import EXTENSION, build_components
 from app.config.settings import Config
+from app.core.request_context import RequestIds
 from app.delivery.cors import Cors
 from app.delivery.fast_path import FastPath, LoopHooks
 from app.delivery.mount_point import MountPoint
 from app.delivery.request_body import RequestBodyGuard
-from app.delivery.request_id import RequestIds
 from app.ops.cli import register_commands
 from app.web import blueprint as web_blueprint
 

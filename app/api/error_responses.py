@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from app.api.context import components
 from app.api.openai_schemas import OPENAI_PATH, openai_error, openai_headers, openai_status
-from app.core.errors import AppError, BadRequest
+from app.core.errors import AppError, BadRequest, TooLarge
 from app.delivery.fast_path import log_error
 
 _MESSAGES = {
@@ -29,25 +29,25 @@ def register_error_handlers(flask: Flask) -> None:
     flask.register_error_handler(Exception, _internal_error)
 
 
-def _answer(status: int, code: str, message: str, param: str | None = None) -> Response:
-    if request.path.startswith(OPENAI_PATH):
-        status = openai_status(status, code)
-        response = jsonify(openai_error(status, code, message, param))
-        response.headers.update(openai_headers(status, code))
-    else:
-        response = jsonify(success=False, message=message, code=code)
-    response.status_code = status
-    response.headers["Cache-Control"] = "no-store"
-    if status == 401:
-        response.headers["WWW-Authenticate"] = 'Bearer realm="s3-image-server"'
-    g.error_code = code
-    return response
-
-
 def _app_error(error: AppError) -> Response:
     log_error(error, request.method, request.path)
-    response = _answer(error.status, error.code, error.message, _field(error))
+    return _answer(error)
+
+
+def _answer(error: AppError) -> Response:
+    status = error.status
+    if request.path.startswith(OPENAI_PATH):
+        status = openai_status(status, error.code)
+        response = jsonify(openai_error(status, error.code, error.message, _field(error)))
+        response.headers.update(openai_headers(status, error.code))
+    else:
+        response = jsonify(error.body())
+    response.status_code = status
+    response.headers["Cache-Control"] = "no-store"
     response.headers.update(error.headers())
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="s3-image-server"'
+    g.error_code = error.code
     return response
 
 
@@ -59,22 +59,19 @@ def _field(error: AppError) -> str | None:
 
 
 def _http_error(error: HTTPException) -> Response:
+    if isinstance(error, RequestEntityTooLarge):
+        return _answer(TooLarge(_exceeded_limit()))
     original = error.get_response()
     status = original.status_code
-    name = "too_large" if isinstance(error, RequestEntityTooLarge) else HTTPStatus(status).phrase
-    message = (
-        _too_large()
-        if status == 413
-        else _MESSAGES.get(status) or error.description or HTTPStatus(status).phrase
-    )
-    response = _answer(status, name.lower().replace(" ", "_").replace("-", "_"), message)
+    message = _MESSAGES.get(status) or error.description or HTTPStatus(status).phrase
+    response = _answer(AppError.of_status(status, message))
     for header in _KEPT_HEADERS:
         if header in original.headers:
             response.headers[header] = original.headers[header]
     return response
 
 
-def _too_large() -> str:
+def _exceeded_limit() -> str:
     """Return which limit was exceeded: of images, of other bodies, or werkzeug's on the text of a form."""
     most = request.max_content_length or 0
     if request.content_length is not None and request.content_length <= most:
@@ -91,4 +88,4 @@ def _malformed_body(error: Exception) -> Response:
 
 def _internal_error(error: Exception) -> Response:
     log_error(error, request.method, request.path)
-    return _answer(AppError.status, AppError.code, AppError.message)
+    return _answer(AppError())

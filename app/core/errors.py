@@ -41,6 +41,7 @@
 """
 
 import math
+from http import HTTPStatus
 
 
 class AppError(Exception):
@@ -59,6 +60,14 @@ class AppError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} [{self.detail}]" if self.detail else self.message
+
+    @classmethod
+    def of_status(cls, status: int, message: str) -> "AppError":
+        """Return an error with a status that no subclass has; its code is the phrase of the status."""
+        error = cls(message)
+        error.status = status
+        error.code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
+        return error
 
     def body(self) -> dict[str, object]:
         """Return the fields of the JSON answer, the same for every error."""

@@ -1,12 +1,17 @@
-"""The context of a request: keys of the WSGI environment, and the request ID of the current thread."""
+"""The context of a request: its ID, which answers and log lines carry, and the keys of the WSGI environment.
+
+The worker in `app.server` assigns the ID and sends it in `X-Request-ID`; under another WSGI server the
+middleware `RequestIds` does both.
+"""
 
 import random
 import re
+from collections.abc import Iterable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 REQUEST_ID = "s3image.request_id"
 """The request's ID."""
@@ -56,3 +61,21 @@ def assign_request_id(environ: "WSGIEnvironment") -> str:
     environ[REQUEST_ID] = request_id
     _current.set(request_id)
     return request_id
+
+
+class RequestIds:
+    """Middleware that assigns each request an ID and adds it to the answer."""
+
+    def __init__(self, application: "WSGIApplication") -> None:
+        self._application = application
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Pass the request on. If the server has assigned an ID, it also sends the header."""
+        if REQUEST_ID in environ:
+            return self._application(environ, start_response)
+        request_id = assign_request_id(environ)
+
+        def start(status: str, headers: list[tuple[str, str]], *args: Any) -> Any:
+            return start_response(status, [*headers, (REQUEST_ID_HEADER, request_id)], *args)
+
+        return self._application(environ, start)

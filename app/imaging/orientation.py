@@ -1,5 +1,7 @@
 """Turn the pixels of a still image upright, so that it no longer needs an EXIF orientation.
 
+`exif_orientation` in `survey` reads the orientation, and `check` decides whether to turn the image.
+
 JPEG and WebP are decoded, turned and encoded again at the same quality. PNG keeps its depth and colour type,
 which Pillow alone can't do: it reads 16 bits of a colour as 8, and turns 2 or 4 bits of grey into 8. So it
 gets a proxy: a file of the same compressed rows whose header declares another kind of pixel, of the same size

@@ -36,12 +36,12 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
 class Refusal:
     """An error answer that closes the connection; `data` are its bytes, head and body."""
 
-    def __init__(self, status: int, error: AppError, headers: _Headers) -> None:
-        self.status = status
+    def __init__(self, error: AppError, headers: _Headers) -> None:
+        self.status = error.status
         self.code = error.code
         body = json.dumps(error.body())
         lines = [
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
             "Connection: close",
             "Content-Type: application/json",
             *(f"{name}: {value}" for name, value in (*headers, *error.headers().items())),
@@ -58,10 +58,8 @@ def refusal_of(error: Exception, request_id: str, cors: _Headers = ()) -> Refusa
     """
     headers = [(REQUEST_ID_HEADER, request_id), *cors]
     if isinstance(error, Busy):
-        return Refusal(error.status, error, headers)
+        return Refusal(error, headers)
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
     if status == 500:
-        return Refusal(500, AppError(), headers)
-    malformed = AppError(_MALFORMED)
-    malformed.code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
-    return Refusal(status, malformed, headers)
+        return Refusal(AppError(), headers)
+    return Refusal(AppError.of_status(status, _MALFORMED), headers)

@@ -13,8 +13,8 @@ from werkzeug.wrappers import Response
 from app import create_app
 from app.components import components_of
 from app.config.settings import Config
+from app.core.request_context import RequestIds
 from app.delivery.fast_path import FastPath
-from app.delivery.request_id import RequestIds
 from tests.conftest import json_of
 from tests.pictures import noise
 from tests.s3server import S3Server

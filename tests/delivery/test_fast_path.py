@@ -19,8 +19,8 @@ from app import create_app
 from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import AppError, NotFound, StoreRefused, StoreTimeout
+from app.core.request_context import RequestIds
 from app.delivery.fast_path import FastPath
-from app.delivery.request_id import RequestIds
 from tests.conftest import json_of
 from tests.pictures import noise
 

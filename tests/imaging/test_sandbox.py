@@ -212,7 +212,7 @@ def test_the_bytes_that_a_child_writes_are_limited(hostile: Sandbox) -> None:
 LIMITED = """
 import resource, sys
 from app.imaging.sandbox.confinement import limit_resources, raise_limits
-from app.imaging.sandbox.protocol import decoding_limits, survey_limits
+from app.imaging.sandbox.confinement import decoding_limits, survey_limits
 kinds = [resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE]
 highest = [1 << 30, 20, 1 << 20]
 for kind, hard in zip(kinds, highest):

@@ -16,11 +16,10 @@ from typing import Any
 from app.core.errors import AppError, Busy, UndecodableImage
 from app.core.system import usable_cores
 from app.imaging.check import CheckedImage
-from app.imaging.sandbox.confinement import unsupported_limits
+from app.imaging.sandbox.confinement import decoding_limits, unsupported_limits
 from app.imaging.sandbox.protocol import (
     checked_in,
     decode_answers,
-    decoding_limits,
     encode_job,
     max_stored_bytes,
     read_all,

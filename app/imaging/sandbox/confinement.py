@@ -1,6 +1,7 @@
-"""Take rights and resources away from a process, by means that need no privileges.
+"""Limit what a decoder process can use and do, by means that need no privileges.
 
-A child gives up its rights before it reads an image. A kernel or container that lacks a mechanism, or refuses
+`survey_limits` and `decoding_limits` say how much CPU time and memory an image may take. A child gives up its
+rights before it reads an image. A kernel or container that lacks a mechanism, or refuses
 it, confines less.
 """
 
@@ -11,10 +12,57 @@ import signal
 import struct
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from app.imaging.sandbox.protocol import ResourceLimits
+_MIB = 1 << 20
+
+_SURVEY_CPU_SECONDS = 6
+"""For parsing the container, before a decoder runs."""
+_SURVEY_MEMORY_BYTES = 32 * _MIB
+_SURVEY_COPIES = 6
+"""Memory for parsing, as a multiple of the file's size: copies, and the parts that are kept."""
+
+_DECODING_CPU_SECONDS = 6
+_CPU_SECONDS_PER_MEGAPIXEL = 1.5
+"""Four times what the slowest valid images take, PNG and lossy WebP that are turned upright."""
+_DECODING_BYTES_PER_PIXEL = 30
+_DECODING_COPIES = 20
+"""For the worst valid images known, WebP that is turned upright; see docs/limits.md. What an encoder needs
+for noise grows with the file, the rest with the pixels."""
+
+_WALL_SECONDS = 20.0
+_WALL_SECONDS_PER_CPU_SECOND = 3.0
+"""Wall-clock limits stop a process that waits instead of computing; they leave room for a busy machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceLimits:
+    """Limits of a child: CPU time, and address space in addition to the host's."""
+
+    cpu_seconds: int
+    memory_bytes: int
+
+    @property
+    def wall_seconds(self) -> float:
+        """Return the wall-clock limit in seconds."""
+        return _WALL_SECONDS + _WALL_SECONDS_PER_CPU_SECOND * self.cpu_seconds
+
+
+def survey_limits(file_size: int) -> ResourceLimits:
+    """Return the limits while only the file's size in bytes is known."""
+    return ResourceLimits(_SURVEY_CPU_SECONDS, _SURVEY_MEMORY_BYTES + _SURVEY_COPIES * file_size)
+
+
+def decoding_limits(file_size: int, pixels: int) -> ResourceLimits:
+    """Return the limits for all work on an image of `pixels` pixels, in all frames together."""
+    cpu_seconds = _DECODING_CPU_SECONDS + round(pixels / 1e6 * _CPU_SECONDS_PER_MEGAPIXEL)
+    return ResourceLimits(
+        _SURVEY_CPU_SECONDS + cpu_seconds,
+        _SURVEY_MEMORY_BYTES + _DECODING_BYTES_PER_PIXEL * pixels + _DECODING_COPIES * file_size,
+    )
+
 
 _LINUX = sys.platform == "linux"
 

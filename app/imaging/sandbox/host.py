@@ -29,23 +29,23 @@ from app.imaging.check import check_image
 from app.imaging.sandbox.confinement import (
     Landlock,
     close_all_from,
+    decoding_limits,
     die_with_parent,
     limit_resources,
     mapped_memory,
     prefer_as_oom_victim,
     raise_limits,
+    survey_limits,
     unsupported_limits,
 )
 from app.imaging.sandbox.protocol import (
     decode_job,
-    decoding_limits,
     encode_checked,
     encode_exit,
     encode_refusal,
     encode_start_failure,
     max_stored_bytes,
     read_all,
-    survey_limits,
     write_all,
 )
 

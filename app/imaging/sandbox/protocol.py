@@ -1,4 +1,4 @@
-"""What the worker and the decoder processes agree on: messages, files, and resource limits.
+"""What the worker and the decoder processes exchange: messages and files.
 
 Messages are lines of JSON, which can't contain code. The worker checks each field of what it reads, since
 an image may have taken control of the child that wrote it.
@@ -6,7 +6,7 @@ an image may have taken control of the child that wrote it.
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from app.core.errors import AppError, TooManyPixels, UndecodableImage, UnsupportedImage
@@ -19,6 +19,12 @@ _REFUSALS: dict[str, type[AppError]] = {
     error.code: error for error in (UnsupportedImage, UndecodableImage, TooManyPixels)
 }
 _MAX_TEXT_CHARACTERS = 500
+
+_FORMAT_OVERHEAD_BYTES = 1 << 20
+_MAX_REENCODING_GROWTH = 16
+"""A strongly compressed WebP that is encoded again at a high quality grows about eight times."""
+_MAX_BYTES_PER_PIXEL = 8
+"""Bytes of an uncompressed pixel of 16-bit RGBA."""
 
 
 def encode_job(limits: ImageLimits) -> bytes:
@@ -128,60 +134,6 @@ def read_all(descriptor: int, max_bytes: int) -> bytes:
     while piece := os.pread(descriptor, size - len(data), len(data)):
         data += piece
     return bytes(data)
-
-
-_MIB = 1 << 20
-
-_SURVEY_CPU_SECONDS = 6
-"""For parsing the container, before a decoder runs."""
-_SURVEY_MEMORY_BYTES = 32 * _MIB
-_SURVEY_COPIES = 6
-"""Memory for parsing, as a multiple of the file's size: copies, and the parts that are kept."""
-
-_DECODING_CPU_SECONDS = 6
-_CPU_SECONDS_PER_MEGAPIXEL = 1.5
-"""Four times what the slowest valid images take, PNG and lossy WebP that are turned upright."""
-_DECODING_BYTES_PER_PIXEL = 30
-_DECODING_COPIES = 20
-"""For the worst valid images known, WebP that is turned upright; see docs/limits.md. What an encoder needs
-for noise grows with the file, the rest with the pixels."""
-
-_WALL_SECONDS = 20.0
-_WALL_SECONDS_PER_CPU_SECOND = 3.0
-"""Wall-clock limits stop a process that waits instead of computing; they leave room for a busy machine."""
-
-_FORMAT_OVERHEAD_BYTES = _MIB
-_MAX_REENCODING_GROWTH = 16
-"""A strongly compressed WebP that is encoded again at a high quality grows about eight times."""
-_MAX_BYTES_PER_PIXEL = 8
-"""Bytes of an uncompressed pixel of 16-bit RGBA."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceLimits:
-    """Limits of a child: CPU time, and address space in addition to the host's."""
-
-    cpu_seconds: int
-    memory_bytes: int
-
-    @property
-    def wall_seconds(self) -> float:
-        """Return the wall-clock limit in seconds."""
-        return _WALL_SECONDS + _WALL_SECONDS_PER_CPU_SECOND * self.cpu_seconds
-
-
-def survey_limits(file_size: int) -> ResourceLimits:
-    """Return the limits while only the file's size in bytes is known."""
-    return ResourceLimits(_SURVEY_CPU_SECONDS, _SURVEY_MEMORY_BYTES + _SURVEY_COPIES * file_size)
-
-
-def decoding_limits(file_size: int, pixels: int) -> ResourceLimits:
-    """Return the limits for all work on an image of `pixels` pixels, in all frames together."""
-    cpu_seconds = _DECODING_CPU_SECONDS + round(pixels / 1e6 * _CPU_SECONDS_PER_MEGAPIXEL)
-    return ResourceLimits(
-        _SURVEY_CPU_SECONDS + cpu_seconds,
-        _SURVEY_MEMORY_BYTES + _DECODING_BYTES_PER_PIXEL * pixels + _DECODING_COPIES * file_size,
-    )
 
 
 def max_stored_bytes(file_size: int, pixels: int) -> int:
