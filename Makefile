@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 OWN_FLASK := printf '%s\n' '\#!/bin/sh' '[ -n "$$FLASK_APP" ] || [ -f wsgi.py ] || echo "Run flask in the directory of S3 Image Server to see its commands: cd $(CURDIR)" >&2' 'FLASK_SKIP_DOTENV=1 exec "$(CURDIR)/$(BIN)/python" -m flask "$$@"' >$(BIN)/flask
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test coverage fuzz chaos lint format check bench screenshots clean
+.PHONY: help setup run dev test coverage coverage-report fuzz chaos lint format check bench screenshots clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -25,10 +25,15 @@ dev: $(VENV)/run.stamp ## run it with one worker, and reload when the code chang
 test coverage fuzz chaos: export PYTHONDONTWRITEBYTECODE = # tests start many processes, and each would compile everything
 
 test: $(VENV)/dev.stamp ## run the tests (ARGS=… are arguments for pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python $(if $(COVERAGE),-m coverage run )-m pytest $(ARGS)
 
 coverage: $(VENV)/dev.stamp ## run the tests, and list the lines that they miss
-	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	@$(BIN)/coverage erase
+	@$(MAKE) --no-print-directory test COVERAGE=yes
+	@$(MAKE) --no-print-directory coverage-report
+
+coverage-report: $(VENV)/dev.stamp
+	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
 FUZZ_MINUTES ?= 10
 
@@ -38,7 +43,7 @@ fuzz: $(VENV)/dev.stamp ## fuzz the server for FUZZ_MINUTES (10), or until somet
 CHAOS_MINUTES ?= 10
 
 chaos: $(VENV)/dev.stamp ## attack a running server for CHAOS_MINUTES (10); repeat with CHAOS_SEED=…
-	@CHAOS_MINUTES=$(CHAOS_MINUTES) $(BIN)/python -m pytest -n0 -s --no-cov --show-capture=no tests/server/test_chaos.py $(ARGS)
+	@CHAOS_MINUTES=$(CHAOS_MINUTES) $(BIN)/python -m pytest -n0 -s --show-capture=no tests/server/test_chaos.py $(ARGS)
 
 lint: $(VENV)/dev.stamp ## check style and likely mistakes with ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -57,7 +62,7 @@ screenshots: $(VENV)/dev.stamp ## take the screenshots in docs/ (needs Chromium)
 	@$(BIN)/python -m tests.browser.screenshots
 
 clean: ## remove the virtual environment and the files of tools
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -8,8 +8,8 @@ shift
 minutes=${FUZZ_MINUTES:-10}
 end=$((SECONDS + minutes * 60))
 
-FUZZ_MINUTES=$(((minutes + 3) / 4)) "$python" -m pytest -q -m fuzz --no-cov -n0 --timeout=0 tests/server/test_openapi.py "$@"
+FUZZ_MINUTES=$(((minutes + 3) / 4)) "$python" -m pytest -q -m fuzz -n0 --timeout=0 tests/server/test_openapi.py "$@"
 while [ $SECONDS -lt $end ]; do
-    "$python" -m pytest -q -m fuzz --no-cov --timeout=0 --hypothesis-profile=fuzz \
+    "$python" -m pytest -q -m fuzz --timeout=0 --hypothesis-profile=fuzz \
         --deselect=tests/server/test_openapi.py "$@"
 done

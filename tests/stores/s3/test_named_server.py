@@ -49,7 +49,7 @@ class TestOwnServer(StoreContract):
 def test_three_variables_name_a_server(s3: S3Server) -> None:
     names = {f"TEST_S3_{name.removeprefix('AWS_')}": value for name, value in CREDENTIALS.items()}
     variables = {"TEST_S3_ENDPOINT_URL": s3.url, **names}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n0", "--no-cov", "-q"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n0", "-q"]
     ran = subprocess.run(
         [*command, "-k", "TestOwnServer and test_a_part_of_a_key", __file__],
         env={**os.environ, **variables},
