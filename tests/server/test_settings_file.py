@@ -123,7 +123,7 @@ def test_the_flask_command_that_make_installs_runs_no_other_application(checkout
     subprocess.run(install, cwd=ROOT, check=True)
     command = [str(venv / "bin" / "flask"), "keys", "new", "--name", "web"]
     assert "evil-bucket" not in _run(checkout, command)
-    hint = f"Run flask in the directory of S3 Image Server to get its commands: cd {ROOT}\n"
+    hint = f"Run flask in the directory of S3 Image Server to see its commands: cd {ROOT}\n"
     assert hint in _help(command[0], venv).stderr
     here = _help(command[0], ROOT)
     assert hint not in here.stderr
