@@ -1,4 +1,4 @@
-"""Fixtures: settings in a temporary directory, the application over them, a client, and S3 over HTTP."""
+"""Fixtures: settings in a temporary directory, an application, its client, and a server for S3 and IAM."""
 
 import gc
 import itertools
@@ -21,52 +21,52 @@ from app.components import components_of
 from app.config.settings import Config
 from app.ops.bucket import apply as bucket_apply
 from app.stores.s3 import urls as public_access
+from tests.leaks import inspected_responses
 from tests.s3server import CREDENTIALS, S3Server
-from tests.telltale import watched
 
-# Else a failure in a suite that a user's store runs would show no values.
+# Otherwise failures in the contract suites of users' stores would not show values.
 pytest.register_assert_rewrite("tests.contracts")
 
 settings.register_profile(
     "fuzz",  # a round of `make fuzz`
     max_examples=400,
-    deadline=None,  # machines are busy
+    deadline=None,  # the machine may be busy
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-settings.register_profile(  # what passed once passes again
+settings.register_profile(  # the same examples in every run
     "tests", settings.get_profile("fuzz"), max_examples=20, derandomize=True
 )
 settings.load_profile("tests")
 
-_numbers = itertools.count()
+_bucket_numbers = itertools.count()
 
 
 def pytest_collection_finish() -> None:
-    """What is there by now stays to the end: to look through it for garbage again and again costs much."""
+    """Exclude the imported modules from garbage collection, which would examine them again and again."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _models_are_read_once() -> Iterator[None]:
-    """Each of botocore's sessions reads its service descriptions anew, most of what a new client costs."""
+def _cached_botocore_loader() -> Iterator[None]:
+    """Share the loader of service descriptions among botocore sessions: they are most of a client's cost."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.session, "create_loader", cache(botocore.loaders.create_loader))
         yield
 
 
 @pytest.fixture(autouse=True)
-def _answers_tell_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
-    """No error that a test meets shows a path, a bucket, a credential or a stack, nor is it a 500."""
-    with watched() as answers:
+def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail tests whose error responses leak internals, or are a 500 (unless marked `crashes`)."""
+    with inspected_responses() as errors:
         yield
-    assert answers.told == []
-    assert answers.crashes == [] or request.node.get_closest_marker("crashes")
+    assert errors.leaks == []
+    assert errors.crashes == [] or request.node.get_closest_marker("crashes")
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """The defaults, with both directories in a temporary one."""
+    """The default settings, with all directories in a temporary one."""
     return replace(
         Config.from_env({}),
         local_store_dir=tmp_path / "store",
@@ -78,7 +78,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def app(config: Config) -> Iterator[Flask]:
-    """The application over `config`."""
+    """An application with `config` and the local store."""
     flask = create_app(config)
     yield flask
     components_of(flask).cache.close()
@@ -86,7 +86,7 @@ def app(config: Config) -> Iterator[Flask]:
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
-    """A client on this machine."""
+    """A client of `app` on the same machine."""
     return app.test_client()
 
 
@@ -99,7 +99,7 @@ def _s3_server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3(_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    """S3 over HTTP, its record empty, credentials for it in the environment."""
+    """A server for S3 with no recorded requests; the environment has credentials for it."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(public_access, "_PROBE_TIMEOUT_SECONDS", 30)  # the machine may be slow
@@ -110,7 +110,7 @@ def s3(_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serv
 
 @pytest.fixture
 def account(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """An account without anything in it: S3 and IAM over HTTP, where nobody waits between tries."""
+    """An empty AWS account: a server for S3 and IAM. Retries don't wait."""
     requests.post(f"{s3.url}/moto-api/reset", timeout=10).close()
     monkeypatch.setenv("AWS_ENDPOINT_URL_IAM", s3.url)
     delays = (0.0,) * len(bucket_apply.RETRY_DELAYS_SECONDS)
@@ -122,7 +122,7 @@ def account(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 @pytest.fixture
 def bucket(s3: S3Server) -> str:
     """The name of a new, empty bucket."""
-    name = f"bucket-{next(_numbers)}"
+    name = f"bucket-{next(_bucket_numbers)}"
     s3.make_bucket(name).close()
     s3.reset()
     return name
@@ -130,13 +130,13 @@ def bucket(s3: S3Server) -> str:
 
 @pytest.fixture
 def s3_config(config: Config, s3: S3Server, bucket: str) -> Config:
-    """Settings for a bucket on the test's S3 server."""
+    """Settings for `bucket` on the server `s3`."""
     return replace(config, store="s3", s3_bucket=bucket, aws_endpoint_url_s3=s3.url, aws_region="us-east-1")
 
 
 @pytest.fixture
 def s3_app(s3_config: Config) -> Iterator[Flask]:
-    """An application over S3."""
+    """An application with `s3_config`."""
     flask = create_app(s3_config)
     yield flask
     components_of(flask).cache.close()
@@ -144,11 +144,11 @@ def s3_app(s3_config: Config) -> Iterator[Flask]:
 
 @pytest.fixture
 def s3_client(s3_app: Flask) -> FlaskClient:
-    """A client of an application over S3."""
+    """A client of `s3_app`."""
     return s3_app.test_client()
 
 
 def json_of(response: Any) -> dict[str, Any]:
-    """A response's JSON object."""
+    """Return the JSON object in the body of a response."""
     loaded: dict[str, Any] = response.get_json()
     return loaded

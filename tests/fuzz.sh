@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Run the properties marked `fuzz` again and again with the Hypothesis profile of that name, each time with
-# other examples, until FUZZ_MINUTES are over or one fails. What fails is kept in .hypothesis, and tried first
-# by the next one.
+# Run the tests marked `fuzz` repeatedly with the Hypothesis profile of that name, each time with different
+# examples, until FUZZ_MINUTES are over or a test fails. Failing examples are kept in .hypothesis; the next run
+# tries them first.
 set -euo pipefail
 python=$1
 shift

@@ -1,4 +1,4 @@
-"""An application behind a real socket, in a thread of the test's process."""
+"""Serve an application over a real socket, in a thread of the test's process."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from werkzeug.serving import make_server
 
 @contextmanager
 def live(flask: Flask) -> Iterator[str]:
-    """The URL where `flask` answers while the block runs."""
+    """Yield the URL at which `flask` is served while the block runs."""
     server = make_server("127.0.0.1", 0, flask, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

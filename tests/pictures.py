@@ -1,4 +1,4 @@
-"""Small images for tests, each of its own bytes."""
+"""Images for tests."""
 
 import io
 import random
@@ -11,14 +11,14 @@ from PIL import Image
 def picture(
     image_format: str = "PNG", size: tuple[int, int] = (8, 6), colour: str = "red", **options: object
 ) -> bytes:
-    """An image of one colour as a file's bytes."""
+    """Return an encoded image of one colour; `options` go to Pillow's encoder."""
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
 def noise(seed: int, size: tuple[int, int] = (64, 64)) -> bytes:
-    """A PNG that doesn't compress, other for each seed."""
+    """Return a PNG of noise, different for each seed. Its size is about 3 bytes per pixel."""
     raw = b"".join(
         zlib.crc32(struct.pack(">II", seed, i)).to_bytes(4, "big") for i in range(size[0] * size[1])
     )
@@ -28,7 +28,7 @@ def noise(seed: int, size: tuple[int, int] = (64, 64)) -> bytes:
 
 
 def long_png(seed: int, edge: int = 2000) -> bytes:
-    """A square PNG of three bytes a pixel, other for each seed: 12 MB where its edge is 2000."""
+    """Return a square PNG with 3 bytes per pixel, different for each seed: 12 MB for an edge of 2000."""
     buffer = io.BytesIO()
     pixels = random.Random(seed).randbytes(edge * edge * 3)
     Image.frombytes("RGB", (edge, edge), pixels).save(buffer, "PNG", compress_level=0)
@@ -36,7 +36,7 @@ def long_png(seed: int, edge: int = 2000) -> bytes:
 
 
 def png_claiming(width: int, height: int) -> bytes:
-    """A tiny PNG file whose header claims any size."""
+    """Return a tiny PNG file whose header declares this size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -47,7 +47,7 @@ def png_claiming(width: int, height: int) -> bytes:
 
 
 def animation(frames: int, image_format: str = "GIF", size: tuple[int, int] = (4, 4)) -> bytes:
-    """Frames that all differ, so that no encoder merges them."""
+    """Return an animation; all its frames differ, so that no encoder merges them."""
     pictures = [Image.new("RGB", size, (i % 256, i // 256 % 256, 128)) for i in range(frames)]
     buffer = io.BytesIO()
     pictures[0].save(buffer, image_format, save_all=True, append_images=pictures[1:], duration=20, loop=0)

@@ -1,4 +1,4 @@
-"""Each promise of SECURITY.md names a test that is there, and gunicorn's parser is as strict as it says."""
+"""The tests that SECURITY.md names exist, and gunicorn's parser is as strict as it says."""
 
 import os
 import re
@@ -10,20 +10,20 @@ import pytest
 from tests.server.running import GUNICORN, ROOT
 
 TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
-NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TEXT)
+CITED_TESTS = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TEXT)
 
 
-def test_it_names_tests() -> None:
-    assert len(NAMED) > 25
-    assert TEXT.count("`tests/") == len(NAMED)
+def test_security_md_cites_tests() -> None:
+    assert len(CITED_TESTS) > 25
+    assert TEXT.count("`tests/") == len(CITED_TESTS)
 
 
-@pytest.mark.parametrize(("file", "name"), sorted(set(NAMED)))
-def test_each_test_that_it_names_is_there(file: str, name: str) -> None:
+@pytest.mark.parametrize(("file", "name"), sorted(set(CITED_TESTS)))
+def test_cited_tests_exist(file: str, name: str) -> None:
     assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8")
 
 
-STRICT = {
+STRICT_SETTINGS = {
     "permit_obsolete_folding": "False",
     "permit_unconventional_http_method": "False",
     "permit_unconventional_http_version": "False",
@@ -37,16 +37,16 @@ STRICT = {
 }
 
 
-def test_gunicorns_parser_is_as_strict_as_it_says(tmp_path: Path) -> None:
-    places = {name: str(tmp_path / name) for name in ("CACHE_DIR", "LOCAL_STORE_DIR", "STATE_DIR")}
+def test_gunicorns_parser_is_as_strict_as_documented(tmp_path: Path) -> None:
+    directories = {name: str(tmp_path / name) for name in ("CACHE_DIR", "LOCAL_STORE_DIR", "STATE_DIR")}
     printed = subprocess.run(
         [*GUNICORN, "--print-config"],
         cwd=ROOT,
-        env={**os.environ, **places},
+        env={**os.environ, **directories},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
     found = dict(re.findall(r"^(\w+) += (.*)$", printed, re.MULTILINE))
-    assert {name: found[name].strip("[]") for name in STRICT} == STRICT
-    assert all(name in TEXT for name in STRICT)
+    assert {name: found[name].strip("[]") for name in STRICT_SETTINGS} == STRICT_SETTINGS
+    assert all(name in TEXT for name in STRICT_SETTINGS)

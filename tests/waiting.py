@@ -1,4 +1,4 @@
-"""Waiting for what happens soon, on a machine that may be busy."""
+"""Wait for a condition, on a machine that may be busy."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T | None], *, seconds: float = 60) -> T:
-    """What `condition` gives as soon as that is true; it fails the test if it isn't within `seconds`."""
+    """Return the first true result of `condition`; fail the test if there is none within `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s"

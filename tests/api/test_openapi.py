@@ -1,4 +1,4 @@
-"""The OpenAPI document: its patterns take what the server takes, and it describes nothing else."""
+"""The OpenAPI document: it describes every API call, and its patterns match what the server accepts."""
 
 import re
 from collections.abc import Callable
@@ -38,7 +38,7 @@ _PIECES = [
 _KEYS = st.lists(st.sampled_from([*_PIECES, "x" * 150]), max_size=8).map("".join)
 
 
-def _taken(check: Callable[[], object]) -> bool:
+def _is_accepted(check: Callable[[], object]) -> bool:
     try:
         check()
     except InvalidKey:
@@ -47,33 +47,69 @@ def _taken(check: Callable[[], object]) -> bool:
 
 
 def _matches(pattern: str, text: str) -> bool:
-    """As ECMA-262 reads it, where `$` is the very end."""
+    """Return whether `pattern` matches in ECMA-262, in which `$` is the end of the text only."""
     return re.search(pattern.replace("$", r"\Z"), text) is not None
 
 
 @pytest.mark.fuzz
 @given(_KEYS)
-def test_keys_are_taken_as_described(text: str) -> None:
+def test_keys_are_accepted_if_they_match_the_pattern(text: str) -> None:
     described = _matches(KEY["pattern"], text) and len(text.encode()) <= KEY["maxLength"]
-    assert described == _taken(lambda: check_readable(text))
+    assert described == _is_accepted(lambda: check_readable(text))
 
 
 @pytest.mark.fuzz
 @given(_KEYS)
-def test_folders_are_taken_as_described(text: str) -> None:
-    assert _matches(FOLDER, text) == _taken(lambda: content_addressed_key(b"", PNG, text))
+def test_folders_are_accepted_if_they_match_the_pattern(text: str) -> None:
+    assert _matches(FOLDER, text) == _is_accepted(lambda: content_addressed_key(b"", PNG, text))
 
 
 @pytest.mark.fuzz
 @given(_KEYS)
-def test_names_are_taken_as_described(text: str) -> None:
-    taken = _taken(lambda: named_key(text, PNG))
-    assert taken <= _matches(NAME, text)
-    # The extension that a name gets may make it too long, and nobody may choose a hash's place.
-    assert taken or not _matches(NAME, text) or "x" * 150 in text or looks_immutable(text)
+def test_accepted_names_match_the_pattern(text: str) -> None:
+    accepted = _is_accepted(lambda: named_key(text, PNG))
+    assert accepted <= _matches(NAME, text)
+    # The pattern does not exclude names that are too long with the extension, or that look like hashes.
+    assert accepted or not _matches(NAME, text) or "x" * 150 in text or looks_immutable(text)
 
 
-def test_it_describes_the_calls_and_nothing_else(client: FlaskClient) -> None:
+def test_the_document_names_every_call(client: FlaskClient) -> None:
+    paths = json_of(client.get("/openapi.json"))["paths"]
+    assert {
+        (path, method) for path, calls in paths.items() for method in calls if method != "parameters"
+    } == {
+        ("/api/images", "get"),
+        ("/api/images", "post"),
+        ("/api/images/{key}", "get"),
+        ("/api/images/{key}", "delete"),
+        ("/api/generate-image", "post"),
+        ("/v1/images/generations", "post"),
+        ("/v1/models", "get"),
+        ("/v1/models/{model}", "get"),
+        ("/api/cache", "get"),
+        ("/healthz", "get"),
+        ("/readyz", "get"),
+        ("/metrics", "get"),
+    }
+
+
+def test_the_document_describes_both_headers_for_keys(client: FlaskClient) -> None:
+    document = json_of(client.get("/openapi.json"))
+    assert document["components"]["securitySchemes"] == {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    for method, path in (
+        ("post", "/api/images"),
+        ("get", "/api/images"),
+        ("post", "/api/generate-image"),
+        ("get", "/api/cache"),
+        ("get", "/metrics"),
+    ):
+        assert document["paths"][path][method]["security"] == [{"bearer": []}, {"apiKey": []}]
+
+
+def test_every_schema_in_the_document_is_used(client: FlaskClient) -> None:
     document = json_of(client.get("/openapi.json"))
     text = str(document["paths"]) + str(document["components"])
     unused = [name for name in document["components"]["schemas"] if f"/schemas/{name}'" not in text]

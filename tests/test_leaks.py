@@ -1,4 +1,4 @@
-"""The search for what no answer may show finds it."""
+"""The check for leaks in error responses finds them."""
 
 from dataclasses import replace
 
@@ -7,13 +7,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.config.settings import Config
-from tests.telltale import told, watched
+from tests.leaks import find_leaks, inspected_responses
 
-ANSWER = '{"success": false, "message": "%s", "code": "x"}'
+BODY = '{"success": false, "message": "%s", "code": "x"}'
 
 
 @pytest.mark.parametrize(
-    "shown",
+    "message",
     [
         "No such file: {config.local_store_dir}/objects/a.png",
         "{config.cache_dir}",
@@ -25,20 +25,20 @@ ANSWER = '{"success": false, "message": "%s", "code": "x"}'
         "PIL.UnidentifiedImageError",
     ],
 )
-def test_it_is_found(config: Config, shown: str) -> None:
+def test_leaks_are_found(config: Config, message: str) -> None:
     settings = replace(config, s3_bucket="bucket-of-mine", openai_api_key="sk-secret")
-    assert told(settings, ANSWER % shown.format(config=settings))
+    assert find_leaks(settings, BODY % message.format(config=settings))
 
 
-def test_an_ordinary_error_tells_nothing(config: Config) -> None:
-    assert told(config, ANSWER % "There is no image under this key.") == []
+def test_an_ordinary_error_leaks_nothing(config: Config) -> None:
+    assert find_leaks(config, BODY % "There is no image under this key.") == []
 
 
 @pytest.mark.crashes
-def test_every_error_is_looked_at(app: Flask, client: FlaskClient) -> None:
+def test_every_error_response_is_inspected(app: Flask, client: FlaskClient) -> None:
     app.add_url_rule("/crash", view_func=lambda: str(1 / 0))
-    with watched() as answers:
+    with inspected_responses() as errors:
         client.get("/healthz")
-        assert (answers.told, answers.crashes) == ([], [])
+        assert (errors.leaks, errors.crashes) == ([], [])
         client.get("/crash")
-    assert len(answers.crashes) == 1
+    assert len(errors.crashes) == 1
