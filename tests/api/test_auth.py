@@ -1,4 +1,4 @@
-"""Who may write: holders of a key, or, where none is set, this machine alone."""
+"""API keys and their scopes or, if none are set, only programs on this machine; hosts in image URLs."""
 
 from dataclasses import replace
 from hashlib import sha256
@@ -15,7 +15,7 @@ from app.config.settings import Config
 from tests.conftest import json_of
 from tests.pictures import picture
 
-GUARDED = [
+CALLS = [
     ("POST", "/api/images"),
     ("GET", "/api/images"),
     ("DELETE", "/api/images/a.png"),
@@ -31,8 +31,8 @@ def keyed(config: Config) -> Any:
     components_of(flask).cache.close()
 
 
-@pytest.mark.parametrize(("method", "path"), GUARDED)
-def test_without_a_key_nothing_is_done(keyed: FlaskClient, method: str, path: str) -> None:
+@pytest.mark.parametrize(("method", "path"), CALLS)
+def test_calls_without_a_key_are_refused(keyed: FlaskClient, method: str, path: str) -> None:
     response = keyed.open(path, method=method)
     assert (response.status_code, json_of(response)["code"]) == (401, "key_required")
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
@@ -55,7 +55,7 @@ def test_without_a_key_nothing_is_done(keyed: FlaskClient, method: str, path: st
         ({"X-API-Key": ""}, 401),
     ],
 )
-def test_keys(keyed: FlaskClient, headers: dict[str, str], status: int) -> None:
+def test_either_header_sends_a_key(keyed: FlaskClient, headers: dict[str, str], status: int) -> None:
     assert keyed.get("/api/images", headers=headers).status_code == status
 
 
@@ -94,7 +94,7 @@ def test_reading_needs_no_key(keyed: FlaskClient) -> None:
         ({}, {"Sec-Fetch-Site": "same-origin"}, 200),
     ],
 )
-def test_without_keys_this_machine_alone(
+def test_without_keys_only_local_programs_may_call(
     client: FlaskClient, environ: dict[str, str], headers: dict[str, str], status: int
 ) -> None:
     response = client.get("/api/images", environ_overrides=environ, headers=headers)
@@ -103,14 +103,14 @@ def test_without_keys_this_machine_alone(
         assert "API_KEYS" in json_of(response)["message"]
 
 
-def test_keys_show_nowhere(config: Config) -> None:
+def test_keys_are_in_no_repr_or_setting(config: Config) -> None:
     keyed = replace(config, api_keys=parse_keys("first-key"))
     flask: Flask = create_app(keyed)
     assert "first-key" not in f"{keyed!r} {components_of(flask)!r} {flask.config}"
     components_of(flask).cache.close()
 
 
-SCOPED = [
+CALLS_WITH_SCOPES = [
     ("POST", "/api/images", "upload"),
     ("GET", "/api/images", "list"),
     ("DELETE", "/api/images/a.png", "delete"),
@@ -118,15 +118,15 @@ SCOPED = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "scope"), SCOPED)
-def test_a_key_is_good_for_its_scopes_alone(config: Config, method: str, path: str, scope: str) -> None:
-    others = "+".join(other for *_, other in SCOPED if other != scope)
-    flask = create_app(replace(config, api_keys=parse_keys(f"a:{scope}=able,b:{others}=unable")))
+@pytest.mark.parametrize(("method", "path", "scope"), CALLS_WITH_SCOPES)
+def test_a_key_allows_only_its_scopes(config: Config, method: str, path: str, scope: str) -> None:
+    others = "+".join(other for *_, other in CALLS_WITH_SCOPES if other != scope)
+    flask = create_app(replace(config, api_keys=parse_keys(f"a:{scope}=good,b:{others}=bad")))
     client = flask.test_client()
-    able = client.open(path, method=method, headers={"X-API-Key": "able"})
-    assert able.status_code not in (401, 403)
-    unable = client.open(path, method=method, headers={"X-API-Key": "unable"})
-    assert (unable.status_code, json_of(unable)) == (
+    allowed = client.open(path, method=method, headers={"X-API-Key": "good"})
+    assert allowed.status_code not in (401, 403)
+    refused = client.open(path, method=method, headers={"X-API-Key": "bad"})
+    assert (refused.status_code, json_of(refused)) == (
         403,
         {
             "success": False,
@@ -138,23 +138,13 @@ def test_a_key_is_good_for_its_scopes_alone(config: Config, method: str, path: s
 
 
 @pytest.mark.parametrize("text", ["web=first-key", f"web=sha256:{sha256(b'first-key').hexdigest()}"])
-def test_the_keys_name_is_there_for_logs(config: Config, text: str) -> None:
+def test_the_name_of_the_key_is_recorded_for_logs(config: Config, text: str) -> None:
     flask = create_app(replace(config, api_keys=parse_keys(text)))
     with flask.test_client() as client:
         response = client.get("/api/images", headers={"Authorization": "Bearer first-key"})
         assert response.status_code == 200
         assert g.key_name == request.environ["s3image.key_name"] == "web"
     components_of(flask).cache.close()
-
-
-def test_the_document_shows_both_ways_to_send_a_key(client: FlaskClient) -> None:
-    document = json_of(client.get("/openapi.json"))
-    assert document["components"]["securitySchemes"] == {
-        "bearer": {"type": "http", "scheme": "bearer"},
-        "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    }
-    for method, path in (("post", "/api/images"), ("get", "/api/images"), ("post", "/api/generate-image")):
-        assert document["paths"][path][method]["security"] == [{"bearer": []}, {"apiKey": []}]
 
 
 FORWARDED = {
@@ -171,7 +161,8 @@ def test_trusted_proxies_do_not_make_a_client_local(config: Config) -> None:
     components_of(flask).cache.close()
 
 
-def _stored_url(flask: Flask, headers: dict[str, str]) -> str:
+def _origin_of_image_urls(flask: Flask, headers: dict[str, str]) -> str:
+    """Upload an image; return what precedes the path in its URL."""
     client = flask.test_client()
     sent = client.post(
         "/api/images",
@@ -186,7 +177,7 @@ def _stored_url(flask: Flask, headers: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("settings", "headers", "before"),
+    ("settings", "headers", "origin"),
     [
         ({}, {}, "http://localhost"),
         ({}, {"Host": "127.0.0.1:8000"}, "http://127.0.0.1:8000"),
@@ -208,12 +199,12 @@ def _stored_url(flask: Flask, headers: dict[str, str]) -> str:
         ({"public_base_url": "https://cdn.example"}, {"Host": "evil.example"}, "https://cdn.example/"),
     ],
 )
-def test_which_host_stands_in_the_url(
-    config: Config, settings: dict[str, Any], headers: dict[str, str], before: str
+def test_image_urls_name_only_trusted_hosts(
+    config: Config, settings: dict[str, Any], headers: dict[str, str], origin: str
 ) -> None:
     flask = create_app(replace(config, api_keys=parse_keys("k"), **settings))
-    url = _stored_url(flask, headers)
-    assert url.lower() == before if "cdn" not in before else url.startswith(before)
+    url = _origin_of_image_urls(flask, headers)
+    assert url.lower() == origin if "cdn" not in origin else url.startswith(origin)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +215,7 @@ def test_which_host_stands_in_the_url(
         ("https://app.example.org.evil.example", "cross-site", 401),
     ],
 )
-def test_without_keys_pages_that_the_operator_names_may_call(
+def test_without_keys_pages_of_cors_origins_may_call(
     config: Config, origin: str, site: str, status: int
 ) -> None:
     flask = create_app(replace(config, cors_origins=("https://app.example.org",)))
@@ -233,7 +224,7 @@ def test_without_keys_pages_that_the_operator_names_may_call(
     components_of(flask).cache.close()
 
 
-def test_a_star_names_nobody(config: Config) -> None:
+def test_a_wildcard_in_cors_origins_does_not_make_pages_local(config: Config) -> None:
     flask = create_app(replace(config, cors_origins=("*",)))
     headers = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
     assert flask.test_client().get("/api/images", headers=headers).status_code == 401

@@ -1,4 +1,4 @@
-"""Objects that others stored with a Content-Encoding (RFC 9110, 8.4)."""
+"""Objects in the bucket with a Content-Encoding (RFC 9110, 8.4), which other programs stored."""
 
 import gzip
 import zlib
@@ -22,7 +22,7 @@ KEYS = ["a.png", "a/Ü.png", "a/" + "0" * 2 + "/" + "1" * 30 + ".png"]
 
 @pytest.fixture(params=[None, 1], ids=["cached", "too large for the cache"])
 def client(request: pytest.FixtureRequest, s3_config: Config) -> Iterator[FlaskClient]:
-    """A client of a server that keeps everything, or nothing."""
+    """A client of a server that caches everything, or nothing."""
     flask = create_app(replace(s3_config, cache_max_object_bytes=request.param or 10**6))
     yield flask.test_client()
     components_of(flask).cache.close()
@@ -30,7 +30,7 @@ def client(request: pytest.FixtureRequest, s3_config: Config) -> Iterator[FlaskC
 
 @pytest.fixture
 def put(s3: S3Server, bucket: str) -> Iterator[Any]:
-    """Puts an object as others would."""
+    """A function that puts an object into the bucket."""
     client = s3.client()
     yield lambda key, **more: client.put_object(Bucket=bucket, Key=key, ContentType="image/png", **more)
     client.close()
@@ -38,8 +38,10 @@ def put(s3: S3Server, bucket: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("accepted", [None, "gzip", "identity", "gzip;q=0, br"])
-def test_it_is_said_on_every_way(client: FlaskClient, put: Any, key: str, accepted: str | None) -> None:
-    """There is only this form of it, whatever the client prefers: so none is chosen, and nothing varies."""
+def test_content_encoding_is_sent_on_a_miss_and_a_hit(
+    client: FlaskClient, put: Any, key: str, accepted: str | None
+) -> None:
+    """Only one form is stored, whatever the client prefers, so that no Vary is needed."""
     put(key, Body=DATA, ContentEncoding="gzip")
     headers = {"Accept-Encoding": accepted} if accepted else {}
     for method in ("HEAD", "GET", "GET", "HEAD"):
@@ -53,20 +55,20 @@ def test_it_is_said_on_every_way(client: FlaskClient, put: Any, key: str, accept
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_ranges_are_of_the_encoded_bytes(s3_client: FlaskClient, put: Any, key: str) -> None:
+def test_ranges_select_from_the_encoded_bytes(s3_client: FlaskClient, put: Any, key: str) -> None:
     """RFC 9110, 14.1.2 and 15.3.7."""
     put(key, Body=DATA, ContentEncoding="gzip")
     etag = s3_client.head(f"/api/images/{key}").headers["ETag"]
-    parts = []
+    ranges = []
     for span in ("bytes=0-9", "bytes=10-"):
         with s3_client.get(f"/api/images/{key}", headers={"Range": span, "If-Range": etag}) as response:
             assert response.status_code == 206
             assert response.headers["Content-Encoding"] == "gzip"
-            parts.append(response.data)
-    assert b"".join(parts) == DATA
+            ranges.append(response.data)
+    assert b"".join(ranges) == DATA
 
 
-def test_not_modified_says_nothing_of_the_content(client: FlaskClient, put: Any) -> None:
+def test_a_304_has_no_content_headers(client: FlaskClient, put: Any) -> None:
     put("a.png", Body=DATA, ContentEncoding="gzip")
     etag = client.head("/api/images/a.png").headers["ETag"]
     response = client.get("/api/images/a.png", headers={"If-None-Match": etag})
@@ -96,7 +98,7 @@ CODINGS = {
 
 
 @pytest.mark.parametrize("stored", CODINGS)
-def test_codings_of_the_bytes_alone_are_told(client: FlaskClient, put: Any, stored: str) -> None:
+def test_codings_of_the_transfer_are_left_out(client: FlaskClient, put: Any, stored: str) -> None:
     put("a.png", Body=noise(2), ContentEncoding=stored)
     for _ in range(2):
         with client.get("/api/images/a.png") as response:
@@ -105,25 +107,27 @@ def test_codings_of_the_bytes_alone_are_told(client: FlaskClient, put: Any, stor
 
 
 @pytest.mark.parametrize("stored", ["gzip;q=1", "gzip br", "g/zip", "x" * 300, '"gzip"', "gzïp"])
-def test_what_is_no_list_of_codings_is_an_error_of_the_store(
+def test_an_invalid_content_encoding_is_a_store_error(
     client: FlaskClient, put: Any, s3: S3Server, stored: str
 ) -> None:
-    """Without the coding nobody could read the bytes; as it is, it may not be a header at all."""
+    """Without it clients can't read the bytes, and the value may not be valid in a header."""
     put("a.png", Body=DATA)
 
-    def odd(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def respond(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         tag, date = '"0"', "Sun, 22 Nov 2026 08:00:00 GMT"
         headers = [("ETag", tag), ("Last-Modified", date), ("Content-Type", "image/png")]
         length = ("Content-Length", str(len(DATA)))
         start_response("200 OK", [*headers, length, ("Content-Encoding", stored)])
         return [DATA]
 
-    s3.fault = odd
+    s3.fault = respond
     response = client.get("/api/images/a.png")
     assert (response.status_code, json_of(response)["code"]) == (502, "store_error")
 
 
-def test_the_coding_is_known_after_a_restart(s3_config: Config, put: Any, s3: S3Server) -> None:
+def test_the_cache_keeps_the_content_encoding_across_restarts(
+    s3_config: Config, put: Any, s3: S3Server
+) -> None:
     for key in KEYS:
         put(key, Body=DATA, ContentEncoding="gzip")
     for _ in range(2):
@@ -135,7 +139,7 @@ def test_the_coding_is_known_after_a_restart(s3_config: Config, put: Any, s3: S3
     assert sum(method == "GET" for method, _, _ in s3.requests) == len(KEYS)
 
 
-def test_the_coding_may_change_and_go(s3_config: Config, put: Any) -> None:
+def test_revalidation_updates_the_content_encoding(s3_config: Config, put: Any) -> None:
     flask = create_app(replace(s3_config, cache_ttl=0))
     for data, coding in (
         (DATA, "gzip"),

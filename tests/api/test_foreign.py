@@ -1,4 +1,4 @@
-"""Objects that others put into the bucket: images are served, what else lies there is not ours."""
+"""Objects that other programs put into the bucket: images are served, other objects are left alone."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ from tests.s3server import S3Server
 
 DATA = picture()
 
-NO_IMAGES = [
+OTHER_OBJECTS = [
     ("page.html", "text/html"),
     ("drawing.svg", "image/svg+xml"),
     ("a/page.png", "text/html"),
@@ -25,50 +25,50 @@ NO_IMAGES = [
     ("backups/db.sql", ""),
     ("a/folder.png", "application/x-directory"),
 ]
-"""Keys and the types under which they are stored."""
+"""Keys, and the content types that they are stored with."""
 
 
 @pytest.fixture
-def look(s3: S3Server, bucket: str) -> Iterator[Any]:
-    """S3 as others see it."""
+def aws(s3: S3Server, bucket: str) -> Iterator[Any]:
+    """An S3 client, as other programs use it."""
     client = s3.client()
     yield client
     client.close()
 
 
-def _put(look: Any, bucket: str, key: str, content_type: str) -> None:
-    told = {"ContentType": content_type} if content_type else {}
-    look.put_object(Bucket=bucket, Key=key, Body=DATA, **told)
+def _put(aws: Any, bucket: str, key: str, content_type: str) -> None:
+    options = {"ContentType": content_type} if content_type else {}
+    aws.put_object(Bucket=bucket, Key=key, Body=DATA, **options)
 
 
-@pytest.mark.parametrize(("key", "content_type"), NO_IMAGES)
-def test_what_is_no_image_is_neither_shown_nor_deleted(
-    look: Any, s3_client: FlaskClient, bucket: str, key: str, content_type: str
+@pytest.mark.parametrize(("key", "content_type"), OTHER_OBJECTS)
+def test_objects_that_are_not_images_are_neither_served_nor_deleted(
+    aws: Any, s3_client: FlaskClient, bucket: str, key: str, content_type: str
 ) -> None:
-    _put(look, bucket, key, content_type)
+    _put(aws, bucket, key, content_type)
     for method in ("GET", "HEAD", "DELETE", "DELETE"):
         assert s3_client.open(f"/api/images/{key}", method=method).status_code == 404
-    assert look.get_object(Bucket=bucket, Key=key)["Body"].read() == DATA
+    assert aws.get_object(Bucket=bucket, Key=key)["Body"].read() == DATA
 
 
-def test_what_is_no_image_is_not_deleted_while_it_is_in_the_cache(
-    look: Any, s3_client: FlaskClient, bucket: str
+def test_an_object_that_is_no_longer_an_image_is_not_deleted(
+    aws: Any, s3_client: FlaskClient, bucket: str
 ) -> None:
-    _put(look, bucket, "a/page.png", "image/png")
+    _put(aws, bucket, "a/page.png", "image/png")
     with s3_client.get("/api/images/a/page.png") as response:
         assert response.data == DATA
-    _put(look, bucket, "a/page.png", "text/html")
+    _put(aws, bucket, "a/page.png", "text/html")
     assert s3_client.delete("/api/images/a/page.png").status_code == 404
-    assert look.get_object(Bucket=bucket, Key="a/page.png")["Body"].read() == DATA
+    assert aws.get_object(Bucket=bucket, Key="a/page.png")["Body"].read() == DATA
     assert s3_client.get("/api/images/a/page.png").status_code == 404
 
 
-def test_listings_have_no_objects_that_no_image_is_named_like(
-    look: Any, s3_client: FlaskClient, bucket: str
+def test_listings_have_only_keys_with_an_images_extension(
+    aws: Any, s3_client: FlaskClient, bucket: str
 ) -> None:
-    for key, content_type in NO_IMAGES[:2]:
-        _put(look, bucket, key, content_type)
-    _put(look, bucket, "z.png", "image/png")
+    for key, content_type in OTHER_OBJECTS[:2]:
+        _put(aws, bucket, key, content_type)
+    _put(aws, bucket, "z.png", "image/png")
     listed = json_of(s3_client.get("/api/images"))["images"]
     assert [image["key"] for image in listed] == ["z.png"]
 
@@ -87,10 +87,10 @@ def test_listings_have_no_objects_that_no_image_is_named_like(
         ("a/b.webp", "image/webp; charset=binary", "image/webp"),
     ],
 )
-def test_images_put_there_by_others_are_shown(
-    look: Any, s3_client: FlaskClient, bucket: str, key: str, content_type: str, served: str
+def test_images_that_others_stored_are_served_and_deleted(
+    aws: Any, s3_client: FlaskClient, bucket: str, key: str, content_type: str, served: str
 ) -> None:
-    _put(look, bucket, key, content_type)
+    _put(aws, bucket, key, content_type)
     for status in ("s3-image-server; fwd=uri-miss; stored", "s3-image-server; hit"):
         with s3_client.get(f"/api/images/{key}") as response:
             assert (response.data, response.content_type) == (DATA, served)
@@ -99,38 +99,38 @@ def test_images_put_there_by_others_are_shown(
     assert s3_client.get(f"/api/images/{key}").status_code == 404
 
 
-def _put_whole(look: Any, bucket: str, key: str, data: bytes) -> None:
-    look.put_object(Bucket=bucket, Key=key, Body=data, ContentType="image/png")
+def _put_at_once(aws: Any, bucket: str, key: str, data: bytes) -> None:
+    aws.put_object(Bucket=bucket, Key=key, Body=data, ContentType="image/png")
 
 
-def _put_in_parts(look: Any, bucket: str, key: str, data: bytes) -> None:
-    """Its entity tag tells nothing of the bytes."""
+def _put_in_parts(aws: Any, bucket: str, key: str, data: bytes) -> None:
+    """Put an object whose entity tag does not depend on its bytes alone."""
     upload = {"Bucket": bucket, "Key": key}
-    upload["UploadId"] = look.create_multipart_upload(**upload, ContentType="image/png")["UploadId"]
-    etag = look.upload_part(**upload, PartNumber=1, Body=data)["ETag"]
-    look.complete_multipart_upload(**upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]})
+    upload["UploadId"] = aws.create_multipart_upload(**upload, ContentType="image/png")["UploadId"]
+    etag = aws.upload_part(**upload, PartNumber=1, Body=data)["ETag"]
+    aws.complete_multipart_upload(**upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]})
 
 
 @pytest.mark.parametrize("other", [DATA[:-1] + b"x", b"short", noise(1)], ids=["last byte", "size", "all"])
 @pytest.mark.parametrize("in_parts", [False, True])
-def test_an_upload_does_not_pass_for_what_somebody_else_stored_under_its_key(
-    look: Any, s3_client: FlaskClient, bucket: str, other: bytes, in_parts: bool
+def test_an_upload_is_refused_if_other_bytes_are_stored_under_its_key(
+    aws: Any, s3_client: FlaskClient, bucket: str, other: bytes, in_parts: bool
 ) -> None:
     key = content_addressed_key(DATA, FORMATS["png"])
-    (_put_in_parts if in_parts else _put_whole)(look, bucket, key, other)
+    (_put_in_parts if in_parts else _put_at_once)(aws, bucket, key, other)
     refused = s3_client.post("/api/images", data=DATA, content_type="image/png")
     assert (refused.status_code, json_of(refused)["code"]) == (409, "name_taken")
-    assert look.get_object(Bucket=bucket, Key=key)["Body"].read() == other
+    assert aws.get_object(Bucket=bucket, Key=key)["Body"].read() == other
     named = s3_client.post("/api/images?name=mine.png", data=DATA, content_type="image/png")
     assert named.status_code == 201
 
 
 @pytest.mark.parametrize("in_parts", [False, True])
-def test_an_upload_of_what_somebody_else_stored_is_stored_already(
-    look: Any, s3_client: FlaskClient, bucket: str, in_parts: bool
+def test_an_upload_of_bytes_that_others_stored_is_a_200(
+    aws: Any, s3_client: FlaskClient, bucket: str, in_parts: bool
 ) -> None:
     key = content_addressed_key(DATA, FORMATS["png"])
-    (_put_in_parts if in_parts else _put_whole)(look, bucket, key, DATA)
+    (_put_in_parts if in_parts else _put_at_once)(aws, bucket, key, DATA)
     answer = s3_client.post("/api/images", data=DATA, content_type="image/png")
     assert (answer.status_code, json_of(answer)["key"]) == (200, key)
     with s3_client.get(f"/api/images/{key}") as response:

@@ -1,4 +1,4 @@
-"""Forms as clients really write them: accepted if they mean one thing, else refused in words that help."""
+"""Multipart forms of real clients: accepted if they are unambiguous, else refused with a precise message."""
 
 import base64
 from typing import Any
@@ -13,21 +13,21 @@ from tests.pictures import noise, picture
 
 PNG = picture()
 BIG = noise(1, (300, 300))
-"""More than a form's text may be."""
+"""Larger than the limit of text in a form."""
 
 IMAGE = 'form-data; name="image"'
 FILE = f'{IMAGE}; filename="photo.png"'
 
 
 def part(disposition: str | bytes, data: bytes = PNG, *headers: str, line_end: bytes = b"\r\n") -> bytes:
-    """A part of a form with the boundary `x`."""
+    """Return a part of a form with the boundary `x`."""
     value = disposition if isinstance(disposition, bytes) else disposition.encode()
     lines = [b"--x", b"Content-Disposition: " + value, *(header.encode() for header in headers), b"", data]
     return line_end.join(lines) + line_end
 
 
 def send(client: FlaskClient, body: bytes, content_type: str = "multipart/form-data; boundary=x") -> Any:
-    """The answer to this form."""
+    """Upload this form; return the response."""
     return client.post("/api/images", data=body, environ_overrides={"CONTENT_TYPE": content_type})
 
 
@@ -56,7 +56,7 @@ DATA_URL = b"data:image/png;base64," + base64.b64encode(PNG)
     ],
 )
 @pytest.mark.parametrize("data", [PNG, BIG], ids=["small", "big"])
-def test_a_part_with_any_file_name_or_none_is_the_image(
+def test_the_image_may_have_any_file_name_or_none(
     client: FlaskClient, disposition: str | bytes, data: bytes
 ) -> None:
     response = send(client, part(disposition, data) + END)
@@ -81,33 +81,37 @@ def test_a_part_with_any_file_name_or_none_is_the_image(
         ("multipart/form-data; boundary=x", part(FILE, PNG, "X-Note: M\xfcller", "Content-Length: 3") + END),
     ],
 )
-def test_odd_but_honest_forms_are_accepted(client: FlaskClient, content_type: str, body: bytes) -> None:
+def test_unusual_but_valid_forms_are_accepted(client: FlaskClient, content_type: str, body: bytes) -> None:
     response = send(client, body, content_type)
     assert response.status_code == 201, json_of(response)
     with client.get(json_of(response)["image_url"]) as served:
         assert served.data == PNG
 
 
-REFUSED: dict[str, tuple[str | None, bytes, str]] = {
+INVALID_FORMS: dict[str, tuple[str | None, bytes, str]] = {
     "no boundary": ("multipart/form-data", part(FILE) + END, NO_BOUNDARY),
     "empty boundary": ("multipart/form-data; boundary=", part(FILE) + END, NO_BOUNDARY),
     "quoted nothing": ('multipart/form-data; boundary=""', part(FILE) + END, NO_BOUNDARY),
-    "a cat": ("multipart/form-data; boundary*=utf-8''%E7%8C%AB", part(FILE) + END, NO_BOUNDARY),
+    "boundary not ASCII": ("multipart/form-data; boundary*=utf-8''%E7%8C%AB", part(FILE) + END, NO_BOUNDARY),
     "another boundary": ("multipart/form-data; boundary=y", part(FILE) + END, OTHER_BOUNDARY),
     "another boundary, much data": ("multipart/form-data; boundary=y", part(FILE, BIG) + END, OTHER_BOUNDARY),
     "no body": (None, b"", OTHER_BOUNDARY),
     "no last boundary": (None, part(FILE), "incomplete"),
     "no last boundary, much data": (None, part(FILE, BIG), "incomplete"),
-    "half a last boundary": (None, part(FILE) + b"--x", "incomplete"),
-    "a boundary and no part": (None, part(FILE) + b"--x\r\n", "incomplete"),
-    "half a head": (None, b"--x\r\nContent-Disp", "incomplete"),
+    "truncated last boundary": (None, part(FILE) + b"--x", "incomplete"),
+    "boundary without a part": (None, part(FILE) + b"--x\r\n", "incomplete"),
+    "truncated headers": (None, b"--x\r\nContent-Disp", "incomplete"),
     "no disposition": (None, b"--x\r\nContent-Type: image/png\r\n\r\n" + PNG + b"\r\n" + END, NAMELESS),
     "no name": (None, part("form-data") + END, NAMELESS),
     "no headers": (None, b"--x\r\n\r\n" + PNG + b"\r\n" + END, NAMELESS),
     "no headers, much data": (None, b"--x\r\n\r\n" + b"\xff" * 600_000 + b"\r\n" + END, NAMELESS),
-    "a form said to be an image": ("image/png", part(FILE) + END, "The body is a multipart form"),
-    "a form said to be bytes": ("application/octet-stream", b"\r\n" + part(FILE) + END, "a multipart form"),
-    "a form without a type": ("", part(FILE, line_end=b"\n") + b"--x--\n", "a multipart form"),
+    "form with an image's type": ("image/png", part(FILE) + END, "The body is a multipart form"),
+    "form with the type of bytes": (
+        "application/octet-stream",
+        b"\r\n" + part(FILE) + END,
+        "a multipart form",
+    ),
+    "form without a type": ("", part(FILE, line_end=b"\n") + b"--x--\n", "a multipart form"),
     "no part": (None, END, "The request has no image."),
     "other field": (
         None,
@@ -139,22 +143,22 @@ REFUSED: dict[str, tuple[str | None, bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize(("content_type", "body", "told"), REFUSED.values(), ids=REFUSED)
-def test_each_mistake_is_said_as_what_it_is(
-    client: FlaskClient, app: Flask, content_type: str | None, body: bytes, told: str
+@pytest.mark.parametrize(("content_type", "body", "message"), INVALID_FORMS.values(), ids=INVALID_FORMS)
+def test_invalid_forms_are_refused_with_their_reason(
+    client: FlaskClient, app: Flask, content_type: str | None, body: bytes, message: str
 ) -> None:
     response = send(client, body, "multipart/form-data; boundary=x" if content_type is None else content_type)
     assert (response.status_code, json_of(response)["code"]) == (400, "bad_request")
-    assert told in json_of(response)["message"]
+    assert message in json_of(response)["message"]
     assert components_of(app).store.list().objects == ()
 
 
-def test_a_text_that_is_too_long_for_a_file_name_is_no_image(client: FlaskClient) -> None:
+def test_long_text_is_an_unsupported_image(client: FlaskClient) -> None:
     response = send(client, part(IMAGE, b"x" * 5000) + END)
     assert (response.status_code, json_of(response)["code"]) == (415, "unsupported_image")
 
 
-def test_text_is_bounded_and_images_are_not_text(client: FlaskClient) -> None:
+def test_forms_have_limits_of_text_and_parts_but_images_are_not_text(client: FlaskClient) -> None:
     text = part('form-data; name="name"', b"x" * 400_000 + b"\n" + b"y" * 200_000)
     assert send(client, part(FILE) + text + END).status_code == 413
     assert send(client, part(FILE) * 1001 + END).status_code == 413
@@ -162,19 +166,19 @@ def test_text_is_bounded_and_images_are_not_text(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("charset", ["iso-8859-1", "utf-8", "utf-7", ""])
-def test_a_field_says_its_charset(client: FlaskClient, charset: str) -> None:
+def test_a_field_may_name_its_charset(client: FlaskClient, charset: str) -> None:
     field = part('form-data; name="folder"', b"users/1", f"Content-Type: text/plain; charset={charset}")
     assert json_of(send(client, field + part(FILE) + END))["key"].startswith("users/1/")
 
 
-def test_an_input_without_a_file_is_no_image(client: FlaskClient) -> None:
-    """Browsers send each file input of a form, the empty ones as well."""
+def test_file_inputs_without_a_file_are_ignored(client: FlaskClient) -> None:
+    """Browsers send each file input of a form, even if no file was chosen."""
     empty = part('form-data; name="file"; filename=""', b"", "Content-Type: application/octet-stream")
     for body in (part(FILE) + empty, empty + part(FILE)):
         assert send(client, body + END).status_code in (200, 201)
     assert "No file was chosen" in json_of(send(client, empty + empty + END))["message"]
 
 
-def test_a_file_of_another_field_is_no_matter(client: FlaskClient) -> None:
+def test_files_in_other_fields_are_ignored(client: FlaskClient) -> None:
     thumbnail = part('form-data; name="thumbnail"; filename="t.png"', BIG)
     assert send(client, thumbnail + part(FILE) + END).status_code == 201

@@ -1,4 +1,4 @@
-"""Requests that nobody thought of: the answer is ours, in the one shape, and never a 500."""
+"""Random requests get well-formed JSON responses, and never a 500."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ LATIN = st.characters(max_codepoint=255)
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
-    """A client of a server that draws at once and as often as it is asked."""
+    """A client of a server with a fast generator and no rate limit."""
     root = tmp_path_factory.mktemp("fuzz")
     directories = {name: str(root / name) for name in ("CACHE_DIR", "LOCAL_STORE_DIR", "STATE_DIR")}
     flask = create_app(replace(Config.from_env(directories), generator=NAME, rate_limit_generate=""))
@@ -33,7 +33,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     components_of(flask).cache.close()
 
 
-def _well_answered(response: Any, *statuses: int) -> None:
+def _check(response: Any, *statuses: int) -> None:
+    """Assert that the response has one of `statuses` and the shape of all responses."""
     answer = json_of(response)
     assert response.status_code in statuses, answer
     assert answer["success"] is (response.status_code < 400)
@@ -68,7 +69,7 @@ def test_forms(client: FlaskClient, body: bytes, end: bytes, cut: int, content_t
     whole = body + end
     environ = {"CONTENT_TYPE": content_type}
     response = client.post("/api/images", data=whole[: len(whole) - cut], environ_overrides=environ)
-    _well_answered(response, 200, 201, 400, 413, 415, 422)
+    _check(response, 200, 201, 400, 413, 415, 422)
 
 
 _PATHS = st.text(st.characters(max_codepoint=0x2FFF), max_size=60) | st.integers(200, 5000).map("x".__mul__)
@@ -90,12 +91,12 @@ _VISIBLE = st.characters(min_codepoint=33, max_codepoint=126)
 
 @given(key=st.text(LATIN, max_size=300) | st.text(_VISIBLE, min_size=1))
 def test_idempotency_keys(client: FlaskClient, key: str) -> None:
-    order = {"prompt": "a cat", "size": "64x64"}
+    body = {"prompt": "a cat", "size": "64x64"}
     environ = {"HTTP_IDEMPOTENCY_KEY": key}
     first, again = (
-        client.post("/api/generate-image", json=order, environ_overrides=environ) for _ in range(2)
+        client.post("/api/generate-image", json=body, environ_overrides=environ) for _ in range(2)
     )
-    _well_answered(first, 200, 400)
+    _check(first, 200, 400)
     assert (again.status_code, json_of(again)) == (first.status_code, json_of(first))
 
 
@@ -104,7 +105,7 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-_ORDERS = st.fixed_dictionaries(
+_PROMPTS = st.fixed_dictionaries(
     {"prompt": st.text(max_size=30) | _JSON},
     optional={
         "size": st.sampled_from(["64x64", "65x64", "0x0", "64x64\n"]) | _JSON,
@@ -117,10 +118,10 @@ _ORDERS = st.fixed_dictionaries(
 )
 
 
-@given(order=_ORDERS | _JSON)
-def test_orders(client: FlaskClient, order: Any) -> None:
-    response = client.post("/api/generate-image", data=json.dumps(order), content_type="application/json")
-    _well_answered(response, 200, 400, 422, 503)
+@given(body=_PROMPTS | _JSON)
+def test_prompts(client: FlaskClient, body: Any) -> None:
+    response = client.post("/api/generate-image", data=json.dumps(body), content_type="application/json")
+    _check(response, 200, 400, 422, 503)
 
 
 @given(body=st.binary(max_size=200) | st.integers(1, 60_000).map(lambda depth: b'{"prompt":' + b"[" * depth))
@@ -133,7 +134,7 @@ def test_bodies_that_are_no_json(client: FlaskClient, path: str, body: bytes) ->
 
 @given(query=st.dictionaries(st.sampled_from(["prefix", "limit", "cursor", "details"]), st.text(max_size=30)))
 def test_listings(client: FlaskClient, query: dict[str, str]) -> None:
-    _well_answered(client.get("/api/images", query_string=query), 200, 400)
+    _check(client.get("/api/images", query_string=query), 200, 400)
 
 
 _NAMES = st.sampled_from(

@@ -1,4 +1,4 @@
-"""/v1 with the official client, unchanged, and its answers to the byte."""
+"""The API compatible with OpenAI's (/v1), called with OpenAI's own client, and its responses in full."""
 
 import base64
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ URL = "/v1/images/generations"
 
 @pytest.fixture
 def server(config: Config) -> Iterator[str]:
-    """A server with a key and the scripted generator; its URL."""
+    """The URL of a server with two keys and the scripted generator."""
     flask = create_app(
         replace(config, api_keys=parse_keys("first-key,second-key"), generator=NAME, generate_concurrency=4)
     )
@@ -39,14 +39,14 @@ def server(config: Config) -> Iterator[str]:
 
 @pytest.fixture
 def client(server: str) -> Iterator[openai.OpenAI]:
-    """The client as a user has it, but that it does not try again."""
+    """OpenAI's client, without its retries."""
     with openai.OpenAI(base_url=f"{server}/v1", api_key="first-key", max_retries=0) as made:
         yield made
 
 
 @pytest.fixture
-def plain(config: Config) -> Iterator[FlaskClient]:
-    """A client without OpenAI's package, of a server without keys."""
+def flask_client(config: Config) -> Iterator[FlaskClient]:
+    """Flask's test client, of a server without keys."""
     flask = create_app(replace(config, generator=NAME))
     yield flask.test_client()
     components_of(flask).cache.close()
@@ -58,7 +58,7 @@ def _image(data: bytes) -> Image.Image:
     return image
 
 
-def test_url(client: openai.OpenAI) -> None:
+def test_response_format_url_gives_a_url_of_the_image(client: openai.OpenAI) -> None:
     answer = client.images.generate(prompt="a cat", model=MODEL, size="96x64", response_format="url")
     assert answer.data
     assert answer.data[0].b64_json is None
@@ -70,7 +70,7 @@ def test_url(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
-def test_b64_json(client: openai.OpenAI, output_format: Any) -> None:
+def test_response_format_b64_json_gives_the_images_bytes(client: openai.OpenAI, output_format: Any) -> None:
     answer = client.images.generate(
         prompt="a cat", size="64x64", response_format="b64_json", output_format=output_format
     )
@@ -82,7 +82,7 @@ def test_b64_json(client: openai.OpenAI, output_format: Any) -> None:
     assert answer.output_format == output_format
 
 
-def test_what_clients_send_besides_is_taken(client: openai.OpenAI) -> None:
+def test_openais_other_options_are_accepted(client: openai.OpenAI) -> None:
     answer = client.images.generate(
         prompt="a cat",
         model=None,
@@ -102,36 +102,36 @@ def test_what_clients_send_besides_is_taken(client: openai.OpenAI) -> None:
     assert answer.size == "1024x1024"
 
 
-def test_what_may_be_null_is_described_so(plain: FlaskClient) -> None:
-    described = json_of(plain.get("/openapi.json"))["components"]["schemas"]["ImagesRequest"]
-    order = {"prompt": "a cat", "size": "64x64", "response_format": "url"}
+def test_options_accept_null_as_the_document_says(flask_client: FlaskClient) -> None:
+    described = json_of(flask_client.get("/openapi.json"))["components"]["schemas"]["ImagesRequest"]
+    body = {"prompt": "a cat", "size": "64x64", "response_format": "url"}
     for name, field in described["properties"].items():
-        answer = plain.post(URL, json={**order, name: None})
+        answer = flask_client.post(URL, json={**body, name: None})
         assert (name, answer.status_code == 200) == (name, field.get("nullable", False))
 
 
 @pytest.mark.parametrize(
     ("stream", "status"), [(False, 200), (True, 400), (0, 400), (0.0, 400), ("off", 400), ("", 400)]
 )
-def test_only_false_is_no_stream(plain: FlaskClient, stream: object, status: int) -> None:
-    order = {"prompt": "a cat", "size": "64x64", "response_format": "url", "stream": stream}
-    assert plain.post(URL, json=order).status_code == status
+def test_stream_must_be_false(flask_client: FlaskClient, stream: object, status: int) -> None:
+    body = {"prompt": "a cat", "size": "64x64", "response_format": "url", "stream": stream}
+    assert flask_client.post(URL, json=body).status_code == status
 
 
-def test_several_images(client: openai.OpenAI) -> None:
+def test_n_images_differ(client: openai.OpenAI) -> None:
     answer = client.images.generate(prompt="a cat", size="64x64", n=4, extra_body={"seed": 2**32 - 2})
     assert answer.data
     assert len({image.b64_json for image in answer.data}) == len({image.url for image in answer.data}) == 4
 
 
-def test_more_images_than_slots_are_free(config: Config) -> None:
+def test_n_may_exceed_the_concurrency(config: Config) -> None:
     flask = create_app(replace(config, generator=NAME, generate_concurrency=1))
     answer = flask.test_client().post(URL, json={"prompt": "a cat", "size": "64x64", "n": 3})
     assert len(json_of(answer)["data"]) == 3
     components_of(flask).cache.close()
 
 
-def test_models(client: openai.OpenAI) -> None:
+def test_models_are_listed_and_retrieved(client: openai.OpenAI) -> None:
     (model,) = client.models.list().data
     assert model.model_dump(exclude_none=True) == {
         "id": MODEL,
@@ -195,7 +195,7 @@ def test_models(client: openai.OpenAI) -> None:
         ({"prompt": "fail"}, openai.InternalServerError, "generator_unreachable", "server_error", None),
     ],
 )
-def test_error_classes(
+def test_errors_map_to_openais_exceptions(
     client: openai.OpenAI,
     options: dict[str, Any],
     error: type[openai.APIStatusError],
@@ -209,23 +209,23 @@ def test_error_classes(
     assert "secret" not in str(caught.value)
 
 
-def test_a_refusal_says_why(client: openai.OpenAI) -> None:
+def test_a_refused_prompt_has_the_reason(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="No teapots, please"):
         client.images.generate(prompt="refuse")
 
 
 @pytest.mark.parametrize("key", ["wrong", "first-keyx"])
-def test_a_bad_key(client: openai.OpenAI, key: str) -> None:
-    impostor = client.with_options(api_key=key)
+def test_a_wrong_key_is_an_authentication_error(client: openai.OpenAI, key: str) -> None:
+    refused = client.with_options(api_key=key)
     with pytest.raises(openai.AuthenticationError) as caught:
-        impostor.models.list()
+        refused.models.list()
     assert caught.value.code == "invalid_api_key"
     with pytest.raises(openai.AuthenticationError) as caught:
-        impostor.images.generate(prompt="a cat")
+        refused.images.generate(prompt="a cat")
     assert caught.value.response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_a_busy_server_is_a_rate_limit(client: openai.OpenAI, config: Config) -> None:
+def test_a_busy_server_is_a_rate_limit_error(client: openai.OpenAI, config: Config) -> None:
     with (
         Slots(config.state_dir / "slots", 4).take(4),
         pytest.raises(openai.RateLimitError) as caught,
@@ -235,7 +235,9 @@ def test_a_busy_server_is_a_rate_limit(client: openai.OpenAI, config: Config) ->
     assert caught.value.response.headers["Retry-After"] == "5"
 
 
-def test_idempotency(client: openai.OpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idempotency_key_repeats_the_response(
+    client: openai.OpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DRAWN", str(tmp_path / "drawn"))
     header = {"Idempotency-Key": "one"}
     first, again = (
@@ -248,24 +250,28 @@ def test_idempotency(client: openai.OpenAI, tmp_path: Path, monkeypatch: pytest.
     assert caught.value.code == "idempotency_key_reused"
 
 
-def test_without_keys_clients_on_this_machine_may_send_any(config: Config) -> None:
+def test_without_keys_local_clients_may_send_any_key(config: Config) -> None:
     flask = create_app(replace(config, generator=NAME))
     with live(flask) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="any") as client:
         assert [model.id for model in client.models.list()] == [MODEL]
     components_of(flask).cache.close()
 
 
-def test_the_answer_in_full(plain: FlaskClient) -> None:
-    answer = json_of(plain.post(URL, json={"prompt": "a cat", "size": "64x64", "response_format": "url"}))
+def test_the_response_in_full(flask_client: FlaskClient) -> None:
+    answer = json_of(
+        flask_client.post(URL, json={"prompt": "a cat", "size": "64x64", "response_format": "url"})
+    )
     assert (
         abs(
             answer.pop("created")
-            - components_of(plain.application).store.list().objects[0].last_modified.timestamp()
+            - components_of(flask_client.application).store.list().objects[0].last_modified.timestamp()
         )
         < 3
     )
     assert answer.pop("data") == [
-        {"url": f"http://localhost/api/images/{components_of(plain.application).store.list().objects[0].key}"}
+        {
+            "url": f"http://localhost/api/images/{components_of(flask_client.application).store.list().objects[0].key}"
+        }
     ]
     assert answer == {"output_format": "png", "size": "64x64"}
 
@@ -314,15 +320,15 @@ def _error(message: str, kind: str, param: str | None, code: str) -> dict[str, A
         ),
     ],
 )
-def test_errors_in_full(
-    plain: FlaskClient, method: str, path: str, body: Any, status: int, error: dict[str, Any]
+def test_error_responses_in_full(
+    flask_client: FlaskClient, method: str, path: str, body: Any, status: int, error: dict[str, Any]
 ) -> None:
-    response = plain.open(path, method=method, json=body)
+    response = flask_client.open(path, method=method, json=body)
     assert (response.status_code, json_of(response)) == (status, error)
 
 
-def test_the_openapi_document_tells_openais_errors(plain: FlaskClient) -> None:
-    document = json_of(plain.get("/openapi.json"))
+def test_the_document_describes_openais_errors(flask_client: FlaskClient) -> None:
+    document = json_of(flask_client.get("/openapi.json"))
     calls = document["paths"]
     for call in (calls[URL]["post"], calls["/v1/models"]["get"], calls["/v1/models/{model}"]["get"]):
         content = call["responses"]["default"]["content"]["application/json"]
@@ -333,8 +339,10 @@ def test_the_openapi_document_tells_openais_errors(plain: FlaskClient) -> None:
     assert (header["in"], header["name"], header["required"]) == ("header", "Idempotency-Key", False)
 
 
-def test_clients_are_told_not_to_pay_twice(plain: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(components_of(plain.application).generation, "_timeout", 0.05)
-    response = plain.post(URL, json={"prompt": "slow 1"})
+def test_after_a_timeout_clients_should_not_retry(
+    flask_client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(components_of(flask_client.application).generation, "_timeout", 0.05)
+    response = flask_client.post(URL, json={"prompt": "slow 1"})
     assert (response.status_code, response.headers["X-Should-Retry"]) == (504, "false")
     assert json_of(response)["error"]["code"] == "generator_timeout"

@@ -1,4 +1,4 @@
-"""Query parameters: those that no call knows are refused before anything is done."""
+"""Unknown and repeated query parameters are refused before the call has an effect."""
 
 from io import BytesIO
 from typing import Any
@@ -42,20 +42,20 @@ def _upload(client: FlaskClient, name: str = "me") -> Any:
 
 
 @pytest.mark.parametrize("query", ["sort=size", "w=100", "dry_run=true", "Limit=5", "=x", "x" * 4000])
-@pytest.mark.parametrize(("method", "path", "known"), CALLS)
+@pytest.mark.parametrize(("method", "path", "accepted"), CALLS)
 def test_an_unknown_parameter_is_refused(
-    client: FlaskClient, method: str, path: str, known: str | None, query: str
+    client: FlaskClient, method: str, path: str, accepted: str | None, query: str
 ) -> None:
     response = client.open(
         f"{path}?{query}", method=method, json={"prompt": "x"} if method == "POST" else None
     )
     assert response.status_code == 400
-    if known is not None:
+    if accepted is not None:
         name = query.partition("=")[0][:60]
-        assert _message(response) == f"{name}: Unknown query parameter. This call accepts {known}."
+        assert _message(response) == f"{name}: Unknown query parameter. This call accepts {accepted}."
 
 
-def test_nothing_is_done(client: FlaskClient, app: Flask) -> None:
+def test_calls_with_unknown_parameters_have_no_effect(client: FlaskClient, app: Flask) -> None:
     assert _upload(client).status_code == 201
     assert client.delete("/api/images/me.png?dry_run=true").status_code == 400
     assert client.post("/api/images?nmae=x", data=PNG, content_type="image/png").status_code == 400
@@ -83,7 +83,9 @@ def test_a_repeated_parameter_is_refused(client: FlaskClient, method: str, path:
 @pytest.mark.parametrize(
     "path", ["hit", "immutable", "/", "/docs", "/openapi.json", "/web/app.js", "/healthz", "/readyz"]
 )
-def test_images_pages_and_health_checks_ignore_all(client: FlaskClient, path: str, query: str) -> None:
+def test_images_pages_and_health_checks_ignore_all_parameters(
+    client: FlaskClient, path: str, query: str
+) -> None:
     if path == "hit":
         path = json_of(_upload(client))["image_url"]
     elif path == "immutable":
@@ -93,20 +95,20 @@ def test_images_pages_and_health_checks_ignore_all(client: FlaskClient, path: st
         assert path[-3:] != "png" or response.data == PNG
 
 
-def test_a_client_made_for_azure_may_send_its_version(client: FlaskClient) -> None:
-    order = {"prompt": "a red boat", "size": "64x64"}
-    assert client.post("/v1/images/generations?api-version=2026-10-01", json=order).status_code == 200
+def test_v1_accepts_the_api_version_that_azure_clients_send(client: FlaskClient) -> None:
+    body = {"prompt": "a red boat", "size": "64x64"}
+    assert client.post("/v1/images/generations?api-version=2026-10-01", json=body).status_code == 200
     assert client.get("/v1/models?api-version=preview").status_code == 200
 
 
-def test_a_preflight_and_a_wrong_address_are_answered_as_ever(client: FlaskClient) -> None:
+def test_preflights_wrong_urls_and_wrong_methods_are_not_checked(client: FlaskClient) -> None:
     assert client.options("/api/images?x=1").status_code == 200
     assert client.get("/api/nothing?x=1").status_code == 404
     assert client.put("/api/images?x=1").status_code == 405
 
 
 @pytest.mark.parametrize("path", ["/api/images", "/api/cache", "/v1/models"])
-def test_bytes_that_are_no_text_are_refused(client: FlaskClient, path: str) -> None:
+def test_queries_that_are_not_utf_8_are_refused(client: FlaskClient, path: str) -> None:
     response = client.get(path, environ_overrides={"QUERY_STRING": "limit=\x80"})
     assert response.status_code == 400
     assert "percent-encode" in _message(response)

@@ -1,4 +1,4 @@
-"""Keys whose URL may mean another one: counted, never listed, and no image is deleted by mistake."""
+"""Keys whose URL may mean another key are counted but not listed, so that no wrong image is deleted."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,8 +42,8 @@ SAFE = [
 
 
 @pytest.fixture
-def look(s3: S3Server, bucket: str) -> Iterator[Any]:
-    """The bucket as others see it, with an image under each key."""
+def aws(s3: S3Server, bucket: str) -> Iterator[Any]:
+    """An S3 client; the bucket has an image under each key."""
     client = s3.client()
     for number, key in enumerate([*UNSAFE, *SAFE]):
         client.put_object(Bucket=bucket, Key=key, Body=noise(number), ContentType="image/png")
@@ -51,16 +51,16 @@ def look(s3: S3Server, bucket: str) -> Iterator[Any]:
     client.close()
 
 
-def _keys(look: Any, bucket: str) -> set[str]:
-    return {found["Key"] for found in look.list_objects_v2(Bucket=bucket)["Contents"]}
+def _keys(aws: Any, bucket: str) -> set[str]:
+    return {found["Key"] for found in aws.list_objects_v2(Bucket=bucket)["Contents"]}
 
 
-def test_they_are_put_there_as_they_are(look: Any, bucket: str) -> None:
-    """The tests below could not fail otherwise."""
-    assert _keys(look, bucket) == {*UNSAFE, *SAFE}
+def test_the_bucket_has_all_the_keys(aws: Any, bucket: str) -> None:
+    """Otherwise the tests below could not fail."""
+    assert _keys(aws, bucket) == {*UNSAFE, *SAFE}
 
 
-def test_they_are_counted_and_not_listed(look: Any, s3_client: FlaskClient) -> None:
+def test_unsafe_keys_are_counted_and_not_listed(aws: Any, s3_client: FlaskClient) -> None:
     page = json_of(s3_client.get("/api/images"))
     assert [image["key"] for image in page["images"]] == sorted(SAFE)
     assert (page["unsafe_keys"], page["next_cursor"]) == (len(UNSAFE), None)
@@ -68,8 +68,10 @@ def test_they_are_counted_and_not_listed(look: Any, s3_client: FlaskClient) -> N
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7])
-def test_listings_go_past_them(look: Any, s3_client: FlaskClient, bucket: str, limit: int) -> None:
-    look.delete_object(Bucket=bucket, Key="c\x01.png")  # this server answers 500 to it as StartAfter
+def test_following_cursors_passes_unsafe_keys(
+    aws: Any, s3_client: FlaskClient, bucket: str, limit: int
+) -> None:
+    aws.delete_object(Bucket=bucket, Key="c\x01.png")  # moto responds to it as StartAfter with 500
     listed: list[str] = []
     unsafe, query = 1, {"limit": str(limit)}
     for _ in range(len(UNSAFE) + len(SAFE) + 1):
@@ -84,38 +86,40 @@ def test_listings_go_past_them(look: Any, s3_client: FlaskClient, bucket: str, l
     assert (listed, unsafe) == (sorted(SAFE), len(UNSAFE))
 
 
-def test_details_are_not_asked_for(look: Any, s3: S3Server, s3_client: FlaskClient, bucket: str) -> None:
+def test_details_of_unsafe_keys_are_not_read(
+    aws: Any, s3: S3Server, s3_client: FlaskClient, bucket: str
+) -> None:
     assert json_of(s3_client.get("/api/images?details=true"))["unsafe_keys"] == len(UNSAFE)
-    asked = {path.removeprefix(f"/{bucket}/") for method, path, _ in s3.requests if method == "HEAD"}
-    assert asked == set(SAFE)
+    requested = {path.removeprefix(f"/{bucket}/") for method, path, _ in s3.requests if method == "HEAD"}
+    assert requested == set(SAFE)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
-def test_each_is_refused_under_its_own_url(
-    look: Any, bucket: str, s3_client: FlaskClient, method: str
+def test_unsafe_keys_are_refused_at_their_own_url(
+    aws: Any, bucket: str, s3_client: FlaskClient, method: str
 ) -> None:
     for key in UNSAFE:
         path = "/api/images/" + quote(key, safe="")
         assert s3_client.open(path, method=method).status_code == 400, key
-    assert _keys(look, bucket) == {*UNSAFE, *SAFE}
+    assert _keys(aws, bucket) == {*UNSAFE, *SAFE}
 
 
-def test_every_other_key_is_served_and_deleted_under_the_url_that_is_told(
-    look: Any, bucket: str, s3: S3Server, tmp_path: Path
+def test_every_listed_url_serves_and_deletes_its_own_key(
+    aws: Any, bucket: str, s3: S3Server, tmp_path: Path
 ) -> None:
-    """A client removes dot segments, and reads a URL as it thinks fit."""
+    """Clients remove dot segments, and may normalize a URL in other ways."""
     with _server(tmp_path, s3, bucket) as server:
         for image in requests.get(f"{server.url}/api/images", timeout=60).json()["images"]:
             url = urljoin(f"{server.url}/", image["image_url"])
-            data = look.get_object(Bucket=bucket, Key=image["key"])["Body"].read()
+            data = aws.get_object(Bucket=bucket, Key=image["key"])["Body"].read()
             assert requests.get(url, timeout=60).content == data, url
             deleted = requests.delete(url, timeout=60).json()
             assert (deleted["success"], deleted.get("key")) == (True, image["key"])
-        assert _keys(look, bucket) == set(UNSAFE)
+        assert _keys(aws, bucket) == set(UNSAFE)
 
 
-def test_no_url_is_made_for_them(look: Any, s3_client: FlaskClient) -> None:
-    """What a client makes of a URL that is told leads back to the key."""
+def test_listed_urls_resolve_to_their_key(aws: Any, s3_client: FlaskClient) -> None:
+    """Also after a client has normalized the URL."""
     for image in json_of(s3_client.get("/api/images"))["images"]:
         url = urlsplit(urljoin("http://localhost/", image["image_url"]))
         assert url.path == "/api/images/" + quote(image["key"], safe="/-._~")

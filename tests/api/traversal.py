@@ -1,4 +1,4 @@
-"""A few hundred spellings of paths that lead out of a directory, to files called canary.png."""
+"""Hundreds of spellings of paths that lead out of a directory, to files called canary.png."""
 
 from itertools import product
 
@@ -105,5 +105,5 @@ _ABSOLUTE = [
 
 
 def spellings(root: str) -> list[str]:
-    """All of them; `root` is the directory above all that the server uses."""
+    """Return all spellings; `root` is the directory above all that the server uses."""
     return list(dict.fromkeys([*_RELATIVE, *_INSIDE, *(text.format(root=root) for text in _ABSOLUTE)]))

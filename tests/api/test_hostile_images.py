@@ -1,6 +1,10 @@
-"""Hostile and odd images over HTTP: each is refused with its reason, or comes back right in every pixel."""
+"""Hostile and unusual images over HTTP: refused with a reason, or served with every pixel unchanged.
 
-from collections.abc import Iterator
+What tests/imaging tests in full is sampled here: one file of each format.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -29,7 +33,7 @@ from tests.imaging.inconsistent import CONSISTENT, INCONSISTENT
 from tests.imaging.samples import sample
 from tests.imaging.tiny_parts import TINY_PARTS
 
-SAFE = {
+SAFETY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
     "Content-Disposition": "inline",
@@ -54,11 +58,17 @@ def _config(directory: Path, **settings: Any) -> Config:
     )
 
 
+def _one_of_each_format(names: Iterable[str]) -> list[str]:
+    """Return the first name of each format; names begin with the format."""
+    return list({re.split(r"\W", name)[0]: name for name in reversed([*names])}.values())
+
+
 def _strips(client: FlaskClient) -> bool:
     return components_of(client.application).config.strip_metadata
 
 
-def _refused(client: FlaskClient, data: bytes) -> tuple[int, str]:
+def _refusal(client: FlaskClient, data: bytes) -> tuple[int, str]:
+    """Upload `data`; return status and code of the error. Nothing may be stored."""
     before = components_of(client.application).store.list().objects
     response = client.post("/api/images", data=data, content_type="image/png")
     answer = json_of(response)
@@ -68,88 +78,88 @@ def _refused(client: FlaskClient, data: bytes) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
-def test_what_is_no_image_of_ours(client: FlaskClient, name: str) -> None:
-    assert _refused(client, UNSUPPORTED[name]()) == (415, "unsupported_image")
+def test_other_formats_are_unsupported(client: FlaskClient, name: str) -> None:
+    assert _refusal(client, UNSUPPORTED[name]()) == (415, "unsupported_image")
 
 
 @pytest.mark.parametrize("name", UNDECODABLE)
-def test_what_only_begins_like_an_image(client: FlaskClient, name: str) -> None:
-    assert _refused(client, UNDECODABLE[name]()) == (422, "undecodable_image")
+def test_invalid_images_are_undecodable(client: FlaskClient, name: str) -> None:
+    assert _refusal(client, UNDECODABLE[name]()) == (422, "undecodable_image")
 
 
-@pytest.mark.parametrize("name", INCONSISTENT)
-def test_images_that_lie_about_their_size(client: FlaskClient, name: str) -> None:
-    """The limits are the defaults, within which each of them would be decoded if it were believed."""
-    assert _refused(client, INCONSISTENT[name]()) == (422, "undecodable_image")
+@pytest.mark.parametrize("name", _one_of_each_format(INCONSISTENT))
+def test_images_with_inconsistent_sizes_are_undecodable(client: FlaskClient, name: str) -> None:
+    """Their declared sizes are within the default limits."""
+    assert _refusal(client, INCONSISTENT[name]()) == (422, "undecodable_image")
 
 
-@pytest.mark.parametrize("name", CONSISTENT)
-def test_honest_images_that_look_like_lies(client: FlaskClient, name: str) -> None:
+@pytest.mark.parametrize("name", _one_of_each_format(CONSISTENT))
+def test_images_with_unusual_but_consistent_sizes_are_accepted(client: FlaskClient, name: str) -> None:
     (width, height, frames), make = CONSISTENT[name]
     answer = json_of(client.post("/api/images", data=make(), content_type="image/png"))
     assert (answer["width"], answer["height"], answer["frames"]) == (width, height, frames)
 
 
-@pytest.mark.parametrize("name", TINY_PARTS)
-def test_files_of_nothing_but_tiny_parts(client: FlaskClient, name: str) -> None:
-    assert _refused(client, TINY_PARTS[name](MAX_PARTS + 1000)) == (422, "undecodable_image")
+@pytest.mark.parametrize("name", _one_of_each_format(TINY_PARTS))
+def test_images_of_too_many_tiny_parts_are_undecodable(client: FlaskClient, name: str) -> None:
+    assert _refusal(client, TINY_PARTS[name](MAX_PARTS + 1000)) == (422, "undecodable_image")
 
 
 @pytest.mark.parametrize("name", TOO_LARGE)
-def test_bombs(client: FlaskClient, name: str) -> None:
-    assert _refused(client, TOO_LARGE[name]()) == (422, "too_many_pixels")
+def test_decompression_bombs_have_too_many_pixels(client: FlaskClient, name: str) -> None:
+    assert _refusal(client, TOO_LARGE[name]()) == (422, "too_many_pixels")
 
 
 @pytest.mark.parametrize("name", TEXT_BOMBS)
-def test_texts_that_unpack_to_more_than_they_are(client: FlaskClient, name: str) -> None:
+def test_bombs_in_text_chunks_are_removed_or_refused(client: FlaskClient, name: str) -> None:
     if _strips(client):
-        assert _taken(client, TEXT_BOMBS[name]()) == sample("png")
+        assert _served(client, TEXT_BOMBS[name]()) == sample("png")
     else:
-        assert _refused(client, TEXT_BOMBS[name]()) == (422, "undecodable_image")
+        assert _refusal(client, TEXT_BOMBS[name]()) == (422, "undecodable_image")
 
 
-def _taken(client: FlaskClient, data: bytes, filename: str = "a.html") -> bytes:
-    """The bytes that are served for an image, whose headers are checked on the way."""
+def _served(client: FlaskClient, data: bytes, filename: str = "a.html") -> bytes:
+    """Upload an image; check the headers that it is served with, and return the bytes."""
     response = client.post("/api/images", data={"image": (BytesIO(data), filename, "text/html")})
     answer = json_of(response)
     assert response.status_code in (200, 201), answer
     with client.get(answer["image_url"]) as served, Image.open(BytesIO(served.data)) as image:
         formats = {known.pillow: known for known in FORMATS.values()}
-        # A JPEG of several pictures is a JPEG.
+        # Pillow has another name for JPEGs of several pictures.
         known = formats["JPEG" if image.format == "MPO" else str(image.format)]
         assert answer["key"].rpartition(".")[2] == known.extension
         assert served.content_type == answer["content_type"] == known.content_type
-        assert {name: served.headers[name] for name in SAFE} == SAFE
+        assert {name: served.headers[name] for name in SAFETY_HEADERS} == SAFETY_HEADERS
         assert answer["frames"] == getattr(image, "n_frames", 1)
         return bytes(served.data)
 
 
-def _opened(data: bytes) -> Image.Image:
+def _decoded(data: bytes) -> Image.Image:
     image = Image.open(BytesIO(data))
     image.load()
     return image
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's, in the log
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # from Pillow
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_odd_images_come_back_right(client: FlaskClient, name: str) -> None:
+def test_unusual_images_keep_every_pixel(client: FlaskClient, name: str) -> None:
     data = ACCEPTED[name]()
-    served = _taken(client, data)
+    served = _served(client, data)
     if not _strips(client):
         assert served == data
         return
-    expected, image = ImageOps.exif_transpose(_opened(data)), ImageOps.exif_transpose(_opened(served))
+    expected, image = ImageOps.exif_transpose(_decoded(data)), ImageOps.exif_transpose(_decoded(served))
     assert (image.mode, image.size) == (expected.mode, expected.size)
     difference = ImageChops.difference(image.convert("RGBA"), expected.convert("RGBA")).tobytes()
-    # A JPEG that is turned is written anew, which moves colours by a hair.
+    # A rotated JPEG is encoded again, which changes colours slightly.
     assert max(difference) <= (24 if b"Exif" in data else 0)
     assert not image.getexif() or name.startswith("avif")
 
 
 @pytest.mark.parametrize("name", POLYGLOTS)
-def test_of_a_polyglot_the_image_is_left(client: FlaskClient, name: str) -> None:
+def test_polyglots_are_reduced_to_the_image(client: FlaskClient, name: str) -> None:
     data = POLYGLOTS[name]()
-    served = _taken(client, data)
+    served = _served(client, data)
     if _strips(client):
         assert not [payload for payload in PAYLOADS if payload in served]
     else:
@@ -169,5 +179,5 @@ def test_of_a_polyglot_the_image_is_left(client: FlaskClient, name: str) -> None
         "x" * 3000,
     ],
 )
-def test_a_files_own_name_means_nothing(client: FlaskClient, filename: str) -> None:
-    assert _taken(client, sample("png"), filename) == sample("png")
+def test_the_name_of_the_file_has_no_effect(client: FlaskClient, filename: str) -> None:
+    assert _served(client, sample("png"), filename) == sample("png")
