@@ -1,4 +1,4 @@
-"""The request's id: the client's where it is harmless, else one of ours; in every answer and every record."""
+"""Request IDs: the client's if it is well-formed, else a new one; in every response and every log record."""
 
 import logging
 import re
@@ -16,11 +16,11 @@ from app.core.request_context import current_request_id, set_request_id
 from app.observability.logging import RequestIdFilter
 from tests.pictures import picture
 
-OURS = re.compile(r"[0-9a-f]{16}")
+ASSIGNED = re.compile(r"[0-9a-f]{16}")
 
 
 @pytest.mark.parametrize("given", ["a", "A-1_b.c", "7f3a" * 16, "0" * 64, "--", "..."])
-def test_a_sane_one_comes_back(client: FlaskClient, given: str) -> None:
+def test_a_well_formed_id_is_kept(client: FlaskClient, given: str) -> None:
     assert client.get("/healthz", headers={"X-Request-ID": given}).headers["X-Request-ID"] == given
 
 
@@ -28,17 +28,17 @@ def test_a_sane_one_comes_back(client: FlaskClient, given: str) -> None:
     "given",
     ["", " ", "0" * 65, "a b", "a,b", "a;b", "ä", "a\tb", "<script>", "${jndi:x}", "%0d%0a", '"', "a\x7f"],
 )
-def test_another_is_replaced(client: FlaskClient, given: str) -> None:
-    assert OURS.fullmatch(client.get("/healthz", headers={"X-Request-ID": given}).headers["X-Request-ID"])
+def test_a_malformed_id_is_replaced(client: FlaskClient, given: str) -> None:
+    assert ASSIGNED.fullmatch(client.get("/healthz", headers={"X-Request-ID": given}).headers["X-Request-ID"])
 
 
-def test_each_request_has_its_own(client: FlaskClient) -> None:
+def test_each_request_has_its_own_id(client: FlaskClient) -> None:
     ids = {client.get("/healthz").headers["X-Request-ID"] for _ in range(50)}
     assert len(ids) == 50
 
 
 @pytest.mark.crashes
-def test_every_answer_has_it(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_response_has_an_id(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     key = components_of(app).images.upload_image(picture()).key
     path = f"/api/images/{key}"
     hit = client.get(path)
@@ -58,7 +58,7 @@ def test_every_answer_has_it(client: FlaskClient, app: Flask, monkeypatch: pytes
     assert len({answer.headers["X-Request-ID"] for answer in answers}) == len(answers)
 
 
-def test_a_preflight_has_it(config: Config) -> None:
+def test_preflights_have_the_id(config: Config) -> None:
     flask = create_app(replace(config, cors_origins=("https://app.example.org",)))
     headers = {
         "Origin": "https://app.example.org",
@@ -69,15 +69,15 @@ def test_a_preflight_has_it(config: Config) -> None:
     components_of(flask).cache.close()
 
 
-def test_records_have_it(
+def test_log_records_have_the_id(
     client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error of ours is logged once, with what is for the log alone."""
+    """Errors are logged once, with the detail that responses leave out."""
 
-    def away(*args: object, **_: object) -> None:
+    def fail(*args: object, **_: object) -> None:
         raise StoreUnreachable(detail="GetObject: no route to host")
 
-    monkeypatch.setattr(components_of(app).store, "get", away)
+    monkeypatch.setattr(components_of(app).store, "get", fail)
     caplog.handler.addFilter(RequestIdFilter())
     client.get("/api/images/a/b.png", headers={"X-Request-ID": "mine"})
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -86,8 +86,8 @@ def test_records_have_it(
     assert "[GetObject: no route to host]" in record.getMessage()
 
 
-def test_a_generator_logs_with_it(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It runs on a thread of its own."""
+def test_generators_see_the_id(client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generators run on other threads."""
     seen = []
     generate = components_of(app).generation._runner._generator._generator.generate  # type: ignore[attr-defined]
 
@@ -97,11 +97,11 @@ def test_a_generator_logs_with_it(client: FlaskClient, app: Flask, monkeypatch: 
 
     monkeypatch.setattr(components_of(app).generation._runner._generator._generator, "generate", spy)  # type: ignore[attr-defined]
     body = {"prompt": "a lake", "size": "64x64"}
-    answer = client.post("/api/generate-image", json=body, headers={"X-Request-ID": "drawn"})
-    assert (answer.status_code, seen) == (200, ["drawn"])
+    answer = client.post("/api/generate-image", json=body, headers={"X-Request-ID": "mine"})
+    assert (answer.status_code, seen) == (200, ["mine"])
 
 
-def test_without_a_request_there_is_none() -> None:
+def test_records_outside_requests_have_an_empty_id() -> None:
     set_request_id("")
     record = logging.makeLogRecord({})
     assert RequestIdFilter().filter(record)

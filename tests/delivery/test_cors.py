@@ -1,4 +1,4 @@
-"""Pages of other origins: what browsers are told they may do."""
+"""CORS: what browsers let pages of other origins do."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,38 +28,40 @@ EXPOSED = {
 
 
 @pytest.fixture
-def over(config: Config) -> Iterator[Callable[..., FlaskClient]]:
-    """Makes a client of a server with these `CORS_ORIGINS`."""
-    made = []
+def make_client(config: Config) -> Iterator[Callable[..., FlaskClient]]:
+    """A function that returns a client of a new server with these `CORS_ORIGINS`."""
+    applications = []
 
     def make(*origins: str) -> FlaskClient:
-        made.append(create_app(replace(config, cors_origins=origins)))
-        return made[-1].test_client()
+        applications.append(create_app(replace(config, cors_origins=origins)))
+        return applications[-1].test_client()
 
     yield make
-    for flask in made:
+    for flask in applications:
         components_of(flask).cache.close()
 
 
-def _stored(client: FlaskClient) -> str:
+def _upload(client: FlaskClient) -> str:
     sent = client.post("/api/images", data=picture(), content_type="image/png")
     return str(json_of(sent)["image_url"])
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_a_preflight_allows_what_fetch_sends(over: Callable[..., FlaskClient], method: str) -> None:
-    asked = "authorization,content-type,idempotency-key,x-api-key"
+def test_a_preflight_allows_the_methods_and_headers_of_the_api(
+    make_client: Callable[..., FlaskClient], method: str
+) -> None:
+    requested = "authorization,content-type,idempotency-key,x-api-key"
     headers = {
         "Origin": APP,
         "Access-Control-Request-Method": method,
-        "Access-Control-Request-Headers": asked,
+        "Access-Control-Request-Headers": requested,
     }
-    response = over(APP, "http://localhost:5173").options("/api/generate-image", headers=headers)
+    response = make_client(APP, "http://localhost:5173").options("/api/generate-image", headers=headers)
     allowed = response.headers["Access-Control-Allow-Headers"].lower().split(", ")
     assert (response.status_code, response.data) == (204, b"")
     assert response.headers["Access-Control-Allow-Origin"] == APP
     assert method in response.headers["Access-Control-Allow-Methods"].split(", ")
-    assert set(asked.split(",")) <= set(allowed)
+    assert set(requested.split(",")) <= set(allowed)
     assert {"Origin", "Access-Control-Request-Headers"} <= set(
         ", ".join(response.headers.getlist("Vary")).split(", ")
     )
@@ -81,17 +83,17 @@ def test_a_preflight_allows_what_fetch_sends(over: Callable[..., FlaskClient], m
     ],
 )
 @pytest.mark.parametrize("path", ["hit", "/api/images", "/no/such/page", "/api/images/a/b.png"])
-def test_hits_answers_and_errors_alike(
-    over: Callable[..., FlaskClient],
+def test_hits_other_responses_and_errors_have_the_same_cors_headers(
+    make_client: Callable[..., FlaskClient],
     origins: tuple[str, ...],
     origin: str | None,
     allowed: str | None,
     vary: str | None,
     path: str,
 ) -> None:
-    client = over(*origins)
+    client = make_client(*origins)
     with client.get(
-        _stored(client) if path == "hit" else path, headers={"Origin": origin} if origin else {}
+        _upload(client) if path == "hit" else path, headers={"Origin": origin} if origin else {}
     ) as response:
         assert (response.headers.get("Cache-Status") == "s3-image-server; hit") is (path == "hit")
         assert response.headers.get("Access-Control-Allow-Origin") == allowed
@@ -101,7 +103,7 @@ def test_hits_answers_and_errors_alike(
 
 
 @pytest.mark.parametrize(
-    ("asked", "granted"),
+    ("requested", "granted"),
     [
         (
             "authorization,content-type,openai-organization,x-stainless-arch,x-stainless-os,x-stainless-timeout",
@@ -119,20 +121,20 @@ def test_hits_answers_and_errors_alike(
     ],
 )
 @pytest.mark.parametrize("origins", [(APP,), ("*",)])
-def test_a_preflight_grants_the_headers_asked_for(
-    over: Callable[..., FlaskClient], origins: tuple[str, ...], asked: str, granted: set[str]
+def test_a_preflight_allows_the_requested_headers_but_no_credentials(
+    make_client: Callable[..., FlaskClient], origins: tuple[str, ...], requested: str, granted: set[str]
 ) -> None:
     environ = {
         "HTTP_ORIGIN": APP,
         "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "POST",
-        "HTTP_ACCESS_CONTROL_REQUEST_HEADERS": asked,
+        "HTTP_ACCESS_CONTROL_REQUEST_HEADERS": requested,
     }
-    response = over(*origins).options("/v1/images/generations", environ_overrides=environ)
+    response = make_client(*origins).options("/v1/images/generations", environ_overrides=environ)
     allowed = response.headers["Access-Control-Allow-Headers"].split(", ")
-    own = over(*origins).options(
+    default = make_client(*origins).options(
         "/", environ_overrides={**environ, "HTTP_ACCESS_CONTROL_REQUEST_HEADERS": ""}
     )
-    assert set(allowed) - set(own.headers["Access-Control-Allow-Headers"].split(", ")) == granted
+    assert set(allowed) - set(default.headers["Access-Control-Allow-Headers"].split(", ")) == granted
     assert len(allowed) == len({name.lower() for name in allowed})
     assert response.headers["Access-Control-Max-Age"] == "7200"
     assert "Access-Control-Allow-Credentials" not in response.headers
@@ -148,8 +150,8 @@ def test_a_preflight_grants_the_headers_asked_for(
         ((APP,), EVIL, "true", False),
     ],
 )
-def test_a_public_page_may_call_a_private_network(
-    over: Callable[..., FlaskClient],
+def test_a_preflight_may_allow_calls_from_public_to_private_networks(
+    make_client: Callable[..., FlaskClient],
     origins: tuple[str, ...],
     origin: str,
     value: str,
@@ -161,21 +163,21 @@ def test_a_public_page_may_call_a_private_network(
         "Access-Control-Request-Method": "GET",
         f"Access-Control-Request-{network}-Network": value,
     }
-    response = over(*origins).options("/api/images", headers=headers)
-    told = response.headers.get(f"Access-Control-Allow-{network}-Network")
-    assert told == ("true" if granted else None)
+    response = make_client(*origins).options("/api/images", headers=headers)
+    allowed = response.headers.get(f"Access-Control-Allow-{network}-Network")
+    assert allowed == ("true" if granted else None)
 
 
-def test_a_preflight_of_another_origin_gets_nothing(over: Callable[..., FlaskClient]) -> None:
+def test_a_preflight_of_another_origin_allows_nothing(make_client: Callable[..., FlaskClient]) -> None:
     headers = {"Origin": EVIL, "Access-Control-Request-Method": "POST"}
-    response = over(APP).options("/api/images", headers=headers)
+    response = make_client(APP).options("/api/images", headers=headers)
     assert not [name for name in response.headers.keys() if name.startswith("Access-Control")]  # noqa: SIM118
 
 
-def test_an_options_request_that_is_no_preflight_is_the_applications(
-    over: Callable[..., FlaskClient],
+def test_an_options_request_that_is_not_a_preflight_reaches_the_application(
+    make_client: Callable[..., FlaskClient],
 ) -> None:
-    response = over(APP).options("/api/images", headers={"Origin": APP})
+    response = make_client(APP).options("/api/images", headers={"Origin": APP})
     assert "POST" in response.headers["Allow"]
 
 
@@ -189,6 +191,6 @@ def test_an_options_request_that_is_no_preflight_is_the_applications(
         ("http://a.example:443,app://x:80", ("http://a.example:443", "app://x:80")),
     ],
 )
-def test_the_setting(text: str, origins: tuple[str, ...]) -> None:
-    """As browsers write origins: without the default port."""
+def test_cors_origins_are_normalized(text: str, origins: tuple[str, ...]) -> None:
+    """To the form in which browsers send them: lower case, without the default port."""
     assert Config.from_env({"CORS_ORIGINS": text}).cors_origins == origins

@@ -1,4 +1,4 @@
-"""The page, the API page and their assets."""
+"""The page, the API documentation page and their assets."""
 
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,14 +14,14 @@ from app.config.settings import Config
 from app.core.objects import FORMATS
 from app.web import DOCS_CSP, PAGE_CSP
 
-WEB = Path(__file__).parents[2] / "app/web"
+WEB_PACKAGE = Path(__file__).parents[2] / "app/web"
 PAGES = ["/", "/docs"]
-FROM_OTHER_PARTS = {"/readyz", "/openapi.json"}
+SERVED_BY_API = {"/readyz", "/openapi.json"}
 MAX_TOTAL_BYTES = 60_000
 
 
 class Page(HTMLParser):
-    """What the tests ask of a page: its tags, and the text inside scripts and styles."""
+    """The tags of an HTML page, and the text inside its scripts and styles."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -42,16 +42,16 @@ class Page(HTMLParser):
         self._inside = ""
 
     def values(self, *names: str) -> set[str]:
-        """What the attributes called `names` say anywhere in the page."""
+        """Return the values of these attributes, of all tags."""
         found = {attrs.get(name) for _, attrs in self.tags for name in names}
         return {value for value in found if value}
 
-    def addresses(self) -> set[str]:
-        """Every address that the page loads or links to, without the places in itself."""
-        return {address for address in self.values("src", "href") if not address.startswith("#")}
+    def urls(self) -> set[str]:
+        """Return the URLs that the page loads or links to, without those of its own fragments."""
+        return {url for url in self.values("src", "href") if not url.startswith("#")}
 
 
-def load(client: FlaskClient, path: str) -> Page:
+def load_page(client: FlaskClient, path: str) -> Page:
     return Page(client.get(path).get_data(as_text=True))
 
 
@@ -66,7 +66,7 @@ def test_pages_answer_html(client: FlaskClient, path: str) -> None:
     ("path", "policy"),
     [("/", PAGE_CSP), ("/docs", DOCS_CSP), ("/web/app.js", PAGE_CSP), ("/docs/assets/none", PAGE_CSP)],
 )
-def test_every_answer_carries_the_security_headers(client: FlaskClient, path: str, policy: str) -> None:
+def test_every_response_has_the_security_headers(client: FlaskClient, path: str, policy: str) -> None:
     with client.get(path) as response:
         assert response.headers["Content-Security-Policy"] == policy
         assert response.headers["X-Content-Type-Options"] == "nosniff"
@@ -74,7 +74,7 @@ def test_every_answer_carries_the_security_headers(client: FlaskClient, path: st
 
 
 @pytest.mark.parametrize("policy", [PAGE_CSP, DOCS_CSP])
-def test_policies_allow_no_foreign_or_inline_script(policy: str) -> None:
+def test_policies_forbid_foreign_and_inline_scripts(policy: str) -> None:
     directives = dict(directive.strip().split(" ", 1) for directive in policy.split(";"))
     assert directives["default-src"] == "'self'"
     assert "script-src" not in directives
@@ -82,8 +82,8 @@ def test_policies_allow_no_foreign_or_inline_script(policy: str) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_pages_hold_no_inline_script_or_style(client: FlaskClient, path: str) -> None:
-    page = load(client, path)
+def test_pages_have_no_inline_scripts_or_styles(client: FlaskClient, path: str) -> None:
+    page = load_page(client, path)
     assert page.inline == []
     assert not [attrs for tag, attrs in page.tags if tag == "script" and "src" not in attrs]
     assert not [tag for tag, _ in page.tags if tag == "style"]
@@ -91,43 +91,43 @@ def test_pages_hold_no_inline_script_or_style(client: FlaskClient, path: str) ->
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_every_address_in_a_page_is_here(client: FlaskClient, path: str) -> None:
-    addresses = load(client, path).addresses()
-    assert addresses, "the parser found nothing to check"
-    for address in addresses - FROM_OTHER_PARTS:
-        with client.get(address) as response:
-            assert (address, response.status_code) == (address, 200)
+def test_every_url_in_a_page_is_served(client: FlaskClient, path: str) -> None:
+    urls = load_page(client, path).urls()
+    assert urls, "the parser found no URL"
+    for url in urls - SERVED_BY_API:
+        with client.get(url) as response:
+            assert (url, response.status_code) == (url, 200)
 
 
-def test_every_part_that_the_page_names_is_in_it(client: FlaskClient) -> None:
-    page = load(client, "/")
-    places = {address[1:] for address in page.values("href") - page.addresses()}
-    named = page.values("for", "list", "aria-labelledby", "aria-describedby")
-    assert places, "what the first painting waits for"
-    assert (places | set(" ".join(named).split())) - page.values("id") == set()
+def test_every_id_that_the_page_refers_to_exists(client: FlaskClient) -> None:
+    page = load_page(client, "/")
+    fragments = {url[1:] for url in page.values("href") - page.urls()}
+    references = page.values("for", "list", "aria-labelledby", "aria-describedby")
+    assert fragments, "the first paint waits for an element"
+    assert (fragments | set(" ".join(references).split())) - page.values("id") == set()
 
 
-def test_pages_follow_a_mount_point(client: FlaskClient) -> None:
+def test_urls_in_pages_have_the_mount_point(client: FlaskClient) -> None:
     text = client.get("/", environ_overrides={"SCRIPT_NAME": "/images"}).get_data(as_text=True)
-    assert all(address.startswith("/images/") for address in Page(text).addresses())
+    assert all(url.startswith("/images/") for url in Page(text).urls())
 
 
 @pytest.mark.parametrize(
-    ("host", "said"),
+    ("host", "url"),
     [
         ("127.0.0.1:8000", "http://127.0.0.1:8000/images/api/images"),
         ("made-up.example", "/images/api/images"),
     ],
 )
-def test_the_page_names_no_host_that_only_the_client_claims(app: Flask, host: str, said: str) -> None:
+def test_the_page_names_only_trusted_hosts(app: Flask, host: str, url: str) -> None:
     client = app.test_client()
     page = client.get("/", headers={"Host": host}, environ_overrides={"SCRIPT_NAME": "/images"})
-    assert f"<code>curl -F image=@cat.jpg {said}</code>" in page.get_data(as_text=True)
+    assert f"<code>curl -F image=@cat.jpg {url}</code>" in page.get_data(as_text=True)
     assert "made-up" not in page.get_data(as_text=True)
 
 
-def test_every_module_that_a_script_imports_is_here(client: FlaskClient) -> None:
-    scripts = sorted((WEB / "static/web").glob("*.js"))
+def test_every_imported_module_exists(client: FlaskClient) -> None:
+    scripts = sorted((WEB_PACKAGE / "static/web").glob("*.js"))
     imports = [
         line.rsplit('"', 2)[1].removeprefix("./")
         for script in scripts
@@ -138,19 +138,21 @@ def test_every_module_that_a_script_imports_is_here(client: FlaskClient) -> None
     assert set(imports) <= {script.name for script in scripts}
 
 
-def test_every_module_is_announced(client: FlaskClient) -> None:
-    """So that none waits for the one that imports it."""
-    announced = {
-        str(attrs["href"]) for _, attrs in load(client, "/").tags if attrs.get("rel") == "modulepreload"
+def test_every_module_is_preloaded(client: FlaskClient) -> None:
+    """So that none waits for the module that imports it."""
+    preloaded = {
+        str(attrs["href"]) for _, attrs in load_page(client, "/").tags if attrs.get("rel") == "modulepreload"
     }
-    modules = {f"/web/{script.name}" for script in (WEB / "static/web").glob("*.js")}
-    assert announced == modules - {"/web/app.js", "/web/docs.js"}
+    modules = {f"/web/{script.name}" for script in (WEB_PACKAGE / "static/web").glob("*.js")}
+    assert preloaded == modules - {"/web/app.js", "/web/docs.js"}
 
 
 @pytest.mark.parametrize(("timeout", "seconds"), [(120, "135"), (600, "615")])
-def test_the_page_waits_as_long_as_a_generation_may_take(config: Config, timeout: int, seconds: str) -> None:
+def test_the_page_waits_15_seconds_longer_than_the_generator_timeout(
+    config: Config, timeout: int, seconds: str
+) -> None:
     flask = create_app(replace(config, generator_timeout=timeout))
-    page = load(flask.test_client(), "/")
+    page = load_page(flask.test_client(), "/")
     assert [attrs["data-seconds"] for _, attrs in page.tags if "data-seconds" in attrs] == [seconds]
     components_of(flask).cache.close()
 
@@ -166,7 +168,7 @@ def test_the_page_waits_as_long_as_a_generation_may_take(config: Config, timeout
         ("/docs/assets/swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
     ],
 )
-def test_assets_have_their_type(client: FlaskClient, path: str, content_type: str) -> None:
+def test_assets_have_their_content_type(client: FlaskClient, path: str, content_type: str) -> None:
     with client.get(path) as response:
         assert (response.status_code, response.content_type) == (200, content_type)
 
@@ -176,33 +178,38 @@ def test_assets_have_their_type(client: FlaskClient, path: str, content_type: st
     "escape",
     ["../__init__.py", "..%2f__init__.py", "%2e%2e/__init__.py", "a/../../__init__.py", "/etc/passwd"],
 )
-def test_nothing_outside_the_asset_folders_is_served(client: FlaskClient, root: str, escape: str) -> None:
+def test_files_outside_the_asset_folders_are_not_served(client: FlaskClient, root: str, escape: str) -> None:
     assert client.get(root + escape).status_code in {308, 404}
     assert client.get(root + escape, follow_redirects=True).status_code == 404
 
 
-def test_the_picker_offers_every_format(client: FlaskClient) -> None:
+def test_the_file_input_accepts_every_format(client: FlaskClient) -> None:
     [accept] = [
-        attrs["accept"] for tag, attrs in load(client, "/").tags if tag == "input" and "accept" in attrs
+        attrs["accept"] for tag, attrs in load_page(client, "/").tags if tag == "input" and "accept" in attrs
     ]
     assert accept is not None
     assert accept.split(",") == [known.content_type for known in FORMATS.values()]
 
 
-def test_the_page_knows_the_size_limit_of_an_image(client: FlaskClient) -> None:
-    limits = [attrs["data-max-bytes"] for _, attrs in load(client, "/").tags if "data-max-bytes" in attrs]
+def test_the_page_has_the_upload_limit(client: FlaskClient) -> None:
+    limits = [
+        attrs["data-max-bytes"] for _, attrs in load_page(client, "/").tags if "data-max-bytes" in attrs
+    ]
     assert limits == [str(10 * 1024**2)]
 
 
 def test_every_field_has_a_label(client: FlaskClient) -> None:
-    tags = load(client, "/").tags
+    tags = load_page(client, "/").tags
     labelled = {attrs.get("for") for tag, attrs in tags if tag == "label"}
     fields = {attrs["id"] for tag, attrs in tags if tag in {"input", "select", "textarea"} and "id" in attrs}
     assert fields == labelled == {"prompt", "size", "files", "folder", "key"}
 
 
-def test_the_whole_page_stays_small() -> None:
+def test_the_files_of_the_page_are_small() -> None:
     files = [
-        path for folder in ("static", "templates") for path in (WEB / folder).rglob("*") if path.is_file()
+        path
+        for folder in ("static", "templates")
+        for path in (WEB_PACKAGE / folder).rglob("*")
+        if path.is_file()
     ]
     assert sum(path.stat().st_size for path in files) < MAX_TOTAL_BYTES
