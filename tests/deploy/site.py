@@ -1,4 +1,4 @@
-"""gunicorn with API keys behind nginx."""
+"""gunicorn with an API key behind nginx."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import requests
 
-from tests.deploy.fronted import Answer, ask, fronted
+from tests.deploy.nginx import Answer, nginx, send
 from tests.server.running import Running, running
 
 KEY = "a-key-for-tests"
@@ -15,14 +15,14 @@ KEY = "a-key-for-tests"
 
 @dataclass
 class Site:
-    """nginx at `url`, gunicorn behind it, their cache."""
+    """nginx at `url`, `server` behind it, and the cache that both read."""
 
     url: str
     server: Running
     cache_dir: Path
 
     def upload(self, data: bytes, **fields: str) -> str:
-        """Store an image by way of nginx: its path on either server."""
+        """Upload an image through nginx; return its path, the same on both servers."""
         response = requests.post(
             f"{self.url}/api/images",
             files={"image": ("photo.png", data)},
@@ -34,15 +34,15 @@ class Site:
         return f"/api/images/{response.json()['key']}"
 
     def delete(self, path: str) -> Answer:
-        """Delete an image by way of nginx."""
-        return ask(self.url, path, "DELETE", {"X-API-Key": KEY})
+        """Delete an image through nginx."""
+        return send(self.url, path, "DELETE", {"X-API-Key": KEY})
 
 
 @contextmanager
-def site_in(data: Path, nginx: Path, **settings: str) -> Iterator[Site]:
-    """Both servers with their files in these directories."""
+def running_site(data: Path, nginx_directory: Path, **settings: str) -> Iterator[Site]:
+    """Run both servers, with their files in these directories."""
     with (
         running(data, **{"API_KEYS": KEY, "WEB_CONCURRENCY": "1", **settings}) as server,
-        fronted(nginx, data / "cache", server.url.removeprefix("http://")) as url,
+        nginx(nginx_directory, data / "cache", server.url.removeprefix("http://")) as url,
     ):
         yield Site(url, server, data / "cache")

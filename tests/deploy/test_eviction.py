@@ -1,4 +1,4 @@
-"""What nginx serves counts as used: the kernel moves the access time of the files that it sends."""
+"""Images that nginx serves count as used: the kernel updates the access times of the files that it sends."""
 
 import os
 from collections.abc import Iterator
@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.fronted import ask, fronted
-from tests.deploy.site import Site, site_in
+from tests.deploy.nginx import nginx, send
+from tests.deploy.site import Site, running_site
 from tests.pictures import noise
 from tests.ports import free_port
 
 _SIZE = (256, 256)
-_MOST = 60
+_MAX_UPLOADS = 60
 
 
 @pytest.fixture
-def small(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A site whose cache has room for some dozen of the images used here."""
+def small_site(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site whose cache has room for about a dozen of the images used here."""
     if os.statvfs(tmp_path).f_flag & os.ST_NOATIME:
         pytest.skip(f"{tmp_path} is mounted noatime: the kernel keeps no access times there")
-    with site_in(tmp_path, tmp_path_factory.mktemp("nginx"), CACHE_MAX_BYTES="3MiB") as started:
+    with running_site(tmp_path, tmp_path_factory.mktemp("nginx"), CACHE_MAX_BYTES="3MiB") as started:
         yield started
 
 
@@ -29,38 +29,40 @@ def _is_cached(site: Site, path: str) -> bool:
 
 
 def _fill_until_gone(site: Site, first: int, paths: list[str]) -> list[str]:
-    """Upload images, counting from `first`, until none of `paths` is cached; the new images' paths."""
+    """Upload images, numbered from `first`, until none of `paths` is cached; return the new paths."""
     new: list[str] = []
     while any(_is_cached(site, path) for path in paths):
-        assert len(new) < _MOST, "they stay for ever"
+        assert len(new) < _MAX_UPLOADS, "nothing is evicted"
         new.append(site.upload(noise(first + len(new), _SIZE)))
     return new
 
 
-def _read(paths: list[str], front: str) -> None:
-    assert [ask(front, path).status for path in paths] == [200] * len(paths)
+def _read(paths: list[str], url: str) -> None:
+    assert [send(url, path).status for path in paths] == [200] * len(paths)
 
 
-def test_what_nginx_serves_outlives_what_nobody_asks_for(
-    small: Site, tmp_path_factory: pytest.TempPathFactory
+def test_images_that_nginx_serves_outlive_unused_ones(
+    small_site: Site, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Twice over, since the kernel moves an access time only while it is not newer than the change time.
+    """Check it twice: the kernel updates an access time only if it is not later than the change time.
 
-    That holds for a file just written, and again for one whose use an eviction has recorded: it renews the
-    change time. The nginx that reads has nobody behind it, so that no other access is counted.
+    That is so for a new file, and again after an eviction recorded a use, which updates the change time. No
+    server is behind the nginx that reads, so that no other access is counted.
     """
-    with fronted(tmp_path_factory.mktemp("alone"), small.cache_dir, f"127.0.0.1:{free_port()}") as alone:
-        old = [small.upload(noise(number, _SIZE)) for number in range(8)]
+    with nginx(
+        tmp_path_factory.mktemp("nginx"), small_site.cache_dir, f"127.0.0.1:{free_port()}"
+    ) as nginx_only:
+        old = [small_site.upload(noise(number, _SIZE)) for number in range(8)]
         used, unused = old[:3], old[3:]
-        _read(used, alone)
-        second = _fill_until_gone(small, 100, unused)
-        _read(used, alone)
-        _fill_until_gone(small, 200, second)
-        _read(used, alone)
+        _read(used, nginx_only)
+        second = _fill_until_gone(small_site, 100, unused)
+        _read(used, nginx_only)
+        _fill_until_gone(small_site, 200, second)
+        _read(used, nginx_only)
 
 
-def test_without_use_the_oldest_go_first(small: Site) -> None:
-    """The test above could not fail otherwise."""
-    old = [small.upload(noise(number, _SIZE)) for number in range(8)]
-    _fill_until_gone(small, 100, old[:3])
-    assert _is_cached(small, old[-1])
+def test_unused_images_are_evicted_in_the_order_of_their_age(small_site: Site) -> None:
+    """Otherwise the test above could not fail."""
+    old = [small_site.upload(noise(number, _SIZE)) for number in range(8)]
+    _fill_until_gone(small_site, 100, old[:3])
+    assert _is_cached(small_site, old[-1])

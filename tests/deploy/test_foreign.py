@@ -1,4 +1,4 @@
-"""Objects of other people look the same whether nginx is in front or not, and nothing stays stale."""
+"""Objects that other programs stored are served alike by nginx and gunicorn, and are never stale."""
 
 import gzip
 import hashlib
@@ -7,45 +7,45 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.deploy.fronted import Answer, ask
-from tests.deploy.site import Site, site_in
+from tests.deploy.nginx import Answer, send
+from tests.deploy.site import Site, running_site
 from tests.pictures import noise, picture
 from tests.s3server import CREDENTIALS, S3Server
 
-BUCKET = "somebodys-images"
+NAME = "somebodys-images"
 MUTABLE, IMMUTABLE = "public, no-cache", "public, max-age=31536000, immutable"
 
 
-class Shop(NamedTuple):
-    """A site over a bucket, where every request asks S3 about what may have changed."""
+class Bucket(NamedTuple):
+    """A bucket, and a site over it that revalidates mutable images at each request."""
 
     site: Site
-    look: Any
+    aws: Any
 
     def put(self, key: str, data: bytes, **more: Any) -> None:
-        """Put an object as others would."""
-        self.look.put_object(Bucket=BUCKET, Key=key, Body=data, ContentType="image/png", **more)
+        """Put an object without this server."""
+        self.aws.put_object(Bucket=NAME, Key=key, Body=data, ContentType="image/png", **more)
 
     def both(self, key: str, **headers: str) -> tuple[Answer, Answer]:
-        """What gunicorn answers, and then nginx, so that the cache has it for certain."""
+        """Return the responses of gunicorn and then of nginx, when the image is in the cache."""
         path = f"/api/images/{key}"
-        return ask(self.site.server.url, path, "GET", headers), ask(self.site.url, path, "GET", headers)
+        return send(self.site.server.url, path, "GET", headers), send(self.site.url, path, "GET", headers)
 
-    def is_nginx_s(self, key: str) -> bool:
-        """Whether the file lies where nginx sends it without asking."""
+    def nginx_can_serve(self, key: str) -> bool:
+        """Return whether the file is where nginx serves it without gunicorn."""
         return (self.site.cache_dir / "objects" / key).exists()
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """One for all tests here."""
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    """A bucket that the tests of this module share."""
     s3 = S3Server().start()
-    look = s3.make_bucket(BUCKET)
-    settings = {"S3_BUCKET": BUCKET, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
+    aws = s3.make_bucket(NAME)
+    settings = {"S3_BUCKET": NAME, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
     data, nginx = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("nginx")
-    with site_in(data, nginx, CACHE_TTL="0", **settings, **CREDENTIALS) as site:
-        yield Shop(site, look)
-    look.close()
+    with running_site(data, nginx, CACHE_TTL="0", **settings, **CREDENTIALS) as site:
+        yield Bucket(site, aws)
+    aws.close()
     s3.stop()
 
 
@@ -73,60 +73,60 @@ LOOKALIKES: dict[str, tuple[str, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("what", LOOKALIKES)
-def test_a_key_that_only_looks_immutable_is_mutable(shop: Shop, what: str) -> None:
+def test_keys_that_only_look_immutable_are_mutable(bucket: Bucket, what: str) -> None:
     key, metadata = LOOKALIKES[what]
-    shop.put(key, noise(1), Metadata=metadata)
-    for answer in shop.both(key):
+    bucket.put(key, noise(1), Metadata=metadata)
+    for answer in bucket.both(key):
         assert (answer.status, answer.headers["cache-control"]) == (200, MUTABLE)
         assert answer.body == noise(1)
         assert answer.headers["etag"] == f'"{hashlib.md5(noise(1)).hexdigest()}"'
-    assert not shop.is_nginx_s(key)
-    shop.put(key, noise(2))
-    for answer in shop.both(key):
+    assert not bucket.nginx_can_serve(key)
+    bucket.put(key, noise(2))
+    for answer in bucket.both(key):
         assert (answer.status, answer.body) == (200, noise(2))
         assert answer.headers["cache-control"] == MUTABLE
 
 
 @pytest.mark.parametrize("key", [_addressed(noise(3), "avatars"), _generated(6)])
-def test_a_key_becomes_immutable_with_the_bytes_that_it_stands_for(shop: Shop, key: str) -> None:
+def test_a_key_becomes_immutable_once_its_bytes_match_the_digest(bucket: Bucket, key: str) -> None:
     metadata = {"sha256": hashlib.sha256(noise(3)).hexdigest()}
-    shop.put(key, noise(4), Metadata=metadata)
-    assert {answer.headers["cache-control"] for answer in shop.both(key)} == {MUTABLE}
-    shop.put(key, noise(3), Metadata=metadata)
-    for answer in (*shop.both(key), *shop.both(key)):
+    bucket.put(key, noise(4), Metadata=metadata)
+    assert {answer.headers["cache-control"] for answer in bucket.both(key)} == {MUTABLE}
+    bucket.put(key, noise(3), Metadata=metadata)
+    for answer in (*bucket.both(key), *bucket.both(key)):
         assert (answer.body, answer.headers["cache-control"]) == (noise(3), IMMUTABLE)
-    assert shop.is_nginx_s(key)
-    assert not (shop.site.cache_dir / "named" / key).exists()
+    assert bucket.nginx_can_serve(key)
+    assert not (bucket.site.cache_dir / "named" / key).exists()
 
 
-def test_what_this_server_stores_is_immutable(shop: Shop) -> None:
-    key = shop.site.upload(noise(5)).removeprefix("/api/images/")
-    assert {answer.headers["cache-control"] for answer in shop.both(key)} == {IMMUTABLE}
-    assert shop.is_nginx_s(key)
+def test_uploads_are_immutable(bucket: Bucket) -> None:
+    key = bucket.site.upload(noise(5)).removeprefix("/api/images/")
+    assert {answer.headers["cache-control"] for answer in bucket.both(key)} == {IMMUTABLE}
+    assert bucket.nginx_can_serve(key)
 
 
-def test_a_type_that_the_extension_does_not_say_is_told_by_both(shop: Shop) -> None:
-    """nginx goes by the extension."""
+def test_both_send_the_stored_type_if_the_extension_has_another(bucket: Bucket) -> None:
+    """nginx would send the extension's."""
     data = picture("JPEG")
     key = _addressed(data, "mistyped")
-    shop.look.put_object(Bucket=BUCKET, Key=key, Body=data, ContentType="image/jpeg")
-    for answer in (*shop.both(key), *shop.both(key)):
+    bucket.aws.put_object(Bucket=NAME, Key=key, Body=data, ContentType="image/jpeg")
+    for answer in (*bucket.both(key), *bucket.both(key)):
         assert (answer.headers["content-type"], answer.body) == ("image/jpeg", data)
-    assert not shop.is_nginx_s(key)
+    assert not bucket.nginx_can_serve(key)
 
 
 ENCODED = gzip.compress(noise(6), mtime=0)
 
 
 @pytest.mark.parametrize("key", ["a/b.png", "a/Ü b.png", _addressed(ENCODED, "z"), _addressed(noise(6), "z")])
-def test_content_encoding_is_passed_on(shop: Shop, key: str) -> None:
-    shop.put(key, ENCODED, ContentEncoding="gzip")
+def test_both_send_the_content_encoding(bucket: Bucket, key: str) -> None:
+    bucket.put(key, ENCODED, ContentEncoding="gzip")
     quoted = key.replace("Ü b", "%C3%9C%20b")
-    for answer in (*shop.both(quoted), *shop.both(quoted, **{"Accept-Encoding": "identity"})):
+    for answer in (*bucket.both(quoted), *bucket.both(quoted, **{"Accept-Encoding": "identity"})):
         assert (answer.status, answer.body) == (200, ENCODED)
         assert answer.headers["content-encoding"] == "gzip"
         assert answer.headers["content-type"] == "image/png"
         assert answer.headers["content-length"] == str(len(ENCODED))
         assert answer.headers["cache-control"] == MUTABLE
-        assert "vary" not in answer.headers  # there is no other form of it
-    assert not shop.is_nginx_s(key)
+        assert "vary" not in answer.headers  # only one form is stored
+    assert not bucket.nginx_can_serve(key)

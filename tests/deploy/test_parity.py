@@ -1,4 +1,4 @@
-"""A hit is the same answer whether nginx gives it or gunicorn."""
+"""nginx and gunicorn send the same responses for cached images."""
 
 from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from app.core.objects import CONTENT_TYPES
-from tests.deploy.fronted import Answer, ask
+from tests.deploy.nginx import Answer, send
 from tests.deploy.site import Site
 
-_NATURE: dict[int, set[str]] = {
+_DIFFERENCES: dict[int, set[str]] = {
     200: {"server", "date"},
-    # nginx announces ranges with the whole only, and repeats Last-Modified; RFC 9110 leaves both open.
+    # nginx sends Accept-Ranges only with a 200, and Last-Modified with a 304 too; RFC 9110 permits both.
     206: {"server", "date", "accept-ranges"},
     304: {"server", "date", "accept-ranges", "last-modified"},
 }
-"""Headers in which nginx's own answers of a status differ from ours, there or in value; none but these."""
+"""All headers in which responses of nginx differ from those of gunicorn, by status."""
 
 _BY_NGINX: list[tuple[str, dict[str, str], int]] = [
     ("GET", {}, 200),
@@ -46,7 +46,7 @@ _BY_NGINX: list[tuple[str, dict[str, str], int]] = [
     ("GET", {"Range": "bytes=0-99", "If-None-Match": "ETAG"}, 304),
     ("GET", {"If-Range": "ETAG"}, 200),
 ]
-"""Method, headers and status of what nginx answers out of the cache."""
+"""Method, headers and status of requests that nginx answers from the cache."""
 
 _BY_GUNICORN: list[tuple[str, dict[str, str], int]] = [
     ("HEAD", {"Range": "bytes=0-99"}, 200),
@@ -63,14 +63,15 @@ _BY_GUNICORN: list[tuple[str, dict[str, str], int]] = [
     ("GET", {"If-Unmodified-Since": "MODIFIED"}, 200),
     ("GET", {"If-Unmodified-Since": "EARLIER"}, 412),
 ]
-"""What nginx passes on although the image is in the cache, since it would answer in another way."""
+"""The same of requests that nginx passes on although the image is in the cache: its answer would differ."""
 
 
-def _filled_in(headers: dict[str, str], like: Answer) -> dict[str, str]:
-    modified = like.headers["last-modified"]
+def _with_validators(headers: dict[str, str], image: Answer) -> dict[str, str]:
+    """Return `headers` with the validators of `image` in place of the words ETAG, MODIFIED and so on."""
+    modified = image.headers["last-modified"]
     seconds = parsedate_to_datetime(modified).timestamp()
     words = {
-        "ETAG": like.headers["etag"],
+        "ETAG": image.headers["etag"],
         "MODIFIED": modified,
         "EARLIER": formatdate(seconds - 60, usegmt=True),
         "LATER": formatdate(seconds + 60, usegmt=True),
@@ -81,28 +82,28 @@ def _filled_in(headers: dict[str, str], like: Answer) -> dict[str, str]:
 
 
 def _both(
-    site: Site, path: str, front: str, method: str, headers: dict[str, str]
+    site: Site, path: str, nginx_url: str, method: str, headers: dict[str, str]
 ) -> tuple[Answer, Answer, set[str]]:
-    """nginx's answer, gunicorn's, and the names of the headers in which they differ."""
-    headers = {"X-Request-ID": "a-1"} | _filled_in(headers, ask(site.server.url, path))
-    nginx, gunicorn = (ask(url, path, method, headers) for url in (front, site.server.url))
+    """Return the responses of nginx and of gunicorn, and the names of headers in which they differ."""
+    headers = {"X-Request-ID": "a-1"} | _with_validators(headers, send(site.server.url, path))
+    nginx, gunicorn = (send(url, path, method, headers) for url in (nginx_url, site.server.url))
     names = nginx.headers.keys() | gunicorn.headers.keys()
     return nginx, gunicorn, {n for n in names if nginx.headers.get(n) != gunicorn.headers.get(n)}
 
 
 @pytest.mark.parametrize(("method", "headers", "status"), _BY_NGINX)
-def test_nginx_alone_answers_as_gunicorn_does(
-    site: Site, hit: str, alone: str, method: str, headers: dict[str, str], status: int
+def test_nginx_answers_as_gunicorn_does(
+    site: Site, hit: str, nginx_only: str, method: str, headers: dict[str, str], status: int
 ) -> None:
-    nginx, gunicorn, differing = _both(site, hit, alone, method, headers)
+    nginx, gunicorn, differing = _both(site, hit, nginx_only, method, headers)
     assert (nginx.status, nginx.body) == (gunicorn.status, gunicorn.body)
     assert nginx.status == status
-    assert "x-request-id" not in nginx.headers  # making one would slow it
-    assert differing - {"x-request-id"} | {"date"} == _NATURE[status]
+    assert "x-request-id" not in nginx.headers  # assigning one would make nginx slower
+    assert differing - {"x-request-id"} | {"date"} == _DIFFERENCES[status]
 
 
 @pytest.mark.parametrize(("method", "headers", "status"), _BY_GUNICORN)
-def test_nginx_leaves_to_gunicorn_what_it_would_answer_otherwise(
+def test_nginx_passes_on_requests_that_it_would_answer_differently(
     site: Site, hit: str, method: str, headers: dict[str, str], status: int
 ) -> None:
     nginx, gunicorn, differing = _both(site, hit, site.url, method, headers)
@@ -111,21 +112,23 @@ def test_nginx_leaves_to_gunicorn_what_it_would_answer_otherwise(
     assert differing | {"date"} == {"server", "date"}
 
 
-def test_a_matching_tag_with_an_older_date_gets_the_whole(site: Site, hit: str, alone: str) -> None:
-    """nginx asks for both to hold; we ignore the date (RFC 9110, 13.1.3). Only bytes are wasted."""
+def test_nginx_sends_the_whole_image_for_a_matching_tag_and_an_older_date(
+    site: Site, hit: str, nginx_only: str
+) -> None:
+    """gunicorn ignores the date (RFC 9110, 13.1.3), nginx does not, and sends the whole image."""
     headers = {"If-None-Match": "ETAG", "If-Modified-Since": "EARLIER"}
-    nginx, gunicorn, _ = _both(site, hit, alone, "GET", headers)
+    nginx, gunicorn, _ = _both(site, hit, nginx_only, "GET", headers)
     assert (nginx.status, gunicorn.status) == (200, 304)
 
 
 @pytest.mark.parametrize("extension", CONTENT_TYPES)
-def test_each_extension_has_its_content_type(site: Site, alone: str, extension: str) -> None:
+def test_nginx_knows_the_content_type_of_every_extension(site: Site, nginx_only: str, extension: str) -> None:
     key = f"generated/2026/01/20260131_120000_{0:024x}.{extension}"
     file = Path(site.cache_dir, "objects", key)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"bytes")
     try:
-        answer = ask(alone, f"/api/images/{key}")
+        answer = send(nginx_only, f"/api/images/{key}")
     finally:
         file.unlink()
     assert (answer.status, answer.body) == (200, b"bytes")

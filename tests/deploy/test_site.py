@@ -1,4 +1,4 @@
-"""gunicorn behind nginx: who answers what, and what is told when one of them can't."""
+"""gunicorn behind nginx: which of them answers what, errors if one can't, and the values in nginx.conf."""
 
 import json
 import os
@@ -12,17 +12,19 @@ import pytest
 import requests
 
 from app.api.images import MULTIPART_OVERHEAD_BYTES
+from app.api.openai_schemas import MAX_IMAGES
 from app.config.settings import Config
-from tests.deploy.fronted import CONF, Answer, ask, fronted
-from tests.deploy.site import KEY, Site, site_in
+from tests.deploy.nginx import CONF, Answer, nginx, send
+from tests.deploy.site import KEY, Site, running_site
 from tests.pictures import noise
 from tests.server.running import running
 
 HIT = "s3-image-server; hit"
+README = CONF.with_name("README.md")
 
 
 def _error(answer: Answer) -> tuple[int, str]:
-    """Status and code of an answer in the shape of all errors."""
+    """Return the status and code of an error, which must have the shape of all errors."""
     body = json.loads(answer.body)
     assert body.keys() == {"success", "message", "code"}
     assert (body["success"], answer.headers["content-type"]) == (False, "application/json")
@@ -33,83 +35,85 @@ def _cached(site: Site, path: str) -> Path:
     return site.cache_dir / "objects" / path.removeprefix("/api/images/")
 
 
-def test_hits_outlive_gunicorn(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What was uploaded or fetched once is served on; what only gunicorn may serve, is told to be away."""
-    with site_in(tmp_path, tmp_path_factory.mktemp("nginx")) as site:
+def test_nginx_serves_cached_images_while_gunicorn_is_down(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Images that were uploaded or fetched are still served; those that only gunicorn serves are a 502."""
+    with running_site(tmp_path, tmp_path_factory.mktemp("nginx")) as site:
         uploaded, fetched, mutable = (
             site.upload(noise(1)),
             site.upload(noise(2)),
             site.upload(noise(3), name="me.png"),
         )
         _cached(site, fetched).unlink()
-        assert ask(site.url, fetched).headers["cache-status"] == "s3-image-server; fwd=uri-miss; stored"
-        assert ask(site.url, mutable).body == noise(3)
+        assert send(site.url, fetched).headers["cache-status"] == "s3-image-server; fwd=uri-miss; stored"
+        assert send(site.url, mutable).body == noise(3)
         site.server.process.terminate()
         site.server.process.wait(60)
         for path, data in ((uploaded, noise(1)), (fetched, noise(2))):
-            answer = ask(site.url, path)
+            answer = send(site.url, path)
             assert (answer.status, answer.body, answer.headers["cache-status"]) == (200, data, HIT)
-        assert _error(ask(site.url, mutable)) == (502, "server_unreachable")
+        assert _error(send(site.url, mutable)) == (502, "server_unreachable")
 
 
-def test_a_miss_is_a_hit_of_nginx_the_next_time(site: Site, alone: str) -> None:
+def test_after_a_miss_nginx_serves_the_image(site: Site, nginx_only: str) -> None:
     path = site.upload(noise(4))
     _cached(site, path).unlink()
-    assert _error(ask(alone, path)) == (502, "server_unreachable")
-    assert ask(site.url, path).body == noise(4)
-    assert ask(alone, path).body == noise(4)
+    assert _error(send(nginx_only, path)) == (502, "server_unreachable")
+    assert send(site.url, path).body == noise(4)
+    assert send(nginx_only, path).body == noise(4)
 
 
-def test_a_mutable_image_never_comes_from_nginx(site: Site, alone: str) -> None:
+def test_nginx_never_serves_mutable_images(site: Site, nginx_only: str) -> None:
     path = site.upload(noise(5), folder="users/1", name="me.png")
-    assert ask(site.url, path).headers["cache-control"] == "public, no-cache"
-    assert _error(ask(alone, path)) == (502, "server_unreachable")
+    assert send(site.url, path).headers["cache-control"] == "public, no-cache"
+    assert _error(send(nginx_only, path)) == (502, "server_unreachable")
 
 
-def test_a_deleted_image_is_gone_at_once(site: Site) -> None:
+def test_a_deleted_image_is_a_404_at_once(site: Site) -> None:
     path = site.upload(noise(6))
-    assert ask(site.url, path).status == 200
+    assert send(site.url, path).status == 200
     assert site.delete(path).status == 200
-    assert _error(ask(site.url, path)) == (404, "not_found")
+    assert _error(send(site.url, path)) == (404, "not_found")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-def test_other_methods_never_come_from_nginx(site: Site, hit: str, alone: str, method: str) -> None:
-    assert _error(ask(alone, hit, method)) == (502, "server_unreachable")
-    assert ask(site.url, hit, method).status == ask(site.server.url, hit, method).status
+def test_nginx_passes_on_other_methods(site: Site, hit: str, nginx_only: str, method: str) -> None:
+    assert _error(send(nginx_only, hit, method)) == (502, "server_unreachable")
+    assert send(site.url, hit, method).status == send(site.server.url, hit, method).status
 
 
 @pytest.mark.parametrize("query", ["?v=2", "?", "?a=b/c.png&d=../e"])
-def test_a_query_changes_nothing(hit: str, alone: str, query: str) -> None:
-    assert ask(alone, hit + query).body == noise(1)
+def test_nginx_ignores_queries(hit: str, nginx_only: str, query: str) -> None:
+    assert send(nginx_only, hit + query).body == noise(1)
 
 
 def test_writing_through_nginx_needs_a_key(site: Site) -> None:
-    answer = ask(site.url, "/api/images", "POST", {"Content-Type": "image/png"}, noise(7))
+    answer = send(site.url, "/api/images", "POST", {"Content-Type": "image/png"}, noise(7))
     assert _error(answer) == (401, "key_required")
 
 
-def test_without_keys_nobody_writes_through_nginx(
+def test_without_keys_no_client_can_write_through_nginx(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """To gunicorn nginx is a program on its own machine, but one that says for whom it asks."""
-    with site_in(tmp_path, tmp_path_factory.mktemp("nginx"), API_KEYS="") as site:
+    """nginx is a local program for gunicorn, but it adds the headers of a proxy."""
+    with running_site(tmp_path, tmp_path_factory.mktemp("nginx"), API_KEYS="") as site:
         sent = ("/api/images", "POST", {"Content-Type": "image/png"}, noise(7))
-        assert ask(site.server.url, *sent).status == 201
-        assert _error(ask(site.url, *sent)) == (401, "key_required")
+        assert send(site.server.url, *sent).status == 201
+        assert _error(send(site.url, *sent)) == (401, "key_required")
 
 
-def test_gunicorn_is_told_who_asks_and_keeps_the_connection(tmp_path: Path) -> None:
+def test_nginx_sends_the_clients_address_and_reuses_connections(tmp_path: Path) -> None:
     with socket.socket() as upstream, ThreadPoolExecutor(1) as pool:
         upstream.bind(("127.0.0.1", 0))
         upstream.listen()
         port = upstream.getsockname()[1]
         upstream.settimeout(60)
-        told = pool.submit(_answer_two, upstream)
-        with fronted(tmp_path, tmp_path, f"127.0.0.1:{port}") as url:  # which asks once itself
+        received = pool.submit(_answer_two_requests, upstream)
+        with nginx(tmp_path, tmp_path, f"127.0.0.1:{port}") as url:  # which sends the first request
             sent = {"Host": "images.example.org:81", "X-Request-ID": "a-1", "X-Forwarded-Prefix": "/evil"}
-            assert ask(url, "/a", headers=sent).status == 204
-        assert told.result(60).splitlines() == [
+            assert send(url, "/a", headers=sent).status == 204
+        assert received.result(60).splitlines() == [
             "GET /a HTTP/1.1",
             "Host: images.example.org:81",
             "X-Forwarded-For: 127.0.0.1",
@@ -120,8 +124,8 @@ def test_gunicorn_is_told_who_asks_and_keeps_the_connection(tmp_path: Path) -> N
         ]
 
 
-def _answer_two(upstream: socket.socket) -> str:
-    """Answer two requests on one connection; the second one as it came."""
+def _answer_two_requests(upstream: socket.socket) -> str:
+    """Answer two requests on one connection; return the second."""
     connection, _ = upstream.accept()
     with connection:
         connection.settimeout(60)
@@ -131,7 +135,7 @@ def _answer_two(upstream: socket.socket) -> str:
     return request
 
 
-def test_urls_lead_back_through_nginx(site: Site) -> None:
+def test_image_urls_name_nginx(site: Site) -> None:
     response = requests.post(
         f"{site.url}/api/images",
         data=noise(8),
@@ -142,21 +146,23 @@ def test_urls_lead_back_through_nginx(site: Site) -> None:
     assert response.headers["Location"] == response.json()["image_url"]
 
 
-def test_below_a_path(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """As deploy/README.md says: hits come from nginx, and every URL has the prefix."""
+def test_nginx_serves_hits_below_a_path_prefix(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As in deploy/README.md: nginx serves hits, and every URL has the prefix."""
     key = {"X-API-Key": KEY, "Content-Type": "image/png"}
     settings = {"SCRIPT_NAME": "/img", "TRUSTED_PROXIES": "1", "API_KEYS": KEY, "WEB_CONCURRENCY": "1"}
-    nginx = tmp_path_factory.mktemp("nginx")
+    nginx_directory = tmp_path_factory.mktemp("nginx")
     with running(tmp_path, **settings) as server:
         upstream = server.url.removeprefix("http://")
-        with fronted(nginx, tmp_path / "cache", upstream, prefix="/img") as url:
+        with nginx(nginx_directory, tmp_path / "cache", upstream, prefix="/img") as url:
             stored = requests.post(f"{url}/img/api/images", data=noise(20), headers=key, timeout=60)
             assert stored.status_code == 201, stored.text
             image_url = stored.json()["image_url"]
             assert image_url == stored.headers["Location"] == f"{url}/img/api/images/{stored.json()['key']}"
             named = requests.post(f"{url}/img/api/images?name=me", data=noise(21), headers=key, timeout=60)
             assert requests.get(named.json()["image_url"], timeout=60).content == noise(21)
-            assert ask(url, "/img/healthz").status == 200
+            assert send(url, "/img/healthz").status == 200
             server.process.terminate()
             server.process.wait(60)
             hit = requests.get(image_url, timeout=60)
@@ -165,10 +171,10 @@ def test_below_a_path(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.parametrize("path", ["/api/images", "/api/images/a/b.png"])
 @pytest.mark.parametrize("way", ["length", "chunked"])
-def test_a_body_over_the_limit_is_refused_by_nginx(alone: str, path: str, way: str) -> None:
+def test_a_body_over_the_limit_is_refused_by_nginx(nginx_only: str, path: str, way: str) -> None:
     body = bytes(12 * 1024 * 1024)
     response = requests.post(
-        f"{alone}{path}", data=body if way == "length" else iter([body]), timeout=60, stream=True
+        f"{nginx_only}{path}", data=body if way == "length" else iter([body]), timeout=60, stream=True
     )
     assert response.headers["Server"] == "nginx"
     answer = Answer(
@@ -177,32 +183,41 @@ def test_a_body_over_the_limit_is_refused_by_nginx(alone: str, path: str, way: s
     assert _error(answer) == (413, "too_large")
 
 
-def test_limits_in_the_file_suit_the_settings() -> None:
+def test_limits_in_nginx_conf_match_the_default_settings() -> None:
     conf, settings = CONF.read_text(encoding="utf-8"), Config()
     (mebibytes,) = re.findall(r"client_max_body_size (\d+)m;", conf)
     assert 1 << 20 > int(mebibytes) * (1 << 20) - settings.max_upload_bytes - MULTIPART_OVERHEAD_BYTES > 0
-    (seconds,) = re.findall(r"proxy_read_timeout (\d+)s;", conf)
-    assert int(seconds) > settings.generator_timeout + 30
+    (seconds,) = re.findall(r"^    proxy_read_timeout (\d+)s;", conf, re.MULTILINE)
+    assert int(seconds) == MAX_IMAGES * (settings.generator_timeout + 30)
+    assert "n × (GENERATOR_TIMEOUT + 30 s)" in conf
+    assert "n × (`GENERATOR_TIMEOUT` + 30)" in README.read_text(encoding="utf-8")
 
 
-def test_no_answer_in_time_is_told(tmp_path: Path, site: Site, hit: str) -> None:
+def test_nginx_conf_and_its_readme_count_the_marked_values_alike() -> None:
+    conf = CONF.read_text(encoding="utf-8")
+    assert re.findall(r"<- (\d)\.", conf) == ["1", "2", "3", "4"]
+    assert "replace the four values marked" in conf
+    assert "replace the four values marked `<-`" in README.read_text(encoding="utf-8")
+
+
+def test_a_timeout_of_gunicorn_is_a_504(tmp_path: Path, site: Site, hit: str) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         upstream = f"127.0.0.1:{silent.getsockname()[1]}"
-        with fronted(tmp_path, site.cache_dir, upstream, proxy_read_timeout="1s") as url:
-            assert _error(ask(url, "/api/images/a/b.png")) == (504, "server_unreachable")
-            assert ask(url, hit).status == 200
+        with nginx(tmp_path, site.cache_dir, upstream, proxy_read_timeout="1s") as url:
+            assert _error(send(url, "/api/images/a/b.png")) == (504, "server_unreachable")
+            assert send(url, hit).status == 200
 
 
-def test_what_nginx_cannot_open_gunicorn_serves(site: Site, alone: str) -> None:
+def test_gunicorn_serves_images_that_nginx_cannot_open(site: Site, nginx_only: str) -> None:
     path = site.upload(noise(9))
     file = _cached(site, path)
     file.unlink()
     os.mknod(file, 0o600 | stat.S_IFSOCK)
     try:
-        assert ask(site.url, path).body == noise(9)
-        assert _error(ask(alone, path)) == (502, "server_unreachable")
+        assert send(site.url, path).body == noise(9)
+        assert _error(send(nginx_only, path)) == (502, "server_unreachable")
     finally:
         file.unlink(missing_ok=True)
 
@@ -236,15 +251,15 @@ def test_what_nginx_cannot_open_gunicorn_serves(site: Site, alone: str) -> None:
         ("/" + "x" * 40_000, (414, "uri_too_long")),
     ],
 )
-def test_no_spelling_reaches_another_file(
+def test_no_spelling_of_a_path_reaches_another_file(
     site: Site, hit: str, target: str, expected: tuple[int, str]
 ) -> None:
     (site.cache_dir / "secret.png").write_bytes(b"secret")
-    answer = ask(site.url, target.replace("HIT", hit.removeprefix("/api/images/")))
+    answer = send(site.url, target.replace("HIT", hit.removeprefix("/api/images/")))
     assert _error(answer) == expected
 
 
-def test_an_escaped_key_is_gunicorns_to_read(site: Site, hit: str, alone: str) -> None:
+def test_gunicorn_decodes_percent_encoded_keys(site: Site, hit: str, nginx_only: str) -> None:
     escaped = hit.replace("/images/images/", "/images/%69mages/")
-    assert ask(site.url, escaped).body == noise(1)
-    assert ask(alone, escaped).status == 502
+    assert send(site.url, escaped).body == noise(1)
+    assert send(nginx_only, escaped).status == 502

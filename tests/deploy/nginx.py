@@ -1,4 +1,4 @@
-"""nginx with `deploy/nginx.conf`, its values replaced, as a process of its own on a free port."""
+"""Run nginx with `deploy/nginx.conf`, adapted, in its own process on a free port."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ http {{
 
 
 class Answer(NamedTuple):
-    """An HTTP answer; header names in lower case."""
+    """An HTTP response; header names in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -42,40 +42,40 @@ class Answer(NamedTuple):
 
 
 @contextmanager
-def fronted(
+def nginx(
     directory: Path, cache_dir: Path, upstream: str, *, prefix: str = "", **values: str
 ) -> Iterator[str]:
-    """Start nginx over `cache_dir`, passing to `upstream` (host:port), its own files in `directory`: its URL.
+    """Run nginx over `cache_dir` in front of `upstream` (host:port); yield its URL.
 
-    `values` are directives of the configuration to be given other values; `prefix` stands before the paths of
-    images.
+    Its files are in `directory`. `values` replaces values of directives in the configuration, and `prefix`
+    precedes the paths of images.
     """
     port = free_port()
-    given = {
+    replaced = {
         "server": upstream,
         "listen": f"127.0.0.1:{port}",
         "alias": f"{cache_dir}/objects/$s3_image_file",
         **values,
     }
-    site = _rendered(given).replace("^/api/images/", f"^{prefix}/api/images/")
+    site = _rendered(replaced).replace("^/api/images/", f"^{prefix}/api/images/")
     (directory / "site.conf").write_text(site, encoding="utf-8")
-    user = "user root;" if os.geteuid() == 0 else ""  # the temporary directories are their owner's alone
+    user = "user root;" if os.geteuid() == 0 else ""  # only their owner can read the temporary directories
     (directory / "nginx.conf").write_text(_MAIN.format(user=user), encoding="utf-8")
     process = subprocess.Popen(
         [str(NGINX), "-p", str(directory), "-c", "nginx.conf", "-e", "error.log"], stderr=subprocess.DEVNULL
     )
     try:
-        _wait(f"http://127.0.0.1:{port}", process, directory / "error.log")
+        _wait_until_ready(f"http://127.0.0.1:{port}", process, directory / "error.log")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(60)
 
 
-def ask(
+def send(
     url: str, target: str, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes = b""
 ) -> Answer:
-    """Send a request with `target` exactly as it is."""
+    """Send a request with exactly this target; return the response."""
     connection = HTTPConnection(urlsplit(url).netloc, timeout=60)
     try:
         connection.putrequest(method, target, skip_host="Host" in (headers or {}), skip_accept_encoding=True)
@@ -86,14 +86,14 @@ def ask(
         connection.endheaders(body or None)
         response = connection.getresponse()
         pairs = [(name.lower(), value) for name, value in response.getheaders()]
-        assert len({name for name, _ in pairs}) == len(pairs), f"a header comes twice: {pairs}"
+        assert len({name for name, _ in pairs}) == len(pairs), f"a header is repeated: {pairs}"
         return Answer(response.status, dict(pairs), response.read())
     finally:
         connection.close()
 
 
 def _rendered(values: Mapping[str, str]) -> str:
-    """The configuration with other values; each of these directives stands in it once."""
+    """Return the configuration with other values for these directives, each of which it has once."""
     lines = CONF.read_text(encoding="utf-8").splitlines()
     for name, value in values.items():
         (number,) = (n for n, line in enumerate(lines) if line.split()[:1] == [name] and ";" in line)
@@ -101,11 +101,11 @@ def _rendered(values: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     def answers() -> bool:
         assert process.poll() is None, log.read_text(encoding="utf-8")
         with suppress(OSError):
-            ask(url, "/no-such-page")
+            send(url, "/no-such-page")
             return True
         return False
 
