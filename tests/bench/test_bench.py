@@ -1,4 +1,4 @@
-"""The benchmark's own tools measure what they say; the measurements themselves are no tests."""
+"""The tools of the benchmark measure correctly. The benchmark itself is not a test."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from bench.report import Figure, Section, Table, at_least, median_ratio, render
 from bench.servers import Server, Start, get, serving
 
 
-def test_a_report_shows_figures_first_then_tables() -> None:
+def test_a_report_has_figures_first_then_tables() -> None:
     section = Section("Hits", "How.", [Table("200", ("server", "rate"), [("ours", "7")])], notes=["no nginx"])
     section.figures = [Figure("hits", "≥ 1", "2", True), at_least("misses", 0.5, 0.9)]
     assert render([section]) == (
@@ -30,11 +30,11 @@ def test_a_report_shows_figures_first_then_tables() -> None:
     )
 
 
-def test_ratios_are_taken_round_by_round() -> None:
+def test_the_median_ratio_compares_the_figures_of_each_round() -> None:
     assert median_ratio([10, 1, 30], [5, 1, 10]) == 2
 
 
-def test_a_process_ends_with_its_children(tmp_path: Path) -> None:
+def test_running_stops_a_process_with_its_children(tmp_path: Path) -> None:
     command = ("sh", "-c", "sleep 60 & while :; do :; done")
     with running(command, tmp_path / "log") as process:
         deadline = time.monotonic() + 60
@@ -50,7 +50,7 @@ def test_a_process_ends_with_its_children(tmp_path: Path) -> None:
 
 @pytest.fixture
 def origin(tmp_path: Path) -> Path:
-    """A bucket's directory with two images."""
+    """The directory of a bucket with two images."""
     objects = tmp_path / "objects"
     objects.mkdir()
     (objects / "a.png").write_bytes(b"a" * 300_000)
@@ -65,7 +65,7 @@ def _serving(objects: Path, log: Path) -> AbstractContextManager[Server]:
     return serving("origin", start, log, ready=COUNTS)
 
 
-def test_the_bundled_generator_counts_answers_and_refuses_failures(
+def test_the_load_generator_counts_responses_and_raises_on_failures(
     origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
@@ -77,7 +77,7 @@ def test_the_bundled_generator_counts_answers_and_refuses_failures(
             put_load(server, ["/bucket/missing.png"], 1)
 
 
-def test_a_crowd_asks_as_often_as_it_has_members(origin: Path, tmp_path: Path) -> None:
+def test_a_crowd_sends_one_request_for_each_client(origin: Path, tmp_path: Path) -> None:
     with _serving(origin, tmp_path / "log") as server:
         waits = asyncio.run(crowd(server.port, "/bucket/a.png", 20))
         assert len(waits) == 20
@@ -85,7 +85,7 @@ def test_a_crowd_asks_as_often_as_it_has_members(origin: Path, tmp_path: Path) -
         assert get(server.port, COUNTS).body == b'{"/bucket/a.png": 20}'
 
 
-def test_a_population_is_a_cache_like_any_other(tmp_path: Path) -> None:
+def test_a_populated_cache_is_readable(tmp_path: Path) -> None:
     population = populate(tmp_path, 300)
     cache = DiskCache(population.cache_dir, population.max_bytes)
     assert cache.totals().entries == 300

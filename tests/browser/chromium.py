@@ -1,4 +1,4 @@
-"""The system's Chromium, driven by Playwright."""
+"""Run the system's Chromium with Playwright."""
 
 import os
 import shutil
@@ -13,14 +13,14 @@ MISSING = f"no Chromium is installed (none of {', '.join(NAMES)}; on Debian: apt
 
 
 def executable() -> str | None:
-    """The path of the browser; None where there is none."""
+    """Return the path of the browser, or None if none is installed."""
     return next((path for path in map(shutil.which, NAMES) if path), None)
 
 
 @contextmanager
 def chromium(*options: str) -> Iterator[Browser]:
-    """A browser without a window, started with these options."""
-    # Chromium's sandbox does not run as root, nor in most containers; the pages are our own.
+    """Run a headless browser with these options."""
+    # Chromium's sandbox does not work as root or in most containers, and the pages are trusted.
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable(), args=["--no-sandbox", *options])
         yield browser
@@ -28,5 +28,5 @@ def chromium(*options: str) -> Iterator[Browser]:
 
 
 def is_required() -> bool:
-    """Whether a machine without a browser shall fail instead of skipping."""
+    """Return whether tests must fail, not skip, if no browser is installed."""
     return os.environ.get("REQUIRE_BROWSER") == "1"

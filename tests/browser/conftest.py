@@ -1,4 +1,4 @@
-"""A browser, and servers with two workers for it to look at."""
+"""Fixtures: a browser, its pages, a server with two workers, and files to upload."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -10,15 +10,15 @@ import requests
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.chromium import MISSING, chromium, executable, is_required
-from tests.browser.drawing import BEGUN, GO_ON
+from tests.browser.scripted_generator import CONTINUE, STARTED
 from tests.pictures import noise
 from tests.server.running import Running, running
 
 NewPage = Callable[..., Page]
-"""Opens a page with the options of a browser context; at the end it must have logged no error."""
+"""Opens a page with these options of a browser context. The page must log no unexpected error."""
 
-EXPECTED = re.compile(r"Failed to load resource: (the server responded with a status of|net::ERR_)")
-"""What Chromium itself says of every refusal."""
+EXPECTED_ERRORS = re.compile(r"Failed to load resource: (the server responded with a status of|net::ERR_)")
+"""What Chromium logs for each response with an error status, and each failed connection."""
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def _installed() -> None:
 
 @pytest.fixture(scope="module")
 def browser(_installed: None) -> Iterator[Browser]:
-    """Not for the session: beside Playwright's loop nobody else can run one of asyncio's."""
+    """A browser for one module: while Playwright's event loop runs, asyncio can't run another."""
     expect.set_options(timeout=30_000)
     with chromium() as launched:
         yield launched
@@ -40,13 +40,13 @@ def browser(_installed: None) -> Iterator[Browser]:
 @pytest.fixture
 def new_page(browser: Browser) -> Iterator[NewPage]:
     pages: list[Page] = []
-    said: list[str] = []
+    errors: list[str] = []
 
     def make(**options: object) -> Page:
         context = browser.new_context(**options)  # type: ignore[arg-type]
         page = context.new_page()
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         pages.append(page)
         return page
 
@@ -54,37 +54,37 @@ def new_page(browser: Browser) -> Iterator[NewPage]:
     for page in pages:
         page.unroute_all(behavior="ignoreErrors")
         page.context.close()
-    assert [text for text in said if not EXPECTED.match(text)] == []
+    assert [text for text in errors if not EXPECTED_ERRORS.match(text)] == []
 
 
 @pytest.fixture
 def page(new_page: NewPage) -> Page:
-    """A page in a window of 1200 by 900."""
+    """A page with a viewport of 1200 × 900."""
     return new_page(viewport={"width": 1200, "height": 900})
 
 
 @pytest.fixture(scope="session")
 def _started(_installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    generator = "tests.browser.drawing:Drawing"
+    generator = "tests.browser.scripted_generator:ScriptedGenerator"
     with running(tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="2", GENERATOR=generator) as started:
         yield started
 
 
 @pytest.fixture
 def server(_started: Running) -> Running:
-    """A server without keys that stores nothing yet."""
+    """A server without API keys or stored images."""
     for key in stored(_started):
         requests.delete(f"{_started.url}/api/images/{key}", timeout=60)
     return _started
 
 
 @pytest.fixture
-def until_told(server: Running) -> Iterator[tuple[Path, Path]]:
-    """For a prompt with "until told": the file that the generator makes, and the one for which it waits."""
-    begun, go_on = server.log_path.with_name(BEGUN), server.log_path.with_name(GO_ON)
-    for path in (begun, go_on):
+def generator_files(server: Running) -> Iterator[tuple[Path, Path]]:
+    """For prompts with "wait for test": the file that the generator creates, and the one it waits for."""
+    started, go_on = server.log_path.with_name(STARTED), server.log_path.with_name(CONTINUE)
+    for path in (started, go_on):
         path.unlink(missing_ok=True)
-    yield begun, go_on
+    yield started, go_on
     go_on.touch()
 
 
@@ -98,13 +98,13 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def stored(server: Running) -> list[str]:
-    """The keys of what a server stores."""
+    """Return the keys of the stored images."""
     answer = requests.get(f"{server.url}/api/images", params={"limit": 1000}, timeout=60)
     return [image["key"] for image in answer.json()["images"]]
 
 
 def upload(server: Running, data: bytes, **fields: str) -> dict[str, Any]:
-    """The server's answer to an upload through its API."""
+    """Upload an image with the API; return the response's JSON."""
     answer = requests.post(f"{server.url}/api/images", files={"image": data}, data=fields, timeout=60)
     answer.raise_for_status()
     found: dict[str, Any] = answer.json()
@@ -112,5 +112,5 @@ def upload(server: Running, data: bytes, **fields: str) -> dict[str, Any]:
 
 
 def cards(page: Page) -> Locator:
-    """The stored images that the grid shows."""
+    """Return the visible cards of stored images."""
     return page.locator("#grid li[data-key]:visible")

@@ -1,4 +1,4 @@
-"""`make screenshots`: the pictures in docs/, taken of a running server, so that they never lie."""
+"""`make screenshots`: take the pictures in docs/ of a running server, so that they stay true."""
 
 import io
 import shutil
@@ -19,7 +19,7 @@ from tests.server.running import ROOT, Running, running
 
 DOCS = ROOT / "docs"
 
-DRAWN = {
+PROMPTS = {
     "sunset-over-mountains": ("A beautiful sunset over mountains", 7),
     "paper-boats": ("Paper boats on a green river", 3),
     "city-in-the-rain": ("A city at night in the rain", 5),
@@ -31,39 +31,39 @@ DRAWN = {
     "planet": ("A planet with rings in space", 9),
     "beach": ("A tropical beach at noon", 10),
 }
-"""Prompt and seed by name; the same ones draw the same picture."""
+"""Prompt and seed of each image, by name. The same prompt and seed make the same image."""
 
 SIDE = 512
-STRIP = 6
+STRIP_LENGTH = 6
 ROUNDS = 31
-"""How often each image is asked for before the page is looked at, so that the cache has something to say."""
+"""How often each image is requested first, so that the page has figures of the cache to show."""
 
 
 def main() -> None:
-    """Take them all."""
+    """Take all pictures."""
     if executable() is None:
         sys.exit(f"Can't take pictures: {MISSING}.")
-    drawn = {name: draw(*asked) for name, asked in DRAWN.items()}
-    save(strip(list(drawn.values())[:STRIP]), "generations")
+    images = {name: generate(*prompt) for name, prompt in PROMPTS.items()}
+    save(strip(list(images.values())[:STRIP_LENGTH]), "generations")
     with (
         tempfile.TemporaryDirectory() as directory,
         chromium() as browser,
         running(Path(directory), WEB_CONCURRENCY="2") as server,
     ):
-        serve(server, Path(directory), drawn)
+        fill(server, Path(directory), images)
         save(photograph(browser, server, "light"), "page")
         save(photograph(browser, server, "dark"), "page-dark")
 
 
-def draw(prompt: str, seed: int) -> Image.Image:
-    """What the built-in generator makes of a prompt."""
-    drawn = BuiltinGenerator().generate(GenerationRequest(prompt, SIDE, SIDE, seed)).image
-    assert isinstance(drawn, Image.Image)
-    return drawn
+def generate(prompt: str, seed: int) -> Image.Image:
+    """Return the built-in generator's image."""
+    image = BuiltinGenerator().generate(GenerationRequest(prompt, SIDE, SIDE, seed)).image
+    assert isinstance(image, Image.Image)
+    return image
 
 
 def strip(images: list[Image.Image], side: int = 256, gap: int = 8) -> Image.Image:
-    """The images in a row."""
+    """Return the images in a row."""
     row = Image.new("RGBA", (len(images) * (side + gap) - gap, side))
     for number, image in enumerate(images):
         row.paste(
@@ -72,16 +72,16 @@ def strip(images: list[Image.Image], side: int = 256, gap: int = 8) -> Image.Ima
     return row
 
 
-def serve(server: Running, directory: Path, drawn: dict[str, Image.Image]) -> None:
-    """Store the images, and ask for each: first a miss, then hits."""
-    urls = [store(server, name, image) for name, image in drawn.items()]
+def fill(server: Running, directory: Path, images: dict[str, Image.Image]) -> None:
+    """Upload the images, and request each: first a miss, then hits."""
+    urls = [upload(server, name, image) for name, image in images.items()]
     shutil.rmtree(directory / "cache" / "named" / "gallery")
     for url in urls * ROUNDS:
         requests.get(url, timeout=10).raise_for_status()
 
 
-def store(server: Running, name: str, image: Image.Image) -> str:
-    """The image's URL."""
+def upload(server: Running, name: str, image: Image.Image) -> str:
+    """Upload an image; return its URL."""
     data = io.BytesIO()
     image.save(data, "WEBP", quality=90)
     fields = {"folder": "gallery", "name": f"{name}.webp"}
@@ -92,13 +92,13 @@ def store(server: Running, name: str, image: Image.Image) -> str:
 
 
 def photograph(browser: Browser, server: Running, scheme: Literal["light", "dark"]) -> Image.Image:
-    """The page, once its images are there and its figures have settled."""
+    """Return a screenshot of the page with all images and the final figures."""
     page = browser.new_page(
         viewport={"width": 1200, "height": 990}, color_scheme=scheme, reduced_motion="reduce"
     )
     page.clock.install()
     page.goto(server.url, wait_until="networkidle")
-    expect(cards(page)).to_have_count(len(DRAWN))
+    expect(cards(page)).to_have_count(len(PROMPTS))
     hits = requests.get(f"{server.url}/api/cache", timeout=10).json()["hits"]
     page.clock.fast_forward(11_000)
     expect(page.locator("[data-cache=hits]")).to_have_text(str(hits))

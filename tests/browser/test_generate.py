@@ -1,4 +1,4 @@
-"""A prompt: watched, cancelled, refused."""
+"""Generating an image: progress, cancelling, refusals, and retries with the same Idempotency-Key."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tests.server.running import Running
 from tests.waiting import wait_until
 
 
-def test_a_prompt_is_drawn(page: Page, server: Running) -> None:
+def test_a_generated_image_becomes_a_card_with_its_prompt(page: Page, server: Running) -> None:
     page.goto(server.url)
     page.get_by_role("button", name="Paper boats on a green river").click()
     expect(page.get_by_role("textbox", name="Generate from a prompt")).to_be_focused()
@@ -29,22 +29,24 @@ def test_a_prompt_is_drawn(page: Page, server: Running) -> None:
     expect(view.locator("dl")).to_contain_text("1,024 × 1,024 pixels")
 
 
-DRAWING = re.compile(r"Drawing… \d+ s")
+PROGRESS = re.compile(r"Drawing… \d+ s")
 
 
 def _seconds(state: Locator) -> int:
-    """For how long it is said to be drawn by now."""
+    """Return the seconds that the progress shows."""
     return int(re.sub(r"\D", "", state.inner_text()))
 
 
-def test_it_can_be_watched(page: Page, server: Running, until_told: tuple[Path, Path]) -> None:
-    _, go_on = until_told
+def test_progress_is_shown_and_a_second_prompt_must_wait(
+    page: Page, server: Running, generator_files: tuple[Path, Path]
+) -> None:
+    _, go_on = generator_files
     page.goto(server.url)
     page.get_by_label("Size").select_option("512x512")
-    page.get_by_role("textbox", name="Generate from a prompt").fill("until told, a snail")
+    page.get_by_role("textbox", name="Generate from a prompt").fill("wait for test, a snail")
     page.get_by_role("button", name="Generate").click()
     state = page.locator(".job .state")
-    expect(state).to_have_text(DRAWING)
+    expect(state).to_have_text(PROGRESS)
     seconds = _seconds(state)
     expect(state).not_to_have_text(f"Drawing… {seconds} s")
     assert _seconds(state) > seconds
@@ -56,21 +58,21 @@ def test_it_can_be_watched(page: Page, server: Running, until_told: tuple[Path, 
     assert len(stored(server)) == 1
 
 
-def test_cancel(page: Page, server: Running, until_told: tuple[Path, Path]) -> None:
-    begun, go_on = until_told
+def test_cancelling_keeps_the_prompt(page: Page, server: Running, generator_files: tuple[Path, Path]) -> None:
+    started, go_on = generator_files
     page.goto(server.url)
-    page.get_by_role("textbox", name="Generate from a prompt").fill("until told, a snail")
+    page.get_by_role("textbox", name="Generate from a prompt").fill("wait for test, a snail")
     page.keyboard.press("Enter")
-    wait_until(begun.exists)
+    wait_until(started.exists)
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator(".job")).to_have_count(0)
     expect(page.get_by_role("textbox", name="Generate from a prompt")).to_be_focused()
-    expect(page.get_by_role("textbox", name="Generate from a prompt")).to_have_value("until told, a snail")
+    expect(page.get_by_role("textbox", name="Generate from a prompt")).to_have_value("wait for test, a snail")
     go_on.touch()
-    wait_until(lambda: stored(server))  # what it has begun it finishes; the next test shall not meet it
+    wait_until(lambda: stored(server))  # the generator finishes it, which the next test must not see
 
 
-def test_a_prompt_that_is_refused(page: Page, server: Running) -> None:
+def test_a_refused_prompt_shows_the_error_until_it_is_changed(page: Page, server: Running) -> None:
     page.goto(server.url)
     prompt = page.get_by_role("textbox", name="Generate from a prompt")
     prompt.fill("something forbidden")
@@ -85,45 +87,47 @@ def test_a_prompt_that_is_refused(page: Page, server: Running) -> None:
 
 
 def _keys_sent(page: Page, outcomes: list[Callable[[Route], None]]) -> list[str]:
-    """The Idempotency-Keys of the prompts sent, which meet the outcomes in turn."""
+    """Return the list of Idempotency-Keys that the page sends. Each request gets the next of `outcomes`."""
     sent: list[str] = []
 
-    def meet(route: Route) -> None:
+    def handle(route: Route) -> None:
         sent.append(route.request.headers["idempotency-key"])
         outcomes[len(sent) - 1](route)
 
-    page.route("**/api/generate-image", meet)
+    page.route("**/api/generate-image", handle)
     return sent
 
 
-def _lost(route: Route) -> None:
+def _lose_response(route: Route) -> None:
     route.fetch()
     route.abort()
 
 
-def _answered(status: int, code: str) -> Callable[[Route], None]:
+def _respond(status: int, code: str) -> Callable[[Route], None]:
     body = json.dumps({"success": False, "message": "Not now.", "code": code})
     return lambda route: route.fulfill(status=status, body=body)
 
 
-def _ask(page: Page, prompt: str) -> None:
+def _generate(page: Page, prompt: str) -> None:
     page.get_by_role("textbox", name="Generate from a prompt").fill(prompt)
     page.keyboard.press("Enter")
     expect(page.locator(".job")).to_have_count(0)
 
 
 @pytest.mark.parametrize("is_secure", [True, False])
-def test_an_answer_that_is_lost_is_not_drawn_again(page: Page, server: Running, is_secure: bool) -> None:
+def test_after_a_lost_response_the_retry_generates_no_second_image(
+    page: Page, server: Running, is_secure: bool
+) -> None:
     if not is_secure:
         page.add_init_script("delete Crypto.prototype.randomUUID")
-    sent = _keys_sent(page, [_lost, Route.continue_, Route.continue_])
+    sent = _keys_sent(page, [_lose_response, Route.continue_, Route.continue_])
     page.goto(server.url)
-    _ask(page, "a fox")
+    _generate(page, "a fox")
     expect(page.locator("#prompt-error")).to_contain_text("Please try again.")
-    _ask(page, "a fox")
+    _generate(page, "a fox")
     expect(cards(page)).to_have_count(1)
     assert len(stored(server)) == 1
-    _ask(page, "a fox")
+    _generate(page, "a fox")
     expect(cards(page)).to_have_count(2)
     assert [sent[0] == sent[1], sent[1] == sent[2]] == [True, False]
 
@@ -138,29 +142,29 @@ def test_an_answer_that_is_lost_is_not_drawn_again(page: Page, server: Running, 
         (422, "idempotency_key_reused", False),
     ],
 )
-def test_only_a_final_refusal_ends_an_order(
+def test_only_final_errors_end_the_use_of_an_idempotency_key(
     page: Page, server: Running, status: int, code: str, is_same: bool
 ) -> None:
-    sent = _keys_sent(page, [_answered(status, code), Route.continue_])
+    sent = _keys_sent(page, [_respond(status, code), Route.continue_])
     page.goto(server.url)
     for _ in range(2):
-        _ask(page, "a fox")
+        _generate(page, "a fox")
     expect(cards(page)).to_have_count(1)
     assert (sent[0] == sent[1]) is is_same
 
 
-def test_another_order_has_another_key(page: Page, server: Running) -> None:
-    sent = _keys_sent(page, [_answered(503, "store_unreachable")] * 3)
+def test_another_prompt_or_size_has_another_idempotency_key(page: Page, server: Running) -> None:
+    sent = _keys_sent(page, [_respond(503, "store_unreachable")] * 3)
     page.goto(server.url)
-    _ask(page, "a fox")
-    _ask(page, "a wolf")
+    _generate(page, "a fox")
+    _generate(page, "a wolf")
     page.get_by_label("Size").select_option("512x512")
-    _ask(page, "a wolf")
+    _generate(page, "a wolf")
     assert len(set(sent)) == 3
     assert all(re.fullmatch(r'"[!-~]{16,64}"', key) for key in sent)
 
 
-def test_an_empty_prompt(page: Page, server: Running) -> None:
+def test_an_empty_prompt_is_refused_by_the_page(page: Page, server: Running) -> None:
     page.goto(server.url)
     page.get_by_role("button", name="Generate").click()
     expect(page.locator("#prompt-error")).to_have_text("Describe the image in a few words.")

@@ -1,4 +1,4 @@
-"""The grid of what is stored, and the figures of the cache."""
+"""The library of stored images, and the figures of the cache."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tests.server.running import Running, running
 ROWS = ["Served from cache", "From the store", "On disk", "Requests saved"]
 
 
-def test_pages(page: Page, server: Running) -> None:
+def test_show_more_appends_the_next_page(page: Page, server: Running) -> None:
     for number in range(26):
         upload(server, noise(number, (4, 4)))
     page.goto(server.url)
@@ -30,12 +30,12 @@ def test_pages(page: Page, server: Running) -> None:
 
 
 def _fail(page: Page, when: str) -> None:
-    """Let the listings whose query contains `when` be refused from now on."""
+    """Make listings fail whose query contains `when`."""
     body = json.dumps({"success": False, "message": "The image store is away.", "code": "store_unreachable"})
     page.route(f"**/api/images?*{when}*", lambda route: route.fulfill(status=503, body=body))
 
 
-def test_a_page_that_fails_can_be_asked_for_again(page: Page, server: Running) -> None:
+def test_a_page_that_failed_can_be_retried(page: Page, server: Running) -> None:
     for number in range(26):
         upload(server, noise(number, (4, 4)))
     page.goto(server.url)
@@ -53,7 +53,7 @@ def test_a_page_that_fails_can_be_asked_for_again(page: Page, server: Running) -
     expect(cards(page).nth(24).get_by_role("button")).to_be_focused()
 
 
-def test_trying_again_keeps_the_focus_in_the_library(page: Page, server: Running) -> None:
+def test_a_retry_keeps_the_focus_in_the_library(page: Page, server: Running) -> None:
     _fail(page, "limit")
     page.goto(server.url)
     page.get_by_role("button", name="Try again").focus()
@@ -63,30 +63,30 @@ def test_trying_again_keeps_the_focus_in_the_library(page: Page, server: Running
     expect(page.locator("#library-title")).to_be_focused()
 
 
-def _cut_into_pages(page: Page, full: int) -> list[str]:
-    """Let the pages before number `full` be empty and have a cursor; gives the cursors asked for."""
-    asked: list[str] = []
+def _empty_first_pages(page: Page, full: int) -> list[str]:
+    """Make the pages before number `full` empty, with a cursor; return the list of requested cursors."""
+    cursors: list[str] = []
 
     def answer(route: Route) -> None:
         cursor = parse_qs(urlsplit(route.request.url).query).get("cursor", ["0"])[0]
-        asked.append(cursor)
+        cursors.append(cursor)
         whole = route.fetch(url=route.request.url.replace(f"cursor={cursor}", "")).json()
         if int(cursor) < full:
             whole |= {"images": [], "next_cursor": str(int(cursor) + 1)}
         route.fulfill(body=json.dumps(whole), content_type="application/json")
 
     page.route("**/api/images?*", answer)
-    return asked
+    return cursors
 
 
 @pytest.mark.parametrize(
-    ("unsafe", "told"),
+    ("unsafe", "note"),
     [
         (0, ""),
         (2, "2 not shown: their keys can't be used in a URL."),
     ],
 )
-def test_images_that_no_url_can_name_are_counted(page: Page, server: Running, unsafe: int, told: str) -> None:
+def test_images_with_unsafe_keys_are_counted(page: Page, server: Running, unsafe: int, note: str) -> None:
     upload(server, noise(1))
 
     def answer(route: Route) -> None:
@@ -97,31 +97,31 @@ def test_images_that_no_url_can_name_are_counted(page: Page, server: Running, un
     page.route("**/api/images?*", answer)
     page.goto(server.url)
     expect(cards(page)).to_have_count(1)
-    expect(page.locator("#library-note")).to_have_text(told)
+    expect(page.locator("#library-note")).to_have_text(note)
 
 
-def test_pages_without_an_image_are_passed_over(page: Page, server: Running) -> None:
+def test_empty_pages_are_skipped(page: Page, server: Running) -> None:
     upload(server, noise(1))
-    asked = _cut_into_pages(page, full=3)
+    cursors = _empty_first_pages(page, full=3)
     page.goto(server.url)
     expect(cards(page)).to_have_count(1)
-    assert asked == ["0", "1", "2", "3"]
+    assert cursors == ["0", "1", "2", "3"]
 
 
-def test_many_pages_without_an_image_do_not_mean_that_nothing_is_stored(page: Page, server: Running) -> None:
+def test_after_five_empty_pages_the_user_can_go_on(page: Page, server: Running) -> None:
     upload(server, noise(1))
-    asked = _cut_into_pages(page, full=7)
+    cursors = _empty_first_pages(page, full=7)
     page.goto(server.url)
     more = page.get_by_role("button", name="Show more")
     expect(more).to_be_visible()
     expect(page.get_by_text("Nothing is stored yet.")).to_be_hidden()
-    assert asked == ["0", "1", "2", "3", "4"]
+    assert cursors == ["0", "1", "2", "3", "4"]
     more.click()
     expect(cards(page).get_by_role("button")).to_be_focused()
     expect(more).to_be_hidden()
 
 
-def test_sizes_are_said_as_people_say_them(page: Page, server: Running) -> None:
+def test_sizes_have_readable_units(page: Page, server: Running) -> None:
     upload(server, noise(1, (4, 4)), name="small.png")
     upload(server, noise(1, (700, 700)), name="large.png")
     page.goto(server.url)
@@ -131,7 +131,7 @@ def test_sizes_are_said_as_people_say_them(page: Page, server: Running) -> None:
     expect(cards(page).filter(has_text="large.png").locator(".meta")).to_have_text("PNG · 1.4 MB")
 
 
-def test_folders(page: Page, server: Running) -> None:
+def test_the_library_can_be_filtered_by_folder(page: Page, server: Running) -> None:
     upload(server, noise(1), folder="users/7", name="me.png")
     upload(server, noise(2))
     requests.post(f"{server.url}/api/generate-image", json={"prompt": "a", "size": "64x64"}, timeout=60)
@@ -148,9 +148,7 @@ def test_folders(page: Page, server: Running) -> None:
     expect(cards(page)).to_have_count(3)
 
 
-def test_a_folder_without_images_is_said_to_be_one_beside_a_failed_upload(
-    page: Page, server: Running, tmp_path: Path
-) -> None:
+def test_an_empty_folder_is_named_beside_a_failed_upload(page: Page, server: Running, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     upload(server, noise(1))
     page.goto(server.url)
@@ -164,7 +162,7 @@ def test_a_folder_without_images_is_said_to_be_one_beside_a_failed_upload(
 
 
 @pytest.mark.parametrize("typed", ["users/7", "users/7/", "/users/7/", " //users/7// "])
-def test_a_folder_is_a_whole_one(page: Page, server: Running, typed: str) -> None:
+def test_a_folder_is_not_a_prefix(page: Page, server: Running, typed: str) -> None:
     upload(server, noise(1), folder="users/7", name="me.png")
     upload(server, noise(2), folder="users/77", name="you.png")
     page.goto(server.url)
@@ -177,30 +175,32 @@ def test_a_folder_is_a_whole_one(page: Page, server: Running, typed: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("url", "seen"),
+    ("url", "path"),
     [("/api/images/me.png", "/api/images/me.png"), ("javascript:alert(1)", None), ("data:text/html,x", None)],
 )
-def test_addresses_are_absolute_or_left_out(page: Page, server: Running, url: str, seen: str | None) -> None:
+def test_image_urls_are_made_absolute_and_other_schemes_are_left_out(
+    page: Page, server: Running, url: str, path: str | None
+) -> None:
     upload(server, noise(1), name="me.png")
 
-    def other_address(route: Route) -> None:
+    def change_url(route: Route) -> None:
         answer = route.fetch().json()
         answer["images"][0]["image_url"] = url
         route.fulfill(body=json.dumps(answer), content_type="application/json")
 
-    page.route("**/api/images?*", other_address)
+    page.route("**/api/images?*", change_url)
     page.goto(server.url)
     expect(page.locator("#library-note")).to_be_empty()
-    expect(cards(page)).to_have_count(1 if seen else 0)
-    if seen:
+    expect(cards(page)).to_have_count(1 if path else 0)
+    if path:
         cards(page).get_by_role("button").click()
-        expect(page.locator("#view code")).to_have_text(server.url + seen)
+        expect(page.locator("#view code")).to_have_text(server.url + path)
 
 
 NOT_LOADED = "Stored, but it does not load from its URL."
 
 
-def test_an_image_that_does_not_load(page: Page, server: Running) -> None:
+def test_an_image_that_does_not_load_shows_the_servers_error(page: Page, server: Running) -> None:
     upload(server, noise(1), name="gone.png")
     body = json.dumps({"success": False, "message": "The image store is away.", "code": "store_unreachable"})
     page.route("**/api/images/gone.png", lambda route: route.fulfill(status=503, body=body))
@@ -212,22 +212,22 @@ def test_an_image_that_does_not_load(page: Page, server: Running) -> None:
     )
 
 
-def test_an_image_that_loads_on_the_second_try(page: Page, server: Running) -> None:
+def test_an_image_that_loads_on_the_second_request_says_to_reload(page: Page, server: Running) -> None:
     upload(server, noise(1), name="late.png")
     page.route("**/api/images/late.png", lambda route: route.abort(), times=1)
     page.goto(server.url)
     expect(cards(page).get_by_role("alert")).to_have_text(f"{NOT_LOADED} Please reload the page.")
 
 
-def test_an_image_of_another_origin_that_does_not_load(page: Page, server: Running) -> None:
+def test_an_image_at_another_origin_that_does_not_load_says_why_it_may(page: Page, server: Running) -> None:
     upload(server, noise(1), name="gone.png")
 
-    def elsewhere(route: Route) -> None:
+    def change_url(route: Route) -> None:
         answer = route.fetch().json()
         answer["images"][0]["image_url"] = "http://127.0.0.1:1/gone.png"
         route.fulfill(body=json.dumps(answer), content_type="application/json")
 
-    page.route("**/api/images?*", elsewhere)
+    page.route("**/api/images?*", change_url)
     page.goto(server.url)
     expect(cards(page).get_by_role("alert")).to_have_text(
         f"{NOT_LOADED} The bucket may not allow public reads."
@@ -235,19 +235,19 @@ def test_an_image_of_another_origin_that_does_not_load(page: Page, server: Runni
 
 
 @pytest.fixture
-def counting(browser: Browser, tmp_path: Path) -> Iterator[Running]:
-    """A server of its own, for which no page of another test can still ask."""
+def fresh_server(browser: Browser, tmp_path: Path) -> Iterator[Running]:
+    """A server that no page of another test can still send requests to."""
     with running(tmp_path, WEB_CONCURRENCY="2", STORE="app.stores.local:LocalStore") as started:
-        yield started  # by this name it is one that may take money
+        yield started  # a store set by its class may be one that costs money
 
 
-def test_the_cache_panel(page: Page, counting: Running) -> None:
-    server = counting
+def test_the_cache_panel_shows_the_figures_of_all_workers(page: Page, fresh_server: Running) -> None:
+    server = fresh_server
     answers = [requests.get(upload(server, noise(number))["image_url"], timeout=60) for number in range(3)]
     assert {answer.headers["Cache-Status"] for answer in answers} == {"s3-image-server; hit"}
     figures = requests.get(f"{server.url}/api/cache", timeout=60).json()
-    assert figures["hits"] == 3, "each worker's count is in the sum"
-    page.route("**/api/images?*", lambda route: route.abort())  # thumbnails would count
+    assert figures["hits"] == 3, "the sum has the counts of all workers"
+    page.route("**/api/images?*", lambda route: route.abort())  # thumbnails would be counted
     page.goto(server.url)
     panel = page.get_by_role("region", name="Cache")
     rows = dict(
@@ -262,11 +262,11 @@ def test_the_cache_panel(page: Page, counting: Running) -> None:
     expect(panel.locator("[data-cache=bound]")).to_have_text(" of 1 GB")
     expect(panel.get_by_role("img")).to_have_accessible_name("100% of the images served came from the cache")
     inside = panel.get_by_role("img").locator("text").evaluate("text => text.getBBox().width")
-    assert inside <= 40, "100% is within the ring, which is 44 wide in the middle"
+    assert inside <= 40, "100% must fit into the ring, whose inner diameter is 44"
     assert list(rows) == [*ROWS, "Money saved"]
 
 
-def test_a_local_store_saves_no_money(page: Page, server: Running) -> None:
+def test_with_a_local_store_no_savings_are_shown(page: Page, server: Running) -> None:
     page.goto(server.url)
     panel = page.get_by_role("region", name="Cache")
     expect(panel.locator("[data-cache=bound]")).to_have_text(" of 1 GB")

@@ -1,34 +1,80 @@
-"""The React example as its README has it: installed, built, and driven over its proxy."""
+"""The React example: installed from its lock file, built, and used through its proxy."""
 
 import json
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import requests
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.chromium import is_required
 from tests.browser.conftest import stored
-from tests.browser.example import EXAMPLE, NPM, build, served
-from tests.server.running import Running
+from tests.ports import free_port
+from tests.server.running import ROOT, Running
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
+EXAMPLE = ROOT / "examples" / "react"
+
+NPM = shutil.which("npm")
+
+
+def _build(directory: Path) -> Path:
+    """Copy the example into `directory`, install its packages and build it; return the copy."""
+    assert NPM is not None
+    copy = directory / "react"
+    shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("node_modules", "dist"))
+    for command in (["ci", "--no-progress"], ["run", "build"]):
+        done = subprocess.run([NPM, *command], cwd=copy, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return copy
+
+
+@contextmanager
+def _served(copy: Path, api: str) -> Iterator[str]:
+    """Serve the built example with Vite, which proxies `/api` to the URL `api`; yield its URL."""
+    port = free_port()
+    command = [str(copy / "node_modules" / ".bin" / "vite"), "preview", "--port", str(port), "--strictPort"]
+    environ = {**os.environ, "IMAGE_SERVER": api}
+    with subprocess.Popen(
+        [*command, "--host", "127.0.0.1"], cwd=copy, env=environ, stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield _wait_for(f"http://127.0.0.1:{port}")
+        finally:
+            process.terminate()
+
+
+def _wait_for(url: str) -> str:
+    def answers() -> bool:
+        with suppress(requests.RequestException):
+            return requests.get(url, timeout=5).ok
+        return False
+
+    wait_until(answers, seconds=90)
+    return url
+
 
 @pytest.fixture(scope="module")
-def built(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built_example(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if NPM is None:
         missing = "npm is not installed (on Debian: apt-get install npm)"
         if is_required():
             pytest.fail(f"REQUIRE_BROWSER=1, but {missing}")
         pytest.skip(missing)
-    return build(tmp_path_factory.mktemp("example"))
+    return _build(tmp_path_factory.mktemp("example"))
 
 
 @pytest.fixture
-def front_end(built: Path, server: Running) -> Iterator[str]:
-    """The example's URL, over the server."""
-    with served(built, server.url) as url:
+def front_end(built_example: Path, server: Running) -> Iterator[str]:
+    """The URL of the example, which calls `server`."""
+    with _served(built_example, server.url) as url:
         yield url
 
 
@@ -39,7 +85,9 @@ def test_the_lock_file_names_no_registry() -> None:
     assert [name for name, package in packages.items() if name and "integrity" not in package] == []
 
 
-def test_the_example(page: Page, front_end: str, server: Running, files: list[Path], tmp_path: Path) -> None:
+def test_the_example_generates_and_uploads_images_and_shows_errors(
+    page: Page, front_end: str, server: Running, files: list[Path], tmp_path: Path
+) -> None:
     page.goto(front_end)
     page.get_by_role("button", name="Generate Image").click()
     generated = page.get_by_alt_text("A beautiful sunset over mountains")

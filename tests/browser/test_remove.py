@@ -1,4 +1,4 @@
-"""Deleting: the time to undo it, and an image that is stored again meanwhile."""
+"""Deleting an image: the time to undo it, and uploads of the same image meanwhile."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ LONG_AFTER_MS = 60_000
 
 @pytest.fixture
 def key(server: Running, files: list[Path]) -> str:
-    """The key of the one image that is stored: that of the first file."""
+    """The key of the only stored image, which is the first of `files`."""
     return str(upload(server, files[0].read_bytes())["key"])
 
 
 @pytest.fixture
 def deleted(page: Page, server: Running, key: str) -> Page:
-    """The page, on which that image was deleted just now, as far as the user can see."""
+    """The page after the user deleted that image; the server deletes it when the time to undo it is over."""
     page.clock.install()
     page.goto(server.url)
     cards(page).get_by_role("button").click()
@@ -29,11 +29,11 @@ def deleted(page: Page, server: Running, key: str) -> Page:
 
 
 @pytest.mark.parametrize("way", ["focus", "hover"])
-def test_the_time_to_undo_stands_still_while_the_notice_is_looked_at(
+def test_the_time_to_undo_pauses_while_the_notice_has_focus_or_pointer(
     deleted: Page, server: Running, key: str, way: str
 ) -> None:
     undo, elsewhere = deleted.get_by_role("button", name="Undo"), deleted.locator("#library-title")
-    deleted.keyboard.press("Tab")  # who uses the keyboard sees where the focus is
+    deleted.keyboard.press("Tab")  # so that the focus is visible
     getattr(undo, way)()
     for _ in range(3):
         deleted.clock.run_for(30_000)
@@ -48,7 +48,7 @@ def test_the_time_to_undo_stands_still_while_the_notice_is_looked_at(
     assert stored(server) == []
 
 
-def test_undo_after_the_images_were_listed_anew(deleted: Page, server: Running, key: str) -> None:
+def test_undo_works_after_the_library_was_filtered(deleted: Page, server: Running, key: str) -> None:
     with deleted.expect_response("**/api/images?*prefix=images*"):
         deleted.get_by_label("Folder").fill("images/")
     expect(deleted.locator("#library-note")).to_be_empty()
@@ -56,8 +56,8 @@ def test_undo_after_the_images_were_listed_anew(deleted: Page, server: Running, 
     expect(cards(deleted)).to_have_count(1)
 
 
-def _held(page: Page, method: str, url: str) -> list[Route]:
-    """The requests to `url` that wait until the test lets them go on."""
+def _hold(page: Page, method: str, url: str) -> list[Route]:
+    """Hold requests to `url` until the test continues them; return the list of held requests."""
     waiting: list[Route] = []
     page.route(
         url, lambda route: waiting.append(route) if route.request.method == method else route.continue_()
@@ -65,17 +65,17 @@ def _held(page: Page, method: str, url: str) -> list[Route]:
     return waiting
 
 
-def _wait_for(page: Page, held: list[Route]) -> Route:
+def _next_held(page: Page, held: list[Route]) -> Route:
     deadline = 1200
     while not held and (deadline := deadline - 1):
         page.wait_for_timeout(50)
     return held[0]
 
 
-def test_an_image_that_is_stored_again_stays(
+def test_uploading_the_image_again_cancels_its_deletion(
     deleted: Page, server: Running, files: list[Path], key: str
 ) -> None:
-    sent = _held(deleted, "DELETE", "**/api/images/**")
+    sent = _hold(deleted, "DELETE", "**/api/images/**")
     deleted.set_input_files("#files", files[0])
     expect(cards(deleted)).to_have_count(1)
     expect(deleted.get_by_role("button", name="Undo")).to_be_hidden()
@@ -85,13 +85,13 @@ def test_an_image_that_is_stored_again_stays(
     assert (sent, stored(server)) == ([], [key])
 
 
-def test_nothing_is_deleted_while_an_upload_is_under_way(
+def test_deletions_wait_for_running_uploads(
     deleted: Page, server: Running, files: list[Path], key: str
 ) -> None:
-    deletes = _held(deleted, "DELETE", "**/api/images/**")
-    uploads = _held(deleted, "POST", "**/api/images")
+    deletes = _hold(deleted, "DELETE", "**/api/images/**")
+    uploads = _hold(deleted, "POST", "**/api/images")
     deleted.set_input_files("#files", files[0])
-    post = _wait_for(deleted, uploads)
+    post = _next_held(deleted, uploads)
     deleted.clock.fast_forward(30_000)
     assert deletes == []
     post.continue_()
@@ -100,19 +100,19 @@ def test_nothing_is_deleted_while_an_upload_is_under_way(
     assert (deletes, stored(server)) == ([], [key])
 
 
-def test_an_upload_waits_for_a_deletion_under_way(
+def test_uploads_wait_for_running_deletions(
     deleted: Page, server: Running, files: list[Path], key: str
 ) -> None:
-    deletes = _held(deleted, "DELETE", "**/api/images/**")
-    uploads = _held(deleted, "POST", "**/api/images")
+    deletes = _hold(deleted, "DELETE", "**/api/images/**")
+    uploads = _hold(deleted, "POST", "**/api/images")
     deleted.clock.fast_forward(LONG_AFTER_MS)
-    delete = _wait_for(deleted, deletes)
+    delete = _next_held(deleted, deletes)
     deleted.set_input_files("#files", files[:2])
     expect(deleted.locator(".job .state")).to_have_text(["Waiting", "Waiting"])
     deleted.get_by_role("button", name="Cancel").last.click()
     expect(deleted.locator(".job")).to_have_count(1)
     assert uploads == []
     delete.continue_()
-    _wait_for(deleted, uploads).continue_()
+    _next_held(deleted, uploads).continue_()
     expect(cards(deleted)).to_have_count(1)
     assert stored(server) == [key]

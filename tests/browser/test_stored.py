@@ -1,4 +1,4 @@
-"""What Chromium makes of stored images: the same as of what was sent."""
+"""Chromium shows stored images as it shows the uploaded ones."""
 
 import base64
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ PAGE = """<body style="margin: 0; background: gray">
 
 
 @pytest.fixture(scope="module")
-def bright(_installed: None) -> Iterator[Browser]:
-    """A browser that takes its screen for one of high dynamic range."""
+def hdr_browser(_installed: None) -> Iterator[Browser]:
+    """A browser that assumes a screen with high dynamic range."""
     with chromium("--force-color-profile=hdr10") as launched:
         yield launched
 
 
-def _shown(browser: Browser, data: bytes, name: str) -> Image.Image:
+def _screenshot(browser: Browser, data: bytes, name: str) -> Image.Image:
     page = browser.new_page(viewport={"width": 120, "height": 120})
     page.set_content(PAGE.format(name, base64.b64encode(data).decode()))
     page.evaluate("document.images[0].decode()")
@@ -39,31 +39,38 @@ def _difference(one: Image.Image, other: Image.Image) -> float:
 
 
 @pytest.mark.parametrize("data", [XMP_FORM, ISO_FORM, BOTH_FORMS], ids=["xmp", "iso", "both"])
-def test_a_gain_map_makes_as_bright_as_before(bright: Browser, data: bytes) -> None:
-    before, after = _shown(bright, data, "jpeg"), _shown(bright, check(data).data, "jpeg")
-    assert _difference(before, _shown(bright, PLAIN, "jpeg")) > 1
+def test_gain_maps_still_brighten_the_image(hdr_browser: Browser, data: bytes) -> None:
+    before, after = _screenshot(hdr_browser, data, "jpeg"), _screenshot(hdr_browser, check(data).data, "jpeg")
+    assert _difference(before, _screenshot(hdr_browser, PLAIN, "jpeg")) > 1
     assert _difference(before, after) == 0
 
 
 @pytest.mark.parametrize("colour", [0, 2, 4, 6])
-def test_a_deep_png_turned_upright_looks_the_same(bright: Browser, colour: int) -> None:
+def test_a_16_bit_png_rotated_upright_looks_the_same(hdr_browser: Browser, colour: int) -> None:
     turned = png_chunk(b"eXIf", exif(6).removeprefix(b"Exif\0\0"))
     data = made(noise(16, colour, (90, 50)), 16, colour, turned)
-    assert _difference(_shown(bright, data, "png"), _shown(bright, check(data).data, "png")) == 0
+    assert (
+        _difference(_screenshot(hdr_browser, data, "png"), _screenshot(hdr_browser, check(data).data, "png"))
+        == 0
+    )
 
 
-@pytest.mark.parametrize(("name", "lack"), [("gif", 1), ("png", 12)])
-def test_what_lacks_only_its_end_is_shown_whole(bright: Browser, name: str, lack: int) -> None:
-    cut = sample(name)[:-lack]
-    assert _difference(_shown(bright, cut, name), _shown(bright, check(cut).data, name)) == 0
+@pytest.mark.parametrize(("name", "missing"), [("gif", 1), ("png", 12)])
+def test_an_image_without_its_end_marker_looks_the_same(
+    hdr_browser: Browser, name: str, missing: int
+) -> None:
+    cut = sample(name)[:-missing]
+    assert (
+        _difference(_screenshot(hdr_browser, cut, name), _screenshot(hdr_browser, check(cut).data, name)) == 0
+    )
 
 
 @pytest.mark.parametrize("name", NOT_DRAWN)
-def test_what_is_refused_as_not_drawn_is_not(bright: Browser, name: str) -> None:
+def test_images_refused_as_incomplete_are_not_shown(hdr_browser: Browser, name: str) -> None:
     with pytest.raises(Error, match="cannot be decoded"):
-        _shown(bright, NOT_DRAWN[name], "png")
+        _screenshot(hdr_browser, NOT_DRAWN[name], "png")
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_what_is_accepted_beside_it_is_drawn(bright: Browser, name: str) -> None:
-    _shown(bright, DRAWN[name], "png")
+def test_similar_images_that_are_accepted_are_shown(hdr_browser: Browser, name: str) -> None:
+    _screenshot(hdr_browser, DRAWN[name], "png")

@@ -1,4 +1,4 @@
-"""Whatever is away or full: a sentence that says what happened and what to do, and nothing turns for ever."""
+"""Failures of the server, its store or the network: a message with the next step, and no endless spinner."""
 
 import random
 from collections.abc import Iterator
@@ -14,35 +14,37 @@ from tests.s3server import CREDENTIALS, S3Server, refusal
 from tests.server.disk import small_file_system
 from tests.server.running import Running, running
 
-AWAY = "The image store is unreachable. Retry shortly."
+UNREACHABLE = "The image store is unreachable. Retry shortly."
 
 
 @pytest.fixture
-def over_s3(browser: Browser, s3: S3Server, bucket: str, tmp_path: Path) -> Iterator[Running]:
-    """A server over S3 with two workers."""
+def s3_server(browser: Browser, s3: S3Server, bucket: str, tmp_path: Path) -> Iterator[Running]:
+    """A server with two workers and the store in S3."""
     settings = {**CREDENTIALS, "S3_BUCKET": bucket, "AWS_ENDPOINT_URL_S3": s3.url, "IMAGE_URLS": "server"}
     with running(tmp_path, **settings, WEB_CONCURRENCY="2") as started:
         yield started
 
 
-def test_s3_is_down_and_comes_back(page: Page, over_s3: Running, s3: S3Server, files: list[Path]) -> None:
+def test_errors_of_s3_are_shown_and_calls_can_be_retried(
+    page: Page, s3_server: Running, s3: S3Server, files: list[Path]
+) -> None:
     s3.fault = refusal("503 Slow Down", "SlowDown", "GET")
-    page.goto(over_s3.url)
-    expect(page.locator("#library-note")).to_have_text(AWAY)
+    page.goto(s3_server.url)
+    expect(page.locator("#library-note")).to_have_text(UNREACHABLE)
     s3.fault = refusal("503 Slow Down", "SlowDown", "PUT")
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_text("Nothing is stored yet.")).to_be_visible(timeout=20_000)
     page.set_input_files("#files", files[0])
-    expect(page.locator(".job.failed").get_by_role("alert")).to_have_text(AWAY)
+    expect(page.locator(".job.failed").get_by_role("alert")).to_have_text(UNREACHABLE)
     s3.fault = None
     page.get_by_role("button", name="Try again").click()
     expect(cards(page)).to_have_count(1)
 
 
-def test_the_disk_is_full(page: Page, browser: Browser, tmp_path: Path) -> None:
-    side = 1100  # some 3.6 MB, which is more than the disk holds
-    grains = random.Random(1).randbytes(3 * side * side)
-    Image.frombytes("RGB", (side, side), grains).save(tmp_path / "large.png", compress_level=1)
+def test_a_full_disk_is_named(page: Page, browser: Browser, tmp_path: Path) -> None:
+    side = 1100  # about 3.6 MB, more than the disk holds
+    pixels = random.Random(1).randbytes(3 * side * side)
+    Image.frombytes("RGB", (side, side), pixels).save(tmp_path / "large.png", compress_level=1)
     with (
         small_file_system(tmp_path / "small") as disk,
         running(tmp_path, WEB_CONCURRENCY="2", LOCAL_STORE_DIR=str(disk / "store")) as server,
@@ -55,7 +57,9 @@ def test_the_disk_is_full(page: Page, browser: Browser, tmp_path: Path) -> None:
         )
 
 
-def test_the_server_is_gone(page: Page, browser: Browser, files: list[Path], tmp_path: Path) -> None:
+def test_a_server_that_stopped_is_named_by_every_call(
+    page: Page, browser: Browser, files: list[Path], tmp_path: Path
+) -> None:
     with running(tmp_path, WEB_CONCURRENCY="2") as server:
         page.goto(server.url)
         expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
@@ -69,7 +73,9 @@ def test_the_server_is_gone(page: Page, browser: Browser, files: list[Path], tmp
     expect(page.locator("#library-note")).to_have_text(gone)
 
 
-def test_offline(page: Page, server: Running, files: list[Path]) -> None:
+def test_an_offline_browser_is_named_and_the_upload_can_be_retried(
+    page: Page, server: Running, files: list[Path]
+) -> None:
     page.goto(server.url)
     page.context.set_offline(True)
     page.set_input_files("#files", files[0])
@@ -81,14 +87,14 @@ def test_offline(page: Page, server: Running, files: list[Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "where", "seconds"),
+    ("call", "message", "seconds"),
     [
         ("**/api/images?*", "#library-note", 30),
         ("**/api/cache", "#cache-note", 30),
         ("**/api/generate-image", "#prompt-error", 135),
     ],
 )
-def test_an_answer_that_never_comes(page: Page, server: Running, call: str, where: str, seconds: int) -> None:
+def test_every_call_has_a_timeout(page: Page, server: Running, call: str, message: str, seconds: int) -> None:
     upload(server, noise(1))
     page.clock.install()
     page.route(call, lambda route: None)
@@ -98,10 +104,10 @@ def test_an_answer_that_never_comes(page: Page, server: Running, call: str, wher
         page.keyboard.press("Enter")
         expect(page.locator(".job")).to_have_count(1)
     page.clock.fast_forward(seconds * 1000 + 500)
-    expect(page.locator(where)).to_have_text(f"No response for {seconds} seconds. Please try again.")
+    expect(page.locator(message)).to_have_text(f"No response for {seconds} seconds. Please try again.")
 
 
-def test_a_proxys_own_error_page(page: Page, server: Running) -> None:
+def test_an_error_page_of_a_proxy_is_named_by_its_status(page: Page, server: Running) -> None:
     page.route("**/api/images?*", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
     page.goto(server.url)
     expect(page.locator("#library-note")).to_have_text(

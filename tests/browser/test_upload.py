@@ -1,4 +1,4 @@
-"""Files that are picked, dropped and pasted; their progress, and what is said of those that don't do."""
+"""Uploads: choosing, dropping and pasting files, their progress, and errors of files."""
 
 import base64
 import time
@@ -11,7 +11,7 @@ from tests.browser.conftest import cards, stored
 from tests.pictures import noise
 from tests.server.running import Running
 
-_GIVE = """([kind, name, type, data]) => {
+_DISPATCH_EVENT = """([kind, name, type, data]) => {
   const bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
   const transfer = new DataTransfer();
   transfer.items.add(new File([bytes], name, { type }));
@@ -22,7 +22,7 @@ _GIVE = """([kind, name, type, data]) => {
   document.querySelector("h1").dispatchEvent(event);
 }"""
 
-_WATCH = """() => {
+_RECORD_PROGRESS = """() => {
   window.seen = [];
   const look = () => {
     const bar = document.querySelector(".job progress");
@@ -33,19 +33,19 @@ _WATCH = """() => {
 }"""
 
 
-def give(page: Page, kind: str, name: str, media_type: str, data: bytes) -> None:
-    """Drop or paste a file."""
-    page.evaluate(_GIVE, [kind, name, media_type, base64.b64encode(data).decode()])
+def drop_or_paste(page: Page, kind: str, name: str, media_type: str, data: bytes) -> None:
+    """Drop or paste a file, as `kind` says."""
+    page.evaluate(_DISPATCH_EVENT, [kind, name, media_type, base64.b64encode(data).decode()])
 
 
 def slow_network(page: Page, bytes_per_second: int) -> None:
-    """Let uploads take their time."""
+    """Limit the speed of uploads."""
     client = page.context.new_cdp_session(page)
     limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_per_second}
     client.send("Network.emulateNetworkConditions", limits)
 
 
-def test_five_files_at_once(page: Page, server: Running, files: list[Path]) -> None:
+def test_five_files_become_five_cards(page: Page, server: Running, files: list[Path]) -> None:
     page.goto(server.url)
     expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
     page.set_input_files("#files", files)
@@ -58,14 +58,14 @@ def test_five_files_at_once(page: Page, server: Running, files: list[Path]) -> N
 
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])
-def test_a_file_that_is_given(page: Page, server: Running, kind: str) -> None:
+def test_a_dropped_or_pasted_file_is_uploaded(page: Page, server: Running, kind: str) -> None:
     page.goto(server.url)
-    give(page, kind, "given.png", "image/png", noise(7))
-    expect(cards(page).locator(".name")).to_have_text("given.png")
+    drop_or_paste(page, kind, "photo.png", "image/png", noise(7))
+    expect(cards(page).locator(".name")).to_have_text("photo.png")
     assert len(stored(server)) == 1
 
 
-def test_the_same_image_stays_one_card(page: Page, server: Running, files: list[Path]) -> None:
+def test_uploading_an_image_again_adds_no_card(page: Page, server: Running, files: list[Path]) -> None:
     page.goto(server.url)
     page.set_input_files("#files", files[0])
     expect(cards(page)).to_have_count(1)
@@ -74,11 +74,11 @@ def test_the_same_image_stays_one_card(page: Page, server: Running, files: list[
     expect(cards(page)).to_have_count(1)
 
 
-def test_progress_and_preview_are_real(page: Page, server: Running, tmp_path: Path) -> None:
+def test_progress_and_preview_are_shown(page: Page, server: Running, tmp_path: Path) -> None:
     (tmp_path / "large.png").write_bytes(noise(1, (500, 400)))
     page.goto(server.url)
     slow_network(page, 100_000)
-    page.evaluate(_WATCH)
+    page.evaluate(_RECORD_PROGRESS)
     page.set_input_files("#files", tmp_path / "large.png")
     expect(page.locator(".job img")).to_be_visible()
     expect(page.locator(".job .state")).to_contain_text("% of 582 KB")
@@ -88,7 +88,7 @@ def test_progress_and_preview_are_real(page: Page, server: Running, tmp_path: Pa
     assert len([part for part in seen if 0 < part < 1]) >= 3
 
 
-def test_cancel(page: Page, server: Running, tmp_path: Path) -> None:
+def test_a_running_upload_can_be_cancelled(page: Page, server: Running, tmp_path: Path) -> None:
     (tmp_path / "large.png").write_bytes(noise(1, (500, 400)))
     page.goto(server.url)
     slow_network(page, 20_000)
@@ -101,7 +101,7 @@ def test_cancel(page: Page, server: Running, tmp_path: Path) -> None:
     assert stored(server) == []
 
 
-def test_cancel_while_waiting_for_a_turn(page: Page, server: Running, files: list[Path]) -> None:
+def test_a_waiting_upload_can_be_cancelled(page: Page, server: Running, files: list[Path]) -> None:
     stalled: list[Route] = []
     page.route(
         "**/api/images", lambda route: stalled.append(route) if len(stalled) < 3 else route.continue_()
@@ -113,7 +113,8 @@ def test_cancel_while_waiting_for_a_turn(page: Page, server: Running, files: lis
     while len(stalled) < 3:
         assert time.monotonic() < deadline
         page.wait_for_timeout(50)
-    waiting = page.locator(".job").filter(has_text="photo-1.png")  # the last two wait; the others are stalled
+    # Three uploads are stalled, and two wait: those of photo-1.png and photo-0.png.
+    waiting = page.locator(".job").filter(has_text="photo-1.png")
     waiting.get_by_role("button", name="Cancel").click()
     expect(page.locator(".job")).to_have_count(4)
     expect(page.locator("#files")).to_be_focused()
@@ -125,7 +126,7 @@ def test_cancel_while_waiting_for_a_turn(page: Page, server: Running, files: lis
     assert len(stored(server)) == 4
 
 
-BAD = [
+INVALID_FILES = [
     pytest.param(
         "notes.txt", "text/plain", b"hello", "This is not an image. Choose an image file.", id="text"
     ),
@@ -134,9 +135,9 @@ BAD = [
         "image/png",
         b"hello",
         "Unsupported image format. Use PNG, JPEG, GIF, WebP or AVIF.",
-        id="no png",
+        id="not a png",
     ),
-    pytest.param("a.png", "image/png", noise(1)[:-400], "The image is damaged or incomplete", id="cut"),
+    pytest.param("a.png", "image/png", noise(1)[:-400], "The image is damaged or incomplete", id="truncated"),
     pytest.param(
         "big.png",
         "image/png",
@@ -149,34 +150,34 @@ BAD = [
         "image/png",
         bytes(10_950_000),
         "This file is 10.4 MB. The limit is 10 MB.",
-        id="somewhat too big",
+        id="slightly too big",
     ),
     pytest.param(
         "big.png",
         "image/png",
         bytes(10 * 1024**2 + 1),
         "This file is 10.000001 MB. The limit is 10 MB.",
-        id="a byte too big",
+        id="one byte too big",
     ),
 ]
 
 
-@pytest.mark.parametrize(("name", "media_type", "data", "said"), BAD)
-def test_what_is_wrong_with_a_file_is_said_on_its_card(
-    page: Page, server: Running, tmp_path: Path, name: str, media_type: str, data: bytes, said: str
+@pytest.mark.parametrize(("name", "media_type", "data", "message"), INVALID_FILES)
+def test_errors_of_a_file_are_shown_on_its_card(
+    page: Page, server: Running, tmp_path: Path, name: str, media_type: str, data: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(data)
     page.goto(server.url)
     page.set_input_files("#files", tmp_path / name)
     card = page.locator(".job.failed")
-    expect(card.get_by_role("alert")).to_contain_text(said)
+    expect(card.get_by_role("alert")).to_contain_text(message)
     expect(card.locator(".name")).to_have_text(name)
     expect(card.get_by_role("button", name="Try again")).to_be_hidden()
     card.get_by_role("button", name="Dismiss").click()
     expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
 
 
-def test_more_files_than_are_taken(page: Page, server: Running, tmp_path: Path) -> None:
+def test_only_the_first_24_files_are_uploaded(page: Page, server: Running, tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(26)]
     for number, path in enumerate(paths):
         path.write_bytes(noise(number, (4, 4)))

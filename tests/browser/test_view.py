@@ -1,4 +1,4 @@
-"""One image: what is said of it, what can be copied, and deleting it, which can be undone."""
+"""The view of one image: its facts, text to copy, and deleting it, which can be undone."""
 
 import json
 from urllib.parse import parse_qs, urlsplit
@@ -15,7 +15,7 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def key(server: Running) -> str:
-    """The key of the one image that is stored."""
+    """The key of the only stored image."""
     return str(upload(server, noise(1, (40, 30)), folder="users/7", name="me.png")["key"])
 
 
@@ -24,7 +24,7 @@ def _open(page: Page, server: Running) -> None:
     cards(page).get_by_role("button").click()
 
 
-def test_facts(page: Page, server: Running, key: str) -> None:
+def test_the_view_shows_the_images_facts(page: Page, server: Running, key: str) -> None:
     _open(page, server)
     view = page.get_by_role("dialog", name="me.png")
     facts = view.locator("dl")
@@ -37,8 +37,8 @@ def test_facts(page: Page, server: Running, key: str) -> None:
     expect(cards(page).get_by_role("button")).to_be_focused()
 
 
-def _tell_prompt(page: Page, key: str, prompt: str) -> None:
-    """Let the image have been drawn from `prompt`."""
+def _fake_prompt(page: Page, key: str, prompt: str) -> None:
+    """Make the listing say that the image was generated from `prompt`."""
 
     def with_details(route: Route) -> None:
         answer = route.fetch().json()
@@ -57,15 +57,15 @@ def _tell_prompt(page: Page, key: str, prompt: str) -> None:
     page.route("**/api/images?*details=true*", with_details)
 
 
-def test_the_prompt_where_the_listing_has_it(page: Page, server: Running, key: str) -> None:
-    _tell_prompt(page, key, "a red fox")
+def test_the_view_shows_the_prompt_of_a_generated_image(page: Page, server: Running, key: str) -> None:
+    _fake_prompt(page, key, "a red fox")
     _open(page, server)
     expect(page.get_by_role("dialog", name="a red fox").locator("dl")).to_contain_text(
         "Prompta red foxModelsome-model, seed 5"
     )
 
 
-def test_copies(new_page: NewPage, server: Running, key: str) -> None:
+def test_url_markdown_html_and_curl_can_be_copied(new_page: NewPage, server: Running, key: str) -> None:
     page = new_page(permissions=["clipboard-read", "clipboard-write"])
     _open(page, server)
     url = f"{server.url}/api/images/{key}"
@@ -83,8 +83,8 @@ def test_copies(new_page: NewPage, server: Running, key: str) -> None:
         assert page.evaluate("navigator.clipboard.readText()") == text
 
 
-def test_markdown_of_a_prompt_is_one_image(page: Page, server: Running, key: str) -> None:
-    _tell_prompt(page, key, "a [red]\n\n  fox\t<img src=x>\\")
+def test_markdown_escapes_the_prompt(page: Page, server: Running, key: str) -> None:
+    _fake_prompt(page, key, "a [red]\n\n  fox\t<img src=x>\\")
     _open(page, server)
     expect(page.locator("#view dl")).to_contain_text("some-model")
     page.locator("[data-copy=Markdown]").click()
@@ -92,9 +92,7 @@ def test_markdown_of_a_prompt_is_one_image(page: Page, server: Running, key: str
     assert page.locator("#view code").text_content() == f"![{text}]({server.url}/api/images/{key})"
 
 
-def test_where_the_browser_forbids_copying_the_text_is_selected(
-    page: Page, server: Running, key: str
-) -> None:
+def test_if_copying_is_forbidden_the_text_is_selected(page: Page, server: Running, key: str) -> None:
     page.add_init_script(
         "Object.defineProperty(navigator, 'clipboard', { value: undefined });"
         "document.execCommand = () => false"
@@ -105,7 +103,7 @@ def test_where_the_browser_forbids_copying_the_text_is_selected(
     assert page.evaluate("String(getSelection())") == f"![me.png]({server.url}/api/images/{key})"
 
 
-def test_delete(page: Page, server: Running, key: str) -> None:
+def test_a_deleted_image_can_be_restored_for_20_seconds(page: Page, server: Running, key: str) -> None:
     page.clock.install()
     _open(page, server)
     page.get_by_role("button", name="Delete").click()
@@ -119,7 +117,7 @@ def test_delete(page: Page, server: Running, key: str) -> None:
     assert stored(server) == []
 
 
-def test_undo(page: Page, server: Running, key: str) -> None:
+def test_undo_restores_the_image(page: Page, server: Running, key: str) -> None:
     page.clock.install()
     _open(page, server)
     page.get_by_role("button", name="Delete").click()
@@ -131,14 +129,14 @@ def test_undo(page: Page, server: Running, key: str) -> None:
     assert stored(server) == [key]
 
 
-def test_leaving_the_page_deletes_at_once(page: Page, server: Running, key: str) -> None:
+def test_leaving_the_page_deletes_the_image_at_once(page: Page, server: Running, key: str) -> None:
     _open(page, server)
     page.get_by_role("button", name="Delete").click()
     page.goto(f"{server.url}/healthz")
     wait_until(lambda: requests.get(f"{server.url}/api/images/{key}", timeout=60).status_code == 404)
 
 
-def test_a_delete_that_fails_brings_the_card_back(page: Page, server: Running, key: str) -> None:
+def test_a_failed_deletion_restores_the_card_with_the_error(page: Page, server: Running, key: str) -> None:
     page.clock.install()
     body = json.dumps(
         {"success": False, "message": "The image store can't be reached.", "code": "store_unreachable"}
