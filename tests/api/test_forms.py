@@ -112,7 +112,10 @@ INVALID_FORMS: dict[str, tuple[str | None, bytes, str]] = {
         "a multipart form",
     ),
     "form without a type": ("", part(FILE, line_end=b"\n") + b"--x--\n", "a multipart form"),
-    "no part": (None, END, "The request has no image."),
+    "no part": (None, END, "Send a multipart form with a file field 'image'"),
+    "no image": (None, part('form-data; name="name"', b"x") + END, "The request has no image."),
+    "no body and no type": ("", b"", "The request has no image."),
+    "empty body": ("application/octet-stream", b"", "The request has no image."),
     "other field": (
         None,
         part('form-data; name="Image"; filename="a.png"') + END,
@@ -139,6 +142,7 @@ INVALID_FORMS: dict[str, tuple[str | None, bytes, str]] = {
     ),
     "curl -d": ("application/x-www-form-urlencoded", PNG, "type application/x-www-form-urlencoded is"),
     "JSON": ("application/json", b'{"image": "aGk="}', "type application/json is not an image"),
+    "text": ("text/plain", PNG, "type text/plain is not an image"),
     "mixed": ("multipart/mixed; boundary=x", part(FILE) + END, "type multipart/mixed is not an image"),
 }
 
@@ -160,8 +164,10 @@ def test_long_text_is_an_unsupported_image(client: FlaskClient) -> None:
 
 def test_forms_have_limits_of_text_and_parts_but_images_are_not_text(client: FlaskClient) -> None:
     text = part('form-data; name="name"', b"x" * 400_000 + b"\n" + b"y" * 200_000)
-    assert send(client, part(FILE) + text + END).status_code == 413
-    assert send(client, part(FILE) * 1001 + END).status_code == 413
+    for body in (part(FILE) + text, part(FILE) * 1001):
+        response = send(client, body + END)
+        assert (response.status_code, json_of(response)["code"]) == (413, "too_large")
+        assert json_of(response)["message"] == "The form has too much text or too many fields."
     assert len(BIG) > 200_000
 
 

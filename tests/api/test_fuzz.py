@@ -65,7 +65,9 @@ _TYPES = st.one_of(
 
 
 @given(body=_FORMS, end=st.sampled_from([_END, b""]), cut=st.integers(0, 60), content_type=_TYPES)
-def test_forms(client: FlaskClient, body: bytes, end: bytes, cut: int, content_type: str) -> None:
+def test_random_forms_get_json_responses(
+    client: FlaskClient, body: bytes, end: bytes, cut: int, content_type: str
+) -> None:
     whole = body + end
     environ = {"CONTENT_TYPE": content_type}
     response = client.post("/api/images", data=whole[: len(whole) - cut], environ_overrides=environ)
@@ -78,7 +80,9 @@ _METHODS = st.sampled_from(["GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT"])
 
 @given(path=_PATHS, query=st.text(LATIN, max_size=20), method=_METHODS)
 @pytest.mark.parametrize("root", ["/api/images/", "/", "/docs/assets/", "/web/", "/v1/models/"])
-def test_paths(client: FlaskClient, root: str, path: str, query: str, method: str) -> None:
+def test_random_paths_get_json_errors(
+    client: FlaskClient, root: str, path: str, query: str, method: str
+) -> None:
     whole = f"{root}{path}".encode("utf-8", "surrogatepass").decode("latin-1")
     environ = {"PATH_INFO": whole, "QUERY_STRING": query}
     with client.open("/", method=method, environ_overrides=environ) as response:
@@ -90,7 +94,7 @@ _VISIBLE = st.characters(min_codepoint=33, max_codepoint=126)
 
 
 @given(key=st.text(LATIN, max_size=300) | st.text(_VISIBLE, min_size=1))
-def test_idempotency_keys(client: FlaskClient, key: str) -> None:
+def test_random_idempotency_keys_get_the_same_response_twice(client: FlaskClient, key: str) -> None:
     body = {"prompt": "a cat", "size": "64x64"}
     environ = {"HTTP_IDEMPOTENCY_KEY": key}
     first, again = (
@@ -119,21 +123,21 @@ _PROMPTS = st.fixed_dictionaries(
 
 
 @given(body=_PROMPTS | _JSON)
-def test_prompts(client: FlaskClient, body: Any) -> None:
+def test_random_prompts_get_json_responses(client: FlaskClient, body: Any) -> None:
     response = client.post("/api/generate-image", data=json.dumps(body), content_type="application/json")
     _check(response, 200, 400, 422, 503)
 
 
 @given(body=st.binary(max_size=200) | st.integers(1, 60_000).map(lambda depth: b'{"prompt":' + b"[" * depth))
 @pytest.mark.parametrize("path", ["/api/generate-image", "/v1/images/generations"])
-def test_bodies_that_are_no_json(client: FlaskClient, path: str, body: bytes) -> None:
+def test_invalid_json_is_a_400(client: FlaskClient, path: str, body: bytes) -> None:
     response = client.post(path, data=body, content_type="application/json")
     assert response.status_code == 400
     assert set(json_of(response)) in ({"success", "message", "code"}, {"error"})
 
 
 @given(query=st.dictionaries(st.sampled_from(["prefix", "limit", "cursor", "details"]), st.text(max_size=30)))
-def test_listings(client: FlaskClient, query: dict[str, str]) -> None:
+def test_random_list_options_get_json_responses(client: FlaskClient, query: dict[str, str]) -> None:
     _check(client.get("/api/images", query_string=query), 200, 400)
 
 
@@ -144,7 +148,7 @@ _NAMES = st.sampled_from(
 
 @given(headers=st.dictionaries(_NAMES, st.text(LATIN, max_size=40)))
 @pytest.mark.parametrize("path", ["/api/images", "/healthz", "/api/images/no.png", "/v1/models", "/"])
-def test_headers(client: FlaskClient, path: str, headers: dict[str, str]) -> None:
+def test_random_headers_cause_no_crash(client: FlaskClient, path: str, headers: dict[str, str]) -> None:
     sent = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
     with client.get(path, environ_overrides=sent) as response:
         assert response.status_code in (200, 400, 401, 404)

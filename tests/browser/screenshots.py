@@ -103,9 +103,9 @@ def photograph(browser: Browser, server: Running, scheme: Literal["light", "dark
     page.clock.fast_forward(11_000)
     expect(page.locator("[data-cache=hits]")).to_have_text(str(hits))
     page.evaluate("Promise.all([...document.querySelectorAll('#grid img')].map((image) => image.decode()))")
-    taken = page.screenshot(animations="disabled")
+    screenshot = page.screenshot(animations="disabled")
     page.close()
-    return Image.open(io.BytesIO(taken))
+    return Image.open(io.BytesIO(screenshot))
 
 
 def save(image: Image.Image, name: str) -> None:

@@ -31,7 +31,9 @@ def test_show_more_appends_the_next_page(page: Page, server: Running) -> None:
 
 def _fail(page: Page, when: str) -> None:
     """Make listings fail whose query contains `when`."""
-    body = json.dumps({"success": False, "message": "The image store is away.", "code": "store_unreachable"})
+    body = json.dumps(
+        {"success": False, "message": "The image store is unreachable.", "code": "store_unreachable"}
+    )
     page.route(f"**/api/images?*{when}*", lambda route: route.fulfill(status=503, body=body))
 
 
@@ -43,7 +45,7 @@ def test_a_page_that_failed_can_be_retried(page: Page, server: Running) -> None:
     _fail(page, "cursor")
     page.get_by_role("button", name="Show more").focus()
     page.keyboard.press("Enter")
-    expect(page.locator("#library-note")).to_have_text("The image store is away.")
+    expect(page.locator("#library-note")).to_have_text("The image store is unreachable.")
     expect(page.get_by_role("button", name="Try again")).to_be_focused()
     expect(page.get_by_role("button", name="Show more")).to_be_hidden()
     expect(cards(page)).to_have_count(24)
@@ -202,13 +204,15 @@ NOT_LOADED = "Stored, but it does not load from its URL."
 
 def test_an_image_that_does_not_load_shows_the_servers_error(page: Page, server: Running) -> None:
     upload(server, noise(1), name="gone.png")
-    body = json.dumps({"success": False, "message": "The image store is away.", "code": "store_unreachable"})
+    body = json.dumps(
+        {"success": False, "message": "The image store is unreachable.", "code": "store_unreachable"}
+    )
     page.route("**/api/images/gone.png", lambda route: route.fulfill(status=503, body=body))
     page.goto(server.url)
-    expect(cards(page).get_by_role("alert")).to_have_text(f"{NOT_LOADED} The image store is away.")
+    expect(cards(page).get_by_role("alert")).to_have_text(f"{NOT_LOADED} The image store is unreachable.")
     cards(page).get_by_role("button").click()
     expect(page.locator("#view [data-view=broken]")).to_have_text(
-        "The image does not load from its URL. The image store is away."
+        "The image does not load from its URL. The image store is unreachable."
     )
 
 

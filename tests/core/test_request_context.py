@@ -19,17 +19,19 @@ from tests.pictures import picture
 ASSIGNED = re.compile(r"[0-9a-f]{16}")
 
 
-@pytest.mark.parametrize("given", ["a", "A-1_b.c", "7f3a" * 16, "0" * 64, "--", "..."])
-def test_a_well_formed_id_is_kept(client: FlaskClient, given: str) -> None:
-    assert client.get("/healthz", headers={"X-Request-ID": given}).headers["X-Request-ID"] == given
+@pytest.mark.parametrize("request_id", ["a", "A-1_b.c", "7f3a" * 16, "0" * 64, "--", "..."])
+def test_a_well_formed_id_is_kept(client: FlaskClient, request_id: str) -> None:
+    assert client.get("/healthz", headers={"X-Request-ID": request_id}).headers["X-Request-ID"] == request_id
 
 
 @pytest.mark.parametrize(
-    "given",
+    "request_id",
     ["", " ", "0" * 65, "a b", "a,b", "a;b", "ä", "a\tb", "<script>", "${jndi:x}", "%0d%0a", '"', "a\x7f"],
 )
-def test_a_malformed_id_is_replaced(client: FlaskClient, given: str) -> None:
-    assert ASSIGNED.fullmatch(client.get("/healthz", headers={"X-Request-ID": given}).headers["X-Request-ID"])
+def test_a_malformed_id_is_replaced(client: FlaskClient, request_id: str) -> None:
+    assert ASSIGNED.fullmatch(
+        client.get("/healthz", headers={"X-Request-ID": request_id}).headers["X-Request-ID"]
+    )
 
 
 def test_each_request_has_its_own_id(client: FlaskClient) -> None:
