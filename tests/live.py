@@ -12,7 +12,7 @@ from werkzeug.serving import make_server
 def live(flask: Flask) -> Iterator[str]:
     """Yield the URL at which `flask` is served while the block runs."""
     server = make_server("127.0.0.1", 0, flask, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

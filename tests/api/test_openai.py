@@ -17,6 +17,7 @@ from app import create_app
 from app.components import components_of
 from app.config.api_keys import parse_keys
 from app.config.settings import Config
+from app.services import slots
 from app.services.slots import Slots
 from tests.conftest import json_of
 from tests.live import live
@@ -225,7 +226,10 @@ def test_a_wrong_key_is_an_authentication_error(client: openai.OpenAI, key: str)
     assert caught.value.response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_a_busy_server_is_a_rate_limit_error(client: openai.OpenAI, config: Config) -> None:
+def test_a_busy_server_is_a_rate_limit_error(
+    client: openai.OpenAI, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "_WAIT_SECONDS", 0.1)
     with (
         Slots(config.state_dir / "slots", 4).take(4),
         pytest.raises(openai.RateLimitError) as caught,

@@ -129,11 +129,10 @@ def test_a_preflight_allows_the_requested_headers_but_no_credentials(
         "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "POST",
         "HTTP_ACCESS_CONTROL_REQUEST_HEADERS": requested,
     }
-    response = make_client(*origins).options("/v1/images/generations", environ_overrides=environ)
+    client = make_client(*origins)
+    response = client.options("/v1/images/generations", environ_overrides=environ)
     allowed = response.headers["Access-Control-Allow-Headers"].split(", ")
-    default = make_client(*origins).options(
-        "/", environ_overrides={**environ, "HTTP_ACCESS_CONTROL_REQUEST_HEADERS": ""}
-    )
+    default = client.options("/", environ_overrides={**environ, "HTTP_ACCESS_CONTROL_REQUEST_HEADERS": ""})
     assert set(allowed) - set(default.headers["Access-Control-Allow-Headers"].split(", ")) == granted
     assert len(allowed) == len({name.lower() for name in allowed})
     assert response.headers["Access-Control-Max-Age"] == "7200"

@@ -1,5 +1,6 @@
 """The page, the API documentation page and their assets."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +19,16 @@ WEB_PACKAGE = Path(__file__).parents[2] / "app/web"
 PAGES = ["/", "/docs"]
 SERVED_BY_API = {"/readyz", "/openapi.json"}
 MAX_TOTAL_BYTES = 60_000
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    """One application for all tests here, which only read."""
+    root = tmp_path_factory.mktemp("web")
+    directories = {name: str(root / name) for name in ("CACHE_DIR", "LOCAL_STORE_DIR", "STATE_DIR")}
+    flask = create_app(Config.from_env(directories))
+    yield flask
+    components_of(flask).cache.close()
 
 
 class Page(HTMLParser):
