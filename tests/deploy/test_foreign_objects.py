@@ -12,7 +12,7 @@ from tests.deploy.site import Site, running_site
 from tests.pictures import noise, picture
 from tests.s3server import CREDENTIALS, S3Server
 
-NAME = "somebodys-images"
+BUCKET_NAME = "images-of-others"
 MUTABLE, IMMUTABLE = "public, no-cache", "public, max-age=31536000, immutable"
 
 
@@ -24,7 +24,7 @@ class Bucket(NamedTuple):
 
     def put(self, key: str, data: bytes, **more: Any) -> None:
         """Put an object without this server."""
-        self.aws.put_object(Bucket=NAME, Key=key, Body=data, ContentType="image/png", **more)
+        self.aws.put_object(Bucket=BUCKET_NAME, Key=key, Body=data, ContentType="image/png", **more)
 
     def both(self, key: str, **headers: str) -> tuple[Answer, Answer]:
         """Return the responses of gunicorn and then of nginx, when the image is in the cache."""
@@ -40,8 +40,8 @@ class Bucket(NamedTuple):
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
     """A bucket that the tests of this module share."""
     s3 = S3Server().start()
-    aws = s3.make_bucket(NAME)
-    settings = {"S3_BUCKET": NAME, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
+    aws = s3.make_bucket(BUCKET_NAME)
+    settings = {"S3_BUCKET": BUCKET_NAME, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
     data, nginx = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("nginx")
     with running_site(data, nginx, CACHE_TTL="0", **settings, **CREDENTIALS) as site:
         yield Bucket(site, aws)
@@ -109,7 +109,7 @@ def test_both_send_the_stored_type_if_the_extension_has_another(bucket: Bucket) 
     """nginx would send the extension's."""
     data = picture("JPEG")
     key = _addressed(data, "mistyped")
-    bucket.aws.put_object(Bucket=NAME, Key=key, Body=data, ContentType="image/jpeg")
+    bucket.aws.put_object(Bucket=BUCKET_NAME, Key=key, Body=data, ContentType="image/jpeg")
     for answer in (*bucket.both(key), *bucket.both(key)):
         assert (answer.headers["content-type"], answer.body) == ("image/jpeg", data)
     assert not bucket.nginx_can_serve(key)
