@@ -1,1 +1,1 @@
-"""Check that uploaded bytes are an image within the limits, strip metadata, and encode generated images."""
+"""Check uploaded images against the limits, strip their metadata, and encode generated images."""

@@ -1,7 +1,7 @@
 """Find the size of every frame in an AV1 bitstream (AV1 specification, 5.3 to 5.9).
 
-A decoder allocates memory by the sequence header and the frame headers, whatever the container says. Both are
-parsed here, up to the size of a frame.
+A decoder allocates memory for the sizes in the sequence header and the frame headers, whatever the container
+says. This module parses both headers as far as the size of a frame.
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,16 @@ _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER, _TILE_LIST = 1
 _FRAME_HEADERS = {_FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER}
 _KEY_FRAME, _INTRA_ONLY_FRAME, _SWITCH_FRAME = 0, 2, 3
 _PER_FRAME = 2
-"""SELECT_SCREEN_CONTENT_TOOLS and SELECT_INTEGER_MV: each frame header has its own value (6.4.1)."""
+"""SELECT_SCREEN_CONTENT_TOOLS and SELECT_INTEGER_MV: each frame header sets the value itself (6.4.1)."""
 _REFERENCE_FRAMES, _REFERENCES_PER_FRAME = 8, 7
 _MAX_HEADER_BYTES = 1024
-"""Bytes parsed of one unit. The longest header has 32 operating points of 14 bytes, 460 bytes in all."""
+"""How many bytes of each unit are parsed. The longest header takes 460: 32 operating points of 14 bytes each,
+and a few more fields."""
 _MAX_LEB128_BYTES = 8
 
 
 class _Obu(NamedTuple):
-    """One open bitstream unit: its type, its layers, and the first bytes of its payload."""
+    """One OBU (open bitstream unit): its type, its layers, and the first bytes of its payload."""
 
     kind: int
     temporal_layer: int
@@ -31,7 +32,7 @@ class _Obu(NamedTuple):
 
 
 class _BitReader:
-    """A cursor over bits, the highest one first; raises UndecodableImage instead of reading past the end."""
+    """A cursor over bits, most significant first. Raises UndecodableImage instead of reading past the end."""
 
     def __init__(self, data: bytes) -> None:
         self._value = int.from_bytes(data, "big")
@@ -49,7 +50,7 @@ class _BitReader:
         return bool(self.read(1))
 
     def skip_uvlc(self) -> None:
-        """Skip a number of variable length: uvlc() in the specification (4.10.3)."""
+        """Skip a number in variable-length coding: uvlc() in the specification (4.10.3)."""
         zeros = 0
         while not self.flag():
             zeros += 1
@@ -59,14 +60,17 @@ class _BitReader:
 
 @dataclass(frozen=True, slots=True)
 class _OperatingPoint:
-    """One operating point of a sequence (6.4.1): its layers, and whether it has a decoder model."""
+    """An operating point of a sequence (6.4.1).
+
+    `layers` is a bit mask of the layers that belong to it, or 0 if all do.
+    """
 
     layers: int
     has_decoder_model: bool
 
 
 class _Sequence:
-    """The fields of a sequence header (5.5.1) that frame sizes and frame headers depend on."""
+    """The fields of a sequence header (5.5.1) that are needed to parse frame headers and frame sizes."""
 
     def __init__(self, bits: _BitReader) -> None:
         bits.read(4)  # seq_profile, still_picture
@@ -134,10 +138,10 @@ class _Sequence:
 class Av1Parser:
     """Reads the bitstream of one item or track, piece by piece.
 
-    `frames` counts the frames that a decoder decodes or shows again, hidden ones included, and `pixels` is
-    the sum of their sizes. `size`, width and height in pixels, is the one in all sequence headers, and no
-    frame is larger; None before the first of them. A frame that takes its size from another frame counts with
-    the size in the sequence header.
+    `frames` counts the frames that a decoder decodes or shows again, including hidden frames. `pixels` is the
+    total number of pixels of these frames. `size` is the width and height in pixels that all sequence headers
+    give, and no frame is larger. It is None before the first sequence header. If a frame takes its size from
+    another frame, it is counted with the size in the sequence header.
     """
 
     def __init__(self, counter: PartCounter) -> None:
@@ -150,8 +154,8 @@ class Av1Parser:
     def read(self, data: bytes | bytearray, start: int, end: int) -> None:
         """Parse the units that fill `data[start:end]`.
 
-        Raises UndecodableImage if one is truncated, if sequence headers differ in size, if a frame is larger
-        than the size they give, or if a frame precedes the first of them.
+        Raises UndecodableImage if a unit is truncated, if sequence headers give different sizes, if a frame
+        is larger than that size, or if a frame precedes the first sequence header.
         """
         reader = ByteReader(data, start, end)
         while reader.remaining:
@@ -166,7 +170,7 @@ class Av1Parser:
 
     def _start_sequence(self, sequence: _Sequence) -> None:
         if self.size not in (None, sequence.size):
-            raise UndecodableImage(detail=f"AV1 sequences of {self.size} and {sequence.size}")
+            raise UndecodableImage(detail=f"AV1 sequence headers with sizes {self.size} and {sequence.size}")
         self._sequence, self.size = sequence, sequence.size
 
     def _add_frame(self, obu: _Obu) -> None:
@@ -174,13 +178,15 @@ class Av1Parser:
             raise UndecodableImage(detail="an AV1 frame before the sequence header")
         width, height = _frame_size(_BitReader(obu.payload), self._sequence, obu)
         if width > self._sequence.size[0] or height > self._sequence.size[1]:
-            raise UndecodableImage(detail=f"an AV1 frame of {width} × {height} in {self._sequence.size}")
+            raise UndecodableImage(
+                detail=f"an AV1 frame of {width} × {height} in a sequence of {self._sequence.size}"
+            )
         self.frames += 1
         self.pixels += width * height
 
 
 def _next_obu(reader: ByteReader) -> _Obu:
-    """Return the next unit (5.3.1). Without a size it extends to the end of the data, as for decoders."""
+    """Return the next unit (5.3.1). A unit without a size extends to the end of the data, as in decoders."""
     head = reader.uint_be(1)
     if head & 0x80:
         raise UndecodableImage(detail="not an AV1 unit")
@@ -193,18 +199,21 @@ def _next_obu(reader: ByteReader) -> _Obu:
 
 
 def _leb128(reader: ByteReader) -> int:
-    """Read a number of variable length (4.10.5)."""
+    """Read a number in LEB128, a variable-length code (4.10.5)."""
     value = 0
     for at in range(_MAX_LEB128_BYTES):
         byte = reader.uint_be(1)
         value |= (byte & 0x7F) << 7 * at
         if not byte & 0x80:
             return value
-    raise UndecodableImage(detail="an AV1 unit whose size has no end")
+    raise UndecodableImage(detail="an AV1 unit whose size field does not end")
 
 
 def _frame_size(bits: _BitReader, sequence: _Sequence, obu: _Obu) -> tuple[int, int]:
-    """Return width and height in pixels from a frame header (5.9.2); the sequence's if it has none."""
+    """Return the width and height in pixels from a frame header (5.9.2).
+
+    If the frame header has no size, return that of the sequence header.
+    """
     if sequence.reduced or bits.flag():  # show_existing_frame
         return sequence.size
     kind = bits.read(2)
@@ -232,7 +241,7 @@ def _frame_size(bits: _BitReader, sequence: _Sequence, obu: _Obu) -> tuple[int, 
 
 
 def _read_override_flag(bits: _BitReader, sequence: _Sequence, kind: int) -> bool:
-    """Read from disable_cdf_update to frame_size_override_flag, and return that flag."""
+    """Read the fields from disable_cdf_update to frame_size_override_flag, and return the latter."""
     bits.read(1)  # disable_cdf_update
     tools = bits.read(1) if sequence.screen_content_tools == _PER_FRAME else sequence.screen_content_tools
     if tools and sequence.integer_motion_vectors == _PER_FRAME:
@@ -242,7 +251,7 @@ def _read_override_flag(bits: _BitReader, sequence: _Sequence, kind: int) -> boo
 
 
 def _skip_removal_times(bits: _BitReader, sequence: _Sequence, obu: _Obu) -> None:
-    """Skip the removal times, if there are any, of the operating points that the frame belongs to."""
+    """Skip the removal times of the operating points that the frame belongs to, if the header has any."""
     if not (sequence.has_decoder_model and bits.flag()):
         return
     for point in sequence.operating_points:
@@ -252,7 +261,7 @@ def _skip_removal_times(bits: _BitReader, sequence: _Sequence, obu: _Obu) -> Non
 
 
 def _uses_reference_size(bits: _BitReader, sequence: _Sequence, *, resilient: bool) -> bool:
-    """Read up to a predicted frame's size; return whether it is a reference frame's size (5.9.7)."""
+    """Read the fields before the size of a predicted frame; return whether a reference gives it (5.9.7)."""
     short = sequence.order_hint_bits > 0 and bits.flag()
     if short:
         bits.read(6)  # last_frame_idx, gold_frame_idx

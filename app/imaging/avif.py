@@ -1,6 +1,6 @@
 """AVIF (AV1 Image File Format, based on ISO/IEC 23008-12): survey a file, and blank its metadata.
 
-Metadata is overwritten in place: offsets count from the start of the file, so nothing may move.
+Metadata is overwritten in place. It can't be cut out, because the file refers to its data by offset.
 """
 
 from bisect import bisect_right
@@ -13,23 +13,25 @@ from app.imaging.survey import ImageLimits, PartCounter, Survey
 
 _REQUIRED = {b"ftyp", b"meta", b"moov", b"mdat"}
 _CONTAINERS = {b"moov": 0, b"trak": 0, b"mdia": 0, b"meta": 4, b"iprp": 0, b"ipco": 0}
-"""Boxes that contain boxes, with the number of bytes before the first of them."""
+"""Boxes that contain other boxes, and the number of bytes in each before its first child."""
 _METADATA_BOXES = {b"udta", b"uuid", b"free", b"skip", b"udes", b"altt", b"crtt", b"mdft"}
 _METADATA_ITEMS = {b"Exif", b"mime", b"uri "}
 _BOXES_WITH_TIMES = {b"mvhd", b"tkhd", b"mdhd"}
 _EMPTY_EXIF = b"\0\0\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"
-"""An offset to the TIFF header that follows, and a TIFF file with no entries.
+"""An EXIF item without entries: the offset of the TIFF header, and an empty TIFF file.
 
-Zeros alone are not valid EXIF, and some decoders refuse the whole image for that.
+Zeros alone are not valid EXIF, and some decoders reject the whole image for that.
 """
 
 
 def survey_avif(data: bytes, limits: ImageLimits) -> Survey:
     """Parse the boxes and the AV1 in them, as far as a decoder may read.
 
-    Raises TooManyPixels, and UndecodableImage if something is truncated, if the size of the AV1 differs from
-    that in the boxes, or if the file is ambiguous. Orientation is in the `irot` and `imir` properties, which
-    every browser follows and which are kept.
+    Raises TooManyPixels if the image exceeds the limits. Raises UndecodableImage if something is truncated,
+    if the size in the AV1 differs from the size in the boxes, or if the file is ambiguous.
+
+    The survey has no orientation. An AVIF is rotated by its `irot` and `imir` properties, which are kept and
+    which every browser follows.
     """
     counter = PartCounter()
     if any(box.kind == b"moof" for box in top_level(data, counter)):
@@ -40,9 +42,10 @@ def survey_avif(data: bytes, limits: ImageLimits) -> Survey:
 
 
 def _shown_canvas(data: bytes, limits: ImageLimits) -> Canvas:
-    """Return the canvas that is shown of a file.
+    """Return the canvas that viewers show.
 
-    The file may have a still image and an animation. Both are checked; the major brand says which is shown.
+    A file may have both a still image and an animation. Both are checked. The major brand says which is
+    shown.
     """
     counter = PartCounter()
     found = top_level(data, counter)
@@ -63,7 +66,8 @@ def _shown_canvas(data: bytes, limits: ImageLimits) -> Canvas:
 def top_level(data: bytes, counter: PartCounter) -> list[Box]:
     """Return the boxes of the file up to the first bytes that are not a complete box.
 
-    Bytes from there on are not part of the image; raises UndecodableImage if they begin a required box.
+    These bytes and all that follow are not part of the image. Raises UndecodableImage if they are the
+    beginning of a required box.
     """
     found: list[Box] = []
     try:
@@ -77,10 +81,10 @@ def top_level(data: bytes, counter: PartCounter) -> list[Box]:
 
 
 def without_metadata(data: bytes, counter: PartCounter) -> bytes:
-    """Return a copy of the file in which metadata is overwritten, without bytes after the last box.
+    """Return a copy of the file in which metadata is overwritten, without bytes after the last required box.
 
-    Boxes that no decoder needs become free space. Raises UndecodableImage if a table is truncated, or says
-    that metadata lies outside of media data.
+    Boxes that no decoder needs become free space. Raises UndecodableImage if a table is truncated, or if
+    it places metadata outside the media data.
     """
     found = top_level(data, counter)
     eraser = _MetadataEraser(data, [box for box in found if box.kind == b"mdat"], counter)
@@ -94,14 +98,14 @@ def without_metadata(data: bytes, counter: PartCounter) -> bytes:
 
 
 class _MetadataEraser:
-    """Overwrites metadata in `data`, a copy of the file; `media` are its mdat boxes."""
+    """Overwrites metadata in `data`, a copy of the file. `media` are the mdat boxes of the file."""
 
     def __init__(self, data: bytes, media: list[Box], counter: PartCounter) -> None:
         self.data = bytearray(data)
         self._media = media
         self._counter = counter
-        # An animation's metadata is listed twice, by the file and by the track; tables that list the same
-        # bytes again and again are an attack.
+        # The metadata of an animation may be listed twice, by the file and by its track. Only an attacker
+        # lists the same bytes more often than that.
         self._budget = 2 * len(data)
 
     def clean(self, box: Box) -> None:
@@ -119,7 +123,7 @@ class _MetadataEraser:
                 self._clean_items(children)
 
     def blank_box(self, box: Box) -> None:
-        """Make the box one of free space."""
+        """Turn the box into free space."""
         self.data[box.start + 4 : box.start + 8] = b"free"
         self._blank(box.body, box.end - box.body, box.end)
 
@@ -129,36 +133,36 @@ class _MetadataEraser:
         if iinf is None or iloc is None:
             return
         types = dict(item_types(self.data, iinf, self._counter))
-        fillings = {number: b"" for number, kind in types.items() if kind in _METADATA_ITEMS}
+        replacements = {number: b"" for number, kind in types.items() if kind in _METADATA_ITEMS}
         if iref is not None:
             found = references(self.data, iref, self._counter)
-            fillings |= {each.source: b"" for each in found if each.kind == b"thmb"}
-        fillings |= {number: _EMPTY_EXIF for number, kind in types.items() if kind == b"Exif"}
+            replacements |= {each.source: b"" for each in found if each.kind == b"thmb"}
+        replacements |= {number: _EMPTY_EXIF for number, kind in types.items() if kind == b"Exif"}
         idat = only(meta, b"idat") or Box(b"idat", 0, 0, 0)
         for item, in_idat, offset, length in extents(self.data, iloc, self._counter):
-            if item in fillings:
+            if item in replacements:
                 start = offset + idat.body * in_idat
                 end = _payload_end([idat] if in_idat else self._media, start)
-                self._blank(start, length, end, fillings[item])
-                fillings[item] = fillings[item][length:]
+                self._blank(start, length, end, replacements[item])
+                replacements[item] = replacements[item][length:]
 
-    def _blank(self, start: int, length: int, end: int, filling: bytes = b"") -> None:
-        """Overwrite `length` bytes with the filling, as far as it fits, and zeros.
+    def _blank(self, start: int, length: int, end: int, replacement: bytes = b"") -> None:
+        """Overwrite `length` bytes with `replacement`, cut or padded with zeros to that length.
 
-        Raises UndecodableImage if they reach beyond `end`, or if too many bytes were overwritten.
+        Raises UndecodableImage if the bytes extend beyond `end`, or if too many bytes have been overwritten.
         """
         self._budget -= length
         if start + length > end or self._budget < 0:
-            detail = f"{length} bytes of metadata at {start} lie outside of media data, or are listed again"
+            detail = f"{length} bytes of metadata at {start} lie outside media data or are listed repeatedly"
             raise UndecodableImage(detail=detail)
-        self.data[start : start + length] = filling[:length].ljust(length, b"\0")
+        self.data[start : start + length] = replacement[:length].ljust(length, b"\0")
 
 
 def _payload_end(media: list[Box], start: int) -> int:
-    """Return the end of the last box of `media` whose payload begins at or before `start`; 0 if none does.
+    """Return the end of the last box in `media` whose payload begins at or before `start`, or 0 if none does.
 
-    Metadata lies in payloads. Overwriting other bytes that a table lists, such as boxes, would change the
-    image.
+    Metadata is blanked only within such a payload. A table may also list other bytes, such as boxes, but
+    overwriting those would change the image.
     """
     before = bisect_right(media, start, key=lambda box: box.body)
     return media[before - 1].end if before else 0

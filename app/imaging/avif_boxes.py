@@ -1,7 +1,7 @@
 """Boxes of the ISO base media file format (ISO/IEC 14496-12, 4.2), and the tables that describe items (8.11).
 
-Every box and entry is counted, so that a file of empty ones does not take long. Tables that contradict
-themselves are refused, since readers interpret them differently.
+Every box and every table entry is counted, so that a file full of empty ones can't take long. Inconsistent
+tables are refused, since different readers interpret them differently.
 """
 
 from bisect import bisect_right
@@ -13,7 +13,7 @@ from app.imaging.survey import ByteReader, PartCounter
 
 
 class Box(NamedTuple):
-    """One box; offsets in bytes from the start of the file."""
+    """One box. All offsets are in bytes from the start of the file; `body` is that of the payload."""
 
     kind: bytes
     start: int
@@ -22,12 +22,16 @@ class Box(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Return the box's size in bytes, header included."""
+        """Return the size of the box in bytes, including its header."""
         return self.end - self.start
 
 
 class Extent(NamedTuple):
-    """One piece of an item of a meta box, in bytes from the start of the file or of the idat box."""
+    """One piece of the data of an item in a meta box.
+
+    `offset` and `length` are in bytes. The offset counts from the start of the file, or of the payload of the
+    idat box if `in_idat` is true.
+    """
 
     item: int
     in_idat: bool
@@ -36,7 +40,7 @@ class Extent(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """One reference from an item of a meta box to others, which are identified by their numbers."""
+    """A reference from one item of a meta box to others. Items are identified by their numbers."""
 
     kind: bytes
     source: int
@@ -44,16 +48,17 @@ class Reference(NamedTuple):
 
 
 class Canvas(NamedTuple):
-    """Width and height in pixels of what a file shows, and how many frames it shows on it."""
+    """The width and height in pixels of the image that viewers show, and its number of frames."""
 
     size: tuple[int, int]
     frames: int
 
 
 def boxes(data: bytes | bytearray, start: int, end: int, counter: PartCounter) -> Iterator[Box]:
-    """Yield the boxes that fill `data[start:end]`; raise UndecodableImage if one ends after `end`.
+    """Yield the boxes that fill `data[start:end]`. Raises UndecodableImage if one ends after `end`.
 
-    A size of zero, "to the end of the file", is refused too: nothing says where such a file ends.
+    A box of size 0 extends to the end of the file. It is refused too, because such a file may have been
+    truncated.
     """
     while start < end:
         counter.add()
@@ -68,7 +73,10 @@ def boxes(data: bytes | bytearray, start: int, end: int, counter: PartCounter) -
 
 
 def only(found: list[Box], *kinds: bytes) -> Box | None:
-    """Return the only box of these kinds, or None; raise UndecodableImage if there are several."""
+    """Return the only box of these kinds, or None if there is none.
+
+    Raises UndecodableImage if there are several.
+    """
     of_kind = [box for box in found if box.kind in kinds]
     if len(of_kind) > 1:
         raise UndecodableImage(detail=f"{len(of_kind)} boxes {kinds}")
@@ -76,7 +84,7 @@ def only(found: list[Box], *kinds: bytes) -> Box | None:
 
 
 def required(found: list[Box], *kinds: bytes) -> Box:
-    """Return the only box of these kinds; raise UndecodableImage if there is none or several."""
+    """Return the only box of these kinds. Raises UndecodableImage if there are none or several."""
     box = only(found, *kinds)
     if box is None:
         raise UndecodableImage(detail=f"no box {kinds}")
@@ -84,13 +92,16 @@ def required(found: list[Box], *kinds: bytes) -> Box:
 
 
 def within(media: list[Box], start: int, length: int) -> bool:
-    """Return whether these bytes, at least one, lie in the payload of one of `media`, boxes in order."""
+    """Return whether `length` bytes at `start`, at least one, lie within the payload of a box in `media`.
+
+    `media` must be in the order of the file.
+    """
     before = bisect_right(media, start, key=lambda box: box.body)
     return length > 0 and before > 0 and start + length <= media[before - 1].end
 
 
 def check_no_overlap(pieces: Iterable[tuple[int, int]]) -> None:
-    """Raise UndecodableImage if some of these pieces, given as start and end, overlap."""
+    """Raise UndecodableImage if any of these pieces, given as (start, end), overlap."""
     last = 0
     for start, end in sorted(pieces):
         if start < last:
@@ -99,7 +110,10 @@ def check_no_overlap(pieces: Iterable[tuple[int, int]]) -> None:
 
 
 def item_types(data: bytes | bytearray, iinf: Box, counter: PartCounter) -> Iterator[tuple[int, bytes]]:
-    """Yield number and type of every item (8.11.6); raise UndecodableImage if the table's count is wrong."""
+    """Yield the number and type of every item (8.11.6).
+
+    Raises UndecodableImage if the table does not have as many entries as it announces.
+    """
     reader = ByteReader(data, iinf.body, iinf.end)
     announced = reader.uint_be(4 if reader.uint_be(4) >> 24 else 2)
     found = 0
@@ -131,7 +145,7 @@ def references(data: bytes | bytearray, iref: Box, counter: PartCounter) -> Iter
 def extents(data: bytes | bytearray, iloc: Box, counter: PartCounter) -> Iterator[Extent]:
     """Yield the pieces of every item (8.11.3).
 
-    Raises UndecodableImage if one lies in another file, or in another item.
+    Raises UndecodableImage if a piece is in another file or in another item.
     """
     reader = ByteReader(data, iloc.body, iloc.end)
     version = reader.uint_be(4) >> 24
@@ -153,7 +167,7 @@ def extents(data: bytes | bytearray, iloc: Box, counter: PartCounter) -> Iterato
 
 
 def associations(data: bytes | bytearray, ipma: Box, counter: PartCounter) -> Iterator[tuple[int, list[int]]]:
-    """Yield every item's number and the indexes of its properties, counted from 1 (8.11.14)."""
+    """Yield the number of every item and the indexes of its properties, which count from 1 (8.11.14)."""
     reader = ByteReader(data, ipma.body, ipma.end)
     version_and_flags = reader.uint_be(4)
     version, wide_indexes = version_and_flags >> 24, version_and_flags & 1
@@ -161,7 +175,7 @@ def associations(data: bytes | bytearray, ipma: Box, counter: PartCounter) -> It
         raise UndecodableImage(detail=f"ipma of version {version}")
     for _ in counter.counted(range(reader.uint_be(4))):
         number = reader.uint_be(4 if version else 2)
-        # The highest bit says only whether a reader has to know the property.
+        # The highest bit says only whether a reader must support the property.
         indexes = [
             reader.uint_be(1 + wide_indexes) & (0x7FFF if wide_indexes else 0x7F)
             for _ in counter.counted(range(reader.uint_be(1)))

@@ -21,27 +21,29 @@ from app.imaging.avif_boxes import (
 from app.imaging.survey import ByteReader, ImageLimits, PartCounter, check_profile_size
 
 MAX_DECODED_RATIO = 4
-"""How many times the pixels shown a decoder may have to decode.
+"""How many pixels a decoder may have to decode for each pixel that is shown.
 
-Alpha doubles them, and so may the hidden frames of an animation, a preview layer of a still image, or the
-cells of a grid that stick out of it; a gain map adds a part.
+An alpha channel doubles the number. So may the hidden frames of an animation, a preview layer of a still
+image, or grid cells that extend beyond the canvas. A gain map adds a fraction.
 """
 
 _MAX_ITEMS = 4096
-"""Items of one file; libavif looks each of them up in a list, as often as tables refer to it."""
+"""Maximum number of items in a file. libavif searches the list of items each time a table refers to one."""
 _MAX_PROPERTY_BYTES = 2**20
-"""Bytes of all properties of all items. libavif copies them for each item, except colour profiles."""
+"""Maximum total size of the properties of all items, except colour profiles. A property that several items
+share counts for each of them, because libavif copies it for each."""
 _MAX_REFERENCES = 4 * _MAX_ITEMS
 _MAX_METADATA_TABLE_BYTES = 2**14
-"""Bytes of the tables of a meta box that contains only metadata; real ones have some hundreds."""
+"""Maximum size of the tables in a meta box with metadata only. In real files, it is a few hundred bytes."""
 _MAX_SHARED_BYTES = 2**20
-"""Bytes by which items together may exceed the file, since some of them share their bytes."""
+"""How much the total size of all items may exceed the file size. Items may share bytes, for example equal
+grid cells."""
 _NOT_DRAWN = {b"Exif", b"mime", b"uri ", b"tmap"}
-"""Types of items that are not drawn: metadata, and how to apply a gain map, which itself is another item."""
+"""Types of items that are not drawn: metadata, and `tmap`, which says how to apply a gain map."""
 _SINGLE_PROPERTIES = {b"ispe", b"av1C", b"auxC", b"a1op", b"a1lx", b"lsel"}
-"""Properties that change what is decoded, so that an item may have one of each."""
+"""Properties of which an item may have only one each, since they change what is decoded."""
 _CODEC_CONFIGURATION_BYTES = 4
-"""Bytes of `av1C` before its AV1 units."""
+"""Number of bytes in `av1C` before its AV1 units."""
 
 
 def survey_items(
@@ -49,9 +51,9 @@ def survey_items(
 ) -> Canvas | None:
     """Check the size of every AV1 item in the file, and return the canvas of the primary item.
 
-    Return None if the box has no primary item, as in some animations. Raises TooManyPixels, and
-    UndecodableImage if an item's bitstream has another size than its properties, or if the tables contradict
-    themselves.
+    Return None if the box has no primary item, as in some animations. Raises TooManyPixels if an item exceeds
+    the limits. Raises UndecodableImage if the size in the bitstream of an item differs from the size in its
+    properties, or if the tables are inconsistent.
     """
     children = list(boxes(data, meta.body + 4, meta.end, counter))
     pitm = only(children, b"pitm")
@@ -71,13 +73,13 @@ def survey_items(
 
 
 def check_metadata_tables(children: list[Box]) -> None:
-    """Raise UndecodableImage if a meta box that shows no image has larger tables than any real one."""
+    """Raise UndecodableImage if a meta box without an image has tables larger than those of any real file."""
     if sum(box.size for box in children if box.kind != b"idat") > _MAX_METADATA_TABLE_BYTES:
         raise UndecodableImage(detail="large tables of metadata")
 
 
 def check_codec_configuration(data: bytes, av1c: Box, size: tuple[int, int], counter: PartCounter) -> None:
-    """Raise UndecodableImage if the AV1 units in the codec configuration are for frames of another size."""
+    """Raise UndecodableImage if the AV1 units in the codec configuration have a size other than `size`."""
     parser = Av1Parser(counter)
     parser.read(data, min(av1c.body + _CODEC_CONFIGURATION_BYTES, av1c.end), av1c.end)
     if parser.size not in (None, size):
@@ -85,7 +87,7 @@ def check_codec_configuration(data: bytes, av1c: Box, size: tuple[int, int], cou
 
 
 class _Items:
-    """The tables of a meta box; `kinds` maps the numbers of items that may be drawn to their types."""
+    """The tables of a meta box. `kinds` maps the number of each item that may be drawn to its type."""
 
     def __init__(
         self, data: bytes, children: list[Box], media: list[Box], limits: ImageLimits, counter: PartCounter
@@ -110,13 +112,16 @@ class _Items:
         found = list(item_types(self._data, iinf, self._counter))
         types = dict(found)
         if len(types) < len(found) or len(types) > _MAX_ITEMS or 0 in types:
-            raise UndecodableImage(detail=f"{len(found)} items of {len(types)} numbers")
+            raise UndecodableImage(detail=f"{len(found)} items with {len(types)} different numbers")
         return types
 
     def _read_references(
         self, iref: Box | None, types: dict[int, bytes]
     ) -> tuple[dict[int, tuple[int, ...]], set[int]]:
-        """Return the cells of each derived item, by its number, and the items that are only thumbnails."""
+        """Return the cells of each derived item, by its number, and the items that are just thumbnails.
+
+        An item that is also a cell or auxiliary to another item does not count as a thumbnail.
+        """
         found = list(references(self._data, iref, self._counter)) if iref else []
         numbers = [number for each in found for number in (each.source, *each.targets)]
         if len(numbers) > _MAX_REFERENCES or not types.keys() >= {*numbers}:
@@ -131,9 +136,10 @@ class _Items:
         return sources, thumbnails - cells - auxiliary
 
     def _read_extents(self, iloc: Box, types: dict[int, bytes]) -> dict[int, list[Extent]]:
-        """Return the extents of each item. All together they may have about as many bytes as the file.
+        """Return the extents of each item.
 
-        Encoders store equal cells of a grid once, so extents of several items may overlap.
+        Encoders store equal cells of a grid once, so extents of several items may overlap. Raises
+        UndecodableImage if their total size exceeds the file size by more than `_MAX_SHARED_BYTES`.
         """
         found: dict[int, list[Extent]] = defaultdict(list)
         budget = len(self._data) + _MAX_SHARED_BYTES
@@ -145,7 +151,7 @@ class _Items:
         return found
 
     def _read_properties(self, iprp: Box) -> dict[int, dict[bytes, Box]]:
-        """Return the properties of each item by type (8.11.14)."""
+        """Return the properties of each item, keyed by the item's number and by type (8.11.14)."""
         ipco, *tables = boxes(self._data, iprp.body, iprp.end, self._counter)
         if ipco.kind != b"ipco" or {table.kind for table in tables} != {b"ipma"}:
             raise UndecodableImage(detail="invalid boxes of properties")
@@ -164,17 +170,17 @@ class _Items:
                 for kind in _SINGLE_PROPERTIES:
                     only(own, kind)
         if budget < 0:
-            raise UndecodableImage(detail="properties that are used again and again")
+            raise UndecodableImage(detail="too many items share the same properties")
         return found
 
     def _property(self, number: int, kind: bytes) -> Box:
         found = self._properties.get(number, {}).get(kind)
         if found is None:
-            raise UndecodableImage(detail=f"item {number} has no {kind!r}")
+            raise UndecodableImage(detail=f"item {number} has no property {kind!r}")
         return found
 
     def _size(self, number: int) -> tuple[int, int]:
-        """Return the size in `ispe` (23008-12, 6.5.3) after checking it against the limits."""
+        """Return the width and height in `ispe` (23008-12, 6.5.3), after checking them against the limits."""
         ispe = self._property(number, b"ispe")
         reader = ByteReader(self._data, ispe.body + 4, ispe.end)
         size = reader.uint_be(4), reader.uint_be(4)
@@ -182,7 +188,7 @@ class _Items:
         return size
 
     def canvas(self, number: int) -> tuple[tuple[int, int], int]:
-        """Return an item's size, and the number of pixels it is made from: for a grid, those of all cells."""
+        """Return the size of an item, and the number of its source pixels: for a grid, those of all cells."""
         size, kind = self._size(number), self.kinds.get(number)
         if kind == b"grid":
             return size, self._grid_pixels(number, size)
@@ -191,9 +197,10 @@ class _Items:
         return size, size[0] * size[1]
 
     def _grid_pixels(self, number: int, canvas: tuple[int, int]) -> int:
-        """Return the pixels of all cells of a grid (23008-12, 6.6.2.3).
+        """Return the total number of pixels in all cells of a grid (23008-12, 6.6.2.3).
 
-        Raises UndecodableImage unless all cells have one size, cover the canvas, and begin on it.
+        Raises UndecodableImage unless all cells have the same size, together cover the canvas, and each begin
+        inside it.
         """
         grid = ByteReader(self._payload(number))
         field = 4 if grid.uint_be(2) & 1 else 2
@@ -214,7 +221,7 @@ class _Items:
         return rows * columns * width * height
 
     def decoded_pixels(self, number: int) -> int:
-        """Return the pixels of all frames in an AV1 item, hidden ones and layers included."""
+        """Return the number of pixels in all frames of an AV1 item, including hidden frames and layers."""
         size = self._size(number)
         check_codec_configuration(self._data, self._property(number, b"av1C"), size, self._counter)
         parser, payload = Av1Parser(self._counter), self._payload(number)
@@ -225,13 +232,16 @@ class _Items:
         return parser.pixels
 
     def _payload(self, number: int) -> bytes:
-        """Return an item's bytes. Raises UndecodableImage if pieces overlap or lie outside of media data."""
+        """Return the bytes of an item.
+
+        Raises UndecodableImage if its pieces overlap or lie outside media data.
+        """
         idat = self._idat[0].body if self._idat else 0
         pieces = []
         for extent in self._extents.get(number, ()):
             start = extent.offset + idat * extent.in_idat
             if not within(self._idat if extent.in_idat else self._media, start, extent.length):
-                raise UndecodableImage(detail=f"item {number} lies outside of media data")
+                raise UndecodableImage(detail=f"item {number} lies outside media data")
             pieces.append((start, start + extent.length))
         check_no_overlap(pieces)
         return b"".join(self._data[start:end] for start, end in pieces)

@@ -10,16 +10,17 @@ from app.imaging.avif_items import MAX_DECODED_RATIO, check_codec_configuration,
 from app.imaging.survey import ByteReader, ImageLimits, PartCounter, check_profile_size
 
 _SAMPLE_ENTRY_BYTES = 78
-"""Bytes of a VisualSampleEntry before the boxes in it (12.1.3)."""
+"""Number of bytes in a VisualSampleEntry before its first child box (12.1.3)."""
 
 
 def survey_tracks(
     data: bytes, moov: Box, media: list[Box], limits: ImageLimits, counter: PartCounter
 ) -> Canvas:
-    """Check the size of every track, and return size and number of the frames in the colour track.
+    """Check the size of every track, and return the size and the number of frames of the colour track.
 
-    Raises TooManyPixels, and UndecodableImage if a bitstream has another size than its track, if the tables
-    contradict themselves, or if there is not exactly one colour track, to which all other AV1 tracks belong.
+    Raises TooManyPixels if a track exceeds the limits. Raises UndecodableImage if the size in a bitstream
+    differs from the size of its track, if the tables are inconsistent, or unless there is exactly one colour
+    track and all other AV1 tracks are auxiliary to it.
     """
     children = list(boxes(data, moov.body, moov.end, counter))
     if only(children, b"mvex"):
@@ -45,7 +46,7 @@ def _check_track_metadata(data: bytes, trak: Box, counter: PartCounter) -> None:
 
 
 def _is_drawn(data: bytes, trak: Box, counter: PartCounter) -> bool:
-    """Return whether a track has AV1 samples; image decoders ignore others, such as sound."""
+    """Return whether a track has AV1 samples. Image decoders ignore other tracks, such as audio."""
     found = [trak]
     for kind in (b"mdia", b"minf", b"stbl", b"stsd"):
         inner = [child for box in found for child in boxes(data, box.body, box.end, counter)]
@@ -55,7 +56,11 @@ def _is_drawn(data: bytes, trak: Box, counter: PartCounter) -> bool:
 
 
 class _Samples(NamedTuple):
-    """Sizes of a track's samples in bytes, and the chunks that they fill one after the other."""
+    """The samples of a track, which fill the chunks of the track one after the other.
+
+    `sizes` are the sizes of the samples in bytes. `offsets` are the offsets of the chunks in the file, and
+    `per_chunk` is the number of samples in each of them.
+    """
 
     sizes: list[int]
     offsets: list[int]
@@ -73,7 +78,11 @@ class _Samples(NamedTuple):
 
 
 class _Track:
-    """One track (8.3); `auxiliary_for` is the number of the track whose alpha it has, 0 if it has colours."""
+    """One track (8.3).
+
+    `auxiliary_for` is the number of the track for which this one holds the alpha channel, or 0 if this is a
+    colour track.
+    """
 
     def __init__(self, data: bytes, trak: Box, limits: ImageLimits, counter: PartCounter) -> None:
         self._data, self._counter = data, counter
@@ -93,7 +102,7 @@ class _Track:
         return required(self._children(box), kind)
 
     def _read_header(self, tkhd: Box) -> tuple[int, tuple[int, int]]:
-        """Return the track's number, and its size in whole pixels (8.3.2)."""
+        """Return the number of the track, and its width and height in whole pixels (8.3.2)."""
         reader = ByteReader(self._data, tkhd.body, tkhd.end)
         version = reader.uint_be(1)
         if version > 1:
@@ -108,7 +117,7 @@ class _Track:
         return ByteReader(self._data, auxl.body, auxl.end).uint_be(4) if auxl else 0
 
     def _check_description(self, stsd: Box) -> None:
-        """Raise UndecodableImage unless there is one sample description, AV1 of the track's size."""
+        """Raise UndecodableImage unless the only sample description is AV1 and has the size of the track."""
         reader = ByteReader(self._data, stsd.body + 4, stsd.end)
         announced = reader.uint_be(4)
         entries = list(boxes(self._data, reader.position, stsd.end, self._counter))
@@ -127,7 +136,10 @@ class _Track:
                 check_profile_size(box.size)
 
     def _read_table(self, box: Box, fields: str) -> list[tuple[int, ...]]:
-        """Return the rows of a table that begins with its version, which must be 0, and its length."""
+        """Return the rows of a table. It begins with its version, which must be 0, and its number of rows.
+
+        `fields` is the format of a row for `struct`.
+        """
         reader = ByteReader(self._data, box.body, box.end)
         version, rows = reader.uint_be(4), reader.uint_be(4)
         if version >> 24:
@@ -136,7 +148,7 @@ class _Track:
         return list(struct.iter_unpack(fields, reader.read(rows * struct.calcsize(fields))))
 
     def _read_sizes(self, stsz: Box) -> list[int]:
-        """Return the size in bytes of every sample (8.7.3)."""
+        """Return the sizes of all samples in bytes (8.7.3)."""
         common_size = ByteReader(self._data, stsz.body + 4, stsz.end).uint_be(4)
         reader = ByteReader(self._data, stsz.body + 8, stsz.end)
         samples = reader.uint_be(4)
@@ -146,7 +158,7 @@ class _Track:
         return [common_size] * samples if common_size else [reader.uint_be(4) for _ in range(samples)]
 
     def _read_samples(self, table: list[Box]) -> _Samples:
-        """Read how samples lie in chunks (8.7.3 to 8.7.5)."""
+        """Read the sizes of the samples and their division into chunks (8.7.3 to 8.7.5)."""
         stco = required(table, b"stco", b"co64")
         offsets = [offset for (offset,) in self._read_table(stco, ">Q" if stco.kind == b"co64" else ">I")]
         runs = self._read_table(required(table, b"stsc"), ">III")
@@ -156,7 +168,7 @@ class _Track:
             raise UndecodableImage(detail="chunks out of order")
         per_chunk = [each for run, end in zip(runs, ends, strict=True) for each in run[1:2] * (end - run[0])]
         sizes = self._read_sizes(required(table, b"stsz"))
-        # A decoder searches these tables for each sample.
+        # A decoder searches the tables stts and stss for each sample, so they must not be longer than needed.
         times, syncs = self._read_table(required(table, b"stts"), ">II"), only(table, b"stss")
         rows = max(len(times), len(self._read_table(syncs, ">I")) if syncs else 0)
         if sum(per_chunk) != len(sizes) or 0 in per_chunk or rows > len(sizes):
@@ -164,15 +176,16 @@ class _Track:
         return _Samples(sizes, offsets, per_chunk)
 
     def decoded_pixels(self, media: list[Box]) -> int:
-        """Return the pixels of all frames in the track, hidden ones included.
+        """Return the number of pixels in all frames of the track, including hidden frames.
 
-        Raises UndecodableImage if samples overlap, lie outside of media data, or have another size.
+        Raises UndecodableImage if samples overlap, lie outside media data, or have a size other than that of
+        the track.
         """
         parser, ranges = Av1Parser(self._counter), self._samples.ranges()
         check_no_overlap(ranges)
         for start, end in ranges:
             if not within(media, start, end - start):
-                raise UndecodableImage(detail=f"a sample at {start} lies outside of media data")
+                raise UndecodableImage(detail=f"a sample at {start} lies outside media data")
             parser.read(self._data, start, end)
         if parser.size != self.size or parser.frames < self.frames:
             raise UndecodableImage(

@@ -1,8 +1,8 @@
-"""Check uploaded bytes: they have to be an image within the limits, complete, and in an allowed format.
+"""Check that uploaded bytes are a complete image in an allowed format and within the limits.
 
-`check_image` does all of it. Its two halves can also be called alone: `clean_image` parses the container and
-strips metadata, `decode_image` decodes every pixel. The server runs `check_image` in a child process, see
-`app.imaging.sandbox`. Nothing here knows HTTP or the store.
+`check_image` does the whole check. Its two halves can also be called separately: `clean_image` parses the
+container and strips metadata, and `decode_image` decodes every pixel. The server runs `check_image` in a
+child process; see `app.imaging.sandbox`. This module depends on neither HTTP nor the store.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from app.core.errors import UndecodableImage
 from app.core.objects import ImageFormat
 from app.imaging.avif import survey_avif
-from app.imaging.decode import check_jpeg_ends_with_its_scan, decode, decoder_errors
+from app.imaging.decode import check_jpeg_without_end_marker, decode, decoder_errors
 from app.imaging.gain_map import append_gain_map
 from app.imaging.gif import survey_gif
 from app.imaging.jpeg import survey_jpeg
-from app.imaging.orientation import upright
+from app.imaging.orientation import rotate_upright
 from app.imaging.png import survey_png
 from app.imaging.sniff import sniff_format
-from app.imaging.survey import QUARTER_TURNED, UPRIGHT, GainMap, ImageLimits, Survey
+from app.imaging.survey import SIDEWAYS_ORIENTATIONS, UPRIGHT, GainMap, ImageLimits, Survey
 from app.imaging.webp import survey_webp
 
 _PARSERS: dict[str, Callable[[bytes, ImageLimits], Survey]] = {
@@ -32,9 +32,10 @@ _PARSERS: dict[str, Callable[[bytes, ImageLimits], Survey]] = {
 
 @dataclass(frozen=True, slots=True)
 class CleanedImage:
-    """The bytes to store, not decoded yet, so they may be damaged.
+    """An image whose container was checked, but whose pixels may be damaged, since they were not decoded.
 
-    `width` and `height`, in pixels, and `frames` are those found in the container.
+    `data` are the bytes to store. `width` and `height` are in pixels. These two and `frames` are the values
+    in the container.
     """
 
     data: bytes
@@ -45,15 +46,15 @@ class CleanedImage:
 
     @property
     def pixels(self) -> int:
-        """Return the pixels of all frames, to which the cost of decoding is proportional."""
+        """Return the number of pixels in all frames. The cost of decoding is proportional to it."""
         return self.width * self.height * self.frames
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedImage:
-    """The bytes to store, all of which were decoded.
+    """An image that was decoded completely.
 
-    `width` and `height` are in pixels, as a decoder finds them in `data`.
+    `data` are the bytes to store. `width` and `height` are in pixels, as reported by the decoder of `data`.
     """
 
     data: bytes
@@ -70,15 +71,16 @@ def _ignore(pixels: int) -> None:
 def check_image(
     data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None] = _ignore
 ) -> CheckedImage:
-    """Return the image in `data` as it is to be stored. The format is found in the bytes alone.
+    """Check the image in `data` and return it in the form to store. The bytes alone determine its format.
 
-    With `limits.strip_metadata` the result has no metadata, nothing after the image's end, and its pixels
-    are upright; without it, the result is `data` itself. Either way, a missing end marker is added. The
-    result's bytes are the ones that were decoded.
+    If `limits.strip_metadata` is set, the stored image has no metadata and no bytes after its end, and its
+    pixels are rotated upright. Otherwise the bytes of `data` are stored unchanged. In both cases, an end
+    marker is added if it is missing. The bytes in the result are exactly the bytes that were decoded.
 
-    `before_decoding` is called with the number of pixels, in all frames, before a decoder runs.
+    `before_decoding` is called with the number of pixels in all frames before a decoder runs.
 
-    Raises UnsupportedImage, UndecodableImage, TooManyPixels.
+    Raises UnsupportedImage if the format is not allowed, TooManyPixels if the image exceeds the limits, and
+    UndecodableImage if it is damaged.
     """
     return decode_image(clean_image(data, limits, before_decoding=before_decoding), limits)
 
@@ -88,17 +90,18 @@ def clean_image(
 ) -> CleanedImage:
     """Parse the container and strip metadata: the first half of `check_image`, with the same arguments.
 
-    It decodes pixels only to turn an image upright, to check a gain map, or to find out whether a JPEG
+    Pixels are decoded only to rotate an image upright, to check a gain map, or to find out whether a JPEG
     without an end marker is complete.
 
-    Raises UnsupportedImage, UndecodableImage, TooManyPixels.
+    Raises UnsupportedImage if the format is not allowed, TooManyPixels if the image exceeds the limits, and
+    UndecodableImage if it is damaged.
     """
     format = sniff_format(data, limits.formats)
     with decoder_errors():
         survey = _PARSERS[format.name](data, limits)
         before_decoding(survey.pixels)
         if survey.missing_end and format.name == "jpeg":
-            check_jpeg_ends_with_its_scan(data, (survey.width, survey.height))
+            check_jpeg_without_end_marker(data, (survey.width, survey.height))
         complete = data + survey.missing_end
         if not limits.strip_metadata:
             return CleanedImage(complete, format, survey.width, survey.height, survey.frames)
@@ -108,8 +111,8 @@ def clean_image(
 def decode_image(cleaned: CleanedImage, limits: ImageLimits) -> CheckedImage:
     """Decode every frame: the second half of `check_image`.
 
-    Raises UndecodableImage if the image is damaged or if its size differs from that in the container, and
-    TooManyPixels if `clean_image` was called with other limits.
+    Raises UndecodableImage if the image is damaged, or if its size differs from the size in the container.
+    Raises TooManyPixels if `limits` are lower than those passed to `clean_image` and the image exceeds them.
     """
     size = cleaned.width, cleaned.height
     limits.check(size, cleaned.frames)
@@ -120,24 +123,24 @@ def decode_image(cleaned: CleanedImage, limits: ImageLimits) -> CheckedImage:
 def _strip(data: bytes, format: ImageFormat, survey: Survey) -> CleanedImage:
     clean, width, height = survey.clean, survey.width, survey.height
     if survey.orientation != UPRIGHT:
-        clean = upright(clean, format, survey.orientation, (width, height))
-        if survey.orientation in QUARTER_TURNED:
+        clean = rotate_upright(clean, format, survey.orientation, (width, height))
+        if survey.orientation in SIDEWAYS_ORIENTATIONS:
             width, height = height, width
     if survey.gain_map is not None:
         clean = _with_gain_map(clean, format, survey.gain_map, survey.orientation)
-    # Equal bytes are returned as the same object: it saves a copy, and comparing them later.
+    # If nothing changed, return the original object. This saves a copy, and a comparison later.
     return CleanedImage(data if clean == data else clean, format, width, height, survey.frames)
 
 
 def _with_gain_map(picture: bytes, format: ImageFormat, gain_map: GainMap, orientation: int) -> bytes:
-    """Return the picture with its gain map, turned as the picture was, or without it if that is damaged."""
+    """Return the picture with its gain map, rotated like the picture, or without it if it is damaged."""
     clean, size = gain_map.clean, gain_map.size
     try:
         with decoder_errors():
             if orientation == UPRIGHT:
                 decode(clean, format, size, 1)
             else:
-                clean = upright(clean, format, orientation, size)
+                clean = rotate_upright(clean, format, orientation, size)
     except UndecodableImage:
         return picture
     return append_gain_map(picture, clean, gain_map)

@@ -1,8 +1,8 @@
-"""Decode images in full with Pillow: the only proof that bytes are a complete image.
+"""Decode images completely with Pillow. Only this proves that a file is a complete image.
 
-If data is missing at the end of a frame, Pillow's readers of PNG, GIF and JPEG leave the rest of the frame
-empty or grey without an error, as browsers do. The subclasses below refuse such frames. The decoders of WebP
-and AVIF report missing data themselves.
+If data is missing at the end of a frame, Pillow's PNG, GIF and JPEG readers leave the rest of the frame empty
+or grey, as browsers do, and raise no error. The subclasses below reject such frames. The decoders of WebP and
+AVIF report missing data themselves.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,31 +19,32 @@ from app.core.errors import AppError, UndecodableImage
 from app.core.objects import ImageFormat
 from app.imaging.jpeg_segments import END, SOS, segments
 from app.imaging.png import check_rows
-from app.imaging.survey import QUARTER_TURNED, exif_orientation
+from app.imaging.survey import SIDEWAYS_ORIENTATIONS, exif_orientation
 
-# Our limits are checked before anything is decoded. Pillow's own limit would repeat that, and between
-# once and twice its value it warns instead of refusing.
+# Our limits are checked before anything is decoded, so Pillow's own limit is not needed. Besides, Pillow only
+# warns about images up to twice its limit.
 Image.MAX_IMAGE_PIXELS = None
-# Truncated images have to fail. This is Pillow's default, which other code in the process might have changed.
+# Truncated images must fail. This is Pillow's default, but other code in the process might have changed it.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 _MARK_COLOUR = (1, 254, 1, 7)
-"""A colour that is rare in the last rows of images."""
+"""A colour that rarely occurs in the last row of an image."""
 
 _ONES = b"\xff\x00"
-"""Eight one bits within a JPEG scan: no Huffman code consists of ones alone (T.81, C.2)."""
+"""Eight one bits within a JPEG scan. No Huffman code consists only of ones (T.81, C.2)."""
 _READ_AHEAD_BYTES = 8
-"""Bytes that libjpeg reads ahead of the code that it decodes."""
+"""How many bytes libjpeg reads beyond the code that it is decoding."""
 _LAST_BLOCK_ROWS = 64
-"""Rows in which a change of the last block of a JPEG can be seen, subsampled up to four times."""
+"""How many rows at the lower edge can show a change of a JPEG's last block, if it is subsampled at most four
+times."""
 
 
 @contextmanager
 def decoder_errors() -> Iterator[None]:
     """Raise UndecodableImage for every exception that a decoder raises.
 
-    Hostile bytes cause OSError, SyntaxError, ValueError, struct.error, IndexError, KeyError,
-    OverflowError, zlib.error, MemoryError, EOFError and more; no list of them would stay complete.
+    Hostile bytes cause OSError, SyntaxError, ValueError, struct.error, IndexError, KeyError, OverflowError,
+    zlib.error, MemoryError, EOFError and others. A list of them would never stay complete.
     """
     try:
         yield
@@ -55,10 +56,10 @@ def decoder_errors() -> Iterator[None]:
 
 @contextmanager
 def open_image(data: bytes, format: ImageFormat, size: tuple[int, int]) -> Iterator[ImageFile.ImageFile]:
-    """Open the image: read its header without decoding pixels. Loading an incomplete frame raises.
+    """Open an image: read its header without decoding pixels. Loading an incomplete frame raises an error.
 
-    Raises UndecodableImage if the decoder finds another size than `size`, width and height in pixels. A GIF
-    may start smaller and grow with its frames.
+    Raises UndecodableImage if the decoder finds a size other than `size`, the width and height in pixels. A
+    GIF is allowed to start smaller and grow with its frames.
     """
     reader = _READERS.get(format.name)
     with reader(data) if reader else Image.open(BytesIO(data), formats=[format.pillow]) as image:
@@ -67,10 +68,10 @@ def open_image(data: bytes, format: ImageFormat, size: tuple[int, int]) -> Itera
 
 
 def decode(data: bytes, format: ImageFormat, size: tuple[int, int], frames: int) -> tuple[int, int]:
-    """Decode every frame, one at a time, and return (width, height) as displayed, in pixels.
+    """Decode all frames, one at a time, and return the width and height in pixels that viewers show.
 
-    `size` and `frames` are those found in the container. Raises UndecodableImage if a frame is damaged or
-    missing, or if the decoder finds another size or number of frames.
+    `size` and `frames` are the values found in the container. Raises UndecodableImage if a frame is damaged
+    or missing, or if the decoder finds a different size or number of frames.
     """
     with decoder_errors(), open_image(data, format, size) as image:
         found = int(getattr(image, "n_frames", 1)) if format.name != "jpeg" else 1
@@ -82,18 +83,23 @@ def decode(data: bytes, format: ImageFormat, size: tuple[int, int], frames: int)
             image.load()
             _check_size(image, size, grows=format.name == "gif" and index < frames - 1)
         width, height = image.size
-        # Pillow reports AVIF's own rotation as EXIF and leaves the turning to its caller.
-        turned = image.format == "AVIF" and exif_orientation(image.info.get("exif", b"")) in QUARTER_TURNED
-        return (height, width) if turned else (width, height)
+        if image.format != "AVIF":
+            return width, height
+        # Pillow reports the rotation properties of an AVIF as EXIF, and does not rotate the image itself.
+        orientation = exif_orientation(image.info.get("exif", b""))
+        return (height, width) if orientation in SIDEWAYS_ORIENTATIONS else (width, height)
 
 
-def check_jpeg_ends_with_its_scan(data: bytes, size: tuple[int, int]) -> None:
-    """Raise UndecodableImage unless a JPEG without end marker has exactly the data of its blocks.
+def check_jpeg_without_end_marker(data: bytes, size: tuple[int, int]) -> None:
+    """Raise UndecodableImage unless a JPEG without an end marker has exactly the data of its blocks.
 
-    Without this check, a truncated image followed by other bytes would pass for a complete one. To find out
-    whether the last block is there, the image is decoded several times with different bytes after its end:
-    a complete block is the same each time. Ones are no code and end a block, and zeros may be the code
-    that ends it, so two paddings are not enough; with one of the others a truncated block changes.
+    Without this check, a truncated image followed by other bytes would be accepted as complete. To find out
+    whether the last block is complete, the image is decoded several times, each time with different padding
+    after its end. A complete block is the same each time.
+
+    An all-ones padding is never a valid code, so the decoder ends the block there. An all-zeros padding may
+    be the end-of-block code. Both can give the same result for a truncated block, so two more paddings are
+    tried; at least one changes it.
     """
     last_blocks = set()
     ones, *others = (_ONES, b"\x00", b"\x55", b"\xaa")
@@ -113,11 +119,12 @@ def _check_size(image: ImageFile.ImageFile, size: tuple[int, int], *, grows: boo
 
 
 class CompletePng(PngImageFile):
-    """A PNG that raises when loaded if a frame lacks rows.
+    """A PNG reader that raises an error on loading if rows of a frame are missing.
 
-    Pillow stops without an error where the compressed data ends. So the last row is painted in a rare colour
-    before decoding. If it still has that colour afterwards, or if rows are not stored one after the other,
-    they are counted.
+    Pillow stops without an error where the compressed data ends. Therefore, the last row is filled with a
+    rare colour before decoding. If the row still has that colour after decoding, the rows in the file are
+    counted. They are also counted if the last row is not necessarily decoded last: in interlaced images and
+    animations.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -151,9 +158,10 @@ class CompletePng(PngImageFile):
 
 
 class CompleteGif(GifImageFile):
-    """A GIF that raises when loaded if a frame lacks pixels.
+    """A GIF reader that raises an error on loading if pixels of a frame are missing.
 
-    After the end of a frame's data, Pillow would go on with whatever follows. Here it reads only that data.
+    Pillow would read beyond the end of the frame's data and decode whatever follows. This class stops it
+    there.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -170,7 +178,10 @@ class CompleteGif(GifImageFile):
         super().load_prepare()
 
     def load_read(self, read_bytes: int) -> bytes:
-        """Return the next bytes of the frame's data; empty at its end, which Pillow reports as an error."""
+        """Return the next bytes of the frame's data.
+
+        Return no bytes at the end of the data. If Pillow still needs some, it then raises an error.
+        """
         read_bytes = min(read_bytes, self._remaining)
         self._remaining -= read_bytes
         assert self.fp is not None
@@ -178,12 +189,14 @@ class CompleteGif(GifImageFile):
 
 
 class CompleteJpeg(JpegImageFile):
-    """A JPEG that raises when loaded if a scan lacks the data of a block.
+    """A JPEG reader that raises an error on loading if the data of a block is missing in a scan.
 
-    When libjpeg meets a marker it fills the rest of the scan with grey, and only counts a warning. So it gets
-    each scan without the marker that follows: if something is missing, it stops and requests more data.
-    `padding`, which it reads ahead, hides the loss of a scan's last block, or two. With `exact` the file
-    must end with its last scan, which may not have more data than its blocks need.
+    When libjpeg meets a marker, it fills the rest of the scan with grey and only counts a warning. Therefore,
+    it gets each scan without the marker that follows. If data is missing, it stops and requests more.
+
+    libjpeg also reads ahead, so it gets `padding` after each scan. The padding hides the loss of the last
+    block or two of a scan. If `exact` is true, the file must end with its last scan, and that scan must not
+    have more data than its blocks need.
     """
 
     def __init__(
@@ -195,7 +208,7 @@ class CompleteJpeg(JpegImageFile):
         super().__init__(BytesIO(data))
 
     def load(self) -> Any:
-        """Decode the picture, once."""
+        """Decode the picture if it has not been decoded yet."""
         if self.tile:
             self.load_prepare()
             tile = self.tile[0]
@@ -213,7 +226,8 @@ class CompleteJpeg(JpegImageFile):
 class _ScanFeeder:
     """Feeds a JPEG to a decoder, scan by scan.
 
-    `decode` takes bytes, and returns how many it used, or -1 and an error code.
+    `decode` takes bytes and returns two numbers: how many bytes it used, or -1 once the image is finished,
+    and an error code, which is negative after an error.
     """
 
     def __init__(self, data: bytes, decode: Callable[[bytes], tuple[int, int]]) -> None:
@@ -223,9 +237,9 @@ class _ScanFeeder:
         self._done = False
 
     def run(self, padding: bytes, *, exact: bool) -> None:
-        """Decode all scans, with `padding` after each.
+        """Decode all scans, with `padding` after each of them.
 
-        Raises OSError if a scan is truncated, or if `exact` and the last one is too long.
+        Raises OSError if a scan is truncated, or if `exact` is true and the last scan is too long.
         """
         ends = self._scan_ends()
         for end in ends:
@@ -240,9 +254,9 @@ class _ScanFeeder:
             raise OSError("the image has no end")
 
     def _scan_ends(self) -> list[int]:
-        """Return the offsets of the ends of all scans but repeated ones, which refine nothing.
+        """Return the offsets at which scans end, except repeated scans, which refine nothing.
 
-        A repeated scan may even be too short, since it finds more to refine than the first one did.
+        A repeated scan may even be too short, since there is more to refine than in the first one.
         """
         ends: dict[tuple[bytes, bytes], int] = {}
         for segment in segments(self._data):
@@ -251,10 +265,10 @@ class _ScanFeeder:
         return list(ends.values())
 
     def _is_complete(self, end: int, padding: bytes = b"") -> bool:
-        """Feed the bytes up to `end`, and return whether the current scan has all of its blocks.
+        """Feed the decoder the bytes up to `end`, and return whether the current scan has all of its blocks.
 
-        Between scans libjpeg skips anything that is not a marker. Within a scan it leaves a byte unused only
-        if a block ends before it; otherwise it needs to read further ahead.
+        Between scans, libjpeg skips anything that is not a marker. Within a scan, it leaves a byte unused
+        only if a block ends before it. Otherwise it needs to read further ahead.
         """
         unused = self._feed(self._data[self._position : end] + padding)
         if unused and not padding:
@@ -263,7 +277,7 @@ class _ScanFeeder:
         return self._done or (not unused and not self._feed(_ONES))
 
     def _feed(self, piece: bytes) -> int:
-        """Decode the bytes, and return how many were not used. Raises OSError if they are damaged."""
+        """Decode the bytes, and return how many of them were not used. Raises OSError if they are damaged."""
         if self._done:
             return 0
         used, error = self._decode(piece)
@@ -278,4 +292,4 @@ _READERS: dict[str, Callable[[bytes], ImageFile.ImageFile]] = {
     "gif": CompleteGif,
     "jpeg": CompleteJpeg,
 }
-"""Readers by format, for the formats whose Pillow reader accepts incomplete frames."""
+"""Our readers for the formats whose readers in Pillow accept incomplete frames, keyed by format."""

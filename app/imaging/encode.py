@@ -1,4 +1,4 @@
-"""Encode pixels, in any Pillow mode, as a file without metadata."""
+"""Encode a Pillow image of any mode as a file without metadata."""
 
 from collections.abc import Callable
 from io import BytesIO
@@ -13,7 +13,7 @@ _GREY_MODES = {"1", "L", "LA", "La", "I", "F"}
 _COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 _GIF_OPAQUE_ALPHA = 128
-"""The lowest alpha of pixels that a GIF shows: it has no partial transparency."""
+"""Pixels with a lower alpha become transparent in a GIF, which has no partial transparency."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"optimize": False},
@@ -27,14 +27,15 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 def encode_image(image: Image.Image, format: ImageFormat) -> bytes:
     """Return the image's current frame as a file. Pixels that the format can't hold are converted.
 
-    16-bit grey becomes 8-bit except in PNG; values of mode F are read as 0…255; JPEG gets transparent
-    images on white; GIF gets 256 colours. The colour profile is kept unless a colour image becomes grey or
-    the reverse. Raises UndecodableImage if the format can't hold an image of this size.
+    16-bit grey is reduced to 8 bits, except in PNG. The values of mode F are taken as 0…255. For JPEG,
+    transparent images are put on a white background. For GIF, colours are reduced to 256. The colour profile
+    is kept unless a colour image becomes grey or a grey image becomes coloured. Raises UndecodableImage if
+    the format can't hold an image of this size.
     """
     try:
-        prepared = _PREPARE[format.name](image)
+        prepared = _CONVERTERS[format.name](image)
         options = _OPTIONS[format.name] | {"icc_profile": _profile(image, prepared)}
-        # Writers take comments and more out of `info`.
+        # Pillow's writers save comments and other metadata that they find in `info`.
         prepared.info = {key: value for key, value in prepared.info.items() if key == "transparency"}
         buffer = BytesIO()
         prepared.save(buffer, format.pillow, **options)
@@ -48,7 +49,7 @@ def encode_image(image: Image.Image, format: ImageFormat) -> bytes:
 
 
 def _profile(source: Image.Image, prepared: Image.Image) -> bytes | None:
-    """Return the source's colour profile if it still applies to the numbers in `prepared`."""
+    """Return the colour profile of `source` if it still applies to the pixel values in `prepared`."""
     kept = _is_grey(source) == _is_grey(prepared) and (_is_grey(source) or source.mode in _COLOUR_MODES)
     return source.info.get("icc_profile") if kept else None
 
@@ -87,7 +88,7 @@ def _for_gif(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return the same picture as L, RGB or RGBA."""
+    """Return the same picture in mode L, RGB or RGBA."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         return image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     if image.mode == "La":
@@ -98,7 +99,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image.convert("L" if _is_grey(image) else "RGB")
 
 
-_PREPARE: dict[str, Callable[[Image.Image], Image.Image]] = {
+_CONVERTERS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "png": _for_png,
     "jpeg": _for_jpeg,
     "gif": _for_gif,

@@ -1,10 +1,14 @@
-"""Gain maps in JPEG files ("Ultra HDR"): find one, and write the metadata that readers need to use it.
+"""Gain maps in JPEG files ("Ultra HDR"): find the gain map, and write the metadata that readers need for it.
 
-The gain map is a second JPEG after the picture. Readers find it by the index of a multi-picture file (CIPA
-DC-007), by a directory in the picture's XMP, or because it comes next. Its own XMP
-(https://developer.android.com/media/platform/hdr-image-format), a segment of ISO 21496-1, or both say how to
-apply it, and the picture announces which of them. All of that is parsed into numbers and written from those
-numbers, so that no other metadata remains in it.
+The gain map is a second JPEG after the picture. Readers find it through the MP index of a multi-picture file
+(CIPA DC-007), through a directory in the XMP of the picture, or because it follows the picture.
+
+The gain map has parameters that say how to apply it: in its XMP
+(https://developer.android.com/media/platform/hdr-image-format), in a segment of ISO 21496-1, or in both. The
+picture announces which of the two forms the gain map has.
+
+The parameters and the index are parsed into numbers and written again from these numbers, so that no other
+metadata remains in them.
 """
 
 import re
@@ -33,12 +37,13 @@ _ISO_PREFIX = b"urn:iso:std:iso:ts:21496:-1\0"
 _MPF_PREFIX = b"MPF\0"
 
 _MAX_PICTURES = 8
-"""Pictures of a multi-picture file that are examined; phones write two to four."""
+"""How many pictures of a multi-picture file are examined. Phones write two to four."""
 _MAX_METADATA_SEGMENTS = 8
-"""Segments with XMP or an index that are parsed in one picture; files have one of each, or two with XMP."""
+"""How many segments with XMP or an MP index are parsed in one picture. Files usually have one of each, or two
+with XMP."""
 _MAX_SEGMENTS_BEFORE_PIXELS = 200
-"""Segments of a gain map before its pixels: usually a dozen, and more than a hundred if it has a large colour
-profile."""
+"""How many segments of a gain map are examined to find its pixels. Usually there are a dozen before them, but
+more than a hundred if the gain map has a large colour profile."""
 
 _RDF_NAMESPACE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _HDRGM_NAMESPACE = "http://ns.adobe.com/hdr-gain-map/1.0/"
@@ -51,12 +56,12 @@ _XMP_FIELDS = {
     **dict.fromkeys(("GainMapMin", "GainMapMax", "Gamma", "OffsetSDR", "OffsetHDR"), re.compile(_NUMBER)),
     **dict.fromkeys(("HDRCapacityMin", "HDRCapacityMax"), re.compile(_NUMBER)),
 }
-"""Valid values of each field. Browsers have a default for each but the version; libultrahdr also needs
-GainMapMax."""
+"""The valid values of each field. In browsers, each field except the version has a default. libultrahdr also
+requires GainMapMax."""
 _CHANNEL_COUNTS = (1, 3)
 
 _MULTICHANNEL_FLAG, _COMMON_DENOMINATOR_FLAG = 0x80, 0x08
-"""ISO 21496-1, annex C."""
+"""Flags of the parameters in ISO 21496-1, annex C."""
 
 _MP_ENTRY_TAG = 0xB002
 _BYTE_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
@@ -68,14 +73,18 @@ _MP_HEADER = struct.pack(
     *(_MP_ENTRY_TAG, 7, 32, 50),
     0,
 )
-"""The index of two pictures, up to the entries (DC-007, 5.2)."""
+"""The MP index of a file with two pictures, without the entries that follow (DC-007, 5.2)."""
 _MP_ENTRY_BYTES = 16
 _PRIMARY_PICTURE, _OTHER_PICTURE = 0x030000, 0
-"""Types of pictures (5.2.3.3)."""
+"""Types of pictures in the MP index (5.2.3.3)."""
 
 
 class FoundGainMap(NamedTuple):
-    """The offset at which a gain map starts, and how to apply it: in XMP and as in ISO 21496-1."""
+    """A gain map found in a file.
+
+    `start` is its offset. `xmp` and `iso` say how to apply it, in XMP and in the form of ISO 21496-1. One of
+    them may be empty.
+    """
 
     start: int
     xmp: bytes
@@ -85,8 +94,8 @@ class FoundGainMap(NamedTuple):
 class GainMapAnnouncement:
     """What the segments of a picture say about its gain map.
 
-    `xmp` and `iso` are true if the picture announces that form of metadata. `starts` are the offsets of the
-    other pictures in the file.
+    `xmp` is true if the picture announces parameters in XMP, and `iso` if it announces parameters in the form
+    of ISO 21496-1. `starts` are the offsets of the other pictures in the file.
     """
 
     def __init__(self) -> None:
@@ -95,7 +104,7 @@ class GainMapAnnouncement:
         self._remaining = _MAX_METADATA_SEGMENTS
 
     def read(self, segment: Segment) -> None:
-        """Read a segment of the picture; damaged ones and those about anything else are ignored."""
+        """Read a segment of the picture. Segments that are damaged or unrelated to gain maps are ignored."""
         if segment.marker == APP2 and segment.payload.startswith(_ISO_PREFIX):
             self.iso |= segment.payload[len(_ISO_PREFIX) :][:2] == b"\0\0"
         elif self._remaining and segment.marker == APP1 and segment.payload.startswith(_XMP_PREFIX):
@@ -108,9 +117,9 @@ class GainMapAnnouncement:
 
 
 def find_gain_map(data: bytes, end: int, announcement: GainMapAnnouncement) -> FoundGainMap | None:
-    """Return the first gain map among the pictures at offset `end` or later; None if there is none.
+    """Return the first gain map among the pictures at or after offset `end`, or None if there is none.
 
-    Raises UndecodableImage if one of the examined pictures is damaged before its pixels begin.
+    Raises UndecodableImage if an examined picture is damaged before its pixels begin.
     """
     if not (announcement.xmp or announcement.iso):
         return None
@@ -123,9 +132,9 @@ def find_gain_map(data: bytes, end: int, announcement: GainMapAnnouncement) -> F
 
 
 def append_gain_map(picture: bytes, clean: bytes, gain_map: GainMap) -> bytes:
-    """Return one file of `picture` and the gain map `clean`, two JPEGs without metadata.
+    """Return a file that contains `picture` and the gain map `clean`, both of them JPEGs without metadata.
 
-    The metadata in `gain_map` is written into both.
+    The parameters in `gain_map` are written into the gain map, and the picture announces them.
     """
     description, announcement = [], []
     if gain_map.xmp:
@@ -138,7 +147,7 @@ def append_gain_map(picture: bytes, clean: bytes, gain_map: GainMap) -> bytes:
         announcement.insert(0, Segment(APP1, _XMP_PREFIX + _directory_xmp(len(second))))
     index = Segment(APP2, _MPF_PREFIX + _MP_HEADER + bytes(_MP_ENTRY_BYTES * 2))
     length = len(insert_segments(picture, *announcement, index))
-    # Offsets count from the byte order mark of the index.
+    # Offsets count from the byte order mark of the MP index.
     announcement_bytes = sum(len(each.encoded()) for each in announcement)
     mark = insertion_offset(picture) + announcement_bytes + 4 + len(_MPF_PREFIX)
     entries = struct.pack(
@@ -151,7 +160,7 @@ def append_gain_map(picture: bytes, clean: bytes, gain_map: GainMap) -> bytes:
 
 
 def _picture_starts(index: Segment) -> Iterator[int]:
-    """Yield the offsets in the file of all pictures except the first (DC-007, 5.2.3)."""
+    """Yield the offsets of all pictures in the file except the first (DC-007, 5.2.3)."""
     tiff = index.payload[len(_MPF_PREFIX) :]
     order = _BYTE_ORDERS.get(tiff[:4], "big")
     directory = ByteReader(tiff, int.from_bytes(tiff[4:8], order))
@@ -167,7 +176,10 @@ def _picture_starts(index: Segment) -> Iterator[int]:
 
 
 def _read_description(data: bytes, start: int, announcement: GainMapAnnouncement) -> FoundGainMap:
-    """Read the metadata of the JPEG at `start`, in the forms that the picture announced."""
+    """Read the parameters of the gain map at `start`, in the forms that the picture announced.
+
+    If the JPEG at `start` is not a gain map, `xmp` and `iso` of the result are empty.
+    """
     xmp = iso = b""
     for segment in islice(segments(data, start), _MAX_SEGMENTS_BEFORE_PIXELS):
         if segment.marker == SOS:
@@ -181,7 +193,10 @@ def _read_description(data: bytes, start: int, announcement: GainMapAnnouncement
 
 
 def _iso_numbers(payload: bytes) -> bytes:
-    """Return the numbers of ISO 21496-1, annex C, without what follows them; empty if they are truncated."""
+    """Return the parameters of ISO 21496-1, annex C, without the bytes that follow them.
+
+    Return no bytes if the parameters are truncated.
+    """
     if len(payload) < 5 or payload[:2] != b"\0\0":
         return b""
     channels = 3 if payload[4] & _MULTICHANNEL_FLAG else 1
@@ -190,9 +205,10 @@ def _iso_numbers(payload: bytes) -> bytes:
 
 
 def _xmp_fields(payload: bytes) -> dict[str, tuple[str, ...]]:
-    """Return the gain map's fields in a segment of XMP, each with one value for all channels or for each.
+    """Return the fields of the gain map in a segment of XMP.
 
-    Empty if there are none, or if one is invalid.
+    Each field has either one value for all channels or one value for each channel. Return no fields if the
+    segment has none or if one of them is invalid.
     """
     try:
         text = payload[len(_XMP_PREFIX) :].decode().strip("\0 \t\r\n")
@@ -226,7 +242,7 @@ def _property_values(description: ElementTree.Element, name: str) -> tuple[str, 
 
 
 def _xmp_packet(fields: dict[str, tuple[str, ...]]) -> bytes:
-    """Return the XMP of a gain map with these fields."""
+    """Return XMP with these fields for a gain map."""
     attributes, lists = "", ""
     for name in (name for name in _XMP_FIELDS if name in fields):
         values = fields[name]
@@ -239,7 +255,7 @@ def _xmp_packet(fields: dict[str, tuple[str, ...]]) -> bytes:
 
 
 def _directory_xmp(size: int) -> bytes:
-    """Return the XMP of a picture followed by its gain map of `size` bytes."""
+    """Return XMP for a picture that is followed by a gain map of `size` bytes."""
     namespaces = (
         f'xmlns:Container="{_CONTAINER_NAMESPACE}" xmlns:Item="{_CONTAINER_NAMESPACE}item/"'
         f' xmlns:hdrgm="{_HDRGM_NAMESPACE}" hdrgm:Version="1.0"'

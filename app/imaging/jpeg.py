@@ -1,4 +1,4 @@
-"""JPEG (ITU-T T.81, annex B): parse the segments, and keep those needed to draw the picture."""
+"""JPEG (ITU-T T.81, annex B): parse the segments, and keep those that are needed to draw the picture."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -33,32 +33,34 @@ from app.imaging.survey import (
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = 0xC2
 _SUPPORTED_FRAMES = {0xC0, 0xC1, _PROGRESSIVE}
-"""Baseline, extended and progressive with Huffman codes. No browser draws arithmetically coded, lossless or
-hierarchical JPEG, and decoding arithmetic codes takes long even if there are few bytes."""
+"""Baseline, extended and progressive JPEG with Huffman coding. No browser draws JPEG with arithmetic,
+lossless or hierarchical coding, and decoding arithmetic codes takes long even if the file is small."""
 _SUPPORTED_BITS = 8
-"""Bits of a sample that browsers draw; extended and progressive files may have 12 (B.2.2)."""
+"""The number of bits per sample that browsers support. Extended and progressive files may have 12 (B.2.2)."""
 _METADATA = {*range(0xE0, 0xFF)}
 
 _MAX_PASSES = 20
 """How many passes over `max_pixels` pixels a decoder may need for one image.
 
-Each scan may cost a pass over all pixels for a few bytes of file (libjpeg-turbo, "Two Issues with the JPEG
-Standard"). Encoders write about ten, and libjpeg 18 for four colours.
+A scan of a few bytes may cost a pass over all pixels (libjpeg-turbo, "Two Issues with the JPEG Standard").
+Encoders write about ten scans; libjpeg writes 18 for images with four colour components.
 """
 
 _MAX_EXIF_SEGMENTS = 200
-"""For each of them Pillow copies all those before; a phone's depth map may need some."""
+"""Maximum number of Exif segments. For each of them, Pillow copies all the previous ones. The depth map of a
+phone may need several."""
 
 _COEFFICIENTS = 64
 _NOT_SENT = 255
+"""The value in `lowest_bits` for a coefficient of which no bit has been sent."""
 
 
 def survey_jpeg(data: bytes, limits: ImageLimits) -> Survey:
     """Parse the first picture, and its gain map if it has one.
 
-    The other pictures of a multi-picture file (CIPA DC-007) are dropped. Raises TooManyPixels, and
-    UndecodableImage if a segment is truncated, if there is not exactly one size, if scans are missing, or if
-    decoding would take too many passes.
+    Other pictures of a multi-picture file (CIPA DC-007) are dropped. Raises TooManyPixels if the picture
+    exceeds the limits. Raises UndecodableImage if a segment is truncated, if there is not exactly one size,
+    if scans are missing, or if decoding would take too many passes.
     """
     parser = _JpegParser(limits)
     for segment in limit_parts(segments(data)):
@@ -70,7 +72,10 @@ def survey_jpeg(data: bytes, limits: ImageLimits) -> Survey:
 
 
 def _gain_map(data: bytes, parser: "_JpegParser", survey: Survey) -> GainMap | None:
-    """Return the gain map that the picture announces; None if it is missing, damaged, or larger than it."""
+    """Return the gain map that the picture announces.
+
+    Return None if it is missing or damaged, or if it has more pixels than the picture.
+    """
     try:
         found = find_gain_map(data, parser.end, parser.announcement)
         if found is None:
@@ -88,7 +93,7 @@ def _gain_map(data: bytes, parser: "_JpegParser", survey: Survey) -> GainMap | N
 
 
 class _JpegParser:
-    """Reads the segments of one picture; `end` is the offset of the first byte after it."""
+    """Reads the segments of one picture. `end` is the offset of the first byte after the picture."""
 
     def __init__(self, limits: ImageLimits) -> None:
         self.limits = limits
@@ -136,14 +141,14 @@ class _JpegParser:
         self._frame.read_scan(segment.payload, segment.scan, self._restart_interval)
 
     def survey(self) -> Survey:
-        """Return what was found, after the last segment."""
+        """Return the survey. Call this after the last segment."""
         check_profile_size(self._profile_bytes)
         if self._frame is None:
             raise UndecodableImage(detail="no frame header")
         width, height = self._frame.size
         passes = self._scans * width * height
         if self._exif_segments > _MAX_EXIF_SEGMENTS or passes > _MAX_PASSES * self.limits.max_pixels:
-            detail = f"{self._scans} scans of {width} × {height}, {self._exif_segments} segments of Exif"
+            detail = f"{self._scans} scans of {width} × {height}, {self._exif_segments} Exif segments"
             raise UndecodableImage(detail=detail)
         self._frame.check_complete()
         return Survey(b"".join([*self._pieces, END]), width, height, orientation=self._orientation)
@@ -154,21 +159,25 @@ def _is_profile(segment: Segment) -> bool:
 
 
 def _without_metadata(segment: Segment) -> Segment | None:
-    """Return the part of the segment that is needed to draw the picture; None if nothing is."""
+    """Return the part of the segment that is needed to draw the picture, or None if nothing is needed."""
     marker, payload = segment.marker, segment.payload
     if marker not in _METADATA or _is_profile(segment):
         return segment
     if marker == APP0 and payload.startswith(b"JFIF\0") and len(payload) >= 14:
-        # The last two bytes are the size of a thumbnail that follows them (JFIF 1.02).
+        # The last two bytes are the width and height of the thumbnail that follows them (JFIF 1.02).
         return segment._replace(payload=payload[:12] + b"\0\0")
     if marker == APP14 and payload.startswith(b"Adobe") and len(payload) >= 12:
-        # Says which colour transform was used; decoders read only twelve bytes.
+        # The segment says which colour transform was used. Decoders read only its first twelve bytes.
         return segment._replace(payload=payload[:12])
     return None
 
 
 class _Component(NamedTuple):
-    """Sampling factors of a colour component, and for each coefficient the lowest of its bits sent so far."""
+    """A colour component and how much of it the scans have sent.
+
+    `across` and `down` are its sampling factors. `lowest_bits` has the lowest bit sent so far of each
+    coefficient.
+    """
 
     across: int
     down: int
@@ -176,9 +185,9 @@ class _Component(NamedTuple):
 
 
 class _Frame:
-    """A frame header (B.2.2), and which coefficients the scans that follow it have sent.
+    """A frame header (B.2.2), and which coefficients the scans after it have sent.
 
-    `size` is width and height in pixels. Raises UndecodableImage for frames that browsers don't draw.
+    `size` is the width and height in pixels. Raises UndecodableImage for frames that browsers don't draw.
     """
 
     def __init__(self, marker: int, payload: bytes) -> None:
@@ -201,7 +210,7 @@ class _Frame:
         """Read a scan header (B.2.3) and count the restart markers in the scan.
 
         Raises UndecodableImage if the scan names an unknown component, or if it ends before the last restart
-        interval. A decoder reports neither: it fills the rest with grey.
+        interval. A decoder would report neither and fill the rest with grey.
         """
         reader = ByteReader(payload)
         numbers = [reader.uint_be(2) >> 8 for _ in range(reader.uint_be(1))]
@@ -214,17 +223,17 @@ class _Frame:
         for number in numbers:
             lowest_bits = self._components[number].lowest_bits
             for coefficient in range(first, min(last + 1, _COEFFICIENTS)):
-                # A scan that refines needs the one before it.
+                # A refinement scan counts only if the previous bit was sent.
                 if not previous_bit or lowest_bits[coefficient] <= previous_bit:
                     lowest_bits[coefficient] = lowest_bit
         if restart_interval:
-            needed = -(-self._units(numbers) // restart_interval) - 1
+            needed = -(-self._mcu_count(numbers) // restart_interval) - 1
             found = sum(scan.count(bytes((0xFF, 0xD0 + number))) for number in range(8))
             if found < needed:
                 raise UndecodableImage(detail=f"{found} restart markers, {needed} needed")
 
-    def _units(self, numbers: list[int]) -> int:
-        """Return how many MCUs a scan of these components has (A.2)."""
+    def _mcu_count(self, numbers: list[int]) -> int:
+        """Return the number of MCUs (minimum coded units) in a scan of these components (A.2)."""
         across = max(each.across for each in self._components.values())
         down = max(each.down for each in self._components.values())
         width, height = self.size
@@ -235,10 +244,11 @@ class _Frame:
         return -(-width // (8 * across)) * -(-height // (8 * down))
 
     def check_complete(self) -> None:
-        """Raise UndecodableImage unless all coefficients of all components were sent to the last bit.
+        """Raise UndecodableImage unless every coefficient of every component was sent to its last bit.
 
-        Every encoder sends them all; a progressive file that lacks some was cut between two scans.
+        All encoders send all bits. If some are missing in a progressive file, it was truncated between two
+        scans.
         """
         for number, component in self._components.items():
             if any(component.lowest_bits):
-                raise UndecodableImage(detail=f"component {number} is not sent to its last bit")
+                raise UndecodableImage(detail=f"component {number} was not sent to its last bit")

@@ -1,4 +1,4 @@
-"""The segments of a JPEG (ITU-T T.81, annex B), for all modules that read or rewrite one."""
+"""The segments of a JPEG (ITU-T T.81, annex B), for all modules that read or rewrite JPEG files."""
 
 import re
 from collections.abc import Iterator
@@ -14,16 +14,18 @@ START = bytes((0xFF, SOI))
 END = bytes((0xFF, EOI))
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
-"""The start of a segment; markers without a segment mean nothing between segments."""
+"""The marker at the start of a segment. It does not match markers without a segment, which have no meaning
+between segments."""
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""The first marker after a scan. It does not match restart markers, which belong to the scan."""
 
 _MAX_SCANS = 100
 
 
 class Segment(NamedTuple):
-    """One segment, and for SOS the entropy-coded data after it.
+    """One segment. For SOS, `scan` is the entropy-coded data after it.
 
-    `start` is the offset of `payload` in the file, `end` the offset after payload and scan.
+    `start` is the offset of `payload` in the file. `end` is the offset after `payload` and `scan`.
     """
 
     marker: int
@@ -33,17 +35,17 @@ class Segment(NamedTuple):
     end: int = 0
 
     def encoded(self) -> bytes:
-        """Return the bytes of the segment as stored in a file, scan included."""
+        """Return the bytes of the segment as they are stored in a file, including the scan."""
         length = (len(self.payload) + 2).to_bytes(2, "big")
         return bytes((0xFF, self.marker)) + length + self.payload + self.scan
 
 
 def segments(data: bytes, start: int = 0) -> Iterator[Segment]:
-    """Yield every segment of the JPEG at `start`, from SOI to EOI; bytes between segments are skipped.
+    """Yield every segment of the JPEG at `start` up to EOI. Bytes between segments are skipped.
 
-    The last one is EOI, with an empty payload. If the file ends before it, the `end` of EOI is after the
-    end of the file. Raises UndecodableImage if a segment is truncated, if there are more than 100 scans, or
-    if there is none.
+    The last segment is EOI, with an empty payload. If it is missing in the file, its `end` is after the end
+    of the file. Raises UndecodableImage if a segment is truncated, if there are more than 100 scans, or if
+    there are none.
     """
     position, scans = start + len(START), 0
     while (found := _MARKER.search(data, position)) and data[found.start() + 1] != EOI:
@@ -69,12 +71,12 @@ def _scan(data: bytes, start: int) -> bytes:
 
 
 def insertion_offset(jpeg: bytes) -> int:
-    """Return the offset at which segments may be inserted: a JFIF header has to come first."""
+    """Return the offset at which segments may be inserted: after the JFIF header, if the file has one."""
     at = len(START)
     return at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big") if jpeg[at + 1] == APP0 else at
 
 
 def insert_segments(jpeg: bytes, *added: Segment) -> bytes:
-    """Return the JPEG with these segments near its start, after a JFIF header."""
+    """Return the JPEG with these segments inserted at `insertion_offset`."""
     at = insertion_offset(jpeg)
     return jpeg[:at] + b"".join(segment.encoded() for segment in added) + jpeg[at:]

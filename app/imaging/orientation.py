@@ -1,13 +1,15 @@
-"""Turn the pixels of a still image upright, so that it no longer needs an EXIF orientation.
+"""Rotate the pixels of a still image upright, so that it no longer needs an EXIF orientation.
 
-`exif_orientation` in `survey` reads the orientation, and `check` decides whether to turn the image.
+`exif_orientation` in `survey` reads the orientation, and `check` decides whether to rotate the image. To
+"rotate" includes to mirror: half of the EXIF orientations are mirrored.
 
-JPEG and WebP are decoded, turned and encoded again at the same quality. PNG keeps its depth and colour type,
-which Pillow alone can't do: it reads 16 bits of a colour as 8, and turns 2 or 4 bits of grey into 8. So it
-gets a proxy: a file of the same compressed rows whose header declares another kind of pixel, of the same size
-in bits, which Pillow reads and writes unchanged. Row filters (W3C PNG, 9.2) depend only on that size. Pixels
-of 6 or 8 bytes have no such proxy: their high and low bytes are read one after the other, and the rows are
-encoded here.
+JPEG and WebP images are decoded, rotated and encoded again at the same quality.
+
+PNG images keep their bit depth and colour type. Pillow can't do this on its own: it reads 16-bit colours as
+8-bit, and converts grey of 2 or 4 bits to 8 bits. Therefore, Pillow gets a proxy: a file with the same
+compressed rows, whose header declares a different kind of pixel with the same number of bits. Pillow reads
+and writes such pixels unchanged. Row filters (W3C PNG, 9.2) depend only on the size of a pixel. There is no
+proxy for pixels of 6 or 8 bytes. Their high and low bytes are read separately, and the rows are encoded here.
 """
 
 import struct
@@ -23,9 +25,9 @@ from app.core.objects import FORMATS, ImageFormat
 from app.imaging import png, webp
 from app.imaging.decode import open_image
 from app.imaging.jpeg_segments import segments
-from app.imaging.survey import QUARTER_TURNED
+from app.imaging.survey import SIDEWAYS_ORIENTATIONS
 
-TURNS = {
+TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -34,35 +36,37 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""The transposition that makes each EXIF orientation upright (CIPA DC-008, 4.6.4 A)."""
+"""The transposition that makes an image upright, keyed by its EXIF orientation (CIPA DC-008, 4.6.4 A)."""
 
 _SUBSAMPLED_4_2_0 = 2
-"""Pillow's number for colours at half resolution in both directions."""
+"""Pillow's number for 4:2:0 subsampling: colours at half resolution in both directions."""
 _LOSSY_WEBP_QUALITY = 92
-"""The file doesn't say at which quality it was encoded; at 92 a second generation isn't visible."""
+"""A WebP file doesn't say at which quality it was encoded. At 92, encoding it a second time causes no visible
+loss."""
 _LOSSLESS_WEBP_EFFORT = 20
-"""Above 25 the encoder takes a third more memory and twice the time for files that are a quarter smaller."""
+"""Above 25, the encoder needs a third more memory and twice the time for files that are a quarter smaller."""
 
 
-def upright(data: bytes, format: ImageFormat, orientation: int, size: tuple[int, int]) -> bytes:
-    """Return the still image `data`, which has no metadata, turned by `orientation` 2…8, in the same format.
+def rotate_upright(data: bytes, format: ImageFormat, orientation: int, size: tuple[int, int]) -> bytes:
+    """Return the still image `data`, rotated upright according to its EXIF `orientation` 2…8.
 
-    `size` is its width and height in pixels before that. Raises UndecodableImage if a decoder finds another
-    size, and whatever Pillow raises if it can't decode.
+    The result has the same format. `data` must have no metadata. `size` is its width and height in pixels
+    before the rotation. Raises UndecodableImage if the decoder finds a different size. If Pillow can't decode
+    the image, whatever Pillow raises is passed on.
     """
-    turn, quarter = TURNS[orientation], orientation in QUARTER_TURNED
+    method, swaps_sides = TRANSPOSITIONS[orientation], orientation in SIDEWAYS_ORIENTATIONS
     if format.name == "png":
-        return _turn_png(data, turn, size, quarter=quarter)
+        return _rotate_png(data, method, size, swaps_sides=swaps_sides)
     with open_image(data, format, size) as image:
         image.load()
-        turned = image.transpose(turn)
+        rotated = image.transpose(method)
         options = {"icc_profile": image.info.get("icc_profile"), **_same_quality(image, data)}
     try:
-        result = _encode(turned, format, options)
+        result = _encode(rotated, format, options)
     except OSError:
-        # A progressive JPEG must fit into a buffer that Pillow guesses, too small for very noisy pictures.
-        result = _encode(turned, format, options | {"progressive": False})
-    return _with_density(result, data, quarter=quarter) if format.name == "jpeg" else result
+        # Pillow estimates the buffer for a progressive JPEG. It is too small for very noisy pictures.
+        result = _encode(rotated, format, options | {"progressive": False})
+    return _with_density(result, data, swaps_sides=swaps_sides) if format.name == "jpeg" else result
 
 
 def _encode(image: Image.Image, format: ImageFormat, options: dict[str, Any]) -> bytes:
@@ -72,7 +76,7 @@ def _encode(image: Image.Image, format: ImageFormat, options: dict[str, Any]) ->
 
 
 def _same_quality(image: ImageFile.ImageFile, data: bytes) -> dict[str, Any]:
-    """Return the options that make Pillow encode at the quality of `image`."""
+    """Return the options with which Pillow encodes at the quality of `image`, which was read from `data`."""
     if not isinstance(image, JpegImageFile):
         lossless = webp.is_lossless(data)
         quality = _LOSSLESS_WEBP_EFFORT if lossless else _LOSSY_WEBP_QUALITY
@@ -80,21 +84,24 @@ def _same_quality(image: ImageFile.ImageFile, data: bytes) -> dict[str, Any]:
     tables = dict.fromkeys(component[3] for component in image.layer)
     return {
         "qtables": [image.quantization[table] for table in tables],
-        # Colours halved in one direction would be halved in the other one too after a quarter turn.
+        # If colours are halved in one direction, a rotation by 90° would halve them in the other one as well.
         "subsampling": 2 if get_sampling(image) == _SUBSAMPLED_4_2_0 else 0,
         "progressive": "progressive" in image.info,
         "keep_rgb": image.mode == "RGB" and image.info.get("adobe_transform") == 0,
     }
 
 
-def _with_density(turned: bytes, data: bytes, *, quarter: bool) -> bytes:
-    """Return the turned JPEG with the density in the JFIF header of `data` (JFIF 1.02), if both have one."""
-    before, after = next(segments(data)), next(segments(turned))
+def _with_density(rotated: bytes, data: bytes, *, swaps_sides: bool) -> bytes:
+    """Return the rotated JPEG with the density in the JFIF header of `data` (JFIF 1.02).
+
+    Return it unchanged unless both JPEGs have a JFIF header.
+    """
+    before, after = next(segments(data)), next(segments(rotated))
     if not (before.payload.startswith(b"JFIF\0") and after.payload.startswith(b"JFIF\0")):
-        return turned
+        return rotated
     unit, across, down = before.payload[7:8], before.payload[8:10], before.payload[10:12]
-    density = unit + (down + across if quarter else across + down)
-    return turned[: after.start + 7] + density + turned[after.start + 12 :]
+    density = unit + (down + across if swaps_sides else across + down)
+    return rotated[: after.start + 7] + density + rotated[after.start + 12 :]
 
 
 _GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
@@ -103,33 +110,34 @@ _PROXIES = {
     (16, _GREY): (8, _GREY_ALPHA),
     (16, _GREY_ALPHA): (8, _COLOUR_ALPHA),
 }
-"""Depth and colour type in the file, and in the proxy if that has others."""
+"""Bit depth and colour type of the proxy, keyed by those of the file. Other files need no proxy."""
 _WIDE_PIXELS = {(16, _COLOUR): ("RGB;16B", "RGB;16L"), (16, _COLOUR_ALPHA): ("RGBA;16B", "RGBA;16L")}
-"""Raw modes with which Pillow reads the high bytes and, claiming the other byte order, the low bytes."""
+"""Two raw modes of Pillow, keyed by bit depth and colour type. Pillow reads the high bytes with the first
+mode, and the low bytes with the second, which declares the wrong byte order."""
 
 _ROWS_AT_ONCE = 32
 _SUB_FILTER, _UP_FILTER = 1, 2
-"""Store the difference from the pixel to the left, or from the one above (W3C PNG, 9.2)."""
+"""Filters that store the difference from the pixel to the left, or from the pixel above (W3C PNG, 9.2)."""
 _FILTER_COSTS = [min(value, 256 - value) for value in range(256)]
 
 
-def _turn_png(data: bytes, turn: Image.Transpose, size: tuple[int, int], *, quarter: bool) -> bytes:
-    """Return the PNG `data`, of `size` and without metadata, with its pixels turned.
+def _rotate_png(data: bytes, method: Image.Transpose, size: tuple[int, int], *, swaps_sides: bool) -> bytes:
+    """Return the PNG `data`, which has this size and no metadata, with its pixels rotated.
 
-    `quarter` is true if the sides swap. Depth, colour type and all chunks stay, except those of an animation
-    of one frame. Raises what Pillow raises.
+    `swaps_sides` is true if the rotation swaps width and height. The bit depth, the colour type and all
+    chunks are kept, except the chunks of an animation with a single frame. Raises what Pillow raises.
     """
     chunks = list(png.chunks(data))
     header = chunks[0].payload
     kind = header[8], header[9]
     if kind in _WIDE_PIXELS:
-        compressed = _turn_wide_pixels(data, kind, turn, size)
+        compressed = _rotate_16_bit(data, kind, method, size)
     else:
-        compressed = _turn_with_proxy(chunks, kind, turn, size)
-    width, height = size[::-1] if quarter else size
+        compressed = _rotate_with_proxy(chunks, kind, method, size)
+    width, height = size[::-1] if swaps_sides else size
     pieces = [png.SIGNATURE, _chunk(b"IHDR", struct.pack(">II", width, height) + header[8:12] + b"\0")]
     for chunk in chunks:
-        if chunk.kind == b"pHYs" and quarter:
+        if chunk.kind == b"pHYs" and swaps_sides:
             across, down = chunk.payload[:4], chunk.payload[4:8]
             pieces.append(_chunk(b"pHYs", down + across + chunk.payload[8:]))
         elif chunk.kind not in png.FRAMES | {b"IHDR", b"IEND"}:
@@ -141,10 +149,13 @@ def _chunk(kind: bytes, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
 
 
-def _turn_with_proxy(
-    chunks: list[png.Chunk], kind: tuple[int, int], turn: Image.Transpose, size: tuple[int, int]
+def _rotate_with_proxy(
+    chunks: list[png.Chunk], kind: tuple[int, int], method: Image.Transpose, size: tuple[int, int]
 ) -> Iterator[bytes]:
-    """Yield the IDAT chunks of the turned picture, as Pillow writes them."""
+    """Yield the IDAT chunks of the rotated picture, as written by Pillow.
+
+    `kind` is the bit depth and the colour type of the file.
+    """
     header = chunks[0].payload
     bits, colour = _PROXIES.get(kind, kind)
     pieces = [png.SIGNATURE, _chunk(b"IHDR", header[:8] + bytes((bits, colour)) + header[10:])]
@@ -153,21 +164,24 @@ def _turn_with_proxy(
     rows = [chunk.raw for chunk in chunks if chunk.kind == b"IDAT"]
     with open_image(b"".join([*pieces, *rows, chunks[-1].raw]), FORMATS["png"], size) as image:
         image.load()
-        turned = image.transpose(turn)
-    result = _encode(turned, FORMATS["png"], {"bits": bits} if colour == _PALETTE else {})
+        rotated = image.transpose(method)
+    result = _encode(rotated, FORMATS["png"], {"bits": bits} if colour == _PALETTE else {})
     return (chunk.raw for chunk in png.chunks(result) if chunk.kind == b"IDAT")
 
 
-def _turn_wide_pixels(
-    data: bytes, kind: tuple[int, int], turn: Image.Transpose, size: tuple[int, int]
+def _rotate_16_bit(
+    data: bytes, kind: tuple[int, int], method: Image.Transpose, size: tuple[int, int]
 ) -> Iterator[bytes]:
-    """Yield the IDAT chunks of the turned picture, of pixels of 6 or 8 bytes."""
+    """Yield the IDAT chunks of the rotated picture, whose pixels have 6 or 8 bytes.
+
+    `kind` is the bit depth and the colour type of the file, a key of `_WIDE_PIXELS`.
+    """
     halves = []
     for raw_mode in _WIDE_PIXELS[kind]:
         with open_image(data, FORMATS["png"], size) as image:
             image.tile = [image.tile[0]._replace(args=raw_mode)]
             image.load()
-            halves.append(image.transpose(turn))
+            halves.append(image.transpose(method))
     compressor = zlib.compressobj()
     for rows in _filtered_rows(*halves):
         if piece := compressor.compress(rows):
@@ -176,7 +190,10 @@ def _turn_wide_pixels(
 
 
 def _filtered_rows(high: Image.Image, low: Image.Image) -> Iterator[bytes]:
-    """Yield rows of alternating high and low bytes, several at a time, each row with its filter in front."""
+    """Yield rows of alternating high and low bytes, each row preceded by its filter type.
+
+    Several rows are yielded at a time.
+    """
     pixel = 2 * len(high.getbands())
     above = Image.new("L", (pixel * high.width, 1))
     for top in range(0, high.height, _ROWS_AT_ONCE):
@@ -201,5 +218,5 @@ def _filtered_rows(high: Image.Image, low: Image.Image) -> Iterator[bytes]:
 
 
 def _filter_cost(rows: Image.Image) -> int:
-    """Return the sum of all differences, which is small if the rows will compress well (12.7)."""
+    """Return the sum of all differences. It is small if the rows will compress well (12.7)."""
     return sum(count * cost for count, cost in zip(rows.histogram(), _FILTER_COSTS, strict=True))

@@ -1,4 +1,4 @@
-"""PNG and APNG (W3C PNG, third edition): parse the chunks, keep those needed to draw, and count rows."""
+"""PNG and APNG (W3C PNG, third edition): parse the chunks, keep those that are drawn, and count rows."""
 
 import zlib
 from collections import Counter
@@ -14,31 +14,34 @@ FRAMES = {b"IDAT", b"acTL", b"fcTL", b"fdAT"}
 _COLOUR = {b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"iCCP", b"sBIT"}
 _KEPT = FRAMES | _COLOUR | {b"IHDR", b"PLTE", b"IEND", b"tRNS", b"bKGD", b"pHYs"}
 _SINGLE = {b"PLTE", b"iCCP", b"acTL"}
-"""Chunks that may occur once (5.6). Each of several profiles would unpack to the decoder's limit."""
+"""Chunks that must not occur more than once (5.6). If there were several profiles, each could decompress to
+the decoder's limit."""
 _ANCILLARY = 0x20
-"""Bit of a type's first letter: set if a decoder may ignore the chunk (5.4)."""
+"""A bit in the first letter of a chunk type. It is set if a decoder may ignore the chunk (5.4)."""
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 
 _HEADER_BYTES = 13
 _ANIMATION_CONTROL_BYTES = 8
 _FRAME_CONTROL_BYTES = 26
-"""Bytes of `fcTL` (11.3.6.2)."""
+"""Size of the payload of `fcTL` (11.3.6.2)."""
 _CODE_POINTS_BYTES = 4
-"""Bytes of `cICP` (11.3.2.6): primaries, transfer, matrix (0 for RGB), and whether the range is full."""
+"""Size of the payload of `cICP` (11.3.2.6): colour primaries, transfer function, matrix (0 for RGB), and
+whether the range is full."""
 _MAX_SIDE = 1_000_000
-"""Pixels of a side: libpng's default limit, which browsers keep."""
+"""Maximum width and height in pixels. This is libpng's default, which browsers use."""
 _MAX_DISPOSE_OPERATION, _MAX_BLEND_OPERATION = 2, 1
 
 _PALETTE = 3
 _CHANNELS = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}
-"""Samples of a pixel by colour type (11.2.1)."""
+"""Number of samples in a pixel, keyed by colour type (11.2.1)."""
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""First column and row of each pass of an interlaced image, and how far apart they are (8.2)."""
+"""The passes of an interlaced image: the first column and the first row, and the distances between columns
+and between rows (8.2)."""
 _INFLATE_BYTES = 1 << 18
 
 
 class Chunk(NamedTuple):
-    """One chunk; `raw` is all of it, with length and checksum."""
+    """One chunk. `raw` is the whole chunk, including its length and checksum."""
 
     kind: bytes
     payload: bytes
@@ -46,9 +49,9 @@ class Chunk(NamedTuple):
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
-    """Yield every chunk up to IEND, which is added if the file ends before or within it.
+    """Yield every chunk up to IEND. If the file ends just before or within IEND, it is yielded all the same.
 
-    Raises UndecodableImage if the file ends elsewhere.
+    Raises UndecodableImage if the file ends anywhere else.
     """
     reader = ByteReader(data, len(SIGNATURE))
     kind = b""
@@ -66,7 +69,8 @@ def chunks(data: bytes) -> Iterator[Chunk]:
 def survey_png(data: bytes, limits: ImageLimits) -> Survey:
     """Parse the chunks up to IEND.
 
-    Raises TooManyPixels, and UndecodableImage if chunks are truncated, damaged or in conflict.
+    Raises TooManyPixels if the image exceeds the limits, and UndecodableImage if chunks are truncated,
+    damaged or inconsistent.
     """
     parser = _PngParser(limits)
     size = len(SIGNATURE)
@@ -77,7 +81,7 @@ def survey_png(data: bytes, limits: ImageLimits) -> Survey:
 
 
 class _PngParser:
-    """Reads the chunks one by one, and collects those that are kept."""
+    """Reads the chunks one by one, and collects those to keep."""
 
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
@@ -87,11 +91,16 @@ class _PngParser:
         self._seen: Counter[bytes] = Counter()
         self._announced_frames = 0
         self._needs_palette = False
-        # Pixels before the first frame control are for still viewers; Pillow counts them as a frame.
+        # True if there are pixels before the first frame control. They are for viewers that don't support
+        # animation, but Pillow counts them as a frame.
         self._default_image = False
 
     def add(self, chunk: Chunk) -> None:
-        """Read the next chunk. Raises UndecodableImage, TooManyPixels."""
+        """Read the next chunk.
+
+        Raises UndecodableImage if the chunk is damaged or not allowed here, and TooManyPixels if the image
+        exceeds the limits.
+        """
         _check_chunk(chunk, first=not self._seen)
         self._seen[chunk.kind] += 1
         if chunk.kind in _SINGLE and self._seen[chunk.kind] > 1:
@@ -120,7 +129,10 @@ class _PngParser:
             raise UndecodableImage(detail="an empty palette")
 
     def _read_code_points(self, reader: ByteReader) -> None:
-        """Refuse colours that PNG can't have: Chromium draws nothing then. Another length is ignored."""
+        """Refuse colours that PNG can't have, since Chromium doesn't draw such an image.
+
+        A chunk of a different length is ignored, as in Chromium.
+        """
         if reader.remaining == _CODE_POINTS_BYTES:
             reader.skip(2)
             if reader.uint_be(1) or reader.uint_be(1) > 1:
@@ -133,9 +145,9 @@ class _PngParser:
         self._limits.check(self._size, self._announced_frames)
 
     def _read_frame_control(self, reader: ByteReader) -> None:
-        """Refuse a frame that sticks out of the canvas, and one whose operations are unknown.
+        """Refuse a frame that extends beyond the canvas, or whose operations are unknown.
 
-        Browsers show only the still image of a file with one of those.
+        If a file has such a frame, browsers show only its still image.
         """
         if reader.remaining != _FRAME_CONTROL_BYTES:
             raise UndecodableImage(detail=f"fcTL of {reader.remaining} bytes")
@@ -153,7 +165,7 @@ class _PngParser:
         self._default_image |= bool(self._announced_frames) and not self._seen[b"fcTL"]
 
     def survey(self) -> Survey:
-        """Return what was found, after the last chunk."""
+        """Return the survey. Call this after the last chunk."""
         if self._seen[b"fcTL"] != self._announced_frames:
             detail = f"acTL announces {self._announced_frames} frames, there are {self._seen[b'fcTL']}"
             raise UndecodableImage(detail=detail)
@@ -174,7 +186,7 @@ _CHUNK_READERS: dict[bytes, Callable[[_PngParser, ByteReader], None]] = {
 
 
 def _check_chunk(chunk: Chunk, *, first: bool) -> None:
-    """Refuse what decoders treat differently: a wrong order or checksum, an unknown critical chunk."""
+    """Refuse what decoders treat differently: wrong order, wrong checksums, unknown critical chunks."""
     if first != (chunk.kind == b"IHDR"):
         raise UndecodableImage(detail="IHDR is not the first chunk")
     if chunk.kind not in _KEPT:
@@ -187,9 +199,10 @@ def _check_chunk(chunk: Chunk, *, first: bool) -> None:
 
 
 def check_rows(data: bytes) -> None:
-    """Raise UndecodableImage unless the compressed data of every frame has all of its rows.
+    """Raise UndecodableImage unless the compressed data of every frame has all rows of the frame.
 
-    Costs a third of decoding the image. Bytes after the last row, which no decoder reads, are ignored.
+    This takes a third of the time of decoding the image. Bytes after the last row are ignored, since no
+    decoder reads them.
     """
     header, size, new_frame, missing = b"", (0, 0), True, 0
     rows: _RowCounter | None = None
@@ -213,9 +226,10 @@ def _read_size(payload: bytes, at: int) -> tuple[int, int]:
 
 
 class _RowCounter:
-    """Inflates the rows of one frame of `size`; `missing` is how many of their bytes have not come yet.
+    """Decompresses the rows of one frame, which has the width and height `size`.
 
-    `header` is the payload of IHDR.
+    `missing` is the number of bytes of these rows that have not been decompressed yet. `header` is the
+    payload of IHDR.
     """
 
     def __init__(self, header: bytes, size: tuple[int, int]) -> None:
@@ -227,7 +241,7 @@ class _RowCounter:
         self._stream = zlib.decompressobj()
 
     def add(self, compressed: bytes) -> None:
-        """Inflate the next piece of the frame's data, until no rows are missing."""
+        """Decompress the next piece of the frame's data, but no further than the end of the last row."""
         while compressed and self.missing and not self._stream.eof:
             inflated = self._stream.decompress(compressed, min(self.missing, _INFLATE_BYTES))
             self.missing -= len(inflated)

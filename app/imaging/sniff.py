@@ -1,4 +1,4 @@
-"""Recognise an image's format by its first bytes, and name the format in refusals."""
+"""Detect the format of an image from its first bytes. Error messages name unsupported formats, too."""
 
 import re
 
@@ -11,7 +11,7 @@ _SIGNATURES = {
     "gif": re.compile(rb"GIF8[79]a"),
     "webp": re.compile(rb"RIFF....WEBPVP8[ LX]", re.DOTALL),
 }
-"""AVIF is recognised by its brands."""
+"""Signatures at the start of a file. AVIF is not among them, because it is detected by its brands."""
 
 _UNSUPPORTED_SIGNATURES = {
     "BMP": re.compile(rb"BM.{4}\0{4}", re.DOTALL),
@@ -32,17 +32,18 @@ _UNSUPPORTED_SIGNATURES = {
 _AVIF_BRANDS = {b"avif", b"avis"}
 _SHARED_BRANDS = {b"mif1", b"msf1"}
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"} | _SHARED_BRANDS
-"""ISO/IEC 23008-12, annex B; the shared brands say only "image" and leave the codec open."""
+"""Brands of HEIC files (ISO/IEC 23008-12, annex B). The shared brands say only that a file contains images,
+not with which codec."""
 
 _LABELS = {"webp": "WebP"}
-"""How people write a format's name, if that isn't the name in capitals."""
+"""How to write the name of a format in messages, unless it is written in capitals."""
 
 
 def sniff_format(data: bytes, allowed: tuple[str, ...]) -> ImageFormat:
     """Return the format whose signature `data` starts with.
 
-    Raises UnsupportedImage if that is not one of the `allowed` names; the message says which format it is,
-    if it is a known one, and which are accepted.
+    Raises UnsupportedImage unless the name of the format is in `allowed`. The message lists the accepted
+    formats, and names the format of the file if it is known.
     """
     name = _format_name(data)
     if name in allowed:
@@ -60,7 +61,7 @@ def sniff_format(data: bytes, allowed: tuple[str, ...]) -> ImageFormat:
 
 
 def _format_name(data: bytes) -> str:
-    """Return the name of the supported format whose signature `data` starts with; empty if there is none."""
+    """Return the name of the supported format whose signature `data` starts with, or "" if there is none."""
     brands = _brands(data)
     if brands & _AVIF_BRANDS and data[8:12] in _AVIF_BRANDS | _SHARED_BRANDS:
         return "avif"
@@ -68,7 +69,10 @@ def _format_name(data: bytes) -> str:
 
 
 def _brands(data: bytes) -> set[bytes]:
-    """Return the major and compatible brands of an ISO media file (14496-12, 4.3); none for other files."""
+    """Return the major and the compatible brands of an ISO media file (14496-12, 4.3).
+
+    Return an empty set for other files.
+    """
     if data[4:8] != b"ftyp":
         return set()
     end = min(int.from_bytes(data[:4], "big"), 512)

@@ -1,7 +1,7 @@
-"""What the container parsers share: the limits, a bounds-checked reader, and the survey that each returns.
+"""What the container parsers share: the limits, a bounds-checked reader, and the type of their result.
 
-A parser (`survey_png`, `survey_jpeg`, …) reads a container from front to back without decoding a pixel. It
-refuses files over the limits, and returns what it found as a `Survey`.
+A parser (`survey_png`, `survey_jpeg`, …) reads a container from front to back without decoding any pixels. It
+refuses files that exceed the limits, and returns what it found as a `Survey`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,26 +14,27 @@ if TYPE_CHECKING:
     from app.config.settings import Config
 
 MAX_PARTS = 200_000
-"""Segments, chunks, blocks or boxes in one file. Real files have far fewer; reading a file
-of empty ones would take seconds per megabyte."""
+"""Maximum number of segments, chunks, blocks or boxes in a file. Real files have far fewer. Parsing a file
+full of empty ones would take seconds per megabyte."""
 
 MAX_PROFILE_BYTES = 4 * 2**20
-"""Bytes of a colour profile. The largest in use, for printing presses, have two to three million; decoders
-copy profiles several times. For PNG, which compresses them, Pillow's limit is 1 MiB."""
+"""Maximum size of a colour profile. Decoders copy profiles several times. The largest profiles in use, those
+for printing presses, have two to three million bytes. In PNG files, which compress profiles, Pillow limits
+them to 1 MiB."""
 
 UPRIGHT = 1
-QUARTER_TURNED = {5, 6, 7, 8}
-"""EXIF orientations that swap width and height."""
+SIDEWAYS_ORIENTATIONS = {5, 6, 7, 8}
+"""The EXIF orientations in which width and height are swapped."""
 
 _Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """The limits that every image has to meet.
+    """The limits for every image.
 
-    `formats` are names in `app.core.objects.FORMATS`; `max_pixels` bounds width × height × frames;
-    with `strip_metadata` only the data needed to draw the image is stored.
+    `formats` are the allowed formats, by their names in `app.core.objects.FORMATS`. `max_pixels` limits width
+    × height × frames. If `strip_metadata` is true, only the data that is needed to draw the image is stored.
     """
 
     formats: tuple[str, ...]
@@ -43,15 +44,15 @@ class ImageLimits:
 
     @classmethod
     def from_config(cls, config: "Config") -> Self:
-        """Return the limits that the settings give."""
+        """Return the limits given by the settings."""
         return cls(
             config.allowed_formats, config.max_image_pixels, config.max_image_frames, config.strip_metadata
         )
 
     def check(self, size: tuple[int, int], frames: int) -> None:
-        """Raise TooManyPixels if `frames` frames of `size` (width, height in pixels) exceed the limits.
+        """Raise TooManyPixels if `frames` frames of `size` (width and height in pixels) exceed the limits.
 
-        Raises UndecodableImage if one of the three numbers is 0.
+        Raises UndecodableImage if the width, the height or the number of frames is 0.
         """
         width, height = size
         if not (width and height and frames):
@@ -71,10 +72,10 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class GainMap:
-    """The second picture of an HDR photo: how much brighter an HDR screen shows each part of the photo.
+    """The second picture of an HDR photo. It says how much brighter each part is on an HDR screen.
 
-    `clean` is a JPEG of `size` (width, height in pixels) without metadata. `xmp` and `iso`, one of which may
-    be empty, say how to apply it, in XMP and as in ISO 21496-1.
+    `clean` is the gain map as a JPEG without metadata, and `size` is its width and height in pixels. `xmp`
+    and `iso` say how to apply it, in XMP and in the form of ISO 21496-1. One of them may be empty.
     """
 
     clean: bytes
@@ -85,12 +86,12 @@ class GainMap:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a parser found in a container; a decoder that finds other values refuses the image.
+    """What a parser found in a container. If the decoder finds different values, the image is refused.
 
-    `clean` is the same image without metadata and without anything after its end. `width` and `height`, in
-    pixels, are those of the canvas before it is turned by `orientation`, EXIF's 1…8, and `frames` is the
-    number of frames shown. `missing_end` is the part of the container's end marker that the file lacks;
-    `clean` has it.
+    `clean` is the image without metadata and without bytes after its end. `width` and `height` are the size
+    of the canvas in pixels, before it is rotated according to `orientation`, the EXIF orientation 1…8.
+    `frames` is the number of frames shown. `missing_end` is the part of the end marker that is missing in the
+    file; it is present in `clean`.
     """
 
     clean: bytes
@@ -103,13 +104,13 @@ class Survey:
 
     @property
     def pixels(self) -> int:
-        """Return how many pixels have to be decoded, in all frames and in the gain map."""
+        """Return the number of pixels to decode, in all frames and in the gain map."""
         width, height = self.gain_map.size if self.gain_map else (0, 0)
         return self.width * self.height * self.frames + width * height
 
 
 class ByteReader:
-    """A cursor over `data[start:end]` that raises UndecodableImage instead of reading past the end."""
+    """A cursor over `data[start:end]`. Raises UndecodableImage instead of reading past the end."""
 
     def __init__(self, data: bytes | bytearray, start: int = 0, end: int | None = None) -> None:
         self.data = data
@@ -142,29 +143,30 @@ class ByteReader:
 
 
 class PartCounter:
-    """Counts the parts of one file, in all loops of a parser together, up to MAX_PARTS.
+    """Counts the parts of a file, up to MAX_PARTS. All loops of a parser share one counter.
 
-    A limit for each loop would multiply: many boxes, each with a table of as many entries as are allowed.
+    With a separate limit for each loop, the limits would multiply: a file could have many boxes, each of them
+    with a table of the maximum length.
     """
 
     def __init__(self) -> None:
         self._remaining = MAX_PARTS
 
     def add(self, parts: int = 1) -> None:
-        """Count this many parts; raise UndecodableImage if there are more than MAX_PARTS by now."""
+        """Count `parts` more parts. Raises UndecodableImage if the total exceeds MAX_PARTS."""
         self._remaining -= parts
         if self._remaining < 0:
             raise UndecodableImage(detail=f"more than {MAX_PARTS} parts")
 
     def counted(self, parts: Iterable[_Part]) -> Iterator[_Part]:
-        """Yield the parts and count each."""
+        """Yield the parts, and count each of them."""
         for part in parts:
             self.add()
             yield part
 
 
 def limit_parts(parts: Iterable[_Part]) -> Iterator[_Part]:
-    """Yield the parts; raise UndecodableImage if there are more than MAX_PARTS."""
+    """Yield the parts. Raises UndecodableImage if there are more than MAX_PARTS."""
     return PartCounter().counted(parts)
 
 
@@ -181,9 +183,10 @@ _SHORT = 3
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Return the orientation 1…8 in a block of EXIF (CIPA DC-008, 4.6.4 A); 1 if it has none or is damaged.
+    """Return the orientation 1…8 in a block of EXIF (CIPA DC-008, 4.6.4 A).
 
-    Cameras write broken EXIF too often for it to be a reason to refuse an image.
+    Return 1 if the block has no orientation or is damaged. Damaged EXIF is no reason to refuse an image,
+    because cameras often write it.
     """
     try:
         found = _orientation_entry(exif.removeprefix(_EXIF_PREFIX))

@@ -1,4 +1,4 @@
-"""WebP (RFC 9649): parse the RIFF chunks, and keep those needed to draw the picture."""
+"""WebP (RFC 9649): parse the RIFF chunks, and keep those that are needed to draw the picture."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -35,17 +35,18 @@ class _Chunk(NamedTuple):
 
 
 def survey_webp(data: bytes, limits: ImageLimits) -> Survey:
-    """Parse the chunks up to the end that the RIFF header gives.
+    """Parse the chunks up to the end given by the RIFF header.
 
-    Raises TooManyPixels, and UndecodableImage if a chunk is truncated, or if a picture is not as large as its
-    frame or canvas. The canvas is checked here because a decoder allocates it as soon as it is created.
+    Raises TooManyPixels if the canvas exceeds the limits. Raises UndecodableImage if a chunk is truncated, or
+    if the size of a picture differs from the size of its frame or canvas. The canvas is checked here, before
+    a decoder is created, because a decoder allocates the canvas immediately.
     """
     chunks = list(limit_parts(_chunks(data, _FILE_HEADER_BYTES, _file_end(data))))
     frames = sum(chunk.kind == b"ANMF" for chunk in chunks)
     canvas = _dimensions(chunks[0])
     limits.check(canvas, max(1, frames))
     orientations = [exif_orientation(chunk.payload) for chunk in chunks if chunk.kind == b"EXIF"]
-    # Without VP8X the first chunk is the whole image, whatever follows.
+    # Without VP8X, the first chunk is the whole image, and whatever follows is ignored.
     chunks = chunks if chunks[0].kind == b"VP8X" else chunks[:1]
     counter = PartCounter()
     _check_pictures(chunks, canvas, counter)
@@ -60,7 +61,10 @@ def survey_webp(data: bytes, limits: ImageLimits) -> Survey:
 
 
 def is_lossless(data: bytes) -> bool:
-    """Return whether a still image keeps its pixels exactly; its alpha channel is always exact."""
+    """Return whether the pixels of a still image are compressed without loss.
+
+    The alpha channel does not matter, since lossy images compress it without loss, too.
+    """
     return any(chunk.kind == b"VP8L" for chunk in _chunks(data, _FILE_HEADER_BYTES, _file_end(data)))
 
 
@@ -76,12 +80,12 @@ def _chunks(data: bytes, start: int, end: int) -> Iterator[_Chunk]:
     while reader.remaining:
         kind, length = reader.read(4), reader.uint_le(4)
         payload = reader.read(length)
-        # Some writers leave out the padding byte of the last chunk.
+        # Some writers omit the padding byte of the last chunk.
         yield _Chunk(kind, payload, reader.read(min(length % 2, reader.remaining)))
 
 
 def _dimensions(chunk: _Chunk) -> tuple[int, int]:
-    """Return width and height in pixels from the header of an image or picture (RFC 9649, 2.5 to 2.7)."""
+    """Return the width and height in pixels from the header of an image or a frame (RFC 9649, 2.5 to 2.7)."""
     reader = ByteReader(chunk.payload)
     if chunk.kind == b"VP8X":
         reader.skip(4)
@@ -95,14 +99,15 @@ def _dimensions(chunk: _Chunk) -> tuple[int, int]:
         valid = chunk.kind == b"VP8L" and signature == _LOSSLESS_SIGNATURE
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if not valid:
-        raise UndecodableImage(detail="a chunk that is no image header")
+        raise UndecodableImage(detail="a chunk that is not an image header")
     return width, height
 
 
 def _check_pictures(chunks: list[_Chunk], canvas: tuple[int, int], counter: PartCounter) -> None:
-    """Refuse pictures of another size than their frame or canvas, and what decoders treat differently.
+    """Refuse pictures whose size differs from that of their frame or canvas.
 
-    `counter` counts the chunks within frames.
+    Also refuse combinations of chunks that decoders treat differently. `counter` counts the chunks within
+    frames.
     """
     kinds = Counter(chunk.kind for chunk in chunks)
     animated = chunks[0].kind == b"VP8X" and bool(chunks[0].payload[0] & _ANIMATION_FLAG)
@@ -129,7 +134,7 @@ def _frame_chunks(frame: _Chunk, counter: PartCounter) -> list[_Chunk]:
 
 
 def _check_picture(chunks: list[_Chunk], size: tuple[int, int]) -> None:
-    """Refuse anything except one picture of this size, with or without alpha before it (RFC 9649, 2.7)."""
+    """Refuse anything but one picture of this size, with or without alpha before it (RFC 9649, 2.7)."""
     drawn = [chunk for chunk in chunks if chunk.kind in _PICTURE_CHUNKS]
     pictures = [chunk for chunk in drawn if chunk.kind != b"ALPH"]
     last_is_picture = len(pictures) == 1 and drawn[-1] is pictures[0]
@@ -138,7 +143,10 @@ def _check_picture(chunks: list[_Chunk], size: tuple[int, int]) -> None:
 
 
 def _without_metadata(chunk: _Chunk, counter: PartCounter) -> _Chunk:
-    """Return the chunk without the flags of EXIF and XMP; a frame, without chunks that aren't drawn."""
+    """Return the chunk without metadata.
+
+    The flags for EXIF and XMP are cleared in VP8X. In a frame, only the chunks that are drawn are kept.
+    """
     if chunk.kind == b"VP8X":
         flags = chunk.payload[0] & ~(_EXIF_FLAG | _XMP_FLAG)
         return chunk._replace(payload=bytes((flags,)) + chunk.payload[1:10])

@@ -119,7 +119,7 @@ def test_an_avif_may_have_4096_items() -> None:
     flat = Item(av1((64, 64)), CELLS[0].properties)
     metadata = [Item(b"x", [], b"mime")] * 4095
     assert check(still([flat, *metadata])).width == 64
-    with pytest.raises(UndecodableImage, match="items of"):
+    with pytest.raises(UndecodableImage, match="items with"):
         check(still([flat, *metadata, metadata[0]]))
 
 

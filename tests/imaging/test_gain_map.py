@@ -10,7 +10,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from app.imaging import gain_map as gain_maps
 from app.imaging.check import clean_image
-from app.imaging.orientation import TURNS
+from app.imaging.orientation import TRANSPOSITIONS
 
 from .samples import ICC, LIMITS, MARKER, RAW_LIMITS, check, inserted, jpeg_segment, picture, saved
 from .ultra_hdr import (
@@ -103,10 +103,10 @@ def test_the_gain_map_is_turned_with_the_picture(orientation: int) -> None:
     checked = check(data)
     found = read(checked.data)
     first, second = map(_pixels, found.pictures)
-    turn = TURNS[orientation]
-    assert (checked.width, checked.height) == first.size == _pixels(PLAIN).transpose(turn).size
-    assert _difference(first, _pixels(PLAIN).transpose(turn)) < 2
-    assert _difference(second, _pixels(SECOND).transpose(turn)) < 2
+    method = TRANSPOSITIONS[orientation]
+    assert (checked.width, checked.height) == first.size == _pixels(PLAIN).transpose(method).size
+    assert _difference(first, _pixels(PLAIN).transpose(method)) < 2
+    assert _difference(second, _pixels(SECOND).transpose(method)) < 2
     assert first.getexif().get(0x0112, 1) == 1
     assert found.payload(1, ISO) == ISO_NUMBERS
     assert check(checked.data).data is checked.data

@@ -1,8 +1,8 @@
-"""Start the decoder host: a Python process that has the decoders in memory, and nothing of the server.
+"""Start the decoder host: a Python process that has loaded the decoders, but not the server.
 
-The worker runs this file by its path, with the control socket as standard input. The arguments are the cores
-to run on, separated by commas, and the worker's `sys.path`. An empty package stands in for `app`: importing
-the real one would load the whole server, with Flask and boto3.
+The worker runs this file by its path, with the control socket as standard input. The first argument lists the
+CPU cores to run on, separated by commas. The other arguments are the worker's `sys.path`. An empty package
+stands in for `app`, because importing the real one would load the whole server, including Flask and boto3.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The worker's side of the sandbox: send images to the decoder host, and check every field of its answers."""
+"""The worker's side of the sandbox: send images to the decoder host, and validate its reports."""
 
 import atexit
 import logging
@@ -18,12 +18,12 @@ from app.core.system import usable_cores
 from app.imaging.check import CheckedImage
 from app.imaging.sandbox.confinement import decoding_limits, unsupported_limits
 from app.imaging.sandbox.protocol import (
-    checked_in,
-    decode_answers,
+    decode_checked,
+    decode_refusal,
+    decode_reports,
     encode_job,
     max_stored_bytes,
     read_all,
-    refusal_in,
     write_all,
 )
 from app.imaging.survey import ImageLimits
@@ -33,25 +33,29 @@ _log = logging.getLogger(__name__)
 _HOST_SCRIPT = Path(__file__).with_name("__main__.py")
 
 _INHERITED_VARIABLES = ("LD_LIBRARY_PATH", "TMPDIR")
-"""Environment variables passed to the host: where libraries are, and where to put files without memfd."""
+"""Environment variables that are passed to the host: where libraries are, and where to create temporary files
+if memfd_create(2) is not available."""
 
 _MALLOC_VARIABLES = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Settings of glibc's malloc. Each further heap would reserve 64 MiB of the address space (mallopt(3)), which
-is limited. Huge pages (https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html)
-save most of the cost of a child's page faults: 20 ms of CPU for 12 megapixels.
+"""Settings of glibc's malloc.
+
+Each additional heap would reserve 64 MiB of address space (mallopt(3)), which is limited. Huge pages
+(https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html) avoid most page faults
+of a child, which saves 20 ms of CPU time for 12 megapixels.
 """
 
 _CORES = ",".join(map(str, usable_cores()))
 """The cores that the program was started on. `gunicorn.conf.py` pins each worker to one of them after this
-module is loaded; a host pinned there too would slow its worker's hits down while other cores are idle."""
+module is loaded. If the host were pinned to the same core, it would slow down the worker's cache hits while
+other cores are idle."""
 
 _HOST_GRACE_SECONDS = 10.0
-"""How long after the child's wall-clock limit the host counts as stuck."""
+"""How long after the wall-clock limit of a child the host is considered stuck."""
 _SUBMIT_TIMEOUT_SECONDS = 5.0
 _HOST_EXIT_TIMEOUT_SECONDS = 1.0
-"""How long an exiting host may take to close its control socket after it has closed a job's socket."""
+"""How long an exiting host may take to close its control socket after closing the socket of a job."""
 _MAX_ATTEMPTS = 2
-_MAX_ANSWER_BYTES = 1 << 14
+_MAX_REPORT_BYTES = 1 << 14
 
 _LIMIT_SIGNALS: dict[int, str] = {
     signal.SIGXCPU: "CPU time",
@@ -59,19 +63,19 @@ _LIMIT_SIGNALS: dict[int, str] = {
     signal.SIGXFSZ: "the size of the result",
 }
 _LIMIT_EXCEEDED = (
-    "Decoding the image takes more time or memory than images of its size may use."
-    " Save it again with another program, or make it smaller."
+    "Decoding this image takes more time or memory than allowed for images of its size."
+    " Save it again with a different program, or make it smaller."
 )
 
 
 class HostLost(Exception):
-    """The host exited while it had work, or does not accept a job."""
+    """The host exited before it finished a job, or does not accept a job."""
 
 
 class Sandbox:
-    """Checks images in child processes of one host, which the first image starts. Safe for threads.
+    """Checks images in child processes of one host. Thread-safe.
 
-    `script` is the file that the host runs.
+    The host is started when the first image arrives. `script` is the file that it runs.
     """
 
     def __init__(self, script: Path = _HOST_SCRIPT) -> None:
@@ -80,10 +84,10 @@ class Sandbox:
         self._lock = threading.Lock()
 
     def check(self, data: bytes, limits: ImageLimits) -> CheckedImage:
-        """Do what `app.imaging.check.check_image` does, in a child process with resource limits.
+        """Do the same as `app.imaging.check.check_image`, but in a child process with resource limits.
 
-        Raises UnsupportedImage, UndecodableImage (also for an image that exceeds the limits or crashes its
-        decoder), TooManyPixels, and Busy if no child can be started.
+        Raises what `check_image` raises. Also raises UndecodableImage if the image exceeds the resource
+        limits or crashes the decoder, and Busy if no child can be started or the host is stuck.
         """
         lost: list[str] = []
         try:
@@ -92,7 +96,7 @@ class Sandbox:
                 try:
                     return _Job(data, limits).run(host)
                 except HostLost as exc:
-                    _log.warning("The decoder host is started again: %s", exc)
+                    _log.warning("Restarting the decoder host: %s", exc)
                     self._discard(host)
                     lost.append(str(exc))
                 except TimeoutError:
@@ -100,23 +104,23 @@ class Sandbox:
                     raise
         except OSError as exc:
             _log.error("No process is available to decode an image: %s", exc)
-            raise Busy(detail=f"no process to decode in: {exc}") from exc
+            raise Busy(detail=f"no process is available to decode the image: {exc}") from exc
         raise Busy(detail=f"the decoder host was lost: {'; '.join(lost)}")
 
     @property
     def host_pid(self) -> int:
-        """Return the process id of the host, 0 if none is running."""
+        """Return the process ID of the host, or 0 if none is running."""
         return self._host.pid if self._host is not None else 0
 
     def close(self) -> None:
-        """Kill the host; the next image starts another."""
+        """Kill the host. The next image starts a new one."""
         with self._lock:
             host, self._host = self._host, None
         if host is not None:
             host.kill()
 
     def forget(self) -> None:
-        """Forget the host in a forked process: it belongs to the parent, and each process needs its own."""
+        """Forget the host. Call this in a forked process, since the host belongs to the parent process."""
         self._lock = threading.Lock()
         host, self._host = self._host, None
         if host is not None:
@@ -134,7 +138,7 @@ class Sandbox:
             return self._host
 
     def _discard(self, host: "_Host") -> None:
-        """Kill a lost host, once, however many threads notice that it is lost."""
+        """Kill a lost host, but only once, even if several threads notice that it is lost."""
         with self._lock:
             is_current = self._host is host
             if is_current:
@@ -144,7 +148,7 @@ class Sandbox:
 
 
 class _Host:
-    """A running decoder host, with the socket over which it gets its jobs."""
+    """A running decoder host and the control socket through which it gets its jobs."""
 
     def __init__(self, script: Path) -> None:
         environ = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
@@ -169,7 +173,7 @@ class _Host:
         self._control.settimeout(_SUBMIT_TIMEOUT_SECONDS)
 
     def submit(self, job: socket.socket) -> None:
-        """Send the host a job's socket. Raises HostLost."""
+        """Send the socket of a job to the host. Raises HostLost if the host does not accept it."""
         try:
             with self._lock:
                 socket.send_fds(self._control, [b"j"], [job.fileno()])
@@ -177,32 +181,35 @@ class _Host:
             raise HostLost(f"the decoder host does not accept a job: {exc}") from exc
 
     def has_exited(self) -> bool:
-        """Return whether it has exited or is about to: it closes its jobs' sockets at about the same time."""
+        """Return whether the host has exited, waiting briefly for it.
+
+        An exiting host closes the sockets of its jobs and its control socket at about the same time.
+        """
         with self._lock:
             if self._control.fileno() < 0:
                 return True
             control = self._control.dup()
         with control:
             poll = select.poll()
-            poll.register(control, 0)  # reports only that the other end is closed
+            poll.register(control, 0)  # reports only when the other end is closed
             return bool(poll.poll(1000 * _HOST_EXIT_TIMEOUT_SECONDS))
 
     def close_socket(self) -> None:
-        """Close this process's end of the socket; the host exits once no process has it open."""
+        """Close this process's end of the control socket. The host exits when no process has it open."""
         self._control.close()
 
     def kill(self) -> None:
-        """Kill the host, and with it its children, and wait until it has ended."""
+        """Kill the host and its children, and wait until the host has ended."""
         with self._lock:
             self._control.close()
-        with suppress(ChildProcessError):  # other code has waited for it
+        with suppress(ChildProcessError):  # other code has already waited for it
             if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
                 os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
 
 
 class _Job:
-    """The check of one image in a child."""
+    """The check of one image in a child process."""
 
     def __init__(self, data: bytes, limits: ImageLimits) -> None:
         self._data = data
@@ -211,7 +218,11 @@ class _Job:
         self._deadline = time.monotonic() + wall_seconds + _HOST_GRACE_SECONDS
 
     def run(self, host: _Host) -> CheckedImage:
-        """Return the checked image. Raises HostLost, and what `Sandbox.check` raises."""
+        """Return the checked image.
+
+        Raises HostLost if the host exits, OSError if no child can be started, TimeoutError if the host is
+        stuck, and what `check_image` raises.
+        """
         with ExitStack() as files:
             image = _anonymous_file(self._data)
             files.callback(os.close, image)
@@ -220,19 +231,20 @@ class _Job:
             ours, theirs = socket.socketpair()
             with ours:
                 with theirs:
-                    # The child sends no files: few may be in flight for an unprivileged user (unix(7)).
+                    # The result file is sent along, so that the child doesn't need to send one: the number of
+                    # descriptors in flight is limited for unprivileged users (unix(7)).
                     socket.send_fds(ours, [encode_job(self._limits)], [image, result])
                     host.submit(theirs)
                 received = self._receive(ours)
             return self._outcome(received, result, host)
 
     def _receive(self, job: socket.socket) -> bytes:
-        """Return the bytes received until both child and host have closed their ends."""
+        """Return the bytes received until both the child and the host have closed the socket."""
         received = b""
-        while len(received) <= _MAX_ANSWER_BYTES:
+        while len(received) <= _MAX_REPORT_BYTES:
             job.settimeout(max(0.001, self._deadline - time.monotonic()))
             try:
-                piece = job.recv(_MAX_ANSWER_BYTES)
+                piece = job.recv(_MAX_REPORT_BYTES)
             except ConnectionError:
                 break
             if not piece:
@@ -242,30 +254,33 @@ class _Job:
 
     def _outcome(self, received: bytes, result: int, host: _Host) -> CheckedImage:
         try:
-            answers = decode_answers(received)
-            if not answers or not answers[-1].keys() & {"status", "unstarted"}:
+            reports = decode_reports(received)
+            if not reports or not reports[-1].keys() & {"status", "unstarted"}:
                 if host.has_exited():
-                    raise HostLost("the decoder host exited while it had work")
-                # A child has the same socket, and may close it for both or answer without end.
+                    raise HostLost("the decoder host exited before it finished a job")
+                # A hostile child can close the socket that it shares with the host, or send without end.
                 raise ValueError("no report of how the child ended")
-            if "unstarted" in answers[-1]:
-                raise OSError(str(answers[-1]["unstarted"]))
-            exit_code = os.waitstatus_to_exitcode(int(answers[-1]["status"]))
-            if exit_code or len(answers) != 2:
-                raise _child_failure(exit_code, answers[-1])
-            if "refused" in answers[0]:
-                raise _refusal(answers[0])
+            if "unstarted" in reports[-1]:
+                raise OSError(str(reports[-1]["unstarted"]))
+            exit_code = os.waitstatus_to_exitcode(int(reports[-1]["status"]))
+            if exit_code or len(reports) != 2:
+                raise _child_failure(exit_code, reports[-1])
+            if "refused" in reports[0]:
+                raise _refusal(reports[0])
             data = self._data
-            if answers[0].get("changed"):
+            if reports[0].get("changed"):
                 data = read_all(result, max_stored_bytes(len(data), self._limits.max_pixels))
-            return checked_in(answers[0], data, self._limits)
+            return decode_checked(reports[0], data, self._limits)
         except (ValueError, TypeError, KeyError) as exc:
-            _log.error("A decoder's answer is invalid; an image may have taken control of it: %r", exc)
-            raise UndecodableImage(detail=f"the decoder's answer: {exc!r}") from exc
+            _log.error("A decoder sent an invalid report; an image may have taken control of it: %r", exc)
+            raise UndecodableImage(detail=f"the decoder sent an invalid report: {exc!r}") from exc
 
 
 def _anonymous_file(data: bytes = b"") -> int:
-    """Return the descriptor of a new file with `data`: in memory if the system supports it, else on disk."""
+    """Return the descriptor of a new file that contains `data`.
+
+    The file is in memory if the system supports that, and on disk otherwise.
+    """
     try:
         descriptor = os.memfd_create("image")
     except (OSError, AttributeError):  # refused, or not Linux
@@ -279,24 +294,27 @@ def _anonymous_file(data: bytes = b"") -> int:
 
 
 def _unlinked_file() -> int:
-    """Do what `tempfile.TemporaryFile` does, without `random`, which each fork would seed again."""
+    """Do the same as `tempfile.TemporaryFile`, but without `random`, which each fork would seed again."""
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"s3-image-server-{os.urandom(16).hex()}"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     path.unlink()
     return descriptor
 
 
-def _refusal(answer: dict[str, Any]) -> AppError:
-    error = refusal_in(answer)
-    if answer.get("memory") is True:
+def _refusal(report: dict[str, Any]) -> AppError:
+    error = decode_refusal(report)
+    if report.get("memory") is True:
         _log.warning("A decoder exceeded its limit on memory: %s", error.detail)
         return UndecodableImage(_LIMIT_EXCEEDED, detail=error.detail)
     return error
 
 
 def _child_failure(exit_code: int, report: dict[str, Any]) -> AppError:
-    """Return the error for an image whose child crashed or was stopped; `exit_code` is as in `subprocess`."""
-    used = f"after {report.get('cpu')} s of CPU time, with {report.get('memory')} bytes"
+    """Return the error for an image whose child crashed or was stopped.
+
+    `exit_code` is negative for a signal, as in `subprocess`.
+    """
+    used = f"after {report.get('cpu')} s of CPU time, with {report.get('memory')} bytes of memory"
     if -exit_code in _LIMIT_SIGNALS:
         limit = _LIMIT_SIGNALS[-exit_code]
         _log.warning("A decoder exceeded its limit on %s, %s", limit, used)
@@ -307,7 +325,7 @@ def _child_failure(exit_code: int, report: dict[str, Any]) -> AppError:
 
 
 _SHARED = Sandbox()
-"""One host for each process, however many applications it has."""
+"""One host for each process, even if the process has several applications."""
 
 check_in_sandbox = _SHARED.check
 

@@ -1,8 +1,8 @@
-"""Limit what a decoder process can use and do, by means that need no privileges.
+"""Limit what a decoder process can use and do, without needing privileges.
 
-`survey_limits` and `decoding_limits` say how much CPU time and memory an image may take. A child gives up its
-rights before it reads an image. A kernel or container that lacks a mechanism, or refuses
-it, confines less.
+`survey_limits` and `decoding_limits` say how much CPU time and memory an image may use. A child drops its
+privileges before it reads an image. If the kernel lacks a mechanism, or a container forbids it, the child is
+confined less.
 """
 
 import ctypes
@@ -19,27 +19,29 @@ from pathlib import Path
 _MIB = 1 << 20
 
 _SURVEY_CPU_SECONDS = 6
-"""For parsing the container, before a decoder runs."""
+"""CPU time for parsing the container, before a decoder runs."""
 _SURVEY_MEMORY_BYTES = 32 * _MIB
 _SURVEY_COPIES = 6
-"""Memory for parsing, as a multiple of the file's size: copies, and the parts that are kept."""
+"""Memory for parsing, as a multiple of the file size: copies of the file, and the parts to keep."""
 
 _DECODING_CPU_SECONDS = 6
 _CPU_SECONDS_PER_MEGAPIXEL = 1.5
-"""Four times what the slowest valid images take, PNG and lossy WebP that are turned upright."""
+"""Four times what the slowest valid images need: PNG and lossy WebP that are rotated upright."""
 _DECODING_BYTES_PER_PIXEL = 30
 _DECODING_COPIES = 20
-"""For the worst valid images known, WebP that is turned upright; see docs/limits.md. What an encoder needs
-for noise grows with the file, the rest with the pixels."""
+"""Memory for decoding, as a multiple of the file size. Together with the bytes per pixel, it is what the most
+expensive valid images we know of need: WebP that is rotated upright; see docs/limits.md. What an encoder
+needs for noise grows with the file size, the rest with the number of pixels."""
 
 _WALL_SECONDS = 20.0
 _WALL_SECONDS_PER_CPU_SECOND = 3.0
-"""Wall-clock limits stop a process that waits instead of computing; they leave room for a busy machine."""
+"""Wall-clock limits stop a process that waits instead of computing. They are generous, since the machine may
+be busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceLimits:
-    """Limits of a child: CPU time, and address space in addition to the host's."""
+    """The limits of a child: CPU time, and how much address space it may use in addition to the host's."""
 
     cpu_seconds: int
     memory_bytes: int
@@ -51,12 +53,12 @@ class ResourceLimits:
 
 
 def survey_limits(file_size: int) -> ResourceLimits:
-    """Return the limits while only the file's size in bytes is known."""
+    """Return the limits that apply while only the size of the file in bytes is known."""
     return ResourceLimits(_SURVEY_CPU_SECONDS, _SURVEY_MEMORY_BYTES + _SURVEY_COPIES * file_size)
 
 
 def decoding_limits(file_size: int, pixels: int) -> ResourceLimits:
-    """Return the limits for all work on an image of `pixels` pixels, in all frames together."""
+    """Return the limits for all work on an image that has `pixels` pixels in all frames together."""
     cpu_seconds = _DECODING_CPU_SECONDS + round(pixels / 1e6 * _CPU_SECONDS_PER_MEGAPIXEL)
     return ResourceLimits(
         _SURVEY_CPU_SECONDS + cpu_seconds,
@@ -78,16 +80,16 @@ _LANDLOCK_CREATE_RULESET_VERSION = 1
 _LANDLOCK_RULE_PATH_BENEATH = 1
 _READ_FILE, _READ_DIRECTORY = 1 << 2, 1 << 3
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
-"""The number of file rights in each version of Landlock; 16 from version 5 on."""
+"""The number of file access rights in each version of Landlock. Since version 5, there are 16."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Landlock:
-    """Rules that limit a process to the descriptors it has, and to reading files below `readable`.
+    """Rules that restrict a process to its open descriptors, and to reading files below `readable`.
 
-    It can no longer open other files, connect, or signal or inspect other processes. A kernel without
-    Landlock, or with an older version of it, restricts less.
+    The process can no longer open other files, make connections, or signal or inspect other processes. A
+    kernel without Landlock, or with an older version of it, restricts less.
     """
 
     def __init__(self, readable: Iterable[Path]) -> None:
@@ -97,14 +99,14 @@ class Landlock:
                 self._allow_reading(directory)
 
     def restrict_self(self) -> None:
-        """Apply the rules to this process, irrevocably."""
+        """Apply the rules to this process. This can't be undone."""
         if self._ruleset >= 0:
             _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             _libc.syscall(_LANDLOCK_RESTRICT_SELF, self._ruleset, 0)
             os.close(self._ruleset)
 
     def fileno(self) -> int:
-        """Return the descriptor of the rules, -1 if there are none."""
+        """Return the descriptor of the rules, or -1 if there are none."""
         return self._ruleset
 
     def _allow_reading(self, directory: Path) -> None:
@@ -115,7 +117,10 @@ class Landlock:
 
 
 def _create_ruleset() -> int:
-    """Return the descriptor of a ruleset that forbids everything this kernel can forbid, or -1."""
+    """Return the descriptor of a ruleset that forbids everything this kernel can forbid.
+
+    Return -1 if the kernel doesn't support Landlock.
+    """
     version = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION)
     if version < 1:
         return -1
@@ -128,7 +133,7 @@ def _create_ruleset() -> int:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent` exits, or exit now if it already has."""
+    """Have the kernel kill this process when `parent` exits. If `parent` has already exited, exit now."""
     if _LINUX:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -136,9 +141,9 @@ def die_with_parent(parent: int) -> None:
 
 
 def prefer_as_oom_victim() -> None:
-    """Have the kernel kill this process and its children before any other when memory runs out.
+    """Have the kernel kill this process and its children before any others if memory runs out.
 
-    Raises OSError if the system refuses it.
+    Raises OSError if the system doesn't allow this.
     """
     if _LINUX:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
@@ -146,18 +151,19 @@ def prefer_as_oom_victim() -> None:
 
 
 def close_all_from(first: int) -> None:
-    """Close all descriptors from `first` on, up to 65,536: a new host has few, and low ones.
+    """Close all descriptors from `first` to 65,535. Call this while all open descriptors are small numbers.
 
-    The limit on open files may be a billion, or unknown, and not every system closes a range in one call.
+    The range ends there because the limit on open files may be a billion or unknown, and some systems can't
+    close a range in one call.
     """
     most = os.sysconf("SC_OPEN_MAX")
     os.closerange(first, min(most, _HIGHEST_DESCRIPTOR) if most > 0 else _HIGHEST_DESCRIPTOR)
 
 
 def mapped_memory() -> int:
-    """Return this process's address space in bytes, which is what RLIMIT_AS counts (proc_pid_statm(5)).
+    """Return the size of this process's address space in bytes, which RLIMIT_AS limits (proc_pid_statm(5)).
 
-    Returns 0 if the system doesn't say; macOS also knows that limit by name only.
+    Return 0 if the system doesn't report it. macOS doesn't, but it doesn't enforce RLIMIT_AS either.
     """
     try:
         with open("/proc/self/statm", encoding="ascii") as statm:
@@ -169,16 +175,16 @@ def mapped_memory() -> int:
 def limit_resources(
     now: ResourceLimits, highest: ResourceLimits, own_memory: int, max_file_bytes: int
 ) -> None:
-    """Limit this process to `now`; `raise_limits` may raise that later, up to `highest`.
+    """Limit this process to `now`. `raise_limits` can raise these limits later, up to `highest`.
 
-    `own_memory` is what the process has mapped already, in bytes. Limits that the server was started with
-    stay in force if they are lower.
+    `own_memory` is how much memory the process has already mapped, in bytes, or 0 if that is unknown; then
+    memory is not limited. If the server was started with lower limits, those remain in force.
     """
     _set_limit(resource.RLIMIT_CORE, 0, 0)
     _set_limit(resource.RLIMIT_NPROC, 0, 0)  # no further process or thread, unless root forks
     _set_limit(resource.RLIMIT_FSIZE, max_file_bytes, max_file_bytes)
     _set_limit(resource.RLIMIT_NOFILE, _MAX_OPEN_DESCRIPTORS, _MAX_OPEN_DESCRIPTORS)
-    # The kernel sends SIGXCPU at the first value and SIGKILL at the second, which may not be the same.
+    # The kernel sends SIGXCPU at the first value and SIGKILL at the second, so the two must differ.
     _set_limit(resource.RLIMIT_CPU, now.cpu_seconds, highest.cpu_seconds + 1)
     if own_memory:
         _set_limit(resource.RLIMIT_AS, own_memory + now.memory_bytes, own_memory + highest.memory_bytes)
@@ -186,7 +192,7 @@ def limit_resources(
 
 
 def raise_limits(limits: ResourceLimits, own_memory: int) -> None:
-    """Raise the limits on time and memory, at most to `highest` of `limit_resources`."""
+    """Raise the limits on time and memory, at most to the `highest` passed to `limit_resources`."""
     _set_limit(resource.RLIMIT_CPU, limits.cpu_seconds)
     if own_memory:
         _set_limit(resource.RLIMIT_AS, own_memory + limits.memory_bytes)
@@ -195,7 +201,10 @@ def raise_limits(limits: ResourceLimits, own_memory: int) -> None:
 
 @cache
 def unsupported_limits() -> dict[str, int]:
-    """Return the limits that can't be set here, by name: seccomp filters may forbid setrlimit(2)."""
+    """Return the limits that can't be set on this system, keyed by name.
+
+    For example, a seccomp filter may forbid setrlimit(2).
+    """
     names = ("RLIMIT_CORE", "RLIMIT_NPROC", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_CPU", "RLIMIT_AS")
     refused = {}
     for name in names:
@@ -208,9 +217,9 @@ def unsupported_limits() -> dict[str, int]:
 
 
 def _set_limit(kind: int, soft: int, hard: int = resource.RLIM_INFINITY) -> None:
-    """Set a limit of setrlimit(2), without raising its hard value, which only root may do.
+    """Set a limit with setrlimit(2). The hard limit is never raised, since only root can do that.
 
-    Limits that the system refuses are skipped: the worker has logged them.
+    Limits that can't be set on this system are skipped. The worker has already logged them.
     """
     if kind in unsupported_limits().values():
         return

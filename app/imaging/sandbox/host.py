@@ -1,7 +1,8 @@
 """The decoder host and its children: the host has the decoders loaded, and forks a child for each image.
 
-A fork takes a millisecond and starts from clean memory; starting Python for each image would take 200 ms.
-The host itself never reads a byte of an image. It exits when the worker's end of the control socket closes.
+A fork takes a millisecond, and the child starts from clean memory. Starting Python for each image would take
+200 ms. The host itself never reads any part of an image. It exits when the worker closes its end of the
+control socket.
 """
 
 import gc
@@ -53,40 +54,48 @@ PLUGINS = (
     *(AvifImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin),
     TiffImagePlugin,
 )
-"""Loaded here for all children: the five formats, and the plugin that reads their EXIF."""
+"""Pillow's plugins, loaded once for all children: the five formats, and TIFF, which is needed for EXIF."""
 
 _CODE = (Path(str(os.__file__)).parent, Path(str(PIL.__file__)).parent, Path(__file__).parents[2])
-"""Python's own library, Pillow and the package `app`: a child may read them, in case it imports more."""
+"""The directories of Python's standard library, Pillow and the package `app`. A child is allowed to read
+them, since it may import more modules."""
 
 _NICENESS = 5
-"""Below the workers: if all cores are busy, those that serve images get three quarters of them."""
+"""Gives the host a lower priority than the workers. If all cores are busy, the workers get three quarters of
+the CPU time."""
 _MAX_JOB_BYTES = 1 << 16
 _KIB = 1024
 
 
 def serve(cores: str) -> NoReturn:
-    """Serve the worker at the other end of standard input, on these cores, until it exits."""
-    os.setsid()  # Ctrl-C in a terminal must not end the host: the worker finishes its uploads first
+    """Serve the worker that is connected to standard input until it exits.
+
+    `cores` lists the CPU cores to run on, separated by commas. If it is empty, all cores are used.
+    """
+    os.setsid()  # Ctrl-C in a terminal must not end the host, since the worker still finishes its uploads
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     close_all_from(3)
     unsupported_limits()  # cached for all children
     with suppress(OSError):
         os.nice(_NICENESS)
-    with suppress(OSError):  # refused, or a core is gone
+    with suppress(OSError):  # not allowed, or a core is no longer available
         if cores:
             os.sched_setaffinity(0, map(int, cores.split(",")))
     with suppress(OSError):
         prefer_as_oom_victim()
     Image.preinit()
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each more would take memory by the frame
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each additional thread would need memory for a whole frame
     gc.collect()
     gc.freeze()  # so that collections in children don't copy the host's pages
     Host(socket.socket(fileno=os.dup(0))).run()
 
 
 class Host:
-    """Starts a child for each socket received over `control`, and reports there how the child ended."""
+    """Starts a child for each job. A job is a socket that is received over `control`.
+
+    When the child has ended, the host reports over the same socket how it ended.
+    """
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -97,7 +106,7 @@ class Host:
         self._poll = select.poll()
 
     def run(self) -> NoReturn:
-        """Serve until the other end of `control` is closed, then end this process and the children."""
+        """Serve until the other end of `control` is closed. Then kill the children and exit."""
         woken, wake = socket.socketpair()
         for end in (woken, wake):
             end.setblocking(False)
@@ -112,7 +121,7 @@ class Host:
                     self._reap()
                 elif descriptor == self._control.fileno():
                     self._accept_job()
-                elif descriptor in self._children:  # the worker closed its end: it no longer waits
+                elif descriptor in self._children:  # the worker closed its end, so it is no longer waiting
                     os.kill(self._children[descriptor], signal.SIGKILL)
                     self._poll.unregister(descriptor)
 
@@ -137,7 +146,7 @@ class Host:
             run_child(job, host, self._memory, self._landlock)
         self._jobs[child] = job
         self._children[job.fileno()] = child
-        self._poll.register(job, 0)  # reports only that the other end is closed
+        self._poll.register(job, 0)  # reports only when the other end is closed
 
     def _reap(self) -> None:
         while self._children:
@@ -153,23 +162,24 @@ class Host:
 
 
 def run_child(job: socket.socket, host: int, own_memory: int, landlock: Landlock) -> NoReturn:
-    """Confine this process, check the image received from `job`, answer there, and exit.
+    """Confine this process, check the image received over the socket `job`, report over it, and exit.
 
-    `host` is the process that forked this one, and `own_memory` the bytes that it had mapped then.
+    `host` is the ID of the process that forked this one. `own_memory` is how much memory it had mapped at its
+    start, in bytes.
     """
     status = 1
     try:
         die_with_parent(host)
         _close_all_but(job.fileno(), landlock.fileno())
         landlock.restrict_self()
-        _answer(job, own_memory)
+        _check_and_report(job, own_memory)
         status = 0
     finally:
         os._exit(status)
 
 
 def _close_all_but(*descriptors: int) -> None:
-    """Close all other descriptors inherited from the host, and discard what decoders print."""
+    """Close all other descriptors inherited from the host, and discard anything that decoders print."""
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
@@ -180,7 +190,7 @@ def _close_all_but(*descriptors: int) -> None:
     close_all_from(before + 1)
 
 
-def _answer(job: socket.socket, own_memory: int) -> None:
+def _check_and_report(job: socket.socket, own_memory: int) -> None:
     line, (image, result), _, _ = socket.recv_fds(job, _MAX_JOB_BYTES, 2)
     limits = decode_job(line)
     size = os.fstat(image).st_size

@@ -1,7 +1,8 @@
-"""What the worker and the decoder processes exchange: messages and files.
+"""The messages and files that the worker and the decoder processes exchange.
 
-Messages are lines of JSON, which can't contain code. The worker checks each field of what it reads, since
-an image may have taken control of the child that wrote it.
+The worker sends a job. The child reports the checked image or why it was refused, and the host reports how
+the child ended. Each message is a line of JSON, which can't contain code. The worker validates each field of
+the reports, since an image may have taken control of the child that wrote them.
 """
 
 import json
@@ -22,24 +23,28 @@ _MAX_TEXT_CHARACTERS = 500
 
 _FORMAT_OVERHEAD_BYTES = 1 << 20
 _MAX_REENCODING_GROWTH = 16
-"""A strongly compressed WebP that is encoded again at a high quality grows about eight times."""
+"""Maximum factor by which a file may grow when it is encoded again. A strongly compressed WebP becomes about
+eight times larger at a high quality."""
 _MAX_BYTES_PER_PIXEL = 8
-"""Bytes of an uncompressed pixel of 16-bit RGBA."""
+"""The size of an uncompressed pixel in 16-bit RGBA."""
 
 
 def encode_job(limits: ImageLimits) -> bytes:
-    """Encode the limits that the image is checked against."""
+    """Encode a job: the limits against which the image is checked."""
     return _encode(asdict(limits))
 
 
 def decode_job(line: bytes) -> ImageLimits:
-    """Decode a line that `encode_job` wrote."""
+    """Return the limits encoded by `encode_job`."""
     fields = json.loads(line)
     return ImageLimits(**{**fields, "formats": tuple(fields["formats"])})
 
 
 def encode_checked(checked: CheckedImage, *, changed: bool) -> bytes:
-    """Encode the facts of a checked image; `changed` if the bytes to store differ from those received."""
+    """Encode the format and size of a checked image.
+
+    `changed` is true if the bytes to store differ from the bytes received.
+    """
     return _encode(
         {
             "changed": changed,
@@ -52,13 +57,13 @@ def encode_checked(checked: CheckedImage, *, changed: bool) -> bytes:
 
 
 def encode_refusal(error: AppError) -> bytes:
-    """Encode why the image is refused; `memory` is true if the child ran out of memory."""
+    """Encode why the image is refused. The field `memory` is true if the child ran out of memory."""
     texts = {"message": error.message[:_MAX_TEXT_CHARACTERS], "detail": error.detail[:_MAX_TEXT_CHARACTERS]}
     return _encode({"refused": error.code, **texts, "memory": isinstance(error.__cause__, MemoryError)})
 
 
 def encode_exit(status: int, cpu: float, memory: int) -> bytes:
-    """Encode how a child ended: its wait(2) status, its CPU seconds and its peak memory in bytes."""
+    """Encode how a child ended: its wait(2) status, its CPU time in seconds, and its peak memory in bytes."""
     return _encode({"status": status, "cpu": cpu, "memory": memory})
 
 
@@ -67,40 +72,41 @@ def encode_start_failure(reason: str) -> bytes:
     return _encode({"unstarted": reason})
 
 
-def decode_answers(received: bytes) -> list[dict[str, Any]]:
-    """Return the fields of each line; raise ValueError if one is not a JSON object."""
+def decode_reports(received: bytes) -> list[dict[str, Any]]:
+    """Return the fields of each line. Raises ValueError if a line is not a JSON object."""
     try:
-        answers = [json.loads(line) for line in received.splitlines()]
+        reports = [json.loads(line) for line in received.splitlines()]
     except RecursionError as exc:
         raise ValueError("nested too deeply") from exc
-    if not all(isinstance(answer, dict) for answer in answers):
+    if not all(isinstance(report, dict) for report in reports):
         raise ValueError(f"not an object: {received[:100]!r}")
-    return answers
+    return reports
 
 
-def refusal_in(answer: dict[str, Any]) -> AppError:
-    """Return the error that `encode_refusal` wrote; raise ValueError for anything else."""
-    texts = [answer.get("message"), answer.get("detail")]
-    kind = _REFUSALS.get(str(answer.get("refused")))
+def decode_refusal(report: dict[str, Any]) -> AppError:
+    """Return the error encoded by `encode_refusal`. Raises ValueError if `report` is not a valid refusal."""
+    texts = [report.get("message"), report.get("detail")]
+    kind = _REFUSALS.get(str(report.get("refused")))
     if kind is None or not all(map(_is_text, texts)):
         raise ValueError("not a refusal")
-    return kind(answer["message"], detail=answer["detail"])
+    return kind(report["message"], detail=report["detail"])
 
 
-def checked_in(answer: dict[str, Any], data: bytes, limits: ImageLimits) -> CheckedImage:
-    """Return the image that `encode_checked` wrote, with `data` as its bytes.
+def decode_checked(report: dict[str, Any], data: bytes, limits: ImageLimits) -> CheckedImage:
+    """Return the image encoded by `encode_checked`, with `data` as its bytes.
 
-    Raises ValueError if a field is invalid or exceeds `limits`, or if `data` has another format's signature.
+    Raises ValueError if a field is invalid or exceeds `limits`, or if `data` has the signature of a different
+    format.
     """
-    width, height, frames = (_positive(answer.get(name)) for name in ("width", "height", "frames"))
-    image_format = FORMATS.get(str(answer.get("format")))
+    width, height, frames = (_positive(report.get(name)) for name in ("width", "height", "frames"))
+    image_format = FORMATS.get(str(report.get("format")))
     try:
         limits.check((width, height), frames)
         sniffed = sniff_format(data, limits.formats)
     except AppError as exc:
         raise ValueError(str(exc)) from exc
     if image_format is None or image_format != sniffed:
-        raise ValueError("bytes of another format")
+        raise ValueError("the format does not match the bytes")
     return CheckedImage(data, image_format, width, height, frames)
 
 
@@ -126,7 +132,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def read_all(descriptor: int, max_bytes: int) -> bytes:
-    """Return all bytes of the file; raise UndecodableImage if there are more than `max_bytes`."""
+    """Return the contents of the file. Raises UndecodableImage if it is larger than `max_bytes`."""
     size = os.fstat(descriptor).st_size
     if size > max_bytes:
         raise UndecodableImage(detail=f"a file of {size} bytes")
@@ -137,10 +143,10 @@ def read_all(descriptor: int, max_bytes: int) -> bytes:
 
 
 def max_stored_bytes(file_size: int, pixels: int) -> int:
-    """Return the most bytes that may be stored for an image received as a file of `file_size` bytes.
+    """Return the maximum size of the file to store for an image, if the received file has `file_size` bytes.
 
-    An image that is turned upright is compressed again. It may grow, up to the size of its uncompressed
-    pixels.
+    An image that is rotated upright is encoded again, which may increase its size, at most to the size of its
+    uncompressed pixels.
     """
     growth = min(_MAX_REENCODING_GROWTH * file_size, 2 * file_size + _MAX_BYTES_PER_PIXEL * pixels)
     return _FORMAT_OVERHEAD_BYTES + growth
