@@ -1,1 +1,1 @@
-"""Image generators: the base class to extend, the built-in painter, Amazon Bedrock and OpenAI's protocol."""
+"""Image generators: the base class, the built-in painter, Amazon Bedrock, and servers with OpenAI's API."""

@@ -1,4 +1,4 @@
-"""The interface of an image generator. Extend `BaseGenerator` to add an AI model of your own."""
+"""The interface of image generators. To add an image model, subclass `BaseGenerator`."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,8 +14,9 @@ from app.config.settings import Config
 class GenerationRequest:
     """One image to generate.
 
-    `width` and `height` are in pixels. `seed` is 0…4294967295 and always set. `image_format` is a name in
-    `app.core.objects.FORMATS`; a generator that returns a file's bytes may choose another format.
+    `width` and `height` are in pixels. `seed` is always set, to a number in 0…4294967295. `image_format` is
+    the format that the client requested, by its name in `app.core.objects.FORMATS`. A generator that returns
+    the bytes of an image file may choose a different format.
     """
 
     prompt: str
@@ -28,10 +29,10 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedImage:
-    """A generated image: a Pillow image or the bytes of an image file, and the name of its model.
+    """A generated image: a Pillow image or the bytes of an image file, and the name of the model.
 
-    `seed` is the seed that generates this image again, or None if the model has no seeds or does not
-    report them.
+    `seed` is the seed with which the model generates the same image again, or None if the model has no seeds
+    or does not report them.
     """
 
     image: Image.Image | bytes
@@ -43,8 +44,8 @@ class GeneratedImage:
 class ModelFacts:
     """A provider's description of a model.
 
-    `status` is the provider's own word, such as ACTIVE or LEGACY. `ends` is when the model will be switched
-    off, or None if the provider gives no date.
+    `status` is the status as the provider calls it, such as ACTIVE or LEGACY. `ends` is when the model will
+    be switched off, or None if the provider gives no date.
     """
 
     model: str
@@ -53,32 +54,32 @@ class ModelFacts:
 
 
 class BaseGenerator(ABC):
-    """Generates an image from a prompt.
+    """Generates images from prompts.
 
-    One instance serves all threads of a worker process, so `generate` must be thread-safe. The image that
-    it returns is checked like an upload before it is stored.
+    All threads of a worker process share one instance, so `generate` must be thread-safe. The returned image
+    is checked like an upload before it is stored.
     """
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """Return a generator for these settings. Override it if your generator needs settings."""
+        """Return a generator for these settings. Override this method if your generator needs settings."""
         return cls()
 
     def model_name(self) -> str:
-        """Return the model's id, which `/v1/models` lists and `/v1/images/generations` accepts."""
+        """Return the ID of the model, which `/v1/models` lists and `/v1/images/generations` accepts."""
         return type(self).__name__
 
     def describe_model(self) -> ModelFacts | None:
-        """Ask the provider about the model, for `flask bucket doctor`. Return None if there is no provider.
+        """Return the provider's description of the model, or None if there is no provider.
 
-        Raises the same errors as `generate`, except `PromptRefused`.
+        `flask bucket doctor` calls this. Raises the same errors as `generate`, except `PromptRefused`.
         """
         return None
 
     @abstractmethod
     def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """Generate an image for `request.prompt`, of about the requested size.
+        """Generate an image for `request.prompt`, with approximately the requested size.
 
-        Raises `PromptRefused` if the model refuses the prompt; `GeneratorRefused`, `GeneratorUnreachable`,
-        `GeneratorTimeout` or another `GeneratorError` if there is no image for another reason.
+        Raises `PromptRefused` if the model refuses the prompt. If there is no image for a different reason,
+        raises `GeneratorRefused`, `GeneratorUnreachable`, `GeneratorTimeout` or a plain `GeneratorError`.
         """

@@ -38,7 +38,7 @@ ASPECT_RATIOS = ("16:9", "1:1", "21:9", "2:3", "3:2", "4:5", "5:4", "9:16", "9:2
 _FORMATS = ("png", "jpeg")
 _MAX_PROMPT_LENGTH = 10_000
 _SEEDS = 2**32
-"""What Stability's models accept
+"""The number of seeds. This and the values above are what Stability's models accept
 (https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-diffusion-stable-image-core-text-image-request-response.html)."""
 
 _JSON = "application/json"
@@ -50,15 +50,18 @@ _CREDENTIALS_HINT = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFIL
 _MODEL_GONE = re.compile(
     r"end of (its )?life|model (identifier|version|id)\b|marked .* legacy", re.IGNORECASE
 )
+"""Matches messages of AWS about a model that does not exist or was switched off."""
 _FILTERED = re.compile(r"content filter", re.IGNORECASE)
+"""Matches messages of AWS about a prompt that was refused."""
 
 _log = logging.getLogger(__name__)
 
 
 class BedrockGenerator(BaseGenerator):
-    """Generates images with `model`, the id or ARN of a Stability model, in `region`.
+    """Generates images with a Stability model on Amazon Bedrock.
 
-    boto3 finds the credentials. `timeout` is in seconds and applies to all attempts together.
+    `model` is the ID or the ARN of the model, and `region` is the AWS region. boto3 finds the credentials.
+    `timeout` is in seconds and applies to all attempts together.
     """
 
     def __init__(self, model: str, *, region: str, timeout: float) -> None:
@@ -70,27 +73,27 @@ class BedrockGenerator(BaseGenerator):
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """Return a generator with `GENERATOR_MODEL` in `BEDROCK_REGION`."""
+        """Return a generator for the model `GENERATOR_MODEL` in the region `BEDROCK_REGION`."""
         return cls(config.generator_model, region=config.bedrock_region, timeout=config.generator_timeout)
 
     def model_name(self) -> str:
-        """Return the model's id, as configured."""
+        """Return the ID of the model, as configured."""
         return self._model
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """Call InvokeModel with the aspect ratio nearest to the requested size."""
+        """Call InvokeModel with the aspect ratio that is nearest to the requested size."""
         if max(len(request.prompt), len(request.negative_prompt)) > _MAX_PROMPT_LENGTH:
             raise PromptRefused(
-                f"The prompt is longer than the {_MAX_PROMPT_LENGTH:,} characters the model takes."
+                f"The prompt is too long: the image model accepts at most {_MAX_PROMPT_LENGTH:,} characters."
             )
         body = json.dumps(_invocation(request)).encode()
         with errors_mapped(self._model):
-            client = self._client()  # the first takes a second to make, which does not count
+            client = self._client()  # outside the deadline, since creating the first client takes a second
         with deadline(self._timeout):
             return retry(lambda: self._invoke(client, body))
 
     def describe_model(self) -> ModelFacts:
-        """Call GetFoundationModel and return the model's lifecycle."""
+        """Call GetFoundationModel, and return the lifecycle of the model."""
         config = ClientConfig(
             connect_timeout=_DESCRIBE_TIMEOUT_SECONDS,
             read_timeout=_DESCRIBE_TIMEOUT_SECONDS,
@@ -118,26 +121,29 @@ class BedrockGenerator(BaseGenerator):
         return GeneratedImage(image, self._model, seed if is_seed else None)
 
     def _client(self) -> Any:
-        """Return this process's client, made at its first use, after any fork, and shared by its threads."""
+        """Return the client of this process, which its threads share.
+
+        It is created on first use and after a fork.
+        """
         with self._lock:
             if self._process_client is None or self._process_client[0] != os.getpid():
                 self._process_client = (os.getpid(), self._new_client())
             return self._process_client[1]
 
     def _new_client(self) -> Any:
-        """Return a client that signs requests, but sends them through `Transport` and never retries."""
+        """Return a client that signs requests, sends them through `Transport`, and never retries."""
         session = new_session(region=self._region)
         if not (session.get_credentials() or os.environ.get("AWS_BEARER_TOKEN_BEDROCK")):
-            raise NoCredentialsError  # a client made without credentials would never find any
+            raise NoCredentialsError  # a client that is created without credentials never finds any later
         client: Any = session.client(
             "bedrock-runtime",
             region_name=self._region,
             config=ClientConfig(retries={"mode": "standard", "total_max_attempts": 1}),
         )
         url = client.meta.endpoint_url
-        if not is_aws_url(url):  # AWS_ENDPOINT_URL applies to all services, but may be meant for S3 alone
+        if not is_aws_url(url):  # AWS_ENDPOINT_URL applies to all services, but may be meant only for S3
             _log.warning(
-                "Prompts for Bedrock go to %s, because AWS_ENDPOINT_URL or a variable like it is set.", url
+                "Prompts for Bedrock go to %s, because AWS_ENDPOINT_URL or a similar variable is set.", url
             )
         transport = Transport()
         client.meta.events.register(
@@ -147,7 +153,11 @@ class BedrockGenerator(BaseGenerator):
 
 
 def _send(transport: Transport, request: AWSPreparedRequest) -> AWSResponse:
-    """Send the signed request in boto3's place: botocore uses the response that an event handler returns."""
+    """Send the signed request through `transport`, and return the response.
+
+    If a handler of the event "before-send" returns a response, botocore uses it instead of sending the
+    request.
+    """
     body: Any = request.body
     body = body.encode() if isinstance(body, str) else bytes(body)
     response = transport.send(request.method, request.url, dict(request.headers.items()), body)
@@ -169,7 +179,10 @@ def _invocation(request: GenerationRequest) -> dict[str, Any]:
 
 
 def nearest_ratio(width: int, height: int) -> str:
-    """Return the one of `ASPECT_RATIOS` nearest to width : height; 1:2 is as far from 1:1 as 2:1 is."""
+    """Return the ratio in `ASPECT_RATIOS` that is nearest to width : height.
+
+    The distance is logarithmic, so 1:2 is as far from 1:1 as 2:1 is.
+    """
 
     def distance(ratio: str) -> float:
         across, down = map(int, ratio.split(":"))
@@ -184,7 +197,11 @@ def _first(found: dict[str, Any], name: str) -> Any:
 
 
 def _check_finish_reason(reason: object) -> None:
-    """Raise if an image was not finished. The status is 200 even then; success is null or SUCCESS."""
+    """Raise an error if the model did not finish the image.
+
+    The HTTP status is 200 even then. After a success, the reason is null or SUCCESS. Raises `PromptRefused`
+    if the prompt was filtered, and `GeneratorError` otherwise.
+    """
     if reason is None or (isinstance(reason, str) and reason.lower() == "success"):
         return
     text = one_line(reason)
@@ -194,12 +211,15 @@ def _check_finish_reason(reason: object) -> None:
 
 
 def _refuse_url(url: str) -> bytes:
-    raise GeneratorError(detail="the response holds a URL, which Bedrock's never do")
+    raise GeneratorError(detail="the response contains a URL, which is never the case with Bedrock")
 
 
 @contextmanager
 def errors_mapped(model: str) -> Iterator[None]:
-    """Turn whatever boto3 raises inside into one of our errors. Every call of boto3 is made in here."""
+    """Convert any exception that boto3 raises in the block into one of our errors.
+
+    Every call to boto3 must be made in such a block.
+    """
     try:
         yield
     except ClientError as exc:
@@ -218,7 +238,7 @@ def errors_mapped(model: str) -> Iterator[None]:
 
 
 def _error_for(exc: ClientError, model: str) -> AppError:
-    """Return our error for an error response of AWS."""
+    """Return our error for an error response from AWS."""
     error, metadata = exc.response.get("Error", {}), exc.response.get("ResponseMetadata", {})
     code, status = str(error.get("Code", "")), metadata.get("HTTPStatusCode", 0)
     message = one_line(vendor_message(exc))
@@ -239,9 +259,9 @@ def _error_for(exc: ClientError, model: str) -> AppError:
 def bedrock_statement(
     partition: str, region: str, model: str, *, with_lifecycle: bool = False
 ) -> dict[str, Any]:
-    """Return the IAM statement that allows generating with `model`, an id or an ARN, and nothing else.
+    """Return an IAM statement that allows generating images with `model`, and nothing else.
 
-    `with_lifecycle` also allows `describe_model`.
+    `model` is an ID or an ARN. If `with_lifecycle` is true, the statement also allows `describe_model`.
     """
     arn = f"arn:{partition}:bedrock:{region}::foundation-model/{model}"
     actions = ["bedrock:InvokeModel", *(["bedrock:GetFoundationModel"] if with_lifecycle else [])]

@@ -1,18 +1,18 @@
-"""The built-in generator: adapts the package `painter` to the interface of generators."""
+"""The built-in generator: adapts the package `painter` to the generator interface."""
 
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 from painter import PaintRequest, paint
 
 
 class BuiltinGenerator(BaseGenerator):
-    """Paints landscapes from the words of a prompt, without a model, a network or settings.
+    """Paints landscapes from the words of a prompt. It needs no AI model, no network and no settings.
 
-    The same prompt, seed and size give the same pixels. Every prompt gives a picture: if it has no word that
-    the painter knows, a hash of the prompt chooses the scene.
+    The same prompt, seed and size always give the same pixels. Every prompt gives a picture: if the prompt
+    has no word that the painter knows, a hash of the prompt determines the scene.
     """
 
     def model_name(self) -> str:
-        """Return `builtin`; there is no AI model."""
+        """Return `builtin`, since there is no AI model."""
         return "builtin"
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:

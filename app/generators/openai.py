@@ -1,7 +1,8 @@
-"""OpenAI's image models, and servers that speak its protocol: LocalAI, vLLM, LiteLLM and others.
+"""OpenAI's image models, and servers with a compatible API: LocalAI, vLLM, LiteLLM and others.
 
-A generation is one POST (https://platform.openai.com/docs/api-reference/images/create). We send it ourselves,
-because OpenAI's client costs a second and 25 MiB to import, and bounds neither time nor size.
+Generating an image takes one POST request (https://platform.openai.com/docs/api-reference/images/create). We
+send it ourselves, because importing OpenAI's client takes a second and 25 MiB, and because the client limits
+neither the total time nor the size of a response.
 """
 
 import base64
@@ -38,11 +39,12 @@ _RETRIED_STATUSES = {408, 409, 429}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 3
 _RETRIED_DOWNLOAD_STATUSES = (404, 408, 425, 429)
-"""Some servers send the URL of an image before they have written the image."""
+"""Statuses after which a download is retried. Some servers send the URL of an image before the image is
+available."""
 
 _PORTS = {"http": 80, "https": 443}
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
-"""Host names that servers use in URLs if nobody has configured their own name."""
+"""Host names that servers use in URLs if their own name is not configured."""
 
 _SAFE_IN_SEGMENTS = ":@!$&'()*+,;="
 _SAFE_IN_PATHS = _SAFE_IN_SEGMENTS + "/%"
@@ -51,9 +53,9 @@ _log = logging.getLogger(__name__)
 
 
 class OpenAIGenerator(BaseGenerator):
-    """Generates images with `model` of OpenAI, or of the server at `base_url`.
+    """Generates images with `model` on the server at `base_url`, which is OpenAI by default.
 
-    `timeout` is in seconds and applies to all attempts together, and to the download of the image.
+    `timeout` is in seconds. It applies to all attempts and the download of the image together.
     """
 
     def __init__(self, model: str, *, api_key: str = "", base_url: str = "", timeout: float) -> None:
@@ -72,7 +74,7 @@ class OpenAIGenerator(BaseGenerator):
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """Return a generator with `GENERATOR_MODEL`, `OPENAI_API_KEY` and `OPENAI_BASE_URL`."""
+        """Return a generator for `GENERATOR_MODEL`, `OPENAI_API_KEY` and `OPENAI_BASE_URL`."""
         return cls(
             config.generator_model,
             api_key=config.openai_api_key,
@@ -81,18 +83,18 @@ class OpenAIGenerator(BaseGenerator):
         )
 
     def model_name(self) -> str:
-        """Return the model's id, as configured."""
+        """Return the ID of the model, as configured."""
         return self._model
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """POST images/generations with the nearest size that the model takes. There are no seeds."""
+        """POST to images/generations, with the nearest size that the model accepts. The API has no seeds."""
         form = _form(self._model, request)
         with deadline(self._timeout):
             body = retry(lambda: self._post(form))
             return GeneratedImage(find_image_in_body(body, self._fetch), self._model)
 
     def describe_model(self) -> ModelFacts:
-        """GET models/{id}; a model that the server describes is ACTIVE."""
+        """GET models/{id}. If the server describes the model, its status is ACTIVE."""
         path = f"models/{quote(self._model, safe=_SAFE_IN_SEGMENTS)}"
         with deadline(_DESCRIBE_TIMEOUT_SECONDS):
             response = retry(lambda: self._raise_for_status(self._send("GET", path)))
@@ -100,10 +102,11 @@ class OpenAIGenerator(BaseGenerator):
         return ModelFacts(self._model, "ACTIVE")
 
     def _post(self, form: dict[str, Any]) -> bytes:
-        """Send `form`, and again without each parameter that the server refuses, which costs nothing.
+        """Send `form`, and return the body of the response.
 
-        Parameters that were left out when the server accepted are left out from then on. A size is chosen
-        again for each request.
+        If the server refuses a parameter, send `form` again without it. Refused requests are not billed.
+        Parameters that the server refused are also left out of later requests. The size is chosen anew for
+        each request.
         """
         dialect = self._dialect
         while True:
@@ -116,7 +119,7 @@ class OpenAIGenerator(BaseGenerator):
                 raise self._error_for(refusal)
             dialect = learned
         if more := dialect.left_out - self._dialect.left_out:
-            _log.warning("%s refuses %s: no longer sent", self._model, ", ".join(sorted(more)))
+            _log.warning("%s refuses %s; no longer sending it", self._model, ", ".join(sorted(more)))
             self._dialect = Dialect(self._dialect.left_out | more)
         return response.body
 
@@ -133,7 +136,10 @@ class OpenAIGenerator(BaseGenerator):
         raise self._error_for(Refusal.from_response(response))
 
     def _error_for(self, refusal: Refusal) -> AppError:
-        """Return our error for an error response; details hold the provider's text, without the API key."""
+        """Return our error for an error response.
+
+        The detail of the error contains the provider's message, with the API key masked.
+        """
         status, codes = refusal.status, {refusal.code, refusal.kind}
         message = one_line(refusal.message, self._api_key)
         detail = f"{status} {one_line(refusal.code, self._api_key)}: {message}"
@@ -152,10 +158,11 @@ class OpenAIGenerator(BaseGenerator):
         return GeneratorRefused(detail=detail)
 
     def _fetch(self, url: str) -> bytes:
-        """Download the image at `url`, from the server that generated it and from no other.
+        """Download the image at `url`. Only the server that generated the image is contacted.
 
-        Another server might be any inside our network. A failure is final: to ask the model again would
-        generate, and be paid for, again. To download again costs nothing.
+        A different server might be a private one inside our network. Downloads are retried, since that costs
+        nothing. If the last attempt fails, the error is final, since asking the model again would be billed
+        again.
         """
         try:
             return retry(lambda: self._download(url))
@@ -170,7 +177,7 @@ class OpenAIGenerator(BaseGenerator):
                 raise GeneratorError(detail="the response's URL is not on the server of OPENAI_BASE_URL")
             headers = {"accept": "image/*", "user-agent": _USER_AGENT}
             response = self._transport.send("GET", address, headers)
-            if response.status in (401, 403) and self._api_key:  # which this server has already
+            if response.status in (401, 403) and self._api_key:  # this server already knows the key
                 headers["authorization"] = f"Bearer {self._api_key}"
                 response = self._transport.send("GET", address, headers)
             location = response.headers.get("location")
@@ -185,10 +192,11 @@ class OpenAIGenerator(BaseGenerator):
 
 
 def _headers(api_key: str, user: str | None, password: str | None) -> dict[str, str]:
-    """Return the headers of every request, names in lower case.
+    """Return the headers of every request, with names in lower case.
 
-    User and password are those in the base URL. Servers that take no key ignore the one that they get.
-    The variables are those of OpenAI's own clients; OPENAI_CUSTOM_HEADERS has a header in each line.
+    `user` and `password` come from the base URL. If there is no API key, a placeholder is sent, because
+    servers that need no key ignore it. The environment variables are the same as for OpenAI's own clients.
+    OPENAI_CUSTOM_HEADERS contains one header per line.
     """
     headers = {
         "accept": "application/json",
@@ -215,8 +223,8 @@ def _headers(api_key: str, user: str | None, password: str | None) -> dict[str, 
 def _form(model: str, request: GenerationRequest) -> dict[str, Any]:
     """Return the parameters of a request.
 
-    GPT models take a file format and always answer base64. Other models must be asked for base64. The
-    protocol has no negative prompt, so it becomes part of the prompt.
+    GPT models accept a file format and always return base64. Other models must be asked for base64. The API
+    has no negative prompts, so the negative prompt becomes part of the prompt.
     """
     prompt = request.prompt
     if request.negative_prompt:
@@ -229,11 +237,11 @@ def _form(model: str, request: GenerationRequest) -> dict[str, Any]:
 
 
 def url_on_same_server(base: str, url: str) -> str | None:
-    """Return the address of `url`, which may be relative to `base`, or None if it is on another server.
+    """Return `url` as an absolute URL with the scheme, host and port of `base`.
 
-    The result has the scheme, host and port of `base`. A local host name in `url` means the server of
-    `base`. An http URL counts as that server's if `base` is https: behind a proxy that ends TLS, servers
-    often don't know their own scheme.
+    Return None if `url` is on a different server than `base`. `url` may be relative to `base`. A local host
+    name in `url` means the server of `base`. If `base` is https, `url` may be http, because servers behind a
+    proxy that terminates TLS often don't know their own scheme.
     """
     try:
         target, server = urlsplit(urljoin(base, url)), urlsplit(base)

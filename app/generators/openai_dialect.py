@@ -1,7 +1,8 @@
-"""How servers differ in OpenAI's protocol: sizes by a model's name, and what a refusal teaches.
+"""Differences between servers with OpenAI's API: which sizes and which parameters they accept.
 
-A model's name does not say everything: a deployment on Azure or an alias of LiteLLM may be a GPT image model,
-which refuses `response_format` and has sizes of its own.
+Some differences follow from the name of the model. The rest is learned from error responses, since the name
+does not say everything: a deployment on Azure or an alias in LiteLLM may be a GPT image model, which refuses
+`response_format` and accepts only certain sizes.
 """
 
 import math
@@ -19,24 +20,29 @@ PROMPT_REFUSED_CODES = {"moderation_blocked", "content_policy_violation"}
 _OLDER_GPT_SIZES = ("1024x1024", "1536x1024", "1024x1536")
 _SIDE_STEP = 16
 _MIN_GPT_PIXELS = 655_360
-"""Of `gpt-image-2` and later (https://learn.microsoft.com/azure/foundry/openai/how-to/dall-e)."""
+"""The minimum size and the step of a side in pixels, for `gpt-image-2` and later models
+(https://learn.microsoft.com/azure/foundry/openai/how-to/dall-e)."""
 
 _PARAMETER_REFUSED_STATUSES = (400, 422)
-"""FastAPI, and servers built on it, answer 422 for a field that they don't know."""
+"""Statuses of error responses that may be about a parameter. FastAPI, and servers built on it, respond with
+422 to an unknown field."""
 
 _OPTIONAL_PARAMETERS = frozenset({"response_format", "output_format", "n"})
-"""The image is the same without them: they choose base64 or a URL, the file's format, and one image, which
-is the default. Without `size` it would be another image."""
+"""Parameters without which the image stays the same. They choose between base64 and a URL, the file format,
+and the number of images, which is one by default. `size` is not among them, since it changes the image."""
 
 _MAX_SEARCHED_LENGTH = 4000
 _SIZE = re.compile(r"(?<!\w)([1-9]\d{1,4}) ?[x×] ?([1-9]\d{1,4})(?!\w)")
+"""Matches a size in the text of an error response, such as 1024x768."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error response. Texts are empty if the response does not hold them.
+    """An error response. Fields that the response does not contain are empty.
 
-    `parameter` is the request's parameter at fault, `text` the error as a whole, `retry_after` in seconds.
+    `kind` is the field `type` of the error, and `parameter` is the request parameter that caused it. `text`
+    is the whole error as text. `retry_after` is in seconds, or None if the response does not say when to
+    retry.
     """
 
     status: int
@@ -49,7 +55,7 @@ class Refusal:
 
     @classmethod
     def from_response(cls, response: ModelResponse) -> Self:
-        """Read OpenAI's error body, or that of another server: any JSON, or a text."""
+        """Read the body of an error response: OpenAI's JSON, any other JSON, or plain text."""
         raw = response.body.decode("utf-8", "replace").strip()
         try:
             found = parse_json(response.body)
@@ -69,16 +75,17 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What a server lacks of the protocol, learned from its refusals.
+    """What a server does not accept, learned from its error responses.
 
-    `left_out` are parameters that it refuses. `sizes` are all that it takes, or empty if it takes any.
+    `left_out` are the parameters that it refuses. `sizes` are the only sizes that it accepts, or empty if it
+    accepts any size.
     """
 
     left_out: frozenset[str] = frozenset()
     sizes: frozenset[str] = frozenset()
 
     def translate(self, form: dict[str, Any]) -> dict[str, Any]:
-        """Return `form` as this server takes it."""
+        """Return `form` with only the parameters and sizes that this server accepts."""
         translated = {name: value for name, value in form.items() if name not in self.left_out}
         if self.sizes:
             width, height = map(int, form["size"].split("x"))
@@ -86,7 +93,10 @@ class Dialect:
         return translated
 
     def learn(self, form: dict[str, Any], refusal: Refusal) -> "Dialect | None":
-        """Return a dialect in which `form` may be accepted after this refusal, or None if there is none."""
+        """Return a new dialect in which the server may accept `form`, given its refusal.
+
+        Return None if the refusal has nothing to do with the dialect.
+        """
         if refusal.status not in _PARAMETER_REFUSED_STATUSES:
             return None
         if {refusal.code, refusal.kind} & PROMPT_REFUSED_CODES:
@@ -101,7 +111,7 @@ class Dialect:
 
 
 def _parameters_in(text: str, form: dict[str, Any]) -> set[str]:
-    """Return the parameters of `form` that a text names. A short name, such as n, counts only in quotes."""
+    """Return the parameters of `form` that `text` mentions. Short names such as `n` count only in quotes."""
     found = {name for name in form if re.search(rf"(?<![\w-]){name}(?![\w-])", text)}
     return {name for name in found if len(name) > 3 or re.search(rf"['\"`]{name}\\?['\"`]", text)}
 
@@ -109,8 +119,9 @@ def _parameters_in(text: str, form: dict[str, Any]) -> set[str]:
 def size_for(model: str, width: int, height: int) -> str:
     """Return the size to request from `model`, such as 1024x768.
 
-    OpenAI's older models have three sizes. The newer ones take multiples of 16 of at least 655,360 pixels,
-    no side more than three times the other. Other models take any size.
+    OpenAI's older models accept three sizes. The newer models accept sides that are multiples of 16, at least
+    655,360 pixels in total, and no side more than three times as long as the other. Other models accept any
+    size.
     """
     name = model.rpartition("/")[2]
     if name.startswith(("gpt-image-1", "chatgpt-image")):
@@ -123,7 +134,10 @@ def size_for(model: str, width: int, height: int) -> str:
 
 
 def nearest_size(sizes: Iterable[str], width: int, height: int) -> str:
-    """Return the one of `sizes` whose aspect ratio is nearest to width : height; then, whose area is."""
+    """Return the size in `sizes` with the aspect ratio nearest to width : height.
+
+    If several have that aspect ratio, return the one with the nearest area.
+    """
 
     def distance(size: str) -> tuple[float, float]:
         across, down = map(int, size.split("x"))

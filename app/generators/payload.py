@@ -1,7 +1,7 @@
-"""Reading responses of models: finding the image in them, and texts that are safe to show.
+"""Read responses from image models: find the image, and make the provider's messages safe to show.
 
-An image in a response is paid for. Servers differ in where they put it and how they write it, so
-`find_image` looks in every place that a known server uses.
+An image in a response has already been paid for, so it should not be missed. Servers differ in where they put
+the image and how they encode it, so `find_image` looks in every field that a known server uses.
 """
 
 import base64
@@ -19,7 +19,7 @@ NO_QUOTA = "The quota for the image model is used up. The server's log has the r
 NO_MODEL = "The image model is not available. The server's log has the reason."
 
 MALFORMED_ERRORS = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
-"""What code for one shape of JSON raises for another, such as a list in place of an object."""
+"""The exceptions that are raised if JSON has an unexpected structure, such as a list instead of an object."""
 
 _URL_FIELDS = ("url", "image_url")
 _IMAGE_FIELDS = (
@@ -27,7 +27,8 @@ _IMAGE_FIELDS = (
     *_URL_FIELDS,
     *("data", "images", "artifacts", "output", "result", "results", "choices", "message"),
 )
-"""Fields of JSON that hold an image, base64 before URLs, and then fields that hold those."""
+"""The JSON fields to search, in this order: fields that contain base64, fields that contain a URL, and fields
+that contain an object or a list with such fields."""
 
 _MAX_DEPTH = 8
 _MAX_CANDIDATES = 10
@@ -36,23 +37,23 @@ _MAX_DATA_URI_HEAD = 1024
 _MAX_SHOWN_LENGTH = 300
 
 _IMAGE = re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8|RIFF....WEBP|....ftyp", re.DOTALL)
-"""The first bytes of files in the five formats; JSON never begins like this."""
+"""Matches the first bytes of files in the five formats. JSON never begins with these bytes."""
 
 _BASE64 = re.compile(rb"\s*(iVBORw0KGgo|/9j/|R0lGOD|UklGR)")
-"""The first characters of their base64, except AVIF's; JSON never begins like this."""
+"""Matches the first base64 characters of files in these formats, except AVIF. JSON never begins with them."""
 
 _QUOTED = re.compile(r"\s*b?(['\"])(.*)\1\s*", re.DOTALL)
-"""A quoted text; b'…' is what Python's `str()` makes of bytes."""
+"""Matches a quoted text, including b'…', the result of Python's `str()` for bytes."""
 
 _STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\r\n\f\v"
 
 
 def find_image_in_body(body: bytes, fetch: Callable[[str], bytes]) -> bytes:
-    """Return the image file that a response's body is or holds, as `find_image` does.
+    """Return the image file in the body of a response. Raises `GeneratorError` like `find_image`.
 
-    The body may be the file itself, its base64, a data: URI or JSON; the media type is often wrong, so it
-    is not used.
+    The body may be the image file itself, the file in base64, a data: URI, or JSON. The media type of the
+    response is not used, because it is often wrong.
     """
     if _IMAGE.match(body):
         return body
@@ -62,10 +63,10 @@ def find_image_in_body(body: bytes, fetch: Callable[[str], bytes]) -> bytes:
 
 
 def find_image(found: object, fetch: Callable[[str], bytes]) -> bytes:
-    """Return the first image file in parsed JSON: base64, a data: URI, or what `fetch` returns for a URL.
+    """Return the first image file in parsed JSON, as base64, as a data: URI, or at a URL.
 
-    Raises `GeneratorError` if nothing begins like an image in a known format; its detail says what was wrong
-    with the first candidate.
+    `fetch` downloads the file at a URL. Raises `GeneratorError` if there is no image in a known format. The
+    detail of the error says what was wrong with the first candidate.
     """
     problems = []
     for text, is_url in islice(_candidates(found, _MAX_DEPTH), _MAX_CANDIDATES):
@@ -78,11 +79,11 @@ def find_image(found: object, fetch: Callable[[str], bytes]) -> bytes:
             raise
         except GeneratorError as exc:
             problems.append(exc)
-    raise problems[0] if problems else GeneratorError(detail="the response holds no image")
+    raise problems[0] if problems else GeneratorError(detail="the response contains no image")
 
 
 def _candidates(value: object, depth: int, *, is_url: bool = False) -> Iterator[tuple[str, bool]]:
-    """Yield each text in `value` that may be an image, and whether it is in a field for URLs."""
+    """Yield each text in `value` that may be an image, and whether its field is one for URLs."""
     if isinstance(value, str) and value.strip():
         yield value, is_url
     elif isinstance(value, list) and depth:
@@ -94,7 +95,10 @@ def _candidates(value: object, depth: int, *, is_url: bool = False) -> Iterator[
 
 
 def _read_candidate(text: str, fetch: Callable[[str], bytes], *, is_url: bool) -> bytes:
-    """Return the bytes that a text encodes, or those at its URL if it comes from a field for URLs."""
+    """Return the bytes that `text` encodes, or the bytes at the URL in `text`.
+
+    `is_url` is true if the text comes from a field for URLs. Such a text may be a relative URL.
+    """
     start = text[:_MAX_URL_LENGTH].strip().lower()
     if not start.startswith(("http://", "https://")):
         try:
@@ -111,12 +115,13 @@ def _read_candidate(text: str, fetch: Callable[[str], bytes], *, is_url: bool) -
 
 
 def decode_image(text: str) -> bytes:
-    """Return the bytes in `text`, base64 or a data: URI (RFC 2397). Raises `GeneratorError` if it is neither.
+    """Return the bytes in `text`, which is base64 or a data: URI (RFC 2397).
 
-    Base64 may use either alphabet of RFC 4648, contain white space and lack padding; the text may be quoted.
+    Base64 is accepted in both alphabets of RFC 4648, with white space, and without padding. The text may be
+    quoted. Raises `GeneratorError` if `text` is neither base64 nor a data: URI.
     """
     if not text.strip():
-        raise GeneratorError(detail="the response holds no image")
+        raise GeneratorError(detail="the response contains no image")
     quoted = _QUOTED.fullmatch(text)
     head, rest = _split_data_uri(quoted[2] if quoted else text)
     try:
@@ -133,7 +138,10 @@ def decode_image(text: str) -> bytes:
 
 
 def _split_data_uri(text: str) -> tuple[str, str]:
-    """Return the head, such as `data:image/png;base64`, in lower case or empty, and the data after it."""
+    """Return the head of a data: URI, such as `data:image/png;base64`, in lower case, and the data after it.
+
+    The head is empty if `text` is not a data: URI.
+    """
     head, comma, rest = text[:_MAX_DATA_URI_HEAD].partition(",")
     head = head.strip().lower()
     if comma and (head.startswith("data:") or head.endswith("base64")):
@@ -142,9 +150,10 @@ def _split_data_uri(text: str) -> tuple[str, str]:
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the value of a JSON body. Raises `GeneratorError` if it is not JSON.
+    """Return the value of a JSON body. Raises `GeneratorError` if the body is not JSON.
 
-    Invalid bytes and control characters in strings are accepted, so that they don't cost an image.
+    Invalid bytes and control characters in strings are accepted, so that the image is not lost because of
+    them.
     """
     try:
         return json.loads(body.decode(json.detect_encoding(body), "replace"), strict=False)
@@ -153,7 +162,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def parse_json_object(body: bytes) -> dict[str, Any]:
-    """Return the object of a JSON body. Raises `GeneratorError` if it is not JSON, or not an object."""
+    """Return the object in a JSON body. Raises `GeneratorError` if the body is not a JSON object."""
     found = parse_json(body)
     if not isinstance(found, dict):
         raise GeneratorError(detail="the response is not a JSON object")
@@ -161,7 +170,7 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
 
 
 def one_line(text: object, secret: str = "") -> str:
-    """Return a provider's text as one printable line of at most 300 characters, `secret` masked as ***."""
+    """Return a provider's text as one printable line of at most 300 characters. `secret` is masked as ***."""
     shown = str(text)
     if secret:
         shown = shown.replace(secret, "***")
@@ -170,6 +179,9 @@ def one_line(text: object, secret: str = "") -> str:
 
 
 def prompt_refused(reason: str) -> PromptRefused:
-    """Return the error for a refused prompt; `reason` is the provider's, in `one_line`, or empty."""
+    """Return the error for a refused prompt.
+
+    `reason` is the provider's reason, as returned by `one_line`, or empty if there is none.
+    """
     text = reason.rstrip(".")
     return PromptRefused(f"The image model refused this prompt: {text}. Please change it." if text else None)

@@ -1,9 +1,9 @@
-"""HTTP requests to image models: one deadline, a few attempts, a bounded response.
+"""HTTP requests to image models, with one deadline, a few attempts, and a maximum response size.
 
-The timeouts of boto3's and of other HTTP clients apply to each read, so a server that sends a byte now and
-then keeps them busy for ever; and they read any response whole. The generators therefore send their requests
-through `Transport`. `deadline(seconds)` bounds everything inside it: attempts, the pauses between them, and
-every wait on a socket.
+The timeouts of boto3 and other HTTP clients apply to each read, so a server that sends a byte now and then
+can keep them waiting forever. These clients also read responses of any size. Therefore, the generators send
+their requests through `Transport`. `deadline(seconds)` limits the total time of everything in its block:
+attempts, the pauses between them, and every wait on a socket.
 """
 
 import logging
@@ -29,10 +29,10 @@ from app.core.errors import GeneratorError, GeneratorTimeout, GeneratorUnreachab
 T = TypeVar("T")
 
 MAX_ATTEMPTS = 3
-"""Every attempt may be billed, even one whose response never arrives."""
+"""Maximum number of attempts. Each of them may be billed, even if its response never arrives."""
 
 MAX_RESPONSE_BYTES = 32 * 1024**2
-"""Base64 of 24 MiB: more than a PNG of 2048 × 2048 pixels takes."""
+"""Maximum size of a response. In base64, that is 24 MiB, more than a PNG of 2048 × 2048 pixels needs."""
 
 _FIRST_PAUSE_SECONDS = 0.5
 _MAX_RETRY_AFTER_SECONDS = 3600
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Set the deadline of `retry`, `seconds_left` and `Transport.send` inside, in this thread."""
+    """Set the deadline for `retry`, `seconds_left` and `Transport.send` in this block and this thread."""
     token = _deadline.set(time.monotonic() + seconds)
     try:
         yield
@@ -64,10 +64,11 @@ def seconds_left() -> float:
 
 
 def retry(attempt: Callable[[], T]) -> T:
-    """Return what `attempt` returns; call it again after `GeneratorUnreachable`, up to `MAX_ATTEMPTS` times.
+    """Return the result of `attempt`. Call it again after `GeneratorUnreachable`, at most `MAX_ATTEMPTS` times.
 
-    The pause in between doubles each time, or is what the provider asks for, with jitter to spread clients
-    out. If it would end after the deadline, or attempts are used up, the last attempt's error is raised.
+    The pause between attempts doubles each time, unless the provider says how long to wait. A random part is
+    added so that clients don't retry at the same time. If the pause would end after the deadline, or after
+    the last attempt, the error of the last attempt is raised.
     """
     failures = 0
     while True:
@@ -83,15 +84,19 @@ def retry(attempt: Callable[[], T]) -> T:
 
 
 def _pause_seconds(failures: int, wait: float | None) -> float:
-    """Return how long to pause after so many failures; `wait` is the provider's Retry-After."""
+    """Return how long to pause in seconds, given the number of failures.
+
+    `wait` is the number of seconds in the provider's Retry-After, or None if there is none.
+    """
     backoff: float = _FIRST_PAUSE_SECONDS * (2 ** (failures - 1) + random.random())
     return backoff if wait is None else wait + backoff / 10
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that `retry-after` asks for, as a number or a date (RFC 9110, 10.2.3).
+    """Return the number of seconds to wait according to the header `retry-after`, but at most an hour.
 
-    At most an hour; None if there is no such header, or its value is neither.
+    The value of the header is a number of seconds or a date (RFC 9110, 10.2.3). Return None if the header is
+    missing or invalid.
     """
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):
@@ -106,7 +111,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class ModelResponse:
-    """An HTTP response, read to its end and decompressed. Names of `headers` are in lower case."""
+    """An HTTP response, read to its end and decompressed. The names in `headers` are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -114,10 +119,11 @@ class ModelResponse:
 
 
 class Transport:
-    """Sends requests from any thread, each over a new connection.
+    """Sends requests, each over a new connection. Thread-safe.
 
-    An image takes seconds, a connection milliseconds: keeping one open that the server may have dropped, or
-    that a fork would share, gains nothing. `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE` are honoured.
+    Connections are not kept open. Connecting takes milliseconds while generating an image takes seconds, and
+    an open connection may have been dropped by the server or be shared after a fork. `HTTPS_PROXY`,
+    `NO_PROXY` and `SSL_CERT_FILE` are respected.
     """
 
     def __init__(self) -> None:
@@ -126,11 +132,11 @@ class Transport:
     def send(
         self, method: str, url: str, headers: Mapping[str, str | bytes], body: bytes = b""
     ) -> ModelResponse:
-        """Send one request and return the response, whatever its status; redirects are not followed.
+        """Send a request and return the response, whatever its status. Redirects are not followed.
 
-        Raises `GeneratorTimeout` at the deadline, `GeneratorUnreachable` if the connection fails, and
-        `GeneratorError` if the request can't be sent or the response is too large, not HTTP, or compressed
-        in a way other than gzip or deflate.
+        Call this inside `deadline`. Raises `GeneratorTimeout` at the deadline, and `GeneratorUnreachable` if
+        the connection fails or the response is not HTTP. Raises `GeneratorError` if the request can't be
+        sent, or if the response is too large or compressed with a method other than gzip or deflate.
         """
         try:
             pool = ConnectionPool(
@@ -158,7 +164,8 @@ class Transport:
         except (httpcore2.NetworkError, httpcore2.RemoteProtocolError, httpcore2.ProxyError) as exc:
             raise GeneratorUnreachable(detail=f"{type(exc).__name__}: {exc}") from exc
         except (httpcore2.LocalProtocolError, httpcore2.UnsupportedProtocol, ValueError) as exc:
-            # A URL or a header is invalid. The exception's text may quote the header with the API key.
+            # A URL or a header is invalid. The message of the exception may quote the header with the API
+            # key.
             raise GeneratorError(detail=f"{type(exc).__name__}: the request can't be sent") from exc
 
 
@@ -176,13 +183,17 @@ def _proxy_for(url: str) -> Proxy | None:
 
 
 def _read(response: httpcore2.Response) -> ModelResponse:
-    """Read the body. The bound applies after decompression: a few bytes can unfold into any number."""
+    """Read and decompress the body of a response.
+
+    The maximum size applies to the decompressed body, since a few bytes can decompress to any size.
+    """
     headers: dict[str, str] = {}
     for raw_name, value in response.headers:
         name, text = raw_name.decode("latin-1").lower(), value.decode("latin-1")
         headers[name] = f"{headers[name]}, {text}" if name in headers else text
     chunks = response.iter_stream()
-    # We request no compression, but a response that came anyway is paid for (RFC 9110, 8.4).
+    # We don't request compression, but if a response is compressed anyway (RFC 9110, 8.4), it has been paid
+    # for.
     codings = [coding.strip() for coding in headers.pop("content-encoding", "").lower().split(",")]
     codings = [coding for coding in codings if coding not in ("", "identity")]
     if codings:
@@ -194,13 +205,13 @@ def _read(response: httpcore2.Response) -> ModelResponse:
         body += chunk
         if len(body) > MAX_RESPONSE_BYTES:
             raise GeneratorError(detail=f"the response is larger than {MAX_RESPONSE_BYTES} bytes")
-    for name in ("content-length", "transfer-encoding"):  # true of the body as it was sent
+    for name in ("content-length", "transfer-encoding"):  # these describe the body as it was sent
         headers.pop(name, None)
     return ModelResponse(response.status, headers, bytes(body))
 
 
 def _decompressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the data in `chunks`, which are in gzip's or zlib's format, a little at a time."""
+    """Decompress `chunks`, which are in gzip or zlib format, and yield the data in small pieces."""
     inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
     try:
         for chunk in chunks:
@@ -216,7 +227,7 @@ def _decompressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class _DeadlineBackend(NetworkBackend):
-    """Opens connections whose every wait ends at the deadline, whatever timeout the caller passes."""
+    """Opens connections on which every wait ends at the deadline, whatever timeout the caller passes."""
 
     def __init__(self) -> None:
         self._backend = SyncBackend()

@@ -145,7 +145,7 @@ def test_a_prompt_too_long_for_the_model_is_refused_without_a_request(
     models: ModelServer, generator: BedrockGenerator, text: str
 ) -> None:
     request = {"prompt": "sea", "negative_prompt": "", text: "x" * 10_001}
-    with pytest.raises(PromptRefused, match="longer than the 10,000 characters"):
+    with pytest.raises(PromptRefused, match="at most 10,000 characters"):
         generator.generate(GenerationRequest(width=64, height=64, seed=1, **request))
     assert models.attempts == 0
 

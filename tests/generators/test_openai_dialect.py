@@ -77,7 +77,7 @@ def test_a_refused_parameter_is_left_out_from_then_on(
     assert models.received[1].json == {
         name: value for name, value in models.received[0].json.items() if name != "response_format"
     }
-    assert caplog.text.count("my-deployment refuses response_format: no longer sent") == 1
+    assert caplog.text.count("my-deployment refuses response_format; no longer sending it") == 1
 
 
 @pytest.mark.parametrize("name", ["n", "output_format", "response_format"])

@@ -337,7 +337,7 @@ def test_at_most_ten_urls_are_fetched(models: ModelServer) -> None:
 
 def test_deep_nesting_is_not_searched(models: ModelServer) -> None:
     models.script = [answer("200 OK", b'{"data":' + b"[" * 50 + f'"{TEXT}"'.encode() + b"]" * 50 + b"}")]
-    with pytest.raises(GeneratorError, match="holds no image"):
+    with pytest.raises(GeneratorError, match="contains no image"):
         _openai(models).generate(REQUEST)
 
 
@@ -350,6 +350,6 @@ def test_finish_reasons_that_mean_success(models: ModelServer, reason: str | Non
 
 def test_a_url_in_a_response_of_bedrock_is_not_fetched(models: ModelServer) -> None:
     models.script = [answer("200 OK", {"images": [f"{models.url}/1.png"], "finish_reasons": [None]})]
-    with pytest.raises(GeneratorError, match="holds a URL"):
+    with pytest.raises(GeneratorError, match="contains a URL"):
         BedrockGenerator(BEDROCK.model, region="us-west-2", timeout=30).generate(REQUEST)
     assert len(models.received) == 1

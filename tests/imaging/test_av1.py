@@ -113,7 +113,7 @@ def test_the_last_unit_may_have_no_size() -> None:
 def test_sequences_of_different_sizes_are_refused() -> None:
     again = Sequence(reduced=True).unit(LARGEST) + Sequence(timing=True).unit(LARGEST)
     assert _parse(again).size == LARGEST
-    with pytest.raises(UndecodableImage, match="AV1 sequences of"):
+    with pytest.raises(UndecodableImage, match="AV1 sequence headers with sizes"):
         _parse(again, Sequence().unit((1000, 801)))
 
 
