@@ -1,14 +1,14 @@
-"""Paints landscapes from the words of a prompt, with Pillow and without an AI model.
+"""Paint landscapes from the words of a prompt, with Pillow and without an AI model.
 
     image = paint(PaintRequest("sunset over the sea", 1024, 768, seed=7))
 
-`prompt` turns words into a scene, and `palette` chooses its colours. `canvas` holds the picture and the ways
-to put paint on it. `subjects` composes each kind of picture from `sky`, `land`, `water`, `plants` and
-`things`.
+`prompt` reads the words and determines the scene, and `palette` chooses its colours. `canvas` contains the
+picture and the basic ways to paint on it. `subjects` composes each kind of picture from `sky`, `land`,
+`water`, `plants` and `things`.
 
-The same request gives the same picture: each layer has its own random source, seeded by a hash of the
-layer's name, the prompts and the seed. Lengths are in multiples of `Picture.unit`, so that a scene looks
-alike in any size.
+The same request always gives the same picture. Each layer has its own random source, seeded with a hash of
+the name of the layer, the prompts and the seed. Lengths are in multiples of `Picture.unit`, so that a scene
+looks the same at any size.
 """
 
 from PIL import Image, ImageChops, ImageOps
@@ -22,14 +22,14 @@ from painter.things import paint_balloons, paint_birds
 __all__ = ["PaintRequest", "paint"]
 
 _GRAIN_LEVELS = 5
-"""Amplitude of the film grain: hides the steps of 8-bit gradients without looking noisy."""
+"""Amplitude of the film grain. It hides the steps of 8-bit gradients without looking noisy."""
 
 _CONTRAST = [round(255 * (t + 0.16 * (t - 0.5) * 4 * t * (1 - t))) for t in (v / 255 for v in range(256))]
-"""An S-curve: deeper shadows and brighter highlights."""
+"""An S-curve for deeper shadows and brighter highlights."""
 
 
 def paint(request: PaintRequest) -> Image.Image:
-    """Return an RGB image of exactly the requested size. The same request gives the same pixels."""
+    """Return an RGB image of exactly the requested size. The same request always gives the same pixels."""
     picture = Picture(request)
     if picture.scene.subject == "abstract":
         paint_abstract(picture)

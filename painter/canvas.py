@@ -1,4 +1,4 @@
-"""The picture in progress: its pixels, measures and random numbers, and the ways to put paint on it."""
+"""The picture in progress: its pixels, measures and random numbers, and the basic ways to paint on it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,25 +10,26 @@ from painter.palette import BLACK, Colour, Palette, choose_palette, mix
 from painter.prompt import PaintRequest, Scene, read_scene, stable_random
 
 Point = tuple[float, float]
-"""x and y in pixels, from the upper left corner."""
+"""x and y in pixels, measured from the upper left corner."""
 
 Line = Callable[[float], float]
-"""A function from horizontal position to height."""
+"""A function that returns the height of a line, or its y, at a horizontal position."""
 
 _HORIZON_SHARES = {"sea": 0.6, "island": 0.62, "city": 0.74, "volcano": 0.66, "desert": 0.56, "meadow": 0.56}
-"""The horizon's distance from the upper edge, as a share of the height; 0.62 for other subjects."""
+"""The distance of the horizon from the upper edge, as a fraction of the picture's height. It is 0.62 for
+other subjects."""
 
 _SUN_HEIGHTS = {"sunset": (0.06, 0.16), "dawn": (0.08, 0.2), "dusk": (0.02, 0.05)}
-"""The range of the sun's height above the horizon, in units; 0.3 to 0.42 at other times."""
+"""The range of the sun's height above the horizon, in units. It is 0.3 to 0.42 at other times of day."""
 
 _NOISE_POINTS = 512
 
 _TO_INNER_CIRCLE = [min(255, round(level * 2**0.5)) for level in range(256)]
-"""Makes Pillow's radial gradient reach 255 at the circle inside its square; it does so at the corners."""
+"""Makes Pillow's radial gradient reach 255 on the circle inside its square, instead of at the corners."""
 
 
 class Stencil:
-    """A grey mask, drawn larger than the picture and then reduced, so that its edges are smooth."""
+    """A grey mask. It is drawn larger than the picture and then scaled down, so that its edges are smooth."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self._size = size
@@ -44,26 +45,26 @@ class Stencil:
         self._draw.polygon(self._scaled(points), fill=level)
 
     def ellipse(self, centre: Point, rx: float, ry: float, level: int = 255) -> None:
-        """Fill an upright ellipse."""
+        """Fill an ellipse with the horizontal radius `rx` and the vertical radius `ry`."""
         (x, y) = centre
         self._draw.ellipse(self._scaled([(x - rx, y - ry), (x + rx, y + ry)]), fill=level)
 
     def line(self, points: Sequence[Point], width: float, level: int = 255) -> None:
-        """Draw a line through points, `width` pixels wide."""
+        """Draw a line through the points, `width` pixels wide."""
         self._draw.line(
             self._scaled(points), fill=level, width=max(1, round(width * self._scale)), joint="curve"
         )
 
     def mask(self) -> Image.Image:
-        """Return the mask in the picture's size."""
+        """Return the mask at the size of the picture."""
         return self._image.reduce(self._scale)
 
 
 class Picture:
     """One picture: its image, scene and palette.
 
-    `unit` is the length for objects and `horizon` the y of the horizon, in pixels; `sun` is the centre of the
-    sun or moon.
+    `unit` is the length, in pixels, that sizes of objects are multiples of. `horizon` is the y of the
+    horizon. `sun` is the centre of the sun or moon.
     """
 
     def __init__(self, request: PaintRequest) -> None:
@@ -87,15 +88,15 @@ class Picture:
 
     @property
     def light_from_left(self) -> bool:
-        """Whether the sun or moon is in the left half."""
+        """Return whether the sun or moon is in the left half of the picture."""
         return self.sun[0] < self.width / 2
 
     def column_from_light(self, share: float) -> float:
-        """Return the x at a share of the width, counted from the side of the sun or moon."""
+        """Return the x at this fraction of the width, measured from the side on which the sun or moon is."""
         return self.width * (share if self.light_from_left else 1 - share)
 
     def rng(self, layer: str) -> Random:
-        """Return the random source of a layer, independent of all others."""
+        """Return the random source of a layer, which does not depend on other layers."""
         return stable_random(layer, *self._key)
 
     def stencil(self) -> Stencil:
@@ -103,28 +104,31 @@ class Picture:
         return Stencil(self.size)
 
     def units_from_centre(self, x: float) -> float:
-        """Return x in units from the middle; noise over it looks alike in any size."""
+        """Return the distance of x from the middle of the picture, in units.
+
+        Noise as a function of this distance looks the same at any size of the picture.
+        """
         return (x - self.width / 2) / self.unit
 
     def sample_columns(self) -> list[float]:
-        """Return the xs, from edge to edge, at which silhouettes are sampled."""
+        """Return the x coordinates at which silhouettes are sampled, from the left to the right edge."""
         count = max(8, min(self.width, 700))
         return [index * self.width / count for index in range(count + 1)]
 
     def fill(self, mask: Image.Image, paint: Image.Image | Colour, strength: float = 1.0) -> None:
-        """Cover the masked part with a colour or an image."""
+        """Cover the masked area with a colour or an image."""
         if strength < 1:
             mask = mask.point([round(level * strength) for level in range(256)])
         self.image.paste(paint, (0, 0, *self.size), mask)
 
     def add_light(self, mask: Image.Image, colour: Colour, strength: float = 1.0) -> None:
-        """Brighten the masked part with light of a colour."""
+        """Brighten the masked area with light of this colour."""
         light = Image.new("RGB", self.size)
         light.paste(mix(BLACK, colour, strength), (0, 0, *self.size), mask)
         self.image = ImageChops.screen(self.image, light)
 
     def glow_mask(self, centre: Point, radius: float, power: float = 2.0) -> Image.Image:
-        """Return a mask that is bright at the centre and fades to nothing at the radius."""
+        """Return a mask that is bright at `centre` and fades to nothing at the distance `radius`."""
         fade = [round(255 * (1 - level / 255) ** power) for level in range(256)]
         side = max(2, round(radius * 2))
         disc = (
@@ -139,7 +143,7 @@ class Picture:
 
 
 def vertical_gradient(stops: Sequence[Colour], size: tuple[int, int]) -> Image.Image:
-    """Return an image of `size` with a gradient through evenly spaced colours, top to bottom."""
+    """Return an image with a gradient from top to bottom, through evenly spaced colours."""
     height = max(2, size[1])
     strip = Image.new("RGB", (1, height))
     draw = ImageDraw.Draw(strip)
@@ -151,14 +155,14 @@ def vertical_gradient(stops: Sequence[Colour], size: tuple[int, int]) -> Image.I
 
 
 def smooth_line(rng: Random, octaves: int = 3, gain: float = 0.4) -> Line:
-    """Return a smooth random line, 0…1, that rises and falls about once per unit of x."""
+    """Return a smooth random line with values in 0…1. It rises and falls about once per unit of x."""
     parts = [(_noise_line(rng), 2.1**octave, gain**octave) for octave in range(octaves)]
     total = sum(weight for _, _, weight in parts)
     return lambda x: sum(part(x * rate) * weight for part, rate, weight in parts) / total
 
 
 def ridged_line(rng: Random, octaves: int = 7) -> Line:
-    """Return a random line, 0…1, with sharp peaks: ridged noise, rougher near the peaks."""
+    """Return a random line with values in 0…1 and with sharp peaks: ridged noise, rougher near the peaks."""
     parts = [(_noise_line(rng), 2.0**octave) for octave in range(octaves)]
 
     def height(x: float) -> float:
@@ -174,7 +178,7 @@ def ridged_line(rng: Random, octaves: int = 7) -> Line:
 
 
 def _noise_line(rng: Random) -> Line:
-    """Return value noise: random values at whole numbers, smoothly interpolated."""
+    """Return value noise: random values at whole numbers, with smooth interpolation between them."""
     values = [rng.random() for _ in range(_NOISE_POINTS)]
 
     def value(x: float) -> float:
@@ -189,9 +193,10 @@ def _noise_line(rng: Random) -> Line:
 def cloud_noise(
     rng: Random, size: tuple[int, int], cells: tuple[int, int], roughness: float = 0.35
 ) -> Image.Image:
-    """Return fractal noise as a grey image over the full range.
+    """Return fractal noise as a grey image that uses the full range of brightness.
 
-    `cells` are the blobs across and down in the coarsest octave, `roughness` is the weight of finer ones.
+    `cells` is the number of blobs in the coarsest octave, horizontally and vertically. `roughness` is the
+    weight of the finer octaves.
     """
     columns, rows = max(2, cells[0]), max(2, cells[1])
     image = _random_grid(rng, columns, rows)
@@ -210,7 +215,7 @@ def _random_grid(rng: Random, columns: int, rows: int) -> Image.Image:
 def lit_relief(
     rng: Random, size: tuple[int, int], cells: tuple[int, int], light_from_left: bool
 ) -> Image.Image:
-    """Return rugged rock as a grey image: bright where it faces the light, dark where it faces away."""
+    """Return rugged rock as a grey image. It is bright where the rock faces the light, and dark elsewhere."""
     half = (max(2, size[0] // 2), max(2, size[1] // 2))
     folded = [255 - abs(2 * level - 255) for level in range(256)]
     rock = cloud_noise(rng, half, cells, 0.3).point(folded).filter(ImageFilter.BoxBlur(half[0] / 500))

@@ -1,4 +1,4 @@
-"""Land: layers below a crest, from distant ridges to near hills; dunes, rocky mountains and a volcano."""
+"""Land: distant ridges, rolling hills, dunes, mountains and a volcano. Each is a layer below a crest."""
 
 import math
 from collections.abc import Iterator
@@ -20,16 +20,17 @@ from painter.canvas import (
 from painter.palette import GROUND_COLOURS, WHITE, Colour, mix, multiply
 
 _MESH_STRIPS = 160
-"""Vertical strips in which the texture is shifted."""
+"""The number of vertical strips in which the texture of rock is shifted."""
 
 _CREST_SHARE = 0.7
-"""How much of the crest's height the rock's texture follows; all of it would look like a curtain."""
+"""How far the texture of rock follows the height of the crest. If it followed completely, it would look like
+a curtain."""
 
 _DUNE_COUNT = 5
 
 
 def local_colour(picture: Picture, kind: str) -> Colour:
-    """Return the colour of a kind of ground, a key of `GROUND_COLOURS`, in the scene's season."""
+    """Return the colour of a kind of ground, a key of `GROUND_COLOURS`, in the season of the scene."""
     scene, colour = picture.scene, GROUND_COLOURS[kind]
     if scene.has_any("winter", "snow"):
         return mix(colour, GROUND_COLOURS["snow"], {"pine": 0.2, "rock": 0.25, "tower": 0.1}.get(kind, 0.88))
@@ -48,7 +49,10 @@ def silhouette(picture: Picture, crest: Line) -> Image.Image:
 
 
 def paint_layer(picture: Picture, crest: Line, top: Colour, bottom: Colour, depth: float) -> Image.Image:
-    """Paint land below the crest, from `top` to `bottom` within `depth` pixels, and return its mask."""
+    """Paint land below the crest, and return its mask.
+
+    Its colour changes from `top` to `bottom` within `depth` pixels.
+    """
     start = max(0, min(picture.height - 2, round(min(crest(x) for x in picture.sample_columns()))))
     paint = Image.new("RGB", picture.size, bottom)
     paint.paste(vertical_gradient((top, bottom), (picture.width, max(2, round(depth)))), (0, start))
@@ -58,13 +62,13 @@ def paint_layer(picture: Picture, crest: Line, top: Colour, bottom: Colour, dept
 
 
 def hill_line(picture: Picture, name: str, base: float, height: float, rate: float) -> Line:
-    """Return the crest of a gentle hill around the y `base`, `height` units from valley to top."""
+    """Return the crest of a gentle hill around y = `base`. It is `height` units from valley to top."""
     line = smooth_line(picture.rng(name), 3, 0.3)
     return lambda x: base - height * (line(picture.units_from_centre(x) * rate) - 0.5) * picture.unit
 
 
 def paint_far_ridges(picture: Picture, base: float, height: float, count: int = 3) -> None:
-    """Paint a few hazy ridges, one behind the other, on the y `base`; `height` is in units."""
+    """Paint a few hazy ridges, one behind the other. Their foot is at y = `base`; `height` is in units."""
     palette = picture.palette
     rock = local_colour(picture, "rock")
     for index in range(count):
@@ -80,7 +84,7 @@ def paint_far_ridges(picture: Picture, base: float, height: float, count: int = 
 
 
 def paint_hills(picture: Picture, base: float, count: int = 4) -> Line:
-    """Paint rolling hills from the y `base` to the lower edge, and return the crest of the nearest."""
+    """Paint rolling hills from y = `base` to the lower edge, and return the crest of the nearest hill."""
     palette, grass = picture.palette, local_colour(picture, "grass")
     crest = hill_line(picture, "hill 0", base, 0.1, 1.0)
     for index in range(count):
@@ -96,7 +100,7 @@ def paint_hills(picture: Picture, base: float, count: int = 4) -> Line:
 
 
 def _paint_spots(picture: Picture, mask: Image.Image, name: str, colour: Colour, strength: float) -> None:
-    """Paint irregular spots of a colour inside the mask."""
+    """Paint irregular spots of this colour inside the mask."""
     aspect = picture.width / picture.unit
     spots = cloud_noise(picture.rng(name), picture.size, (round(4 * aspect), 18), 0.4)
     picture.fill(
@@ -105,7 +109,7 @@ def _paint_spots(picture: Picture, mask: Image.Image, name: str, colour: Colour,
 
 
 def paint_dunes(picture: Picture) -> Line:
-    """Paint dunes from the horizon to the lower edge, and return the crest of the nearest."""
+    """Paint dunes from the horizon to the lower edge, and return the crest of the nearest dune."""
     crest = _dune_crest(picture, 0)
     for index in range(_DUNE_COUNT):
         crest = _dune_crest(picture, index)
@@ -139,7 +143,7 @@ def _paint_dune(picture: Picture, crest: Line, near: float) -> None:
 
 
 def _lee_mask(picture: Picture, crest: Line) -> Image.Image:
-    """Return the mask of the lee sides: below each crest a sickle that ends in the valley behind it."""
+    """Return the mask of the shaded sides of a dune: below each peak, a sickle that ends in a valley."""
     stencil, outline = picture.stencil(), _outline_from_light(picture, crest)
     for top, valley in _slopes(picture, outline):
         side = outline[top : valley + 1]
@@ -160,7 +164,7 @@ def _bezier(start: Point, pull: Point, end: Point) -> list[Point]:
 
 
 def paint_mountains(picture: Picture, base: float, height: float) -> None:
-    """Paint a range of sharp peaks on the y `base`, the highest about `height` units tall."""
+    """Paint a range of sharp peaks whose foot is at y = `base`. The highest is about `height` units tall."""
     rough, peaks = ridged_line(picture.rng("mountain"), 6), _peaks(picture)
 
     def crest(x: float) -> float:
@@ -175,7 +179,7 @@ def paint_mountains(picture: Picture, base: float, height: float) -> None:
 
 
 def _peaks(picture: Picture) -> list[tuple[float, float, float]]:
-    """Return peaks as (middle, height, half width); the highest is on the side away from the light."""
+    """Return the peaks as (middle, height, half width). The highest peak is opposite the light."""
     rng, reach = picture.rng("peaks"), picture.width / picture.unit / 2
     lead = reach * rng.uniform(0.2, 0.5) * (1 if picture.light_from_left else -1)
     shoulder = rng.uniform(0.12, 0.2) * rng.choice((-1, 1))
@@ -189,7 +193,7 @@ def _peaks(picture: Picture) -> list[tuple[float, float, float]]:
 
 
 def paint_volcano(picture: Picture, base: float) -> None:
-    """Paint a volcano on the y `base`, glowing at the crater, with smoke above it."""
+    """Paint a volcano whose foot is at y = `base`, with a glowing crater, lava and smoke."""
     rng, unit = picture.rng("volcano"), picture.unit
     middle, height = picture.width * rng.uniform(0.4, 0.6), unit * 0.36
     rough = ridged_line(picture.rng("crater"), 6)
@@ -235,7 +239,10 @@ def _paint_lava(picture: Picture, x: float, top: float, base: float) -> None:
 
 
 def _paint_rock(picture: Picture, crest: Line, base: float, snow: float) -> None:
-    """Paint a mountain below the crest: lit rock, snow on the upper share `snow`, mist at the foot."""
+    """Paint a mountain below the crest: lit rock, snow at the top, and mist at the foot.
+
+    `snow` is the fraction of its height that is covered with snow.
+    """
     mask, light = silhouette(picture, crest), _light_on_rock(picture, crest, base)
     picture.fill(mask, _rock_paint(picture, light))
     top = min(crest(x) for x in picture.sample_columns())
@@ -268,7 +275,7 @@ def _blend(picture: Picture, light: Image.Image, bright: Colour, dark: Colour) -
 
 
 def _snow_mask(picture: Picture, light: Image.Image, top: float, depth: float) -> Image.Image:
-    """Return where snow lies: from the y `top` down to `depth` pixels, with a ragged edge."""
+    """Return the mask of the snow: from y = `top` down to `depth` pixels below it, with a ragged edge."""
     height = Image.new("L", picture.size, 255)
     height.paste(
         Image.linear_gradient("L").resize((picture.width, max(2, round(depth * 1.7)))), (0, round(top))
@@ -281,7 +288,7 @@ def _snow_mask(picture: Picture, light: Image.Image, top: float, depth: float) -
 
 
 def _mist_mask(picture: Picture, top: float, base: float) -> Image.Image:
-    """Return mist that thickens towards the foot."""
+    """Return the mask of the mist, which gets denser towards the foot of the mountain."""
     mist = Image.new("L", picture.size)
     fade = Image.linear_gradient("L").point([round(255 * (v / 255) ** 1.6) for v in range(256)])
     mist.paste(fade.resize((picture.width, max(2, round(base - top)))), (0, round(top)))
@@ -290,7 +297,7 @@ def _mist_mask(picture: Picture, top: float, base: float) -> Image.Image:
 
 
 def _light_on_rock(picture: Picture, crest: Line, base: float) -> Image.Image:
-    """Return how much light falls on each point: large facets with rugged rock on them."""
+    """Return how much light falls on each point of the rock, which consists of large, rugged facets."""
     shade = _shaded_slopes(picture, crest, base, 0.09).filter(ImageFilter.GaussianBlur(picture.unit * 0.0015))
     facets = shade.point([225 - round(level * 0.7) for level in range(256)])
     wide = max(1.0, picture.width / picture.unit)
@@ -300,7 +307,7 @@ def _light_on_rock(picture: Picture, crest: Line, base: float) -> Image.Image:
 
 
 def _follow_crest(picture: Picture, texture: Image.Image, crest: Line) -> Image.Image:
-    """Return the texture shifted down with the crest, so that its gullies begin there."""
+    """Return the texture, shifted down along with the crest so that its gullies begin at the crest."""
     width, height = picture.size
     edges = sorted({round(width * index / _MESH_STRIPS) for index in range(_MESH_STRIPS + 1)})
     mesh = []
@@ -311,9 +318,10 @@ def _follow_crest(picture: Picture, texture: Image.Image, crest: Line) -> Image.
 
 
 def _shaded_slopes(picture: Picture, crest: Line, base: float, jag: float) -> Image.Image:
-    """Return the mask of all slopes turned away from the light, down to the y `base`.
+    """Return the mask of all slopes that face away from the light, down to y = `base`.
 
-    From each peak a zigzag line descends, with light on one side. `jag` is its swing, a share of its length.
+    A zigzag line descends from each peak. It is the border between light and shade. `jag` is how far the line
+    swings to the sides, as a fraction of its length.
     """
     stencil, rng = picture.stencil(), picture.rng("facets")
     outline = _outline_from_light(picture, crest)
@@ -335,13 +343,13 @@ def _descending_ridge(rng: Random, apex: Point, lean: float, length: float, jag:
 
 
 def _outline_from_light(picture: Picture, crest: Line) -> list[Point]:
-    """Return the crest as points, beginning on the side of the light."""
+    """Return points on the crest, starting on the side of the light."""
     xs = picture.sample_columns()
     return [(x, crest(x)) for x in (xs if picture.light_from_left else reversed(xs))]
 
 
 def _slopes(picture: Picture, outline: list[Point]) -> Iterator[tuple[int, int]]:
-    """Yield pairs of indices: each peak and the valley behind it."""
+    """Yield a pair of indices for each peak: that of the peak, and that of the valley after it."""
     window = max(2, round(len(outline) * 0.012 * picture.unit / picture.width))
     top = 0
     rising = False

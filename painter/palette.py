@@ -1,4 +1,4 @@
-"""The colours of a picture: chosen by the time of day, changed by weather, named colours and moods."""
+"""The colours of a picture. They depend on the time of day, the weather, named colours and the mood."""
 
 from collections.abc import Callable
 from colorsys import hsv_to_rgb, rgb_to_hsv
@@ -8,7 +8,7 @@ from random import Random
 from painter.prompt import Scene
 
 Colour = tuple[int, int, int]
-"""Red, green and blue, 0…255 each."""
+"""Red, green and blue, each of them in 0…255."""
 
 WHITE: Colour = (255, 255, 255)
 
@@ -28,7 +28,7 @@ NAMED: dict[str, Colour] = {
     "white": (236, 236, 236),
     "black": (34, 34, 40),
 }
-"""The colours that a prompt can name."""
+"""The colours that a prompt can name, keyed by tag."""
 
 GROUND_COLOURS: dict[str, Colour] = {
     "rock": (104, 118, 142),
@@ -41,14 +41,16 @@ GROUND_COLOURS: dict[str, Colour] = {
     "autumn": (196, 106, 48),
     "spring": (150, 184, 98),
 }
+"""The colours of the ground and of what stands on it, in white light. The last three are for a season."""
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
     """The colours of a scene.
 
-    `sky` goes from the zenith to the horizon. `light` is the colour of the sun's or moon's disc, `glow` of
-    the air around it, `ambient` of the light on the ground; `shadow` is the darkest tone.
+    `sky` are the colours of the sky from the zenith to the horizon. `light` is the colour of the sun or moon,
+    `glow` that of the air around it, and `ambient` that of the light on the ground. `shadow` is the darkest
+    tone.
     """
 
     sky: tuple[Colour, ...]
@@ -59,11 +61,11 @@ class Palette:
 
     @property
     def haze(self) -> Colour:
-        """The colour in which distant things dissolve."""
+        """Return the colour into which distant things fade."""
         return mix(self.sky[-1], self.sky[-2], 0.45)
 
     def lit(self, local: Colour, distance: float) -> Colour:
-        """Return how a surface of colour `local` looks at a distance of 0 (nearest) … 1 (all haze)."""
+        """Return how a surface of colour `local` looks at a distance from 0 (near) to 1 (only haze)."""
         return mix(multiply(local, self.ambient), self.haze, distance)
 
     def map(self, change: Callable[[Colour], Colour]) -> "Palette":
@@ -75,10 +77,13 @@ class Palette:
 
 
 def choose_palette(scene: Scene, rng: Random) -> Palette:
-    """Return the palette of a scene; `rng` chooses among those of its time and turns the hue a little."""
+    """Return the palette of a scene.
+
+    `rng` chooses one of the palettes for the time of day, and shifts its hue slightly.
+    """
     palette = rng.choice(_BY_TIME[scene.time])
-    turn = rng.uniform(-0.018, 0.018)
-    palette = palette.map(lambda colour: adjust(colour, turn))
+    hue_shift = rng.uniform(-0.018, 0.018)
+    palette = palette.map(lambda colour: adjust(colour, hue_shift))
     return _adjust_for_mood(_adjust_for_named_colours(_adjust_for_weather(palette, scene), scene), scene)
 
 
@@ -110,7 +115,10 @@ def _adjust_for_named_colours(palette: Palette, scene: Scene) -> Palette:
 
 
 def _is_natural(scene: Scene) -> bool:
-    """Return whether the named colour is the subject's own, as in "a green meadow", and not the sky's."""
+    """Return whether the subject has the named colours anyway, as in "a green meadow".
+
+    If it doesn't, they are the colours of the sky.
+    """
     return scene.colours in _NATURAL.get(scene.subject, ())
 
 
@@ -118,18 +126,21 @@ def _adjust_for_mood(palette: Palette, scene: Scene) -> Palette:
     if scene.has("pastel"):
         return palette.map(lambda colour: mix(adjust(colour, saturation=0.75), WHITE, 0.3))
     if scene.has("neon"):
-        return palette.map(lambda colour: adjust(colour, turn=0.02, saturation=1.6))
+        return palette.map(lambda colour: adjust(colour, hue_shift=0.02, saturation=1.6))
     return palette
 
 
 def accent(scene: Scene, default: Colour) -> Colour:
-    """Return the colour of the one bright thing: the first named one that is not too dark, or `default`."""
+    """Return the first named colour that is not too dark, or `default` if there is none.
+
+    It is used for a single bright thing in the picture, such as a sail.
+    """
     bright = [NAMED[name] for name in scene.colours if brightness(NAMED[name]) > 0.15]
     return bright[0] if bright else default
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """Return `a` with a `share` (0…1) of `b` in it."""
+    """Return a mixture of two colours. `share` is the fraction of `b` in it, from 0 to 1."""
     red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
     return red, green, blue
 
@@ -141,21 +152,26 @@ def multiply(a: Colour, b: Colour) -> Colour:
 
 
 def brightness(colour: Colour) -> float:
-    """Return the perceived brightness, 0…1 (Rec. 601 luma)."""
+    """Return the perceived brightness of the colour, from 0 to 1 (Rec. 601 luma)."""
     red, green, blue = colour
     return (0.299 * red + 0.587 * green + 0.114 * blue) / 255
 
 
-def adjust(colour: Colour, turn: float = 0.0, saturation: float = 1.0, value: float = 1.0) -> Colour:
-    """Return the colour with its hue turned (1 is the full circle), saturation and value multiplied."""
+def adjust(colour: Colour, hue_shift: float = 0.0, saturation: float = 1.0, value: float = 1.0) -> Colour:
+    """Return the colour with a different hue, saturation and value (HSV).
+
+    `hue_shift` is added to the hue; 1 is the full circle. `saturation` and `value` are factors.
+    """
     hue, old_saturation, old_value = rgb_to_hsv(*(channel / 255 for channel in colour))
-    parts = hsv_to_rgb((hue + turn) % 1.0, min(1.0, old_saturation * saturation), min(1.0, old_value * value))
+    parts = hsv_to_rgb(
+        (hue + hue_shift) % 1.0, min(1.0, old_saturation * saturation), min(1.0, old_value * value)
+    )
     red, green, blue = (round(part * 255) for part in parts)
     return red, green, blue
 
 
 def tint(colour: Colour, towards: Colour, strength: float) -> Colour:
-    """Return the colour moved towards the hue of `towards`, about as bright as before."""
+    """Return the colour, shifted towards the hue of `towards` without changing its brightness much."""
     light, target = brightness(colour), brightness(towards)
     if light < target:
         same = mix(BLACK, towards, light / target)
@@ -165,7 +181,7 @@ def tint(colour: Colour, towards: Colour, strength: float) -> Colour:
 
 
 def _palette(sky: str, light: str, glow: str, ambient: str, shadow: str) -> Palette:
-    """Return a palette from six-digit hexadecimal colours; `sky` has several, separated by spaces."""
+    """Return a palette of the given colours, in hexadecimal. `sky` lists several, separated by spaces."""
     stops = tuple(_from_hex(text) for text in sky.split())
     return Palette(stops, _from_hex(light), _from_hex(glow), _from_hex(ambient), _from_hex(shadow))
 
@@ -207,4 +223,4 @@ _NATURAL = {
     "island": (("blue",),),
     "mountains": (("white",), ("blue",)),
 }
-"""Colours that a subject has anyway."""
+"""The colours that each subject has anyway."""

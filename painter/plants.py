@@ -1,4 +1,4 @@
-"""Plants: trees in rows, groups and frames, flowers and grass."""
+"""Plants: trees in rows, in groups and at the edge of the picture, flowers and grass."""
 
 import math
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from painter.land import local_colour
 from painter.palette import Colour, mix, multiply
 
 _Plant = Callable[[Stencil, Random, Point, float], None]
-"""Draws a plant with its foot at a point, of a height in pixels."""
+"""A function that draws a plant. It takes the point where the plant stands, and its height in pixels."""
 
 _LEAF_COLOURS: tuple[Colour, ...] = ((206, 112, 44), (182, 72, 44), (222, 158, 62))
 
 
 def pine_colour(picture: Picture, distance: float) -> Colour:
-    """Return the colour of conifers at a distance of 0 (nearest) … 1 (all haze)."""
+    """Return the colour of conifers at a distance from 0 (near) to 1 (only haze)."""
     colour = picture.palette.lit(local_colour(picture, "pine"), distance)
     depth = 0.15 if picture.scene.has("autumn") else 0.4
     return mix(colour, picture.palette.shadow, depth * (1 - distance))
@@ -32,7 +32,7 @@ def paint_forest_row(picture: Picture, name: str, crest: Line, height: float, di
 
 
 def _paint_tree_row(picture: Picture, name: str, ground: Line, height: float, colours: list[Colour]) -> None:
-    """Paint a row of trees along the ground, up to `height` units tall, each in one of the colours."""
+    """Paint a row of trees along the ground. They are up to `height` units tall, each in one of `colours`."""
     rng, stencils = picture.rng(name), [picture.stencil() for _ in colours]
     leafy = picture.scene.has_any("autumn", "spring") and not picture.scene.has("winter")
     size, x = height * picture.unit, -height * picture.unit
@@ -47,7 +47,7 @@ def _paint_tree_row(picture: Picture, name: str, ground: Line, height: float, co
 
 
 def paint_framing_pines(picture: Picture, ground: Line) -> None:
-    """Paint a few tall pines at the edge on the light's side, unless the prompt excludes trees."""
+    """Paint a few tall pines at the edge where the light comes from, unless the prompt excludes trees."""
     if not picture.scene.has("trees", default=True):
         return
     rng, grove, unit = picture.rng("framing"), picture.stencil(), picture.unit
@@ -73,7 +73,7 @@ def paint_lone_trees(picture: Picture, crest: Line) -> None:
 
 
 def paint_plants(picture: Picture, grow: _Plant, crest: Line, sizes: tuple[float, ...], name: str) -> None:
-    """Paint one plant for each of the sizes (in units), spread over the ground."""
+    """Paint one plant for each of `sizes`, which are in units. The plants are spread over the ground."""
     rng, plants = picture.rng(name), picture.stencil()
     for index, size in enumerate(sizes):
         x = picture.width * (0.18 + 0.3 * index + rng.uniform(-0.08, 0.08))
@@ -91,7 +91,7 @@ def paint_palm_grove(picture: Picture, middle: float, crest: Line) -> None:
 
 
 def paint_flowers(picture: Picture, ground: Line, colours: list[Colour]) -> None:
-    """Paint flowers all over the near ground, larger towards the viewer."""
+    """Paint flowers all over the ground in the foreground. They get larger towards the viewer."""
     rng, unit = picture.rng("flowers"), picture.unit
     for colour in colours:
         petals = picture.stencil()
@@ -104,7 +104,7 @@ def paint_flowers(picture: Picture, ground: Line, colours: list[Colour]) -> None
 
 
 def paint_grass(picture: Picture, ground: Line, colour: Colour) -> None:
-    """Paint blades of grass along the lower edge and on the near crest."""
+    """Paint blades of grass on the ground in the foreground, up to its crest."""
     rng, unit, blades = picture.rng("blades"), picture.unit, picture.stencil()
     for _ in range(round(700 * min(4, picture.width / unit))):
         x, near = rng.random() * picture.width, rng.random() ** 2
@@ -169,7 +169,7 @@ def draw_palm(stencil: Stencil, rng: Random, foot: Point, height: float) -> None
 
 
 def _draw_frond(stencil: Stencil, root: Point, reach: float, rise: float, height: float) -> None:
-    """Draw an arching leaf with hanging leaflets."""
+    """Draw an arched leaf with hanging leaflets."""
     sag = height * 0.3
     rib = [
         (root[0] + reach * t / 12, root[1] - rise * t / 12 * 1.6 + sag * (t / 12) ** 2.2) for t in range(13)

@@ -1,4 +1,4 @@
-"""What a prompt says: the words that the painter knows, and the scene that they describe."""
+"""Read prompts: find the words that the painter knows, and determine the scene that they describe."""
 
 import hashlib
 import re
@@ -10,7 +10,11 @@ from random import Random
 
 @dataclass(frozen=True, slots=True)
 class PaintRequest:
-    """A picture to paint. Sizes are in pixels; `seed`, any integer, selects one of a prompt's pictures."""
+    """A picture to paint.
+
+    `width` and `height` are in pixels. `seed` is any integer. Each seed gives a different picture for the
+    same prompt.
+    """
 
     prompt: str
     width: int
@@ -21,10 +25,11 @@ class PaintRequest:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A `subject` such as the sea, at a `time` of day.
+    """What to paint.
 
-    `tags` are the keys of `VOCABULARY` that the prompt names, `excluded` those to leave out. `colours` are
-    the tags that name colours, in the prompt's order.
+    `subject` is the main subject, such as the sea, and `time` is the time of day. `tags` are the keys of
+    `VOCABULARY` that the prompt names. `excluded` are the tags that must not appear in the picture. `colours`
+    are the tags that are colours, in the order of the prompt.
     """
 
     subject: str
@@ -34,7 +39,10 @@ class Scene:
     colours: tuple[str, ...]
 
     def has(self, tag: str, default: bool = False) -> bool:
-        """Return whether a tag belongs in the picture: named, or there by `default`, and not excluded."""
+        """Return whether a tag belongs in the picture.
+
+        It does if the prompt names it or if `default` is true, unless it is excluded.
+        """
         return tag not in self.excluded and (default or tag in self.tags)
 
     def has_any(self, *tags: str) -> bool:
@@ -43,7 +51,7 @@ class Scene:
 
 
 def read_scene(request: PaintRequest) -> Scene:
-    """Return the scene of a request. What its words leave open, a hash of the prompt chooses."""
+    """Return the scene for a request. A hash of the prompt determines what its words leave open."""
     named, refused = find_tags(request.prompt)
     excluded = frozenset(refused) | frozenset(find_tags(request.negative_prompt)[0])
     tags = [tag for tag in named if tag not in excluded]
@@ -86,21 +94,21 @@ def _choose_time(tags: list[str], excluded: Collection[str], rng: Random) -> str
 
 
 def stable_random(*parts: object) -> Random:
-    """Return a random source that depends only on the parts. Any text is allowed, even a lone surrogate."""
+    """Return a random source that depends only on `parts`. Any text is allowed, even lone surrogates."""
     joined = "\x1f".join(str(part) for part in parts)
     digest = hashlib.sha256(joined.encode("utf-8", "surrogatepass")).digest()
     return Random(int.from_bytes(digest, "big"))
 
 
 def find_tags(text: str) -> tuple[list[str], set[str]]:
-    """Return the tags that a text names, in its order, and those that it negates ("no clouds")."""
+    """Return the tags that a text names, in its order, and the tags that it negates ("no clouds")."""
     found = list(_find_tagged_words(text))
     refused = {tag for tag, wanted in found if not wanted}
     return list(dict.fromkeys(tag for tag, wanted in found if wanted)), refused
 
 
 def _find_tagged_words(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield the tag of each known word, and False with it if the word is negated."""
+    """Yield the tag of each known word, and whether it is wanted: False if the word is negated."""
     plain = _normalised(text)
     before = ""
     for word in _latin_words(plain):
@@ -111,7 +119,7 @@ def _find_tagged_words(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _latin_words(text: str) -> list[str]:
-    """Return the words in Latin letters, known phrases replaced by a word of the vocabulary."""
+    """Return the words in Latin letters, with known phrases replaced with words of the vocabulary."""
     plain = f" {' '.join(re.findall('[a-z]+', text))} "
     for phrase, word in _PHRASES.items():
         plain = plain.replace(f" {phrase} ", f" {word} ")
@@ -138,12 +146,13 @@ COLOURS = frozenset(
 """The tags that are colours."""
 
 _SUBJECTS_BY_PRIORITY = ("space", "abstract", "volcano", "city", "island", "desert", "mountains", "forest")
-"""If a prompt names several subjects, the first in this order is painted; the others become details."""
+"""If a prompt names several subjects, the first one in this order is painted. The others become details."""
 
 _DEFAULT_SUBJECTS = ("mountains", "mountains", "sea", "meadow", "forest", "desert", "island")
-"""What is painted if the prompt names no subject; repeated ones are more likely."""
+"""The subjects to choose from if the prompt names none. Repeated subjects are more likely."""
 
 _DEFAULT_TIMES = ("sunset", "sunset", "dawn", "dawn", "day", "dusk")
+"""The times of day to choose from if the prompt names none. Repeated times are more likely."""
 
 _PHRASES = {
     "black and white": "blackandwhite",
@@ -162,14 +171,15 @@ _PHRASES = {
     "arc en ciel": "arcenciel",
     "puesta de sol": "puesta",
 }
+"""Phrases, and the words of the vocabulary that replace them."""
 
 _NEGATIONS = frozenset(["no", "not", "without", "ohne", "kein", "keine", "sans", "sin", "senza", "sem"])
 
 _NEVER_NEGATED = frozenset(["sea", "lake", "beach", "forest", "city", "desert", "meadow"])
-"""Places that are wanted even after "no" or "sin": "no mar" is Portuguese for "in the sea"."""
+"""Places that are wanted even after "no" or "sin": for example, "no mar" is Portuguese for "in the sea"."""
 
 VOCABULARY: dict[str, str] = {
-    # Times of the day
+    # Times of day
     "sunset": "sunset sundown evening sonnenuntergang abendrot abend couchersoleil atardecer puesta tramonto"
     " ocaso entardecer 夕焼け 夕日 日落 黄昏 закат غروب",
     "dawn": "dawn sunrise daybreak morning morgen morgenrot sonnenaufgang aube aurore matin amanecer alba"
@@ -254,9 +264,9 @@ VOCABULARY: dict[str, str] = {
     "white": "white ivory weiss weisse weisses blanc blanche blanco blanca bianco bianca branco 白 белый",
     "black": "black ebony schwarz schwarze noire negro negra nero nera preto 黒 黑 черный",
 }
-"""The words of each tag, in several languages."""
+"""The words for each tag, in several languages."""
 
 _MEANINGS = {_normalised(word): tag for tag, words in VOCABULARY.items() for word in words.split()}
 
 _NON_LATIN = {word: tag for word, tag in _MEANINGS.items() if not word.isascii()}
-"""Words in other scripts, which are searched for as substrings."""
+"""Words in other scripts and their tags. These words are searched for as substrings of the prompt."""

@@ -1,4 +1,4 @@
-"""The sky — gradient, stars, sun or moon, clouds — and the weather in front of the scene."""
+"""The sky with its stars, sun or moon, and clouds, and the weather in front of the scene."""
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
@@ -6,10 +6,10 @@ from painter.canvas import Picture, Point, Stencil, cloud_noise, smooth_line, ve
 from painter.palette import WHITE, Colour, mix
 
 _GLOW_STRENGTHS = {"night": 0.3, "day": 0.5, "dawn": 0.42, "dusk": 0.55, "sunset": 0.7}
-"""How strongly the sun or moon lights the air far around it."""
+"""How strongly the sun or moon lights the air far around it, keyed by time of day."""
 
 _PERSPECTIVE = 5.0
-"""How many times farther away the ceiling of clouds is at the horizon than overhead."""
+"""How many times farther away the cloud layer is at the horizon than overhead."""
 
 _LIGHTNING: Colour = (226, 220, 255)
 
@@ -51,7 +51,10 @@ def _paint_air(picture: Picture) -> None:
 
 
 def paint_stars(picture: Picture, bottom: float, share: float) -> None:
-    """Paint stars of many sizes above the y `bottom`, fewer towards it. `share` 1 is a clear night."""
+    """Paint stars of many sizes above y = `bottom`. Towards it, they get fewer and dimmer.
+
+    `share` is their number relative to a clear night.
+    """
     rng, stencil = picture.rng("stars"), picture.stencil()
     amount = 520 * share * min(3.0, max(0.4, picture.width / picture.unit))
     for _ in range(round(amount)):
@@ -65,7 +68,7 @@ def paint_stars(picture: Picture, bottom: float, share: float) -> None:
 
 
 def _paint_aurora(picture: Picture) -> None:
-    """Paint three curtains of light: columns of pixels of random length, then blurred."""
+    """Paint three curtains of light. Each is made of columns of pixels of random length and then blurred."""
     for index, colour in enumerate(((70, 240, 160), (60, 200, 190), (150, 100, 230))):
         rng = picture.rng(f"aurora {index}")
         line, rays = smooth_line(rng, 2), smooth_line(rng, 4, 0.8)
@@ -118,7 +121,7 @@ def _paint_moon_spots(picture: Picture, disc: Image.Image) -> None:
 
 
 def _paint_clouds(picture: Picture) -> None:
-    """Paint clouds: a few, many if the prompt names them, a closed cover in bad weather."""
+    """Paint a few clouds, many if the prompt names clouds, or an overcast sky in bad weather."""
     scene = picture.scene
     heavy = scene.has_any("storm", "rain", "snow")
     cover = 0.92 if heavy else 0.62 if scene.has("clouds") else picture.rng("cover").uniform(0.26, 0.44)
@@ -134,16 +137,14 @@ def _paint_clouds(picture: Picture) -> None:
 
 
 def _cloud_ceiling(picture: Picture) -> Image.Image:
-    """Return noise on a plane overhead, seen in perspective towards the horizon."""
+    """Return the cloud layer: noise on a plane overhead, seen in perspective towards the horizon."""
     aspect = max(0.3, min(4.0, picture.width / picture.unit))
     noise = cloud_noise(
         picture.rng("clouds"), (round(420 * aspect) + 2, 1100), (round(5 * aspect) + 2, 15), 0.5
     )
-    (width, height), turn = (
-        (picture.width, max(2, round(picture.horizon))),
-        _PERSPECTIVE / max(2, picture.horizon),
-    )
-    data = (noise.width / width, noise.width * turn / 2, 0, 0, 0, noise.height - 1, 0, turn)
+    width, height = picture.width, max(2, round(picture.horizon))
+    tilt = _PERSPECTIVE / max(2, picture.horizon)
+    data = (noise.width / width, noise.width * tilt / 2, 0, 0, 0, noise.height - 1, 0, tilt)
     plane = noise.transform((width, height), Image.Transform.PERSPECTIVE, data, Image.Resampling.BILINEAR)
     ceiling = Image.new("L", picture.size)
     ceiling.paste(plane.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
@@ -151,7 +152,10 @@ def _cloud_ceiling(picture: Picture) -> Image.Image:
 
 
 def _cloud_density(picture: Picture, ceiling: Image.Image, cover: float) -> Image.Image:
-    """Return how dense the clouds are; `cover` is the share of sky covered. They dissolve at the horizon."""
+    """Return the mask of the clouds, which fade out at the horizon.
+
+    `cover` is the fraction of the sky that they cover.
+    """
     start = 255 * (1 - cover) * 0.85
     body = ceiling.point([round(255 * min(1.0, max(0.0, (v - start) / 120)) ** 1.3) for v in range(256)])
     fade = Image.linear_gradient("L").point([min(255, 4 * (255 - v)) for v in range(256)])
@@ -161,7 +165,7 @@ def _cloud_density(picture: Picture, ceiling: Image.Image, cover: float) -> Imag
 
 
 def _cloud_colours(picture: Picture, heavy: bool) -> tuple[Colour, Colour]:
-    """Return the colours of the lit and of the shaded side."""
+    """Return the colours of the lit side and the shaded side of clouds."""
     palette, time = picture.palette, picture.scene.time
     dark = mix(palette.sky[1], palette.shadow, 0.34) if heavy else mix(palette.sky[1], palette.sky[2], 0.5)
     if time == "night":
@@ -172,7 +176,7 @@ def _cloud_colours(picture: Picture, heavy: bool) -> tuple[Colour, Colour]:
 
 
 def _cloud_paint(picture: Picture, ceiling: Image.Image, bright: Colour, dark: Colour) -> Image.Image:
-    """Return the paint for the clouds: bright where they get thinner towards the light."""
+    """Return the paint for the clouds. It is bright where they get thinner towards the light."""
     step = round(picture.unit * 0.02) + 1
     lead = step if picture.light_from_left else -step
     edge = 0 if picture.light_from_left else picture.width - 1
@@ -195,7 +199,7 @@ def _paint_rainbow(picture: Picture) -> None:
 
 
 def paint_fog_bank(picture: Picture, name: str, y: float, strength: float, half: float = 0.2) -> None:
-    """Paint drifting mist, densest at the height `y`, gone `half` units above and below."""
+    """Paint drifting mist. It is densest at the height `y`, and ends `half` units above and below it."""
     rise = max(2, round(picture.unit * half))
     slope = [round(255 * (1 - abs(2 * level / 255 - 1)) ** 1.4) for level in range(256)]
     band = Image.new("L", picture.size)
@@ -208,7 +212,7 @@ def paint_fog_bank(picture: Picture, name: str, y: float, strength: float, half:
 
 
 def _paint_rain(picture: Picture) -> None:
-    """Paint slanting streaks at three distances over a grey veil."""
+    """Paint slanted streaks at three distances over a grey veil."""
     rng, unit = picture.rng("rain"), picture.unit
     picture.fill(Image.new("L", picture.size, 40), picture.palette.haze)
     for depth in range(3):
@@ -222,7 +226,7 @@ def _paint_rain(picture: Picture) -> None:
 
 
 def _paint_snowflakes(picture: Picture) -> None:
-    """Paint flakes at three distances; the nearest are large and out of focus."""
+    """Paint snowflakes at three distances. The nearest ones are large and out of focus."""
     rng, unit = picture.rng("flakes"), picture.unit
     for amount, size, blur in ((520, 0.0016, 0.0004), (150, 0.0032, 0.001), (26, 0.008, 0.004)):
         flakes = picture.stencil()
@@ -233,7 +237,7 @@ def _paint_snowflakes(picture: Picture) -> None:
 
 
 def paint_lightning(picture: Picture) -> None:
-    """Paint a forked bolt from the clouds to the horizon, and its glow."""
+    """Paint a forked bolt of lightning from the clouds to the horizon, and its glow."""
     rng, bolt = picture.rng("lightning"), picture.stencil()
     x = picture.column_from_light(0.75)
     _draw_bolt(picture, bolt, (x, picture.horizon - 0.5 * picture.unit), picture.horizon, 0.0032)
@@ -250,7 +254,7 @@ def paint_lightning(picture: Picture) -> None:
 
 
 def _draw_bolt(picture: Picture, bolt: Stencil, start: Point, bottom: float, width: float) -> None:
-    """Draw a bolt from `start` down to the y `bottom`, and thinner branches."""
+    """Draw a bolt of lightning from `start` down to y = `bottom`, with thinner branches."""
     rng, unit = picture.rng(f"fork {start} {width}"), picture.unit
     (x, y), points = start, [start]
     while y < bottom:

@@ -1,4 +1,4 @@
-"""What a picture shows: a composition of sky, land, water, plants and things for each subject."""
+"""The subjects of pictures. Each is composed of sky, land, water, plants and things."""
 
 import math
 from collections.abc import Callable
@@ -34,10 +34,11 @@ from painter.things import paint_boat, paint_house_on, paint_lighthouse, paint_s
 from painter.water import mound_line, paint_beach, paint_headland, paint_lake, paint_water
 
 _SHEET_COUNT = 9
+"""The number of sheets in an abstract picture."""
 
 
 def _mountains(picture: Picture) -> None:
-    """Hazy ridges, rugged mountains, sometimes a lake, and pines in front."""
+    """Paint hazy ridges, rugged mountains, sometimes a lake, and pines in front."""
     paint_far_ridges(picture, picture.horizon, 0.3, 3)
     paint_mountains(picture, picture.horizon + 0.02 * picture.unit, 0.36)
     foot = hill_line(picture, "foot", picture.horizon + 0.03 * picture.unit, 0.05, 2.2)
@@ -56,7 +57,7 @@ def _mountains(picture: Picture) -> None:
 
 
 def _sea(picture: Picture) -> None:
-    """Open water, with a distant coast, a boat, a beach or a headland."""
+    """Paint open water, with a distant coast, a boat, a beach or a headland."""
     if picture.rng("coast").random() < 0.6 or picture.scene.has("mountains"):
         paint_far_ridges(picture, picture.horizon, 0.1, 2)
     paint_water(picture, picture.horizon)
@@ -69,7 +70,7 @@ def _sea(picture: Picture) -> None:
 
 
 def _forest(picture: Picture) -> None:
-    """Rows of trees, each nearer, larger and darker than the one behind, with mist between."""
+    """Paint rows of trees with mist between them. Each row is larger and darker than the one behind it."""
     paint_far_ridges(picture, picture.horizon, 0.24, 2)
     if picture.scene.has("mountains"):
         paint_mountains(picture, picture.horizon, 0.36)
@@ -82,7 +83,7 @@ def _forest(picture: Picture) -> None:
 
 
 def _paint_wood_row(picture: Picture, index: int) -> Line:
-    """Paint one row, 0 the farthest … 4 the nearest, and return the crest of its ground."""
+    """Paint a row of trees, from 0 (the farthest) to 4 (the nearest), and return the crest of its ground."""
     near = index / 4
     distance = 0.74 * (1 - near) ** 1.2
     base = picture.horizon + (0.36 * near**1.2 - 0.05) * picture.unit
@@ -94,7 +95,7 @@ def _paint_wood_row(picture: Picture, index: int) -> Line:
 
 
 def _meadow(picture: Picture) -> None:
-    """Rolling hills with grass, flowers, lone trees, or a house if the prompt names one."""
+    """Paint rolling hills with grass and perhaps flowers, and lone trees or a house."""
     paint_far_ridges(picture, picture.horizon + 0.02 * picture.unit, 0.16, 2)
     if paint_lake(picture, 0.0):
         return
@@ -120,7 +121,7 @@ def _flower_colours(picture: Picture) -> list[Colour]:
 
 
 def _desert(picture: Picture) -> None:
-    """Dunes before distant mesas, with cacti or palms if the prompt names them."""
+    """Paint dunes in front of distant mesas, with cacti, palms or a house if the prompt names them."""
     paint_far_ridges(picture, picture.horizon, 0.12, 2)
     crest = paint_dunes(picture)
     if picture.scene.has("cactus"):
@@ -131,7 +132,7 @@ def _desert(picture: Picture) -> None:
 
 
 def _city(picture: Picture) -> None:
-    """A skyline over water."""
+    """Paint a skyline over water."""
     paint_far_ridges(picture, picture.horizon, 0.14, 2)
     paint_skyline(picture, picture.horizon)
     paint_water(picture, picture.horizon)
@@ -140,7 +141,7 @@ def _city(picture: Picture) -> None:
 
 
 def _island(picture: Picture) -> None:
-    """An island with palms in open water."""
+    """Paint an island with palms in open water."""
     paint_far_ridges(picture, picture.horizon, 0.07, 1)
     middle = picture.column_from_light(0.64)
     crest = mound_line(picture, middle, picture.horizon + 2, 0.075, 0.34)
@@ -156,7 +157,7 @@ def _island(picture: Picture) -> None:
 
 
 def _volcano(picture: Picture) -> None:
-    """A volcano that rises from the sea."""
+    """Paint a volcano that rises from the sea."""
     paint_far_ridges(picture, picture.horizon, 0.08, 1)
     paint_volcano(picture, picture.horizon + 2)
     paint_water(picture, picture.horizon)
@@ -174,11 +175,11 @@ LANDSCAPES: dict[str, Callable[[Picture], None]] = {
     "island": _island,
     "volcano": _volcano,
 }
-"""For each subject with a sky, the function that paints what is below and in front of it."""
+"""The function for each subject with a sky. It paints what is below and in front of the sky."""
 
 
 def paint_abstract(picture: Picture) -> None:
-    """Paint flowing sheets of colour, like cut paper, from back to front; each casts a soft shadow."""
+    """Paint flowing sheets of colour, like cut paper, from back to front. Each casts a soft shadow."""
     colours = _sheet_colours(picture)
     picture.image.paste(
         vertical_gradient((mix(colours[0], WHITE, 0.55), mix(colours[0], WHITE, 0.15)), picture.size)
@@ -195,7 +196,7 @@ def _sheet_colours(picture: Picture) -> list[Colour]:
     if not named:
         return [*reversed(picture.palette.sky), picture.palette.shadow]
     if len(named) == 1:
-        return [mix(named[0], WHITE, 0.5), named[0], adjust(named[0], turn=0.06, value=0.5)]
+        return [mix(named[0], WHITE, 0.5), named[0], adjust(named[0], hue_shift=0.06, value=0.5)]
     return [*named, adjust(named[0], value=0.45)]
 
 
@@ -232,7 +233,7 @@ def _paint_shadow(picture: Picture, crest: Line) -> None:
 
 
 def paint_space(picture: Picture) -> None:
-    """Paint nebulae, stars and a planet over the whole picture."""
+    """Paint nebulae, stars and a planet. They fill the whole picture."""
     sky = [mix(colour, BLACK, 0.55) for colour in picture.palette.sky[:2]]
     picture.image.paste(vertical_gradient((sky[0], sky[1], sky[0]), picture.size))
     _paint_nebula(picture)
@@ -244,7 +245,7 @@ def paint_space(picture: Picture) -> None:
 def _space_colours(picture: Picture) -> tuple[Colour, Colour]:
     named = [NAMED[name] for name in picture.scene.colours]
     if named:
-        return named[0], named[-1] if len(named) > 1 else adjust(named[0], turn=0.12)
+        return named[0], named[-1] if len(named) > 1 else adjust(named[0], hue_shift=0.12)
     pairs = (("purple", "teal"), ("pink", "blue"), ("orange", "blue"), ("teal", "purple"))
     first, second = picture.rng("hues").choice(pairs)
     return NAMED[first], NAMED[second]
@@ -307,5 +308,5 @@ def _paint_ring(
 
 def _on_ring(centre: Point, radius: float, tilt: float, angle: float) -> Point:
     x, y = math.cos(angle) * radius, math.sin(angle) * radius * 0.26
-    turned = (x * math.cos(tilt) - y * math.sin(tilt), x * math.sin(tilt) + y * math.cos(tilt))
-    return centre[0] + turned[0], centre[1] + turned[1]
+    rotated = (x * math.cos(tilt) - y * math.sin(tilt), x * math.sin(tilt) + y * math.cos(tilt))
+    return centre[0] + rotated[0], centre[1] + rotated[1]

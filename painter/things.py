@@ -22,7 +22,7 @@ _HULL = ((-0.5, 0.14), (0.56, 0.14), (0.44, 0.02), (0.36, -0.03), (-0.34, -0.03)
 
 
 def paint_birds(picture: Picture) -> None:
-    """Paint a small flock; each bird is two bent strokes."""
+    """Paint a small flock of birds. Each bird consists of two curved strokes."""
     rng, unit, flock = picture.rng("birds"), picture.unit, picture.stencil()
     x = picture.width * rng.uniform(0.35, 0.65)
     y = picture.horizon - unit * rng.uniform(0.24, 0.36)
@@ -38,7 +38,7 @@ def paint_birds(picture: Picture) -> None:
 
 
 def paint_balloons(picture: Picture) -> None:
-    """Paint three hot-air balloons, the nearest the largest."""
+    """Paint three hot-air balloons at different distances."""
     rng, unit = picture.rng("balloons"), picture.unit
     bright = accent(picture.scene, (206, 74, 58))
     for index, (size, hue) in enumerate(((0.022, 0.5), (0.035, 0.2), (0.075, 0.0))):
@@ -82,7 +82,7 @@ def _paint_balloon(picture: Picture, centre: Point, radius: float, colour: Colou
 
 
 def paint_boat(picture: Picture, shore: float) -> None:
-    """Paint a sailing boat with its mirror image, on water that begins at the y `shore`."""
+    """Paint a sailing boat and its reflection, on water that begins at y = `shore`."""
     rng, unit = picture.rng("boat"), picture.unit
     x = picture.width * (rng.uniform(0.55, 0.72) if picture.light_from_left else rng.uniform(0.28, 0.45))
     y, size = shore + (picture.height - shore) * 0.22, unit * 0.13
@@ -95,14 +95,14 @@ def paint_boat(picture: Picture, shore: float) -> None:
 
 
 def paint_house_on(picture: Picture, crest: Line) -> None:
-    """Paint a house on the ground if the scene has one."""
+    """Paint a house on the ground below `crest` if the scene has a house."""
     if picture.scene.has("house"):
         x = picture.column_from_light(0.66)
         paint_house(picture, (x, crest(x)), picture.unit * 0.15)
 
 
 def paint_house(picture: Picture, place: Point, size: float) -> None:
-    """Paint a house `size` pixels wide: a lit gable, a shaded side, a roof, warm windows."""
+    """Paint a house that is about `size` pixels wide, with a lit gable, a shaded side and lit windows."""
     palette, (x, y) = picture.palette, place
     wall = multiply(accent(picture.scene, (206, 120, 92)), mix(palette.ambient, palette.light, 0.35))
     roof = mix(multiply((92, 74, 78), palette.ambient), palette.shadow, 0.25)
@@ -123,7 +123,7 @@ def paint_house(picture: Picture, place: Point, size: float) -> None:
 
 
 def paint_lighthouse(picture: Picture, ground: Line) -> None:
-    """Paint a lighthouse on the ground; its beam is on unless it is day."""
+    """Paint a lighthouse on the ground. Its beam is on except by day."""
     x = picture.column_from_light(0.8)
     foot, size = (x, ground(x)), picture.unit * 0.3
     lamp = (x, foot[1] - 0.9 * size)
@@ -161,14 +161,14 @@ def _fill_outline(
     colour: Colour,
     strength: float = 1.0,
 ) -> None:
-    """Fill an outline given in multiples of `size`, x to the right and y up from the foot."""
+    """Fill an outline. Its points are in multiples of `size` from `foot`, x to the right and y upwards."""
     part = picture.stencil()
     part.polygon([(foot[0] + a * size, foot[1] - b * size) for a, b in outline])
     picture.fill(part.mask(), colour, strength)
 
 
 def paint_skyline(picture: Picture, base: float) -> None:
-    """Paint three rows of towers on the y `base`, the nearest the darkest."""
+    """Paint three rows of towers that stand at y = `base`. The nearest row is the darkest."""
     palette, tower = picture.palette, local_colour(picture, "tower")
     middle = picture.column_from_light(0.62)
     for row, (height, distance) in enumerate(((0.44, 0.7), (0.36, 0.42), (0.2, 0.1))):
@@ -181,7 +181,7 @@ def paint_skyline(picture: Picture, base: float) -> None:
 def _paint_tower_row(
     picture: Picture, row: int, base: float, height: float, colour: Colour, middle: float
 ) -> None:
-    """Paint towers from edge to edge, tallest around the column `middle`."""
+    """Paint towers from edge to edge. They are tallest around x = `middle`."""
     rng, unit = picture.rng(f"towers {row}"), picture.unit
     draw, x = ImageDraw.Draw(picture.image), -unit * 0.05
     while x < picture.width:
@@ -202,7 +202,7 @@ def _paint_tower(
     shade: Colour,
     row: int,
 ) -> None:
-    """Paint a tower in the `box` (left, top, right, bottom); some have a roof, a setback or a mast."""
+    """Paint a tower in `box` (left, top, right, bottom). Some towers have a roof, a setback or a mast."""
     left, top, right, bottom = box
     wide, middle = right - left, (left + right) // 2
     draw.rectangle(box, fill=shade)
@@ -231,7 +231,7 @@ def _paint_windows(
     shade: Colour,
     row: int,
 ) -> None:
-    """Paint windows: some lit by night, all of them grey by day."""
+    """Paint the windows of a tower. By day they are all grey; otherwise, only some are lit."""
     step = picture.unit * (0.0088 + 0.0014 * row)
     pane, share = step * 0.45, {"night": 0.4, "dusk": 0.36, "day": 0.0}.get(picture.scene.time, 0.24)
     fade = (0.55, 0.3, 0.0)[row]

@@ -1,4 +1,4 @@
-"""Water, which mirrors what is above it, and land that meets it: lakes, beaches, islands and headlands."""
+"""Water, which reflects what is above it, and the land around it: lake shores, beaches and headlands."""
 
 import math
 
@@ -12,19 +12,19 @@ from painter.things import paint_boat, paint_house, paint_lighthouse
 
 
 def paint_water(picture: Picture, shore: float) -> None:
-    """Paint water from the y `shore` down to the lower edge."""
+    """Paint water from y = `shore` down to the lower edge."""
     top, depth = round(shore), picture.height - round(shore)
     if depth < 2:
         return
-    mirror = _ripple(picture, _mirror(picture, top, depth), 1.0)
-    picture.image.paste(mirror, (0, top))
+    reflection = _ripple(picture, _reflection(picture, top, depth), 1.0)
+    picture.image.paste(reflection, (0, top))
     _paint_waves(picture, top, depth)
     if picture.scene.has("sun", default=True) and not picture.scene.has_any("storm", "rain", "fog", "aurora"):
         _paint_glitter(picture, top, depth)
 
 
-def _mirror(picture: Picture, top: int, depth: int) -> Image.Image:
-    """Return what is above the shore, upside down, darker and bluer towards the viewer."""
+def _reflection(picture: Picture, top: int, depth: int) -> Image.Image:
+    """Return what is above the shore, upside down. It gets darker and bluer towards the viewer."""
     palette = picture.palette
     seen = min(top, round(depth * 1.25))
     above = picture.image.crop((0, top - seen, picture.width, top)).transpose(Image.Transpose.FLIP_TOP_BOTTOM)
@@ -37,29 +37,29 @@ def _mirror(picture: Picture, top: int, depth: int) -> Image.Image:
     return Image.composite(deep, above, tide.point([40 + round(v * 0.55) for v in range(256)]))
 
 
-def _ripple(picture: Picture, mirror: Image.Image, strength: float) -> Image.Image:
-    """Return the mirror image with its rows shifted by waves that look shorter the farther away they are."""
-    rng, (width, depth) = picture.rng("ripple"), mirror.size
+def _ripple(picture: Picture, reflection: Image.Image, strength: float) -> Image.Image:
+    """Return the reflection with its rows shifted by waves. More distant waves look shorter."""
+    rng, (width, depth) = picture.rng("ripple"), reflection.size
     phases = [rng.uniform(0, 6.3) for _ in range(3)]
-    rippled = mirror.copy()
+    rippled = reflection.copy()
     for y in range(depth):
         near = y / depth
         far = 60 * math.log(1 + 5 * near)
         swing = sum(math.sin(far * rate + phase) for rate, phase in zip((0.9, 1.7, 3.1), phases, strict=True))
         shift = round(swing * strength * picture.unit * (0.0008 + 0.006 * near))
-        rippled.paste(mirror.crop((0, y, width, y + 1)), (shift, y))
+        rippled.paste(reflection.crop((0, y, width, y + 1)), (shift, y))
     return rippled
 
 
 def _paint_waves(picture: Picture, top: int, depth: int) -> None:
-    """Paint light on the wave crests and shade between them, in perspective."""
+    """Paint light on the crests of waves and shade between them, in perspective."""
     aspect = max(0.3, min(4.0, picture.width / picture.unit))
     rough = 0.75 if picture.scene.has_any("storm", "rain") else 0.42
     noise = cloud_noise(
         picture.rng("waves"), (round(700 * aspect) + 2, 900), (round(10 * aspect) + 2, 64), 0.45
     )
-    turn = 7 / depth
-    data = (noise.width / picture.width, noise.width * turn / 2, 0, 0, 0, noise.height - 1, 0, turn)
+    tilt = 7 / depth
+    data = (noise.width / picture.width, noise.width * tilt / 2, 0, 0, 0, noise.height - 1, 0, tilt)
     plane = noise.transform(
         (picture.width, depth), Image.Transform.PERSPECTIVE, data, Image.Resampling.BILINEAR
     )
@@ -74,7 +74,7 @@ def _paint_waves(picture: Picture, top: int, depth: int) -> None:
 
 
 def _paint_glitter(picture: Picture, top: int, depth: int) -> None:
-    """Paint the path of light below the sun or moon, in short strokes that grow towards the viewer."""
+    """Paint the path of light below the sun or moon, as short strokes that get larger towards the viewer."""
     rng, unit, sparks = picture.rng("glitter"), picture.unit, picture.stencil()
     for _ in range(420):
         near = rng.random() ** 1.5
@@ -92,9 +92,10 @@ def _paint_glitter(picture: Picture, top: int, depth: int) -> None:
 
 
 def paint_lake(picture: Picture, low: float = 0.055, default: bool = False) -> bool:
-    """Paint a lake with a near bank if the scene has water, and return whether it has.
+    """Paint a lake with a bank in front, if the scene has a lake or the sea. Return whether it has.
 
-    The far shore is `low` units below the horizon.
+    The far shore is `low` units below the horizon. If `default` is true, there is a lake unless it is
+    excluded.
     """
     if not (picture.scene.has("lake", default=default) or picture.scene.has("sea")):
         return False
@@ -113,7 +114,10 @@ def paint_lake(picture: Picture, low: float = 0.055, default: bool = False) -> b
 
 
 def _paint_spit(picture: Picture, shore: float) -> None:
-    """Paint a tongue of land with a house and a few pines, before the lake that mirrors it."""
+    """Paint a tongue of land with a house and a few pines.
+
+    Call this before the lake is painted, so that the lake reflects it.
+    """
     x = picture.column_from_light(0.68)
     ground = mound_line(picture, x, shore + 2, 0.05, 0.5)
     colour = picture.palette.lit(local_colour(picture, "grass"), 0.1)
@@ -127,7 +131,10 @@ def _paint_spit(picture: Picture, shore: float) -> None:
 
 
 def mound_line(picture: Picture, middle: float, foot: float, height: float, half: float) -> Line:
-    """Return the crest of a flat hill on the y `foot`, `height` units tall and twice `half` units wide."""
+    """Return the crest of a flat hill around x = `middle`, whose foot is at y = `foot`.
+
+    The hill is `height` units tall and twice `half` units wide.
+    """
     rough = hill_line(picture, "mound", 0.0, height * 0.5, 4.0)
 
     def crest(x: float) -> float:
@@ -138,7 +145,7 @@ def mound_line(picture: Picture, middle: float, foot: float, height: float, half
 
 
 def paint_beach(picture: Picture) -> None:
-    """Paint sand along the lower edge, with a rim of foam and leaning palms."""
+    """Paint sand along the lower edge, with a rim of foam, and palms unless the prompt excludes them."""
     sand = local_colour(picture, "sand")
     palette, unit = picture.palette, picture.unit
     wet = hill_line(picture, "beach", picture.height * 0.86, 0.12, 0.8)
@@ -164,7 +171,7 @@ def _paint_palms(picture: Picture, ground: Line) -> None:
 
 
 def paint_headland(picture: Picture) -> None:
-    """Paint a grassy cliff opposite the light, with the lighthouse and the house that the scene has."""
+    """Paint a grassy cliff opposite the light, with a lighthouse and a house if the scene has them."""
     crest = _cliff_line(picture, picture.column_from_light(1.0))
     colour = picture.palette.lit(mix(local_colour(picture, "grass"), local_colour(picture, "ash"), 0.5), 0.0)
     paint_layer(picture, crest, colour, picture.palette.shadow, picture.unit * 0.3)

@@ -64,7 +64,9 @@ def seconds_left() -> float:
 
 
 def retry(attempt: Callable[[], T]) -> T:
-    """Return the result of `attempt`. Call it again after `GeneratorUnreachable`, at most `MAX_ATTEMPTS` times.
+    """Call `attempt` until it succeeds, but at most `MAX_ATTEMPTS` times, and return its result.
+
+    It is called again only after `GeneratorUnreachable`. Other errors are raised at once.
 
     The pause between attempts doubles each time, unless the provider says how long to wait. A random part is
     added so that clients don't retry at the same time. If the pause would end after the deadline, or after
