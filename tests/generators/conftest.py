@@ -1,4 +1,4 @@
-"""Fixtures: a server of models, credentials for it, short pauses between attempts."""
+"""Fixtures: a server with image models, credentials for it, and short pauses between attempts."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.providers import AWS_SECRET, ModelServer
 
 @pytest.fixture(scope="session")
 def model_server() -> Iterator[ModelServer]:
-    """One server of models for the whole session; tests use `models`."""
+    """One server with image models for the whole session. Tests use the fixture `models` instead."""
     server = ModelServer().start()
     yield server
     server.stop()
@@ -18,7 +18,7 @@ def model_server() -> Iterator[ModelServer]:
 
 @pytest.fixture
 def models(model_server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
-    """The server of models without recorded requests, and credentials for it in the environment."""
+    """The server with image models, without recorded requests. Its credentials are in the environment."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", AWS_SECRET)
     monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", model_server.url)

@@ -1,4 +1,4 @@
-"""Bedrock's own parts: the signed request, error codes, a model's lifecycle, the IAM statement."""
+"""What is specific to Bedrock: the signed request, error codes, the lifecycle of models, the IAM policy."""
 
 import base64
 import json
@@ -43,7 +43,7 @@ def _drawn(models: ModelServer, generator: BedrockGenerator, request: Generation
     return models.received[0]
 
 
-def test_the_request_holds_prompt_ratio_format_and_seed(
+def test_the_request_contains_prompt_ratio_format_and_seed(
     models: ModelServer, generator: BedrockGenerator
 ) -> None:
     received = _drawn(models, generator)
@@ -73,7 +73,10 @@ def test_the_request_without_a_negative_prompt(models: ModelServer, generator: B
 def test_the_signature_matches_the_request_that_arrives(
     models: ModelServer, generator: BedrockGenerator
 ) -> None:
-    """As AWS checks it (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html)."""
+    """The check is the one that AWS makes.
+
+    See https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html.
+    """
     received = _drawn(models, generator)
     authorization = received.headers["authorization"]
     signed = authorization.partition("SignedHeaders=")[2].partition(",")[0].split(";")
@@ -237,7 +240,7 @@ def test_the_statement_allows_one_model(region: str, model: str, resource: str) 
 
 
 @pytest.mark.parametrize("document", ["docs/generators.md"])
-def test_the_documentation_shows_the_least_policy(document: str) -> None:
+def test_the_documentation_shows_the_minimal_policy(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     (policy,) = map(json.loads, re.findall(r"```json\n(.*?)```", text, re.DOTALL))
     assert policy == {"Version": "2012-10-17", "Statement": [bedrock_statement("aws", REGION, BEDROCK.model)]}
@@ -255,17 +258,17 @@ def test_an_invalid_seed_in_the_response_is_ignored(
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"])
-def test_another_endpoint_than_aws_is_logged(
+def test_an_endpoint_outside_aws_is_logged(
     models: ModelServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str
 ) -> None:
-    """boto3 applies AWS_ENDPOINT_URL to every service, but it may be meant for the bucket."""
+    """boto3 applies AWS_ENDPOINT_URL to every service, but it may be meant only for the bucket."""
     monkeypatch.delenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
     monkeypatch.setenv(variable, models.url)
     _drawn(models, BedrockGenerator(BEDROCK.model, region=REGION, timeout=30))
     assert f"Prompts for Bedrock go to {models.url}" in caplog.text
 
 
-def test_aws_own_endpoint_is_not_logged(
+def test_an_endpoint_of_aws_is_not_logged(
     models: ModelServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")

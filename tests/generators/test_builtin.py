@@ -1,4 +1,4 @@
-"""The built-in generator: an adapter of the painter."""
+"""The built-in generator adapts the painter to the generator interface."""
 
 from PIL import Image
 

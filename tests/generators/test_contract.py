@@ -1,4 +1,4 @@
-"""The contract of generators, for every one that `GENERATOR` has a name for."""
+"""The contract of generators, tested with every generator that `GENERATOR` has a name for."""
 
 import pytest
 
@@ -14,7 +14,7 @@ PROTOCOLS = {"bedrock": BEDROCK, "openai": OPENAI}
 
 @pytest.fixture(scope="module", params=sorted(GENERATORS))
 def made(request: pytest.FixtureRequest, model_server: ModelServer) -> tuple[str, BaseGenerator]:
-    """A name and its generator."""
+    """A name for `GENERATOR`, and the generator with this name."""
     name: str = request.param
     config = Config.from_env({})
     if name in PROTOCOLS:
@@ -24,11 +24,11 @@ def made(request: pytest.FixtureRequest, model_server: ModelServer) -> tuple[str
 
 
 class TestKnownGenerators(GeneratorContract):
-    """The contract, with a server of models for those that need one."""
+    """The contract. Generators that need a provider get a server with image models."""
 
     @pytest.fixture
     def generator(self, made: tuple[str, BaseGenerator], models: ModelServer) -> BaseGenerator:
-        """That generator; its model succeeds."""
+        """The generator with this name, with a model that succeeds."""
         name, generator = made
         if name in PROTOCOLS:
             models.script = [PROTOCOLS[name].success()]

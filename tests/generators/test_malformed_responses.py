@@ -1,4 +1,4 @@
-"""Responses that are JSON of another shape, or no JSON, become errors of the generator."""
+"""If a response is not JSON or has an unexpected structure, the result is a `GeneratorError`."""
 
 import pytest
 

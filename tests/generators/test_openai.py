@@ -1,4 +1,4 @@
-"""OpenAI's own parts: the request, error codes, images behind a URL."""
+"""What is specific to OpenAI: the request, error codes, and images at a URL."""
 
 import base64
 from typing import Any
@@ -49,13 +49,13 @@ def test_the_request_to_a_gpt_model(models: ModelServer) -> None:
     ("asked", "sent"),
     [("png", "png"), ("jpeg", "jpeg"), ("webp", "webp"), ("gif", "png"), ("avif", "png")],
 )
-def test_the_file_format_is_one_that_the_model_has(models: ModelServer, asked: str, sent: str) -> None:
+def test_the_file_format_is_one_that_the_model_supports(models: ModelServer, asked: str, sent: str) -> None:
     models.script = [OPENAI.success()]
     _generator(models).generate(GenerationRequest("sea", 64, 64, seed=1, image_format=asked))
     assert models.received[0].json["output_format"] == sent
 
 
-def test_the_request_to_another_model(models: ModelServer) -> None:
+def test_the_request_to_a_model_of_a_different_provider(models: ModelServer) -> None:
     models.script = [OPENAI.success()]
     request = GenerationRequest("sea", 500, 300, seed=1, negative_prompt="people, boats")
     _generator(models, "stablediffusion", api_key="").generate(request)
@@ -186,7 +186,7 @@ def test_an_image_at_a_url_of_the_same_server_is_downloaded(models: ModelServer)
     ],
 )
 @pytest.mark.parametrize("field", ["url", "image_url", "b64_json", "image"])
-def test_no_image_is_downloaded_from_another_server(models: ModelServer, url: Any, field: str) -> None:
+def test_no_image_is_downloaded_from_a_different_server(models: ModelServer, url: Any, field: str) -> None:
     models.script = [answer("200 OK", {"data": [{field: url}]})]
     with pytest.raises(GeneratorError) as caught:
         _generator(models).generate(REQUEST)
@@ -195,7 +195,7 @@ def test_no_image_is_downloaded_from_another_server(models: ModelServer, url: An
     assert len(models.received) == 1
 
 
-def test_user_information_before_the_host_does_not_deceive(models: ModelServer) -> None:
+def test_user_information_is_not_taken_for_the_host(models: ModelServer) -> None:
     models.script = [_at(models.url.replace("//", "//") + "@169.254.169.254/1.png")]
     with pytest.raises(GeneratorError, match="not on the server of OPENAI_BASE_URL"):
         _generator(models).generate(REQUEST)
@@ -239,12 +239,12 @@ def test_urls_are_resolved_against_the_base_url(models: ModelServer, url: str, u
         ("http://models.example.evil.example/1.png", None),
     ],
 )
-def test_an_http_url_counts_as_the_https_server(url: str, place: str | None) -> None:
+def test_an_http_url_may_belong_to_an_https_server(url: str, place: str | None) -> None:
     assert url_on_same_server("https://models.example/v1/", url) == place
 
 
 @pytest.mark.parametrize("host", ["localhost", "0.0.0.0", "[::1]", "127.0.0.1"])
-def test_a_local_host_name_means_the_server_itself(host: str) -> None:
+def test_a_local_host_name_means_the_server_of_the_base_url(host: str) -> None:
     url = f"http://{host}:8080/1.png"
     assert url_on_same_server("http://models.example:8080/v1/", url) == "http://models.example:8080/1.png"
     assert url_on_same_server("http://models.example/v1/", url) is None
@@ -257,14 +257,14 @@ def test_a_download_follows_redirects_on_the_same_server(models: ModelServer, st
     assert [request.uri for request in models.received[1:]] == ["/a/1.png", "/a/2.png"]
 
 
-def test_endless_redirects_fail(models: ModelServer) -> None:
+def test_endless_redirects_are_an_error(models: ModelServer) -> None:
     models.script = [_at("/1.png"), answer("302 Found", b"", Location="/1.png")]
     with pytest.raises(GeneratorError, match="302"):
         _generator(models).generate(REQUEST)
     assert (models.attempts, len(models.received)) == (1, 5)
 
 
-def test_an_https_url_of_an_http_server_is_another_server() -> None:
+def test_an_https_url_does_not_belong_to_an_http_server() -> None:
     assert url_on_same_server("http://models.example/v1/", "https://models.example/1.png") is None
 
 
@@ -321,7 +321,7 @@ def test_describe_model_gets_the_model(models: ModelServer) -> None:
     assert models.received[0].headers["authorization"] == f"Bearer {API_KEY}"
 
 
-def test_describe_model_quotes_the_models_id(models: ModelServer) -> None:
+def test_describe_model_escapes_the_model_id(models: ModelServer) -> None:
     models.script = [answer("200 OK", {"id": "org/a b?"})]
     _generator(models, "org/a b?").describe_model()
     assert models.received[0].uri == "/v1/models/org%2Fa%20b%3F"

@@ -1,4 +1,4 @@
-"""Sizes by a model's name; parameters and sizes that a server refuses are not sent again."""
+"""Sizes depend on the name of the model. Parameters and sizes that a server refuses are not sent again."""
 
 import itertools
 from collections.abc import Callable, Iterable
@@ -66,7 +66,7 @@ ALL = {"model", "prompt", "n", "size", "response_format"}
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_a_refused_parameter_is_left_out_from_then_on(
+def test_a_refused_parameter_is_left_out_of_later_requests(
     models: ModelServer, refusal: Callable[[str], Behaviour], caplog: pytest.LogCaptureFixture
 ) -> None:
     models.script = [refusal("response_format"), OPENAI.success()]
@@ -137,8 +137,8 @@ def test_other_refusals_are_not_retried(models: ModelServer, behaviour: Behaviou
     assert models.attempts == 1
 
 
-def test_a_parameter_is_remembered_only_if_leaving_it_out_helped(models: ModelServer) -> None:
-    """The message may repeat the prompt, which may happen to name a parameter."""
+def test_a_refused_parameter_is_remembered_only_if_leaving_it_out_helped(models: ModelServer) -> None:
+    """The error message may repeat the prompt, which may happen to contain the name of a parameter."""
     models.script = [_flat("response_format")]
     generator = _generator(models)
     with pytest.raises(GeneratorRefused):
@@ -148,12 +148,12 @@ def test_a_parameter_is_remembered_only_if_leaving_it_out_helped(models: ModelSe
     assert _sent(models) == [ALL, ALL - {"response_format"}, ALL]
 
 
-def test_an_outage_while_learning_is_retried(models: ModelServer) -> None:
+def test_an_outage_between_refusals_is_retried(models: ModelServer) -> None:
     models.script = [_azure("response_format"), OPENAI.outage, _azure("response_format"), OPENAI.success()]
     assert _generator(models).generate(REQUEST).image == IMAGE
 
 
-def test_a_5xx_teaches_nothing(models: ModelServer) -> None:
+def test_nothing_is_learned_from_a_5xx(models: ModelServer) -> None:
     models.script = [answer("500 Oops", {"error": {"message": "unknown parameter 'response_format'"}})]
     with pytest.raises(GeneratorUnreachable):
         _generator(models).generate(REQUEST)
@@ -166,7 +166,7 @@ def _supported_sizes(*sizes: str) -> str:
 
 
 def _gpt_image(message: str) -> Behaviour:
-    """A GPT image model under another name: without response_format, and with three sizes."""
+    """A GPT image model under a different name. It has three sizes and refuses response_format."""
 
     def behave(
         server: ModelServer, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -208,7 +208,7 @@ def test_among_equal_ratios_the_nearest_area_is_requested(models: ModelServer) -
     assert models.received[-1].json["size"] == "512x512"
 
 
-def test_contradictory_size_refusals_end(models: ModelServer) -> None:
+def test_contradictory_size_refusals_end_in_an_error(models: ModelServer) -> None:
     sizes = itertools.cycle(["512x512", "256x256"])
 
     def contrary(server: ModelServer, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:

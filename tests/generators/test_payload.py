@@ -1,4 +1,4 @@
-"""The image in a response is found wherever it is and however it is encoded, within bounds."""
+"""The image in a response is found wherever it is and however it is encoded, within limits."""
 
 import base64
 import gzip
@@ -30,13 +30,13 @@ PROTOCOLS = {"bedrock": BEDROCK, "openai": OPENAI}
 
 @pytest.fixture(params=PROTOCOLS)
 def protocol(request: pytest.FixtureRequest) -> Protocol:
-    """Each provider's protocol."""
+    """The protocol of each provider."""
     return PROTOCOLS[request.param]
 
 
 @pytest.fixture
 def generator(protocol: Protocol, models: ModelServer) -> BaseGenerator:
-    """That provider's generator."""
+    """The generator for this provider."""
     if protocol is BEDROCK:
         return BedrockGenerator(BEDROCK.model, region="us-west-2", timeout=30)
     return OpenAIGenerator(OPENAI.model, api_key=API_KEY, base_url=f"{models.url}/v1", timeout=30)
@@ -145,7 +145,7 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize("entries", ENTRIES.values(), ids=ENTRIES)
-def test_useless_entries_beside_the_image_are_skipped(
+def test_entries_without_an_image_are_skipped(
     models: ModelServer, protocol: Protocol, generator: BaseGenerator, entries: list[Any]
 ) -> None:
     if protocol is OPENAI:
@@ -229,7 +229,7 @@ def test_a_decompression_bomb_is_not_decompressed_whole(
 
 
 def _raw(text: str) -> Callable[[Protocol], bytes]:
-    """A body with an unescaped line end or other bytes in a text that JSON does not allow."""
+    """A body with a string that contains characters not allowed in JSON, such as an unescaped line end."""
     return lambda protocol: json.dumps(protocol.drawn("HERE")).replace("HERE", text).encode("latin-1")
 
 
@@ -301,7 +301,7 @@ RESPONSES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("body", RESPONSES.values(), ids=RESPONSES)
-def test_places_of_the_image(models: ModelServer, body: Any) -> None:
+def test_fields_that_may_contain_the_image(models: ModelServer, body: Any) -> None:
     models.script = [answer("200 OK", json.dumps(body).encode())]
     assert _openai(models).generate(REQUEST).image in (IMAGE, *map(base64.b64decode, (TINY, PATH_LIKE)))
     assert len(models.received) == 1
@@ -348,7 +348,7 @@ def test_finish_reasons_that_mean_success(models: ModelServer, reason: str | Non
     assert (drawn.image, drawn.seed) == (IMAGE, 7)
 
 
-def test_a_url_in_a_response_of_bedrock_is_not_fetched(models: ModelServer) -> None:
+def test_a_url_in_a_response_from_bedrock_is_not_fetched(models: ModelServer) -> None:
     models.script = [answer("200 OK", {"images": [f"{models.url}/1.png"], "finish_reasons": [None]})]
     with pytest.raises(GeneratorError, match="contains a URL"):
         BedrockGenerator(BEDROCK.model, region="us-west-2", timeout=30).generate(REQUEST)

@@ -1,4 +1,4 @@
-"""Bedrock and OpenAI over real HTTP: the response to our client in each case, and the attempts it costs."""
+"""Bedrock and OpenAI over real HTTP: the response to our client and the number of attempts in each case."""
 
 import base64
 import gzip
@@ -64,7 +64,7 @@ def _application(
 
 @pytest.fixture(scope="module", params=[BEDROCK, OPENAI], ids=lambda protocol: protocol.name)
 def protocol(request: pytest.FixtureRequest) -> Protocol:
-    """Each provider's protocol."""
+    """The protocol of each provider."""
     found: Protocol = request.param
     return found
 
@@ -73,7 +73,7 @@ def protocol(request: pytest.FixtureRequest) -> Protocol:
 def client(
     protocol: Protocol, model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FlaskClient]:
-    """A client of an application with a deadline of 30 seconds."""
+    """A client for an application with a deadline of 30 seconds."""
     with _application(tmp_path_factory.mktemp("client"), protocol, model_server, 30) as client:
         yield client
 
@@ -82,13 +82,13 @@ def client(
 def hurried(
     protocol: Protocol, model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FlaskClient]:
-    """A client of an application with a deadline of 4 seconds: a busy machine needs some to send."""
+    """A client for an application with a deadline of 4 seconds: sending may be slow on a busy machine."""
     with _application(tmp_path_factory.mktemp("hurried"), protocol, model_server, 4) as client:
         yield client
 
 
 def _warm(models: ModelServer, protocol: Protocol, client: FlaskClient) -> None:
-    """Generate until it succeeds: the first call makes clients, which takes long on a busy machine."""
+    """Generate until it succeeds. The first call creates clients, which takes long on a busy machine."""
     for _ in range(20):
         models.reset()
         models.script = [protocol.success()]
@@ -184,7 +184,7 @@ def test_the_deadline_holds_whatever_the_server_does(
     response = hurried.post(URL, json=PROMPT)
     took = time.monotonic() - began
     assert (response.status_code, json_of(response)["code"]) == (504, "generator_timeout")
-    assert 3.9 < took < 30  # the machine may be busy; the server would go on for a minute or for ever
+    assert 3.9 < took < 30  # the machine may be busy; the server would continue for a minute or forever
     assert models.attempts == 1
 
 
@@ -238,7 +238,7 @@ def test_a_huge_response_is_not_read_whole(
     assert models.attempts == 1
 
 
-def test_retry_after_is_honoured(models: ModelServer, protocol: Protocol, client: FlaskClient) -> None:
+def test_retry_after_is_respected(models: ModelServer, protocol: Protocol, client: FlaskClient) -> None:
     models.script = [answer("429 Too Many Requests", {}, Retry_After="1"), protocol.success()]
     began = time.monotonic()
     assert client.post(URL, json=PROMPT).status_code == 200

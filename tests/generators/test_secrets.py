@@ -1,4 +1,4 @@
-"""A key that no header can hold is refused without appearing in errors or the log."""
+"""A key that can't be sent in a header is refused, and appears neither in errors nor in the log."""
 
 import pytest
 

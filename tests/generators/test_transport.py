@@ -1,4 +1,4 @@
-"""Deadline, retries and Retry-After."""
+"""The deadline, retries and Retry-After."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ from app.generators import transport
 from app.generators.transport import deadline, retry, retry_after, seconds_left
 
 
-def test_seconds_left_shrinks_and_raises_past_the_deadline() -> None:
+def test_seconds_left_decreases_and_raises_after_the_deadline() -> None:
     with deadline(0.05):
         assert 0 < seconds_left() <= 0.05
         time.sleep(0.06)
@@ -19,7 +19,7 @@ def test_seconds_left_shrinks_and_raises_past_the_deadline() -> None:
             seconds_left()
 
 
-def test_a_pause_that_would_outlast_the_deadline_ends_the_retries() -> None:
+def test_a_pause_beyond_the_deadline_ends_the_retries() -> None:
     attempts = []
 
     def fail() -> None:

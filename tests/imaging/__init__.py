@@ -1,1 +1,1 @@
-"""Tests of `app.imaging`; `samples` generates most of the images."""
+"""Tests for `app.imaging`. `samples` generates most of the images."""

@@ -1,4 +1,4 @@
-"""Write AV1 headers bit by bit, and read their size independently of the parser under test."""
+"""Write AV1 headers bit by bit, and read sizes from headers independently of the parser under test."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ def unpacked(data: bytes) -> str:
 
 
 def unit(kind: int, payload: bytes, *, layers: int | None = None, sized: bool = True) -> bytes:
-    """Return an open bitstream unit; `layers` is the byte with its temporal and spatial layer."""
+    """Return an open bitstream unit. `layers` is the byte with its temporal and spatial layer."""
     extended = layers is not None
     head = bytes((kind << 3 | extended << 2 | sized << 1, *([layers] if layers is not None else [])))
     return head + (leb128(len(payload)) if sized else b"") + payload
 
 
 def leb128(value: int) -> bytes:
-    """Return the number in groups of seven bits, the lowest first (leb128)."""
+    """Return the number in LEB128: groups of seven bits, the lowest first."""
     groups = []
     while value > 0x7F:
         groups.append(0x80 | value & 0x7F)
@@ -41,7 +41,7 @@ def leb128(value: int) -> bytes:
 
 
 def units(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield type and payload of every unit of a bitstream whose units have sizes below 2^14."""
+    """Yield the type and the payload of every unit in a bitstream whose units are smaller than 2^14 bytes."""
     while data:
         kind, data = data[0] >> 3, data[1 + (data[0] >> 2 & 1) :]
         wide = data[0] > 0x7F
@@ -52,7 +52,7 @@ def units(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def declared_size(data: bytes) -> tuple[int, int]:
-    """Return width and height in the first sequence header of a bitstream from an image encoder."""
+    """Return the width and height in the first sequence header of a bitstream from an image encoder."""
     bits = unpacked(next(payload for kind, payload in units(data) if kind == SEQUENCE_HEADER))
     start = _size_start(bits)
     widths, heights = int(bits[start : start + 4], 2) + 1, int(bits[start + 4 : start + 8], 2) + 1
@@ -69,7 +69,7 @@ def _size_start(bits: str) -> int:
 
 
 def enlarged(data: bytes, declared: tuple[int, int]) -> bytes:
-    """Return a key frame whose sequence header declares another size, and its frame header the true one."""
+    """Return a key frame whose sequence header declares a different size than its frame header."""
     found = b""
     for kind, payload in units(data):
         bits = unpacked(payload)
@@ -81,7 +81,7 @@ def enlarged(data: bytes, declared: tuple[int, int]) -> bytes:
             bits = bits[:start] + size + bits[after:].rstrip("0")
             order_hint_bits = int(bits[start + 8 + 32 + 1 + 3 + 4 + 1 + 2 + 2 :][:3], 2) + 1
         elif kind == FRAME:
-            # A key frame that is shown, without screen content tools, and then frame_size_override_flag.
+            # A shown key frame without screen content tools, followed by frame_size_override_flag.
             assert bits[:7] == "0001000", "another kind of frame"
             at = 7 + order_hint_bits
             bits = bits[:6] + "1" + bits[7:at] + number(true[0] - 1, 16) + number(true[1] - 1, 16) + bits[at:]
@@ -106,7 +106,7 @@ class Sequence:
     size_bits: int = 16
 
     def unit(self, size: tuple[int, int]) -> bytes:
-        """Return the header of a sequence of frames of at most this size."""
+        """Return the header of a sequence whose frames have at most this size."""
         bits = "000" + "1" * self.reduced + "0" * (not self.reduced) + str(int(self.reduced))
         bits += number(4, 5) if self.reduced else self._timing()
         bits += number(self.size_bits - 1, 4) * 2 + number(size[0] - 1, self.size_bits)
@@ -153,7 +153,7 @@ class Frame:
     unit_kind: int = FRAME_HEADER
 
     def unit(self, sequence: Sequence, size: tuple[int, int] | None) -> bytes:
-        """Return the header of a frame of `size`; None for the size of the sequence."""
+        """Return the header of a frame. If `size` is None, the frame has the size of its sequence."""
         bits = "0" + number(self.kind, 2) + str(int(self.shown))
         if not self.shown:
             bits += "1"

@@ -1,4 +1,4 @@
-"""AVIF files assembled from AV1 that Pillow encoded, so that tests can falsify each table."""
+"""AVIF files assembled from AV1 bitstreams encoded by Pillow, so that tests can falsify each table."""
 
 import struct
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ HANDLER = bytes(8) + b"pict" + bytes(13)
 
 
 @cache
-def av1(size: tuple[int, int], turn: int = 0, mode: str = "RGB") -> bytes:
-    """Return a bitstream of one frame: a temporal delimiter, a sequence header, and the frame."""
-    image = picture(turn, mode, size) if max(size) < 500 else Image.new(mode, size, 90)
+def av1(size: tuple[int, int], variant: int = 0, mode: str = "RGB") -> bytes:
+    """Return the bitstream of one frame: a temporal delimiter, a sequence header, and the frame."""
+    image = picture(variant, mode, size) if max(size) < 500 else Image.new(mode, size, 90)
     data = saved(image, "avif", speed=10)
     return data[data.index(b"mdat") + 4 :]
 
@@ -26,7 +26,7 @@ def av1(size: tuple[int, int], turn: int = 0, mode: str = "RGB") -> bytes:
 @cache
 def av1_frames(size: tuple[int, int], count: int) -> tuple[bytes, ...]:
     """Return the bitstream of an animation, split into its samples."""
-    frames = [picture(turn, size=size) for turn in range(count)]
+    frames = [picture(variant, size=size) for variant in range(count)]
     data = saved(frames[0], "avif", save_all=True, append_images=frames[1:], speed=10)
     table, start = data.index(b"stsz") + 12, data.index(b"mdat") + 4
     samples = []
@@ -38,7 +38,7 @@ def av1_frames(size: tuple[int, int], count: int) -> tuple[bytes, ...]:
 
 
 def av1c(units: bytes = b"") -> bytes:
-    """Return the codec configuration of Pillow's colour images."""
+    """Return the codec configuration that Pillow writes for colour images."""
     return box(b"av1C", b"\x81\x00\x0c\x00" + units)
 
 
@@ -49,7 +49,7 @@ def ispe(width: int, height: int) -> bytes:
 
 @dataclass
 class Item:
-    """One item, numbered from 1 by its position; `pieces` are offsets and lengths in its payload."""
+    """One item. Items are numbered from 1 in their order. `pieces` are offsets and lengths in the payload."""
 
     payload: bytes
     properties: list[bytes]
@@ -58,13 +58,13 @@ class Item:
     method: int = 0
 
 
-def picture_item(size: tuple[int, int], declared: tuple[int, int] | None = None, turn: int = 0) -> Item:
-    """Return an AV1 item of this size that may declare another one."""
-    return Item(av1(size, turn), [ispe(*(declared or size)), av1c()])
+def picture_item(size: tuple[int, int], declared: tuple[int, int] | None = None, variant: int = 0) -> Item:
+    """Return an AV1 item of this size. Its property declares the size `declared`, by default the true one."""
+    return Item(av1(size, variant), [ispe(*(declared or size)), av1c()])
 
 
 def grid_item(rows: int, columns: int, canvas: tuple[int, int]) -> Item:
-    """Return a grid item, an image derived from cells."""
+    """Return a grid item: an image that is composed of cells."""
     payload = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, *canvas)
     return Item(payload, [ispe(*canvas)], kind=b"grid")
 
@@ -75,7 +75,7 @@ Reference = tuple[bytes, int, Sequence[int]]
 def still(
     items: list[Item], references: Sequence[Reference] = (), *, primary: int = 1, more: bytes = b""
 ) -> bytes:
-    """Return a file of these items, with their payloads in `mdat` in order; `more` goes into the meta box."""
+    """Return a file with these items. Their payloads are in `mdat`, in order. `more` goes into `meta`."""
     front = FTYP + _meta(items, references, primary, more, 0)
     return FTYP + _meta(items, references, primary, more, len(front) + 8) + _media(items)
 
@@ -119,8 +119,8 @@ def _meta(items: list[Item], references: Sequence[Reference], primary: int, more
 class Track:
     """One track.
 
-    `places` are the offsets of its samples in the media data, `units` the AV1 units of its codec
-    configuration; `tables` replace the correct ones, and `more` are further boxes.
+    `places` are the offsets of its samples in the media data. `units` are the AV1 units in its codec
+    configuration. `tables` replace the correct tables, and `more` are additional boxes.
     """
 
     samples: Sequence[bytes]
@@ -136,7 +136,10 @@ class Track:
 
 
 def animated(*tracks: Track, moov: bytes = b"", more: bytes = b"") -> bytes:
-    """Return a file of these tracks, with boxes added at the end of `moov` or before the media data."""
+    """Return a file with these tracks.
+
+    `moov` is added at the end of the moov box, and `more` before the mdat box.
+    """
     front = len(AVIS + box(b"moov", _tracks(tracks, 0) + moov) + more) + 8
     media = b"".join(sample for track in tracks for sample in track.samples)
     return AVIS + box(b"moov", _tracks(tracks, front) + moov) + more + box(b"mdat", media)

@@ -22,7 +22,7 @@ from app.imaging.survey import ImageLimits
 
 
 def _open_descriptors(kind: Callable[[int], bool]) -> list[int]:
-    """Return the descriptors of this kind that the child has."""
+    """Return the open descriptors of this kind in the child."""
     found = []
     for descriptor in range(3, 128):
         with suppress(OSError):
@@ -31,7 +31,7 @@ def _open_descriptors(kind: Callable[[int], bool]) -> list[int]:
     return found
 
 
-def _answer(payload: bytes) -> None:
+def _send(payload: bytes) -> None:
     """Send `payload` to the worker."""
     (job,) = _open_descriptors(stat.S_ISSOCK)
     os.write(job, payload)
@@ -47,7 +47,7 @@ def _abort(payload: bytes) -> NoReturn:
 
 
 def _burn(payload: bytes) -> NoReturn:
-    signal.setitimer(signal.ITIMER_REAL, 0)  # which could expire first on a busy machine
+    signal.setitimer(signal.ITIMER_REAL, 0)  # on a busy machine, this limit could be reached first
     while True:
         pass
 
@@ -63,17 +63,17 @@ def _take_memory(payload: bytes) -> NoReturn:
 
 
 def _take_some(payload: bytes) -> NoReturn:
-    """Take memory that decoding 40 million pixels may use, and parsing a container may not."""
+    """Allocate memory that is allowed for decoding 40 million pixels, but not for parsing a container."""
     raise UndecodableImage(detail=f"{len(bytearray(200 << 20))} bytes taken")
 
 
 def _say(payload: bytes) -> NoReturn:
-    _answer(payload)
+    _send(payload)
     os._exit(0)
 
 
 def _shut(payload: bytes) -> NoReturn:
-    """Answer, and shut the socket for the host as well."""
+    """Send a report, and shut down the socket, which the host shares."""
     (job,) = _open_descriptors(stat.S_ISSOCK)
     os.write(job, payload)
     socket.socket(fileno=job).shutdown(socket.SHUT_RDWR)
@@ -81,7 +81,7 @@ def _shut(payload: bytes) -> NoReturn:
 
 
 def _hand_over(payload: bytes) -> NoReturn:
-    """Send the worker a pipe that never delivers a byte."""
+    """Send the worker a pipe from which no bytes ever come."""
     (job,) = _open_descriptors(stat.S_ISSOCK)
     pipe, _ = os.pipe()
     socket.send_fds(socket.socket(fileno=job), [payload], [pipe])
@@ -89,7 +89,7 @@ def _hand_over(payload: bytes) -> NoReturn:
 
 
 def _fill(payload: bytes) -> NoReturn:
-    """Write to every file that can be written, and report the number of bytes."""
+    """Write as much as possible to every writable file, and report the number of bytes."""
     written = 0
     for descriptor in _open_descriptors(stat.S_ISREG):
         with suppress(OSError):
@@ -116,7 +116,7 @@ def _kill_host(payload: bytes) -> NoReturn:
 
 
 def _break_out(payload: bytes) -> NoReturn:
-    """Try to read, write, connect, signal and run a program; report what succeeded."""
+    """Try to read, write, connect, signal and run a program, and report what succeeded."""
     attempts: dict[str, Callable[[], object]] = {
         "read": lambda: os.open(__file__, os.O_RDONLY),
         "write": lambda: os.open(payload, os.O_WRONLY | os.O_CREAT),
@@ -125,7 +125,7 @@ def _break_out(payload: bytes) -> NoReturn:
         "execute": lambda: os.execv(sys.executable, [sys.executable, "-c", ""]),
         "connect": lambda: socket.create_connection(("127.0.0.1", int(Path(payload.decode()).name)), 5),
     }
-    if os.geteuid():  # root always may
+    if os.geteuid():  # root is always allowed to
         attempts["fork"] = lambda: os.fork() or os._exit(0)
     succeeded = []
     for name, attempt in attempts.items():
@@ -154,7 +154,7 @@ def _perform(data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int
 
 
 def serve(cores: str) -> NoReturn:
-    """Serve as a host of such children."""
+    """Serve as a host with such children."""
     vars(host)["check_image"] = _perform
     vars(protocol).update(
         _SURVEY_CPU_SECONDS=1,

@@ -1,4 +1,4 @@
-"""Hostile images and unusual valid ones, grouped by the expected response."""
+"""Hostile images, and unusual but valid images, grouped by the expected response."""
 
 import struct
 import zlib
@@ -36,7 +36,7 @@ def _bomb() -> bytes:
 
 
 def _png(width: int, height: int, depth: int = 8, colour: int = 0, *chunks: bytes) -> bytes:
-    """Return a PNG with this header and all its pixels, which are zeros."""
+    """Return a PNG with this header and with all of its pixels, which are zeros."""
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     rows = bytes((1 + (width * samples * depth + 7) // 8) * height)
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
@@ -49,14 +49,14 @@ def _with_png_chunk(kind: bytes, payload: bytes) -> bytes:
 
 
 def _jpeg_of(width: int, height: int) -> bytes:
-    """Return a JPEG whose frame header declares another size."""
+    """Return a JPEG whose frame header declares this size, which is not its true size."""
     data = sample("jpeg")
     at = data.index(b"\xff\xc0")
     return data[: at + 5] + struct.pack(">HH", height, width) + data[at + 9 :]
 
 
 def _avif_of(width: int, height: int) -> bytes:
-    """Return an AVIF whose `ispe` property declares another size."""
+    """Return an AVIF whose `ispe` property declares this size, which is not its true size."""
     data = sample("avif")
     at = data.index(b"ispe") + 8
     return data[:at] + struct.pack(">II", width, height) + data[at + 8 :]
@@ -72,7 +72,7 @@ def _avif_of_frames(count: int) -> bytes:
 
 
 def _canvas(width: int, height: int, frames: int = 0) -> bytes:
-    """Return a WebP of this canvas, still or with frames of one pixel."""
+    """Return a WebP with a canvas of this size, either a still image or with frames of one pixel."""
     flags = b"\x02\0\0\0" if frames else b"\0\0\0\0"
     size = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
     pixel = saved(picture(size=(1, 1)), "webp", lossless=True)[12:]
@@ -118,7 +118,7 @@ UNSUPPORTED: dict[str, Make] = {
     "elf": lambda: b"\x7fELF" + bytes(100),
     "mpo marker alone": lambda: b"\xff\xd8",
 }
-"""Refused with 415 unsupported_image, whatever the file's name."""
+"""These get 415 unsupported_image, whatever the name of the file."""
 
 UNDECODABLE: dict[str, Make] = {
     "png without width": lambda: _png(0, 1),
@@ -143,7 +143,7 @@ UNDECODABLE: dict[str, Make] = {
     "avif without width": lambda: _avif_of(0, 32),
     "avif that announces 2^31 frames": lambda: _avif_of_frames(2**31),
 }
-"""Refused with 422 undecodable_image."""
+"""These get 422 undecodable_image."""
 
 TOO_LARGE: dict[str, Make] = {
     "png of 30,000 a side": lambda: bare_png(30_000, 30_000),
@@ -162,7 +162,7 @@ TOO_LARGE: dict[str, Make] = {
     "apng that announces 2^31 frames": lambda: _with_png_chunk(b"acTL", struct.pack(">II", 2**31, 0)),
     "apng of 2,000 frames": lambda: _apng_of_frames(2000),
 }
-"""Refused with 422 too_many_pixels before a pixel is decoded."""
+"""These get 422 too_many_pixels before any pixels are decoded."""
 
 
 def _scans(count: int) -> bytes:
@@ -172,7 +172,7 @@ def _scans(count: int) -> bytes:
 
 
 def _apng_of_frames(count: int) -> bytes:
-    """Return an APNG of one pixel that declares `count` frames and has a control chunk for each."""
+    """Return an APNG of one pixel that declares `count` frames and has a control chunk for each of them."""
     still = _png(1, 1)
     heads = b"".join(
         png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, 1, 1, 0, 0, 1, 10, 0, 0))
@@ -186,7 +186,7 @@ def _apng_of_frames(count: int) -> bytes:
 
 
 def _adobe(transform: int) -> bytes:
-    """Return a JPEG of four colours that its Adobe segment declares as CMYK (0) or YCCK (2)."""
+    """Return a JPEG with four colour components. Its Adobe segment declares them as CMYK (0) or YCCK (2)."""
     data = bytearray(saved(picture(mode="CMYK"), "jpeg", quality=95))
     data[data.index(b"Adobe") + 11] = transform
     return bytes(data)
@@ -200,7 +200,7 @@ def _gps() -> bytes:
 
 
 def _looping_exif(target: int) -> bytes:
-    """Return directories that point to `target`: the next one, EXIF, GPS and interoperability."""
+    """Return an EXIF block whose directories (next, EXIF, GPS, interoperability) all point to `target`."""
     pointers = [struct.pack("<HHII", tag, 4, 1, target) for tag in (0x8769, 0x8825, 0xA005)]
     return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 3) + b"".join(pointers) + struct.pack("<I", target)
 
@@ -256,7 +256,7 @@ ACCEPTED: dict[str, Make] = {
     "gif frame that sticks out": lambda: _gif_frame(3, 2, 1, 1),
     "webp animation": lambda: saved(picture(), "webp", **animation()),
 }
-"""Accepted with 201; the stored pixels are those sent, upright if metadata is stripped."""
+"""These get 201. The stored pixels are the pixels that were sent, rotated upright if metadata is stripped."""
 
 
 def _interlaced() -> bytes:
@@ -274,7 +274,7 @@ TEXT_BOMBS: dict[str, Make] = {
         sample("png"), 33, png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**20))) * 100
     ),
 }
-"""PNG texts of 100 MiB and more: dropped without decompressing; refused if metadata is kept."""
+"""PNG texts of 100 MiB and more. They are dropped without decompression, or refused if metadata is kept."""
 
 SCRIPT = b"<html><script>alert(document.domain)</script></html>"
 ZIP = b"PK\x03\x04" + bytes(26) + b"PK\x01\x02" + bytes(42) + b"PK\x05\x06" + bytes(18)
@@ -297,6 +297,6 @@ POLYGLOTS: dict[str, Make] = {
     "html in xmp of an avif": lambda: saved(picture(), "avif", xmp=SCRIPT),
     "html in exif of a jpeg": lambda: _jpeg_with_exif(b"Exif\0\0" + SCRIPT),
 }
-"""Images that are also another kind of file. Only the image remains, or everything if metadata is kept."""
+"""Images that are also files of a different kind. Only the image remains, or all if metadata is kept."""
 
 PAYLOADS = (SCRIPT, ZIP, _PDF, b"alert(1)")

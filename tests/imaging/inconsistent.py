@@ -1,4 +1,4 @@
-"""Images whose containers contradict their content, and unusual but consistent ones that resemble them."""
+"""Images whose container contradicts their content, and similar images that are unusual but consistent."""
 
 import struct
 import zlib
@@ -39,7 +39,7 @@ from tests.imaging.samples import (
 Make = Callable[[], bytes]
 
 LARGE, SMALL = (2048, 2048), (64, 64)
-CELLS = [picture_item(SMALL, turn=turn) for turn in range(4)]
+CELLS = [picture_item(SMALL, variant=variant) for variant in range(4)]
 QUARTERS = [(b"dimg", 1, (2, 3, 4, 5))]
 AUXILIARY = box(b"auxC", ALPHA)
 
@@ -63,23 +63,23 @@ def _frames(count: int = 4, **options: object) -> Track:
 
 
 def shared_frame(count: int) -> bytes:
-    """Return an animation whose samples are all the same frame."""
+    """Return an animation whose samples all refer to the same frame."""
     return animated(_frames(samples=av1_frames(SMALL, 4)[:1], places=[0] * count))
 
 
 def _places() -> list[int]:
-    """Return the offsets of an animation's samples in its media data."""
+    """Return the offsets of the samples of an animation in its media data."""
     return [0, *accumulate(map(len, av1_frames(SMALL, 4)))][:-1]
 
 
 def _hidden(count: int) -> bytes:
-    """Return an item with `count` hidden frames after the one that is shown."""
+    """Return an item with `count` hidden frames after the frame that is shown."""
     sequence = Sequence(size_bits=6, order_hint_bits=7)
     return _item(av1(SMALL) + sequence.unit(SMALL) + Frame(shown=False).unit(sequence, None) * count)
 
 
 def _metadata(count: int) -> bytes:
-    """Return a meta box of items none of which is an image."""
+    """Return a meta box with `count` items, none of which is an image."""
     items = b"".join(
         box(b"infe", struct.pack(">IHH4s", 2 << 24, number, 0, b"mime") + bytes(2))
         for number in range(1, count + 1)
@@ -88,7 +88,7 @@ def _metadata(count: int) -> bytes:
 
 
 def _patched(data: bytes, *changes: tuple[bytes, int, bytes]) -> bytes:
-    """Return the file with bytes overwritten, each value at an offset after a word."""
+    """Return the file with bytes overwritten. Each change is a word, an offset after it, and a value."""
     changed = bytearray(data)
     for word, after, value in changes:
         at = changed.index(word) + len(word) + after
@@ -97,8 +97,8 @@ def _patched(data: bytes, *changes: tuple[bytes, int, bytes]) -> bytes:
 
 
 def _pillow_sequence() -> bytes:
-    """Return an animation of 2048 × 2048 by Pillow, with 64 × 64 in every box that declares a size."""
-    frames = [picture(turn, size=LARGE) for turn in range(2)]
+    """Return an animation of 2048 × 2048 pixels in which every box declares a size of 64 × 64."""
+    frames = [picture(variant, size=LARGE) for variant in range(2)]
     data = saved(frames[0], "avif", save_all=True, append_images=frames[1:], speed=10)
     wide = struct.pack(">II", *(side << 16 for side in SMALL))
     entry = data.index(b"av01", data.index(b"stsd")) - data.index(b"stsd") + 24
@@ -230,7 +230,7 @@ INCONSISTENT_AVIF: dict[str, Make] = {
     ),
     "metadata of 1,000 items in a track": lambda: animated(_frames(more=_metadata(1000))),
 }
-"""AVIF that decoders decode larger than its boxes declare, or that is ambiguous."""
+"""AVIF files that are ambiguous, or that are larger when decoded than their boxes declare."""
 
 
 def _anmf(left: int, top: int, width: int, height: int, *parts: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
@@ -286,7 +286,7 @@ INCONSISTENT_WEBP: dict[str, Make] = {
 
 
 def _apng(width: int, height: int, left: int = 0, top: int = 0, *, operations: bytes = b"\0\0") -> bytes:
-    """Return an animation of one frame of this size and position."""
+    """Return an animation with one frame of this size at this position."""
     control = struct.pack(">IIIIIHH", 0, width, height, left, top, 1, 10) + operations
     chunks = png_chunk(b"acTL", struct.pack(">II", 1, 0)) + png_chunk(b"fcTL", control)
     return inserted(sample("png"), 33, chunks)
@@ -322,7 +322,7 @@ def _jpeg_head(marker: int, size: tuple[int, int]) -> bytes:
 
 
 def _renamed(marker: int) -> bytes:
-    """Return a JPEG whose frame header declares another coding process."""
+    """Return a JPEG whose frame header declares a different coding process."""
     return sample("jpeg").replace(b"\xff\xc0", bytes((0xFF, marker)), 1)
 
 
@@ -368,7 +368,7 @@ INCONSISTENT: dict[str, Make] = {
     }.items()
     for name, make in files.items()
 }
-"""Refused with 422 undecodable_image before a decoder runs."""
+"""These get 422 undecodable_image before a decoder runs."""
 
 
 _ONE_CHUNK = {
@@ -454,7 +454,7 @@ CONSISTENT: dict[str, tuple[tuple[int, int, int], Make]] = {
     ),
     "gif that grows": ((4, 3, 2), lambda: _growing_gif()),
 }
-"""Accepted at this width, height and number of frames."""
+"""These are accepted, with this width, height and number of frames."""
 
 
 def _growing_gif() -> bytes:

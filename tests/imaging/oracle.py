@@ -1,4 +1,4 @@
-"""Find the size of an accepted image by other means, and compare it with the declared one."""
+"""Find the size of an accepted image independently, and compare it with the declared size."""
 
 import struct
 import time
@@ -11,7 +11,7 @@ from app.imaging.survey import ImageLimits
 from tests.imaging.av1_bits import declared_size
 
 MAX_CPU_SECONDS = 20
-"""For an image of a million pixels, which takes a fraction of a second."""
+"""Maximum time to decode an image of a million pixels. It usually takes a fraction of a second."""
 
 
 def assert_decodes_as_declared(data: bytes, limits: ImageLimits) -> CheckedImage:
@@ -38,7 +38,7 @@ def _decoded(data: bytes) -> tuple[tuple[int, int], int]:
     """Return the largest width and height of all frames, and the number of frames that Pillow decodes."""
     width = height = frames = 0
     with Image.open(BytesIO(data)) as image:
-        # Only the first picture of a JPEG counts.
+        # Only the first picture in a JPEG file counts.
         last = 1 if image.format in ("JPEG", "MPO") else 10_000
         while frames < last:
             try:
@@ -52,12 +52,12 @@ def _decoded(data: bytes) -> tuple[tuple[int, int], int]:
 
 
 def _coded_sizes(data: bytes) -> set[tuple[int, int]]:
-    """Return the size in the first sequence header of the colour track or primary item; empty without one."""
+    """Return the size in the first sequence header of the colour track or primary item, if there is one."""
     if data[8:12] == b"avis":
         table = _payload(data, b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stco")
         return {declared_size(data[struct.unpack_from(">I", table, 8)[0] :])} if table else set()
     pitm, iloc = (_payload(data, b"meta", kind) for kind in (b"pitm", b"iloc"))
-    # A derived item has no bitstream, and the offsets of an item in idat count from there.
+    # A derived item has no bitstream. The offsets of an item in idat count from the start of idat.
     if b"grid" in data or b"idat" in data or not (pitm and iloc):
         return set()
     start = _item_start(iloc, struct.unpack_from(">H", pitm, 4)[0])
@@ -67,7 +67,7 @@ def _coded_sizes(data: bytes) -> set[tuple[int, int]]:
 
 
 def _payload(data: bytes, *path: bytes) -> bytes:
-    """Return the payload of the first box at this path of kinds; empty if there is none."""
+    """Return the payload of the first box at this path of box types, or no bytes if there is none."""
     for kind in path:
         while data and data[4:8] != kind:
             data = data[max(8, struct.unpack_from(">I", data)[0]) :]
@@ -77,7 +77,7 @@ def _payload(data: bytes, *path: bytes) -> bytes:
 
 
 def _item_start(iloc: bytes, wanted: int) -> int | None:
-    """Return the offset of an item in an iloc table as libavif writes it; None for other forms of table."""
+    """Return the offset of an item in an iloc table as written by libavif, or None for other tables."""
     version, fields, items = struct.unpack_from(">B3xHH", iloc)
     if version > 1 or fields & 0xFF00 != 0x4400 or fields >> 4 & 15 not in (0, 4):
         return None

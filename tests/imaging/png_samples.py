@@ -1,4 +1,4 @@
-"""Write PNG files of every kind from samples, and read samples from them (W3C PNG, 7 to 9)."""
+"""Write PNG files of every kind from samples, and read samples from PNG files (W3C PNG, 7 to 9)."""
 
 import random
 import struct
@@ -15,13 +15,13 @@ KINDS = [
     *((bits, 3) for bits in (1, 2, 4, 8)),
     *((bits, colour) for colour in (2, 4, 6) for bits in (8, 16)),
 ]
-"""Depth and colour type."""
+"""All combinations of bit depth and colour type."""
 
 Rows = list[list[tuple[int, ...]]]
 
 
 class Png(NamedTuple):
-    """Header fields, chunks without pixels, and rows of pixels, each a tuple of samples."""
+    """The header fields, the chunks other than pixels, and the rows. Each pixel is a tuple of samples."""
 
     size: tuple[int, int]
     bits: int
@@ -31,7 +31,7 @@ class Png(NamedTuple):
 
 
 def noise(bits: int, colour: int, size: tuple[int, int]) -> Rows:
-    """Return rows of random samples, the same each time."""
+    """Return rows of random samples. The result is the same each time."""
     values = random.Random(bits * colour)
     width, height = size
     row = range(width * CHANNELS[colour])
@@ -42,7 +42,7 @@ def noise(bits: int, colour: int, size: tuple[int, int]) -> Rows:
 def made(
     rows: Rows, bits: int, colour: int, *chunks: bytes, interlaced: bool = False, lack: int = 0
 ) -> bytes:
-    """Return a PNG of these rows, without the last `lack` bytes of them; the filters take turns."""
+    """Return a PNG with these rows, but without their last `lack` bytes. The row filters alternate."""
     width, height = len(rows[0]), len(rows)
     raw = bytearray()
     for part in _parts(rows) if interlaced else [rows]:

@@ -1,4 +1,4 @@
-"""Generated images of every format, and pieces with which tests insert metadata."""
+"""Generated images in every format, and pieces of files with which tests insert metadata."""
 
 import struct
 import zlib
@@ -23,16 +23,17 @@ SIZE = (48, 32)
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def picture(turn: int = 0, mode: str = "RGB", size: tuple[int, int] = SIZE) -> Image.Image:
-    """Return a picture without symmetry; each `turn` gives another one."""
+def picture(variant: int = 0, mode: str = "RGB", size: tuple[int, int] = SIZE) -> Image.Image:
+    """Return a picture without symmetry. Each `variant` is a different picture."""
     red = Image.linear_gradient("L").resize(size)
-    green = Image.radial_gradient("L").resize(size).rotate(20 * turn, translate=(7, 3))
-    blue = Image.linear_gradient("L").rotate(90).resize(size).point(lambda value: (value + 60 * turn) % 256)
+    green = Image.radial_gradient("L").resize(size).rotate(20 * variant, translate=(7, 3))
+    blue = Image.linear_gradient("L").rotate(90).resize(size)
+    blue = blue.point(lambda value: (value + 60 * variant) % 256)
     return Image.merge("RGB", (red, green, blue)).convert(mode)
 
 
 def saved(image: Image.Image, name: str, **options: Any) -> bytes:
-    """Return the image as a file that Pillow encodes."""
+    """Return the image as a file encoded by Pillow."""
     buffer = BytesIO()
     image.save(buffer, FORMATS[name].pillow, **options)
     return buffer.getvalue()
@@ -40,12 +41,12 @@ def saved(image: Image.Image, name: str, **options: Any) -> bytes:
 
 @cache
 def sample(name: str, animated: bool = False) -> bytes:
-    """Return a still image, or an animation of three frames of 80, 120 and 200 ms that runs twice."""
+    """Return a still image, or an animation with three frames of 80, 120 and 200 ms that is played twice."""
     return saved(picture(), name, **(animation() if animated else {}))
 
 
 def animation() -> dict[str, Any]:
-    """Return options that make Pillow encode three frames."""
+    """Return the options with which Pillow encodes an animation with three frames."""
     more = [picture(1), picture(2)]
     return {"save_all": True, "append_images": more, "duration": [80, 120, 200], "loop": 2}
 
@@ -56,7 +57,7 @@ def check(data: bytes, limits: ImageLimits = LIMITS) -> CheckedImage:
 
 
 def shown(data: bytes) -> list[tuple[bytes, Any]]:
-    """Return what a viewer shows: pixels and duration of every frame."""
+    """Return what a viewer shows: the pixels and the duration of every frame."""
     with Image.open(BytesIO(data)) as image:
         return [
             (frame.convert("RGBA").tobytes(), frame.info.get("duration"))
@@ -65,7 +66,7 @@ def shown(data: bytes) -> list[tuple[bytes, Any]]:
 
 
 def info(data: bytes) -> dict[Any, Any]:
-    """Return what Pillow reads besides the pixels."""
+    """Return everything that Pillow reads other than the pixels."""
     with Image.open(BytesIO(data)) as image:
         image.load()
         return dict(image.info)
@@ -80,28 +81,28 @@ def exif(orientation: int = 1) -> bytes:
 
 
 def jpeg_segment(marker: int, payload: bytes) -> bytes:
-    """Return a JPEG segment with its length."""
+    """Return a JPEG segment, including its length."""
     return bytes((0xFF, marker)) + struct.pack(">H", len(payload) + 2) + payload
 
 
 def png_chunk(kind: bytes, payload: bytes) -> bytes:
-    """Return a PNG chunk with length and checksum."""
+    """Return a PNG chunk, including its length and checksum."""
     return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
 
 
 def gif_extension(label: int, *blocks: bytes) -> bytes:
-    """Return a GIF extension of these sub-blocks."""
+    """Return a GIF extension with these sub-blocks."""
     return bytes((0x21, label)) + b"".join(bytes((len(block),)) + block for block in blocks) + b"\0"
 
 
 def riff(*chunks: tuple[bytes, bytes]) -> bytes:
-    """Return a WebP file of these chunks."""
+    """Return a WebP file with these chunks."""
     body = b"WEBP" + b"".join(riff_chunk(kind, payload) for kind, payload in chunks)
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 def riff_chunk(kind: bytes, payload: bytes) -> bytes:
-    """Return a RIFF chunk with its padding."""
+    """Return a RIFF chunk, including its padding."""
     return kind + struct.pack("<I", len(payload)) + payload + b"\0" * (len(payload) % 2)
 
 
@@ -121,14 +122,14 @@ def colour_table_end(gif: bytes) -> int:
 
 
 def bare_gif(frames: int, size: tuple[int, int] = (1, 1)) -> bytes:
-    """Return a valid GIF of equal frames of one pixel each, on a canvas of `size`."""
+    """Return a valid GIF with equal frames of one pixel each, on a canvas of `size`."""
     head = b"GIF89a" + struct.pack("<HH", *size) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\0"
     return head + frame * frames + b"\x3b"
 
 
 def bare_png(width: int, height: int) -> bytes:
-    """Return a PNG that declares a size and has almost no pixels."""
+    """Return a PNG that declares this size but has almost no pixels."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return (
         b"\x89PNG\r\n\x1a\n"

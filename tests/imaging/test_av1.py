@@ -1,4 +1,4 @@
-"""The AV1 parser finds the size of every frame, whatever other fields the headers have."""
+"""The AV1 parser finds the size of every frame, whatever other fields are in the headers."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Metadata in AVIF is found by the tables of the meta box, in all their versions, and blanked."""
+"""Metadata in AVIF files is found through the tables of the meta box, in all their versions, and blanked."""
 
 import struct
 
@@ -23,7 +23,7 @@ def _iinf(version: int, kind: bytes) -> bytes:
 
 
 def _iloc(version: int, offset: int, *, in_idat: bool = False, number: int = 7) -> bytes:
-    """Return a table of one item in two extents, with a base offset."""
+    """Return a table with a base offset and one item, which has two extents."""
     wide = ">I" if version == 2 else ">H"
     method = struct.pack(">H", in_idat) if version else b""
     head = bytes((version, 0, 0, 0)) + b"\x44\x40" + struct.pack(wide, 1) + struct.pack(wide, number)
@@ -85,7 +85,7 @@ def test_a_blanked_exif_item_is_valid_and_empty() -> None:
 
 
 @pytest.mark.parametrize("kind", [b"udta", b"uuid", b"free", b"skip"])
-def test_boxes_of_any_content_become_free_space(kind: bytes) -> None:
+def test_boxes_with_arbitrary_content_become_free_space(kind: bytes) -> None:
     data = FTYP + box(b"moov", box(b"trak", box(kind, PAYLOAD))) + box(kind, PAYLOAD) + box(b"mdat", b"x")
     blanked = box(b"free", bytes(len(PAYLOAD)))
     assert _cleaned(data) == FTYP + box(b"moov", box(b"trak", blanked)) + blanked + box(b"mdat", b"x")

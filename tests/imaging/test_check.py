@@ -1,4 +1,4 @@
-"""Which images are accepted, the facts they are reported with, and the bytes that are returned."""
+"""Which images are accepted, which format and size are reported, and which bytes are returned."""
 
 from io import BytesIO
 from typing import Any
@@ -27,7 +27,7 @@ from .samples import (
 
 @pytest.mark.parametrize(("name", "animated"), KINDS)
 @pytest.mark.parametrize("limits", [LIMITS, RAW_LIMITS], ids=["strip", "raw"])
-def test_every_format_is_recognised_by_its_bytes(name: str, animated: bool, limits: ImageLimits) -> None:
+def test_every_format_is_detected_from_its_bytes(name: str, animated: bool, limits: ImageLimits) -> None:
     checked = check(sample(name, animated), limits)
     assert checked.format is FORMATS[name]
     assert (checked.width, checked.height) == SIZE
@@ -69,7 +69,7 @@ def test_strip_metadata_false_returns_the_bytes_unchanged(name: str) -> None:
     data = saved(picture(), name, exif=exif(6)) + b"<script>tail</script>"
     checked = check(data, RAW_LIMITS)
     assert checked.data is data
-    # Only AVIF has a rotation besides EXIF, and Pillow writes it; EXIF has no effect here.
+    # Only AVIF has a rotation of its own, which Pillow writes. EXIF has no effect here.
     assert (checked.width, checked.height) == (SIZE[::-1] if name == "avif" else SIZE)
 
 

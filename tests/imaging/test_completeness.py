@@ -1,4 +1,4 @@
-"""An image is accepted if all its rows and scans are present, and if browsers draw its coding."""
+"""An image is accepted if all of its rows and scans are present and if browsers support its coding."""
 
 import random
 import struct
@@ -44,21 +44,21 @@ BOTH = pytest.mark.parametrize("limits", [LIMITS, RAW_LIMITS], ids=["strip", "ra
 SIZE = (37, 29)
 EOI = b"\xff\xd9"
 END_MARKER_BYTES = {"png": 12, "gif": 2, "jpeg": 2}
-"""Bytes at the end of a file that hold no pixels."""
+"""The number of bytes at the end of a file that contain no pixels."""
 
 
 # PNG
 
 
 def _row(bits: int, colour: int) -> int:
-    """Return the bytes of a row of SIZE, which the last rows of an interlaced image have as well."""
+    """Return the number of bytes in a row of SIZE. The last rows of an interlaced image have as many."""
     return 1 + -(-SIZE[0] * bits * CHANNELS[colour] // 8)
 
 
 @BOTH
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize(("bits", "colour"), KINDS)
-def test_a_png_that_lacks_bytes_of_its_rows_is_refused(
+def test_a_png_whose_rows_are_incomplete_is_refused(
     bits: int, colour: int, interlaced: bool, limits: ImageLimits
 ) -> None:
     rows = noise(bits, colour, SIZE)
@@ -70,7 +70,7 @@ def test_a_png_that_lacks_bytes_of_its_rows_is_refused(
 
 
 @BOTH
-def test_a_png_with_one_of_200_rows_is_refused(limits: ImageLimits) -> None:
+def test_a_png_with_only_one_of_200_rows_is_refused(limits: ImageLimits) -> None:
     rows = noise(8, 2, (10, 200))
     with pytest.raises(UndecodableImage, match="rows are missing"):
         check(made(rows, 8, 2, lack=199 * 31), limits)
@@ -116,18 +116,18 @@ def test_an_apng_with_an_incomplete_frame_is_refused(default: bool, limits: Imag
             check(data[: at - 4] + short + data[at + 8 + length :], limits)
 
 
-def test_turning_does_not_complete_an_incomplete_png() -> None:
-    turned = png_chunk(b"eXIf", exif(6).removeprefix(b"Exif\0\0"))
+def test_rotating_does_not_complete_an_incomplete_png() -> None:
+    rotated = png_chunk(b"eXIf", exif(6).removeprefix(b"Exif\0\0"))
     for bits, colour in KINDS:
         with pytest.raises(UndecodableImage):
-            check(made(noise(bits, colour, SIZE), bits, colour, turned, lack=_row(bits, colour)))
+            check(made(noise(bits, colour, SIZE), bits, colour, rotated, lack=_row(bits, colour)))
 
 
 _HEADER = struct.Struct(">IIBBBBB")
 
 
 def _png(*chunks: tuple[bytes, bytes], header: bytes) -> bytes:
-    """Return a PNG whose pixels are zeros: 2 × 1 of them, or up to 2 MB if the header declares more."""
+    """Return a PNG of 2 × 1 zeros, or up to 2 MB of zeros if the header declares a larger size."""
     width, height = _HEADER.unpack(header)[:2]
     pixels = zlib.compress(bytes(min(2 * 10**6, height * (1 + 6 * width))))
     parts = [(b"IHDR", header), *chunks, (b"IDAT", pixels), (b"IEND", b"")]
@@ -154,7 +154,7 @@ DRAWN = {
 
 @BOTH
 @pytest.mark.parametrize("name", NOT_DRAWN)
-def test_pngs_that_browsers_dont_draw_are_refused(name: str, limits: ImageLimits) -> None:
+def test_pngs_that_browsers_do_not_draw_are_refused(name: str, limits: ImageLimits) -> None:
     with pytest.raises(UndecodableImage):
         check(NOT_DRAWN[name], limits)
 
@@ -175,7 +175,7 @@ def test_bytes_after_the_last_row_are_ignored() -> None:
 
 
 def _gif(*frames: tuple[bytes, int], size: tuple[int, int] = (4, 4)) -> bytes:
-    """Return a GIF of full-size frames, each given as 3-bit LZW codes and whether it is interlaced."""
+    """Return a GIF with full-size frames. Each is given as 3-bit LZW codes and whether it is interlaced."""
     data = b"GIF89a" + struct.pack("<HH", *size) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
     for codes, interlaced in frames:
         bits = sum(code << 3 * at for at, code in enumerate(codes))
@@ -189,7 +189,10 @@ def _gif(*frames: tuple[bytes, int], size: tuple[int, int] = (4, 4)) -> bytes:
 
 
 def _codes(pixels: int) -> bytes:
-    """Return codes for `pixels` pixels and the end code; a clear code after each two keeps them at 3 bits."""
+    """Return the codes for `pixels` pixels and the end code.
+
+    There is a clear code after every two codes, so that all codes have 3 bits.
+    """
     return b"".join(b"\4\1\1" for _ in range(pixels // 2)) + b"\4\1" * (pixels % 2) + b"\5"
 
 
@@ -205,7 +208,7 @@ def test_a_gif_with_an_incomplete_frame_is_refused(interlaced: int, limits: Imag
 
 @BOTH
 def test_bytes_after_a_gif_frame_do_not_complete_it(limits: ImageLimits) -> None:
-    """The bytes that follow are more than a decoder reads at once."""
+    """More bytes follow than a decoder reads at once."""
     size, pixels = (100, 100), 10_000
     frames = [(_codes(pixels - 1), 0), *[(_codes(pixels), 0)] * 20]
     assert len(_gif(*frames, size=size)) > 100_000
@@ -253,7 +256,7 @@ JPEGS: dict[str, Callable[[], bytes]] = {
 
 
 def _transformed(scans: str, *options: str) -> bytes:
-    """Return a JPEG with these scans, made by libjpeg's jpegtran."""
+    """Return a JPEG with these scans, written by jpegtran from libjpeg."""
     program = which("jpegtran")
     if program is None:
         pytest.skip("jpegtran is not installed")
@@ -298,7 +301,7 @@ def test_a_jpeg_truncated_within_its_last_block_is_refused(seed: int, limits: Im
 
 
 def _scans(data: bytes) -> list[bytes]:
-    """Return the header of a JPEG, then each scan with the tables before it."""
+    """Return the header of a JPEG, followed by each scan with the tables that precede it."""
     starts = [at for at in range(len(data) - 1) if data[at : at + 2] == b"\xff\xda"]
     pieces, before = [], data.index(b"\xff\xc4")
     pieces.append(data[:before])
@@ -366,7 +369,7 @@ def test_jpeg_codings_that_no_browser_draws_are_refused(marker: int, limits: Ima
 
 
 def _lossless() -> bytes:
-    """Return a lossless JPEG (T.81, annex H) of 8 × 8 equal pixels, which libjpeg-turbo decodes."""
+    """Return a lossless JPEG (T.81, annex H) with 8 × 8 equal pixels. libjpeg-turbo can decode it."""
     frame = jpeg_segment(0xC3, struct.pack(">BHHB", 8, 8, 8, 1) + b"\1\x11\0")
     table = jpeg_segment(0xC4, b"\0" + b"\1" + bytes(15) + b"\0")
     return b"\xff\xd8" + frame + table + jpeg_segment(0xDA, b"\1\1\0\1\0\0") + b"\0" * 7 + b"\x7f" + EOI
@@ -380,7 +383,7 @@ def test_a_lossless_jpeg_is_refused(limits: ImageLimits) -> None:
 
 @BOTH
 @pytest.mark.parametrize("marker", [0xC1, 0xC2])
-def test_jpegs_of_12_bits_are_refused(marker: int, limits: ImageLimits) -> None:
+def test_jpegs_with_12_bits_are_refused(marker: int, limits: ImageLimits) -> None:
     data = JPEGS["progressive" if marker == 0xC2 else "baseline"]()
     at = data.index(b"\xff\xc2" if marker == 0xC2 else b"\xff\xc0")
     with pytest.raises(UndecodableImage):
@@ -389,7 +392,7 @@ def test_jpegs_of_12_bits_are_refused(marker: int, limits: ImageLimits) -> None:
 
 @BOTH
 def test_a_jpeg_with_its_height_after_the_scan_is_refused(limits: ImageLimits) -> None:
-    """The DNL segment (T.81, B.2.5), which browsers don't support."""
+    """The height is in a DNL segment (T.81, B.2.5), which browsers don't support."""
     data = bytearray(JPEGS["baseline"]())
     at = data.index(b"\xff\xc0")
     height = bytes(data[at + 5 : at + 7])
@@ -416,7 +419,7 @@ def test_a_truncated_webp_picture_is_refused(lossless: bool, limits: ImageLimits
 
 @BOTH
 def test_a_truncated_avif_picture_is_refused(limits: ImageLimits) -> None:
-    """All sizes in the file match the truncated data, down to the bitstream."""
+    """All sizes in the file match the truncated data, even those in the bitstream."""
     data = saved(picture(size=(64, 64)).effect_spread(20), "avif", quality=95)
     start = data.index(b"\x32", data.index(b"mdat"))
     high, low = data[start + 1] & 0x7F, data[start + 2]
@@ -433,7 +436,7 @@ def test_a_truncated_avif_picture_is_refused(limits: ImageLimits) -> None:
             assert check(still([item]), limits).width == 64
 
 
-# Files that all decoders read are accepted
+# Files that all decoders can read are accepted
 
 
 @BOTH
@@ -455,7 +458,7 @@ def test_a_gif_that_ends_within_a_block_is_refused(limits: ImageLimits) -> None:
 
 
 @BOTH
-def test_a_gif_that_ends_before_a_due_frame_is_refused(limits: ImageLimits) -> None:
+def test_a_gif_that_ends_where_a_frame_is_due_is_refused(limits: ImageLimits) -> None:
     data = bare_gif(2)[:-1]
     control = gif_extension(0xF9, b"\0\5\0\0")
     for rest in (control, control[:-1], control[:2], control + gif_extension(0xFE, MARKER)):
@@ -482,8 +485,8 @@ def test_metadata_before_a_missing_end_is_dropped() -> None:
     assert check(inserted(sample("png"), 33, png_chunk(b"tEXt", MARKER))[:-12]).data == sample("png")
 
 
-def test_turned_and_completed_images_are_accepted_unchanged() -> None:
-    turned = check(saved(picture(), "jpeg", exif=exif(6))[:-2])
-    assert check(turned.data).data is turned.data
-    with Image.open(BytesIO(turned.data)) as image:
-        assert image.size == (turned.width, turned.height)
+def test_rotated_and_completed_images_are_accepted_unchanged() -> None:
+    rotated = check(saved(picture(), "jpeg", exif=exif(6))[:-2])
+    assert check(rotated.data).data is rotated.data
+    with Image.open(BytesIO(rotated.data)) as image:
+        assert image.size == (rotated.width, rotated.height)

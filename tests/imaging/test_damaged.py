@@ -1,4 +1,4 @@
-"""Truncated, inconsistent and randomly damaged images: they raise only this project's errors."""
+"""Truncated, inconsistent and randomly damaged images raise only errors of this project."""
 
 import struct
 from collections.abc import Callable
@@ -36,7 +36,7 @@ from .samples import (
 from .ultra_hdr import FIELDS, gain_map, packet, photo
 
 END_MARKERS = {"png": 12, "jpeg": 2, "gif": 2}
-"""Bytes at the end that hold no pixels; for GIF, the end of its data included."""
+"""The number of bytes at the end of a file that contain no pixels. In GIF, this includes the end of data."""
 CUTS = [0.01, *(tenth / 10 for tenth in range(1, 10)), 0.95, 0.99]
 BOTH = pytest.mark.parametrize("limits", [LIMITS, RAW_LIMITS], ids=["strip", "raw"])
 
@@ -176,10 +176,10 @@ SEEDS: list[Callable[[], bytes]] = [
 
 @st.composite
 def _damaged(draw: st.DrawFn, good: bytes) -> bytes:
-    """Return the image with some bytes overwritten, removed, inserted, or doubled."""
+    """Return the image with some bytes overwritten, removed, inserted or duplicated."""
     data = bytearray(good)
     for _ in range(draw(st.integers(1, 6))):
-        # Headers are a small part of a file, and most errors are possible there.
+        # Headers are a small part of a file, but most errors are possible in them.
         at = draw(st.integers(0, min(400, len(data))) | st.integers(0, len(data)))
         length = draw(st.integers(0, 4) | st.integers(0, 200))
         piece = draw(st.sampled_from(INTERESTING) | st.binary(min_size=1, max_size=4))

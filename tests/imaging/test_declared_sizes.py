@@ -1,4 +1,4 @@
-"""Accepted images decode to the size that their container declares; others are refused before decoding."""
+"""Accepted images decode to the size that their container declares. Others are refused before decoding."""
 
 import time
 from dataclasses import replace
@@ -64,7 +64,7 @@ def test_samples_decode_to_their_declared_size(name: str, animated: bool, limits
 @pytest.mark.parametrize(
     ("wider", "higher", "more"), [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1)]
 )
-def test_another_decoded_size_or_number_of_frames_is_refused(
+def test_a_different_decoded_size_or_number_of_frames_is_refused(
     name: str, animated: bool, wider: int, higher: int, more: int
 ) -> None:
     data, frames = sample(name, animated), 3 if animated else 1
@@ -80,7 +80,7 @@ def test_declaring_fewer_frames_than_are_decoded_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp"])
-def test_clean_image_returns_the_size_after_turning(name: str) -> None:
+def test_clean_image_returns_the_size_after_rotation(name: str) -> None:
     cleaned = clean_image(saved(picture(), name, exif=exif(6)), LIMITS)
     assert (cleaned.width, cleaned.height, cleaned.frames, cleaned.pixels) == (32, 48, 1, 1536)
     cleaned = clean_image(saved(picture(), name, exif=exif(6)), RAW_LIMITS)
@@ -125,7 +125,7 @@ def test_an_avif_may_have_4096_items() -> None:
 
 @pytest.mark.parametrize("frames", [2, 5, 17])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_hidden_frames_in_animations_of_pillow_are_accepted(mode: str, frames: int) -> None:
+def test_hidden_frames_in_animations_by_pillow_are_accepted(mode: str, frames: int) -> None:
     pictures = [picture(turn, size=(96, 80)) for turn in range(frames)]
     if mode == "RGBA":
         for each in pictures:

@@ -1,4 +1,4 @@
-"""Images of every Pillow mode are encoded in every format, with the same look and without metadata."""
+"""Images of every Pillow mode are encoded in every format. They look the same and have no metadata."""
 
 from io import BytesIO
 
@@ -33,7 +33,7 @@ WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 def _in_mode(mode: str, colour: tuple[int, int, int]) -> Image.Image:
-    """Return an image of one colour in any mode; 16-bit modes hold it scaled to 0…65535."""
+    """Return an image of one colour in any mode. In 16-bit modes, its values are scaled to 0…65535."""
     image = Image.new("RGB", SIZE, colour)
     if mode.startswith("I"):
         grey = image.convert("L").convert("I").point(lambda value: value * 257)
@@ -172,7 +172,7 @@ def test_the_current_frame_of_an_animation_is_encoded(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "size"), [("webp", (16384, 1)), ("jpeg", (65536, 1)), ("png", (0, 0))])
-def test_a_size_that_a_format_cant_hold_raises_undecodable_image(name: str, size: tuple[int, int]) -> None:
+def test_a_size_that_the_format_does_not_support_is_an_error(name: str, size: tuple[int, int]) -> None:
     with pytest.raises(UndecodableImage, match=f"{size[0]} × {size[1]} pixels can't be encoded as {name}"):
         encode_image(Image.new("RGB", size), FORMATS[name])
 

@@ -1,4 +1,4 @@
-"""The gain map of an HDR photo is kept as part of the image, without other data stored with it."""
+"""The gain map of an HDR photo is kept as part of the image, but other data in it is dropped."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -70,7 +70,7 @@ def test_the_gain_map_is_kept_without_personal_metadata(data: bytes) -> None:
 
 
 @FORMS
-def test_how_to_apply_the_gain_map_is_kept_in_the_same_forms(data: bytes) -> None:
+def test_the_parameters_are_kept_in_the_same_forms(data: bytes) -> None:
     found = read(check(data).data)
     for picture_number, start in ((0, XMP), (1, XMP)):
         there = any(payload.startswith(start) for _, payload in found.segments[picture_number])
@@ -92,13 +92,13 @@ def test_values_per_channel_and_elements_instead_of_attributes_are_kept() -> Non
     assert _pixels(found.pictures[1]).mode == "RGB"
 
 
-def test_xmp_with_the_version_alone_is_kept() -> None:
+def test_xmp_with_only_a_version_is_kept() -> None:
     found = read(check(photo(gain_map(ANNOUNCING, b""), xmp=ANNOUNCING, iso=False)).data)
     assert b'hdrgm:Version="1.0"></rdf:Description>' in found.payload(1, XMP)
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_the_gain_map_is_turned_with_the_picture(orientation: int) -> None:
+def test_the_gain_map_is_rotated_with_the_picture(orientation: int) -> None:
     data = photo(gain_map(packet(FIELDS)), xmp=ANNOUNCING, orientation=orientation)
     checked = check(data)
     found = read(checked.data)
@@ -113,10 +113,10 @@ def test_the_gain_map_is_turned_with_the_picture(orientation: int) -> None:
 
 
 def test_the_orientation_of_the_gain_map_itself_is_ignored() -> None:
-    turned = gain_map().replace(b"\x12\x01\x03\0\1\0\0\0\1", b"\x12\x01\x03\0\1\0\0\0\6")
-    turned = turned.replace(b"\1\x12\0\3\0\0\0\1\0\1", b"\1\x12\0\3\0\0\0\1\0\6")
-    assert turned != gain_map()
-    assert check(photo(turned)).data == check(ISO_FORM).data
+    rotated = gain_map().replace(b"\x12\x01\x03\0\1\0\0\0\1", b"\x12\x01\x03\0\1\0\0\0\6")
+    rotated = rotated.replace(b"\1\x12\0\3\0\0\0\1\0\1", b"\1\x12\0\3\0\0\0\1\0\6")
+    assert rotated != gain_map()
+    assert check(photo(rotated)).data == check(ISO_FORM).data
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -169,30 +169,30 @@ ODD = inserted(SECOND, 20, jpeg_segment(0xE2, ISO + ISO_NUMBERS))
         inserted(PLAIN, 20, jpeg_segment(0xE2, MPF)),
     ],
 )
-def test_incomplete_or_undescribed_gain_maps_are_dropped(data: bytes) -> None:
+def test_incomplete_gain_maps_and_those_without_parameters_are_dropped(data: bytes) -> None:
     assert check(data).data == PLAIN
 
 
 def test_pictures_of_other_multi_picture_files_are_dropped() -> None:
-    """Stereo photos, panoramas and thumbnails announce no gain map."""
+    """Stereo photos, panoramas and thumbnails don't announce a gain map."""
     second = saved(picture(1, size=SIZE), "jpeg")
     assert check(photo(second, iso=False)).data == PLAIN
     assert check(photo(second, xmp=packet(""), iso=False)).data == PLAIN
 
 
 def test_only_one_gain_map_is_kept() -> None:
-    assert check(ISO_FORM + gain_map(turn=2)).data == check(ISO_FORM).data
+    assert check(ISO_FORM + gain_map(variant=2)).data == check(ISO_FORM).data
 
 
 def test_a_gain_map_in_a_gain_map_is_dropped() -> None:
-    nested = photo(gain_map(turn=2), orientation=1)
+    nested = photo(gain_map(variant=2), orientation=1)
     small = inserted(nested, 20, jpeg_segment(0xE2, ISO + ISO_NUMBERS))
     found = read(check(photo(small)).data)
     assert not any(payload.startswith(MPF) for _, payload in found.segments[1])
 
 
 def test_only_8_pictures_of_an_index_are_examined(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The index has thousands of entries, each for a picture."""
+    """The MP index has thousands of entries, each for a different picture."""
     decoy, count = saved(picture(2), "jpeg"), 4000
     own = jpeg_segment(0xE2, ISO + bytes(4))
     length = len(PLAIN) + len(own) + len(index([(0, 0, 0)] * count))
@@ -217,7 +217,7 @@ def test_only_8_pictures_of_an_index_are_examined(monkeypatch: pytest.MonkeyPatc
     "segment", [packet('hdrgm:Version="one"'), index([(0, 0, 0)] * 9)], ids=["xmp", "index"]
 )
 def test_only_a_few_metadata_segments_are_parsed(segment: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the photo, and those of a picture that may be its gain map."""
+    """This applies to the segments of the photo, and to those of a picture that may be its gain map."""
     read: list[object] = []
 
     def counted(function: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -1,4 +1,4 @@
-"""Limits on pixels, frames, scans and parts, which apply before an image is decoded."""
+"""The limits on pixels, frames, scans and parts apply before an image is decoded."""
 
 import struct
 from dataclasses import replace
@@ -92,7 +92,7 @@ def test_bombs_are_refused_by_their_declared_size(bomb: bytes, size: str, limits
 
 
 def test_pillows_own_limit_on_pixels_is_not_applied() -> None:
-    """Pillow by default warns between 89 and 179 million pixels, and refuses more."""
+    """By default, Pillow warns about images of 89 to 179 million pixels, and refuses larger ones."""
     with pytest.raises(UndecodableImage) as caught:
         check(bare_png(10_000, 9_500), replace(LIMITS, max_pixels=100_000_000))
     assert not isinstance(caught.value, TooManyPixels)
@@ -100,7 +100,7 @@ def test_pillows_own_limit_on_pixels_is_not_applied() -> None:
 
 
 def test_parsing_stops_at_the_first_frame_over_the_limits() -> None:
-    # The file is truncated too, which would be the error if parsing went on to its end.
+    # The file is also truncated. This would be the error if parsing continued to the end.
     data = bare_gif(10_000)[:-1]
     with pytest.raises(TooManyPixels, match="too many frames; the limit is 50\\."):
         check(data)
@@ -124,14 +124,14 @@ def _tiny_parts(name: str, count: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "gif"])
-def test_a_file_may_have_many_parts_up_to_max_parts(name: str) -> None:
+def test_a_file_may_have_up_to_max_parts(name: str) -> None:
     assert check(_tiny_parts(name, 1000)).data == sample(name)
     with pytest.raises(UndecodableImage) as caught:
         check(_tiny_parts(name, MAX_PARTS))
     assert "parts" in caught.value.detail
 
 
-def test_a_jpeg_of_more_than_100_scans_is_refused() -> None:
+def test_a_jpeg_with_more_than_100_scans_is_refused() -> None:
     data = sample("jpeg")
     scan = data[data.index(b"\xff\xda") : -2]
     with pytest.raises(UndecodableImage) as caught:
@@ -139,7 +139,7 @@ def test_a_jpeg_of_more_than_100_scans_is_refused() -> None:
     assert "scans" in caught.value.detail
 
 
-def test_scans_of_a_jpeg_may_pass_20_times_over_max_pixels() -> None:
+def test_the_scans_of_a_jpeg_may_make_20_passes_over_max_pixels() -> None:
     data = saved(picture(), "jpeg", progressive=True)
     scan = data[data.rindex(b"\xff\xda") : -2]
     scans = data.count(b"\xff\xda")
@@ -156,7 +156,7 @@ MAX_READS_PER_PART = 8
 
 
 class _ReadCounter:
-    """Counts the reads of all ByteReaders."""
+    """Counts how often any ByteReader reads."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -185,7 +185,7 @@ def test_a_few_tiny_parts_are_accepted(name: str) -> None:
 
 
 def test_full_sub_blocks_of_a_gif_do_not_count_as_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GIF of 100 MB has 400,000 of them."""
+    """A GIF of 100 MB has 400,000 full sub-blocks."""
     data = saved(picture(size=(500, 300)).effect_spread(200), "gif")
     assert data.count(b"\xff") > 100
     monkeypatch.setattr(survey, "MAX_PARTS", 20)
@@ -193,7 +193,7 @@ def test_full_sub_blocks_of_a_gif_do_not_count_as_parts(monkeypatch: pytest.Monk
 
 
 def test_each_frame_of_a_webp_animation_counts_as_two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One in the file and one in the frame: MAX_IMAGE_FRAMES may be up to half of MAX_PARTS."""
+    """One is in the file and one in the frame, so MAX_IMAGE_FRAMES must be at most half of MAX_PARTS."""
     frames = [picture(turn, "RGBA", SIZE) for turn in range(20)]
     data = saved(frames[0], "webp", save_all=True, append_images=frames[1:], lossless=True)
     monkeypatch.setattr(survey, "MAX_PARTS", 2 * len(frames) + 2)

@@ -1,4 +1,4 @@
-"""Metadata is dropped, and what a viewer shows does not change."""
+"""Metadata is dropped without changing what a viewer shows."""
 
 import struct
 import zlib
@@ -62,7 +62,7 @@ GIF_METADATA = [
 
 
 def _assert_clean(dirty: bytes, plain: bytes) -> None:
-    """Assert that stripping removes the marker, changes no pixel, and is idempotent."""
+    """Assert that stripping metadata removes the marker, changes no pixels, and is idempotent."""
     assert MARKER in dirty
     clean = check(dirty).data
     assert MARKER not in clean
@@ -139,7 +139,7 @@ def test_gif_metadata_extensions_are_dropped(extension: bytes, animated: bool) -
 
 
 def test_the_screen_of_a_gif_is_enlarged_for_all_frames() -> None:
-    """Browsers enlarge the screen for the first frame only, and crop later ones to it."""
+    """Browsers enlarge the screen only for the first frame, and crop later frames to it."""
     data = bytearray(bare_gif(2))
     second = data.rindex(b"\x2c")
     data[second + 1 : second + 9] = struct.pack("<HHHH", 3, 2, 1, 1)
@@ -160,7 +160,7 @@ def test_gif_loop_counts_and_profiles_are_kept_without_extra_data() -> None:
     assert check(dirty).data == plain
 
 
-def test_a_graphic_control_is_dropped_with_its_text() -> None:
+def test_the_graphic_control_of_a_plain_text_is_dropped() -> None:
     control = gif_extension(0xF9, b"\x04\x63\0\0")
     text = gif_extension(0x01, b"\0" * 12, MARKER)
     plain = bare_gif(1)

@@ -1,4 +1,4 @@
-"""Images with an EXIF orientation are turned upright and keep their quality."""
+"""Images with an EXIF orientation are rotated upright and keep their quality."""
 
 import struct
 from io import BytesIO
@@ -35,7 +35,7 @@ def _loaded(data: bytes) -> Image.Image:
 
 
 def _difference(one: Image.Image, other: Image.Image) -> float:
-    """Return the mean difference of the channel that differs most, 0…255."""
+    """Return the mean difference in the channel with the largest difference, in 0…255."""
     assert one.size == other.size
     return max(ImageStat.Stat(ImageChops.difference(one.convert("RGB"), other.convert("RGB"))).mean)
 
@@ -51,7 +51,7 @@ def _difference(one: Image.Image, other: Image.Image) -> float:
         ("webp", {"quality": 90}, 2.5),
     ],
 )
-def test_pixels_are_turned_upright(
+def test_pixels_are_rotated_upright(
     name: str, options: dict[str, Any], close: float, orientation: int
 ) -> None:
     image = picture(size=(96, 64))
@@ -74,7 +74,7 @@ def test_upright_images_are_not_encoded_again(name: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{"quality": 83}, {"quality": 97, "subsampling": 0, "progressive": True}])
-def test_a_turned_jpeg_keeps_its_quantisation_tables(options: dict[str, Any]) -> None:
+def test_a_rotated_jpeg_keeps_its_quantisation_tables(options: dict[str, Any]) -> None:
     before = _loaded(saved(picture(), "jpeg", exif=exif(6), **options))
     after = _loaded(check(saved(picture(), "jpeg", exif=exif(6), **options)).data)
     for name in ("quantization", "layer"):
@@ -82,10 +82,10 @@ def test_a_turned_jpeg_keeps_its_quantisation_tables(options: dict[str, Any]) ->
     assert after.info.get("progressive") == before.info.get("progressive")
 
 
-def test_a_very_noisy_progressive_jpeg_is_turned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_very_noisy_progressive_jpeg_is_rotated(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = Image.merge("RGB", [Image.effect_noise((300, 300), 120) for _ in range(3)])
     with monkeypatch.context() as patch:
-        # Pillow can encode such a file only with a larger buffer.
+        # Pillow needs a larger buffer to encode such a file.
         patch.setattr(ImageFile, "MAXBLOCK", 2**22)
         tables = [[1] * 64, [1] * 64]
         data = saved(noise, "jpeg", qtables=tables, subsampling=0, progressive=True, exif=exif(3))
@@ -93,14 +93,14 @@ def test_a_very_noisy_progressive_jpeg_is_turned(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
-def test_jpegs_of_other_modes_are_turned(mode: str) -> None:
+def test_jpegs_of_other_modes_are_rotated(mode: str) -> None:
     data = saved(picture(mode=mode), "jpeg", exif=exif(8), quality=95)
     result = _loaded(check(data).data)
     assert result.mode == mode
     assert _difference(result, ImageOps.exif_transpose(_loaded(data))) < 2.5
 
 
-def test_a_turned_rgb_jpeg_stays_rgb() -> None:
+def test_a_rotated_rgb_jpeg_stays_rgb() -> None:
     data = saved(picture(), "jpeg", keep_rgb=True, exif=exif(3), quality=95)
     result = _loaded(check(data).data)
     assert info(check(data).data)["adobe_transform"] == 0
@@ -108,18 +108,18 @@ def test_a_turned_rgb_jpeg_stays_rgb() -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
-def test_pngs_of_all_modes_are_turned_without_loss(mode: str) -> None:
+def test_pngs_of_all_modes_are_rotated_without_loss(mode: str) -> None:
     image = picture().convert("L").convert(mode) if mode == "I;16" else picture(mode=mode)
     options = {"transparency": 7} if mode == "P" else {}
     result = _loaded(check(saved(image, "png", exif=exif(6), **options)).data)
     assert result.mode == image.mode
     assert result.info.get("transparency") == options.get("transparency")
-    turned = image.transpose(Image.Transpose.ROTATE_270)
-    assert result.convert("RGBA").tobytes() == turned.convert("RGBA").tobytes() or mode == "P"
-    assert result.convert("RGB").tobytes() == turned.convert("RGB").tobytes()
+    rotated = image.transpose(Image.Transpose.ROTATE_270)
+    assert result.convert("RGBA").tobytes() == rotated.convert("RGBA").tobytes() or mode == "P"
+    assert result.convert("RGB").tobytes() == rotated.convert("RGB").tobytes()
 
 
-def test_a_turned_png_keeps_gamma_and_code_points() -> None:
+def test_a_rotated_png_keeps_gamma_and_code_points() -> None:
     gamma, light = struct.pack(">I", 100_000), b"\x09\x10\0\1"
     data = saved(picture(), "png", exif=exif(3))
     data = inserted(data, 33, png_chunk(b"gAMA", gamma) + png_chunk(b"cICP", light))
@@ -129,13 +129,13 @@ def test_a_turned_png_keeps_gamma_and_code_points() -> None:
 
 
 @pytest.mark.parametrize("name", ["png", "webp"])
-def test_animations_are_not_turned(name: str) -> None:
+def test_animations_are_not_rotated(name: str) -> None:
     checked = check(saved(picture(), name, exif=exif(6), **animation()))
     assert (checked.width, checked.height, checked.frames) == (*SIZE, 3)
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp"])
-def test_strip_metadata_false_turns_nothing(name: str) -> None:
+def test_nothing_is_rotated_with_strip_metadata_false(name: str) -> None:
     data = saved(picture(), name, exif=exif(6))
     checked = check(data, RAW_LIMITS)
     assert checked.data is data
@@ -143,14 +143,14 @@ def test_strip_metadata_false_turns_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize(("orientation", "swapped"), [(2, False), (8, True)])
-def test_turning_swaps_the_density_of_a_jpeg(orientation: int, swapped: bool) -> None:
+def test_rotation_swaps_the_density_of_a_jpeg(orientation: int, swapped: bool) -> None:
     plain = saved(picture(), "jpeg", dpi=(72, 144))
     result = check(inserted(plain, 20, jpeg_segment(0xE1, exif(orientation)))).data
     assert info(result)["jfif_density"] == ((144, 72) if swapped else (72, 144))
     assert info(result)["jfif_unit"] == info(plain)["jfif_unit"]
 
 
-def test_turning_adds_no_density_to_a_jpeg() -> None:
+def test_rotation_adds_no_density_to_a_jpeg() -> None:
     cmyk = saved(picture(mode="CMYK"), "jpeg", exif=exif(6))
     assert "jfif_density" not in info(check(cmyk).data)
     plain = saved(picture(), "jpeg")

@@ -1,4 +1,4 @@
-"""Images are checked in child processes whose limits hold; a failing child affects no other image."""
+"""Images are checked in child processes with effective limits. A failing child affects no other images."""
 
 import json
 import logging
@@ -41,7 +41,7 @@ def shared() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """A sandbox that the test may break."""
+    """A sandbox that the test is allowed to break."""
     sandbox = Sandbox()
     yield sandbox
     sandbox.close()
@@ -65,7 +65,7 @@ def test_the_result_equals_that_of_check_image(
 
 
 @pytest.mark.parametrize("name", ["png", "jpeg", "webp"])
-def test_turned_images_come_back_with_their_new_bytes(shared: Sandbox, name: str) -> None:
+def test_rotated_images_come_back_with_their_new_bytes(shared: Sandbox, name: str) -> None:
     data = saved(picture(), name, exif=exif(6))
     checked = shared.check(data, LIMITS)
     assert checked == check_image(data, LIMITS)
@@ -120,7 +120,7 @@ def test_a_decoder_that_crashes_or_exceeds_a_limit_fails_only_its_image(
 
 @pytest.mark.parametrize("name", ["avif", "webp", "png"])
 def test_memory_is_limited_by_the_declared_pixels(hostile: Sandbox, name: str) -> None:
-    """An image larger than its container declares gets only the memory for the declared size."""
+    """If an image is larger than its container declares, it gets only enough memory for the declared size."""
     data = saved(picture(size=(6000, 6000)), name)
     limits = replace(LIMITS, max_pixels=40_000_000)
     with pytest.raises(UndecodableImage):
@@ -133,8 +133,8 @@ def test_memory_is_lower_before_the_pixels_are_counted(hostile: Sandbox) -> None
         hostile.check(b"take_some", replace(LIMITS, max_pixels=40_000_000))
 
 
-def answer(**changed: object) -> bytes:
-    """Return a valid answer of a child, with some fields changed."""
+def report(**changed: object) -> bytes:
+    """Return a valid report from a child, with some fields changed."""
     valid = {"format": "png", "width": 48, "height": 32, "frames": 1}
     return json.dumps(valid | changed).encode() + b"\n"
 
@@ -150,19 +150,19 @@ def answer(**changed: object) -> bytes:
         b"[" * 10_000 + b"\n",
         b"x" * 100_000,
         b"\xff\xfe\n",
-        answer(width=0),
-        answer(width=-1),
-        answer(width=1.5),
-        answer(width="48"),
-        answer(width=True),
-        answer(width=None),
-        answer(width=2**70),
-        answer(frames=10**6),
-        answer(format="svg"),
-        answer(format=["png"]),
-        answer(),  # of bytes that are not a PNG
-        answer(changed=True),  # without any bytes
-        answer() * 2,
+        report(width=0),
+        report(width=-1),
+        report(width=1.5),
+        report(width="48"),
+        report(width=True),
+        report(width=None),
+        report(width=2**70),
+        report(frames=10**6),
+        report(format="svg"),
+        report(format=["png"]),
+        report(),  # but the bytes are not a PNG
+        report(changed=True),  # but there are no changed bytes
+        report() * 2,
         b'{"status": 0}\n',
         b'{"refused": "internal_error", "message": "", "detail": ""}\n',
         b'{"refused": "undecodable_image"}\n',
@@ -172,7 +172,7 @@ def answer(**changed: object) -> bytes:
     ],
     ids=repr,
 )
-def test_invalid_answers_of_a_child_are_refused(hostile: Sandbox, said: bytes) -> None:
+def test_invalid_reports_from_a_child_are_refused(hostile: Sandbox, said: bytes) -> None:
     with pytest.raises(UndecodableImage) as caught:
         hostile.check(b"say\0" + said, LIMITS)
     assert "invalid report" in caught.value.detail or "ended with" in caught.value.detail
@@ -181,11 +181,11 @@ def test_invalid_answers_of_a_child_are_refused(hostile: Sandbox, said: bytes) -
 
 @pytest.mark.parametrize(
     "action",
-    [b"shut\0", b"shut\0" + answer(), b"say\0{}" + b" " * 100_000],
-    ids=["nothing", "an answer", "an endless answer"],
+    [b"shut\0", b"shut\0" + report(), b"say\0{}" + b" " * 100_000],
+    ids=["nothing", "a report", "an endless report"],
 )
 def test_a_child_that_shuts_its_socket_does_not_end_the_host(hostile: Sandbox, action: bytes) -> None:
-    """All other images that are being decoded would be lost with the host."""
+    """If it ended the host, all other images that are being decoded would be lost."""
     hostile.check(sample("png"), LIMITS)
     before = hostile.host_pid
     with pytest.raises(UndecodableImage) as caught:
@@ -196,7 +196,7 @@ def test_a_child_that_shuts_its_socket_does_not_end_the_host(hostile: Sandbox, a
     wait_until(lambda: children_of(before) == [])
 
 
-@pytest.mark.parametrize("said", [answer(), answer(changed=True), answer(changed=1)], ids=repr)
+@pytest.mark.parametrize("said", [report(), report(changed=True), report(changed=1)], ids=repr)
 def test_files_that_a_child_sends_are_not_read(hostile: Sandbox, said: bytes) -> None:
     with pytest.raises(UndecodableImage) as caught:
         hostile.check(b"hand_over\0" + said, LIMITS)
@@ -223,12 +223,12 @@ assert [resource.getrlimit(kind) for kind in kinds] == [(hard, hard) for hard in
 """
 
 
-def test_lower_limits_of_the_server_stay_in_force() -> None:
-    """Only root may raise them; a child that tried would fail before it reads its image."""
+def test_lower_limits_of_the_server_remain_in_force() -> None:
+    """Only root can raise them. A child that tried to would fail before it reads its image."""
     subprocess.run([sys.executable, "-c", LIMITED], cwd=Path(__file__).parents[2], check=True)
 
 
-def test_a_child_can_only_answer(hostile: Sandbox, tmp_path: Path) -> None:
+def test_a_child_can_only_report(hostile: Sandbox, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         written = tmp_path / str(listener.getsockname()[1])
         with pytest.raises(UndecodableImage) as caught:
@@ -304,7 +304,7 @@ def test_busy_is_raised_if_no_host_can_start(tmp_path: Path, monkeypatch: pytest
         sandbox.check(sample("png"), LIMITS)
 
 
-def test_a_host_that_does_not_answer_is_killed(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_does_not_respond_is_killed(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox.check(sample("png"), LIMITS)
     stopped = sandbox.host_pid
     os.kill(stopped, signal.SIGSTOP)
@@ -359,7 +359,7 @@ def test_the_host_has_no_secrets_and_no_inherited_files(
     assert b"a-secret" not in (its / "cmdline").read_bytes()
     mapped = (its / "maps").read_text()
     assert "_imaging" in mapped
-    assert "_ssl" not in mapped  # which boto3, Flask and the OpenAI client all load
+    assert "_ssl" not in mapped  # boto3, Flask and the OpenAI client would all load it
 
 
 def test_the_host_exits_when_its_socket_closes(sandbox: Sandbox) -> None:
@@ -383,7 +383,7 @@ def test_a_forked_process_starts_its_own_host(sandbox: Sandbox) -> None:
     sandbox.check(sample("png"), LIMITS)
     host = sandbox.host_pid
     sandbox.forget()
-    os.waitpid(host, 0)  # no other process had its socket open
+    os.waitpid(host, 0)  # it ends, because no other process has its socket open
     assert sandbox.check(sample("png"), LIMITS).width == 48
     assert sandbox.host_pid != host
 

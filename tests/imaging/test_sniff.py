@@ -1,4 +1,4 @@
-"""Refusals of other formats: the message names the format and lists the accepted ones."""
+"""If a format is not supported, the message names it and lists the accepted formats."""
 
 from dataclasses import replace
 from io import BytesIO

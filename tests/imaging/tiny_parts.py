@@ -1,4 +1,4 @@
-"""Files of tiny parts: at least one for every loop over the parts of a container."""
+"""Files with many tiny parts: at least one file for every loop over the parts of a container."""
 
 import struct
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _PROFILE = b"\x21\xff\x0bICCRGBG1012"
 
 
 def _gif_frame(count: int) -> bytes:
-    """Return one frame whose pixels are followed by sub-blocks of one byte."""
+    """Return a frame whose pixels are followed by sub-blocks of one byte."""
     return inserted(bare_gif(1), len(bare_gif(1)) - 2, b"\1\0" * count)
 
 
@@ -50,7 +50,7 @@ def _avif_references(reference: bytes) -> Callable[[int], bytes]:
 
 
 def _avif_extents(count: int) -> bytes:
-    """Return tables of empty extents, none of which alone has too many."""
+    """Return tables of empty extents. None of the tables has too many entries by itself."""
     each = 500
     place = b"\0\7\0\0" + struct.pack(">H", each)
     return _FTYP + _meta(_ITEMS, box(b"iloc", bytes(6) + b"\0\1" + place)) * (count // each)
@@ -81,7 +81,7 @@ def _avif_samples(kind: bytes, fields: int) -> Callable[[int], bytes]:
 
 
 def _avif_associations(count: int) -> bytes:
-    """Return items that have one property repeatedly."""
+    """Return items that each have the same property many times."""
     each = 250
     owned = b"".join(
         struct.pack(">HB", number, each) + b"\1" * each for number in range(1, count // each + 1)
@@ -126,7 +126,7 @@ TINY_PARTS: dict[str, Callable[[int], bytes]] = {
     "avif extents": _avif_extents,
     "avif places": _avif_places,
 }
-"""Each function returns a file of about as many tiny parts as its argument says."""
+"""Functions that return a file with about as many tiny parts as their argument says."""
 
 
 def _after_webp(chunks: bytes) -> bytes:

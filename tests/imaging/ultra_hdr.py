@@ -1,4 +1,4 @@
-"""Write photos with a gain map as phones and editors do, and read such files."""
+"""Write photos with a gain map as phones and image editors do, and read such files."""
 
 import re
 import struct
@@ -43,7 +43,7 @@ def packet(attributes: str, content: str = "") -> bytes:
 
 
 def index(pictures: list[tuple[int, int, int]], *, order: str = ">") -> bytes:
-    """Return a DC-007 index of these pictures: type, size, and offset from the byte order mark."""
+    """Return the MP index (DC-007) of pictures, given as (type, size, offset from the byte order mark)."""
     head = (b"MM\0*" if order == ">" else b"II*\0") + struct.pack(order + "IH", 8, 3)
     entries = struct.pack(order + "HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(
         order + "HHIIHHIII", *(0xB001, 4, 1, len(pictures)), *(0xB002, 7, 16 * len(pictures), 50), 0
@@ -52,10 +52,10 @@ def index(pictures: list[tuple[int, int, int]], *, order: str = ">") -> bytes:
     return jpeg_segment(0xE2, MPF + head + entries + table)
 
 
-def gain_map(xmp: bytes = b"", iso: bytes = ISO_NUMBERS, *, mode: str = "L", turn: int = 1) -> bytes:
-    """Return the second picture, with its metadata."""
+def gain_map(xmp: bytes = b"", iso: bytes = ISO_NUMBERS, *, mode: str = "L", variant: int = 1) -> bytes:
+    """Return the second picture of a photo, with the metadata of a gain map."""
     own = jpeg_segment(0xE1, exif()) + xmp + (jpeg_segment(0xE2, ISO + iso + MARKER) if iso else b"")
-    return inserted(saved(picture(turn, mode, SMALL), "jpeg", quality=90), 20, own)
+    return inserted(saved(picture(variant, mode, SMALL), "jpeg", quality=90), 20, own)
 
 
 def photo(
@@ -67,7 +67,7 @@ def photo(
     order: str = ">",
     between: bytes = b"",
 ) -> bytes:
-    """Return a photo whose index lists `second`, which comes after it and after `between`."""
+    """Return a photo, followed by `between` and by `second`, which is listed in the MP index of the photo."""
     plain = saved(picture(size=SIZE), "jpeg", quality=90)
     own = jpeg_segment(0xE1, exif(orientation)) + xmp
     own += jpeg_segment(0xE2, ISO + bytes(4) + MARKER) if iso else b""
@@ -78,20 +78,20 @@ def photo(
 
 
 class Read(NamedTuple):
-    """The two pictures of a file, by its index, and the segments of each before its pixels."""
+    """The two pictures of a file, found through its MP index, and the segments before the pixels of each."""
 
     pictures: list[bytes]
     segments: list[list[tuple[int, bytes]]]
 
     def payload(self, picture: int, start: bytes) -> bytes:
-        """Return the rest of the first segment that begins with `start`; raise StopIteration if none does."""
+        """Return the rest of the first segment that begins with `start`, or raise StopIteration."""
         return next(payload for _, payload in self.segments[picture] if payload.startswith(start))[
             len(start) :
         ]
 
 
 def read(data: bytes) -> Read:
-    """Read a file by its index; assert that the index and the XMP directory agree with the file."""
+    """Read a file through its MP index. Assert that the index and the XMP directory agree with the file."""
     first = _segments(data)
     at, payload = next((at, payload) for at, payload in first if payload.startswith(MPF))
     mark = at + len(MPF)
@@ -117,7 +117,7 @@ def read(data: bytes) -> Read:
 
 
 def _segments(data: bytes) -> list[tuple[int, bytes]]:
-    """Return offset and payload of every segment up to the first scan."""
+    """Return the offset and the payload of every segment up to the first scan."""
     found, at = [], 2
     while data[at + 1] != 0xDA:
         length = struct.unpack_from(">H", data, at + 2)[0]

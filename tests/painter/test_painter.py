@@ -1,4 +1,4 @@
-"""The painter: exact sizes, repeatable pixels, pictures that follow the words."""
+"""The painter returns pictures of exactly the requested size that follow the prompt and are reproducible."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,12 +18,12 @@ def picture_for(
 
 
 def mean(image: Image.Image) -> list[float]:
-    """Return the mean red, green and blue."""
+    """Return the mean values of red, green and blue."""
     return ImageStat.Stat(image).mean
 
 
 def difference(a: Image.Image, b: Image.Image) -> float:
-    """Return the mean difference per channel, in levels."""
+    """Return the mean difference per channel, in 0…255."""
     return sum(ImageStat.Stat(ImageChops.difference(a, b)).mean) / 3
 
 
@@ -55,7 +55,7 @@ def test_the_size_is_exactly_the_requested_one(prompt: str, size: tuple[int, int
         "aurora over winter mountains, black and white",
     ],
 )
-def test_the_same_request_gives_the_same_pixels_and_another_seed_another_picture(prompt: str) -> None:
+def test_the_same_request_gives_the_same_pixels_and_a_different_seed_a_different_picture(prompt: str) -> None:
     first = picture_for(prompt)
     assert picture_for(prompt).tobytes() == first.tobytes()
     assert difference(picture_for(prompt, seed=8), first) > 4
@@ -118,7 +118,7 @@ def test_a_negative_prompt_excludes_the_moon() -> None:
     assert sum(mean(without.crop(sky))) < sum(mean(with_moon.crop(sky)))
 
 
-def test_a_negation_in_the_prompt_excludes_too() -> None:
+def test_a_negation_in_the_prompt_excludes_the_moon() -> None:
     shown, refused = picture_for("sea at night, moon"), picture_for("sea at night, no moon")
     assert sum(mean(refused)) < sum(mean(shown))
 
@@ -138,13 +138,13 @@ def test_words_choose_the_subject(one: str, other: str) -> None:
     assert difference(picture_for(one), picture_for(other)) > 10
 
 
-def test_the_composition_is_the_same_in_another_size() -> None:
+def test_the_composition_is_the_same_at_a_different_size() -> None:
     small = picture_for("a beautiful sunset over mountains")
     large = picture_for("a beautiful sunset over mountains", size=(SIDE * 3, SIDE * 3)).resize((SIDE, SIDE))
     assert difference(small, large) < 12
 
 
-def test_threads_do_not_disturb_each_other() -> None:
+def test_threads_do_not_affect_each_other() -> None:
     prompts = ("sea", "forest", "city", "desert") * 2
     with ThreadPoolExecutor(4) as pool:
         images = list(pool.map(picture_for, prompts))
