@@ -248,7 +248,9 @@ def _error_for(exc: ClientError, model: str) -> AppError:
     if code == "ValidationException" and _FILTERED.search(message):
         return prompt_refused(message)
     if code == "ResourceNotFoundException" or (code == "ValidationException" and _MODEL_GONE.search(message)):
-        return GeneratorRefused(NO_MODEL, detail=f"{detail} (GENERATOR_MODEL={model}: choose another)")
+        return GeneratorRefused(
+            NO_MODEL, detail=f"{detail} (GENERATOR_MODEL={model}: choose a different model)"
+        )
     if code == "ServiceQuotaExceededException":
         return GeneratorRefused(NO_QUOTA, detail=detail)
     if status in (401, 403) or is_about_credentials(exc):

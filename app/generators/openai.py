@@ -151,7 +151,7 @@ class OpenAIGenerator(BaseGenerator):
             return prompt_refused(message)
         if status == 404 or codes & _NO_MODEL_CODES or refusal.parameter == "model":
             return GeneratorRefused(
-                NO_MODEL, detail=f"{detail} (GENERATOR_MODEL={self._model}: choose another)"
+                NO_MODEL, detail=f"{detail} (GENERATOR_MODEL={self._model}: choose a different model)"
             )
         if status in (401, 403):
             return GeneratorRefused(NO_CREDENTIALS, detail=detail)

@@ -42,7 +42,7 @@ def encode_image(image: Image.Image, format: ImageFormat) -> bytes:
     except (OSError, ValueError, MemoryError, SystemError) as error:
         message = (
             f"An image of {image.width} × {image.height} pixels can't be encoded as {format.name}."
-            " Use another size or format."
+            " Use a different size or format."
         )
         raise UndecodableImage(message, detail=repr(error)) from error
     return buffer.getvalue()

@@ -1,7 +1,7 @@
 """Rotate the pixels of a still image upright, so that it no longer needs an EXIF orientation.
 
-`exif_orientation` in `survey` reads the orientation, and `check` decides whether to rotate the image. To
-"rotate" includes to mirror: half of the EXIF orientations are mirrored.
+`exif_orientation` in `survey` reads the orientation, and `check` decides whether to rotate the image. In this
+module, rotating includes mirroring, since half of the EXIF orientations are mirrored.
 
 JPEG and WebP images are decoded, rotated and encoded again at the same quality.
 
@@ -110,7 +110,7 @@ _PROXIES = {
     (16, _GREY): (8, _GREY_ALPHA),
     (16, _GREY_ALPHA): (8, _COLOUR_ALPHA),
 }
-"""Bit depth and colour type of the proxy, keyed by those of the file. Other files need no proxy."""
+"""Bit depth and colour type of the proxy, keyed by those of the file. For other files, they are the same."""
 _WIDE_PIXELS = {(16, _COLOUR): ("RGB;16B", "RGB;16L"), (16, _COLOUR_ALPHA): ("RGBA;16B", "RGBA;16L")}
 """Two raw modes of Pillow, keyed by bit depth and colour type. Pillow reads the high bytes with the first
 mode, and the low bytes with the second, which declares the wrong byte order."""

@@ -279,7 +279,7 @@ def test_the_log_names_the_setting_to_change(
 ) -> None:
     models.script = [protocol.gone]
     client.post(URL, json=PROMPT)
-    assert f"(GENERATOR_MODEL={protocol.model}: choose another)" in caplog.text
+    assert f"(GENERATOR_MODEL={protocol.model}: choose a different model)" in caplog.text
 
 
 def test_the_providers_reason_is_made_printable_and_short(

@@ -12,9 +12,9 @@ Images are passed in anonymous files (memfd_create(2)), everything else as lines
 the container is parsed, `survey_limits` apply. Before a decoder runs, the limits are raised to
 `decoding_limits` for the number of pixels in the container.
 
-If a child exceeds its limits or crashes, only that upload fails, with UndecodableImage. If the host exits, it
-is restarted once for each image. If it exits again, the upload fails with Busy. When the worker dies, the
-host sees EOF on its socket and exits, and the kernel kills the children.
+If a child exceeds its limits or crashes, only that upload fails, with UndecodableImage. If the host exits
+during an upload, it is restarted and the image is checked again. If it exits a second time, the upload fails
+with Busy. When the worker dies, the host sees EOF on its socket and exits, and the kernel kills the children.
 
 The cost, measured with `python -m bench decoding` (2 cores, Linux 6.18, Pillow 13; medians of 7 rounds):
 
