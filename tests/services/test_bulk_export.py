@@ -178,7 +178,7 @@ def test_a_symbolic_link_out_of_the_directory_is_not_followed(
     outside.mkdir()
     target.mkdir(parents=True)
     (target / "users").symlink_to(outside)
-    reason = "A symbolic link in its path leads out of the directory."
+    reason = "A symbolic link in its path leads outside the directory."
     assert _export(store, target, image) == BulkResult("users/123/me.png", BulkOutcome.FAILED, reason)
     assert (list(outside.iterdir()), gets) == ([], [])
 
