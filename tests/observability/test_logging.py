@@ -1,4 +1,4 @@
-"""Log records as text and JSON, levels by logger, and library exceptions without their texts."""
+"""Tests of the log formats, the levels of loggers, and the exceptions of libraries."""
 
 import json
 import logging
@@ -84,7 +84,7 @@ for name in ("app.x", "botocore.auth", "gunicorn.error", "urllib3"):
     ],
 )
 def test_levels_by_logger(level: str, logged: set[str]) -> None:
-    """In debug output botocore logs signatures and tokens."""
+    """At DEBUG, botocore logs signatures and tokens."""
     done = subprocess.run(
         [sys.executable, "-c", LOG_EVERYTHING, level], capture_output=True, text=True, timeout=30, check=True
     )
@@ -106,8 +106,8 @@ def _filtered(record: logging.LogRecord) -> str:
     "name",
     ["botocore.credentials", "urllib3.connectionpool", "openai._base_client", "redis"],
 )
-def test_libraries_exceptions_are_named_and_not_quoted(name: str) -> None:
-    """Their texts may quote a header or a command that holds a secret."""
+def test_exceptions_of_libraries_are_logged_by_name_only(name: str) -> None:
+    """Their messages may quote a header or a command that contains a secret."""
     line = _filtered(
         _record("Refreshing failed: %s", ValueError("Bearer hush"), name=name, exc_info=_failure())
     )

@@ -1,4 +1,4 @@
-"""Readiness: without the store while the cache has images, and within the timeout of a probe."""
+"""Tests of readiness during outages of the store, and within the timeout of a Kubernetes probe."""
 
 import logging
 import sqlite3
@@ -26,7 +26,7 @@ TIMEOUT = readiness._PROBE_TIMEOUT_SECONDS
 
 
 class FailingStore(LocalStore):
-    """A store that fails with the error that was set."""
+    """A store that fails with the error that a test sets."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -50,13 +50,13 @@ class FailingStore(LocalStore):
 
 @pytest.fixture(autouse=True)
 def _long_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine a store may take longer than a probe's timeout."""
+    """Raise the timeout, since a store can be slow on a busy machine."""
     monkeypatch.setattr(readiness, "_PROBE_TIMEOUT_SECONDS", 30)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> FailingStore:
-    """A store that is ok."""
+    """Return a store that works."""
     return FailingStore(tmp_path / "store")
 
 
@@ -128,7 +128,7 @@ def test_a_server_whose_store_was_ok_stays_ready_while_it_has_cached_images(
     assert check.check() == Readiness(True, "ok", "ok")
 
 
-def test_the_result_of_a_probe_counts_for_five_seconds(store: FailingStore, cache: DiskCache) -> None:
+def test_the_result_of_a_probe_is_reused_for_five_seconds(store: FailingStore, cache: DiskCache) -> None:
     clock = Clock()
     check = ReadinessCheck(store, cache, clock)
     for _ in range(100):
@@ -201,7 +201,7 @@ def test_each_change_is_logged_once(
 
 
 def _look_later(check: ReadinessCheck, clock: Clock) -> Readiness:
-    """Check when the last probe no longer counts."""
+    """Check after the result of the last probe has expired."""
     clock.now += 5
     return check.check()
 
