@@ -1,4 +1,4 @@
-"""Settings of gunicorn, which reads this file in the working directory at start and at each reload."""
+"""The settings of gunicorn, which reads this file in the working directory when it starts or reloads."""
 
 import os
 import sys
@@ -21,17 +21,17 @@ except ConfigError as exc:
     sys.exit(str(exc))
 
 bind = bind_address(settings.host, settings.port)
-reuse_port = True  # a listener for each worker, if app.server.listeners finds that it is possible
+reuse_port = True  # app.server.listeners decides whether each worker gets its own listener
 workers = settings.web_concurrency
 threads = settings.threads
 worker_class = "app.server.worker.ImageWorker"
 timeout = settings.generator_timeout + 30
 graceful_timeout = 30
 keepalive = 75
-limit_request_line = 8190  # so that a long URL reaches the application, which answers with its own 4xx
+limit_request_line = 8190  # so that a long URL reaches the application, which sends its own 4xx response
 secure_scheme_headers: dict[str, str] = {}  # only TRUSTED_PROXIES decides which proxies are trusted
-forwarder_headers = ""  # only the server's own settings say where the application is mounted
-control_socket_disable = True  # it needs a writable home directory, which containers lack
+forwarder_headers = ""  # only the settings of this server decide where the application is mounted
+control_socket_disable = True  # it needs a writable home directory, which containers don't have
 
 loglevel = settings.log_level.lower()
 logconfig_dict = logging_config(settings.log_level, settings.log_format)

@@ -1,4 +1,4 @@
-"""The entry point of WSGI servers: `gunicorn wsgi:app`, `flask run`."""
+"""The entry point for WSGI servers, such as `gunicorn wsgi:app` and `flask run`."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from app.observability.logging import configure_logging
 from app.ops.mistyped_settings import log_mistyped_settings
 
 GUNICORN_BOOT_ERROR = 3
-"""The exit status that makes gunicorn stop instead of restarting the worker forever."""
+"""The exit status with which gunicorn stops, instead of restarting the worker forever."""
 
 try:
     restart_flask_without_dotenv()
@@ -20,7 +20,7 @@ try:
     config = Config.from_env(os.environ)
     configure_logging(config.log_level, config.log_format)
     if not is_gunicorn:
-        # Without gunicorn.conf.py, gunicorn would apply it as well, and answer 500 to paths without it.
+        # Without gunicorn.conf.py, gunicorn would apply SCRIPT_NAME too, and return 500 for other paths.
         os.environ.pop("SCRIPT_NAME", None)
         log_mistyped_settings(settings_file)
     app = create_app(config)

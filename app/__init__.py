@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 
 def create_app(config: Config | None = None) -> Flask:
-    """Build the components from the settings and wire them; raise `ConfigError` if they can't be used.
+    """Build the application from `config`, by default from the environment variables.
 
-    A request passes, in this order: request IDs, CORS, the mount point, the fast path of cached images, the
-    proxies' headers, the guard of request bodies, Flask.
+    A request passes through these layers, the outermost first: request IDs, CORS, the mount point, the fast
+    path for cached images, the headers of trusted proxies, the guard of request bodies, Flask.
+
+    Raises `ConfigError` if the settings can't be used.
     """
     config = config or Config.from_env(os.environ)
     components = build_components(config)

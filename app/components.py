@@ -1,4 +1,4 @@
-"""What an application is made of: one container, built from the settings and kept in `app.extensions`."""
+"""The components of an application, built from its settings and kept in `app.extensions`."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,10 +25,11 @@ from app.stores.local import LocalStore
 from app.stores.s3.store import S3Store
 
 EXTENSION = "s3-image-server"
-"""The key of the `Components` in `Flask.extensions`, the only one that the application uses."""
+"""The key in `Flask.extensions` that holds the application's `Components`."""
 
 DECODE_WAIT_SECONDS = 10.0
-"""How long an image waits for others to be decoded, holding one of the worker's upload slots meanwhile."""
+"""How long an image waits to be decoded. While it waits, its request holds one of the worker's upload
+slots."""
 
 STORES: dict[str, type[BaseStore]] = {"local": LocalStore, "s3": S3Store}
 GENERATORS: dict[str, type[BaseGenerator]] = {
@@ -40,7 +41,7 @@ GENERATORS: dict[str, type[BaseGenerator]] = {
 
 @dataclass(frozen=True)
 class Components:
-    """The parts of one application; `loop_hooks` are what the worker's event loop calls."""
+    """The components of one application. The event loop of the worker calls `loop_hooks`."""
 
     config: Config
     store: BaseStore
@@ -55,7 +56,7 @@ class Components:
 
 
 def components_of(application: Any) -> Components:
-    """Return the components of a Flask application, `current_app` included."""
+    """Return the components of a Flask application, which can be `current_app`."""
     found: Components = application.extensions[EXTENSION]
     return found
 

@@ -1,4 +1,4 @@
-"""The HTTP interface: Flask blueprints, their schemas, authorization and error responses."""
+"""The HTTP interface with its Flask blueprints, schemas, authorization and error responses."""
 
 from urllib.parse import urlsplit
 
@@ -24,8 +24,8 @@ _OPENAPI = {
     "OPENAPI_JSON_PATH": "openapi.json",
     "API_SPEC_OPTIONS": {
         "info": {
-            "description": "Upload or generate images, keep them in S3, serve them from a disk cache. "
-            "If the server has no API_KEYS, programs on its own machine need no key."
+            "description": "Upload or generate images, store them in S3, and serve them from a disk cache. "
+            "If API_KEYS is not set, programs on the server's machine need no key."
         },
         "components": {
             "securitySchemes": {
@@ -41,23 +41,23 @@ class _Api(Api):  # type: ignore[misc]
     ERROR_SCHEMA = ErrorSchema
 
     def _register_error_handlers(self) -> None:
-        """Do nothing: `register_error_handlers` replaces flask-smorest's handler."""
+        """Do nothing, since `register_error_handlers` replaces the handler of flask-smorest."""
 
     def _openapi_json(self) -> Response:
-        """Return the document with the mount point, if any, as its server."""
+        """Return the document. If the application has a mount point, it becomes the server URL."""
         servers = {"servers": [{"url": request.script_root}]} if request.script_root else {}
         return jsonify({**self.spec.to_dict(), **servers})
 
     def _register_pagination_header(self) -> None:
-        """Do nothing: listings have cursors instead of flask-smorest's page numbers."""
+        """Do nothing, since listings use cursors instead of the page numbers of flask-smorest."""
 
 
 def register_api(flask: Flask, components: Components) -> None:
-    """Add the HTTP interface over `components` to `flask`."""
+    """Add the HTTP interface to `flask`. Views use `components`."""
     flask.config.update(_OPENAPI)
     flask.json.sort_keys = False  # type: ignore[attr-defined]
     flask.config["MAX_CONTENT_LENGTH"] = components.config.max_upload_bytes + images.MULTIPART_OVERHEAD_BYTES
-    flask.url_map.merge_slashes = False  # `//` in a key is an error, not a reason to redirect
+    flask.url_map.merge_slashes = False  # reject `//` in a key instead of redirecting
     flask.url_map.converters["key"] = KeyConverter
     register_error_handlers(flask)
     operations.count_requests(flask, components.metrics)
@@ -79,9 +79,9 @@ def register_api(flask: Flask, components: Components) -> None:
 
 
 def _redirect_without_host() -> BaseResponse | None:
-    """Redirect from the mount point to the page (`/images` to `/images/`) without naming a host.
+    """Redirect from the mount point to the page (`/images` to `/images/`) with a URL that has no host.
 
-    Flask would use the one in `Host`, which any client can set.
+    Flask would use the host in the `Host` header, which any client can set.
     """
     if not isinstance(request.routing_exception, RequestRedirect):
         return None
@@ -90,7 +90,7 @@ def _redirect_without_host() -> BaseResponse | None:
 
 
 def _reject_encoded_body() -> None:
-    """Raise `UnsupportedEncoding` for a compressed body, which would look like a damaged image or JSON."""
+    """Raise `UnsupportedEncoding` for a compressed body. Otherwise it would seem damaged or malformed."""
     codings = request.headers.get("Content-Encoding", "").split(",")
     is_encoded = not {coding.strip().lower() for coding in codings} <= {"", "identity"}
     if is_encoded and request.method == "POST" and request.url_rule is not None:
@@ -98,7 +98,7 @@ def _reject_encoded_body() -> None:
 
 
 def _add_default_headers(response: Response) -> Response:
-    """Forbid type sniffing, and caching of JSON."""
+    """Add headers that forbid content sniffing and the caching of JSON."""
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     if response.mimetype == "application/json":
         response.headers.setdefault("Cache-Control", "no-store")

@@ -1,4 +1,4 @@
-"""Parse the arguments of API calls: JSON bodies, queries and headers, through flask-smorest."""
+"""Parse the arguments of API calls, which are JSON bodies, queries and headers, with flask-smorest."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -12,15 +12,16 @@ from webargs.flaskparser import FlaskParser
 from app.core.errors import BadRequest
 
 MAX_DEPTH = 32
-"""Levels of nested lists and objects, the body included; far below the interpreter's stack limit."""
+"""Maximum nesting depth of a JSON body, which counts as the first level. Far below Python's recursion
+limit."""
 
 _TOO_DEEP = f"The JSON body exceeds the limit of {MAX_DEPTH} nested lists and objects."
 
 _QUERY_NAMES = "query_names"
-"""The attribute of a view with the names of its query parameters, None if it accepts any."""
+"""The attribute of a view that holds the names of its query parameters, or None if it accepts any."""
 
 _MAX_NAME_LENGTH = 60
-"""Characters of an unknown parameter's name that an error message repeats."""
+"""How many characters of an unknown parameter's name an error message quotes."""
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -33,13 +34,16 @@ class _Parser(FlaskParser):
         raise BadRequest(validation_message(error)) from error
 
     def load_json(self, req: Request, schema: Schema) -> Any:
-        """Return the JSON body. Its type must be JSON, which pages of other sites can't send without CORS."""
+        """Return the JSON body.
+
+        Its Content-Type must be JSON. Pages of other origins can't send this type without CORS.
+        """
         if not req.is_json:
             raise BadRequest("Send a JSON object, with the header 'Content-Type: application/json'.")
         return super().load_json(req, schema)
 
     def _raw_load_json(self, req: Request) -> Any:
-        """Return the parsed body; reject bad syntax, numbers of thousands of digits and deep nesting."""
+        """Return the parsed body. Raises `BadRequest` for invalid syntax, huge numbers and deep nesting."""
         try:
             loaded = super()._raw_load_json(req)
         except ValueError as exc:
@@ -52,9 +56,9 @@ class _Parser(FlaskParser):
 
 
 class Blueprint(SmorestBlueprint):  # type: ignore[misc]
-    """A flask-smorest blueprint that raises `BadRequest` for invalid arguments.
+    """A flask-smorest blueprint whose views raise `BadRequest` for invalid arguments.
 
-    `check_query` rejects query parameters that a view does not declare.
+    For these views, `check_query` rejects query parameters that the view does not declare.
     """
 
     ARGUMENTS_PARSER = _Parser()
@@ -83,7 +87,7 @@ def query_names(*names: str) -> Callable[[View], View]:
 
 
 def any_query(view: View) -> View:
-    """Let a view ignore all query parameters, such as `?v=2` after an image's URL."""
+    """Let a view accept and ignore any query parameter, such as `?v=2` at the end of an image URL."""
     setattr(view, _QUERY_NAMES, None)
     return view
 
@@ -91,7 +95,8 @@ def any_query(view: View) -> View:
 def check_query() -> None:
     """Raise `BadRequest` for query parameters that the API call does not declare, or that are repeated.
 
-    If they were ignored, `?dry_run=true` would delete. The web page and its files accept any.
+    If unknown parameters were ignored, a call with `?dry_run=true` would delete the image. The web page and
+    its files accept any parameter.
     """
     blueprint = current_app.blueprints.get(request.blueprint or "")
     if not isinstance(blueprint, Blueprint) or request.method == "OPTIONS":

@@ -1,4 +1,4 @@
-"""Authorization: API keys with scopes or, if none are set, the programs of this machine only."""
+"""Authorization by API keys with scopes. If no keys are set, only programs on this machine are allowed."""
 
 import hmac
 from collections.abc import Callable
@@ -18,26 +18,26 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 KEY_SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
-"""The OpenAPI security requirement of calls that need a key, in either header."""
+"""The OpenAPI security requirement of calls that need a key, which can be sent in either header."""
 
 _PROXY_HEADERS = {"Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip"}
 _PROXY_HEADERS |= {"Cf-Connecting-Ip", "Fastly-Client-Ip", "X-Original-Forwarded-For", "X-Original-Host"}
 _PROXY_PREFIX = "X-Forwarded"
-"""Headers that proxies and CDNs add; `X-Forwarded-For`, `-Host`, `-Proto` and others share the prefix."""
+"""Proxies and CDNs add these headers and headers with this prefix, such as `X-Forwarded-For` and `-Host`."""
 
 _NO_KEYS = (
     "Without API keys, only programs on the server's own machine may do this. "
     "Set API_KEYS and send one of them as 'Authorization: Bearer KEY'."
 )
 _NO_KEYS_FOR_A_SOCKET = (
-    "Without API keys, only programs on the server's own machine may do this, and only over TCP: a Unix "
-    "socket usually has a proxy behind it. Set API_KEYS and send one of them as 'Authorization: Bearer KEY'."
+    "Without API keys, only programs on the server's own machine may do this, and only over TCP, since a "
+    "Unix socket is usually used by a proxy. Set API_KEYS and send one as 'Authorization: Bearer KEY'."
 )
 _SEND_KEY = "This call needs an API key. Send one as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
 
 
 def key_required(scope: str, *, counted: bool = True) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Require an API key with `scope` for a view and, if `counted`, apply the scope's rate limit."""
+    """Require an API key with `scope` for a view. If `counted`, also apply the rate limit of the scope."""
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
@@ -57,7 +57,8 @@ def key_required(scope: str, *, counted: bool = True) -> Callable[[Callable[P, R
 def authorize(request: Request, scope: str) -> ApiKey | None:
     """Return the key that allows `scope`, or None if no keys are set and the client is local.
 
-    If keys are set, local clients need one too: behind a proxy that adds no header, every client looks local.
+    If keys are set, local clients need a key too. Behind a proxy that adds no header, every client looks
+    local.
 
     Raises `KeyRequired`, `KeyRefused` and `ScopeMissing`.
     """
@@ -78,9 +79,10 @@ def authorize(request: Request, scope: str) -> ApiKey | None:
 
 
 def idempotency_key(header: dict[str, Any]) -> str | None:
-    """Return a digest of the `Idempotency-Key` in the loaded `header`, None if the client sent none.
+    """Return a digest of the `Idempotency-Key` in the loaded `header`, or None if the client sent none.
 
-    It depends on the API key too, so that two clients that choose the same name don't share an answer.
+    The digest also depends on the API key, so that two clients that use the same value don't get each other's
+    response.
     """
     name = header["idempotency_key"]
     if not name:
@@ -90,21 +92,22 @@ def idempotency_key(header: dict[str, Any]) -> str | None:
 
 
 def _is_local(request: Request, origins: frozenset[str]) -> bool:
-    """Return whether the client runs on this machine, with no proxy between and no foreign page behind it.
+    """Return whether the request comes from this machine, not through a proxy, and not from a foreign web
+    page.
 
-    A `Host` other than this machine's names means a proxy that adds no header, or DNS rebinding. Pages of
-    `origins` (`CORS_ORIGINS`) count as local.
+    If `Host` is not a loopback name, a proxy that adds no header or a DNS rebinding attack sent the request.
+    Pages of `origins` (`CORS_ORIGINS`) count as local.
     """
     return (
         is_loopback(request.remote_addr or "")
-        and not any(_is_of_proxy(name) for name in request.headers.keys())  # noqa: SIM118 (not a dict)
+        and not any(_is_proxy_header(name) for name in request.headers.keys())  # noqa: SIM118 (not a dict)
         and is_loopback(_host_name(request.host))
         and (request.headers.get("Origin") in origins or not _is_foreign_page(request))
     )
 
 
 def _given_key(request: Request) -> bytes | None:
-    """Return the bytes of the key that the client sent, which WSGI decodes as Latin-1."""
+    """Return the key that the client sent, or None, as bytes. WSGI decodes header values as Latin-1."""
     authorization = request.authorization
     if authorization is not None and authorization.type == "bearer" and authorization.token:
         return authorization.token.encode("latin-1", "replace")
@@ -113,18 +116,18 @@ def _given_key(request: Request) -> bytes | None:
 
 
 def _host_name(host: str) -> str:
-    """Return the name or address in a `Host` header, without port and brackets."""
+    """Return the name or address in a `Host` header, without the port and the brackets."""
     return host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
 
 
-def _is_of_proxy(header: str) -> bool:
+def _is_proxy_header(header: str) -> bool:
     return header.title() in _PROXY_HEADERS or header.title().startswith(_PROXY_PREFIX)
 
 
 def _is_foreign_page(request: Request) -> bool:
-    """Return whether a page of another site caused the request, by Fetch Metadata or `Origin`.
+    """Return whether a page of another site sent the request.
 
-    See https://www.w3.org/TR/fetch-metadata/.
+    `Sec-Fetch-Site` (https://www.w3.org/TR/fetch-metadata/) or `Origin` shows this.
     """
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
         return True

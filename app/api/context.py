@@ -1,4 +1,4 @@
-"""What views need of the current request: the application's components, absolute URLs, the client's name."""
+"""Helpers that depend on the current request."""
 
 from flask import current_app, g, request
 
@@ -13,11 +13,14 @@ def components() -> Components:
 
 
 def absolute_url(url: str) -> str:
-    """Return `url`, which may be a path of the application, in a form that works outside its pages."""
+    """Return `url`, which may be a path of the application, as an absolute URL if the host is trusted.
+
+    Otherwise return it as a path that includes the mount point.
+    """
     return components().hosts.absolute_url(url, host_url=request.host_url, script_name=request.script_root)
 
 
 def client_name() -> str:
-    """Return whom rate limits count: the API key by its name, or the client's address without a key."""
+    """Return the name under which rate limits count the client: its API key's name, or else its address."""
     name = g.get("key_name")
     return f"key {name}" if name is not None else f"address {canonical_address(request.remote_addr or '')}"

@@ -1,4 +1,4 @@
-"""Error responses: every error in one JSON shape, or below `/v1` in that of OpenAI's API."""
+"""Error responses in JSON. They have the same shape everywhere, except below `/v1`, which uses OpenAI's."""
 
 from http import HTTPStatus
 
@@ -13,7 +13,7 @@ from app.core.errors import AppError, BadRequest, TooLarge
 from app.delivery.fast_path import log_error
 
 _MESSAGES = {
-    404: "Nothing is served at this URL. See /docs for the calls there are.",
+    404: "There is nothing at this URL. See /docs for the available calls.",
     405: "This URL does not support this method.",
 }
 
@@ -21,7 +21,7 @@ _KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
 
 
 def register_error_handlers(flask: Flask) -> None:
-    """Register handlers that give every error, of any status and from any layer, its JSON shape."""
+    """Register handlers that make a JSON response for every error, whatever raised it."""
     flask.register_error_handler(AppError, _app_error)
     flask.register_error_handler(HTTPException, _http_error)
     flask.register_error_handler(ParseException, _malformed_body)
@@ -31,10 +31,10 @@ def register_error_handlers(flask: Flask) -> None:
 
 def _app_error(error: AppError) -> Response:
     log_error(error, request.method, request.path)
-    return _answer(error)
+    return _respond(error)
 
 
-def _answer(error: AppError) -> Response:
+def _respond(error: AppError) -> Response:
     status = error.status
     if request.path.startswith(OPENAI_PATH):
         status = openai_status(status, error.code)
@@ -52,7 +52,7 @@ def _answer(error: AppError) -> Response:
 
 
 def _field(error: AppError) -> str | None:
-    """Return the name of the invalid field of a JSON body, None if the error is about something else."""
+    """Return the name of the invalid field in a JSON body, or None if no field caused the error."""
     cause = error.__cause__
     fields = cause.messages_dict.get("json") if isinstance(cause, ValidationError) else None
     return next((name for name in fields if name != "_schema"), None) if isinstance(fields, dict) else None
@@ -60,11 +60,11 @@ def _field(error: AppError) -> str | None:
 
 def _http_error(error: HTTPException) -> Response:
     if isinstance(error, RequestEntityTooLarge):
-        return _answer(TooLarge(_exceeded_limit()))
+        return _respond(TooLarge(_exceeded_limit()))
     original = error.get_response()
     status = original.status_code
     message = _MESSAGES.get(status) or error.description or HTTPStatus(status).phrase
-    response = _answer(AppError.of_status(status, message))
+    response = _respond(AppError.of_status(status, message))
     for header in _KEPT_HEADERS:
         if header in original.headers:
             response.headers[header] = original.headers[header]
@@ -72,20 +72,20 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _exceeded_limit() -> str:
-    """Return which limit was exceeded: of images, of other bodies, or werkzeug's on the text of a form."""
-    most = request.max_content_length or 0
-    if request.content_length is not None and request.content_length <= most:
+    """Return a message that names the exceeded limit: of images, of other bodies, or of text in a form."""
+    maximum = request.max_content_length or 0
+    if request.content_length is not None and request.content_length <= maximum:
         return "The form has too much text or too many fields."
-    if most == current_app.config["MAX_CONTENT_LENGTH"]:
+    if maximum == current_app.config["MAX_CONTENT_LENGTH"]:
         return f"The image exceeds the limit of {components().config.max_upload_bytes} bytes."
-    return f"The request body exceeds the limit of {most} bytes."
+    return f"The request body exceeds the limit of {maximum} bytes."
 
 
 def _malformed_body(error: Exception) -> Response:
-    """Answer an error of gunicorn, which parses a chunked body while the view reads it."""
+    """Handle an error that gunicorn raised while a view was reading a chunked body."""
     return _app_error(BadRequest("The request body is not valid HTTP, or it ended too early."))
 
 
 def _internal_error(error: Exception) -> Response:
     log_error(error, request.method, request.path)
-    return _answer(AppError())
+    return _respond(AppError())

@@ -1,4 +1,7 @@
-"""Upload bodies: a multipart form (RFC 7578) or the bytes of an image, with precise errors."""
+"""Parse upload bodies, which are multipart forms (RFC 7578) or the bytes of an image.
+
+If a body is neither, the error message says what is wrong with it.
+"""
 
 import re
 from collections.abc import Iterator
@@ -26,10 +29,10 @@ _NO_BOUNDARY = (
 _OTHER_BOUNDARY = "The form has no part with the boundary of its Content-Type."
 _CUT_OFF = "The form ends before its last boundary, so it is incomplete. Send it again."
 _UNDECLARED_FORM = (
-    "The body is a multipart form but its Content-Type is not. Send multipart/form-data with the boundary of "
-    "the body; most HTTP clients do that if you don't set this header."
+    "The body is a multipart form, but its Content-Type is not multipart/form-data. Set it, with the "
+    "boundary of the body. Most HTTP clients do that if you don't set this header yourself."
 )
-_NAMELESS = "A part of the form has no Content-Disposition with a name."
+_NAMELESS = "A part of the form has no name in its Content-Disposition."
 _TWO_FILES = "The request has {} images. Send one image per request."
 _EMPTY = "The file in the field '{}' is empty."
 _NO_FILE = "No file was chosen: the field '{}' is empty."
@@ -39,21 +42,21 @@ _ENCODED = "The field '{}' has the Content-Transfer-Encoding {}. Send the file's
 
 _IDENTITY_ENCODINGS = {"", "binary", "8bit", "7bit"}
 _UNTYPED = {"", "application/octet-stream", "binary/octet-stream"}
-"""Media types without information: the bytes decide."""
+"""Media types that say nothing about the body, so only the bytes are checked."""
 
 _CHARSETS = {"ascii", "us-ascii", "utf-8", "iso-8859-1"}
 _CHUNK_BYTES = 64 * 1024
 
 _FORM = re.compile(rb"(?:\r?\n)*--[^\r\n]{1,200}\r?\ncontent-[a-z-]+:", re.IGNORECASE)
-"""The start of a multipart form, which no image has."""
+"""The start of a multipart form. No image starts like this."""
 
 _PLAIN_TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]{1,1000}\Z")
-"""Text sent by mistake instead of a file, such as its name. No supported image matches."""
+"""Text that was sent by mistake instead of a file, such as the file's name. No supported image matches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The bytes of an image, never empty, and the other fields of the form."""
+    """The bytes of an image, which are never empty, and the other fields of the form."""
 
     data: bytes
     fields: MultiDict[str, str] = field(default_factory=MultiDict)
@@ -69,7 +72,7 @@ class _Part:
 
 class _Decoder(MultipartDecoder):
     def _parse_headers(self, data: bytes | bytearray) -> Headers:
-        """Parse headers in UTF-8 or, as old clients send file names, in Latin-1."""
+        """Parse headers in UTF-8, or in Latin-1, since old clients send file names in this encoding."""
         try:
             return super()._parse_headers(data)
         except UnicodeDecodeError:
@@ -77,9 +80,9 @@ class _Decoder(MultipartDecoder):
 
 
 def read_upload(request: Request) -> Upload:
-    """Return the image of an upload and the fields sent with it.
+    """Return the image of an upload and the form fields sent with it.
 
-    Raises `BadRequest` if there is no image, more than one, or the form is malformed.
+    Raises `BadRequest` if there is no image or more than one, or if the form is malformed.
     """
     if request.mimetype == "multipart/form-data":
         return _from_form(request)
@@ -114,7 +117,7 @@ def _from_form(request: Request) -> Upload:
 
 
 def _check_image(part: _Part) -> None:
-    """Raise `BadRequest` for a part that can't be an image file; the message tells how to send one."""
+    """Raise `BadRequest` if the part can't be an image file. The message says how to send one."""
     encoding = part.headers.get("Content-Transfer-Encoding", "").strip().lower()
     if encoding not in _IDENTITY_ENCODINGS:
         raise BadRequest(_ENCODED.format(part.name, encoding[:40]))
@@ -132,9 +135,9 @@ def _charset(part: _Part) -> str:
 
 
 def _parts(request: Request) -> Iterator[_Part]:
-    """Yield the parts of the form; for files in other fields than an image's only the names.
+    """Yield the parts of the form. A file in a field that is not for images is yielded without its data.
 
-    Raises `BadRequest` for a malformed form, `RequestEntityTooLarge` for one with too much text.
+    Raises `BadRequest` if the form is malformed, and `RequestEntityTooLarge` if it has too much text.
     """
     head: Field | File | None = None
     body = BytesIO()
@@ -172,9 +175,9 @@ def _feed(decoder: _Decoder, piece: bytes) -> None:
     try:
         decoder.receive_data(piece or None)
     except RequestEntityTooLarge as exc:
-        if decoder.state is State.PREAMBLE:  # no boundary was found
+        if decoder.state is State.PREAMBLE:  # no boundary has been found
             raise BadRequest(_OTHER_BOUNDARY) from exc
-        if decoder.state is State.PART:  # the headers of the part have no end
+        if decoder.state is State.PART:  # the headers of the part never end
             raise BadRequest(_NAMELESS) from exc
         raise
 

@@ -12,7 +12,7 @@ from app.api.schemas import GeneratedImageSchema, IdempotencySchema, PromptSchem
 from app.services.drawing import PromptRequest
 
 _MAX_BODY_BYTES = 128 * 1024
-"""Bytes: room for a prompt and a negative prompt of the maximum length, escaped."""
+"""Enough for a prompt and a negative prompt of the maximum length if all characters are escaped."""
 
 blueprint = Blueprint("generate", __name__, url_prefix="/api/generate-image", description="Generate an image")
 
@@ -31,5 +31,5 @@ def _limit_body() -> None:
 def generate(options: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
     """Generate an image from a prompt and store it."""
     (drawn,) = components().generation.generate(PromptRequest(**options), idempotency_key(header))
-    answer = image_fields(drawn.image, "Image generated and uploaded successfully")
-    return {**answer, "model": drawn.model, "seed": drawn.seed}
+    fields = image_fields(drawn.image, "Image generated and uploaded successfully")
+    return {**fields, "model": drawn.model, "seed": drawn.seed}

@@ -28,7 +28,7 @@ from app.services.images import StoredImage
 
 
 class KeyConverter(BaseConverter):
-    """Matches the rest of the path, leading and double slashes included, so that a view rejects bad keys."""
+    """Matches the rest of the path, even with leading or double slashes: views reject invalid keys."""
 
     regex = "(?s:.+?)"
     part_isolating = False
@@ -36,13 +36,13 @@ class KeyConverter(BaseConverter):
 
 
 MULTIPART_OVERHEAD_BYTES = 64 * 1024
-"""Bytes that a multipart form may have in addition to the image: boundaries, headers and other fields."""
+"""Maximum size of the boundaries, headers and other fields that a multipart form has besides the image."""
 
 blueprint = Blueprint("images", __name__, url_prefix="/api/images", description="Upload, serve, list, delete")
 
 
 def image_fields(image: StoredImage, message: str) -> dict[str, Any]:
-    """Return the fields of `ImageSchema`, and note the object key for the access log."""
+    """Return the fields of `ImageSchema`, and set the object key for the access log."""
     request.environ[OBJECT_KEY] = image.key
     return {
         "success": True,
@@ -65,36 +65,36 @@ def image_fields(image: StoredImage, message: str) -> dict[str, Any]:
 )
 @blueprint.arguments(UploadOptionsSchema, location="query")
 @blueprint.response(201, ImageSchema, description="Stored")
-@blueprint.alt_response(200, schema=ImageSchema, description="The same bytes were stored already")
+@blueprint.alt_response(200, schema=ImageSchema, description="The image was already stored")
 def upload(options: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Check an image and store it.
 
-    Send each option once: as a form field or in the query.
+    Send each option at most once, either as a form field or in the query.
     """
     sent = read_upload(request)
     _reject_repeated(sent.fields)
     image = components().images.upload_image(sent.data, **{**options, **_form_options(sent.fields)})
-    answer = image_fields(
-        image, "Image uploaded successfully" if image.created else "Image was stored already"
+    fields = image_fields(
+        image, "Image uploaded successfully" if image.created else "Image was already stored"
     )
-    return answer, 201 if image.created else 200, {"Location": answer["image_url"]}
+    return fields, 201 if image.created else 200, {"Location": fields["image_url"]}
 
 
 @blueprint.route("/<key:key>", methods=["GET"])
 @any_query
 @blueprint.doc(parameters=SERVE_HEADERS, responses=SERVE_RESPONSES)
 def serve(key: str) -> Response:
-    """Return the image's bytes; supports conditional and range requests (RFC 9110)."""
+    """Return the bytes of the image. Conditional and range requests (RFC 9110) are supported."""
     cached = components().images.fetch(key)
     request.environ[OBJECT_KEY], request.environ[CACHE_STATUS] = key, cached.status.value
     try:
-        answer = represent(request.environ, cached)
-        body = response_body(request.environ, cached, answer)
+        found = represent(request.environ, cached)
+        body = response_body(request.environ, cached, found)
     except BaseException:
         cached.body.close()
         raise
-    components().cache.counts.add(cached.status, content_length_sent(request.environ, answer))
-    return Response(body, answer.status, answer.headers, direct_passthrough=True)
+    components().cache.counts.add(cached.status, content_length_sent(request.environ, found))
+    return Response(body, found.status, found.headers, direct_passthrough=True)
 
 
 @blueprint.route("", methods=["GET"])
@@ -108,7 +108,7 @@ def list_images(options: dict[str, Any]) -> dict[str, Any]:
     found, cursor = service.list(**options)
     images = [image for image in found if is_readable(image.key)]
     unsafe = len(found) - len(images)
-    lines = [
+    entries = [
         {
             "key": image.key,
             "image_url": absolute_url(service.urls.url_of(image.key)),
@@ -123,13 +123,13 @@ def list_images(options: dict[str, Any]) -> dict[str, Any]:
         }
         for image in images
     ]
-    message = f"{len(lines)} image{'' if len(lines) == 1 else 's'}"
+    message = f"{len(entries)} image{'' if len(entries) == 1 else 's'}"
     if unsafe:
         message += f"; {unsafe} not listed, because their keys can't be used in a URL"
     return {
         "success": True,
         "message": message,
-        "images": lines,
+        "images": entries,
         "next_cursor": cursor,
         "unsafe_keys": unsafe,
     }
@@ -149,7 +149,7 @@ def delete(key: str) -> dict[str, Any]:
 def _form_options(form: MultiDict[str, str]) -> dict[str, Any]:
     """Return the options that were sent as form fields.
 
-    Unknown fields are rejected: a misspelled `overwrite` must not be ignored.
+    Raises `BadRequest` for unknown fields, so that a misspelled `overwrite` is not ignored.
     """
     try:
         loaded: dict[str, Any] = UploadOptionsSchema(partial=True).load(form)
@@ -159,7 +159,7 @@ def _form_options(form: MultiDict[str, str]) -> dict[str, Any]:
 
 
 def _reject_repeated(form: MultiDict[str, str]) -> None:
-    """Raise `BadRequest` for an option that is sent twice, in the form, the query or both."""
+    """Raise `BadRequest` for an option that was sent more than once in the form and the query."""
     sent = Counter([*request.args.keys(), *(name for name, _ in form.items(multi=True))])
     repeated = [name for name, times in sent.items() if times > 1]
     if repeated:

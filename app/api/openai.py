@@ -1,4 +1,4 @@
-"""`/v1`: the calls of OpenAI's images API, for clients that speak it, over the same service."""
+"""`/v1`: the calls of OpenAI's images API, for clients that use this API."""
 
 import base64
 from typing import Any
@@ -24,7 +24,7 @@ _ERROR = {"description": "Any error", "content": {"application/json": {"schema":
 _ERRORS = {"default": _ERROR, "400": _ERROR}
 
 _AZURE_VERSION = "api-version"
-"""The query parameter that Azure clients add to each call; it is ignored."""
+"""A query parameter that Azure clients add to each call. It is ignored."""
 
 blueprint = Blueprint("openai", __name__, url_prefix="/v1", description="OpenAI-compatible calls")
 
@@ -61,7 +61,7 @@ def generate(options: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
 @blueprint.doc(security=KEY_SECURITY, responses=_ERRORS)
 @blueprint.response(200, ModelListSchema)
 def list_models() -> dict[str, Any]:
-    """List the one model that this server uses."""
+    """List the model that this server uses."""
     return {"object": "list", "data": [_model()]}
 
 
@@ -71,7 +71,7 @@ def list_models() -> dict[str, Any]:
 @blueprint.doc(security=KEY_SECURITY, responses=_ERRORS)
 @blueprint.response(200, ModelSchema)
 def show_model(model: str) -> dict[str, Any]:
-    """Describe that model."""
+    """Describe the model that this server uses."""
     _check_model(model)
     return _model()
 
@@ -83,7 +83,7 @@ def _check_model(model: str | None) -> None:
 
 def _model() -> dict[str, Any]:
     name = components().generation.model_name()
-    # Only the vendor knows when the model was made.
+    # `created` is 0, since only the vendor knows when the model was created.
     return {"id": name, "object": "model", "created": 0, "owned_by": "s3-image-server"}
 
 

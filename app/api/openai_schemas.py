@@ -1,6 +1,6 @@
-"""The requests, answers and errors of OpenAI's images API that this server supports.
+"""The requests, responses and errors of OpenAI's images API that this server supports.
 
-OpenAI's clients choose their exception classes by status and code; see
+OpenAI's clients choose the exception class by the status and the code of an error. See
 https://developers.openai.com/api/docs/guides/error-codes.
 """
 
@@ -14,7 +14,7 @@ from app.services.drawing import PromptRequest
 OPENAI_PATH = "/v1/"
 
 _STATUSES = {"key_refused": 401, "prompt_refused": 400}
-"""OpenAI's status for codes whose status differs from ours."""
+"""The statuses of OpenAI's API for those of our codes for which it uses a different status."""
 
 _CODES = {
     "bad_request": "invalid_value",
@@ -26,7 +26,7 @@ _CODES = {
 }
 
 _RETRYABLE = "busy"
-"""The only 5xx code that certainly precedes the call to the model, which may cost money."""
+"""The only code with a 5xx status that guarantees that the model was not called. A call may cost money."""
 
 
 def openai_status(status: int, code: str) -> int:
@@ -35,7 +35,7 @@ def openai_status(status: int, code: str) -> int:
 
 
 def openai_error(status: int, code: str, message: str, param: str | None) -> dict[str, Any]:
-    """Return the body of an error; `param` is the invalid field, if any."""
+    """Return the body of an error. `param` is the name of the invalid field, or None."""
     return {
         "error": {
             "message": message,
@@ -47,7 +47,7 @@ def openai_error(status: int, code: str, message: str, param: str | None) -> dic
 
 
 def openai_headers(status: int, code: str) -> dict[str, str]:
-    """Return headers that stop the official clients from retrying a call that may have cost money."""
+    """Return headers that keep OpenAI's clients from retrying a call that may have cost money."""
     return {"X-Should-Retry": "false"} if status >= 500 and code != _RETRYABLE else {}
 
 
@@ -60,7 +60,7 @@ def _type(status: int, code: str) -> str:
 
 
 MAX_IMAGES = 4
-"""Images per request; each of them needs a generation slot."""
+"""Maximum number of images per request. Each of them needs a generation slot."""
 
 _FORMATS = ("png", "jpeg", "webp")
 _ANY_SIZE = "auto"
@@ -72,7 +72,7 @@ def _check_size(text: str) -> None:
 
 
 def _reject_streaming(wanted: Any) -> None:
-    """Accept only false itself, not 0 or "off"."""
+    """Raise `ValidationError` unless the value is false. 0 and "off" are rejected too."""
     if wanted is not False:
         raise ValidationError("Streaming is not supported. Send false or omit it.")
 
@@ -82,7 +82,7 @@ def _ignored_field() -> fields.Raw:
 
 
 class ImagesRequestSchema(Schema):
-    """Body of a request for images; null counts as omitted."""
+    """The body of a request for images. A field that is null counts as omitted."""
 
     error_messages = {"type": "Send a JSON object.", "unknown": "Unknown parameter."}  # noqa: RUF012 (marshmallow declares it so)
 
@@ -95,24 +95,28 @@ class ImagesRequestSchema(Schema):
             "pattern": NOT_BLANK,
         },
     )
-    model = fields.String(metadata={"description": "The model that GET /v1/models lists, or none."})
+    model = fields.String(metadata={"description": "The model that GET /v1/models lists. Can be omitted."})
     n = fields.Integer(strict=True, load_default=1, validate=validate.Range(1, MAX_IMAGES))
     size = fields.String(
         load_default=_ANY_SIZE,
         validate=_check_size,
         metadata={
-            "description": "Width x height, or auto: 1024x1024.",
+            "description": "Width x height, or auto for 1024x1024.",
             "pattern": f"^(?:{_ANY_SIZE}|{SIZE})$",
         },
     )
     output_format = fields.String(load_default="png", validate=validate.OneOf(_FORMATS))
     response_format = fields.String(
-        validate=validate.OneOf(("url", "b64_json")), metadata={"description": "Default: both."}
+        validate=validate.OneOf(("url", "b64_json")),
+        metadata={"description": "If omitted, the response has both."},
     )
     seed = fields.Integer(
         strict=True,
         validate=validate.Range(0, MAX_SEED),
-        metadata={"description": "An extension: the first image's seed, incremented for each further one."},
+        metadata={
+            "description": "Not in OpenAI's API. The seed of the first image; it is incremented for each "
+            "further image."
+        },
     )
     stream = fields.Raw(validate=_reject_streaming, metadata={"type": "boolean", "enum": [False, None]})
     background = _ignored_field()
@@ -126,7 +130,7 @@ class ImagesRequestSchema(Schema):
     user = _ignored_field()
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        """Let the OpenAPI document show which fields may be null."""
+        """Allow null in optional fields, so that the OpenAPI document shows it."""
         field_obj.allow_none = not field_obj.required
 
     @pre_load
@@ -137,7 +141,7 @@ class ImagesRequestSchema(Schema):
 
     @post_load
     def _to_request(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Return the request, the model and the fields of each image in the answer."""
+        """Return the request, the model and the fields of each image in the response."""
         size = "1024x1024" if values["size"] == _ANY_SIZE else values["size"]
         width, height = map(int, size.split("x"))
         request = PromptRequest(
@@ -159,14 +163,16 @@ class ImagesRequestSchema(Schema):
 class ImageDataSchema(Schema):
     """One image."""
 
-    url = fields.String(metadata={"description": "Durable: it does not expire."})
-    b64_json = fields.String(metadata={"description": "The image file's bytes."})
+    url = fields.String(
+        metadata={"description": "The URL of the image. It expires only with IMAGE_URLS=presigned."}
+    )
+    b64_json = fields.String(metadata={"description": "The image file in Base64."})
 
 
 class ImagesResponseSchema(Schema):
     """The generated images."""
 
-    created = fields.Integer(required=True, metadata={"description": "Seconds since the epoch."})
+    created = fields.Integer(required=True, metadata={"description": "In seconds since the epoch."})
     data = fields.List(fields.Nested(ImageDataSchema), required=True)
     output_format = fields.String(required=True)
     size = fields.String(required=True, metadata={"description": "The actual size of the first image."})

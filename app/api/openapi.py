@@ -1,4 +1,4 @@
-"""Parts of the OpenAPI document beyond the schemas: patterns of keys, bodies and headers of images."""
+"""Parts of the OpenAPI document that are not schemas: key patterns, image bodies and headers."""
 
 from typing import Any
 
@@ -12,12 +12,13 @@ _NAME = r"(?!\.)[^\x00-\x1f\x7f-\x9f\\/]{1,255}"
 
 FOLDER = f"^(?:/*{_PARENT}(?:/{_PARENT})*/*)?$"
 NAME = rf"^(?!.*\.(?:{_EXTENSIONS})/){_NAME}(?:/{_NAME})*$"
-"""What `app.core.object_keys` accepts, except that a pattern can't limit the whole key to 1024 characters."""
+"""Patterns of the folders and names that `app.core.object_keys` accepts. The maximum length of the whole key,
+1024 characters, can't be expressed in a pattern."""
 
 _READABLE = r"(?!\.{1,2}(?:/|$))[^\x00-\x1f\x7f-\x9f\\/]+"
 
 KEY: dict[str, Any] = {"type": "string", "maxLength": 1024, "pattern": f"^{_READABLE}(?:/{_READABLE})*$"}
-"""What `check_readable` accepts."""
+"""The schema of the keys that `check_readable` accepts."""
 
 _BINARY = {"type": "string", "format": "binary"}
 
@@ -57,7 +58,7 @@ SERVE_HEADERS = [
 ]
 
 SERVE_RESPONSES = {
-    "200": {"description": "The image's bytes", "content": IMAGE_BODY},
+    "200": {"description": "The bytes of the image", "content": IMAGE_BODY},
     "206": {
         "description": "The requested bytes",
         "content": IMAGE_BODY,

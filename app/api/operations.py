@@ -1,4 +1,4 @@
-"""Operations: `/healthz` and `/readyz`, `/metrics` for Prometheus, and statistics at `/api/cache`."""
+"""Calls for operators: `/healthz`, `/readyz`, `/metrics` and `/api/cache`."""
 
 import sqlite3
 import time
@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from app.api.arguments import Blueprint, any_query
 from app.api.auth import KEY_SECURITY, key_required
 from app.api.context import components
-from app.api.schemas import AnswerSchema, CacheSchema, ReadinessSchema
+from app.api.schemas import CacheSchema, ReadinessSchema, ResponseSchema
 from app.cache.stats import GET_USD_PER_MILLION
 from app.core.errors import CacheUnreadable
 from app.core.request_context import STARTED
@@ -24,28 +24,33 @@ blueprint = Blueprint("health", __name__, description="For load balancers")
 
 @blueprint.route("/healthz", methods=["GET"])
 @any_query
-@blueprint.response(200, AnswerSchema)
+@blueprint.response(200, ResponseSchema)
 def alive() -> dict[str, Any]:
-    """Answer if the process runs; store and cache are not checked, since a restart would not help them."""
+    """Report that the process is running.
+
+    The store and the cache are not checked, since a restart would not solve their problems.
+    """
     return {"success": True, "message": "alive"}
 
 
 @blueprint.route("/readyz", methods=["GET"])
 @any_query
 @blueprint.response(200, ReadinessSchema)
-@blueprint.alt_response(503, schema=ReadinessSchema, description="Store unreachable, cache empty")
+@blueprint.alt_response(
+    503, schema=ReadinessSchema, description="The store has failed and the cache is empty"
+)
 def ready() -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Report whether requests can be served: the store responds, or the cache has images."""
-    found = components().readiness.look()
-    answer: dict[str, Any] = {
+    """Report whether the server is ready: the store works, or images can be served from the cache."""
+    found = components().readiness.check()
+    fields: dict[str, Any] = {
         "success": found.ready,
         "message": _message(found.ready, found.store, found.cache),
         "store": found.store,
         "cache": found.cache,
     }
     if found.ready:
-        return answer, 200, {}
-    return {**answer, "code": found.code}, 503, _TRY_AGAIN
+        return fields, 200, {}
+    return {**fields, "code": found.code}, 503, _TRY_AGAIN
 
 
 def _message(ready: bool, store: str, cache: str) -> str:
@@ -65,7 +70,7 @@ cache_blueprint = Blueprint("cache", __name__, url_prefix="/api/cache", descript
 @cache_blueprint.doc(security=KEY_SECURITY)
 @cache_blueprint.response(200, CacheSchema)
 def figures() -> dict[str, Any]:
-    """Return how full the cache is, and how it answered requests since its directory was created."""
+    """Return the size of the cache, and how it answered requests since its directory was created."""
     cache = components().cache
     try:
         held, counted = cache.totals(), cache.counts.totals()
@@ -95,13 +100,13 @@ metrics_blueprint = Blueprint("metrics", __name__, description="For Prometheus")
     responses={"200": {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics"}},
 )
 def metrics() -> Response:
-    """Return the metrics of all workers in Prometheus' text format."""
+    """Return the metrics of all workers in the text format of Prometheus."""
     text = components().metrics.exposition()
     return Response(text, content_type=CONTENT_TYPE_PLAIN_0_0_4, headers={"Cache-Control": "no-store"})
 
 
 def count_requests(flask: Flask, metrics: Metrics) -> None:
-    """Count and time every request that Flask answers."""
+    """Count every request that Flask answers, and measure how long it takes."""
 
     def count(response: Response) -> Response:
         route = request.endpoint or UNROUTED

@@ -1,4 +1,4 @@
-"""The marshmallow schemas of requests and answers, from which `/docs` is generated."""
+"""The marshmallow schemas of requests and responses. The page at `/docs` is generated from them."""
 
 import re
 from typing import Any
@@ -9,16 +9,16 @@ from app.api.openapi import FOLDER, NAME
 from app.core.objects import FORMATS
 
 MAX_PROMPT = 10_000
-"""Characters; the maximum of current image models."""
+"""Maximum length of a prompt in characters. No current image model accepts more."""
 
 MAX_SEED = 2**32 - 1
 
 MAX_DETAILS = 100
-"""Images per page with details, each of which costs a request to the store."""
+"""Maximum number of images in a page with details. Each of them costs a request to the store."""
 
 _SIDE = "(?:6[4-9]|[7-9][0-9]|[1-9][0-9]{2}|1[0-9]{3}|20[0-3][0-9]|204[0-8])"
 SIZE = f"{_SIDE}x{_SIDE}"
-"""A pattern of two numbers from 64 to 2048."""
+"""A pattern of two numbers from 64 to 2048, joined by `x`."""
 
 NOT_BLANK = r"[^\x00-\x20]"
 
@@ -28,41 +28,41 @@ def _doc(text: str, **more: Any) -> dict[str, Any]:
 
 
 _PRINTABLE = validate.Regexp(r"[^\x00-\x1f\x7f]*\Z", error="Must not contain control characters.")
-"""Keys usable in URLs have none, and XML answers of S3 can't represent them."""
+"""Rejects control characters, which can't be used in URLs, and which S3 can't represent in XML responses."""
 
 _NO_NUL = validate.Regexp(r"[^\0]*\Z", error="Must not contain the character NUL.")
 
 
-class AnswerSchema(Schema):
-    """The fields of every answer."""
+class ResponseSchema(Schema):
+    """The fields that every response has."""
 
     success = fields.Boolean(required=True)
-    message = fields.String(required=True, metadata=_doc("A sentence for people."))
+    message = fields.String(required=True, metadata=_doc("A human-readable message."))
 
 
-class ErrorSchema(AnswerSchema):
+class ErrorSchema(ResponseSchema):
     """An error."""
 
-    code = fields.String(required=True, metadata=_doc("The reason, in snake_case, for programs."))
+    code = fields.String(required=True, metadata=_doc("A machine-readable reason in snake_case."))
 
 
-class ReadinessSchema(AnswerSchema):
-    """Readiness, and the states of store and cache."""
+class ReadinessSchema(ResponseSchema):
+    """Whether the server is ready, and the states of the store and the cache."""
 
     store = fields.String(required=True, metadata=_doc("ok, refused, unreachable or failing."))
     cache = fields.String(required=True, metadata=_doc("ok, unwritable or unreadable."))
-    code = fields.String(metadata=_doc("The reason if it is not ready, in snake_case, for programs."))
+    code = fields.String(metadata=_doc("If not ready, a machine-readable reason in snake_case."))
 
 
-class ImageSchema(AnswerSchema):
+class ImageSchema(ResponseSchema):
     """A stored image."""
 
-    image_url = fields.String(required=True, metadata=_doc("For <img src>."))
+    image_url = fields.String(required=True, metadata=_doc("The URL to use in <img src>."))
     key = fields.String(required=True)
     content_type = fields.String(required=True)
-    width = fields.Integer(required=True, metadata=_doc("Pixels."))
-    height = fields.Integer(required=True, metadata=_doc("Pixels."))
-    frames = fields.Integer(required=True, metadata=_doc("More than 1 for an animation."))
+    width = fields.Integer(required=True, metadata=_doc("Width in pixels."))
+    height = fields.Integer(required=True, metadata=_doc("Height in pixels."))
+    frames = fields.Integer(required=True, metadata=_doc("More than 1 if the image is animated."))
     bytes = fields.Integer(required=True)
 
 
@@ -73,23 +73,25 @@ class GeneratedImageSchema(ImageSchema):
     seed = fields.Integer(
         required=True,
         allow_none=True,
-        metadata=_doc("The same prompt, seed and size give the same image; null if the model has no seeds."),
+        metadata=_doc(
+            "The same prompt, seed and size result in the same image. null if the model has no seeds."
+        ),
     )
 
 
 class AskedSchema(Schema):
     """The prompt that an image was generated from."""
 
-    prompt = fields.String(required=True, metadata=_doc("Long ones are truncated and end in '…'."))
+    prompt = fields.String(required=True, metadata=_doc("A long prompt is truncated and ends in '…'."))
     negative_prompt = fields.String(required=True)
     model = fields.String(required=True)
     seed = fields.Integer(required=True, allow_none=True)
-    size = fields.String(required=True, metadata=_doc("Width x height, as requested."))
+    size = fields.String(required=True, metadata=_doc("The requested width x height."))
     time = fields.DateTime(required=True)
 
 
 class ListedImageSchema(Schema):
-    """A line of a listing."""
+    """An entry of a listing."""
 
     key = fields.String(required=True)
     image_url = fields.String(required=True)
@@ -99,53 +101,68 @@ class ListedImageSchema(Schema):
     asked = fields.Nested(
         AskedSchema,
         allow_none=True,
-        metadata=_doc("Only with details: what the image was generated from; null if unknown."),
+        metadata=_doc("Only with details: the prompt that the image was generated from, or null if unknown."),
     )
     original_name = fields.String(
         allow_none=True,
-        metadata=_doc("Only with details: the name of the upload, if the key can't represent it."),
+        metadata=_doc("Only with details: the name of the upload, if it differs from the name in the key."),
     )
 
 
-class ImagePageSchema(AnswerSchema):
+class ImagePageSchema(ResponseSchema):
     """A page of a listing."""
 
     images = fields.List(fields.Nested(ListedImageSchema), required=True)
     next_cursor = fields.String(
         required=True,
         allow_none=True,
-        metadata=_doc("The cursor of the next page; null at the end."),
+        metadata=_doc("The cursor of the next page, or null on the last page."),
     )
     unsafe_keys = fields.Integer(
         required=True,
         metadata=_doc(
-            "Images of this page that are not listed because their keys can't be used in a URL: the key "
-            "has an empty or dot segment, a backslash or a control character."
+            "The number of images of this page that are not listed, because their keys can't be used in a "
+            "URL. Such a key has an empty or dot segment, a backslash or a control character."
         ),
     )
 
 
-class CacheSchema(AnswerSchema):
-    """How full the cache is, and how requests were answered, for all workers together."""
+class CacheSchema(ResponseSchema):
+    """The size of the cache, and how requests were answered, for all workers together."""
 
-    entries = fields.Integer(required=True, metadata=_doc("Images in the cache."))
-    bytes = fields.Integer(required=True, metadata=_doc("Bytes that they use on disk."))
+    entries = fields.Integer(required=True, metadata=_doc("Number of images in the cache."))
+    bytes = fields.Integer(required=True, metadata=_doc("Bytes that the images use on disk."))
     max_bytes = fields.Integer(required=True, metadata=_doc("The limit, CACHE_MAX_BYTES."))
-    hits = fields.Integer(required=True, metadata=_doc("Answered from the cache, by this server."))
-    misses = fields.Integer(required=True, metadata=_doc("Fetched from the store."))
-    collapsed = fields.Integer(required=True, metadata=_doc("Waited for the same miss of another request."))
-    revalidated = fields.Integer(required=True, metadata=_doc("Unchanged according to the store."))
-    stale = fields.Integer(required=True, metadata=_doc("From the cache while the store was unavailable."))
-    bypass = fields.Integer(required=True, metadata=_doc("From the store because the cache had no room."))
-    bytes_served = fields.Integer(required=True, metadata=_doc("Bytes served without the store."))
+    hits = fields.Integer(required=True, metadata=_doc("Requests that this server answered from the cache."))
+    misses = fields.Integer(
+        required=True, metadata=_doc("Requests for which the image was fetched from the store.")
+    )
+    collapsed = fields.Integer(
+        required=True, metadata=_doc("Requests that waited while another request fetched the image.")
+    )
+    revalidated = fields.Integer(
+        required=True, metadata=_doc("Requests for which the store confirmed that the image was unchanged.")
+    )
+    stale = fields.Integer(
+        required=True,
+        metadata=_doc("Requests that were answered from the cache while the store was unavailable."),
+    )
+    bypass = fields.Integer(
+        required=True,
+        metadata=_doc("Requests that were answered from the store because the cache had no room."),
+    )
+    bytes_served = fields.Integer(
+        required=True, metadata=_doc("Bytes that were served without fetching them from the store.")
+    )
     requests_saved = fields.Integer(required=True, metadata=_doc("hits + stale + collapsed."))
-    saved_usd = fields.Float(required=True, metadata=_doc("requests_saved at get_usd_per_million."))
+    saved_usd = fields.Float(required=True, metadata=_doc("The price of requests_saved, in US dollars."))
     get_usd_per_million = fields.Float(
-        required=True, metadata=_doc("S3 Standard's price of GET requests in us-east-1, in US dollars.")
+        required=True,
+        metadata=_doc("The price of a million GET requests to S3 Standard in us-east-1, in US dollars."),
     )
 
 
-class DeletedSchema(AnswerSchema):
+class DeletedSchema(ResponseSchema):
     """The deleted image."""
 
     key = fields.String(required=True)
@@ -159,15 +176,19 @@ class UploadOptionsSchema(Schema):
     name = fields.String(
         load_default=None,
         metadata=_doc(
-            "Store under this name instead of a hash of the bytes. Characters that keys can't have are "
-            "replaced: 'Müller 1.jpg' becomes 'Muller-1.jpg', and the name is kept as metadata.",
+            "The name to store the image under, instead of a hash of its bytes. Characters that are not "
+            "allowed in keys are replaced: 'Müller 1.jpg' becomes 'Muller-1.jpg', and the original name is "
+            "kept as metadata.",
             pattern=NAME,
         ),
     )
     folder = fields.String(
-        load_default=None, metadata=_doc("Folder of the key, such as users/123.", pattern=FOLDER)
+        load_default=None, metadata=_doc("The folder of the key, such as users/123.", pattern=FOLDER)
     )
-    overwrite = fields.Boolean(load_default=True, metadata=_doc("false: answer 409 if the name exists."))
+    overwrite = fields.Boolean(
+        load_default=True,
+        metadata=_doc("If false, the upload fails with 409 if an image with this name exists."),
+    )
 
 
 class ListOptionsSchema(Schema):
@@ -182,20 +203,18 @@ class ListOptionsSchema(Schema):
     )
     details = fields.Boolean(
         load_default=False,
-        metadata=_doc(
-            f"Include what each image was generated from; a page then has at most {MAX_DETAILS} images."
-        ),
+        metadata=_doc(f"Include prompts and original names. A page then has at most {MAX_DETAILS} images."),
     )
 
     @post_load
     def _limit_details(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Reduce the page: details cost one request to the store per image."""
-        most = MAX_DETAILS if values["details"] else values["limit"]
-        return {**values, "limit": min(values["limit"], most)}
+        """Reduce the page size for details, which cost one request to the store per image."""
+        maximum = MAX_DETAILS if values["details"] else values["limit"]
+        return {**values, "limit": min(values["limit"], maximum)}
 
 
 def not_blank(text: str) -> None:
-    """Raise `ValidationError` if the text has only white space."""
+    """Raise `ValidationError` if the text is empty or only white space."""
     if not re.search(NOT_BLANK, text):
         raise ValidationError("Must not be empty.")
 
@@ -207,7 +226,7 @@ def is_size(text: str) -> None:
 
 
 def is_unicode(text: str) -> None:
-    """Raise `ValidationError` for half of a surrogate pair, which only JSON can represent."""
+    """Raise `ValidationError` for unpaired surrogates, which JSON allows but UTF-8 can't encode."""
     try:
         text.encode()
     except UnicodeEncodeError as exc:
@@ -215,7 +234,7 @@ def is_unicode(text: str) -> None:
 
 
 class IdempotencySchema(Schema):
-    """Header of a request that must not be executed twice.
+    """The header of a request that must not be executed twice.
 
     See https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header.
     """
@@ -226,12 +245,12 @@ class IdempotencySchema(Schema):
         validate=validate.Regexp(
             r'^(?!""$)[!-~]{1,255}$', error="Must be 1 to 255 visible ASCII characters, for example a UUID."
         ),
-        metadata=_doc("Repeating a request with the same key returns the same answer for a day."),
+        metadata=_doc("For a day, a repeated request with the same key gets the same response."),
     )
 
     @post_load
     def _unquoted(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Treat the quoted key of the draft (RFC 9651, 3.3.3) and the bare one of most clients alike."""
+        """Remove the quotes that the draft requires (RFC 9651, 3.3.3) and most clients omit."""
         key = values["idempotency_key"]
         if key and len(key) > 2 and key[0] == key[-1] == '"':
             values["idempotency_key"] = re.sub(r"\\(.)", r"\1", key[1:-1])
@@ -239,7 +258,7 @@ class IdempotencySchema(Schema):
 
 
 class PromptSchema(Schema):
-    """Body of a request to generate an image."""
+    """The body of a request to generate an image."""
 
     error_messages = {"type": "Send a JSON object.", "unknown": "Unknown field."}  # noqa: RUF012 (marshmallow declares it so)
 
@@ -254,7 +273,7 @@ class PromptSchema(Schema):
         load_default="1024x1024", validate=is_size, metadata=_doc("Width x height.", pattern=f"^{SIZE}$")
     )
     format = fields.String(load_default="png", validate=validate.OneOf(tuple(FORMATS)))
-    folder = fields.String(load_default=None, metadata=_doc("Folder of the key.", pattern=FOLDER))
+    folder = fields.String(load_default=None, metadata=_doc("The folder of the key.", pattern=FOLDER))
     seed = fields.Integer(strict=True, load_default=None, validate=validate.Range(0, MAX_SEED))
     negative_prompt = fields.String(load_default="", validate=[validate.Length(max=MAX_PROMPT), is_unicode])
 

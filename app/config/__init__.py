@@ -1,1 +1,1 @@
-"""The settings: read from the environment and `.env`, validated together, and frozen."""
+"""The settings, which are read from the environment and `.env`, and validated."""

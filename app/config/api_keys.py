@@ -1,4 +1,4 @@
-"""API keys: the format of `API_KEYS`, the check of a key that a client sends, and new keys."""
+"""API keys. This module parses `API_KEYS`, checks the keys that clients send, and generates keys."""
 
 import hashlib
 import hmac
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 SCOPES = ("upload", "generate", "delete", "list", "metrics")
-"""What a key can permit. A key without scopes permits everything."""
+"""The permissions that a key can have. An entry without scopes gives its key all of them."""
 
 HASH_PREFIX = "sha256:"
 
@@ -18,7 +18,7 @@ _ENTRY = re.compile(rf"(?:(?P<name>{_NAME.pattern})(?::(?P<scopes>[^=]*))?=)?(?P
 """`KEY`, `NAME=KEY` or `NAME:SCOPE+SCOPE=KEY`. A `=` at the end of a key belongs to the key."""
 
 _NO_KEY = re.compile(r"[^=]*=+")
-"""What `NAME=$KEY` becomes if KEY is not set. A key in base64 can look the same."""
+"""The result of `NAME=$KEY` if the variable KEY is not set. A key in Base64 can look the same."""
 
 _BASE64 = re.compile(
     r"(?=.{12})(?=.*[a-z])(?=.*[A-Z])"
@@ -26,16 +26,16 @@ _BASE64 = re.compile(
     r"|(?=.*[\d+/].*[A-Za-z]|.{24})(?:[\w+/-]{4})*[\w+/-]{2}[AEIMQUYcgkosw048]=)",
     re.ASCII,
 )
-"""A random key in padded base64 (RFC 4648, 4 and 5).
+"""A random key in Base64 with padding (RFC 4648, 4 and 5).
 
-It must mix characters as no name does: `PublicSites=` could be a name without a key.
+It must mix characters in a way that names don't, since `PublicSites=` could be a name without a key.
 """
 
 _KEY_WITHOUT_NAME = re.compile(r"[!-<>-~]+=*")
-"""Visible ASCII, with `=` at the end only. Any other entry is more likely a mistyped name."""
+"""Visible ASCII characters, with `=` at the end only. Any other entry is probably a mistyped `NAME=KEY`."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-"""Characters that no header can carry (RFC 9110, 5.5)."""
+"""Characters that are not allowed in headers (RFC 9110, 5.5)."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
 
@@ -44,8 +44,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
 class ApiKey:
     """A key that the server accepts.
 
-    `digest` is the SHA-256 of the key's bytes; the key itself is not kept. `length` is its number of
-    characters, None if the setting contains only the hash.
+    `digest` is the SHA-256 of the key's bytes; the key itself is not kept. `length` is the length of the key
+    in characters, or None if the setting contains only the hash.
     """
 
     name: str
@@ -57,7 +57,8 @@ class ApiKey:
 def parse_keys(text: str) -> tuple[ApiKey, ...]:
     """Return the keys in a comma-separated list.
 
-    Raises `ValueError`, whose message gives the number of the wrong entry and nothing of its text.
+    Raises `ValueError` if an entry is invalid. The message contains the number of the entry, but not its
+    text.
     """
     entries = [entry.strip() for entry in text.split(",") if entry.strip()]
     return tuple(_parse_entry(entry, number) for number, entry in enumerate(entries, 1))
@@ -66,7 +67,7 @@ def parse_keys(text: str) -> tuple[ApiKey, ...]:
 def find_key(keys: Iterable[ApiKey], given: bytes) -> ApiKey | None:
     """Return the key whose bytes are `given`, or None.
 
-    Compares all keys, each in constant time, so that the duration reveals nothing.
+    All keys are compared, each in constant time, so that the duration reveals nothing about the keys.
     """
     digest = hashlib.sha256(given).digest()
     found = None
@@ -77,7 +78,7 @@ def find_key(keys: Iterable[ApiKey], given: bytes) -> ApiKey | None:
 
 
 def new_key(name: str, scopes: Sequence[str] = SCOPES) -> tuple[str, str]:
-    """Return a random key and the entry for `API_KEYS` that accepts it. The entry contains only its hash.
+    """Return a random key and its entry for `API_KEYS`. The entry contains only the hash of the key.
 
     Raises `ValueError` if the name or a scope is not allowed in `API_KEYS`.
     """
@@ -105,7 +106,7 @@ def _parse_entry(entry: str, number: int) -> ApiKey:
             "spaces. A key without a name is visible ASCII, with = only at its end."
         )
     name = match["name"] or f"key-{number}"
-    key = match["key"].strip()  # HTTP also strips white space around a header's value
+    key = match["key"].strip()  # in HTTP, white space around a header value is removed too
     if _CONTROL.search(key):
         raise ValueError(f"entry {number} contains a line break or another control character. Remove it.")
     scopes = SCOPES if match["scopes"] is None else match["scopes"].lower().split("+")
@@ -122,7 +123,8 @@ def _parse_entry(entry: str, number: int) -> ApiKey:
 def _starts_with_scopes(entry: str) -> bool:
     """Return whether the entry starts like `NAME:SCOPE+SCOPE`.
 
-    Read as a key, such an entry could be guessed and would have all scopes.
+    If such an entry were accepted as a key without a name, the key would be easy to guess and have all
+    scopes.
     """
     name, colon, scopes = entry.partition("=")[0].partition(":")
     is_named = bool(_NAME.fullmatch(name)) and "=" in entry

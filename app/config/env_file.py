@@ -1,9 +1,9 @@
-"""The settings file: `.env` beside `wsgi.py`, or the file that the variable `ENV_FILE` names.
+"""The settings file, which is `.env` in the directory of `wsgi.py`, or the file named by `ENV_FILE`.
 
-The server loads it into the environment; `flask bucket setup` and `create-user` write settings into it.
+The server loads it into the environment. `flask bucket setup` and `create-user` write settings into it.
 
-python-dotenv and Flask also search for `.env` in all parent directories. Everybody who can write to one of
-those could choose the server's keys and endpoints, so only the file described above is read.
+python-dotenv and Flask would also search for `.env` in all parent directories. Everyone who can write to one
+of these directories could then choose the server's keys and endpoints, so no other file is read.
 """
 
 import os
@@ -25,28 +25,29 @@ PROJECT_ROOT = Path(__file__).parents[2]
 _PATH_VARIABLE = "ENV_FILE"
 
 _SET_BY_FILE = "S3_IMAGE_SERVER_SET_BY_FILE"
-"""A variable that lists the variables set from the file.
+"""A variable that lists the variables that were set from the file.
 
-Child processes inherit their values and must not mistake them for the operator's own.
+Child processes inherit these variables, and must not mistake them for variables that the operator exported.
 """
 
 _EXPORTED_EMPTY = "S3_IMAGE_SERVER_EXPORTED_EMPTY"
-"""A variable that lists the `AWS_…` variables that the operator exported empty.
+"""A variable that lists the `AWS_…` variables that the operator exported with an empty value.
 
-They are removed, since boto3 uses an empty value as if it were one, and the file must not set them.
+They are removed from the environment, since boto3 would use the empty value. The file must not set them.
 """
 
 _SEPARATOR = "="
-"""Separates names in these two variables: no variable's name contains it, but a name may contain spaces."""
+"""Separates the names in these two variables. The name of a variable may contain spaces, but never `=`."""
 
 _INITIAL_ENVIRONMENT = Path("/proc/self/environ")
-"""The environment in which this process was started, unaffected by later changes (proc_pid_environ(5))."""
+"""The environment with which this process was started. Later changes don't affect it
+(proc_pid_environ(5))."""
 
 _loaded_text: str | None = None
 
 
 def settings_file() -> Path | None:
-    """Return the path of the settings file, None if there is none or if `ENV_FILE` is /dev/null."""
+    """Return the path of the settings file, or None if there is none or `ENV_FILE` is /dev/null."""
     named = os.environ.get(_PATH_VARIABLE)
     if named:
         return None if named == os.devnull else Path(named)
@@ -55,7 +56,10 @@ def settings_file() -> Path | None:
 
 
 def display_name(path: Path | None) -> str:
-    """Return the file's name for messages: relative to the project if it is inside, "none" for None."""
+    """Return the file's name for messages, or "none" if `path` is None.
+
+    If the file is inside the project, the name is relative to the project.
+    """
     if path is None:
         return "none"
     return str(path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path)
@@ -64,11 +68,11 @@ def display_name(path: Path | None) -> str:
 def load_settings_file() -> str:
     """Set the file's settings in the environment and return the file's display name.
 
-    Variables that are set already keep their values. Those set by an earlier call, in this process or in the
-    parent, are removed first, so that every call leads to the same environment.
+    Variables that are already set keep their values. Variables that an earlier call set, in this process or
+    in its parent, are removed first, so that every call leads to the same environment.
 
-    Raises `ConfigError` if the file that `ENV_FILE` names is missing, if the file is not text or other users
-    may write to it, or if a variable of a library has an unusable value.
+    Raises `ConfigError` if the file named by `ENV_FILE` is missing, if the file is not text or other users
+    can write to it, or if a variable that a library reads has an unusable value.
     """
     path = settings_file()
     text = "" if path is None else _read(path)
@@ -79,7 +83,7 @@ def load_settings_file() -> str:
     exported = set(os.environ)
     try:
         load_dotenv(stream=StringIO(text))
-    except ValueError as exc:  # "=" in a quoted name, or a character that the locale lacks
+    except ValueError as exc:  # "=" in a quoted name, or a character that the locale can't encode
         raise ConfigError(
             f"{name} sets a variable whose name or value can't be stored in the environment. Write "
             "NAME=value, with only letters, digits and '_' in the name."
@@ -107,17 +111,17 @@ def is_settings_file_loaded() -> bool:
 
 
 def loaded_text() -> str:
-    """Return the text of the settings file as it was loaded, "" if there is none."""
+    """Return the text of the settings file when it was loaded, or "" if there is no file."""
     return _loaded_text or ""
 
 
 def restart_flask_without_dotenv() -> None:
-    """Restart a `flask` command if Flask has loaded a settings file other than the project's `.env`.
+    """Restart a `flask` command if Flask has loaded a different settings file than the project's `.env`.
 
-    Before Flask loads the application, it reads `.env` and `.flaskenv` of the current directory and its
-    parents. The restarted command has the original environment and does not read them.
+    Before Flask loads the application, it reads `.env` and `.flaskenv` in the current directory and its
+    parents. The restarted command has the original environment, and does not read these files.
 
-    Raises `ConfigError` if the system does not reveal the original environment.
+    Raises `ConfigError` if the original environment can't be read.
     """
     is_disabled = os.environ.get("FLASK_SKIP_DOTENV", "").lower() not in ("", "0", "false", "no")
     if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or is_disabled:
@@ -141,7 +145,7 @@ def _read(path: Path) -> str:
     """Return the file's text. Raises `ConfigError` if it can't be read or trusted, or is not UTF-8."""
     name = display_name(path)
     try:
-        _check_owner(name, path.lstat())  # of a link too: anybody can create one in a directory like /tmp
+        _check_owner(name, path.lstat())  # of a link too, since anyone can create links in /tmp
         with path.open("rb") as file:
             facts = os.fstat(file.fileno())
             _check_owner(name, facts)
@@ -154,7 +158,7 @@ def _read(path: Path) -> str:
 
 
 def _check_owner(name: str, facts: os.stat_result) -> None:
-    """Raise `ConfigError` unless the owner is root, this process's user, or the owner of this code."""
+    """Raise `ConfigError` unless the owner is root, the user of this process, or the owner of this code."""
     if facts.st_uid not in (0, os.geteuid(), Path(__file__).stat().st_uid):
         raise ConfigError(
             f"{name} belongs to another user (uid {facts.st_uid}), so it is not read. Make root or the "
@@ -163,7 +167,10 @@ def _check_owner(name: str, facts: os.stat_result) -> None:
 
 
 def _check_directories(path: Path) -> None:
-    """Raise `ConfigError` if every user can replace the file, in its directory or in its link's target's."""
+    """Raise `ConfigError` if every user can replace the file.
+
+    If the path is a symbolic link, both the directory of the link and that of its target are checked.
+    """
     for directory in {path.absolute().parent, path.resolve().parent}:
         mode = directory.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
@@ -177,23 +184,23 @@ def _decode(name: str, data: bytes) -> str:
     """Return `data` as text. Raises `ConfigError` with the number of the line that is not UTF-8 text."""
     try:
         text = data.decode()
-        bad = data.find(b"\0")  # found in UTF-16, and not allowed in environment variables
+        bad = data.find(b"\0")  # occurs in UTF-16, and is not allowed in environment variables
     except UnicodeDecodeError as exc:
         bad = exc.start
     if bad < 0:
-        return text.removeprefix("\ufeff")  # the byte order mark that editors on Windows write
+        return text.removeprefix("\ufeff")  # the byte order mark that Windows editors write
     line = data.count(b"\n", 0, bad) + 1
     raise ConfigError(f"Line {line} of the settings file {name} is not UTF-8 text. Save the file as UTF-8.")
 
 
 _LIBRARY_VARIABLES = re.compile(r"(AWS|OPENAI)_\w+|(HTTPS?|ALL|NO)_PROXY|SSL_CERT_(FILE|DIR)", re.IGNORECASE)
-"""Variables that libraries read: keys, tokens, proxies, endpoints."""
+"""Variables that libraries read, such as keys, tokens, proxies and endpoints."""
 
 _HEADER_VARIABLES = re.compile(
     r"AWS_(ACCESS_KEY_ID|SESSION_TOKEN|SECURITY_TOKEN|CONTAINER_AUTHORIZATION_TOKEN|BEARER_TOKEN_\w+)|"
     r"OPENAI_(API_KEY|ADMIN_KEY|ORG_ID|PROJECT_ID)"
 )
-"""Variables whose values are sent in headers, which HTTP clients encode as ASCII."""
+"""Variables whose values are sent in headers. HTTP clients encode headers as ASCII."""
 
 _MULTILINE_VARIABLES = {"OPENAI_CUSTOM_HEADERS"}
 
@@ -203,10 +210,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def clean_library_variables() -> None:
     """Strip white space from the variables that libraries read, and remove empty `AWS_…` variables.
 
-    Many shells and secret stores leave a line break after a secret. HTTP clients refuse such a header and
-    quote it in the exception.
+    Many shells and secret stores add a line break after a secret. HTTP clients reject such a header, and
+    their exceptions quote it.
 
-    Raises `ConfigError` with the names, not the values, of the variables that can't be sent.
+    Raises `ConfigError` if the value of a variable can't be sent. The message contains names but no values.
     """
     wrong = []
     for name, value in os.environ.items():
@@ -228,22 +235,22 @@ def clean_library_variables() -> None:
 
 
 _UNQUOTED_VALUE = re.compile(r"[\w./:@%+=,-]+")
-"""Values that are written without quotes, which `docker run --env-file` would take as part of the value."""
+"""Values that are written without quotes. `docker run --env-file` treats quotes as part of the value."""
 
 
 def read_settings(path: Path) -> dict[str, str]:
-    """Return the settings in the file that have a value. A missing file has none."""
+    """Return the settings in the file that have a value. If the file is missing, return none."""
     return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value}
 
 
 def write_settings(path: Path, settings: Mapping[str, str], without: Iterable[str] = ()) -> None:
-    """Set `settings` in the file and remove those named in `without`, all or nothing.
+    """Set `settings` in the file, and remove the settings named in `without`.
 
-    The other lines stay as they are. The file becomes readable by its owner alone.
+    Other lines are not changed. Afterwards only the owner can read the file.
 
-    Raises `OSError` if it can't be written; the file is unchanged then.
+    Raises `OSError` if the file can't be written. In this case it is unchanged.
     """
-    path = path.resolve()  # keeps a symbolic link
+    path = path.resolve()  # so that a symbolic link is not replaced
     before = path.read_bytes() if path.exists() else b""
     with NamedTemporaryFile(dir=path.parent, prefix=".env-", delete=False) as file:  # created with mode 600
         copy = Path(file.name)

@@ -1,4 +1,4 @@
-"""Marshmallow fields for the settings: what a value may be, and messages that say what to write instead."""
+"""Marshmallow fields that parse and validate the settings. Error messages say which values are allowed."""
 
 import re
 from decimal import Decimal
@@ -26,18 +26,18 @@ _DURATION_UNITS |= dict.fromkeys(("d", "day", "days"), Decimal(86_400))
 
 _CLASS_PATH = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 _HOST = r"[A-Za-z0-9._-]+|(?=.*:.*:)[0-9A-Fa-f:.]+"
-"""A host name, an IPv4 address, or an IPv6 address: the only one with two colons."""
+"""A host name, an IPv4 address or an IPv6 address. Only the last contains two colons."""
 
 _ORIGIN = r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?"
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-"""Browsers omit these ports from `Origin` (RFC 6454, 6.2)."""
+"""Browsers omit these ports in `Origin` (RFC 6454, 6.2)."""
 
 _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+/?", re.ASCII)
 _MAX_PREFIX_LENGTH = 255
 
 
 class ByteSize(ma.Field[int]):
-    """A number of bytes, at least `least`: `512MiB`, `10MB` or `1048576`."""
+    """A number of bytes, `least` or more, such as `512MiB`, `10MB` or `1048576`."""
 
     def __init__(self, least: int = 1) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class ByteSize(ma.Field[int]):
 
 
 class Duration(ma.Field[int]):
-    """Whole seconds from `least` to `most`, as a number or with a unit: `300`, `5m`, `1.5h`."""
+    """A whole number of seconds from `least` to `most`, such as `300`, `5m` or `1.5h`."""
 
     def __init__(self, least: int, most: int) -> None:
         super().__init__(validate=Range(least, most, error="must be from {min} to {max} seconds."))
@@ -71,7 +71,7 @@ class Duration(ma.Field[int]):
 
 
 class Choice(ma.Field[str]):
-    """One of `choices`, in any case. With `custom_class`, also a class as `package.module:Class`."""
+    """One of `choices`, ignoring case. With `custom_class`, `package.module:Class` is allowed too."""
 
     def __init__(self, *choices: str, custom_class: bool = False) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Choice(ma.Field[str]):
 
 
 class Switch(ma.Boolean):
-    """A boolean: true or false, yes or no, on or off, 1 or 0, in any case."""
+    """A boolean, written as true or false, yes or no, on or off, 1 or 0, ignoring case."""
 
     def __init__(self) -> None:
         super().__init__(error_messages={"invalid": "must be true or false."})
@@ -113,7 +113,10 @@ class Host(ma.Field[str]):
 
 
 class WordList(ma.Field[tuple[str, ...]]):
-    """Comma-separated words without duplicates. With `choices`, only those words, and at least one."""
+    """Comma-separated words. Duplicates are removed.
+
+    With `choices`, only these words are allowed, and at least one is required.
+    """
 
     def __init__(self, choices: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -141,7 +144,7 @@ class HostNames(WordList):
 
 
 class ApiKeys(ma.Field[tuple[ApiKey, ...]]):
-    """API keys, comma-separated, in the format of `app.config.api_keys`."""
+    """Comma-separated API keys in the format of `app.config.api_keys`."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[ApiKey, ...]:
         try:
@@ -149,12 +152,12 @@ class ApiKeys(ma.Field[tuple[ApiKey, ...]]):
         except ValueError as exc:
             raise ValidationError(str(exc)) from exc
         if not keys:
-            raise ValidationError("contains no key. Make one with: flask keys new")
+            raise ValidationError("contains no key. Generate one with: flask keys new")
         return keys
 
 
 class Rate(ma.Field[str]):
-    """A rate such as `60/minute`, or several separated by `;`. `none` becomes ""."""
+    """A rate such as `60/minute`, or several rates separated by `;`. `none` becomes ""."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if value.strip().lower() == "none":
@@ -164,14 +167,14 @@ class Rate(ma.Field[str]):
         except ValueError as exc:
             raise ValidationError("is not a rate. Use one such as 60/minute, or none for no limit.") from exc
         if not all(rate.amount for rate in rates):
-            raise ValidationError("would refuse every request. Use at least 1, or none for no limit.")
+            raise ValidationError("would reject every request. Use at least 1, or none for no limit.")
         return str(value)
 
 
 class RateLimitStorage(ma.Field[str]):
-    """The URI of the rate limits' counters: `memory://` or a Redis server.
+    """The URI of the storage for rate limits, which is `memory://` or a Redis server.
 
-    Its message never quotes a part of the URI: what does not parse as a port may be part of a password.
+    Error messages never quote a part of the URI, since an invalid port may be part of a password.
     """
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
@@ -206,10 +209,10 @@ class Origins(ma.Field[tuple[str, ...]]):
 
 
 def parse_prefix(text: str) -> str | None:
-    """Return the path of a mount point as WSGI's `SCRIPT_NAME` has it, None if `text` is not such a path.
+    """Return the path of a mount point in the form of WSGI's `SCRIPT_NAME`, or None if `text` is invalid.
 
-    The path starts with a slash and does not end with one; "" stands for the root. Paths with `//`, dot
-    segments, escapes or control characters are refused, so they never get into a URL.
+    The path starts with a slash and does not end with one. The root is "". Paths with `//`, dot segments,
+    escapes or control characters are invalid, since they must not get into URLs.
     """
     text = text.strip(" \t")
     if text in ("", "/"):
@@ -231,7 +234,7 @@ class PathPrefix(ma.Field[str]):
 
 
 class Directory(ma.Field[Path]):
-    """The path of a directory, which need not exist. `~` is the home directory."""
+    """The path of a directory, which does not need to exist. `~` is the home directory."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Path:
         if "\0" in value:
@@ -243,12 +246,12 @@ def integer(least: int, most: int) -> ma.Integer:
     """Return a field for a whole number from `least` to `most`."""
     return ma.Integer(
         validate=Range(least, most, error="must be from {min} to {max}."),
-        error_messages={"invalid": f"is not a whole number. Use one from {least} to {most}."},
+        error_messages={"invalid": f"is not a whole number. Use a number from {least} to {most}."},
     )
 
 
 def bucket_name() -> ma.String:
-    """Return a field for a bucket's name, of S3 or of a compatible server, whose rules differ."""
+    """Return a field for the name of a bucket. Compatible servers allow more names than S3 does."""
     return _text(
         r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}\Z",
         "is not a bucket name. Use letters, digits, '.' and '-', without spaces or slashes.",
@@ -256,7 +259,7 @@ def bucket_name() -> ma.String:
 
 
 def region_name() -> ma.String:
-    """Return a field for the name of a region, of AWS or of a compatible server."""
+    """Return a field for the name of a region of AWS or of a compatible server."""
     return _text(r"[A-Za-z0-9-]{1,64}\Z", "is not a region. Use one such as us-east-1.")
 
 

@@ -1,4 +1,4 @@
-"""Load the classes that `STORE` and `GENERATOR` name, built-in or custom."""
+"""Load the classes that `STORE` and `GENERATOR` name, which are built-in or custom."""
 
 import importlib
 import inspect
@@ -11,12 +11,13 @@ T = TypeVar("T")
 
 
 def find_class(setting: str, value: str, known: Mapping[str, type[T] | str], base: type[Any]) -> type[T]:
-    """Return the class that `value` names: a key of `known`, or `package.module:Class`.
+    """Return the class that `value` names. `value` is a key of `known`, or `package.module:Class`.
 
-    A value of `known` may be a class or its `package.module:Class`, which is imported only if it is used.
+    The values of `known` are classes or strings like `package.module:Class`. Such a class is imported only if
+    it is used.
 
-    Raises `ConfigError`, naming the setting and its value, if the class can't be imported, does not extend
-    `base` or has abstract methods left.
+    Raises `ConfigError` if the class can't be imported, does not extend `base`, or lacks an abstract method.
+    The message names the setting and its value.
     """
     target = known.get(value, value)
     if not isinstance(target, str):
@@ -24,7 +25,7 @@ def find_class(setting: str, value: str, known: Mapping[str, type[T] | str], bas
     module, _, name = target.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except Exception as exc:  # a custom module may raise anything when it is imported
+    except Exception as exc:  # importing a custom module can raise anything
         raise ConfigError(f"{setting}={value} can't be loaded: {exc}.") from exc
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(

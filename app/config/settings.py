@@ -1,4 +1,7 @@
-"""The settings: one frozen `Config`, read from the environment, with every problem reported at once."""
+"""The settings, which are read from the environment into one frozen `Config`.
+
+All problems are reported in one error.
+"""
 
 import os
 import re
@@ -45,9 +48,9 @@ _USER_IN_URL = re.compile(r"(?<=//).*(?=@)", re.DOTALL)
 
 
 def _setting(parser: ma.Field[Any], default: Any, *, secret: bool = False) -> Any:
-    """Return a dataclass field with `default` whose value in the environment is read by `parser`.
+    """Return a dataclass field with `default`. `parser` reads its value from the environment.
 
-    The value of a `secret` is in no repr and no error message.
+    The value of a `secret` appears in no repr and no error message.
     """
     return field(default=default, repr=not secret, metadata={"parser": parser, "secret": secret})
 
@@ -56,7 +59,7 @@ def _setting(parser: ma.Field[Any], default: Any, *, secret: bool = False) -> An
 class Config:
     """The settings of one server. docs/settings.md explains each of them.
 
-    A field's name is that of its environment variable in lower case.
+    The name of a field is the name of its environment variable in lower case.
     """
 
     store: str = _setting(Choice("local", "s3", custom_class=True), "local")
@@ -118,9 +121,9 @@ class Config:
 
     @property
     def object_acl(self) -> str:
-        """`s3_acl`, or `none` if it is `auto` and clients get no public S3 URLs.
+        """The ACL of new objects. `auto` becomes `none` if clients get no public URLs of the store.
 
-        With an ACL, everybody who gets a presigned URL could read the image at S3 without its signature.
+        If the object were public, everyone who got a presigned URL could read it without the signature.
         """
         if self.s3_acl == "auto" and self.image_urls in ("server", "presigned"):
             return "none"
@@ -128,11 +131,12 @@ class Config:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Return the settings in `environ`, with defaults for those that are missing or empty.
+        """Return the settings in `environ`. Settings that are missing or empty have their defaults.
 
         White space around a value is ignored.
 
-        Raises `ConfigError`, whose message lists every wrong setting with its value, secrets masked.
+        Raises `ConfigError` if a setting is invalid. The message lists every invalid setting with its value,
+        but masks secrets.
         """
         stripped = {f.name: environ.get(f.name.upper(), "").strip() for f in fields(cls)}
         given = {name: value for name, value in stripped.items() if value}
@@ -149,16 +153,16 @@ class Config:
 def _check_combinations(
     schema: Schema, values: Mapping[str, Any], given: Mapping[str, str], **kwargs: Any
 ) -> None:
-    """Raise `ValidationError` if settings contradict or need each other.
+    """Raise `ValidationError` if settings contradict each other, or if one requires another that is not set.
 
-    Runs even if single settings are wrong, so that all problems are reported together. `values` contains only
-    the settings that parsed, `given` the text of all that are set.
+    This is called even if single settings are invalid, so that all problems are reported together. `values`
+    contains the settings that could be parsed, and `given` contains the text of all settings that are set.
     """
     problems: dict[str, list[str]] = {}
     if values.get("s3_sse_kms_key_id") and values.get("s3_sse") != "aws:kms":
         problems["s3_sse_kms_key_id"] = ["needs S3_SSE=aws:kms."]
     if values.get("public_base_url") and values.get("image_urls") == "presigned":
-        problems["public_base_url"] = ["can't be presigned. Unset it, or choose another IMAGE_URLS."]
+        problems["public_base_url"] = ["can't be presigned. Unset it, or use a different IMAGE_URLS."]
     if values.get("store") == "local" and values.get("image_urls") in ("s3", "presigned"):
         problems["image_urls"] = ["needs an S3 store. Set S3_BUCKET, or IMAGE_URLS=auto."]
     if values.get("store") == "s3" and not given.get("s3_bucket"):
@@ -169,9 +173,9 @@ def _check_combinations(
 
 
 def _control_characters(given: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return a problem for each value with a control character.
+    """Return a problem for each value that contains a control character.
 
-    Lists may span lines; their fields check each word.
+    Lists are excluded, since they may contain line breaks. Their fields check each word.
     """
     lists = {f.name for f in fields(Config) if isinstance(f.metadata["parser"], WordList | ApiKeys | Origins)}
     return {
@@ -184,16 +188,16 @@ def _control_characters(given: Mapping[str, str]) -> dict[str, list[str]]:
 def _generator_problems(values: Mapping[str, Any]) -> dict[str, list[str]]:
     generator = values.get("generator")
     if generator in ("bedrock", "openai") and not values.get("generator_model"):
-        return {"generator": ["needs GENERATOR_MODEL, the model's id."]}
+        return {"generator": ["needs GENERATOR_MODEL, the ID of the model."]}
     if generator == "openai" and not (values.get("openai_api_key") or values.get("openai_base_url")):
-        return {"generator": ["needs OPENAI_API_KEY, or OPENAI_BASE_URL of a server that needs no key."]}
+        return {"generator": ["needs OPENAI_API_KEY, or the OPENAI_BASE_URL of a server that needs no key."]}
     return {}
 
 
 def _directory_problems(values: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return a problem for each directory inside another one: the cache would evict the files of the other.
+    """Return a problem for each directory that is inside another one.
 
-    Directories are compared by their real paths.
+    The cache would evict the files of the other directory. The real paths are compared.
     """
     names = ["local_store_dir"] if values.get("store") == "local" else []
     names += ["cache_dir", "state_dir"]
@@ -211,7 +215,7 @@ def _directory_problems(values: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _report(cls: type[Config], given: Mapping[str, str], problems: Mapping[str, list[str]]) -> str:
-    """Return a line for each problem. Secrets are masked, and users and passwords in URLs too."""
+    """Return a message with a line for each invalid setting. Secrets are masked, including logins in URLs."""
     lines = ["These settings can't be used:"]
     for setting in fields(cls):
         if texts := problems.get(setting.name):

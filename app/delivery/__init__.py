@@ -1,1 +1,1 @@
-"""WSGI middleware in front of Flask: cached images, request bodies, CORS and the mount point."""
+"""WSGI middleware in front of Flask, for cached images, request bodies, CORS and the mount point."""

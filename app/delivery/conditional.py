@@ -1,4 +1,4 @@
-"""Conditional and range requests for images (RFC 9110), and their headers with `Cache-Status` (RFC 9211)."""
+"""Responses for images, including conditional and range requests (RFC 9110) and `Cache-Status` (RFC 9211)."""
 
 import re
 from collections.abc import Iterable
@@ -44,11 +44,11 @@ _CONDITIONS = (
 )
 
 _SAFETY = (
-    # Browsers must treat the bytes as an image, whatever they contain.
+    # Make browsers treat the response as an image, whatever the bytes contain.
     ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox"),
     ("Content-Disposition", "inline"),
-    # Pages of any origin may embed it with <img>.
+    # Let pages of any origin embed the image with <img>.
     ("Cross-Origin-Resource-Policy", "cross-origin"),
 )
 
@@ -60,7 +60,7 @@ _ALWAYS = {
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """A status line, headers, and the bytes of the object that follow: `length` bytes from `start`."""
+    """A response to send. Its body is the `length` bytes of the object that begin at `start`."""
 
     status: str
     headers: list[tuple[str, str]]
@@ -69,7 +69,7 @@ class Representation:
 
 
 def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representation:
-    """Return the answer to this GET or HEAD request: 200, 206 or 304.
+    """Return the response to this GET or HEAD request, with the status 200, 206 or 304.
 
     Raises `PreconditionFailed` and `RangeNotSatisfiable`.
     """
@@ -90,9 +90,9 @@ def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representatio
 def response_body(
     environ: "WSGIEnvironment", cached: CachedObject, answer: Representation
 ) -> Iterable[bytes]:
-    """Return the body that `answer` announces; the WSGI server closes it, and with it the object's body.
+    """Return the body of the response `answer`. When the WSGI server closes it, the object's body is closed.
 
-    A file is passed on as a file, so that the server can let the kernel send it (sendfile(2)).
+    A file stays a file, so that the server can have the kernel send it (sendfile(2)).
     """
     if not content_length_sent(environ, answer):
         cached.body.close()
@@ -105,25 +105,25 @@ def response_body(
 
 
 def content_length_sent(environ: "WSGIEnvironment", answer: Representation) -> int:
-    """Return how many bytes of the object follow the headers, which is 0 for HEAD."""
+    """Return how many bytes of the object are sent. For a HEAD request this is 0."""
     return 0 if environ["REQUEST_METHOD"] == "HEAD" else answer.length
 
 
 class _Part:
-    """The next `length` bytes of a body."""
+    """A file-like object that ends after the next `length` bytes of a body."""
 
     def __init__(self, body: "FileIO", length: int) -> None:
         self._body = body
         self._left = length
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return at most `size` of the bytes left, or all of them if it is negative."""
+        """Return at most `size` of the remaining bytes, or all of them if `size` is negative."""
         chunk = self._body.read(self._left if size < 0 else min(size, self._left))
         self._left -= len(chunk)
         return chunk
 
     def fileno(self) -> int:
-        """Return the descriptor of the body, from which the kernel can send."""
+        """Return the file descriptor of the body, which sendfile(2) needs."""
         return self._body.fileno()
 
     def close(self) -> None:
@@ -133,17 +133,17 @@ class _Part:
 
 @lru_cache(maxsize=10_000)
 def _header_values(facts: ObjectFacts) -> tuple[str, str, str]:
-    """Return the values of ETag, Cache-Control and Last-Modified; cached, because formatting them is slow.
+    """Return the values of ETag, Cache-Control and Last-Modified.
 
-    nginx may serve the same clients. It derives the ETag of an immutable object's file from the file's time
-    and size, so this must give the same value.
+    They are cached, because formatting them is slow. nginx may serve the same immutable objects from their
+    files. It derives the ETag from the mtime and the size of a file, so the ETag here must be the same.
     """
     etag = version_tag(facts.last_modified, facts.size) if facts.is_immutable else facts.etag
     return etag, cache_control(immutable=facts.is_immutable), http_date(facts.last_modified)
 
 
 def _content_headers(facts: ObjectFacts, modified: str) -> list[tuple[str, str]]:
-    """Return the headers of the content, which a 304 omits (RFC 9110, 15.4.5)."""
+    """Return the headers that describe the content. A 304 response omits them (RFC 9110, 15.4.5)."""
     headers = [("Content-Type", facts.content_type), ("Last-Modified", modified)]
     if facts.content_encoding:
         headers.append(("Content-Encoding", facts.content_encoding))
@@ -159,7 +159,10 @@ def _partial(facts: ObjectFacts, headers: list[tuple[str, str]], start: int, sto
 
 
 def _check_preconditions(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> None:
-    """Check If-Match or, without it, If-Unmodified-Since (RFC 9110, 13.2.2, steps 1 and 2)."""
+    """Check If-Match or, if there is none, If-Unmodified-Since (RFC 9110, 13.2.2, steps 1 and 2).
+
+    Raises `PreconditionFailed` if the condition does not hold.
+    """
     if "HTTP_IF_MATCH" in environ:
         if not parse_etags(environ["HTTP_IF_MATCH"]).contains(_opaque(etag)):
             raise PreconditionFailed
@@ -168,17 +171,20 @@ def _check_preconditions(environ: "WSGIEnvironment", facts: ObjectFacts, etag: s
 
 
 def _not_modified(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool:
-    """Evaluate If-None-Match or, without it, If-Modified-Since (steps 3 and 4)."""
+    """Evaluate If-None-Match or, if there is none, If-Modified-Since (steps 3 and 4).
+
+    Return whether the client already has this version.
+    """
     if "HTTP_IF_NONE_MATCH" in environ:
         return parse_etags(environ["HTTP_IF_NONE_MATCH"]).contains_weak(_opaque(etag))
     return _date_passed(environ, "HTTP_IF_MODIFIED_SINCE", facts) is True
 
 
 def _range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> tuple[int, int] | None:
-    """Return start and stop of the requested bytes (step 5), None for the whole image.
+    """Return the start and the end of the requested bytes (step 5), or None for the whole image.
 
-    A malformed Range is ignored (RFC 9110, 14.2). So are several ranges, which a server may answer with the
-    whole content.
+    A malformed Range is ignored (RFC 9110, 14.2). A request for several ranges gets the whole image, as the
+    RFC allows.
     """
     asked = _ONE_RANGE.fullmatch(environ.get("HTTP_RANGE", ""))
     if asked is None or environ["REQUEST_METHOD"] != "GET" or not _if_range(environ, facts, etag):
@@ -196,7 +202,7 @@ def _range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> tuple[i
 
 
 def _if_range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool:
-    """Return whether If-Range names this version; weak ETags never match (RFC 9110, 13.1.5)."""
+    """Return whether If-Range is missing or matches. Weak ETags never match (RFC 9110, 13.1.5)."""
     value = environ.get("HTTP_IF_RANGE")
     if value is None:
         return True
@@ -207,13 +213,13 @@ def _if_range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool
 
 
 def _date_passed(environ: "WSGIEnvironment", name: str, facts: ObjectFacts) -> bool | None:
-    """Return whether the object was last modified by the header's date, None if it has no valid date."""
+    """Return whether the object is unmodified since the header's date, or None if there is no valid date."""
     date = _date(environ.get(name))
     return None if date is None else facts.last_modified.replace(microsecond=0) <= date
 
 
 def _date(value: str | None) -> datetime | None:
-    """Return the date in a header, None if it is not a date that `datetime` can represent."""
+    """Return the date in a header, or None if it is not a date that `datetime` can represent."""
     try:
         return parse_date(value)
     except OverflowError:

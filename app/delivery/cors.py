@@ -1,4 +1,7 @@
-"""CORS (https://fetch.spec.whatwg.org/#http-cors-protocol): lets pages of other origins call the server."""
+"""CORS, which lets pages of other origins call the server.
+
+See https://fetch.spec.whatwg.org/#http-cors-protocol.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -16,33 +19,34 @@ _EXPOSED = (
     "Accept-Ranges, Allow, Cache-Status, Content-Range, ETag, Location, Retry-After, WWW-Authenticate, "
     "X-Request-ID, X-Should-Retry"
 )
-"""The response headers that scripts may read in addition to those that the standard always allows."""
+"""The response headers that scripts can read, in addition to those that the standard always allows."""
 
 _PREFLIGHT_SECONDS = "7200"
-"""How long a browser caches the answer to a preflight; Chromium's maximum."""
+"""How long browsers cache the response to a preflight request. This is the maximum of Chromium."""
 
 _PREFLIGHT_VARY = (
     "Access-Control-Request-Method, Access-Control-Request-Headers, Access-Control-Request-Private-Network"
 )
 
 _NETWORKS = ("Private", "Local")
-"""The names that browsers have used for the permission to call a private network from a public page
+"""Browsers use either name in the headers by which a public page asks to call a server in a private network
 (https://wicg.github.io/private-network-access/#headers)."""
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", re.ASCII)
-"""A header's name (RFC 9110, 5.6.2)."""
+"""The name of a header (RFC 9110, 5.6.2)."""
 
 _MAX_HEADERS = 100
-"""Header names read from a preflight; a request can't have more headers than that either."""
+"""Maximum number of header names that are read from a preflight request. It equals the limit of gunicorn on
+the headers of a request."""
 
 _Headers = list[tuple[str, str]]
 
 
 class Cors:
-    """Middleware that lets pages of `origins`, or of any origin if that is `*`, read the answers.
+    """Middleware that lets pages of `origins` read the responses. `*` allows pages of any origin.
 
-    API keys travel in headers and there are no cookies, so credentials are never allowed. A page of an
-    allowed origin may send any header.
+    CORS credentials are never allowed: the server has no cookies, and API keys are sent in headers. A page of
+    an allowed origin can send any header.
     """
 
     def __init__(self, application: "WSGIApplication", origins: Sequence[str]) -> None:
@@ -51,7 +55,7 @@ class Cors:
         self._any_origin = "*" in self._origins
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a preflight request; pass every other request on and add the headers to its answer."""
+        """Answer a preflight request. Pass any other request on, and add the CORS headers to the response."""
         if environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
             origin = environ.get("HTTP_ORIGIN", "")
             is_allowed = self._any_origin or origin in self._origins
@@ -61,7 +65,10 @@ class Cors:
         return self._application(environ, self._adding_headers(environ, start_response))
 
     def wrap(self, answer: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-        """Return `answer`, which takes a WSGI request and more arguments, with the headers on its answers."""
+        """Return a function that calls `answer` and adds the CORS headers to the response.
+
+        `answer` takes the arguments of a WSGI application, and possibly others.
+        """
 
         def wrapped(
             environ: "WSGIEnvironment", start_response: "StartResponse", *args: Any
@@ -79,9 +86,9 @@ class Cors:
         return start
 
     def headers(self, origin: str) -> _Headers:
-        """Return the headers of every answer to a page of `origin`.
+        """Return the CORS headers of a response to a page of `origin`.
 
-        If they depend on the origin, `Vary` tells caches so, even for an origin that is not allowed.
+        If they depend on the origin, `Vary` is included, even if this origin is not allowed.
         """
         if self._any_origin:
             return [("Access-Control-Allow-Origin", "*"), ("Access-Control-Expose-Headers", _EXPOSED)]
@@ -109,10 +116,10 @@ def _preflight_headers(environ: "WSGIEnvironment") -> _Headers:
 
 
 def _allowed_headers(environ: "WSGIEnvironment") -> str:
-    """Return the headers that the API reads, and the other valid names in the preflight.
+    """Return the headers that the API reads, and the other valid header names in the preflight request.
 
-    Clients add headers of their own, such as OpenAI's `x-stainless-os`. Each is listed by name, because `*`
-    does not cover `Authorization`.
+    Client libraries add their own headers, such as `x-stainless-os` of OpenAI's. All are listed by name,
+    because `*` does not include `Authorization`.
     """
     requested = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
     known = {name.lower() for name in _REQUEST_HEADERS.split(", ")}

@@ -1,4 +1,4 @@
-"""The fast path: middleware that answers cached images before Flask."""
+"""The fast path, a middleware that serves cached images without Flask."""
 
 import json
 import logging
@@ -25,29 +25,32 @@ _log = logging.getLogger(__name__)
 
 
 def _ignore(*_: object, **__: object) -> None:
-    """Do nothing and return None: the default of most hooks."""
+    """Do nothing and return None. This is the default of most hooks."""
 
 
 def _no_headers(_: str) -> list[tuple[str, str]]:
-    """Return no headers: the default of the hook that adds some."""
+    """Return no headers. This is the default of `cors`."""
     return []
 
 
 def _answer_nothing(*_: object) -> Iterable[bytes]:
-    """Return no body: the default of a hook that is never called, since `find` finds nothing."""
+    """Return no body. This is the default of `answer`, which is never called if `find` returns None."""
     return ()
 
 
 @dataclass(frozen=True, slots=True)
 class LoopHooks:
-    """What the worker's event loop calls to answer some requests without a thread.
+    """The functions that the event loop of the worker calls to answer some requests without a thread.
 
-    `find` returns the cache hit for a path, or None; `answer` is the WSGI application for such a hit. `quick`
-    are other paths that the application answers without waiting. `flush` is called about once a second, and
-    with `at_once=True` at the end. `count_refused` receives the status and code of each answer that the
-    server sent without the application, `count_dropped` the reason for each dropped connection: `room`,
-    `slow_head`, `slow_reader` or `failed`. `cors` returns the headers that let pages of an origin read an
-    answer.
+    - `find` returns the cache hit for a path, or None.
+    - `answer` is the WSGI application that serves such a hit.
+    - `quick` contains the other paths that the application answers without blocking.
+    - `flush` is called about once a second, and with `at_once=True` when the worker stops.
+    - `count_refused` is called with the status and the code of each response that the server sent without the
+      application.
+    - `count_dropped` is called for each dropped connection with the reason, which is `room`, `slow_head`,
+      `slow_reader` or `failed`.
+    - `cors` returns the headers that let pages of an origin read a response.
     """
 
     find: Callable[[str], CachedObject | None] = _ignore
@@ -60,10 +63,10 @@ class LoopHooks:
 
 
 class FastPath:
-    """Middleware that answers cached images; a hit costs neither routing, nor a lock, nor a copy in Python.
+    """Middleware that serves cached images without routing, locking, or copying bytes in Python.
 
-    A miss is answered here too if its key looks immutable. Images with chosen names are seldom fresh in the
-    cache: unless they are, Flask answers them, as it does every other request.
+    If the key looks immutable, cache misses are served here too. An image with a chosen name is served here
+    only if the cached copy is fresh. Flask handles all other requests.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class FastPath:
         metrics: Metrics,
         script_name: str = "",
     ) -> None:
-        """`script_name` is the mount point, which precedes the paths that `find` receives."""
+        """Create the middleware. The paths passed to `find` begin with the mount point `script_name`."""
         self._application = application
         self._images = images
         self._cache = cache
@@ -84,7 +87,7 @@ class FastPath:
         self._prefix = script_name + IMAGES_PATH
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer the request if it is for an image that this path serves, else pass it on."""
+        """Answer the request if it is for an image that the fast path can serve. Otherwise pass it on."""
         environ[STARTED] = time.perf_counter()
         path = environ["PATH_INFO"]
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD") or not path.startswith(IMAGES_PATH):
@@ -104,7 +107,7 @@ class FastPath:
         return self._cache.lookup(key) if key.isascii() else None
 
     def find(self, path: str) -> CachedObject | None:
-        """Return the cached image of an immutable object without reading the index; None for any other."""
+        """Return the cached image for a path if it is immutable, without reading the index, or else None."""
         key = path[len(self._prefix) :]
         if path.startswith(self._prefix) and looks_immutable(key):
             return self._cache.lookup_immutable(key)
@@ -113,10 +116,10 @@ class FastPath:
     def answer(
         self, environ: "WSGIEnvironment", start_response: "StartResponse", cached: CachedObject
     ) -> Iterable[bytes]:
-        """Answer with `cached`, whose body is closed when the answer is sent."""
+        """Answer the request with `cached`. Its body is closed when the response has been sent."""
         environ[OBJECT_KEY], environ[CACHE_STATUS] = cached.facts.key, cached.status.value
         try:
-            answer = represent(environ, cached)
+            found = represent(environ, cached)
         except AppError as exc:
             cached.body.close()
             return self._answer_error(exc, environ, start_response)
@@ -124,13 +127,13 @@ class FastPath:
             cached.body.close()
             raise
         if cached.status is CacheStatus.HIT:
-            self._counts.hit(content_length_sent(environ, answer))
+            self._counts.hit(content_length_sent(environ, found))
         else:
-            self._counts.add(cached.status, content_length_sent(environ, answer))
+            self._counts.add(cached.status, content_length_sent(environ, found))
             self._observe(environ)
-        self._count_hit(answer.status)
-        start_response(answer.status, answer.headers)
-        return response_body(environ, cached, answer)
+        self._count_hit(found.status)
+        start_response(found.status, found.headers)
+        return response_body(environ, cached, found)
 
     def _answer_error(
         self, exc: Exception, environ: "WSGIEnvironment", start_response: "StartResponse"
@@ -140,7 +143,7 @@ class FastPath:
         self._metrics.requests.labels(ROUTE, error.status).inc()
         self._metrics.errors.labels(ROUTE, error.code).inc()
         self._observe(environ)
-        body = json.dumps(error.body(), separators=(",", ":")).encode() + b"\n"  # as Flask writes it
+        body = json.dumps(error.body(), separators=(",", ":")).encode() + b"\n"  # formatted like Flask's JSON
         start_response(
             f"{error.status} {HTTPStatus(error.status).phrase}",
             [
@@ -159,7 +162,11 @@ class FastPath:
 
 
 def log_error(error: Exception, method: str, path: str) -> None:
-    """Log why a request failed: client errors at DEBUG, 5xx at WARNING, bugs at ERROR with a traceback."""
+    """Log why a request failed.
+
+    Client errors are logged at DEBUG, errors with a 5xx status at WARNING, and bugs at ERROR with a
+    traceback.
+    """
     if isinstance(error, AppError):
         level = logging.WARNING if error.status >= 500 else logging.DEBUG
         _log.log(level, "%s %r: %s", method, path, error, extra={"code": error.code})

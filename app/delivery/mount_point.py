@@ -1,4 +1,4 @@
-"""The mount point: the path below which clients reach the application, such as `/images`."""
+"""The mount point, which is the path below which clients reach the application, such as `/images`."""
 
 from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 class MountPoint:
     """Middleware that moves the mount point from the path to `SCRIPT_NAME` (PEP 3333).
 
-    `script_name` is the setting. If it is empty, the prefix comes from the `X-Forwarded-Prefix` that the
-    outermost of `hops` proxies has set; an invalid value is ignored. The proxy may or may not have removed
+    `script_name` is the setting. If it is empty, the mount point is taken from the `X-Forwarded-Prefix` that
+    the outermost of `hops` proxies added. An invalid value is ignored. The proxy may or may not have removed
     the prefix from the path.
     """
 
     def __init__(
         self, application: "WSGIApplication", script_name: str, hops: int, own_paths: Container[str]
     ) -> None:
-        """`own_paths` are the first segments of the application's own paths, such as `api`."""
+        """Create the middleware. `own_paths` contains the first segments of application paths, like `api`."""
         self._application = application
         self._script_name = script_name
         self._hops = hops
         self._own_paths = own_paths
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Pass the request on with the prefix in `SCRIPT_NAME` instead of `PATH_INFO`."""
+        """Move the prefix from `PATH_INFO` to `SCRIPT_NAME`, and pass the request on."""
         if self._script_name:
             self._move(environ, self._script_name)
         elif "HTTP_X_FORWARDED_PREFIX" in environ:
@@ -40,13 +40,13 @@ class MountPoint:
         if not prefix:
             return
         if environ["PATH_INFO"].rstrip("/") == prefix and _first_segment(prefix) in self._own_paths:
-            # Most proxies that send this header have removed the prefix, so this is our own path.
+            # Most proxies that send this header remove the prefix, so the path is one of the application.
             environ["SCRIPT_NAME"] = prefix
         else:
             self._move(environ, prefix)
 
     def _move(self, environ: "WSGIEnvironment", prefix: str) -> None:
-        """Remove the prefix from the path, unless it starts an own path, as `/api` does in `/api/images`."""
+        """Remove the prefix from the path, unless it is part of an application path, as in `/api/images`."""
         rest = environ["PATH_INFO"].removeprefix(prefix)
         is_below = rest != environ["PATH_INFO"] and rest[:1] in ("", "/")
         if is_below and (

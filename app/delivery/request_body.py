@@ -1,8 +1,8 @@
-"""WSGI middleware that limits request bodies: how many are read at once, and how slowly they may arrive.
+"""WSGI middleware that limits how many request bodies are read at once, and how slowly they may arrive.
 
-A body takes memory until its request is answered, and a thread while it is read. So only a limited number of
-requests hold one of `BodySlots`, each from the first byte that the application reads. A client that sends too
-slowly is dropped: soon if others wait for its slot, otherwise after some seconds.
+A body takes memory until its request is answered, and it occupies a thread while it is read. Therefore a
+request takes one of a limited number of `BodySlots` when the application begins to read the body. A client
+that sends too slowly is dropped after some seconds, or sooner if other requests are waiting for the slot.
 """
 
 import io
@@ -21,36 +21,37 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _SMALL_BODY_BYTES = 128 * 1024
-"""A body up to this size gives its slot back once it has arrived: answering a prompt may take a minute."""
+"""The slot of a body up to this size is released once the body has arrived, before the request is answered.
+Generating an image may take a minute."""
 
 _READ_BYTES = 64 * 1024
-"""Bytes read in one call. The client's progress is measured between calls only."""
+"""Maximum number of bytes that are read in one call. Progress is measured between calls."""
 
 _MAX_WAITING = 64
-"""Requests that may wait for a slot, each in a thread of its own."""
+"""Maximum number of requests that wait for a slot. Each of them occupies a thread."""
 
 _MAX_STANDSTILL_SECONDS = 2.0
-"""How long a request waits while no slot becomes free."""
+"""How long requests wait if no slot becomes free for any of them."""
 
 _MAX_WAIT_SECONDS = 10.0
-"""How long a request waits at most."""
+"""Maximum time that a request waits for a slot."""
 
 _CHECK_SECONDS = 0.1
-"""How often slow clients are looked for."""
+"""Interval between checks for slow clients."""
 
 _GRACE_SECONDS = 10.0
 _MIN_BYTES_PER_SECOND = 8 * 1024
-"""The minimum average rate once the grace period is over. A poor mobile connection reaches it."""
+"""Minimum average rate after the grace period. Even a poor mobile connection is faster."""
 
 _CONTENDED_GRACE_SECONDS = 0.5
 _CONTENDED_BYTES_PER_SECOND = 32 * 1024
-"""The same while other requests wait for a slot."""
+"""The grace period and the minimum rate while other requests are waiting for a slot."""
 
 
 class RequestBodyGuard:
-    """Wraps `application`, which a process runs in `threads` threads. Two of them never read a body.
+    """Wraps `application`. At most `threads` - 2 requests read their bodies at once, but at least one.
 
-    In the application, reading a body may raise `Busy` or `SlowClient`.
+    In the application, reading a body can raise `Busy`, `SlowClient` or `BadRequest`.
     """
 
     def __init__(self, application: "WSGIApplication", threads: int) -> None:
@@ -58,7 +59,7 @@ class RequestBodyGuard:
         self._slots = BodySlots(max(1, threads - 2))
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Call the application with a `GuardedBody`, if there is a body, and release its slot afterwards."""
+        """Call the application. If the request has a body, make it a `GuardedBody`, and release its slot."""
         if environ.get("CONTENT_LENGTH", "0") in ("", "0") and "HTTP_TRANSFER_ENCODING" not in environ:
             return self._application(environ, start_response)
         body = GuardedBody(environ, self._slots)
@@ -70,10 +71,11 @@ class RequestBodyGuard:
 
 
 class GuardedBody(io.RawIOBase):
-    """A request's `wsgi.input`, which takes one of `slots` when it is first read.
+    """The `wsgi.input` of a request, which takes one of `slots` when it is first read.
 
-    While it waits or reads, its thread counts as blocked, so others can run. Reading raises `Busy` if no
-    slot becomes free, `SlowClient` if the client is dropped, and `BadRequest` if the body ends early.
+    While it waits or reads, the thread counts as blocked, so another thread can take its place. Reading
+    raises `Busy` if no slot becomes free, `SlowClient` if the client is dropped, and `BadRequest` if the body
+    is incomplete.
     """
 
     def __init__(self, environ: "WSGIEnvironment", slots: "BodySlots") -> None:
@@ -89,7 +91,7 @@ class GuardedBody(io.RawIOBase):
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
-        """Read some bytes into the buffer; return how many, 0 at the end."""
+        """Read some bytes into the buffer. Return the number of bytes, which is 0 at the end of the body."""
         view = memoryview(buffer)
         with blocking():
             if not self._begun:
@@ -100,11 +102,11 @@ class GuardedBody(io.RawIOBase):
         return len(data)
 
     def release(self) -> None:
-        """Release the slot. The rest of the body is left to the server, which discards it."""
+        """Release the slot. The server discards what the application did not read."""
         self._slots.release(self._transfer)
         if self._transfer.aborted:
-            with suppress(AttributeError):  # servers other than gunicorn have other bodies
-                # Have gunicorn close the connection: it would take the rest of the body for a request.
+            with suppress(AttributeError):  # the body is not gunicorn's
+                # Make gunicorn close the connection. It would parse the rest of the body as a request.
                 self._body.failed = True
 
     def _read(self, size: int) -> bytes:
@@ -118,8 +120,8 @@ class GuardedBody(io.RawIOBase):
         if self._transfer.aborted:
             raise SlowClient
         self._note_progress(data, size)
-        if len(data) < size and self._left is not None:  # RFC 9112, 6.3: not to be acted on
-            raise BadRequest("The request body ended before it was complete.")
+        if len(data) < size and self._left is not None:  # RFC 9112, 6.3: don't act on incomplete requests
+            raise BadRequest("The request body is incomplete.")
         return data
 
     def _note_progress(self, data: bytes, size: int) -> None:
@@ -133,7 +135,7 @@ class GuardedBody(io.RawIOBase):
 
 
 class BodySlots:
-    """A limiter for `count` transfers at once, which makes room by aborting slow ones."""
+    """Limits the number of concurrent transfers to `count`, and aborts slow ones to make room for others."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -152,7 +154,7 @@ class BodySlots:
                 self._start_watching()
             self._transfers.add(transfer)
             if len(self._transfers) == self._count:
-                self._freed_at = time.monotonic()  # from now on others have to wait
+                self._freed_at = time.monotonic()  # from now on, other requests have to wait
 
     def release(self, transfer: "Transfer") -> None:
         """Release the slot of `transfer`, if it holds one."""
@@ -177,13 +179,13 @@ class BodySlots:
             self._waiting -= 1
 
     def _abort_slowest(self) -> None:
-        """Abort the slowest of the transfers that are too slow, unless one is being aborted already."""
+        """Abort the slowest of the transfers that are too slow, unless one is already being aborted."""
         slow = [transfer for transfer in self._transfers if transfer.is_too_slow(contended=True)]
         if slow and not any(transfer.aborted for transfer in self._transfers):
             min(slow, key=lambda transfer: transfer.bytes_per_second).abort()
 
     def _start_watching(self) -> None:
-        """Start the thread that drops slow clients. Raise `Busy` if the system has no more threads."""
+        """Start the thread that drops slow clients. Raise `Busy` if the system can't start a thread."""
         try:
             threading.Thread(target=self._watch, name="request-bodies", daemon=True).start()
         except RuntimeError as exc:
@@ -191,7 +193,7 @@ class BodySlots:
         self._is_watching = True
 
     def _watch(self) -> None:
-        """Abort transfers that are too slow even if nobody waits. Return when none is left."""
+        """Abort too slow transfers, even if no request is waiting. Return when no transfer is left."""
         while True:
             time.sleep(_CHECK_SECONDS)
             with self._changed:
@@ -204,10 +206,10 @@ class BodySlots:
 
 
 class Transfer:
-    """The progress of one body over `connection`; None in tests and under servers other than gunicorn.
+    """The progress of one body. `connection` is its socket, or None if the server is not gunicorn.
 
-    `received` is the number of bytes so far, `complete` whether all have arrived, and `aborted` whether the
-    server has stopped reading.
+    `received` is the number of bytes that have arrived, `complete` is whether all have arrived, and `aborted`
+    is whether the server has stopped reading.
     """
 
     def __init__(self, connection: socket.socket | None) -> None:
@@ -219,11 +221,14 @@ class Transfer:
 
     @property
     def bytes_per_second(self) -> float:
-        """The average rate so far."""
+        """The average rate since the transfer began."""
         return self.received / max(time.monotonic() - self._began, 0.001)
 
     def is_too_slow(self, *, contended: bool) -> bool:
-        """Return whether the client sends below the minimum rate; `contended` if others wait for its slot."""
+        """Return whether the client is slower than the minimum rate.
+
+        `contended` is whether other requests are waiting for the slot.
+        """
         if self.complete or self.aborted or self._connection is None:
             return False
         if contended:
@@ -233,9 +238,9 @@ class Transfer:
         return self.received < (time.monotonic() - self._began - grace) * rate
 
     def abort(self) -> None:
-        """Wake the thread that waits for more: it reads the end of the body. A response can still be sent."""
+        """Make the thread that reads the body see EOF. A response can still be sent."""
         self.aborted = True
         if self._connection is not None:
             with suppress(OSError):  # already closed
-                # Not SSLSocket's own shutdown(), which would end encryption in both directions.
+                # SSLSocket.shutdown() would end the encryption in both directions.
                 socket.socket.shutdown(self._connection, socket.SHUT_RD)

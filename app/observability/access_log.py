@@ -1,7 +1,7 @@
-"""The access log: one line for each request, as text or as JSON.
+"""The access log, which has a line for each request, as text or as JSON.
 
-A line is built and written directly, without `logging`: its records and locks would triple what a cache hit
-costs. `app.observability.logging` uses the helpers for times and escaping, too.
+Lines are built and written directly, since the records and locks of `logging` would make a cache hit three
+times as expensive. `app.observability.logging` also uses the helpers for timestamps and escaping.
 """
 
 import os
@@ -16,19 +16,19 @@ from app.core.addresses import canonical_address
 from app.core.request_context import API_KEY_NAME, CACHE_STATUS, OBJECT_KEY, REQUEST_ID, current_request_id
 
 _MAX_VALUE_CHARACTERS = 256
-"""Keeps a line below 4096 bytes, up to which lines that many processes write to one pipe don't mix."""
+"""Keeps lines shorter than 4096 bytes. Up to this size, writes of several processes to one pipe don't mix."""
 
 _STDOUT = 1
 
 _PROXY_FIX = "werkzeug.proxy_fix.orig"
-"""The environ key that shows that ProxyFix has already set the client's address."""
+"""The environ key that is present if ProxyFix has already set the client's address."""
 
 
 class AccessLog:
     """Writes lines with `write`, by default to standard output. `log_format` is "text" or "json".
 
-    With `trusted_proxies`, the client is the address that the outermost of so many proxies has added to
-    `X-Forwarded-For`.
+    If `trusted_proxies` is not 0, it is the number of proxies in front of the server. The client is then the
+    address that the outermost of them added to `X-Forwarded-For`.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class AccessLog:
         self._write = write or _write_to_stdout
 
     def log(self, environ: Mapping[str, Any], status: str, sent: int, seconds: float) -> None:
-        """Write the line of a request that was answered with `sent` bytes of body after `seconds`."""
+        """Write the line of a request. The response had `sent` bytes in its body and took `seconds`."""
         entry = _Entry(
             timestamp(time.time()),
             environ.get(REQUEST_ID) or current_request_id(),
@@ -101,7 +101,7 @@ def _quote(value: str | None) -> str:
 
 
 def _text_line(entry: _Entry) -> str:
-    """Return a line that begins as other records do; its message is the values in order, "-" for None."""
+    """Return a line that begins like other log records. The values follow in order, with "-" for None."""
     return (
         f"{entry.time} INFO [{_word(entry.request_id)}] access: {_word(entry.client)} "
         f"{_word(entry.key_name)} {_word(entry.method)} {_word(entry.path)} {entry.status} {entry.sent} "
@@ -121,7 +121,7 @@ def _write_to_stdout(line: bytes) -> None:
 
 
 def timestamp(seconds: float) -> str:
-    """Return this time (Unix) in UTC as RFC 3339 writes it, to the millisecond."""
+    """Return a Unix time in UTC with milliseconds, in the format of RFC 3339."""
     whole = int(seconds)
     return f"{_to_the_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
 
@@ -134,7 +134,7 @@ def _to_the_second(seconds: int) -> str:
 def escape(text: str) -> str:
     """Return `text` with line breaks, terminal sequences and other unprintable characters escaped.
 
-    So no value that a client sends can forge a line of the log.
+    Clients can't forge log lines with the values that they send.
     """
     if text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""How Python's `logging` is set up: one handler on standard error, as text or JSON, with request ids."""
+"""The setup of Python's `logging`, which writes text or JSON with request IDs to standard error."""
 
 import logging
 from logging.config import dictConfig
@@ -11,7 +11,7 @@ from app.observability.access_log import escape, timestamp
 
 
 def configure_logging(level: str, log_format: str) -> None:
-    """Set up logging, unless a server such as gunicorn has done so already."""
+    """Set up logging, unless a server such as gunicorn has already done so."""
     if not logging.getLogger().handlers:
         dictConfig(logging_config(level, log_format))
 
@@ -19,8 +19,8 @@ def configure_logging(level: str, log_format: str) -> None:
 def logging_config(level: str, log_format: str) -> dict[str, Any]:
     """Return the settings for `logging.config.dictConfig`. `log_format` is "text" or "json".
 
-    `level` applies to the application's own records. gunicorn's are logged from INFO on at the lowest, other
-    libraries' from WARNING on: at DEBUG, botocore logs credentials and gunicorn logs what clients send.
+    `level` applies to the records of the application. gunicorn logs at INFO or a higher level, and libraries
+    log at WARNING, since botocore logs credentials at DEBUG, and gunicorn logs what clients send.
     """
     gunicorn_level = logging.getLevelName(max(logging.INFO, getattr(logging, level)))
     return {
@@ -30,7 +30,7 @@ def logging_config(level: str, log_format: str) -> dict[str, Any]:
             "request_id": {"()": RequestIdFilter},
             "library_exceptions": {"()": LibraryExceptionFilter},
         },
-        "formatters": {"lines": {"()": JsonLines if log_format == "json" else TextLines}},
+        "formatters": {"lines": {"()": JsonLinesFormatter if log_format == "json" else TextFormatter}},
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
@@ -47,11 +47,11 @@ def logging_config(level: str, log_format: str) -> dict[str, Any]:
     }
 
 
-class TextLines(logging.Formatter):
+class TextFormatter(logging.Formatter):
     """Formats a record as `time LEVEL [request id] logger: message`, and indents its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's line, followed by those of its traceback."""
+        """Return the line of the record, followed by the lines of the traceback."""
         request_id = getattr(record, "request_id", "") or "-"
         head = f"{timestamp(record.created)} {record.levelname} [{request_id}] {record.name}:"
         lines = [f"{head} {escape(record.getMessage())}"]
@@ -61,8 +61,8 @@ class TextLines(logging.Formatter):
         return "\n".join(lines)
 
 
-class JsonLines(JsonFormatter):
-    """Formats a record as an object: time, level, logger, request_id, message and perhaps exception."""
+class JsonLinesFormatter(JsonFormatter):
+    """Formats a record as a JSON object with time, level, logger, request_id, message and any exception."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -73,16 +73,16 @@ class JsonLines(JsonFormatter):
     def add_fields(
         self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
     ) -> None:
-        """Add the time first, in the format of the access log, then the other fields."""
+        """Add the time in the format of the access log, then the other fields."""
         log_data["time"] = timestamp(record.created)
         super().add_fields(log_data, record, message_dict)
 
 
 class RequestIdFilter(logging.Filter):
-    """Adds the id of the request that the thread is handling. Drops no record."""
+    """Adds the ID of the request that the thread is handling. It drops no record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Set `record.request_id`, "" outside a request; return True."""
+        """Set `record.request_id`, which is "" outside a request, and return True."""
         record.request_id = current_request_id()
         return True
 
@@ -98,14 +98,17 @@ _LIBRARIES = {
     "s3transfer",
     "urllib3",
 }
-"""Loggers of the libraries that send secrets."""
+"""The loggers of libraries that send secrets."""
 
 
 class LibraryExceptionFilter(logging.Filter):
-    """Removes exceptions' texts from libraries' records, since they may quote a secret. Drops no record."""
+    """Removes exception messages from the records of libraries, since they may quote a secret.
+
+    It drops no record.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Replace exceptions in a library's record by the names of their classes; return True."""
+        """Replace exceptions in the record of a library with the names of their classes. Return True."""
         if record.name.partition(".")[0] not in _LIBRARIES:
             return True
         if isinstance(record.args, tuple):

@@ -1,8 +1,8 @@
-"""Prometheus metrics: what is counted, how hits are counted cheaply, and the counted store and generator.
+"""The Prometheus metrics, and the wrappers that count calls of the store and the generator.
 
-`Metrics` holds every counter of one application. The cache counts for itself, in files that outlive a
-restart; `CacheCollector` reads those when Prometheus scrapes, so they cost requests nothing. `MeteredStore`
-and `MeteredGenerator` wrap a store and a generator and count each call.
+`Metrics` holds the counters of one application. The cache has its own counters in files that survive a
+restart. `CacheCollector` reads them when Prometheus scrapes the metrics, so they don't slow down requests.
+`MeteredStore` and `MeteredGenerator` wrap a store and a generator, and count each call.
 """
 
 import os
@@ -27,33 +27,34 @@ from app.observability.multiprocess import DIRECTORY
 from app.stores.base import BaseStore
 
 ROUTE = "images.serve"
-"""The route of images: Flask's name for its view, also if the image is answered before Flask."""
+"""The route of images. It is Flask's name of the view, even for images that are served without Flask."""
 
 UNROUTED = "none"
-"""The route of requests that match no view, or that the server could not read."""
+"""The route of requests that match no view, or that the server could not parse."""
 
 _FLUSH_SECONDS = 1.0
-"""How often the tally of hits is added to the counter."""
+"""Interval at which new hits are added to the counter."""
 
 _BUCKETS_SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60)
-"""From a local file to a slow image model. Few, since each bucket is a number per label and worker."""
+"""The buckets range from a local file to a slow image model. They are few, since each bucket is a number for
+each label and each worker."""
 
 
 class Metrics:
-    """The metrics of one application, and those of its `cache`."""
+    """The metrics of one application and of its `cache`."""
 
     def __init__(self, cache: DiskCache) -> None:
         self._registry = registry = CollectorRegistry()
         self._cache = CacheCollector(cache)
         self.requests = Counter(
             "s3image_requests_total",
-            "Responses, cache hits included.",
+            "Responses, including cache hits.",
             ["route", "status"],
             registry=registry,
         )
         self.request_seconds = Histogram(
             "s3image_request_duration_seconds",
-            "Time from a request to its response, cache hits excluded.",
+            "Time from a request to its response, excluding cache hits.",
             ["route"],
             buckets=_BUCKETS_SECONDS,
             registry=registry,
@@ -66,7 +67,7 @@ class Metrics:
         )
         self.store_seconds = Histogram(
             "s3image_store_call_duration_seconds",
-            "Time of a call to the store; of a get, until the body begins.",
+            "Duration of a call to the store; for a get, until the body begins.",
             ["call"],
             buckets=_BUCKETS_SECONDS,
             registry=registry,
@@ -79,30 +80,30 @@ class Metrics:
         )
         self.generation_seconds = Histogram(
             "s3image_generation_duration_seconds",
-            "Time of a call to the generator.",
+            "Duration of a call to the generator.",
             ["model"],
             buckets=_BUCKETS_SECONDS,
             registry=registry,
         )
         self.dropped = Counter(
             "s3image_connections_dropped_total",
-            "Connections closed by the server before the client was done.",
+            "Connections that the server closed before the client was finished.",
             ["reason"],
             registry=registry,
         )
         self.hits = HitTally(self.requests)
 
     def count_refused(self, status: str, code: str) -> None:
-        """Count a response that the server gave without the application; `code` is the one in its body."""
+        """Count a response that the server sent without the application. `code` is the code in the body."""
         self.requests.labels(UNROUTED, status).inc()
         self.errors.labels(UNROUTED, code).inc()
 
     def count_dropped(self, reason: str) -> None:
-        """Count a connection that the server closed before its client was done."""
+        """Count a connection that the server closed before the client was finished."""
         self.dropped.labels(reason).inc()
 
     def exposition(self) -> bytes:
-        """Return the metrics of all workers in Prometheus' text format."""
+        """Return the metrics of all workers in the text format of Prometheus."""
         self.hits.flush(at_once=True)
         registry = CollectorRegistry()
         shared = os.environ.get(DIRECTORY)
@@ -117,8 +118,8 @@ class Metrics:
 class HitTally:
     """Counts hits in plain integers, and adds them to `counter` about once a second.
 
-    The counter takes a lock for each call, which would slow hits down. No thread's count is lost: CPython
-    switches threads at calls and backward jumps only, and an addition contains neither.
+    Each call of the counter acquires a lock, which would slow down hits. No count is lost between threads,
+    since CPython switches threads only at calls and backward jumps, and an addition contains neither.
     """
 
     def __init__(self, counter: Counter) -> None:
@@ -128,11 +129,11 @@ class HitTally:
         self._due = 0.0
 
     def add(self, status: str) -> None:
-        """Count a response with this status line: that of a 200, a 206 or a 304."""
+        """Count a response with this status line, whose status must be 200, 206 or 304."""
         self._counted[status] += 1
 
     def flush(self, *, at_once: bool = False) -> None:
-        """Add new hits to the counter if a second has passed since the last time, or if `at_once`."""
+        """Add new hits to the counter if a second has passed since the last flush, or if `at_once`."""
         now = time.monotonic()
         if now < self._due and not at_once:
             return
@@ -144,13 +145,13 @@ class HitTally:
 
 
 class CacheCollector(Collector):
-    """The cache's counts over all processes and restarts, and what the cache holds now."""
+    """Collects the counters of the cache, which include all processes and restarts, and its current size."""
 
     def __init__(self, cache: DiskCache) -> None:
         self._cache = cache
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics. Leave out those that can't be read now: a gap says more than a zero."""
+        """Yield the metrics. Omit metrics that can't be read now, since a gap is clearer than a zero."""
         yield GaugeMetricFamily("s3image_cache_max_bytes", "CACHE_MAX_BYTES.", self._cache.max_bytes)
         try:
             yield from (*self._counts(), *self._contents())
@@ -172,19 +173,19 @@ class CacheCollector(Collector):
             ("served_bytes", "Bytes served without a request to the store.", counted.bytes_served),
             ("evictions", "Images removed to make room.", counted.evicted),
             ("saved_requests", "Images served without a request to the store.", counted.requests_saved),
-            ("saved_usd", "Price of the saved requests: S3 GETs in us-east-1.", saved_usd),
+            ("saved_usd", "Price of the saved requests, as S3 GETs in us-east-1.", saved_usd),
         ):
             yield CounterMetricFamily(f"s3image_cache_{name}_total", about, value)
 
     def _contents(self) -> Iterator[Metric]:
         held = self._cache.totals()
         yield GaugeMetricFamily("s3image_cache_entries", "Images in the cache.", held.entries)
-        yield GaugeMetricFamily("s3image_cache_bytes", "Bytes of disk that they take.", held.taken)
+        yield GaugeMetricFamily("s3image_cache_bytes", "Disk space that the images use.", held.taken)
 
 
 @contextmanager
 def _timed(calls: Counter, seconds: Histogram, label: str) -> Iterator[None]:
-    """Time the block, and count it as `ok` or by the code of the error that it raises."""
+    """Measure the duration of the block. Count it as `ok`, or by the code of the error that it raises."""
     began, outcome = time.perf_counter(), "internal_error"
     try:
         yield
@@ -198,54 +199,54 @@ def _timed(calls: Counter, seconds: Histogram, label: str) -> Iterator[None]:
 
 
 class MeteredStore(BaseStore):
-    """Wraps `store`, and counts and times the calls that go to it."""
+    """Wraps `store`, counts the calls and measures their duration."""
 
     def __init__(self, store: BaseStore, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
 
     def identity(self) -> str:
-        """Return the store's identity. Not counted, since no request is made."""
+        """Return the identity of the store. This is not counted, since it makes no request."""
         return self._store.identity()
 
     def put(self, key: str, data: bytes, **options: Any) -> PutResult:
-        """Store the object. Counted as `put`."""
+        """Store the object. This is counted as `put`."""
         with self._counted("put"):
             return self._store.put(key, data, **options)
 
     def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
-        """Return the object. Counted as `get`; a body that breaks off later is a failed `read`."""
+        """Return the object. This is counted as `get`. A failure to read the body is counted as `read`."""
         with self._counted("get"):
             stored = self._store.get(key, if_none_match=if_none_match)
-        if stored is None or hasattr(stored.body, "fileno"):  # the server sends files without reading them
+        if stored is None or hasattr(stored.body, "fileno"):  # the kernel sends files
             return stored
         return StoredObject(stored.facts, _MeteredBody(stored.body, self._metrics))
 
     def head(self, key: str) -> ObjectFacts:
-        """Return the object's facts. Counted as `head`."""
+        """Return the facts of the object. This is counted as `head`."""
         with self._counted("head"):
             return self._store.head(key)
 
     def delete(self, key: str) -> None:
-        """Delete the object. Counted as `delete`."""
+        """Delete the object. This is counted as `delete`."""
         with self._counted("delete"):
             self._store.delete(key)
 
     def list(self, prefix: str = "", *, limit: int = 100, cursor: str | None = None) -> ObjectPage:
-        """Return a page of objects. Counted as `list`."""
+        """Return a page of objects. This is counted as `list`."""
         with self._counted("list"):
             return self._store.list(prefix, limit=limit, cursor=cursor)
 
     def object_url(self, key: str) -> str | None:
-        """Return the object's public URL. Not counted, since no request is made."""
+        """Return the public URL of the object. This is not counted, since it makes no request."""
         return self._store.object_url(key)
 
     def signed_url(self, key: str) -> str | None:
-        """Return a presigned URL. Not counted, since no request is made."""
+        """Return a presigned URL. This is not counted, since it makes no request."""
         return self._store.signed_url(key)
 
     def is_public(self, key: str) -> bool:
-        """Return whether anybody can read the object. Not counted: rare, and sent as a browser would."""
+        """Return whether anyone can read the object. This is not counted, since it is rare."""
         return self._store.is_public(key)
 
     def _counted(self, call: str) -> AbstractContextManager[None]:
@@ -253,14 +254,14 @@ class MeteredStore(BaseStore):
 
 
 class _MeteredBody:
-    """Counts failures of `body`, but not its reads: there are many, and most of them wait for nothing."""
+    """Counts failed reads of `body`. Successful reads are not counted, since there are many."""
 
     def __init__(self, body: Body, metrics: Metrics) -> None:
         self._body = body
         self._metrics = metrics
 
     def read(self, size: int = -1, /) -> bytes:
-        """Read as the body does. Count an error, and raise it again."""
+        """Return what the body returns. Count an error and raise it again."""
         try:
             return self._body.read(size)
         except AppError as exc:
@@ -273,7 +274,7 @@ class _MeteredBody:
 
 
 class MeteredGenerator(BaseGenerator):
-    """Wraps `generator`, and counts and times the images requested from it."""
+    """Wraps `generator`, counts the requested images and measures how long they take."""
 
     def __init__(self, generator: BaseGenerator, metrics: Metrics) -> None:
         self._generator = generator
@@ -284,11 +285,14 @@ class MeteredGenerator(BaseGenerator):
         return self._generator.model_name()
 
     def describe_model(self) -> ModelFacts | None:
-        """Return the model's facts. Not counted: operators ask for them, not clients."""
+        """Return the facts of the model. This is not counted, since only operators ask for them."""
         return self._generator.describe_model()
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """Generate the image. Counted under the configured model: a generator may report any other name."""
+        """Generate the image. It is counted with the name of the configured model.
+
+        The generator may report a different name with each image.
+        """
         calls, seconds = self._metrics.generations, self._metrics.generation_seconds
         with _timed(calls, seconds, self.model_name()):
             return self._generator.generate(request)

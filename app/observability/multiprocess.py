@@ -1,7 +1,7 @@
-"""How workers share their counters: as files in one directory, which gunicorn's first process creates.
+"""The directory in which workers share their counters. gunicorn's arbiter creates it.
 
-Each worker has a number, and its files are named after it. A worker that replaces a dead one gets the same
-number and continues its counters, so none are lost, and there are never more files than workers at one time.
+Each worker has a number, and its files are named after the number. A worker that replaces a dead worker gets
+its number and continues its counters. So no counts are lost, and the number of files does not grow.
 """
 
 import fcntl
@@ -16,58 +16,58 @@ from pathlib import Path
 from prometheus_client import values
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable that names the directory to prometheus_client."""
+"""The environment variable in which prometheus_client expects the directory."""
 
 _PREFIX = "s3-image-server-metrics-"
 
 _MIN_ABANDONED_SECONDS = 60
-"""A directory younger than this may belong to a server that is about to lock it."""
+"""Minimum age of an abandoned directory. A younger one may belong to a server that is about to lock it."""
 
 
 class SharedDirectory:
-    """A new temporary directory for the counters, owned by the user that workers run as.
+    """A new temporary directory for the counters. Its owner is the user that the workers run as.
 
-    It is locked while the server lives. Directories that killed servers left behind have no lock, and the
-    next server removes them. Set `number` in each worker before it counts anything.
+    It is locked while the server is running. If a server is killed, its directory is no longer locked, and
+    the next server removes it. Set `number` in each worker before the worker counts anything.
     """
 
     def __init__(self, uid: int, gid: int) -> None:
         self.number = -1
-        """The number of the worker that this process is; -1 in gunicorn's first process."""
+        """The number of this worker, or -1 in gunicorn's arbiter."""
         parent = Path(tempfile.gettempdir())
         _remove_abandoned(parent)
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with suppress(OSError):  # without locks on this file system no server finds it abandoned either
-            fcntl.flock(self._lock, fcntl.LOCK_EX)  # also keeps systemd-tmpfiles away
+        with suppress(OSError):  # if the file system has no locks, other servers can't remove the directory
+            fcntl.flock(self._lock, fcntl.LOCK_EX)  # systemd-tmpfiles respects this lock too
         if (uid, gid) != (os.geteuid(), os.getegid()):
             os.chown(self.path, uid, gid)
         os.environ[DIRECTORY] = str(self.path)
-        # prometheus_client chooses this class on import, by the environment at that moment, and names files
-        # after process ids. Another class can only be chosen by assigning it here.
+        # prometheus_client chooses this class when it is imported, depending on the environment, and names
+        # files after process IDs. A different class can only be chosen by assigning it here.
         values.ValueClass = values.MultiProcessValue(lambda: self.number)  # type: ignore[no-untyped-call]
 
     def remove(self) -> None:
-        """Remove the directory with all counters, and release its lock."""
+        """Remove the directory with all counters, and release the lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
 
 def free_number(taken: Collection[int]) -> int:
-    """Return the smallest number that no living worker has."""
+    """Return the smallest number that is not in `taken`, the numbers of the living workers."""
     return next(number for number in range(len(taken) + 1) if number not in taken)
 
 
 def _remove_abandoned(parent: Path) -> None:
     for path in parent.glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # another user's, locked, or gone by now
+        with suppress(OSError):  # owned by a different user, locked, or already removed
             status = path.stat()
             if status.st_uid == os.geteuid() and time.time() - status.st_mtime > _MIN_ABANDONED_SECONDS:
                 _remove_unlocked(path)
 
 
 def _remove_unlocked(path: Path) -> None:
-    """Remove the directory. Raise `OSError` if a server holds its lock, or if it is a symbolic link."""
+    """Remove the directory. Raise `OSError` if a server has locked it, or if the path is a symbolic link."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,9 +1,9 @@
-"""The connections of a worker: each one a state machine, and the table of all with deadlines and eviction.
+"""The connections of a worker, each of which is a state machine, and a table with their deadlines.
 
-`TRANSITIONS` is the whole state machine: which events can happen to a connection in each state, and which
-states they may lead to. An event that the table does not list is stale. That happens if one event of a batch
-closes a connection that a later event of the same batch is about. The event loop skips stale events, so every
-event is legal in every state.
+`TRANSITIONS` defines the state machine. It lists which events can happen in each state, and which states can
+follow. An event that is not listed is stale. For example, one event may close a connection before a later
+event of the same batch is handled. The event loop skips stale events, so every event is allowed in every
+state.
 """
 
 import fcntl
@@ -23,30 +23,30 @@ from app.server.response import Exchange
 
 
 class State(IntEnum):
-    """What a connection waits for."""
+    """The state of a connection."""
 
     HEAD = 0
-    """The server waits for a request's head. On an idle connection, no byte of it has arrived."""
+    """The server is waiting for a request head. If the connection is idle, no byte of it has arrived."""
     WORKING = 1
-    """A thread answers a request, or the request waits for a thread. The loop does not use the socket."""
+    """A thread is answering the request, or the request is waiting for one. The loop ignores the socket."""
     SENDING = 2
-    """The loop waits for the client to receive more of a response."""
+    """The loop is waiting for the client to receive more of a response."""
     LINGERING = 3
-    """The last response is sent. What still arrives is discarded until the client closes (RFC 9112, 9.6)."""
+    """The last response was sent. Input is discarded until the client disconnects (RFC 9112, 9.6)."""
     CLOSED = 4
 
 
 class Event(IntEnum):
-    """What can happen to a connection."""
+    """An event that can happen to a connection."""
 
     READABLE = 0
     WRITABLE = 1
     FINISHED = 2
-    """The thread has finished with the request."""
+    """The thread has finished its work on the request."""
     EXPIRED = 3
     """The deadline has passed."""
     EVICTED = 4
-    """The worker has too many connections and drops this one."""
+    """The worker has too many connections, so it drops this one."""
 
 
 _OPEN = frozenset({State.HEAD, State.WORKING, State.SENDING, State.LINGERING})
@@ -55,13 +55,13 @@ _CLOSED = frozenset({State.CLOSED})
 
 TRANSITIONS: Mapping[State, Mapping[Event, frozenset[State]]] = {
     State.HEAD: {
-        # When a pipelined request has been answered, the next one may begin at once.
+        # After the response to a pipelined request, the next request may begin immediately.
         Event.READABLE: _ANY,
         Event.EXPIRED: _CLOSED,
         Event.EVICTED: _CLOSED,
     },
     State.WORKING: {
-        # Neither deadline nor eviction: the thread uses the socket, and its work may cost money.
+        # No deadline and no eviction, since the thread uses the socket, and its work may cost money.
         Event.FINISHED: _ANY,
     },
     State.SENDING: {
@@ -78,39 +78,40 @@ TRANSITIONS: Mapping[State, Mapping[Event, frozenset[State]]] = {
 }
 
 _MAX_HEAD_BYTES = 64 * 1024
-"""A longer head is refused."""
+"""Maximum size of a request head. Longer heads are rejected."""
 
 _MAX_DISCARDED_BYTES = 64 * 1024
-"""How much of an unread body is discarded so that the connection can be reused."""
+"""Maximum number of bytes of an unread body that are discarded to reuse the connection."""
 
 _HEAD_END = b"\r\n\r\n"
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
-"""A line feed without a carriage return, which makes a head invalid whatever follows."""
+"""A line feed without a carriage return. A head that contains one is invalid."""
 
 _PLAIN_GET = re.compile(rb"(?:GET|HEAD) (/[A-Za-z0-9/._-]+) HTTP/1\.1\r\n")
 
 _NOT_PLAIN = re.compile(rb"\r\n(?:content-length|transfer-encoding|range|expect|upgrade)[ \t]*:", re.I)
-"""Headers of requests that only threads answer: with a body, for a range, or for another protocol."""
+"""Headers of requests that only threads answer, since they have a body, a range or a protocol upgrade."""
 
 _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]{1,300})[ \t]*\r\n", re.I)
-"""The `Origin` header. RFC 9110, 5.1, allows no white space before the colon."""
+"""The `Origin` header. White space before the colon is not allowed (RFC 9110, 5.1)."""
 
 _IPV4_MAPPED = "::ffff:"
 
 _UNIX_SOCKET_ADDRESS = ("localhost", 80)
-"""The server's name and port at a Unix socket. gunicorn would look for them in the socket's path."""
+"""The server name and port for a Unix socket. gunicorn would parse the path of the socket for them."""
 
 _ASSUMED_BYTES_PER_SECOND = 32 * 1024.0
-"""The least rate assumed of a client that is not measured yet: more than of clients that read nothing."""
+"""Minimum rate that is assumed for a client before it is measured. Clients that read nothing rank lower."""
 
 
 class Connection:
-    """One client's connection. Only the event loop changes `state`.
+    """The connection of a client. Only the event loop changes `state`.
 
-    `mask` holds the events that the poller watches the socket for. `deadline` is the second in which the
-    connection expires, 0 if there is no deadline. `active_at` is when the state last changed or a request
-    began, in monotonic seconds. `keep_alive` is whether the connection may be used for another request.
+    - `mask`: the events for which the poller watches the socket.
+    - `deadline`: the second in which the connection expires, or 0 if it has no deadline.
+    - `active_at`: the time when the state last changed or a request began, in monotonic seconds.
+    - `keep_alive`: whether the connection can be used for another request.
     """
 
     __slots__ = (
@@ -133,7 +134,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket, client: Any, server: Any, now: float) -> None:
         self.sock = sock
-        # With HOST=:: an IPv4 client has a mapped address (RFC 4291, 2.5.5.2).
+        # With HOST=::, IPv4 clients have mapped addresses (RFC 4291, 2.5.5.2).
         mapped = isinstance(client, tuple) and client[0].startswith(_IPV4_MAPPED)
         self.client = (client[0].removeprefix(_IPV4_MAPPED), client[1]) if mapped else client
         self.server = server if isinstance(server, tuple) else _UNIX_SOCKET_ADDRESS
@@ -152,7 +153,7 @@ class Connection:
         sock.setblocking(False)
 
     def receive(self) -> None:
-        """Read what has arrived of the next head. Raise `OSError` if the client has disconnected."""
+        """Read bytes of the next head that have arrived. Raise `OSError` if the client has disconnected."""
         try:
             data = self.sock.recv(_MAX_HEAD_BYTES)
         except BlockingIOError:
@@ -162,34 +163,37 @@ class Connection:
         self.head += data
 
     def receive_read_ahead(self) -> None:
-        """Move what the parser has read of the next request into `head`: the poller does not report it."""
+        """Move bytes of the next request from the parser's buffer into `head`.
+
+        The poller does not report them, since they have been read from the socket.
+        """
         if self.parser is not None:
             self.head += self.parser.unreader.take_buffered()
 
     def can_be_parsed(self) -> bool:
-        """Return whether the parser needs no more bytes: the head is complete or invalid."""
+        """Return whether the head is complete, or invalid whatever follows."""
         if self.head.find(_HEAD_END, self.searched) >= 0 or _BARE_LF.search(self.head, self.searched):
             return True
         self.searched = max(0, len(self.head) - 3)
         return False
 
     def is_head_too_long(self) -> bool:
-        """Return whether an incomplete head is longer than any that would be accepted."""
+        """Return whether an incomplete head is already longer than allowed."""
         return len(self.head) >= _MAX_HEAD_BYTES
 
     def plain_path(self) -> str | None:
-        """Return the path if the head is a single GET or HEAD without body, range or upgrade, else None."""
+        """Return the path of a single GET or HEAD request without a body, range or upgrade, or else None."""
         match = _PLAIN_GET.match(self.head)
         single = match and self.head.find(_HEAD_END) == len(self.head) - len(_HEAD_END)
         return match[1].decode("ascii") if match and single and not _NOT_PLAIN.search(self.head) else None
 
     def origin(self) -> str:
-        """Return the `Origin` in the head, as far as that has arrived; "" if there is none."""
+        """Return the `Origin` in the part of the head that has arrived, or "" if there is none."""
         found = _ORIGIN.search(self.head.partition(_HEAD_END)[0] + b"\r\n")
         return found[1].decode("ascii") if found else ""
 
     def begin_request(self, cfg: Any) -> bytes:
-        """Pass the head to gunicorn's parser, and return it."""
+        """Pass the head to gunicorn's parser, and return the bytes of the head."""
         head = bytes(self.head)
         if self.parser is None:
             self.parser = get_parser(cfg, self.sock, self.client)
@@ -199,9 +203,9 @@ class Connection:
         return head
 
     def discard_body(self) -> bool:
-        """Discard what has arrived of a body that the application did not read; return whether it was all.
+        """Discard what the application did not read of the body. Return whether all of the body had arrived.
 
-        The socket must not block: a body that is announced and never sent must not hold a thread.
+        The socket must be non-blocking, so that a body that is never sent does not occupy a thread.
         """
         try:
             return bool(self.parser.finish_body(max_bytes=_MAX_DISCARDED_BYTES))
@@ -209,7 +213,7 @@ class Connection:
             return False
 
     def begin_sending(self) -> None:
-        """Reset the measurements for a new response."""
+        """Reset the measurements. Call this before a new response is sent."""
         self.rate = None
         self.acknowledged_before = None
         self.acknowledged_in_window = 0
@@ -217,26 +221,28 @@ class Connection:
     def acknowledged(self) -> int:
         """Return how many bytes of the response the client's system has acknowledged.
 
-        What the kernel has accepted for sending says nothing about the client: it buffers megabytes.
+        The number of bytes that the kernel accepted would say little about the client, since the kernel
+        buffers megabytes.
         """
         if self.exchange is None or self.exchange.sender is None:
             return 0
         try:
             queued = fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4))
-        except OSError:  # not every system counts them
+        except OSError:  # not every system supports this
             return self.exchange.sender.sent
         return self.exchange.sender.sent - int(struct.unpack("i", queued)[0])
 
     def measure_rate(self, seconds: float) -> None:
-        """Set `rate`, in bytes per second, to the average over the `seconds` since the last call."""
+        """Set `rate` to the average in bytes per second since the last call, which was `seconds` ago."""
         before, self.acknowledged_before = self.acknowledged_before, self.acknowledged()
         if before is not None:
             self.rate = (self.acknowledged_before - before) / seconds
 
     def rate_at(self, now: float) -> float:
-        """Return the client's rate in bytes per second: as measured, else the average of this response.
+        """Return the measured rate of the client in bytes per second, or else the average for this response.
 
-        Clients that have just connected can't be told apart by age: the oldest may well be reading.
+        Before they are measured, clients are ranked by this average and not by age, since the oldest client
+        may well be reading.
         """
         if self.rate is not None:
             return self.rate
@@ -248,7 +254,7 @@ class Connection:
         return self.acknowledged_in_window - before >= min_bytes
 
     def close(self) -> None:
-        """Close the socket and end the current exchange. The event loop calls it once."""
+        """Close the socket and end the current exchange. The event loop calls this once."""
         exchange, self.exchange = self.exchange, None
         self.head.clear()
         try:
@@ -259,23 +265,24 @@ class Connection:
 
 
 _MAX_SENDING_SHARE = 0.5
-"""Share of the capacity for clients in the state SENDING. Beyond it the slowest of them are evicted first."""
+"""If more than this share of the capacity is in the state SENDING, the slowest of these are evicted first."""
 
 _MAX_WORKING_SHARE = 0.75
-"""Share of the capacity that may be with threads or wait for them. The rest can be evicted."""
+"""Maximum share of the capacity in the state WORKING, so that there are always connections to evict."""
 
 _RANKING_SIZE = 64
-"""Connections ranked for eviction at once: ranking all for each new connection would take too long."""
+"""How many connections to evict are chosen at once, since a ranking for each new connection takes too
+long."""
 
 _RANKING_SECONDS = 0.25
-"""How long a ranking is used."""
+"""How long a ranking is valid."""
 
 
 class ConnectionTable:
-    """The open connections, at most `capacity`.
+    """The open connections, of which there are at most `capacity`.
 
-    A connection expires up to two seconds after its deadline. Deadlines are kept in sets, one for each
-    second, so that changing one is cheap.
+    A connection expires up to two seconds after its deadline. There is a set of connections for each second,
+    so that it is cheap to change a deadline.
     """
 
     def __init__(self, capacity: int, now: float) -> None:
@@ -304,15 +311,15 @@ class ConnectionTable:
         self.cancel_deadline(conn)
 
     def is_full(self) -> bool:
-        """Return whether a connection must be evicted before another can be added."""
+        """Return whether a connection must be evicted before a new one can be added."""
         return len(self._connections) >= self._capacity
 
-    def may_work(self) -> bool:
-        """Return whether one more request may be passed to the threads."""
+    def can_work(self) -> bool:
+        """Return whether one more request can be passed to the threads."""
         return self.working < max(1, int(self._capacity * _MAX_WORKING_SHARE))
 
     def set_deadline(self, conn: Connection, deadline: float) -> None:
-        """Set when the connection expires, in monotonic seconds, in place of any earlier deadline."""
+        """Set or replace the deadline of a connection, in monotonic seconds."""
         second = max(int(deadline) + 1, self._next_deadline)
         if second != conn.deadline:
             self.cancel_deadline(conn)
@@ -320,7 +327,7 @@ class ConnectionTable:
             self._by_deadline.setdefault(second, set()).add(conn)
 
     def cancel_deadline(self, conn: Connection) -> None:
-        """Remove the connection's deadline, if it has one."""
+        """Remove the deadline of a connection, if it has one."""
         expiring = self._by_deadline.get(conn.deadline)
         if expiring is not None:
             expiring.discard(conn)
@@ -339,16 +346,17 @@ class ConnectionTable:
         return found
 
     def measure_rates(self, seconds: float) -> None:
-        """Measure how fast clients receive their responses; `seconds` have passed since the last call."""
+        """Measure how fast clients receive their responses. The last call was `seconds` ago."""
         for conn in self._connections:
             if conn.state is State.SENDING:
                 conn.measure_rate(seconds)
 
     def next_to_evict(self, now: float) -> Connection | None:
-        """Return the connection to evict first; None if threads work on all of them.
+        """Return the next connection to evict, or None if threads are working on all of them.
 
-        Lingering connections come first. Next come the slowest of the clients that are being sent responses,
-        if these hold more than their share, and then those that have been silent the longest.
+        Lingering connections are evicted first. Next are the slowest connections in the state SENDING, if
+        there are more of these than their share, and then the connections that have been inactive for the
+        longest time.
         """
         if now - self._ranked_at > _RANKING_SECONDS:
             self._ranked.clear()

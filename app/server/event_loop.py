@@ -1,11 +1,11 @@
-"""The event loop of a worker: it reads requests' heads, answers cache hits, and sends to slow clients.
+"""The event loop of a worker, which reads request heads, answers cache hits and sends to slow clients.
 
-Threads answer everything else. A connection occupies one only while the application works on its request, not
-while the client sends the head or receives the response.
+Threads answer everything else. A connection occupies a thread only while the application works on its
+request, but not while the client sends the head or receives the response.
 
 `app.server.connections` defines the states of a connection and the transitions between them. The loop looks
-up each event there and skips stale ones. If handling an event fails, it logs and counts the failure and
-closes the connection.
+up each event there and skips stale events. If an event can't be handled, the loop logs and counts the
+failure, and closes the connection.
 """
 
 import errno
@@ -29,23 +29,24 @@ from app.server.connections import TRANSITIONS, Connection, ConnectionTable, Eve
 from app.server.exchanges import Exchanges
 
 _TICK_SECONDS = 1.0
-"""How often deadlines are checked."""
+"""Interval between checks of the deadlines."""
 
 _HEAD_SECONDS = 20.0
-"""How long a request's head may take from its first byte."""
+"""Maximum time for a request head to arrive, from its first byte to its end."""
 
 _LINGER_SECONDS = 2.0
-"""How long the loop waits for a client to close after the last response."""
+"""How long the loop waits for a client to close the connection after the last response."""
 
 _STOP_SECONDS = 2.0
-"""How long a stopping worker keeps idle connections, since a request may be on its way."""
+"""How long a stopping worker keeps idle connections open, since a request may be on its way."""
 
 _WINDOW_SECONDS = 30.0
 _MIN_WINDOW_BYTES = 240 * 1024
-"""A client that receives less than this in a window is dropped: 8 KiB a second, as for uploads."""
+"""A client that receives less than this in a window is dropped. The rate, 8 KiB per second, is the same as
+for uploads."""
 
 _MAX_ACCEPTED_PER_TURN = 64
-"""Connections accepted at a listener before the other connections have their turn."""
+"""Maximum number of connections that are accepted in a row before other connections get their turn."""
 
 _DISCARD_BYTES = 256 * 1024
 
@@ -55,7 +56,7 @@ _OUT_OF_FILES = {errno.EMFILE, errno.ENFILE}
 class EventLoop:
     """Holds at most `capacity` connections, each idle for at most `keepalive` seconds.
 
-    Something written to `wake_pipe`, a pair of descriptors, wakes the loop.
+    `wake_pipe` is a pair of file descriptors. Bytes that are written to it wake up the loop.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class EventLoop:
         return len(self._table)
 
     def run_once(self) -> bool:
-        """Wait for events and handle them; return whether a tick has passed, about once a second."""
+        """Wait for events and handle them. Return whether a tick has passed, which is about once a second."""
         events = self._poller.select(max(0.0, self._next_tick - self._clock()))
         self._now = self._clock()
         for key, mask in events:
@@ -113,10 +114,10 @@ class EventLoop:
         return True
 
     def stop(self) -> None:
-        """Accept the connections that wait already, close the listeners, and close idle connections soon.
+        """Accept the connections that are already waiting, close the listeners, and set short deadlines.
 
-        With a listener for each worker (SO_REUSEPORT), the kernel would give this worker connections as long
-        as its last download takes, though other workers could answer them.
+        If each worker has its own listener (SO_REUSEPORT) and it stayed open, the kernel would keep sending
+        this worker new connections until its last download ends, although other workers could answer them.
         """
         self._is_stopping = True
         self._accept_connections(False)
@@ -130,14 +131,14 @@ class EventLoop:
                 self._table.set_deadline(conn, self._now + _STOP_SECONDS)
 
     def close(self) -> None:
-        """Close all connections that no thread works on."""
+        """Close all connections except those that threads are working on."""
         for conn in self._table:
             if conn.state is not State.WORKING:
                 self._close(conn)
         self._poller.close()
 
     def _dispatch(self, conn: Connection, event: Event) -> None:
-        """Handle an event as `TRANSITIONS` allows. If that fails, close the connection and raise nothing."""
+        """Handle an event. Skip it if it is stale, and close the connection if handling the event fails."""
         before = conn.state
         step = _STEPS[before][event]
         if step is None:
@@ -146,15 +147,15 @@ class EventLoop:
         try:
             handle(self, conn)
             if conn.state not in allowed:
-                raise AssertionError(f"{event.name} led from {before.name} to {conn.state.name}")
+                raise AssertionError(f"{event.name} must not lead from {before.name} to {conn.state.name}")
         except Exception:
-            self._log.exception("A connection failed and is closed")
+            self._log.exception("A connection failed and was closed")
             self._close(conn, "failed")
 
     # New connections
 
     def _accept_connections(self, enabled: bool) -> None:
-        """Watch the listeners, or stop that and leave new connections waiting in the kernel."""
+        """Start or stop watching the listeners. If they are not watched, connections wait in the kernel."""
         if enabled == self._is_accepting:
             return
         self._is_accepting = enabled
@@ -171,16 +172,16 @@ class EventLoop:
                 return
 
     def _accept(self, listener: Any) -> bool:
-        """Accept one connection; return whether there may be more."""
+        """Accept a connection. Return whether more connections may be waiting."""
         try:
             sock, client = listener.accept()
         except (BlockingIOError, InterruptedError):
             return False
-        except ConnectionError:  # the client has disconnected already
+        except ConnectionError:  # the client has already disconnected
             return True
         except OSError as exc:
-            # Out of files, or the network is down (accept(2)). Try again at the next tick, when some files
-            # may have been closed.
+            # The process has too many open files, or the network is down (accept(2)). Try again at the next
+            # tick, when some files may have been closed.
             if exc.errno in _OUT_OF_FILES:
                 self._make_room()
             self._accept_connections(False)
@@ -193,12 +194,12 @@ class EventLoop:
         self._table.add(conn)
         try:
             self._wait_for_head(conn)
-        except OSError:  # the kernel watches no more sockets for this user
+        except OSError:  # the kernel can't watch more sockets for this user
             self._close(conn, "failed")
         return True
 
     def _make_room(self) -> bool:
-        """Evict a connection; return False if threads work on all of them."""
+        """Evict a connection. Return False if threads are working on all of them."""
         conn = self._table.next_to_evict(self._now)
         if conn is None:
             return False
@@ -208,7 +209,7 @@ class EventLoop:
     # Changes of state
 
     def _watch(self, conn: Connection, mask: int) -> None:
-        """Have the poller watch the connection for these events; for none if `mask` is 0."""
+        """Make the poller watch the connection for the events in `mask`, or for no events if it is 0."""
         if mask == conn.mask:
             return
         if not conn.mask:
@@ -225,7 +226,10 @@ class EventLoop:
         self._table.set_deadline(conn, self._now + (_STOP_SECONDS if self._is_stopping else self._keepalive))
 
     def _linger(self, conn: Connection) -> None:
-        """Wait for the client to close. Otherwise the connection is reset, and the response may be lost."""
+        """Wait for the client to close the connection.
+
+        If the server closed it first, it might be reset and the response might be lost.
+        """
         conn.state, conn.active_at = State.LINGERING, self._now
         try:
             conn.sock.shutdown(socket.SHUT_WR)
@@ -237,7 +241,7 @@ class EventLoop:
         self._table.set_deadline(conn, self._now + _LINGER_SECONDS)
 
     def _close(self, conn: Connection, reason: str = "") -> None:
-        """Close the connection. With a `reason`, count it as dropped by the server."""
+        """Close the connection. If there is a `reason`, count the connection as dropped."""
         if conn.state is State.CLOSED:
             return
         if conn.state is State.WORKING:
@@ -250,10 +254,10 @@ class EventLoop:
             with suppress(OSError, KeyError, ValueError):
                 self._watch(conn, 0)
             conn.close()
-        except Exception:  # raised by the response's body or by the access log
-            self._log.exception("A closed connection's answer could not be ended")
+        except Exception:  # raised by the body of the response or by the access log
+            self._log.exception("The response of a closed connection could not be ended")
 
-    # Handlers of events, by state: HEAD
+    # Event handlers for the state HEAD
 
     def _read_head(self, conn: Connection) -> None:
         was_idle = not conn.head
@@ -268,7 +272,7 @@ class EventLoop:
         self._handle_requests(conn)
 
     def _handle_requests(self, conn: Connection) -> None:
-        """Answer the requests that have arrived, one after the other, or pass the next one to a thread."""
+        """Answer the requests that have arrived in order, until one has to be passed to a thread."""
         while conn.state is State.HEAD and conn.head:
             if not conn.can_be_parsed():
                 if conn.is_head_too_long():
@@ -282,7 +286,7 @@ class EventLoop:
                 self._pass_to_thread(conn)
 
     def _answer(self, conn: Connection, found: CachedObject | None) -> None:
-        """Answer in the loop, with the cache hit if there is one."""
+        """Answer a request in the loop. `found` is the cache hit, or None."""
         try:
             conn.exchange = self._exchanges.answer_plain(conn, found)
         except (StopIteration, NoMoreData, OSError):
@@ -294,7 +298,7 @@ class EventLoop:
             self._send(conn)
 
     def _pass_to_thread(self, conn: Connection) -> None:
-        if not self._table.may_work():
+        if not self._table.can_work():
             self._refuse(conn, Busy())
             return
         self._watch(conn, 0)
@@ -310,10 +314,10 @@ class EventLoop:
     def _expire_head(self, conn: Connection) -> None:
         self._close(conn, "slow_head" if conn.head else "")
 
-    # WORKING
+    # Event handlers for the state WORKING
 
     def _work(self, conn: Connection) -> None:
-        """Answer the request in a thread, and give the connection back to the loop."""
+        """Answer the request. This runs in a thread, which then returns the connection to the loop."""
         conn.keep_alive = False
         try:
             conn.keep_alive = self._exchanges.serve(conn)
@@ -325,7 +329,7 @@ class EventLoop:
                 os.write(self._wake_pipe[1], b".")
 
     def _take_back_finished(self) -> None:
-        """Take back connections from threads. Signals write to the same pipe."""
+        """Take connections back from threads. Signal handlers write to the same pipe."""
         with suppress(BlockingIOError):
             os.read(self._wake_pipe[0], 4096)
         while not self._finished.empty():
@@ -333,7 +337,7 @@ class EventLoop:
 
     def _finish_work(self, conn: Connection) -> None:
         self._table.working -= 1
-        conn.state = State.HEAD  # until the next state is known
+        conn.state = State.HEAD  # preliminary, until the next state is known
         if conn.exchange is not None:
             if not conn.keep_alive:
                 conn.exchange.response.force_close()
@@ -351,10 +355,10 @@ class EventLoop:
             self._table.set_deadline(conn, self._now + _HEAD_SECONDS)
         self._handle_requests(conn)
 
-    # SENDING
+    # Event handlers for the state SENDING
 
     def _send(self, conn: Connection) -> None:
-        """Send what the client accepts now, and the rest when it accepts more."""
+        """Send as much as the socket accepts now. Send the rest when it accepts more."""
         exchange = conn.exchange
         assert exchange is not None
         assert exchange.sender is not None
@@ -374,7 +378,7 @@ class EventLoop:
         exchange.end()
         if exchange.response.should_close():
             self._linger(conn)
-        elif conn.state is State.HEAD and conn.mask:  # answered by the loop, and sent at once
+        elif conn.state is State.HEAD and conn.mask:  # the loop answered the request and sent everything
             self._table.set_deadline(conn, self._now + self._keepalive)
         else:
             self._wait_for_next_request(conn)
@@ -385,7 +389,7 @@ class EventLoop:
         else:
             self._close(conn, "slow_reader")
 
-    # LINGERING
+    # Event handlers for the state LINGERING
 
     def _discard(self, conn: Connection) -> None:
         try:
@@ -400,7 +404,7 @@ class EventLoop:
     def _end_linger(self, conn: Connection) -> None:
         self._close(conn)
 
-    # Any state but WORKING
+    # The event handler for EVICTED
 
     def _evict(self, conn: Connection) -> None:
         self._close(conn, "room")
@@ -426,4 +430,5 @@ _STEPS: list[list[tuple[_Handler, frozenset[State]] | None]] = [
     [(_HANDLERS[state, event], allowed) if (allowed := row.get(event)) else None for event in Event]
     for state, row in sorted(TRANSITIONS.items())
 ]
-"""Both tables in one, indexed by state and event, for speed: every hit looks up a step."""
+"""`TRANSITIONS` and `_HANDLERS` in one list that is indexed by state and event. Each cache hit looks up a
+step, so this must be fast."""

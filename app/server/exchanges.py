@@ -1,4 +1,7 @@
-"""Exchanges: a request is parsed and answered by the application, in the event loop or in a thread."""
+"""Exchanges, in which a request is parsed and the application answers it.
+
+This happens in the event loop or in a thread.
+"""
 
 import logging
 from collections.abc import Callable
@@ -20,14 +23,15 @@ from app.server.refusals import refusal_of
 from app.server.response import Exchange, LoopResponse, close_body
 
 _PIECE_SECONDS = 30.0
-"""How long a client may take to receive a piece (256 KiB) of a streamed answer, which is 8 KiB a second."""
+"""Maximum time to send a piece (256 KiB) of a streamed response. This is about 8 KiB per second."""
 
 _MAX_STREAMS = 128
-"""Answers that threads stream at once: images too large for the cache. The pool replaces these threads."""
+"""Maximum number of responses that threads stream at the same time. These are images that are too large for
+the cache. Other threads take the place of the streaming threads."""
 
 
 class Exchanges:
-    """Calls `application` for each request; `may_keep_alive` returns whether a connection may be reused."""
+    """Calls `application` for each request. `may_keep_alive` returns whether the connection can be reused."""
 
     def __init__(
         self, application: Any, cfg: Any, log: Any, hooks: LoopHooks, may_keep_alive: Callable[[], bool]
@@ -40,10 +44,11 @@ class Exchanges:
         self._streams = BoundedSemaphore(_MAX_STREAMS)
 
     def answer_plain(self, conn: Connection, found: CachedObject | None) -> Exchange:
-        """Answer a request without a body in the event loop; `found` is the cache hit, None if there is none.
+        """Answer a request without a body in the event loop. `found` is the cache hit, or None.
 
-        Raises `StopIteration` or `NoMoreData` if the client has closed the connection, `ParseException` for
-        an invalid request, and what the application raises. `conn.head` then holds the head, for `refuse`.
+        Raises `StopIteration` or `NoMoreData` if the client has closed the connection, `ParseException` if
+        the request is invalid, and any exception of the application. In these cases, `conn.head` contains the
+        head again, which `refuse` needs.
         """
         head = b""
         try:
@@ -58,9 +63,9 @@ class Exchanges:
             set_request_id("")
 
     def serve(self, conn: Connection) -> bool:
-        """Answer in a thread: send what the client accepts at once, and leave the rest in `conn.exchange`.
+        """Answer a request in a thread. Return whether the connection can be reused.
 
-        Return whether the connection can be reused.
+        This sends as much as the socket accepts immediately. The rest is left in `conn.exchange`.
         """
         head = b""
         try:
@@ -83,9 +88,9 @@ class Exchanges:
             set_request_id("")
 
     def refuse(self, conn: Connection, exc: Exception) -> None:
-        """Send, count and log the answer to a request that the application did not answer.
+        """Send, count and log the response to a request that the application did not answer.
 
-        If the head is in `conn.head`, the answer has the CORS headers for its origin.
+        If `conn.head` contains the head, the response has the CORS headers for the origin.
         """
         request_id = current_request_id() or new_request_id()
         set_request_id(request_id)
@@ -98,7 +103,7 @@ class Exchanges:
         )
         self._hooks.count_refused(str(refusal.status), refusal.code)
         conn.sock.setblocking(False)
-        with suppress(OSError):  # the client has closed the connection, or does not read
+        with suppress(OSError):  # the client has closed the connection or does not read
             conn.sock.send(refusal.data)
         self._log.refused(conn.client, refusal)
         set_request_id("")
@@ -106,9 +111,9 @@ class Exchanges:
     def _exchange(
         self, conn: Connection, request: Any, found: CachedObject | None, *, plain: bool
     ) -> Exchange:
-        """Call the application, or its answer for the hit `found`. A `plain` request has no body."""
+        """Call the application, or the `answer` hook if `found` is a hit. A `plain` request has no body."""
         began = datetime.now()
-        # This sends "100 Continue". The socket does not block, so a full send buffer ends the connection.
+        # This may send "100 Continue". The socket is non-blocking, so a full send buffer ends the connection.
         response, environ = wsgi.create(
             request, conn.sock, conn.client, conn.server, self._cfg, response_class=LoopResponse
         )
@@ -117,7 +122,7 @@ class Exchanges:
         environ["wsgi.multithread"] = True
         response.request_id = assign_request_id(environ)
         if not plain:
-            conn.sock.setblocking(True)  # to read the request's body
+            conn.sock.setblocking(True)  # to read the body of the request
         try:
             if found is None:
                 body = self._application(environ, response.start_response)
@@ -125,7 +130,7 @@ class Exchanges:
                 body = self._hooks.answer(environ, response.start_response, found)
         finally:
             if not plain:
-                conn.sock.setblocking(False)  # the loop sends to clients that read slowly
+                conn.sock.setblocking(False)  # if the client reads slowly, the loop sends the rest
         try:
             if not (self._may_keep_alive() and (plain or conn.discard_body())):
                 response.force_close()
@@ -136,9 +141,10 @@ class Exchanges:
         return Exchange(request, environ, response, body, sender, began, self._log)
 
     def _stream(self, conn: Connection, exchange: Exchange) -> bool:
-        """Send the answer piece by piece; return whether the connection can be reused.
+        """Send the response piece by piece. Return whether the connection can be reused.
 
-        Raises `Busy` if too many answers are being streamed, `OSError` if the client is too slow or gone.
+        Raises `Busy` if too many responses are being streamed, and `OSError` if the client is too slow or has
+        disconnected.
         """
         if not self._streams.acquire(blocking=False):
             close_body(exchange.body)
@@ -150,7 +156,7 @@ class Exchanges:
         except Exception as exc:
             if isinstance(exc, OSError) or not exchange.response.headers_sent:
                 raise
-            self._log.exception("An answer was cut short")  # too late for an error status
+            self._log.exception("A response was cut short")  # too late for an error status
             return False
         finally:
             self._streams.release()

@@ -1,8 +1,8 @@
 """The server hooks for gunicorn (https://docs.gunicorn.org/en/stable/settings.html#server-hooks).
 
-`gunicorn.conf.py` creates one `ServerHooks` from the settings and passes its methods to gunicorn. A reload
-runs that file again and creates another, so what must survive a reload is kept on gunicorn's own objects:
-the shared counters on the arbiter, and the number and the core of a worker on the worker.
+`gunicorn.conf.py` creates a `ServerHooks` from the settings and passes its methods to gunicorn. A reload runs
+that file again and creates a new one. State that must survive a reload is therefore stored in gunicorn's
+objects: the shared counters in the arbiter, and the number and the core of a worker in the worker.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from app.config.settings import Config
 from app.core.system import usable_cores
 from app.observability.access_log import AccessLog
 from app.observability.multiprocess import SharedDirectory, free_number
-from app.server.listeners import choose_listeners, describe_listener, rechoose_listeners
+from app.server.listeners import choose_listeners, describe_listener, update_listeners
 from app.server.logger import RequestLogger
 from app.server.reloading import guard_reload
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class ServerHooks:
-    """The hooks for these settings, which come from `settings_file`, the file's name for messages.
+    """The hooks for `settings`. `settings_file` is the name of the settings file for messages.
 
     `log_mistyped_settings` is called with that name whenever the settings take effect.
     """
@@ -40,9 +40,9 @@ class ServerHooks:
         self._can_pin = False
 
     def on_starting(self, server: "Arbiter") -> None:
-        """Choose how to listen, and prepare for reloads and metrics.
+        """Choose how to listen, and prepare reloads and metrics.
 
-        If the server can't listen, exit with one line that says why: gunicorn itself would retry for seconds.
+        If the server can't listen, log one line with the reason and exit. gunicorn would retry for seconds.
         """
         choose_listeners(server, (self._settings.host.lower(), self._settings.port))
         guard_reload(server)
@@ -51,24 +51,24 @@ class ServerHooks:
 
     def on_reload(self, server: "Arbiter") -> None:
         """Apply the new settings before new workers are forked."""
-        rechoose_listeners(server)
+        update_listeners(server)
         self._apply_settings(server)
         self.when_ready(server)
 
     def when_ready(self, server: "Arbiter") -> None:
-        """Log where the settings come from, and the addresses to open."""
+        """Log the name of the settings file, and the addresses to open."""
         server.log.info("Settings file: %s", self._settings_file)
         self._log_mistyped_settings(self._settings_file)
         for listener in server.LISTENERS:
             server.log.info("S3 Image Server: %s", describe_listener(listener))
 
     def on_exit(self, server: "Arbiter") -> None:
-        """Remove the counters."""
+        """Remove the files of the counters."""
         if hasattr(server, "shared_metrics"):
             server.shared_metrics.remove()
 
     def pre_fork(self, server: "Arbiter", worker: Any) -> None:
-        """Give the worker a number and a core: those of a dead worker, if it replaces one."""
+        """Give the worker a number and a core. If it replaces a dead worker, it gets the same ones."""
         others = server.WORKERS.values()
         worker.number = free_number({other.number for other in others})
         cores = usable_cores() if self._can_pin else []
@@ -78,20 +78,21 @@ class ServerHooks:
             worker.core = min(cores, key=lambda core: used[core])
 
     def post_fork(self, server: "Arbiter", worker: Any) -> None:
-        """Number the worker's counters, pin it to its core, and have freed memory returned to the system.
+        """Set up the worker's counters, pin the worker to its core, and make it return freed memory.
 
-        Threads of one process that move between cores cost more than a request does.
+        If the threads of a process moved between cores, this would cost more than a request.
         """
         server.shared_metrics.number = worker.number
         if worker.core is not None:
-            with suppress(OSError):  # the core has been taken away since
+            with suppress(OSError):  # the core is no longer available
                 os.sched_setaffinity(0, {worker.core})
         _return_freed_memory()
 
     def post_worker_init(self, worker: Any) -> None:
-        """Before the first request, empty the cache if it holds another store's images."""
-        # gunicorn would apply it as well, and answer 500 to paths without the prefix, such as those of health
-        # checks. Removed in workers only: with --preload the arbiter reads the settings again at a reload.
+        """Empty the cache if it contains images of a different store. This runs before the first request."""
+        # gunicorn would apply SCRIPT_NAME too, and return 500 for paths without the prefix, such as those of
+        # health checks. Only workers remove it: with --preload, the arbiter reads the settings again at a
+        # reload.
         os.environ.pop("SCRIPT_NAME", None)
         components: Components | None = getattr(worker.wsgi, "extensions", {}).get(EXTENSION)
         if components is not None:
@@ -104,26 +105,26 @@ class ServerHooks:
             server.log.request_log = (
                 AccessLog(settings.log_format, settings.trusted_proxies) if is_logging else None
             )
-        self._can_pin = settings.pin_workers and _may_pin(server.log)
+        self._can_pin = settings.pin_workers and _can_pin_workers(server.log)
 
 
-def _may_pin(log: Any) -> bool:
-    """Return whether the system lets a process choose its core. Some containers' seccomp filters don't.
+def _can_pin_workers(log: Any) -> bool:
+    """Return whether a process is allowed to choose its core. Seccomp filters of some containers forbid it.
 
-    Log that here, once, and not in each worker.
+    If it is not allowed, log a warning once, and not in each worker.
     """
     if not hasattr(os, "sched_setaffinity"):
         return False
     try:
         os.sched_setaffinity(0, os.sched_getaffinity(0))
     except OSError as exc:
-        log.warning("Workers are not tied to cores, the system refuses it: %s", exc.strerror)
+        log.warning("Workers are not pinned to cores, since the system does not allow it: %s", exc.strerror)
         return False
     return True
 
 
 def _return_freed_memory() -> None:
-    """Have glibc map each large block separately. Otherwise freed pixels would stay in the threads' heaps."""
+    """Make glibc map each large block separately, so that the memory of freed pixels is returned."""
     m_mmap_threshold, mebibyte = -3, 1 << 20  # mallopt(3)
-    with suppress(OSError, AttributeError):  # another libc
+    with suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).mallopt(m_mmap_threshold, mebibyte)

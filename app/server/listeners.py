@@ -1,7 +1,9 @@
-"""Where gunicorn listens: at one listener for each worker or one shared by all; and why it can't listen.
+"""The listeners of gunicorn. Each worker has its own, or all workers share one.
 
-With a listener for each worker (SO_REUSEPORT) the kernel spreads connections evenly. The arbiter then only
-reserves the address, and each worker opens its own listener there.
+If each worker has its own listener (SO_REUSEPORT), the kernel distributes connections evenly. In this case,
+the arbiter only reserves the address, and each worker opens a listener there.
+
+This module also finds out why gunicorn can't listen at an address, so that the log says so in one line.
 """
 
 import errno
@@ -17,20 +19,20 @@ from gunicorn import sock as gunicorn_sock
 from gunicorn import systemd
 
 Address = tuple[str, int] | str | int
-"""An address as gunicorn represents it: host and port, a Unix socket's path, or a descriptor."""
+"""An address in gunicorn's representation: host and port, the path of a Unix socket, or a file descriptor."""
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}
-"""Addresses that mean all interfaces, and one of them that a browser on this machine can open."""
+"""Maps addresses that stand for all interfaces to an address that a browser on this machine can open."""
 
-# What a reload must know of the start. gunicorn.conf.py, which runs again, has no access to the arbiter.
+# State that must survive a reload. A reload runs gunicorn.conf.py, which can't access the arbiter.
 _systemd_listens = False
 _bind = ""
 
 
 def bind_address(host: str, port: int) -> str:
-    """Return gunicorn's `bind` for HOST and PORT. If systemd listens, return the same one after a reload.
+    """Return gunicorn's `bind` for HOST and PORT. If systemd listens, a reload does not change the result.
 
-    If the address changed in a reload, gunicorn would close systemd's sockets and open its own.
+    If the address changed in a reload, gunicorn would close the sockets of systemd and open its own.
     """
     global _bind
     if not _systemd_listens:
@@ -41,9 +43,12 @@ def bind_address(host: str, port: int) -> str:
 def choose_listeners(server: Any, own: tuple[str, int]) -> None:
     """Decide at the start of `server` how its workers listen. `own` is the address of HOST and PORT.
 
-    The workers share one listener if they can't open it themselves (Unix sockets, systemd's sockets), if each
-    would get another port, or if clients would be refused while the only worker, or one after the other, is
-    replaced: at a shared listener they wait.
+    The workers share one listener in these cases:
+
+    - They can't open it themselves, since it is a Unix socket or a socket of systemd.
+    - Each worker would get a different port.
+    - There is only one worker, or workers are replaced after a number of requests. At a shared listener,
+      clients wait while a worker is being replaced. Otherwise their connections would be refused.
 
     If the server can't listen, log one line and exit with status 1.
     """
@@ -58,22 +63,22 @@ def choose_listeners(server: Any, own: tuple[str, int]) -> None:
     if "LISTEN_FDS" in os.environ and not _systemd_listens:
         server.log.warning(
             "LISTEN_FDS is meant for process %s, not for this one, so its sockets are not used. Start "
-            "gunicorn directly, or with exec.",
+            "gunicorn directly or with exec.",
             os.environ.get("LISTEN_PID", "(LISTEN_PID is missing)"),
         )
     if not _systemd_listens and "GUNICORN_FD" not in os.environ:
         if _wants_one_each(cfg) and _reserve(server):
             return
-        if replaces_server:  # the old workers' own listeners let others join
+        if replaces_server:  # the listeners of the old workers have SO_REUSEPORT, so the port can be shared
             server.LISTENERS = gunicorn_sock.create_sockets(cfg, server.log)
     cfg.set("reuse_port", False)
 
 
-def rechoose_listeners(server: Any) -> None:
-    """After a reload, keep the listeners unless the new settings want another choice and the system allows
-    it.
+def update_listeners(server: Any) -> None:
+    """Apply new settings to the listeners after a reload.
 
-    If the address has changed, gunicorn has opened listeners for all workers already.
+    Keep the listeners, unless the new settings require a different kind and the system allows it. If the
+    address has changed, gunicorn has already opened shared listeners.
     """
     cfg, before = server.cfg, server.LISTENERS
     are_reserved = all(isinstance(listener, _ReservedSocket) for listener in before)
@@ -83,14 +88,14 @@ def rechoose_listeners(server: Any) -> None:
             _close(before)
         cfg.set("reuse_port", False)
     elif not are_reserved:
-        if all(map(_lets_others_join, before)) and _reserve(server):
+        if all(map(_can_share_port, before)) and _reserve(server):
             _close(before)
         else:
             cfg.set("reuse_port", False)
 
 
 def describe_listener(listener: Any) -> str:
-    """Return what people can do with the listener: "open URL", or "listening at" a Unix socket's path."""
+    """Return a description of the listener for the log, which is "open URL" or "listening at unix:PATH"."""
     address = listener.sock.getsockname()
     if not isinstance(address, tuple):
         path = os.fsdecode(address).replace("\0", "@")  # as ss(8) shows sockets without a file
@@ -101,14 +106,14 @@ def describe_listener(listener: Any) -> str:
 
 
 def problem_with(addresses: Sequence[Address], own: Address = "") -> str:
-    """Return why gunicorn can't listen on these addresses and what to do, or "".
+    """Return why gunicorn can't listen on these addresses and what to do, or "" if it can.
 
     `own` is the address of HOST and PORT.
     """
     for one, other in combinations(addresses, 2):
         if _are_same(one, other):
             pair = f"{_format_address(one)} and {_format_address(other)}"
-            return f"An address is given twice with --bind: {pair}. Leave one out."
+            return f"An address is given twice with --bind: {pair}. Remove one of them."
     if {isinstance(address, int) for address in addresses} == {True, False}:
         return (
             "gunicorn can't combine sockets passed as fd:// with other addresses. Pass all as fd://, or none."
@@ -126,14 +131,14 @@ def problem_with(addresses: Sequence[Address], own: Address = "") -> str:
 
 
 def problem_with_move(server: Any, addresses: Sequence[Address]) -> str:
-    """Return why the running `server` can't move to these addresses in a reload, or "".
+    """Return why the running `server` can't move to these addresses in a reload, or "" if it can.
 
-    Only HOST and PORT can differ: gunicorn's arguments are those of the start.
+    Only HOST and PORT can change, since a reload does not change gunicorn's command line.
     """
     added = [address for address in addresses if address not in server.cfg.address]
     ports = {address[1] for address in server.cfg.address if isinstance(address, tuple)}
     joining = [address for address in added if isinstance(address, tuple) and address[1] in ports]
-    if joining and not all(map(_lets_others_join, server.LISTENERS)):
+    if joining and not all(map(_can_share_port, server.LISTENERS)):
         return (
             "HOST can't be changed on the same port while the workers share a listener. Restart the server."
         )
@@ -145,20 +150,20 @@ def problem_with_move(server: Any, addresses: Sequence[Address]) -> str:
 
 
 class _ReservedSocket:
-    """Reserves a TCP address at which each worker listens itself (SO_REUSEPORT).
+    """Reserves a TCP address at which each worker opens its own listener (SO_REUSEPORT).
 
-    It does not listen, so the kernel gives it no connections. gunicorn logs it in "Listening at".
+    This socket does not listen, so it gets no connections. gunicorn logs its address in "Listening at".
     """
 
     conf: Any
     cfg_addr: tuple[str, int]
 
     def set_options(self, sock: socket.socket, bound: bool = False) -> socket.socket:
-        """Bind the new socket. Raise `OSError` if that fails, or if the system lacks SO_REUSEPORT."""
+        """Bind the new socket. Raise `OSError` if this fails, or if SO_REUSEPORT is not supported."""
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(self.cfg_addr)
-        sock.set_inheritable(True)  # after SIGUSR2 the new server sees that it does not listen
+        sock.set_inheritable(True)  # after SIGUSR2, the new server notices that this socket does not listen
         return sock
 
 
@@ -182,7 +187,7 @@ def _wants_one_each(cfg: Any) -> bool:
 
 
 def _reserve(server: Any) -> bool:
-    """Reserve the addresses for workers that listen themselves; return whether the system allows that."""
+    """Reserve the addresses for the listeners of the workers. Return whether the system allows this."""
     try:
         server.LISTENERS = [
             (_ReservedIPv6Socket if ":" in address[0] else _ReservedIPv4Socket)(
@@ -200,12 +205,12 @@ def _close(listeners: Sequence[Any]) -> None:
         listener.close()
 
 
-def _lets_others_join(listener: Any) -> bool:
+def _can_share_port(listener: Any) -> bool:
     return bool(listener.sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
 
 
 def _close_reserved_sockets() -> None:
-    """Close the sockets that the server that this one replaces (SIGUSR2) has only reserved."""
+    """Close the reserved sockets of the server that this one replaces (SIGUSR2). Keep its listeners."""
     kept = []
     for number in filter(None, os.environ.get("GUNICORN_FD", "").split(",")):
         inherited = socket.socket(fileno=int(number))
@@ -219,7 +224,7 @@ def _close_reserved_sockets() -> None:
 
 
 def _are_same(one: Address, other: Address) -> bool:
-    """Return whether a connection to one address could also reach the other, however they are spelt."""
+    """Return whether the addresses overlap, even if they are written differently."""
     if isinstance(one, str) and isinstance(other, str):
         return os.path.realpath(one) == os.path.realpath(other)
     if isinstance(one, tuple) and isinstance(other, tuple):
@@ -228,15 +233,15 @@ def _are_same(one: Address, other: Address) -> bool:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Return whether the system refuses two listeners on these hosts with the same port.
+    """Return whether the system does not allow two listeners on these hosts with the same port.
 
-    The system knows host names, wildcards, and whether `::` includes IPv4.
+    Only the system knows the addresses of host names, and whether `::` includes IPv4.
     """
     try:
         with socket.socket(_family(one)) as first, socket.socket(_family(other)) as second:
             first.bind((one, 0))
             second.bind((other, first.getsockname()[1]))
-    except OSError as exc:  # any other problem is one of a single address
+    except OSError as exc:  # any other error has to do with only one of the addresses
         return exc.errno == errno.EADDRINUSE
     return False
 
@@ -247,14 +252,17 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _format_address(address: Address) -> str:
-    """Return the address as `--bind` takes it."""
+    """Return the address in the format of `--bind`."""
     if isinstance(address, tuple):
         return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
     return f"unix:{address}" if isinstance(address, str) else f"fd://{address}"
 
 
 def _problem_with_path(path: str) -> str:
-    """Return why gunicorn can't listen at the path, or "". It would take it away from a running server."""
+    """Return why gunicorn can't listen at the path, or "" if it can.
+
+    Without this check, gunicorn would replace the socket of a running server.
+    """
     try:
         if Path(path).exists() and not Path(path).is_socket():
             return f"Can't listen on unix:{path}: the file there is not a socket. Choose another path."
@@ -264,7 +272,7 @@ def _problem_with_path(path: str) -> str:
     except FileNotFoundError:
         parent = Path(path).parent
         return "" if parent.is_dir() else f"Can't listen on unix:{path}: {parent} is not a directory."
-    except ConnectionRefusedError:  # left behind by a killed server: gunicorn replaces it
+    except ConnectionRefusedError:  # a killed server left the socket behind, and gunicorn replaces it
         return ""
     except TimeoutError:
         pass
@@ -274,12 +282,15 @@ def _problem_with_path(path: str) -> str:
 
 
 def _problem_with_port(address: tuple[str, int], *, is_own: bool, joins: bool = False) -> str:
-    """Return why gunicorn can't listen there, or "". `joins` if this server uses the port already."""
+    """Return why gunicorn can't listen at the address, or "" if it can.
+
+    `joins` is whether this server already uses the port.
+    """
     host, port = address
     try:
         with socket.socket(_family(host)) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if joins:  # this server's own listeners on the port allow it, other programs' don't
+            if joins:  # this server's listeners share the port, but those of other programs don't
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             probe.bind(address)
     except OSError as exc:

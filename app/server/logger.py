@@ -1,4 +1,4 @@
-"""gunicorn's logger, with our access log in place of gunicorn's own."""
+"""gunicorn's logger, with our access log instead of gunicorn's."""
 
 from datetime import timedelta
 from typing import Any
@@ -10,9 +10,9 @@ from app.server.refusals import Refusal
 
 
 class RequestLogger(Logger):  # type: ignore[misc]
-    """Logs each request to `request_log`, which a server hook sets; to nothing while that is None.
+    """Logs each request to `request_log`, unless it is None. A server hook sets it.
 
-    gunicorn creates the logger before the hooks run, and keeps it across reloads.
+    gunicorn creates the logger before the hooks run, and keeps it after a reload.
     """
 
     request_log: AccessLog | None = None
@@ -20,13 +20,13 @@ class RequestLogger(Logger):  # type: ignore[misc]
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
         """Log a request after its response was sent, or after its client disconnected."""
         if self.request_log is not None and resp.status:
-            # gunicorn counts no bytes of a file that the kernel sends.
+            # gunicorn does not count the bytes of files that the kernel sends.
             sent = resp.sent or (0 if resp._omits_body else resp.response_length or 0)
             self.request_log.log(environ, resp.status, int(sent), request_time.total_seconds())
 
     def refused(self, client: Any, refusal: Refusal) -> None:
         """Log a request that the server refused without the application."""
         if self.request_log is not None:
-            address = client[0] if isinstance(client, tuple) and client else ""  # "" at a Unix socket
+            address = client[0] if isinstance(client, tuple) and client else ""  # "" for a Unix socket
             environ = {"REQUEST_METHOD": "", "REMOTE_ADDR": address}
             self.request_log.log(environ, str(refusal.status), refusal.body_length, 0.0)

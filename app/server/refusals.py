@@ -1,4 +1,7 @@
-"""Refusals: error answers that the server sends without the application, in the JSON shape of all errors."""
+"""Refusals, which are error responses that the server sends without calling the application.
+
+They have the same JSON shape as all errors.
+"""
 
 import json
 from collections.abc import Sequence
@@ -30,11 +33,11 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (ConfigurationProblem, 500),
     (ParseException, 400),
 )
-"""The status of each of gunicorn's parse errors, the base class last."""
+"""The statuses for gunicorn's parse errors. The base class is the last one."""
 
 
 class Refusal:
-    """An error answer that closes the connection; `data` are its bytes, head and body."""
+    """An error response that closes the connection. `data` contains the bytes of the head and the body."""
 
     def __init__(self, error: AppError, headers: _Headers) -> None:
         self.status = error.status
@@ -52,9 +55,9 @@ class Refusal:
 
 
 def refusal_of(error: Exception, request_id: str, cors: _Headers = ()) -> Refusal:
-    """Return the answer to a request that failed with `error`, with the headers `cors`.
+    """Return the response to a request that failed with `error`, with the headers `cors`.
 
-    It repeats nothing of the request, whose head may hold credentials.
+    It quotes nothing from the request, whose head may contain credentials.
     """
     headers = [(REQUEST_ID_HEADER, request_id), *cors]
     if isinstance(error, Busy):

@@ -1,4 +1,4 @@
-"""Reloads (SIGHUP): new settings are tried in a separate process first, so mistakes don't end the server."""
+"""Reloads (SIGHUP). New settings are tried in a separate process first, so mistakes don't stop the server."""
 
 import os
 import select
@@ -11,23 +11,23 @@ from app.config.env_file import unload_settings_file
 from app.server.listeners import problem_with_move
 
 _START_SECONDS = 60.0
-"""How long the application may take to start with the new settings."""
+"""Maximum time for the application to start with the new settings."""
 
 _MAX_OUTPUT_BYTES = 4000
-"""How much of a trial's output is logged: its end."""
+"""Maximum size of the output of a trial in the log. If there is more, only the end is logged."""
 
 
 def guard_reload(server: Any) -> None:
-    """Have gunicorn's arbiter reload settings only if they work, and log why others don't.
+    """Make gunicorn's arbiter reload settings only if they work. If they don't, it logs the reason.
 
-    gunicorn itself would stop at a configuration that it can't read, a port in use, or workers that don't
-    start. It has no hook before a reload, so this replaces the arbiter's handler of the signal.
+    gunicorn would stop if it can't read the configuration, if a port is in use, or if workers don't start. It
+    has no hook that runs before a reload, so this replaces the signal handler of the arbiter.
     """
     reload = server.handle_hup
 
     def handle_hup() -> None:
         if problem := _try_settings(server):
-            server.log.error("Nothing is reloaded, the server continues with its old settings. %s", problem)
+            server.log.error("Nothing was reloaded. The server continues with its old settings. %s", problem)
             return
         _forget_settings(server.app)
         reload()
@@ -36,10 +36,10 @@ def guard_reload(server: Any) -> None:
 
 
 def _forget_settings(application: Any) -> None:
-    """Undo what the current settings have left in this process, before gunicorn reads settings again.
+    """Remove the current settings from this process, before gunicorn reads settings again.
 
-    Otherwise the settings file's variables would look like exported ones, and with --preload gunicorn would
-    continue with the application that it has imported, whatever the settings are.
+    Otherwise the variables of the settings file would look like exported variables. With --preload, gunicorn
+    would also keep the application that it has imported, which has the old settings.
     """
     unload_settings_file()
     application.callable = None
@@ -47,12 +47,12 @@ def _forget_settings(application: Any) -> None:
 
 
 def _try_settings(server: Any) -> str:
-    """Return what prevents a server with the current settings from starting, or ""."""
+    """Return why a server with the current settings would not start, or "" if it would."""
     try:
         reader, writer = os.pipe()
         child = os.fork()
     except OSError as exc:
-        return f"No process could be started to try the new ones: {exc.strerror}."
+        return f"The process that tries the new settings could not be started: {exc.strerror}."
     if not child:
         os.close(reader)
         _run_trial(server, writer)
@@ -68,7 +68,7 @@ def _try_settings(server: Any) -> str:
 
 
 def _read_output(reader: int) -> tuple[str, bool]:
-    """Return what is written to the pipe, as one line, and whether its writer did not finish in time."""
+    """Return the text that is written to the pipe, as one line, and whether the writer timed out."""
     deadline, data, timed_out = time.monotonic() + _START_SECONDS, b"", True
     while select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
         if not (piece := os.read(reader, _MAX_OUTPUT_BYTES)):
@@ -79,7 +79,7 @@ def _read_output(reader: int) -> tuple[str, bool]:
 
 
 def _run_trial(server: Any, writer: int) -> NoReturn:
-    """Load settings and application as at a start, and exit. Output and errors go to `writer`."""
+    """Load the settings and the application as a starting server would, and exit. Output goes to `writer`."""
     status = 1
     for number in server.SIGNALS:
         signal.signal(number, signal.SIG_DFL)

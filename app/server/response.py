@@ -1,4 +1,4 @@
-"""Responses that don't block: gunicorn's response adapted to the event loop, and the sender of its bytes."""
+"""Responses that are sent without blocking. They are based on the response class of gunicorn."""
 
 import logging
 import os
@@ -16,22 +16,23 @@ from app.core.request_context import REQUEST_ID_HEADER
 from app.core.system import REFUSED
 
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
-"""Lets Linux put the head and the beginning of the file into one packet; 0 on other systems."""
+"""The flag that lets Linux send the head and the beginning of the file in one packet. 0 on other systems."""
 
 _MAX_BYTES_PER_TURN = 4 * 1024 * 1024
-"""Bytes sent to one fast client before the other connections have their turn."""
+"""Approximate maximum number of bytes that are sent to a fast client before other connections get their
+turn."""
 
 _READ_BYTES = 256 * 1024
 
 _devices_without_sendfile: set[int] = set()
-"""Devices (stat(2)) for which the system refuses sendfile(2). Their files are read and written instead."""
+"""Devices (stat(2)) whose files can't be sent with sendfile(2). These files are read and written instead."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A request and its response; `sender` sends the rest of it, and is None if it must be streamed."""
+    """A request and its response. `sender` sends the response, or is None if it must be streamed."""
 
     request: Any
     environ: dict[str, Any]
@@ -42,18 +43,18 @@ class Exchange:
     log: Any
 
     def end(self) -> None:
-        """Close the body and log the request, also if the client has disconnected."""
+        """Close the body and log the request, even if the client has disconnected."""
         close_body(self.body)
         self.log.access(self.response, self.request, self.environ, datetime.now() - self.began)
 
 
 class LoopResponse(Response):  # type: ignore[misc]
-    """Returns what to send instead of sending it. Its headers include the `request_id`."""
+    """A response that returns a `Sender` instead of sending itself. The headers include `request_id`."""
 
     request_id = ""
 
     def sender(self, body: Any) -> "Sender | None":
-        """Return a sender for what the application returned; None if it has to be streamed."""
+        """Return a sender for the body that the application returned, or None if it must be streamed."""
         if self._omits_body:
             return Sender(self._head())
         if self.response_length is None:
@@ -72,7 +73,7 @@ class LoopResponse(Response):  # type: ignore[misc]
         self.close()
 
     def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
-        """Check and keep headers as gunicorn does. Results are cached, since hits repeat a few headers."""
+        """Check and add headers as gunicorn does. Results are cached, since hits have similar headers."""
         for name, value in headers:
             kept, length, upgrade = _process_header(name, value)
             self.headers += kept
@@ -82,7 +83,7 @@ class LoopResponse(Response):  # type: ignore[misc]
                 self.upgrade = True
 
     def default_headers(self) -> list[str]:
-        """Return the status line, gunicorn's own headers and the request's id."""
+        """Return the status line, gunicorn's default headers and the header with the request ID."""
         lines: list[str] = super().default_headers()
         lines.append(f"{REQUEST_ID_HEADER}: {self.request_id}\r\n")
         return lines
@@ -95,7 +96,7 @@ class LoopResponse(Response):  # type: ignore[misc]
 
 @lru_cache(maxsize=1024)
 def _process_header(name: str, value: str) -> tuple[list[tuple[str, str]], int | None, bool]:
-    """Return the header as gunicorn sends it, the length if it gives one, and whether it is an upgrade."""
+    """Return the results of gunicorn for a header: the headers to send, the body length, and any upgrade."""
     response = Response.__new__(Response)
     response.headers, response.response_length, response.upgrade = [], None, False
     response.process_headers([(name, value)])
@@ -103,7 +104,7 @@ def _process_header(name: str, value: str) -> tuple[list[tuple[str, str]], int |
 
 
 class Sender:
-    """Sends `head`, then `count` bytes of the open `file` from `offset` on.
+    """Sends `head`, and then `count` bytes of the open `file`, beginning at `offset`.
 
     `sent` is the number of bytes that the kernel has accepted.
     """
@@ -121,9 +122,9 @@ class Sender:
         self.sent = 0
 
     def send(self, sock: socket.socket) -> bool:
-        """Send what the socket accepts, a few megabytes at most; return whether nothing is left.
+        """Send as much as the socket accepts, but at most a few megabytes. Return whether all is sent.
 
-        Raise `OSError` if the client has disconnected, or if the file is shorter than announced.
+        Raises `OSError` if the client has disconnected, or if the file is shorter than expected.
         """
         pause = self.sent + _MAX_BYTES_PER_TURN
         try:
@@ -134,7 +135,7 @@ class Sender:
             while self._left and self.sent < pause:
                 count = self._read_and_send(sock) if self._reads_file else self._sendfile(sock)
                 if not count:
-                    raise OSError("the file is shorter than announced")
+                    raise OSError("the file is shorter than expected")
                 self._offset += count
                 self._left -= count
                 self.sent += count
@@ -143,9 +144,10 @@ class Sender:
         return not self._left
 
     def _sendfile(self, sock: socket.socket) -> int:
-        """Have the kernel send from the file; return how many bytes, 0 at the end of the file.
+        """Send from the file with sendfile(2). Return the number of bytes, which is 0 at the end of the file.
 
-        With files that have no pages in the kernel (some of FUSE, /proc), sendfile(2) also returns 0.
+        sendfile(2) also returns 0 for files that are not in the page cache of the kernel, such as those in
+        /proc and in some FUSE file systems. These are read and written.
         """
         try:
             count = os.sendfile(sock.fileno(), self._file, self._offset, min(self._left, _MAX_BYTES_PER_TURN))
@@ -157,7 +159,9 @@ class Sender:
             device = os.fstat(self._file).st_dev
             if device not in _devices_without_sendfile:
                 _devices_without_sendfile.add(device)
-                _log.warning("sendfile(2) is refused, images are read and written instead: %s", exc.strerror)
+                _log.warning(
+                    "sendfile(2) does not work (%s). Images are read and written instead.", exc.strerror
+                )
             return self._read_and_send(sock)
 
     def _read_and_send(self, sock: socket.socket) -> int:
@@ -166,6 +170,6 @@ class Sender:
 
 
 def close_body(body: Any) -> None:
-    """Close what an application returned, if it has a `close` method (PEP 3333)."""
+    """Close the body that an application returned, if it has a `close` method (PEP 3333)."""
     if hasattr(body, "close"):
         body.close()

@@ -1,7 +1,7 @@
-"""The gunicorn worker: a process with an event loop and threads.
+"""The gunicorn worker, which is a process with an event loop and threads.
 
-gunicorn's base class handles signals, the heartbeat and the loading of the application; `EventLoop` does the
-work. Only a signal, `max_requests` or the end of the arbiter stops a worker.
+gunicorn's base class handles signals, sends heartbeats and loads the application. `EventLoop` does the rest.
+A worker stops when it receives a signal, after `max_requests`, or when the arbiter has ended.
 """
 
 import os
@@ -18,20 +18,21 @@ from app.server.event_loop import EventLoop
 from app.server.exchanges import Exchanges
 
 _RESERVED_FILES = 256
-"""Open files kept for everything but clients: the cache, the store's client, logs."""
+"""Number of open files that are reserved for the cache, the client of the store, and logs."""
 
 _FILES_PER_CONNECTION = 3
-"""Open files that a client's request may need: its connection, the image, a connection to the store."""
+"""Number of open files that a request may need: its connection, the image, and a connection to the store."""
 
 _MIN_CONNECTIONS = 8
-"""Only a share of the connections may be with threads, and a thread holds one for a moment after the client
-has its response. With fewer connections, a client that opens one for each request could be refused."""
+"""Minimum number of connections. Threads can work only on a share of the connections, and a thread keeps a
+connection for a moment after the client got the response. With fewer connections, a client that opens a new
+connection for each request could be rejected."""
 
 
 class ImageWorker(Worker):  # type: ignore[misc]
-    """Runs any WSGI application. The event loop itself answers what the application's `LoopHooks` name.
+    """Runs any WSGI application. If the application has `LoopHooks`, the event loop answers some requests.
 
-    It speaks neither TLS nor the PROXY protocol: those are left to a proxy in front.
+    This worker does not support TLS or the PROXY protocol. Use a proxy in front of it if you need them.
     """
 
     _has_warned_of_heartbeat = False
@@ -41,28 +42,31 @@ class ImageWorker(Worker):  # type: ignore[misc]
         """Raise `RuntimeError` if gunicorn is configured for TLS or the PROXY protocol."""
         if cfg.is_ssl or cfg.proxy_protocol != "off":
             raise RuntimeError(
-                "This worker speaks neither TLS nor the PROXY protocol. Put a proxy in front of it, or start "
-                "gunicorn with --worker-class gthread."
+                "This worker supports neither TLS nor the PROXY protocol. Put a proxy in front of it, or "
+                "start gunicorn with --worker-class gthread."
             )
 
     def init_process(self) -> None:
-        """Raise the limit on open files as far as allowed, and fit the number of connections to it."""
+        """Raise the limit on open files as far as allowed, and derive the number of connections from it."""
         limit = _raise_limit_on_files()
         wanted = self.cfg.worker_connections
         fitting = wanted if limit < 0 else (limit - _RESERVED_FILES) // _FILES_PER_CONNECTION
         self._capacity = max(_MIN_CONNECTIONS, min(wanted, fitting))
         if self._capacity < wanted:
             self.log.warning(
-                "The limit on open files, %d, lets a worker have %d connections instead of %d. "
-                "Raise it: ulimit -Hn, or LimitNOFILE= of systemd.",
-                limit,
+                "A worker can have only %d connections instead of %d, since the limit on open files is %d. "
+                "Raise the limit with ulimit -Hn, or with LimitNOFILE= of systemd.",
                 self._capacity,
                 wanted,
+                limit,
             )
         super().init_process()
 
     def run(self) -> None:
-        """Serve until stopped, then until all connections have ended or `graceful_timeout` has passed."""
+        """Run the event loop until the worker is stopped.
+
+        Then continue until all connections have ended or `graceful_timeout` has passed.
+        """
         components: Components | None = getattr(self.wsgi, "extensions", {}).get(EXTENSION)
         hooks = LoopHooks() if components is None else components.loop_hooks
         pool = ElasticThreadPool(self.cfg.threads)
@@ -89,11 +93,11 @@ class ImageWorker(Worker):  # type: ignore[misc]
             hooks.flush(at_once=True)
 
     def notify(self) -> None:
-        """Tell the arbiter that this worker is alive. If the system refuses that, warn once and go on.
+        """Send the arbiter a heartbeat. If the system does not allow this, warn once and continue.
 
-        The arbiter compares the modification time of a file, which a heartbeat sets, to the monotonic clock.
-        Without heartbeats it finds the time of creation, far in the future of that clock, and never replaces
-        a worker that hangs.
+        A heartbeat sets the mtime of a file to the monotonic clock, and the arbiter compares the mtime with
+        the clock. Without heartbeats, the mtime is the creation time of the file, which is far in the future
+        of that clock. So the arbiter never replaces a worker that hangs.
         """
         try:
             super().notify()
@@ -101,7 +105,8 @@ class ImageWorker(Worker):  # type: ignore[misc]
             if not self._has_warned_of_heartbeat:
                 self._has_warned_of_heartbeat = True
                 self.log.warning(
-                    "The system refuses utime(2) (%s): a worker that hangs is not replaced.", exc.strerror
+                    "The system does not allow utime(2) (%s), so a worker that hangs is not replaced.",
+                    exc.strerror,
                 )
 
     def _run_once(self, loop: EventLoop, hooks: LoopHooks) -> None:
@@ -110,7 +115,7 @@ class ImageWorker(Worker):  # type: ignore[misc]
             hooks.flush()
 
     def _may_keep_alive(self) -> bool:
-        """Count a request, and return whether its connection may be used for another."""
+        """Count a request, and return whether its connection can be used for another request."""
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False
@@ -118,7 +123,7 @@ class ImageWorker(Worker):  # type: ignore[misc]
 
 
 def _raise_limit_on_files() -> int:
-    """Raise the soft limit on open files to the hard one. Return the limit, -1 if the system doesn't say."""
+    """Raise the soft limit on open files to the hard limit. Return the limit, or -1 if it is unknown."""
     limit = -1
     try:
         limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,1 +1,1 @@
-"""The service layer: everything the server does with images, without HTTP."""
+"""The service layer, which does the work on images and knows nothing of HTTP."""

@@ -1,11 +1,10 @@
-"""What imports and exports of many images share: results, concurrency, and metadata files beside images.
+"""Code shared by bulk imports and exports: results, concurrency, and metadata files.
 
-An export writes what the store keeps with an image besides its bytes into a metadata file, relative to the
-exported directory:
+The store can hold metadata with an image. An export writes it to a metadata file in the exported directory:
 
     .metadata/<path of the image>.json    {"sha256": digest of the image's file, "metadata": names and values}
 
-An import uses it only if the image's file still has that digest.
+An import uses the metadata file only if the image's file still has that digest.
 """
 
 import hashlib
@@ -29,14 +28,14 @@ METADATA_DIRECTORY = ".metadata"
 
 _MAX_METADATA_FILE_BYTES = 64 * 1024
 _MAX_METADATA_BYTES = 2048
-"""The limit of S3 on names and values together
+"""The limit of S3 on the total size of all names and values
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html)."""
 
 _METADATA_NAME = re.compile(r"[a-z0-9-]+\Z")
 _METADATA_VALUE = re.compile(r"(?! )[\x20-\x7e]*(?<! )\Z")
 
 _QUEUED_PER_THREAD = 4
-"""Enough that no thread runs out of items while another one is slow."""
+"""Enough items that no thread becomes idle while another thread works on a slow item."""
 
 
 class BulkOutcome(StrEnum):
@@ -50,7 +49,10 @@ class BulkOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BulkResult:
-    """The outcome for a file or an image, named by its path or key; `reason` says why it is not done."""
+    """The outcome for a file or an image. `name` is its path or key.
+
+    `reason` says why the item was not processed, or what was left out; it may be empty.
+    """
 
     name: str
     outcome: BulkOutcome
@@ -58,14 +60,14 @@ class BulkResult:
 
     @classmethod
     def failed(cls, name: str, error: AppError | OSError) -> "BulkResult":
-        """Make the result for what could not be done because of `error`."""
+        """Create the result for an item that failed with `error`."""
         reason = str(error) if isinstance(error, AppError) else error.strerror
         return cls(name, BulkOutcome.FAILED, reason or type(error).__name__)
 
 
 @dataclass
 class BulkReport:
-    """Counts outcomes and collects the results that have a reason. Threads may share it."""
+    """Counts outcomes and collects the results that have a reason. Threads can share a report."""
 
     counts: Counter[BulkOutcome] = field(default_factory=Counter)
     remarks: list[BulkResult] = field(default_factory=list)
@@ -82,9 +84,10 @@ class BulkReport:
 def run_concurrently(
     work: Callable[[T], BulkResult], items: Iterable[T], concurrency: int, report: BulkReport
 ) -> Generator[None, None, None]:
-    """Call `work` with each item in `concurrency` threads, add the results to `report`, yield once for each.
+    """Call `work` with each item in `concurrency` threads and add the results to `report`.
 
-    When the iteration is closed or interrupted, items in progress are finished and no others are started.
+    Yields once for each item. When the generator is closed or interrupted, items in progress are finished and
+    no others are started.
     """
     pool = ThreadPoolExecutor(concurrency)
     pending: deque[Future[None]] = deque()
@@ -100,23 +103,23 @@ def run_concurrently(
 
 
 class UnusableMetadata(ValueError):
-    """A metadata file belongs to other bytes, or contains what stores can't keep."""
+    """A metadata file can't be read, belongs to different bytes, or has metadata that can't be stored."""
 
 
 def metadata_path(name: str) -> Path:
-    """Return the path of the metadata file for the image at `name`, both relative to the directory."""
+    """Return the path of the metadata file for the image at `name`. Both are relative to the directory."""
     return Path(METADATA_DIRECTORY, f"{name}.json")
 
 
 def serialize_metadata(digest: str, metadata: Mapping[str, str]) -> bytes:
-    """Return the metadata file's content for an image whose file has this SHA-256 digest, in hex."""
+    """Return the content of a metadata file. `digest` is the SHA-256 digest of the image's file, in hex."""
     return json.dumps({"sha256": digest, "metadata": dict(metadata)}, indent=1).encode()
 
 
 def read_metadata(root: Path, name: str, data: bytes) -> Mapping[str, str]:
     """Return the metadata for the image at `name` below `root`, whose file contains `data`.
 
-    Empty if there is no metadata file. Raises `UnusableMetadata`.
+    The result is empty if there is no metadata file. Raises `UnusableMetadata`.
     """
     try:
         with (root / metadata_path(name)).open("rb") as file:
@@ -127,9 +130,9 @@ def read_metadata(root: Path, name: str, data: bytes) -> Mapping[str, str]:
         raise UnusableMetadata(f"can't be read: {type(exc).__name__}") from exc
     metadata = loaded.get("metadata") if isinstance(loaded, dict) else None
     if not isinstance(metadata, dict) or loaded.get("sha256") != hashlib.sha256(data).hexdigest():
-        raise UnusableMetadata("belongs to other bytes")
+        raise UnusableMetadata("belongs to different bytes")
     if not _can_be_stored(metadata):
-        raise UnusableMetadata("has names or values that stores don't keep")
+        raise UnusableMetadata("has names or values that can't be stored")
     return metadata
 
 

@@ -23,14 +23,17 @@ from app.stores.base import BaseStore
 _CHUNK_BYTES = 256 * 1024
 
 _SNIFFED_BYTES = 1024
-"""Bytes at the start of a file that tell its format."""
+"""How many bytes at the start of a file are enough to tell its format."""
 
 
 class Exporter:
-    """Writes images to files below `root`, with their keys as paths. `Exporter.into` makes one.
+    """Writes images to files below `root`, each at the path that equals its key.
 
-    A file appears whole, and its modification time is the image's. Time and size tell whether the image was
-    already exported; if the time differs, the digest in its key does. The metadata file (see
+    Create an exporter with `Exporter.into`.
+
+    Files are written atomically and get the modification time of their images. If a file with the size and
+    the mtime of the image exists, the image is not exported again. If only the mtime differs, the file is
+    compared with the digest in the image's key, if the key contains one. The metadata file (see
     `app.services.bulk`) is written before the image.
     """
 
@@ -53,7 +56,7 @@ class Exporter:
         try:
             if image.key.startswith(f"{METADATA_DIRECTORY}/"):
                 raise InvalidKey(
-                    f"Files in {METADATA_DIRECTORY} are not images for an import. Copy it yourself."
+                    f"An import would not read images in {METADATA_DIRECTORY}. Copy this image yourself."
                 )
             path = self._path(image.key)
             if _is_exported(path, image):
@@ -71,7 +74,7 @@ class Exporter:
         check_readable(key)
         path = self._root / key
         if not path.parent.resolve().is_relative_to(self._root):
-            raise InvalidKey("A symbolic link in its path leads out of the directory.")
+            raise InvalidKey("A symbolic link in its path leads outside the directory.")
         return path
 
     def _write(self, image: ListedImage, path: Path) -> None:
@@ -95,7 +98,7 @@ class Exporter:
 
     @contextmanager
     def _temporary_path(self) -> Iterator[Path]:
-        """Yield a path for a file, which is removed after the block unless it was renamed."""
+        """Yield a path for a file. The file is removed after the block unless it was renamed."""
         path = self._temporary / secrets.token_hex(16)
         try:
             yield path
@@ -103,9 +106,10 @@ class Exporter:
             path.unlink(missing_ok=True)
 
     def _fetch(self, image: ListedImage, path: Path) -> tuple[Mapping[str, str], str]:
-        """Write the image to a new file at `path`; return its metadata and the SHA-256 of its bytes in hex.
+        """Write the image to a new file at `path`. Return its metadata and the SHA-256 of its bytes in hex.
 
-        Raises `StoreError` if the object is not the one that was listed.
+        Raises `NotFound` if the image was deleted since it was listed, and `StoreError` if its size differs
+        from the listing although the image is not newer.
         """
         stored = self._store.get(image.key)
         if stored is None:
@@ -123,16 +127,17 @@ class Exporter:
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             modified = facts.last_modified.timestamp()
-            with suppress(OSError):  # if refused, the next export fetches a named image again
+            with suppress(OSError):  # then the next export fetches images without a digest in the key again
                 os.utime(file.fileno(), (modified, modified))
             sync(file.fileno())
         return facts.metadata, digest
 
 
 def _check_not_encoded(file: BinaryIO, codings: str) -> None:
-    """Raise `UnsupportedImage` if `codings` have to be undone before the file is an image.
+    """Raise `UnsupportedImage` if the file is not an image before `codings` are decoded.
 
-    Programs also write what is not a coding of the bytes into Content-Encoding, such as `base64` and `utf-8`.
+    The header alone does not show this: some programs set Content-Encoding to values such as `base64` or
+    `utf-8` although the bytes are not encoded.
     """
     file.seek(0)
     try:
@@ -145,7 +150,10 @@ def _check_not_encoded(file: BinaryIO, codings: str) -> None:
 
 
 def _is_exported(path: Path, image: ListedImage) -> bool:
-    """Return whether the file at `path` is the image: by size and time, or by the digest in its key."""
+    """Return whether the file at `path` is the image.
+
+    The sizes must be equal. So must the mtimes, or else the file must match the digest in the image's key.
+    """
     try:
         found = path.lstat()
     except FileNotFoundError:

@@ -24,17 +24,17 @@ from app.services.bulk import (
 from app.services.images import ImageService
 
 _MEDIA_TYPES = mimetypes.MimeTypes()
-"""Python's own media types by extension, so the same on all systems."""
+"""Python's built-in table of media types, which does not depend on the system's configuration."""
 
 _SNIFFED_BYTES = 4096
-"""Bytes of a file that is too large to import, to see whether it is an image at all."""
+"""How many bytes to read of a file that is too large to import, to see whether it is an image at all."""
 
 
 def find_files(root: Path, report: BulkReport) -> list[str]:
-    """Return the paths of the regular files below `root`, relative to it and in order.
+    """Return the paths of the regular files below `root`, relative to `root` and in a stable order.
 
-    Hidden files, symbolic links and special files are reported as skipped, and directories that can't be
-    read as failed.
+    Hidden files, symbolic links and special files are reported as skipped. Directories that can't be read
+    are reported as failed.
     """
 
     def report_unreadable(exc: OSError) -> None:
@@ -57,12 +57,12 @@ def find_files(root: Path, report: BulkReport) -> list[str]:
 
 
 def _reason_to_skip(path: Path) -> str:
-    """Return why a file or directory is skipped; empty if it isn't, or if it no longer exists."""
+    """Return why a file or directory is skipped, or an empty string if it is not skipped."""
     if path.name.startswith("."):
         return "hidden"
     try:
         mode = path.lstat().st_mode
-    except OSError:  # reading it will fail, and say why
+    except OSError:  # reading the file will fail too, and the failure is reported then
         return ""
     if stat.S_ISLNK(mode):
         return "a symbolic link"
@@ -70,14 +70,15 @@ def _reason_to_skip(path: Path) -> str:
 
 
 class Importer:
-    """Stores the images below `root` within the limits of uploads. It never replaces a stored image.
+    """Stores the images below `root`. Upload limits apply, and stored images are never replaced.
 
-    Object keys are made from the images' bytes. With `keep_names` they are the paths below `root`, spelled
-    with the characters that keys have. `folder` comes before either. The metadata that an export wrote beside
-    an image is stored with it. Files that are not images are skipped; with `strict` they fail.
+    By default, an object key is made from the image's bytes. With `keep_names`, it is the path below `root`,
+    adapted to the characters that are allowed in keys. In both cases `folder` is prepended. If an export
+    wrote metadata for an image, it is stored with the image. Files that are not images are skipped; with
+    `strict`, they fail.
 
-    An image that is already stored is recognized without decoding it, so an interrupted import is cheap to
-    repeat.
+    An image that is already stored is recognized without decoding it, so it is cheap to repeat an import that
+    was interrupted.
 
     Raises `InvalidKey` for an invalid `folder`.
     """
@@ -99,7 +100,7 @@ class Importer:
         self._strict = strict
 
     def import_file(self, path: str) -> BulkResult:
-        """Store the image in the file at `path`, relative to the root."""
+        """Store the image in the file at `path`, which is relative to the root."""
         try:
             return self._import_file(path)
         except UnsupportedImage as exc:
@@ -136,7 +137,7 @@ class Importer:
         return content_addressed_key(image.data, image.format, self._folder)
 
     def _metadata(self, path: str, data: bytes) -> tuple[Mapping[str, str], str]:
-        """Return the metadata to store with the image, and a remark if some of it can't be stored."""
+        """Return the metadata to store with the image, and a remark if exported metadata can't be used."""
         metadata = name_metadata(path) if self._keep_names and not is_plain_name(path) else {}
         try:
             return {**metadata, **read_metadata(self._root, path, data)}, ""
@@ -152,7 +153,7 @@ def _is_named_like_an_image(path: str) -> bool:
 
 
 def _open_regular_file(path: str, flags: int) -> int:
-    """Open the file unless it is, or has since become, something else, such as a symbolic link."""
+    """Open the file. Raises `OSError` if it is not a regular file, even if it was one when it was found."""
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

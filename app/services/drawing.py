@@ -1,4 +1,4 @@
-"""Prompt requests, and running the image generator for them within a deadline."""
+"""Requests for generated images, and the calls of the image generator, which have a deadline."""
 
 import hashlib
 import json
@@ -31,19 +31,19 @@ from app.imaging.survey import ImageLimits
 from app.services.images import StoredImage
 
 MAX_SIDE_PIXELS = 2048
-"""The longest side of an image that can be requested."""
+"""Maximum width and height of a requested image."""
 
 _MAX_DRAWN_PIXELS = MAX_SIDE_PIXELS**2
-"""The least that a generated image may have, whatever the limit of uploads: some models draw larger images
-than requested."""
+"""The pixel limit for generated images is at least this, even if the limit for uploads is lower, since some
+models draw larger images than requested."""
 
 _SEED_COUNT = 2**32
 
 _MAX_CALLS = 128
-"""Generator calls of a process at the same time, including those that run on after their deadline."""
+"""Maximum number of concurrent generator calls per process, including calls that missed their deadline."""
 
 _LATE_DECODE_SECONDS = 30.0
-"""How long an image that was drawn shortly before the deadline, or after it, may wait to be decoded."""
+"""How long a generated image may wait to be decoded, even if the deadline passes meanwhile."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 class PromptRequest:
     """A client's request for generated images.
 
-    Sizes are in pixels. `image_format` is a name in `FORMATS`. Without a seed a random one is chosen.
+    Sizes are in pixels. `image_format` is a name in `FORMATS`. If `seed` is None, a random seed is chosen.
     """
 
     prompt: str
@@ -65,7 +65,7 @@ class PromptRequest:
     count: int = 1
 
     def generation_requests(self) -> list[GenerationRequest]:
-        """Return the generator's request for each image; their seeds count up from the first one's."""
+        """Return a request to the generator for each image. The seeds are consecutive numbers."""
         first = secrets.randbelow(_SEED_COUNT) if self.seed is None else self.seed
         request = GenerationRequest(
             self.prompt, self.width, self.height, first, self.negative_prompt, self.image_format
@@ -73,13 +73,13 @@ class PromptRequest:
         return [replace(request, seed=(first + number) % _SEED_COUNT) for number in range(self.count)]
 
     def digest(self) -> str:
-        """Return a hex digest that is the same for equal requests. Idempotency records on disk contain it."""
+        """Return a hex digest, which is equal for equal requests. Idempotency records on disk contain it."""
         return hashlib.sha256(json.dumps([asdict(self)], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnImage:
-    """A generated image that was checked and can be stored; `seed` is None if the model has none."""
+    """A generated image that was checked and can be stored. `seed` is None if the model has no seeds."""
 
     checked: CheckedImage
     model: str
@@ -88,7 +88,10 @@ class DrawnImage:
 
 @dataclass(frozen=True, slots=True)
 class StoredGeneration:
-    """A generated image in the store, and when it was drawn; `seed` is None if the model has none."""
+    """A generated image in the store. `time` is when it was drawn.
+
+    `seed` is None if the model has no seeds.
+    """
 
     image: StoredImage
     model: str
@@ -97,13 +100,15 @@ class StoredGeneration:
 
 
 class GeneratorRunner:
-    """Calls the image generator, each time on a thread of its own, and checks the images that it returns.
+    """Calls the image generator and checks the images that it returns.
 
-    A generator is foreign code that nothing can stop. When it misses its deadline, only that thread is lost.
+    Each call runs on its own thread, since a call can't be stopped. If it misses its deadline, it occupies
+    only that thread.
 
-    `limits` are those of uploads. A requested size must be within their number of pixels. An image that was
-    drawn is paid for, so it may have any known format and any size that can be requested. `decoding` limits
-    how many images are encoded and checked at the same time.
+    `limits` are the limits of uploads. A requested size must not exceed their number of pixels. A generated
+    image has already been paid for, so its limits are wider: it may have any known format, and any size up to
+    the largest that can be requested. `decoding` limits how many images are encoded and checked at the same
+    time.
     """
 
     def __init__(self, generator: BaseGenerator, limits: ImageLimits, decoding: DecodeLimiter) -> None:
@@ -116,11 +121,14 @@ class GeneratorRunner:
         self._free_calls = threading.BoundedSemaphore(_MAX_CALLS)
 
     def model_name(self) -> str:
-        """Return the model's id."""
+        """Return the ID of the model."""
         return self._generator.model_name()
 
     def describe_model(self) -> ModelFacts | None:
-        """Return what the model's provider says of it, None without a provider; raises generators' errors."""
+        """Return what the provider says about the model, or None if the generator has no provider.
+
+        Raises the errors of generators.
+        """
         return self._generator.describe_model()
 
     def check_size(self, width: int, height: int) -> None:
@@ -133,13 +141,13 @@ class GeneratorRunner:
         deadline: float,
         on_drawn: Callable[[int, DrawnImage], None],
     ) -> None:
-        """Draw all numbered `requests` at the same time, until `deadline` (of `time.monotonic`).
+        """Draw all numbered `requests` concurrently until `deadline`, a time of `time.monotonic`.
 
-        Each image is passed to `on_drawn` with its number, on the thread that drew it, so that none is lost
-        if another one fails or if it is drawn after the deadline.
+        Each image is passed to `on_drawn` with its number, on the thread that drew it. So an image is not
+        lost if another one fails, or if the image is drawn after the deadline.
 
-        Raises `PromptRefused`, `GeneratorError` and its subclasses. Raises `GeneratorBusy`, and starts no
-        call, if too many calls have not ended.
+        Raises `PromptRefused`, and `GeneratorError` or one of its subclasses. Raises `GeneratorBusy` before
+        any call is started if too many calls are in progress.
         """
         self._reserve_calls(len(requests))
         futures = [self._start(number, request, deadline, on_drawn) for number, request in requests]
@@ -149,7 +157,10 @@ class GeneratorRunner:
             future.result()
 
     def _reserve_calls(self, count: int) -> None:
-        """Reserve all or none: each call that starts is paid for."""
+        """Reserve all `count` calls, or none. Raises `GeneratorBusy` if fewer than `count` are free.
+
+        Each call that is started costs money, so none must be started if the request fails anyway.
+        """
         for reserved in range(count):
             if not self._free_calls.acquire(blocking=False):
                 for _ in range(reserved):
@@ -174,15 +185,15 @@ class GeneratorRunner:
             finally:
                 self._free_calls.release()
 
-        context = copy_context()  # gives the thread's log lines the request's id
+        context = copy_context()  # so that log lines of the thread have the ID of the request
         threading.Thread(target=context.run, args=(run,), daemon=True, name="generation").start()
         return future
 
     def _draw_one(self, request: GenerationRequest, deadline: float) -> DrawnImage:
-        """Call the generator and check its image. All that goes wrong becomes an `AppError`.
+        """Call the generator and check its image. Every failure is raised as an `AppError`.
 
-        The image is paid for, so it waits to be decoded until the deadline and a little longer: by then the
-        request has failed, but the image may be kept for when it is sent again.
+        The image has been paid for, so it may wait to be decoded even beyond the deadline. By then the
+        request has failed, but the image can be kept for the same request when it is sent again.
         """
         try:
             generated = self._generator.generate(request)
@@ -199,5 +210,5 @@ class GeneratorRunner:
         except AppError:
             raise
         except Exception as exc:
-            _log.exception("The generator failed")  # a bug in its code, which only the traceback shows
+            _log.exception("The generator failed")  # probably a bug in its code, so log the traceback
             raise GeneratorError(detail=f"{type(exc).__name__}: {exc}") from exc

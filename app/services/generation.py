@@ -1,8 +1,9 @@
-"""Generate images from a prompt and store them: limited in number and time, and paid for once.
+"""Generate images from a prompt and store them, with limits on concurrency and time.
 
-A request takes these steps: it waits for its idempotency key and for slots, calls the generator, keeps the
-images on disk, and stores them. An image is paid for once it is drawn, so no later failure may lose it if it
-can be avoided: an unavailable store is tried again, and with an idempotency key the images are kept on disk.
+A request waits for its idempotency key and for slots. Then it calls the generator, keeps the images on disk,
+and stores them. An image costs money as soon as it is drawn, so later failures should not lose it: if the
+store is unavailable, the put is retried, and if the request has an idempotency key, the images are kept on
+disk until they are stored.
 """
 
 import hashlib
@@ -44,23 +45,24 @@ from app.services.slots import Slots
 from app.services.unstored import UnstoredImage, UnstoredImages
 
 _MAX_WAITING = 64
-"""How many requests of a process may wait for a slot or for another request with their key."""
+"""Maximum number of requests per process that wait for a slot or for another request with the same key."""
 
 _MAX_PUTS = 4
 
 _KEY_WAIT_EXTRA_SECONDS = 10.0
-"""How much longer a request waits for another one with its key than that one may draw."""
+"""How long a request waits for another request with the same key, in addition to the time for drawing."""
 
 _put_backoff = wait_exponential_jitter(multiplier=0.5, jitter=0.5, max=5)
 _log = logging.getLogger(__name__)
 
 
 class GenerationService:
-    """Generates images and stores them. One instance serves all threads of a worker process.
+    """Generates images and stores them. All threads of a worker process share one instance.
 
-    At most `concurrency` images are drawn at the same time on this machine, each for `timeout` seconds at
-    most. The worker processes share slots, idempotency records and unstored images in `state_dir`. With
-    `keep_prompts` the prompt, the model, the seed, the size and the time become metadata of the image.
+    On one machine, at most `concurrency` images are drawn at the same time, for at most `timeout` seconds
+    each. The worker processes share slots, idempotency records and unstored images in `state_dir`. With
+    `keep_prompts`, the prompt, the model, the seed, the size and the time are stored as metadata of the
+    image.
     """
 
     def __init__(
@@ -80,22 +82,26 @@ class GenerationService:
         self._slots = Slots(state_dir / "slots", concurrency)
         self._keys = IdempotencyKeys(state_dir / "under-way", IdempotencyRecords(state_dir / "outcomes.db"))
         self._unstored = UnstoredImages(state_dir / "unstored")
-        self._unstored.remove_expired()  # they may be private, so don't wait for the next generation
+        self._unstored.remove_expired()  # at startup already, since the images may be private
         self._admitted = threading.BoundedSemaphore(concurrency + _MAX_WAITING)
 
     def model_name(self) -> str:
-        """Return the model's id."""
+        """Return the ID of the model."""
         return self._runner.model_name()
 
     def describe_model(self) -> ModelFacts | None:
-        """Return what the model's provider says of it, None without a provider; raises generators' errors."""
+        """Return what the provider says about the model, or None if the generator has no provider.
+
+        Raises the errors of generators.
+        """
         return self._runner.describe_model()
 
     def generate(self, request: PromptRequest, idempotency_key: str | None = None) -> list[StoredGeneration]:
-        """Draw the images and store each under a new, unguessable key: all of them or none.
+        """Draw the images and store each of them under a new, unguessable key.
 
-        If a request came with the same `idempotency_key` (a digest) within a day, return its images or raise
-        its `PromptRefused` without drawing. Requests with one key don't run at the same time.
+        No image is stored before all are drawn. If a request with the same `idempotency_key` (a digest)
+        succeeded within the last day, return its images without drawing. If it ended with `PromptRefused`,
+        raise that error again. Requests with the same key run one after another.
 
         Raises `InvalidKey`, `TooManyPixels`, `PromptRefused`, `GeneratorError` and its subclasses,
         `GeneratorBusy`, `IdempotencyKeyReused`, `IdempotencyKeyInUse`, `StateUnavailable`, and the errors of
@@ -129,15 +135,15 @@ class GenerationService:
                 generations = self._draw_and_store(request, images)
             except AppError as exc:
                 is_final = isinstance(exc, PromptRefused)
-                if self._keys.save(key, IdempotencyRecord.of_error(digest, exc, is_final)) and is_final:
+                if self._keys.save(key, IdempotencyRecord.from_error(digest, exc, is_final)) and is_final:
                     images.remove_from_disk()
                 raise
-            if self._keys.save(key, IdempotencyRecord.of_images(digest, generations)):
+            if self._keys.save(key, IdempotencyRecord.from_images(digest, generations)):
                 images.remove_from_disk()
             return generations
 
     def _draw_and_store(self, request: PromptRequest, images: "_PendingImages") -> list[StoredGeneration]:
-        """Draw all missing images before storing the first, so a failure to draw leaves nothing stored."""
+        """Draw all missing images, then store all images. If drawing fails, nothing is stored."""
         self._unstored.remove_expired()
         missing = images.missing()
         deadline = self._deadline(1)
@@ -157,14 +163,15 @@ class GenerationService:
         try:
             self._runner.draw(requests, self._deadline(1), images.add)
         except GeneratorBusy as exc:
-            if len(images):  # clients repeat a request after 429, and would pay for these images again
+            if len(images):  # clients may retry after 429, and the images drawn so far would be paid twice
                 raise GeneratorUnreachable(detail=f"{exc}, after {len(images)} images were drawn") from exc
             raise
 
     def _store(self, request: PromptRequest, image: UnstoredImage, deadline: float) -> StoredGeneration:
-        """Store an image. If the store is unavailable try again, but not after `deadline`.
+        """Store an image. If the store is unavailable, retry until `deadline`.
 
-        No other request has the image's key: if it is already stored, an earlier put's response was lost.
+        No other request uses the key of the image. If the image is already stored, an earlier put succeeded
+        but its response was lost.
         """
         drawn = image.drawn
         metadata = NO_METADATA
@@ -185,9 +192,10 @@ class GenerationService:
 
 
 class _PendingImages:
-    """The images of one request that are drawn but not stored yet, by their numbers.
+    """The images of one request that are drawn but not stored yet, by number.
 
-    With `name_on_disk` they are also kept in `unstored`, and those that are already there are not missing.
+    With `name_on_disk`, they are kept in `unstored` under this name, and images that are already there are
+    not drawn again.
     """
 
     def __init__(
@@ -207,12 +215,12 @@ class _PendingImages:
         return self._name is not None
 
     def missing(self) -> list[tuple[int, GenerationRequest]]:
-        """Return number and generator request of each image that has to be drawn."""
+        """Return the number and the generator request of each image that has to be drawn."""
         requests = enumerate(self._request.generation_requests())
         return [(number, request) for number, request in requests if number not in self._images]
 
     def add(self, number: int, drawn: DrawnImage) -> None:
-        """Add an image that was drawn just now. Generator threads call this, also after the deadline."""
+        """Add an image that has just been drawn. Generator threads call this, even after the deadline."""
         now = datetime.now(UTC)
         key = generated_key(now, drawn.checked.format, self._request.folder)
         image = UnstoredImage(key, drawn, now)
@@ -221,15 +229,20 @@ class _PendingImages:
         self._images[number] = image
 
     def in_order(self) -> list[UnstoredImage]:
-        """Return all images of the request, once none is missing."""
+        """Return all images of the request. Call this when none is missing."""
         return [self._images[number] for number in range(self._request.count)]
 
     def remove_from_disk(self) -> None:
-        """Remove the images from the disk: their request will not need them again."""
+        """Remove the images from disk. Call this when the request will not need them again."""
         if self._name:
             self._unstored.remove(self._name, self._request.count)
 
 
 def _log_failed_put(state: RetryCallState) -> None:
     error = state.outcome and state.outcome.exception()
-    _log.warning("Put %d of %d of a generated image failed: %s", state.attempt_number, _MAX_PUTS, error)
+    _log.warning(
+        "A generated image could not be stored (attempt %d of %d): %s",
+        state.attempt_number,
+        _MAX_PUTS,
+        error,
+    )

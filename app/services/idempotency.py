@@ -1,10 +1,10 @@
-"""Idempotency keys: a request sent again with the same key gets the first one's response, and does no work.
+"""Idempotency keys: a request that is sent again with the same key gets the response of the first request.
 
-This holds across threads, worker processes and restarts. While a process works on a key it holds the lock
-on a file of that name. The kernel releases the lock however the process ends, so no key stays in use. Other
-requests with the key wait for the lock, then find the outcome in a SQLite table.
+This holds across threads, worker processes and restarts. While a process works on a request, it locks a file
+that is named after the key. The kernel releases the lock when the process ends, even if it is killed. Other
+requests with the key wait for the lock, and then find the outcome in a SQLite table.
 
-Keys and requests are digests here: neither an idempotency key nor a prompt is written to disk.
+Both keys and requests are digests here, so that no idempotency key and no prompt is written to disk.
 """
 
 import json
@@ -29,15 +29,15 @@ from app.services.urls import ImageUrls
 _KEY_LIFETIME_SECONDS = 86_400.0
 _LOCK_POLL_SECONDS = 0.05
 _ABANDONED_SECONDS = 86_400
-"""The age at which the lock file of a killed process is removed."""
+"""Age after which the lock file of a killed process is removed."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outcome (
     key TEXT PRIMARY KEY,              -- digest of the client and its idempotency key
     request TEXT NOT NULL,             -- digest of the request
     result TEXT NOT NULL,              -- JSON
-    is_final INTEGER NOT NULL,         -- 0: an error after which the request may be sent again
-    made_at REAL NOT NULL,             -- seconds since the epoch, like expires_at
+    is_final INTEGER NOT NULL,         -- 0 for an error after which the request may be sent again
+    made_at REAL NOT NULL,             -- in seconds since the epoch, like expires_at
     expires_at REAL NOT NULL
 ) WITHOUT ROWID
 """
@@ -60,10 +60,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRecord:
-    """The outcome of a request: `result` is JSON, either the generated images or an error.
+    """The outcome of a request. `result` is JSON, either the generated images or an error.
 
-    If it is not `is_final`, it only answers requests that were waiting for it. `made_at` is in seconds since
-    the epoch.
+    If `is_final` is False, only requests that arrived before `made_at` get this outcome. `made_at` is in
+    seconds since the epoch.
     """
 
     request: str
@@ -72,8 +72,8 @@ class IdempotencyRecord:
     made_at: float
 
     @classmethod
-    def of_images(cls, request: str, generations: Sequence[StoredGeneration]) -> "IdempotencyRecord":
-        """Make the record of a request that succeeded."""
+    def from_images(cls, request: str, generations: Sequence[StoredGeneration]) -> "IdempotencyRecord":
+        """Create the record of a successful request."""
         images = []
         for generation in generations:
             image = asdict(generation.image)
@@ -83,13 +83,13 @@ class IdempotencyRecord:
         return cls(request, json.dumps({"images": images}), True, time.time())
 
     @classmethod
-    def of_error(cls, request: str, error: AppError, is_final: bool) -> "IdempotencyRecord":
-        """Make the record of a request that failed; unless `is_final` it may be sent again."""
+    def from_error(cls, request: str, error: AppError, is_final: bool) -> "IdempotencyRecord":
+        """Create the record of a failed request. If `is_final` is False, the request may be sent again."""
         result = {"code": error.code, "message": error.message, "retry_after": error.retry_after}
         return cls(request, json.dumps(result), is_final, time.time())
 
     def generations(self, urls: ImageUrls) -> list[StoredGeneration]:
-        """Return the images, with the URLs that they have now. Raise the error if the request failed."""
+        """Return the images with their current URLs. If the request failed, raise its error."""
         result = json.loads(self.result)
         if "code" in result:
             raise _error_from(result)
@@ -103,7 +103,7 @@ def _generation_from(fields: dict[str, Any], urls: ImageUrls) -> StoredGeneratio
 
 
 def _error_from(fields: dict[str, Any]) -> AppError:
-    """Return an error of the class with this code."""
+    """Return an error of the class that has the code in `fields`."""
     classes = [AppError]
     for error_class in classes:
         if error_class.code == fields["code"]:
@@ -115,10 +115,10 @@ def _error_from(fields: dict[str, Any]) -> AppError:
 
 
 class IdempotencyRecords:
-    """A SQLite table of records in the file at `path`, limited in rows and bytes: the oldest are deleted.
+    """A SQLite table of records in the file at `path`. It deletes the oldest records to keep its limits.
 
-    Each call opens a connection: calls are rare, and nothing is shared with threads or forked processes.
-    Methods raise `StateUnavailable`.
+    Each call opens a connection, so that no connection is shared with other threads or forked processes.
+    Calls are rare enough for this. Methods raise `StateUnavailable`.
     """
 
     def __init__(self, path: Path, max_rows: int = _MAX_ROWS, max_bytes: int = _MAX_RESULT_BYTES) -> None:
@@ -126,7 +126,7 @@ class IdempotencyRecords:
         self._limits = (max_rows, max_bytes)
 
     def find(self, key: str) -> IdempotencyRecord | None:
-        """Return the record of the request with this key, None if there is none."""
+        """Return the record of the request with this key, or None if there is no record."""
         with self._connection() as database:
             row = database.execute(
                 "SELECT request, result, is_final, made_at FROM outcome WHERE key = ? AND expires_at >= ?",
@@ -154,7 +154,7 @@ class IdempotencyRecords:
 
 
 class IdempotencyKeys:
-    """Lets one request per key do its work at a time, on this machine. `directory` holds the lock files."""
+    """Allows one request per key at a time on this machine. `directory` holds the lock files."""
 
     def __init__(self, directory: Path, records: IdempotencyRecords) -> None:
         self._directory = directory
@@ -162,27 +162,28 @@ class IdempotencyKeys:
 
     @contextmanager
     def claim(self, key: str, request: str, deadline: float) -> Iterator[IdempotencyRecord | None]:
-        """Yield the record that answers the request, or None if the caller must do the work.
+        """Yield the outcome of the request, or None if the caller must do the work.
 
-        In that case the caller holds the key during the block, and calls `save` before it ends. Otherwise
-        other requests with the key do the work.
+        If it yields None, the caller holds the key for the duration of the block and must call `save` before
+        leaving it. If it doesn't, the next request with the key does the work.
 
-        Raises `IdempotencyKeyReused` if the key was sent with another request, `IdempotencyKeyInUse` if
-        another process holds it at `deadline` (of `time.monotonic`), and `StateUnavailable`.
+        Raises `IdempotencyKeyReused` if the key was sent with a different request, `IdempotencyKeyInUse` if
+        another request still holds the key at `deadline` (a time of `time.monotonic`), and
+        `StateUnavailable`.
         """
         arrived = time.time()
         while not (record := self._find(key, request, arrived)):
             with self._lock(key, request, deadline) as is_ours:
-                # Another process may have saved a record between the look-up and the lock.
+                # Another request may have saved a record between `_find` and `_lock`.
                 if is_ours and not self._find(key, request, arrived):
                     yield None
                     return
         yield record
 
     def save(self, key: str, record: IdempotencyRecord) -> bool:
-        """Save the record of a claimed key. If that fails log a warning and return False.
+        """Save the record of a claimed key. If that fails, log a warning and return False.
 
-        The work has been paid for, so its result must reach the client even if it can't be recorded.
+        The images have been paid for, so the client must get them even if the outcome can't be recorded.
         """
         try:
             self._records.save(key, record)
@@ -203,16 +204,17 @@ class IdempotencyKeys:
 
     @contextmanager
     def _lock(self, key: str, request: str, deadline: float) -> Iterator[bool]:
-        """Hold the key's lock during the block; yield False if another process held it and has released it.
+        """Hold the lock of the key during the block and yield True.
 
-        The file contains the request's digest.
+        If another request held the lock, wait until it has released it and yield False. The lock file
+        contains the digest of the request.
         """
         path = self._directory / key
         with self._open(path) as descriptor:
             if not try_lock(descriptor):
                 _wait_until_unlocked(descriptor, request, deadline)
                 yield False
-            elif not os.fstat(descriptor).st_nlink:  # another process removed it after we had opened it
+            elif not os.fstat(descriptor).st_nlink:  # another request removed the file after we opened it
                 yield False
             else:
                 with state_errors_mapped():
@@ -220,7 +222,7 @@ class IdempotencyKeys:
                 try:
                     yield True
                 finally:
-                    with suppress(OSError):  # the lock ends all the same, and the file is removed later
+                    with suppress(OSError):  # closing releases the lock, and the file is removed later
                         path.unlink()
 
     @contextmanager
@@ -232,7 +234,7 @@ class IdempotencyKeys:
             yield descriptor
 
     def _remove_abandoned_files(self) -> None:
-        """Remove the lock files of killed processes whose keys were not used again."""
+        """Remove old lock files, which killed processes left behind."""
         for path in self._directory.iterdir():
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
@@ -244,7 +246,7 @@ class IdempotencyKeys:
 def _wait_until_unlocked(descriptor: int, request: str, deadline: float) -> None:
     if os.pread(descriptor, 1024, 0) not in (b"", request.encode()):
         raise IdempotencyKeyReused
-    while not try_lock(descriptor, SHARED):  # shared: the requests that wait do not exclude each other
+    while not try_lock(descriptor, SHARED):  # shared, so that waiting requests don't block each other
         if time.monotonic() > deadline:
             raise IdempotencyKeyInUse
         time.sleep(_LOCK_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""The image service: upload, fetch, list and delete images, without HTTP.
+"""The image service, which uploads, fetches, lists and deletes images.
 
 `app.services.generation` adds images that a model draws from a prompt.
 """
@@ -39,17 +39,18 @@ from app.services.urls import ImageUrls
 from app.stores.base import BaseStore, holds_bytes
 
 _DETAIL_THREADS = 16
-"""Threads that fetch the details of listed images, shared by all listings of a process."""
+"""Number of threads that fetch details of listed images. All listings of a process share the threads."""
 
 _PAGE_SIZE = 1000
-"""The largest page of keys that S3 returns."""
+"""The maximum number of keys in a page that S3 returns."""
 
 _UNSPECIFIC_TYPES = {"", "application/octet-stream", "binary/octet-stream"}
-"""Content types of objects that were put without one: in listings, and as servers, tools and S3 set them
+"""Content types of objects that were stored without one. It is empty in listings. S3, compatible servers and
+tools set one of the others
 (https://docs.aws.amazon.com/sdkfornet1/latest/apidocs/html/P_Amazon_S3_Model_CopyObjectRequest_ContentType.htm)."""
 
 _TYPE_ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
-"""Content types that were never registered but are in wide use."""
+"""Content types that are not registered but widely used, and the registered types they stand for."""
 
 _KEY_OCCUPIED = (
     "Another image is already stored under this key and was not replaced. "
@@ -76,12 +77,13 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class ListedImage:
-    """An image as a listing returns it; `size` is in bytes.
+    """An image in a listing; `size` is in bytes.
 
-    Only listings with details set the last two fields: `prompt_metadata` for generated images, and
-    `original_name` if the object key could not hold the name under which the image was uploaded.
+    The last two fields are set only in listings with details: `prompt_metadata` for generated images, and
+    `original_name` for images that were uploaded with a name that is not allowed in keys.
 
-    There is no URL: most callers need none, and making one may cost a signature or a request to the store.
+    The URL is not included, since most callers don't need it, and building it may take a signature or a
+    request to the store.
     """
 
     key: str
@@ -93,11 +95,11 @@ class ListedImage:
 
 
 class ImageService:
-    """Uploads, fetches, lists and deletes images. One instance serves all threads of a worker process.
+    """Uploads, fetches, lists and deletes images. All threads of a worker process share one instance.
 
     `limits` and `max_upload_bytes` apply to uploads. `decoding` limits how many images are decoded at the
-    same time, and `bulkhead` how many threads wait for the store; the cache must have the same bulkhead.
-    `urls` makes the URLs that clients get.
+    same time. `bulkhead` limits how many threads wait for the store, and must be the bulkhead of the cache.
+    `urls` builds the URLs that clients get.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class ImageService:
         self._cache = cache
         self._decoding = decoding
         self._bulkhead = bulkhead or Bulkhead()
-        self._detail_threads = ThreadPoolExecutor(_DETAIL_THREADS, "details")  # start with the first listing
+        self._detail_threads = ThreadPoolExecutor(_DETAIL_THREADS, "details")  # starts no thread yet
         self.limits = limits
         self.max_upload_bytes = max_upload_bytes
         self.urls = urls
@@ -128,12 +130,13 @@ class ImageService:
         *,
         overwrite: bool = True,
     ) -> StoredImage:
-        """Check and store an image, given as a path, a binary file or bytes.
+        """Check and store an image. `source` is a path, a binary file or the image's bytes.
 
-        Without `name` the object key is made from the image's bytes, so the same image is stored only once.
-        With `name` the key is `<folder>/<name>`, and an image stored there is replaced unless `overwrite` is
-        False. If keys can't hold the name, such as "IMG 1.jpg", the key has a similar spelling and the name
-        is stored with the image. Such an upload never replaces an image of another name with the same key.
+        Without `name`, the object key is made from the image's bytes, so that the same image is stored only
+        once. With `name`, the key is `<folder>/<name>`, and an image that is stored under this key is
+        replaced unless `overwrite` is False. If the name has characters that are not allowed in keys, such as
+        the space in "IMG 1.jpg", the key has a similar spelling and the name is stored with the image. Such
+        an upload never replaces an image that has the same key but a different name.
 
         Raises `TooLarge`, `UnsupportedImage`, `UndecodableImage`, `Busy`, `InvalidKey`, `NameTaken`, and the
         errors of stores.
@@ -152,15 +155,16 @@ class ImageService:
         image_format: str = "png",
         overwrite: bool = True,
     ) -> StoredImage:
-        """Encode a Pillow image and store it like `upload_image`; `image_format` is a name in `FORMATS`."""
+        """Encode a Pillow image and store it like `upload_image`. `image_format` is a name in `FORMATS`."""
         with self._decoding.slot():
             encoded = check_in_sandbox(encode_image(image, FORMATS[image_format]), self.limits)
         return self._upload(encoded, name, folder, overwrite)
 
     def fetch(self, key: str) -> CachedObject:
-        """Return the image from the cache, which fetches it from the store once. The caller closes the body.
+        """Return the image from the cache. If it is not cached, the cache fetches it from the store.
 
-        Raises `InvalidKey`, `NotFound` (also for an object that is not an image), and the errors of stores.
+        The caller must close the body. Raises `InvalidKey`, `NotFound` (including for objects that are not
+        images), and the errors of stores.
         """
         check_readable(key)
         return self._cache.fetch(key, lambda etag: self._load(key, etag))
@@ -168,7 +172,7 @@ class ImageService:
     def delete(self, key: str) -> None:
         """Remove the image from the store and from the cache.
 
-        Raises `InvalidKey`, `NotFound` (also for an object that is not an image), and the errors of stores.
+        Raises `InvalidKey`, `NotFound` (including for objects that are not images), and the errors of stores.
         """
         check_readable(key)
         with self._bulkhead.calling():
@@ -177,7 +181,8 @@ class ImageService:
             except NotFound:
                 self._cache.forget(key)
                 raise
-            # Forget it before the store's delete too: a process killed after that would serve it forever.
+            # Forget the image both before and after deleting it from the store. If the process is killed
+            # right after the deletion, the cache must not keep serving the image.
             self._cache.forget(key)
             try:
                 self._store.delete(key)
@@ -187,10 +192,11 @@ class ImageService:
     def list(
         self, prefix: str = "", *, limit: int = 100, cursor: str | None = None, details: bool = False
     ) -> tuple[list[ListedImage], str | None]:
-        """Return a page of the images whose keys begin with `prefix`, and the next page's cursor or None.
+        """Return a page of the images whose keys begin with `prefix`, and the cursor of the next page or
+        None.
 
-        `details` costs one request to the store per image. The page includes images whose keys no URL can
-        name safely (see `app.core.object_keys.is_readable`): callers should count them but not show them.
+        `details` costs one request to the store per image. The page includes images whose keys can't be used
+        safely in a URL (see `app.core.object_keys.is_readable`). Callers should count them but not show them.
         """
         with self._bulkhead.calling():
             page = self._store.list(prefix, limit=limit, cursor=cursor)
@@ -199,14 +205,15 @@ class ImageService:
                 for facts in page.objects
                 if (content_type := _image_type(facts))
             ]
-            if details:  # an error cancels the calls that have not started
+            if details:  # if one call fails, `map` cancels the calls that have not started
                 images = list(self._detail_threads.map(self._with_details, images))
             return images, page.cursor
 
     def list_all(self, prefix: str = "") -> Iterator[ListedImage]:
         """Yield all images whose keys begin with `prefix`, page by page.
 
-        Raises the errors of stores, and `StoreError` if a cursor is repeated, which would never end.
+        Raises the errors of stores, and `StoreError` if the store repeats a cursor, since the listing would
+        never end.
         """
         cursor: str | None = None
         seen: set[str | None] = set()
@@ -226,16 +233,16 @@ class ImageService:
         overwrite: bool = False,
         metadata: Mapping[str, str] = NO_METADATA,
     ) -> StoredImage:
-        """Store a checked image under `key`, then in the cache.
+        """Store a checked image under `key`, then add it to the cache.
 
-        Without `overwrite`, an object that is already stored there stays as it is.
+        Without `overwrite`, an object that is already stored under `key` is not changed.
 
-        Raises `NameTaken` if `key` is made from these bytes but another object is stored there.
+        Raises `NameTaken` if `key` was made from the image's bytes but a different object is stored under it.
         """
         with self._bulkhead.calling():
             epoch = self._cache.epoch(key)
             result = self._put(key, image, overwrite, metadata)
-            if result.created:  # only what the store has acknowledged may be cached
+            if result.created:  # cache an image only after the store has acknowledged it
                 self._cache.store(result.facts, image.data, epoch)
             elif digest_in(key):
                 self._check_same_bytes(result.facts, image.data)
@@ -252,12 +259,12 @@ class ImageService:
         )
 
     def import_image(self, key: str, image: CheckedImage, metadata: Mapping[str, str]) -> bool:
-        """Store a checked image under `key` for a bulk import; return False if it is already stored there.
+        """Store a checked image under `key` for a bulk import. Return False if it was already stored.
 
-        The cache is not filled, since an import would evict the images that clients request. The bulkhead
-        does not apply, since the import has a concurrency of its own.
+        The image is not added to the cache, since an import would evict the images that clients request. The
+        bulkhead does not apply, since the import limits its own concurrency.
 
-        Raises `NameTaken` if another image is stored under `key`, and the errors of stores.
+        Raises `NameTaken` if a different image is stored under `key`, and the errors of stores.
         """
         result = self._put(key, image, False, metadata)
         if result.created:
@@ -267,11 +274,12 @@ class ImageService:
         return result.created
 
     def is_stored(self, key: str, data: bytes) -> bool:
-        """Return whether `data` is stored under `key`, for a bulk import.
+        """Return whether `data` is already stored under `key`. A bulk import calls this.
 
-        False also if the store refuses to say: S3 answers 403 for missing objects without s3:ListBucket.
+        Return False even if the store denies access: without s3:ListBucket, S3 returns 403 for missing
+        objects.
 
-        Raises `NameTaken` if another image is stored under `key`, and the errors of stores.
+        Raises `NameTaken` if a different image is stored under `key`, and the errors of stores.
         """
         try:
             facts = self._store.head(key)
@@ -327,9 +335,10 @@ class ImageService:
             raise NameTaken(_KEY_OCCUPIED)
 
     def _check_same_name(self, key: str, name: str, data: bytes) -> None:
-        """Raise `NameTaken` if the image under `key` was uploaded under another name than `name`.
+        """Raise `NameTaken` if the image under `key` was uploaded with a different name than `name`.
 
-        If it has no stored name, it was uploaded under the name in the key, or the store keeps no metadata.
+        If no name is stored with the image, it was uploaded with the name in the key, or the store does not
+        keep metadata. In this case, raise `NameTaken` if the image does not have these bytes.
         """
         try:
             facts = self._store.head(key)
@@ -337,14 +346,14 @@ class ImageService:
             if stored_name is None and not holds_bytes(self._store, facts, data):
                 raise NameTaken(
                     f"An image is already stored as {key}, the key for this name, without its original name. "
-                    "To replace it, send the name as it is in that key. Otherwise choose another name."
+                    "To replace it, send the name exactly as in that key. Otherwise choose another name."
                 )
         except NotFound:  # deleted in the meantime
             return
         name = unicodedata.normalize("NFC", name)
         if stored_name is not None and not matches_original_name(stored_name, name):
             raise NameTaken(
-                f"An image of another name is already stored as {key}, the key for this name. "
+                f"An image with a different name is already stored as {key}, the key for this name. "
                 "Choose another name."
             )
 
@@ -362,7 +371,7 @@ class ImageService:
         )
 
     def _load(self, key: str, etag: str | None) -> StoredObject | None:
-        """Fetch the image from the store; return None if its entity tag is still `etag`."""
+        """Fetch the image from the store. Return None if its entity tag is still `etag`."""
         stored = self._store.get(key, if_none_match=etag)
         if stored is None:
             return None
@@ -383,9 +392,9 @@ def _served_type(facts: ObjectFacts) -> str:
 
 
 def _image_type(facts: ObjectFacts) -> str | None:
-    """Return the object's content type if it is that of a supported image format, else None.
+    """Return the object's content type if it is the type of a supported image format, else None.
 
-    The key's extension counts only for objects that were stored without a specific content type.
+    If the object was stored without a specific content type, the key's extension determines the type.
     """
     content_type = facts.content_type.partition(";")[0].strip().lower()
     content_type = _TYPE_ALIASES.get(content_type, content_type)

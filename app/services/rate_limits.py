@@ -1,4 +1,4 @@
-"""Rate limits: how many images a client may upload and generate in a time window."""
+"""Rate limits for the images that a client uploads and generates."""
 
 import logging
 import time
@@ -12,20 +12,20 @@ from limits.strategies import MovingWindowRateLimiter
 from app.core.errors import BadRequest, ConfigError, RateLimited
 
 _STORAGE_OPTIONS: dict[str, str | int] = {"socket_connect_timeout": 1, "socket_timeout": 1}
-"""Timeouts in seconds for a shared storage, such as Redis, that does not respond."""
+"""Timeouts in seconds for shared storage such as Redis."""
 
 _RETRY_STORAGE_SECONDS = 5.0
-"""How long a process counts for itself after the shared storage failed, before it tries it again."""
+"""How long a process counts on its own after the shared storage failed. Then it tries the storage again."""
 
 _log = logging.getLogger(__name__)
 
 
 class RateLimits:
-    """Counts images per client; `rates` has the limits of a scope as the `limits` package spells them.
+    """Counts images per client. `rates` maps scopes to limits in the notation of the `limits` package.
 
-    If the storage at `storage_uri` fails, each process counts for itself: a limit never fails a request.
+    If the storage at `storage_uri` fails, each process counts on its own, so no request fails because of it.
 
-    Raises `ConfigError` if the storage needs a package that is not installed, or its URI can't be used.
+    Raises `ConfigError` if the storage needs a package that is not installed, or if the URI can't be used.
     """
 
     def __init__(self, rates: Mapping[str, str], storage_uri: str) -> None:
@@ -36,7 +36,7 @@ class RateLimits:
             raise ConfigError(
                 "RATELIMIT_STORAGE_URI needs a package that is not installed: pip install redis"
             ) from exc
-        except (ValueError, TypeError) as exc:  # their text may contain the password
+        except (ValueError, TypeError) as exc:  # their messages may contain the password
             raise ConfigError(
                 "RATELIMIT_STORAGE_URI can't be used. Check its port, its database and its options."
             ) from exc
@@ -50,25 +50,26 @@ class RateLimits:
     def check(self, scope: str, client: str, images: int = 1) -> None:
         """Count `images` of `client` in `scope`.
 
-        Raises `RateLimited` if a limit is exceeded now, `BadRequest` if that many images always exceed it.
+        Raises `RateLimited` if the client exceeds a limit, and `BadRequest` if `images` is more than a limit
+        ever allows.
         """
         limits = self._limits.get(scope, ())
         if not limits:
             return
-        most = min(limit.amount for limit in limits)
-        if images > most:
+        maximum = min(limit.amount for limit in limits)
+        if images > maximum:
             raise BadRequest(
-                f"This server accepts at most {most} image{'' if most == 1 else 's'} in one request."
+                f"This server accepts at most {maximum} image{'' if maximum == 1 else 's'} in one request."
             )
         if time.monotonic() >= self._use_local_until:
             try:
                 self._count(self._shared, limits, (scope, client), images)
             except RateLimited:
                 raise
-            except Exception as exc:  # each storage has its own errors
+            except Exception as exc:  # each storage raises errors of its own classes
                 if not self._use_local_until:
                     _log.warning(
-                        "The storage of rate limits failed (%s): this process counts for itself meanwhile.",
+                        "The rate limit storage failed (%s). This process counts on its own until it works.",
                         type(exc).__name__,
                     )
                 self._use_local_until = time.monotonic() + _RETRY_STORAGE_SECONDS

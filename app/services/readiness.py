@@ -15,13 +15,13 @@ from app.stores.base import BaseStore
 _PROBE_KEY = "readyz/no-such-image.png"
 
 _PROBE_TIMEOUT_SECONDS = 0.8
-"""The timeout of Kubernetes' probes is one second."""
+"""Shorter than the default timeout of Kubernetes probes, which is one second."""
 
 _RESULT_LIFETIME_SECONDS = 5.0
-"""How long a probe's result counts: anyone may call /readyz, and S3 charges for each probe."""
+"""How long the result of a probe is reused. Anyone can call /readyz, and S3 charges for each probe."""
 
 _MAX_PROBES = 4
-"""Probes in progress at the same time if the store does not answer."""
+"""Maximum number of concurrent probes. There is more than one only if the store does not respond."""
 
 _STATES = {
     "": "ok",
@@ -29,7 +29,7 @@ _STATES = {
     StoreUnreachable.code: "unreachable",
     StoreTimeout.code: "unreachable",
 }
-"""The state of the store by the code of its error. Other errors make it `failing`."""
+"""Maps the code of the store's error to the state of the store. For other codes the state is `failing`."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 class Readiness:
     """The result of a check.
 
-    `store` is ok, refused (it denies access), unreachable (also if it does not answer in time) or failing.
-    `cache` is ok, unwritable or unreadable. `code` is the code of the store's error, empty if it is ok.
+    `store` is ok, refused (it denies access), unreachable (or does not respond in time) or failing. `cache`
+    is ok, unwritable or unreadable. `code` is the code of the store's error, or empty if the store is ok.
     """
 
     ready: bool
@@ -49,10 +49,11 @@ class Readiness:
 
 
 class ReadinessCheck:
-    """Checks the cache each time and the store every few seconds, on a separate thread.
+    """Checks the cache on each call, and the store every few seconds on a separate thread.
 
-    If the store fails, the server is ready while the cache holds images, which it can serve. If the store
-    refuses access, it must also have been ok before: wrong credentials must show when a server starts.
+    If the store fails, the server is ready as long as the cache contains images, which it can serve. If the
+    store denies access, the server is ready only if the store has worked before, so that wrong credentials
+    are noticed at startup.
     """
 
     def __init__(
@@ -68,8 +69,8 @@ class ReadinessCheck:
         self._was_ok = False
         self._logged_state = "ok"
 
-    def look(self) -> Readiness:
-        """Return the state of both within about a second."""
+    def check(self) -> Readiness:
+        """Return the state of the store and the cache. This takes about a second at most."""
         error = self._store_error()
         code = error.code if error else ""
         store = _STATES.get(code, "failing")
@@ -82,7 +83,7 @@ class ReadinessCheck:
         return Readiness(can_serve, store, cache, code)
 
     def _store_error(self) -> AppError | None:
-        """Return the error of the latest probe, which may be a new one; None if the store is ok."""
+        """Return the error of the latest probe, or None if the store is ok. Start a probe if one is due."""
         with self._lock:
             if self._clock() >= self._next_probe_at and self._probes < _MAX_PROBES:
                 self._next_probe_at = self._clock() + _RESULT_LIFETIME_SECONDS
@@ -119,7 +120,10 @@ class ReadinessCheck:
         return "ok" if self._cache.is_writable() else "unwritable", entries
 
     def _log_change(self, store: str, error: AppError | None) -> None:
-        """Log each change of the store's state once: a server that is not ready gets no requests to log."""
+        """Log each change of the store's state once.
+
+        Without this the log might not show an outage, since a server that is not ready gets no requests.
+        """
         if store == self._logged_state:
             return
         self._logged_state = store

@@ -1,7 +1,7 @@
-"""Slots limit how many images the worker processes of a machine generate at the same time.
+"""Slots, which limit how many images the worker processes of a machine generate at the same time.
 
-A slot is a locked file below STATE_DIR. The kernel releases the lock however its process ends, so a killed
-worker never leaves a slot taken.
+A slot is a locked file below STATE_DIR. The kernel releases the lock when its process ends, so a killed
+worker does not keep a slot.
 """
 
 import os
@@ -16,14 +16,14 @@ from app.core.errors import GeneratorBusy, StateUnavailable
 from app.core.system import claim
 
 _WAIT_SECONDS = 2.0
-"""How long to wait for a slot: with a quick generator one soon becomes free."""
+"""How long to wait for a free slot. If the generator is fast, a slot becomes free in this time."""
 
 _POLL_SECONDS = 0.05
 
 
 @contextmanager
 def state_errors_mapped() -> Iterator[None]:
-    """Raise `StateUnavailable` for errors of the file system or of SQLite below STATE_DIR."""
+    """Raise `StateUnavailable` for file system errors and SQLite errors inside the block."""
     try:
         yield
     except (OSError, sqlite3.Error) as exc:
@@ -31,7 +31,7 @@ def state_errors_mapped() -> Iterator[None]:
 
 
 class Slots:
-    """`count` slots, whose files are in `directory`."""
+    """A number of slots, `count`, whose files are in `directory`."""
 
     def __init__(self, directory: Path, count: int) -> None:
         self._directory = directory
@@ -39,9 +39,10 @@ class Slots:
 
     @contextmanager
     def take(self, wanted: int) -> Iterator[int]:
-        """Hold up to `wanted` slots during the block, as many as are free but at least one; yield how many.
+        """Hold slots during the block and yield their number.
 
-        Raises `GeneratorBusy` if no slot becomes free within two seconds, and `StateUnavailable`.
+        This takes all free slots up to `wanted`. If no slot is free, it waits for one. Raises `GeneratorBusy`
+        if no slot becomes free within two seconds, and `StateUnavailable`.
         """
         deadline = time.monotonic() + _WAIT_SECONDS
         with ExitStack() as held:
@@ -52,7 +53,7 @@ class Slots:
             yield taken
 
     def _lock_free_slots(self, wanted: int, held: ExitStack) -> int:
-        """Lock up to `wanted` slots until `held` is closed; return how many were free."""
+        """Lock up to `wanted` free slots until `held` is closed. Return how many were locked."""
         taken = 0
         with state_errors_mapped():
             self._directory.mkdir(parents=True, exist_ok=True)

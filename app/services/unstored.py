@@ -1,10 +1,11 @@
-"""Images that were generated and paid for, kept on disk until they are stored.
+"""Generated images that are kept on disk until they are stored, since they have been paid for.
 
-An image is written here as soon as it is drawn, and removed once the outcome of its request is recorded. If
-the store is unavailable or the process is killed in between, the same request, sent again, finds it here.
+An image is written as soon as it is drawn, and removed once the outcome of its request is recorded. If the
+store is unavailable or the process is killed in between, a repetition of the request uses the image on disk.
 
-A file holds a line of JSON and the image's bytes. Number, total bytes and age of the files are limited: the
-oldest are removed to make room. If an image can't be written, its request goes on without the copy.
+A file contains a line of JSON and the image's bytes. The number, the total size and the age of the files are
+limited, and the oldest files are removed to make room. If an image can't be written, its request continues
+without the copy.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from app.services.drawing import DrawnImage
 MAX_BYTES = 256 * 1024**2
 MAX_FILES = 1_000
 MAX_AGE_SECONDS = 86_400.0
-"""As long as an idempotency key is remembered."""
+"""Equal to the lifetime of an idempotency key."""
 
 _BLOCK_BYTES = 4096
 _MAX_HEADER_BYTES = 8192
@@ -37,16 +38,17 @@ _LOCK_TIMEOUT_SECONDS = 5.0
 _LOCK_POLL_SECONDS = 0.02
 
 _PARSE_ERRORS = (ValueError, TypeError, LookupError, RecursionError)
-"""What `_parse` raises for a damaged file."""
+"""The exceptions that `_parse` raises for a damaged file."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class UnstoredImage:
-    """A generated image, when it was drawn, and the object key to store it under.
+    """A generated image, the object key to store it under, and the time when it was drawn.
 
-    Every attempt to store it uses this key, so if an earlier one succeeded unnoticed there is no second copy.
+    Every attempt to store the image uses the same key, so there is never a second copy, even if an earlier
+    attempt succeeded but its response was lost.
     """
 
     key: str
@@ -62,7 +64,7 @@ class _File:
 
 
 class UnstoredImages:
-    """The files in `directory`, shared by all worker processes.
+    """The files in `directory`, which all worker processes share.
 
     Methods identify a request by a digest, and its images by their numbers.
     """
@@ -82,19 +84,19 @@ class UnstoredImages:
         self._max_age = max_age
 
     def write(self, request: str, number: int, image: UnstoredImage) -> None:
-        """Write an image durably. Log a warning if that fails."""
+        """Write an image and sync it to disk. Log a warning if that fails."""
         try:
             self._write(self._path(request, number), _serialize(image))
-        except (OSError, TypeError, ValueError) as exc:  # a custom generator's seed may have any type
+        except (OSError, TypeError, ValueError) as exc:  # the seed of a custom generator can have any type
             _log.warning("A generated image can't be kept in STATE_DIR until it is stored: %s", exc)
 
     def read(self, request: str, count: int) -> dict[int, UnstoredImage]:
-        """Return those of the request's `count` images that are here, by number."""
+        """Return those of the request's `count` images that are on disk, by number."""
         images = {number: self._read(self._path(request, number)) for number in range(count)}
         return {number: image for number, image in images.items() if image}
 
     def remove(self, request: str, count: int) -> None:
-        """Remove those of the request's `count` images that are here."""
+        """Remove those of the request's `count` images that are on disk."""
         for number in range(count):
             try:
                 self._path(request, number).unlink(missing_ok=True)
@@ -102,7 +104,7 @@ class UnstoredImages:
                 _log.warning("A stored image can't be removed from STATE_DIR: %s", exc)
 
     def remove_expired(self) -> None:
-        """Remove the files that are too old, if possible."""
+        """Remove files that are too old. Ignore errors."""
         with suppress(OSError):  # usually because the directory does not exist
             for file in self._files():
                 if self._has_expired(file.mtime):
@@ -118,7 +120,7 @@ class UnstoredImages:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            with self._locked():  # else a process that adds up sizes may see neither name
+            with self._locked():  # without it, a process that adds up the sizes might see neither name
                 temporary.replace(path)
             _sync_directory(self._directory)
         except OSError:
@@ -127,9 +129,9 @@ class UnstoredImages:
             raise
 
     def _reserve(self, path: Path, size: int) -> int:
-        """Create a file that already has `size` bytes, to be overwritten; return its descriptor.
+        """Create a file of `size` bytes, which the caller overwrites, and return its descriptor.
 
-        It counts toward the limits from now on, so the bytes can be written without holding the lock.
+        The file counts toward the limits immediately, so the caller can write it without holding the lock.
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked():
@@ -143,9 +145,9 @@ class UnstoredImages:
             return descriptor
 
     def _make_room(self, size: int) -> None:
-        """Remove expired files, then the oldest, until another file of `size` bytes fits."""
+        """Remove expired files. Then remove the oldest files until there is room for `size` bytes."""
         if _disk_bytes(size) > self._max_bytes:
-            raise OSError(EFBIG, f"{size} bytes exceed the {self._max_bytes} that all images may take")
+            raise OSError(EFBIG, f"{size} bytes exceed the limit of {self._max_bytes} for all images")
         self.remove_expired()
         files = sorted(self._files())
         total, removed = sum(file.size for file in files) + _disk_bytes(size), 0
@@ -158,17 +160,17 @@ class UnstoredImages:
 
     def _files(self) -> Iterator[_File]:
         for path in self._directory.iterdir():
-            with suppress(FileNotFoundError):  # removed since it was listed
+            with suppress(FileNotFoundError):  # another process removed the file
                 status = path.stat()
                 if stat.S_ISREG(status.st_mode):
                     yield _File(status.st_mtime, path, _disk_bytes(status.st_size))
 
     def _has_expired(self, mtime: float) -> bool:
-        """Return whether a file is too old, or from the future: the clock may have been set back."""
+        """Return whether a file is too old, or so far in the future that the clock was set back."""
         return abs(time.time() - mtime) > self._max_age
 
     def _read(self, path: Path) -> UnstoredImage | None:
-        """Return the image in a file; None if there is no such file or it is too old or damaged."""
+        """Return the image in a file, or None if the file is missing, too old or damaged."""
         try:
             with open(path, "rb") as file:
                 if self._has_expired(os.fstat(file.fileno()).st_mtime):
@@ -185,7 +187,7 @@ class UnstoredImages:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the lock that all processes share. Raise `TimeoutError`, an `OSError`, if it stays locked."""
+        """Hold the lock that all processes share. Raise `TimeoutError` if it does not become free in time."""
         deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
         with opened(self._lock) as descriptor:
             while not try_lock(descriptor):
@@ -212,7 +214,7 @@ def _serialize(image: UnstoredImage) -> bytes:
 
 
 def _parse(header: bytes, data: bytes) -> UnstoredImage:
-    """Reverse `_serialize`. Raise one of `_PARSE_ERRORS` if the file is damaged."""
+    """Return the image that `_serialize` wrote. Raise one of `_PARSE_ERRORS` if the file is damaged."""
     fields = json.loads(header)
     if hashlib.sha256(data).hexdigest() != fields["sha256"]:
         raise ValueError("the bytes do not match their SHA-256")
@@ -227,7 +229,7 @@ def _disk_bytes(size: int) -> int:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a rename durable (fsync(2)). On file systems that can't do so, it is usually durable soon."""
+    """Make a rename durable (fsync(2)). Ignore file systems that can't sync a directory."""
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

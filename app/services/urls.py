@@ -1,4 +1,4 @@
-"""The URLs of stored images, and the addresses of this server that may appear in them."""
+"""The URLs of stored images, and the host names of this server that may appear in them."""
 
 from collections.abc import Sequence
 from urllib.parse import quote, urlsplit
@@ -10,18 +10,19 @@ from app.core.threads import Bulkhead
 from app.stores.base import BaseStore
 
 IMAGES_PATH = "/api/images/"
-"""The path of this server below which it serves images by their keys."""
+"""The path prefix of the images that this server serves. The object key follows it."""
 
 
 class ImageUrls:
-    """Makes the URLs that clients get for stored images.
+    """Builds the URLs that clients get for stored images.
 
-    `mode` is `s3` or `presigned` (the store's URL), `server` (this server's), or `auto`: the store's if
-    browsers are known to be able to read it, else this server's. If the store has no URLs, all modes use
-    this server's.
+    With the mode `s3` or `presigned`, an image has a URL of the store; with `server`, a URL of this server.
+    With `auto`, it has a URL of the store if the image is known to be public there, else a URL of this
+    server. If the store has no URLs, all modes use URLs of this server.
 
-    `base_url`, if not empty, replaces all of these: the URL of a CDN in front of the bucket or of this
-    server's `/api/images`. `bulkhead` limits the threads that wait for the store.
+    If `base_url` is not empty, all image URLs begin with it, whatever the mode. It is the URL of a CDN in
+    front of the bucket or in front of this server's `/api/images`. `bulkhead` limits the threads that wait
+    for the store.
     """
 
     def __init__(self, store: BaseStore, mode: str, base_url: str, bulkhead: Bulkhead | None = None) -> None:
@@ -33,7 +34,7 @@ class ImageUrls:
     def url_of(self, key: str) -> str:
         """Return an absolute URL, or a path on this server that begins with `IMAGES_PATH`.
 
-        Raises `InvalidKey` for a key whose URL clients could take for another one.
+        Raises `InvalidKey` for a key that clients could change when they normalize its URL.
         """
         check_readable(key)
         if self._base_url:
@@ -42,7 +43,7 @@ class ImageUrls:
 
     def _url_at_store(self, key: str) -> str | None:
         if self._mode == "presigned":
-            with self._bulkhead.calling():  # signing may first renew temporary credentials
+            with self._bulkhead.calling():  # signing can require a request that renews temporary credentials
                 return self._store.signed_url(key)
         if self._mode == "s3" or (self._mode == "auto" and self._is_public(key)):
             return self._store.object_url(key)
@@ -57,9 +58,10 @@ class ImageUrls:
 
 
 class TrustedHosts:
-    """Decides whether the `Host` of a request may appear in a URL: any client can send any name.
+    """Decides whether the `Host` of a request may appear in a URL, since a client can send any name.
 
-    The names of this machine may, and those in `names`; with `trust_all`, a proxy vouches for every name.
+    Loopback names are trusted, and so are `names`. With `trust_all`, all names are trusted, since a proxy has
+    checked them.
     """
 
     def __init__(self, names: Sequence[str], *, trust_all: bool) -> None:
@@ -67,10 +69,10 @@ class TrustedHosts:
         self._trust_all = trust_all
 
     def absolute_url(self, url: str, *, host_url: str, script_name: str) -> str:
-        """Return a URL for use outside the pages of this server.
+        """Return an absolute URL if the host is trusted, else a path.
 
-        `url` is absolute, or a path of the application, which gets the mount point `script_name` in front. It
-        stays a path if the host of `host_url`, such as `https://example.org:8000/`, is not trusted.
+        `url` is absolute, or a path of the application; a path is prefixed with the mount point
+        `script_name`. `host_url` is the URL of the host, such as `https://example.org:8000/`.
         """
         if not url.startswith("/"):
             return url

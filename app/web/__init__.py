@@ -21,10 +21,10 @@ from app.core.objects import FORMATS
 _CSP_TAIL = "object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 
 PAGE_CSP = f"default-src 'self'; img-src 'self' data: blob: https: http:; {_CSP_TAIL}"
-"""Images may come from the bucket or a CDN, whose origin is a setting: hence `https:` and `http:`."""
+"""Images may come from a bucket or a CDN of any origin, so `img-src` allows `https:` and `http:`."""
 
 DOCS_CSP = f"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; {_CSP_TAIL}"
-"""Swagger UI sets `style` attributes, has `data:` icons and shows image responses as `blob:` URLs."""
+"""Swagger UI sets `style` attributes, uses `data:` URLs for icons and `blob:` URLs for image responses."""
 
 _MODULES = sorted(
     path.name
@@ -46,7 +46,7 @@ blueprint = Blueprint(
 
 @blueprint.get("/")
 def index() -> str:
-    """Return the page: generate and upload images, browse the stored ones, see what the cache saves."""
+    """Return the page for generating, uploading and browsing images, which also shows cache statistics."""
     return render_template(
         "web/index.html",
         formats=FORMATS.values(),
@@ -64,20 +64,20 @@ def docs() -> str:
 
 @blueprint.get("/docs/assets/<path:filename>")
 def docs_asset(filename: str) -> Response:
-    """Return a file of Swagger UI. `send_from_directory` answers 404 to paths outside its directory."""
+    """Return a file of Swagger UI. `send_from_directory` returns 404 for paths outside the directory."""
     return send_from_directory(SWAGGER_DIR, filename)
 
 
 @blueprint.get("/favicon.ico")
 @blueprint.get("/favicon.svg")
 def favicon() -> Response:
-    """Return the icon. Clients that request `.ico` by default get the SVG too, and go by its type."""
+    """Return the icon. Requests for `.ico` get the SVG too, since browsers use its Content-Type."""
     return blueprint.send_static_file("favicon.svg")
 
 
 @blueprint.after_request
 def add_security_headers(response: Response) -> Response:
-    """Restrict what a browser may load on these pages, and forbid frames."""
+    """Add headers that restrict what browsers load on these pages, and that forbid framing them."""
     on_docs = request.endpoint == f"{blueprint.name}.{docs.__name__}"
     response.headers["Content-Security-Policy"] = DOCS_CSP if on_docs else PAGE_CSP
     response.headers["X-Content-Type-Options"] = "nosniff"

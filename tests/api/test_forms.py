@@ -33,7 +33,7 @@ def send(client: FlaskClient, body: bytes, content_type: str = "multipart/form-d
 
 END = b"--x--\r\n"
 NO_BOUNDARY, OTHER_BOUNDARY = "has no boundary", "no part with the boundary"
-NAMELESS = "no Content-Disposition with a name"
+NAMELESS = "no name in its Content-Disposition"
 DATA_URL = b"data:image/png;base64," + base64.b64encode(PNG)
 
 

@@ -316,7 +316,7 @@ def _error(message: str, kind: str, param: str | None, code: str) -> dict[str, A
             None,
             404,
             _error(
-                "Nothing is served at this URL. See /docs for the calls there are.",
+                "There is nothing at this URL. See /docs for the available calls.",
                 "invalid_request_error",
                 None,
                 "not_found",

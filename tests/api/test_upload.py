@@ -56,7 +56,7 @@ def test_uploading_the_same_bytes_again_is_a_200_with_the_same_key(client: Flask
     first = client.post("/api/images", **_form(PNG))
     again = client.post("/api/images", **_form(PNG, filename="other.gif"))
     assert (first.status_code, again.status_code) == (201, 200)
-    assert json_of(again) == {**json_of(first), "message": "Image was stored already"}
+    assert json_of(again) == {**json_of(first), "message": "Image was already stored"}
     assert len(_stored(app)) == 1
 
 

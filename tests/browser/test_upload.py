@@ -70,7 +70,7 @@ def test_uploading_an_image_again_adds_no_card(page: Page, server: Running, file
     page.set_input_files("#files", files[0])
     expect(cards(page)).to_have_count(1)
     page.set_input_files("#files", files[0])
-    expect(page.locator("#status")).to_contain_text("Image was stored already")
+    expect(page.locator("#status")).to_contain_text("Image was already stored")
     expect(cards(page)).to_have_count(1)
 
 

@@ -1,4 +1,4 @@
-"""API keys: the format of `API_KEYS`, finding a key that a client sends, new keys."""
+"""Tests of the format of `API_KEYS`, of the keys that clients send, and of new keys."""
 
 import hashlib
 import re
@@ -42,7 +42,7 @@ HASH = hashlib.sha256(b"secret").hexdigest()
         ("web= secret", "web", ALL, b"secret"),
     ],
 )
-def test_each_format_gives_a_key_with_its_name_and_scopes(
+def test_each_format_is_parsed_into_a_key_with_a_name_and_scopes(
     text: str, name: str, scopes: set[str], key: bytes
 ) -> None:
     keys = parse_keys(text)
@@ -54,7 +54,7 @@ def test_each_format_gives_a_key_with_its_name_and_scopes(
     assert find_key(keys, HASH.encode()) is None
 
 
-def test_keys_are_separated_by_commas_and_may_share_a_name() -> None:
+def test_keys_are_separated_by_commas_and_can_share_a_name() -> None:
     keys = parse_keys(" one , web=two,, web:list=three ")
     assert [key.name for key in keys] == ["key-1", "web", "web"]
     assert [find_key(keys, given) for given in (b"one", b"two", b"three")] == list(keys)
@@ -77,7 +77,7 @@ def test_keys_are_separated_by_commas_and_may_share_a_name() -> None:
         ("=hush", "entry 1 is not KEY, NAME=KEY or NAME:SCOPE+SCOPE=KEY"),
     ],
 )
-def test_a_malformed_entry_is_refused_by_number_without_its_text(text: str, message: str) -> None:
+def test_a_malformed_entry_is_reported_by_number_without_its_text(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config.from_env({"API_KEYS": text})
     assert f"API_KEYS=***: {message}" in str(caught.value)
@@ -92,7 +92,7 @@ def test_a_malformed_entry_is_refused_by_number_without_its_text(text: str, mess
     ],
 )
 def test_an_entry_with_a_mistyped_name_is_refused(entry: str) -> None:
-    """Otherwise the whole entry would be a key with all scopes."""
+    """If it were accepted, the whole entry would be a key with all scopes."""
     with pytest.raises(ConfigError) as caught:
         Config.from_env({"API_KEYS": f"one,{entry}"})
     assert "API_KEYS=***: entry 2 is neither NAME=KEY nor KEY." in str(caught.value)
@@ -117,7 +117,7 @@ _NAMES_WITHOUT_KEY += ["PublicSites=", "ProdWebApp4=", "WebApp4=", "Web.front_en
 
 @pytest.mark.parametrize("entry", _NAMES_WITHOUT_KEY)
 def test_a_name_without_a_key_is_refused(entry: str) -> None:
-    """`NAME=$KEY` becomes one if KEY is not set."""
+    """`NAME=$KEY` becomes such an entry if KEY is not set."""
     with pytest.raises(ConfigError) as caught:
         Config.from_env({"API_KEYS": f"one,{entry},two"})
     message = "entry 2 has no key after the =. If the key ends in =, write NAME=KEY."
@@ -158,7 +158,7 @@ _ENTRIES = st.builds(
 
 
 def _read(text: str) -> tuple[ApiKey, ...] | str:
-    """Return the keys in the setting, or the message that refuses it."""
+    """Return the keys in the setting, or the error message if it is invalid."""
     try:
         return Config.from_env({"API_KEYS": text}).api_keys
     except ConfigError as exc:
@@ -167,7 +167,7 @@ def _read(text: str) -> tuple[ApiKey, ...] | str:
 
 @pytest.mark.fuzz
 @given(st.lists(_ENTRIES | st.text(st.characters(codec="utf-8"), max_size=60), max_size=4).map(",".join))
-def test_any_text_is_accepted_or_refused_without_being_shown(text: str) -> None:
+def test_no_error_message_quotes_the_text(text: str) -> None:
     keys = _read(text)
     if isinstance(keys, str):
         problem = r"entry \d [\w ,.=+:-]+|contains no key\. [\w ,:]+"
@@ -184,7 +184,7 @@ def test_any_text_is_accepted_or_refused_without_being_shown(text: str) -> None:
         lambda key: not re.search(r"[\x00-\x1f\x7f]", key)
     )
 )
-def test_a_named_key_is_found_and_no_other(key: str) -> None:
+def test_only_the_right_key_is_found(key: str) -> None:
     keys = parse_keys(f"other=hash-of-nothing,web:list={key}")
     found = find_key(keys, key.encode())
     assert found is not None

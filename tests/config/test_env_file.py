@@ -1,4 +1,4 @@
-"""The settings file: which one is loaded, which one is refused, how settings are written into it."""
+"""Tests of which settings file is loaded, which ones are rejected, and how settings are written."""
 
 import os
 import stat
@@ -26,7 +26,7 @@ NAME = "SETTINGS_FILE_TEST"
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project directory without a settings file; variables set by a test are removed after it."""
+    """A project directory without a settings file. Variables that a test sets are removed after it."""
     for name in (NAME, env_file._SET_BY_FILE, env_file._EXPORTED_EMPTY):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -56,7 +56,7 @@ def test_an_env_entry_that_is_not_a_file_is_ignored(project: Path, kind: str) ->
     assert load_settings_file() == "none"
 
 
-def test_variables_of_the_environment_win(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exported_variables_override_the_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(project / ".env")
     monkeypatch.setenv(NAME, "from the shell")
     assert (load_settings_file(), os.environ[NAME]) == (".env", "from the shell")
@@ -68,7 +68,9 @@ def test_the_projects_env_file_is_loaded(project: Path, mode: int) -> None:
     assert (load_settings_file(), os.environ[NAME]) == (".env", SECRET)
 
 
-def test_env_file_names_another_file(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_env_file_names_a_different_file(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (project / ".env").write_text(f"{NAME}=own\n", encoding="utf-8")
     monkeypatch.setenv("ENV_FILE", str(_write(tmp_path / "named")))
     assert (load_settings_file(), os.environ[NAME]) == (str(tmp_path / "named"), SECRET)
@@ -102,8 +104,8 @@ def test_a_named_file_that_can_not_be_read_is_an_error(
     _assert_refused(str(path))
 
 
-def test_a_settings_file_must_not_name_another_one(project: Path) -> None:
-    """Workers inherit the environment and would load another file than gunicorn did."""
+def test_a_settings_file_must_not_set_env_file(project: Path) -> None:
+    """Workers inherit the environment, and would load a different file than gunicorn."""
     (project / ".env").write_text("ENV_FILE=/tmp/other\n", encoding="utf-8")
     _assert_refused(".env must not set ENV_FILE")
 
@@ -149,10 +151,10 @@ def test_a_display_name_is_relative_to_the_project(project: Path) -> None:
 
 
 @pytest.mark.parametrize("whose", ["own", "other", "named"])
-def test_flask_stops_if_it_has_read_another_file_and_can_not_be_restarted(
+def test_flask_stops_if_it_has_read_a_different_file_and_can_not_be_restarted(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str
 ) -> None:
-    """It can't on systems without /proc. The project's own file needs no restart."""
+    """A restart is impossible without /proc. If Flask read the project's file, no restart is needed."""
     monkeypatch.setattr(env_file, "_INITIAL_ENVIRONMENT", tmp_path / "missing")
     monkeypatch.setenv("FLASK_RUN_FROM_CLI", "true")
     monkeypatch.delenv("FLASK_SKIP_DOTENV", raising=False)
@@ -190,7 +192,7 @@ def test_a_name_with_a_space_is_one_name(project: Path, monkeypatch: pytest.Monk
     assert (os.environ[NAME], "PATH" in os.environ, f"{NAME} PATH" in os.environ) == ("mine", True, False)
 
 
-def test_a_name_that_the_environment_can_not_hold_is_refused(project: Path) -> None:
+def test_a_name_that_is_not_allowed_in_the_environment_is_rejected(project: Path) -> None:
     (project / ".env").write_text(f"{NAME}=1\n'A={SECRET}'=1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"^\.env sets a variable whose name") as caught:
         load_settings_file()
@@ -235,7 +237,7 @@ def test_a_library_variable_with_a_control_character_is_refused_by_name(
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK"])
 def test_a_variable_sent_in_a_header_must_be_ascii(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Typical mistakes are a word processor's quotes and zero-width spaces."""
+    """Typical mistakes are typographic quotes and zero-width spaces."""
     for odd in ("“", "\u200b", "é", "\udcff"):
         monkeypatch.setenv(name, f"{SECRET}{odd}")
         with pytest.raises(ConfigError, match=name) as caught:
@@ -258,7 +260,7 @@ def test_an_empty_aws_variable_is_removed(monkeypatch: pytest.MonkeyPatch) -> No
     assert not {"AWS_PROFILE", "AWS_ENDPOINT_URL"} & set(os.environ)
 
 
-def test_other_variables_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_variables_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     others = {
         "OPENAI_CUSTOM_HEADERS": "A: b\nC: d",
         "MY_AWS_KEY": "a\n",

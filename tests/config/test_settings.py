@@ -1,4 +1,4 @@
-"""The settings, and that .env.example and the README name the same ones."""
+"""Tests of the settings, and of .env.example and the documentation, which must name the same settings."""
 
 import dataclasses
 import re
@@ -20,7 +20,7 @@ READ_BY_BOTO3 = {
     "AWS_USE_DUALSTACK_ENDPOINT",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
 }
-"""Variables in the same `.env` that boto3 reads and `Config` does not."""
+"""Variables in `.env` that boto3 reads, but not `Config`."""
 
 NAMES = {field.name.upper() for field in dataclasses.fields(Config)}
 
@@ -128,7 +128,7 @@ def test_the_cache_must_not_overlap_the_local_store(cache: str, store: str) -> N
 @pytest.mark.parametrize(
     ("state", "cache"), [("/x", "/x"), ("/x/y", "/x"), ("/x", "/x/y"), ("", "data"), ("data/cache/a", "")]
 )
-def test_the_state_must_not_overlap_the_cache(state: str, cache: str) -> None:
+def test_the_state_directory_must_not_overlap_the_cache(state: str, cache: str) -> None:
     problem = f"STATE_DIR={state or 'data/state'}: must not be inside CACHE_DIR,"
     with pytest.raises(ConfigError, match=problem):
         Config.from_env({"STATE_DIR": state, "CACHE_DIR": cache, "LOCAL_STORE_DIR": "/elsewhere"})
@@ -137,7 +137,7 @@ def test_the_state_must_not_overlap_the_cache(state: str, cache: str) -> None:
 @pytest.mark.parametrize(
     ("state", "store"), [("/x", "/x"), ("/x/y", "/x"), ("/x", "/x/y"), ("", "data"), ("data/images/a", "")]
 )
-def test_the_state_must_not_overlap_the_local_store(state: str, store: str) -> None:
+def test_the_state_directory_must_not_overlap_the_local_store(state: str, store: str) -> None:
     given = {"STATE_DIR": state, "CACHE_DIR": "/elsewhere", "LOCAL_STORE_DIR": store}
     problem = f"STATE_DIR={state or 'data/state'}: must not be inside LOCAL_STORE_DIR,"
     with pytest.raises(ConfigError, match=problem):
@@ -202,7 +202,7 @@ WRONG = {
 }
 
 
-def test_all_wrong_settings_are_reported_at_once() -> None:
+def test_all_invalid_settings_are_reported_together() -> None:
     with pytest.raises(ConfigError) as caught:
         Config.from_env(WRONG)
     message = str(caught.value)
@@ -224,12 +224,12 @@ def test_a_value_that_could_never_work_is_refused(name: str, value: str) -> None
     assert f"{name}={value}: " in str(caught.value)
 
 
-def test_trusted_hosts_may_be_ip_addresses() -> None:
+def test_trusted_hosts_can_be_ip_addresses() -> None:
     names = ("images.example.org", "10.0.0.1", "::1", "fe80::1", "my_host")
     assert Config.from_env({"TRUSTED_HOSTS": ",".join(names)}).trusted_hosts == names
 
 
-def test_problems_of_combinations_are_reported_with_the_others() -> None:
+def test_invalid_combinations_are_reported_together_with_other_problems() -> None:
     with pytest.raises(ConfigError) as caught:
         Config.from_env({"STORE": "s3", "PORT": "x"})
     assert "PORT=x" in str(caught.value)
@@ -259,7 +259,7 @@ def test_a_wrong_bucket_name_is_not_reported_as_missing() -> None:
         ),
     ],
 )
-def test_settings_that_need_or_exclude_each_other(given: dict[str, str], problem: str) -> None:
+def test_settings_that_require_or_contradict_each_other(given: dict[str, str], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         Config.from_env(given)
 
@@ -273,7 +273,7 @@ def test_settings_that_need_or_exclude_each_other(given: dict[str, str], problem
         ({"OPENAI_BASE_URL": "localhost:8080"}, r"OPENAI_BASE_URL=localhost:8080: is not an http\(s\) URL"),
     ],
 )
-def test_a_generator_without_what_it_needs_is_refused(environ: dict[str, str], problem: str) -> None:
+def test_a_generator_without_its_required_settings_is_rejected(environ: dict[str, str], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         Config.from_env(environ)
 
@@ -287,7 +287,7 @@ def test_a_generator_without_what_it_needs_is_refused(environ: dict[str, str], p
         {"GENERATOR": "mypackage.models:MyModel"},
     ],
 )
-def test_a_generator_with_what_it_needs_is_accepted(environ: dict[str, str]) -> None:
+def test_a_generator_with_its_required_settings_is_accepted(environ: dict[str, str]) -> None:
     assert Config.from_env(environ).generator == environ["GENERATOR"]
 
 
@@ -369,7 +369,7 @@ def test_a_password_in_a_malformed_redis_uri_is_not_shown(uri: str) -> None:
 
 
 @pytest.mark.parametrize("odd", ["sk-“x”", "sk x", "sk\u200b", "schlüssel"])
-def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(odd: str) -> None:
+def test_a_key_that_is_not_allowed_in_headers_is_rejected_without_being_shown(odd: str) -> None:
     with pytest.raises(ConfigError, match=r"OPENAI_API_KEY=\*\*\*: must be visible ASCII") as caught:
         Config.from_env({"OPENAI_API_KEY": odd})
     assert odd not in str(caught.value)

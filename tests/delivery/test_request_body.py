@@ -264,7 +264,7 @@ def test_a_body_that_ends_early_raises_bad_request(sent: bytes, refused: bool) -
     if not refused:
         assert body.read() == sent
         return
-    with pytest.raises(BadRequest, match="ended before"):
+    with pytest.raises(BadRequest, match="is incomplete"):
         body.read()
 
 

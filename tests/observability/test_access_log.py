@@ -1,4 +1,4 @@
-"""The access log: its fields, and that no request can forge a line or leave a secret in it."""
+"""Tests of the fields of the access log, and of requests that try to forge lines or contain secrets."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def _fields(environ: dict[str, Any], *, proxies: int = 0) -> dict[str, Any]:
     return loaded
 
 
-def test_a_json_line_holds_every_field() -> None:
+def test_a_json_line_has_every_field() -> None:
     fields = _fields(ENVIRON)
     assert TIME.fullmatch(fields.pop("time"))
     assert fields == {
@@ -54,14 +54,14 @@ def test_a_json_line_holds_every_field() -> None:
     }
 
 
-def test_a_text_line_holds_the_same_values_in_order() -> None:
+def test_a_text_line_has_the_same_values_in_order() -> None:
     time, rest = _line("text", ENVIRON).split(" ", 1)
     assert TIME.fullmatch(time)
     assert rest == "INFO [id-1] access: 192.0.2.7 ci GET /api/images/a/b.png 200 677 12.346 a/b.png hit\n"
 
 
 def test_missing_values_are_a_dash_or_null() -> None:
-    """A request that gunicorn's parser refused never reached the application."""
+    """If gunicorn's parser rejects a request, the application never sees it."""
     set_request_id("current")
     environ = {"REQUEST_METHOD": "GET", "RAW_URI": "/x", "REMOTE_ADDR": ""}
     assert _line("text", environ).endswith("[current] access: - - GET /x 200 677 12.346 - -\n")
@@ -145,14 +145,14 @@ def test_neither_query_nor_credentials_are_logged(uri: str, path: str) -> None:
         (1, "", "192.0.2.7"),
     ],
 )
-def test_behind_proxies_the_client_is_the_one_that_they_name(
+def test_behind_proxies_the_client_comes_from_x_forwarded_for(
     proxies: int, forwarded: str, client: str
 ) -> None:
     environ = {**ENVIRON, "HTTP_X_FORWARDED_FOR": forwarded}
     assert _fields(environ, proxies=proxies)["client"] == client
 
 
-def test_an_address_that_proxyfix_has_set_is_kept() -> None:
+def test_an_address_set_by_proxyfix_is_kept() -> None:
     environ = {**ENVIRON, "HTTP_X_FORWARDED_FOR": "203.0.113.9", "werkzeug.proxy_fix.orig": {}}
     assert _fields(environ, proxies=1)["client"] == "192.0.2.7"
 

@@ -1,4 +1,4 @@
-"""docs/observability.md and the Grafana dashboard name exactly the exported metrics and their labels."""
+"""docs/observability.md and the Grafana dashboard must name exactly the exported metrics and labels."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def _named(text: str) -> set[str]:
     return {re.sub(r"_(bucket|count|sum)$", "", name) for name in re.findall(r"s3image_\w+", text)}
 
 
-def test_the_dashboard_shows_every_metric_and_no_other(exported: dict[str, set[str]]) -> None:
+def test_the_dashboard_shows_every_metric_and_no_others(exported: dict[str, set[str]]) -> None:
     assert _named(" ".join(_expressions())) == exported.keys()
     assert _named(json.dumps(DASHBOARD["templating"])) <= exported.keys()
 
@@ -58,7 +58,9 @@ def test_the_document_names_only_exported_metrics(exported: dict[str, set[str]])
 
 
 @pytest.mark.parametrize("text", [*_expressions(), *re.findall(r"`([^`]*rate\([^`]*)`", DOCUMENT)])
-def test_expressions_use_only_labels_of_their_metrics(exported: dict[str, set[str]], text: str) -> None:
+def test_expressions_use_only_labels_that_their_metrics_have(
+    exported: dict[str, set[str]], text: str
+) -> None:
     assert text.count("(") == text.count(")")
     for name, selector in re.findall(r"(s3image_\w+)\{([^}]*)\}", text):
         labels = exported[re.sub(r"_(bucket|count|sum)$", "", name)] | {"job", "le"}

@@ -1,4 +1,4 @@
-"""The tally of hits: exact with many threads, and added to the counter once a second."""
+"""Tests of the tally of hits, which is exact even with many threads."""
 
 import sys
 import threading
@@ -11,7 +11,7 @@ from app.observability.metrics import HitTally
 
 @pytest.fixture
 def counter() -> Counter:
-    """Return a counter like that of requests."""
+    """Return a counter with the labels of the request counter."""
     return Counter("requests_total", "Requests.", ["route", "status"], registry=CollectorRegistry())
 
 

@@ -1,4 +1,4 @@
-"""Log records as text and JSON, levels by logger, and library exceptions without their texts."""
+"""Tests of the log formats, the levels of loggers, and the exceptions of libraries."""
 
 import json
 import logging
@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from app.observability.logging import JsonLines, LibraryExceptionFilter, TextLines, logging_config
+from app.observability.logging import (
+    JsonLinesFormatter,
+    LibraryExceptionFilter,
+    TextFormatter,
+    logging_config,
+)
 
 
 def _record(message: str, *args: object, **more: Any) -> logging.LogRecord:
@@ -27,26 +32,26 @@ def _failure() -> Any:
 
 
 def test_a_text_record_is_one_line() -> None:
-    line = TextLines().format(_record("it is %s", "so"))
+    line = TextFormatter().format(_record("it is %s", "so"))
     assert line == "1970-01-01T00:00:01.500Z ERROR [id-1] app.some: it is so"
 
 
 @pytest.mark.parametrize("hostile", ["a\nb", "a\r\nb", "\x1b[31m", "\u2028", "\u202e", "\ud800"])
 def test_a_hostile_message_stays_one_line(hostile: str) -> None:
-    line = TextLines().format(_record("%s", hostile))
+    line = TextFormatter().format(_record("%s", hostile))
     assert line.isprintable()
     assert line.encode()
 
 
 def test_a_traceback_is_indented() -> None:
-    first, *others = TextLines().format(_record("oh", exc_info=_failure())).splitlines()
+    first, *others = TextFormatter().format(_record("oh", exc_info=_failure())).splitlines()
     assert first.endswith("app.some: oh")
     assert len(others) >= 4
     assert all(line.startswith("    ") for line in others)
 
 
 def test_a_json_record_is_one_object() -> None:
-    line = JsonLines().format(_record("a\nb", exc_info=_failure(), code="store_error"))
+    line = JsonLinesFormatter().format(_record("a\nb", exc_info=_failure(), code="store_error"))
     fields = json.loads(line)
     assert "\n" not in line
     assert "ValueError: first" in fields.pop("exception")
@@ -79,7 +84,7 @@ for name in ("app.x", "botocore.auth", "gunicorn.error", "urllib3"):
     ],
 )
 def test_levels_by_logger(level: str, logged: set[str]) -> None:
-    """In debug output botocore logs signatures and tokens."""
+    """At DEBUG, botocore logs signatures and tokens."""
     done = subprocess.run(
         [sys.executable, "-c", LOG_EVERYTHING, level], capture_output=True, text=True, timeout=30, check=True
     )
@@ -88,21 +93,21 @@ def test_levels_by_logger(level: str, logged: set[str]) -> None:
 
 
 def test_log_format_chooses_the_formatter() -> None:
-    for log_format, formatter in (("text", TextLines), ("json", JsonLines)):
+    for log_format, formatter in (("text", TextFormatter), ("json", JsonLinesFormatter)):
         assert logging_config("INFO", log_format)["formatters"]["lines"]["()"] is formatter
 
 
 def _filtered(record: logging.LogRecord) -> str:
     LibraryExceptionFilter().filter(record)
-    return TextLines().format(record)
+    return TextFormatter().format(record)
 
 
 @pytest.mark.parametrize(
     "name",
     ["botocore.credentials", "urllib3.connectionpool", "openai._base_client", "redis"],
 )
-def test_libraries_exceptions_are_named_and_not_quoted(name: str) -> None:
-    """Their texts may quote a header or a command that holds a secret."""
+def test_exceptions_of_libraries_are_logged_by_name_only(name: str) -> None:
+    """Their messages may quote a header or a command that contains a secret."""
     line = _filtered(
         _record("Refreshing failed: %s", ValueError("Bearer hush"), name=name, exc_info=_failure())
     )

@@ -1,4 +1,4 @@
-"""The metered store and generator: the store contract, what is counted, and that no method is left out."""
+"""Tests of the metered store and the metered generator, and of what they count."""
 
 import inspect
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from tests.contracts import StoreContract
 
 @pytest.fixture
 def metrics(tmp_path: Path) -> Iterator[Metrics]:
-    """Return metrics over an empty cache."""
+    """Return metrics with an empty cache."""
     with closing(DiskCache(tmp_path / "cache", 10**6)) as cache:
         yield Metrics(cache)
 
 
 class TestMeteredStore(StoreContract):
-    """The wrapper behaves as the store that it wraps."""
+    """The wrapper behaves like the store that it wraps."""
 
     @pytest.fixture
     def store(self, tmp_path: Path, metrics: Metrics) -> BaseStore:
@@ -47,7 +47,7 @@ def _timed(metrics: Metrics) -> dict[str, float]:
     return {s.labels["call"]: s.value for s in family.samples if s.name.endswith("_count")}
 
 
-def test_every_call_is_counted_and_timed(tmp_path: Path, metrics: Metrics) -> None:
+def test_every_call_is_counted_and_measured(tmp_path: Path, metrics: Metrics) -> None:
     store = MeteredStore(LocalStore(tmp_path / "store"), metrics)
     put = store.put("a/b.png", b"bytes", content_type="image/png", overwrite=False)
     assert put.created
@@ -97,7 +97,7 @@ def test_errors_are_counted_by_their_codes(
 
 
 class _Breaking:
-    """A body from the network that breaks off."""
+    """A body that fails while it is read."""
 
     def read(self, size: int = -1, /) -> bytes:
         """Raise."""
@@ -107,7 +107,7 @@ class _Breaking:
         """Do nothing."""
 
 
-def test_a_body_that_breaks_off_counts_as_a_failed_read(
+def test_a_body_that_fails_counts_as_a_failed_read(
     tmp_path: Path, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inner = LocalStore(tmp_path / "store")
@@ -125,6 +125,6 @@ def test_a_body_that_breaks_off_counts_as_a_failed_read(
     [(BaseStore, MeteredStore, {"exists"}), (BaseGenerator, MeteredGenerator, set())],
 )
 def test_wrappers_forward_every_method(base: type, wrapper: type, inherited: set[str]) -> None:
-    """A method left out would answer with the base class's default. `exists` calls `head`."""
+    """A missing method would use the default of the base class. `exists` calls `head`."""
     methods = {name for name, _ in inspect.getmembers(base, inspect.isfunction) if not name.startswith("_")}
     assert methods - vars(wrapper).keys() == inherited

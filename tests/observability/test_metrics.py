@@ -1,4 +1,4 @@
-"""What /metrics counts of requests, errors, generations and the cache, in one process."""
+"""Tests of what /metrics counts in one process."""
 
 from dataclasses import replace
 from io import BytesIO
@@ -19,7 +19,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def samples(text: str) -> Samples:
-    """Return the samples of an exposition by name and labels."""
+    """Return the samples in the text of /metrics by name and labels."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -105,7 +105,7 @@ def test_errors_are_counted_by_route_and_code(config: Config) -> None:
     components_of(flask).cache.close()
 
 
-def test_the_cache_reports_its_answers_and_contents(client: FlaskClient, config: Config) -> None:
+def test_the_cache_reports_its_results_and_its_size(client: FlaskClient, config: Config) -> None:
     url, size = _upload(client, picture()), len(picture())
     for _ in range(4):
         client.get(url).close()
@@ -139,7 +139,7 @@ def test_evictions_are_counted(config: Config) -> None:
     components_of(flask).cache.close()
 
 
-def test_an_unreadable_cache_leaves_its_metrics_out(client: FlaskClient, config: Config) -> None:
+def test_the_metrics_of_an_unreadable_cache_are_omitted(client: FlaskClient, config: Config) -> None:
     (config.cache_dir / "counts").unlink()
     found = _read(client)
     assert [name for name, _ in found if "cache" in name] == ["s3image_cache_max_bytes"]

@@ -1,4 +1,4 @@
-"""The directory of the workers' counters: created at start, removed at exit or by the next server."""
+"""Tests of the directory for the counters of the workers."""
 
 import os
 import tempfile
@@ -24,7 +24,7 @@ def _create() -> SharedDirectory:
     return SharedDirectory(os.geteuid(), os.getegid())
 
 
-def test_only_this_user_can_read_it_and_the_environment_names_it(tmp_path: Path) -> None:
+def test_the_directory_is_private_and_named_in_the_environment(tmp_path: Path) -> None:
     shared = _create()
     assert os.environ[DIRECTORY] == str(shared.path)
     assert shared.path.parent == tmp_path

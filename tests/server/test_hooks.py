@@ -31,7 +31,7 @@ def test_a_worker_that_replaces_a_dead_one_gets_its_number_and_core(
 ) -> None:
     """Workers are pinned only if there are as many cores as workers."""
     monkeypatch.setattr(hooks, "usable_cores", lambda: cores)
-    monkeypatch.setattr(hooks, "_may_pin", lambda log: True)
+    monkeypatch.setattr(hooks, "_can_pin_workers", lambda log: True)
     server: Any = SimpleNamespace(WORKERS={}, log=None)
     server_hooks = _hooks(web_concurrency=3)
     server_hooks._apply_settings(server)

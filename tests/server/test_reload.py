@@ -148,12 +148,12 @@ WRONG: dict[str, tuple[bytes, str]] = {
 def test_mistakes_in_the_file_leave_the_old_workers_running(reloading: Reloading) -> None:
     before = sorted(reloading.server.workers())
     for data, message in WRONG.values():
-        text = reloading.reload(data, "Nothing is reloaded")
+        text = reloading.reload(data, "Nothing was reloaded")
         assert message in text
         assert "Traceback" not in text
         assert OLD not in text
     reloading.file.chmod(0o666)
-    assert "chmod o-w" in reloading.reload(f"API_KEYS={NEW}\n", "Nothing is reloaded")
+    assert "chmod o-w" in reloading.reload(f"API_KEYS={NEW}\n", "Nothing was reloaded")
     reloading.file.unlink()
     reloading.server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: "can't be read: No such file" in reloading.server.log)
@@ -176,7 +176,7 @@ def test_a_reload_moves_the_server_only_to_a_free_address(tmp_path: Path, each: 
     with running(tmp_path, **settings) as server, socket.create_server(("127.0.0.1", 0)) as other:
         reloading, busy = Reloading(server, file), other.getsockname()[1]
         assert f"Port {busy} on 127.0.0.1 is in use" in reloading.reload(
-            f"PORT={busy}", "Nothing is reloaded"
+            f"PORT={busy}", "Nothing was reloaded"
         )
         everywhere = f"HOST=0.0.0.0\nPORT={first}\n"
         if each:
@@ -185,7 +185,7 @@ def test_a_reload_moves_the_server_only_to_a_free_address(tmp_path: Path, each: 
             reloading.settle(old)
             assert all(answers(server.url) for _ in range(20))
         else:
-            assert "HOST can't be changed" in reloading.reload(everywhere, "Nothing is reloaded")
+            assert "HOST can't be changed" in reloading.reload(everywhere, "Nothing was reloaded")
         assert answers(server.url)
         reloading.reload(f"PORT={second}", f"open http://127.0.0.1:{second}/")
         moved = f"http://127.0.0.1:{second}"
@@ -207,7 +207,7 @@ def test_an_unavailable_host_on_the_same_port_leaves_the_old_one(tmp_path: Path)
             "nowhere.invalid": "Can't listen on HOST=nowhere.invalid",
             "127.0.0.2": f"Port {port} on 127.0.0.2 is in use",
         }.items():
-            assert message in reloading.reload(f"HOST={host}\nPORT={port}\n", "Nothing is reloaded")
+            assert message in reloading.reload(f"HOST={host}\nPORT={port}\n", "Nothing was reloaded")
         assert server.process.poll() is None
         assert all(answers(server.url) for _ in range(20))
 

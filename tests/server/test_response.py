@@ -119,7 +119,7 @@ def test_a_file_is_read_if_sendfile_sends_nothing(tmp_path: Path, monkeypatch: p
         assert _send_all(Sender(b"head", file, 7, len(DATA) - 7), ours, theirs) == b"head" + DATA[7:]
     with (
         _file_and_sockets(tmp_path) as (file, ours, _),
-        pytest.raises(OSError, match="shorter than announced"),
+        pytest.raises(OSError, match="shorter than expected"),
     ):
         Sender(b"", file, len(DATA), 1).send(ours)
 

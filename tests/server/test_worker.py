@@ -311,7 +311,7 @@ def test_a_low_limit_on_open_files_lowers_the_number_of_connections(tmp_path: Pa
     with ExitStack() as stack:
         directory = stack.enter_context(_hard_limit(tmp_path, 286))
         server = stack.enter_context(running(directory, WEB_CONCURRENCY="1"))
-        assert "lets a worker have 10 connections instead of 1000" in server.log
+        assert "A worker can have only 10 connections instead of 1000" in server.log
         for _ in range(30):
             stack.enter_context(connected(server.url)).sendall(HEALTHZ[:-2])
         assert requests.get(f"{server.url}/healthz", timeout=25).ok

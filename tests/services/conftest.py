@@ -1,4 +1,4 @@
-"""A local store, a cache, the image service over them, and a directory to import from."""
+"""Fixtures: a local store, a cache, an image service that uses them, and a directory to import from."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ def cache(config: Config) -> Iterator[DiskCache]:
 
 @pytest.fixture
 def images(config: Config, store: BaseStore, cache: DiskCache) -> ImageService:
-    """The image service over `store` and `cache`."""
+    """An image service with `store` and `cache`."""
     return ImageService(
         store,
         cache,

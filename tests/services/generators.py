@@ -1,4 +1,4 @@
-"""A generator for tests, which does what the prompt says and records its calls in a file."""
+"""A generator for tests, which follows instructions in the prompt and records its calls in a file."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest
 
 
 class ScriptedGenerator(BaseGenerator):
-    """Draws any prompt at once, except for these.
+    """Draws an image immediately, except for these prompts.
 
     `slow 2.5` draws after so many seconds. `until /a/file` draws when that file exists, or after two minutes.
     `refuse` and `fail` raise an error.
@@ -24,7 +24,7 @@ class ScriptedGenerator(BaseGenerator):
         return "test/scripted-1:0"
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """Do what the prompt says."""
+        """Follow the instruction in the prompt."""
         if path := os.environ.get("DRAWN"):
             with open(path, "a") as file:
                 file.write(f"{os.getpid()} {request.prompt}\n")

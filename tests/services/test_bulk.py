@@ -1,4 +1,4 @@
-"""Working on many items in a few threads."""
+"""Tests of bulk work on many items in a few threads."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +33,7 @@ def test_closing_finishes_items_in_progress_and_starts_no_others(
     started, may_end, report, running = threading.Event(), threading.Event(), BulkReport(), []
 
     class Pool(ThreadPoolExecutor):
-        """Lets items in progress end once it is shut down."""
+        """Lets items in progress finish when it is shut down."""
 
         def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
             super().shutdown(wait=False, cancel_futures=cancel_futures)

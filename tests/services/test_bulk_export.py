@@ -1,4 +1,4 @@
-"""Exporting the store's images into a directory."""
+"""Tests of exports of the store's images into a directory."""
 
 import gzip
 import os
@@ -56,7 +56,7 @@ def _tree(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("key", [IMMUTABLE, "users/123/me.png", "top.png"])
-def test_an_exported_file_has_the_bytes_and_the_time_and_is_fetched_once(
+def test_an_exported_file_has_the_bytes_and_mtime_and_is_fetched_once(
     store: BaseStore, target: Path, gets: list[str], key: str
 ) -> None:
     image = _put(store, key, noise(1))
@@ -82,7 +82,7 @@ def test_an_exported_file_has_the_bytes_and_the_time_and_is_fetched_once(
         (IMMUTABLE, 1, True, BulkOutcome.DONE),
     ],
 )
-def test_an_image_is_unchanged_if_its_file_has_the_size_and_time_or_the_digest(
+def test_an_image_is_unchanged_if_its_file_has_the_size_and_mtime_or_the_digest(
     store: BaseStore, target: Path, key: str, size: int, older: bool, outcome: BulkOutcome
 ) -> None:
     image = _put(store, key, noise(1))
@@ -95,7 +95,7 @@ def test_an_image_is_unchanged_if_its_file_has_the_size_and_time_or_the_digest(
     assert (path.read_bytes() == noise(1)) == (outcome is BulkOutcome.DONE)
 
 
-def test_a_copy_with_another_time_is_recognized_by_the_digest_in_its_key(
+def test_a_copy_with_a_different_mtime_is_recognized_by_the_digest_in_its_key(
     store: BaseStore, target: Path
 ) -> None:
     image = _put(store, IMMUTABLE, noise(1))
@@ -105,7 +105,7 @@ def test_a_copy_with_another_time_is_recognized_by_the_digest_in_its_key(
     assert _export(store, target, image).outcome is BulkOutcome.UNCHANGED
 
 
-def test_an_image_in_the_directory_for_metadata_is_reported(store: BaseStore, target: Path) -> None:
+def test_an_image_in_the_metadata_directory_is_reported(store: BaseStore, target: Path) -> None:
     image = ListedImage(".metadata/a.png", "image/png", 1, datetime.now(UTC))
     result = _export(store, target, image)
     assert result.outcome is BulkOutcome.FAILED
@@ -170,7 +170,7 @@ def test_a_name_too_long_for_the_file_system_is_reported(target: Path, store: Ba
     assert _export(store, target, image).reason == "File name too long"
 
 
-def test_a_symbolic_link_out_of_the_directory_is_not_followed(
+def test_a_symbolic_link_to_outside_the_directory_is_not_followed(
     store: BaseStore, target: Path, tmp_path: Path, gets: list[str]
 ) -> None:
     image = _put(store, "users/123/me.png", noise(1))
@@ -178,7 +178,7 @@ def test_a_symbolic_link_out_of_the_directory_is_not_followed(
     outside.mkdir()
     target.mkdir(parents=True)
     (target / "users").symlink_to(outside)
-    reason = "A symbolic link in its path leads out of the directory."
+    reason = "A symbolic link in its path leads outside the directory."
     assert _export(store, target, image) == BulkResult("users/123/me.png", BulkOutcome.FAILED, reason)
     assert (list(outside.iterdir()), gets) == ([], [])
 
@@ -244,10 +244,10 @@ def test_an_image_deleted_in_the_meantime_is_reported(store: BaseStore, target: 
 
 @pytest.mark.parametrize("key", [IMMUTABLE, "users/123/me.png"])
 @pytest.mark.parametrize("size", [0, 1])
-def test_an_image_of_another_size_than_the_store_listed_fails(
+def test_an_image_with_a_different_size_than_listed_fails(
     store: BaseStore, target: Path, key: str, size: int
 ) -> None:
-    """A backup must not silently contain another image than the listing."""
+    """A backup must not silently contain a different image than the listing."""
     image = _put(store, key, noise(1))
     result = _export(store, target, replace(image, size=size))
     assert result.outcome is BulkOutcome.FAILED

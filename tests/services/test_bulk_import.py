@@ -1,4 +1,4 @@
-"""Importing the images of a directory into the store."""
+"""Tests of imports of the images in a directory into the store."""
 
 import errno
 import hashlib
@@ -31,7 +31,7 @@ PNG = FORMATS["png"]
 
 @pytest.fixture
 def importer(images: ImageService, source: Path) -> Make:
-    """Return a factory of importers of `source`, by options."""
+    """Return a function that creates an importer of `source` with the given options."""
 
     def make(**options: Any) -> Importer:
         return Importer(images, source, **options)
@@ -41,7 +41,7 @@ def importer(images: ImageService, source: Path) -> Make:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes in bytes of the images that were decoded."""
+    """Return a list that collects the sizes in bytes of the decoded images."""
     sizes: list[int] = []
 
     def counting(cleaned: Any, limits: Any) -> Any:
@@ -63,7 +63,7 @@ def _keys(store: BaseStore) -> list[str]:
     return [facts.key for facts in store.list().objects]
 
 
-def test_regular_files_are_found_in_order_and_all_others_are_skipped_with_a_reason(tmp_path: Path) -> None:
+def test_regular_files_are_found_in_order_and_others_are_skipped_with_a_reason(tmp_path: Path) -> None:
     root = tmp_path / "root"
     for path in ("b.png", "a/2.png", "a/1.png", ".hidden", ".git/x.png", "a.d/z/deep.png"):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def test_regular_files_are_found_in_order_and_all_others_are_skipped_with_a_reas
     ]
 
 
-def test_the_directory_may_be_a_symbolic_link(tmp_path: Path) -> None:
+def test_the_directory_can_be_a_symbolic_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "a.png").write_bytes(b"")
     (tmp_path / "link").symlink_to(tmp_path / "real")
@@ -134,7 +134,7 @@ def test_a_second_import_decodes_nothing(
     assert b"taken by me" not in b"".join(_bytes(store, key) for key in _keys(store))
 
 
-def test_with_names_kept_a_second_import_decodes_nothing(
+def test_a_second_import_that_keeps_names_decodes_nothing(
     importer: Make, store: BaseStore, source: Path, decoded: list[int]
 ) -> None:
     (source / "me").mkdir()
@@ -231,7 +231,7 @@ def test_a_file_that_is_not_an_image_is_skipped(importer: Make, source: Path, na
         ("Screenshot 2026-11-30 at 10.00.00.png", "me/Screenshot-2026-11-30-at-10.00.00.png"),
     ],
 )
-def test_names_that_keys_cannot_hold_are_stored_with_the_image(
+def test_names_that_are_not_allowed_in_keys_are_stored_with_the_image(
     importer: Make, store: BaseStore, source: Path, name: str, key: str
 ) -> None:
     (source / name).parent.mkdir(exist_ok=True)
@@ -251,7 +251,7 @@ DIGEST = hashlib.sha256(noise(1)).hexdigest()
 
 
 @pytest.mark.parametrize("keep_names", [True, False])
-def test_exported_metadata_is_stored_again(
+def test_exported_metadata_is_imported(
     importer: Make, store: BaseStore, source: Path, keep_names: bool
 ) -> None:
     (source / "a.png").write_bytes(noise(1))
@@ -310,10 +310,10 @@ def test_a_file_replaced_since_it_was_found_is_not_followed(
     assert importer().import_file("a.png") == BulkResult("a.png", BulkOutcome.FAILED, reason)
 
 
-def test_a_store_that_refuses_to_say_whether_an_image_exists_gets_the_put(
+def test_an_image_is_put_if_the_store_does_not_reveal_whether_it_exists(
     importer: Make, store: BaseStore, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without s3:ListBucket, S3 answers 403 for objects that are not there."""
+    """Without s3:ListBucket, S3 returns 403 for missing objects."""
 
     def head(key: str) -> Any:
         raise StoreRefused
@@ -323,7 +323,7 @@ def test_a_store_that_refuses_to_say_whether_an_image_exists_gets_the_put(
     assert importer().import_file("a.png").outcome is BulkOutcome.DONE
 
 
-def test_another_object_under_a_content_addressed_key_is_not_replaced(
+def test_a_different_object_under_a_content_addressed_key_is_not_replaced(
     importer: Make, store: BaseStore, source: Path
 ) -> None:
     (source / "a.png").write_bytes(noise(1))
@@ -346,7 +346,7 @@ def test_an_imported_image_under_a_generated_key_is_proven_immutable(
     assert with_immutability(store.head(key), hashlib.sha256(noise(1)).hexdigest()).is_immutable
 
 
-def test_an_image_stored_in_the_meantime_is_unchanged(
+def test_an_image_that_was_stored_in_the_meantime_is_unchanged(
     importer: Make, store: BaseStore, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (source / "a.png").write_bytes(noise(1))
@@ -375,7 +375,7 @@ def test_an_unreachable_store_fails_the_file(
     assert result.reason.endswith("[HeadObject: 503 SlowDown]")
 
 
-def test_an_import_does_not_fill_the_cache_but_makes_it_forget_that_the_image_was_missing(
+def test_an_import_removes_the_negative_cache_entry_but_does_not_fill_the_cache(
     importer: Make, store: BaseStore, cache: DiskCache, source: Path
 ) -> None:
     def load(key: str) -> Any:
@@ -389,9 +389,7 @@ def test_an_import_does_not_fill_the_cache_but_makes_it_forget_that_the_image_wa
     cache.fetch("a.png", load("a.png")).body.close()
 
 
-def test_photos_are_turned_upright_before_their_key_is_made(
-    importer: Make, store: BaseStore, source: Path
-) -> None:
+def test_photos_are_rotated_before_their_key_is_made(importer: Make, store: BaseStore, source: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     (source / "a.jpg").write_bytes(picture("JPEG", (40, 20), exif=exif))
@@ -404,6 +402,6 @@ def test_photos_are_turned_upright_before_their_key_is_made(
 
 
 @pytest.mark.parametrize("folder", ["../up", "a//b", "ü", "x.png"])
-def test_an_invalid_folder_is_an_error_at_once(importer: Make, folder: str) -> None:
+def test_an_invalid_folder_is_rejected_before_the_import(importer: Make, folder: str) -> None:
     with pytest.raises(InvalidKey):
         importer(folder=folder)

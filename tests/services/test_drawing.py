@@ -1,4 +1,4 @@
-"""Running the generator: its deadline holds, and the number of calls that never end is limited."""
+"""Tests of calls to the generator, of their deadline, and of the limit on calls that never end."""
 
 import logging
 import threading
@@ -29,7 +29,7 @@ class StallingGenerator(BaseGenerator):
 
     @property
     def calls(self) -> int:
-        """How many times it was called."""
+        """The number of calls."""
         return len(self.requests)
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
@@ -41,7 +41,7 @@ class StallingGenerator(BaseGenerator):
 
 @pytest.fixture
 def generator() -> StallingGenerator:
-    """A generator that has not been allowed to draw."""
+    """Return a generator that is not allowed to draw yet."""
     return StallingGenerator()
 
 
@@ -74,7 +74,7 @@ def test_a_generator_that_misses_its_deadline_is_abandoned(generator: StallingGe
     generator.may_draw.set()
 
 
-def test_an_image_drawn_after_the_deadline_is_still_passed_on(generator: StallingGenerator) -> None:
+def test_an_image_drawn_after_the_deadline_is_not_lost(generator: StallingGenerator) -> None:
     drawn: dict[int, DrawnImage] = {}
     with pytest.raises(GeneratorTimeout):
         _runner(generator).draw([(7, REQUEST)], time.monotonic() + 0.05, drawn.__setitem__)
@@ -95,7 +95,7 @@ def test_a_bug_in_a_generator_is_logged_with_its_traceback(caplog: pytest.LogCap
     assert isinstance(record.exc_info[1], KeyError)
 
 
-def test_a_drawn_image_waits_until_the_deadline_to_be_decoded(generator: StallingGenerator) -> None:
+def test_a_drawn_image_waits_for_decoding_until_the_deadline(generator: StallingGenerator) -> None:
     decoding = DecodeLimiter(1, 0.05)
     runner = _runner(generator, decoding)
     generator.may_draw.set()
@@ -109,7 +109,7 @@ def test_a_drawn_image_waits_until_the_deadline_to_be_decoded(generator: Stallin
         _draw(runner, seconds=0.2)
 
 
-def test_the_number_of_calls_that_do_not_end_is_limited(generator: StallingGenerator) -> None:
+def test_the_number_of_calls_that_never_end_is_limited(generator: StallingGenerator) -> None:
     runner = _runner(generator)
     for _ in range(128):
         with pytest.raises(GeneratorTimeout):
@@ -122,7 +122,9 @@ def test_the_number_of_calls_that_do_not_end_is_limited(generator: StallingGener
     wait_until(lambda: not _is_busy(runner))
 
 
-def test_no_call_starts_unless_all_images_of_a_request_have_one(generator: StallingGenerator) -> None:
+def test_no_call_starts_if_there_are_too_few_for_all_images_of_a_request(
+    generator: StallingGenerator,
+) -> None:
     runner = _runner(generator)
     for _ in range(63):
         with pytest.raises(GeneratorTimeout):

@@ -1,4 +1,4 @@
-"""Generation: a failure leaves nothing in the store, and the number of waiting requests is limited."""
+"""Tests of generation, of failures that store nothing, and of the limit on waiting requests."""
 
 import itertools
 import time
@@ -32,13 +32,13 @@ CAT = PromptRequest("a cat", 64, 64)
 
 @pytest.fixture
 def config(config: Config) -> Config:
-    """Settings with the scripted generator."""
+    """Return settings with the scripted generator."""
     return replace(config, generator=NAME)
 
 
 @pytest.fixture
 def generation(app: Flask) -> GenerationService:
-    """The generation service of an application."""
+    """Return the generation service of an application."""
     return components_of(app).generation
 
 

@@ -1,4 +1,4 @@
-"""Idempotency keys: work is done once per key, a failure leaves the key usable, and records are limited."""
+"""Tests of idempotency keys: work is done once per key, a failure releases the key, records are limited."""
 
 import errno
 import json
@@ -38,12 +38,12 @@ with keys.claim("key", "request", time.monotonic() + 10):
 
 @pytest.fixture
 def keys(tmp_path: Path) -> IdempotencyKeys:
-    """Keys in a directory of their own."""
+    """Return keys in a separate directory."""
     return IdempotencyKeys(tmp_path / "under-way", IdempotencyRecords(tmp_path / "db"))
 
 
 class Work:
-    """Counts how many times it is done; its result is that number. It takes `seconds`."""
+    """Work that takes `seconds`. Its result is how many times it was done."""
 
     def __init__(self, seconds: float = 0, *, is_final: bool = True) -> None:
         self.done = 0
@@ -58,7 +58,7 @@ class Work:
 
 
 class HeldWork(Work):
-    """Tells when it has begun, and ends when it may."""
+    """Work that signals when it has begun, and waits until it may end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def _run(
     request: str = "request",
     seconds: float = 60,
 ) -> str:
-    """Do the work unless another request with the key has done it; return the result."""
+    """Do the work, unless another request with the key has done it. Return the result."""
     with keys.claim(key, request, time.monotonic() + seconds) as record:
         if record is None:
             record = work()
@@ -106,7 +106,7 @@ def test_other_keys_do_not_wait(keys: IdempotencyKeys) -> None:
         held.may_end.set()
 
 
-def test_a_failure_answers_the_requests_that_waited_and_no_later_one(
+def test_requests_that_waited_get_the_failure_but_later_ones_do_not(
     keys: IdempotencyKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work, find = Work(is_final=False), keys._records.find
@@ -117,7 +117,9 @@ def test_a_failure_answers_the_requests_that_waited_and_no_later_one(
         return find(key)
 
     def work_when_all_have_come() -> IdempotencyRecord:
-        wait_until(lambda: len(looked_up) > 10)  # each looks once, and the one that holds the key once more
+        wait_until(
+            lambda: len(looked_up) > 10
+        )  # each request looks once, and the one that holds the key looks again
         return work()
 
     monkeypatch.setattr(keys._records, "find", noted)
@@ -129,7 +131,7 @@ def test_a_failure_answers_the_requests_that_waited_and_no_later_one(
     assert _run(keys, Work(), request="another request") == "1"
 
 
-def test_a_key_with_another_request_is_refused(keys: IdempotencyKeys) -> None:
+def test_a_key_with_a_different_request_is_rejected(keys: IdempotencyKeys) -> None:
     held = HeldWork()
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(_run, keys, held)

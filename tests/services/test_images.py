@@ -1,4 +1,4 @@
-"""The image service as Python code uses it."""
+"""Tests of the image service when Python code calls it."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ PNG = picture()
 
 @pytest.fixture
 def service(app: Flask) -> ImageService:
-    """The image service of an application."""
+    """Return the image service of an application."""
     return components_of(app).images
 
 
@@ -70,7 +70,7 @@ def test_a_file_that_is_too_large_is_not_read_to_the_end(service: ImageService) 
         service.upload_image(Endless())
 
 
-def test_an_image_that_the_store_did_not_acknowledge_is_not_cached(
+def test_an_image_is_not_cached_unless_the_store_acknowledged_it(
     service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = components_of(app)
@@ -84,7 +84,7 @@ def test_an_image_that_the_store_did_not_acknowledge_is_not_cached(
     assert parts.cache.totals().entries == 0
 
 
-def test_cached_images_are_available_while_the_store_is_not(
+def test_cached_images_are_available_while_the_store_is_unavailable(
     service: ImageService, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = service.upload_image(noise(1), "a.png")
@@ -147,8 +147,8 @@ def test_list_all_returns_the_images_of_every_page(
     assert list(service.list_all("none/")) == []
 
 
-def test_a_listing_makes_no_urls(service: ImageService, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each URL may cost a signature or a request to the store."""
+def test_a_listing_builds_no_urls(service: ImageService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL may take a signature or a request to the store."""
     keys = [service.upload_image(PNG, name=f"{number}.png").key for number in range(3)]
     made: list[str] = []
     monkeypatch.setattr(service.urls, "url_of", made.append)
@@ -167,7 +167,7 @@ def test_a_listing_makes_no_urls(service: ImageService, monkeypatch: pytest.Monk
     ],
     ids=["upload", "delete", "list", "details", "fetch"],
 )
-def test_all_calls_of_the_store_go_through_the_bulkhead(
+def test_all_calls_to_the_store_go_through_the_bulkhead(
     app: Flask, service: ImageService, call: Callable[[ImageService], object]
 ) -> None:
     bulkhead = Bulkhead(0, max_waiting=1, silence=0.05)
@@ -177,7 +177,7 @@ def test_all_calls_of_the_store_go_through_the_bulkhead(
         call(service)
 
 
-def test_the_threads_that_fetch_details_are_limited_for_all_listings_together(
+def test_all_listings_share_the_threads_that_fetch_details(
     service: ImageService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(20):

@@ -1,4 +1,4 @@
-"""Readiness: without the store while the cache has images, and within the timeout of a probe."""
+"""Tests of readiness during outages of the store, and within the timeout of a Kubernetes probe."""
 
 import logging
 import sqlite3
@@ -26,7 +26,7 @@ TIMEOUT = readiness._PROBE_TIMEOUT_SECONDS
 
 
 class FailingStore(LocalStore):
-    """A store that fails with the error that was set."""
+    """A store that fails with the error that a test sets."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -50,13 +50,13 @@ class FailingStore(LocalStore):
 
 @pytest.fixture(autouse=True)
 def _long_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine a store may take longer than a probe's timeout."""
+    """Raise the timeout, since a store can be slow on a busy machine."""
     monkeypatch.setattr(readiness, "_PROBE_TIMEOUT_SECONDS", 30)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> FailingStore:
-    """A store that is ok."""
+    """Return a store that works."""
     return FailingStore(tmp_path / "store")
 
 
@@ -100,7 +100,7 @@ def test_with_an_empty_cache_the_server_is_ready_only_if_the_store_is_ok(
     store: FailingStore, cache: DiskCache, error: Exception, state: str, code: str
 ) -> None:
     store.fail(error)
-    assert ReadinessCheck(store, cache).look() == Readiness(False, state, "ok", code)
+    assert ReadinessCheck(store, cache).check() == Readiness(False, state, "ok", code)
 
 
 @pytest.mark.parametrize(("error", "state", "code"), FAILURES)
@@ -109,7 +109,7 @@ def test_a_server_that_starts_with_cached_images_is_ready_unless_the_store_refus
 ) -> None:
     _fill(store, cache)
     store.fail(error)
-    assert ReadinessCheck(store, cache).look() == Readiness(state != "refused", state, "ok", code)
+    assert ReadinessCheck(store, cache).check() == Readiness(state != "refused", state, "ok", code)
 
 
 @pytest.mark.parametrize(("error", "state", "code"), FAILURES)
@@ -119,26 +119,26 @@ def test_a_server_whose_store_was_ok_stays_ready_while_it_has_cached_images(
     clock = Clock()
     check = ReadinessCheck(store, cache, clock)
     _fill(store, cache)
-    assert check.look() == Readiness(True, "ok", "ok")
+    assert check.check() == Readiness(True, "ok", "ok")
     store.fail(error)
     clock.now += 5
-    assert check.look() == Readiness(True, state, "ok", code)
+    assert check.check() == Readiness(True, state, "ok", code)
     store.does = lambda: None
     clock.now += 5
-    assert check.look() == Readiness(True, "ok", "ok")
+    assert check.check() == Readiness(True, "ok", "ok")
 
 
-def test_the_result_of_a_probe_counts_for_five_seconds(store: FailingStore, cache: DiskCache) -> None:
+def test_the_result_of_a_probe_is_reused_for_five_seconds(store: FailingStore, cache: DiskCache) -> None:
     clock = Clock()
     check = ReadinessCheck(store, cache, clock)
     for _ in range(100):
-        check.look()
+        check.check()
     assert store.probes == 1
     clock.now += 4.9
-    check.look()
+    check.check()
     assert store.probes == 1
     clock.now += 0.1
-    check.look()
+    check.check()
     assert store.probes == 2
 
 
@@ -150,18 +150,18 @@ def test_a_store_that_hangs_delays_no_check_longer_than_the_timeout(
     check = ReadinessCheck(store, cache, clock)
     store.does = lambda: _ignored(back.wait(120))
     began = time.monotonic()
-    assert check.look() == Readiness(False, "unreachable", "ok", "store_timeout")
+    assert check.check() == Readiness(False, "unreachable", "ok", "store_timeout")
     assert time.monotonic() - began < 20
     for _ in range(6):
         clock.now += 5
-        assert not check.look().ready
+        assert not check.check().ready
     wait_until(lambda: store.probes >= 4)
     assert store.probes == 4, "more probes must not hang"
     back.set()
 
     def is_ready() -> bool:
         clock.now += 5
-        return check.look().ready
+        return check.check().ready
 
     wait_until(is_ready)
 
@@ -171,13 +171,13 @@ def test_cache_problems_are_reported_but_do_not_make_the_server_unready(
 ) -> None:
     check = ReadinessCheck(store, cache)
     monkeypatch.setattr(cache, "is_writable", lambda: False)
-    assert check.look() == Readiness(True, "ok", "unwritable")
+    assert check.check() == Readiness(True, "ok", "unwritable")
 
     def broken() -> None:
         raise sqlite3.DatabaseError
 
     monkeypatch.setattr(cache, "totals", broken)
-    assert check.look() == Readiness(True, "ok", "unreadable")
+    assert check.check() == Readiness(True, "ok", "unreadable")
 
 
 def test_each_change_is_logged_once(
@@ -192,7 +192,7 @@ def test_each_change_is_logged_once(
         if error:
             store.fail(error)
         _look_later(check, clock)
-        check.look()
+        check.check()
     assert [record.getMessage() for record in caplog.records] == [
         "The store is unreachable: store_unreachable",
         "The store is refused: store_refused [HeadObject: 403 Forbidden (allow s3:GetObject)]",
@@ -201,9 +201,9 @@ def test_each_change_is_logged_once(
 
 
 def _look_later(check: ReadinessCheck, clock: Clock) -> Readiness:
-    """Check when the last probe no longer counts."""
+    """Check after the result of the last probe has expired."""
     clock.now += 5
-    return check.look()
+    return check.check()
 
 
 def test_a_server_stays_ready_during_an_outage_of_s3(s3: S3Server, s3_app: Flask) -> None:

@@ -1,4 +1,4 @@
-"""Slots are shared by all processes, and are free again however their holder ends."""
+"""Tests of slots, which all processes share, and which become free even if a process is killed."""
 
 import signal
 import subprocess

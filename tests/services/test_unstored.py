@@ -1,4 +1,4 @@
-"""Generated images on disk: written durably, limited in files, bytes and age, and never a wrong image."""
+"""Tests of generated images on disk, which are written durably and limited in number, size and age."""
 
 import errno
 import os
@@ -39,13 +39,13 @@ def _image(data: bytes = b"\x89PNG\n\x00any bytes\n", **fields: Any) -> Unstored
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """The directory of the files."""
+    """Return the directory of the files."""
     return tmp_path / "state" / "unstored"
 
 
 @pytest.fixture
 def unstored(directory: Path) -> UnstoredImages:
-    """The images with the default limits."""
+    """Return the images with the default limits."""
     return UnstoredImages(directory)
 
 
@@ -67,7 +67,7 @@ def test_images_are_found_by_another_process_until_they_are_removed(
     assert _files(directory) == [f"{OTHER}.0"]
 
 
-def test_only_its_owner_can_read_it(unstored: UnstoredImages, directory: Path) -> None:
+def test_only_the_owner_can_read_a_file(unstored: UnstoredImages, directory: Path) -> None:
     before = os.umask(0)
     try:
         unstored.write(REQUEST, 0, _image())
@@ -92,7 +92,7 @@ def test_the_file_and_its_directory_are_synced(
     assert (parent, after) == (directory, [f"{REQUEST}.0"])
 
 
-def test_the_oldest_are_removed_when_there_are_too_many(
+def test_the_oldest_images_are_removed_if_there_are_too_many(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     unstored = UnstoredImages(directory, max_files=3)
@@ -103,7 +103,7 @@ def test_the_oldest_are_removed_when_there_are_too_many(
     assert "1 generated images that were never stored were removed from STATE_DIR" in caplog.text
 
 
-def test_several_writers_stay_within_the_limit_of_bytes(directory: Path) -> None:
+def test_several_writers_together_stay_within_the_size_limit(directory: Path) -> None:
     most, data = 10 * 8192, bytes(7000)
     instances = [UnstoredImages(directory, max_bytes=most) for _ in range(4)]
     totals = []
@@ -124,7 +124,7 @@ def test_several_writers_stay_within_the_limit_of_bytes(directory: Path) -> None
     assert max(totals) <= most
 
 
-def test_an_image_larger_than_the_limit_removes_no_other(
+def test_an_image_larger_than_the_limit_does_not_remove_others(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     unstored = UnstoredImages(directory, max_bytes=8192)
@@ -135,7 +135,7 @@ def test_an_image_larger_than_the_limit_removes_no_other(
 
 
 @pytest.mark.parametrize("away", [-86_500, 86_500], ids=["past", "future"])
-def test_a_file_a_day_away_is_neither_used_nor_kept(
+def test_a_file_more_than_a_day_old_or_in_the_future_is_removed(
     unstored: UnstoredImages, directory: Path, away: int
 ) -> None:
     unstored.write(REQUEST, 0, _image())
@@ -153,7 +153,7 @@ def test_a_file_a_day_away_is_neither_used_nor_kept(
     assert _files(directory) == ["a-directory", *(f"{OTHER}.{number}" for number in range(3))]
 
 
-def test_a_directory_that_cannot_be_synced_is_no_error(
+def test_a_directory_that_cannot_be_synced_is_not_an_error(
     unstored: UnstoredImages, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     real = os.fsync

@@ -1,4 +1,4 @@
-"""Which URL clients get for an image."""
+"""Tests of the URLs that clients get for images."""
 
 import pytest
 
@@ -12,7 +12,7 @@ SERVER_URL = "/api/images/a%20b.png"
 
 
 class _Public(S3Store):
-    """A store known to be public."""
+    """A store that is known to be public."""
 
     def is_public(self, key: str) -> bool:
         """Return True."""
@@ -20,7 +20,7 @@ class _Public(S3Store):
 
 
 class _Private(S3Store):
-    """A store not known to be public."""
+    """A store that is not known to be public."""
 
     def is_public(self, key: str) -> bool:
         """Return False."""

@@ -1,4 +1,4 @@
-// Requests to the server. They resolve to its JSON, or reject with a Failure whose message is for people.
+// Requests to the server. They resolve to the JSON response, or reject with a Failure that people can read.
 
 import { forgetKey, promptForKey, storedKey } from "./key.js";
 
@@ -23,10 +23,10 @@ export class Failure extends Error {
 }
 
 /**
- * Send a request. If the server needs an API key, or another one, ask the user for it and try again.
+ * Send a request. If the server needs an API key or a different one, ask the user for it and try again.
  *
- * `options`: `body`; `idempotencyKey`; `onProgress`, called with the part sent, 0 to 1; `signal`, which cancels;
- * `seconds`, the timeout of the response; `quiet`, to never ask for a key; `since`, when the user started this.
+ * `options`: `body`; `idempotencyKey`; `onProgress`, called with the sent share, 0 to 1; `signal`, to cancel;
+ * `seconds`, the response timeout; `quiet`, to never ask for a key; `since`, when the user started the action.
  */
 export async function call(method, path, options = {}) {
   for (let key = storedKey(); ; ) {
@@ -34,9 +34,9 @@ export async function call(method, path, options = {}) {
       return await send(method, path, options, key);
     } catch (failure) {
       const required = failure.code === "key_required";
-      // The server's message is for programs.
+      // The server's message addresses programs.
       if (required && !key) failure.message = NO_KEY;
-      // The server ignored the key that was sent, so it would ignore another one too.
+      // The server ignored the key that was sent, so it would ignore any key.
       if (!failure.needsKey || options.quiet || (required && key)) throw failure;
       key = await anotherKey(key, failure, options);
       if (!key) throw failure;
@@ -44,7 +44,7 @@ export async function call(method, path, options = {}) {
   }
 }
 
-/** Why the image at `url` does not load: this server's message, or a guess for another server. */
+/** Return why an image does not load. If it is on another server, this is a guess. */
 export async function loadError(url) {
   if (new URL(url).origin !== location.origin) return "The bucket may not allow public reads.";
   const { status, message } = await call("GET", url, { quiet: true }).catch((failure) => failure);
@@ -72,8 +72,8 @@ export function imagePath(key) {
 }
 
 /**
- * The image with an absolute URL: a server that does not know its own name returns a path.
- * Null if the URL is invalid or not http(s), so that no other scheme gets into a link.
+ * Return the image with an absolute URL. A server that does not know its name sends a path.
+ * Return null if the URL is invalid or not http(s), so that no other scheme gets into a link.
  */
 export function withAbsoluteUrl(image) {
   const { image_url: url } = image;
@@ -82,8 +82,8 @@ export function withAbsoluteUrl(image) {
 }
 
 /**
- * A key other than `used`: one that the user entered for another request meanwhile, or enters now.
- * A key without the scope stays stored until then, since it works for other calls.
+ * Return a different key than `used`, which the user enters now or entered meanwhile for another request.
+ * A key that lacks the scope is kept until then, since it works for other calls.
  */
 async function anotherKey(used, { code, message }, { signal, since }) {
   if (code === "key_refused") forgetKey(used);
@@ -93,7 +93,7 @@ async function anotherKey(used, { code, message }, { signal, since }) {
   return key;
 }
 
-/** One request, by XMLHttpRequest: fetch() does not report upload progress. */
+/** Send one request. fetch() could not report upload progress. */
 function send(method, path, { body, idempotencyKey, onProgress, signal, seconds = 30 }, key) {
   return new Promise((done, reject) => {
     if (signal?.aborted) throw cancelled();
@@ -142,16 +142,16 @@ function resolve(path) {
   return new URL(path, document.baseURI);
 }
 
-/** The JSON in `text`. Throws unless it reports success. */
+/** Return the JSON in `text`. Throws unless it reports success. */
 function parse(status, text) {
-  let answer = null;
+  let result = null;
   try {
-    answer = JSON.parse(text);
+    result = JSON.parse(text);
   } catch {
-    // A proxy's error page: only its status is useful.
+    // This is the error page of a proxy. Only its status is useful.
   }
-  if (answer?.success === true) return answer;
-  throw new Failure(answer?.message || statusMessage(status), answer?.code, status);
+  if (result?.success === true) return result;
+  throw new Failure(result?.message || statusMessage(status), result?.code, status);
 }
 
 function statusMessage(status) {

@@ -1,4 +1,4 @@
-// The cache's figures, refreshed while the page is visible.
+// The cache statistics, refreshed while the page is visible.
 
 import { call } from "./api.js";
 import { drawShare } from "./chart.js";

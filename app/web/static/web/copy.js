@@ -28,7 +28,7 @@ export async function copy(text, element, button) {
   }, RESET_MS);
 }
 
-/** Return false if the page is not on HTTPS or localhost, or the browser refuses. */
+/** Return false if the page is not on HTTPS or localhost, or if access is denied. */
 async function writeClipboard(text) {
   try {
     await navigator.clipboard.writeText(text);
@@ -43,7 +43,7 @@ function copySelection(element) {
   return document.execCommand("copy");
 }
 
-/** On one line, since an empty line would end the description. `<` could start HTML. */
+/** Make it one line, since an empty line would end the description. `<` could start HTML. */
 function escapeMarkdown(text) {
   return text.replace(/\s+/g, " ").replace(/[[\]\\<]/g, "\\$&");
 }

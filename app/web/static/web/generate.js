@@ -7,13 +7,13 @@ import { announce } from "./status.js";
 const [form, prompt, size, button, error] =
   ["generate", "prompt", "size", "go", "prompt-error"].map((id) => document.getElementById(id));
 let busy = false;
-let pending = {}; // The last request's body and idempotency key, until it has a final response.
+let pending = {}; // The body and idempotency key of the last request, until it gets a final response.
 
 async function submit() {
   const text = prompt.value.trim();
   showError(text ? "" : "Describe the image in a few words.");
   if (!text) prompt.focus();
-  // One at a time, so that pressing Enter twice does not pay for two images.
+  // Only one at a time, so that pressing Enter twice does not pay for two images.
   if (!text || busy) return;
   setBusy(true);
   await startJob({
@@ -35,9 +35,9 @@ async function generate(text, { show, ...options }) {
     const body = JSON.stringify({ prompt: text, size: size.value });
     if (pending.body !== body) pending = { body, idempotencyKey: randomKey() };
     const seconds = Number(form.dataset.seconds);
-    const answer = await call("POST", "api/generate-image", { ...options, ...pending, seconds });
+    const result = await call("POST", "api/generate-image", { ...options, ...pending, seconds });
     pending = {};
-    return answer;
+    return result;
   } catch (failure) {
     // The server would repeat a refusal for the same key. 409 means that it is still generating.
     if (failure.status && !failure.canRetry && failure.status !== 409) pending = {};

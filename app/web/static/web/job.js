@@ -1,4 +1,4 @@
-// A running upload or generation: a card with a preview and progress, which the image or an error replaces.
+// The card of a running upload or generation. The image or an error replaces the preview and the progress.
 
 import { Failure, withAbsoluteUrl } from "./api.js";
 import { addFirst, replace } from "./library.js";
@@ -11,7 +11,7 @@ let running = 0;
  * Call `run({ signal, show, since })`, which resolves to the server's JSON, and show it as a new card.
  *
  * `show(text, part)` reports progress; without `part` the bar is indeterminate. `since` is when this attempt
- * started. `onFailure(failure)`, if given, reports an error in place of the card, which is removed.
+ * started. If `onFailure(failure)` is given, it reports an error, and the card is removed.
  * `focusTarget` gets the focus when a focused card is removed.
  */
 export function startJob(job) {
@@ -26,11 +26,11 @@ async function attempt(card, job) {
   card.begin(() => abort.abort());
   running += 1;
   try {
-    const answer = await job.run({ signal: abort.signal, show: card.show, since: performance.now() });
-    const image = withAbsoluteUrl(answer);
+    const result = await job.run({ signal: abort.signal, show: card.show, since: performance.now() });
+    const image = withAbsoluteUrl(result);
     if (!image) throw new Failure("The server's response has no image URL.");
     replace(card.element, { ...image, title: job.label });
-    announce(`${job.label}: ${answer.message}`);
+    announce(`${job.label}: ${result.message}`);
     dispatchEvent(new Event("imagestored"));
   } catch (failure) {
     if (abort.signal.aborted || job.onFailure) card.remove();

@@ -1,4 +1,4 @@
-// The API key: the user enters it once, and it is stored only in this tab's session.
+// The API key. The user enters it once, and it is stored only in the session of this tab.
 
 const NAME = "s3-image-server-key";
 
@@ -21,8 +21,8 @@ export function forgetKey(key) {
 }
 
 /**
- * The key that the user enters, or null if they cancel. Concurrent requests share one dialog, and
- * cancelling applies to everything started before it, so that 24 files do not ask 24 times.
+ * Return the key that the user enters, or null if they cancel. Concurrent requests share one dialog.
+ * Cancelling applies to everything that was started earlier, so that 24 files do not ask 24 times.
  */
 export async function promptForKey(reason, since = performance.now()) {
   if (since < declinedAt) return null;
@@ -54,7 +54,7 @@ function store(key) {
     if (key === null) sessionStorage.removeItem(NAME);
     else sessionStorage.setItem(NAME, key);
   } catch {
-    // `fallback` has it.
+    // Use `fallback`.
   }
   if (key) dispatchEvent(new Event("newkey"));
 }

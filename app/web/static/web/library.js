@@ -1,4 +1,4 @@
-// The grid: what is running in this tab, and the stored images, page by page.
+// The grid of running jobs and stored images, which are loaded page by page.
 
 import { call, withAbsoluteUrl } from "./api.js";
 import { makeCard } from "./card.js";
@@ -14,7 +14,7 @@ const [grid, empty, none, note, more, again, unlock] =
   ["grid", "empty", "none", "library-note", "more", "again", "unlock"].map(find);
 const folder = find("folder");
 const folders = new Set();
-const ownImages = new Map(); // What this tab knows of images that it stored, by key.
+const ownImages = new Map(); // What this tab knows about images that it stored, by key.
 
 let cursor = null;
 let unsafe = 0;
@@ -42,7 +42,7 @@ export function replace(element, image) {
 }
 
 async function load({ quiet = true } = {}) {
-  const before = [...grid.children]; // Images that are stored meanwhile stay.
+  const before = [...grid.children]; // Keep images that are stored meanwhile.
   cursor = null;
   unsafe = 0;
   repeat = load;
@@ -67,11 +67,11 @@ async function loadPage(options, show) {
     let images = [];
     // A page may be empty, since the server omits objects that are not images.
     for (let left = MAX_EMPTY_PAGES; left && !images.length; left = cursor ? left - 1 : 0) {
-      const answer = await call("GET", `api/images?${query({ limit: PAGE_SIZE })}`, options);
+      const result = await call("GET", `api/images?${query({ limit: PAGE_SIZE })}`, options);
       if (request !== latest) return;
-      images = answer.images.map(withAbsoluteUrl).filter(Boolean);
-      cursor = answer.next_cursor;
-      unsafe += answer.unsafe_keys;
+      images = result.images.map(withAbsoluteUrl).filter(Boolean);
+      cursor = result.next_cursor;
+      unsafe += result.unsafe_keys;
     }
     locked = false;
     show(images);
@@ -89,7 +89,7 @@ function query(options) {
   return new URLSearchParams({ ...options, prefix: prefix(), ...(cursor && { cursor }) });
 }
 
-/** The filter as a prefix of keys: "users/7/" for "/users/7", which does not match "users/77/". */
+/** Return the filter as a key prefix: "users/7/" for "/users/7", so it does not match "users/77/". */
 function prefix() {
   const name = folder.value.trim().replace(/^\/+|\/+$/g, "");
   return name && `${name}/`;
@@ -130,7 +130,7 @@ function update() {
   showButton(failed ? (locked ? unlock : again) : cursor && more);
 }
 
-/** Show only `wanted` below the grid. It, or the heading, gets the focus of a button that is hidden. */
+/** Show only `wanted` below the grid. If a focused button is hidden, focus `wanted` or the heading. */
 function showButton(wanted) {
   if (wanted) wanted.hidden = false;
   for (const button of [again, unlock, more]) {

@@ -1,4 +1,4 @@
-// Deletion: the card disappears at once, the image some seconds later unless the user undoes it.
+// Deletes images. The card is hidden at once, and the image is deleted later unless the user undoes it.
 
 import { call, cancellable, deleteOnUnload, imagePath } from "./api.js";
 import { displayName } from "./format.js";
@@ -24,7 +24,7 @@ export function keep(key) {
   deleting.delete(key);
 }
 
-/** Call `store`, which stores an image, while no DELETE runs, which could be for the same key. */
+/** Store an image by calling `store` while no DELETE is running. It could be for the same key. */
 export async function storeAlone(store, signal) {
   storing += 1;
   try {
@@ -35,7 +35,7 @@ export async function storeAlone(store, signal) {
   }
 }
 
-/** Hide `card`, and delete its image when the time to undo is over. */
+/** Hide `card`, and delete its image when the time for undoing is over. */
 export function deleteWithUndo(image, card) {
   const toast = template.content.firstElementChild.cloneNode(true);
   const undo = toast.querySelector("button");

@@ -51,7 +51,7 @@ async function waitForSlot(signal) {
   active += 1;
 }
 
-/** Throw a Failure for what the browser can detect before anything is sent. */
+/** Throw a Failure for problems that the browser can detect before anything is sent. */
 async function check(file) {
   if (file.type && !file.type.startsWith("image/")) throw new Failure("This is not an image. Choose an image file.");
   if (file.size > maxBytes) {

@@ -1,4 +1,4 @@
-// The dialog of one image: its facts, snippets to copy, and the delete button.
+// The dialog of an image, with its facts, snippets to copy, and a delete button.
 
 import { call, loadError } from "./api.js";
 import { copy, snippets } from "./copy.js";
@@ -52,7 +52,7 @@ function row([name, value]) {
   return [term, text];
 }
 
-/** Add what only the store knows, such as the prompt of a generated image. */
+/** Add facts that only the store knows, such as the prompt of a generated image. */
 async function loadDetails(key) {
   const query = new URLSearchParams({ prefix: key, limit: 1, details: true });
   try {
@@ -62,7 +62,7 @@ async function loadDetails(key) {
     image = { ...image, asked: found.asked, last_modified: found.last_modified };
     showFacts();
   } catch {
-    // The dialog shows what the grid knew.
+    // Show only what the grid knew.
   }
 }
 
