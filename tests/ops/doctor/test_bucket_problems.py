@@ -286,7 +286,8 @@ def test_changed_bytes_and_types_are_found(private: CheckContext, aws: FakeAws) 
     assert finding(private, "probe-bytes").text.endswith(
         "bytes were put, but the store returns 5 different bytes."
     )
-    assert finding(private, "content-type").text == "The type image/png was put, but the store returns text/plain."
+    text = finding(private, "content-type").text
+    assert text == "The type image/png was put, but the store returns text/plain."
 
 
 @pytest.mark.parametrize("answer", [None, ("501 Not Implemented", "NotImplemented")])
