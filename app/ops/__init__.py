@@ -1,1 +1,1 @@
-"""For operators: the command line, the setup of the bucket, the doctor, and checks of the settings."""
+"""Tools for operators: the command line, the bucket setup, the doctor, and checks of the settings."""

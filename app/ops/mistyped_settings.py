@@ -1,4 +1,4 @@
-"""Warnings about names that are probably mistyped settings. Such a setting would silently have no effect."""
+"""Warnings about names that are probably mistyped settings. A mistyped setting silently has no effect."""
 
 import logging
 import os
@@ -36,31 +36,41 @@ _LIBRARY_VARIABLES = re.compile(
 """Variables that a library or the operating system reads."""
 
 _ENVIRONMENT_SIMILARITY, _FILE_SIMILARITY = 0.8, 0.6
-"""The least similarity (difflib) to a setting. The environment also holds the variables of other programs."""
+"""Minimum similarity to a setting (difflib's ratio) in the environment and in the settings file.
+
+The environment needs a higher one, because it also contains the variables of other programs.
+"""
 
 _SHORT_NAME_LETTERS = 5
-"""Settings up to this length, such as HOST, resemble too many variables of other programs."""
+"""Settings whose names are not longer than this are never suggested for environment variables.
+
+Short names, such as HOST, resemble too many variables of other programs.
+"""
 
 _PLAUSIBLE_NAME = re.compile(r"[A-Z][A-Z0-9_]{2,40}")
 _EXPANSION = re.compile(r"\$\{([^}:]+)")
 
 
 def log_mistyped_settings(file: str) -> None:
-    """Log a warning for each in the environment and in the loaded settings file, whose name is `file`."""
+    """Log a warning for each probable mistake in the environment and in the loaded settings file.
+
+    `file` is the name of that file, as it appears in the warnings.
+    """
     for warning in mistyped_settings(os.environ, loaded_text(), file):
         _log.warning(warning)
 
 
 def mistyped_settings(environ: Mapping[str, str], text: str, file: str) -> list[str]:
-    """Return a sentence for each variable that resembles a setting but is not one.
+    """Return a sentence for each variable that is probably a mistyped setting.
 
-    `text` is the content of the settings file, whose name is `file`. Every variable in it counts that nothing
-    is known to read. The sentences quote no values, nor names that may be parts of a value.
+    In the environment, these are the variables that resemble a setting. In the settings file, they are all
+    variables that no known program reads. `text` is the content of that file, and `file` is its name. The
+    sentences quote neither values nor names that may be part of a value.
     """
     bindings = [binding for binding in parse_stream(StringIO(text)) if binding.key or binding.error]
     in_file = {binding.key for binding in bindings}
     names = [name for name in environ if name not in in_file]
-    # A custom class may read variables that we don't know.
+    # A custom store or generator may read variables of its own.
     has_custom_class = any(":" in environ.get(name, "") for name in ("STORE", "GENERATOR"))
     return [*_in_file(bindings, text, file, has_custom_class), *_in_environment(names)]
 
@@ -75,7 +85,7 @@ def _in_environment(names: Sequence[str]) -> Iterator[str]:
 
 
 def _similar_setting(name: str, candidates: Sequence[str]) -> str:
-    """Return the setting that a variable of the environment was probably meant to be, or an empty string."""
+    """Return the setting that an environment variable was probably meant to be, or an empty string."""
     for setting in candidates:
         if name == f"AWS_{setting}" or ("_" in setting and name.startswith(f"{setting}_")):  # S3_BUCKET_NAME
             return setting
@@ -89,10 +99,10 @@ def _in_file(bindings: Sequence[Binding], text: str, file: str, has_custom_class
     for binding in bindings:
         name, line = binding.key or "", _line_number(binding)
         if binding.error or binding.value is None:
-            yield f"Line {line} of {file} is ignored: it is not NAME=value."
+            yield f"Line {line} of {file} is ignored because it is not of the form NAME=value."
             continue
         if name in lines:
-            yield f"{name} is set twice in {file}, in lines {lines[name]} and {line}. The last one counts."
+            yield f"{name} is set twice in {file}, in lines {lines[name]} and {line}. The last value is used."
         lines[name] = line
         if name not in _SETTINGS and name not in expanded and not _is_read_by_others(name.upper()):
             close = get_close_matches(name.upper(), _SETTINGS, 1, _FILE_SIMILARITY)
@@ -103,7 +113,7 @@ def _in_file(bindings: Sequence[Binding], text: str, file: str, has_custom_class
 
 
 def _line_number(binding: Binding) -> int:
-    """Return the line of the name. A binding begins with the empty lines above it."""
+    """Return the number of the line with the name. The text of a binding includes empty lines above it."""
     string = binding.original.string
     return binding.original.line + string[: len(string) - len(string.lstrip())].count("\n")
 

@@ -16,7 +16,7 @@ from app.core.errors import AppError, GeneratorError, StoreError
 from app.generators.bedrock import errors_mapped as bedrock_errors
 from app.ops.bucket.errors import BucketError
 from app.ops.bucket.errors import errors_mapped as bucket_errors
-from app.ops.doctor.findings import explain
+from app.ops.doctor.findings import finding_for
 from app.stores.s3.errors import errors_mapped as store_errors
 
 SECRET = "tell-tale-of-a-secret"
@@ -104,7 +104,7 @@ def test_the_doctor_explains_every_exception(exc: Exception) -> None:
     try:
         _raise_inside_botocore(exc)
     except Exception as raised:
-        found = explain(raised)
+        found = finding_for(raised)
     assert found.text
     assert found.fix
     assert SECRET not in found.text + found.fix

@@ -57,9 +57,9 @@ def test_every_unknown_name_in_the_file_gets_a_warning_unless_a_custom_class_may
 def test_lines_without_effect_get_a_warning_that_quotes_no_values() -> None:
     text = "API_KEYS: sEcReT\nPORT\nPORT=1\n\nsEcReTsEcReT=\nPORT=2\n'A B=3\n"
     assert mistyped_settings({}, text, ".env") == [
-        "Line 1 of .env is ignored: it is not NAME=value.",
-        "Line 2 of .env is ignored: it is not NAME=value.",
+        "Line 1 of .env is ignored because it is not of the form NAME=value.",
+        "Line 2 of .env is ignored because it is not of the form NAME=value.",
         "Line 5 of .env: the name there is not a setting.",
-        "PORT is set twice in .env, in lines 3 and 6. The last one counts.",
-        "Line 7 of .env is ignored: it is not NAME=value.",
+        "PORT is set twice in .env, in lines 3 and 6. The last value is used.",
+        "Line 7 of .env is ignored because it is not of the form NAME=value.",
     ]

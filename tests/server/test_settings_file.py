@@ -127,7 +127,7 @@ def test_the_flask_command_that_make_installs_runs_no_other_application(checkout
     assert hint in _help(command[0], venv).stderr
     here = _help(command[0], ROOT)
     assert hint not in here.stderr
-    assert "Create, check (doctor) and price the S3 bucket." in here.stdout
+    assert "Set up and check (doctor) the S3 bucket, and estimate its cost." in here.stdout
 
 
 def _help(flask: str, directory: Path) -> subprocess.CompletedProcess[str]:

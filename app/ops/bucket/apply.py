@@ -1,8 +1,8 @@
 """Carry out the steps of a plan.
 
-Calls that S3 is not ready for are retried. Compatible servers get less trust than AWS: a setting that they
-don't know is skipped, one that they accept without effect counts as unknown, and one after which they refuse
-uploads is undone.
+A call is retried if S3 is not ready for it yet. With compatible servers, every step is checked. A setting
+that the server does not support, or accepts without any effect, is reported as unsupported. A setting after
+which the server refuses uploads is undone.
 """
 
 import json
@@ -29,7 +29,7 @@ from app.ops.bucket.state import S3Response, read_setting, try_upload
 RETRY_DELAYS_SECONDS = (1.0, 2.0, 4.0, 8.0)
 
 _BAD_REQUEST = 400
-"""The status from servers that know the setting, but not all of its elements."""
+"""The status that a server returns if it knows the setting, but not all of its elements."""
 
 _BLOCK_NOTHING = dict.fromkeys((*ACL_BLOCKS, *POLICY_BLOCKS), False)
 
@@ -38,11 +38,15 @@ _UNDO_BY = {
     "PutBucketPolicy": ("Policy", "DeleteBucketPolicy"),
     "PutBucketEncryption": ("ServerSideEncryptionConfiguration", "DeleteBucketEncryption"),
 }
-"""For steps that may make uploads fail: the parameter to restore, or else the operation that deletes it."""
+"""How to undo steps that may make uploads fail.
+
+For each operation: the parameter whose previous value is put back, and the operation that deletes the setting
+if it had no value before.
+"""
 
 
 class StepStatus(StrEnum):
-    """What happened to a step."""
+    """The outcome of a step."""
 
     DONE = "done"
     UNSUPPORTED = "not supported by this server"
@@ -54,9 +58,10 @@ class StepStatus(StrEnum):
 
 @dataclass(frozen=True)
 class StepResult:
-    """A step and its status. `message` says why it did not succeed, and what to do.
+    """The outcome of a step.
 
-    `try_fallback` is True if the step's fallback may succeed.
+    If the step did not succeed, `message` says why and what to do. `try_fallback` is True if the step's
+    fallback may succeed.
     """
 
     step: Step
@@ -66,10 +71,10 @@ class StepResult:
 
 
 def apply_steps(clients: AwsClients, steps: Iterable[Step]) -> Iterator[StepResult]:
-    """Make each call, and yield its result at once.
+    """Carry out each step, and yield its result immediately.
 
-    After a failure the other steps are still tried, unless the failed one is vital. If a step is skipped or
-    undone, its fallback follows. If uploads fail whatever the settings are, the last result says so.
+    If a step fails, the others are still tried, unless the failed step is vital. If a step is unsupported or
+    undone, its fallback may be tried next. If uploads fail regardless of the steps, the last result says so.
     """
     run = _Run(clients)
     halted = False
@@ -87,7 +92,7 @@ def apply_steps(clients: AwsClients, steps: Iterable[Step]) -> Iterator[StepResu
 
 
 class _Run:
-    """One run of `apply_steps`. `upload_warning` is set if uploads fail whatever the settings are."""
+    """The state of an `apply_steps` call. `upload_warning` is set if uploads fail regardless of the steps."""
 
     def __init__(self, clients: AwsClients) -> None:
         self._clients = clients
@@ -95,9 +100,9 @@ class _Run:
         self.upload_warning: StepResult | None = None
 
     def attempt(self, step: Step) -> StepResult:
-        """Make the call.
+        """Carry out the step and return its result.
 
-        On a compatible server, check that it has an effect and that uploads still succeed.
+        On a compatible server, check that the setting has changed and that uploads still succeed.
         """
         try:
             if self._clients.is_compatible_server and step.optional:
@@ -116,7 +121,7 @@ class _Run:
         self._call(step)
         has_effect = self._has_effect(step, before)
         if has_effect is False:
-            message = f"The server accepts {step.operation}, and ignores it."
+            message = f"The server accepts {step.operation} but ignores it."
             return StepResult(step, StepStatus.UNSUPPORTED, message)
         undo = _undo_step(step, before)
         if undo is None or self.upload_warning is not None:
@@ -125,16 +130,16 @@ class _Run:
         if refusal is None:
             return StepResult(step, StepStatus.DONE)
         if has_effect is None:
-            # Don't undo: a server that does not know the setting may take DELETE as deleting the bucket.
+            # Don't undo the step: a server that ignores the subresource in a DELETE would delete the bucket.
             message = (
-                f"Uploads are refused ({_summary(refusal)}). If this is the reason, undo it: "
+                f"The server refuses uploads ({_summary(refusal)}). If this step is the reason, undo it: "
                 f"{_as_command(undo)}"
             )
             return StepResult(step, StepStatus.WARNING, message)
         return self._undo(step, undo, refusal)
 
     def _read_before(self, step: Step) -> S3Response:
-        """Return the setting before the step; an empty one if a new bucket's can't be read."""
+        """Return the setting before the step, or an empty one if it can't be read."""
         try:
             return read_setting(self._clients, step.parameters["Bucket"], _read_operation(step))
         except BucketError as exc:
@@ -143,7 +148,7 @@ class _Run:
             raise
 
     def _has_effect(self, step: Step, before: S3Response) -> bool | None:
-        """Return True if the setting has changed; None if it can't be read."""
+        """Return whether the setting has changed, or None if it can't be read."""
         for delay in (0.0, RETRY_DELAYS_SECONDS[0]):
             time.sleep(delay)
             try:
@@ -155,9 +160,10 @@ class _Run:
         return False
 
     def _undo(self, step: Step, undo: Step, refusal: BucketError) -> StepResult:
-        """Undo the step after which uploads are refused. If it was not the reason, make it again.
+        """Undo the step after which uploads were refused.
 
-        It is not made again if it has a fallback, which is the safer choice.
+        If uploads are still refused for the same reason, the step was not the cause, so repeat it. A step
+        with a fallback is not repeated, because the fallback is the safer choice.
         """
         try:
             self._call(undo)
@@ -165,24 +171,28 @@ class _Run:
             return StepResult(
                 step,
                 StepStatus.FAILED,
-                f"After it the server refuses every upload ({_summary(refusal)}), and it can't be undone: "
-                f"{exc.message} Undo it by hand: {_as_command(undo)}",
+                f"The server refuses every upload after this step ({_summary(refusal)}), and the step could "
+                f"not be undone: {exc.message} Undo it by hand: {_as_command(undo)}",
             )
         remaining = self._refusal_after_undo(step, refusal)
         if remaining is not None:
             upload = Step(
                 "Put a small image, as uploads do", "PutObject", {"Bucket": step.parameters["Bucket"]}
             )
-            message = f"{remaining.message.rstrip('.')}. These steps are not the reason."
+            message = f"{remaining.message.rstrip('.')}. The steps above are not the reason."
             self.upload_warning = StepResult(upload, StepStatus.WARNING, message)
             if _summary(remaining) == _summary(refusal) and step.fallback is None:
                 self._call(step)
                 return StepResult(step, StepStatus.DONE)
-        message = f"The server refused every upload after it ({_summary(refusal)})."
+        message = f"The server refused every upload after this step ({_summary(refusal)})."
         return StepResult(step, StepStatus.REVERTED, message, try_fallback=True)
 
     def _refusal_after_undo(self, step: Step, before: BucketError) -> BucketError | None:
-        """Retry an upload until the response changes, since undoing a setting takes effect with delay."""
+        """Return why uploads are refused after the step was undone, or None if they succeed.
+
+        The upload is retried until the response changes, because it takes time until the server applies a
+        changed setting.
+        """
         for delay in (0.0, *RETRY_DELAYS_SECONDS):
             time.sleep(delay)
             refusal = try_upload(self._clients, step.parameters["Bucket"])
@@ -197,7 +207,7 @@ class _Run:
             self._clients.is_compatible_server and says_unsupported(exc.http_status, exc.aws_code)
         )
         if step.optional and unsupported:
-            message = f"The server answers {_summary(exc)}."
+            message = f"The server responded with {_summary(exc)}."
             try_fallback = exc.http_status == _BAD_REQUEST
             return StepResult(step, StepStatus.UNSUPPORTED, message, try_fallback=try_fallback)
         if isinstance(exc, CallDenied):
@@ -205,7 +215,7 @@ class _Run:
         return StepResult(step, StepStatus.FAILED, exc.message)
 
     def _call(self, step: Step) -> None:
-        """Make the call, and retry it while S3 is not ready for it. Raises `BucketError`."""
+        """Make the call. Retry it a few times if S3 is not ready for it yet. Raises `BucketError`."""
         for delay in RETRY_DELAYS_SECONDS:
             try:
                 return _call_once(self._clients, step)
@@ -216,7 +226,11 @@ class _Run:
         return _call_once(self._clients, step)
 
     def _is_temporary(self, exc: BucketError, step: Step) -> bool:
-        """Return True if another change is under way, or an earlier step is not visible everywhere yet."""
+        """Return whether a retry may succeed.
+
+        It may if a different change of the bucket is in progress, or if an earlier step is not visible
+        everywhere yet.
+        """
         if isinstance(exc, CallDenied):
             return step.operation == "PutBucketPolicy" and "PutPublicAccessBlock" in self._done
         if exc.aws_code == "OperationAborted":
@@ -234,7 +248,7 @@ def _call_once(clients: AwsClients, step: Step) -> None:
 
 def _summary(exc: BucketError) -> str:
     if exc.aws_code == UNRELATED_RESPONSE:
-        return "200 with the response to another request"
+        return "200 and the response to a different request"
     return f"{exc.http_status} {exc.aws_code}"
 
 
@@ -247,7 +261,7 @@ def _read_operation(step: Step) -> str:
 
 
 def _undo_step(step: Step, before: S3Response) -> Step | None:
-    """Return the step that restores the setting; None if uploads don't depend on it."""
+    """Return the step that restores the setting, or None if uploads don't depend on the setting."""
     bucket = {"Bucket": step.parameters["Bucket"]}
     if step.operation == "PutPublicAccessBlock":
         block = _BLOCK_NOTHING | before.get("PublicAccessBlockConfiguration", {})

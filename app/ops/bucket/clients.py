@@ -1,8 +1,8 @@
-"""boto3 clients that set up and examine a bucket.
+"""boto3 clients to set up and examine a bucket.
 
-They also detect successful responses to another operation. A server that does not know a subresource such as
-`?encryption` may ignore it and answer as for the bucket itself: 200 with a listing. botocore would find none
-of the expected elements there and return an empty setting.
+They also detect successful responses that belong to a different operation. A server that does not know a
+subresource such as `?encryption` may ignore it and return 200 with a listing of the bucket. botocore would
+find none of the expected elements in the listing, and would return an empty setting.
 """
 
 import json
@@ -32,12 +32,12 @@ _MAX_ATTEMPTS = 3
 
 
 class AwsClients:
-    """One client for each service, made on first use. Properties raise `BucketError`.
+    """A client for each AWS service, created on first use. The properties raise `BucketError`.
 
-    `endpoint_url` applies to S3 alone, like `AWS_ENDPOINT_URL_S3`; boto3 itself reads `AWS_ENDPOINT_URL`,
-    `AWS_ENDPOINT_URL_IAM` and the profile. Credentials come from boto3's usual sources. Those of `profile`
-    take precedence over keys in the environment, unlike those of `AWS_PROFILE`. Set `interactive` if somebody
-    can type an MFA code.
+    `endpoint_url` applies only to S3, like `AWS_ENDPOINT_URL_S3`. boto3 itself reads `AWS_ENDPOINT_URL`,
+    `AWS_ENDPOINT_URL_IAM` and the profile. Credentials come from boto3's usual sources. The credentials of
+    `profile` take precedence over keys in the environment, unlike those of `AWS_PROFILE`. Set `interactive`
+    if a person can enter an MFA code.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class AwsClients:
     ) -> None:
         self._region = region
         self.region_named = ""
-        """The region that S3 named when it refused requests signed for another one; empty if it did not."""
+        """The region that S3 named when it refused a request signed for a different region, or empty."""
         self._endpoint_url = endpoint_url
         self._addressing_style = addressing_style
         self._profile = profile
@@ -79,16 +79,16 @@ class AwsClients:
 
     @property
     def region(self) -> str:
-        """The region of the settings, or else of the profile."""
+        """The region from the settings or, if they don't name one, from the profile."""
         return self._region or self._session.region_name
 
     @cached_property
     def endpoint(self) -> Endpoint:
-        """The endpoint that boto3 uses for S3, from settings, environment or profile."""
+        """The endpoint that boto3 uses for S3, from the settings, the environment or the profile."""
         return self.endpoint_in(self.region)
 
     def endpoint_in(self, region: str, bucket: str = "bucket") -> Endpoint:
-        """Return the endpoint of `bucket` in another region."""
+        """Return the endpoint of `bucket` if it is in `region`."""
         with errors_mapped("Finding the endpoint of S3"):
             return find_endpoint(
                 self._session,
@@ -100,12 +100,12 @@ class AwsClients:
 
     @property
     def is_compatible_server(self) -> bool:
-        """True if S3 is a server other than AWS's, which may lack operations."""
+        """Whether the endpoint is an S3-compatible server rather than AWS. It may lack some operations."""
         return not self.endpoint.is_aws
 
     @property
     def has_iam(self) -> bool:
-        """True if IAM manages the users of S3. AWS's IAM does not for a compatible server."""
+        """Whether IAM manages the users of S3. The IAM of AWS has no users of a compatible server."""
         return not self.is_compatible_server or not is_aws_url(self.iam.meta.endpoint_url)
 
     @property
@@ -118,7 +118,7 @@ class AwsClients:
 
     @cached_property
     def s3(self) -> "S3Client":
-        """S3, or the compatible server."""
+        """The client for Amazon S3 or the compatible server."""
         style = self._addressing_style
         if style == "auto" and self.is_compatible_server:
             style = "path"
@@ -135,25 +135,25 @@ class AwsClients:
         return client
 
     def _note_region(self, parsed_response: dict[str, Any] | None = None, **_: Any) -> None:
-        """Remember the region that an error names. botocore signs the request again for it, silently."""
+        """Remember the region that an error names. botocore silently signs the request again for it."""
         named = ((parsed_response or {}).get("Error") or {}).get("Region")
         self.region_named = str(named or self.region_named)
 
     @cached_property
     def iam(self) -> "IAMClient":
-        """IAM: users, their policies and access keys."""
+        """The client for IAM, which manages users, their policies and access keys."""
         with errors_mapped("Making a client"):
             return self._session.client("iam", region_name=self.region, config=_client_config())
 
     @cached_property
     def sts(self) -> "STSClient":
-        """STS: the identity that the credentials belong to."""
+        """The client for STS, which returns the identity to which the credentials belong."""
         with errors_mapped("Making a client"):
             return self._session.client("sts", region_name=self.region, config=_client_config())
 
     @cached_property
     def s3control(self) -> "S3ControlClient":
-        """S3 Control: Block Public Access of the account."""
+        """The client for S3 Control, which has the Block Public Access settings of the account."""
         with errors_mapped("Making a client"):
             return self._session.client("s3control", region_name=self.region, config=_client_config())
 
@@ -176,18 +176,22 @@ _EXPECTED_ELEMENTS = {
     "GetBucketOwnershipControls": ("OwnershipControls", "Rule"),
     "GetPublicAccessBlock": ("PublicAccessBlockConfiguration", "BlockPublicAcls"),
 }
-"""The root element of each response, and one of its children. Either suffices: the child is missing if
-nothing is configured, and some servers use another name for the root. The response to GetBucketPolicy is
-JSON."""
+"""The root element of each response, and one of its children.
+
+A response is accepted if it has either of them, because the child is missing if nothing is configured, and
+some servers use a different name for the root. The response to GetBucketPolicy is JSON.
+"""
 
 
 def _refuse_unrelated_response(model: Any, http_response: Any, **_: Any) -> None:
-    """Raise `ClientError` with `UNRELATED_RESPONSE` if the body answers another operation.
+    """Raise `ClientError` with `UNRELATED_RESPONSE` if the body belongs to a different operation.
 
-    An empty body counts as a setting that is not configured.
+    An empty body means that the setting is not configured.
     """
     body, operation = http_response.content, model.name
-    status = http_response.raw.status  # that of `http_response` is 500 if the body is not XML
+    status = (
+        http_response.raw.status
+    )  # botocore sets `http_response.status_code` to 500 if the body is not XML
     if status >= 300 or not body.strip():
         return
     if operation == "GetBucketPolicy":
@@ -195,7 +199,7 @@ def _refuse_unrelated_response(model: Any, http_response: Any, **_: Any) -> None
     else:
         matches = _has_element(body, _EXPECTED_ELEMENTS[operation])
     if not matches:
-        error: Any = {"Code": UNRELATED_RESPONSE, "Message": "The response is to another request."}
+        error: Any = {"Code": UNRELATED_RESPONSE, "Message": "The response belongs to a different request."}
         metadata: Any = {"HTTPStatusCode": status}
         raise ClientError({"Error": error, "ResponseMetadata": metadata}, operation)
 
@@ -209,9 +213,9 @@ def _is_policy(body: bytes) -> bool:
 
 
 def _has_element(body: bytes, names: tuple[str, ...]) -> bool:
-    """Return True if the root element or one of its children has one of the names, or is an error.
+    """Return whether the root element or one of its children is an error or has one of the names.
 
-    XML that was cut off counts if it contains the first name.
+    XML that does not parse, for example because it was cut off, only has to contain the first name.
     """
     try:
         root = ElementTree.fromstring(body)

@@ -1,11 +1,11 @@
-"""Errors of the bucket commands. `errors_mapped` translates what boto3 raises, for this whole package.
+"""Errors of the bucket commands. `errors_mapped` translates boto3's exceptions for the whole package.
 
     AppError
-    └── BucketError          the command can't go on
+    └── BucketError          the command can't continue
         ├── CallDenied       the credentials lack a permission, or a setting forbids the call
-        └── CallUnsupported  the server does not know the operation
+        └── CallUnsupported  the server does not support the operation
 
-The messages are for the operator at the terminal. Unlike those of `app.core.errors`, they may
+The messages are shown to the operator at the terminal. Unlike the messages in `app.core.errors`, they may
 name the bucket.
 """
 
@@ -39,12 +39,15 @@ from app.stores.s3.errors import (
 )
 
 UNRELATED_RESPONSE = "UnrelatedResponse"
-"""Our error code for a 200 whose body is the response to another operation."""
+"""Our own error code for a 200 whose body belongs to a different operation."""
 
 _NOT_IMPLEMENTED = 501
 
 _UNSUPPORTED_STATUSES = (400, 405, 409, 501)
-"""How compatible servers answer unknown operations. 409 comes from those that try to create the bucket."""
+"""The statuses that compatible servers return for unknown operations.
+
+Servers that return 409 took the request as one to create the bucket.
+"""
 
 _AMBIGUOUS_CODES = {
     "AccessControlListNotSupported",
@@ -55,14 +58,18 @@ _AMBIGUOUS_CODES = {
     "MethodNotAllowed",
     "NotImplemented",
 }
-"""Codes in `MEANINGS` that servers also return for an unknown operation. All others in `MEANINGS` are about
-the credentials, the region, the bucket or a temporary condition, whatever the operation."""
+"""The codes in `MEANINGS` that servers also return for unknown operations.
+
+All other codes in `MEANINGS` are about the credentials, the region, the bucket or a temporary condition,
+regardless of the operation.
+"""
 
 
 class BucketError(AppError):
-    """A bucket command can't go on.
+    """A bucket command can't continue.
 
-    `aws_code` and `http_status` are those of the response; empty and 0 if there was none.
+    `aws_code` is the error code of the response, and `http_status` is its status. Without a response, they
+    are empty and 0.
     """
 
     code = "bucket_error"
@@ -74,7 +81,7 @@ class BucketError(AppError):
 
 
 class CallDenied(BucketError):
-    """The credentials may not make this call. `action` is the IAM action that allows it."""
+    """The credentials are not allowed to make this call. `action` is the IAM action that allows it."""
 
     def __init__(self, operation: str, explanation: str, aws_code: str = "AccessDenied") -> None:
         self.action = action_of(operation)
@@ -83,12 +90,12 @@ class CallDenied(BucketError):
 
 
 class CallUnsupported(BucketError):
-    """The server is compatible with S3 but does not know this operation."""
+    """The server is compatible with S3 but does not support this operation."""
 
 
 @contextmanager
 def errors_mapped(operation: str) -> Iterator[None]:
-    """Raise a `BucketError` for every error of boto3 that occurs inside the block."""
+    """Translate every exception that boto3 raises inside the block into a `BucketError`."""
     try:
         yield
     except ClientError as exc:
@@ -103,30 +110,30 @@ def errors_mapped(operation: str) -> Iterator[None]:
         elif kind is ErrorKind.SETTINGS:
             message = f"{operation} can't be sent: {text.rstrip('.')}. {CHECK_SETTINGS}."
         elif kind is ErrorKind.BAD_RESPONSE:
-            message = f"{operation} got a response that is not S3's: {text}"
+            message = f"{operation} got a response that does not come from S3: {text}"
         else:
             message = f"{operation} got no response: {text}"
         raise BucketError(message) from exc
 
 
 def says_unsupported(status: int, code: str) -> bool:
-    """Return True if this response of a compatible server means that it does not know the operation."""
+    """Return whether this response means that a compatible server does not support the operation."""
     if code == UNRELATED_RESPONSE:
         return True
     return status in _UNSUPPORTED_STATUSES and (code in _AMBIGUOUS_CODES or code not in MEANINGS)
 
 
 def describe_unexpected(exc: Exception) -> str:
-    """Return the error's class name, with its text if the text can't hold a secret.
+    """Return the name of the exception's class, and its text if that can't contain a secret.
 
-    Errors of the HTTP layer quote headers, which hold credentials. Errors from parsing name the missing
-    element.
+    Exceptions of the HTTP layer are excluded because they quote headers, which contain credentials.
+    Exceptions of parsers are included because they say which element is missing.
     """
     name = type(exc).__name__
     if isinstance(exc, OSError) and exc.strerror:
         return f"{name}: {exc.strerror}"
     if isinstance(exc, LookupError | TypeError | AttributeError | json.JSONDecodeError | ResponseParserError):
-        # From the second line on, a parser's error quotes the whole response.
+        # After its first line, the message of a parser quotes the whole response.
         return f"{name}: {str(exc).partition(chr(10))[0][:MAX_MESSAGE_CHARS]}"
     return name
 
@@ -138,9 +145,8 @@ def _from_response(exc: ClientError, operation: str) -> BucketError:
     if is_about_credentials(exc):
         if code in DENIED:
             return CallDenied(exc.operation_name, explanation, code)
-        message = (
-            f"No credentials: {exc.operation_name} answers {status} {code}.{explanation} {SET_CREDENTIALS}."
-        )
+        problem = f"No credentials: {exc.operation_name} failed with {status} {code}."
+        message = f"{problem}{explanation} {SET_CREDENTIALS}."
         return BucketError(message, aws_code=code, http_status=status)
     if code in DENIED:
         return CallDenied(operation, explanation, code)
@@ -155,7 +161,7 @@ def _from_response(exc: ClientError, operation: str) -> BucketError:
 
 
 def _region_hint(exc: ClientError) -> str:
-    """Return what the response says about the right region, to append to the advice to set AWS_REGION."""
+    """Return what the response says about the correct region. It follows the advice to set AWS_REGION."""
     headers = exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     error: dict[str, Any] = dict(exc.response.get("Error", {}))
     region = error.get("Region") or headers.get("x-amz-bucket-region")

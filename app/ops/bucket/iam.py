@@ -1,4 +1,4 @@
-"""The IAM user that the server runs as: its least policy, and its access key in `.env`."""
+"""The IAM user whose credentials the server uses: its minimal policy, and its access key in `.env`."""
 
 import json
 from collections.abc import Mapping
@@ -20,12 +20,15 @@ from app.ops.bucket.state import Mode
 _KEY_SETTINGS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 _AWS_MANAGED_KEY = "alias/aws/s3"
-"""S3's own KMS key in each account. Its key policy allows every user of S3 in the account."""
+"""The KMS key that AWS creates for S3 in each account.
+
+Its key policy allows every user of S3 in the account, so our policy need not name it.
+"""
 
 
 @dataclass(frozen=True)
 class AccessKey:
-    """An access key of an IAM user. AWS returns the secret only once; keep it out of logs and messages."""
+    """An access key of an IAM user. AWS returns the secret only once. Keep it out of logs and messages."""
 
     key_id: str
     secret: str = field(repr=False)
@@ -38,9 +41,9 @@ class AccessKey:
 
 @dataclass(frozen=True)
 class ProvidedUser:
-    """What `provide_user` did.
+    """The result of `provide_user`.
 
-    `created`: the user is new. `key`: the new key; None if the file's key stayed.
+    `created` is True if the user is new. `key` is the new access key, or None if the existing key was kept.
     """
 
     created: bool
@@ -50,10 +53,11 @@ class ProvidedUser:
 def provide_user(
     clients: AwsClients, name: str, policy_name: str, policy: Mapping[str, Any], env: Path, *, replace: bool
 ) -> ProvidedUser:
-    """Create the IAM user `name` with the inline policy, and write an access key of it into the file `env`.
+    """Create the IAM user `name` with the inline policy, and write an access key of the user to `env`.
 
-    A key of this user that the file holds already stays, unless `replace`. Raises `BucketError` before any
-    change if the file holds somebody else's key. After any other error, the new key is deleted again.
+    If the file already contains a key of this user, the key is kept, unless `replace` is True. If the file
+    contains a key that does not belong to the user, `BucketError` is raised before anything is changed. If
+    the new key can't be written to the file, it is deleted again.
     """
     user = _IamUser(clients, name)
     found = read_settings(env)
@@ -61,14 +65,16 @@ def provide_user(
     if keep and not (
         all(setting in found for setting in _KEY_SETTINGS) and user.has_key(found[_KEY_SETTINGS[0]])
     ):
-        raise BucketError(f"{env} holds keys, but none of {name}. --replace-keys replaces them.")
+        raise BucketError(
+            f"{env} contains keys that do not belong to {name}. Use --replace-keys to replace them."
+        )
     created = user.create()
     user.put_policy(policy_name, policy)
     if keep:
         return ProvidedUser(created, None)
     key = user.create_key()
     try:
-        # AWS would refuse the key together with the session token of another one.
+        # AWS refuses a key together with the session token of a different key.
         write_settings(env, key.settings, without=("AWS_SESSION_TOKEN",))
     except OSError as exc:
         user.discard_key(key)
@@ -87,7 +93,7 @@ class _IamUser:
         self._name = name
 
     def create(self) -> bool:
-        """Create the user. Return False if it exists already."""
+        """Create the user. Return False if it already exists."""
         try:
             self._call("CreateUser")
         except BucketError as exc:
@@ -97,11 +103,11 @@ class _IamUser:
         return True
 
     def put_policy(self, policy_name: str, policy: Mapping[str, Any]) -> None:
-        """Set this inline policy, replacing one of the same name."""
+        """Set the inline policy. It replaces a policy of the same name."""
         self._call("PutUserPolicy", PolicyName=policy_name, PolicyDocument=json.dumps(policy))
 
     def has_key(self, key_id: str) -> bool:
-        """Return True if the key is an active one of this user; False also if there is no such user."""
+        """Return whether this user exists and has the key, and the key is active."""
         try:
             keys = self._call("ListAccessKeys")["AccessKeyMetadata"]
         except BucketError as exc:
@@ -118,8 +124,8 @@ class _IamUser:
             if exc.aws_code != "LimitExceeded":
                 raise
             raise BucketError(
-                f"The user {self._name} has two access keys already, the most that AWS allows. List them: "
-                f"aws iam list-access-keys --user-name {self._name}; delete the unused one: aws iam "
+                f"The user {self._name} already has two access keys, and AWS allows no more. To list them: "
+                f"aws iam list-access-keys --user-name {self._name}; to delete the unused one: aws iam "
                 f"delete-access-key --user-name {self._name} --access-key-id …"
             ) from exc
         return AccessKey(key["AccessKeyId"], key["SecretAccessKey"])
@@ -127,7 +133,7 @@ class _IamUser:
     def discard_key(self, key: AccessKey) -> None:
         """Delete a key that could not be saved.
 
-        Raises `BucketError` with the command to do it if that fails.
+        Raises `BucketError` if that fails. The message contains the command that deletes the key.
         """
         try:
             self._call("DeleteAccessKey", AccessKeyId=key.key_id)
@@ -142,10 +148,10 @@ class _IamUser:
             return getattr(self._clients.iam, xform_name(operation))(UserName=self._name, **parameters)
 
 
-def least_policy(config: Config, partition: str, mode: Mode | None = None) -> Policy:
-    """Return the IAM policy with the fewest permissions that the server needs with these settings.
+def minimal_policy(config: Config, partition: str, mode: Mode | None = None) -> Policy:
+    """Return the IAM policy with only the permissions that the server needs with these settings.
 
-    `mode` is that of the bucket. If it is None, the settings alone decide whether objects get an ACL.
+    `mode` is the mode of the bucket. If it is None, only the settings decide whether objects get an ACL.
     """
     bucket_arn = f"arn:{partition}:s3:::{config.s3_bucket}"
     object_actions = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
@@ -170,9 +176,10 @@ def least_policy(config: Config, partition: str, mode: Mode | None = None) -> Po
 
 
 def _kms_statement(config: Config, partition: str) -> Statement:
-    """Return the statement to encrypt and decrypt with the KMS key of `S3_SSE_KMS_KEY_ID`.
+    """Return the statement that allows encryption and decryption with the key in `S3_SSE_KMS_KEY_ID`.
 
-    A key is named by its ARN, with `*` for an unknown account or region; an alias in a condition.
+    The resource is the ARN of the key, with `*` in place of an unknown account or region. If the setting is
+    an alias, the statement allows all keys, under the condition that they have this alias.
     https://docs.aws.amazon.com/kms/latest/developerguide/cmks-in-iam-policies.html
     """
     arn_prefix, _, key = config.s3_sse_kms_key_id.rpartition(":")

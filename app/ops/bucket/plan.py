@@ -1,11 +1,10 @@
-"""The plan: the calls to S3 that turn the bucket as it is into the target.
+"""The plan: the S3 calls that bring the bucket from its current state to the target.
 
-Object ownership is enforced (ACLs disabled) in both modes. So one place, the policy, says what is public, and
-no object's ACL can publish it in addition. Such a bucket answers 400 to an upload with an ACL, hence
-`S3_ACL=none`.
+ACLs are disabled in both modes, by enforcing the bucket owner as the owner of all objects. Then only the
+policy decides what is public. Uploads with an ACL get 400 from such a bucket, so `S3_ACL=none` must be set.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/about-object-ownership.html
 
-CORS and lifecycle rules of others stay unchanged; ours are recognized by their IDs.
+Our CORS and lifecycle rules are recognized by their IDs. All other rules stay unchanged.
 """
 
 from collections.abc import Mapping
@@ -18,32 +17,33 @@ from app.ops.bucket.policy import is_public, with_public_read, without_public_re
 from app.ops.bucket.state import BucketState, S3Response, Target, holds_objects, read_state, try_upload
 
 ACLS_DISABLED = "BucketOwnerEnforced"
-"""The object ownership under which S3 ignores ACLs and refuses uploads with one."""
+"""The object ownership with which S3 ignores ACLs and refuses uploads that carry one."""
 
 BLOCK_PUBLIC_ACLS = "BlockPublicAcls"
-"""Under this block, Ceph RGW refuses every upload, even the owner's without an ACL (fixed in 2025)."""
+"""With this block, Ceph RGW refuses every upload, even by the owner and without an ACL (fixed in 2025)."""
 
 ACL_BLOCKS = (BLOCK_PUBLIC_ACLS, "IgnorePublicAcls")
 POLICY_BLOCKS = ("BlockPublicPolicy", "RestrictPublicBuckets")
 _BLOCK_ALL = dict.fromkeys((*ACL_BLOCKS, *POLICY_BLOCKS), True)
 _BLOCK_ACLS = _BLOCK_ALL | dict.fromkeys(POLICY_BLOCKS, False)
-"""For a public bucket: only the policy makes objects public, so public ACLs stay blocked."""
+"""The blocks of a public bucket. Only the policy makes its objects public, so public ACLs stay blocked."""
 
 _ACCOUNT_BLOCK_HINT = (
-    "If they have it, Block Public Access of the account or of its organization forbids public policies. It "
-    "takes precedence over the bucket's, and this command never changes it. Show it: aws s3control "
-    "get-public-access-block --account-id $(aws sts get-caller-identity --query Account --output text); in "
-    "the console: S3 → Block Public Access settings for this account."
+    "If the credentials have this permission, Block Public Access of the account or of its organization "
+    "forbids public policies. It takes precedence over the setting of the bucket, and this command never "
+    "changes it. To show it: aws s3control get-public-access-block --account-id $(aws sts "
+    "get-caller-identity --query Account --output text); or in the console: S3 → Block Public Access "
+    "settings for this account."
 )
 
 _RULE_ID = "s3-image-server"
-"""The ID of our CORS rule, and the beginning of the IDs of our lifecycle rules."""
+"""The ID of our CORS rule, and the prefix of the IDs of our lifecycle rules."""
 
 _ABORT_AFTER_DAYS = 7
 _CORS_MAX_AGE_SECONDS = 3600
 
 _DEFAULT_REGION = "us-east-1"
-"""The region of buckets without a location constraint. S3 refuses it as a constraint."""
+"""The region of buckets without a location constraint. S3 refuses this region as a constraint."""
 
 Rule = dict[str, Any]
 
@@ -52,10 +52,10 @@ Rule = dict[str, Any]
 class Step:
     """A call to S3 that changes the bucket.
 
-    `parameters` are those of boto3, except that a bucket policy is a dict. If a `vital` step fails, the steps
-    after it are not tried. An `optional` step is skipped if a compatible server does not support it; its
-    `fallback` may then be tried. `denied_hint` tells the operator why AWS may deny the call although the
-    credentials have the permission.
+    `parameters` are the parameters of the boto3 method, except that a bucket policy is a dict. If a `vital`
+    step fails, the steps after it are not tried. An `optional` step is skipped if a compatible server does
+    not support it, and its `fallback` may be tried instead. `denied_hint` tells the operator why AWS may deny
+    the call even if the credentials have the permission.
     """
 
     title: str
@@ -69,11 +69,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in the order to make them; none if the bucket is already as wanted.
+    """The steps, in the order in which to make them. There are none if the bucket already has the settings.
 
-    `publishes` is True if the steps let everybody read objects that the bucket already holds; `unlisted` is
-    True if that is an assumption, because the bucket can't be listed. `unsupported` lists the operations that
-    the server does not know. Nothing is planned for their settings.
+    `publishes` is True if the steps let everyone read existing objects of the bucket. If the bucket can't be
+    listed, this is assumed, and `unlisted` is True. `unsupported` names the operations that the server does
+    not support. There are no steps for their settings.
     """
 
     steps: tuple[Step, ...]
@@ -83,10 +83,11 @@ class Plan:
 
 
 def make_plan(clients: AwsClients, target: Target, *, may_upload: bool = True) -> Plan:
-    """Read the bucket and return the steps to the target. Change nothing. Raises `BucketError`.
+    """Read the bucket's settings and return the steps to the target. Raises `BucketError`.
 
-    If the server lacks some settings and the bucket blocks public ACLs, a small image is put and deleted
-    again, because some such servers refuse every upload then. `may_upload=False` skips that.
+    No setting is changed. If the server lacks some settings and the bucket blocks public ACLs, a small image
+    is put and deleted again, because some of these servers then refuse every upload. `may_upload=False` skips
+    this test.
     """
     state = read_state(clients, target)
     if may_upload and state.unsupported and state.public_access_block.get(BLOCK_PUBLIC_ACLS):
@@ -103,7 +104,7 @@ def make_plan(clients: AwsClients, target: Target, *, may_upload: bool = True) -
 
 
 def ownership_of(response: Mapping[str, Any]) -> str:
-    """Return the object ownership in a response to GetBucketOwnershipControls; empty if it has none."""
+    """Return the object ownership from a response to GetBucketOwnershipControls, or an empty string."""
     rules = response.get("OwnershipControls", {}).get("Rules", [])
     return str(rules[0].get("ObjectOwnership", "")) if rules else ""
 
@@ -111,8 +112,9 @@ def ownership_of(response: Mapping[str, Any]) -> str:
 def access_steps(target: Target, state: BucketState) -> list[Step]:
     """Return the steps that decide who may read, in the order that S3 requires.
 
-    ACLs are removed before they are disabled. Block Public Access is lifted before a public policy is put,
-    and set only after the policy is removed, because it refuses changes to a policy that is still public.
+    ACLs are removed before they are disabled. For a public bucket, Block Public Access is turned off before
+    the policy is put. For a private bucket, it is turned on only after the policy was removed, because it
+    refuses changes to a policy that is still public.
     """
     ownership = _ownership_steps(target, state)
     if target.mode == "public":
@@ -121,12 +123,12 @@ def access_steps(target: Target, state: BucketState) -> list[Step]:
 
 
 def rule_steps(target: Target, state: BucketState) -> list[Step]:
-    """Return the steps for CORS, lifecycle and encryption. They don't depend on each other."""
+    """Return the steps for CORS, lifecycle and encryption, which don't depend on each other."""
     return [*_cors_steps(target, state), *_lifecycle_steps(target, state), *_encryption_steps(target, state)]
 
 
 def _publishes(target: Target, state: BucketState, steps: list[Step]) -> bool:
-    """Return True if the steps let everybody read an existing bucket that not everybody may read now."""
+    """Return whether the steps make an existing bucket public that is not public yet."""
     if target.mode != "public" or not state.exists:
         return False
     is_readable = is_public(state.policy, target.objects_arn) and not state.public_access_block.get(
@@ -173,7 +175,7 @@ def _block_steps(target: Target, state: BucketState) -> list[Step]:
     reduced = wanted | {BLOCK_PUBLIC_ACLS: False}
     if "GetPublicAccessBlock" not in state.settings or present == wanted:
         if state.refuses_uploads and present.get(BLOCK_PUBLIC_ACLS):
-            title = f"Lift {BLOCK_PUBLIC_ACLS}, under which the server refuses every upload"
+            title = f"Turn {BLOCK_PUBLIC_ACLS} off, since the server refuses every upload with it"
             return [_block_step(target, title, reduced)]
         return []
     if state.unsupported and present == reduced:
@@ -196,10 +198,10 @@ def _policy_steps(target: Target, state: BucketState) -> list[Step]:
         if is_public(policy, target.objects_arn):
             return []
         parameters = bucket | {"Policy": with_public_read(policy, target.objects_arn)}
-        title = "Let everybody read objects"
+        title = "Let everyone read objects"
         return [Step(title, "PutBucketPolicy", parameters, denied_hint=_ACCOUNT_BLOCK_HINT)]
     rest = without_public_read(policy, target.objects_arn)
-    title = "Stop letting everybody read objects"
+    title = "Stop letting everyone read objects"
     if policy is None or rest == policy:
         return []
     if rest is None:
@@ -262,29 +264,29 @@ def _lifecycle_step(target: Target, response: S3Response, missing: list[Rule]) -
     rules = _merged(response.get("Rules", []), missing)
     parameters = {"Bucket": target.bucket, "LifecycleConfiguration": {"Rules": rules}}
     minimum_size = "TransitionDefaultMinimumObjectSize"
-    if minimum_size in response:  # if left out, S3 resets it
+    if minimum_size in response:  # S3 would reset it if it were left out
         parameters[minimum_size] = response[minimum_size]
     actions = [
-        f"delete objects below {rule['Filter']['Prefix']} after {rule['Expiration']['Days']} days"
+        f"delete objects under {rule['Filter']['Prefix']} after {rule['Expiration']['Days']} days"
         for rule in missing
         if "Expiration" in rule
     ]
     if len(actions) < len(missing):
         actions.append(f"discard incomplete uploads after {_ABORT_AFTER_DAYS} days")
     title = ", ".join(actions)
-    title = title[0].upper() + title[1:]  # `capitalize` would change the prefixes as well
+    title = title[0].upper() + title[1:]  # `capitalize` would change the case of the prefixes
     return Step(title, "PutBucketLifecycleConfiguration", parameters)
 
 
 def _lifecycle_essence(rule: Rule) -> tuple[Any, ...]:
-    """Return the rule in a comparable form. S3 may return an empty filter in several forms."""
+    """Return what identifies the rule, for comparisons. S3 may return an empty filter in several forms."""
     prefix = rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))
     abort = rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation")
     return rule.get("ID"), rule.get("Status"), prefix, rule.get("Expiration", {}).get("Days"), abort
 
 
 def _merged(present: list[Rule], ours: list[Rule]) -> list[Rule]:
-    """Return the rules with each of ours in place of one with the same ID, or else at the end."""
+    """Return the rules with ours added. Each of ours replaces a rule with its ID, or is appended."""
     by_id = {rule["ID"]: rule for rule in ours}
     kept = [by_id.pop(rule.get("ID", ""), rule) for rule in present]
     return [*kept, *by_id.values()]

@@ -1,4 +1,4 @@
-"""Bucket policies: what a policy lets everybody do, and how to add or remove our statement among others.
+"""Bucket policies: what a policy lets everyone do, and how to add our statement to it or remove it.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/example-bucket-policies.html
 """
@@ -11,39 +11,39 @@ Statement = dict[str, Any]
 Policy = dict[str, Any]
 
 SID = "S3ImageServerPublicRead"
-"""The id by which we recognize our own statement. Statements with another one are left alone."""
+"""The ID by which we recognize our own statement."""
 
-_EVERYBODY = "*"
+_EVERYONE = "*"
 
 
-def allows_everybody(policy: Policy | None, action: str, resource: str) -> bool:
+def allows_everyone(policy: Policy | None, action: str, resource: str) -> bool:
     """Return True if anonymous callers may do `action`, such as `s3:GetObject`, on the ARN `resource`."""
-    matching = (s for s in _for_everybody(policy) if _matches(s, "Action", action))
+    matching = (s for s in _for_everyone(policy) if _matches(s, "Action", action))
     effects = {s.get("Effect") for s in matching if _matches(s, "Resource", resource)}
     return "Allow" in effects and "Deny" not in effects
 
 
 def public_resources(policy: Policy | None, action: str) -> list[str]:
-    """Return the ARNs on which a statement allows everybody `action`."""
+    """Return the ARNs on which some statement lets everyone do `action`."""
     return [
         resource
-        for statement in _for_everybody(policy)
+        for statement in _for_everyone(policy)
         if statement.get("Effect") == "Allow" and _matches(statement, "Action", action)
         for resource in _as_list(statement.get("Resource", []))
     ]
 
 
 def is_public(policy: Policy | None, objects_arn: str) -> bool:
-    """Return True if a statement that is equivalent to ours lets everybody read all objects."""
+    """Return whether the policy lets everyone read all objects, by our statement or an equivalent one."""
     return any(_is_public_read(statement, objects_arn) for statement in _statements(policy))
 
 
 def with_public_read(policy: Policy | None, objects_arn: str) -> Policy:
-    """Return the policy with our statement. The statements of others stay unchanged."""
+    """Return the policy with our statement. All other statements stay unchanged."""
     ours = {
         "Sid": SID,
         "Effect": "Allow",
-        "Principal": _EVERYBODY,
+        "Principal": _EVERYONE,
         "Action": "s3:GetObject",
         "Resource": objects_arn,
     }
@@ -52,7 +52,7 @@ def with_public_read(policy: Policy | None, objects_arn: str) -> Policy:
 
 
 def without_public_read(policy: Policy | None, objects_arn: str) -> Policy | None:
-    """Return the policy without our statement and equivalent ones; None if no statement remains."""
+    """Return the policy without our statement and equivalent ones, or None if no statement remains."""
     rest = [
         statement
         for statement in _statements(policy)
@@ -62,13 +62,13 @@ def without_public_read(policy: Policy | None, objects_arn: str) -> Policy | Non
 
 
 def _is_public_read(statement: Statement, objects_arn: str) -> bool:
-    """Return True if the statement allows exactly what ours allows, whatever its id.
+    """Return whether the statement allows exactly what ours allows. Its ID does not matter.
 
-    AWS's documentation calls its own `PublicReadGetObject`.
+    For example, the ID in the AWS documentation is `PublicReadGetObject`.
     """
     return (
         statement.get("Effect") == "Allow"
-        and _principals(statement) == [_EVERYBODY]
+        and _principals(statement) == [_EVERYONE]
         and [action.lower() for action in _as_list(statement.get("Action", []))] == ["s3:getobject"]
         and _as_list(statement.get("Resource", [])) == [objects_arn]
         and not statement.get("Condition")
@@ -79,24 +79,24 @@ def _statements(policy: Policy | None) -> list[Statement]:
     return _as_list((policy or {}).get("Statement", []))
 
 
-def _for_everybody(policy: Policy | None) -> Iterator[Statement]:
-    """Yield the statements that apply to all callers. Those with a condition do not."""
+def _for_everyone(policy: Policy | None) -> Iterator[Statement]:
+    """Yield the statements that apply to all callers. Statements with a condition don't count."""
     for statement in _statements(policy):
-        if not statement.get("Condition") and _EVERYBODY in _principals(statement):
+        if not statement.get("Condition") and _EVERYONE in _principals(statement):
             yield statement
 
 
 def _principals(statement: Statement) -> list[str]:
-    """Return the principals of every kind: AWS accounts, services and others."""
+    """Return the principals of all types: AWS accounts, services and others."""
     principal = statement.get("Principal", [])
     values = principal.values() if isinstance(principal, dict) else [principal]
     return [name for names in values for name in _as_list(names)]
 
 
 def _matches(statement: Statement, element: str, value: str) -> bool:
-    """Return True if one of the element's patterns, with `*` and `?`, matches.
+    """Return whether the value matches one of the element's patterns, which may contain `*` and `?`.
 
-    Actions ignore case, ARNs don't.
+    Actions are case-insensitive, ARNs are not.
     """
     patterns = _as_list(statement.get(element, []))
     if element == "Action":
@@ -105,5 +105,5 @@ def _matches(statement: Statement, element: str, value: str) -> bool:
 
 
 def _as_list(value: Any) -> list[Any]:
-    """Return a list: a policy may hold a single value without one."""
+    """Return the value as a list. A policy may contain a single value in place of a list."""
     return value if isinstance(value, list) else [value]

@@ -1,4 +1,4 @@
-"""The bucket as it is now, read from S3, and as `flask bucket setup` shall make it."""
+"""The bucket's current state, as read from S3, and the target state for `flask bucket setup`."""
 
 import base64
 import hashlib
@@ -21,14 +21,20 @@ _NOT_FOUND = 404
 _NOT_IMPLEMENTED = 501
 
 _LISTING_OPERATIONS = ("ListObjectsV2", "ListObjects")
-"""In the order to try them. Old servers know only the second."""
+"""The operations that list objects, in the order to try them. Old servers support only the second."""
 
 _PROBE_KEY = "doctor/setup-probe.png"
-"""Always the same, so that at most one object stays behind if deleting is refused."""
+"""The key of the test upload.
+
+It is always the same, so that at most one object is left behind if the server refuses to delete it.
+"""
 
 _TEMPORARY_STATUSES = (404, 409, 429, 503)
-"""Responses of a bucket that is not visible everywhere yet, during a conflicting change, or of a busy
-server."""
+"""Statuses that don't mean that uploads are refused.
+
+They occur if the bucket is not visible everywhere yet, if a conflicting change is in progress, and if the
+server is busy.
+"""
 
 Mode = Literal["public", "private"]
 
@@ -38,11 +44,11 @@ S3Response = dict[str, Any]
 
 @dataclass(frozen=True)
 class Target:
-    """The bucket that `flask bucket setup` shall create or change.
+    """The bucket that `flask bucket setup` creates or changes, and its settings.
 
-    If `mode` is public, everybody may read its objects. `cors` holds origins such as `https://example.org`.
-    `expire` maps key prefixes to the number of days after which S3 deletes the objects. `partition` is that
-    of its ARNs.
+    If `mode` is public, everyone may read the objects. `partition` is the partition in the bucket's ARN.
+    `cors` contains origins such as `https://example.org`. `expire` maps key prefixes to the number of days
+    after which S3 deletes the objects.
     """
 
     bucket: str
@@ -60,10 +66,10 @@ class Target:
 
 @dataclass(frozen=True)
 class BucketState:
-    """The bucket's settings.
+    """The current settings of the bucket.
 
-    `settings` maps each operation that reads a setting, such as `GetBucketCors`, to its response; to an empty
-    one if nothing is configured. `unsupported` lists the operations that the server does not know.
+    `settings` maps each operation that reads a setting, such as `GetBucketCors`, to its response, which is
+    empty if nothing is configured. `unsupported` names the operations that the server does not support.
     `refuses_uploads` is True if a test upload was denied.
     """
 
@@ -81,17 +87,17 @@ class BucketState:
 
     @property
     def public_access_block(self) -> dict[str, bool]:
-        """The bucket's own Block Public Access; empty if nothing is blocked."""
+        """The Block Public Access settings of the bucket itself, or an empty dict if it has none."""
         response = self.settings.get("GetPublicAccessBlock", {})
         block: dict[str, bool] = response.get("PublicAccessBlockConfiguration", {})
         return block
 
 
 def read_state(clients: AwsClients, target: Target) -> BucketState:
-    """Read every setting that a plan for `target` depends on. Change nothing.
+    """Read every setting that a plan for `target` depends on.
 
-    Raises `BucketError` that lists all missing permissions, or says that the bucket is in another region or
-    belongs to somebody else.
+    Raises `BucketError` if permissions are missing, or if the bucket is in a different region or may belong
+    to someone else. The message lists all missing permissions.
     """
     try:
         state = _read(clients, target)
@@ -105,10 +111,10 @@ def read_state(clients: AwsClients, target: Target) -> BucketState:
 
 
 def read_setting(clients: AwsClients, bucket: str, operation: str) -> S3Response:
-    """Return the response to an operation such as `GetBucketCors`; an empty one if nothing is configured.
+    """Return the response to an operation such as `GetBucketCors`. It is empty if nothing is configured.
 
-    S3 answers 404 for settings that are not configured, with a different code for each. Raises
-    `CallUnsupported` if the server does not know the setting, and `BucketError` for other failures.
+    S3 returns 404 for a setting that is not configured, with a different error code for each setting. Raises
+    `CallUnsupported` if the server does not support the operation, and `BucketError` for other failures.
     """
     try:
         response = _call(clients, bucket, operation)
@@ -123,7 +129,7 @@ def read_setting(clients: AwsClients, bucket: str, operation: str) -> S3Response
 
 
 def holds_objects(clients: AwsClients, bucket: str) -> bool | None:
-    """Return True if there is at least one object; None if the server refuses to list the bucket.
+    """Return whether the bucket contains objects, or None if the server refuses to list the bucket.
 
     Raises `BucketError` if there is no response.
     """
@@ -134,15 +140,15 @@ def holds_objects(clients: AwsClients, bucket: str) -> bool | None:
             if not exc.http_status:
                 raise
         else:
-            # Some servers send no KeyCount; some send no keys in a page that is not the last.
+            # Some servers don't send KeyCount. Some send pages without keys before the last page.
             return bool(page.get("Contents") or page.get("IsTruncated"))
     return None
 
 
 def try_upload(clients: AwsClients, bucket: str) -> BucketError | None:
-    """Put a small image as the server does, and delete it. Return the error if the server refuses the upload.
+    """Put a small image as an upload does, and delete it. Return the error if the server refuses the upload.
 
-    Return None if the upload succeeds, or fails only temporarily.
+    Return None if the upload succeeds, or if it fails for a temporary reason.
     """
     data = random_png()
     md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode("ascii")
@@ -157,12 +163,12 @@ def try_upload(clients: AwsClients, bucket: str) -> BucketError | None:
         with errors_mapped("DeleteObject"):
             clients.s3.delete_object(Bucket=bucket, Key=_PROBE_KEY)
     except BucketError:
-        pass  # only the upload matters here; doctor reports refused deletes
+        pass  # only the upload matters here; the doctor reports refused deletes
     return None
 
 
 def random_png() -> bytes:
-    """Return a small PNG with random pixels, so that no cache can answer for the bucket."""
+    """Return a small PNG. Its pixels are random, so it can't come from a cache in front of the bucket."""
     written = BytesIO()
     Image.frombytes("RGB", (8, 8), secrets.token_bytes(192)).save(written, "PNG")
     return written.getvalue()
@@ -189,24 +195,24 @@ def _read(clients: AwsClients, target: Target) -> BucketState:
             settings[operation] = read_setting(clients, target.bucket, operation)
         except CallUnsupported as exc:
             if status != _OK and exc.http_status not in (_OK, _NOT_IMPLEMENTED):
-                raise  # the error that HEAD could not explain
+                raise  # HeadBucket failed too, so this is not about the operation
             unsupported.append(operation)
         except CallDenied as exc:
             denied.append(exc)
     if denied:
         actions = ", ".join(dict.fromkeys(exc.action for exc in denied))
         raise BucketError(
-            f"The bucket {target.bucket} exists, but the credentials may not read its settings: they need "
-            f"{actions} on arn:{target.partition}:s3:::{target.bucket}. If the bucket is somebody else's, "
-            "choose another name."
+            f"The bucket {target.bucket} exists, but the credentials are not allowed to read its settings: "
+            f"they need {actions} on arn:{target.partition}:s3:::{target.bucket}. If the bucket belongs to "
+            "someone else, choose a different name."
         ) from denied[0]
     return BucketState(exists=True, settings=settings, unsupported=tuple(unsupported))
 
 
 def _head_bucket(clients: AwsClients, target: Target) -> int:
-    """Return the status of HeadBucket. Raises `BucketError` if the bucket is in another region.
+    """Return the status of HeadBucket. Raises `BucketError` if the bucket is in a different region.
 
-    The response to HEAD has no body, so it does not say why it is refused. Later calls do.
+    Responses to HEAD have no body, so a refusal does not say why. The responses to later calls do.
     """
     try:
         with errors_mapped("HeadBucket"):

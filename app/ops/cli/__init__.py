@@ -1,4 +1,4 @@
-"""The commands of operators: `flask bucket …`, `flask cache …`, `flask images …`, `flask keys …`."""
+"""The operator commands: `flask bucket …`, `flask cache …`, `flask images …`, `flask keys …`."""
 
 from flask import Flask
 

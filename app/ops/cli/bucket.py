@@ -1,4 +1,4 @@
-"""`flask bucket …`: set up the bucket, and the IAM user that the server runs as."""
+"""`flask bucket …`: set up the bucket, and the IAM user whose credentials the server uses."""
 
 import json
 import os
@@ -17,12 +17,12 @@ from app.config.env_file import PROJECT_ROOT, read_settings, settings_file, writ
 from app.config.settings import Config
 from app.ops.bucket.apply import StepResult, StepStatus, apply_steps
 from app.ops.bucket.clients import AwsClients
-from app.ops.bucket.iam import least_policy, provide_user
+from app.ops.bucket.iam import minimal_policy, provide_user
 from app.ops.bucket.plan import Plan, Step, make_plan
 from app.ops.bucket.state import Mode, Target
 from app.ops.cli.output import as_json_option, errors_shown, print_facts
 
-bucket_commands = AppGroup("bucket", help="Create, check (doctor) and price the S3 bucket.")
+bucket_commands = AppGroup("bucket", help="Set up and check (doctor) the S3 bucket, and estimate its cost.")
 
 _MODES = click.Choice(["public", "private"])
 _bucket_option = click.option("--bucket", default="", help="Name of the bucket. Default: S3_BUCKET.")
@@ -31,26 +31,26 @@ _env_option = click.option(
     "--env-file",
     type=click.Path(path_type=Path, dir_okay=False),
     default=lambda: settings_file() or PROJECT_ROOT / ".env",
-    show_default="the file that the server reads: .env, or that in ENV_FILE",
+    show_default="the file that the server reads: .env, or the file in ENV_FILE",
 )
 _profile_option = click.option(
     "--profile", default="", help="AWS profile to use for this command instead of the server's credentials."
 )
 _mode_option = click.option(
-    "--mode", type=_MODES, help="Without it, S3_ACL decides whether objects get an ACL."
+    "--mode", type=_MODES, help="Mode of the bucket. Without it, S3_ACL decides whether objects get an ACL."
 )
 
 _NO_POLICY = (
-    "The server has no bucket policies. Images get a public ACL if the server supports ACLs; if they can't "
-    "be read with it, the image server serves them. Check it with: flask bucket doctor"
+    "The server does not support bucket policies. Images get a public ACL if the server supports ACLs. If "
+    "browsers still can't read them there, the image server serves them. To check: flask bucket doctor"
 )
 
 
 def _origins(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Check origins as browsers send them (RFC 6454, 6.2), with at most one `*`, as S3 allows."""
+    """Check that the values are origins as browsers send them (RFC 6454, 6.2). S3 allows one `*` in each."""
     for value in values:
         if value != "*" and (not re.fullmatch(r"https?://[^/\s,]+", value) or value.count("*") > 1):
-            raise click.BadParameter(f"{value!r} is not an origin such as https://example.org, nor *")
+            raise click.BadParameter(f"{value!r} is not * or an origin such as https://example.org")
     return tuple(dict.fromkeys(values))
 
 
@@ -59,20 +59,32 @@ def _expiries(ctx: click.Context, option: click.Parameter, values: tuple[str, ..
     for value in values:
         match = re.fullmatch(r"([^=\s]{1,200})=([1-9]\d{0,4})", value)
         if not match:
-            raise click.BadParameter(f"{value!r} is not a prefix and a number of days such as generated/=30")
+            raise click.BadParameter(f"{value!r} is not a prefix and a number of days, such as generated/=30")
         found[match[1]] = int(match[2])
     return found
 
 
 @bucket_commands.command()
-@click.option("--mode", type=_MODES, required=True, help="Whether everybody may read the objects.")
+@click.option("--mode", type=_MODES, required=True, help="public: everyone may read the objects.")
 @_bucket_option
 @_region_option
 @_profile_option
-@click.option("--cors", multiple=True, callback=_origins, metavar="ORIGIN", help="May be repeated.")
-@click.option("--expire", multiple=True, callback=_expiries, metavar="PREFIX=DAYS", help="May be repeated.")
-@click.option("--open-existing", is_flag=True, help="Let everybody read the objects that exist already.")
-@click.option("--dry-run", is_flag=True, help="Print each call with its parameters; change nothing.")
+@click.option(
+    "--cors",
+    multiple=True,
+    callback=_origins,
+    metavar="ORIGIN",
+    help="Let pages of this origin fetch() images. Repeatable.",
+)
+@click.option(
+    "--expire",
+    multiple=True,
+    callback=_expiries,
+    metavar="PREFIX=DAYS",
+    help="Delete objects with this key prefix after DAYS days. Repeatable.",
+)
+@click.option("--open-existing", is_flag=True, help="Let everyone read the objects that already exist.")
+@click.option("--dry-run", is_flag=True, help="Print each call with its parameters, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--write-env", is_flag=True, help="Write the settings to the env file.")
 @_env_option
@@ -91,7 +103,7 @@ def setup(
     env_file: Path,
     as_json: bool,
 ) -> None:
-    """Create the bucket or change its settings, and print the server's settings for it."""
+    """Create the bucket or change its settings, and print the settings with which the server uses it."""
     with errors_shown():
         config, clients = _config_and_clients(bucket, region, profile)
         target = Target(config.s3_bucket, clients.region, mode, clients.partition, cors, expire)
@@ -101,14 +113,14 @@ def setup(
             report.show_calls()
         if plan.publishes and not open_existing:
             holds = (
-                "may hold objects that not everybody may read now: it can't be listed, which needs "
-                "s3:ListBucket and a server that knows ListObjects."
+                "may contain objects that are not public yet: it can't be listed, which needs "
+                "s3:ListBucket and a server that supports ListObjects."
                 if plan.unlisted
-                else "holds objects that not everybody may read now."
+                else "contains objects that are not public yet."
             )
             raise click.ClickException(
-                f"The bucket {target.bucket} {holds} Check them first; "
-                "--open-existing lets everybody read them."
+                f"The bucket {target.bucket} {holds} Check them first. To let everyone read them, use "
+                "--open-existing."
             )
         if dry_run:
             return
@@ -129,10 +141,10 @@ def setup(
 @_bucket_option
 @_region_option
 def iam_policy(mode: Mode | None, bucket: str, region: str) -> None:
-    """Print the IAM policy with the fewest permissions that the server needs."""
+    """Print the minimal IAM policy for the server."""
     with errors_shown():
         config, clients = _config_and_clients(bucket, region)
-        click.echo(json.dumps(least_policy(config, clients.partition, mode), indent=2))
+        click.echo(json.dumps(minimal_policy(config, clients.partition, mode), indent=2))
 
 
 @bucket_commands.command()
@@ -161,11 +173,11 @@ def create_user(
         config, clients = _config_and_clients(bucket, region, profile)
         if not clients.has_iam:
             raise click.ClickException(
-                f"{clients.endpoint.url} is not AWS and has no IAM. "
-                "Create the user with the server's own tools."
+                f"{clients.endpoint.url} is not AWS, so it has no IAM users. "
+                "Create the user with the tools of that server."
             )
         policy_name = f"s3-image-server-{config.s3_bucket}"
-        policy = least_policy(config, clients.partition, mode)
+        policy = minimal_policy(config, clients.partition, mode)
         before = read_settings(env_file)
         user = provide_user(clients, name, policy_name, policy, env_file, replace=replace_keys)
     facts = {
@@ -176,26 +188,30 @@ def create_user(
         "new_key": user.key is not None,
     }
     print_facts(as_json, facts | (user.key.settings if show and user.key else {}))
-    # The process also has the values of `.env`, as they were before this call.
+    # The environment also contains the values that `.env` had before this command.
     if os.environ.get("AWS_ACCESS_KEY_ID", "") not in ("", before.get("AWS_ACCESS_KEY_ID")):
         click.echo(
-            "AWS_ACCESS_KEY_ID is also set in this shell and takes precedence: unset it for the server.",
+            "AWS_ACCESS_KEY_ID is also set in this shell and takes precedence over the file. Unset it before "
+            "you start the server.",
             err=True,
         )
 
 
 def _config_and_clients(bucket: str, region: str, profile: str = "") -> tuple[Config, AwsClients]:
-    """Return the settings with the bucket and region of this call, and clients for them."""
+    """Return the settings with the bucket and the region of this command, and clients for them."""
     config = components().config
     config = replace(config, s3_bucket=bucket or config.s3_bucket, aws_region=region or config.aws_region)
     if not config.s3_bucket:
-        raise click.UsageError("The bucket's name is missing. Use --bucket NAME, or set S3_BUCKET.")
+        raise click.UsageError("The name of the bucket is missing. Use --bucket NAME, or set S3_BUCKET.")
     clients = AwsClients.from_config(config, profile, interactive=sys.stdin.isatty())
     return replace(config, aws_region=clients.region), clients
 
 
 def _server_settings(clients: AwsClients, target: Target) -> dict[str, str]:
-    """Return the settings for this bucket. They must work without the profile of this call."""
+    """Return the settings with which the server uses this bucket.
+
+    The endpoint is among them, because the server does not use the AWS profile of this command.
+    """
     endpoint = {"AWS_ENDPOINT_URL_S3": clients.endpoint.url} if clients.is_compatible_server else {}
     return {
         "S3_BUCKET": target.bucket,
@@ -207,7 +223,7 @@ def _server_settings(clients: AwsClients, target: Target) -> dict[str, str]:
 
 
 class _SetupReport:
-    """What `flask bucket setup` prints: lines as things happen, or one JSON object at the end."""
+    """The output of `flask bucket setup`: a line for each event, or one JSON object at the end."""
 
     def __init__(self, target: Target, plan: Plan, settings: dict[str, str], *, as_json: bool) -> None:
         self._settings = settings
@@ -218,7 +234,7 @@ class _SetupReport:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The settings for `.env`. Without bucket policies, the server finds out whether ACLs work."""
+        """The settings for `.env`. If bucket policies are not supported, the server has to detect ACLs."""
         return self._settings | ({"S3_ACL": "auto", "IMAGE_URLS": "auto"} if self._lacks_policy else {})
 
     @property
@@ -228,7 +244,7 @@ class _SetupReport:
 
     @property
     def _lacks_policy(self) -> bool:
-        """True if the bucket should be public but the server does not support the policy for it."""
+        """Whether the bucket should be public but the server does not support the policy for that."""
         if self._target.mode != "public":
             return False
         left_out = {
@@ -277,7 +293,7 @@ class _SetupReport:
         elif not self.failed:
             if self._lacks_policy:
                 click.echo(_NO_POLICY)
-            click.echo(f"Written to {written}:" if written else "The settings for .env:")
+            click.echo(f"Written to {written}:" if written else "Settings for .env:")
             for name, value in self.settings.items():
                 click.echo(f"{name}={value}")
         if self.failed:
@@ -299,7 +315,7 @@ class _SetupReport:
         for operation in self._plan.unsupported:
             click.echo(f"{StepStatus.UNSUPPORTED}: {operation}")
         if not self._plan.steps:
-            click.echo(f"Nothing to do: {self._target.bucket} has these settings already.")
+            click.echo(f"Nothing to do: {self._target.bucket} already has these settings.")
 
 
 def _described(step: Step) -> dict[str, Any]:

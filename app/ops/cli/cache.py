@@ -23,15 +23,18 @@ _WARM_FACTS = {
     "without_room": [CacheStatus.BYPASS.value],
     "failed": [_FAILED, CacheStatus.STALE.value],
 }
-"""The counts that `warm` prints, and the cache statuses that each includes. Every image counts once."""
+"""The counts that `warm` prints, and the cache statuses that each of them includes.
 
-cache_commands = AppGroup("cache", help="Show, check, purge or warm the disk cache.")
+Every image is counted exactly once.
+"""
+
+cache_commands = AppGroup("cache", help="Show, check, repair, empty or warm the disk cache.")
 
 
 @cache_commands.command()
 @as_json_option
 def stats(as_json: bool) -> None:
-    """Print how much the cache holds."""
+    """Print the number of cached images and the space that they take."""
     cache = components().cache
     with _index_errors_shown():
         totals = cache.totals()
@@ -47,10 +50,10 @@ def stats(as_json: bool) -> None:
 
 
 @cache_commands.command()
-@click.option("--fix", is_flag=True, help="Repair what is found.")
+@click.option("--fix", is_flag=True, help="Repair the differences.")
 @as_json_option
 def check(fix: bool, as_json: bool) -> None:
-    """Compare the index with the files. Exit with status 1 if they differ and --fix is not set."""
+    """Compare the index with the files. Exit with status 1 if they differ and --fix is not given."""
     cache = components().cache
     with _index_errors_shown(), _progress("Checking", as_json) as progress:
         report = cache.check(fix=fix, progress=progress)
@@ -73,7 +76,7 @@ def check(fix: bool, as_json: bool) -> None:
 @click.argument("keys", nargs=-1, required=True, metavar="KEY…")
 @as_json_option
 def purge(keys: tuple[str, ...], as_json: bool) -> None:
-    """Remove images from the cache. The store keeps them."""
+    """Remove images from the cache. They stay in the store."""
     for key in keys:
         try:
             check_readable(key)
@@ -87,20 +90,20 @@ def purge(keys: tuple[str, ...], as_json: bool) -> None:
 @cache_commands.command()
 @as_json_option
 def clear(as_json: bool) -> None:
-    """Remove all images from the cache. The store keeps them."""
+    """Remove all images from the cache. They stay in the store."""
     with _index_errors_shown(), _progress("Clearing", as_json) as progress:
         removed = components().cache.clear(progress)
     print_facts(as_json, {"removed": removed})
 
 
 @cache_commands.command()
-@click.option("--prefix", default="", help="Warm only keys with this prefix.")
+@click.option("--prefix", default="", help="Fetch only images whose keys have this prefix.")
 @click.option("--concurrency", default=8, show_default=True, type=click.IntRange(1, 64))
 @as_json_option
 def warm(prefix: str, concurrency: int, as_json: bool) -> None:
-    """Fetch the store's images into the cache. Exit with status 1 if some could not be fetched."""
+    """Fetch images from the store into the cache. Exit with status 1 if any could not be fetched."""
     images = components().images
-    listing = images.list_all(prefix)  # many pages, so the progress bar counts the images as they arrive
+    listing = images.list_all(prefix)  # it may have many pages, so the progress bar counts the images
     with errors_shown(), click.progressbar(listing, label="Listing", show_pos=True, hidden=as_json) as listed:
         listed_keys = [image.key for image in listed]
     keys = [key for key in listed_keys if is_readable(key)]
@@ -130,7 +133,7 @@ def warm(prefix: str, concurrency: int, as_json: bool) -> None:
 
 @contextmanager
 def _progress(label: str, as_json: bool) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar over the cache's entries. Yield a function that sets how many are done."""
+    """Show a progress bar for the entries of the cache. Yield a function that sets how many are done."""
     try:
         length = components().cache.totals().entries
     except CACHE_ERRORS:

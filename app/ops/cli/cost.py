@@ -1,12 +1,12 @@
 """`flask bucket cost`: estimate what S3 charges for the stored images.
 
-The estimate assumes that S3 serves every view. The server's cache answers most views, which saves GET
-requests. It also saves transfer if the server runs outside of AWS: S3 sends to EC2 in its own region for
-free, but EC2 pays the same price for what it sends on to the internet (https://aws.amazon.com/s3/pricing/,
-"Data transfer").
+The estimate assumes that S3 serves every view. In practice, the server's cache serves most views, which saves
+GET requests. Outside AWS, the cache also saves data transfer. Inside AWS it does not: transfer from S3 to EC2
+in the same region is free, and EC2 pays the same price as S3 for transfer to the internet
+(https://aws.amazon.com/s3/pricing/, "Data transfer").
 
-`prices.json` beside this module holds the prices. Each rate is a list of tiers with the price for `per`
-units, up to the monthly amount `up_to`.
+The prices are in `prices.json`. Each rate is a list of tiers. A tier has the price for `per` units, and
+applies up to the monthly amount `up_to`.
 """
 
 import json
@@ -24,37 +24,39 @@ from app.ops.cli.output import as_json_option, errors_shown
 PRICES: dict[str, Any] = json.loads(Path(__file__).with_name("prices.json").read_bytes())
 
 _NO_IMAGES = """\
-The store has no images yet (STORE={store}). Give the numbers that you expect, for instance:
+The store contains no images yet (STORE={store}). Pass the numbers that you expect, for example:
 
     flask bucket cost --images 10000 --size 500 --views 1000000
 
 for 10,000 images of 500 KB and a million views a month.
 """
-_NOT_IN_S3 = "These images are not in S3. This is what they would cost there."
+_NOT_IN_S3 = "These images are not in S3. The estimate is what they would cost there."
 _CACHE_NOTE = (
-    "These are the charges if S3 serves every view. The cache saves most GET requests, and transfer if the "
-    "server runs outside of AWS."
+    "These are the charges if S3 serves every view. The cache saves most of the GET requests. If the server "
+    "runs outside AWS, the cache also saves data transfer."
 )
 _ROWS = {
     "storage": "storage",
     "get_requests": "GET requests",
     "transfer_out": "transfer out",
-    "total": "a month",
+    "total": "per month",
 }
 
 _count = click.IntRange(0, 10**12)
 
 
 @click.command()
-@click.option("--images", type=_count, help="Number of stored images. Default: count those in the store.")
+@click.option(
+    "--images", type=_count, help="Number of stored images. Default: count the images in the store."
+)
 @click.option("--size", type=_count, metavar="KB", help="Their average size, in units of 1,000 bytes.")
-@click.option("--views", type=_count, help="Number of views a month.")
+@click.option("--views", type=_count, help="Number of views per month.")
 @as_json_option
 @with_appcontext
 def cost(images: int | None, size: int | None, views: int | None, as_json: bool) -> None:
-    """Estimate what S3 charges for the images, once for uploads and each month.
+    """Estimate what S3 charges for the images: once for the uploads, and each month.
 
-    Without --images and --size, the images in the store are counted, which lists all of them.
+    Without --images and --size, all images in the store are listed and counted.
     """
     note = ""
     if images is not None and size is not None:
@@ -70,7 +72,7 @@ def cost(images: int | None, size: int | None, views: int | None, as_json: bool)
             note = _NOT_IN_S3
     else:
         raise click.UsageError(
-            "Give --images and --size together, or neither to count the images in the store."
+            "Pass both --images and --size, or neither of them to count the images in the store."
         )
     estimate = estimate_cost(images, stored_bytes, views)
     if as_json:
@@ -80,9 +82,9 @@ def cost(images: int | None, size: int | None, views: int | None, as_json: bool)
 
 
 def estimate_cost(images: int, stored_bytes: int, views: int | None) -> dict[str, Any]:
-    """Return the estimate that `--json` prints, with amounts as strings, rounded to the cent.
+    """Return the estimate that `--json` prints. The amounts are strings, rounded to the cent.
 
-    Amounts that depend on `views` are None if `views` is.
+    If `views` is None, the amounts that depend on it are None.
     """
     gigabyte = PRICES["bytes_per_gb"]
     storage = price("storage", Decimal(stored_bytes) / gigabyte)
@@ -108,7 +110,7 @@ def estimate_cost(images: int, stored_bytes: int, views: int | None) -> dict[str
 
 
 def price(name: str, units: Decimal) -> Decimal:
-    """Return the price of a month's units of `name`, such as `storage` in GB, tier by tier."""
+    """Return the price of `units` in a month. `name` is the name of a rate, such as `storage`."""
     rate: dict[str, Any] = PRICES[name]
     total = below = Decimal(0)
     for tier in rate["tiers"]:
@@ -125,14 +127,14 @@ def _cents(amount: Decimal | None) -> str | None:
 def _lines(estimate: dict[str, Any]) -> Iterator[str]:
     yield f"{estimate['images']:,} images, {estimate['bytes']:,} bytes"
     if estimate["views"] is None:
-        yield "Unknown number of views: give --views."
+        yield "The number of views is unknown: pass --views."
     else:
-        yield f"{estimate['views']:,} views a month"
+        yield f"{estimate['views']:,} views per month"
     yield ", ".join((PRICES["currency"], PRICES["region"], PRICES["date"], PRICES["source"]))
     yield ""
     for name, label in _ROWS.items():
         yield f"{label:14}{estimate['without_cache'][name] or '?':>12}"
     yield ""
-    yield f"Uploading them costs {estimate['upload_once']} once."
+    yield f"Uploading the images costs {estimate['upload_once']} once."
     yield _CACHE_NOTE
     yield from PRICES["notes"]

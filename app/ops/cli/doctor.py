@@ -29,7 +29,10 @@ _MIN_TERMINAL_COLUMNS = 80
 @as_json_option
 @with_appcontext
 def doctor(as_json: bool) -> None:
-    """Check settings, bucket and cache, and say how to fix problems. Exit with status 1 if there is one."""
+    """Check the settings, the bucket and the cache. Exit with status 1 if there is a problem.
+
+    Each problem is printed with its fix.
+    """
     with errors_shown():
         context = _context()
     found = run_checks(context, checks_for(context.config.store))
@@ -64,7 +67,7 @@ def _print_json(found: Iterator[CheckResult]) -> list[CheckResult]:
 
 
 def _print_table(found: Iterator[CheckResult]) -> list[CheckResult]:
-    """Print each row as soon as it is known, since some checks take seconds."""
+    """Print each row as soon as its check is done, since some checks take seconds. Return the results."""
     columns = max(shutil.get_terminal_size().columns, _MIN_TERMINAL_COLUMNS)
     results = []
     for result in found:
@@ -76,7 +79,7 @@ def _print_table(found: Iterator[CheckResult]) -> list[CheckResult]:
 
 
 def _row(result: CheckResult, columns: int) -> Iterator[str]:
-    """Yield the lines of a row: status, check and finding; below the finding its other lines and the fix."""
+    """Yield the lines of a row: status, check and finding, then the fix below the finding."""
     finding = result.finding
     indent = _STATUS_COLUMNS + _CHECK_COLUMNS
     first, *more = textwrap.wrap(finding.text, columns - indent, break_on_hyphens=False)

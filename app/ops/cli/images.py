@@ -1,4 +1,4 @@
-"""`flask images …`: import many images into the store, and export them."""
+"""`flask images …`: import images into the store, and export them from it."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -15,33 +15,33 @@ from app.services.bulk import BulkOutcome, BulkReport, BulkResult, run_concurren
 from app.services.bulk_export import Exporter
 from app.services.bulk_import import Importer, find_files
 
-images_commands = AppGroup("images", help="Import or export many images.")
+images_commands = AppGroup("images", help="Import images into the store, or export them from it.")
 
 T = TypeVar("T")
 
 _INTERRUPTED_STATUS = 130
-"""The exit status of commands that Ctrl-C ended, by the convention of shells: 128 + SIGINT."""
+"""The exit status after Ctrl-C, as in shells: 128 + SIGINT."""
 
 _concurrency = click.IntRange(1, 64)
 
 
 @images_commands.command("import")
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--folder", help="Put the images into this folder.")
+@click.option("--folder", help="Store the images in this folder.")
 @click.option(
-    "--keep-names", is_flag=True, help="Make keys from the paths below DIR instead of from the content."
+    "--keep-names", is_flag=True, help="Make keys from the paths under DIR instead of from the content."
 )
-@click.option("--strict", is_flag=True, help="Exit with status 1 if DIR has files that are not images.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 if DIR contains files that are not images.")
 @click.option("--concurrency", default=4, show_default=True, type=_concurrency)
 @as_json_option
 def import_images(
     directory: Path, folder: str | None, keep_names: bool, strict: bool, concurrency: int, as_json: bool
 ) -> None:
-    """Store the images in DIR, with the limits of uploads. Exit with status 1 if some could not be stored.
+    """Store the images in DIR. Upload limits apply. Exit with status 1 if any image could not be stored.
 
-    Images that are stored already are not stored again, and none is replaced: after a failure or Ctrl-C, run
-    the same command again. Hidden files, symbolic links and files that are not images are skipped. Metadata
-    that an export wrote to DIR/.metadata is stored with the images.
+    Existing images are neither stored again nor replaced, so you can repeat the command after a failure or
+    Ctrl-C. Hidden files, symbolic links and files that are not images are skipped. Metadata that an export
+    wrote to DIR/.metadata is stored with the images.
     """
     try:
         importer = Importer(
@@ -63,21 +63,21 @@ def import_images(
 
 @images_commands.command("export")
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--prefix", default="", help="Export only keys with this prefix.")
+@click.option("--prefix", default="", help="Export only images whose keys have this prefix.")
 @click.option("--concurrency", default=8, show_default=True, type=_concurrency)
 @as_json_option
 def export_images(directory: Path, prefix: str, concurrency: int, as_json: bool) -> None:
-    """Write the store's images to DIR, named by their keys. Exit with status 1 if some could not be written.
+    """Write all images to DIR, named by their keys. Exit with status 1 if any could not be written.
 
-    Metadata of images, such as the prompt, goes to DIR/.metadata. Files that exist already are not fetched
-    again: after a failure or Ctrl-C, run the same command again.
+    Metadata of the images, such as the prompt, is written to DIR/.metadata. Existing files are not fetched
+    again, so you can repeat the command after a failure or Ctrl-C.
     """
     try:
         images = list(components().images.list_all(prefix))
     except AppError as exc:
         raise click.ClickException(str(exc)) from exc
     if not images and not as_json:
-        click.echo("The store lists no images to export.", err=True)
+        click.echo("The store contains no images to export.", err=True)
     report = BulkReport()
     try:
         with Exporter.into(components().store, directory) as exporter:
@@ -100,7 +100,10 @@ def _run(
     report: BulkReport,
     as_json: bool,
 ) -> tuple[int, bool]:
-    """Process the items with a progress bar. Return how many have no result, and True after Ctrl-C."""
+    """Process the items with a progress bar.
+
+    Return the number of items that were not processed, and whether Ctrl-C was pressed.
+    """
     before = report.counts.total()
     steps = run_concurrently(work, items, concurrency, report)
     interrupted = False
@@ -119,7 +122,10 @@ def _run(
 def _print_summary(
     facts: dict[str, Any], report: BulkReport, left: int, interrupted: bool, as_json: bool
 ) -> None:
-    """Print the counts and the reasons, and exit with status 1 or 130 if items failed or are left."""
+    """Print the counts and the reasons of failures and skips.
+
+    Exit with status 130 after Ctrl-C, or with status 1 if items failed or were not processed.
+    """
     failed = report.counts[BulkOutcome.FAILED]
     facts |= {"failed": failed, "left": left}
     if as_json:
@@ -131,12 +137,12 @@ def _print_summary(
         click.echo(f"{remark.outcome}: {_printable(remark.name)}: {remark.reason}", err=True)
     print_facts(as_json, facts)
     if interrupted:
-        click.echo("Interrupted. Run the same command again to go on.", err=True)
+        click.echo("Interrupted. Run the same command again to continue.", err=True)
         raise click.exceptions.Exit(_INTERRUPTED_STATUS)
     if failed or left:
         raise click.exceptions.Exit(1)
 
 
 def _printable(name: str) -> str:
-    """Escape control characters: names come from untrusted sources and may hold terminal sequences."""
+    """Escape control characters. Names come from untrusted sources and may contain terminal sequences."""
     return name if name.isprintable() else ascii(name)

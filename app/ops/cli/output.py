@@ -1,4 +1,4 @@
-"""What all commands share: `--json`, the output of facts, and errors as one line."""
+"""Helpers of all commands: the `--json` option, the output of results, and one-line errors."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 
 
 def print_facts(as_json: bool, facts: dict[str, Any]) -> None:
-    """Print one fact on each line, or one JSON object."""
+    """Print the facts as lines of name and value, or as one JSON object."""
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -24,7 +24,10 @@ def print_facts(as_json: bool, facts: dict[str, Any]) -> None:
 
 @contextmanager
 def errors_shown() -> Iterator[None]:
-    """End the command with status 1 and one line for any error, details included, without a traceback."""
+    """If an exception is raised, end the command with status 1 and a one-line message.
+
+    The message contains the error's details, which only operators may see, but no traceback.
+    """
     try:
         yield
     except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):

@@ -1,1 +1,1 @@
-"""The checks that `flask bucket doctor` runs: settings, cache, bucket. docs/doctor.md lists them."""
+"""The checks of `flask bucket doctor`: settings, cache and bucket. docs/doctor.md lists them."""

@@ -1,4 +1,4 @@
-"""Checks of what clients without credentials can do, made by trying it."""
+"""Checks that send requests without credentials, to find out what anonymous clients can do."""
 
 from app.core.errors import StoreRefused
 from app.core.object_keys import GENERATED_FOLDER, UPLOAD_FOLDER, url_path
@@ -9,42 +9,49 @@ from app.services.urls import IMAGES_PATH
 from app.stores.s3.urls import AnonymousResponse, NoResponse, fetch_anonymously
 
 _OPEN_BUCKET = (
-    "flask bucket setup --mode public; if Block Public Access of the account or the organization forbids it, "
-    "change that"
+    "flask bucket setup --mode public; if Block Public Access of the account or the organization forbids "
+    "public buckets, change that setting"
 )
 _FIX_SIGNATURE = (
-    "Check the credentials that sign, which need s3:GetObject (flask bucket iam-policy), and this machine's "
-    "clock: timedatectl set-ntp true"
+    "Check that the server's credentials, which sign the URLs, have s3:GetObject (flask bucket iam-policy), "
+    "and that this machine's clock is right (timedatectl set-ntp true)"
 )
 _OPEN_FOR_CDN = "Let the server at PUBLIC_BASE_URL read the images: docs/buckets.md"
-_START_CDN = "Correct PUBLIC_BASE_URL, or start the server there"
-_CONNECT_MACHINE = "Let this machine reach the bucket's URL, or set PUBLIC_BASE_URL to the URL for browsers"
-_DISABLE_ACLS = "flask bucket setup --mode private: it disables ACLs, so those of the objects have no effect"
-_REMOVE_ACLS = "Set S3_ACL=none, and remove each ACL: aws s3api put-object-acl --acl private --key …"
+_START_CDN = "Correct PUBLIC_BASE_URL, or start the server at that URL"
+_CONNECT_MACHINE = (
+    "Let this machine connect to the bucket's URL, or set PUBLIC_BASE_URL to the URL that browsers should use"
+)
+_DISABLE_ACLS = "flask bucket setup --mode private: it disables ACLs, so the ACLs of objects have no effect"
+_REMOVE_ACLS = (
+    "Set S3_ACL=none, and remove the ACL of each image: aws s3api put-object-acl --acl private --key …"
+)
 
 _KEYS_PER_LISTING = 8
-"""How many images of each listing are requested, to stay within the time limit of a check."""
+"""Maximum number of images of a listing that are requested, to stay within the time limit of a check."""
 
 
 @check(probe_bytes)
 def anonymous_get(context: CheckContext) -> Finding:
-    """Everybody must be able to read the probe's S3 URL if public, and nobody if private."""
+    """In public mode everyone must be able to read the probe at its S3 URL, in private mode nobody."""
     response = fetch_anonymously("GET", _object_url(context))
     if not context.is_public and response.status == 200:
         return problem(
-            "Private, but everybody can read the images at S3.",
-            "flask bucket setup --mode private; or, if that is intended, IMAGE_URLS=s3",
+            "The mode is private, but everyone can read the images at S3.",
+            "flask bucket setup --mode private; or, if public images are intended, set IMAGE_URLS=s3",
         )
     if not context.is_public:
-        return ok(f"Without credentials S3 answers {response.status}.")
+        return ok(f"Requests without credentials get {response.status} from S3.")
     return _check_shown(context, response, fix_denied=_OPEN_BUCKET)
 
 
 @check(anonymous_get)
 def public_objects(context: CheckContext) -> Finding:
-    """If private, older images must not be public: an ACL from an upload stays when the settings change."""
+    """In private mode, older images must not be public.
+
+    The ACL that an image got when it was uploaded stays even if the settings change.
+    """
     if context.is_public:
-        return ok("Browsers should be able to read the images at S3.")
+        return ok("The mode is public, so browsers should be able to read all images at S3.")
     keys = _sample_keys(context)
     urls = [context.store.object_url(key) for key in keys]
     public = [
@@ -54,14 +61,18 @@ def public_objects(context: CheckContext) -> Finding:
     ]
     if public:
         return problem(
-            f"Private, but everybody can read {len(public)} of {len(keys)} images, such as {public[0]}.",
+            f"The mode is private, but everyone can read {len(public)} of {len(keys)} images, such as "
+            f"{public[0]}.",
             _DISABLE_ACLS if context.is_aws else _REMOVE_ACLS,
         )
     return ok(f"None of {len(keys)} images can be read without credentials.")
 
 
 def _sample_keys(context: CheckContext) -> list[str]:
-    """Return keys spread over the first page of all images, of uploads and of generated images."""
+    """Return keys of images from three listings: of all images, of uploads, and of generated images.
+
+    They are spread evenly over the first page of each listing.
+    """
     found: dict[str, None] = {}
     for prefix in ("", f"{UPLOAD_FOLDER}/", f"{GENERATED_FOLDER}/"):
         try:
@@ -79,7 +90,7 @@ def image_url(context: CheckContext) -> Finding:
     """The URL that clients get must show the image in a browser."""
     url = context.url_of(context.probe.key)
     if url.startswith(IMAGES_PATH):
-        return ok(f"Clients get URLs of this server, under {IMAGES_PATH}")
+        return ok(f"Clients get URLs of this server under {IMAGES_PATH}")
     if context.config.image_urls == "presigned":
         fix_denied = _FIX_SIGNATURE
     else:
@@ -91,53 +102,56 @@ def image_url(context: CheckContext) -> Finding:
 
 
 def _check_shown(context: CheckContext, response: AnonymousResponse, *, fix_denied: str) -> Finding:
-    """Return whether a browser can show the probe. `fix_denied` is the fix if the response is a refusal."""
+    """Return the finding whether a browser can show the probe. `fix_denied` is the fix for a 401 or 403."""
     if response.status in (401, 403):
         return problem(f"Browsers get {response.status} (Access Denied).", fix_denied)
     if response.status != 200:
         return problem(
-            f"Browsers get {response.status}.", "Compare the URL with the bucket's name, region and CDN"
+            f"Browsers get {response.status}.",
+            "Check that the image URL has the right bucket name and region, or the address of the CDN",
         )
     if response.body != context.probe.data:
         return problem(
-            "Browsers get other bytes than were stored.",
+            "Browsers get different bytes than were stored.",
             "Check the CDN or proxy in front of the bucket",
         )
     if response.content_type != context.probe.content_type:
         return problem(
-            f"Browsers get the image as {response.content_type or 'no type'}.",
+            f"Browsers get the image with the type {response.content_type}."
+            if response.content_type
+            else "Browsers get the image without a type.",
             "Let the CDN or proxy in front of the bucket pass Content-Type on",
         )
-    return ok("Browsers get the image with its type.")
+    return ok("Browsers get the image with the right type.")
 
 
 @check(probe_put)
 def anonymous_list(context: CheckContext) -> Finding:
-    """Keys that can't be guessed protect nothing if everybody can list them."""
+    """Only the server may list the bucket: keys that can't be guessed protect nothing if they are listed."""
     bucket_url = _object_url(context).removesuffix(url_path(context.probe.key))
     response = fetch_anonymously("GET", f"{bucket_url}?list-type=2&max-keys=1")
     if response.status == 200:
         return problem(
-            "Everybody can list the bucket's images.",
-            "S3 console → the bucket → Permissions: remove List for everybody from the policy and the ACL",
+            "Everyone can list the images of the bucket.",
+            "S3 console → the bucket → Permissions: remove List for everyone from the policy and the ACL",
         )
-    return ok(f"A listing without credentials is answered by {response.status}.")
+    return ok(f"Listings without credentials get {response.status}.")
 
 
 @check(probe_put)
 def anonymous_put(context: CheckContext) -> Finding:
-    """Only the server may write."""
+    """Only the server may write to the bucket."""
     response = fetch_anonymously("PUT", _object_url(context), context.probe.data)
     if response.status < 300:
         return problem(
-            "Everybody can upload to the bucket.",
-            "S3 console → the bucket → Permissions: remove Write for everybody from the policy and the ACL",
+            "Everyone can upload to the bucket.",
+            "S3 console → the bucket → Permissions: remove Write for everyone from the policy and the ACL",
         )
-    return ok(f"A put without credentials is answered by {response.status}.")
+    return ok(f"Puts without credentials get {response.status}.")
 
 
 def _object_url(context: CheckContext) -> str:
     url = context.store.object_url(context.probe.key)
     if url is None:
-        raise NotChecked("does not apply: this store's images have no URLs of their own")
+        raise NotChecked("does not apply: the images of this store have no URLs at S3")
     return url

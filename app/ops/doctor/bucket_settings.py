@@ -16,7 +16,7 @@ _ARCHIVE_CLASSES = {"GLACIER", "DEEP_ARCHIVE"}
 
 @check(credentials_accepted, probe_put)
 def cors(context: CheckContext) -> Finding:
-    """If clients get S3 URLs, fetch() and canvas need a CORS rule. `<img>` needs none."""
+    """If clients get S3 URLs, a CORS rule should allow `fetch()` and canvas. `<img>` works without one."""
     if not _browsers_read_s3(context):
         return ok("Browsers read images from this server, not from S3.")
     response: Any = query(context.clients.s3.get_bucket_cors, Bucket=context.bucket) or {}
@@ -27,7 +27,7 @@ def cors(context: CheckContext) -> Finding:
     wanted = context.config.cors_origins or ("https://www.example.org",)
     fix = f"flask bucket setup --mode {context.mode} {' '.join(f'--cors {origin}' for origin in wanted)}"
     if not allowed:
-        return warning("Pages can show images, but not fetch() them: there is no CORS rule.", fix)
+        return warning("Pages can show images but can't fetch() them, because there is no CORS rule.", fix)
     # A pattern may contain one `*`, which stands for any characters.
     missing = [
         origin
@@ -35,19 +35,21 @@ def cors(context: CheckContext) -> Finding:
         if not any(fnmatchcase(origin, pattern) for pattern in allowed)
     ]
     if missing:
-        return warning(f"CORS_ORIGINS has {', '.join(missing)}, but the bucket's CORS rules do not.", fix)
+        return warning(
+            f"{', '.join(missing)} is in CORS_ORIGINS, but not in the CORS rules of the bucket.", fix
+        )
     return ok(f"Pages from {', '.join(sorted(allowed))} may fetch() images.")
 
 
 @check(credentials_accepted)
 def lifecycle(context: CheckContext) -> Finding:
-    """Temporary files should expire. Images should neither expire nor be archived."""
+    """Lifecycle rules should neither delete nor archive images whose URLs may be in use."""
     response: Any = query(context.clients.s3.get_bucket_lifecycle_configuration, Bucket=context.bucket) or {}
     rules = [rule for rule in response.get("Rules", []) if rule["Status"] == "Enabled"]
     classes = {move.get("StorageClass") for rule in rules for move in rule.get("Transitions", [])}
     if classes & _ARCHIVE_CLASSES:
         return problem(
-            "A lifecycle rule archives images, and archived images can't be read.",
+            "A lifecycle rule archives images. Archived images can't be read.",
             "S3 console → the bucket → Management: remove the transition to Glacier",
         )
     expiring = [_prefix(rule) for rule in rules if rule.get("Expiration", {}).keys() & {"Days", "Date"}]
@@ -57,13 +59,15 @@ def lifecycle(context: CheckContext) -> Finding:
             f"A lifecycle rule deletes images under '{images[0]}', whose URLs may be in use.",
             "If that is not intended: S3 console → the bucket → Management → Lifecycle rules",
         )
-    return ok(f"Expires: {', '.join(expiring)}." if expiring else "No image expires.")
+    if expiring:
+        return ok(f"Lifecycle rules delete only other objects: {', '.join(expiring)}.")
+    return ok("No lifecycle rule deletes images.")
 
 
 def _prefix(rule: Any) -> str:
-    """Return the prefix of the keys that a lifecycle rule covers, "" for all keys.
+    """Return the prefix of the keys that a lifecycle rule covers. It is empty if the rule covers all keys.
 
-    A rule that is limited to tags or sizes does not cover everything, even without a prefix.
+    A rule that is limited to tags or sizes does not cover all keys, even if it has no prefix.
     """
     filters = rule.get("Filter", {})
     if filters.keys() & {"And", "Tag", "ObjectSizeGreaterThan", "ObjectSizeLessThan"}:
@@ -78,7 +82,7 @@ def _covers_images(prefix: str) -> bool:
 
 @check(credentials_accepted, probe_put)
 def encryption(context: CheckContext) -> Finding:
-    """Images should be encrypted at rest, but browsers without credentials can't read with a KMS key."""
+    """Images should be encrypted at rest. In public mode, not with KMS, since anonymous reads then fail."""
     response: Any = query(context.clients.s3.get_bucket_encryption, Bucket=context.bucket) or {}
     rules: list[Any] = response.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
     kinds = [rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm", "") for rule in rules]
@@ -96,18 +100,18 @@ def encryption(context: CheckContext) -> Finding:
 def access_logs(context: CheckContext) -> Finding:
     """If browsers read images from S3, only S3 can log the requests."""
     if not _browsers_read_s3(context):
-        return ok("Reads pass through this server.")
+        return ok("Browsers read images from this server, which logs the requests.")
     response = query(context.clients.s3.get_bucket_logging, Bucket=context.bucket)
     if response and "LoggingEnabled" in response:
         return ok(f"S3 logs requests to {response['LoggingEnabled'].get('TargetBucket', 'a bucket')}.")
     return warning(
-        "Browsers read images from S3, which does not log the requests.",
+        "Browsers read images from S3, but S3 does not log the requests.",
         "S3 console → the bucket → Properties → Server access logging, and CloudWatch request metrics",
     )
 
 
 def _browsers_read_s3(context: CheckContext) -> bool:
-    """Return whether clients get S3 URLs. Raises `NotChecked` if a CDN or a proxy is in between."""
+    """Return whether clients get S3 URLs. Raises `NotChecked` if `PUBLIC_BASE_URL` is set."""
     if context.config.public_base_url:
         raise NotChecked("can't be checked: it depends on the server at PUBLIC_BASE_URL")
     return not context.url_of(context.probe.key).startswith(IMAGES_PATH)

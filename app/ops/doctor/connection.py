@@ -1,4 +1,4 @@
-"""Checks of the way to the bucket: credentials, connection, clock, name, region, URLs."""
+"""Checks whether the bucket can be reached: credentials, connection, clock, name, region and URLs."""
 
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -7,20 +7,21 @@ from app.aws.errors import SET_CREDENTIALS
 from app.aws.session import CheckedCredentials, new_session
 from app.core.object_keys import url_path
 from app.ops.doctor.context import CheckContext, check
-from app.ops.doctor.findings import Finding, NotChecked, explain_code, ok, problem, warning
+from app.ops.doctor.findings import Finding, NotChecked, finding_for_code, ok, problem, warning
 from app.stores.s3.errors import DENIED, MEANINGS, MISSING
 
 _MAX_SKEW_SECONDS = 15 * 60
-"""S3 refuses requests whose time differs by more (`RequestTimeTooSkewed`)."""
+"""Clock skew above which S3 refuses requests (`RequestTimeTooSkewed`)."""
 
 _MAX_DRIFT_SECONDS = 60
+"""Clock skew above which the check warns."""
 
 _CHECK_PROXY = "Check the proxy or the other server that answers in place of S3"
 
 
 @check()
 def credentials(context: CheckContext) -> Finding:
-    """boto3 must find credentials. The finding names their source and no part of them."""
+    """boto3 must find credentials. The finding names their source, but quotes no part of them."""
     found = new_session().get_credentials()
     if found is None:
         return problem("boto3 finds no credentials.", SET_CREDENTIALS)
@@ -30,10 +31,14 @@ def credentials(context: CheckContext) -> Finding:
 
 @check()
 def dotted_bucket(context: CheckContext) -> Finding:
-    """S3's certificate covers one label before `s3`, so the host name of a dotted bucket does not match."""
+    """TLS must work with the bucket's name.
+
+    The wildcard of S3's certificate covers only one label, so it does not match the host name of a bucket
+    with dots in its name.
+    """
     if "." in context.bucket and context.config.s3_addressing_style == "virtual":
         return problem(
-            "TLS fails for a bucket with dots in its name and S3_ADDRESSING_STYLE=virtual.",
+            "TLS fails because the bucket's name contains dots and S3_ADDRESSING_STYLE is virtual.",
             "Set S3_ADDRESSING_STYLE=auto or path",
         )
     return ok("TLS works with this bucket's name.")
@@ -44,15 +49,15 @@ def s3_answers(context: CheckContext) -> Finding:
     """Any response to HeadBucket, including a refusal, shows that S3 is reachable."""
     status = context.head.status
     if status >= 500:
-        return explain_code(str(status))
-    return ok(f"{context.clients.s3.meta.endpoint_url} answers.")
+        return finding_for_code(str(status))
+    return ok(f"{context.clients.s3.meta.endpoint_url} responds.")
 
 
 @check(s3_answers)
 def clock(context: CheckContext) -> Finding:
-    """Signatures contain the time. S3 refuses those that are too far off."""
+    """This machine's clock must be right: S3 refuses signatures whose time is too far off."""
     if context.head.date is None:
-        raise NotChecked("can't be checked: the server sends no date")
+        raise NotChecked("can't be checked: responses of the server contain no date")
     difference = abs((datetime.now(UTC) - context.head.date).total_seconds())
     if difference < _MAX_DRIFT_SECONDS:
         return ok("The clocks of this machine and of S3 agree.")
@@ -62,20 +67,20 @@ def clock(context: CheckContext) -> Finding:
 
 @check(s3_answers)
 def bucket_exists(context: CheckContext) -> Finding:
-    """S3 must know the bucket's name. Whose bucket it is, `bucket-owner` finds out."""
+    """A bucket with this name must exist. The check `bucket-owner` finds out to whom it belongs."""
     if context.head.status == 404:
         return problem(f"There is no bucket {context.bucket}.", MEANINGS["NoSuchBucket"].fix)
     if context.head.status == 400:
-        raise NotChecked("can't be checked: S3 answers 400; see credentials-accepted")
+        raise NotChecked("can't be checked: S3 responds with 400; see credentials-accepted")
     return ok(f"There is a bucket {context.bucket}.")
 
 
 @check(bucket_exists)
 def region(context: CheckContext) -> Finding:
-    """The bucket's region, which HeadBucket reveals without permissions, must be that of our URLs."""
+    """The bucket must be in the region that the settings name. HeadBucket reveals it without permissions."""
     found = context.head.region or context.signing_region
     if not found:
-        raise NotChecked("can't be checked: the server names no region")
+        raise NotChecked("can't be checked: responses of the server name no region")
     if found != context.clients.region:
         return problem(
             f"The bucket is in {found}, but the server looks for it in {context.clients.region}.",
@@ -86,42 +91,42 @@ def region(context: CheckContext) -> Finding:
 
 @check(bucket_exists, region)
 def credentials_accepted(context: CheckContext) -> Finding:
-    """A signed request must be answered, or denied, without an error about the credentials."""
+    """S3 must accept the credentials. It may still deny a request because of missing permissions."""
     code = context.missing_object_code
     if code in MEANINGS:
-        return explain_code(code)
+        return finding_for_code(code)
     if code.isdecimal() and code not in MISSING | DENIED:
-        return problem(f"{code} without an error code is not a response of S3.", _CHECK_PROXY)
+        return problem(f"A {code} without an error code does not come from S3.", _CHECK_PROXY)
     return ok("S3 accepts the credentials.")
 
 
 @check(credentials_accepted)
 def missing_or_forbidden(context: CheckContext) -> Finding:
-    """Without s3:ListBucket, S3 answers 403 for an object that does not exist."""
+    """Requests for objects that don't exist should get 404. Without `s3:ListBucket`, they get 403."""
     code = context.missing_object_code
     if code in MISSING:
-        return ok("A missing image is answered by 404.")
+        return ok("Requests for missing images get 404.")
     if code in DENIED:
         return warning(
-            "A missing image is answered by 403, like a forbidden one, and images can't be listed.",
+            "Requests for missing images get 403, as for forbidden images, and images can't be listed.",
             "Allow s3:ListBucket on the bucket: flask bucket iam-policy",
         )
-    return problem(f"A missing image is answered by {code or 'an object'}.", _CHECK_PROXY)
+    return problem(f"Requests for missing images get {code or 'an object'}.", _CHECK_PROXY)
 
 
 @check(region)
 def url_format(context: CheckContext) -> Finding:
-    """S3 URLs must have the bucket's name and region as boto3 writes them, also with FIPS and dual-stack.
+    """S3 URLs must contain the bucket's name and region as in boto3's URLs, even with FIPS and dual-stack.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html
     """
     url = context.store.object_url(context.probe.key)
     if url is None or not context.is_aws:
-        raise NotChecked("does not apply: image URLs have no host name of AWS")
+        raise NotChecked("does not apply: the images have no URLs at AWS")
     expected = context.clients.endpoint_in(context.head.region, context.bucket)
     if url == expected.objects_url + url_path(context.probe.key):
-        return ok(f"S3 URLs have the bucket's name and region: {urlsplit(expected.url).netloc}")
+        return ok(f"S3 URLs contain the bucket's name and region: {urlsplit(expected.url).netloc}")
     return problem(
-        f"The S3 URLs are not those of {context.bucket} in {context.head.region}.",
+        f"The S3 URLs are not URLs of the bucket {context.bucket} in {context.head.region}.",
         f"Correct S3_BUCKET, and set AWS_REGION={context.head.region}",
     )

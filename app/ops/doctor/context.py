@@ -1,4 +1,4 @@
-"""What checks look at, the `CheckContext`, and what a check is: a function of it that returns a finding."""
+"""Checks, and the context on which they run. A check is a function that returns a finding."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -25,7 +25,10 @@ from app.stores.s3.errors import code_of, status_of
 
 @dataclass
 class Probe:
-    """The small image that checks put, read and delete. `returned…` is what the store gave back for it."""
+    """The small image that checks put, read and delete.
+
+    `returned_data` and `returned_content_type` are what the store returned when the image was read.
+    """
 
     key: str = field(default_factory=lambda: f"doctor/probe-{secrets.token_hex(8)}.png")
     data: bytes = field(default_factory=random_png)
@@ -36,7 +39,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class BucketHead:
-    """The response to HeadBucket. `region` is "" and `date` None if the server does not send them."""
+    """The response to HeadBucket. If the server sends no region, `region` is empty. `date` may be None."""
 
     status: int
     region: str
@@ -45,7 +48,7 @@ class BucketHead:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The account and the ARN, neither of them secret, to which the credentials belong."""
+    """The account and the ARN to which the credentials belong. Neither of them is secret."""
 
     account: str
     arn: str
@@ -53,11 +56,11 @@ class Identity:
 
 @dataclass
 class CheckContext:
-    """Everything that checks look at. Responses that several checks need are cached.
+    """Everything that checks examine. Responses that several checks need are cached.
 
-    `url_of` returns the URL that clients get for a key. `mistyped` are sentences about variables that look
-    like mistyped settings. `describe_model` asks the generator's provider about the model; it returns None if
-    there is no provider.
+    `url_of` returns the URL that clients get for a key. `mistyped` contains sentences about variables that
+    look like mistyped settings. `describe_model` asks the provider about the generator's model, and returns
+    None if the generator has no provider.
     """
 
     config: Config
@@ -72,17 +75,20 @@ class CheckContext:
 
     @property
     def bucket(self) -> str:
-        """The bucket's name."""
+        """The name of the bucket."""
         return self.config.s3_bucket
 
     @property
     def is_aws(self) -> bool:
-        """Whether S3 is Amazon's and not a compatible server."""
+        """Whether the endpoint is AWS rather than a compatible server."""
         return not self.clients.is_compatible_server
 
     @cached_property
     def is_public(self) -> bool:
-        """Whether browsers should be able to read the bucket, by the settings or by what `auto` found."""
+        """Whether browsers should be able to read the bucket.
+
+        The settings decide. With `IMAGE_URLS=auto`, this is whether an anonymous request can read an image.
+        """
         if self.config.image_urls == "s3" or self.config.s3_acl == "public-read":
             return True
         if self.config.image_urls in ("server", "presigned"):
@@ -91,12 +97,12 @@ class CheckContext:
 
     @property
     def mode(self) -> str:
-        """`public` or `private`, for `flask bucket setup --mode`."""
+        """`public` or `private`, as for `flask bucket setup --mode`."""
         return "public" if self.is_public else "private"
 
     @cached_property
     def head(self) -> BucketHead:
-        """The response to HeadBucket. It may be an error: the headers are useful with any status."""
+        """The response to HeadBucket, which may be an error. The headers are useful with any status."""
         try:
             response: Any = self.clients.s3.head_bucket(Bucket=self.bucket)
         except ClientError as exc:
@@ -108,10 +114,10 @@ class CheckContext:
 
     @cached_property
     def missing_object_code(self) -> str:
-        """The error code for a key that does not exist; "" if the server answers with an object.
+        """The error code of a GET for a key that does not exist, or "" if the server returns an object.
 
-        It shows whether the credentials are accepted: a response to GET has an error code, one to HEAD has
-        none. If what answers is not S3, it is the HTTP status.
+        The code shows whether the credentials are accepted. Responses to HEAD have no error code. If the
+        response has no code either, because it does not come from S3, this is the HTTP status.
         """
         try:
             self.clients.s3.get_object(Bucket=self.bucket, Key=f"doctor/missing-{secrets.token_hex(16)}.png")
@@ -121,29 +127,32 @@ class CheckContext:
 
     @property
     def signing_region(self) -> str:
-        """The region for which the server wants requests to be signed; "" if it accepts ours."""
+        """The region for which the server wants requests to be signed, or "" if it accepts our region."""
         _ = self.missing_object_code  # makes a signed request
         return self.clients.region_named
 
     @cached_property
     def identity(self) -> Identity:
-        """Whose credentials these are. Raises `NotChecked` if no STS can say."""
+        """The identity to which the credentials belong. Raises `NotChecked` if there is no STS to ask."""
         self.require_own_service(self.clients.sts.meta.endpoint_url, "STS")
         response = query(self.clients.sts.get_caller_identity)
         if response is None:
-            raise NotChecked("can't be checked: the endpoint of STS is not STS")
+            raise NotChecked("can't be checked: the server at the endpoint for STS does not support STS")
         return Identity(response["Account"], response["Arn"])
 
     @cached_property
     def ownership(self) -> str:
-        """The bucket's object ownership; "" if none is configured, as in old buckets. Raises `NotChecked`."""
+        """The bucket's object ownership, or "" if none is configured, as in old buckets.
+
+        Raises `NotChecked` if it can't be read.
+        """
         response = query(self.clients.s3.get_bucket_ownership_controls, Bucket=self.bucket)
         return ownership_of(response or {})
 
     def require_own_service(self, endpoint_url: str, service: str) -> None:
         """Raise `NotChecked` if the credentials of a compatible server would be sent to AWS."""
         if not self.is_aws and is_aws_url(endpoint_url):
-            raise NotChecked(f"does not apply: {self.clients.endpoint.url} is a server without {service}")
+            raise NotChecked(f"does not apply: the server at {self.clients.endpoint.url} has no {service}")
 
 
 def _parse_date(text: str) -> datetime | None:
@@ -159,21 +168,24 @@ CheckFunction = Callable[[CheckContext], Finding]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Check:
-    """A named check. It is skipped if one of the checks in `needs` finds a problem."""
+    """A named check. It is skipped if any check in `needs` finds a problem."""
 
     name: str
     run: CheckFunction
     needs: tuple["Check", ...] = ()
     is_remote: bool = False
-    """Whether it asks a service other than S3. No response from that service is no problem."""
+    """Whether the check calls a service other than S3. It is skipped if that service does not respond."""
     cleans_up: bool = False
-    """Whether it removes what another check created. It runs even after the time limit."""
+    """Whether the check removes what other checks created. It runs even after the time limit."""
 
 
 def check(
     *needs: Check, is_remote: bool = False, cleans_up: bool = False
 ) -> Callable[[CheckFunction], Check]:
-    """Return a decorator that turns a function into a check: `def bucket_exists` becomes `bucket-exists`."""
+    """Return a decorator that turns a function into a check.
+
+    The name of the check is that of the function, with hyphens: `def bucket_exists` becomes `bucket-exists`.
+    """
 
     def decorate(function: CheckFunction) -> Check:
         return Check(function.__name__.replace("_", "-"), function, needs, is_remote, cleans_up)

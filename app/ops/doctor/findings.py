@@ -1,4 +1,4 @@
-"""Findings: the outcome of a check with its fix, and what errors of S3, boto3 and the server mean for one."""
+"""Findings: the outcomes of checks with their fixes, and the findings for exceptions and S3 error codes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from app.stores.s3.urls import NoResponse
 
 
 class Status(StrEnum):
-    """The outcome of a check. A warning works, but could be better or safer."""
+    """The status of a finding. A warning means that something works, but could be better or safer."""
 
     OK = "ok"
     WARNING = "warning"
@@ -42,10 +42,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcome of a check: its status, one line of text, and the fix.
+    """The outcome of a check: the status, one line of text, and the fix.
 
-    `fix` is a command, a setting or a path in the console, empty if there is nothing to fix. If
-    `blocks_dependents` is true, the checks that need this one are skipped.
+    `fix` is a command, a setting or a path in the console. It is empty if there is nothing to fix. If
+    `blocks_dependents` is True, the checks that need this one are skipped.
     """
 
     status: Status
@@ -55,11 +55,11 @@ class Finding:
 
 
 class NotChecked(Exception):
-    """Raised by a check that does not apply or can't be made. The message is the reason."""
+    """A check does not apply, or can't be made. The message is the reason."""
 
 
 def ok(text: str) -> Finding:
-    """Return the finding that all is well."""
+    """Return the finding that everything is as it should be."""
     return Finding(Status.OK, text)
 
 
@@ -69,7 +69,7 @@ def warning(text: str, fix: str) -> Finding:
 
 
 def problem(text: str, fix: str) -> Finding:
-    """Return the finding that something does not work or is not safe. It blocks dependent checks."""
+    """Return the finding that something does not work or is not safe. It blocks the dependent checks."""
     return Finding(Status.PROBLEM, text, fix, blocks_dependents=True)
 
 
@@ -81,14 +81,14 @@ def skipped(reason: str) -> Finding:
 T = TypeVar("T")
 
 UNSUPPORTED_CODES = {"NotImplemented", "MethodNotAllowed", "UnsupportedOperation", "501", "405"}
-"""Error codes of servers that do not support a call or a parameter."""
+"""Error codes that mean that a server does not support a call or a parameter."""
 
 
 def query(call: Callable[..., T], *, action: str = "", **arguments: Any) -> T | None:
-    """Return the answer of a call that reads a setting, None if S3 says that nothing is configured.
+    """Return the response to a call that reads a setting, or None if the setting is not configured.
 
-    Raises `NotChecked` if the server does not support the call, or if a permission is missing: `action`, by
-    default the one that belongs to the operation.
+    Raises `NotChecked` if the server does not support the call, or if a permission is missing. `action` is
+    the name of that permission; by default, it is derived from the name of the operation.
     """
     try:
         return call(**arguments)
@@ -97,31 +97,31 @@ def query(call: Callable[..., T], *, action: str = "", **arguments: Any) -> T | 
         if code in DENIED:
             raise NotChecked(f"can't be checked: needs {action or action_of(exc.operation_name)}") from exc
         unsupported = code in UNSUPPORTED_CODES or says_unsupported(status_of(exc), code)
-        if unsupported or code in MISSING:  # some servers take the call for one about an object
+        if unsupported or code in MISSING:  # some servers treat the call as a request for an object
             raise NotChecked("can't be checked: this server does not support the call") from exc
         if status_of(exc) == HTTPStatus.NOT_FOUND and code != "NoSuchBucket":
-            return None  # the code depends on the setting and on the server
+            return None  # the error code differs between settings and servers
         raise
 
 
 _NEW_KEYS = "Put the right AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into .env: flask bucket create-user"
 _FIXES = dict.fromkeys(("InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch"), _NEW_KEYS)
-"""Fixes for the server's own credentials; `MEANINGS` also covers an administrator's."""
+"""Fixes for the server's own credentials. Those in `MEANINGS` also apply to an administrator's."""
 
 _CONFIGURATION_ERRORS = (ErrorKind.CREDENTIALS, ErrorKind.EXPIRED, ErrorKind.SETTINGS)
-"""Errors of what boto3 reads from the environment and the profile."""
+"""Kinds of errors in what boto3 reads from the environment and the profile."""
 
 
-def explain(exc: Exception) -> Finding:
-    """Return the problem that an exception stands for."""
+def finding_for(exc: Exception) -> Finding:
+    """Return the problem that the exception indicates, with its fix."""
     cause = exc.__cause__ if isinstance(exc, AppError) and isinstance(exc.__cause__, Exception) else exc
     if isinstance(cause, ClientError):
-        return _explain_response(cause)
+        return _finding_for_response(cause)
     if isinstance(cause, SSLError):
         return problem(
             "The server's TLS certificate is not accepted.",
-            "Correct AWS_ENDPOINT_URL_S3, or name the certificate authority in AWS_CA_BUNDLE; for bucket "
-            "names with dots set S3_ADDRESSING_STYLE=path",
+            "Correct AWS_ENDPOINT_URL_S3, or set AWS_CA_BUNDLE to the file with the server's certificate "
+            "authority; if the bucket's name contains dots, set S3_ADDRESSING_STYLE=path",
         )
     kind = classify(cause)
     if kind in _CONFIGURATION_ERRORS:
@@ -131,36 +131,36 @@ def explain(exc: Exception) -> Finding:
     return problem(f"{type(cause).__name__}: {safe_message(exc)}", "See the server's log for the whole error")
 
 
-def explain_code(code: str) -> Finding:
-    """Return the problem that an error code of S3 stands for."""
-    unknown = Meaning(f"S3 answers {code}.", "Look the code up in the list of S3's error codes")
+def finding_for_code(code: str) -> Finding:
+    """Return the problem that the S3 error code indicates, with its fix."""
+    unknown = Meaning(f"S3 responds with {code}.", "Look the code up in the list of S3 error codes")
     text, fix = MEANINGS.get(code, unknown)
     return problem(text, _FIXES.get(code, fix))
 
 
-def _explain_response(exc: ClientError) -> Finding:
+def _finding_for_response(exc: ClientError) -> Finding:
     code, operation = code_of(exc), exc.operation_name
     if is_about_credentials(exc) and code not in MEANINGS:
-        return problem(f"{operation}, for credentials, is answered with {code}.", SET_CREDENTIALS)
+        return problem(f"{operation}, a call to get credentials, failed with {code}.", SET_CREDENTIALS)
     if code in DENIED:
         return problem(f"S3 denies {operation}.", f"Allow {action_of(operation)}: flask bucket iam-policy")
-    return explain_code(code or str(status_of(exc)))
+    return finding_for_code(code or str(status_of(exc)))
 
 
 def is_expected(exc: Exception) -> bool:
-    """Return whether `explain` knows the exception. Any other is a defect of a check or a server."""
+    """Return whether `finding_for` handles the exception. All others are bugs in a check or in a server."""
     is_known = isinstance(exc, AppError | BotoCoreError | ClientError | NoResponse)
     return is_known or classify(exc) in _CONFIGURATION_ERRORS
 
 
 def is_denial(exc: Exception) -> bool:
-    """Return whether S3 has answered that a permission is missing."""
+    """Return whether the exception means that S3 denied a request for lack of a permission."""
     cause = exc.__cause__ or exc
     return isinstance(cause, ClientError) and code_of(cause) in DENIED
 
 
 def is_no_response(exc: Exception) -> bool:
-    """Return whether there was no response, or none that could be understood."""
+    """Return whether the exception means that there was no response, or no valid one."""
     if isinstance(exc, SSLError):
         return False
     return isinstance(exc, NoResponse) or classify(exc) in (

@@ -1,4 +1,4 @@
-"""Checks of whose credentials these are, and of who may read and write the bucket by its configuration."""
+"""Checks of the credentials' identity, and of the configuration that decides who may read and write."""
 
 import json
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from app.ops.bucket.plan import ACL_BLOCKS, ACLS_DISABLED, BLOCK_PUBLIC_ACLS, POLICY_BLOCKS
-from app.ops.bucket.policy import Policy, allows_everybody, public_resources
+from app.ops.bucket.policy import Policy, allows_everyone, public_resources
 from app.ops.doctor.connection import credentials_accepted
 from app.ops.doctor.context import CheckContext, check
-from app.ops.doctor.findings import Finding, NotChecked, explain_code, ok, problem, query, warning
+from app.ops.doctor.findings import Finding, NotChecked, finding_for_code, ok, problem, query, warning
 from app.ops.doctor.probe import probe_put
 from app.stores.s3.errors import DENIED, code_of
 
@@ -21,13 +21,13 @@ _PUBLIC_GROUPS = "http://acs.amazonaws.com/groups/global/"
 
 @check(credentials_accepted, is_remote=True)
 def caller_identity(context: CheckContext) -> Finding:
-    """Names the user or the role, without key or account."""
+    """The finding names the user or the role of the credentials, but neither the key nor the account."""
     return ok(f"The credentials belong to {_name_of(context.identity.arn)}.")
 
 
 @check(caller_identity)
 def not_root(context: CheckContext) -> Finding:
-    """The permissions of the root user can't be limited."""
+    """The credentials should not belong to the root user, whose permissions can't be limited."""
     if _name_of(context.identity.arn) == "root":
         return problem(
             "The credentials belong to the root user.",
@@ -45,7 +45,10 @@ def _name_of(arn: str) -> str:
 
 @check(caller_identity, probe_put)
 def bucket_owner(context: CheckContext) -> Finding:
-    """Names are unique across all AWS accounts: a bucket of this name may belong to another account."""
+    """The bucket should belong to the credentials' own account.
+
+    Bucket names are unique across all AWS accounts, so a mistyped name may be someone else's bucket.
+    """
     try:
         context.clients.s3.head_object(
             Bucket=context.bucket, Key=context.probe.key, ExpectedBucketOwner=context.identity.account
@@ -53,43 +56,52 @@ def bucket_owner(context: CheckContext) -> Finding:
     except ClientError as exc:
         if code_of(exc) not in DENIED:
             raise
-        # Without the condition the object can be read, unless reading is what is denied.
+        # Find out whether the request was denied because of the owner, or because reading is not allowed.
         query(context.clients.s3.head_object, Bucket=context.bucket, Key=context.probe.key)
         return warning(
-            "The bucket belongs to another account than the credentials.",
-            "If that is not intended, choose another name, such as S3_BUCKET=company-project-images-2026",
+            "The bucket and the credentials belong to different accounts.",
+            "If that is not intended, choose a different name, such as S3_BUCKET=company-project-images-2026",
         )
-    return ok("The bucket belongs to the account of the credentials.")
+    return ok("The bucket and the credentials belong to the same account.")
 
 
 @check(credentials_accepted)
 def object_ownership(context: CheckContext) -> Finding:
-    """Buckets created since 2023 have ACLs disabled and refuse a put that carries one."""
+    """`S3_ACL=public-read` needs a bucket with ACLs. Since 2023, new buckets have ACLs disabled."""
     ownership = context.ownership
     if ownership != ACLS_DISABLED:
         return ok(f"ACLs are enabled ({ownership or 'not configured'}); S3_ACL={context.config.object_acl}.")
     if context.config.s3_acl == "public-read":
-        return explain_code("AccessControlListNotSupported")
+        return finding_for_code("AccessControlListNotSupported")
     return ok("ACLs are disabled, and puts carry none.")
 
 
 @check(credentials_accepted, probe_put)
 def block_public_access(context: CheckContext) -> Finding:
-    """The bucket's Block Public Access: on if private; if public, off for the policy or for ACLs."""
+    """The bucket's Block Public Access must fit the mode.
+
+    In private mode all blocks should be on. In public mode, the blocks must be off for what makes the images
+    public: the policy or ACLs.
+    """
     on = _enabled_blocks(context.clients.s3.get_public_access_block, Bucket=context.bucket)
     off = [name for name in _BLOCKS if name not in on]
     if harmful := _blocks_of_readers(context, on):
-        return problem(f"{', '.join(harmful)} keeps browsers out.", "flask bucket setup --mode public")
+        return problem(
+            f"{', '.join(harmful)} prevents browsers from reading images.", "flask bucket setup --mode public"
+        )
     if off == [BLOCK_PUBLIC_ACLS] and not context.is_public and not context.is_aws:
-        return ok(f"All is blocked except {BLOCK_PUBLIC_ACLS}, with which some servers refuse uploads.")
+        return ok(f"All blocks are on except {BLOCK_PUBLIC_ACLS}, with which some servers refuse uploads.")
     if off and not context.is_public:
-        return warning(f"Private, but not blocked: {', '.join(off)}.", "flask bucket setup --mode private")
+        return warning(
+            f"The mode is private, but these blocks are off: {', '.join(off)}.",
+            "flask bucket setup --mode private",
+        )
     return ok("The bucket's Block Public Access fits the mode.")
 
 
 @check(caller_identity, probe_put, is_remote=True)
 def account_public_access(context: CheckContext) -> Finding:
-    """The account's Block Public Access overrides that of each bucket."""
+    """The account's Block Public Access must fit the mode: it takes precedence over that of the bucket."""
     context.require_own_service(context.clients.s3control.meta.endpoint_url, "S3 Control")
     on = _enabled_blocks(
         context.clients.s3control.get_public_access_block,
@@ -98,9 +110,9 @@ def account_public_access(context: CheckContext) -> Finding:
     )
     if harmful := _blocks_of_readers(context, on):
         return problem(
-            f"For the whole account, {', '.join(harmful)} keeps browsers out.",
-            "S3 console → Block Public Access settings for this account → Edit; or stay private: "
-            "flask bucket setup --mode private",
+            f"In the account settings, {', '.join(harmful)} prevents browsers from reading images.",
+            "S3 console → Block Public Access settings for this account → Edit; or, to make the bucket "
+            "private: flask bucket setup --mode private",
         )
     return ok("The account's Block Public Access fits the mode.")
 
@@ -112,11 +124,11 @@ def _enabled_blocks(call: Callable[..., Any], **arguments: Any) -> list[str]:
 
 
 def _blocks_of_readers(context: CheckContext, on: list[str]) -> list[str]:
-    """Return the enabled blocks that keep browsers from images that should be public."""
+    """Return the enabled blocks that prevent browsers from reading images that should be public."""
     if not on or not context.is_public:
         return []
     if context.config.s3_acl == "auto":
-        is_public_by_policy = not _has_acls(context) or _can_everybody_read(context, _policy(context))
+        is_public_by_policy = not _has_acls(context) or _can_everyone_read(context, _policy(context))
     else:
         is_public_by_policy = context.config.s3_acl == "none"
     relevant = POLICY_BLOCKS if is_public_by_policy else ACL_BLOCKS
@@ -125,33 +137,35 @@ def _blocks_of_readers(context: CheckContext, on: list[str]) -> list[str]:
 
 @check(credentials_accepted, probe_put)
 def bucket_policy(context: CheckContext) -> Finding:
-    """The policy must let everybody read if public, and nobody if private."""
+    """In public mode, the policy must let everyone read, in private mode nobody."""
     policy = _policy(context)
-    is_open = _can_everybody_read(context, policy)
+    is_open = _can_everyone_read(context, policy)
     if is_open and not context.is_public:
-        return problem("Private, but the policy lets everybody read.", "flask bucket setup --mode private")
+        return problem(
+            "The mode is private, but the policy lets everyone read.", "flask bucket setup --mode private"
+        )
     if is_open or not context.is_public:
         return ok("The policy fits the mode.")
     others = public_resources(policy, "s3:GetObject")
     if others:
         return problem(
-            f"The policy opens {', '.join(others)}, not {_arn(context)}/*.",
+            f"The policy lets everyone read {', '.join(others)} instead of {_arn(context)}/*.",
             "flask bucket setup --mode public",
         )
     if context.config.object_acl != "none" and _has_acls(context):
-        return ok("The policy does not let everybody read, but the images' ACLs do.")
-    return problem("No policy lets everybody read the images.", "flask bucket setup --mode public")
+        return ok("The policy does not let everyone read, but the ACLs of the images do.")
+    return problem("No policy lets everyone read the images.", "flask bucket setup --mode public")
 
 
 @check(credentials_accepted)
 def public_writes(context: CheckContext) -> Finding:
-    """Neither the bucket's policy nor its ACL may let everybody write."""
+    """Neither the policy nor the ACL of the bucket should let everyone write."""
     policy = _policy(context)
     resources = (_arn(context), f"{_arn(context)}/{context.probe.key}")
     allowed = [
         action
         for action in _WRITE_ACTIONS
-        if any(allows_everybody(policy, action, resource) for resource in resources)
+        if any(allows_everyone(policy, action, resource) for resource in resources)
     ]
     response: Any = query(context.clients.s3.get_bucket_acl, Bucket=context.bucket) or {}
     allowed += [
@@ -162,14 +176,14 @@ def public_writes(context: CheckContext) -> Finding:
     ]
     if allowed:
         return problem(
-            f"Everybody has these permissions: {', '.join(allowed)}.",
-            "S3 console → the bucket → Permissions: remove them from the policy and the ACL",
+            f"Everyone has these permissions: {', '.join(allowed)}.",
+            "S3 console → the bucket → Permissions: remove these permissions from the policy and the ACL",
         )
-    return ok("Neither policy nor ACL lets everybody write.")
+    return ok("Neither the policy nor the ACL lets everyone write.")
 
 
 def _has_acls(context: CheckContext) -> bool:
-    """Return whether ACLs are enabled. If that can't be found out, assume so."""
+    """Return whether ACLs are enabled. If that can't be found out, return True."""
     try:
         return context.ownership != ACLS_DISABLED
     except NotChecked:
@@ -182,8 +196,8 @@ def _policy(context: CheckContext) -> Policy | None:
     return json.loads(text) if text else None
 
 
-def _can_everybody_read(context: CheckContext, policy: Policy | None) -> bool:
-    return allows_everybody(policy, "s3:GetObject", f"{_arn(context)}/{context.probe.key}")
+def _can_everyone_read(context: CheckContext, policy: Policy | None) -> bool:
+    return allows_everyone(policy, "s3:GetObject", f"{_arn(context)}/{context.probe.key}")
 
 
 def _arn(context: CheckContext) -> str:

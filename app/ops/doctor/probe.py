@@ -1,6 +1,6 @@
-"""Checks with a small image: put, read, compared and deleted through the store, as the server does it.
+"""Checks that put, read, compare and delete a small image, through the store, as the server does.
 
-Puts through boto3 then show whether S3 refuses damaged bytes and keys that are taken.
+Two more checks put it with boto3, to see whether S3 refuses damaged bytes and existing keys.
 """
 
 import base64
@@ -20,7 +20,7 @@ from app.ops.doctor.findings import (
     UNSUPPORTED_CODES,
     Finding,
     NotChecked,
-    explain,
+    finding_for,
     is_denial,
     ok,
     problem,
@@ -32,14 +32,14 @@ from app.stores.s3.errors import DENIED, NO_ENCRYPTION, code_of, status_of
 
 @check(credentials_accepted)
 def probe_put(context: CheckContext) -> Finding:
-    """Every upload needs to put an object."""
+    """Uploads need permission to put objects."""
     probe = context.probe
     try:
         caching = cache_control(immutable=False)
         context.store.put(probe.key, probe.data, content_type=probe.content_type, cache_control=caching)
     except AppError as exc:
         if is_denial(exc):
-            return _explain_denied_put(context, exc)
+            return _finding_for_denied_put(context, exc)
         cause = exc.__cause__
         if (
             context.config.s3_sse != "none"
@@ -47,35 +47,38 @@ def probe_put(context: CheckContext) -> Finding:
             and says_unsupported(status_of(cause), code_of(cause))
         ):
             return problem(*NO_ENCRYPTION)
-        return explain(exc)
+        return finding_for(exc)
     return ok(f"An image was stored as {probe.key}.")
 
 
 _DENIED_PUT_WITH_ACL = (
-    "S3 denies the put: s3:PutObject is missing or, since it carries an ACL, s3:PutObjectAcl; "
-    "or Block Public Access refuses the ACL, or the bucket belongs to another account.",
+    "S3 denies the put. Either s3:PutObject is missing or, since the put has an ACL, s3:PutObjectAcl; or "
+    "Block Public Access refuses the ACL; or the bucket belongs to a different account.",
     "flask bucket iam-policy; flask bucket setup --mode public; or S3_ACL=none for a private bucket",
 )
 
 
-def _explain_denied_put(context: CheckContext, exc: AppError) -> Finding:
-    """Return the problem. A denial by Block Public Access has no code of its own, so look at that setting."""
+def _finding_for_denied_put(context: CheckContext, exc: AppError) -> Finding:
+    """Return the problem for a denied put, with its fix.
+
+    S3 has no error code for denials by Block Public Access, so that setting is read here.
+    """
     sends_acl = context.config.object_acl != "none"
-    finding = problem(*_DENIED_PUT_WITH_ACL) if sends_acl else explain(exc)
+    finding = problem(*_DENIED_PUT_WITH_ACL) if sends_acl else finding_for(exc)
     if (context.is_aws and not sends_acl) or not _are_public_acls_blocked(context):
         return finding
     if context.is_aws:
-        fix = "BlockPublicAcls is on for the bucket, which denies puts with an ACL: set S3_ACL=none"
+        fix = "Set S3_ACL=none, since BlockPublicAcls is on for the bucket, so S3 denies puts with an ACL"
     else:
         fix = (
-            "BlockPublicAcls is on for the bucket, with which Ceph RGW denies every put (fixed in 2025): "
-            f"flask bucket setup --mode {context.mode} turns it off"
+            f"Run flask bucket setup --mode {context.mode} to turn BlockPublicAcls off for the bucket, with "
+            "which Ceph RGW denies every put (fixed in 2025)"
         )
     return replace(finding, fix=f"{fix}. If that is not the reason: {finding.fix}")
 
 
 def _are_public_acls_blocked(context: CheckContext) -> bool:
-    """Return whether `BlockPublicAcls` is on. If that can't be found out, assume not."""
+    """Return whether `BlockPublicAcls` is on. If that can't be found out, return False."""
     try:
         response: Any = query(context.clients.s3.get_public_access_block, Bucket=context.bucket) or {}
     except (NotChecked, BotoCoreError, ClientError):
@@ -85,7 +88,7 @@ def _are_public_acls_blocked(context: CheckContext) -> bool:
 
 @check(probe_put)
 def probe_create(context: CheckContext) -> Finding:
-    """An upload without a name needs a put that creates an object and never replaces one."""
+    """Uploads without a name need puts that create an object, and never replace an existing one."""
     probe = context.probe
     key = probe.key.replace("probe-", "probe-new-")
     try:
@@ -93,7 +96,7 @@ def probe_create(context: CheckContext) -> Finding:
         again = context.store.put(key, probe.data, content_type=probe.content_type, overwrite=False)
         context.store.delete(key)
     except AppError as exc:
-        return explain(exc)
+        return finding_for(exc)
     if again.created:
         return problem(
             "A put with overwrite=False replaces an existing object.",
@@ -104,7 +107,7 @@ def probe_create(context: CheckContext) -> Finding:
 
 @check(probe_put)
 def probe_get(context: CheckContext) -> Finding:
-    """Every cache miss needs to read an object."""
+    """Cache misses need permission to read objects."""
     probe = context.probe
     try:
         stored = context.store.get(probe.key)
@@ -117,45 +120,45 @@ def probe_get(context: CheckContext) -> Finding:
             "The image that was just stored is missing.", "Allow s3:GetObject: flask bucket iam-policy"
         )
     except AppError as exc:
-        return explain(exc)
+        return finding_for(exc)
     return ok("The image can be read.")
 
 
 @check(probe_get)
 def probe_bytes(context: CheckContext) -> Finding:
-    """Some compatible servers store checksum trailers inside the object."""
+    """The store must return the bytes that were put. Some servers store checksum trailers in the object."""
     sent, returned = context.probe.data, context.probe.returned_data
     if sent == returned:
-        return ok("The bytes that come back are those that were sent.")
+        return ok("The store returns the bytes that were put.")
     return problem(
-        f"{len(sent)} bytes were sent, {len(returned)} different bytes came back.",
+        f"{len(sent)} bytes were put, but the store returns {len(returned)} different bytes.",
         "Update the server at AWS_ENDPOINT_URL_S3, or the proxy in front of it that changes bodies",
     )
 
 
 @check(probe_get)
 def content_type(context: CheckContext) -> Finding:
-    """Browsers show only what is marked as an image."""
+    """The store must return the type that was put, since browsers show only objects with an image type."""
     returned = context.probe.returned_content_type
     if returned == context.probe.content_type:
-        return ok(f"The type {returned} is kept.")
+        return ok(f"The store returns the type that was put, {returned}.")
     return problem(
-        f"The type {context.probe.content_type} comes back as {returned or 'none'}.",
+        f"The type {context.probe.content_type} was put, but the store returns {returned or 'no type'}.",
         "Use a server at AWS_ENDPOINT_URL_S3 that keeps Content-Type",
     )
 
 
 @check(probe_put, cleans_up=True)
 def probe_delete(context: CheckContext) -> Finding:
-    """Deleting an image needs a permission. This also removes the probe."""
+    """Deletions need permission to delete objects. This check also removes the probe."""
     try:
         context.store.delete(context.probe.key)
     except StoreRefused as exc:
         if not is_denial(exc):
-            return explain(exc)
+            return finding_for(exc)
         return warning(
-            f"Images can't be deleted without s3:DeleteObject: {context.probe.key} stays.",
-            "flask bucket iam-policy; or let such objects expire: "
+            f"Images can't be deleted without s3:DeleteObject: {context.probe.key} is left in the bucket.",
+            "Allow s3:DeleteObject: flask bucket iam-policy; or let such objects expire: "
             f"flask bucket setup --mode {context.mode} --expire doctor/=1",
         )
     return ok("The image was deleted again.")
@@ -167,17 +170,17 @@ _UPDATE_SERVER = "Update the server at AWS_ENDPOINT_URL_S3"
 
 @check(probe_put)
 def checksums(context: CheckContext) -> Finding:
-    """A put with a wrong checksum, as if its bytes had changed on the way, must be refused."""
+    """A put with a wrong checksum, as if its bytes had been damaged in transit, must be refused."""
     code = _put_again(context, **_wrong_checksum(context))
     if code in _BAD_CHECKSUM_CODES:
-        return ok("Bytes that changed on the way are refused.")
+        return ok("Puts whose bytes are damaged in transit are refused.")
     return warning(
-        f"Bytes that changed on the way are not detected ({code or 'the put succeeds'}).", _UPDATE_SERVER
+        f"Bytes that are damaged in transit are not detected ({code or 'the put succeeds'}).", _UPDATE_SERVER
     )
 
 
 def _wrong_checksum(context: CheckContext) -> dict[str, str]:
-    """Return a checksum of the kind that the store sends: SHA-256 to AWS, MD5 to other servers."""
+    """Return a wrong checksum. Its algorithm is the store's: SHA-256 for AWS, MD5 for other servers."""
     if context.is_aws:
         return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(b"other").digest()).decode()}
     return {"ContentMD5": base64.b64encode(hashlib.md5(b"other", usedforsecurity=False).digest()).decode()}
@@ -188,16 +191,16 @@ def conditional_create(context: CheckContext) -> Finding:
     """A put with `If-None-Match: *` on an existing key must be refused."""
     code = _put_again(context, IfNoneMatch="*")
     if code == "PreconditionFailed":
-        return ok("A put with If-None-Match is refused if the key exists.")
+        return ok("Puts with If-None-Match are refused if the key exists.")
     return warning(
-        f"If-None-Match has no effect ({code or 'the put succeeds'}): of two simultaneous uploads with "
-        "overwrite=false both may succeed.",
+        f"If-None-Match has no effect ({code or 'the put succeeds'}), so two simultaneous uploads with "
+        "overwrite=false may both succeed.",
         _UPDATE_SERVER,
     )
 
 
 def _put_again(context: CheckContext, **parameters: Any) -> str:
-    """Put the probe with boto3. Return the error code, "" if the put succeeds."""
+    """Put the probe with boto3. Return the error code, or "" if the put succeeds."""
     probe = context.probe
     try:
         context.clients.s3.put_object(

@@ -1,4 +1,4 @@
-"""Run all checks in their order and within limited time."""
+"""Run all checks in order, within a time limit."""
 
 import queue
 import time
@@ -14,7 +14,7 @@ from app.ops.doctor.findings import (
     Finding,
     NotChecked,
     Status,
-    explain,
+    finding_for,
     is_expected,
     is_no_response,
     problem,
@@ -23,12 +23,13 @@ from app.ops.doctor.findings import (
 )
 
 TOTAL_SECONDS = 45.0
-"""The time after which only checks that clean up are started.
+"""Time limit after which only checks that clean up are started.
 
-Together with the last check's own time it is less than a minute.
+Including the time limit of the last check, the command takes less than a minute.
 """
 
 CHECK_SECONDS = 12.0
+"""Time limit of a check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +41,16 @@ class CheckResult:
 
 
 def run_checks(context: CheckContext, checks: Iterable[Check]) -> Iterator[CheckResult]:
-    """Yield each result as soon as it is known. Checks that need a failed check are skipped."""
+    """Yield the result of each check as soon as it is done. Checks that need a failed check are skipped."""
     deadline = time.monotonic() + TOTAL_SECONDS
-    failed: dict[Check, str] = {}  # the checks that did not pass, and the check to fix first
+    failed: dict[Check, str] = {}  # the checks that did not pass, and the name of the check to fix first
     for check in checks:
         left = CHECK_SECONDS if check.cleans_up else min(CHECK_SECONDS, deadline - time.monotonic())
         if blocker := next((failed[need] for need in check.needs if need in failed), ""):
             finding = skipped(f"not checked: {blocker} must pass first")
             failed[check] = blocker
         elif left <= 0:
-            finding = skipped(f"not checked: the time limit of {TOTAL_SECONDS:.0f} seconds is reached")
+            finding = skipped(f"not checked: the time limit of {TOTAL_SECONDS:.0f} seconds was reached")
             failed[check] = check.name
         else:
             finding = _run_with_timeout(check, context, left)
@@ -59,18 +60,18 @@ def run_checks(context: CheckContext, checks: Iterable[Check]) -> Iterator[Check
 
 
 def _run_with_timeout(check: Check, context: CheckContext, seconds: float) -> Finding:
-    """Run the check in a thread, which is abandoned at the timeout and ends with the process."""
+    """Run the check in a thread. After the timeout the thread is abandoned, and ends with the process."""
     found: queue.SimpleQueue[Finding] = queue.SimpleQueue()
     name = f"doctor {check.name}"
     Thread(target=lambda: found.put(_run(check, context)), daemon=True, name=name).start()
     try:
         return found.get(timeout=seconds)
     except queue.Empty:
-        return _no_response(check, f"No answer within {seconds:.0f} seconds.")
+        return _no_response(check, f"No response within {seconds:.0f} seconds.")
 
 
 def _run(check: Check, context: CheckContext) -> Finding:
-    """Run the check. No exception of one check stops the others."""
+    """Run the check and return its finding. An exception becomes a finding too, so other checks still run."""
     try:
         return check.run(context)
     except NotChecked as exc:
@@ -79,7 +80,7 @@ def _run(check: Check, context: CheckContext) -> Finding:
         if not is_expected(exc):
             text = f"can't be checked: unexpected error {describe_unexpected(exc)}"
             return Finding(Status.SKIPPED, text, blocks_dependents=True)
-        return _no_response(check, safe_message(exc)) if is_no_response(exc) else explain(exc)
+        return _no_response(check, safe_message(exc)) if is_no_response(exc) else finding_for(exc)
 
 
 def _no_response(check: Check, text: str) -> Finding:
@@ -138,7 +139,7 @@ BUCKET_CHECKS: tuple[Check, ...] = (
 
 
 def checks_for(store: str) -> tuple[Check, ...]:
-    """Return the checks for a value of `STORE`, in an order in which causes come before their effects."""
+    """Return the checks for a value of `STORE`. The order is such that causes come before their effects."""
     if store == "s3":
         return (*SERVER_CHECKS, *BUCKET_CHECKS)
     return (*SERVER_CHECKS, *PROBE_CHECKS, probe.probe_create, probe.probe_delete)

@@ -1,4 +1,4 @@
-"""Checks of the server itself: settings, generator and cache directory. They need no bucket."""
+"""Checks of the server itself, which need no bucket: settings, generator and cache directory."""
 
 import os
 import shutil
@@ -48,22 +48,26 @@ _VOLATILE_FILE_SYSTEMS = {
 
 @check()
 def api_keys(context: CheckContext) -> Finding:
-    """A server that other machines can reach needs keys: without keys, only local programs may write."""
+    """If other machines can reach the server, API keys should be set.
+
+    Without keys, only programs on this machine may write.
+    """
     host, keys, proxies = context.config.host, context.config.api_keys, context.config.trusted_proxies
     if not keys and proxies:
         return problem(
-            f"TRUSTED_PROXIES={proxies}, but without API_KEYS nobody can write through a proxy.", _NEW_KEY
+            f"TRUSTED_PROXIES={proxies} is set, but without API_KEYS nobody can write through a proxy.",
+            _NEW_KEY,
         )
     if not keys and not is_loopback(host):
-        return problem(f"HOST={host} is reachable from outside, and no API_KEYS are set.", _NEW_KEY)
+        return problem(f"HOST={host} is reachable from other machines, but API_KEYS is not set.", _NEW_KEY)
     if any(key.length is not None and key.length < _MIN_KEY_LENGTH for key in keys):
         return warning(f"A key in API_KEYS is shorter than {_MIN_KEY_LENGTH} characters.", _NEW_KEY)
-    return ok("Writing needs an API key." if keys else "Only programs on this machine may write.")
+    return ok("Writing requires an API key." if keys else "Only programs on this machine may write.")
 
 
 @check()
 def env_file_mode(context: CheckContext) -> Finding:
-    """The settings file contains keys and credentials, so only its owner should read it."""
+    """The settings file contains keys and credentials, so only its owner should be able to read it."""
     if context.env_file is None:
         raise NotChecked("does not apply: no settings file is read (.env or ENV_FILE)")
     name = display_name(context.env_file)
@@ -78,7 +82,7 @@ def env_file_mode(context: CheckContext) -> Finding:
 
 @check()
 def setting_names(context: CheckContext) -> Finding:
-    """A setting with a mistyped name has no effect."""
+    """No setting should have a mistyped name, since it would have no effect."""
     if context.mistyped:
         return warning(" ".join(context.mistyped), "Correct the names, or remove unused variables")
     return ok("No variable looks like a mistyped setting.")
@@ -91,11 +95,11 @@ def upload_limits(context: CheckContext) -> Finding:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if decoded > memory // 2:
         return warning(
-            f"One image of MAX_IMAGE_PIXELS takes {decoded:,} bytes of the machine's {memory:,}.",
+            f"One image with MAX_IMAGE_PIXELS takes {decoded:,} of the machine's {memory:,} bytes of memory.",
             f"Set MAX_IMAGE_PIXELS={memory // 8 // _BYTES_PER_PIXEL}",
         )
     formats = ", ".join(context.config.allowed_formats)
-    return ok(f"Accepted: {formats}, up to {context.config.max_upload_bytes:,} bytes.")
+    return ok(f"Accepted formats: {formats}, up to {context.config.max_upload_bytes:,} bytes.")
 
 
 @check()
@@ -103,7 +107,7 @@ def https_urls(context: CheckContext) -> Finding:
     """Images and credentials should not cross the network unencrypted."""
     config = context.config
     endpoint = config.aws_endpoint_url_s3
-    endpoint_name = "AWS_ENDPOINT_URL_S3" if endpoint else "The endpoint that boto3 uses"
+    endpoint_name = "AWS_ENDPOINT_URL_S3" if endpoint else "the endpoint that boto3 uses"
     if not endpoint and config.store == "s3":
         with suppress(BucketError):  # the check `credentials` reports it
             endpoint = context.clients.endpoint.url
@@ -111,9 +115,9 @@ def https_urls(context: CheckContext) -> Finding:
     plain = [name for name, url in urls.items() if _is_unencrypted(url)]
     if plain:
         return warning(
-            f"{' and '.join(plain)} starts with http://.", f"Set {' and '.join(plain)} to https://…"
+            f"Connections to {' and '.join(plain)} are not encrypted.", "Set URLs that start with https://"
         )
-    return ok("No URL of another machine is plain http.")
+    return ok("All URLs of other machines start with https://.")
 
 
 def _is_unencrypted(url: str) -> bool:
@@ -123,10 +127,10 @@ def _is_unencrypted(url: str) -> bool:
 
 @check()
 def generator(context: CheckContext) -> Finding:
-    """A custom generator must be importable. The others come with the server."""
+    """A custom generator must be importable. All other generators are part of the server."""
     name = context.config.generator
     if ":" not in name:
-        return ok(f"GENERATOR={name} comes with the server.")
+        return ok(f"GENERATOR={name} is part of the server.")
     try:
         find_class("GENERATOR", name, {}, BaseGenerator)
     except ConfigError as exc:
@@ -136,7 +140,7 @@ def generator(context: CheckContext) -> Finding:
 
 @check(generator, is_remote=True)
 def generator_model(context: CheckContext) -> Finding:
-    """The provider must offer the model, to this account, and should not plan to remove it."""
+    """The provider must offer the model to this account, and should not plan to remove it."""
     if context.config.generator == "bedrock":
         fix = "Check GENERATOR_MODEL and BEDROCK_REGION; allow what flask bucket iam-policy prints"
     else:
@@ -148,16 +152,18 @@ def generator_model(context: CheckContext) -> Finding:
     except AppError as exc:
         return problem(f"GENERATOR_MODEL can't be looked up: {exc.message}", fix)
     if facts is None:
-        return ok(f"GENERATOR={context.config.generator} depends on no provider.")
+        return ok(f"GENERATOR={context.config.generator} does not depend on a provider.")
     if facts.ends is not None or facts.status != _ACTIVE:
-        until = f", and is switched off on {facts.ends:%Y-%m-%d}" if facts.ends else ""
-        return warning(f"The model {facts.model} is {facts.status}{until}.", "Choose another GENERATOR_MODEL")
+        until = f", and will be switched off on {facts.ends:%Y-%m-%d}" if facts.ends else ""
+        return warning(
+            f"The model {facts.model} is {facts.status}{until}.", "Choose a different GENERATOR_MODEL"
+        )
     return ok(f"The provider offers the model {facts.model}.")
 
 
 @check()
 def cache_writable(context: CheckContext) -> Finding:
-    """Without a writable cache directory, every request reads the image from the store."""
+    """The cache directory must be writable. Otherwise every request reads the image from the store."""
     directory = context.config.cache_dir
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
@@ -165,46 +171,46 @@ def cache_writable(context: CheckContext) -> Finding:
             file.flush()
     except OSError as exc:
         return problem(
-            f"{directory} can't be written: {exc.strerror}.",
-            "chown it to the server's user, or set CACHE_DIR",
+            f"{directory} is not writable: {exc.strerror}.",
+            "Make the server's user the owner of the directory (chown), or set CACHE_DIR",
         )
-    return ok(f"{directory} can be written.")
+    return ok(f"{directory} is writable.")
 
 
 @check(cache_writable)
 def cache_local_disk(context: CheckContext) -> Finding:
-    """SQLite and file locks are not safe on network file systems."""
+    """The cache must be on a local disk: SQLite and file locks are not safe on network file systems."""
     kind = _mount(context).kind
     if kind in _NETWORK_FILE_SYSTEMS or kind.startswith("fuse."):
         return problem(f"The cache is on a network file system ({kind}).", "Set CACHE_DIR to a local disk")
     if kind in _VOLATILE_FILE_SYSTEMS:
         return warning(
-            f"The cache is in {_VOLATILE_FILE_SYSTEMS[kind]} ({kind}), and is lost with it.",
-            "Set CACHE_DIR to a disk; in a container, to a volume",
+            f"The cache is in {_VOLATILE_FILE_SYSTEMS[kind]} ({kind}), so it will be lost.",
+            "Set CACHE_DIR to a directory on a disk or, in a container, on a volume",
         )
     return ok(f"The cache is on a local disk ({kind}).")
 
 
 @check(cache_writable)
 def cache_space(context: CheckContext) -> Finding:
-    """The cache and the free space together should be at least CACHE_MAX_BYTES."""
+    """The disk should have room for CACHE_MAX_BYTES, including what the cache already takes."""
     free = shutil.disk_usage(context.config.cache_dir).free
     room = free + context.cache.totals().taken
     if room < context.config.cache_max_bytes:
         return warning(
-            f"The disk has room for {room:,} bytes of cache, less than CACHE_MAX_BYTES.",
+            f"The disk has room for a cache of {room:,} bytes, which is less than CACHE_MAX_BYTES.",
             f"Set CACHE_MAX_BYTES={max(room * 9 // 10 // 1024**2, 1)}MiB, or free disk space",
         )
-    return ok(f"There is room for {context.config.cache_max_bytes:,} bytes.")
+    return ok(f"The disk has room for {context.config.cache_max_bytes:,} bytes.")
 
 
 @check(cache_writable)
 def cache_access_times(context: CheckContext) -> Finding:
-    """Access times tell the cache which files nginx serves, so that it keeps them."""
+    """The file system should update atime, by which the cache knows which files nginx serves."""
     if records_access_times(context.config.cache_dir):
-        return ok("The disk keeps access times.")
+        return ok("The file system updates access times.")
     return warning(
-        "The disk is mounted noatime: hits that a server in front serves don't count as use.",
+        "The file system is mounted with noatime, so the cache does not know which images nginx serves.",
         f"Remove noatime from /etc/fstab, then: mount -o remount,relatime {_mount(context).point}",
     )
 
@@ -218,7 +224,7 @@ def _mount(context: CheckContext) -> Mount:
 
 @check()
 def store(context: CheckContext) -> Finding:
-    """Skipped, with the reason, if there is no bucket to check."""
+    """The checks of the bucket need a bucket. This check is skipped if the store has none."""
     if context.config.store != "s3":
-        raise NotChecked(f"STORE={context.config.store} has no bucket to check")
+        raise NotChecked(f"does not apply: STORE={context.config.store} has no bucket")
     return ok(f"Images are stored in the bucket {context.bucket}.")

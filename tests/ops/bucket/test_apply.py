@@ -190,12 +190,12 @@ def test_creating_a_bucket_that_we_own_already_is_a_success(account: S3Server, c
     assert set(_statuses(_set_up(clients, "private")).values()) == {"DONE"}
 
 
-def test_a_bucket_of_somebody_else_is_an_error_that_says_so(account: S3Server, clients: AwsClients) -> None:
+def test_a_bucket_of_someone_else_is_an_error_that_says_so(account: S3Server, clients: AwsClients) -> None:
     account.fault = first_of(
         refused("HEAD", *DENIED),
         *(refused(f"GET ?{query}", *DENIED) for query in ("acl", *SETTINGS)),
     )
-    with pytest.raises(BucketError, match="If the bucket is somebody else's, choose another name"):
+    with pytest.raises(BucketError, match="If the bucket belongs to someone else, choose a different name"):
         make_plan(clients, _target("private"))
 
 

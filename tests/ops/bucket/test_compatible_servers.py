@@ -79,7 +79,7 @@ def test_a_block_that_an_earlier_run_left_behind_is_lifted(
     assert make_plan(clients, _target(mode), may_upload=False).steps == ()
     plan = make_plan(clients, _target(mode))
     assert [step.title for step in plan.steps] == [
-        "Lift BlockPublicAcls, under which the server refuses every upload"
+        "Turn BlockPublicAcls off, since the server refuses every upload with it"
     ]
     assert _statuses(list(apply_steps(clients, plan.steps))) == [("PutPublicAccessBlock", "DONE")]
     assert ceph.block == {"BlockPublicAcls": False, **BLOCKED[mode]}
@@ -117,7 +117,8 @@ def test_an_undone_step_is_made_again_if_uploads_still_fail(account: S3Server, c
     assert _status(results, "PutBucketOwnershipControls") is StepStatus.DONE
     assert _status(results, "PutBucketPolicy") is StepStatus.DONE
     assert results[-1].message == (
-        "AWS denied PutObject, which needs s3:PutObject. AWS says: as played. These steps are not the reason."
+        "AWS denied PutObject, which needs s3:PutObject. AWS says: as played. "
+        "The steps above are not the reason."
     )
     ownership = clients.s3.get_bucket_ownership_controls(Bucket=BUCKET)["OwnershipControls"]["Rules"]
     assert ownership == [{"ObjectOwnership": "BucketOwnerEnforced"}]
@@ -161,7 +162,7 @@ def test_a_setting_that_can_not_be_read_is_not_deleted(account: S3Server, client
     result = _set_up(clients)[-1]
     assert result.status is StepStatus.WARNING
     assert result.message == (
-        "Uploads are refused (400 InvalidRequest). If this is the reason, undo it: "
+        "The server refuses uploads (400 InvalidRequest). If this step is the reason, undo it: "
         'DeleteBucketEncryption {"Bucket": "cats"}'
     )
     assert "DELETE ?encryption" not in calls
@@ -202,7 +203,9 @@ def test_each_unknown_setting_is_skipped(
     assert results[0].status is StepStatus.DONE
     assert {result.status for result in results[1:]} == {StepStatus.UNSUPPORTED}
     assert {result.step.operation for result in results[1:]} == set(OPTIONAL.values())
-    assert {result.message for result in results[1:]} == {f"The server answers {answer[0][:3]} {answer[1]}."}
+    assert {result.message for result in results[1:]} == {
+        f"The server responded with {answer[0][:3]} {answer[1]}."
+    }
 
 
 @pytest.mark.parametrize("answer", [("400 Bad Request", "InvalidArgument"), ("405 No", "MethodNotAllowed")])
@@ -255,7 +258,7 @@ def test_a_setting_that_is_accepted_and_ignored_counts_as_unsupported(
     results = _set_up(clients, "public")[1:]
     assert {result.status for result in results} == {StepStatus.UNSUPPORTED}
     assert [result.message for result in results] == [
-        f"The server accepts {operation}, and ignores it." for operation in OPTIONAL.values()
+        f"The server accepts {operation} but ignores it." for operation in OPTIONAL.values()
     ]
 
 

@@ -58,7 +58,7 @@ def test_rules_of_others_stay_in_place() -> None:
         ),
     ]
     assert (
-        steps[1].title == "Delete objects below Tmp/ after 30 days, discard incomplete uploads after 7 days"
+        steps[1].title == "Delete objects under Tmp/ after 30 days, discard incomplete uploads after 7 days"
     )
 
 

@@ -75,7 +75,7 @@ def admin(account: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def test_a_public_bucket_serves_images_to_everybody(account: S3Server, launch: Launch) -> None:
+def test_a_public_bucket_serves_images_to_everyone(account: S3Server, launch: Launch) -> None:
     account.fault = AwsRestrictions(account)
     endpoint = {"AWS_ENDPOINT_URL_S3": account.url}
     printed = _flask_bucket(launch(endpoint), "setup", "--mode", "public", "--bucket", BUCKET, "--yes")

@@ -63,7 +63,7 @@ def test_setup_prints_the_plan_the_results_and_the_settings(app: Flask, account:
         "done: Block all public access to the bucket",
         "done: Discard incomplete uploads after 7 days",
         "done: Encrypt objects with S3's own keys",
-        "The settings for .env:",
+        "Settings for .env:",
         "S3_BUCKET=cats",
         "AWS_REGION=eu-west-1",
         f"AWS_ENDPOINT_URL_S3={account.url}",
@@ -87,12 +87,12 @@ def test_a_second_setup_has_nothing_to_do(app: Flask, account: S3Server) -> None
     result = _set_up(app, *arguments)
     assert (result.exit_code, result.output.splitlines()[0]) == (
         0,
-        "Nothing to do: cats has these settings already.",
+        "Nothing to do: cats already has these settings.",
     )
     assert {method for method, _, _ in account.requests} == {"HEAD", "GET"}
     assert (
         _set_up(app, "--mode", "public", "--dry-run").output
-        == "Nothing to do: cats has these settings already.\n"
+        == "Nothing to do: cats already has these settings.\n"
     )
 
 
@@ -136,7 +136,7 @@ def test_a_bucket_with_objects_becomes_public_only_with_open_existing(app: Flask
     account.reset()
     result = _set_up(app, "--mode", "public", "--yes")
     assert result.exit_code == 1
-    assert "--open-existing lets everybody read them" in result.output
+    assert "To let everyone read them, use --open-existing" in result.output
     assert {method for method, _, _ in account.requests} == {"HEAD", "GET"}
     assert _set_up(app, "--mode", "public", "--yes", "--open-existing").exit_code == 0
     assert _set_up(app, "--mode", "public", "--yes").exit_code == 0, "it is public now"
@@ -201,9 +201,9 @@ def test_write_env_adds_the_settings_to_the_file(app: Flask, account: S3Server, 
     [
         (("--mode", "open"), "'open' is not one of"),
         ((), "Missing option '--mode'"),
-        (("--mode", "public", "--cors", "example.org"), "is not an origin such as"),
-        (("--mode", "public", "--cors", "https://example.org/app"), "is not an origin such as"),
-        (("--mode", "public", "--cors", "https://*.example.*"), "is not an origin such as"),
+        (("--mode", "public", "--cors", "example.org"), "is not * or an origin such as"),
+        (("--mode", "public", "--cors", "https://example.org/app"), "is not * or an origin such as"),
+        (("--mode", "public", "--cors", "https://*.example.*"), "is not * or an origin such as"),
         (("--mode", "public", "--expire", "=30"), "is not a prefix and a number of days"),
         (("--mode", "public", "--expire", "tmp/=0"), "is not a prefix and a number of days"),
         (("--mode", "public", "--expire", "tmp/"), "is not a prefix and a number of days"),
@@ -256,7 +256,7 @@ def test_create_user_prints_the_key_only_with_show(app: Flask, account: S3Server
     }
     key = read_settings(env)
     assert not any(value in result.output for value in key.values())
-    assert "unset it for the server" in result.stderr
+    assert "Unset it before you start the server" in result.stderr
     shown = json.loads(_run(app, *arguments, "--json", "--replace-keys", "--show").stdout)
     assert read_settings(env) == {name: shown[name] for name in key}
     assert account.client("iam").list_users()["Users"][0]["UserName"] == "s3-image-server"
@@ -268,14 +268,14 @@ def test_an_error_is_one_line_without_a_traceback(app: Flask, tmp_path: Path) ->
     result = _run(app, "create-user", "me", "--bucket", "cats", "--env-file", str(env))
     assert (result.exit_code, result.output) == (
         1,
-        f"Error: {env} holds keys, but none of me. --replace-keys replaces them.\n",
+        f"Error: {env} contains keys that do not belong to me. Use --replace-keys to replace them.\n",
     )
 
 
 def test_create_user_needs_iam(app: Flask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL_IAM")
     result = _run(app, "create-user", "--bucket", "cats", "--env-file", str(tmp_path / ".env"))
-    assert (result.exit_code, "is not AWS and has no IAM" in result.output) == (1, True)
+    assert (result.exit_code, "is not AWS, so it has no IAM users" in result.output) == (1, True)
 
 
 def test_a_profile_takes_precedence_over_keys_in_the_environment(
@@ -304,11 +304,11 @@ def test_settings_are_written_for_a_server_that_lacks_some_settings(
             "public": "Allow a public bucket policy",
             "private": "Block all public access to the bucket",
         }[mode]
-        + "\n  The server refused every upload after it (403 AccessDenied).\n"
+        + "\n  The server refused every upload after this step (403 AccessDenied).\n"
     ) in result.output
     assert (
         "not supported by this server: Encrypt objects with S3's own keys\n"
-        "  The server answers 200 with the response to another request.\n"
+        "  The server responded with 200 and the response to a different request.\n"
     ) in result.output
     urls = {"public": "s3", "private": "server"}[mode]
     assert read_settings(env) == SETTINGS | {"AWS_ENDPOINT_URL_S3": account.url, "IMAGE_URLS": urls}
@@ -323,7 +323,10 @@ def test_on_a_server_without_policies_acls_may_make_objects_public(
     env = tmp_path / ".env"
     for _ in range(2):
         result = _set_up(app, "--mode", "public", "--yes", "--write-env", "--env-file", str(env))
-        assert (result.exit_code, "The server has no bucket policies." in result.output) == (0, True)
+        assert (result.exit_code, "The server does not support bucket policies." in result.output) == (
+            0,
+            True,
+        )
         assert read_settings(env).items() >= {"S3_ACL": "auto", "IMAGE_URLS": "auto"}.items()
     printed = json.loads(_set_up(app, "--mode", "public", "--yes", "--json").stdout)
     assert printed["settings"].items() >= {"S3_ACL": "auto", "IMAGE_URLS": "auto"}.items()

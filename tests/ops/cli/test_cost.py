@@ -100,14 +100,14 @@ def test_json_holds_the_numbers_and_the_charges(app: Flask) -> None:
 
 def test_the_table_lists_each_charge(app: Flask) -> None:
     lines = _run(app, "--images", 10_000, "--size", 500, "--views", 1_000_000).output.splitlines()
-    assert lines[:2] == ["10,000 images, 5,000,000,000 bytes", "1,000,000 views a month"]
+    assert lines[:2] == ["10,000 images, 5,000,000,000 bytes", "1,000,000 views per month"]
     assert lines[4:10] == [
         "storage               0.12",
         "GET requests          0.40",
         "transfer out         36.00",
-        "a month              36.52",
+        "per month            36.52",
         "",
-        "Uploading them costs 0.05 once.",
+        "Uploading the images costs 0.05 once.",
     ]
     assert lines[10].startswith("These are the charges if S3 serves every view.")
 
@@ -119,19 +119,19 @@ def test_without_options_the_store_is_counted_and_charges_for_views_are_unknown(
     assert (found["images"], found["bytes"]) == (3, sum(image.size for image in stored))
     assert (found["views"], found["without_cache"]["total"]) == (None, None)
     text = _run(app).output
-    assert text.startswith("These images are not in S3. This is what they would cost there.\n")
-    assert "Unknown number of views: give --views." in text
-    assert re.search(r"GET requests +\?\ntransfer out +\?\na month +\?\n", text)
+    assert text.startswith("These images are not in S3. The estimate is what they would cost there.\n")
+    assert "The number of views is unknown: pass --views." in text
+    assert re.search(r"GET requests +\?\ntransfer out +\?\nper month +\?\n", text)
     assert "not in S3" not in _run(app, "--images", 1, "--size", 1).output
 
 
 def test_an_empty_store_prints_an_example_that_works(app: Flask) -> None:
     text = _run(app).output
-    assert "The store has no images yet (STORE=local)." in text
+    assert "The store contains no images yet (STORE=local)." in text
     (example,) = (line.strip() for line in text.splitlines() if "--images" in line)
     lines = _run(app, *example.removeprefix("flask bucket cost ").split()).output.splitlines()
     assert lines[0] == "10,000 images, 5,000,000,000 bytes"
-    assert lines[7].split() == ["a", "month", "36.52"]
+    assert lines[7].split() == ["per", "month", "36.52"]
     assert _json(app)["images"] == 0
 
 
@@ -145,8 +145,8 @@ def test_a_store_that_refuses_listing_is_an_error(s3_app: Flask, s3: S3Server) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--images", "5"], "Give --images and --size together"),
-        (["--size", "5"], "Give --images and --size together"),
+        (["--images", "5"], "Pass both --images and --size"),
+        (["--size", "5"], "Pass both --images and --size"),
         (["--images", "-1", "--size", "5"], "not in the range"),
     ],
 )

@@ -25,7 +25,7 @@ def _run(app: Flask, *arguments: str, **options: Any) -> Result:
 
 @pytest.fixture
 def s3_app(s3_config: Config) -> Iterator[Flask]:
-    """An application with moto's S3, which lets everybody write: a problem."""
+    """An application with moto's S3, which lets everyone write: a problem."""
     flask = create_app(replace(s3_config, cache_max_bytes=10**7))
     yield flask
     components_of(flask).cache.close()
@@ -45,9 +45,9 @@ def test_the_table_fits_into_80_columns_and_shows_the_fix(s3_app: Flask) -> None
     lines = result.stdout.splitlines()
     assert result.exit_code == 1
     assert max(map(len, lines)) <= 80
-    assert "problem  anonymous-put           Everybody can upload to the bucket." in lines
+    assert "problem  anonymous-put           Everyone can upload to the bucket." in lines
     assert lines[
-        lines.index("problem  anonymous-put           Everybody can upload to the bucket.") + 1
+        lines.index("problem  anonymous-put           Everyone can upload to the bucket.") + 1
     ].startswith(" " * 33 + "→ ")
     assert "\x1b" not in result.stdout
     assert lines[-1].startswith(f"{sum(line.startswith('ok ') for line in lines)} ok, ")

@@ -312,7 +312,7 @@ def test_ctrl_c_ends_an_import_cleanly_and_a_second_one_completes_it(
     output, errors = process.communicate(timeout=60)
     printed = json.loads(output)
     assert (process.returncode, printed["failed"]) == (130, 0)
-    assert "Interrupted. Run the same command again to go on." in errors
+    assert "Interrupted. Run the same command again to continue." in errors
     assert "Traceback" not in errors
     stored = len(_objects(components_of(s3_app).store))
     assert (printed["stored"], printed["left"]) == (stored, 60 - stored)
@@ -341,7 +341,7 @@ def test_imports_have_the_limits_of_uploads(config: Config, tmp_path: Path) -> N
 def test_exporting_an_empty_store_says_so(app: Flask, tmp_path: Path) -> None:
     result = _run(app, "export", tmp_path / "to")
     assert result.exit_code == 0
-    assert result.output.startswith("The store lists no images to export.\n")
+    assert result.output.startswith("The store contains no images to export.\n")
     assert _json(app, "export", tmp_path / "to")[1]["images"] == 0
 
 

@@ -131,9 +131,9 @@ def set_encryption(admin: Any, bucket: str, kind: str) -> None:
 
 
 def set_public_policy(admin: Any, bucket: str, *actions: str, named: str = "") -> None:
-    """Set a policy that allows everybody `actions` in this bucket, or in the one called `named`."""
+    """Set a policy that allows everyone `actions` in this bucket, or in the one called `named`."""
     statement = {
-        "Sid": "Everybody",
+        "Sid": "Everyone",
         "Effect": "Allow",
         "Principal": "*",
         "Action": list(actions),

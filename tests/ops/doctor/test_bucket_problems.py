@@ -26,7 +26,7 @@ Break = Callable[[Any, str, FakeAws], object]
 """A function of a client, the bucket's name and the fake AWS that introduces a mistake."""
 
 DENIED = ("403 Forbidden", "AccessDenied")
-EVERYBODY = 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'
+EVERYONE = 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'
 BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 
 
@@ -47,7 +47,7 @@ PRIVATE: list[tuple[str, Break, Status, str]] = [
         "bucket-owner",
         lambda admin, bucket, aws: setattr(aws, "owner", "999999999999"),
         Status.WARNING,
-        "another",
+        "different accounts",
     ),
     (
         "probe-put",
@@ -65,19 +65,19 @@ PRIVATE: list[tuple[str, Break, Status, str]] = [
         "probe-delete",
         lambda admin, bucket, aws: aws.refused.update({"DELETE object": DENIED}),
         Status.WARNING,
-        "stays",
+        "is left in the bucket",
     ),
     (
         "block-public-access",
         lambda admin, bucket, aws: set_public_access_block(admin, bucket, True, IgnorePublicAcls=False),
         Status.WARNING,
-        "not blocked: IgnorePublicAcls",
+        "these blocks are off: IgnorePublicAcls",
     ),
     (
         "bucket-policy",
         lambda admin, bucket, aws: set_public_policy(admin, bucket, "s3:Get*"),
         Status.PROBLEM,
-        "everybody read",
+        "everyone read",
     ),
     (
         "public-writes",
@@ -87,7 +87,7 @@ PRIVATE: list[tuple[str, Break, Status, str]] = [
     ),
     (
         "public-writes",
-        lambda admin, bucket, aws: admin.put_bucket_acl(Bucket=bucket, GrantWrite=EVERYBODY),
+        lambda admin, bucket, aws: admin.put_bucket_acl(Bucket=bucket, GrantWrite=EVERYONE),
         Status.PROBLEM,
         "WRITE by ACL",
     ),
@@ -95,7 +95,7 @@ PRIVATE: list[tuple[str, Break, Status, str]] = [
         "anonymous-get",
         lambda admin, bucket, aws: setattr(aws, "public", True),
         Status.PROBLEM,
-        "everybody can read",
+        "everyone can read",
     ),
     ("anonymous-list", lambda admin, bucket, aws: setattr(aws, "listable", True), Status.PROBLEM, "list"),
     ("anonymous-put", lambda admin, bucket, aws: setattr(aws, "writable", True), Status.PROBLEM, "upload"),
@@ -129,7 +129,7 @@ PRIVATE: list[tuple[str, Break, Status, str]] = [
         "lifecycle",
         lambda admin, bucket, aws: set_lifecycle_rule(admin, bucket, "tmp/"),
         Status.OK,
-        "Expires: tmp/.",
+        "Lifecycle rules delete only other objects: tmp/.",
     ),
     (
         "encryption",
@@ -144,13 +144,13 @@ PUBLIC: list[tuple[str, Break, Status, str]] = [
         "block-public-access",
         lambda admin, bucket, aws: set_public_access_block(admin, bucket, False, RestrictPublicBuckets=True),
         Status.PROBLEM,
-        "RestrictPublicBuckets keeps browsers out",
+        "RestrictPublicBuckets prevents browsers from reading images",
     ),
     (
         "account-public-access",
         lambda admin, bucket, aws: setattr(aws, "account_blocks", dict.fromkeys(BLOCKS, True)),
         Status.PROBLEM,
-        "For the whole account, BlockPublicPolicy, RestrictPublicBuckets",
+        "In the account settings, BlockPublicPolicy, RestrictPublicBuckets",
     ),
     (
         "bucket-policy",
@@ -162,7 +162,7 @@ PUBLIC: list[tuple[str, Break, Status, str]] = [
         "bucket-policy",
         lambda admin, bucket, aws: set_public_policy(admin, bucket, "s3:GetObject", named="typo"),
         Status.PROBLEM,
-        "The policy opens arn:aws:s3:::typo/*, not arn:aws:s3:::bucket-",
+        "The policy lets everyone read arn:aws:s3:::typo/* instead of arn:aws:s3:::bucket-",
     ),
     (
         "anonymous-get",
@@ -175,13 +175,13 @@ PUBLIC: list[tuple[str, Break, Status, str]] = [
         "image-url",
         lambda admin, bucket, aws: setattr(aws, "anonymous_body", b"other"),
         Status.PROBLEM,
-        "other bytes",
+        "different bytes",
     ),
     (
         "cors",
         lambda admin, bucket, aws: admin.delete_bucket_cors(Bucket=bucket),
         Status.WARNING,
-        "not fetch() them",
+        "can't fetch() them",
     ),
     (
         "encryption",
@@ -236,7 +236,7 @@ def test_a_mistake_in_a_public_bucket_is_found(
 
 def test_a_url_that_sends_another_type_is_a_problem(public: CheckContext, aws: FakeAws) -> None:
     aws.anonymous_type, aws.anonymous_body = "binary/octet-stream", public.probe.data
-    assert finding(public, "image-url").text == "Browsers get the image as binary/octet-stream."
+    assert finding(public, "image-url").text == "Browsers get the image with the type binary/octet-stream."
 
 
 @pytest.mark.parametrize("acl", ["auto", "public-read"])
@@ -268,7 +268,7 @@ def test_a_block_of_acls_is_a_problem_if_images_are_public_by_acl(
     admin.delete_bucket_policy(Bucket=bucket)
     set_public_access_block(admin, bucket, True, BlockPublicAcls=False)
     found = finding(make_context(s3_acl=acl), "block-public-access")
-    assert found.text == "IgnorePublicAcls keeps browsers out."
+    assert found.text == "IgnorePublicAcls prevents browsers from reading images."
 
 
 @pytest.mark.parametrize("ownership", ["BucketOwnerEnforced", "ObjectWriter"])
@@ -278,13 +278,16 @@ def test_a_block_of_policies_is_a_problem_if_images_are_public_by_policy(
     set_ownership(admin, bucket, ownership)
     set_public_access_block(admin, bucket, True)
     found = finding(make_context(image_urls="s3"), "block-public-access")
-    assert found.text == "BlockPublicPolicy, RestrictPublicBuckets keeps browsers out."
+    assert found.text == "BlockPublicPolicy, RestrictPublicBuckets prevents browsers from reading images."
 
 
 def test_changed_bytes_and_types_are_found(private: CheckContext, aws: FakeAws) -> None:
     aws.stored_instead = (b"other", "text/plain")
-    assert finding(private, "probe-bytes").text.endswith("bytes were sent, 5 different bytes came back.")
-    assert finding(private, "content-type").text == "The type image/png comes back as text/plain."
+    assert finding(private, "probe-bytes").text.endswith(
+        "bytes were put, but the store returns 5 different bytes."
+    )
+    text = finding(private, "content-type").text
+    assert text == "The type image/png was put, but the store returns text/plain."
 
 
 @pytest.mark.parametrize("answer", [None, ("501 Not Implemented", "NotImplemented")])
@@ -322,9 +325,9 @@ def test_a_policy_statement_with_a_condition_does_not_make_a_bucket_public(
         (
             ("https://www.example.org", "https://app.example.org"),
             Status.WARNING,
-            "CORS_ORIGINS has https://app.example.org, but",
+            "https://app.example.org is in CORS_ORIGINS, but",
         ),
-        (("*",), Status.WARNING, "CORS_ORIGINS has *, but"),
+        (("*",), Status.WARNING, "* is in CORS_ORIGINS, but"),
     ],
 )
 def test_cors_rules_must_cover_cors_origins(
@@ -380,7 +383,7 @@ def test_a_public_base_url_without_an_answer_is_a_problem(
     found = finding(make_context(s3_acl="none", public_base_url="http://127.0.0.1:9"), "image-url")
     assert found.status is Status.PROBLEM
     assert "No answer at http://127.0.0.1:9/doctor/probe-" in found.text
-    assert found.fix == "Correct PUBLIC_BASE_URL, or start the server there"
+    assert found.fix == "Correct PUBLIC_BASE_URL, or start the server at that URL"
 
 
 OLD_KEYS = [f"generated/2026/0{month}/image.png" for month in range(1, 8)]
@@ -395,7 +398,7 @@ def test_images_that_an_earlier_acl_left_public(
     aws.public_keys = set(OLD_KEYS[:3])
     found = finding(make_context(image_urls=urls), "public-objects")
     assert found.status is Status.PROBLEM
-    assert found.text == f"Private, but everybody can read 3 of 7 images, such as {OLD_KEYS[0]}."
+    assert found.text == f"The mode is private, but everyone can read 3 of 7 images, such as {OLD_KEYS[0]}."
     assert found.fix
     aws.public_keys.clear()
     found = finding(make_context(image_urls=urls), "public-objects")

@@ -60,7 +60,7 @@ def test_a_bucket_that_is_public_by_acl_is_ok(
     admin.delete_bucket_policy(Bucket=bucket)
     found = findings(make_context(s3_acl=acl))
     assert not_ok(found).keys() == NOT_AT_AWS
-    assert "the images' ACLs do" in found["bucket-policy"].text
+    assert "the ACLs of the images do" in found["bucket-policy"].text
 
 
 def test_auto_is_private_if_the_store_is(private: CheckContext, make_context: MakeContext) -> None:
@@ -112,6 +112,6 @@ def test_a_local_store_is_checked_without_a_bucket(
     found = findings(context)
     cache.close()
     assert not_ok(found).keys() == {"store", "env-file-mode"}
-    assert found["store"].text == "STORE=local has no bucket to check"
+    assert found["store"].text == "does not apply: STORE=local has no bucket"
     assert found["probe-bytes"].status is Status.OK
     assert not store.list().objects

@@ -96,7 +96,7 @@ def test_a_silent_server_costs_one_timeout(
     _make_clients(private)
     s3.fault = silent
     began = time.monotonic()
-    assert problems(private) == {"s3-answers": "No answer within 3 seconds."}
+    assert problems(private) == {"s3-answers": "No response within 3 seconds."}
     assert time.monotonic() - began < 30
     s3.reset()
     wait_until(lambda: not _is_check_running())  # the next test must not see its requests
@@ -119,7 +119,7 @@ def test_slow_checks_end_at_the_total_time_limit(
     s3.fault = slow
     found = findings(private)
     assert now[0] <= 20 + 10
-    assert found["access-logs"].text == "not checked: the time limit of 20 seconds is reached"
+    assert found["access-logs"].text == "not checked: the time limit of 20 seconds was reached"
     assert found["probe-delete"].status is Status.OK
 
 
@@ -138,7 +138,7 @@ def test_credentials_of_a_compatible_server_are_not_sent_to_aws(
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL_STS")
     found = findings(make_context(s3_acl="none", image_urls="server"))
-    assert found["caller-identity"].text == f"does not apply: {s3.url} is a server without STS"
+    assert found["caller-identity"].text == f"does not apply: the server at {s3.url} has no STS"
 
 
 @pytest.mark.parametrize(
@@ -170,9 +170,12 @@ def test_calls_that_the_server_does_not_support_are_skipped(
 
 def test_any_404_code_means_that_nothing_is_configured(private: CheckContext, aws: FakeAws) -> None:
     aws.refused = {"GET lifecycle": ("404 Not Found", "NoSuchRules")}
-    assert findings(private)["lifecycle"].text == "No image expires."
+    assert findings(private)["lifecycle"].text == "No lifecycle rule deletes images."
 
 
 def test_an_endpoint_that_is_not_sts_is_skipped(private: CheckContext, aws: FakeAws) -> None:
     aws.refused = {"sts": ("404 Not Found", "NoSuchService")}
-    assert findings(private)["caller-identity"].text == "can't be checked: the endpoint of STS is not STS"
+    assert (
+        findings(private)["caller-identity"].text
+        == "can't be checked: the server at the endpoint for STS does not support STS"
+    )

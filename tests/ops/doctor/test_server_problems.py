@@ -45,31 +45,36 @@ def with_settings(context: CheckContext, **settings: Any) -> CheckContext:
 
 
 SETTINGS: list[tuple[str, dict[str, Any], Status, str]] = [
-    ("api-keys", {"host": "0.0.0.0"}, Status.PROBLEM, "HOST=0.0.0.0 is reachable from outside"),
-    ("api-keys", {"host": "images.example"}, Status.PROBLEM, "no API_KEYS"),
-    ("api-keys", {"trusted_proxies": 1}, Status.PROBLEM, "TRUSTED_PROXIES=1, but without API_KEYS"),
+    ("api-keys", {"host": "0.0.0.0"}, Status.PROBLEM, "HOST=0.0.0.0 is reachable from other machines"),
+    ("api-keys", {"host": "images.example"}, Status.PROBLEM, "API_KEYS is not set"),
+    ("api-keys", {"trusted_proxies": 1}, Status.PROBLEM, "TRUSTED_PROXIES=1 is set, but without API_KEYS"),
     (
         "api-keys",
         {"trusted_proxies": 1, "api_keys": parse_keys("k" * 32)},
         Status.OK,
-        "needs an API key",
+        "requires an API key",
     ),
     ("api-keys", {"host": "::1"}, Status.OK, "this machine"),
     ("api-keys", {"host": "localhost"}, Status.OK, "this machine"),
     ("api-keys", {"host": "images.localhost"}, Status.OK, "this machine"),
-    ("api-keys", {"host": "::", "api_keys": parse_keys("k" * 32)}, Status.OK, "needs an API key"),
+    ("api-keys", {"host": "::", "api_keys": parse_keys("k" * 32)}, Status.OK, "requires an API key"),
     ("api-keys", {"api_keys": parse_keys(f"{'k' * 32},short")}, Status.WARNING, "shorter than 16"),
     ("upload-limits", {"max_image_pixels": 10**15}, Status.WARNING, "MAX_IMAGE_PIXELS takes 4,000,000,000"),
-    ("https-urls", {"public_base_url": "http://cdn.example"}, Status.WARNING, "PUBLIC_BASE_URL starts with"),
+    (
+        "https-urls",
+        {"public_base_url": "http://cdn.example"},
+        Status.WARNING,
+        "Connections to PUBLIC_BASE_URL",
+    ),
     (
         "https-urls",
         {"aws_endpoint_url_s3": "http://s3.example"},
         Status.WARNING,
-        "AWS_ENDPOINT_URL_S3 starts",
+        "Connections to AWS_ENDPOINT_URL_S3",
     ),
-    ("https-urls", {"aws_endpoint_url_s3": "http://127.0.0.1:9000"}, Status.OK, "No URL"),
-    ("https-urls", {"aws_endpoint_url_s3": "http://s3.localhost:9000"}, Status.OK, "No URL"),
-    ("https-urls", {"public_base_url": "http://[::1]:8080"}, Status.OK, "No URL"),
+    ("https-urls", {"aws_endpoint_url_s3": "http://127.0.0.1:9000"}, Status.OK, "All URLs"),
+    ("https-urls", {"aws_endpoint_url_s3": "http://s3.localhost:9000"}, Status.OK, "All URLs"),
+    ("https-urls", {"public_base_url": "http://[::1]:8080"}, Status.OK, "All URLs"),
     ("generator", {"generator": "nowhere.models:Model"}, Status.PROBLEM, "can't be loaded"),
     ("generator", {"generator": "app.config.settings:Config"}, Status.PROBLEM, "not a subclass"),
     ("generator", {"generator": "app.generators.builtin:BuiltinGenerator"}, Status.OK, "can be loaded"),
@@ -113,7 +118,7 @@ def test_the_model_must_be_offered_and_not_end(
 
 
 def test_the_builtin_generator_has_no_provider(context: CheckContext) -> None:
-    assert finding(context, "generator-model").text == "GENERATOR=builtin depends on no provider."
+    assert finding(context, "generator-model").text == "GENERATOR=builtin does not depend on a provider."
 
 
 def _assert_finding(found: Finding, status: Status, text: str) -> None:
@@ -197,7 +202,7 @@ def test_s3_urls_have_the_region(context: CheckContext, style: str, bucket: str)
 
 def test_s3_urls_of_another_region_are_a_problem(context: CheckContext) -> None:
     found = url_format.run(_at_aws(context, region="us-west-2"))
-    _assert_finding(found, Status.PROBLEM, "not those of cats in us-west-2")
+    _assert_finding(found, Status.PROBLEM, "not URLs of the bucket cats in us-west-2")
     assert found.fix.endswith("AWS_REGION=us-west-2")
 
 

@@ -131,8 +131,8 @@ def test_a_denied_put_suggests_block_public_acls_if_that_is_on(
     s3.fault = Ceph(BlockPublicAcls=True)
     found = finding(context, "probe-put")
     assert (found.status, found.text) == (Status.PROBLEM, "S3 denies PutObject.")
-    assert found.fix.startswith("BlockPublicAcls is on for the bucket")
-    assert "flask bucket setup --mode private turns it off" in found.fix
+    advice = "Run flask bucket setup --mode private to turn BlockPublicAcls off for the bucket"
+    assert found.fix.startswith(advice)
     s3.fault = error("403 Forbidden", "AccessDenied", lambda e: e["REQUEST_METHOD"] == "PUT")
     assert finding(context, "probe-put").fix == "Allow s3:PutObject: flask bucket iam-policy"
 
@@ -186,7 +186,7 @@ def test_a_web_page_in_place_of_s3_is_one_problem(
     found = findings(private)
     assert [name for name, f in found.items() if f.status in BAD] == ["credentials-accepted"]
     assert (
-        found["credentials-accepted"].text == f"{status[:3]} without an error code is not a response of S3."
+        found["credentials-accepted"].text == f"A {status[:3]} without an error code does not come from S3."
     )
 
 

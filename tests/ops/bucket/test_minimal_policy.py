@@ -9,7 +9,7 @@ import pytest
 
 from app.config.settings import Config
 from app.ops.bucket.clients import AwsClients
-from app.ops.bucket.iam import least_policy
+from app.ops.bucket.iam import minimal_policy
 from app.ops.bucket.state import Mode
 
 OBJECTS = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
@@ -28,7 +28,7 @@ OBJECTS = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
 def test_the_mode_and_the_settings_decide_whether_acls_are_allowed(
     config: Config, acl: str, mode: Mode | None, actions: list[str]
 ) -> None:
-    assert least_policy(replace(config, s3_bucket="cats", s3_acl=acl), "aws", mode) == {
+    assert minimal_policy(replace(config, s3_bucket="cats", s3_acl=acl), "aws", mode) == {
         "Version": "2012-10-17",
         "Statement": [
             {"Sid": "Objects", "Effect": "Allow", "Action": actions, "Resource": "arn:aws:s3:::cats/*"},
@@ -46,7 +46,7 @@ def test_the_mode_and_the_settings_decide_whether_acls_are_allowed(
 def test_private_urls_need_no_permission_for_acls_unless_they_are_set(config: Config, urls: str) -> None:
     config = replace(config, s3_bucket="cats", image_urls=urls)
     for acl, actions in (("auto", OBJECTS), ("public-read", [*OBJECTS, "s3:PutObjectAcl"])):
-        statement, _ = least_policy(replace(config, s3_acl=acl), "aws")["Statement"]
+        statement, _ = minimal_policy(replace(config, s3_acl=acl), "aws")["Statement"]
         assert statement["Action"] == actions
 
 
@@ -63,13 +63,13 @@ def test_private_urls_need_no_permission_for_acls_unless_they_are_set(config: Co
 )
 def test_arns_use_the_partition_of_the_region(config: Config, region: str, arn: str) -> None:
     partition = AwsClients(region=region).partition
-    policy = least_policy(replace(config, s3_bucket="cats"), partition)
+    policy = minimal_policy(replace(config, s3_bucket="cats"), partition)
     assert [statement["Resource"] for statement in policy["Statement"]] == [f"{arn}/*", arn]
 
 
 def test_a_bedrock_model_may_be_invoked_and_looked_up(config: Config) -> None:
     drawing = replace(config, s3_bucket="cats", generator="bedrock", generator_model="stability.x-v1:0")
-    assert least_policy(drawing, "aws")["Statement"][2] == {
+    assert minimal_policy(drawing, "aws")["Statement"][2] == {
         "Sid": "Drawing",
         "Effect": "Allow",
         "Action": ["bedrock:InvokeModel", "bedrock:GetFoundationModel"],
@@ -87,7 +87,7 @@ def test_the_bedrock_model_may_be_in_another_partition_than_the_bucket(
     drawing = replace(
         config, s3_bucket="cats", generator="bedrock", generator_model="m", bedrock_region=region
     )
-    resource = least_policy(drawing, "aws")["Statement"][2]["Resource"]
+    resource = minimal_policy(drawing, "aws")["Statement"][2]["Resource"]
     assert resource == f"arn:{partition}:bedrock:{region}::foundation-model/m"
 
 
@@ -114,7 +114,7 @@ def test_a_kms_key_may_be_used(
     config: Config, region: str, key: str, resource: str, condition: dict[str, Any]
 ) -> None:
     settings: dict[str, Any] = {"aws_region": region, "s3_sse": "aws:kms", "s3_sse_kms_key_id": key}
-    policy = least_policy(replace(config, s3_bucket="cats", **settings), "aws")
+    policy = minimal_policy(replace(config, s3_bucket="cats", **settings), "aws")
     assert policy["Statement"][2:] == [
         {
             "Sid": "Encryption",
@@ -131,10 +131,10 @@ def test_a_kms_key_may_be_used(
 )
 def test_the_keys_of_s3_itself_need_no_permission(config: Config, sse: str, key: str) -> None:
     encrypted = replace(config, s3_bucket="cats", s3_sse=sse, s3_sse_kms_key_id=key)
-    assert "kms:" not in json.dumps(least_policy(encrypted, "aws"))
+    assert "kms:" not in json.dumps(minimal_policy(encrypted, "aws"))
 
 
 def test_the_documentation_shows_the_same_policy(config: Config) -> None:
     text = (Path(__file__).parents[3] / "docs/buckets.md").read_text(encoding="utf-8")
     shown = json.loads(text.partition("```json\n")[2].partition("```")[0])
-    assert shown == least_policy(replace(config, s3_bucket="newgate-ai-images-2025", s3_acl="none"), "aws")
+    assert shown == minimal_policy(replace(config, s3_bucket="newgate-ai-images-2025", s3_acl="none"), "aws")
