@@ -1,11 +1,11 @@
-# Targets install what they need first, and install it again only if the requirements change.
+# Each target first installs what it needs. Later runs install it again only if the requirements have changed.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
-# Flask's own command reads .env and .flaskenv of all parent directories, and runs what FLASK_APP names there.
+# Flask's own command reads .env and .flaskenv in all parent directories, and runs the application that FLASK_APP names there.
 OWN_FLASK := printf '%s\n' '\#!/bin/sh' '[ -n "$$FLASK_APP" ] || [ -f wsgi.py ] || echo "Run flask in the directory of S3 Image Server to see its commands: cd $(CURDIR)" >&2' 'FLASK_SKIP_DOTENV=1 exec "$(CURDIR)/$(BIN)/python" -m flask "$$@"' >$(BIN)/flask
 
 .DEFAULT_GOAL := help
@@ -16,18 +16,18 @@ help: ## show this list
 
 setup: $(VENV)/dev.stamp ## install the requirements for development
 
-run: $(VENV)/run.stamp ## run the server on http://127.0.0.1:8000 (change with PORT=…, HOST=…)
+run: $(VENV)/run.stamp ## run the server on http://127.0.0.1:8000 (to change this: PORT=…, HOST=…)
 	@exec $(BIN)/gunicorn wsgi:app
 
-dev: $(VENV)/run.stamp ## run it with one worker, and reload when the code changes
+dev: $(VENV)/run.stamp ## run the server with one worker, and reload it when the code changes
 	@WEB_CONCURRENCY=1 LOG_LEVEL=$${LOG_LEVEL:-DEBUG} exec $(BIN)/gunicorn --reload wsgi:app
 
-test coverage fuzz chaos: export PYTHONDONTWRITEBYTECODE = # tests start many processes, and each would compile everything
+test coverage fuzz chaos: export PYTHONDONTWRITEBYTECODE = # allows bytecode, else each of the many test processes compiles everything
 
 test: $(VENV)/dev.stamp ## run the tests (ARGS=… are arguments for pytest)
 	@$(BIN)/python $(if $(COVERAGE),-m coverage run )-m pytest $(ARGS)
 
-coverage: $(VENV)/dev.stamp ## run the tests, and list the lines that they miss
+coverage: $(VENV)/dev.stamp ## run the tests, and list the lines that they don't cover
 	@$(BIN)/coverage erase
 	@$(MAKE) --no-print-directory test COVERAGE=yes
 	@$(MAKE) --no-print-directory coverage-report
@@ -37,12 +37,12 @@ coverage-report: $(VENV)/dev.stamp
 
 FUZZ_MINUTES ?= 10
 
-fuzz: $(VENV)/dev.stamp ## fuzz the server for FUZZ_MINUTES (10), or until something breaks
+fuzz: $(VENV)/dev.stamp ## fuzz the server for FUZZ_MINUTES (10), or until an input breaks it
 	@FUZZ_MINUTES=$(FUZZ_MINUTES) tests/fuzz.sh $(BIN)/python $(ARGS)
 
 CHAOS_MINUTES ?= 10
 
-chaos: $(VENV)/dev.stamp ## attack a running server for CHAOS_MINUTES (10); repeat with CHAOS_SEED=…
+chaos: $(VENV)/dev.stamp ## attack a running server for CHAOS_MINUTES (10); to repeat a run: CHAOS_SEED=…
 	@CHAOS_MINUTES=$(CHAOS_MINUTES) $(BIN)/python -m pytest -n0 -s --show-capture=no tests/server/test_chaos.py $(ARGS)
 
 lint: $(VENV)/dev.stamp ## check style and likely mistakes with ruff
@@ -61,7 +61,7 @@ bench: $(VENV)/dev.stamp ## run the benchmarks, and write bench/results.md
 screenshots: $(VENV)/dev.stamp ## take the screenshots in docs/ (needs Chromium)
 	@$(BIN)/python -m tests.browser.screenshots
 
-clean: ## remove the virtual environment and the files of tools
+clean: ## remove the virtual environment and the caches of tools
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov
 
 $(BIN)/python:

@@ -1,7 +1,7 @@
 import react from '@vitejs/plugin-react';
 import { defineConfig } from 'vite';
 
-// A proxy gives the page and the API one origin, as in production, so they need no CORS.
+// With a proxy, the page and the API have the same origin, as in production, so they need no CORS.
 const proxy = { '/api': process.env.IMAGE_SERVER ?? 'http://127.0.0.1:8000' };
 
 export default defineConfig({

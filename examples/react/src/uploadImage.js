@@ -1,9 +1,9 @@
 const STALLED_MS = 60_000;
 
 /**
- * Upload a file. Resolves to the server's JSON; `onProgress` gets the part sent, 0 to 1.
+ * Upload a file. Resolves to the server's JSON. `onProgress` is called with the fraction sent, from 0 to 1.
  *
- * Uses XMLHttpRequest, because fetch() does not report upload progress.
+ * This uses XMLHttpRequest, because fetch() does not report upload progress.
  */
 export function uploadImage(file, onProgress) {
   return new Promise((resolve, reject) => {
@@ -24,9 +24,9 @@ export function uploadImage(file, onProgress) {
       onProgress(loaded / total);
     };
     request.onload = () => {
-      const answer = request.response;
-      if (answer?.success) resolve(answer);
-      else reject(new Error(answer?.message ?? `The server responded with status ${request.status}.`));
+      const result = request.response;
+      if (result?.success) resolve(result);
+      else reject(new Error(result?.message ?? `The server responded with status ${request.status}.`));
       clearTimeout(timer);
     };
     request.onerror = fail('The image server can’t be reached. Please try again.');
