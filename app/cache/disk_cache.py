@@ -27,22 +27,24 @@ from app.core.threads import Bulkhead
 _log = logging.getLogger(__name__)
 
 _STORE_RETRY_SECONDS = 5.0
-"""After the store was unreachable, stale objects are served without a call for so long: no thread waits."""
+"""How long stale objects are served without calling the store after it was unreachable. Meanwhile no thread
+waits for the store."""
 
 
 class DiskCache:
-    """An LRU cache of files in the directory `root`, which takes at most `max_bytes`.
+    """An LRU cache of files in the directory `root`, which takes at most `max_bytes` on disk.
 
-    - `max_object_bytes`: larger objects are streamed from the store; by default `max_bytes`.
-    - `ttl`: seconds for which a mutable object is served without revalidation.
-    - `stale_if_error`: seconds after that for which it is served while the store fails.
-    - `negative_ttl`: seconds for which a missing object is remembered as missing.
-    - `fill_timeout`: seconds that a request waits at most while another one fetches the same object.
+    - `max_object_bytes`: maximum size of a cached object (default: `max_bytes`). Larger objects are streamed
+      from the store.
+    - `ttl`: for how many seconds a mutable object is served without revalidation.
+    - `stale_if_error`: for how many seconds after that it is served if the store fails.
+    - `negative_ttl`: for how many seconds a missing object is remembered as missing.
+    - `fill_timeout`: maximum number of seconds that a request waits for another one to fetch the same object.
     - `bulkhead`: limits the threads that call the store or wait for it.
     - `clock`: returns the Unix time in seconds.
 
-    A cache directory that can't be read or written never fails a request: objects then come from the store.
-    `counts` counts what was served.
+    If the cache directory can't be read or written, objects are served from the store. No request fails for
+    this reason. `counts` counts the responses.
     """
 
     def __init__(
@@ -86,19 +88,19 @@ class DiskCache:
             self._start()
 
     def lookup(self, key: str) -> CachedObject | None:
-        """Return the object if its whole file is here and fresh: a hit. Takes no lock and writes no index."""
+        """Return the object if it is cached and fresh (a hit), else None. Doesn't lock or write the index."""
         return self._hit(self._lookup.find, key)
 
     def lookup_immutable(self, key: str) -> CachedObject | None:
-        """Return the object as `lookup` does, if it is proven to be immutable; does not read the index."""
+        """Like `lookup`, but only for objects that are proven to be immutable. Doesn't read the index."""
         return self._hit(self._lookup.find_immutable, key)
 
     def fetch(self, key: str, load: Load) -> CachedObject:
         """Return the object from the cache, or from the store through `load`.
 
-        `load` is called once, however many requests ask for the same key at once. While the store fails, a
-        stale object is returned. Raises what `load` raises, `StoreTimeout` if another request takes too long
-        to fetch the object, and `StoreBusy`.
+        Even if many requests ask for the same key at once, `load` is called only once. If the store fails, a
+        stale object is returned if there is one. Raises what `load` raises, `StoreTimeout` if another request
+        takes too long to fetch the object, and `StoreBusy`.
         """
         found = self._hit(self._lookup.find, key)
         if found is not None:
@@ -107,7 +109,7 @@ class DiskCache:
             return self._fetch_through(key, load)
         except CACHE_ERRORS as exc:
             self._health.report(exc)
-        return self._fill.uncached(load)
+        return self._fill.fetch_uncached(load)
 
     def epoch(self, key: str) -> int:
         """Return the epoch to pass to `store`. Call this before the object is changed in the store."""
@@ -118,9 +120,9 @@ class DiskCache:
             return -1
 
     def store(self, facts: ObjectFacts, data: bytes, epoch: int) -> None:
-        """Cache what was just put into the store, unless the key was changed by others since `epoch`.
+        """Cache an object that was just put into the store, unless others changed the key since `epoch`.
 
-        Raises `CacheStuck` if an older version, which must not be served any more, can't be removed.
+        Raises `CacheStuck` if an older version can't be removed from the cache, since it must not be served.
         """
         current = -1
         try:
@@ -136,19 +138,19 @@ class DiskCache:
                 self._health.report(exc)
 
     def forget(self, key: str) -> bool:
-        """Remove the object for all processes, and return whether it was here.
+        """Remove the object for all processes, and return whether it was cached.
 
-        Fills in progress do not bring it back. This works even if the index does not, since only a file makes
-        a hit. Raises `CacheStuck` if the file can't be removed.
+        Fills in progress do not bring it back. This works even if the index does not, since there is no hit
+        without a file. Raises `CacheStuck` if the file can't be removed.
         """
         with self._health.tolerated():
             self._epochs.advance(key)
         return self._space.remove(key)
 
     def clear(self, progress: Callable[[int], None] = lambda removed: None) -> int:
-        """Remove all objects, and return how many there were. Calls `progress` with the number so far.
+        """Remove all objects, and return how many there were.
 
-        Raises `CacheUnreadable`.
+        Calls `progress` with the number of objects removed so far. Raises `CacheUnreadable`.
         """
         with self._after_rebuild():
             removed = self._space.clear(progress)
@@ -158,7 +160,7 @@ class DiskCache:
     def check(
         self, *, fix: bool = False, progress: Callable[[int], None] = lambda checked: None
     ) -> CheckReport:
-        """Compare rows, files and totals; with `fix` repair what differs, a damaged index included.
+        """Compare the rows, the files and the totals. With `fix`, repair the differences, or a damaged index.
 
         Calls `progress` with the number of rows checked so far. Raises `CacheUnreadable`.
         """
@@ -171,23 +173,24 @@ class DiskCache:
         return self._compare(fix, progress)
 
     def bind_to_store(self, identity: str) -> None:
-        """Empty the directory if it was filled from another store than the one of this identity.
+        """Empty the directory if it was filled from a store with a different identity.
 
-        For servers: a command may use any bucket without emptying the cache of another one.
+        Only servers call this. Commands don't, so that they can use a different bucket without emptying the
+        cache.
         """
         with self._health.tolerated():
             bind_directory(self._layout, identity)
 
     def is_writable(self) -> bool:
-        """Return whether the directory can be written, and the latest write has succeeded."""
+        """Return whether the directory is writable and the latest write succeeded."""
         return os.access(self._layout.tmp, os.W_OK | os.X_OK) and not self._health.is_degraded
 
     def totals(self) -> Totals:
-        """Return what the cache holds. Raises `OSError` and `sqlite3.Error`."""
+        """Return the number and size of the cached objects. Raises `OSError` and `sqlite3.Error`."""
         return self._index.totals()
 
     def close(self) -> None:
-        """Stop the rebuild, close the index, and give up what this process has claimed."""
+        """Stop the rebuild, close the index, and release this process's locks and files."""
         self._rebuild.stop()
         self.counts.close()
         self._space.close()
@@ -208,27 +211,29 @@ class DiskCache:
         return CachedObject(found.facts, found.file, status)
 
     def _fetch_through(self, key: str, load: Load) -> CachedObject:
-        """Fetch the object, or wait for another request that fetches it. Raises `CACHE_ERRORS` too."""
+        """Fetch the object, or wait for another request that is fetching it. Also raises `CACHE_ERRORS`."""
         if key in self._negative:
             raise NotFound(detail="known to be missing")
-        if self._bulkhead.is_silent() and (stale := self._stale(key, StoreBusy(detail="it is silent"))):
-            return stale
+        if self._bulkhead.is_silent():
+            silence = StoreBusy(detail="the store has stopped responding")
+            if stale := self._serve_stale(key, silence):
+                return stale
         try:
             with self._bulkhead.waiting(), self._flights.turn(key) as leads:
-                return self._lead(key, load) if leads else self._follow(key, load)
+                return self._fetch_as_leader(key, load) if leads else self._fetch_as_follower(key, load)
         except StoreError as exc:
-            if stale := self._stale(key, exc):
+            if stale := self._serve_stale(key, exc):
                 return stale
             raise
 
-    def _lead(self, key: str, load: Load) -> CachedObject:
-        """Call the store, unless another process has done so meanwhile."""
+    def _fetch_as_leader(self, key: str, load: Load) -> CachedObject:
+        """Call the store, unless another process has fetched the object in the meantime."""
         found = self._lookup.find(key)
         if found is not None and found.fresh_until >= self._clock():
             return CachedObject(found.facts, found.file, CacheStatus.COLLAPSED)
         if found is not None and self._clock() < self._store_away_until:
             found.file.close()
-            raise StoreUnreachable(detail="it could not be reached a moment ago")
+            raise StoreUnreachable(detail="the store could not be reached a moment ago")
         epoch = self._epochs.read(key)
         try:
             if found is not None:
@@ -256,25 +261,25 @@ class DiskCache:
         found.file.close()
         return changed
 
-    def _follow(self, key: str, load: Load) -> CachedObject:
-        """Return what the leader has fetched; if it could not be cached, call the store as well."""
+    def _fetch_as_follower(self, key: str, load: Load) -> CachedObject:
+        """Return the object that the leader fetched. If it was not cached, call the store as well."""
         found = self._lookup.find(key)
         if found is None:
-            return self._fill.uncached(load)
+            return self._fill.fetch_uncached(load)
         return CachedObject(found.facts, found.file, CacheStatus.COLLAPSED)
 
-    def _stale(self, key: str, exc: StoreError) -> CachedObject | None:
-        """Return the stale object, if it may be served; for some seconds it then counts as fresh."""
+    def _serve_stale(self, key: str, exc: StoreError) -> CachedObject | None:
+        """Return the stale object if it may be served. It then counts as fresh for a few seconds."""
         found = self._lookup.find(key)
         if found is None:
             return None
         if found.fresh_until + self._stale_if_error < self._clock():
             found.file.close()
             return None
-        self._lookup.postpone(key)
+        self._lookup.extend_freshness(key)
         if self._clock() >= self._store_away_until:
-            _log.warning("Serving stale images, since the store fails: %s", exc)
-        if isinstance(exc, StoreUnreachable | StoreTimeout):  # other errors may be those of this key alone
+            _log.warning("Serving stale images because the store failed: %s", exc)
+        if isinstance(exc, StoreUnreachable | StoreTimeout):  # other errors may affect only this key
             self._store_away_until = self._clock() + _STORE_RETRY_SECONDS
         return CachedObject(found.facts, found.file, CacheStatus.STALE)
 
@@ -284,7 +289,7 @@ class DiskCache:
 
     @contextmanager
     def _after_rebuild(self) -> Iterator[None]:
-        """Wait for a rebuild before the block. Raises `CacheUnreadable` for `CACHE_ERRORS`."""
+        """Wait for a rebuild to end before the block. Raises `CacheUnreadable` instead of `CACHE_ERRORS`."""
         try:
             self._rebuild.wait()
             yield
@@ -294,9 +299,9 @@ class DiskCache:
     def _start(self) -> None:
         self._prepare()
         if not records_access_times(self._layout.root):
-            _log.warning("CACHE_DIR is mounted noatime: hits that a front server serves don't count as use.")
+            _log.warning("CACHE_DIR is mounted noatime, so hits served by a front server don't count as use.")
         if not self._rebuild.start_if_needed():
-            self._index.close()  # the process may fork, which SQLite's connections must not survive
+            self._index.close()  # the process may fork, and SQLite connections must not be inherited
 
     def _prepare(self) -> None:
         self._layout.create()
@@ -307,7 +312,7 @@ class DiskCache:
     def _repair(self, exc: Exception) -> None:
         """Create a missing directory again, and remove an index that can't be used.
 
-        A full disk or a busy index need no repair, which would remove what others are writing.
+        A full disk or a busy index needs no repair. A repair would remove files that others are writing.
         """
         is_damaged = isinstance(exc, sqlite3.DatabaseError) and not isinstance(exc, sqlite3.OperationalError)
         if not (is_damaged or isinstance(exc, FileNotFoundError) or not self._layout.exists()):

@@ -1,11 +1,13 @@
-"""Space: every byte is reserved before it is written, and the least recently used objects make room for it.
+"""Disk space: it is reserved before a file is written, and the least recently used objects are evicted.
 
-Files are moved into place and removed inside the index's transactions. If a process is killed in one, the
-transaction is undone, but not the move. The process then holds a reservation for that key. The next process
-that starts finds the reservation, makes file and row agree, and counts the directories again.
+Files are moved into place and removed inside the index's transactions. If a process is killed during a
+transaction, the transaction is rolled back, but the move is not undone. In that case, the index still has the
+process's reservation for that key. The next process that starts finds the reservation, makes the file and the
+row agree, and measures the directories again.
 
-Each process locks a file as long as it lives. The kernel releases the lock however the process ends, so if
-another process can lock the file, its owner is dead. Process ids would not show that, since they are reused.
+Each process locks a file for its whole lifetime. The kernel releases the lock even if the process is killed,
+so if another process can lock the file, its owner is dead. Process IDs would not prove that, since they are
+reused.
 """
 
 import os
@@ -26,13 +28,15 @@ from app.core.objects import ObjectFacts
 from app.core.system import lock, try_lock
 
 _BLOCK_BYTES = 4096
-"""The block size of most file systems; a directory takes at least one block, too."""
+"""Block size of most file systems. A directory takes at least one block as well."""
 
 _SLACK_BYTES = 144 * 1024
-"""For the cache's own directories and counters, and the growth of the index between two reservations."""
+"""Space set aside for the cache's own directories and counters, and for the growth of the index between two
+reservations."""
 
 _BATCH = 64
-"""Entries handled in one transaction: others wait for it, and its log counts against the size limit."""
+"""Maximum number of entries per transaction. Other writers wait for each transaction, and its log counts
+toward the size limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Reservation:
 
 
 class Space:
-    """Keeps the cache directory within `max_bytes`, with no object of more than `max_object_bytes`.
+    """Keeps the cache directory within `max_bytes`. Rejects objects larger than `max_object_bytes`.
 
     `on_eviction` is called for each object that is evicted. Methods raise `OSError` and `sqlite3.Error` if
     the cache directory does not work.
@@ -72,12 +76,15 @@ class Space:
         self._max_object_bytes = max_object_bytes
         self._on_eviction = on_eviction
         self._owner = _Owner(layout.tmp)
-        self._released: set[tuple[int, str]] = set()  # reservations that are still in the index
+        self._released: set[tuple[int, str]] = set()  # released, but still in the index
 
     def reserve(self, key: str, size: int) -> Reservation | None:
-        """Reserve space for an object of `size` bytes, evicting others; return None if it can't fit."""
+        """Reserve space for an object of `size` bytes, evicting others if necessary.
+
+        Return None if the object does not fit.
+        """
         path = self._owner.new_path()
-        directories = _BLOCK_BYTES * (max(key.count("/"), 1) + 1)  # the most that are created or grow
+        directories = _BLOCK_BYTES * (max(key.count("/"), 1) + 1)  # if all are created or grow
         taken = _disk_bytes(size) + directories
         if self._released:
             self._delete_released()
@@ -93,7 +100,7 @@ class Space:
                 return None
 
     def publish(self, reservation: Reservation, facts: ObjectFacts, epoch: int, now: float) -> bool:
-        """Move the written file into place, and replace the reservation by a row validated at `now`.
+        """Move the written file into place, and replace the reservation with a row validated at `now`.
 
         If the key was changed since `epoch` was read, remove the file instead and return False.
         """
@@ -112,22 +119,22 @@ class Space:
         return is_current
 
     def release(self, reservation: Reservation) -> None:
-        """Give back a reservation that is not used: remove its file, then its row."""
+        """Give back an unused reservation: remove its file, then its row."""
         Path(reservation.path).unlink(missing_ok=True)
         self._released.add((reservation.id, reservation.owner))
         self._delete_released()
 
     def renew(self, key: str, now: float) -> None:
-        """Record that the store has confirmed the entry at `now`."""
+        """Record that the store confirmed the entry at `now`."""
         with self._index.transaction() as db:
             db.execute("UPDATE entry SET validated_at = ? WHERE key = ?", (now, key))
 
     def remove(self, key: str) -> bool:
-        """Remove the object, and return whether it was there. Does so even if the index does not work.
+        """Remove the object, and return whether it was cached. This works even if the index does not.
 
-        The file goes first, since a file is what makes a hit. A reservation announces that, so that the row
-        is settled if this process is killed between the two. Raises `CacheStuck` if the file can't be
-        removed.
+        The file is removed before the row, since a hit needs only the file. A reservation announces the
+        removal: if this process is killed between the two steps, the next process removes the row. Raises
+        `CacheStuck` if the file can't be removed.
         """
         announced = -1
         with self._health.tolerated():
@@ -144,7 +151,10 @@ class Space:
         return was_there
 
     def clear(self, progress: Callable[[int], None]) -> int:
-        """Remove all entries, and return how many there were. Calls `progress` with the number so far."""
+        """Remove all entries, and return how many there were.
+
+        Calls `progress` with the number of entries removed so far.
+        """
         removed = 0
         while True:
             with self._index.transaction() as db:
@@ -157,19 +167,19 @@ class Space:
             progress(removed)
 
     def drop_entry(self, db: sqlite3.Connection, key: str) -> int:
-        """Remove file and row inside a transaction of the index; return the bytes that they took."""
+        """Remove the file and the row inside a transaction of the index. Return how many bytes this frees."""
         directories = self._layout.remove_files(key)
         db.execute("UPDATE total SET directories = directories - ?", (directories,))
         return directories + _delete_row(db, key)
 
     def is_exceeded(self) -> bool:
-        """Return whether the directory is too large, as after the limit was lowered."""
+        """Return whether the directory is too large, for example because the limit was lowered."""
         totals = self._index.totals()
         used = totals.taken + totals.reserved + self._index.bytes_on_disk() + _SLACK_BYTES
         return used > self._max_bytes
 
     def trim(self) -> bool:
-        """Evict a batch of objects if the directory is too large; return whether more must be evicted."""
+        """Evict a batch of objects if the directory is too large. Return whether more must be evicted."""
         with self._index.transaction() as db:
             more = self._evict_excess(db)
         if not more:
@@ -177,15 +187,18 @@ class Space:
         return more
 
     def reclaim(self) -> None:
-        """Give back what dead processes had reserved, and settle what they left half done."""
+        """Give back the reservations of dead processes, and repair the entries that they were changing."""
         self._owner.reclaim(self._settle_owner)
 
     def close(self) -> None:
-        """Give up this process's lock file and directory."""
+        """Remove this process's lock file and directory."""
         self._owner.close()
 
     def _make_room(self, db: sqlite3.Connection, wanted: int) -> bool | None:
-        """Return whether `wanted` bytes fit; None if another transaction must evict more."""
+        """Return whether `wanted` bytes fit, after evicting one batch if necessary.
+
+        Return None if another transaction must evict more.
+        """
         totals = "SELECT taken + directories, reserved, rebuilding FROM total"
         taken, reserved, rebuilding = db.execute(totals).fetchone()
         budget = self._max_bytes - self._index.bytes_on_disk() - _SLACK_BYTES - wanted
@@ -195,18 +208,21 @@ class Space:
         return True if excess <= 0 else self._evict(db, excess)
 
     def _evict_excess(self, db: sqlite3.Connection) -> bool:
-        """Count the index without its free pages, which it can give back afterwards."""
+        """Evict a batch if the directory is too large. Return whether more must be evicted.
+
+        The free pages of the index don't count, since it can return them to the file system afterwards.
+        """
         totals = "SELECT taken + directories + reserved, rebuilding FROM total"
         taken, rebuilding = db.execute(totals).fetchone()
         excess = taken + self._index.used_bytes() + _SLACK_BYTES - self._max_bytes
         return excess > 0 and not rebuilding and self._evict(db, excess) is None
 
     def _evict(self, db: sqlite3.Connection, excess: int) -> bool | None:
-        """Evict the least recently used entries of a batch until `excess` bytes are free.
+        """Evict a batch of the least recently used entries until `excess` bytes have been freed.
 
-        Return whether they are; None if there may be more entries to evict. An entry that was used since its
-        access was recorded stays, and its access is recorded. If that is the whole batch, evict the one of
-        them whose use is the longest ago, so that each transaction frees something.
+        Return whether they have been freed, or None if there may be more entries to evict. An entry that was
+        used after its recorded access is kept, and the new access is recorded. If that applies to the whole
+        batch, the entry with the oldest access is evicted, so that each transaction frees something.
         """
         candidates = _least_recently_used(db)
         used: list[tuple[int, str]] = []
@@ -229,20 +245,24 @@ class Space:
         return self.drop_entry(db, key)
 
     def _record_access(self, db: sqlite3.Connection, key: str, accessed_at: int) -> None:
-        """Renew the change time, too: with relatime the kernel updates only access times that are older."""
+        """Record the access in the index and on the file.
+
+        Setting the times also renews ctime, so the kernel records the next read: with relatime, it updates
+        atime only if atime is older than mtime or ctime.
+        """
         db.execute("UPDATE entry SET accessed_at = ? WHERE key = ?", (accessed_at, key))
         with suppress(OSError):
             for path, stat in self._stats(key):
                 os.utime(path, ns=(accessed_at, stat.st_mtime_ns))
 
     def _stats(self, key: str) -> Iterator[tuple[str, os.stat_result]]:
-        """Yield path and state of the file of `key`, if there is one."""
+        """Yield the path and the status of the file of `key`, if there is one."""
         for path in self._layout.paths(key):
             with suppress(FileNotFoundError):
                 yield path, os.stat(path)
 
     def _install(self, db: sqlite3.Connection, written: str, facts: ObjectFacts, now: float) -> None:
-        """Change the rows first: the move is the last thing before the commit."""
+        """Insert the row and move the file into place. The move is the last step before the commit."""
         stat = os.stat(written)
         _delete_row(db, facts.key)
         taken = insert_row(db, facts, stat, now)
@@ -286,13 +306,13 @@ class Space:
             for reservation_id, key in rows:
                 _delete_reservation(db, reservation_id, owner)
                 self._settle_key(db, key)
-            for key, _ in _least_recently_used(db):  # it may have been evicting these
+            for key, _ in _least_recently_used(db):  # the owner may have been evicting these
                 self._settle_key(db, key)
-            # Rows and sums change together, but a transaction does not undo what happened to directories.
+            # A rollback restores the rows and their sums, but it does not undo changes to directories.
             db.execute("UPDATE total SET directories = ?", (self._layout.directories_bytes(),))
 
     def _settle_key(self, db: sqlite3.Connection, key: str) -> None:
-        """Remove file and row of `key` unless they belong together."""
+        """Remove the file and the row of `key` unless they match."""
         row = db.execute("SELECT immutable, version FROM entry WHERE key = ?", (key,)).fetchone()
         recorded = {} if row is None else {bool(row[0]): row[1]}
         found = {self._layout.is_immutable_path(path): stat.st_mtime_ns for path, stat in self._stats(key)}
@@ -301,7 +321,7 @@ class Space:
 
 
 class _Owner:
-    """This process, as the owner of a directory in `tmp` and of the lock file beside it."""
+    """This process, as the owner of a directory in `tmp` and of the lock file next to it."""
 
     def __init__(self, tmp: Path) -> None:
         self._tmp = tmp
@@ -310,13 +330,13 @@ class _Owner:
         self._token = ""
 
     def token(self) -> str:
-        """Return the random name of this process; a fork gets another one."""
+        """Return the random name of this process. A forked process gets a new one."""
         if self._pid != os.getpid():
             self._claim()
         return self._token
 
     def new_path(self) -> str:
-        """Return a path in this process's directory for a file to write."""
+        """Return a path for a new file in this process's directory."""
         return f"{self._tmp}/{self.token()}/{secrets.token_hex(8)}"
 
     def reclaim(self, settle: Callable[[str], None]) -> None:
@@ -327,7 +347,7 @@ class _Owner:
                 self._reclaim_if_dead(path, settle)
 
     def close(self) -> None:
-        """Remove the directory and the lock file. The next use creates others."""
+        """Remove the directory and the lock file. The next use creates new ones."""
         if self._pid == os.getpid():
             shutil.rmtree(self._tmp / self._token, ignore_errors=True)
             (self._tmp / f"{self._token}.lock").unlink(missing_ok=True)
@@ -347,7 +367,7 @@ class _Owner:
                 raise
             if os.fstat(descriptor).st_nlink:
                 break
-            # Between open and flock, another process took it for a dead process's file and removed it.
+            # Between open and flock, another process mistook the owner for dead and removed the file.
             os.close(descriptor)
         (self._tmp / token).mkdir()
         self._token, self._descriptor, self._pid = token, descriptor, os.getpid()
@@ -367,7 +387,7 @@ class _Owner:
 
 
 def insert_row(db: sqlite3.Connection, facts: ObjectFacts, stat: os.stat_result, validated_at: float) -> int:
-    """Insert the row of an object and its file, unless there is one; return the bytes that the file takes."""
+    """Insert the row of an object unless there is one. Return the size on disk of the object's file."""
     taken, modified = _disk_bytes(facts.size), int(facts.last_modified.timestamp())
     content = (facts.etag, facts.content_type, facts.content_encoding, facts.is_immutable, modified)
     db.execute(
@@ -378,7 +398,7 @@ def insert_row(db: sqlite3.Connection, facts: ObjectFacts, stat: os.stat_result,
 
 
 def _delete_row(db: sqlite3.Connection, key: str) -> int:
-    """Return the bytes that the entry's file took."""
+    """Delete the row of `key`. Return the size on disk of its file."""
     row = db.execute("DELETE FROM entry WHERE key = ? RETURNING taken", (key,)).fetchone()
     if row is None:
         return 0
@@ -387,7 +407,7 @@ def _delete_row(db: sqlite3.Connection, key: str) -> int:
 
 
 def _delete_reservation(db: sqlite3.Connection, reservation_id: int, owner: str) -> None:
-    """Compare the owner too: in an index that was rebuilt, the id may be that of another reservation."""
+    """Delete the reservation if it belongs to `owner`. In a rebuilt index, its ID may have been reused."""
     statement = "DELETE FROM reservation WHERE id = ? AND owner = ? RETURNING taken"
     row = db.execute(statement, (reservation_id, owner)).fetchone()
     if row:
@@ -395,7 +415,7 @@ def _delete_reservation(db: sqlite3.Connection, reservation_id: int, owner: str)
 
 
 def _least_recently_used(db: sqlite3.Connection) -> list[tuple[str, int]]:
-    """Return key and recorded access of a batch of entries, the oldest access first."""
+    """Return the key and the recorded access of a batch of entries, starting with the oldest access."""
     statement = "SELECT key, accessed_at FROM entry ORDER BY accessed_at LIMIT ?"
     return db.execute(statement, (_BATCH,)).fetchall()
 

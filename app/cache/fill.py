@@ -1,4 +1,4 @@
-"""Bringing objects into the cache: reserve space, write a temporary file, verify it, and publish it."""
+"""Adding objects to the cache: reserve space, write a temporary file, verify it, and publish it."""
 
 import errno
 import hashlib
@@ -14,7 +14,7 @@ from io import FileIO
 
 from app.cache.eviction import Reservation, Space
 from app.cache.health import CACHE_ERRORS, Health
-from app.cache.lookup import CachedObject, CacheStatus, Load, stamped_time
+from app.cache.lookup import CachedObject, CacheStatus, Load, stamped_mtime
 from app.core.errors import StoreError, StoreTimeout
 from app.core.object_keys import expected_digest, with_immutability
 from app.core.objects import NO_METADATA, Body, ObjectFacts, StoredObject
@@ -30,8 +30,9 @@ _COARSE_CLOCK_NS = 20 * 10**6
 class Fill:
     """Writes objects into the cache, from the store or from an upload.
 
-    Calls to the store hold a slot of `bulkhead` until the body has been read, or the first piece of a body
-    that is not cached. Methods raise `OSError` and `sqlite3.Error` if the cache directory does not work.
+    A call to the store holds a slot of `bulkhead` until the body has been read; if the body won't be cached,
+    only until its first piece has arrived. Methods raise `OSError` and `sqlite3.Error` if the cache directory
+    does not work.
     """
 
     def __init__(self, space: Space, health: Health, bulkhead: Bulkhead, clock: Callable[[], float]) -> None:
@@ -41,28 +42,29 @@ class Fill:
         self._clock = clock
 
     def from_store(self, load: Load, etag: str | None, epoch: int) -> CachedObject | None:
-        """Return the object that `load` fetches, and cache it; return None if the store still has `etag`.
+        """Fetch the object with `load`, cache it, and return it.
 
-        It is not cached if its key was changed since `epoch`. If there is no room for it, it is streamed from
-        the store.
+        Return None if the entity tag of the object in the store still equals `etag`. The object is not cached
+        if its key was changed since `epoch`. If there is no room for it, it is streamed from the store.
 
-        If the body has another length than announced, or does not match the digest in its key, it is fetched
-        once more. If the same bytes arrive again, they are a foreign object, which is mutable.
+        If the body has a different length than announced, or does not match the digest in its key, the object
+        is fetched once more. If the same bytes arrive again, the object was not written by this server, so it
+        is treated as mutable.
 
-        Raises what `load` raises, `StoreBusy`, and `StoreError` if the second body is wrong too.
+        Raises what `load` raises, `StoreBusy`, and `StoreError` if the second body is invalid as well.
         """
         with self._bulkhead.calling():
             try:
                 return self._attempt(load, etag, epoch)
             except _BadBody as exc:
-                _log.warning("Fetching an object once more: %s", exc.cause)
+                _log.warning("Fetching an object again: %s", exc.cause)
                 rejected_digest = exc.digest
             try:
                 return self._attempt(load, etag, epoch, rejected_digest)
             except _BadBody as exc:
                 raise exc.cause from exc
 
-    def uncached(self, load: Load) -> CachedObject:
+    def fetch_uncached(self, load: Load) -> CachedObject:
         """Return the object from the store without caching it. Raises what `load` raises, and `StoreBusy`."""
         with self._bulkhead.calling():
             stored = load(None)
@@ -73,7 +75,7 @@ class Fill:
                 raise exc.cause from exc
 
     def from_upload(self, facts: ObjectFacts, data: bytes, epoch: int) -> None:
-        """Cache bytes that the store has just acknowledged, if there is room and `facts` are theirs."""
+        """Cache an object that was just put into the store, if there is room and `facts` fit `data`."""
         target = self._open_target(facts) if facts.size == len(data) else None
         if target is not None:
             self._write(*target, facts, [data], epoch, None).body.close()
@@ -96,9 +98,10 @@ class Fill:
             return self._write(*target, stored.facts, self._chunks(stored.body), epoch, accepted_digest)
 
     def _pass_on(self, stored: StoredObject) -> CachedObject:
-        """Return the object uncached, once its first piece has arrived: until then an error can be answered.
+        """Return the object uncached. Waits for its first piece, since an error before that can be reported.
 
-        Its bytes are not compared with a digest here, so it is immutable only if the store has done that.
+        The bytes are not compared with a digest here, so the object is immutable only if the store reports a
+        matching SHA-256.
         """
         facts, body = with_immutability(stored.facts, stored.facts.sha256), stored.body
         if not hasattr(body, "fileno"):  # the server sends files without reading them
@@ -114,11 +117,11 @@ class Fill:
             if len(piece) >= size:
                 break
         if len(piece) < size:
-            raise _BadBody(StoreError(detail=f"a body that ends after {len(piece)} bytes of {size}"))
+            raise _BadBody(StoreError(detail=f"a body that ended after {len(piece)} of {size} bytes"))
         return piece
 
     def _open_target(self, facts: ObjectFacts) -> tuple[Reservation, FileIO] | None:
-        """Return reserved space and an empty file for the object; None if the object does not fit."""
+        """Reserve space and create an empty file for the object. Return None if the object does not fit."""
         reservation = self._space.reserve(facts.key, facts.size)
         if reservation is None:
             return None
@@ -139,10 +142,10 @@ class Fill:
         epoch: int,
         accepted_digest: str | None,
     ) -> CachedObject:
-        """Write and verify the file; publish it unless the key was changed since `epoch`.
+        """Write and verify the file, and publish it unless the key was changed since `epoch`.
 
-        Return the object, its file at the first byte. `accepted_digest` is accepted whatever the key says; if
-        it is None, any digest is.
+        Return the object with its file at the first byte. Bytes whose SHA-256 is `accepted_digest` are
+        accepted even if they don't match the key. If `accepted_digest` is None, all bytes are accepted.
         """
         with ExitStack() as undo:
             undo.callback(self._abandon, reservation)
@@ -152,7 +155,7 @@ class Fill:
             _set_times(file, facts)
             try:
                 self._space.publish(reservation, facts, epoch, self._clock())
-            except sqlite3.Error as exc:  # the file can be served all the same
+            except sqlite3.Error as exc:  # the file can still be served
                 self._health.report(exc)
                 self._abandon(reservation)
             else:
@@ -167,7 +170,7 @@ class Fill:
             while chunk := body.read(_CHUNK_BYTES):
                 self._bulkhead.note_progress()
                 yield chunk
-        except StoreTimeout:  # another attempt would take as long
+        except StoreTimeout:  # another attempt would take just as long
             raise
         except StoreError as exc:
             raise _BadBody(exc) from exc
@@ -178,7 +181,10 @@ class Fill:
 
 
 class _BadBody(Exception):
-    """The body broke off, or does not have the announced length or the `digest` in its key."""
+    """The body broke off, has a different length than announced, or does not match the digest in its key.
+
+    In the last case, `digest` is the SHA-256 of the bytes that arrived.
+    """
 
     def __init__(self, cause: StoreError, digest: str = "") -> None:
         super().__init__(str(cause))
@@ -187,7 +193,7 @@ class _BadBody(Exception):
 
 
 class _StartedBody:
-    """A body whose `first` piece has been read already; it has `size` bytes at most."""
+    """A body whose `first` piece has already been read. At most `size` bytes are read from it in total."""
 
     def __init__(self, first: bytes, body: Body, size: int) -> None:
         self._first = first
@@ -195,7 +201,10 @@ class _StartedBody:
         self._left = size
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return at most `size` bytes, or all if it is negative. Raises what the body raises."""
+        """Return at most `size` bytes, or all remaining bytes if `size` is negative.
+
+        Raises what the body raises.
+        """
         if size < 0:
             return b"".join(iter(lambda: self.read(_CHUNK_BYTES), b""))
         wanted = min(size, self._left)
@@ -226,7 +235,7 @@ def _check_free_space(file: FileIO, size: int) -> None:
 
 
 def _copy(chunks: Iterable[bytes], file: FileIO, size: int) -> None:
-    """Write the chunks, but never more than the `size` bytes that are reserved."""
+    """Write the chunks to the file. Raise `_BadBody` unless they have `size` bytes; never write more."""
     written = 0
     for chunk in chunks:
         written += len(chunk)
@@ -236,14 +245,15 @@ def _copy(chunks: Iterable[bytes], file: FileIO, size: int) -> None:
         while view:
             view = view[file.write(view) :]
     if written != size:
-        raise _BadBody(StoreError(detail=f"a body of {written} bytes or more instead of {size}"))
+        raise _BadBody(StoreError(detail=f"a body of {size} bytes was announced, but {written} arrived"))
 
 
 def _verified(file: FileIO, facts: ObjectFacts, accepted_digest: str | None) -> ObjectFacts:
-    """Return the facts to cache: immutable if the bytes are those that the key stands for.
+    """Return the facts to cache. The object is immutable if its bytes match the digest for its key.
 
-    Other bytes from the store may have been damaged on the way. They were not if they came twice
-    (`accepted_digest`), if the store has the same SHA-256 of them, or if their MD5 is in the key or the ETag.
+    Bytes from the store that don't match may have been damaged in transit. They are accepted if they arrived
+    twice (`accepted_digest`), if the store reports the same SHA-256, or if their MD5 is in the key or in the
+    ETag. Otherwise this raises `_BadBody`.
     """
     expected = expected_digest(facts)
     digest = _digest(file, "sha256") if expected else ""
@@ -254,7 +264,7 @@ def _verified(file: FileIO, facts: ObjectFacts, accepted_digest: str | None) -> 
         and digest not in (accepted_digest, facts.sha256)
         and _digest(file, "md5") not in (expected, facts.etag.strip('"'))
     ):
-        raise _BadBody(StoreError(detail="the bytes are not those that the key was made from"), digest)
+        raise _BadBody(StoreError(detail="the bytes do not match the digest for the key"), digest)
     return replace(facts, metadata=NO_METADATA, is_immutable=is_immutable)
 
 
@@ -264,8 +274,13 @@ def _digest(file: FileIO, algorithm: str) -> str:
 
 
 def _set_times(file: FileIO, facts: ObjectFacts) -> None:
-    """Set the modification time, the file's version: a stamp, or random so that fills differ."""
+    """Set the file's mtime, which is its version.
+
+    The mtime of an immutable object contains its stamp. The mtime of a mutable object has random nanoseconds,
+    so that no two fills have the same version.
+    """
     seconds = int(facts.last_modified.timestamp())
-    version = stamped_time(facts) if facts.is_immutable else seconds * 10**9 + secrets.randbelow(10**9)
-    # Kernels before 6.13 take the change time from a coarser clock, and update no access time that is newer.
+    version = stamped_mtime(facts) if facts.is_immutable else seconds * 10**9 + secrets.randbelow(10**9)
+    # Kernels before 6.13 take ctime from a coarser clock. With relatime, they record the first read only if
+    # atime is not newer than ctime.
     os.utime(file.fileno(), ns=(time.time_ns() - _COARSE_CLOCK_NS, version))

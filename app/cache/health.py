@@ -1,4 +1,4 @@
-"""Whether the cache directory works: failures are logged once, repaired if possible, and survived."""
+"""The health of the cache directory. Failures are logged, repaired if possible, and never fail a request."""
 
 import logging
 import sqlite3
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 CACHE_ERRORS = (OSError, sqlite3.Error)
-"""What a full, read-only, missing or corrupt cache directory raises."""
+"""Errors that occur if the cache directory is full, read-only, missing or corrupt."""
 
 _DEGRADED_SECONDS = 60.0
-"""How long the cache counts as degraded after a failure, unless a write succeeds before."""
+"""How long the cache counts as degraded after a failure, unless a write succeeds earlier."""
 
 _REPAIR_INTERVAL_SECONDS = 10.0
 _LOG_INTERVAL_SECONDS = 600.0
@@ -19,9 +19,9 @@ _log = logging.getLogger(__name__)
 
 
 class Health:
-    """Records the failures of the cache directory. `repair` is called with the error, but not too often.
+    """Records failures of the cache directory, and calls `repair` with the error, but not too often.
 
-    `has_failed` is True from a failure to the next write that succeeds.
+    `has_failed` is True from a failure until the next successful write.
     """
 
     def __init__(self, repair: Callable[[Exception], None]) -> None:
@@ -35,11 +35,11 @@ class Health:
         return self.has_failed and time.monotonic() < self._failed_at + _DEGRADED_SECONDS
 
     def report(self, exc: Exception) -> None:
-        """Log a failure if the last log entry is old, and try to repair the directory."""
+        """Record a failure. Log it and try to repair the directory, unless that was done recently."""
         now = time.monotonic()
         if now >= self._logged_at + _LOG_INTERVAL_SECONDS:
             self._logged_at = now
-            _log.error("The cache is degraded; images come from the store: %s: %s", type(exc).__name__, exc)
+            _log.error("The cache is degraded. Serving from the store: %s: %s", type(exc).__name__, exc)
         self.has_failed, self._failed_at = True, now
         if now >= self._repaired_at + _REPAIR_INTERVAL_SECONDS:
             self._repaired_at = now
@@ -47,7 +47,7 @@ class Health:
 
     @contextmanager
     def tolerated(self) -> Iterator[None]:
-        """Report `CACHE_ERRORS` that are raised inside the block, and continue after it."""
+        """Report any of `CACHE_ERRORS` raised in the block, and continue after the block."""
         try:
             yield
         except CACHE_ERRORS as exc:

@@ -1,8 +1,8 @@
-"""The index: a SQLite database of facts about the cached files, and of the bytes that they take in total.
+"""The index: a SQLite database that contains the facts about the cached files, and their total size on disk.
 
 It is written on fills, evictions, revalidations and deletes, never on hits. Each write is one `BEGIN
-IMMEDIATE` transaction, inside which files are moved and removed too: of all processes, only one at a time
-changes the cache.
+IMMEDIATE` transaction. Files are moved and removed inside that transaction as well, so only one process at a
+time changes the cache.
 """
 
 import os
@@ -22,37 +22,37 @@ from app.core.objects import ObjectFacts
 from app.core.system import locked
 
 _SCHEMA_VERSION = 2
-"""Changes with the schema, and with what a file must be to be in `objects`.
+"""Increase this when the schema changes, or when the requirements for files in `objects` change.
 
-An index of another version is removed, and rebuilt from the files after their bytes have been checked.
+An index of a different version is removed. It is rebuilt from the files after their bytes have been checked.
 """
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
     key TEXT PRIMARY KEY,
-    size INTEGER NOT NULL,             -- bytes of the object
-    taken INTEGER NOT NULL,            -- bytes on disk
+    size INTEGER NOT NULL,             -- size of the object in bytes
+    taken INTEGER NOT NULL,            -- size on disk in bytes
     etag TEXT NOT NULL,
     content_type TEXT NOT NULL,
-    content_encoding TEXT NOT NULL,    -- empty for most
-    immutable INTEGER NOT NULL,        -- 1 if the bytes are proven to be those that the key stands for
+    content_encoding TEXT NOT NULL,    -- empty if there is none
+    immutable INTEGER NOT NULL,        -- 1 if the bytes are proven to match the key
     last_modified INTEGER NOT NULL,    -- Unix time in seconds
-    version INTEGER NOT NULL,          -- the file's modification time, in nanoseconds
+    version INTEGER NOT NULL,          -- mtime of the file in nanoseconds
     validated_at REAL NOT NULL,        -- Unix time in seconds
-    accessed_at INTEGER NOT NULL       -- the latest access recorded, in nanoseconds
+    accessed_at INTEGER NOT NULL       -- latest recorded atime of the file in nanoseconds
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entry_by_access ON entry (accessed_at);
 CREATE TABLE IF NOT EXISTS reservation (
     id INTEGER PRIMARY KEY,
-    owner TEXT NOT NULL,               -- the process that writes
+    owner TEXT NOT NULL,               -- the process that is writing the file
     key TEXT NOT NULL,
     taken INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS total (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     entries INTEGER NOT NULL,
-    taken INTEGER NOT NULL,            -- bytes of the entries' files
-    directories INTEGER NOT NULL,      -- bytes of the directories above them
+    taken INTEGER NOT NULL,            -- total size on disk of the entries' files
+    directories INTEGER NOT NULL,      -- total size on disk of the files' directories
     reserved INTEGER NOT NULL,
     rebuilding INTEGER NOT NULL        -- 1 while there are files without a row
 );
@@ -75,38 +75,38 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The number of entries, the bytes that they take, and the bytes reserved for files being written."""
+    """The number of entries, their size on disk, and the bytes reserved for files that are being written."""
 
     entries: int
     taken: int
     reserved: int
 
 
-class OtherVersion(sqlite3.DatabaseError):
-    """The index is that of another version of this software, with other rules for what is immutable."""
+class IndexVersionMismatch(sqlite3.DatabaseError):
+    """The index was written by a version of this software with different rules for immutable objects."""
 
 
 class Index:
     """The database. Each process opens it once, and again after a fork or when its file was replaced.
 
-    When its write-ahead log is longer than `log_bytes`, it is copied back into the database. The log is kept
-    short because it counts against the size limit of the cache. Methods raise `sqlite3.Error`.
+    When the write-ahead log exceeds `log_bytes`, it is copied back into the database. The log is kept short
+    because it counts toward the size limit of the cache. Methods raise `sqlite3.Error`.
     """
 
     def __init__(self, layout: Layout, log_bytes: int = 400 * 1024) -> None:
         self._layout = layout
         self._log_bytes = log_bytes
-        self._write_lock = threading.RLock()  # before the read lock, if a thread takes both
+        self._write_lock = threading.RLock()  # if a thread takes both locks, it takes this one first
         self._read_lock = threading.Lock()
-        self._opened: tuple[int, int] | None = None  # process id, and inode of the file
+        self._opened: tuple[int, int] | None = None  # process ID, and inode of the file
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Be the only writer among all threads and processes inside the block, and commit at its end.
+        """Make the caller the only writer, among all threads and processes, and commit at the block's end.
 
-        If the block raises, the index is not changed.
+        If the block raises an exception, the index is not changed.
         """
         with self._write_lock:
             self._ensure_open()
@@ -122,7 +122,7 @@ class Index:
                     self._writer.execute("ROLLBACK")
 
     def get(self, key: str) -> Entry | None:
-        """Return the row of `key`; None if there is none, or if it makes no sense."""
+        """Return the row of `key`, or None if there is none or if it is invalid."""
         row = self._read_row(
             "SELECT size, etag, content_type, content_encoding, immutable, last_modified, version, "
             "validated_at FROM entry WHERE key = ?",
@@ -147,14 +147,14 @@ class Index:
             return None
 
     def all_keys(self) -> Iterator[str]:
-        """Yield all keys in their order, reading a page at a time."""
+        """Yield all keys in sorted order, reading a page at a time."""
         after = ""
         while page := self._read("SELECT key FROM entry WHERE key > ? ORDER BY key LIMIT 1000", after):
             yield from (key for (key,) in page)
             after = page[-1][0]
 
     def totals(self) -> Totals:
-        """Return the row of totals."""
+        """Return the totals over all entries."""
         row = self._read_row("SELECT entries, taken + directories, reserved FROM total")
         return Totals(*row) if row else Totals(0, 0, 0)
 
@@ -163,7 +163,7 @@ class Index:
         return bool(self._read_row("SELECT rebuilding FROM total")[0])
 
     def bytes_on_disk(self) -> int:
-        """Return the bytes that the database takes on disk right now, its log included."""
+        """Return the current size on disk of the database, including its log."""
         taken = 0
         for path in self._layout.index_files:
             with suppress(FileNotFoundError):
@@ -171,13 +171,13 @@ class Index:
         return taken
 
     def used_bytes(self) -> int:
-        """Return the bytes of the database without its free pages. Call it inside a transaction."""
+        """Return the size of the database without its free pages. Call this inside a transaction."""
         assert self._writer is not None
         pages = self._writer.execute("PRAGMA page_count").fetchone()[0]
         return int(pages - self._free_pages(self._writer)) * _PAGE_BYTES
 
     def shrink(self) -> None:
-        """Give free pages back to the file system, if there are many."""
+        """Return free pages to the file system if there are many."""
         with self._write_lock:
             with self.transaction() as db:
                 free = self._free_pages(db)
@@ -191,14 +191,15 @@ class Index:
             self._close()
 
     def discard_if_unusable(self) -> None:
-        """Remove a database that is damaged, of another version, or from before a restart of the machine.
+        """Remove the database if it is damaged, has a different version, or was written before the last boot.
 
-        The next use creates an empty one. Files of another version are set aside until they are checked.
+        The next use creates an empty one. If the version is different, the cached files are set aside until
+        they have been checked.
         """
         with self._write_lock, self._read_lock, locked(self._layout.locks / "index"):
             self._close()
             defect = self._find_defect()
-            if isinstance(defect, OtherVersion):
+            if isinstance(defect, IndexVersionMismatch):
                 self._layout.set_objects_aside()
             if defect is not None:
                 for path in self._layout.index_files:
@@ -212,11 +213,11 @@ class Index:
         self._ensure_open()
         with self._read_lock:
             if self._reader is None:
-                raise sqlite3.OperationalError("another thread has closed the index")
+                raise sqlite3.OperationalError("another thread closed the index")
             return self._reader.execute(statement, values).fetchall()
 
     def _limit_log(self, writer: sqlite3.Connection) -> None:
-        """Readers can prevent the log from being restarted. Once it is far too long, wait for them."""
+        """Truncate the log if it is far too long. Readers can keep the log from shrinking; wait for them."""
         with suppress(FileNotFoundError):
             if os.stat(self._layout.index_files[1]).st_size > 2 * self._log_bytes:
                 writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -228,7 +229,7 @@ class Index:
                     self._open()
 
     def _is_current(self) -> bool:
-        """Return whether the connections are those of this process, and to the file that others use too."""
+        """Return whether the connections belong to this process and to the current database file."""
         if self._opened is None:
             return False
         try:
@@ -243,7 +244,7 @@ class Index:
             _check_version(self._writer)
             self._writer.execute("PRAGMA journal_mode = WAL")
             self._writer.execute(f"PRAGMA wal_autocheckpoint = {self._log_bytes // _PAGE_BYTES}")
-            self._writer.execute("PRAGMA synchronous = OFF")  # after a power failure it is rebuilt
+            self._writer.execute("PRAGMA synchronous = OFF")  # after a power failure the index is rebuilt
             self._writer.execute(f"PRAGMA application_id = {_boot_number()}")
             self._writer.executescript(_SCHEMA)
             self._writer.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
@@ -254,7 +255,7 @@ class Index:
             self._opened = (os.getpid(), os.stat(self._layout.index).st_ino)
 
     def _close(self) -> None:
-        """Close the connections; drop those that a fork has inherited, which SQLite forbids to close."""
+        """Close the connections. Only drop inherited ones, since SQLite forbids closing them after a fork."""
         ours = self._opened is None or self._opened[0] == os.getpid()
         for connection in (self._writer, self._reader):
             if connection is not None and ours:
@@ -262,7 +263,7 @@ class Index:
         self._writer = self._reader = self._opened = None
 
     def _find_defect(self) -> sqlite3.DatabaseError | None:
-        """Return why the database can't be used; None if it can."""
+        """Return the reason why the database can't be used, or None if it can."""
         try:
             with closing(self._connect()) as connection:
                 _check_version(connection)
@@ -281,20 +282,23 @@ class Index:
 
 
 def _check_version(connection: sqlite3.Connection) -> None:
-    """Raise `sqlite3.DatabaseError` for the database of another version or boot. A new one has no tables."""
+    """Raise `sqlite3.DatabaseError` if the database has a different version or was written before this boot.
+
+    A new database, which has no tables, is accepted.
+    """
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     boot = connection.execute("PRAGMA application_id").fetchone()[0]
     is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if not is_new and version != _SCHEMA_VERSION:
-        raise OtherVersion(f"the index has version {version}, not {_SCHEMA_VERSION}")
+        raise IndexVersionMismatch(f"the index has version {version}, not {_SCHEMA_VERSION}")
     if not is_new and boot != _boot_number():
-        raise sqlite3.DatabaseError("the index is from before this machine was started")
+        raise sqlite3.DatabaseError("the index was written before this machine was last started")
 
 
 def _boot_number() -> int:
-    """Return a number that changes each time the machine starts; 0 if the kernel has none.
+    """Return a number that changes each time the machine starts, or 0 if the kernel provides none.
 
-    No write waits for the disk, so after a power failure neither index nor files can be trusted.
+    Writes are not synced to disk, so after a power failure neither the index nor the files can be trusted.
     """
     try:
         return zlib.crc32(_BOOT_ID.read_bytes()) >> 1  # SQLite stores 31 bits

@@ -1,8 +1,9 @@
-"""What must not be served any more: objects that were changed, or that came from another store.
+"""Invalidation: objects that were changed, or that came from a different store, must no longer be served.
 
-Each upload and delete begins a new *epoch* of its key. A fill remembers the epoch in which it began and does
-not publish in a later one, so it never brings back what was deleted meanwhile. Epochs are counters in a file
-that all processes share. They need no database: a delete must hold even while the index is busy or broken.
+Each upload and delete begins a new *epoch* of its key. A fill notes the epoch in which it begins, and
+publishes its object only if that epoch is still the current one. So a fill never brings back an object that
+was deleted in the meantime. Epochs are counters in a file that all processes share. They are not in the
+index, since a delete must take effect even while the index is busy or broken.
 """
 
 import hashlib
@@ -19,7 +20,8 @@ from app.core.system import EXCLUSIVE, SHARED, locked, open_locked
 _log = logging.getLogger(__name__)
 
 _COUNTERS = 1024
-"""Keys share counters, which bounds their number. If the other key changes, a fill is just not kept."""
+"""Number of counters. Keys share them, so a change of one key may keep a fill of another key from being
+cached. That fill is still served."""
 
 _COUNTER_BYTES = 8
 
@@ -33,7 +35,7 @@ class Epochs:
         self._path = path
 
     def prepare(self) -> None:
-        """Create the file and reserve its space on disk: a full disk must not prevent a delete."""
+        """Create the file and reserve its space on disk, so that a full disk can't prevent a delete."""
         with locked(self._path) as descriptor:
             size = os.fstat(descriptor).st_size
             os.pwrite(descriptor, bytes(max(0, _COUNTERS * _COUNTER_BYTES - size)), size)
@@ -59,7 +61,7 @@ class Epochs:
 
     @contextmanager
     def held(self, key: str, epoch: int) -> Iterator[bool]:
-        """Yield whether `epoch` is the current one of `key`; no new one begins inside the block."""
+        """Yield whether `epoch` is the current epoch of `key`. No new epoch can begin during the block."""
         descriptor = open_locked(self._path, SHARED)
         try:
             yield _read(descriptor, _offset_of(key)) == epoch
@@ -68,19 +70,19 @@ class Epochs:
 
 
 class NegativeCache:
-    """Keys that the store does not have, remembered for `ttl` seconds of `clock`, in bounded memory.
+    """Remembers missing keys for `ttl` seconds of `clock`, in bounded memory.
 
-    A key is forgotten as soon as a new epoch of it begins, through any process of this machine.
+    A key is forgotten as soon as any process of this machine begins a new epoch of it.
     """
 
     def __init__(self, epochs: Epochs, ttl: float, clock: Callable[[], float]) -> None:
         self._epochs = epochs
         self._ttl = ttl
         self._clock = clock
-        self._missing: dict[str, tuple[float, int]] = {}  # until when, and in which epoch
+        self._missing: dict[str, tuple[float, int]] = {}  # expiry time and epoch
 
     def add(self, key: str, epoch: int) -> None:
-        """Remember that the store does not have `key`; `epoch` was read before the store was called."""
+        """Remember that `key` is missing. `epoch` must have been read before the store was called."""
         if len(self._missing) >= _MAX_MISSING_KEYS:
             self._missing.clear()
         self._missing[key] = (self._clock() + self._ttl, epoch)
@@ -98,12 +100,12 @@ class NegativeCache:
 
 
 def bind_directory(layout: Layout, store_identity: str) -> None:
-    """Record which store the directory is a cache of; empty it if it was another one. Raises `OSError`."""
+    """Record which store the directory caches. Empty it if it cached a different one. Raises `OSError`."""
     digest = hashlib.sha256(store_identity.encode()).hexdigest()
     with locked(layout.locks / "origin"):
         recorded = layout.origin.read_text(encoding="ascii") if layout.origin.exists() else digest
         if recorded != digest:
-            _log.warning("The cache holds images of another store and is emptied.")
+            _log.warning("The cache contains images from a different store. Emptying it.")
             layout.remove_everything()
         layout.origin.write_text(digest, encoding="ascii")
 

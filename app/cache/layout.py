@@ -1,18 +1,18 @@
-"""Where things are in the cache directory, and how files get there and leave.
+"""The layout of the cache directory, and the operations that move files into it and remove them.
 
 objects/<key>           images proven to be immutable; the path is the key, so a front server can serve them
-named/<key>             mutable images, which only the application may serve, since it revalidates them
-unproven/<key>          what an older version kept in objects, until its bytes are compared with the key
-opaque/<2 hex>/<hash>   images whose keys are not safe as a path, by the SHA-256 of the key
+named/<key>             mutable images; only the application may serve them, since it revalidates them
+unproven/<key>          files that an older version kept in objects and that are not yet compared with the key
+opaque/<2 hex>/<hash>   images whose keys are not safe as a path, named by the SHA-256 of the key
 tmp/<owner>/            files that one process is writing
-tmp/<owner>.lock        locked by that process as long as it lives
-locks/fills             one byte of it is locked by the process that fetches a key from the store
-locks/index, rebuild    locked by the process that creates or rebuilds the index
-locks/origin            locked while the store of this cache is recorded
+tmp/<owner>.lock        locked by that process for its whole lifetime
+locks/fills             a process that fetches a key from the store locks one byte of this file
+locks/index, rebuild    locked by the process that is creating or rebuilding the index
+locks/origin            locked while the store of this cache is being recorded
 locks/counts-<n>        locked by the process that counts in slot n
 epochs                  counters of changes to keys
 counts                  counters of hits and misses
-origin                  the store that the images came from, as a hash
+origin                  hash that identifies the store from which the images came
 index.sqlite3           facts about the files
 """
 
@@ -46,11 +46,11 @@ class Layout:
         self._roots = {self._immutable, self._named, self._opaque}
 
     def immutable_path(self, key: str) -> str:
-        """Return the path of the file of `key` if the object is immutable."""
+        """Return the path that the file of `key` has if the object is immutable."""
         return self._immutable + key
 
     def mutable_path(self, key: str) -> str:
-        """Return the path of the file of `key` if the object is mutable."""
+        """Return the path that the file of `key` has if the object is mutable."""
         if is_canonical(key):
             return self._named + key
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
@@ -61,33 +61,33 @@ class Layout:
         return self.immutable_path(facts.key) if facts.is_immutable else self.mutable_path(facts.key)
 
     def paths(self, key: str) -> tuple[str, ...]:
-        """Return all paths that the file of `key` may have; at most one of them exists."""
+        """Return all paths that the file of `key` may have. At most one of them exists."""
         if looks_immutable(key):
             return self._immutable + key, self._named + key
         return (self.mutable_path(key),)
 
     def is_immutable_path(self, path: str) -> bool:
-        """Return whether `path` is that of an immutable object's file."""
+        """Return whether `path` belongs to the file of an immutable object."""
         return path.startswith(self._immutable)
 
     def key_of(self, path: str) -> str | None:
-        """Return the key of the object whose file is at `path`; None if the path is a hash."""
+        """Return the key of the object whose file is at `path`, or None if the path is a hash."""
         for root in (self._immutable, self._named):
             if path.startswith(root):
                 return path[len(root) :]
         return None
 
     def install(self, written: str, facts: ObjectFacts) -> int:
-        """Move a written file to the object's path and remove the file of its other path, if there is one.
+        """Move a written file to the object's path. If there is a file at the object's other path, remove it.
 
-        Return by how many bytes the directories have grown.
+        Return by how many bytes the directories grew.
         """
         path = self.path_of(facts)
         freed = sum(self.remove(other) for other in self.paths(facts.key) if other != path)
         return self.move_in(written, path) - freed
 
     def move_in(self, written: str, path: str) -> int:
-        """Move a file to `path` and create its directories; return by how many bytes those have grown."""
+        """Move a file to `path`, creating its directories. Return by how many bytes the directories grew."""
         directory = os.path.dirname(path)
         created = _create_directories(directory)
         before = 0 if created else _bytes_on_disk(directory)
@@ -95,13 +95,13 @@ class Layout:
         return sum(map(_bytes_on_disk, created)) if created else _bytes_on_disk(directory) - before
 
     def remove_files(self, key: str) -> int:
-        """Remove the file of `key`; return the bytes of the directories that were removed with it."""
+        """Remove the file of `key`. Return the size on disk of the directories that were removed with it."""
         return sum(map(self.remove, self.paths(key)))
 
     def remove(self, path: str) -> int:
         """Remove the file at `path`, if it exists, and the directories that become empty.
 
-        Return the bytes that the directories took.
+        Return the size on disk of the removed directories.
         """
         with suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(path)
@@ -125,7 +125,7 @@ class Layout:
             yield from _files_below(root)
 
     def adoptable_files(self) -> Iterator[tuple[str, str]]:
-        """Yield the key and path of each file that may be kept without a row in the index."""
+        """Yield the key and the path of each file that may be kept although the index has no row for it."""
         for root in (self._immutable, self._unproven):
             for path in _files_below(root):
                 yield path[len(root) :], path
@@ -148,21 +148,21 @@ class Layout:
         return False
 
     def directories_bytes(self) -> int:
-        """Return the bytes on disk of the directories that hold objects."""
+        """Return the total size on disk of the directories that contain objects."""
         return sum(_directories_bytes(root) for root in self._roots)
 
     def set_objects_aside(self) -> None:
-        """Move the files of `objects` to `unproven`, from where nothing is served."""
-        with suppress(OSError):  # there are unproven files already
+        """Move the files in `objects` to `unproven`, from which nothing is served."""
+        with suppress(OSError):  # `unproven` already has files
             os.rename(self._immutable, self._unproven)
         os.makedirs(self._immutable, exist_ok=True)
 
     def remove_unproven(self) -> None:
-        """Remove what is left in `unproven`."""
+        """Remove the files that are left in `unproven`."""
         shutil.rmtree(self._unproven, ignore_errors=True)
 
     def remove_mutable_files(self) -> None:
-        """Remove the files of mutable objects, whose facts are in the index alone."""
+        """Remove the files of mutable objects, since their facts were only in the index."""
         for root in (self._named, self._opaque):
             _empty(root)
 
@@ -187,7 +187,7 @@ def _files_below(root: str) -> Iterator[str]:
 
 
 def _create_directories(directory: str) -> list[str]:
-    """Return the directories that had to be created."""
+    """Create `directory` and its missing parents. Return the directories that were created."""
     missing = []
     while not os.path.isdir(directory):
         missing.append(directory)
@@ -201,9 +201,9 @@ def _create_directories(directory: str) -> list[str]:
 
 
 def _directories_bytes(root: str) -> int:
-    """Return the bytes of the directories below `root`.
+    """Return the total size on disk of the directories below `root`.
 
-    On file systems that count links, a directory with two links has no subdirectory.
+    On file systems that count links, a directory with two links has no subdirectories.
     """
     if os.stat(root).st_nlink == 2:
         return 0
@@ -213,5 +213,5 @@ def _directories_bytes(root: str) -> int:
 
 
 def _bytes_on_disk(path: str) -> int:
-    """Return the bytes that a directory takes; it grows with its entries and never shrinks."""
+    """Return the size on disk of a directory. It grows with the number of entries and never shrinks."""
     return os.stat(path).st_blocks * 512

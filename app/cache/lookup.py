@@ -1,13 +1,14 @@
 """The hit path below HTTP: finding an object in the cache directory.
 
-A hit acquires no lock, writes no index and reads no byte of the body: it opens the file, calls `fstat` and
-checks that against a table in memory. For a file that the table does not have, an immutable object's *stamp*
-or a mutable object's row in the index says what it is.
+A hit takes no lock, does not write to the index and does not read the body. It opens the file, calls `fstat`
+and compares the result with a table in memory. A file that is not in the table is identified by its *stamp*
+if the object is immutable, or by its row in the index if the object is mutable.
 
-The stamp is in the file's modification time. Its whole seconds are Last-Modified, for front servers, and its
-nanoseconds a checksum of key, seconds and size. A file that was truncated, overwritten or moved there by hand
-has another time or size, so its stamp does not match. Only files whose bytes match the digest of their key
-get a stamp. An older version used another checksum, and stamped every file whose key had the right shape.
+The stamp is part of the file's mtime. The whole seconds of the mtime are Last-Modified, which front servers
+such as nginx send. The nanoseconds are a checksum of the key, the seconds and the size. If a file was
+truncated, overwritten or moved there by hand, its mtime or size has changed, so the stamp does not match.
+Only files whose bytes match the digest of their key get a stamp. An older version of this software used a
+different checksum, and stamped every file whose key had the right shape.
 """
 
 import os
@@ -25,23 +26,23 @@ from app.cache.layout import Layout
 from app.core.objects import CONTENT_TYPES, Body, ObjectFacts, StoredObject, version_tag
 
 MAX_KNOWN_FILES = 20_000
-"""Files in a process's table, each of which takes about 700 bytes of memory."""
+"""Maximum number of files in a process's table. Each takes about 700 bytes of memory."""
 
-_POSTPONE_SECONDS = 5.0
+_EXTENSION_SECONDS = 5.0
 _FOREVER = float("inf")
 
 _ACCESS_RESOLUTION_NS = 10**8
-"""A file's access time is set at most once in this many nanoseconds."""
+"""Minimum interval between two updates of a file's atime, in nanoseconds."""
 
 _NS_PER_SECOND = 10**9
 _STAMP_SALT = "proven "
 
 Load = Callable[[str | None], StoredObject | None]
-"""Fetches the object from the store; returns None if that still has the version of the given entity tag."""
+"""Fetches the object from the store. Returns None if its entity tag there still equals the argument."""
 
 
 class CacheStatus(Enum):
-    """How the cache answered a request (RFC 9211 defines the words)."""
+    """How the cache handled a request. Most of the terms come from RFC 9211."""
 
     HIT = "hit"
     MISS = "miss"
@@ -53,9 +54,10 @@ class CacheStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CachedObject:
-    """An object to send: its facts, its body at the first byte, and the cache's status.
+    """An object to send: its facts, its body positioned at the first byte, and the cache status.
 
-    The body is a file, except for BYPASS, for which it may be streamed from the store. The reader closes it.
+    The body is a file, except that the body of a BYPASS may be a stream from the store. The caller must close
+    the body.
     """
 
     facts: ObjectFacts
@@ -64,7 +66,7 @@ class CachedObject:
 
 
 class OpenFile:
-    """A file that is open for reading, for half the cost of the built-in `open`."""
+    """A file that is open for reading. Creating one takes half the time of the built-in `open`."""
 
     __slots__ = ("_descriptor",)
 
@@ -76,7 +78,7 @@ class OpenFile:
         return self._descriptor
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return at most `size` bytes, or all that are left if it is negative."""
+        """Return at most `size` bytes, or all remaining bytes if `size` is negative."""
         if size >= 0:
             return os.read(self._descriptor, size)
         chunks = []
@@ -85,7 +87,7 @@ class OpenFile:
         return b"".join(chunks)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move to a byte and return its offset."""
+        """Set the position in the file and return it."""
         return os.lseek(self._descriptor, offset, whence)
 
     def close(self) -> None:
@@ -100,9 +102,9 @@ class OpenFile:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An open file with its facts. It may be served until the Unix time `fresh_until` without the store.
+    """An open file with its facts. Until the Unix time `fresh_until`, it may be served without revalidation.
 
-    `is_stale` is True if that time was postponed because the store could not be reached.
+    `is_stale` is True if that time was extended because the store could not be reached.
     """
 
     facts: ObjectFacts
@@ -113,7 +115,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class _KnownFile:
-    """What a file was when it was last identified."""
+    """The state of a file when it was last identified."""
 
     path: str
     facts: ObjectFacts
@@ -133,34 +135,34 @@ class Lookup:
         self._layout = layout
         self._index = index
         self._ttl = ttl
-        self._max_fresh_seconds = max(ttl, _POSTPONE_SECONDS)
+        self._max_fresh_seconds = max(ttl, _EXTENSION_SECONDS)
         self._clock = clock
-        # An OrderedDict, since a dict skips all removed items to find its oldest one: thousands, here.
+        # To find its oldest item, a dict would skip thousands of removed items. An OrderedDict does not.
         self._known: OrderedDict[str, _KnownFile] = OrderedDict()
 
     def find(self, key: str) -> Found | None:
-        """Return the object's file, fresh or not; None if there is none that can be identified."""
+        """Return the object's file, fresh or not. Return None if there is none that can be identified."""
         known = self._known.get(key)
         if known is not None and (found := self._open(key, known.path, known)):
             return found
         for path in self._layout.paths(key):
-            # The object may be at its other path by now: proven to be immutable, or no longer so.
+            # The object moves to its other path if it is proven to be immutable, or if it no longer is.
             if (known is None or path != known.path) and (found := self._open(key, path, None)):
                 return found
         return None
 
     def find_immutable(self, key: str) -> Found | None:
-        """Return the file of an immutable object; None if there is none, or if only the index could tell."""
+        """Return the file of an immutable object, or None. Doesn't read the index to identify a file."""
         known = self._known.get(key)
         if known is None:
             return self._open(key, self._layout.immutable_path(key), None)
         return self._open(key, known.path, known) if known.facts.is_immutable else None
 
-    def postpone(self, key: str) -> None:
-        """Treat a stale object as fresh for some seconds, since the store has just failed."""
+    def extend_freshness(self, key: str) -> None:
+        """Treat a stale object as fresh for a few more seconds. Call this when the store has failed."""
         known = self._known.get(key)
         if known is not None:
-            self._known[key] = replace(known, fresh_until=self._clock() + _POSTPONE_SECONDS, is_stale=True)
+            self._known[key] = replace(known, fresh_until=self._clock() + _EXTENSION_SECONDS, is_stale=True)
 
     def _open(self, key: str, path: str, known: _KnownFile | None) -> Found | None:
         try:
@@ -181,7 +183,7 @@ class Lookup:
         return None
 
     def _is_unchanged(self, known: _KnownFile, stat: os.stat_result) -> bool:
-        """Return whether it is still the same file, and fresh."""
+        """Return whether `stat` is the status of the known file, and the object is still fresh."""
         seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         same = seen == (known.inode, known.version, known.facts.size)
         left = known.fresh_until - self._clock()
@@ -192,7 +194,7 @@ class Lookup:
         known = (self._by_stamp if by_stamp else self._by_row)(key, path, stat)
         if known is not None:
             if len(self._known) >= MAX_KNOWN_FILES:
-                with suppress(KeyError):  # another thread has emptied the table meanwhile
+                with suppress(KeyError):  # another thread emptied the table in the meantime
                     self._known.popitem(last=False)
             self._known[key] = known
         return known
@@ -203,28 +205,28 @@ class Lookup:
 
     def _by_row(self, key: str, path: str, stat: os.stat_result) -> _KnownFile | None:
         entry = self._index.get(key)
-        if entry is None or entry.facts.is_immutable:  # the row is that of a file at the other path
+        if entry is None or entry.facts.is_immutable:  # the row describes the file at the other path
             return None
         if (entry.facts.size, entry.version) != (stat.st_size, stat.st_mtime_ns):
             return None
-        now = self._clock()  # if the clock was set back, nothing says for how long the object was fresh
+        now = self._clock()  # if the clock was set back, it is unknown how old the validation is
         fresh_until = entry.validated_at + self._ttl if entry.validated_at <= now else now - 1
         return _KnownFile(path, entry.facts, stat.st_ino, entry.version, fresh_until)
 
 
-def stamped_time(facts: ObjectFacts) -> int:
-    """Return the modification time, in nanoseconds, for the file of an immutable object."""
+def stamped_mtime(facts: ObjectFacts) -> int:
+    """Return the mtime, in nanoseconds, to set on the file of an immutable object."""
     seconds = int(facts.last_modified.timestamp())
     return seconds * _NS_PER_SECOND + _stamp(_STAMP_SALT + facts.key, seconds, facts.size)
 
 
 def stamped_facts(key: str, stat: os.stat_result) -> ObjectFacts | None:
-    """Return the facts of the immutable object `key` from its file; None if the stamp does not match."""
+    """Return the facts of the immutable object `key`, or None if the stamp of its file does not match."""
     return _facts(key, stat, _STAMP_SALT)
 
 
 def unproven_facts(key: str, stat: os.stat_result) -> ObjectFacts | None:
-    """Return the facts from a file with the stamp of an older version; None if the stamp does not match.
+    """Return the facts if the file has the stamp of an older version of this software, else None.
 
     Such a file is complete, but its bytes were not compared with the digest in its key.
     """
@@ -246,7 +248,10 @@ def _stamp(text: str, seconds: int, size: int) -> int:
 
 
 def _record_access(file: OpenFile, stat: os.stat_result) -> None:
-    """Set the file's access time, the clock of the LRU: with relatime the kernel updates it once a day."""
+    """Set the file's atime, by which the least recently used files are found.
+
+    With relatime, the kernel itself updates atime only once a day.
+    """
     now = time.time_ns()
     if now - stat.st_atime_ns > _ACCESS_RESOLUTION_NS:
         with suppress(OSError):  # the file system may have become read-only

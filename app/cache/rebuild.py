@@ -1,4 +1,4 @@
-"""Making files and index agree: rebuilding a lost index, and checking an index against the files."""
+"""Keeping the index consistent with the files: rebuilding a lost index, and checking an existing one."""
 
 import hashlib
 import logging
@@ -14,23 +14,23 @@ from app.cache.eviction import Space, insert_row
 from app.cache.health import CACHE_ERRORS
 from app.cache.index import Index
 from app.cache.layout import Layout
-from app.cache.lookup import stamped_facts, stamped_time, unproven_facts
+from app.cache.lookup import stamped_facts, stamped_mtime, unproven_facts
 from app.core.object_keys import digest_in, looks_immutable
 from app.core.system import locked
 
 _log = logging.getLogger(__name__)
 
 _BATCH = 500
-"""Files adopted in one transaction: others wait for it."""
+"""Maximum number of files adopted per transaction. Other writers wait for each transaction."""
 
 
 class Rebuild:
     """Inserts rows for files that have none, in a background thread of one process.
 
-    Meanwhile hits are served, but nothing is cached, since it is unknown how much space is used. Immutable
-    objects are adopted: key and file say everything about them. Mutable ones are removed, since their version
-    is unknown. Files that an older version of this software has accepted for the shape of their key alone are
-    first compared with the digest in the key.
+    During a rebuild, hits are served, but nothing new is cached, since the used space is unknown. Immutable
+    objects are adopted, since all their facts follow from the key and the file. Mutable objects are removed,
+    since their versions are unknown. An older version of this software accepted files because of the shape of
+    their keys alone. Those files are first compared with the digests in their keys.
     """
 
     def __init__(self, layout: Layout, index: Index, space: Space) -> None:
@@ -41,9 +41,9 @@ class Rebuild:
         self._thread: threading.Thread | None = None
 
     def start_if_needed(self) -> bool:
-        """Start the thread if there are files without rows, or more than allowed; return whether there are.
+        """Start the thread if there are files without rows, or if the files exceed the size limit.
 
-        Raises `OSError` and `sqlite3.Error`.
+        Return whether a rebuild is needed. Raises `OSError` and `sqlite3.Error`.
         """
         if not (self._index.is_rebuilding() or self._space.is_exceeded()):
             return False
@@ -53,12 +53,15 @@ class Rebuild:
         return True
 
     def wait(self) -> None:
-        """Wait until no rebuild is needed, in any process. Raises `OSError` and `sqlite3.Error`."""
+        """Wait until the index is complete, even if a different process is rebuilding it.
+
+        Raises `OSError` and `sqlite3.Error`.
+        """
         if self.start_if_needed() and self._thread is not None:
             self._thread.join()
 
     def stop(self) -> None:
-        """Stop the thread. The next start continues its work."""
+        """Stop the thread. The next start continues the rebuild."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -71,7 +74,7 @@ class Rebuild:
                 while not self._stop.is_set() and self._space.trim():
                     pass
         except CACHE_ERRORS as exc:
-            _log.error("The cache's index could not be rebuilt: %s", exc)
+            _log.error("The cache index could not be rebuilt: %s", exc)
 
     def _adopt_all(self) -> None:
         _log.warning("The cache has files but no index. Rebuilding the index from the files.")
@@ -83,10 +86,13 @@ class Rebuild:
         with self._index.transaction() as db:
             _recount(db, self._layout)
             db.execute("UPDATE total SET rebuilding = 0")
-        _log.warning("The cache's index has been rebuilt: %d entries.", self._index.totals().entries)
+        _log.warning("The cache index was rebuilt with %d entries.", self._index.totals().entries)
 
     def _adopt(self, files: Iterable[tuple[str, str]]) -> bool:
-        """Insert rows for files that are proven to be immutable, remove others; return False if stopped."""
+        """Insert rows for files that are proven to be immutable, and remove the others.
+
+        Return False if the rebuild was stopped.
+        """
         proven: list[tuple[str, str]] = []
         for key, path in files:
             if self._stop.is_set():
@@ -105,7 +111,7 @@ class Rebuild:
         return True
 
     def _is_proven(self, key: str, path: str) -> bool:
-        """Return whether the file is that of an immutable object; if so, stamp it and move it into place."""
+        """Return whether the file belongs to an immutable object. If so, stamp it and move it into place."""
         if not looks_immutable(key):
             return False
         stat = os.stat(path)
@@ -113,7 +119,7 @@ class Rebuild:
             facts, digest = unproven_facts(key, stat), digest_in(key)
             if facts is None or digest is None or not _sha256(path).startswith(digest):
                 return False
-            os.utime(path, ns=(stat.st_atime_ns, stamped_time(facts)))
+            os.utime(path, ns=(stat.st_atime_ns, stamped_mtime(facts)))
         target = self._layout.immutable_path(key)
         if path != target:
             self._layout.move_in(path, target)
@@ -124,10 +130,11 @@ class Rebuild:
 class CheckReport:
     """What a check found.
 
-    - `missing`: keys of rows whose file is missing or another one.
+    - `entries`: number of rows.
+    - `missing`: keys of rows whose file is missing or does not match the row.
     - `strays`: paths of files without a row.
-    - `drift`: by how many bytes the totals were too high.
-    - `fixed`: whether all of it was repaired.
+    - `drift`: by how many bytes the recorded total size was too high.
+    - `fixed`: whether all of this was repaired.
     """
 
     entries: int = 0
@@ -138,15 +145,15 @@ class CheckReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether rows, files and totals agree."""
+        """Whether the rows, the files and the totals agree."""
         return not (self.missing or self.strays or self.drift)
 
 
 class ConsistencyCheck:
-    """Compares rows, files and totals once, and with `fix` repairs what differs.
+    """Compares the rows, the files and the totals once. With `fix`, it repairs the differences.
 
-    Requests go on meanwhile: what looks wrong is looked at again inside a transaction, when nobody else
-    writes.
+    Requests continue during the check. Anything that looks wrong is checked again inside a transaction, so
+    that no other process is writing at that moment.
     """
 
     def __init__(self, layout: Layout, index: Index, space: Space, *, fix: bool) -> None:
@@ -158,9 +165,9 @@ class ConsistencyCheck:
         self._opaque_paths: set[str] = set()
 
     def run(self, progress: Callable[[int], None]) -> CheckReport:
-        """Check rows, then files, then totals. Calls `progress` with the number of rows checked so far.
+        """Check the rows, then the files, then the totals.
 
-        Raises `OSError` and `sqlite3.Error`.
+        Calls `progress` with the number of rows checked so far. Raises `OSError` and `sqlite3.Error`.
         """
         for key in self._index.all_keys():
             self._check_row(key)
@@ -195,7 +202,7 @@ class ConsistencyCheck:
         if self._has_row(path):
             return
         with self._index.transaction():
-            if self._layout.key_of(path) is None:  # its row may be newer than the check of the rows
+            if self._layout.key_of(path) is None:  # its row may have been added after the rows were checked
                 for key in self._index.all_keys():
                     self._note_opaque_path(key)
             if os.path.exists(path) and not self._has_row(path):
@@ -225,7 +232,7 @@ class ConsistencyCheck:
 
 
 def _recount(db: sqlite3.Connection, layout: Layout) -> None:
-    """Set the totals to the sums of rows, reservations and directories."""
+    """Recompute the totals from the rows, the reservations and the directories."""
     db.execute(
         "UPDATE total SET (entries, taken) = (SELECT count(*), ifnull(sum(taken), 0) FROM entry), "
         "directories = ?, reserved = (SELECT ifnull(sum(taken), 0) FROM reservation)",

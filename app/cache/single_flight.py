@@ -1,7 +1,8 @@
-"""Single flight: of all requests that miss the same key at once, one calls the store and the others wait.
+"""Single flight: if several requests miss the same key at once, one calls the store and the others wait.
 
-Threads of one process wait for an event, and processes for a lock on one byte of a file that stands for the
-key. A lock file for each key would cost a miss more than everything else: creating files is slow on ext4.
+Threads of the same process wait for an event. Processes wait for a lock on one byte of a shared file; the
+offset of the byte is derived from the key. Creating a lock file for each key would take longer than the rest
+of a miss, since creating files is slow on ext4.
 """
 
 import copy
@@ -20,24 +21,24 @@ from app.core.errors import NotFound, StoreRefused, StoreTimeout
 from app.core.system import UNLOCKABLE, warn_unlockable
 
 _SET_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None) if sys.platform == "linux" else None
-"""Locks an open file, so that threads of one process exclude each other (fcntl(2), Linux 3.15)."""
+"""Command for locks that belong to an open file description, so that they also exclude other threads of the
+same process (fcntl(2), Linux 3.15)."""
 
 _FLOCK = "hhqqi"
-"""`struct flock` of Linux: type, whence, start, length, process."""
+"""`struct flock` on Linux: type, whence, start, length, process ID."""
 
 _MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 0.001, 0.01
-"""Pauses between attempts to get a lock: fcntl(2) can wait, but has no timeout."""
+"""Shortest and longest pause between attempts to get a lock. fcntl(2) can wait, but has no timeout."""
 
 _MAX_ATTEMPTS = 2
-"""Leaders that fail, one after the other, before all that wait for them fail too."""
+"""Maximum number of leaders that try, one after the other, before all waiting requests fail too."""
 
 _FINAL_ERRORS = (NotFound, StoreRefused)
 """Errors that another attempt would only repeat."""
 
 
 class SingleFlight:
-    """Chooses a leader for each key: one thread of a process and, through `locks`, one process of the
-    machine.
+    """Chooses a leader for each key: one thread per process and, through `locks`, one process per machine.
 
     A thread waits for a leader for at most `timeout` seconds.
     """
@@ -50,10 +51,11 @@ class SingleFlight:
 
     @contextmanager
     def turn(self, key: str) -> Iterator[bool]:
-        """Yield True in the leader, which has to call the store, and False in others once it has succeeded.
+        """Yield True to the leader, which must call the store. Yield False to the others once it succeeded.
 
-        If the leader's block fails, one of the threads that wait becomes the leader. If the error is final,
-        or the second leader has failed, all raise the error. Raises `StoreTimeout` when the timeout ends.
+        If the leader's block fails, one of the waiting threads becomes the leader. If the error is final, or
+        if the second leader fails as well, all threads raise the error. Raises `StoreTimeout` if the wait
+        exceeds the timeout.
         """
         deadline = time.monotonic() + self._timeout
         attempt = 1
@@ -76,7 +78,7 @@ class SingleFlight:
             flight.error = exc
             raise
         except BaseException:
-            flight.error = StoreTimeout(detail="the thread that fetched the object was stopped")
+            flight.error = StoreTimeout(detail="the thread that was fetching the object was stopped")
             raise
         finally:
             with self._mutex:
@@ -94,16 +96,16 @@ class SingleFlight:
 
 
 class KeyLocks:
-    """Locks by key, in the file at `path`. On systems without such locks all callers enter."""
+    """Locks by key, in the file at `path`. On systems without such locks, every caller enters at once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     @contextmanager
     def held(self, key: str, deadline: float) -> Iterator[None]:
-        """Hold the lock of `key` inside the block. The kernel releases it however the process ends.
+        """Hold the lock of `key` during the block. The kernel releases it even if the process is killed.
 
-        Raises `StoreTimeout` if another process holds the lock until `deadline` (seconds of
+        Raises `StoreTimeout` if another process holds the lock until `deadline` (in seconds, as returned by
         `time.monotonic`), and `OSError` if the file can't be opened.
         """
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -120,7 +122,7 @@ class KeyLocks:
 
 
 class _Flight:
-    """One leader's attempt, and its result for those who wait."""
+    """One leader's attempt, and its result for the waiting threads."""
 
     def __init__(self, attempt: int) -> None:
         self.attempt = attempt
@@ -128,12 +130,15 @@ class _Flight:
         self.error: Exception | None = None
 
     def is_final(self) -> bool:
-        """Return whether the error is that of all requests, and not the leader's alone."""
+        """Return whether the error applies to all requests rather than only to the leader's."""
         return self.attempt >= _MAX_ATTEMPTS or isinstance(self.error, _FINAL_ERRORS)
 
 
 def _offset_of(key: str) -> int:
-    """Return the byte to lock. Two keys share one with a probability of 2**-62, and then only wait."""
+    """Return the offset of the byte to lock.
+
+    Two keys share a byte with a probability of 2**-62. Then one merely waits for the other.
+    """
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8]) >> 2
 

@@ -1,8 +1,8 @@
-"""How many requests were answered from the cache and how many were not, over all processes.
+"""Counts of cache hits, misses and the other results, over all processes.
 
-The counts are in a small file that is mapped into memory, with a slot of 64 bytes, a cache line, for each
-process: a hit costs two additions in memory, no lock and no system call. When a process ends, the next one
-takes over its slot and continues its counts.
+The counts are in a small memory-mapped file. Each process has its own slot of 64 bytes, which is one cache
+line, so counting a hit takes two additions in memory, no lock and no system call. When a process ends, the
+next new process takes over its slot and continues its counts.
 """
 
 import mmap
@@ -18,13 +18,13 @@ from app.cache.lookup import CacheStatus
 from app.core.system import claim, locked
 
 GET_USD_PER_MILLION = 0.4
-"""The price of a million GET requests of S3 Standard in us-east-1, in US dollars (https://aws.amazon.com/s3/pricing/)."""
+"""Price of a million GET requests to S3 Standard in us-east-1, in US dollars (https://aws.amazon.com/s3/pricing/)."""
 
 _SLOTS = 256
 _SLOT_BYTES = 64
 
 COUNTS_BYTES = _SLOTS * _SLOT_BYTES
-"""The size of the file."""
+"""Size of the counts file."""
 
 _FIELDS = ("hits", "misses", "collapsed", "revalidated", "stale", "bypass", "bytes_served", "evicted")
 _SLOT = struct.Struct(f"={len(_FIELDS)}Q")
@@ -41,15 +41,15 @@ _FIELD_OF = {
 }
 
 _FROM_STORE = (CacheStatus.MISS, CacheStatus.BYPASS)
-"""Statuses of responses whose bytes were fetched from the store."""
+"""Statuses of responses whose bodies were fetched from the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class CountTotals:
     """The number of responses of each `CacheStatus`.
 
-    `bytes_served` counts the bytes of bodies that were not fetched from the store, and `evicted` the objects
-    that were removed to make room for others.
+    `bytes_served` is the total size of the bodies that were not fetched from the store. `evicted` is the
+    number of objects that were removed to make room for others.
     """
 
     hits: int
@@ -63,25 +63,25 @@ class CountTotals:
 
     @property
     def requests_saved(self) -> int:
-        """Responses for which the store was not called."""
+        """The number of responses for which the store was not called."""
         return self.hits + self.stale + self.collapsed
 
 
 class Counts:
-    """The counts in `CACHE_DIR/counts`. If the file can't be used, responses are just not counted."""
+    """The counts in `CACHE_DIR/counts`. If the file can't be used, responses are not counted."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._lock = threading.Lock()
-        self._slot: memoryview | None = None  # this process's, once it has counted something
+        self._slot: memoryview | None = None  # None until this process counts something
         self._claim = -1
         _instances.add(self)
 
     def hit(self, size: int) -> None:
         """Count a hit whose body has `size` bytes.
 
-        No count is lost between threads: the interpreter switches threads at calls and jumps, and an addition
-        has neither.
+        No counts are lost between threads: the interpreter switches threads only at calls and jumps, and an
+        in-place addition contains neither.
         """
         slot = self._slot
         if slot is None:
@@ -114,9 +114,9 @@ class Counts:
         return CountTotals(*map(sum, zip(*slots, strict=True)))
 
     def prepare(self) -> None:
-        """Create the file and reserve its space on disk, since writes to memory can't report a full disk.
+        """Create the file and reserve its space on disk. Raises `OSError`.
 
-        Raises `OSError`.
+        A later write to the memory-mapped file can't report that the disk is full.
         """
         self.close()
         with locked(self._layout.counts) as descriptor:
@@ -124,13 +124,13 @@ class Counts:
             os.pwrite(descriptor, bytes(max(0, COUNTS_BYTES - size)), size)
 
     def close(self) -> None:
-        """Leave the slot and its counts to another process. The next count takes a slot again."""
+        """Give up the slot, so that another process can take it over. The next count takes a new slot."""
         with self._lock:
             self._release_claim()
             self._slot = None
 
     def after_fork_in_child(self) -> None:
-        """Drop the slot of the parent process, so that the next count takes another one."""
+        """Drop the parent process's slot, so that the next count takes a new one."""
         self._lock = threading.Lock()
         self._slot = None
 
@@ -139,7 +139,7 @@ class Counts:
             if self._slot is None:
                 self._release_claim()
                 slot = None
-                with suppress(OSError, ValueError):  # no directory, or a file that was truncated
+                with suppress(OSError, ValueError):  # the directory is missing, or the file was truncated
                     slot = self._free_slot()
                 self._slot = slot or memoryview(bytearray(_SLOT_BYTES)).cast("Q")
             return self._slot
