@@ -12,7 +12,7 @@ from pathlib import Path
 
 from app.cache.disk_cache import DiskCache
 from app.cache.layout import Layout
-from app.cache.lookup import stamped_time
+from app.cache.lookup import stamped_mtime
 from bench.objects import facts_of, key_of, proven
 from bench.progress import say
 
@@ -103,7 +103,7 @@ def _write(path: str, data: bytes, key: str, number: int) -> None:
 
 def _version(key: str) -> int:
     """Return the modification time that makes the cache accept the file."""
-    return stamped_time(facts_of(key, SIZE))
+    return stamped_mtime(facts_of(key, SIZE))
 
 
 def _write_rows(index: Path, pattern: str, rows: list[_Row]) -> int:

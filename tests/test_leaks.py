@@ -31,7 +31,7 @@ def test_leaks_are_found(config: Config, message: str) -> None:
 
 
 def test_an_ordinary_error_leaks_nothing(config: Config) -> None:
-    assert find_leaks(config, BODY % "There is no image under this key.") == []
+    assert find_leaks(config, BODY % "There is no image with this key.") == []
 
 
 @pytest.mark.crashes

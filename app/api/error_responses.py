@@ -64,7 +64,7 @@ def _http_error(error: HTTPException) -> Response:
     original = error.get_response()
     status = original.status_code
     message = _MESSAGES.get(status) or error.description or HTTPStatus(status).phrase
-    response = _respond(AppError.of_status(status, message))
+    response = _respond(AppError.from_status(status, message))
     for header in _KEPT_HEADERS:
         if header in original.headers:
             response.headers[header] = original.headers[header]

@@ -1,1 +1,1 @@
-"""What every layer uses: errors, object keys and facts, locks, threads and the request's context."""
+"""Modules that every layer uses: errors, object keys and facts, locks, threads and the request context."""

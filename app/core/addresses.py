@@ -1,4 +1,4 @@
-"""Network addresses: of clients, of this machine, and of the proxy that outgoing requests go through."""
+"""Network addresses of clients, of this machine, and of the proxy for outgoing requests."""
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -10,8 +10,8 @@ from urllib.request import getproxies, proxy_bypass
 def canonical_address(text: str) -> str:
     """Return a client's IP address in its canonical spelling, without a port.
 
-    Proxies write IPv6 addresses in several ways and IPv4 addresses also as `::ffff:192.0.2.1`; some append
-    the port. Return `text` unchanged if it is not an IP address.
+    Proxies write IPv6 addresses in several ways, and may write an IPv4 address as `::ffff:192.0.2.1`. Some
+    append the port. Return `text` unchanged if it is not an IP address.
     """
     bare = text.strip()
     if bare.startswith("["):
@@ -30,9 +30,9 @@ def is_loopback(host: str) -> bool:
 
 
 def proxy_for(url: str) -> str | None:
-    """Return the URL of the proxy to use for `url`; None if there is none.
+    """Return the URL of the proxy to use for `url`, or None if there is none.
 
-    As in `urllib`, the environment names it: `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
+    As in `urllib`, `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` in the environment determine the proxy.
     """
     target = urlsplit(url)
     proxy = getproxies().get(target.scheme)
@@ -40,7 +40,7 @@ def proxy_for(url: str) -> str | None:
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the address, as IPv4 if it is an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2)."""
+    """Return the address, or None if it is invalid. IPv4-mapped addresses become IPv4 (RFC 4291, 2.5.5.2)."""
     try:
         address = ip_address(text)
     except ValueError:

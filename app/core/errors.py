@@ -1,7 +1,7 @@
 """Every error that the application raises on purpose, with its HTTP status and code.
 
     AppError                     500 internal_error
-    ├── ConfigError              raised at start only: the settings are invalid
+    ├── ConfigError              raised only at startup, if the settings are invalid
     ├── BadRequest               400 bad_request
     │   └── InvalidKey           400 invalid_key
     ├── KeyRequired              401 key_required
@@ -37,7 +37,8 @@
         ├── GeneratorUnreachable 503 generator_unreachable
         └── GeneratorTimeout     504 generator_timeout
 
-`message` is shown to clients and never holds a path, a bucket or a credential; `detail` goes to the log only.
+`message` is shown to clients. It never contains a path, a bucket name or credentials. `detail` is only
+logged.
 """
 
 import math
@@ -62,15 +63,15 @@ class AppError(Exception):
         return f"{self.message} [{self.detail}]" if self.detail else self.message
 
     @classmethod
-    def of_status(cls, status: int, message: str) -> "AppError":
-        """Return an error with a status that no subclass has; its code is the phrase of the status."""
+    def from_status(cls, status: int, message: str) -> "AppError":
+        """Return an error for a status that no subclass has. Its code is the status's reason phrase."""
         error = cls(message)
         error.status = status
         error.code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
         return error
 
     def body(self) -> dict[str, object]:
-        """Return the fields of the JSON answer, the same for every error."""
+        """Return the fields of the JSON response. They are the same for every error."""
         return {"success": False, "message": self.message, "code": self.code}
 
     def headers(self) -> dict[str, str]:
@@ -79,13 +80,13 @@ class AppError(Exception):
 
 
 class ConfigError(AppError):
-    """The settings are invalid; the message lists every problem by name and value."""
+    """The settings are invalid. The message lists the name and value of every invalid setting."""
 
     code = "config_error"
 
 
 class BadRequest(AppError):
-    """The request is malformed; the message says what to send instead."""
+    """The request is malformed. The message says what to send instead."""
 
     status = 400
     code = "bad_request"
@@ -93,14 +94,14 @@ class BadRequest(AppError):
 
 
 class InvalidKey(BadRequest):
-    """An object key, name or folder outside the grammar of `app.core.object_keys`."""
+    """An object key, name or folder does not follow the rules of `app.core.object_keys`."""
 
     code = "invalid_key"
     message = "That is not a valid image key."
 
 
 class KeyRequired(AppError):
-    """The call needs an API key and the request has none."""
+    """The call needs an API key, but the request has none."""
 
     status = 401
     code = "key_required"
@@ -131,7 +132,7 @@ class NotFound(AppError):
 
     status = 404
     code = "not_found"
-    message = "There is no image under this key."
+    message = "There is no image with this key."
 
 
 class ModelNotFound(AppError):
@@ -139,11 +140,14 @@ class ModelNotFound(AppError):
 
     status = 404
     code = "model_not_found"
-    message = "This server does not have that model. GET /v1/models lists the model that it has."
+    message = "This server does not have that model. GET /v1/models lists the available model."
 
 
 class SlowClient(AppError):
-    """The request body arrived below the minimum rate, or was dropped for waiting ones (RFC 9110, 15.5.9)."""
+    """The request body arrived below the minimum rate, or was dropped in favor of waiting requests.
+
+    See RFC 9110, 15.5.9.
+    """
 
     status = 408
     code = "request_timeout"
@@ -151,7 +155,7 @@ class SlowClient(AppError):
 
 
 class NameTaken(AppError):
-    """An image with this name exists and the request does not allow overwriting it."""
+    """An image with this name exists, and the request does not allow overwriting it."""
 
     status = 409
     code = "name_taken"
@@ -159,7 +163,7 @@ class NameTaken(AppError):
 
 
 class IdempotencyKeyInUse(AppError):
-    """Another request with the same Idempotency-Key is still in progress after the longest wait."""
+    """Another request with the same Idempotency-Key is still in progress after the maximum wait."""
 
     status = 409
     code = "idempotency_key_in_use"
@@ -168,15 +172,15 @@ class IdempotencyKeyInUse(AppError):
 
 
 class PreconditionFailed(AppError):
-    """If-Match or If-Unmodified-Since does not hold (RFC 9110, 13.1)."""
+    """The condition of If-Match or If-Unmodified-Since is false (RFC 9110, 13.1)."""
 
     status = 412
     code = "precondition_failed"
-    message = "The image has changed: it is not the version that the request names."
+    message = "The image has changed. It is not the version that the request specifies."
 
 
 class TooLarge(AppError):
-    """The body has more bytes than allowed."""
+    """The request body is larger than allowed."""
 
     status = 413
     code = "too_large"
@@ -247,16 +251,16 @@ class IdempotencyKeyReused(AppError):
 
 
 class GeneratorBusy(AppError):
-    """The maximum number of images is being generated already."""
+    """The server is already generating the maximum number of images."""
 
     status = 429
     code = "generator_busy"
-    message = "The server is generating as many images as it allows. Retry shortly."
+    message = "The server is already generating as many images as it can. Retry shortly."
     retry_after = 5
 
 
 class RateLimited(AppError):
-    """The client exceeded a rate limit; `retry_after` is the wait in seconds."""
+    """The client exceeded a rate limit. `retry_after` is how many seconds it should wait."""
 
     status = 429
     code = "rate_limited"
@@ -290,7 +294,7 @@ class CacheUnreadable(AppError):
 
     status = 503
     code = "cache_unreadable"
-    message = "The cache can't be read. Images are served from the store meanwhile."
+    message = "The cache can't be read. For now, images are served from the store."
     retry_after = 10
 
 
@@ -319,7 +323,7 @@ class StoreRefused(StoreError):
 
 
 class StoreUnreachable(StoreError):
-    """No connection to the store, or the store is overloaded."""
+    """The store can't be reached, or it is overloaded."""
 
     status = 503
     code = "store_unreachable"
@@ -352,7 +356,10 @@ class GeneratorError(AppError):
 
 
 class GeneratorRefused(GeneratorError):
-    """The provider denied the request, but not the prompt: credentials, quota or a retired model."""
+    """The provider denied the request because of the credentials, the quota or a retired model.
+
+    A refused prompt raises `PromptRefused` instead.
+    """
 
     code = "generator_refused"
     message = "The image model denied the request. The server's log has the reason."
@@ -361,7 +368,7 @@ class GeneratorRefused(GeneratorError):
 class GeneratorUnreachable(GeneratorError):
     """The generator is unreachable or overloaded, so a retry may succeed.
 
-    `wait` is the number of seconds that the provider asks clients to wait, None if it does not say.
+    `wait` is how many seconds the provider asks clients to wait, or None if it does not say.
     """
 
     status = 503

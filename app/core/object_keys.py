@@ -1,18 +1,20 @@
-"""Object keys: the only module that makes, checks and URL-encodes them, and that says which are immutable.
+"""Object keys. Only this module creates, checks and URL-encodes them, and decides which can be immutable.
 
-A *canonical* key is one that the server makes. It consists of ASCII segments separated by `/` and is safe as
-a relative path; only the last segment ends in an image extension, so no key is both a file and a directory.
+A *canonical* key is one that the server could create. It consists of ASCII segments separated by `/` and is
+safe as a relative path. Only the last segment ends in an image extension, so no key is both a file and a
+directory.
 
-    images/<2 hex>/<30 hex>.<ext>                    content-addressed: the start of the bytes' SHA-256
+    images/<2 hex>/<30 hex>.<ext>                    content-addressed: the start of the SHA-256 of the bytes
     generated/<yyyy>/<mm>/<time>_<random>.<ext>      generated
-    <folder>/<name>.<ext>                            named: mutable, caches must revalidate it
+    <folder>/<name>.<ext>                            named: mutable, so caches must revalidate it
 
 A *readable* key is any key in a bucket that a URL can name safely.
 
 An object is *immutable* if its bytes are proven to be those that its key stands for. The shape of the key
-proves nothing, since others may put anything under such a key, and replace it. A content-addressed key
-contains the start of the bytes' SHA-256. A generated key does not, so the server stores the digest as
-metadata. Without a matching digest, the object is mutable. Names that look like immutable keys are refused.
+proves nothing, since others may put any object under such a key, and may replace it. A content-addressed key
+contains the start of the SHA-256 of the bytes. A generated key does not, so the server stores the digest as
+metadata. Without a matching digest, the object is mutable. Clients can't choose names that look like
+immutable keys.
 """
 
 import hashlib
@@ -30,10 +32,11 @@ from app.core.errors import InvalidKey
 from app.core.objects import CONTENT_TYPES, NO_METADATA, ImageFormat, ObjectFacts
 
 MAX_KEY_BYTES = 1024
-"""S3's limit in UTF-8 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html)."""
+"""S3's limit on the length of a key in UTF-8 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html)."""
 
 MAX_SEGMENT = 200
-"""Characters. File systems accept names of 255 bytes; the rest is room for suffixes that stores add."""
+"""Maximum number of characters of a segment. File systems accept names of 255 bytes, and the rest is room for
+suffixes that stores add."""
 
 UPLOAD_FOLDER = "images"
 GENERATED_FOLDER = "generated"
@@ -50,27 +53,27 @@ _PLAIN = re.compile(rf"(?!.*[^/]{{{MAX_SEGMENT + 1}}}){_SEGMENT}(?:/{_SEGMENT})*
 
 _INVALID_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff\ufffd]|(?:^|/)(?:\.|/|\Z)|[^/]{256}")
 """Control characters, backslashes, and segments that are empty, start with a dot or are longer than 255
-characters, the limit of file systems. U+FFFD stands for bytes that are not UTF-8: with it two names would
-become one, and the second image would replace the first."""
+characters, the limit of file systems. U+FFFD replaces bytes that are not UTF-8, so different names that
+contain it may become equal. The second image would then replace the first."""
 
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(?:^|/)\.{0,2}(?:/|\Z)")
-"""Clients remove dot segments (RFC 3986, 5.2.4) and control characters from URLs and take a backslash for a
-slash, and proxies merge slashes: the URL of such a key may mean another key."""
+"""Clients remove dot segments (RFC 3986, 5.2.4) and control characters from URLs and treat a backslash as a
+slash, and proxies merge slashes. So the URL of such a key may lead to a different key."""
 
 _INVALID_KEY_MESSAGE = (
-    f"That is not a valid image key. Keys are Unicode of at most {MAX_KEY_BYTES} bytes, without empty or dot "
-    "segments, backslashes and control characters."
+    f"That is not a valid image key. A key is a Unicode string of at most {MAX_KEY_BYTES} bytes in UTF-8, "
+    "without empty segments, '.' and '..' segments, backslashes or control characters."
 )
 
 _NAME_RULE = (
-    "Each of its parts, separated by '/', may have 1 to 255 characters and may not start with a dot. Control "
-    "characters, backslashes and bytes that are not UTF-8 are not allowed."
+    "Each of its parts, separated by '/', must have 1 to 255 characters and must not start with a dot. "
+    "Control characters, backslashes and bytes that are not UTF-8 are not allowed."
 )
 
 _KEY_RULE = (
     "Use ASCII letters, digits, '.', '_' and '-' in parts separated by '/', each at most "
     f"{MAX_SEGMENT} characters long and starting with a letter, a digit or '_'. "
-    "No folder may end like an image file."
+    "A folder must not end in an image extension."
 )
 
 _DIGEST_NAME = "sha256"
@@ -78,7 +81,7 @@ _DIGEST_DIGITS = 64
 
 
 def content_addressed_key(data: bytes, image_format: ImageFormat, folder: str | None = None) -> str:
-    """Return the key made from the SHA-256 of `data`, so that the same bytes are stored only once.
+    """Return the key derived from the SHA-256 of `data`, so that the same bytes are stored only once.
 
     Raises `InvalidKey` for an invalid folder.
     """
@@ -96,10 +99,10 @@ def generated_key(now: datetime, image_format: ImageFormat, folder: str | None =
 
 
 def named_key(name: str, image_format: ImageFormat, folder: str | None = None) -> str:
-    """Return the key `<folder>/<name>`, or `name` without a folder, with the extension of `image_format`.
+    """Return the key `<folder>/<name>`, or just `<name>`, with the extension of `image_format`.
 
-    A name that keys can't hold, such as "Müller 1.jpg", is transliterated: "Muller-1.jpg". The same name
-    always gives the same key, but two names may give one key.
+    A name that can't be used as a key, such as "Müller 1.jpg", is transliterated: "Muller-1.jpg". The same
+    name always results in the same key, but two different names may also result in the same key.
 
     Raises `InvalidKey` for an invalid folder, for a name that no file can have, and for a name that looks
     like an immutable key.
@@ -111,24 +114,24 @@ def named_key(name: str, image_format: ImageFormat, folder: str | None = None) -
 
 
 def imported_key(path: str, data: bytes, image_format: ImageFormat, folder: str | None = None) -> str:
-    """Return the key `<folder>/<path>` for an image from a directory, spelled as in `named_key`.
+    """Return the key `<folder>/<path>` for an image from a directory, transliterated as in `named_key`.
 
     The directory may be the export of a store, so the key may look immutable. Raises `InvalidKey` as
-    `named_key` does, and for a content-addressed key of other bytes.
+    `named_key` does, and for a content-addressed key that does not match `data`.
     """
     key = _named_key(path, image_format, folder)
     if digest_in(key) and key != content_addressed_key(data, image_format, key.rsplit("/", 2)[0]):
-        raise InvalidKey("The name is made from the bytes of another image. Rename the file.")
+        raise InvalidKey("The name is the digest of a different image. Rename the file.")
     return key
 
 
 def is_plain_name(name: str) -> bool:
-    """Return whether keys can hold `name` unchanged, apart from its extension."""
+    """Return whether `name`, apart from its extension, can be used as a key unchanged."""
     return _PLAIN.match(name) is not None
 
 
 def is_canonical(key: str) -> bool:
-    """Return whether `key` is one that the server could have made, and so is safe as a relative path."""
+    """Return whether the server could have created `key`, which makes it safe as a relative path."""
     return _CANONICAL.match(key) is not None
 
 
@@ -159,7 +162,7 @@ def cache_control(*, immutable: bool) -> str:
 
 @lru_cache(maxsize=4096)
 def looks_immutable(key: str) -> bool:
-    """Return whether `key` has a content-addressed or generated shape, which others' keys may have too."""
+    """Return whether `key` has the shape of a content-addressed or generated key. This proves nothing."""
     return is_canonical(key) and bool(_CONTENT_ADDRESSED.match(key) or _GENERATED.match(key))
 
 
@@ -169,21 +172,22 @@ def looks_generated(key: str) -> bool:
 
 
 def digest_in(key: str) -> str | None:
-    """Return the 32 hexadecimal digits in a key of content-addressed shape; None for other keys."""
+    """Return the 32 hexadecimal digits in a key of content-addressed shape, or None for any other key."""
     found = _CONTENT_ADDRESSED.match(key)
     return found[1] + found[2] if found and is_canonical(key) else None
 
 
 def digest_metadata(key: str, data: bytes) -> Mapping[str, str]:
-    """Return the metadata to store with `data` under `key`, so that it can be proven immutable later."""
+    """Return the metadata to store with `data`, so that the object can later be proven immutable."""
     return {_DIGEST_NAME: hashlib.sha256(data).hexdigest()} if looks_generated(key) else NO_METADATA
 
 
 def expected_digest(facts: ObjectFacts) -> str:
-    """Return the start of the SHA-256 that an immutable object's bytes must have; empty if it is mutable.
+    """Return the start of the SHA-256 that the bytes must have for the object to be immutable.
 
-    A front server sends an immutable object's file without its facts, so they must follow from the key: the
-    type must be that of the extension, and there must be no Content-Encoding.
+    Return an empty string if the object is mutable in any case. A front server sends the file of an immutable
+    object without knowing its facts, so the facts must follow from the key: the content type must be that of
+    the extension, and there must be no Content-Encoding.
     """
     if facts.content_encoding or facts.content_type != CONTENT_TYPES.get(facts.key.rpartition(".")[2]):
         return ""
@@ -196,7 +200,7 @@ def expected_digest(facts: ObjectFacts) -> str:
 def with_immutability(facts: ObjectFacts, sha256: str) -> ObjectFacts:
     """Return the facts with `is_immutable` set and without metadata.
 
-    `sha256` is the hexadecimal digest of the object's bytes; if it is empty, the object counts as mutable.
+    `sha256` is the hexadecimal digest of the object's bytes. If it is empty, the object counts as mutable.
     """
     expected = expected_digest(facts)
     is_immutable = bool(expected) and sha256.startswith(expected)
@@ -216,7 +220,7 @@ def _named_key(name: str, image_format: ImageFormat, folder: str | None) -> str:
 
 
 def _plain_segment(segment: str) -> str:
-    """Return the segment in ASCII, with a digest of it if it is too long or nothing of it can be spelled."""
+    """Return the segment in ASCII. Append a digest if it is too long or can't be transliterated at all."""
     stem, dot, extension = segment.rpartition(".")
     if not (stem and extension.lower() in CONTENT_TYPES):
         stem, dot, extension = segment, "", ""
@@ -253,8 +257,8 @@ def _in_folder(folder: str, rest: str) -> str:
 
 
 def _rule_for(key: str) -> str:
-    """Return the rule that `key` breaks: each of its parts may be short enough."""
+    """Return the rule that `key` violates: the one on its total length, or the one on its parts."""
     length = len(key.encode("utf-8", "surrogatepass"))
     if length > MAX_KEY_BYTES:
-        return f"The whole key would be {length} bytes long, and S3 allows {MAX_KEY_BYTES} at most."
+        return f"The whole key would be {length} bytes long, but S3 allows at most {MAX_KEY_BYTES}."
     return _KEY_RULE

@@ -1,7 +1,8 @@
-"""The metadata that a store keeps with an image: the prompt that it was generated from, or its original name.
+"""The metadata that is stored with an image: the prompt that it was generated from, or its original name.
 
-S3 accepts 2 KB of it in all, in ASCII (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html).
-Texts are therefore percent-encoded, and long ones truncated, which a final "…" shows.
+S3 accepts 2 KB of metadata in total, in ASCII
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html). Texts are therefore
+percent-encoded. Long texts are truncated, and then end in "…".
 """
 
 import re
@@ -13,11 +14,12 @@ from datetime import datetime
 from urllib.parse import quote, unquote
 
 _MAX_BYTES = {"prompt": 1100, "negative-prompt": 400, "model": 200}
-"""Encoded bytes of each text. With the names and the short values they stay below 2 KB."""
+"""Maximum size of each encoded text in bytes. Together with the names and the short values, the metadata
+stays below 2 KB."""
 
 _ORIGINAL_NAME = "original-name"
 _MAX_NAME_BYTES = 800
-"""Encoded bytes of a file name: one of 255 bytes takes 765 at most."""
+"""Maximum size of an encoded file name in bytes. A name of 255 bytes takes at most 765 bytes."""
 
 _UNENCODED = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 _ELLIPSIS = "…"
@@ -28,8 +30,8 @@ _UNSAFE_SPACE = re.compile(r"^ | (?= )| $")
 class PromptMetadata:
     """The request that an image was generated from.
 
-    `size` is like "1024x768"; `seed` is None if the model has none; `time` is when the image was generated. A
-    text that was truncated ends in "…".
+    `size` has the form "1024x768", `seed` is None if the model has no seed, and `time` is when the image was
+    generated. A text that was truncated ends in "…".
     """
 
     prompt: str
@@ -53,7 +55,7 @@ class PromptMetadata:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "PromptMetadata | None":
-        """Return the request that `to_metadata` has written; None if the metadata holds none."""
+        """Return the request from the output of `to_metadata`, or None if the metadata contains none."""
         try:
             return cls(
                 prompt=unquote(metadata["prompt"]),
@@ -68,23 +70,23 @@ class PromptMetadata:
 
 
 def name_metadata(name: str) -> dict[str, str]:
-    """Return the metadata that stores a file's original name, for names that a key can't hold."""
+    """Return the metadata that records a file's original name, for names that can't be used as a key."""
     return {_ORIGINAL_NAME: _encode(unicodedata.normalize("NFC", name), _MAX_NAME_BYTES)}
 
 
 def original_name(metadata: Mapping[str, str]) -> str | None:
-    """Return the name that `name_metadata` has stored; None if there is none."""
+    """Return the name that `name_metadata` recorded, or None if there is none."""
     stored = metadata.get(_ORIGINAL_NAME)
     return None if stored is None else unquote(stored)
 
 
 def matches_original_name(stored: str, name: str) -> bool:
-    """Return whether `stored`, an original name that may be truncated, can be that of `name`."""
+    """Return whether `stored`, an original name that may be truncated, can stand for `name`."""
     return stored == name or (stored.endswith(_ELLIPSIS) and name.startswith(stored.removesuffix(_ELLIPSIS)))
 
 
 def shorten_values(metadata: Mapping[str, str], max_bytes: int) -> dict[str, str]:
-    """Return the metadata with each value truncated to `max_bytes`, between two characters of its text."""
+    """Return the metadata with each value truncated to `max_bytes`, without splitting a character."""
     return {
         name: value if len(value) <= max_bytes else _encode(unquote(value), max_bytes)
         for name, value in metadata.items()
@@ -104,5 +106,8 @@ def _encode(text: str, max_bytes: int) -> str:
 
 
 def _quote(text: str) -> str:
-    """Encode also the spaces that get lost: HTTP strips values, and signatures fold spaces in a row."""
+    """Percent-encode the text, including spaces that would get lost.
+
+    HTTP strips leading and trailing spaces, and signatures merge consecutive spaces.
+    """
     return _UNSAFE_SPACE.sub("%20", quote(text, safe=_UNENCODED))

@@ -1,4 +1,4 @@
-"""Objects as they pass between store, cache and HTTP: their facts, their bodies, and the image formats."""
+"""Objects that pass between the store, the cache and HTTP: their facts and bodies. Also the image formats."""
 
 import re
 from collections.abc import Mapping
@@ -12,10 +12,11 @@ from app.core.errors import StoreError
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 _ETAG = re.compile(r'(W/)?"[\x21\x23-\x7e]*"')
-"""RFC 9110, 8.8.3, without bytes above ASCII, which clients decode in different ways."""
+"""An entity tag (RFC 9110, 8.8.3), but without bytes above ASCII, which clients decode in different ways."""
 
 _MIN_TIME, _MAX_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(2106, 2, 7, tzinfo=UTC)
-"""The range of an unsigned 32-bit count of seconds; some file systems can't store later times."""
+"""Range of times that an unsigned 32-bit number of seconds can represent. Some file systems can't store later
+times."""
 
 _CODINGS = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:, (?!\Z)|\Z))*", re.ASCII)
 _MAX_CODINGS_CHARS = 200
@@ -23,19 +24,19 @@ _MAX_CODINGS_CHARS = 200
 
 @dataclass(frozen=True, slots=True)
 class ObjectFacts:
-    """What a store knows about an object.
+    """The facts about an object: everything that is known about it except its bytes.
 
-    - `size`: bytes.
+    - `size`: number of bytes.
     - `etag`: an entity tag in quotes (RFC 9110, 8.8.3) that changes whenever the bytes do.
-    - `last_modified`: a time in UTC.
-    - `metadata`: what was stored with the object; empty in listings and in the cache.
+    - `last_modified`: when the object was last changed, in UTC.
+    - `metadata`: user-defined metadata stored with the object; empty in listings and in the cache.
     - `content_encoding`: the codings that clients must undo to see the image (RFC 9110, 8.4), as
       `content_codings` returns them; empty if there are none.
-    - `sha256`: the hexadecimal digest that the store itself has computed; empty if it gives none.
-    - `is_immutable`: whether the key is proven to always mean these bytes. Stores leave it False;
-      `app.core.object_keys.with_immutability` sets it.
+    - `sha256`: the hexadecimal digest that the store itself computed; empty if it reports none.
+    - `is_immutable`: whether the bytes are proven to be those that the key stands for, so that they never
+      change. Stores leave it False; `app.core.object_keys.with_immutability` sets it.
 
-    Raises `StoreError` for a size, entity tag, time or codings that no object and no file can have.
+    Raises `StoreError` if the size, the entity tag, the time or the codings are invalid or out of range.
     """
 
     key: str
@@ -65,15 +66,15 @@ class Body(Protocol):
     """Bytes that are being read, from a file or a network stream."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return at most `size` bytes, all that are left if it is negative, and none at the end."""
+        """Return at most `size` bytes, or all remaining bytes if `size` is negative; `b""` at the end."""
 
     def close(self) -> None:
-        """Release what reading holds, such as a file descriptor or a connection."""
+        """Release the resources of the body, such as a file descriptor or a connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object that is being read: its facts, and its body at the first byte. The reader closes it."""
+    """An object that is open for reading: its facts, and its body at the first byte. The caller closes it."""
 
     facts: ObjectFacts
     body: Body
@@ -89,7 +90,7 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class PutResult:
-    """The result of a put: the facts as stored, and whether it created the object or found it there."""
+    """The result of a put: the facts of the stored object, and whether this put created the object."""
 
     facts: ObjectFacts
     created: bool
@@ -97,7 +98,7 @@ class PutResult:
 
 @dataclass(frozen=True, slots=True)
 class ObjectPage:
-    """A page of a listing in the order of keys, and the cursor of the next page; None for the last."""
+    """A page of a listing, sorted by key. `cursor` leads to the next page; it is None on the last page."""
 
     objects: tuple[ObjectFacts, ...]
     cursor: str | None
@@ -105,7 +106,7 @@ class ObjectPage:
 
 @dataclass(frozen=True, slots=True)
 class ImageFormat:
-    """An image format; `name` is its name in settings and requests, `pillow` its name in Pillow."""
+    """An image format. `name` is its name in settings and requests, `pillow` is its name in Pillow."""
 
     name: str
     pillow: str
@@ -131,22 +132,22 @@ FORMATS = {
 """The formats that the server accepts and serves, by name."""
 
 CONTENT_TYPES = {extension: f.content_type for f in FORMATS.values() for extension in f.extensions}
-"""Media type by file extension (IANA media types)."""
+"""Media types (as registered with IANA) by file extension."""
 
 
 def content_codings(header: str) -> str:
     """Return the codings of a Content-Encoding header in lower case, separated by ", ".
 
-    Leave out `identity`, which is no coding, and `aws-chunked`, which describes how an upload was sent: some
-    servers keep them. Return an empty string if none is left.
+    This omits `identity`, which means that there is no coding, and `aws-chunked`, which only describes how an
+    upload was sent. Some servers keep them. Return an empty string if no coding is left.
     """
     codings = (coding.strip().lower() for coding in header.split(","))
     return ", ".join(coding for coding in codings if coding not in ("", "identity", "aws-chunked"))
 
 
 def version_tag(last_modified: datetime, size: int) -> str:
-    """Return the entity tag that nginx makes for a file of this time and size.
+    """Return the entity tag that nginx generates for a file with this mtime and size.
 
-    For files whose bytes never change it is a strong validator.
+    It is a strong validator for files whose bytes never change.
     """
     return f'"{int(last_modified.timestamp()):x}-{size:x}"'

@@ -1,6 +1,6 @@
-"""The context of a request: its ID, which answers and log lines carry, and the keys of the WSGI environment.
+"""The context of a request: its ID, which is sent and logged, and the keys of the WSGI environment.
 
-The worker in `app.server` assigns the ID and sends it in `X-Request-ID`; under another WSGI server the
+The worker in `app.server` assigns the ID and sends it in `X-Request-ID`. Under a different WSGI server, the
 middleware `RequestIds` does both.
 """
 
@@ -23,15 +23,15 @@ OBJECT_KEY = "s3image.image"
 """The object key of the image that was served, stored or deleted."""
 
 CACHE_STATUS = "s3image.cache"
-"""How the cache answered: a value of `CacheStatus`."""
+"""How the cache handled the request: a value of `CacheStatus`."""
 
 STARTED = "s3image.began"
-"""When the first middleware received the request, by `time.perf_counter`."""
+"""When the first middleware received the request, as a value of `time.perf_counter`."""
 
 REQUEST_ID_HEADER = "X-Request-ID"
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-"""The IDs accepted from clients: nothing with a meaning in a log, a shell or a page."""
+"""IDs that are accepted from clients. None of these characters is special in a log, a shell or HTML."""
 
 _current: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -42,19 +42,19 @@ def new_request_id() -> str:
 
 
 def current_request_id() -> str:
-    """Return the ID of the request that this thread handles, "" if it handles none."""
+    """Return the ID of the request that this thread is handling, or "" if there is none."""
     return _current.get()
 
 
 def set_request_id(request_id: str) -> None:
-    """Set the ID of the request that this thread handles; "" for none."""
+    """Set the ID of the request that this thread is handling; "" means that there is none."""
     _current.set(request_id)
 
 
 def assign_request_id(environ: "WSGIEnvironment") -> str:
-    """Give the request the ID that its client sent, if it is safe, or a new one; return it.
+    """Assign an ID to the request and return it: the one that the client sent, if it is safe, or a new one.
 
-    From then on this thread handles that request.
+    From then on, `current_request_id` returns this ID in the calling thread.
     """
     given = environ.get("HTTP_X_REQUEST_ID")
     request_id: str = given if given and _SAFE_ID.fullmatch(given) else new_request_id()
@@ -64,13 +64,13 @@ def assign_request_id(environ: "WSGIEnvironment") -> str:
 
 
 class RequestIds:
-    """Middleware that assigns each request an ID and adds it to the answer."""
+    """Middleware that assigns an ID to each request and adds it to the response."""
 
     def __init__(self, application: "WSGIApplication") -> None:
         self._application = application
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Pass the request on. If the server has assigned an ID, it also sends the header."""
+        """Call the application. If the server assigned the ID, the server also sends the header."""
         if REQUEST_ID in environ:
             return self._application(environ, start_response)
         request_id = assign_request_id(environ)

@@ -1,7 +1,7 @@
-"""What the operating system provides, and what to do on systems that refuse it.
+"""Features of the operating system, with fallbacks for systems that lack or refuse them.
 
-- File locks between processes (flock(2)). The kernel releases them when a process ends, however it ends.
-- Facts about the file system that a directory is on.
+- File locks between processes (flock(2)). The kernel releases them when a process ends, even if it is killed.
+- Properties of the file system that contains a directory.
 - Calls that seccomp filters, containers and some file systems refuse.
 """
 
@@ -20,20 +20,22 @@ from pathlib import Path
 _log = logging.getLogger(__name__)
 
 UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
-"""Error numbers that mean that the system or the file system lacks the call."""
+"""Error numbers that mean that the system or the file system does not support the call."""
 
 REFUSED = UNSUPPORTED | {errno.EPERM, errno.EACCES}
-"""Error numbers of a call that needs no privilege, if a seccomp filter refuses it."""
+"""Error numbers that mean that the call is unsupported, or that a seccomp filter refuses it. Use these only
+for calls that need no privileges."""
 
 UNLOCKABLE = UNSUPPORTED | {errno.ENOLCK, errno.EPERM}
-"""Error numbers that mean that the file system has no locks, or that a seccomp filter refuses them."""
+"""Error numbers that mean that the file system does not support locks, or that a seccomp filter refuses
+them."""
 
 SHARED, EXCLUSIVE = fcntl.LOCK_SH, fcntl.LOCK_EX
 
 _RECORD_LOCKS = {SHARED: fcntl.F_RDLCK, EXCLUSIVE: fcntl.F_WRLCK}
 
 _warned_devices: set[int] = set()
-"""Devices (`st_dev` of stat(2)) for which the log says already that their files can't be locked."""
+"""Devices (`st_dev` of stat(2)) for which it has been logged that their files can't be locked."""
 
 MOUNT_TABLE = "/proc/self/mountinfo"
 """https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html"""
@@ -41,10 +43,10 @@ MOUNT_TABLE = "/proc/self/mountinfo"
 
 @contextmanager
 def locked(path: Path, kind: int = EXCLUSIVE, *, required: bool = True) -> Iterator[int]:
-    """Wait for the lock of the file at `path`, hold it inside the block, and yield the file's descriptor.
+    """Wait for the lock of the file at `path`, hold it during the block, and yield the file's descriptor.
 
-    The file is created if it is missing. If the file system has no locks and the lock is not `required`, log
-    a warning and enter the block without it. Raises `OSError`.
+    The file is created if it is missing. If the file system does not support locks and the lock is not
+    `required`, this logs a warning and enters the block without the lock. Raises `OSError`.
     """
     with opened(path) as descriptor:
         try:
@@ -58,9 +60,9 @@ def locked(path: Path, kind: int = EXCLUSIVE, *, required: bool = True) -> Itera
 
 @contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """Open the file at `path` for reading and writing, create it if it is missing; yield its descriptor.
+    """Open the file at `path` for reading and writing, and yield its descriptor.
 
-    Raises `OSError`.
+    The file is created if it is missing. Raises `OSError`.
     """
     descriptor = _open(path)
     try:
@@ -70,9 +72,9 @@ def opened(path: Path) -> Iterator[int]:
 
 
 def open_locked(path: Path, kind: int = EXCLUSIVE) -> int:
-    """Open the file at `path`, wait for its lock, and return the descriptor; closing it releases the lock.
+    """Open the file at `path`, wait for its lock, and return its descriptor. Closing it releases the lock.
 
-    Like `locked`, for callers that count microseconds. Raises `OSError`.
+    This is faster than `locked` by some microseconds. Raises `OSError`.
     """
     descriptor = _open(path)
     try:
@@ -86,7 +88,8 @@ def open_locked(path: Path, kind: int = EXCLUSIVE) -> int:
 def claim(path: Path) -> int | None:
     """Return a descriptor that holds the lock of the file at `path` until it is closed.
 
-    Return None if another process, or another descriptor of this one, holds the lock. Raises `OSError`.
+    Return None if the lock is held by another process, or through another descriptor of this process. Raises
+    `OSError`.
     """
     descriptor = _open(path)
     try:
@@ -100,7 +103,7 @@ def claim(path: Path) -> int | None:
 
 
 def try_lock(descriptor: int, kind: int = EXCLUSIVE) -> bool:
-    """Lock the file if that needs no wait, and return whether it is locked. Raises `OSError`."""
+    """Try to lock the file without waiting. Return whether that succeeded. Raises `OSError`."""
     try:
         lock(descriptor, kind, wait=False)
     except BlockingIOError:
@@ -111,8 +114,9 @@ def try_lock(descriptor: int, kind: int = EXCLUSIVE) -> bool:
 def lock(descriptor: int, kind: int = EXCLUSIVE, *, wait: bool = True) -> None:
     """Lock the file until `descriptor` is closed.
 
-    On a file system without flock(2), use the locks of an open file description (fcntl(2), Linux), which work
-    in the same way. Raises `OSError`, and without `wait` `BlockingIOError` if the lock is taken.
+    On a file system that does not support flock(2), this uses open file description locks (fcntl(2), Linux),
+    which work in the same way. If the lock is held by someone else, wait for it; with `wait=False`, raise
+    `BlockingIOError` instead. Raises `OSError`.
     """
     try:
         fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
@@ -124,7 +128,7 @@ def lock(descriptor: int, kind: int = EXCLUSIVE, *, wait: bool = True) -> None:
 
 
 def warn_unlockable(path: Path, descriptor: int, exc: OSError) -> None:
-    """Log that the file at `path`, open as `descriptor`, is used without a lock; once for each device."""
+    """Log that the file at `path`, open as `descriptor`, is used without a lock. Logs once per device."""
     device = os.fstat(descriptor).st_dev
     if device not in _warned_devices:
         _warned_devices.add(device)
@@ -132,7 +136,7 @@ def warn_unlockable(path: Path, descriptor: int, exc: OSError) -> None:
 
 
 def sync(descriptor: int) -> None:
-    """Flush a file or directory to its disk. Do nothing on file systems that lack the call for it.
+    """Flush a file or a directory to disk. Do nothing on file systems that do not support this.
 
     Some network file systems can't flush directories (fsync(2): EINVAL). Raises `OSError`.
     """
@@ -144,7 +148,7 @@ def sync(descriptor: int) -> None:
 
 
 def usable_cores() -> list[int]:
-    """Return the numbers of the CPU cores that this process may run on; empty if the system doesn't say."""
+    """Return the numbers of the CPU cores that this process may use. Return an empty list if unknown."""
     try:
         return sorted(os.sched_getaffinity(0))
     except (OSError, AttributeError):  # refused, or not Linux
@@ -160,7 +164,7 @@ class Mount:
 
 
 def mount_of(directory: str | os.PathLike[str]) -> Mount | None:
-    """Return the mount that `directory` is on; None if the system has no mount table."""
+    """Return the mount that contains `directory`, or None if the system has no mount table."""
     path = os.path.realpath(directory)
     try:
         with open(MOUNT_TABLE, encoding="utf-8", errors="surrogateescape") as table:
@@ -173,7 +177,7 @@ def mount_of(directory: str | os.PathLike[str]) -> Mount | None:
 
 
 def records_access_times(directory: str | os.PathLike[str]) -> bool:
-    """Return whether the kernel updates the access times of files that are read: False if mounted noatime."""
+    """Return whether the kernel updates atime when a file is read. It does not if mounted noatime."""
     return not os.statvfs(directory).f_flag & getattr(os, "ST_NOATIME", 0)
 
 

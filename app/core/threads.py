@@ -1,13 +1,14 @@
-"""Threads: a pool that does not count blocked threads, and limits on how many do the same slow thing.
+"""Threads: a pool that does not count blocked threads, and limits on how much slow work runs concurrently.
 
-A pool of a fixed size stops once all its threads wait for an image model, or for a store that does not
-respond. In `ElasticThreadPool`, a thread that is about to block says so (`blocking`), and another takes its
-place: quick requests always have all of the pool's threads. When the wait ends, the thread finishes its task
-beside the others.
+A pool of a fixed size stops working once all its threads wait for an image model, or for a store that does
+not respond. In `ElasticThreadPool`, a thread that is about to block announces this with `blocking`, and
+another thread takes its place. So quick requests always have all of the pool's threads. When the wait ends,
+the thread finishes its task in addition to the others.
 
-`Bulkhead` limits calls to the store, so that a store that does not respond stops nothing else. The pattern
-has this name: https://learn.microsoft.com/en-us/azure/architecture/patterns/bulkhead. `DecodeLimiter` limits
-how many images are decoded, each of which takes memory. Threads wait for both inside `blocking`.
+`Bulkhead` limits concurrent calls to the store, so that a store that does not respond stops nothing else. It
+is named after the pattern: https://learn.microsoft.com/en-us/azure/architecture/patterns/bulkhead.
+`DecodeLimiter` limits how many images are decoded at once, since each of them takes memory. Threads wait for
+both limits inside `blocking`.
 """
 
 import logging
@@ -29,14 +30,14 @@ _Task = tuple[Future[Any], Callable[[], Any]]
 _log = logging.getLogger(__name__)
 
 _thread = threading.local()
-"""`pool` is the pool that counts this thread: absent or None if none does."""
+"""`pool` is the pool that counts this thread. It is absent or None if no pool does."""
 
 
 @contextmanager
 def blocking() -> Iterator[None]:
-    """Wait inside the block without occupying one of the pool's threads.
+    """Let the caller wait inside the block without occupying one of the pool's threads.
 
-    Does nothing in a thread that is inside such a block already, or that belongs to no pool.
+    Does nothing in a thread that is already inside such a block, or that does not belong to a pool.
     """
     pool: ElasticThreadPool | None = getattr(_thread, "pool", None)
     if pool is None:
@@ -54,17 +55,17 @@ def blocking() -> Iterator[None]:
 class ElasticThreadPool(Executor):
     """Runs tasks on at most `size` threads, not counting threads inside `blocking`.
 
-    Starts a thread only if a task waits and no thread is idle, so a short wait starts none. Threads are
-    daemons: they don't keep the process from exiting.
+    Starts a thread only if a task is waiting and no thread is idle, so a brief `blocking()` section usually
+    starts no thread. The threads are daemons, so they don't keep the process from exiting.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._working = 0  # threads that are not blocked, idle ones included
-        self._idle = 0  # threads that are about to take a task, those just started included
-        self._waiting = 0  # tasks that no thread has taken
+        self._working = 0  # threads that are not blocked, including idle ones
+        self._idle = 0  # threads that are ready to take a task, including those just started
+        self._waiting = 0  # tasks that no thread has taken yet
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule `fn(*args, **kwargs)` and return the future of its result."""
@@ -78,11 +79,11 @@ class ElasticThreadPool(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the threads end once all tasks are done. Returns at once, whatever the arguments."""
+        """Let the threads end once all tasks are done. Returns at once and ignores the arguments."""
         self._tasks.put(None)
 
     def leave(self) -> None:
-        """Stop counting the calling thread; start another one if tasks wait for it."""
+        """Stop counting the calling thread. Start another thread if tasks are waiting for one."""
         with self._lock:
             self._working -= 1
             must_start = self._reserve_thread()
@@ -90,12 +91,15 @@ class ElasticThreadPool(Executor):
             self._start_thread()
 
     def come_back(self) -> None:
-        """Count the calling thread again, even if that makes one too many until a task ends."""
+        """Count the calling thread again, even if this exceeds the pool's size until a task ends."""
         with self._lock:
             self._working += 1
 
     def _reserve_thread(self) -> bool:
-        """Return whether the caller, who holds the lock, has to start a thread; it is counted already."""
+        """Return whether the caller must start a thread. That thread is already counted.
+
+        The caller holds the lock.
+        """
         if self._waiting <= self._idle or self._working >= self._size:
             return False
         self._working += 1
@@ -103,14 +107,14 @@ class ElasticThreadPool(Executor):
         return True
 
     def _start_thread(self) -> None:
-        """Start a thread. If the system allows no more, tasks wait for the existing ones."""
+        """Start a thread. If the system allows no more threads, tasks wait for the existing ones."""
         try:
             threading.Thread(target=self._work, daemon=True).start()
         except RuntimeError as exc:
             with self._lock:
                 self._working -= 1
                 self._idle -= 1
-            _log.error("The system refuses to start another thread: %s", exc)
+            _log.error("Could not start another thread: %s", exc)
 
     def _work(self) -> None:
         _thread.pool = self
@@ -119,7 +123,7 @@ class ElasticThreadPool(Executor):
                 self._idle -= 1
                 self._waiting -= 1
             _run(*task)
-            del task  # else the last connection served is kept alive until the next one
+            del task  # else it keeps the connection that was just served open
             with self._lock:
                 if self._working > self._size:  # a thread has come back from blocking
                     self._working -= 1
@@ -140,10 +144,10 @@ def _run(future: Future[Any], call: Callable[[], Any]) -> None:
 
 
 STORE_CALLS_PER_THREAD = 4
-"""Concurrent calls to the store for each of `THREADS`: a call spends most of its time waiting."""
+"""Maximum number of concurrent calls to the store, divided by `THREADS`. A call mostly waits."""
 
 _MAX_WAITING = 256
-"""Threads that may wait for a slot, or for another thread's call."""
+"""Maximum number of threads that wait for a slot, or for another thread's call."""
 
 _SILENCE_SECONDS = 1.0
 _SLOT_TIMEOUT_SECONDS = 20.0
@@ -152,9 +156,9 @@ _SLOT_TIMEOUT_SECONDS = 20.0
 class Bulkhead:
     """Lets `slots` threads call the store at once, while up to `max_waiting` more wait for them.
 
-    A thread waits for a slot for `slot_timeout` seconds at most, and only while the store makes progress. The
-    store is silent, and waiting is pointless, if for `silence` seconds no call has ended and no piece of a
-    body has arrived. Nested blocks of one thread share one slot. `clock` returns seconds.
+    A thread waits for a slot for at most `slot_timeout` seconds, and only while the store makes progress. If
+    no call has ended and no piece of a body has arrived for `silence` seconds, the store counts as silent,
+    and waiting for it is pointless. Nested blocks of one thread share one slot. `clock` returns seconds.
     """
 
     def __init__(
@@ -181,14 +185,14 @@ class Bulkhead:
     def waiting(self) -> Iterator[None]:
         """Wait inside the block for something from the store, such as the result of another thread's call.
 
-        Raises `StoreBusy` if as many threads as allowed call the store or wait for it already.
+        Raises `StoreBusy` if the maximum number of threads is already calling the store or waiting for it.
         """
         if getattr(self._thread, "is_waiting", False):
             yield
             return
         with self._changed:
             if self._present >= self._max_present:
-                raise StoreBusy(detail=f"{self._present} requests wait for the store already")
+                raise StoreBusy(detail=f"{self._present} requests are already waiting for the store")
             self._present += 1
         self._thread.is_waiting = True
         try:
@@ -201,9 +205,10 @@ class Bulkhead:
 
     @contextmanager
     def calling(self) -> Iterator[None]:
-        """Hold a slot inside the block, which calls the store.
+        """Hold a slot for a call to the store during the block.
 
-        Waits for a slot if none is free. Raises `StoreBusy` if none becomes free in time, and as `waiting`.
+        Waits for a slot if none is free. Raises `StoreBusy` if no slot becomes free in time, or if too many
+        threads are already waiting.
         """
         if getattr(self._thread, "is_calling", False):
             yield
@@ -221,7 +226,7 @@ class Bulkhead:
                     self._changed.notify()
 
     def note_progress(self) -> None:
-        """Note that the store has just sent a piece of a response."""
+        """Record that the store has just sent a piece of a response."""
         self._progress_at = self._clock()
 
     def is_silent(self) -> bool:
@@ -234,17 +239,17 @@ class Bulkhead:
             while self._calling >= self._slots:
                 left = min(deadline, self._progress_at + self._silence) - self._clock()
                 if left <= 0:
-                    raise StoreBusy(detail=f"the store has answered none of {self._calling} calls lately")
+                    raise StoreBusy(detail=f"none of {self._calling} calls has made progress recently")
                 self._changed.wait(left)
             self._calling += 1
-            if self._calling in (1, self._slots):  # start of the time in which the store may be silent
+            if self._calling in (1, self._slots):  # measure the store's silence from now on
                 self.note_progress()
 
 
 class DecodeLimiter:
-    """Lets `slots` threads decode images at once; the others wait for `timeout` seconds at most.
+    """Lets `slots` threads decode images at once. The others wait for at most `timeout` seconds.
 
-    No thread inside occupies the worker's pool, since another process does the decoding.
+    A thread that holds a slot does not occupy the worker's pool, since another process does the decoding.
     """
 
     def __init__(self, slots: int, timeout: float) -> None:
@@ -253,9 +258,9 @@ class DecodeLimiter:
 
     @contextmanager
     def slot(self, timeout: float | None = None) -> Iterator[None]:
-        """Hold a slot inside the block. Raises `Busy` if none becomes free within the timeout, in seconds.
+        """Hold a slot during the block. Raises `Busy` if no slot becomes free within `timeout` seconds.
 
-        `timeout` defaults to the limiter's.
+        `timeout` defaults to the timeout of the limiter.
         """
         with blocking():
             if not self._slots.acquire(timeout=self._timeout if timeout is None else timeout):

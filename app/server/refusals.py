@@ -65,4 +65,4 @@ def refusal_of(error: Exception, request_id: str, cors: _Headers = ()) -> Refusa
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
     if status == 500:
         return Refusal(AppError(), headers)
-    return Refusal(AppError.of_status(status, _MALFORMED), headers)
+    return Refusal(AppError.from_status(status, _MALFORMED), headers)

@@ -166,7 +166,7 @@ def test_a_request_without_a_free_slot_is_refused(make: Make, config: Config, tm
         429,
         {
             "success": False,
-            "message": "The server is generating as many images as it allows. Retry shortly.",
+            "message": "The server is already generating as many images as it can. Retry shortly.",
             "code": "generator_busy",
         },
     )

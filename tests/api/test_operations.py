@@ -145,7 +145,7 @@ def test_an_unreadable_cache_directory_is_a_503(client: FlaskClient, config: Con
     assert (response.status_code, response.headers["Retry-After"]) == (503, "10")
     assert json_of(response) == {
         "success": False,
-        "message": "The cache can't be read. Images are served from the store meanwhile.",
+        "message": "The cache can't be read. For now, images are served from the store.",
         "code": "cache_unreadable",
     }
 

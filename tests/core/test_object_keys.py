@@ -77,9 +77,9 @@ def test_a_name_that_looks_immutable_is_refused(name: str) -> None:
 
 def test_the_message_says_when_the_whole_key_is_too_long() -> None:
     parts = ["x" * 200] * 5
-    with pytest.raises(InvalidKey, match="1042 bytes long, and S3 allows 1024 at most"):
+    with pytest.raises(InvalidKey, match="1042 bytes long, but S3 allows at most 1024"):
         content_addressed_key(b"x", PNG, "/".join(parts))
-    with pytest.raises(InvalidKey, match="bytes long, and S3 allows 1024 at most"):
+    with pytest.raises(InvalidKey, match="bytes long, but S3 allows at most 1024"):
         named_key("y" * 100, PNG, "/".join(parts))
     with pytest.raises(InvalidKey, match="1 to 255 characters"):
         named_key("y" * 256, PNG)

@@ -239,7 +239,7 @@ def test_an_incomplete_body_leaves_no_file(
 
 def test_an_image_deleted_in_the_meantime_is_reported(store: BaseStore, target: Path) -> None:
     image = ListedImage("gone.png", "image/png", 1, datetime.now(UTC))
-    assert _export(store, target, image).reason.startswith("There is no image under this key.")
+    assert _export(store, target, image).reason.startswith("There is no image with this key.")
 
 
 @pytest.mark.parametrize("key", [IMMUTABLE, "users/123/me.png"])

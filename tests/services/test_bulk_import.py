@@ -184,7 +184,7 @@ def test_immutable_keys_are_kept(importer: Make, store: BaseStore, source: Path,
         ("back\\slash.png", noise(1), {"keep_names": True}, "The name can't be used"),
         ("IMG_1.HEIC", b"\0\0\0\x18ftypheic\0\0\0\0heicmif1", {}, "Unsupported image format: HEIC"),
         ("drawing.svg", b"<svg/>", {}, "Unsupported image format: SVG"),
-        (content_addressed_key(noise(2), PNG), noise(1), {"keep_names": True}, "the bytes of another image"),
+        (content_addressed_key(noise(2), PNG), noise(1), {"keep_names": True}, "digest of a different image"),
     ],
 )
 def test_a_failure_has_a_reason(
