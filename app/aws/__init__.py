@@ -1,1 +1,1 @@
-"""What every use of boto3 shares: sessions with limits, endpoints, credentials and error classification."""
+"""Modules for every use of boto3: sessions with limits, endpoints, credentials and error classification."""

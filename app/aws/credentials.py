@@ -1,4 +1,4 @@
-"""Limits on boto3's credential providers: processes end in time, no prompts, and no stray line breaks."""
+"""Limits on boto3's credential providers: timeouts for processes, no prompts, and no stray line breaks."""
 
 import getpass
 import subprocess
@@ -10,13 +10,13 @@ from botocore.exceptions import CredentialRetrievalError
 from botocore.utils import FileWebIdentityTokenLoader
 
 PROCESS_TIMEOUT_SECONDS = 15
-"""For a profile's `credential_process`."""
+"""Timeout for the `credential_process` of a profile."""
 
 
 def limit_providers(providers: Iterable[Any], *, interactive: bool) -> None:
-    """Apply the limits to credential providers, and to those that they create for source profiles.
+    """Apply the limits to credential providers, and to the providers that they create for source profiles.
 
-    With `interactive` a provider may ask for an MFA code at the terminal; otherwise it fails instead.
+    If `interactive` is True, a provider may ask for an MFA code at the terminal. Otherwise, it fails.
     """
     for provider in providers:
         if hasattr(provider, "_popen"):
@@ -25,8 +25,9 @@ def limit_providers(providers: Iterable[Any], *, interactive: bool) -> None:
             provider._prompter = getpass.getpass if interactive else _refuse_prompt
         if hasattr(provider, "_token_loader_cls"):
             provider._token_loader_cls = _WebIdentityToken
-        if hasattr(provider, "_validate_auth_token"):  # the container provider's
-            # The token file may end in a line break. Other invalid characters are found when it is sent.
+        if hasattr(provider, "_validate_auth_token"):  # the container provider
+            # The token file may end in a line break. Sending the token fails if it has other invalid
+            # characters.
             provider._validate_auth_token = lambda token: None
             provider._build_headers = partial(_stripped_headers, provider._build_headers)
         builder = getattr(provider, "_profile_provider_builder", None)
@@ -50,13 +51,13 @@ def _stripped_headers(build: Callable[[], dict[str, str] | None]) -> dict[str, s
 def _refuse_prompt(prompt: str) -> str:
     raise CredentialRetrievalError(
         provider="assume-role",
-        error_msg="the profile wants an MFA code, which nobody can type for a server: use a role or a key "
+        error_msg="the profile requires an MFA code, but a server can't prompt for one: use a role or a key "
         "without MFA, or temporary credentials",
     )
 
 
 class _WebIdentityToken(FileWebIdentityTokenLoader):
-    """Loads a web identity token without the line break in which its file may end."""
+    """Loads a web identity token, without the line break at the end of the file."""
 
     def __call__(self) -> str:
         return str(super().__call__()).strip()
@@ -65,8 +66,8 @@ class _WebIdentityToken(FileWebIdentityTokenLoader):
 class _CredentialProcess(subprocess.Popen[bytes]):
     """A `credential_process` with a timeout.
 
-    botocore puts the standard error of a failed process into its exception. It may hold credentials, so this
-    replaces it by the exit status.
+    botocore puts the standard error output of a failed process into its exception. That output may contain
+    credentials, so this class replaces it with the exit status.
     """
 
     def communicate(self, input: bytes | None = None, timeout: float | None = None) -> tuple[bytes, bytes]:

@@ -22,19 +22,21 @@ if TYPE_CHECKING:
 DEFAULT_PARTITION = "aws"
 
 _S3_HOST = re.compile(r"(?:.+\.)?s3[a-z0-9-]*(?:\.dualstack)?(?:\.[a-z]+(?:-[a-z]+)+-\d+)?(?:\.vpce)?")
-"""What precedes the suffix in the names of S3's own hosts, such as `s3-fips.dualstack.us-east-1`. Load
-balancers and virtual machines at AWS, on which any server may run, have other names."""
+"""The part before the DNS suffix in the names of S3's own hosts, such as `s3-fips.dualstack.us-east-1`. Load
+balancers and virtual machines at AWS, on which any server may run, have different names."""
 
 _USER_IN_URL = re.compile(r"(?<=//)[^/?#]*@")
-"""User and password. Requests to S3 don't carry them, and clients see URLs made from the endpoint's."""
+"""The user and password in a URL. S3 requests don't use them, and clients would see them in URLs built from
+the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """The endpoint of a bucket.
 
-    `configured` is the `endpoint_url` to pass to boto3, `url` is what boto3 makes of all settings.
-    `objects_url` ends in a slash; append an object's key to it. `is_aws` is false for a compatible server.
+    `configured` is the `endpoint_url` to pass to boto3. `url` is the endpoint that boto3 derives from all
+    settings. `objects_url` ends in a slash; append an object's key to get its URL. `is_aws` is False for a
+    compatible server.
     """
 
     configured: str | None
@@ -48,11 +50,12 @@ class Endpoint:
 def find_endpoint(
     session: boto3.session.Session, bucket: str, *, region: str, endpoint_url: str, addressing_style: str
 ) -> Endpoint:
-    """Return the endpoint that boto3 uses for `bucket`, without a request to the network.
+    """Return the endpoint that boto3 uses for `bucket`, without sending a request.
 
-    The setting `endpoint_url`, `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_S3`, `endpoint_url` and `services` of
-    profiles, `AWS_USE_FIPS_ENDPOINT`, `AWS_USE_DUALSTACK_ENDPOINT` and `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`
-    all have a say, so this makes a client of `session` and reads its URL. Raises what boto3 raises.
+    The endpoint depends on the argument `endpoint_url`, `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_S3`,
+    `endpoint_url` and `services` in profiles, `AWS_USE_FIPS_ENDPOINT`, `AWS_USE_DUALSTACK_ENDPOINT` and
+    `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`. So this creates a client from `session` and reads its URL. Raises
+    what boto3 raises.
     """
     configured = endpoint_url if endpoint_url and not ignores_endpoint_urls(session) else None
     is_aws = configured is None or is_aws_s3_url(configured)
@@ -67,7 +70,8 @@ def find_endpoint(
             continue
         if is_aws_s3_url(url) == is_aws:
             break
-        is_aws = not is_aws  # environment or profile name the endpoint; the addressing style depends on it
+        # The environment or the profile sets a different endpoint, on which the addressing style depends.
+        is_aws = not is_aws
     parameters = {"Bucket": bucket, "Key": "k"}
     objects_url = client.generate_presigned_url("get_object", Params=parameters).removesuffix("k")
     url = objects_url.removesuffix(f"/{bucket}/").removesuffix("/").replace(f"://{bucket}.", "://", 1)
@@ -76,7 +80,7 @@ def find_endpoint(
 
 
 def s3_client_options(path_style: bool) -> Any:
-    """Return the value for `s3` in a client's configuration."""
+    """Return the `s3` option of a client's configuration."""
     style = "path" if path_style else "virtual"
     return {"addressing_style": style, "us_east_1_regional_endpoint": "regional"}
 
@@ -84,13 +88,13 @@ def s3_client_options(path_style: bool) -> Any:
 def _unsigned_client(
     session: boto3.session.Session, region: str, endpoint_url: str | None, path_style: bool
 ) -> "S3Client":
-    """Return a client that needs no credentials: getting them may be slow, or fail."""
+    """Return a client that needs no credentials, since getting credentials may be slow or fail."""
     config = ClientConfig(signature_version=UNSIGNED, s3=s3_client_options(path_style))
     return session.client("s3", region_name=region, endpoint_url=endpoint_url, config=config)
 
 
 def ignores_endpoint_urls(session: boto3.session.Session) -> bool:
-    """Return whether the environment or the profile says to ignore the endpoint URLs set there.
+    """Return whether the environment or the profile tells boto3 to ignore configured endpoint URLs.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
     """
@@ -104,12 +108,12 @@ def is_aws_url(url: str) -> bool:
 
 
 def is_aws_s3_url(url: str) -> bool:
-    """Return whether `url` is Amazon S3's, in any partition, including FIPS, dual-stack and VPC endpoints."""
+    """Return whether `url` belongs to Amazon S3: any partition, and FIPS, dual-stack or VPC endpoints too."""
     return bool(_S3_HOST.fullmatch(_host_without_suffix(url) or ""))
 
 
 def partition_of(region: str) -> str | None:
-    """Return the partition that `region` belongs to, or None if AWS has no region of this name."""
+    """Return the partition that `region` belongs to, or None if AWS has no such region."""
     try:
         return str(_botocore_session().get_partition_for_region(region))
     except UnknownRegionError:
@@ -117,7 +121,7 @@ def partition_of(region: str) -> str | None:
 
 
 def _host_without_suffix(url: str) -> str | None:
-    """Return the part of the host before Amazon's DNS suffix, or None if it has no such suffix."""
+    """Return the part of the host name before Amazon's DNS suffix, or None if it has no such suffix."""
     try:
         host = (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:
@@ -137,5 +141,5 @@ def _dns_suffixes() -> tuple[str, ...]:
 
 @cache
 def _botocore_session() -> Any:
-    """Return a session that has botocore's own data and ignores this machine's profiles."""
+    """Return a session that uses only botocore's built-in data and ignores this machine's profiles."""
     return botocore.session.Session(session_vars={"profile": (None, None, None, None)})

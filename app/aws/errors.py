@@ -1,7 +1,7 @@
-"""Classify the exceptions that boto3 raises, and say which of their text can be shown.
+"""Classify the exceptions that boto3 raises, and decide which parts of their texts can be shown.
 
-botocore raises more than its own classes: sources of credentials pass on `OSError`, `ValueError` and others.
-Errors that AWS itself returns are `ClientError`s with a code; each caller knows its service's codes.
+botocore raises more than its own classes: credential providers pass on `OSError`, `ValueError` and others. An
+error that AWS itself returns is a `ClientError` with a code. Each caller knows the codes of its service.
 """
 
 import json
@@ -20,13 +20,13 @@ class ErrorKind(Enum):
     """What an exception from boto3 is about."""
 
     EXPIRED = auto()
-    """The temporary credentials have expired, and the renewed ones have as well."""
+    """The temporary credentials have expired, and so have the renewed ones."""
 
     CREDENTIALS = auto()
-    """There are no credentials, or their source fails."""
+    """There are no credentials, or the credential provider fails."""
 
     SETTINGS = auto()
-    """boto3 can't use a variable or a profile's setting."""
+    """boto3 can't use an environment variable or a setting in a profile."""
 
     TIMEOUT = auto()
     UNREACHABLE = auto()
@@ -39,7 +39,7 @@ SET_CREDENTIALS = (
     "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
 )
 RENEW_CREDENTIALS = "Renew AWS_SESSION_TOKEN and its keys, or: aws sso login; then restart the server"
-CHECK_SETTINGS = "Correct the AWS_… variable or the profile's setting that boto3 can't use"
+CHECK_SETTINGS = "Correct the AWS_… variable or the setting in the profile that boto3 can't use"
 CHECK_NETWORK = "Check the network, AWS_REGION and AWS_ENDPOINT_URL_S3"
 
 FIXES = {
@@ -50,10 +50,10 @@ FIXES = {
     ErrorKind.UNREACHABLE: CHECK_NETWORK,
     ErrorKind.BAD_RESPONSE: CHECK_NETWORK,
 }
-"""What an operator does about each kind, without a full stop."""
+"""How an operator can fix each kind of error, without a full stop."""
 
 MAX_MESSAGE_CHARS = 300
-"""The length to which messages are cut: some quote a whole response."""
+"""Longer messages are truncated to this length, since some quote a whole response."""
 
 _TIMEOUTS = (theirs.ReadTimeoutError, theirs.ConnectTimeoutError)
 
@@ -147,23 +147,23 @@ def _classify_by_traceback(exc: Exception) -> ErrorKind | None:
 _CREDENTIALS_OPERATIONS = re.compile(
     r"AssumeRole.*|Get(SessionToken|FederationToken|RoleCredentials)|CreateToken|CreateOAuth2Token"
 )
-"""Operations by which boto3 gets credentials from STS, from SSO and from the console's login."""
+"""Operations with which boto3 gets credentials from STS, from SSO, or from the console login."""
 
 
 def is_about_credentials(exc: theirs.ClientError) -> bool:
-    """Return whether the response came from a source of credentials rather than from S3 or Bedrock."""
+    """Return whether the response came from a service that issues credentials, not from S3 or Bedrock."""
     return bool(_CREDENTIALS_OPERATIONS.fullmatch(exc.operation_name))
 
 
 _QUOTED_HEADER = re.compile(r"header value b['\"]", re.IGNORECASE)
-"""How Python's HTTP client quotes a header that it can't send. The header may hold a secret."""
+"""How Python's HTTP client quotes a header that it can't send. The header may contain a secret."""
 
 _SECRET_IN_URL = re.compile(r"(?<=//)[^/\s]+(?=@)|(?<=/v2/credentials/)[\w-]+")
-"""User and password, and the id by which a container gets its role's credentials."""
+"""The user and password in a URL, or the ID with which a container gets the credentials of its role."""
 
 
 def public_message(exc: Exception) -> str:
-    """Return the text of `exc` in one line, without headers, response bodies and secrets."""
+    """Return the text of `exc` in one line, without headers, response bodies or secrets."""
     if isinstance(exc, ResponseParserError):
         text = str(exc).partition("\n")[0]  # the other lines are the response, which may come from STS
     elif isinstance(exc, theirs.HTTPClientError) and type(exc) in (
@@ -187,7 +187,7 @@ def public_message(exc: Exception) -> str:
 
 
 def _failing_provider(exc: Exception) -> str:
-    """Return botocore's name of the credential provider that `exc` came through, or an empty string."""
+    """Return botocore's name for the credential provider that raised `exc`, or an empty string."""
     found = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(exc.__traceback__))
     names = [provider.METHOD for provider in found if isinstance(provider, CredentialProvider)]
     return str(names[-1] or "") if names else ""
@@ -196,7 +196,7 @@ def _failing_provider(exc: Exception) -> str:
 def vendor_message(exc: theirs.ClientError) -> str:
     """Return the first line of AWS's message, or an empty string if it quotes our request's headers.
 
-    The response to a wrong signature holds the whole signed request, including the session token.
+    The response to a wrong signature contains the whole signed request, including the session token.
     """
     message = str(exc.response.get("Error", {}).get("Message", "")).partition("\n")[0]
     return "" if re.search(r"authorization|x-amz-", message, re.IGNORECASE) else message[:MAX_MESSAGE_CHARS]

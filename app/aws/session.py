@@ -1,10 +1,11 @@
 """boto3 sessions that limit responses and check credentials before they are sent.
 
-boto3 reads every response except an object's body into memory, however large it is, and its timeout applies
-to each read: a server that sends a byte now and then holds a thread forever. Both matter as soon as something
-other than AWS responds: a faulty compatible server, a proxy, or the new owner of an address.
+boto3 reads every response, except the body of an object, into memory, regardless of its size. Its timeout
+applies to each read, so a server that sends a byte now and then can block a thread forever. Both matter as
+soon as something other than AWS responds: a faulty compatible server, a proxy, or the new owner of an IP
+address.
 
-Credential providers get the same limits; `app.aws.credentials` has those that are theirs alone.
+Credential providers get the same limits. `app.aws.credentials` contains the limits that only they need.
 """
 
 import io
@@ -46,26 +47,27 @@ if TYPE_CHECKING:
 DEFAULT_REGION = "us-east-1"
 
 MAX_RESPONSE_BYTES = 4 * 1024**2
-"""For a successful response that is not an object. The largest is a page of 1000 keys of 1024 bytes, all of
-them percent-encoded, with about 500 bytes around each."""
+"""Maximum size of a successful response that is not an object. The largest is a page of 1000 keys of 1024
+bytes, all of them percent-encoded, with about 500 bytes around each."""
 
 MAX_ERROR_BYTES = 64 * 1024
-"""For an error response; S3's have less than 2 KiB."""
+"""Maximum size of an error response. S3's error responses have less than 2 KiB."""
 
 MAX_OBJECT_BYTES = 50 * 10**12
-"""https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingObjects.html."""
+"""S3's maximum size of an object (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingObjects.html)."""
 
 MIN_BYTES_PER_SECOND = 8 * 1024
-"""The average rate at which a response must arrive once the server has used up the read timeout."""
+"""Minimum average rate of a response once we have waited for it for the read timeout in total."""
 
 _MAX_HEAD_BYTES = 256 * 1024
-"""For a status line and its headers, including all 1xx responses before them."""
+"""Maximum size of a status line and its headers, including all 1xx responses before them."""
 
 _MAX_UNSIZED_BYTES = 2 * MAX_RESPONSE_BYTES
-"""For a body without a length, including its chunk headers; objects always have a length."""
+"""Maximum size of a body without a length, including its chunk headers. Objects always have a length."""
 
 _UNADJUSTED_SECONDS = 1.0
-"""Seconds of waiting before the socket's timeout is adjusted; until then its own is short enough."""
+"""How long to wait in total before the socket's timeout is reduced. Until then, its original timeout is short
+enough."""
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -76,25 +78,25 @@ _INVALID_RESPONSE = (InvalidHeader, InvalidChunkLength, LineTooLong)
 
 
 class BadResponse(BotoCoreError):
-    """A response that is over a limit or has invalid headers. Retrying would not help."""
+    """A response that exceeds a limit or has invalid headers. A retry would not help."""
 
     fmt = "a response that can't be used: {reason}"
 
 
 class UnusableCredentials(CredentialRetrievalError):
-    """A provider returned credentials with characters that a request can't carry."""
+    """A provider returned credentials with characters that can't be sent in a request."""
 
 
 def new_session(*, region: str = "", interactive: bool = False, **options: Any) -> boto3.session.Session:
-    """Return a session whose clients and credential providers keep this module's limits.
+    """Return a session whose clients and credential providers enforce this module's limits.
 
-    Services that issue credentials are called in `region` if AWS has it, or else in the profile's or in the
-    default region. `interactive` allows prompting for the MFA code that a profile may need. `options` are
-    those of `boto3.session.Session`.
+    Services that issue credentials are called in `region` if AWS has it, or else in the region of the
+    profile, or else in the default region. `interactive` allows prompting for the MFA code that a profile may
+    require. `options` are passed to `boto3.session.Session`.
     """
     core = botocore.session.Session()
     core.register("creating-client-class", _limit_client)
-    core.set_default_client_config(  # for the clients of STS and SSO that boto3 itself creates, too
+    core.set_default_client_config(  # also applies to boto3's own clients of STS and SSO
         ClientConfig(connect_timeout=_CREDENTIALS_TIMEOUT_SECONDS, read_timeout=_CREDENTIALS_TIMEOUT_SECONDS)
     )
     region_name = region if partition_of(region) else None
@@ -104,7 +106,7 @@ def new_session(*, region: str = "", interactive: bool = False, **options: Any) 
     providers = core.get_component("credential_provider").providers
     limit_providers(providers, interactive=interactive)
     for provider in providers:
-        for name in ("_role_fetcher", "_fetcher"):  # from the instance's and from the container's metadata
+        for name in ("_role_fetcher", "_fetcher"):  # of instance and container metadata
             fetcher: Any = getattr(provider, name, None)
             if hasattr(fetcher, "_session"):
                 fetcher._session = LimitedHttpSession(fetcher._session)
@@ -116,7 +118,7 @@ def _limit_client(**event: Any) -> None:
 
 
 class _LimitedClient:
-    """Base class of all clients of a session: limits responses and checks credentials."""
+    """Base class of all clients of a session. It limits responses and checks credentials."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         more["endpoint"].http_session = LimitedHttpSession(more["endpoint"].http_session)
@@ -132,11 +134,11 @@ _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]*")
 _NO_CONTROLS = re.compile(r"[^\x00-\x1f\x7f-\x9f]*")
 
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*", re.DOTALL)
-"""What the value of a header may hold (RFC 9110, 5.5), in the characters of Latin-1."""
+"""Characters that are allowed in the value of a header (RFC 9110, 5.5), as Latin-1."""
 
 
 class CheckedCredentials:
-    """Wraps botocore's credentials: strips white space, and refuses what a request can't carry."""
+    """Wraps botocore's credentials. Strips white space, and rejects characters that can't be sent."""
 
     def __init__(self, credentials: Any) -> None:
         self._credentials = credentials
@@ -145,7 +147,7 @@ class CheckedCredentials:
         return getattr(self._credentials, name)
 
     def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        """Return the current credentials, renewed if they are due. Raises `UnusableCredentials`."""
+        """Return the current credentials, renewed if necessary. Raises `UnusableCredentials`."""
         frozen = self._credentials.get_frozen_credentials()
         checked: dict[str, Any] = {}
         for name, label in _CREDENTIAL_NAMES.items():
@@ -157,14 +159,14 @@ class CheckedCredentials:
             if not isinstance(value, str) or not allowed.fullmatch(value.strip()):
                 raise UnusableCredentials(
                     provider=self._credentials.method,
-                    error_msg=f"the {label} has characters that a request can't carry: copy it again",
+                    error_msg=f"the {label} has characters that can't be sent: copy it again",
                 )
             checked[name] = value.strip()
         return ReadOnlyCredentials(**{**frozen._asdict(), **checked})
 
 
 class LimitedHttpSession:
-    """Wraps botocore's HTTP session: reads each response within limits, except bodies of objects."""
+    """Wraps botocore's HTTP session. Reads every response within limits, except the bodies of objects."""
 
     def __init__(self, http: Any) -> None:
         http._pool_classes_by_scheme.update(POOLS)
@@ -173,7 +175,7 @@ class LimitedHttpSession:
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
         """Return the response. Raises `BadResponse`, `UnusableCredentials`, and what botocore raises."""
         _check_headers(request.headers.items())
-        wants_stream, request.stream_output = request.stream_output, True  # leave the body to us
+        wants_stream, request.stream_output = request.stream_output, True  # the body is read below
         try:
             response: AWSResponse = self._http.send(request)
         except HTTPClientError as exc:
@@ -185,7 +187,7 @@ class LimitedHttpSession:
         try:
             length = _content_length(response)
             if is_object:
-                # A chunked body may be of another length than Content-Length says.
+                # The length of a chunked body may differ from Content-Length.
                 if length is None or "Transfer-Encoding" in response.headers:
                     raise BadResponse(reason="an object without Content-Length, or with Transfer-Encoding")
                 return response
@@ -205,7 +207,10 @@ class LimitedHttpSession:
 
 
 def _check_headers(headers: Iterable[tuple[str, Any]]) -> None:
-    """Raise `UnusableCredentials` for a value that HTTP can't carry: the client's error would quote it."""
+    """Raise `UnusableCredentials` for a header value that is invalid in HTTP.
+
+    The HTTP client would reject it as well, but would quote it in the error.
+    """
     for name, value in headers:
         text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
         if not _HEADER_VALUE.fullmatch(text):
@@ -213,17 +218,17 @@ def _check_headers(headers: Iterable[tuple[str, Any]]) -> None:
 
 
 def _raise_if_invalid(error: Any) -> None:
-    """Raise `BadResponse` if the cause of `error` is an invalid response, and not the connection."""
+    """Raise `BadResponse` if `error` was caused by an invalid response rather than by the connection."""
     for cause in (error, *getattr(error, "args", ())):
         if isinstance(cause, BadResponse):
             raise cause
-        # http.client has no class for too many headers.
+        # http.client has no specific exception for too many headers.
         if isinstance(cause, _INVALID_RESPONSE) or type(cause) is HTTPException:
             raise BadResponse(reason=f"{type(cause).__name__}: {cause!s:.100}") from error
 
 
 def _content_length(response: AWSResponse) -> int | None:
-    """Return Content-Length, or None without one (RFC 9110, 8.6). Raises `BadResponse` if it is invalid."""
+    """Return Content-Length (RFC 9110, 8.6), or None if there is none. Raises `BadResponse` if invalid."""
     values = response.raw.headers.getlist("Content-Length")
     if not values:
         return None
@@ -235,7 +240,7 @@ def _content_length(response: AWSResponse) -> int | None:
 
 
 def _with_body(response: AWSResponse, length: int | None) -> AWSResponse:
-    """Return the response with its body read to the end. `length` is its Content-Length."""
+    """Return the response after reading its body to the end. `length` is its Content-Length."""
     is_error = response.status_code >= 300
     limit = MAX_ERROR_BYTES if is_error else MAX_RESPONSE_BYTES
     body = bytearray()
@@ -246,10 +251,10 @@ def _with_body(response: AWSResponse, length: int | None) -> AWSResponse:
                 break
     if max(len(body), length or 0) > limit:
         raise BadResponse(reason=f"{response.status_code} with a body of more than {limit} bytes")
-    if b"<!DOCTYPE" in body:  # AWS sends none, and entities can expand to any size
+    if b"<!DOCTYPE" in body:  # AWS sends no document types, and entities can expand to any size
         if not is_error:
             raise BadResponse(reason="XML with a document type")
-        body.clear()  # a proxy's page: the status says enough
+        body.clear()  # the error page of a proxy; its status is enough
     raw = _ReadBody(bytes(body), response.status_code)
     headers: Any = response.headers
     return AWSResponse(response.url, response.status_code, headers, raw)
@@ -258,7 +263,8 @@ def _with_body(response: AWSResponse, length: int | None) -> AWSResponse:
 class _ReadBody:
     """A body that has been read, with the interface that botocore expects.
 
-    `status` stays the server's; in its own response botocore changes it to 500 if the body is not XML.
+    `status` is always the status that the server sent. botocore changes the status of its own response to 500
+    if the body is not XML.
     """
 
     def __init__(self, body: bytes, status: int) -> None:
@@ -266,15 +272,15 @@ class _ReadBody:
         self.status = status
 
     def stream(self) -> Iterator[bytes]:
-        """Return the whole body as one chunk."""
+        """Return an iterator that yields the whole body as one chunk."""
         return iter((self._body,))
 
 
 class _LimitedReader(io.RawIOBase):
-    """Reads a response from `sock` through `raw`: at most `max_bytes`, and not below the minimum rate.
+    """Reads a response from `sock` through `raw`, with a maximum size and a minimum rate.
 
     Only the time spent waiting for the server counts. Once that exceeds the socket's timeout, the response
-    must have arrived at `MIN_BYTES_PER_SECOND` on average.
+    must have arrived at `MIN_BYTES_PER_SECOND` or faster on average.
     """
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
@@ -290,7 +296,10 @@ class _LimitedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        """Read some bytes. Raises `TimeoutError`, and `BadResponse` after more than `max_bytes`."""
+        """Read some bytes.
+
+        Raises `TimeoutError` if the response is too slow, and `BadResponse` if it exceeds `max_bytes`.
+        """
         if self.received > self.max_bytes:
             raise BadResponse(
                 reason=f"more than {self.max_bytes} bytes of headers, or of a body without a length"
@@ -302,7 +311,7 @@ class _LimitedReader(io.RawIOBase):
         self._waited += time.monotonic() - started
         self.received += count
         if count and self._seconds_left() <= 0:
-            raise TimeoutError(f"{self.received} bytes in {self._waited:.0f} s are too few")
+            raise TimeoutError(f"only {self.received} bytes arrived in {self._waited:.0f} s")
         return int(count)
 
     def close(self) -> None:

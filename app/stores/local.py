@@ -1,14 +1,15 @@
 """The default store: a directory on local disk.
 
-    objects/<key>                     the bytes; complete or absent, never written in place
+    objects/<key>                     the bytes; a file is either complete or absent, never written in place
     metadata/<key>/<version>.json     the sidecar: content type, metadata and SHA-256 of that version
-    tmp/                              files being written
-    lock                              held shared to create objects, exclusively to overwrite and delete
+    tmp/                              files that are being written
+    lock                              shared lock for creating objects, exclusive for overwriting and deleting
 
-A put creates the directories that a delete removes once they are empty; the lock keeps the two apart.
+A put creates directories, and a delete removes directories that have become empty. The lock keeps them from
+interfering.
 
-A version is the file's modification time and size. A copy of the directory made by tar, zip or cp has other
-times: then the sidecar is found by the SHA-256 that it holds, and renamed.
+A version consists of the file's mtime and size. If the directory was copied with tar, zip or cp, the mtimes
+may have changed. In that case, the sidecar is found by the SHA-256 that it contains, and is renamed.
 """
 
 import errno
@@ -34,19 +35,21 @@ from app.core.system import EXCLUSIVE, REFUSED, SHARED, claim, locked, sync
 from app.stores.base import BaseStore
 
 _ABANDONED_SECONDS = 3600
-"""The age from which a temporary file must belong to a process that was killed."""
+"""A temporary file that is older than this belongs to a process that was killed."""
 
 _NO_LINKS = REFUSED | {errno.EMLINK, errno.EXDEV}
-"""Errors of link(2) on file systems without hard links, such as exFAT and some network mounts, or with links
-only within a directory. If such an error has another cause, the put without links fails for it as well."""
+"""Errors of link(2) on file systems that support no hard links, such as exFAT and some network mounts, or
+only hard links within a directory. If such an error has a different cause, the put without links fails
+too."""
 
 _DISK_FULL = (
-    "The disk on which images are stored is full. Nothing was stored; the server's operator has to make room."
+    "The disk on which images are stored is full. Nothing was stored. "
+    "The server's operator must free some space."
 )
 
 
 class LocalStore(BaseStore):
-    """Stores objects as files below `root`. Accepts canonical keys only: no other string becomes a path."""
+    """Stores objects as files below `root`. Accepts only canonical keys, which are safe as paths."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
@@ -69,7 +72,7 @@ class LocalStore(BaseStore):
         return store
 
     def identity(self) -> str:
-        """Return the directory."""
+        """Return a string that contains the path of the directory."""
         return f"local {self._root.resolve()}"
 
     def put(
@@ -82,7 +85,7 @@ class LocalStore(BaseStore):
         metadata: Mapping[str, str] = NO_METADATA,
         overwrite: bool = True,
     ) -> PutResult:
-        """Write a temporary file, sync it, then move it into place by one `rename` or `link`."""
+        """Write a temporary file, sync it, and move it into place with a single `rename` or `link`."""
         if not is_canonical(key):
             raise InvalidKey
         sidecar = {
@@ -100,7 +103,7 @@ class LocalStore(BaseStore):
                 temporary.unlink(missing_ok=True)
 
     def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
-        """Open the file. The facts come from the open file, so they belong to the same version."""
+        """Open the file. The facts are read from the open file, so they belong to the same version."""
         with _errors_mapped():
             body = open(self._path(key), "rb")  # noqa: SIM115 (the reader closes it)
             facts = self._facts(key, body)
@@ -115,7 +118,7 @@ class LocalStore(BaseStore):
             return self._facts(key, body)
 
     def delete(self, key: str) -> None:
-        """Remove the file, then its sidecars, then directories left empty."""
+        """Remove the file, then its sidecars, then the directories that have become empty."""
         with suppress(NotFound), _errors_mapped(), locked(self._root / "lock", required=False):
             path = self._path(key)
             path.unlink()
@@ -126,7 +129,7 @@ class LocalStore(BaseStore):
             _prune(self._metadata / key, self._metadata)
 
     def list(self, prefix: str = "", *, limit: int = 100, cursor: str | None = None) -> ObjectPage:
-        """Walk the directories below `prefix`, and keep the first keys in a heap of one page."""
+        """Walk the directories below `prefix`, and keep the first keys in a heap of the page's size."""
         after = cursor or ""
         with _errors_mapped():
             found = heapq.nsmallest(limit + 1, (k for k in self._keys(prefix) if k > after))
@@ -144,7 +147,7 @@ class LocalStore(BaseStore):
         return path
 
     def _temporary_path(self) -> Path:
-        """Return a new path in `tmp`. The first call of a process removes abandoned files there."""
+        """Return a new path in `tmp`. The first call in a process removes abandoned files from `tmp`."""
         self._tmp.mkdir(parents=True, exist_ok=True)
         if not self._swept:
             self._swept = True
@@ -157,7 +160,7 @@ class LocalStore(BaseStore):
     def _publish_locked(
         self, key: str, temporary: Path, sidecar: dict[str, Any], overwrite: bool
     ) -> PutResult:
-        """Publish the file under the lock, exclusively unless a hard link creates the object."""
+        """Publish the file under the lock. The lock is shared if a hard link creates the object."""
         if not overwrite and self._has_hard_links:
             try:
                 with locked(self._root / "lock", SHARED, required=False):
@@ -170,14 +173,14 @@ class LocalStore(BaseStore):
             return self._publish(key, temporary, sidecar, overwrite)
 
     def _publish(self, key: str, temporary: Path, sidecar: dict[str, Any], overwrite: bool) -> PutResult:
-        """Write the sidecar first, so that no reader sees a version without its metadata."""
+        """Publish the file, after its sidecar, so that no reader sees a version without its metadata."""
         stat = temporary.stat()
         version = _version(stat)
         target = self._path(key)
         self._write_sidecar(key, version, sidecar)
         target.parent.mkdir(parents=True, exist_ok=True)
         created = self._move(temporary, target, overwrite)
-        # A new name is durable once its directory is synced, and so are all directories above.
+        # A new name is durable once its directory and all directories above it have been synced.
         for parent in target.parents[: len(target.relative_to(self._root).parts)]:
             _sync_directory(parent)
         if not created:
@@ -188,7 +191,7 @@ class LocalStore(BaseStore):
         return PutResult(_facts(key, stat, sidecar), created)
 
     def _move(self, temporary: Path, target: Path, overwrite: bool) -> bool:
-        """Move the file to `target`. Return whether it is there now: `link` fails if the name is taken."""
+        """Move the file to `target`. Return False if `overwrite` is False and the name is taken."""
         if not overwrite:
             if self._has_hard_links:
                 try:
@@ -213,7 +216,7 @@ class LocalStore(BaseStore):
         (self._metadata / key / f"{version}.json").unlink(missing_ok=True)
 
     def _remove_other_sidecars(self, key: str, version: str) -> None:
-        """The caller holds the lock exclusively, so no other put is under way."""
+        """Remove the sidecars of other versions. Call this only with the exclusive lock."""
         for path in (self._metadata / key).glob("*.json"):
             if path.stem != version:
                 self._remove_sidecar(key, path.stem)
@@ -223,7 +226,7 @@ class LocalStore(BaseStore):
         return _facts(key, stat, self._sidecar(key, body, stat))
 
     def _sidecar(self, key: str, body: BufferedReader, stat: os.stat_result) -> dict[str, Any]:
-        """Return the sidecar of the open file, empty for a file that was put there by hand."""
+        """Return the sidecar of the open file, or an empty one if the file was put there by hand."""
         directory = self._metadata / key
         path = directory / f"{_version(stat)}.json"
         if (found := _load_json(path)) is not None:
@@ -234,7 +237,7 @@ class LocalStore(BaseStore):
         digest = hashlib.file_digest(body, "sha256").hexdigest()
         body.seek(0)
         for other, loaded in others.items():
-            # Early sidecars have no digest. A put leaves one sidecar, so a single one belongs to the file.
+            # Old sidecars have no digest. If there is only one sidecar, it belongs to the latest put.
             is_old = "sha256" not in loaded and len(others) == 1
             if loaded.get("sha256") == digest or (is_old and _size_in(other) == stat.st_size):
                 self._adopt(key, _version(stat), loaded)
@@ -242,9 +245,9 @@ class LocalStore(BaseStore):
         return {}
 
     def _adopt(self, key: str, version: str, sidecar: dict[str, Any]) -> None:
-        """Rename a sidecar that was found by its digest to the file's version: the next read is quick.
+        """Rename a sidecar that was found by its digest, so that the next read finds it by its name.
 
-        Does nothing while others hold the lock, or if the directory can't be written.
+        Does nothing while another process holds the lock, or if the directory can't be written.
         """
         with suppress(OSError):
             held = claim(self._root / "lock")
@@ -270,11 +273,11 @@ class LocalStore(BaseStore):
 
 
 def _write_synced(path: Path, data: bytes) -> None:
-    """Write and sync a new file. Its modification time, set to the nanosecond, becomes its version."""
+    """Write and sync a new file. Set its mtime, which becomes part of its version, to the nanosecond."""
     with open(path, "xb") as file:
         file.write(data)
         file.flush()
-        with suppress(OSError):  # without it the version is as exact as the file system's own times
+        with suppress(OSError):  # then the mtime is as exact as the file system's own times
             os.utime(file.fileno(), ns=(now := time.time_ns(), now))
         sync(file.fileno())
 
@@ -284,7 +287,7 @@ def _facts(key: str, stat: os.stat_result, sidecar: dict[str, Any]) -> ObjectFac
     guessed = CONTENT_TYPES.get(key.rpartition(".")[2], "application/octet-stream")
     content_type = sidecar.get("content_type", guessed)
     metadata = MappingProxyType(sidecar.get("metadata", {}))
-    # A file system with coarse times may give two versions the same time, but never the same digest.
+    # On a file system with coarse times, two versions may have the same mtime, but never the same digest.
     tag = sidecar["sha256"][:32] if "sha256" in sidecar else _version(stat)
     return ObjectFacts(key, stat.st_size, content_type, f'"{tag}"', modified, metadata)
 
@@ -302,7 +305,7 @@ def _size_in(sidecar: Path) -> int:
 
 
 def _load_json(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in the file, or None if it can't be read or holds something else."""
+    """Return the JSON object in the file, or None if it can't be read or is not a JSON object."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -319,7 +322,7 @@ def _sync_directory(path: Path) -> None:
 
 
 def _prune(directory: Path, root: Path) -> None:
-    """Remove `directory` and its parents below `root`, up to the first that is not empty."""
+    """Remove `directory` and its parents below `root`, up to the first one that is not empty."""
     with suppress(OSError):
         while directory != root:
             directory.rmdir()
@@ -328,7 +331,7 @@ def _prune(directory: Path, root: Path) -> None:
 
 @contextmanager
 def _errors_mapped(missing: type[AppError] = NotFound) -> Iterator[None]:
-    """Raise our error for an `OSError`; a missing file raises `missing`."""
+    """Raise the application's error instead of an `OSError`. For a missing file, raise `missing`."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:

@@ -237,7 +237,7 @@ def test_an_mfa_code_is_prompted_for_only_if_interactive(
     if interactive:
         assert credentials.get_frozen_credentials().token
     else:
-        with pytest.raises(CredentialRetrievalError, match="nobody can type"):
+        with pytest.raises(CredentialRetrievalError, match="requires an MFA code"):
             credentials.get_frozen_credentials()
     assert len(received) == interactive
 

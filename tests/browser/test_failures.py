@@ -52,8 +52,8 @@ def test_a_full_disk_is_named(page: Page, browser: Browser, tmp_path: Path) -> N
         page.goto(server.url)
         page.set_input_files("#files", tmp_path / "large.png")
         expect(page.locator(".job.failed").get_by_role("alert")).to_have_text(
-            "The disk on which images are stored is full. Nothing was stored; "
-            "the server's operator has to make room."
+            "The disk on which images are stored is full. Nothing was stored. "
+            "The server's operator must free some space."
         )
 
 

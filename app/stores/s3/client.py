@@ -1,6 +1,6 @@
-"""The client of one bucket: a boto3 client for each process, with timeouts, and the bucket's region.
+"""The client for one bucket: a boto3 client per process, with timeouts, in the bucket's region.
 
-Also reads objects' facts from S3's responses.
+This module also reads the facts about objects from S3's responses.
 """
 
 import base64
@@ -31,24 +31,25 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CONNECT_TIMEOUT_SECONDS = 3
-"""For each address of the endpoint's name; S3's names have up to eight."""
+"""Timeout for each IP address of the endpoint's host name. S3's host names have up to eight addresses."""
 
 READ_TIMEOUT_SECONDS = 10
 
 RETRY_WINDOW_SECONDS = 14
-"""No retries after this many seconds, so that any call ends within 25 seconds: requests that wait for another
-request's cache fill time out after 30."""
+"""Calls are not retried after this time, so that every call ends within 25 seconds. Requests that wait for
+another request's cache fill time out after 30 seconds."""
 
 MAX_ATTEMPTS = 3
 
 CREDENTIALS_PAUSE_SECONDS = 5.0
-"""After no credentials were found, for how long not to look again: an instance's metadata takes seconds."""
+"""How long to wait before looking for credentials again if none were found. Asking an instance's metadata
+service takes seconds."""
 
 WITHOUT_TRAILERS: dict[str, Any] = {
     "request_checksum_calculation": "when_required",
     "response_checksum_validation": "when_required",
 }
-"""Client options for compatible servers. They reject, or store in the file, boto3's checksum trailers."""
+"""Client options for compatible servers. Some reject boto3's checksum trailers, or store them in the file."""
 
 _REDIRECTS = (301, 302, 307)
 
@@ -78,22 +79,22 @@ class BucketClient:
         self._credentials_pause_until = 0.0
 
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
-        """Return S3's response to an operation of boto3's client, such as `get_object`, on the bucket.
+        """Call a method of boto3's client, such as `get_object`, for the bucket, and return S3's response.
 
         Raises what boto3 raises.
         """
         return dict(getattr(self.boto3_client(), operation)(Bucket=self._bucket, **parameters))
 
     def boto3_client(self) -> "S3Client":
-        """Return this process's client. Threads share a client, but a fork must not."""
+        """Return this process's client. Threads can share it, but a forked process must not use it."""
         return self._open()[1]
 
     def region(self) -> str:
-        """Return the bucket's region as far as it is known: S3's word, the setting's, or boto3's."""
+        """Return the bucket's region: the one that S3 named, or that of the setting, or boto3's default."""
         return self.boto3_client().meta.region_name
 
     def credentials(self) -> ReadOnlyCredentials:
-        """Return the current credentials. boto3 renews temporary ones when they are due."""
+        """Return the current credentials. boto3 renews temporary credentials before they expire."""
         credentials = self._open()[0].get_credentials()
         if credentials is None:
             raise NoCredentialsError
@@ -105,7 +106,7 @@ class BucketClient:
         return self.endpoint().is_aws
 
     def url(self, key: str) -> str:
-        """Return the object's URL: virtual-hosted, or path-style if a host name can't hold the bucket's name.
+        """Return the object's URL. It is path-style if the bucket's name can't be part of a host name.
 
         https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html
         """
@@ -114,7 +115,8 @@ class BucketClient:
     def identity(self) -> str:
         """Return what distinguishes the bucket from all others. Each partition has its own bucket names.
 
-        If boto3 can't find its endpoint, the setting has to do: the cache must open all the same.
+        If boto3 can't determine the endpoint, the setting is used instead, so that the cache can still be
+        opened.
         """
         try:
             endpoint = self.endpoint()
@@ -126,7 +128,7 @@ class BucketClient:
     def endpoint(self) -> Endpoint:
         """Return the bucket's endpoint. Raises `AppError` if boto3's settings are invalid."""
         endpoint = self._endpoint
-        if endpoint is not None:  # without waiting for a thread that renews credentials under the lock
+        if endpoint is not None:  # don't wait for a thread that is renewing credentials under the lock
             return endpoint
         with self._lock, errors_mapped("finding the endpoint"):
             return self._locked_endpoint(new_session(region=self._region))
@@ -153,7 +155,7 @@ class BucketClient:
                 if time.monotonic() < self._credentials_pause_until:
                     raise NoCredentialsError
                 session = new_session(region=self._region)
-                if session.get_credentials() is None:  # a client made now would never find any
+                if session.get_credentials() is None:  # a client created now would never find any
                     self._credentials_pause_until = time.monotonic() + CREDENTIALS_PAUSE_SECONDS
                     raise NoCredentialsError
                 self._opened = (os.getpid(), session, self._new_client(session))
@@ -187,10 +189,10 @@ class BucketClient:
     def _after_attempt(
         self, request_dict: Any, response: Any = None, caught_exception: Any = None, **event: Any
     ) -> None:
-        """End a call that failed too late for a retry, and note the region that a response names.
+        """End a call that failed too late for a retry, and record the region that a response names.
 
-        botocore has no deadline for a whole call: it waits for the read timeout at each attempt. It follows
-        S3 to the bucket's region at each call; the next calls begin there.
+        botocore has no deadline for a whole call; the read timeout applies to each attempt. If S3 names a
+        different region, botocore retries the call there, but would start the next call in the old region.
         """
         started = request_dict["context"].get("started", time.monotonic())
         if caught_exception is not None and time.monotonic() - started > RETRY_WINDOW_SECONDS:
@@ -206,9 +208,9 @@ class BucketClient:
 
 
 def _before_call(params: dict[str, Any], context: dict[str, Any], **event: Any) -> None:
-    """Note the start of a call for its deadline, and send no `Expect: 100-continue`.
+    """Record the start of a call for its deadline, and don't send `Expect: 100-continue`.
 
-    Images are small: waiting for the 100 costs a round trip, or a second if the server ignores the header.
+    Images are small. Waiting for the 100 costs a round trip, or a second if the server ignores the header.
     """
     context["started"] = time.monotonic()
     params["headers"].pop("Expect", None)
@@ -217,8 +219,8 @@ def _before_call(params: dict[str, Any], context: dict[str, Any], **event: Any) 
 def _normalize_is_truncated(response_dict: dict[str, Any], **event: Any) -> None:
     """Correct the spelling of IsTruncated in a listing before botocore parses it.
 
-    botocore reads everything but `true` as false, so that `True` would end a listing early. Remove a value
-    that is neither.
+    botocore treats every value except `true` as false, so `True` would end a listing early. Remove the
+    element if its value is neither true nor false.
     """
     body = response_dict["body"]
     found = re.search(rb"<((?:\w+:)?IsTruncated)\b[^<>]*(?:/>|>([^<]*)<)", body)
@@ -233,14 +235,15 @@ def _normalize_is_truncated(response_dict: dict[str, Any], **event: Any) -> None
 def end_redirects(response: Any = None, **event: Any) -> None:
     """Raise `ClientError` for a redirect that names no region.
 
-    botocore would call HeadBucket for the region, and again when that is redirected itself, without end.
+    botocore would call HeadBucket to find the region. If that call is redirected too, botocore would call it
+    again and again.
     """
     if response is not None and response[0].status_code in _REDIRECTS and not _named_region(response):
         raise ClientError(response[1], "HeadBucket")
 
 
 def _named_region(response: Any) -> str:
-    """Return the region that S3 names when it refuses a request for a wrong one, or an empty string."""
+    """Return the region that S3 names when it rejects a request for the wrong region, or an empty string."""
     if response is None:
         return ""
     http, parsed = response
@@ -252,13 +255,13 @@ def _named_region(response: Any) -> str:
 
 
 def facts_of(key: str, response: Mapping[str, Any]) -> ObjectFacts:
-    """Return the object's facts in a response to GetObject or HeadObject.
+    """Return the facts about the object from a response to GetObject or HeadObject.
 
-    Raises `StoreError` if some are missing, or if the response has only a part of the object.
+    Raises `StoreError` if facts are missing, or if the response is about only a part of the object.
     """
     status = response["ResponseMetadata"]["HTTPStatusCode"]
     if status != 200 or "ContentRange" in response:
-        raise StoreError(detail=f"a response {status} with a part of the object, or without it")
+        raise StoreError(detail=f"a {status} response without the whole object")
     try:
         return ObjectFacts(
             key=key,
@@ -275,7 +278,7 @@ def facts_of(key: str, response: Mapping[str, Any]) -> ObjectFacts:
 
 
 def etag_of(response: Mapping[str, Any]) -> str:
-    """Return the ETag in quotes, which some servers omit. Raises `StoreError` if there is none."""
+    """Return the ETag, with quotes even if the server omits them. Raises `StoreError` if there is none."""
     etag = str(response.get("ETag", ""))
     if not etag.strip('"'):
         raise StoreError(detail=f"a response with the ETag {etag!r}")
@@ -283,15 +286,15 @@ def etag_of(response: Mapping[str, Any]) -> str:
 
 
 def utc(moment: datetime) -> datetime:
-    """Return the time in UTC. Raises `StoreError` if it is outside the calendar there."""
+    """Return the time in UTC. Raises `StoreError` if `datetime` can't represent it."""
     try:
         return moment.astimezone(UTC)
     except (OverflowError, ValueError) as exc:
-        raise StoreError(detail=f"a response of the year {moment.year}") from exc
+        raise StoreError(detail=f"a response with a time in the year {moment.year}") from exc
 
 
 def _sha256_of(response: Mapping[str, Any]) -> str:
-    """Return the hexadecimal digest of the whole object, or an empty string if S3 has none of the whole."""
+    """Return the hexadecimal SHA-256 of the whole object, or an empty string if S3 reports none."""
     try:
         digest = base64.b64decode(response.get("ChecksumSHA256", ""), validate=True)
     except ValueError:

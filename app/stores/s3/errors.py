@@ -1,8 +1,9 @@
-"""Map boto3's errors to the application's, and say what each of S3's error codes means to an operator.
+"""Map boto3's errors to the application's errors, and explain S3's error codes to operators.
 
-The log, the doctor and the bucket commands use the same words. AWS's codes:
+The log, the doctor and the bucket commands use the same explanations. AWS's codes:
 https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-Those of compatible servers are Ceph's, MinIO's and R2's (https://developers.cloudflare.com/r2/api/error-codes/).
+The codes of compatible servers are those of Ceph, MinIO and R2
+(https://developers.cloudflare.com/r2/api/error-codes/).
 """
 
 import re
@@ -25,7 +26,7 @@ from app.core.errors import AppError, NotFound, StoreError, StoreRefused, StoreT
 
 MISSING = {"NoSuchKey", "404", "NotFound"}
 _OBJECT_OPERATIONS = ("GetObject", "HeadObject", "DeleteObject")
-"""Operations whose 404 means a missing object; any other 404 comes from something that is not S3."""
+"""Operations for which a 404 means a missing object. Any other 404 comes from something that is not S3."""
 
 DENIED = {"AccessDenied", "AccessDeniedException", "403", "Forbidden"}
 _RETRYABLE = {
@@ -51,7 +52,7 @@ _ERRORS_BY_KIND: dict[ErrorKind, type[StoreError]] = {
 
 @contextmanager
 def errors_mapped(operation: str) -> Iterator[None]:
-    """Raise the application's error for an exception from boto3; `operation` appears in the log."""
+    """Raise the application's error instead of an exception from boto3. `operation` appears in the log."""
     try:
         yield
     except Exception as exc:
@@ -81,7 +82,7 @@ def _mapped_response(exc: ClientError, operation: str) -> AppError:
             fix = f"Allow {action} in the policies of these credentials and of the role"
         else:
             fix = str(MEANINGS.get(code, SET_CREDENTIALS))
-        return StoreRefused(detail=f"{operation}: {exc.operation_name} returns {status} {code} ({fix})")
+        return StoreRefused(detail=f"{operation}: {exc.operation_name} returned {status} {code} ({fix})")
     if code in MISSING and operation in _OBJECT_OPERATIONS:
         return NotFound(detail=detail)
     if status == 504:
@@ -92,22 +93,22 @@ def _mapped_response(exc: ClientError, operation: str) -> AppError:
 
 
 def _fix_for_status(exc: ClientError) -> str:
-    """Return what to do about a code without a meaning of its own."""
+    """Return how to fix an error whose code is not in `MEANINGS`."""
     if 300 <= status_of(exc) < 400:
         return str(REDIRECTED)
     is_put = exc.operation_name == "PutObject"
     if status_of(exc) != 403:
-        look_up = "look the code up in the list of S3's or of the server's error codes"
+        look_up = "look up the code in the documentation of S3 or of the server"
         return f"{look_up}; if S3_SSE is set, try S3_SSE=none" if is_put else look_up
     action = denied_action(exc) or action_of(exc.operation_name)
     allow = f"Allow {action} in the policies of the user or role (flask bucket iam-policy), and of the bucket"
-    # Ceph RGW denies every put under BlockPublicAcls, AWS denies puts with a public ACL.
+    # If BlockPublicAcls is on, Ceph RGW denies every put, and AWS denies every put with a public ACL.
     blocked = "; flask bucket doctor says whether the bucket's Block Public Access is the reason"
     return f"{allow}{blocked}" if is_put else allow
 
 
 def code_of(exc: ClientError) -> str:
-    """Return S3's error code, such as `NoSuchKey`; for HEAD and 304, the status as text."""
+    """Return S3's error code, such as `NoSuchKey`. For HEAD requests and 304s, return the status as text."""
     return str(exc.response.get("Error", {}).get("Code", ""))
 
 
@@ -147,7 +148,7 @@ _ACTIONS = {
     "AssumeRoleWithWebIdentity": "sts:AssumeRoleWithWebIdentity",
     "GetCallerIdentity": "sts:GetCallerIdentity",
 }
-"""The IAM actions whose names differ from their operations'.
+"""The IAM actions whose names differ from the names of their operations.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html"""
 
 
@@ -157,7 +158,10 @@ def action_of(operation: str) -> str:
 
 
 class Meaning(NamedTuple):
-    """What is wrong, in a sentence, and its fix: a command, a setting or a place, without a full stop."""
+    """One sentence that says what is wrong, and how to fix it.
+
+    The fix is a command, or a phrase without a full stop.
+    """
 
     text: str
     fix: str
@@ -168,20 +172,20 @@ class Meaning(NamedTuple):
 
 _SET_REGION = "Set AWS_REGION to the bucket's region; if AWS_ENDPOINT_URL_S3 is set, check that as well"
 
-BUSY = Meaning("S3 is overloaded or out of order.", "Try again in a minute; there is nothing to set")
+BUSY = Meaning("S3 is overloaded or not working.", "Try again in a minute; no setting can fix this")
 EXPIRED = Meaning("The temporary credentials have expired.", RENEW_CREDENTIALS)
-REDIRECTED = Meaning("The bucket lies in another region than AWS_REGION.", _SET_REGION)
+REDIRECTED = Meaning("The bucket is in a different region than AWS_REGION.", _SET_REGION)
 _UNKNOWN_REGION = Meaning(
     "The server does not know the region in AWS_REGION.",
     "Set AWS_REGION to one of the server's regions (on Ceph a zone group; us-east-1 means its default)",
 )
 _UNKNOWN_KEY = Meaning("The access key is not known to the server.", "Check AWS_ACCESS_KEY_ID")
 NO_ENCRYPTION = Meaning(
-    "The server can't encrypt as S3_SSE asks: it has no keys for that, or wants https.",
+    "The server can't encrypt as S3_SSE requires: it has no keys for that, or it requires HTTPS.",
     "Set S3_SSE=none and leave S3_SSE_KMS_KEY_ID empty; or set up encryption on the server",
 )
 _FULL = Meaning(
-    "The server has no room left for more images.", "Delete images there, or ask its administrator for more"
+    "The server has no room for more images.", "Delete images there, or ask its administrator for more space"
 )
 _QUOTA = Meaning(
     "The quota of the user or of the bucket is used up.",
@@ -209,7 +213,7 @@ MEANINGS = {
     "AccountProblem": Meaning("AWS has a problem with the account.", "See the account's billing page"),
     "NotSignedUp": Meaning("The account is not signed up for S3.", "Sign up in the S3 console"),
     "UserSuspended": Meaning(
-        "The server has suspended the user to whom the access key belongs.",
+        "The server has suspended the user that the access key belongs to.",
         "Ask its administrator to enable the user (on Ceph: radosgw-admin user enable --uid=…)",
     ),
     "NotEntitled": Meaning(
@@ -230,11 +234,11 @@ MEANINGS = {
         "Lower MAX_UPLOAD_BYTES, or raise the server's limit or quota",
     ),
     "MetadataTooLarge": Meaning(
-        "The server accepts less metadata than the request has.", "Set KEEP_PROMPTS=false"
+        "The request has more metadata than the server accepts.", "Set KEEP_PROMPTS=false"
     ),
     "InvalidRequest": Meaning(
-        "The server refuses a part of the request. With S3_SSE set it is most likely the encryption, for "
-        "which the server has no keys or wants https.",
+        "The server rejects a part of the request. If S3_SSE is set, encryption is the most likely reason: "
+        "the server has no keys for it, or it requires HTTPS.",
         "Set S3_SSE=none if it is set; otherwise see the server's log",
     ),
     "InvalidEncryptionAlgorithmError": NO_ENCRYPTION,
@@ -246,25 +250,25 @@ MEANINGS = {
         "(or public)",
     ),
     "BucketAlreadyExists": Meaning(
-        "This name belongs to somebody else: bucket names are unique across all of AWS or of the server.",
-        "Choose another, for instance with your company's name, the project and the year",
+        "This name belongs to someone else. Bucket names are unique across all of AWS, or across the server.",
+        "Choose a different name, for example one with your company's name, the project and the year",
     ),
     "InvalidBucketName": Meaning(
         "This is not a valid bucket name.", "Choose one of 3 to 63 lower-case letters, digits and hyphens"
     ),
     "TooManyBuckets": Meaning(
-        "The account has reached its limit of buckets.", "Delete one, or ask AWS for more"
+        "The account has reached its bucket limit.", "Delete a bucket, or ask AWS for a higher limit"
     ),
     "OperationAborted": Meaning(
-        "S3 is still busy with another change to this bucket, or with deleting one of this name.",
-        "Try again in some minutes",
+        "S3 is still busy with another change to this bucket, or is deleting a bucket with this name.",
+        "Try again in a few minutes",
     ),
     "AccessControlListNotSupported": Meaning(
         "The bucket has ACLs disabled, but S3_ACL=public-read sends one with each put.",
         "Set S3_ACL=none, then: flask bucket setup --mode public",
     ),
     "InvalidObjectState": Meaning(
-        "The object is archived.", "Restore it, and keep images out of archive classes"
+        "The object is archived.", "Restore it, and don't move images to archive storage classes"
     ),
     "PermanentRedirect": REDIRECTED,
     "AuthorizationHeaderMalformed": REDIRECTED,
@@ -280,7 +284,7 @@ MEANINGS = {
     "503": BUSY,
     "500": BUSY,
 }
-"""What each code means. The code of a response without a body, to HEAD, is its status."""
+"""What each code means. If a response has no body, such as a response to HEAD, its code is its status."""
 
 REGION_CODES = {
     "PermanentRedirect",
@@ -290,4 +294,4 @@ REGION_CODES = {
     "InvalidLocationConstraint",
     "InvalidRegionName",
 }
-"""Codes that a wrong region causes."""
+"""Codes of errors that a wrong region causes."""

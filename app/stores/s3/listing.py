@@ -1,9 +1,10 @@
 """Pages of a listing, and the cursor that leads from one page to the next.
 
-S3 has two ways to continue: `ContinuationToken`, an opaque token of its own, and `StartAfter`, a key.
-Directory buckets and some compatible servers ignore the second, so the token is sent if there is one. A
-cursor also holds the last key: it shows whether the next page really continues, and replaces a token that the
-server no longer accepts. https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
+S3 offers two ways to continue a listing: `ContinuationToken`, an opaque token, and `StartAfter`, a key.
+Directory buckets and some compatible servers ignore `StartAfter`, so the token is sent if there is one. A
+cursor also contains the last key. It shows whether the next page really continues the listing, and it is used
+if the server no longer accepts the token.
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
 """
 
 import base64
@@ -21,17 +22,19 @@ from app.stores.s3.client import BucketClient, etag_of, utc
 from app.stores.s3.errors import status_of
 
 _MAX_CURSOR_CHARS = 3000
-"""The cursor travels in a request line, which may have 4094 characters (gunicorn's default)."""
+"""Maximum length of a cursor. It is sent in a request line, which can have 4094 characters (gunicorn's
+default)."""
 
 _MAX_EMPTY_PAGES = 1000
-"""Truncated pages without keys in a row. S3 sends them where many objects were deleted."""
+"""Maximum number of consecutive truncated pages without keys. S3 sends them where many objects were
+deleted."""
 
 
 def list_page(client: BucketClient, prefix: str, limit: int, cursor: str | None) -> ObjectPage:
     """Return the page after `cursor`: at most `limit` objects whose keys begin with `prefix`.
 
     Only `IsTruncated=false` ends a listing. Raises botocore's errors, and `StoreError` for a page that does
-    not continue the one before, or that holds fewer keys than it says.
+    not continue the previous one, or that has fewer keys than its `KeyCount` says.
     """
     last = _Cursor.from_text(cursor)
     response = _request_page(client, {"Prefix": prefix, "MaxKeys": limit}, last)
@@ -40,7 +43,7 @@ def list_page(client: BucketClient, prefix: str, limit: int, cursor: str | None)
         raise StoreError(detail="ListObjectsV2: a response without IsTruncated")
     if response.get("KeyCount", 0) > len(contents):
         raise StoreError(
-            detail=f"ListObjectsV2: a page of {len(contents)} keys that says {response['KeyCount']}"
+            detail=f"ListObjectsV2: a page of {len(contents)} keys with a KeyCount of {response['KeyCount']}"
         )
     objects = tuple(_facts_in(entry) for entry in contents[:limit])
     in_order = _check_advance(last, [facts.key for facts in objects])
@@ -54,9 +57,9 @@ def list_page(client: BucketClient, prefix: str, limit: int, cursor: str | None)
 class _Cursor(NamedTuple):
     """The end of a page.
 
-    `key` is the last key of the page, `token` the server's continuation token or empty. `empty` counts the
-    pages without keys since `key`. `first` is the first key of the page if keys were not in S3's order, else
-    empty.
+    `key` is the last key of the page. `token` is the server's continuation token, or empty. `empty` is the
+    number of pages without keys since `key`. `first` is the first key of the page if the keys were not in
+    S3's order, else empty.
     """
 
     key: str = ""
@@ -65,7 +68,7 @@ class _Cursor(NamedTuple):
     first: str = ""
 
     def to_text(self) -> str:
-        """Return the cursor in characters that URLs need not encode. Drops a token that is too long."""
+        """Return the cursor in characters that need no encoding in URLs. A long token is dropped."""
         text = base64.urlsafe_b64encode(json.dumps(self, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         if len(text) > _MAX_CURSOR_CHARS and self.token and self.key:
             return self._replace(token="").to_text()
@@ -106,31 +109,31 @@ def _facts_in(entry: Mapping[str, Any]) -> ObjectFacts:
 
 
 def _check_advance(last: _Cursor, keys: Sequence[str]) -> bool:
-    """Return whether all keys so far came in S3's order. Raises `StoreError` if the page does not advance.
+    """Return whether all keys so far were in S3's order. Raises `StoreError` if the page does not advance.
 
-    Directory buckets have no order, and some servers list in the order of their directories. There, a page
-    that holds the first or the last key of the one before is the same page again.
+    Directory buckets have no order, and some servers list in the order of their directories. For these, a
+    page that contains the first or the last key of the previous page counts as a repetition of that page.
     """
     if last.first:
         repeats = not {last.key, last.first}.isdisjoint(keys)
     else:
         repeats = bool(keys and last.key) and _utf8(keys[0]) <= _utf8(last.key)
     if repeats:
-        raise StoreError(detail="ListObjectsV2: a page that does not continue the one before")
+        raise StoreError(detail="ListObjectsV2: a page that does not continue the previous one")
     return not last.first and all(_utf8(one) < _utf8(other) for one, other in pairwise(keys))
 
 
 def _next_cursor(last: _Cursor, objects: Sequence[ObjectFacts], token: str, in_order: bool) -> _Cursor:
-    """Return the cursor after a truncated page. Raises `StoreError` if nothing leads on from it."""
+    """Return the cursor after a truncated page. Raises `StoreError` if there is no way to continue."""
     if objects and (token or in_order):
         return _Cursor(objects[-1].key, token, first="" if in_order else objects[0].key)
     if objects or token in ("", last.token):
-        raise StoreError(detail="ListObjectsV2: a truncated page, and nothing leads on from it")
+        raise StoreError(detail="ListObjectsV2: a truncated page without a way to continue")
     if last.empty >= _MAX_EMPTY_PAGES:
-        raise StoreError(detail=f"ListObjectsV2: {_MAX_EMPTY_PAGES} pages without keys, and no end")
+        raise StoreError(detail=f"ListObjectsV2: {_MAX_EMPTY_PAGES} consecutive pages without keys")
     return last._replace(token=token, empty=last.empty + 1)
 
 
 def _utf8(key: str) -> bytes:
-    """Return the bytes by which S3 orders listings."""
+    """Return the bytes by which S3 sorts keys."""
     return key.encode("utf-8", "surrogatepass")

@@ -1,9 +1,9 @@
 """Find out whether a 403 on a read means that the object is missing or that reading is forbidden.
 
-Without `s3:ListBucket` S3 answers 403 AccessDenied for a missing object, too
-(https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html). If a revoked permission counted as
-missing, it would empty the cache of named images; if a missing image counted as forbidden, it would be an
-outage.
+Without `s3:ListBucket`, S3 returns 403 AccessDenied even for a missing object
+(https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html). If we mistook a revoked permission for a
+missing object, the cache would lose its named images. If we mistook a missing object for a denied read, a
+mistyped URL would look like an outage.
 """
 
 import secrets
@@ -17,14 +17,14 @@ from app.stores.s3.client import BucketClient
 from app.stores.s3.errors import code_of, denied_action, status_of
 
 _PROBE_SECONDS = 300.0
-"""How long the response for a key that can't exist is remembered: policies change."""
+"""How long the response for a key that can't exist is remembered. Policies may change."""
 
 _READABLE_SECONDS = 60.0
 """How long a successful read proves that reading is allowed."""
 
 
 class Denials:
-    """Interprets a 403 by AWS's message, by a key that can't exist, and by an object known to exist."""
+    """Interprets a 403, using AWS's message, a key that can't exist, and an object known to exist."""
 
     def __init__(self, client: BucketClient, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -35,24 +35,24 @@ class Denials:
         self._known_key = ""
 
     def note_read(self, key: str) -> None:
-        """Note that `key` was read: it exists, and reading is allowed."""
+        """Record that `key` was read: it exists, and reading is allowed."""
         self._known_key = key
         self._readable_until = self._clock() + _READABLE_SECONDS
 
     def note_written(self, key: str) -> None:
-        """Note that `key` exists, whether or not it can be read."""
+        """Record that `key` exists, whether or not it can be read."""
         self._known_key = key
 
     def note_deleted(self, key: str) -> None:
-        """Note that `key` no longer exists."""
+        """Record that `key` no longer exists."""
         if self._known_key == key:
             self._known_key = ""
 
     def means_missing(self, key: str, exc: ClientError, *, was_read_before: bool) -> bool:
         """Return whether `exc`, S3's response to reading `key`, means that there is no such object.
 
-        An object that was read before counts as missing only with proof. Raises botocore's errors, since this
-        may have to call S3.
+        An object that was read before counts as missing only if there is proof. This may call S3, so it
+        raises botocore's errors.
         """
         if (status_of(exc), code_of(exc)) != (403, "AccessDenied") or is_about_credentials(exc):
             return False
@@ -72,7 +72,7 @@ class Denials:
         return True
 
     def _bucket_hides_missing(self, key: str) -> bool:
-        """Return whether S3 answers 403 for a random key beside `key`, to which the same policies apply."""
+        """Return whether S3 returns 403 for a random key next to `key`. The same policies apply to both."""
         if self._clock() >= self._probed_until:
             folder, slash, name = key.rpartition("/")
             neighbour = f"{folder}{slash}{secrets.token_hex(16)}.{name.rpartition('.')[2]}"

@@ -1,7 +1,8 @@
-"""PutObject within the abilities of the bucket and of the server, which are learned from their responses.
+"""PutObject, limited to the features that the bucket and the server support.
 
-Buckets may have ACLs disabled, compatible servers may lack ACLs or conditional puts, or accept less metadata
-than S3. A put that fails for such a reason is repeated without the feature, and later puts omit it at once.
+Buckets may have ACLs disabled. Compatible servers may lack ACLs or conditional puts, or may accept less
+metadata than S3. A put that fails for such a reason is repeated without the feature. Later puts don't use the
+feature.
 """
 
 import base64
@@ -22,16 +23,18 @@ from app.stores.s3.client import RETRY_WINDOW_SECONDS, BucketClient, etag_of, fa
 from app.stores.s3.errors import MEANINGS, code_of, status_of
 
 _MAX_ATTEMPTS = 8
-"""Enough for every combination of options, and for some conflicts."""
+"""Maximum number of attempts. This is enough for every combination of options, and for some conflicts."""
 
 _SHORT_VALUE_BYTES = 256
-"""The length to which metadata values are cut for a server with a small limit; OpenStack Swift's default."""
+"""Maximum length of metadata values for a server with a small limit. It is OpenStack Swift's default
+limit."""
 
 _SHORT_VALUES_SECONDS = 600.0
-"""How long to send short values only: an outage may look like a server with a small limit."""
+"""How long to send only short values. An outage may look like a small limit, so this is not permanent."""
 
 _METADATA_STATUSES = (400, 413, 431, 500, 501)
-"""Responses to metadata over a server's limit: Swift's is 500, AWS's 400, those of proxies 413 or 431."""
+"""Statuses of responses to metadata that exceeds a server's limit: 500 from Swift, 400 from AWS, and 413 or
+431 from proxies."""
 
 _METADATA_CODES = {
     "MetadataTooLarge",
@@ -39,10 +42,11 @@ _METADATA_CODES = {
     "InvalidRequest",
     "InvalidArgument",
 }
-"""Codes that may be about metadata. All others that have a meaning are about something else."""
+"""Codes that may be about metadata. All other codes in `MEANINGS` are about something else."""
 
 _MAX_CLOCK_SKEW = timedelta(minutes=15)
-"""S3 refuses requests with a greater skew (`RequestTimeTooSkewed`): a `Date` further off is wrong."""
+"""S3 rejects requests with a greater clock skew (`RequestTimeTooSkewed`), so if the `Date` of a response is
+further off, it is wrong."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +54,8 @@ _log = logging.getLogger(__name__)
 class Upload(NamedTuple):
     """The result of a put.
 
-    `facts` are the stored object's, or None if an existing object had to stay. `in_doubt` says that an
-    earlier attempt of this put may have stored that object, and that only the response was lost.
+    `facts` describes the stored object. It is None if there was an object that must not be overwritten. If
+    `in_doubt` is True, an earlier attempt of this put may have stored that object and lost the response.
     """
 
     facts: ObjectFacts | None
@@ -66,10 +70,11 @@ class _Options(NamedTuple):
 
 
 class Uploader:
-    """Puts objects with the options that have been found to work.
+    """Puts objects with the options that were found to work.
 
-    `acl` is `public-read`, `none`, or `auto`: public-read as long as the bucket accepts it. `encryption`
-    holds further parameters for each put. `exists` is called for servers without conditional puts.
+    `acl` is `public-read`, `none`, or `auto`, which means public-read as long as the bucket accepts it.
+    `encryption` contains additional parameters for each put. `exists` is called for servers that don't
+    support conditional puts.
     """
 
     def __init__(
@@ -81,7 +86,7 @@ class Uploader:
         self._encryption = encryption
         self._exists = exists
         self._has_conditions: bool | None = None
-        """Whether the server obeys `If-None-Match`. AWS does; of others it is unknown until the first put."""
+        """Whether the server obeys `If-None-Match`. AWS does. For others, None until the first put."""
         self._short_values_until = 0.0
 
     def put(
@@ -94,7 +99,7 @@ class Uploader:
         metadata: Mapping[str, str],
         overwrite: bool,
     ) -> Upload:
-        """Put the object. If S3 refuses its metadata, shorten the values, then omit them.
+        """Put the object. If S3 rejects its metadata, shorten the values. If that fails, omit the metadata.
 
         Raises botocore's errors, and `StoreError` for a response that can't come from S3.
         """
@@ -140,17 +145,18 @@ class Uploader:
         if stored:
             self._short_values_until = time.monotonic() + _SHORT_VALUES_SECONDS
         _log.warning(
-            "S3 refused an image with its metadata (%s %s): it was stored with %s. If the server's limit for "
-            "metadata is below S3's 2 KB, raise it, or set KEEP_PROMPTS=false.",
+            "S3 rejected an image with its metadata (%s %s). The image was stored with %s. If the server's "
+            "limit for metadata is below S3's 2 KB, raise it, or set KEEP_PROMPTS=false.",
             status_of(refused),
             code_of(refused),
-            f"values of at most {_SHORT_VALUE_BYTES} bytes" if stored else "none",
+            f"values of at most {_SHORT_VALUE_BYTES} bytes" if stored else "no metadata",
         )
 
     def _put_once(self, request: dict[str, Any], overwrite: bool) -> tuple[dict[str, Any] | None, bool]:
         """Put the object with this metadata, with the options that work.
 
-        Return S3's response, or None if an object is there that must stay, and whether that may be ours.
+        Return S3's response, or None if there is an object that must not be overwritten. Also return whether
+        an earlier attempt of this put may have stored that object.
         """
         if self._has_conditions is None and self._client.is_aws:
             self._has_conditions = True
@@ -175,7 +181,7 @@ class Uploader:
         raise AssertionError
 
     def _send(self, request: dict[str, Any], options: _Options) -> dict[str, Any]:
-        """Send PutObject, with a checksum that the server verifies: every compatible server knows MD5."""
+        """Send PutObject with a checksum that the server verifies. Every compatible server supports MD5."""
         data = request["Body"]
         if self._client.is_aws:
             checksum = {"ChecksumSHA256": _base64(hashlib.sha256(data).digest())}
@@ -191,17 +197,17 @@ class Uploader:
         )
 
     def _options_after(self, code: str, options: _Options, overwrite: bool) -> _Options | None:
-        """Return the options to try after this error, or None if none would help.
+        """Return the options to try after this error, or None if no other options would help.
 
-        A 403 may mean a missing `s3:PutObjectAcl` or Block Public Access, but a missing `s3:PutObject` too.
-        Only a put that succeeds without the ACL shows that the ACL was the reason.
+        A 403 may mean that `s3:PutObjectAcl` is missing or that Block Public Access is on. But it may also
+        mean that `s3:PutObject` is missing. Only a put that succeeds without the ACL proves the reason.
         """
         if code == "ConditionalRequestConflict":
             return options
         if code in ("AccessControlListNotSupported", "AccessDenied"):
             return options._replace(acl=False) if options.acl and self._acl_is_optional else None
         if code == "NotImplemented":
-            # 501 names no reason: try without the ACL, then without the condition, then without either.
+            # A 501 gives no reason. Try without the ACL, then without the condition, then without either.
             order = [_Options(acl, conditional) for conditional in (True, False) for acl in (True, False)]
             remaining = order[order.index(options) + 1 :]
             return next((other for other in remaining if self._is_possible(other, overwrite)), None)
@@ -214,11 +220,11 @@ class Uploader:
         return acl_fits and self._has_conditions is not True
 
     def _learn(self, request: dict[str, Any], options: _Options, overwrite: bool) -> None:
-        """Remember what this successful put shows of the server."""
+        """Remember what this successful put shows about the server."""
         if self._sends_acl and not options.acl:
             self._sends_acl = False
             _log.warning(
-                "S3 does not accept the ACL public-read: images are stored without an ACL from now on. If "
+                "S3 does not accept the ACL public-read. Images are stored without an ACL from now on. If "
                 "the bucket has ACLs disabled or is private, set S3_ACL=none. Otherwise allow "
                 "s3:PutObjectAcl and turn off BlockPublicAcls, for the bucket and for the account."
             )
@@ -226,14 +232,15 @@ class Uploader:
             self._has_conditions = self._obeys_conditions(request, options) if options.conditional else False
             if self._has_conditions is False:
                 _log.warning(
-                    "The server has no conditional puts: of two uploads of one name at once the last wins."
+                    "The server does not support conditional puts. If two clients upload the same name at "
+                    "once, the last upload wins."
                 )
 
     def _obeys_conditions(self, request: dict[str, Any], options: _Options) -> bool | None:
-        """Return whether the server refuses to repeat the conditional put that just succeeded.
+        """Return whether the server rejects a repetition of the conditional put that just succeeded.
 
-        Some servers ignore the condition. Return None if an outage leaves it open: the object is stored, so
-        this must not fail the upload.
+        Some servers ignore the condition. Return None if an outage prevents a result. The upload must not
+        fail for this reason, since the object is stored.
         """
         try:
             self._send(request, options)
@@ -248,8 +255,9 @@ class Uploader:
     def _etag_of_put(self, key: str, data: bytes, response: Mapping[str, Any]) -> str:
         """Return the response's ETag, or the MD5 of the bytes, which is the ETag of a plain put.
 
-        OpenStack Swift sends none if a later put replaced the object. A 200 without an ETag may also come
-        from something that is not S3, so the object must exist then. Raises `StoreError` if it does not.
+        OpenStack Swift sends no ETag if a later put replaced the object. But a 200 without an ETag may also
+        come from something that is not S3, so this checks whether the object exists. Raises `StoreError` if
+        it does not.
         """
         if str(response.get("ETag", "")).strip('"'):
             return etag_of(response)
@@ -265,7 +273,10 @@ class Uploader:
 
 
 def _date_of(response: Mapping[str, Any]) -> datetime:
-    """Return the server's time of the response: PutObject's has no LastModified."""
+    """Return the `Date` of the response, since a response to PutObject has no LastModified.
+
+    Return the current time if the `Date` is missing or wrong.
+    """
     now = datetime.now(UTC).replace(microsecond=0)
     try:
         date = parsedate_to_datetime(response["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
@@ -276,7 +287,10 @@ def _date_of(response: Mapping[str, Any]) -> datetime:
 
 
 def _may_have_stored(exc: ClientError) -> bool:
-    """Return whether the object may be stored despite the error: after botocore's retries, or after a 5xx."""
+    """Return whether the object may be stored despite the error.
+
+    This is possible if botocore retried the put, or if the status is 5xx.
+    """
     retries = exc.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
     return retries > 0 or status_of(exc) >= 500
 

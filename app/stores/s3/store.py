@@ -22,16 +22,17 @@ from app.stores.s3.put import Uploader
 from app.stores.s3.urls import PublicAccess, presigned
 
 _STATUSES_OF_HEAD = {"301", "400", "403", "404"}
-"""Codes of HEAD's responses that botocore makes of their status. The body of GET's has S3's own code."""
+"""Codes that botocore derives from the status of a response to HEAD. Responses to GET have S3's own code in
+their body."""
 
 
 class S3Store(BaseStore):
     """Stores objects in one bucket.
 
-    `acl` is `public-read`, `none` or `auto`: public-read as long as the bucket accepts it. `sse` is `none`,
-    `AES256` or `aws:kms`, the latter with `sse_kms_key_id` or AWS's own key. `presigned_expiry` is the
-    longest validity of a signed URL in seconds. `max_connections` should be at least the number of threads
-    that use the store.
+    `acl` is `public-read`, `none`, or `auto`, which means public-read as long as the bucket accepts it. `sse`
+    is `none`, `AES256` or `aws:kms`. `aws:kms` uses the key `sse_kms_key_id`, or AWS's own key if that is
+    empty. `presigned_expiry` is the maximum validity of a signed URL in seconds. `max_connections` should be
+    at least the number of threads that use the store.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class S3Store(BaseStore):
         )
 
     def identity(self) -> str:
-        """Return endpoint and bucket."""
+        """Return a string that contains the endpoint and the bucket."""
         return self._client.identity()
 
     def put(
@@ -95,7 +96,7 @@ class S3Store(BaseStore):
         metadata: Mapping[str, str] = NO_METADATA,
         overwrite: bool = True,
     ) -> PutResult:
-        """Send PutObject with checksum and ACL; for `overwrite=False`, with `If-None-Match: *`."""
+        """Send PutObject with a checksum and an ACL. Send `If-None-Match: *` if `overwrite` is False."""
         with errors_mapped("PutObject"):
             upload = self._uploader.put(
                 key,
@@ -111,16 +112,18 @@ class S3Store(BaseStore):
         try:
             if not upload.in_doubt:
                 return PutResult(self.head(key), created=False)
-            # A retry of this put may have met the object that its first attempt stored: compare the bytes.
+            # The existing object may have been stored by the first attempt of this put: compare the bytes.
             stored = self.get(key)
             assert stored is not None  # only a conditional get returns None
             with stored:
                 return PutResult(stored.facts, created=_has_bytes(stored, data))
         except NotFound as exc:
-            raise StoreUnreachable(detail="an object vanished during a put that must not replace it") from exc
+            raise StoreUnreachable(
+                detail="an object disappeared during a put that must not overwrite it"
+            ) from exc
 
     def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
-        """Send GetObject; return None for a 304."""
+        """Send GetObject. Return None for a 304."""
         condition = {"IfNoneMatch": if_none_match} if if_none_match else {}
         with errors_mapped("GetObject"):
             try:
@@ -140,7 +143,7 @@ class S3Store(BaseStore):
         return StoredObject(facts, _ResumingBody(self._client, response["Body"], facts))
 
     def head(self, key: str) -> ObjectFacts:
-        """Send HeadObject. Learn the reason for an error from GetObject, whose response has a body."""
+        """Send HeadObject. If it fails, send GetObject, since its response has a body with the reason."""
         with errors_mapped("HeadObject"):
             try:
                 response = self._client.call("head_object", Key=key)
@@ -157,13 +160,13 @@ class S3Store(BaseStore):
         return facts_of(key, response)
 
     def delete(self, key: str) -> None:
-        """Send DeleteObject. S3 does not mind a missing object, other servers may answer 404."""
+        """Send DeleteObject. If the object is missing, S3 returns no error; other servers may return 404."""
         with suppress(NotFound), errors_mapped("DeleteObject"):
             self._client.call("delete_object", Key=key)
         self._denials.note_deleted(key)
 
     def list(self, prefix: str = "", *, limit: int = 100, cursor: str | None = None) -> ObjectPage:
-        """Send ListObjectsV2. The cursor holds its continuation token."""
+        """Send ListObjectsV2. The cursor contains its continuation token."""
         with errors_mapped("ListObjectsV2"):
             return list_page(self._client, prefix, limit, cursor)
 
@@ -172,7 +175,7 @@ class S3Store(BaseStore):
         return self._client.url(key)
 
     def signed_url(self, key: str) -> str:
-        """Return the object's URL signed with our credentials. It changes once in half of its validity."""
+        """Return the object's URL, signed with our credentials. It changes when half its validity is over."""
         with errors_mapped("signing a URL"):
             credentials, region = self._client.credentials(), self._client.region()
         return presigned(
@@ -180,11 +183,11 @@ class S3Store(BaseStore):
         )
 
     def is_public(self, key: str) -> bool:
-        """Return whether an anonymous request succeeds, for the object or lately for one in its folder."""
+        """Return whether anonymous requests succeed. The result is cached for the top-level folder."""
         return self._public_access.is_public(key)
 
     def _exists_before_put(self, key: str) -> bool:
-        """Return whether the object exists; a 404 needs no second request, since the put finds its reason."""
+        """Return whether the object exists. If a 404 has a different reason, the put will report it."""
         try:
             self._client.call("head_object", Key=key)
         except ClientError as exc:
@@ -193,7 +196,7 @@ class S3Store(BaseStore):
 
     def _raise_if_missing(self, key: str, exc: ClientError, *, was_read_before: bool) -> None:
         if self._denials.means_missing(key, exc, was_read_before=was_read_before):
-            raise NotFound(detail="403 AccessDenied, which this bucket answers for missing objects") from exc
+            raise NotFound(detail="403 AccessDenied, which this bucket returns for missing objects") from exc
 
 
 def _has_bytes(stored: StoredObject, data: bytes) -> bool:
@@ -204,7 +207,7 @@ def _has_bytes(stored: StoredObject, data: bytes) -> bool:
 
 
 class _ResumingBody:
-    """An object's body that resumes once after a broken connection, but not after a timeout."""
+    """An object's body. Reading resumes once after a broken connection, but not after a timeout."""
 
     def __init__(self, client: BucketClient, body: StreamingBody, facts: ObjectFacts) -> None:
         self._client = client
@@ -214,7 +217,10 @@ class _ResumingBody:
         self._resumed = False
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return at most `size` bytes, all if negative. Raises `StoreError` if the body ends too early."""
+        """Return at most `size` bytes, or all remaining bytes if `size` is negative.
+
+        Raises `StoreError` if the body ends too early.
+        """
         amount = None if size < 0 else size
         try:
             chunk = bytes(self._body.read(amount))
@@ -224,7 +230,7 @@ class _ResumingBody:
                 chunk = bytes(self._body.read(amount))
         self._done += len(chunk)
         if self._done > self._facts.size:
-            raise StoreError(detail=f"GetObject: a body of more than its {self._facts.size} bytes")
+            raise StoreError(detail=f"GetObject: a body of more than the announced {self._facts.size} bytes")
         return chunk
 
     def close(self) -> None:
@@ -232,7 +238,7 @@ class _ResumingBody:
         self._body.close()
 
     def _resume_after(self, exc: Exception) -> None:
-        """Request the rest of this very version. Raises our error for `exc` if it can't be resumed."""
+        """Request the rest of the same version. If that is impossible, raise the application's error."""
         error = app_error(exc, "GetObject body")
         if error is None:
             raise exc
@@ -249,4 +255,4 @@ class _ResumingBody:
         expected = (f"bytes {offset}-{facts.size - 1}/{facts.size}", facts.size - offset, facts.etag)
         if (response.get("ContentRange"), response.get("ContentLength"), etag_of(response)) != expected:
             self._body.close()
-            raise StoreError(detail="GetObject: a body broke off, and its rest belongs to another version")
+            raise StoreError(detail="GetObject: a body broke off, and the object has changed since")

@@ -1,13 +1,14 @@
 """URLs that browsers can read without credentials: presigned URLs, and the URLs of public objects.
 
-A presigned URL stays the same for a while, so that browsers can cache the image: it is signed as of the start
-of a time window and valid for two windows, so at least for one more after a client gets it. A URL signed by
-temporary credentials, including a role's, ends with them; once they are renewed, the URL is another one.
+A presigned URL stays the same for a while, so that browsers can cache the image. Its signature is dated to
+the start of a time window and is valid for two windows. So the URL is valid for at least one more window
+after a client receives it. If a URL is signed with temporary credentials, such as those of a role, it expires
+with them, and it changes when they are renewed.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-presigned-url.html
 
-Whether an object is public shows only when it is read anonymously. Neither an accepted ACL nor a policy
-proves it: Block Public Access may overrule both, on the bucket or on the account, and reading those settings
-needs permissions that the server can do without.
+Only an anonymous read shows whether an object is public. Neither an accepted ACL nor a policy proves it,
+since Block Public Access may override both, for the bucket or for the account. Reading those settings would
+require permissions that the server doesn't otherwise need.
 """
 
 import http.client
@@ -34,18 +35,18 @@ _REMEMBERED_SECONDS = 600.0
 _MAX_REMEMBERED_FOLDERS = 1_000
 
 _PAUSE_SECONDS = 60.0
-"""After a failed anonymous request: the server may have no route to the public endpoint."""
+"""How long to wait after a failed anonymous request. The server may have no route to the public endpoint."""
 
 _MAX_BODY_BYTES = 1024 * 1024
 
 _FAILURES = (BadResponse, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
-"""Everything that can fail on the way, from an invalid host name to a response that is not HTTP."""
+"""Everything that can go wrong, from an invalid host name to a response that is not HTTP."""
 
 
 def presigned(url: str, credentials: ReadOnlyCredentials, region: str, *, seconds: int, now: float) -> str:
-    """Return `url` signed for GET, valid until at most `seconds` after `now`, and at least half of that.
+    """Return `url` signed for GET. It is valid for at most `seconds` after `now`, and at least half of that.
 
-    `now` is in seconds since the epoch. Signature version 4 in the query string:
+    `now` is a Unix time. This uses signature version 4 in the query string:
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
     """
     window = max(seconds // 2, 1)
@@ -56,7 +57,7 @@ def presigned(url: str, credentials: ReadOnlyCredentials, region: str, *, second
 
 
 class _SignerAt(S3SigV4QueryAuth):
-    """botocore's signer, with a given time instead of the clock's."""
+    """botocore's signer, with a given time instead of the current time."""
 
     def __init__(self, start: datetime, credentials: ReadOnlyCredentials, region: str, seconds: int) -> None:
         super().__init__(credentials, "s3", region, expires=seconds)
@@ -70,7 +71,7 @@ class _SignerAt(S3SigV4QueryAuth):
 class PublicAccess:
     """Reads one object of each top-level folder anonymously, and remembers the result for the folder.
 
-    Policies usually apply to folders.
+    This suffices because policies usually apply to whole folders.
     """
 
     def __init__(self, url_of: Callable[[str], str], clock: Callable[[], float] = time.monotonic) -> None:
@@ -80,7 +81,7 @@ class PublicAccess:
         self._paused_until = 0.0
 
     def is_public(self, key: str) -> bool:
-        """Return whether anybody can read the object `key`, which exists; False if it can't be found out."""
+        """Return whether anyone can read the object `key`, which must exist. Return False if unknown."""
         folder = key.partition("/")[0] if "/" in key else ""
         public, until = self._known.get(folder, (False, 0.0))
         now = self._clock()
@@ -96,7 +97,7 @@ class PublicAccess:
         if status != HTTPStatus.OK and not is_refusal:
             self._paused_until = now + _PAUSE_SECONDS
             return False
-        # S3 answers an anonymous request for an object encrypted by KMS with 400.
+        # For an object that is encrypted with KMS, the response to an anonymous request is a 400.
         public = status == HTTPStatus.OK
         if len(self._known) >= _MAX_REMEMBERED_FOLDERS:
             self._known.clear()
@@ -116,7 +117,7 @@ class AnonymousResponse:
 class NoResponse(Exception):
     """The URL's host can't be reached, or its TLS certificate is not accepted.
 
-    The text names the URL without its query, which may hold a signature.
+    The message contains the URL without its query, which may contain a signature.
     """
 
 
@@ -126,10 +127,10 @@ def fetch_anonymously(
     """Request `url` without credentials and without following redirects. Raises `NoResponse`.
 
     Browsers can't follow S3's redirects either. `seconds` is the timeout for connecting and for each read.
-    `AWS_CA_BUNDLE`, `HTTPS_PROXY` and `NO_PROXY` are respected as by boto3.
+    Like boto3, this respects `AWS_CA_BUNDLE`, `HTTPS_PROXY` and `NO_PROXY`.
     """
     try:
-        # A pool for each request: they are rare, and a connection that is kept would be shared after a fork.
+        # Each request gets a new pool. Requests are rare, and a fork would share the connections of a pool.
         with _connection_pool(url, seconds) as pool:
             response = pool.request(method, url, body=body, redirect=False, preload_content=False)
             try:
@@ -141,7 +142,7 @@ def fetch_anonymously(
             finally:
                 response.close()
     except _FAILURES as exc:
-        raise NoResponse(f"No answer at {url.partition('?')[0]} ({type(exc).__name__}).") from exc
+        raise NoResponse(f"No response from {url.partition('?')[0]} ({type(exc).__name__}).") from exc
 
 
 def _connection_pool(url: str, seconds: float) -> urllib3.PoolManager:
@@ -160,7 +161,7 @@ def _connection_pool(url: str, seconds: float) -> urllib3.PoolManager:
 
 
 def _proxy_credentials(proxy: str) -> dict[str, str]:
-    """Return the header for the user and the password in the proxy's URL, or no header."""
+    """Return the header with the user and the password in the proxy's URL, or no headers."""
     parts = urlsplit(proxy)
     if not parts.username:
         return {}

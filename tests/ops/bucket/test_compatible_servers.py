@@ -338,7 +338,7 @@ def test_an_error_names_the_right_region(account: S3Server, clients: AwsClients)
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        ("302 Found", "another region than AWS_REGION"),
+        ("302 Found", "different region than AWS_REGION"),
         ("401 Unauthorized", "GetBucketOwnershipControls failed: 401"),
     ],
 )

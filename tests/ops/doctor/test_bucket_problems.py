@@ -382,7 +382,7 @@ def test_a_public_base_url_without_an_answer_is_a_problem(
 ) -> None:
     found = finding(make_context(s3_acl="none", public_base_url="http://127.0.0.1:9"), "image-url")
     assert found.status is Status.PROBLEM
-    assert "No answer at http://127.0.0.1:9/doctor/probe-" in found.text
+    assert "No response from http://127.0.0.1:9/doctor/probe-" in found.text
     assert found.fix == "Correct PUBLIC_BASE_URL, or start the server at that URL"
 
 

@@ -27,7 +27,7 @@ REFUSED = [
     ("403 Forbidden", "AllAccessDisabled", "credentials-accepted", "disabled"),
     ("404 Not Found", "NoSuchBucket", "bucket-exists", "no bucket"),
     ("503 Slow Down", "SlowDown", "s3-answers", "overloaded"),
-    ("500 Internal Server Error", "InternalError", "s3-answers", "out of order"),
+    ("500 Internal Server Error", "InternalError", "s3-answers", "not working"),
 ]
 
 
@@ -56,7 +56,9 @@ def test_another_region_is_one_problem(private: CheckContext, aws: FakeAws) -> N
 def test_a_redirect_without_a_region_is_one_problem(private: CheckContext, aws: FakeAws) -> None:
     aws.region = ""
     aws.refused = {"GET missing": ("301 Moved Permanently", "PermanentRedirect")}
-    assert problems(private) == {"credentials-accepted": "The bucket lies in another region than AWS_REGION."}
+    assert problems(private) == {
+        "credentials-accepted": "The bucket is in a different region than AWS_REGION."
+    }
 
 
 def test_refused_connections_are_one_problem(s3: S3Server, make_context: MakeContext) -> None:

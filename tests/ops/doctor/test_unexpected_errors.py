@@ -153,9 +153,9 @@ def test_a_bucket_without_block_public_acls_is_fine_on_a_compatible_server(
     ("answer", "check_name", "words"),
     [
         (("403 Forbidden", "QuotaExceeded"), "probe-put", "quota"),
-        (("400 Bad Request", "InvalidRequest"), "probe-put", "can't encrypt as S3_SSE asks"),
-        (("400 Bad Request", "InvalidArgument"), "probe-put", "can't encrypt as S3_SSE asks"),
-        (("501 Not Implemented", "NotImplemented"), "probe-put", "can't encrypt as S3_SSE asks"),
+        (("400 Bad Request", "InvalidRequest"), "probe-put", "can't encrypt as S3_SSE requires"),
+        (("400 Bad Request", "InvalidArgument"), "probe-put", "can't encrypt as S3_SSE requires"),
+        (("501 Not Implemented", "NotImplemented"), "probe-put", "can't encrypt as S3_SSE requires"),
     ],
 )
 def test_error_codes_of_compatible_servers_are_explained(

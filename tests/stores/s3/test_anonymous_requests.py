@@ -112,7 +112,7 @@ def test_a_missing_bundle_raises_no_response(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_invalid_responses_raise_no_response(said: bytes) -> None:
-    with _server(said) as port, pytest.raises(NoResponse, match="No answer at"):
+    with _server(said) as port, pytest.raises(NoResponse, match="No response from"):
         fetch_anonymously("GET", f"http://127.0.0.1:{port}/a.png")
 
 
