@@ -1,4 +1,4 @@
-"""Test suites that every store and every generator must pass. Run them on your own, too:
+"""Test suites that every store and every generator must pass. To run them on your own store:
 
     from tests.contracts import StoreContract
 
@@ -7,8 +7,8 @@
         def store(self, tmp_path):
             return MyStore(tmp_path)
 
-Each test needs an empty store. In `tests`, failures show the values that differ; a `conftest.py` elsewhere
-needs `pytest.register_assert_rewrite("tests.contracts")` for that, before anything imports this module.
+Each test needs an empty store. In `tests`, failures show the values that differ. Elsewhere, this requires
+`pytest.register_assert_rewrite("tests.contracts")` in a `conftest.py`, before anything imports this module.
 """
 
 import io
@@ -41,7 +41,7 @@ def _put(store: BaseStore, key: str, data: bytes = b"bytes", *, overwrite: bool 
 
 
 def _facts(data: bytes) -> tuple[int, str, bytes]:
-    """Return length, digest and first bytes: a failure would show only a part of the whole."""
+    """Return the length, the digest and the first bytes, since a failure would show only a part of `data`."""
     return len(data), sha256(data).hexdigest(), data[:20]
 
 
@@ -55,9 +55,9 @@ class StoreContract:
 
     @pytest.fixture(autouse=True)
     def _starts_empty(self, store: BaseStore) -> None:
-        """Fail at once if the store is not empty: tests would fail because of objects that others left."""
+        """Fail at once if the store is not empty. Otherwise, tests would fail because of leftover objects."""
         found: list[str] = []
-        with suppress(Exception):  # the tests of `list` report its errors
+        with suppress(Exception):  # the tests of `list` report this error
             found = [facts.key for facts in store.list(limit=5).objects]
         if found:
             pytest.fail(
@@ -257,7 +257,7 @@ class StoreContract:
 
 
 class GeneratorContract:
-    """The suite for generators. Subclass it and define a fixture `generator` that returns yours."""
+    """The suite for generators. Subclass it and define a fixture `generator` that returns your generator."""
 
     @pytest.fixture
     def generator(self) -> BaseGenerator:

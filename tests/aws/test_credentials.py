@@ -1,4 +1,4 @@
-"""Failing sources of credentials: responses are 502, logs and commands give advice, no secret is shown."""
+"""Failing credential providers: responses are 502, logs and commands give advice, and no secret is shown."""
 
 import getpass
 import json
@@ -36,7 +36,7 @@ ALL = pytest.mark.parametrize("name", SOURCES)
 
 @pytest.fixture
 def break_source(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Return a function that leaves only the named source of credentials."""
+    """Return a function that disables all credential providers except the named one."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
@@ -47,14 +47,14 @@ def break_source(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 @pytest.fixture
 def s3_app(s3_config: Config, break_source: Callable[[str], None]) -> Iterator[Flask]:
-    """Return an application whose source of credentials each test breaks."""
+    """Return an application whose credential provider each test breaks."""
     flask = create_app(replace(s3_config, image_urls="presigned", cache_max_bytes=10**7))
     yield flask
     components_of(flask).cache.close()
 
 
 @ALL
-def test_requests_without_credentials_are_answered_502(
+def test_requests_without_credentials_get_502(
     s3_app: Flask, break_source: Callable[[str], None], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     break_source(name)
@@ -204,7 +204,7 @@ def test_a_denied_role_does_not_make_images_missing(
     tmp_path: Path,
     code: str,
 ) -> None:
-    """The role's 403 must not count as S3's 403 for a missing object."""
+    """The 403 for the role must not be mistaken for S3's 403 for a missing object."""
     home = tmp_path / "home"
     (home / "config").write_text(
         f"[profile images]\nrole_arn = {ROLE}\nsource_profile = base\n[profile base]\n{KEYS}",
@@ -249,7 +249,7 @@ def test_credentials_that_appear_later_are_found(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """A client created without credentials never finds any, so none is kept."""
+    """A client that was created without credentials never finds any, so it is not kept."""
     monkeypatch.setattr(s3_client_module, "CREDENTIALS_PAUSE_SECONDS", 0.0)
     store = S3Store(bucket, region="us-east-1", endpoint_url=s3.url)
     model = BedrockGenerator("stability.x", region="us-west-2", timeout=20)
@@ -261,10 +261,10 @@ def test_credentials_that_appear_later_are_found(
     assert model._client()
 
 
-def test_missing_credentials_are_not_looked_for_at_each_request(
+def test_missing_credentials_are_not_looked_up_on_every_request(
     s3: S3Server, break_source: Callable[[str], None], tmp_path: Path
 ) -> None:
-    """A request for an instance's role takes seconds to fail."""
+    """A request for the role of an instance fails only after several seconds."""
     store = S3Store("cats", region="us-east-1", endpoint_url=s3.url)
     with pytest.raises(StoreRefused):
         store.list()
@@ -287,7 +287,7 @@ def test_missing_credentials_are_not_looked_for_at_each_request(
 def test_every_command_reports_the_failure_in_one_line(
     s3_app: Flask, break_source: Callable[[str], None], tmp_path: Path, command: str, status: int
 ) -> None:
-    """`iam-policy` needs no credentials, the other commands do."""
+    """`iam-policy` needs no credentials, but the other commands do."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(picture())
     (tmp_path / "out").mkdir()

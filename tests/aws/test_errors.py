@@ -94,7 +94,7 @@ def test_every_exception_becomes_our_error(
 ) -> None:
     with pytest.raises(ours) as caught, mapped("an operation"):
         _raise_inside_botocore(exc)
-    assert caught.value.status in (500, 502, 503, 504)  # a command's has no status
+    assert caught.value.status in (500, 502, 503, 504)  # errors of commands have no status
     assert SECRET not in str(caught.value)
     assert "\n" not in str(caught.value)
 

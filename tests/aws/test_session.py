@@ -1,4 +1,4 @@
-"""Limits on the responses of AWS's services, or of what responds in their place."""
+"""Limits on the responses of AWS's services, and of servers that respond in their place."""
 
 import json
 import time
@@ -52,7 +52,7 @@ def raw(monkeypatch: pytest.MonkeyPatch) -> Iterator[RawStore]:
 
 @pytest.fixture
 def hasty(raw: RawStore, monkeypatch: pytest.MonkeyPatch) -> S3Store:
-    """Return a store with a read timeout of a second and without retries."""
+    """Return a store with a read timeout of one second and without retries."""
     monkeypatch.setattr(s3_client_module, "READ_TIMEOUT_SECONDS", 1)
     monkeypatch.setattr(s3_client_module, "MAX_ATTEMPTS", 1)
     return S3Store("cats", region="us-east-1", endpoint_url=raw.url)

@@ -30,7 +30,7 @@ class Clock:
 
 
 class Origin:
-    """A store to read from: objects by key. It records each call, and raises `error` if that is set."""
+    """A store to read from, with objects by key. It records each call, and raises `error` if that is set."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -57,7 +57,10 @@ class Origin:
 
 
 def facts(key: str, data: bytes) -> ObjectFacts:
-    """Return the facts of an object as S3 gives them: the entity tag is mostly the MD5 of the bytes."""
+    """Return the facts of an object as S3 reports them.
+
+    The entity tag is the MD5 of the bytes, as for most objects in S3.
+    """
     modified = datetime(2026, 11, 22, 8, 0, 0, tzinfo=UTC)
     etag = f'"{hashlib.md5(data).hexdigest()}"'
     return ObjectFacts(key, len(data), "image/png", etag, modified, digest_metadata(key, data))
@@ -72,7 +75,7 @@ def read(cached: CachedObject) -> bytes:
 
 
 def immutable_key(number: int) -> str:
-    """Return a key of generated shape, for which `facts` makes any bytes immutable."""
+    """Return a key of generated shape. With this key, `facts` makes any bytes immutable."""
     return f"generated/2026/{number % 100:02}/20261122_080000_{number:024x}.png"
 
 
@@ -93,7 +96,7 @@ MakeCache = Callable[..., DiskCache]
 
 @pytest.fixture
 def make_cache(tmp_path: Path, clock: Clock) -> Iterator[MakeCache]:
-    """Return a function that opens caches on one directory, as several processes would."""
+    """Return a function that opens caches in the same directory, as several processes would."""
     made: list[DiskCache] = []
 
     def make(max_bytes: int = 100 * 1024 * 1024, **options: Any) -> DiskCache:
@@ -107,5 +110,5 @@ def make_cache(tmp_path: Path, clock: Clock) -> Iterator[MakeCache]:
 
 @pytest.fixture
 def cache(make_cache: MakeCache) -> DiskCache:
-    """A cache with room for all objects of a test."""
+    """A cache with room for all objects that a test uses."""
     return make_cache()

@@ -1,4 +1,4 @@
-"""A cache directory that does not work never fails a request that the store can answer."""
+"""A cache directory that does not work never fails a request, unless the store fails too."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ def test_a_cache_directory_that_is_a_file(
     cache.close()
 
 
-def test_a_directory_deleted_while_the_server_runs_is_created_again(
+def test_a_directory_that_is_deleted_at_run_time_is_created_again(
     make_cache: MakeCache, origin: Origin, tmp_path: Path
 ) -> None:
     cache = make_cache()
@@ -85,7 +85,7 @@ def test_a_full_disk_is_noticed_before_the_body_is_read(
 def test_a_reservation_that_could_not_be_released_is_released_later(
     cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when another process locks the index for longer than the busy timeout."""
+    """This happens if another process locks the index for longer than the busy timeout."""
     transaction = cache._index.transaction
     first = iter([True])
 
@@ -103,7 +103,7 @@ def test_a_reservation_that_could_not_be_released_is_released_later(
     assert cache.totals().reserved == 0
 
 
-def test_an_index_that_is_closed_while_it_is_read_is_survived(
+def test_closing_the_index_during_a_read_fails_no_request(
     cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     origin.objects[NAMED] = b"image"

@@ -1,4 +1,4 @@
-"""The cache stays within its bound and evicts the least recently used objects first."""
+"""The cache stays within its size limit and evicts the least recently used objects first."""
 
 import os
 import random
@@ -21,9 +21,9 @@ MIB = 1024 * 1024
 
 
 def disk_usage(directory: Path) -> int:
-    """Return what `du -s` counts: the blocks of all files and directories, in bytes.
+    """Return the size on disk of all files and directories in bytes, as `du -s` counts it.
 
-    Each inode counts once, even if its file is moved in the meantime and found at both paths.
+    Each inode counts only once, even if its file is moved in the meantime and found at both paths.
     """
     bytes_by_inode = {}
     for parent, _, names in os.walk(directory):
@@ -51,7 +51,7 @@ def _cached_numbers(cache: DiskCache, numbers: range) -> set[int]:
     return cached
 
 
-def test_the_directory_never_exceeds_the_bound(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
+def test_the_directory_never_exceeds_the_limit(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
     cache = make_cache(2 * MIB)
     worst = 0
     for number in range(120):
@@ -61,7 +61,7 @@ def test_the_directory_never_exceeds_the_bound(make_cache: MakeCache, origin: Or
 
 
 @pytest.mark.parametrize("max_bytes", [384 * 1024, 512 * 1024, 1_000_000])
-def test_a_small_cache_stays_within_its_bound_and_still_caches(
+def test_a_small_cache_stays_within_its_limit_and_still_caches(
     make_cache: MakeCache, origin: Origin, tmp_path: Path, max_bytes: int
 ) -> None:
     cache = make_cache(max_bytes)
@@ -156,7 +156,7 @@ cache.close()
 """
 
 
-def test_the_bound_holds_with_many_writers_in_many_processes(tmp_path: Path) -> None:
+def test_many_writers_in_many_processes_stay_within_the_limit(tmp_path: Path) -> None:
     root = tmp_path / "cache"
     command = [sys.executable, "-c", textwrap.dedent(WRITER), str(root)]
     writers = [subprocess.Popen([*command, str(seed)]) for seed in range(4)]
@@ -216,7 +216,7 @@ def test_a_file_that_a_killed_process_moved_in_without_a_row_is_removed(
 def test_rows_of_files_that_a_killed_process_removed_are_deleted(
     make_cache: MakeCache, origin: Origin, tmp_path: Path, what: str
 ) -> None:
-    """The process is killed right after it removed the file, by a delete or an eviction."""
+    """The process is killed right after it removed the file, either in a delete or in an eviction."""
     dying = f"""
         import os, sys
         from pathlib import Path
@@ -261,7 +261,7 @@ def test_a_hit_does_not_write_the_index(cache: DiskCache, origin: Origin) -> Non
     assert len(origin.calls) == 1
 
 
-def test_the_bound_holds_with_many_threads(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
+def test_many_threads_stay_within_the_limit(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
     cache = make_cache(2 * MIB)
     over = threading.Event()
     done = threading.Event()

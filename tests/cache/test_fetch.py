@@ -1,4 +1,4 @@
-"""Hits, misses, freshness, and what is served while the store fails."""
+"""Hits, misses, freshness, and which objects are served while the store fails."""
 
 import hashlib
 from dataclasses import replace
@@ -96,7 +96,7 @@ def test_an_immutable_object_is_never_revalidated(cache: DiskCache, origin: Orig
     assert len(origin.calls) == 1
 
 
-def test_files_beyond_the_table_in_memory_are_hits(
+def test_files_that_are_not_in_the_table_in_memory_are_hits(
     cache: DiskCache, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.cache.lookup.MAX_KNOWN_FILES", 3)
@@ -130,7 +130,7 @@ def test_stale_objects_are_served_during_an_outage_for_stale_if_error_seconds(
         cache.fetch(NAMED, origin.load(NAMED))
 
 
-def test_setting_the_clock_back_keeps_nothing_fresh_for_longer(
+def test_setting_the_clock_back_does_not_keep_objects_fresh_for_longer(
     make_cache: MakeCache, origin: Origin, clock: Clock
 ) -> None:
     caches = make_cache(ttl=10), make_cache(ttl=10)
@@ -161,7 +161,7 @@ def test_a_refusal_for_one_key_does_not_stop_calls_for_others(
 
 
 @pytest.mark.parametrize("body", [b"shor", b"longer", b""])
-def test_a_body_of_another_length_than_announced_is_fetched_once_more(
+def test_a_body_of_a_different_length_than_announced_is_fetched_again(
     cache: DiskCache, origin: Origin, body: bytes
 ) -> None:
     origin.objects[KEY] = b"image"
@@ -208,13 +208,13 @@ def _body(data: bytes) -> "_Body":
 
 
 class _Body:
-    """A body that does not know its length, as from a network."""
+    """A body whose length is unknown, like one from a network."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return everything, then nothing."""
+        """Return all bytes, then nothing."""
         data, self._data = self._data, b""
         return data
 

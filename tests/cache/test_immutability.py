@@ -33,7 +33,7 @@ def _files(root: Path) -> set[str]:
 
 
 def _without_proof(origin: Origin, key: str) -> object:
-    """Load an object that others have put into the store, without our metadata."""
+    """Load an object that someone else put into the store, without our metadata."""
 
     def load(etag: str | None) -> StoredObject | None:
         stored = origin.load(key)(etag)
@@ -82,7 +82,7 @@ def test_lookup_immutable_does_not_read_the_index(
 def test_an_object_that_becomes_immutable_is_found_by_every_process(
     make_cache: MakeCache, origin: Origin, clock: Clock
 ) -> None:
-    """Even by one that knows the file of the mutable version."""
+    """This includes a process that knows the file of the mutable version."""
     one, other = make_cache(ttl=10), make_cache(ttl=10)
     key = _addressed(b"right")
     origin.objects[key] = b"wrong"
@@ -101,7 +101,7 @@ def test_an_object_that_becomes_immutable_is_found_by_every_process(
 def test_a_damaged_file_is_removed_from_where_front_servers_look(
     cache: DiskCache, origin: Origin, tmp_path: Path
 ) -> None:
-    """The object was replaced in the store meanwhile, so it is mutable when it is fetched again."""
+    """The object was replaced in the store in the meantime, so it is mutable when it is fetched again."""
     key, root = _addressed(b"right"), tmp_path / "cache"
     origin.objects[key] = b"right"
     read(cache.fetch(key, origin.load(key)))
@@ -114,7 +114,7 @@ def test_a_damaged_file_is_removed_from_where_front_servers_look(
 
 @pytest.mark.parametrize("key", [GENERATED, FOREIGN])
 @pytest.mark.parametrize("end", ["forget", "clear", "evict"])
-def test_a_mutable_object_with_an_immutable_key_is_removed_like_others(
+def test_a_mutable_object_whose_key_looks_immutable_can_be_removed(
     make_cache: MakeCache, origin: Origin, tmp_path: Path, key: str, end: str
 ) -> None:
     cache = make_cache(1024 * 1024)
@@ -136,10 +136,10 @@ def test_a_mutable_object_with_an_immutable_key_is_removed_like_others(
 
 
 @pytest.mark.parametrize("data", [b"right", bytes(2 * 1024 * 1024)], ids=["cached", "no room"])
-def test_an_upload_replaces_a_foreign_object_under_the_same_key(
+def test_an_upload_replaces_a_foreign_object_with_the_same_key(
     make_cache: MakeCache, origin: Origin, tmp_path: Path, data: bytes
 ) -> None:
-    """The foreign object was deleted in the bucket before ours was uploaded."""
+    """The foreign object was deleted from the bucket before ours was uploaded."""
     cache, other = make_cache(1024 * 1024), make_cache(1024 * 1024)
     key = _addressed(data)
     origin.objects[key] = b"foreign"
@@ -194,7 +194,7 @@ def test_an_object_whose_facts_do_not_follow_from_its_key_is_mutable(
     assert {file.partition("/")[0] for file in _files(tmp_path / "cache")} == {"named"}
 
 
-# A directory as an older version left it, which went by the shape of keys alone.
+# A directory that an older version left behind, which looked only at the shape of the keys.
 
 RIGHT = {_addressed(data): data for data in (b"right", b"right, too")}
 OLD = {
@@ -227,7 +227,7 @@ def _create_old_directory(root: Path, *, with_index: bool) -> None:
 
 
 @pytest.mark.parametrize("with_index", [True, False])
-def test_of_an_older_versions_files_only_verified_ones_are_kept(
+def test_files_of_an_older_version_are_kept_only_if_verified(
     make_cache: MakeCache, origin: Origin, tmp_path: Path, with_index: bool
 ) -> None:
     root = tmp_path / "cache"
@@ -248,10 +248,10 @@ def test_of_an_older_versions_files_only_verified_ones_are_kept(
     assert (again.totals().entries, again.check().is_clean) == (len(RIGHT), True)
 
 
-def test_an_older_versions_files_are_not_served_before_they_are_verified(
+def test_files_of_an_older_version_are_not_served_before_they_are_verified(
     make_cache: MakeCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even by front servers, which read the directory without the application."""
+    """This includes front servers, which read the directory without the application."""
     root = tmp_path / "cache"
     _create_old_directory(root, with_index=True)
     monkeypatch.setattr(Rebuild, "_run", lambda self: None)
@@ -260,4 +260,4 @@ def test_an_older_versions_files_are_not_served_before_they_are_verified(
     assert [cache.lookup(key) for key in OLD] == [None] * len(OLD)
     cache.close()
     monkeypatch.undo()
-    assert make_cache().check().entries == len(RIGHT)  # a later start continues
+    assert make_cache().check().entries == len(RIGHT)  # a later start continues the rebuild

@@ -91,8 +91,8 @@ def test_a_fill_in_progress_does_not_bring_back_an_overwritten_object(
     assert read(cache.fetch(NAMED, origin.load(NAMED))) == b"new"
 
 
-def test_of_two_concurrent_overwrites_the_cache_keeps_neither(cache: DiskCache, origin: Origin) -> None:
-    """Nobody knows in which order the store received them, so the next fetch calls it."""
+def test_after_two_concurrent_overwrites_the_cache_contains_neither(cache: DiskCache, origin: Origin) -> None:
+    """It is unknown in which order the store received them, so the next fetch calls the store."""
     mine, theirs = cache.epoch(NAMED), cache.epoch(NAMED)
     origin.objects[NAMED] = b"theirs"
     cache.store(facts(NAMED, b"theirs"), b"theirs", theirs)
@@ -140,7 +140,7 @@ def test_a_delete_that_fails_raises_cache_stuck(
 
 
 def test_an_upload_whose_facts_do_not_match_its_bytes_is_not_cached(cache: DiskCache, origin: Origin) -> None:
-    """A store may return the facts of another overwrite, which came in between."""
+    """A store may return the facts of another overwrite that happened in between."""
     origin.objects[NAMED] = b"theirs, longer"
     cache.store(facts(NAMED, b"theirs, longer"), b"mine", cache.epoch(NAMED))
     assert read(cache.fetch(NAMED, origin.load(NAMED))) == b"theirs, longer"
@@ -193,7 +193,7 @@ def test_a_missing_object_is_remembered_for_negative_ttl_seconds(
 def test_an_upload_is_found_by_processes_that_remember_the_key_as_missing(
     make_cache: MakeCache, origin: Origin, key: str
 ) -> None:
-    """Even if there is no room in the cache for the upload."""
+    """This holds even if there is no room in the cache for the upload."""
     one, other = make_cache(), make_cache()
     with pytest.raises(NotFound):
         other.fetch(key, origin.load(key))
@@ -220,7 +220,7 @@ def test_missing_keys_are_remembered_in_bounded_memory(tmp_path: Path, clock: Cl
     assert "24999" in missing
 
 
-def test_binding_to_another_store_empties_the_cache(
+def test_binding_to_a_different_store_empties_the_cache(
     make_cache: MakeCache, origin: Origin, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = make_cache()

@@ -37,13 +37,13 @@ def _close_index(cache: DiskCache, tmp_path: Path) -> Path:
 
 
 def _restart_machine(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Change the boot id, which is how an index notices a restart."""
+    """Change the boot ID, by which an index notices a restart."""
     (directory / "boot_id").write_text("another boot")
     monkeypatch.setattr("app.cache.index._BOOT_ID", directory / "boot_id")
 
 
 def _wait_until_rebuilt(cache: DiskCache, origin: Origin) -> None:
-    """Fetch a missing object until the index is rebuilt: hits would not notice that it is gone."""
+    """Fetch a missing object until the index has been rebuilt. Hits would not notice that it is gone."""
     missing = immutable_key(10**6)
     origin.objects[missing] = bytes(101 * 1024 * 1024)  # larger than the cache
 
@@ -99,14 +99,17 @@ def test_a_lost_index_is_rebuilt_from_the_files(
 
 
 def _with_number(database: bytes, offset: int) -> bytes:
-    """Change the user version (offset 60) or the application id (68): https://www.sqlite.org/fileformat2.html."""
+    """Change the user version (offset 60) or the application ID (offset 68).
+
+    https://www.sqlite.org/fileformat2.html
+    """
     return database[:offset] + (7).to_bytes(4) + database[offset + 4 :]
 
 
 def test_files_truncated_by_a_power_failure_are_removed(
     make_cache: MakeCache, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No write waits for the disk, so a file may have its name and times, but not its bytes."""
+    """Writes are not synced to disk, so a file may have its name and times, but not its bytes."""
     cache = make_cache()
     _fill(cache, origin, 20)
     cache.close()
@@ -121,7 +124,7 @@ def test_files_truncated_by_a_power_failure_are_removed(
     assert (again.totals().entries, again.check().is_clean) == (19, True)
 
 
-def test_a_rebuild_trims_the_cache_to_a_lowered_bound(
+def test_a_rebuild_trims_the_cache_to_a_lowered_limit(
     make_cache: MakeCache, origin: Origin, tmp_path: Path
 ) -> None:
     first = make_cache()
@@ -159,7 +162,7 @@ def test_check_finds_and_fixes_differences(make_cache: MakeCache, origin: Origin
 
 
 def test_check_rebuilds_a_damaged_index(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
-    """With one damaged page in the middle, some keys can be read, but not all."""
+    """If a page in the middle is damaged, some keys can be read, but not all."""
     cache = make_cache()
     _fill(cache, origin, ENTRIES)
     index = _close_index(cache, tmp_path)
@@ -181,7 +184,7 @@ def test_check_waits_for_a_rebuild(make_cache: MakeCache, origin: Origin, tmp_pa
 
 
 def test_clear_waits_for_a_rebuild(make_cache: MakeCache, origin: Origin, tmp_path: Path) -> None:
-    """Else files that are adopted after all rows are deleted would stay."""
+    """Otherwise, files that are adopted after the rows were deleted would remain."""
     cache = make_cache()
     _fill(cache, origin, ENTRIES)
     cache.close()
@@ -202,10 +205,10 @@ def test_clear_removes_files_without_rows(cache: DiskCache, origin: Origin, tmp_
     assert cache.totals().entries == 0
 
 
-def test_a_lowered_bound_is_enforced_without_requests(
+def test_a_lowered_limit_is_enforced_without_requests(
     make_cache: MakeCache, origin: Origin, tmp_path: Path
 ) -> None:
-    """No fill is needed to evict what is too much."""
+    """No fill is needed to evict the excess."""
     first = make_cache()
     for number in range(40):
         origin.objects[immutable_key(number)] = bytes(50_000)
@@ -217,10 +220,10 @@ def test_a_lowered_bound_is_enforced_without_requests(
     assert small.check().is_clean
 
 
-def test_an_index_too_large_for_a_lowered_bound_shrinks(
+def test_an_index_that_is_too_large_for_a_lowered_limit_shrinks(
     make_cache: MakeCache, origin: Origin, tmp_path: Path
 ) -> None:
-    """Rows without files simulate many small images."""
+    """Rows without files stand for many small images."""
     first = make_cache()
     _fill(first, origin, 10)
     with first._index.transaction() as db:
@@ -262,7 +265,7 @@ def test_check_knows_opaque_files(cache: DiskCache, origin: Origin) -> None:
     assert cache.check().is_clean
 
 
-def test_check_knows_opaque_files_that_are_cached_meanwhile(cache: DiskCache, origin: Origin) -> None:
+def test_check_knows_opaque_files_that_are_cached_during_the_check(cache: DiskCache, origin: Origin) -> None:
     early, late = "a Strand & Meer.png", "b Strand & Meer.png"
     origin.objects |= {early: b"image", late: b"image"}
     read(cache.fetch(late, origin.load(late)))

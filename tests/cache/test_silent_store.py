@@ -23,13 +23,13 @@ DATA = bytes(range(256)) * 4000
 
 @pytest.fixture
 def bulkhead() -> Bulkhead:
-    """A bulkhead for one call, and two threads that wait."""
+    """A bulkhead for one call and two waiting threads."""
     return Bulkhead(1, max_waiting=2, silence=0.1)
 
 
 @contextmanager
 def _silent(bulkhead: Bulkhead) -> Iterator[None]:
-    """Keep a call in progress for which the store sends nothing."""
+    """Keep a call in progress to which the store does not respond."""
     begun, release = threading.Event(), threading.Event()
 
     def call() -> None:
@@ -82,7 +82,7 @@ def test_stale_objects_are_served_without_a_call(
     assert len(origin.calls) == 1
 
 
-def test_a_degraded_cache_respects_the_bulkhead_too(
+def test_even_a_degraded_cache_respects_the_bulkhead(
     make_cache: MakeCache, origin: Origin, bulkhead: Bulkhead, tmp_path: Path
 ) -> None:
     cache = make_cache(bulkhead=bulkhead)
@@ -95,7 +95,7 @@ def test_a_degraded_cache_respects_the_bulkhead_too(
     (tmp_path / "cache").unlink()
 
 
-def test_of_many_requests_for_one_key_only_the_leader_takes_a_slot(
+def test_if_many_requests_want_the_same_key_only_the_leader_takes_a_slot(
     make_cache: MakeCache, origin: Origin
 ) -> None:
     bulkhead = Bulkhead(2, max_waiting=20)

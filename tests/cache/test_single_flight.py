@@ -1,4 +1,4 @@
-"""Of all requests that miss the same key at once, one calls the store."""
+"""If several requests miss the same key at once, only one of them calls the store."""
 
 import errno
 import fcntl
@@ -33,7 +33,7 @@ def test_threads_that_miss_the_same_key_share_one_call(cache: DiskCache, origin:
 
 
 def test_processes_that_miss_the_same_key_share_one_call(make_cache: MakeCache, origin: Origin) -> None:
-    """Each cache object has its own locks, as each process has."""
+    """Each cache object has its own locks, like a separate process."""
     origin.objects[KEY] = b"image"
     origin.delay = 0.2
     caches = [make_cache() for _ in range(8)]

@@ -1,4 +1,4 @@
-"""Counts are exact over threads and processes, survive restarts, and never fail a request."""
+"""Counts are exact across threads and processes, survive restarts, and never fail a request."""
 
 import multiprocessing
 import os
@@ -87,7 +87,7 @@ def test_a_new_process_continues_the_counts_of_one_that_ended(counts: Counts, tm
         assert [path.name for path in (tmp_path / "locks").iterdir()] == ["counts-0"]
 
 
-def test_a_fork_counts_in_another_slot(counts: Counts, tmp_path: Path) -> None:
+def test_a_forked_process_counts_in_its_own_slot(counts: Counts, tmp_path: Path) -> None:
     counts.hit(1)
     child = os.fork()
     if child == 0:
@@ -109,7 +109,7 @@ def test_processes_beyond_the_number_of_slots_are_not_counted(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("damage", ["removed", "cut"])
-def test_a_missing_or_truncated_file_fails_nothing(counts: Counts, tmp_path: Path, damage: str) -> None:
+def test_a_missing_or_truncated_file_fails_no_request(counts: Counts, tmp_path: Path, damage: str) -> None:
     file = tmp_path / "counts"
     if damage == "removed":
         file.unlink()

@@ -1,4 +1,4 @@
-"""Bytes that do not match the digest in their key."""
+"""Objects whose bytes do not match the digest in their key."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ OURS = _key(hashlib.sha256(RIGHT).hexdigest())
 
 
 class Store:
-    """A store that returns these bodies in turn, with an entity tag that does not depend on them."""
+    """A store that returns these bodies one after another. The entity tag does not depend on the body."""
 
     def __init__(
         self, key: str, *bodies: bytes, etag: str = "d41d8cd98f00b204e9800998ecf8427e", sha256: str = ""
@@ -49,7 +49,7 @@ class Store:
         )
 
 
-def test_bytes_that_do_not_match_the_key_are_fetched_once_more(cache: DiskCache) -> None:
+def test_bytes_that_do_not_match_the_key_are_fetched_again(cache: DiskCache) -> None:
     store = Store(OURS, WRONG, RIGHT)
     assert read(cache.fetch(OURS, store.load)) == RIGHT
     found = cache.lookup(OURS)
@@ -58,7 +58,7 @@ def test_bytes_that_do_not_match_the_key_are_fetched_once_more(cache: DiskCache)
     assert store.calls == 2
 
 
-def test_bytes_that_do_not_match_the_key_in_two_ways_are_an_error(cache: DiskCache) -> None:
+def test_two_different_bodies_that_do_not_match_the_key_are_an_error(cache: DiskCache) -> None:
     with pytest.raises(StoreError):
         cache.fetch(OURS, Store(OURS, WRONG, WORSE).load)
     assert cache.lookup(OURS) is None
@@ -74,7 +74,7 @@ FOREIGN: dict[str, Callable[[], Store]] = {
 
 
 @pytest.mark.parametrize(("what", "calls"), list(zip(FOREIGN, (1, 1, 2, 1), strict=True)))
-def test_foreign_objects_under_such_keys_are_served_as_mutable(
+def test_foreign_objects_with_such_keys_are_served_as_mutable(
     cache: DiskCache, what: str, calls: int
 ) -> None:
     store = FOREIGN[what]()

@@ -1,4 +1,4 @@
-"""Limits on concurrent calls to the store and on decodes."""
+"""Limits on concurrent calls to the store and on concurrent decoding."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ class Store:
         self._pool = pool
 
     def call(self) -> str:
-        """Call the store and wait for its answer."""
+        """Call the store and wait until the call ends."""
         with self.bulkhead.calling():
             self.calling += 1
             assert self.answers.acquire(timeout=SOON)
@@ -32,7 +32,7 @@ class Store:
         return "answered"
 
     def begin(self, calls: int) -> None:
-        """Start so many calls, and wait until all are in progress."""
+        """Start this number of calls, and wait until all of them are in progress."""
         for _ in range(calls):
             self._pool.submit(self.call)
         wait_until(lambda: self.calling == calls)
@@ -40,14 +40,14 @@ class Store:
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
-    """More threads than any test uses."""
+    """A pool with more threads than any test uses."""
     with ThreadPoolExecutor(100) as pool:
         yield pool
 
 
 @pytest.fixture
 def store(pool: ThreadPoolExecutor) -> Iterator[Store]:
-    """A store for two calls at once; all end with the test."""
+    """A store that accepts two calls at once. All calls end with the test."""
     store = Store(Bulkhead(2, max_waiting=3, silence=0.2), pool)
     yield store
     store.answers.release(100)
@@ -103,7 +103,7 @@ def test_the_store_is_silent_only_while_calls_are_in_progress(store: Store) -> N
     wait_until(lambda: not store.bulkhead.is_silent())
 
 
-def test_threads_that_wait_without_calling_count_too(store: Store, pool: ThreadPoolExecutor) -> None:
+def test_threads_that_wait_without_calling_are_counted(store: Store, pool: ThreadPoolExecutor) -> None:
     go_on = threading.Event()
 
     def wait() -> None:
@@ -141,7 +141,7 @@ def test_an_error_releases_the_slot_of_a_call() -> None:
 
 
 def test_waiting_threads_do_not_occupy_the_pool() -> None:
-    """Two threads that call and two that wait leave both threads of the pool to other tasks."""
+    """If two threads are calling and two are waiting, both threads of the pool are free for other tasks."""
     pool, bulkhead, go_on = ElasticThreadPool(2), Bulkhead(2, silence=60), threading.Event()
 
     def call() -> str:

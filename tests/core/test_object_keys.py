@@ -1,4 +1,4 @@
-"""The grammar of object keys."""
+"""The rules for object keys."""
 
 import string
 from collections.abc import Callable
@@ -29,7 +29,7 @@ NOW = datetime(2026, 11, 22, 8, 5, 9)
 GENERATED = "generated/2026/11/20261122_080509_" + "0" * 24 + ".png"
 
 
-def test_content_addressed_keys_are_the_hash() -> None:
+def test_content_addressed_keys_contain_the_hash() -> None:
     digest = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"  # SHA-256 of "a", FIPS 180-4
     assert content_addressed_key(b"a", PNG) == f"images/ca/{digest[2:32]}.png"
     assert content_addressed_key(b"a", JPEG, "users/123") == f"users/123/ca/{digest[2:32]}.jpg"
@@ -52,7 +52,7 @@ def test_generated_keys_are_dated_and_unguessable() -> None:
     ],
     ids=["hash", "hash in a folder", "generated"],
 )
-def test_keys_made_by_the_server_look_immutable(make: Callable[[], str]) -> None:
+def test_keys_created_by_the_server_look_immutable(make: Callable[[], str]) -> None:
     key = make()
     assert is_canonical(key)
     assert looks_immutable(key)
@@ -70,7 +70,7 @@ def test_named_keys_are_mutable(key: str) -> None:
     "name",
     ["ab/" + "0" * 30 + ".png", "ab/" + "0" * 30, "2026/11/20261122_080509_" + "0" * 24],
 )
-def test_a_name_that_looks_immutable_is_refused(name: str) -> None:
+def test_a_name_that_looks_immutable_is_rejected(name: str) -> None:
     with pytest.raises(InvalidKey):
         named_key(name, PNG, "folder")
 
@@ -188,7 +188,7 @@ def test_url_path_encodes_reserved_characters() -> None:
 
 @pytest.mark.fuzz
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_any_name_and_folder_give_a_canonical_key_or_an_error(name: str, folder: str) -> None:
+def test_any_name_and_folder_result_in_a_canonical_key_or_an_error(name: str, folder: str) -> None:
     makers = [
         partial(named_key, name, PNG, folder),
         partial(content_addressed_key, b"a", PNG, folder or None),

@@ -15,13 +15,13 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=2000)
 
 
 def _is_sound(metadata: dict[str, str]) -> bool:
-    """Return whether S3 and HTTP accept it: ASCII, no space that gets lost, at most 2 KB."""
+    """Return whether S3 and HTTP accept the metadata: ASCII, no spaces that get lost, at most 2 KB."""
     texts_are_sound = all(re.fullmatch(r"[ -~]*", text) for text in metadata.values())
     spaces_are = not any(text != text.strip() or "  " in text for text in metadata.values())
     return texts_are_sound and spaces_are and sum(map(len, [*metadata, *metadata.values()])) <= 2048
 
 
-def test_short_texts_are_stored_as_they_are() -> None:
+def test_short_texts_are_stored_unchanged() -> None:
     assert PROMPT.to_metadata() == {
         "prompt": "a cat",
         "negative-prompt": "dogs",
@@ -58,7 +58,7 @@ def test_any_text_survives_a_round_trip_or_is_truncated(
 @pytest.mark.parametrize(
     ("prompt", "kept"), [("x" * 1100, 1100), ("x" * 1101, 1091), ("猫" * 122, 122), ("猫" * 123, 121)]
 )
-def test_long_prompts_are_truncated_as_late_as_possible(prompt: str, kept: int) -> None:
+def test_truncated_prompts_use_all_available_space(prompt: str, kept: int) -> None:
     read = PromptMetadata.from_metadata(replace(PROMPT, prompt=prompt).to_metadata())
     assert read
     assert read.prompt == (prompt if kept == len(prompt) else prompt[:kept] + "…")
@@ -68,5 +68,5 @@ def test_long_prompts_are_truncated_as_late_as_possible(prompt: str, kept: int) 
     "metadata",
     [{}, {"prompt": "x"}, {**PROMPT.to_metadata(), "seed": "x"}, {**PROMPT.to_metadata(), "time": ""}],
 )
-def test_other_metadata_gives_none(metadata: dict[str, str]) -> None:
+def test_unrelated_metadata_results_in_none(metadata: dict[str, str]) -> None:
     assert PromptMetadata.from_metadata(metadata) is None

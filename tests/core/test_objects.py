@@ -1,4 +1,4 @@
-"""The limits of an object's facts."""
+"""The limits on the facts of an object."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -39,7 +39,7 @@ BAD: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changed", BAD, ids=str)
-def test_facts_that_no_object_can_have_are_a_store_error(changed: dict[str, Any]) -> None:
+def test_invalid_facts_raise_store_error(changed: dict[str, Any]) -> None:
     with pytest.raises(StoreError):
         ObjectFacts(**GOOD | changed)
 

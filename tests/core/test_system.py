@@ -1,4 +1,4 @@
-"""File locks on systems that lack one kind of them or all, and the table of mounts."""
+"""File locks on systems that lack one or all kinds of them, and the mount table."""
 
 import errno
 import fcntl
@@ -22,7 +22,7 @@ def _refuse(monkeypatch: pytest.MonkeyPatch, name: str, error: int) -> None:
 
 
 @pytest.mark.parametrize("error", NONE)
-def test_without_flock_locks_of_open_files_exclude_others(
+def test_without_flock_open_file_description_locks_exclude_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     _refuse(monkeypatch, "flock", error)
@@ -37,7 +37,7 @@ def test_without_flock_locks_of_open_files_exclude_others(
 
 
 @pytest.mark.parametrize("error", NONE)
-def test_without_any_locks_those_not_required_are_skipped(
+def test_without_any_locks_optional_locks_are_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: int
 ) -> None:
     monkeypatch.setattr(system, "_warned_devices", set())
@@ -53,7 +53,9 @@ def test_without_any_locks_those_not_required_are_skipped(
             attempt(tmp_path / "a")
 
 
-def test_a_disk_error_is_not_taken_for_missing_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_error_does_not_count_as_missing_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _refuse(monkeypatch, "flock", errno.EIO)
     with pytest.raises(OSError, match="not here"), locked(tmp_path / "a", required=False):
         pass
@@ -77,7 +79,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("directory", "expected"), PLACES)
-def test_the_deepest_and_latest_mount_counts(
+def test_the_deepest_and_latest_mount_is_returned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str, expected: Mount
 ) -> None:
     (tmp_path / "mountinfo").write_text(TABLE)

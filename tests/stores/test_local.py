@@ -1,4 +1,4 @@
-"""The local store: the contract, and the behaviour of its files."""
+"""The local store: the contract, and the behavior of its files."""
 
 import errno
 import fcntl
@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 
 
 class TestLocalStore(StoreContract):
-    """The contract over a directory."""
+    """The contract for a store in a directory."""
 
     @pytest.fixture
     def store(self, root: Path) -> BaseStore:
@@ -116,7 +116,7 @@ def test_temporary_files_of_killed_processes_are_removed(root: Path) -> None:
     assert _files(root / "tmp") == {"new"}
 
 
-def test_a_permission_error_is_a_refusal(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_permission_error_raises_store_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -152,7 +152,7 @@ def _copied_by_cp(root: Path, copy: Path) -> None:
 
 
 def _copied_by_tar(root: Path, copy: Path) -> None:
-    """Copy with times in whole seconds, as tar's usual format has them."""
+    """Copy the directory with times in whole seconds, as tar's usual format stores them."""
     with tarfile.open(copy.with_suffix(".tar"), "w", format=tarfile.USTAR_FORMAT) as archive:
         archive.add(root, ".")
     with tarfile.open(copy.with_suffix(".tar")) as archive:
@@ -160,7 +160,7 @@ def _copied_by_tar(root: Path, copy: Path) -> None:
 
 
 def _copied_by_zip(root: Path, copy: Path) -> None:
-    """Copy with the times of unpacking."""
+    """Copy the directory. The files get the time of the copy."""
     shutil.unpack_archive(shutil.make_archive(str(copy), "zip", root), copy)
 
 
@@ -176,7 +176,7 @@ def test_a_copied_store_keeps_metadata_and_entity_tags(
     copied(root, tmp_path / "copy")
     copy = LocalStore(tmp_path / "copy")
     for name in ("a.png", "b/c.png"):
-        for _ in range(2):  # found by the digest, then kept under the copy's time
+        for _ in range(2):  # found by its digest, then renamed to the mtime of the copy
             facts = copy.head(name)
             assert facts.metadata == {"prompt": f"of {name}"}
             assert facts.etag == store.head(name).etag
@@ -198,13 +198,13 @@ def test_a_read_only_copy_keeps_its_metadata(root: Path, monkeypatch: pytest.Mon
 
 
 def _age(sidecar: Path) -> None:
-    """Remove the digest from the sidecar: early versions wrote none."""
+    """Remove the digest from the sidecar, since early versions wrote none."""
     loaded = json.loads(sidecar.read_text(encoding="utf-8"))
     del loaded["sha256"]
     sidecar.write_text(json.dumps(loaded), encoding="utf-8")
 
 
-def test_a_copy_with_early_sidecars_keeps_metadata(root: Path, tmp_path: Path) -> None:
+def test_a_copy_with_sidecars_of_an_early_version_keeps_its_metadata(root: Path, tmp_path: Path) -> None:
     store = LocalStore(root)
     store.put("a.png", b"bytes", content_type="image/png", metadata={"prompt": "x"})
     store.put("b.png", b"bytes", content_type="image/png", metadata={"prompt": "y"})
@@ -289,7 +289,7 @@ def test_other_errors_of_link_are_outages(root: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP])
-def test_directories_that_can_not_be_synced_are_accepted(
+def test_directories_that_can_not_be_synced_cause_no_error(
     root: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     sync = os.fsync

@@ -109,7 +109,7 @@ def test_the_server_runs_with_a_custom_store(own_config: Config) -> None:
         ("tests.stores.broken:Store", "can't be loaded: out of order"),
     ],
 )
-def test_an_invalid_store_is_named_at_start(config: Config, value: str, problem: str) -> None:
+def test_an_invalid_store_is_reported_at_startup(config: Config, value: str, problem: str) -> None:
     with pytest.raises(ConfigError, match="STORE=") as caught:
         create_app(replace(config, store=value))
     assert value in str(caught.value)

@@ -22,7 +22,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 3\r\n\r\nab
 
 @contextmanager
 def _server(answer: bytes, wrap: Callable[[socket.socket], socket.socket] | None = None) -> Iterator[int]:
-    """Run a server that sends `answer` to its first request. Yield its port."""
+    """Run a server that sends `answer` in response to its first request. Yield its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=_answer, args=(listening, answer, wrap))
         thread.start()
@@ -48,7 +48,7 @@ def _answer(
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """Return a file with a self-signed certificate for 127.0.0.1 and its key."""
+    """Return a file that contains a self-signed certificate for 127.0.0.1 and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "played")])
     now = datetime.datetime.now(datetime.UTC)

@@ -15,7 +15,10 @@ HEADERS = [("Last-Modified", "Sun, 22 Nov 2026 08:00:00 GMT"), ("Content-Type", 
 
 
 def _cut(at: int, *, then: list[tuple[str, str]] | None = None, rest: bytes = b"") -> Fault:
-    """Return a fault: the first body ends at `at`, and the rest is `rest` with headers `then`, or S3's."""
+    """Return a fault.
+
+    The first body ends at `at`; the rest is `rest`, with the headers `then` or those of S3.
+    """
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
         if environ["REQUEST_METHOD"] != "GET":
@@ -105,9 +108,7 @@ def test_a_body_is_resumed_only_once(s3: S3Server, store: S3Store) -> None:
     assert s3.count("GET", "a.png") == 2
 
 
-def test_silence_within_a_body_is_a_timeout(
-    s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stalled_body_is_a_timeout(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_client_module, "READ_TIMEOUT_SECONDS", 3)
     store = S3Store(bucket, region="us-east-1", endpoint_url=s3.url)
 

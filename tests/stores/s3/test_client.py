@@ -1,4 +1,4 @@
-"""The bucket's client: regions, credentials, timeouts and retries."""
+"""The client for one bucket: regions, credentials, timeouts and retries."""
 
 import os
 import socket
@@ -61,12 +61,12 @@ def test_calls_follow_s3_to_the_region_of_the_bucket(
         assert place == f"{aws}.s3.eu-west-1.amazonaws.com/a.png"
         s3.requests.clear()
         assert store.exists("a/b.png")
-        assert [method for method, _, _ in s3.requests] == ["HEAD"]  # straight to the right place
+        assert [method for method, _, _ in s3.requests] == ["HEAD"]  # directly to the right region
 
 
 @pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect"])
 def test_a_redirect_without_a_region_says_what_to_check(s3: S3Server, aws: str, status: str) -> None:
-    """A proxy may redirect to https. botocore alone would repeat HeadBucket without end."""
+    """A proxy may redirect to HTTPS. botocore alone would repeat HeadBucket endlessly."""
     s3.fault = error(status, "Moved", lambda environ: True)
     for store in (S3Store(aws, region=REGION), S3Store(aws, region=REGION, endpoint_url=s3.url)):
         for call in (store.get, store.head):
@@ -144,7 +144,7 @@ def _silent(s3: S3Server) -> Fault:
 
 
 def test_a_late_failure_is_not_retried(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole call has a deadline, not only each attempt."""
+    """The deadline applies to the whole call, not only to each attempt."""
     monkeypatch.setattr(s3_client_module, "READ_TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(s3_client_module, "RETRY_WINDOW_SECONDS", 0.4)
     store = S3Store(bucket, region=REGION, endpoint_url=s3.url)
@@ -171,7 +171,7 @@ def test_an_early_failure_is_retried(s3: S3Server, bucket: str, monkeypatch: pyt
 def test_a_server_that_accepts_no_connection_is_an_outage(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its backlog is full, so the system does not even respond."""
+    """The server's backlog is full, so not even its operating system responds."""
     monkeypatch.setattr(s3_client_module, "CONNECT_TIMEOUT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
         for _ in range(3):

@@ -74,7 +74,7 @@ def test_bucket_commands_recognize_the_compatible_server(
 
 @WAYS
 @pytest.mark.parametrize("is_setting", [False, True])
-def test_no_url_holds_the_password_of_an_endpoint(
+def test_no_url_contains_the_password_of_an_endpoint(
     s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: object, is_setting: bool
 ) -> None:
     assert callable(way)
@@ -119,7 +119,7 @@ VARIANTS = [
 def test_fips_and_dual_stack_endpoints_lead_to_the_same_bucket(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str
 ) -> None:
-    """The identity is the same, so the cache is kept."""
+    """The identity stays the same, so the cache is kept."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     store = S3Store("cats", region=REGION)
@@ -167,7 +167,7 @@ def test_a_server_on_an_ec2_instance_is_a_compatible_server(s3: S3Server) -> Non
 def test_the_identity_needs_no_credentials(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It is read when a worker starts: a failing source of credentials must not empty the cache."""
+    """The identity is read when a worker starts. A failing credential provider must not empty the cache."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     _by_profile(monkeypatch, tmp_path, s3.url)
@@ -184,7 +184,7 @@ def test_without_the_profile_the_identity_comes_from_the_settings(
 
 
 def test_sts_is_called_in_the_partition_of_the_bucket(s3: S3Server) -> None:
-    """A region of China has no credentials in Virginia."""
+    """The credentials of a region in China are not valid in Virginia."""
     session = new_session(region="cn-north-1")
     assert session.client("sts").meta.endpoint_url == "https://sts.cn-north-1.amazonaws.com.cn"
     for region in ("garage", ""):

@@ -1,4 +1,4 @@
-"""The application's error for each error of boto3 and of S3, and the advice in the log."""
+"""Which of our errors each error of boto3 and of S3 becomes, and the advice in the log."""
 
 from typing import Any
 
@@ -70,7 +70,7 @@ def test_credential_errors_become_refusals_that_name_the_variables(kind: type[Ex
 
 
 def test_the_detail_does_not_quote_an_invalid_response() -> None:
-    """The response may be STS's, with credentials, and the detail is logged."""
+    """The response may come from STS and contain credentials, and the detail is logged."""
     parser: Any = create_parser("query")
     with pytest.raises(ResponseParserError) as parsed:
         parser.parse(
@@ -82,7 +82,7 @@ def test_the_detail_does_not_quote_an_invalid_response() -> None:
 
 
 @pytest.mark.parametrize("code", MEANINGS)
-def test_each_code_has_a_sentence_and_a_fix(code: str) -> None:
+def test_each_code_has_an_explanation_and_a_fix(code: str) -> None:
     text, fix = MEANINGS[code]
     assert text[0].isupper()
     assert text.endswith(".")

@@ -1,4 +1,4 @@
-"""Listings by servers that page in other ways than AWS, or not at all: each ends, but not too early."""
+"""Listings by servers that page differently than AWS, or not at all. Each listing ends, but not too early."""
 
 import base64
 import json
@@ -30,14 +30,14 @@ TRUE, FALSE = "<IsTruncated>true</IsTruncated>", "<IsTruncated>false</IsTruncate
 
 
 def entry(key: str) -> str:
-    """Return the elements of an entry in a listing."""
+    """Return the elements of one entry in a listing."""
     facts = "<Size>5</Size><ETag>&quot;e&quot;</ETag><LastModified>2026-11-22T08:00:00.000Z</LastModified>"
     return f"<Key>{escape(key)}</Key>{facts}"
 
 
 @dataclass
 class Lister:
-    """Responds to listings of `keys`, in this order. Its tokens are indexes."""
+    """Responds to listings of `keys`, in this order. Its tokens are indexes into `keys`."""
 
     keys: list[str]
     starts_after: bool = True
@@ -113,7 +113,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("limit", [1, 2, 4, 5])
-def test_a_listing_continues_in_each_way_that_a_server_may_know(
+def test_a_listing_continues_in_every_way_that_a_server_may_support(
     raw: RawStore, store: S3Store, way: str, limit: int
 ) -> None:
     raw.answer = Lister(KEYS, **WAYS[way])
@@ -128,7 +128,7 @@ def test_an_unordered_listing_continues_by_its_tokens(raw: RawStore, store: S3St
 
 
 class Again:
-    """Sends the same page for each request, with a new token; `{}` becomes the number of the request."""
+    """Sends the same page for each request, with a new token. `{}` becomes the number of the request."""
 
     def __init__(self, *keys: str, more: str = "<NextContinuationToken>{}</NextContinuationToken>") -> None:
         self._keys, self._more, self._count = keys, more, 0
@@ -199,7 +199,7 @@ def test_the_last_page_must_advance_too(raw: RawStore, store: S3Store) -> None:
 
 
 def test_pages_without_keys_do_not_end_a_listing(raw: RawStore, app: Flask, tmp_path: Path) -> None:
-    """An export of nothing must not succeed."""
+    """An export that exports nothing must not succeed."""
     lister = Lister(KEYS)
 
     def answer(request: RawRequest) -> Iterable[bytes]:
@@ -221,7 +221,7 @@ SPELLINGS = {"True": True, " true\n": True, "TRUE": True, "False": False, " fals
 
 
 @pytest.mark.parametrize("value", SPELLINGS)
-def test_is_truncated_is_read_in_other_spellings(raw: RawStore, store: S3Store, value: str) -> None:
+def test_is_truncated_is_accepted_in_other_spellings(raw: RawStore, store: S3Store, value: str) -> None:
     raw.answer = lambda request: [page_of(entry("a.png"), truncated=f"<IsTruncated>{value}</IsTruncated>")]
     assert (store.list().cursor is not None) == SPELLINGS[value]
 
@@ -257,7 +257,7 @@ LONG = [letter * 1020 + ".png" for letter in "abc"]
 
 @pytest.mark.parametrize("keys", [LONG, ["p/ü a.png", "p/猫+&.png", "p/🌊.png"]], ids=["long", "unicode"])
 @pytest.mark.parametrize("token", [10, 1200, 3000])
-def test_cursors_pass_the_api_with_any_keys_and_tokens(
+def test_cursors_with_any_keys_and_tokens_work_in_the_api(
     raw: RawStore, app: Flask, keys: list[str], token: int
 ) -> None:
     raw.answer = Lister(keys, padding=token)

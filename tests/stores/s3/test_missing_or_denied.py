@@ -31,7 +31,7 @@ def _reads(environ: dict[str, Any]) -> bool:
 
 
 def _hidden(*there: str, message: str = "Access Denied") -> Fault:
-    """Return the fault of a bucket without s3:ListBucket: every key except `there` is denied."""
+    """Return the fault of a bucket without s3:ListBucket. Reads of every key except `there` are denied."""
     return error(
         "403 Forbidden",
         "AccessDenied",
@@ -51,7 +51,7 @@ def _denied(*keys: str, message: str = "Access Denied") -> Fault:
 
 
 @pytest.mark.parametrize("read", READS)
-def test_missing_images_are_not_found_with_get_and_put_permissions_only(
+def test_missing_images_are_not_found_even_without_the_list_permission(
     s3: S3Server, store: S3Store, read: Any
 ) -> None:
     s3.fault = _hidden()
@@ -73,12 +73,12 @@ def test_the_bucket_is_probed_once(s3: S3Server, store: S3Store) -> None:
     probes = [path for method, path, _ in s3.requests if method == "HEAD"]
     assert len(probes) == 1
     folder, name = probes[0].split("/")[2:]
-    assert folder == "a"  # where the same policies hold
+    assert folder == "a"  # where the same policies apply
     assert len(name) == len("0" * 32 + ".png")
 
 
 @pytest.mark.parametrize("read", READS)
-def test_a_403_is_a_denial_if_missing_images_are_404(s3: S3Server, store: S3Store, read: Any) -> None:
+def test_a_403_is_a_denial_if_missing_images_are_404s(s3: S3Server, store: S3Store, read: Any) -> None:
     s3.fault = _denied("a/secret.png")
     with pytest.raises(StoreRefused, match="Allow s3:GetObject"):
         read(store, "a/secret.png")
@@ -122,7 +122,7 @@ def test_no_other_403_means_missing(s3: S3Server, store: S3Store, read: Any, cod
 def test_a_revoked_permission_is_not_a_missing_image(
     s3: S3Server, store: S3Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything is denied, including what was read before."""
+    """All requests are denied, even those for objects that were read before."""
     monkeypatch.setattr(denial, "_READABLE_SECONDS", 0)
     _put(store, "a/b.png")
     _read(store, "a/b.png")

@@ -1,4 +1,4 @@
-"""Contract tests against a server that three variables name; see docs/s3-compatible.md."""
+"""Contract tests against a server that three environment variables specify; see docs/s3-compatible.md."""
 
 import os
 import secrets
@@ -26,7 +26,7 @@ ENDPOINT, KEY, SECRET = (
     reason="set TEST_S3_ENDPOINT_URL, TEST_S3_ACCESS_KEY_ID and TEST_S3_SECRET_ACCESS_KEY",
 )
 class TestOwnServer(StoreContract):
-    """The contract, with a new bucket for each test, which is deleted afterwards."""
+    """The contract. Each test gets a new bucket, which is deleted afterwards."""
 
     @pytest.fixture
     def store(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[BaseStore]:

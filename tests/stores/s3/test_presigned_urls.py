@@ -53,7 +53,7 @@ def test_the_expiry_is_at_most_the_setting(s3: S3Server, expiry: int, expected: 
     assert _query(_url(NOW, presigned_expiry=expiry))["X-Amz-Expires"] == expected
 
 
-def test_signing_without_credentials_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signing_without_credentials_raises_store_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     with pytest.raises(StoreRefused, match="AWS_ACCESS_KEY_ID"):

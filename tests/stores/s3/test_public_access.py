@@ -1,4 +1,4 @@
-"""Whether images are public, found out by anonymous requests."""
+"""Anonymous requests show whether images are public."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +22,7 @@ def _put(store: S3Store, key: str = "a/b.png") -> None:
 
 
 def _anonymous(status: str) -> Fault:
-    """Return a fault: this status for anonymous requests."""
+    """Return a fault that sends this status to anonymous requests."""
     return error(status, "Played", lambda environ: "HTTP_AUTHORIZATION" not in environ)
 
 
@@ -30,7 +30,7 @@ def _anonymous_requests(s3: S3Server) -> int:
     return sum("authorization" not in headers for _, _, headers in s3.requests)
 
 
-def test_an_accepted_acl_makes_the_folder_public(s3: S3Server, store: S3Store) -> None:
+def test_if_the_acl_takes_effect_the_folder_is_public(s3: S3Server, store: S3Store) -> None:
     _put(store)
     assert store.is_public("a/b.png")
     assert store.is_public("a/other.png")
@@ -38,7 +38,7 @@ def test_an_accepted_acl_makes_the_folder_public(s3: S3Server, store: S3Store) -
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "401 Who", "403 Forbidden", "404 Not Found"])
-def test_nothing_is_public_without_acl_or_policy(s3: S3Server, bucket: str, status: str) -> None:
+def test_nothing_is_public_without_an_acl_or_a_policy(s3: S3Server, bucket: str, status: str) -> None:
     store = S3Store(bucket, region=REGION, endpoint_url=s3.url, acl="none")
     s3.fault = _anonymous(status)
     _put(store)
@@ -47,8 +47,8 @@ def test_nothing_is_public_without_acl_or_policy(s3: S3Server, bucket: str, stat
     assert _anonymous_requests(s3) == 2
 
 
-def test_an_ignored_acl_makes_nothing_public(s3: S3Server, store: S3Store) -> None:
-    """IgnorePublicAcls of Block Public Access: S3 accepts the put, and denies anonymous reads."""
+def test_if_the_acl_is_ignored_nothing_is_public(s3: S3Server, store: S3Store) -> None:
+    """With IgnorePublicAcls of Block Public Access, S3 accepts the put but denies anonymous reads."""
     s3.fault = _anonymous("403 Forbidden")
     _put(store)
     assert not store.is_public("a/b.png")
@@ -56,7 +56,7 @@ def test_an_ignored_acl_makes_nothing_public(s3: S3Server, store: S3Store) -> No
     assert _anonymous_requests(s3) == 1
 
 
-def test_a_policy_makes_public_if_acls_are_disabled(s3: S3Server, store: S3Store) -> None:
+def test_a_policy_makes_images_public_if_acls_are_disabled(s3: S3Server, store: S3Store) -> None:
     s3.fault = refusal("400 Bad Request", "AccessControlListNotSupported", "PUT", times=1)
     _put(store)
     s3.fault = _open_folder("open")
@@ -67,7 +67,7 @@ def test_a_policy_makes_public_if_acls_are_disabled(s3: S3Server, store: S3Store
 
 
 def _open_folder(folder: str) -> Fault:
-    """Return the fault of a policy that lets everybody read `folder`."""
+    """Return the fault of a policy that lets everyone read `folder`."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         if "HTTP_AUTHORIZATION" in environ:
@@ -123,7 +123,7 @@ def test_the_result_expires(s3: S3Server) -> None:
     assert public_access.is_public("a/b.png")
 
 
-def test_each_top_folder_is_probed_separately(s3: S3Server) -> None:
+def test_each_top_level_folder_is_probed_separately(s3: S3Server) -> None:
     s3.fault = _open_folder("a")
     public_access = PublicAccess(lambda key: f"{s3.url}/bucket/{key}")
     assert [public_access.is_public(key) for key in ("a/x.png", "x.png", "b/a/x.png", "a/b/x.png")] == [
@@ -135,7 +135,7 @@ def test_each_top_folder_is_probed_separately(s3: S3Server) -> None:
 
 
 def _endless_headers(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-    """Send anonymous clients a response for which Python's HTTP client raises another error than OSError."""
+    """Send anonymous clients a response for which http.client does not raise an OSError."""
     if "HTTP_AUTHORIZATION" in environ:
         return None
     start_response("200 OK", [("Content-Length", "0"), *((f"X-{n}", "a") for n in range(150))])

@@ -30,12 +30,12 @@ def _puts(s3: S3Server) -> list[dict[str, str]]:
 
 
 def _ways(s3: S3Server) -> list[tuple[bool, bool]]:
-    """Return for each put whether it had an ACL and whether it had a condition."""
+    """Return, for each put, whether it had an ACL and whether it had a condition."""
     return [("x-amz-acl" in headers, "if-none-match" in headers) for headers in _puts(s3)]
 
 
 def _to_acls(status: str, code: str) -> Fault:
-    """Return the fault of a bucket that refuses puts with an ACL."""
+    """Return the fault of a bucket that rejects puts with an ACL."""
     return error(status, code, lambda environ: "HTTP_X_AMZ_ACL" in environ)
 
 
@@ -70,7 +70,7 @@ NO_ACLS = [
 
 
 @pytest.mark.parametrize(("status", "code"), NO_ACLS)
-def test_acl_auto_learns_that_acls_are_refused(
+def test_acl_auto_remembers_that_acls_are_rejected(
     s3: S3Server, aws: str, status: str, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = S3Store(aws, region=REGION)
@@ -91,7 +91,7 @@ def test_acl_public_read_does_not_fall_back(s3: S3Server, bucket: str, status: s
     assert not store.exists("a/b.png")
 
 
-def test_a_put_denied_without_acl_too_teaches_nothing_about_acls(s3: S3Server, store: S3Store) -> None:
+def test_a_put_that_is_denied_even_without_acl_keeps_the_acl(s3: S3Server, store: S3Store) -> None:
     s3.fault = refusal("403 Forbidden", "AccessDenied", "PUT")
     with pytest.raises(StoreRefused, match="Allow s3:PutObject "):
         _put(store)
@@ -100,12 +100,12 @@ def test_a_put_denied_without_acl_too_teaches_nothing_about_acls(s3: S3Server, s
     assert _ways(s3) == [(True, False), (False, False), (True, False)]
 
 
-def test_a_conflict_is_retried(s3: S3Server, store: S3Store) -> None:
+def test_a_conflicting_put_is_retried(s3: S3Server, store: S3Store) -> None:
     s3.fault = refusal("409 Conflict", "ConditionalRequestConflict", "PUT", times=2)
     assert _put(store, overwrite=False).created
 
 
-def test_an_endless_conflict_is_an_outage(s3: S3Server, store: S3Store) -> None:
+def test_a_conflict_that_does_not_end_is_an_outage(s3: S3Server, store: S3Store) -> None:
     s3.fault = refusal("409 Conflict", "ConditionalRequestConflict", "PUT")
     with pytest.raises(StoreUnreachable):
         _put(store, overwrite=False)
@@ -157,8 +157,8 @@ def test_an_existing_object_needs_only_get_and_put_permissions(s3: S3Server, sto
     assert (again.created, again.facts.etag) == (False, first.facts.etag)
 
 
-def test_an_existing_object_that_can_not_be_read_is_a_refusal(s3: S3Server, store: S3Store) -> None:
-    """An upload must not be answered 404."""
+def test_an_existing_object_that_can_not_be_read_is_store_refused(s3: S3Server, store: S3Store) -> None:
+    """An upload must not get a 404."""
     _put(store, overwrite=False)
     s3.fault = first_of(
         refusal("403 Forbidden", "AccessDenied", "GET"), refusal("403 Forbidden", "AccessDenied", "HEAD")
@@ -208,7 +208,10 @@ def _by_name(client: FlaskClient, data: bytes) -> TestResponse:
 
 
 def test_a_lost_response_does_not_make_a_new_name_taken(s3: S3Server, s3_client: FlaskClient) -> None:
-    """S3 stores the object, its response is lost, and the retry finds the name taken by the first attempt."""
+    """S3 stores the object, but its response is lost.
+
+    The retry then finds the name taken by the first attempt.
+    """
     s3.fault = lost(s3)
     assert _by_name(s3_client, picture()).status_code == 201
     assert _by_name(s3_client, picture()).status_code == 409
@@ -254,10 +257,10 @@ def test_an_object_stored_by_another_client_is_not_created_by_the_retry(s3: S3Se
 
 @pytest.mark.parametrize("first", ["500 Internal Server Error", ""], ids=["500", "no answer"])
 @pytest.mark.parametrize(("body", "created"), [(b"bytes", True), (b"other", False), (b"longer", False)])
-def test_a_lost_response_is_settled_by_the_bytes_if_etags_are_not_checksums(
+def test_after_a_lost_response_the_bytes_are_compared_if_etags_are_not_checksums(
     s3: S3Server, bucket: str, body: bytes, created: bool, first: str
 ) -> None:
-    """Under encryption by KMS the ETag is not an MD5, so the bytes are compared."""
+    """With KMS encryption, the ETag is not an MD5, so the bytes are compared."""
     statuses = iter(["404 Not Found", first, "412 Precondition Failed"])
 
     def answer(request: RawRequest) -> Iterable[bytes]:
@@ -285,7 +288,7 @@ def test_a_failed_probe_of_conditional_puts_does_not_fail_the_upload(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The object is stored by then. The next put repeats the probe."""
+    """At that point the object is stored. The next put repeats the probe."""
     monkeypatch.setattr(s3_client_module, "MAX_ATTEMPTS", 1)
     puts: list[str] = []
 
@@ -306,7 +309,7 @@ def test_a_failed_probe_of_conditional_puts_does_not_fail_the_upload(
 
 
 def _without_etag(s3: S3Server, then: Any = None) -> Fault:
-    """Return a fault that omits the ETag from the response to a put, and calls `then` before it."""
+    """Return a fault that omits the ETag from the response to a put, and calls `then` before the response."""
 
     def answer(environ: dict[str, Any], start_response: Any) -> list[bytes] | None:
         if environ["REQUEST_METHOD"] != "PUT":
@@ -325,7 +328,7 @@ def _without_etag(s3: S3Server, then: Any = None) -> Fault:
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
-def test_a_response_without_an_etag_is_completed_by_the_md5(
+def test_an_etag_missing_from_the_response_is_replaced_with_the_md5(
     s3: S3Server, store: S3Store, overwrite: bool
 ) -> None:
     s3.fault = _without_etag(s3)
@@ -348,7 +351,7 @@ def test_a_response_without_an_etag_is_an_error_if_nothing_was_stored(s3: S3Serv
         _put(store)
 
 
-def test_deleting_a_missing_object_may_answer_404(s3: S3Server, store: S3Store) -> None:
+def test_deleting_a_missing_object_may_return_404(s3: S3Server, store: S3Store) -> None:
     s3.fault = refusal("404 Not Found", "NoSuchKey", "DELETE")
     store.delete("a/b.png")
     s3.fault = refusal("404 Not Found", "NoSuchBucket", "DELETE")
@@ -360,7 +363,7 @@ TEXT = "%E7%8C%AB" * 100  # 猫, in nine bytes each
 
 
 def _bound(status: str, code: str, most: int) -> Fault:
-    """Return the fault of a server that refuses metadata values of more than `most` bytes."""
+    """Return the fault of a server that rejects metadata values of more than `most` bytes."""
     return error(
         status,
         code,
@@ -465,7 +468,7 @@ def test_a_long_prompt_does_not_fail_storing_a_generated_image(
 def test_private_urls_send_no_acl_unless_the_setting_names_it(
     s3: S3Server, s3_config: Config, urls: str
 ) -> None:
-    """Without its query, a presigned URL must not be readable."""
+    """A presigned URL must not be readable without its query."""
     for acl, sent in (("auto", False), ("none", False), ("public-read", True)):
         s3.requests.clear()
         _put(S3Store.from_config(replace(s3_config, image_urls=urls, s3_acl=acl)))

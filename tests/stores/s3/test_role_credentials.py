@@ -23,8 +23,9 @@ LATE = timedelta(hours=6)
 
 
 class Role:
-    """What ECS and EKS run beside a container: each time it gives another key, good for as long as `lasts`.
+    """The agent that ECS and EKS run next to a container.
 
+    It issues a new key for each request, valid for `lasts`.
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
     """
 
@@ -82,7 +83,7 @@ def role(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Role]:
 
 
 def _signers(s3: S3Server) -> list[int]:
-    """Return the number of the key that signed each request, and check that its token belongs to it."""
+    """Return the number of the key that signed each request. Check that the token belongs to the key."""
     found = []
     for _, _, headers in s3.requests:
         key = re.search(r"Credential=ASIAROLE(\d+)/", headers["authorization"])
@@ -119,7 +120,7 @@ def test_credentials_are_renewed_before_they_expire(s3: S3Server, role: Role, st
 
 
 def test_urls_are_signed_by_the_newest_credentials(role: Role, store: S3Store) -> None:
-    """A URL ends with the credentials that signed it."""
+    """A URL expires with the credentials that signed it."""
     role.lasts = SOON
     first, second = store.signed_url("a.png"), store.signed_url("a.png")
     assert _signed_by(first) != _signed_by(second) == (f"ASIAROLE{role.given}", f"token-{role.given}")
@@ -143,7 +144,7 @@ def test_s3_is_not_called_until_credentials_are_back(s3: S3Server, role: Role, s
 def test_renewed_credentials_that_have_expired_are_a_refusal(
     s3: S3Server, role: Role, store: S3Store
 ) -> None:
-    """The role's agent is stale, or the clock is wrong."""
+    """The agent returns outdated credentials, or the clock is wrong."""
     role.lasts = -SOON
     for call in (store.head, store.signed_url):
         with pytest.raises(StoreRefused, match="still expired"):

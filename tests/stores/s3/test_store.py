@@ -1,4 +1,4 @@
-"""The S3 store: the contract against moto's server over HTTP, and the reading of S3's responses."""
+"""The S3 store: the contract against moto's server over HTTP, and how S3's responses are interpreted."""
 
 from typing import Any
 
@@ -158,7 +158,7 @@ def test_the_region_comes_from_boto3_if_none_is_set(s3: S3Server, monkeypatch: p
 
 @pytest.mark.parametrize("key", ["a b.png", "ü/ö+&?#%.png", "a//b.png", "=.png"])
 def test_keys_that_need_encoding_can_be_used(s3: S3Server, aws: str, key: str) -> None:
-    """Our own keys need no encoding, but other programs' do, and the signature covers the encoded key."""
+    """Our own keys need no encoding, but those of other programs do. The signature covers the encoded key."""
     store = S3Store(aws, region=REGION)
     _put(store, key)
     assert store.head(key).size == 5
