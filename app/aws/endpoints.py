@@ -108,7 +108,10 @@ def is_aws_url(url: str) -> bool:
 
 
 def is_aws_s3_url(url: str) -> bool:
-    """Return whether `url` belongs to Amazon S3: any partition, and FIPS, dual-stack or VPC endpoints too."""
+    """Return whether the host of `url` is an endpoint of Amazon S3, in any partition.
+
+    This includes FIPS, dual-stack and VPC endpoints.
+    """
     return bool(_S3_HOST.fullmatch(_host_without_suffix(url) or ""))
 
 

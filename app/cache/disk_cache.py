@@ -219,7 +219,7 @@ class DiskCache:
             if stale := self._serve_stale(key, silence):
                 return stale
         try:
-            with self._bulkhead.waiting(), self._flights.turn(key) as leads:
+            with self._bulkhead.waiting(), self._flights.lead_or_wait(key) as leads:
                 return self._fetch_as_leader(key, load) if leads else self._fetch_as_follower(key, load)
         except StoreError as exc:
             if stale := self._serve_stale(key, exc):

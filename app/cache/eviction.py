@@ -84,7 +84,7 @@ class Space:
         Return None if the object does not fit.
         """
         path = self._owner.new_path()
-        directories = _BLOCK_BYTES * (max(key.count("/"), 1) + 1)  # if all are created or grow
+        directories = _BLOCK_BYTES * (max(key.count("/"), 1) + 1)  # upper limit of their growth
         taken = _disk_bytes(size) + directories
         if self._released:
             self._delete_released()

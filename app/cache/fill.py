@@ -98,10 +98,10 @@ class Fill:
             return self._write(*target, stored.facts, self._chunks(stored.body), epoch, accepted_digest)
 
     def _pass_on(self, stored: StoredObject) -> CachedObject:
-        """Return the object uncached. Waits for its first piece, since an error before that can be reported.
+        """Return the object uncached, once its first piece has arrived.
 
-        The bytes are not compared with a digest here, so the object is immutable only if the store reports a
-        matching SHA-256.
+        Until then, an error can still be reported to the client. The bytes are not compared with a digest
+        here, so the object is immutable only if the store reports a matching SHA-256.
         """
         facts, body = with_immutability(stored.facts, stored.facts.sha256), stored.body
         if not hasattr(body, "fileno"):  # the server sends files without reading them

@@ -217,7 +217,7 @@ class Index:
             return self._reader.execute(statement, values).fetchall()
 
     def _limit_log(self, writer: sqlite3.Connection) -> None:
-        """Truncate the log if it is far too long. Readers can keep the log from shrinking; wait for them."""
+        """Truncate the log if it is far too long, waiting for readers that keep the log from shrinking."""
         with suppress(FileNotFoundError):
             if os.stat(self._layout.index_files[1]).st_size > 2 * self._log_bytes:
                 writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")

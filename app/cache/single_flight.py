@@ -50,7 +50,7 @@ class SingleFlight:
         self._in_flight: dict[str, _Flight] = {}
 
     @contextmanager
-    def turn(self, key: str) -> Iterator[bool]:
+    def lead_or_wait(self, key: str) -> Iterator[bool]:
         """Yield True to the leader, which must call the store. Yield False to the others once it succeeded.
 
         If the leader's block fails, one of the waiting threads becomes the leader. If the error is final, or
@@ -130,7 +130,7 @@ class _Flight:
         self.error: Exception | None = None
 
     def is_final(self) -> bool:
-        """Return whether the error applies to all requests rather than only to the leader's."""
+        """Return whether the error applies to all requests, not only to the leader's request."""
         return self.attempt >= _MAX_ATTEMPTS or isinstance(self.error, _FINAL_ERRORS)
 
 

@@ -31,7 +31,7 @@ STARTED = "s3image.began"
 REQUEST_ID_HEADER = "X-Request-ID"
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-"""IDs that are accepted from clients. None of these characters is special in a log, a shell or HTML."""
+"""IDs that are accepted from clients. They contain no characters that are special in logs, shells or HTML."""
 
 _current: ContextVar[str] = ContextVar("request_id", default="")
 

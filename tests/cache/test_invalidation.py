@@ -239,6 +239,6 @@ def test_binding_to_a_different_store_empties_the_cache(
     other.bind_to_store("s3 other")
     assert [other.lookup(key) for key in (KEY, NAMED)] == [None, None]
     assert (other.totals().entries, other.check().is_clean) == (0, True)
-    assert "another store" in caplog.text
+    assert "a different store" in caplog.text
     assert read(other.fetch(KEY, origin.load(KEY))) == b"image"
     assert len(origin.calls) == 3

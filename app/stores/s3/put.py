@@ -86,7 +86,8 @@ class Uploader:
         self._encryption = encryption
         self._exists = exists
         self._has_conditions: bool | None = None
-        """Whether the server obeys `If-None-Match`. AWS does. For others, None until the first put."""
+        """Whether the server obeys `If-None-Match`. AWS does. For a compatible server, this is None until the
+        first put."""
         self._short_values_until = 0.0
 
     def put(
