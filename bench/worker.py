@@ -26,7 +26,7 @@ from bench.product import environment, gunicorn, our_parts, our_server, upload_n
 from bench.progress import say
 from bench.report import Section, Table, median_ratio
 from bench.servers import Server, Start, get, serving
-from tests.server.honest import AnswerLog
+from tests.server.honest import ResponseLog
 
 OURS = "our worker"
 GTHREAD = "gthread"
@@ -212,7 +212,7 @@ def _measure(
         end = time.monotonic()
         for client in clients:
             client.send_signal(signal.SIGTERM)
-        health, *hits = (AnswerLog(**json.loads(client.communicate()[0])) for client in clients)
+        health, *hits = (ResponseLog(**json.loads(client.communicate()[0])) for client in clients)
     rate = sum(len(log.between(begin, end)) for log in hits) / (end - begin)
     wrong = sum(len(log.wrong) for log in (health, *hits))
     return ClientFigures([took for _, took in health.answers], rate, wrong)

@@ -92,8 +92,7 @@ def idempotency_key(header: dict[str, Any]) -> str | None:
 
 
 def _is_local(request: Request, origins: frozenset[str]) -> bool:
-    """Return whether the request comes from this machine, not through a proxy, and not from a foreign web
-    page.
+    """Return whether the request comes from this machine, not through a proxy and not from a foreign page.
 
     If `Host` is not a loopback name, a proxy that adds no header or a DNS rebinding attack sent the request.
     Pages of `origins` (`CORS_ORIGINS`) count as local.

@@ -88,25 +88,25 @@ def represent(environ: "WSGIEnvironment", cached: CachedObject) -> Representatio
 
 
 def response_body(
-    environ: "WSGIEnvironment", cached: CachedObject, answer: Representation
+    environ: "WSGIEnvironment", cached: CachedObject, response: Representation
 ) -> Iterable[bytes]:
-    """Return the body of the response `answer`. When the WSGI server closes it, the object's body is closed.
+    """Return the body of `response`. When the WSGI server closes it, the object's body is closed.
 
     A file stays a file, so that the server can have the kernel send it (sendfile(2)).
     """
-    if not content_length_sent(environ, answer):
+    if not content_length_sent(environ, response):
         cached.body.close()
         return ()
     file = cast("FileIO", cached.body)
-    if answer.length == cached.facts.size:
+    if response.length == cached.facts.size:
         return wrap_file(environ, file, _CHUNK)
-    file.seek(answer.start)
-    return wrap_file(environ, cast("FileIO", _Part(file, answer.length)), _CHUNK)
+    file.seek(response.start)
+    return wrap_file(environ, cast("FileIO", _Part(file, response.length)), _CHUNK)
 
 
-def content_length_sent(environ: "WSGIEnvironment", answer: Representation) -> int:
+def content_length_sent(environ: "WSGIEnvironment", response: Representation) -> int:
     """Return how many bytes of the object are sent. For a HEAD request this is 0."""
-    return 0 if environ["REQUEST_METHOD"] == "HEAD" else answer.length
+    return 0 if environ["REQUEST_METHOD"] == "HEAD" else response.length
 
 
 class _Part:

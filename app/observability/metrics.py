@@ -160,14 +160,14 @@ class CacheCollector(Collector):
 
     def _counts(self) -> Iterator[Metric]:
         counted = self._cache.counts.totals()
-        answers = CounterMetricFamily(
+        results = CounterMetricFamily(
             "s3image_cache_answers_total", "Images served, by the cache's result.", labels=["result"]
         )
-        answers.add_metric(["hit"], counted.hits)
-        answers.add_metric(["miss"], counted.misses)
+        results.add_metric(["hit"], counted.hits)
+        results.add_metric(["miss"], counted.misses)
         for result in ("collapsed", "revalidated", "stale", "bypass"):
-            answers.add_metric([result], getattr(counted, result))
-        yield answers
+            results.add_metric([result], getattr(counted, result))
+        yield results
         saved_usd = counted.requests_saved * GET_USD_PER_MILLION / 1_000_000
         for name, about, value in (
             ("served_bytes", "Bytes served without a request to the store.", counted.bytes_served),

@@ -192,8 +192,7 @@ class ImageService:
     def list(
         self, prefix: str = "", *, limit: int = 100, cursor: str | None = None, details: bool = False
     ) -> tuple[list[ListedImage], str | None]:
-        """Return a page of the images whose keys begin with `prefix`, and the cursor of the next page or
-        None.
+        """Return a page of the images whose keys begin with `prefix`, and the next page's cursor or None.
 
         `details` costs one request to the store per image. The page includes images whose keys can't be used
         safely in a URL (see `app.core.object_keys.is_readable`). Callers should count them but not show them.

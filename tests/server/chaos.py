@@ -1,9 +1,9 @@
-"""A client that does everything a server must survive, with thousands of connections, at random from a seed.
+"""A client that attacks a server at random, from a seed, with thousands of connections.
 
-It knows URLs and HTTP, and nothing of the worker. `python -m tests.server.chaos TARGET`, where TARGET is
-`Target` as JSON, attacks until SIGTERM and then prints how often it did what.
+It knows URLs and HTTP, but nothing about the worker. `python -m tests.server.chaos TARGET`, where TARGET is
+`Target` as JSON, attacks until SIGTERM, and then prints how often it did each action.
 
-Its rate is limited, so that the attack costs the server something, and not the load: measurements can be
+Its rate is limited, so that it does not simply overload the server. Measurements can then be
 compared with the same attack on a tarpit (tests/server/tarpit.py).
 """
 
@@ -24,19 +24,19 @@ from dataclasses import asdict, dataclass
 from tests.pictures import noise
 
 IDLE = 2_400
-"""Connections kept open without a request: more than two workers' tables hold (1,000 each)."""
+"""Number of idle connections, which is more than two workers can hold (1,000 each)."""
 
 _BUSY = 900
-"""Connections that do something at the same time, at most."""
+"""Maximum number of active connections."""
 
 _STARTS = 80
-"""How many of these begin in a second."""
+"""Number of active connections that are started per second."""
 
 _BURST = 60
-"""Connections opened at one moment, while the oldest ones are written to."""
+"""Number of connections that are opened at once, while data is sent on the oldest ones."""
 
 _NOW = struct.pack("ii", 1, 0)
-"""For SO_LINGER: closing resets the connection instead of ending it (socket(7))."""
+"""The value of SO_LINGER with which `close` resets the connection (socket(7))."""
 
 _METHODS = ("GET", "HEAD", "OPTIONS", "POST", "DELETE", "PUT")
 _FRAMINGS = ("Content-Length: 10", "Content-Length: 200000", "Transfer-Encoding: chunked")
@@ -55,7 +55,7 @@ _MALFORMED = (
 
 @dataclass(frozen=True)
 class Target:
-    """What to attack: paths of a small and a large cached image, and of images that are not cached."""
+    """The target of the attack, with the paths of a small and a large cached image and of uncached images."""
 
     port: int
     seed: int
@@ -65,7 +65,7 @@ class Target:
 
 
 class Chaos:
-    """The attack. `counts` holds how often each action was done."""
+    """The attack. `counts` contains the number of times that each action was done."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -92,7 +92,7 @@ class Chaos:
             sock.close()
 
     async def _write_to_the_oldest(self) -> None:
-        """Send data on connections at the moment when the server evicts them for new ones."""
+        """Send data on connections at the moment when the server evicts them to make room for new ones."""
         while True:
             self._close_ended()
             opened = [self._connecting() for _ in range(_BURST)]
@@ -104,7 +104,7 @@ class Chaos:
             await asyncio.sleep(self._random.uniform(0.02, 0.5))
 
     def _close_ended(self) -> None:
-        """Close connections that the server has ended. Of the rest, it evicts the first ones next."""
+        """Close connections that the server has closed. Of the others, it evicts the first ones next."""
         poll = select.poll()
         for sock in self._idle:
             poll.register(sock, select.POLLIN)
@@ -125,20 +125,20 @@ class Chaos:
                 await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self._target.port))
                 await act(self, sock)
         except (OSError, TimeoutError, EOFError):
-            pass  # the server may close the connection, and the time may be over, at any moment
+            pass  # the server can close the connection at any moment, and the time can run out
         finally:
             if self._random.random() < 0.5:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOW)
             sock.close()
 
     def _connecting(self) -> socket.socket:
-        """Begin to connect without waiting for the connection."""
+        """Start to connect, without waiting until the connection is established."""
         sock = self._new_socket()
         sock.connect_ex(("127.0.0.1", self._target.port))
         return sock
 
     def _new_socket(self, *, small_buffer: bool = False) -> socket.socket:
-        """Return a socket bound to one of many local addresses, which together have more ports than one."""
+        """Return a socket bound to one of many local addresses, since one address has too few ports."""
         sock = socket.socket()
         sock.setblocking(False)
         if small_buffer:
@@ -183,7 +183,7 @@ class Chaos:
         await self._receive(sock)
 
     async def _stop_anywhere(self, sock: socket.socket) -> None:
-        """Send a part of a request, or more than one; then perhaps close this half of the connection."""
+        """Send a part of a request, or several requests. Then perhaps close this half of the connection."""
         whole = self._get(self._any_path()) * 2
         await self._send(sock, whole[: self._random.randint(0, len(whole))])
         if self._random.random() < 0.6:
@@ -203,7 +203,7 @@ class Chaos:
             await self._receive(sock)
 
     async def _read_slowly(self, sock: socket.socket) -> None:
-        """Request a large image, and read nothing of it, or a byte a second."""
+        """Request a large image, and read nothing or one byte per second."""
         lines = ["Range: bytes=1-"] * (self._random.random() < 0.2)
         await self._send(sock, self._get(self._target.large, *lines))
         if self._random.random() < 0.5:
@@ -290,7 +290,7 @@ def main() -> None:
 
 
 def as_argument(target: Target) -> str:
-    """Return the target as the command line takes it."""
+    """Return the target in the format of the command line argument."""
     return json.dumps(asdict(target))
 
 

@@ -1,4 +1,4 @@
-"""kill -9 of real gunicorn workers at random moments, while images are uploaded, filled and evicted."""
+"""Kills gunicorn workers with SIGKILL at random moments, while images are uploaded, cached and evicted."""
 
 import os
 import random
@@ -21,14 +21,14 @@ from tests.pictures import noise
 from tests.server.running import Running, running
 
 CACHE_BYTES = 1_500_000
-"""Too small for all images, so that there are fills and evictions all the time."""
+"""Too small for all images, so that images are cached and evicted all the time."""
 
 IMAGES = 150
 
 
 @dataclass
 class Outcome:
-    """What happened: kills, answers by status, URLs with wrong bytes, acknowledged images that were lost."""
+    """The result: kills, responses by status, URLs with wrong bytes, and lost acknowledged images."""
 
     kills: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
@@ -38,7 +38,7 @@ class Outcome:
 
 
 class _Clients:
-    """Threads that upload and read until `stop` is set. A connection broken by a kill does not count."""
+    """Threads that upload and read until `stop` is set. Connections that a kill breaks are ignored."""
 
     def __init__(self, url: str, outcome: Outcome) -> None:
         self._url = url
@@ -80,7 +80,7 @@ class _Clients:
 
 
 class _Named:
-    """An image that one client overwrites, and the bytes that may be stored: acknowledged, or sent since."""
+    """An image that one client overwrites. It may have the acknowledged bytes or bytes sent later."""
 
     def __init__(self, url: str, name: str, outcome: Outcome) -> None:
         self._uploads, self._url = f"{url}/api/images", f"{url}{IMAGES_PATH}{name}"
@@ -89,7 +89,7 @@ class _Named:
         self._possible: list[bytes] = []
 
     def overwrite_and_read(self, data: bytes) -> None:
-        """Store other bytes under the name. Once that is acknowledged, only these may be read."""
+        """Store different bytes under the name. Once they are acknowledged, only these may be read."""
         self._possible.append(data)
         answer = requests.post(
             self._uploads, files={"image": ("a.png", data)}, data={"name": self._name}, timeout=20
@@ -104,7 +104,7 @@ class _Named:
 
 
 def crash(directory: Path, kills: int, progress: Callable[[int], None] = lambda done: None) -> Outcome:
-    """Kill workers `kills` times under load, then check the acknowledged images and the cache."""
+    """Kill workers `kills` times under load. Then check the acknowledged images and the cache."""
     outcome = Outcome()
     rng = random.Random(kills)
     settings = {"WEB_CONCURRENCY": "2", "CACHE_MAX_BYTES": str(CACHE_BYTES), "LOG_LEVEL": "INFO"}
@@ -128,14 +128,14 @@ def crash(directory: Path, kills: int, progress: Callable[[int], None] = lambda 
 
 
 def _wait_for_answers(outcome: Outcome) -> None:
-    """Wait until some requests were answered: a worker killed before that would show nothing."""
+    """Wait until some requests were answered, since it would be pointless to kill workers earlier."""
     enough, deadline = outcome.statuses.total() + 6, time.monotonic() + 20
     while outcome.statuses.total() < enough and time.monotonic() < deadline:
         time.sleep(0.005)
 
 
 def _kill_one(server: Running, rng: random.Random) -> int:
-    """Kill one of two running workers; return 0 if they are not both running."""
+    """Kill one of two running workers. Return 0 if they are not both running."""
     workers = server.workers()
     if len(workers) < 2:
         return 0
@@ -144,7 +144,7 @@ def _kill_one(server: Running, rng: random.Random) -> int:
 
 
 def _is_kept(store: LocalStore, url: str, data: bytes) -> bool:
-    """Return whether the store itself has the image: the cache could hide a loss."""
+    """Return whether the store contains the image, since the cache could hide a loss."""
     stored = store.get(url.partition(IMAGES_PATH)[2])
     if stored is None:
         return False

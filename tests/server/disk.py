@@ -1,4 +1,4 @@
-"""A small file system, which is soon full."""
+"""A small file system that is quickly full."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 @contextmanager
 def small_file_system(at: Path) -> Iterator[Path]:
-    """Mount a file system of 3 MiB at `at`. Skip the test if mounting is not permitted."""
+    """Mount a file system of 3 MiB at `at`. Skip the test if this is not allowed."""
     at.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(at)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:

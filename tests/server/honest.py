@@ -1,9 +1,9 @@
-"""Well-behaved clients beside an attack: what they get, how fast, and whether it is right.
+"""Well-behaved clients during an attack, which log the responses that they get and how long these take.
 
 `python -m tests.server.honest PORT PATH [FILE]` requests PATH over one kept-alive connection until SIGTERM,
-and over a new one after each failure. Without FILE it sends a request every 20 ms at most. With FILE, which
-holds the expected bytes, it sends the next request as soon as it has an answer. At the end it prints
-`AnswerLog` as JSON.
+and over a new one after each failure. Without FILE, it sends at most one request every 20 ms. With FILE,
+which contains the expected bytes, it sends the next request as soon as it has a response. At the end it
+prints `ResponseLog` as JSON.
 """
 
 import json
@@ -17,15 +17,18 @@ from pathlib import Path
 from types import FrameType
 
 _TIMEOUT_SECONDS = 20.0
-"""A request without an answer after this time counts as one that took it."""
+"""A request without a response after this time counts as if it took this long."""
 
 _PAUSE_SECONDS = 0.02
 
 
 @dataclass
-class AnswerLog:
-    """When each answer arrived (`time.monotonic`, one clock for all processes) and how long it took, retries
-    after dropped connections included; how many connections were dropped; and every wrong answer.
+class ResponseLog:
+    """The responses of a client.
+
+    `answers` contains the time of arrival and the duration of each response. The time is of `time.monotonic`,
+    which is the same for all processes, and the duration includes retries after dropped connections. `wrong`
+    contains the time and the reason of each wrong response.
     """
 
     answers: list[tuple[float, float]] = field(default_factory=list)
@@ -33,12 +36,12 @@ class AnswerLog:
     wrong: list[tuple[float, str]] = field(default_factory=list)
 
     def between(self, begin: float, end: float) -> list[float]:
-        """Return how long each answer took that arrived in this window."""
+        """Return the durations of the responses that arrived in this window."""
         return [took for at, took in self.answers if begin <= at < end]
 
 
 class Honest:
-    """One client on one connection."""
+    """A client with one connection."""
 
     def __init__(self, port: int, path: str, expected: bytes | None) -> None:
         self._port = port
@@ -46,7 +49,7 @@ class Honest:
         self._expected = expected
         self._socket: socket.socket | None = None
         self._stopped = False
-        self.log = AnswerLog()
+        self.log = ResponseLog()
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         """Handle SIGTERM."""
@@ -64,7 +67,7 @@ class Honest:
                 time.sleep(_PAUSE_SECONDS)
 
     def _request_once(self, began: float) -> bool:
-        """Send a request; return False if there was no complete answer and time is left to retry."""
+        """Send a request. Return False if there was no complete response and there is time for a retry."""
         try:
             status, body = self._answer()
         except OSError:

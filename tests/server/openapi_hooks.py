@@ -1,4 +1,4 @@
-"""What schemathesis can't know of our calls: which bytes are an image, and rules that no schema expresses."""
+"""Hooks that tell schemathesis which bytes are an image, and which rules can't be expressed in a schema."""
 
 from typing import Any
 
@@ -27,10 +27,10 @@ schemathesis.openapi.media_type(
 
 @schemathesis.hook
 def filter_failure(context: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:
-    """Drop failures that are not the server's fault.
+    """Ignore failures that are not the server's fault.
 
-    No schema can say that an option may be in the form or in the query, but not in both. And a form can't
-    express a list of one value, or of none: the server sees that value, or no field.
+    A schema can't express that an option can be in the form or in the query, but not in both. And a form
+    can't represent a list of one value or an empty list, since the server sees one value or no field.
     """
     if isinstance(failure, RejectedPositiveData):
         return b"Sent more than once." not in response.content

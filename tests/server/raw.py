@@ -1,4 +1,4 @@
-"""HTTP over a bare socket, for requests that no client library sends."""
+"""HTTP over a plain socket, for requests that no client library sends."""
 
 import re
 import socket
@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 
 @dataclass
-class RawAnswer:
-    """A response; header names are in lower case."""
+class RawResponse:
+    """A response. Header names are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -19,7 +19,7 @@ class RawAnswer:
 
 @contextmanager
 def connected(url: str, *, receive_buffer: int = 0) -> Iterator[socket.socket]:
-    """Open a connection to the server of `url`. With a small receive buffer it soon accepts no more."""
+    """Open a connection to the server of `url`. With a small receive buffer, it soon stops receiving."""
     parts = urlsplit(url)
     with socket.socket() as sock:
         if receive_buffer:
@@ -29,8 +29,8 @@ def connected(url: str, *, receive_buffer: int = 0) -> Iterator[socket.socket]:
         yield sock
 
 
-def read_answer(sock: socket.socket, *, head_only: bool = False) -> RawAnswer:
-    """Read and return the next response, up to its Content-Length."""
+def read_response(sock: socket.socket, *, head_only: bool = False) -> RawResponse:
+    """Read the next response, which must have a Content-Length, and return it."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         byte = sock.recv(1)
@@ -47,4 +47,4 @@ def read_answer(sock: socket.socket, *, head_only: bool = False) -> RawAnswer:
         if not data:
             raise EOFError(f"{left - len(body)} bytes are missing")
         body += data
-    return RawAnswer(status, headers, bytes(body))
+    return RawResponse(status, headers, bytes(body))

@@ -1,7 +1,7 @@
-"""Refuse system calls: `python refusing.py sendfile=EINVAL,flock=ENOLCK -- COMMAND…` runs COMMAND so.
+"""`python refusing.py sendfile=EINVAL,flock=ENOLCK -- COMMAND…` runs COMMAND with failing system calls.
 
-A seccomp filter (seccomp(2)) answers the calls with these errors, as containers and systemd's
-SystemCallFilter= do. The exit status is 77 if this system or processor is not supported.
+With a seccomp filter (seccomp(2)), the calls fail with these errors, as in containers and with systemd's
+SystemCallFilter=. The exit status is 77 if this system or processor is not supported.
 """
 
 import ctypes
@@ -54,7 +54,7 @@ def _program(refused: Mapping[str, int], audit: int, column: int) -> bytes:
 
 
 def _refuse(refused: Mapping[str, int]) -> bool:
-    """Have the kernel refuse these calls to this process and its children; return whether it does."""
+    """Make these calls fail in this process and its children. Return whether this is supported."""
     if platform.machine() not in _ARCHITECTURES or sys.platform != "linux":
         return False
     program = _program(refused, *_ARCHITECTURES[platform.machine()])
@@ -67,7 +67,7 @@ def _refuse(refused: Mapping[str, int]) -> bool:
 
 @contextmanager
 def refusing(directory: Path, **refused: str) -> Iterator[None]:
-    """Run the servers that the block starts on a system that refuses these calls."""
+    """Make these calls fail in the servers that the block starts."""
     shell = directory / "gunicorn"
     calls = ",".join(f"{name}={error}" for name, error in refused.items())
     path = Path(__file__).parents[2]

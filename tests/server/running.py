@@ -1,4 +1,4 @@
-"""The server as users run it: gunicorn with gunicorn.conf.py, in its own process."""
+"""The server as users run it, which is gunicorn with gunicorn.conf.py in a separate process."""
 
 import os
 import re
@@ -21,7 +21,7 @@ GUNICORN = [str(Path(sys.executable).parent / "gunicorn"), "wsgi:app"]
 
 @dataclass
 class Running:
-    """A running server: its URL, its log, its process."""
+    """A running server with its URL, its log and its process."""
 
     url: str
     log_path: Path
@@ -33,16 +33,16 @@ class Running:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
     def workers(self) -> list[int]:
-        """Return the process ids of its workers."""
+        """Return the process IDs of its workers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in children.read_text(encoding="ascii").split()]
 
 
 @contextmanager
 def running(directory: Path, **settings: str) -> Iterator[Running]:
-    """Start a server with its data in `directory` on a free port, and stop it at the end.
+    """Start a server on a free port, with its data in `directory`, and stop it after the block.
 
-    A setting that is "" is left out of the environment, so that a settings file can set it.
+    A setting that is "" is not exported, so that a settings file can set it.
     """
     with open(directory / "server.log", "wb") as log:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
@@ -63,7 +63,7 @@ def running(directory: Path, **settings: str) -> Iterator[Running]:
         )
     finally:
         process.send_signal(signal.SIGQUIT)
-        process.wait(60)  # a worker that is still starting misses the signal, and is killed after 30 s
+        process.wait(60)  # a worker that is still starting misses the signal and is killed after 30 s
 
 
 def answers(url: str) -> bool:
@@ -75,7 +75,7 @@ def answers(url: str) -> bool:
 
 
 def _wait_for_url(log: Path, process: subprocess.Popen[bytes], unlogged: str) -> str:
-    """Wait until the server answers; return the URL in the log, or `unlogged` for a server that logs none."""
+    """Wait until the server answers. Return the URL in the log, or `unlogged` if the server logs none."""
 
     def url() -> str:
         assert process.poll() is None, log.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A server that accepts everything and never answers, to measure what an attack costs its client.
+"""A server that accepts everything and never answers, to measure how much an attack costs the client.
 
 `python -m tests.server.tarpit PORT` runs it.
 """
@@ -28,14 +28,14 @@ def tarpit(port: int) -> None:
 
 
 def _read(client: socket.socket) -> bytes:
-    """Return what has arrived, b"" if the client has disconnected."""
+    """Return the data that has arrived, or b"" if the client has disconnected."""
     with suppress(OSError):
         return client.recv(65_536)
     return b""
 
 
 def main() -> None:
-    """Run it on the port in the command line."""
+    """Run the server on the port in the command line."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     tarpit(int(sys.argv[1]))

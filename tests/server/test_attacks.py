@@ -1,4 +1,4 @@
-"""Attacks that need neither a key nor tools, each on a running server with one worker."""
+"""Tests of attacks that need no API key, on a running server with one worker."""
 
 import os
 import resource
@@ -17,30 +17,30 @@ import requests
 
 from tests.pictures import long_png, noise
 from tests.server.descriptors import client_connections
-from tests.server.raw import RawAnswer, connected, read_answer
+from tests.server.raw import RawResponse, connected, read_response
 from tests.server.running import Running, running
 from tests.waiting import wait_until
 
 CONNECTIONS = 1000
-"""gunicorn's default for a worker."""
+"""The maximum number of connections of a worker, by gunicorn's default."""
 
 THREADS = 8
 ORIGIN = "https://app.example.org"
 
 SOON = 4.0
-"""Seconds. Answers take milliseconds; under each of these attacks they could take ten seconds or forever."""
+"""Seconds. Responses take milliseconds. If one of these attacks succeeded, they would take ten or more."""
 
 
 @pytest.fixture(autouse=True)
 def _many_files() -> None:
-    """Raise the limit: an attack needs as many descriptors here as in the server."""
+    """Raise the limit, since an attack needs as many descriptors in this process as in the server."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Running]:
-    """Start a server with one worker, so that no other makes up for it."""
+    """Start a server with one worker, so that no other worker can answer instead."""
     settings = {"WEB_CONCURRENCY": "1", "THREADS": str(THREADS), "MAX_UPLOAD_BYTES": "64MiB"}
     with running(tmp_path, CORS_ORIGINS=ORIGIN, ACCESS_LOG="false", **settings) as started:
         yield started
@@ -69,12 +69,12 @@ def _request(path: str, *lines: str, method: str = "GET") -> bytes:
     return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: localhost", *lines, "", "")).encode()
 
 
-def _ask(server: Running, path: str, seconds: float = 60) -> RawAnswer:
+def _ask(server: Running, path: str, seconds: float = 60) -> RawResponse:
     """Send a request over a new connection."""
     with connected(server.url) as sock:
         sock.settimeout(seconds)
         sock.sendall(_request(path))
-        return read_answer(sock)
+        return read_response(sock)
 
 
 def _seconds_for(server: Running, path: str) -> float:
@@ -99,10 +99,10 @@ def _still_open(socks: list[socket.socket]) -> list[socket.socket]:
 
 
 @pytest.mark.parametrize("what", ["a byte", "a request", "the end", "a reset"])
-def test_data_that_arrives_on_a_connection_while_it_is_evicted_does_no_harm(
+def test_data_that_arrives_on_a_connection_while_it_is_evicted_is_harmless(
     server: Running, small: str, what: str
 ) -> None:
-    """The worker sees the data in the turn of its loop in which new connections make it evict this one."""
+    """The worker sees the data in the same batch of events as the connections that cause the eviction."""
     (worker,) = server.workers()
     with ExitStack() as stack:
         idle = [stack.enter_context(connected(server.url)) for _ in range(CONNECTIONS)]
@@ -110,7 +110,7 @@ def test_data_that_arrives_on_a_connection_while_it_is_evicted_does_no_harm(
         for _ in range(10):
             idle += [stack.enter_context(connected(server.url)) for _ in range(12)]  # the table is full again
             idle[-1].sendall(_request("/healthz"))
-            assert read_answer(idle[-1]).status == 200
+            assert read_response(idle[-1]).status == 200
             idle = _still_open(idle)
             os.kill(worker, signal.SIGSTOP)
             try:
@@ -121,7 +121,7 @@ def test_data_that_arrives_on_a_connection_while_it_is_evicted_does_no_harm(
             finally:
                 os.kill(worker, signal.SIGCONT)
             new[-1].sendall(_request("/healthz"))
-            assert read_answer(new[-1]).status == 200
+            assert read_response(new[-1]).status == 200
             idle = idle[10:] if what == "a reset" else idle
         assert len(_still_open(idle)) <= CONNECTIONS, "no connection was dropped"
     assert _seconds_for(server, small) < SOON
@@ -154,13 +154,13 @@ UNSENT = {
 
 
 @pytest.mark.parametrize("how", UNSENT)
-def test_unsent_bodies_hold_no_thread(server: Running, small: str, how: str) -> None:
-    """Three for each thread, of requests that need no body."""
+def test_unsent_bodies_occupy_no_thread(server: Running, small: str, how: str) -> None:
+    """There are three per thread. Their requests need no body."""
     method, lines = UNSENT[how]
     _expect_answers_beside(server, [_request(small, *lines, method=method)] * (3 * THREADS), small)
 
 
-def test_500_unsent_bodies_hold_up_nobody(server: Running, small: str) -> None:
+def test_500_unsent_bodies_delay_no_other_client(server: Running, small: str) -> None:
     unsent = [_request(small, *lines, method=method) for method, lines in UNSENT.values()]
     _expect_answers_beside(server, (unsent * 63)[:500], small)
 
@@ -184,8 +184,8 @@ WANTED = {
 
 
 @pytest.mark.parametrize("how", WANTED)
-def test_500_unsent_uploads_hold_up_nobody(server: Running, small: str, how: str) -> None:
-    """Uploads wait for their bodies, and other requests don't wait for them."""
+def test_500_unsent_uploads_delay_no_other_client(server: Running, small: str, how: str) -> None:
+    """Uploads wait for their bodies, but other requests don't wait for the uploads."""
     _expect_answers_beside(server, [WANTED[how]] * 500, small)
 
 
@@ -198,7 +198,7 @@ def _expect_answers_beside(server: Running, requested: list[bytes], path: str) -
 
 
 class Reader(threading.Thread):
-    """Reads an image at 200 KB a second until `hurry` is set; `data` is what has arrived."""
+    """Reads an image at 200 KB per second until `hurry` is set. `data` contains the received bytes."""
 
     def __init__(self, sock: socket.socket, length: int) -> None:
         super().__init__()
@@ -208,14 +208,14 @@ class Reader(threading.Thread):
         self.data = b""
 
     def run(self) -> None:
-        """Read until the end of the image or of the connection."""
+        """Read until the image is complete or the connection is closed."""
         while len(self.data) < self._length and (piece := self._sock.recv(20_000)):
             self.data += piece
             self.hurry.wait(0.1)
 
 
-def test_clients_that_read_nothing_shut_out_nobody(server: Running, small: str, large: str) -> None:
-    """They fill the worker. A client that reads slowly is not evicted for new connections."""
+def test_clients_that_read_nothing_do_not_block_others(server: Running, small: str, large: str) -> None:
+    """They use all connections of the worker. A client that reads slowly is not evicted."""
     whole = requests.get(server.url + large, timeout=60).content
     (worker,) = server.workers()
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""A burst of the largest allowed images: memory stays within the bound in docs/limits.md."""
+"""Test that memory stays within the bound in docs/limits.md during a burst of the largest images."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +20,12 @@ PIXELS = SIDE * SIDE
 
 DECODING = 50 * MIB + PIXELS * 30 + 20 * MAX_BYTES
 RECEIVING = (8 - 2) * 3 * MAX_BYTES
-"""What docs/limits.md allows a worker and its processes above their size at rest: one image being decoded and
-six being received."""
+"""Memory that docs/limits.md allows for a worker and its processes in addition to their idle size, for one
+image that is being decoded and six that are being received."""
 
 PROGRESSIVE_JPEG = PIXELS * 11 + 50 * MIB + 2 * RECEIVING // 3
-"""What this image takes in the worker, its decoder host and the child. Two at once would take half as much
-again."""
+"""Memory that this image takes in the worker, its decoder host and the child. Two images at once would take
+50 % more."""
 
 
 def _largest() -> bytes:
@@ -52,7 +52,7 @@ def test_a_burst_of_the_largest_images_stays_within_the_memory_bound(tmp_path: P
     with running(tmp_path, WEB_CONCURRENCY="2", THREADS="8") as server:
         url = f"{server.url}/api/images"
         wait_until(lambda: len(server.workers()) == 2)
-        for _ in range(40):  # the kernel spreads them over both workers, so both have started
+        for _ in range(40):  # the kernel distributes these over both workers, so both have started
             assert requests.get(f"{server.url}/healthz", timeout=60).ok
         workers = server.workers()
         at_rest = {worker: memory_of(worker) for worker in workers}

@@ -1,9 +1,9 @@
-"""A server under a random attack with thousands of connections: workers live on, honest clients are served.
+"""Test that workers and honest clients survive a random attack with thousands of connections.
 
-Two workers run over an S3 server that is slow and fails now and then. A round lasts a minute; `make chaos`
-runs CHAOS_MINUTES of them, and CHAOS_SEED repeats one. Before each round the same attack goes to a tarpit
-beside the server: the rate of honest hits meanwhile, with the same client on the same cores, is what the
-rate under attack is compared with.
+Two workers use an S3 server that is sometimes slow and sometimes fails. A round lasts a minute. `make chaos`
+runs CHAOS_MINUTES rounds, and CHAOS_SEED repeats one. Before each round, the same attack is run against a
+tarpit on the same machine. The rate of honest hits is measured in both cases, with the same client on the
+same cores, and the rates are compared.
 """
 
 import json
@@ -31,7 +31,7 @@ from tests.ports import free_port
 from tests.s3server import CREDENTIALS, S3Server
 from tests.server.chaos import Target, as_argument
 from tests.server.descriptors import client_connections, open_files
-from tests.server.honest import AnswerLog
+from tests.server.honest import ResponseLog
 from tests.server.running import ROOT, Running, running
 from tests.waiting import wait_until
 
@@ -39,13 +39,14 @@ MINUTES = int(os.environ.get("CHAOS_MINUTES", "1"))
 SEED = int(os.environ.get("CHAOS_SEED", str(random.randrange(2**32))))
 
 ALONE = "CHAOS_MINUTES" in os.environ
-"""Whether this runs as `make chaos`. Beside other tests, on few cores, figures are worse."""
+"""Whether this was started by `make chaos`. While other tests run on the same cores, the results are
+worse."""
 
 HEALTH_SECONDS = 1.0 if ALONE else 3.0
-"""The maximum for `/healthz` at the 99th percentile."""
+"""Maximum duration of `/healthz` at the 99th percentile."""
 
 HITS_RATIO = 0.5 if ALONE else 0.3
-"""The minimum rate of honest hits, relative to that while the tarpit is attacked."""
+"""Minimum rate of honest hits, relative to the rate while the tarpit is attacked."""
 
 WORKERS = 2
 THREADS = 4
@@ -53,14 +54,14 @@ _ROUND = 60.0
 _BASELINE = 8.0
 _STARVED = 3.0
 _RELOAD = 6.0
-"""Seconds in which old workers end and new ones start. Measurements from this time are left out."""
+"""Seconds in which old workers end and new ones start. Measurements from this time are ignored."""
 
 _BAD = re.compile(r"Traceback|WORKER TIMEOUT|exited with code|was sent SIG|Unhandled|Exception in", re.I)
 
 
 @dataclass
 class Scene:
-    """The server, what the attack must know about it, and a file with the bytes of the small image."""
+    """The server, the target of the attack, and a file with the bytes of the small image."""
 
     server: Running
     target: Target
@@ -68,12 +69,12 @@ class Scene:
 
     @property
     def port(self) -> int:
-        """The server's port."""
+        """The port of the server."""
         return self.target.port
 
 
 def _hesitating(seed: int) -> Callable[..., Iterable[bytes] | None]:
-    """Return a fault: S3 is late, refuses, or is silent for some seconds, each now and then."""
+    """Return a fault with which S3 is sometimes slow, sometimes fails, and sometimes does not respond."""
     chance = random.Random(seed)
 
     def fault(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
@@ -89,7 +90,7 @@ def _hesitating(seed: int) -> Callable[..., Iterable[bytes] | None]:
 
 @pytest.fixture
 def scene(tmp_path: Path, s3: S3Server, bucket: str) -> Iterator[Scene]:
-    """Return a server with a small and a large image in the cache, and others only in S3."""
+    """Return a server with a small and a large image in the cache, and other images only in S3."""
     settings = {
         "WEB_CONCURRENCY": str(WORKERS),
         "THREADS": str(THREADS),
@@ -125,7 +126,7 @@ def _upload(server: Running, data: bytes) -> str:
 
 @contextmanager
 def _process(*command: str) -> Iterator["subprocess.Popen[str]"]:
-    """Run a client in its own process, which shares no interpreter lock with pytest."""
+    """Run a client in its own process, so that it does not share the GIL with pytest."""
     process = subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=ROOT,
@@ -141,32 +142,32 @@ def _process(*command: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 def _stop(process: "subprocess.Popen[str]") -> Any:
-    """Stop a client, and return what it prints."""
+    """Stop a client and return its output."""
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=90)
     return json.loads(output)
 
 
 @contextmanager
-def _honest(scene: Scene) -> Iterator[Callable[[], list[AnswerLog]]]:
-    """Run one client that requests `/healthz` and two that request hits; yield a function that stops them."""
+def _honest(scene: Scene) -> Iterator[Callable[[], list[ResponseLog]]]:
+    """Run one client that requests `/healthz` and two that request hits. Yield a function that stops them."""
     port, image = str(scene.port), str(scene.image)
     with ExitStack() as stack:
         clients = [stack.enter_context(_process("tests.server.honest", port, "/healthz"))]
         for _ in range(2):
             command = ("tests.server.honest", port, scene.target.small, image)
             clients.append(stack.enter_context(_process(*command)))
-        yield lambda: [AnswerLog(**_stop(process)) for process in clients]
+        yield lambda: [ResponseLog(**_stop(process)) for process in clients]
 
 
-def _rate(logs: list[AnswerLog], windows: list[tuple[float, float]]) -> float:
-    """Return the answers per second of all these clients in these windows of time."""
+def _rate(logs: list[ResponseLog], windows: list[tuple[float, float]]) -> float:
+    """Return the total number of responses per second of these clients in these time windows."""
     count = sum(len(log.between(*window)) for log in logs for window in windows)
     return count / sum(end - begin for begin, end in windows)
 
 
 def _baseline(scene: Scene) -> float:
-    """Return the honest hits per second while the same attack goes to a tarpit."""
+    """Return the honest hits per second while the same attack is run against a tarpit."""
     port = free_port()
     target = Target(**{**vars(scene.target), "port": port})
     with (
@@ -183,7 +184,7 @@ def _baseline(scene: Scene) -> float:
 
 
 def _starve(pid: int) -> None:
-    """Leave the worker hardly any file to open for some seconds."""
+    """Let the worker open hardly any files for some seconds."""
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(open_files(pid)) + 5, limits[1]))
     time.sleep(_STARVED)
@@ -192,18 +193,18 @@ def _starve(pid: int) -> None:
 
 @dataclass
 class Round:
-    """The result of one round; `measured` are the windows in which only the attack disturbed the server."""
+    """The result of a round. `measured` are the windows in which only the attack disturbed the server."""
 
     attacks: Counter[str]
-    health: AnswerLog
-    hits: list[AnswerLog]
+    health: ResponseLog
+    hits: list[ResponseLog]
     measured: list[tuple[float, float]]
     starved: tuple[float, float]
     died: list[str]
 
 
 def _attack(scene: Scene, seed: int) -> Round:
-    """Attack for one round, with a worker out of descriptors and a reload in the middle."""
+    """Attack for a round. In the middle, a worker runs out of descriptors and the server is reloaded."""
     target = Target(**{**vars(scene.target), "seed": seed})
     died: list[str] = []
     with _honest(scene) as stop_honest, _process("tests.server.chaos", as_argument(target)) as attack:
@@ -222,7 +223,7 @@ def _attack(scene: Scene, seed: int) -> Round:
 
 
 def _watch(scene: Scene, seconds: float, died: list[str]) -> tuple[float, float]:
-    """Note every change of the workers for so many seconds; return the window of time."""
+    """Record every change of the workers for some seconds. Return the time window."""
     begin = time.monotonic()
     workers = scene.server.workers()
     while time.monotonic() - begin < seconds:
@@ -235,7 +236,7 @@ def _watch(scene: Scene, seconds: float, died: list[str]) -> tuple[float, float]
 
 
 def _left_open(scene: Scene) -> dict[int, list[str]]:
-    """Return what each worker holds open of clients and images, by process id."""
+    """Return the open connections and images of each worker, by process ID."""
     held = {}
     for pid in scene.server.workers():
         images = [path for path in open_files(pid) if "/objects/" in path or "/partial" in path]
@@ -248,7 +249,7 @@ def _percentile(values: list[float], share: float) -> float:
 
 
 @pytest.mark.timeout(150 + 120 * MINUTES)
-def test_a_random_attack_ends_no_worker_and_starves_no_client(scene: Scene) -> None:
+def test_a_random_attack_kills_no_worker_and_starves_no_client(scene: Scene) -> None:
     sys.stderr.write(f"\nCHAOS_SEED={SEED}\n")
     for number in range(MINUTES):
         calm = _baseline(scene)

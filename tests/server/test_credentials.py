@@ -1,4 +1,4 @@
-"""A server whose source of credentials fails starts, answers 502 and logs what to do."""
+"""Test that a server whose credential source fails starts, returns 502 and logs what to do."""
 
 import os
 from pathlib import Path

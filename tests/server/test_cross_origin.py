@@ -1,4 +1,4 @@
-"""Pages of allowed origins can read every answer of a running server, also those of the event loop."""
+"""Test that pages of allowed origins can read every response, including those of the event loop."""
 
 import socket
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def _may_read(answer: requests.Response) -> bool:
 
 
 @pytest.mark.parametrize(("origin", "may"), [(APP, True), (EVIL, False), (None, False)])
-def test_pages_of_an_allowed_origin_can_read_every_answer(
+def test_pages_of_an_allowed_origin_can_read_every_response(
     server: Running, origin: str | None, may: bool
 ) -> None:
     headers = {"Origin": origin} if origin else {}
@@ -63,8 +63,8 @@ def test_pages_of_an_allowed_origin_can_read_every_answer(
         assert (answer.status_code, _may_read(answer)) == (status, may), address[:80]
 
 
-def test_a_refusal_for_lack_of_connections_can_be_read_too(server: Running) -> None:
-    """Requests that wait for their bodies hold three quarters of the connections."""
+def test_pages_can_read_the_error_if_there_are_too_many_requests(server: Running) -> None:
+    """Requests that wait for their bodies use three quarters of the connections."""
     port = int(server.url.rpartition(":")[2])
 
     def refused() -> list[requests.Response]:

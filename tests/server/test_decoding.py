@@ -1,4 +1,4 @@
-"""A running server decodes images in separate processes, which harm nobody and leave nothing behind."""
+"""Tests of the separate processes in which a running server decodes images."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def slow_image() -> bytes:
-    """Return an image that takes a second or more: it must be rotated, and lossy WebP is slow to write."""
+    """Return an image that takes a second or more, since it must be rotated and encoded as lossy WebP."""
     exif = Image.Exif()
     exif[0x0112] = 6
     specks = Image.frombytes("RGB", (300, 300), os.urandom(300 * 300 * 3)).resize((3000, 3000))
@@ -48,7 +48,7 @@ def _upload(server: Running, data: bytes, folder: str = "a") -> requests.Respons
 
 
 def _host_and_child(server: Running) -> tuple[int, int]:
-    """Return the decoder host of the only worker, and its child that is decoding."""
+    """Return the decoder host of the only worker, and its child process that is decoding."""
 
     def found() -> tuple[int, int] | None:
         (worker,) = server.workers()
@@ -65,7 +65,7 @@ def _begin(server: Running, pool: ThreadPoolExecutor, data: bytes) -> Future[req
     return pool.submit(_upload, server, data, f"slow/{os.urandom(4).hex()}")
 
 
-def test_a_crash_in_native_code_costs_one_upload(server: Running, slow_image: bytes) -> None:
+def test_a_crash_in_native_code_fails_only_one_upload(server: Running, slow_image: bytes) -> None:
     workers = server.workers()
     with ThreadPoolExecutor(1) as pool:
         answer = _begin(server, pool, slow_image)
@@ -108,7 +108,9 @@ def test_the_decoder_host_has_no_secrets(server: Running) -> None:
     (host,) = children_of(worker)
     assert b"a-secret-of-ours" in Path(f"/proc/{worker}/environ").read_bytes()
     assert b"a-secret-of-ours" not in Path(f"/proc/{host}/environ").read_bytes()
-    assert "/_ssl" not in Path(f"/proc/{host}/maps").read_text()  # nor the library that could hold some
+    assert (
+        "/_ssl" not in Path(f"/proc/{host}/maps").read_text()
+    )  # not even the library that could hold secrets
 
 
 def test_a_killed_worker_leaves_no_process_behind(server: Running, slow_image: bytes) -> None:
@@ -136,7 +138,7 @@ def test_a_stopping_server_finishes_the_current_upload(tmp_path: Path, slow_imag
     with running(tmp_path, WEB_CONCURRENCY="1", **SECRETS) as server, ThreadPoolExecutor(1) as pool:
         answer = _begin(server, pool, slow_image)
         host, _ = _host_and_child(server)
-        for pid in (host, server.process.pid):  # as systemd does, and as Ctrl-C in a terminal would
+        for pid in (host, server.process.pid):  # like systemd, or Ctrl-C in a terminal
             os.kill(pid, signal.SIGTERM)
         assert answer.result().status_code == 201
 

@@ -1,4 +1,4 @@
-"""HOST=::, which maps the addresses of IPv4 clients to IPv6: they still count as IPv4 clients."""
+"""Tests of HOST=::, with which the addresses of IPv4 clients are mapped to IPv6."""
 
 import socket
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Start a server that listens for both, without API keys."""
+    """Start a server without API keys that listens for IPv4 and IPv6."""
     if not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
     directory = tmp_path_factory.mktemp("dual")
@@ -36,14 +36,14 @@ def test_the_access_log_has_the_ipv4_address(server: Running) -> None:
     assert "::ffff:" not in server.log
 
 
-def test_another_host_name_needs_a_key(server: Running) -> None:
-    """A page of another site can send it through DNS rebinding."""
+def test_a_different_host_name_needs_a_key(server: Running) -> None:
+    """A page of a different site can send such a name through DNS rebinding."""
     headers = {"Host": "[::ffff:192.0.2.1]:8000"}
     answer = requests.post(f"{server.url}/api/images", headers=headers, timeout=60)
     assert answer.status_code == 401
 
 
-def test_host_may_be_an_ipv6_address_in_brackets(tmp_path: Path) -> None:
+def test_host_can_be_an_ipv6_address_in_brackets(tmp_path: Path) -> None:
     with running(tmp_path, HOST="[::1]", WEB_CONCURRENCY="1") as server:
         assert server.url.startswith("http://[::1]:")
         assert requests.get(f"{server.url}/healthz", timeout=60).ok

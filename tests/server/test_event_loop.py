@@ -1,4 +1,4 @@
-"""The event loop under random clients, which do anything in any order: no transition is ever illegal."""
+"""Tests of the event loop with random clients, which do anything in any order."""
 
 import contextlib
 import io
@@ -34,7 +34,7 @@ from app.server.exchanges import Exchanges
 
 CAPACITY = 6
 BIG = 6 * 1024 * 1024
-"""Bytes; more than two sockets buffer for a client that does not read."""
+"""Bytes. More than both sockets buffer if the client does not read."""
 
 WATCHED = {
     State.HEAD: select.EPOLLIN,
@@ -63,7 +63,7 @@ REQUESTS = {
 
 
 class _Application:
-    """Answers by path; the loop itself calls `answer` for a hit, and the application for `/quick`."""
+    """An application. The loop calls `answer` for a hit, and the application for `/quick`."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -93,12 +93,12 @@ class _Application:
 
 
 class Clients(RuleBasedStateMachine):
-    """Clients of one loop, whose clock the test sets."""
+    """Clients of a loop. The test sets the clock of the loop."""
 
     def __init__(self) -> None:
         super().__init__()
         self._patch = pytest.MonkeyPatch()
-        # Threads create ids while Hypothesis draws, which rejects changes to the state of `random` meanwhile.
+        # Threads create request IDs while Hypothesis draws, but Hypothesis rejects changes to `random`.
         self._patch.setattr(requestid, "random", random.Random(1))
         self._directory = tempfile.TemporaryDirectory()
         file = Path(self._directory.name) / "big"
@@ -151,7 +151,7 @@ class Clients(RuleBasedStateMachine):
 
     @rule()
     def open_one(self) -> None:
-        """A client connects; it receives little at a time."""
+        """A client with a small receive buffer connects."""
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(self.listener.getsockname())
@@ -160,7 +160,7 @@ class Clients(RuleBasedStateMachine):
 
     @rule(data=st.data(), request=st.sampled_from(sorted(REQUESTS)))
     def send(self, data: st.DataObject, request: str) -> None:
-        """A client sends a request, or a part of one."""
+        """A client sends a request or a part of a request."""
         whole = REQUESTS[request]
         part = whole if data.draw(st.booleans()) else whole[: data.draw(st.integers(1, len(whole)))]
         with contextlib.suppress(OSError):
@@ -188,7 +188,7 @@ class Clients(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.01, 0.5, 1.5, 3.0, 25.0, 80.0]))
     def pass_time(self, seconds: float) -> None:
-        """Time passes before the next turn of the loop."""
+        """Time passes before the next iteration of the loop."""
         self.now += seconds
         self._turn()
 
@@ -199,7 +199,7 @@ class Clients(RuleBasedStateMachine):
 
     @invariant()
     def connections_are_as_the_table_says(self) -> None:
-        """Each connection is watched for what its state waits for; there are at most `CAPACITY`."""
+        """Each connection is watched for the events of its state, and there are at most `CAPACITY`."""
         held = list(self.loop._table)
         assert len(held) <= CAPACITY
         for conn in held:
@@ -210,7 +210,7 @@ class Clients(RuleBasedStateMachine):
         assert self.faults == []
 
     def teardown(self) -> None:
-        """Stop the loop: no connection and no descriptor is left open."""
+        """Stop the loop. No connection and no descriptor may stay open."""
         for client in self.clients:
             client.close()
         self.loop.stop()
@@ -260,7 +260,7 @@ def test_every_transition_has_a_handler_and_there_are_no_others() -> None:
 
 
 def test_a_failing_connection_is_closed_and_counted_and_the_loop_continues() -> None:
-    """Here the lookup of a hit raises."""
+    """In this test, the lookup of a hit raises an exception."""
     logged: list[str] = []
     dropped: list[str] = []
 
@@ -305,8 +305,8 @@ def test_a_failing_connection_is_closed_and_counted_and_the_loop_continues() -> 
     assert (len(logged), dropped) == (2, ["failed", "failed"])
 
 
-def test_before_rates_are_measured_age_does_not_decide_which_reader_is_evicted() -> None:
-    """Many connections may be opened within the second until rates are measured."""
+def test_before_rates_are_measured_the_oldest_reader_is_not_evicted_first() -> None:
+    """Many connections can be opened in the second before the rates are measured."""
     table = ConnectionTable(4, 0.0)
     with ExitStack() as stack:
         for number, sent in enumerate((300_000, 4096, 0, 4096)):
@@ -325,8 +325,8 @@ def test_before_rates_are_measured_age_does_not_decide_which_reader_is_evicted()
     assert dropped == [1, 2, 3]
 
 
-def test_the_last_response_on_a_connection_holds_no_thread(tmp_path: Path) -> None:
-    """A worker that is stopping, or that keeps no connections alive, has slow readers too."""
+def test_the_last_response_on_a_connection_occupies_no_thread(tmp_path: Path) -> None:
+    """Slow readers also exist in a worker that is stopping or that does not keep connections alive."""
     file = tmp_path / "big"
     file.touch()
     os.truncate(file, BIG)
@@ -372,7 +372,7 @@ def test_a_response_body_that_raises_is_closed() -> None:
 
 
 def test_stale_events_of_a_batch_are_skipped() -> None:
-    """One event closes a connection that a later event of the same batch is about."""
+    """One event closes the connection of a later event in the same batch."""
     assert all(event_loop._STEPS[State.CLOSED][event] is None for event in Event)
     loop: Any = EventLoop.__new__(EventLoop)
     ours, theirs = socket.socketpair()

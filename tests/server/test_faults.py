@@ -1,4 +1,4 @@
-"""Bad days: killed workers, full disks, a deleted cache, a store whose bodies break off."""
+"""Tests of killed workers, full disks, a deleted cache, and a store that sends incomplete bodies."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ HIT = "s3-image-server; hit"
 
 @pytest.fixture
 def over_s3(s3: S3Server, bucket: str, tmp_path: Path) -> Iterator[Running]:
-    """Start a server over S3 with two workers; mutable images are stale at once."""
+    """Start a server with S3 and two workers. Mutable images are stale immediately."""
     settings = {**CREDENTIALS, "S3_BUCKET": bucket, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
     with running(tmp_path, **settings, WEB_CONCURRENCY="2", CACHE_TTL="0", CACHE_NEGATIVE_TTL="0") as server:
         yield server
@@ -38,7 +38,7 @@ def _get(url: str) -> requests.Response:
 
 
 @pytest.mark.timeout(180)
-def test_killed_workers_lose_nothing_and_serve_nothing_wrong(tmp_path: Path) -> None:
+def test_killed_workers_lose_no_image_and_serve_no_wrong_bytes(tmp_path: Path) -> None:
     outcome = crash(tmp_path, int(os.environ.get("KILLS", "25")))
     assert outcome.statuses[200] > 50
     assert outcome.wrong == []
@@ -47,7 +47,7 @@ def test_killed_workers_lose_nothing_and_serve_nothing_wrong(tmp_path: Path) -> 
 
 
 def _cut(times: int) -> Fault:
-    """Return a fault: S3 breaks off in the middle of a body, so many times."""
+    """Return a fault with which S3 closes the connection in the middle of a body, a number of times."""
     left = [times]
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
@@ -65,14 +65,14 @@ def _cut(times: int) -> Fault:
     return answer
 
 
-def test_a_body_that_breaks_off_is_requested_again(s3: S3Server, over_s3: Running) -> None:
+def test_an_incomplete_body_is_requested_again(s3: S3Server, over_s3: Running) -> None:
     url = _upload(over_s3.url, noise(3), name="cut.png")
     shutil.rmtree(Path(over_s3.log_path.parent) / "cache" / "named")
     s3.fault = _cut(1)
     assert _get(url).content == noise(3)
 
 
-def test_a_body_that_always_breaks_off_is_a_502_and_never_a_truncated_200(
+def test_a_body_that_is_always_incomplete_gives_502_and_never_a_truncated_200(
     s3: S3Server, over_s3: Running
 ) -> None:
     s3.fault = _cut(10**9)
@@ -98,7 +98,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_never_fails_a_request(small_disk: Path, tmp_path: Path) -> None:
-    """The cache may have 100 MiB and the disk has 3: uploads and reads use the store directly."""
+    """The limit of the cache is 100 MiB, but the disk has 3. Uploads and reads use the store directly."""
     with running(tmp_path, CACHE_DIR=str(small_disk / "cache"), CACHE_MAX_BYTES="100MiB") as server:
         urls = [_upload(server.url, noise(number, (200, 200))) for number in range(40)]
         for number, url in enumerate(urls):

@@ -1,4 +1,4 @@
-"""Generations under gunicorn: other requests keep their threads, and retries generate nothing twice."""
+"""Tests of generation in a running server, with stalled generators, retries and killed workers."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from tests.server.running import Running, answers, running
 from tests.services.generators import NAME
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(180)  # several servers start, with workers that import everything
+pytestmark = pytest.mark.timeout(180)  # several servers start, and each worker imports everything
 
 
 def _settings(directory: Path, **settings: str) -> dict[str, str]:
@@ -52,7 +52,7 @@ def _seconds_of(call: Callable[[], requests.Response], statuses: set[int]) -> fl
 
 
 def _speeds(server: Running, url: str, first: int) -> tuple[float, float]:
-    """Return the median seconds of a hit and of an upload, each on new connections."""
+    """Return the median seconds of a hit and of an upload, on new connections."""
     hits = [_seconds_of(lambda: requests.get(url, timeout=20), {200}) for _ in range(60)]
     uploads = []
     for number in range(first, first + 15):
@@ -64,9 +64,9 @@ def _speeds(server: Running, url: str, first: int) -> tuple[float, float]:
 
 
 def test_hits_and_uploads_are_served_while_all_generation_slots_stall(tmp_path: Path, go_on: Path) -> None:
-    """More requests are stuck than there are threads: some generate, some wait for one of those.
+    """More requests are stuck than there are threads. Some are generating, and others are waiting for them.
 
-    They are stuck until everything else is measured, which the same threads could therefore never answer.
+    They stay stuck until everything else is measured, so their threads could not answer other requests.
     """
     settings = _settings(tmp_path, WEB_CONCURRENCY="2", THREADS="2", GENERATE_CONCURRENCY="6")
     with running(tmp_path, **settings) as server, ThreadPoolExecutor(40) as pool:
@@ -86,7 +86,7 @@ def test_hits_and_uploads_are_served_while_all_generation_slots_stall(tmp_path: 
             go_on.touch()
         assert [answer.result().status_code for answer in stuck] == [200] * 20
     for before, during in zip(quiet, stalled, strict=True):
-        assert during < 10 * before + 1  # a busy machine may be busier now
+        assert during < 10 * before + 1  # a busy machine may have become busier
     assert len(_drawn(tmp_path)) == 7
 
 
@@ -101,7 +101,7 @@ def test_a_stalled_generation_releases_its_slot_at_the_deadline(tmp_path: Path) 
         assert _generate(server, "quick").status_code == 200
 
 
-def test_fifty_requests_with_one_idempotency_key_are_one_generation(tmp_path: Path) -> None:
+def test_fifty_requests_with_one_idempotency_key_generate_one_image(tmp_path: Path) -> None:
     settings = _settings(tmp_path, WEB_CONCURRENCY="4", THREADS="2")
 
     def send(server: Running) -> tuple[int, bytes]:
@@ -157,7 +157,7 @@ def _puts(s3: S3Server) -> int:
 def test_a_generated_image_survives_a_store_outage_and_kill_9(
     tmp_path: Path, s3: S3Server, bucket: str
 ) -> None:
-    """Killed during the put: nobody will ever know the answer, or whether S3 has the image."""
+    """The worker is killed during the put, so it is unknown whether S3 stored the image."""
 
     def store_without_answering(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
         if environ["REQUEST_METHOD"] != "PUT":

@@ -1,4 +1,4 @@
-"""The application does not depend on our worker: gunicorn's gthread serves it as well."""
+"""Tests with gunicorn's gthread worker, which can run the application too."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ HIT = "s3-image-server; hit"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Start a server with two workers of the class gthread and otherwise the usual settings."""
+    """Start a server with two gthread workers and default settings otherwise."""
     directory = tmp_path_factory.mktemp("gthread")
     with running(directory, WEB_CONCURRENCY="2", GUNICORN_CMD_ARGS="--worker-class gthread") as started:
         assert "Using worker: gthread" in started.log

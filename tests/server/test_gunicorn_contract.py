@@ -1,4 +1,4 @@
-"""Everything that the server uses of gunicorn, by name, so that an upgrade that changes any of it fails here.
+"""Tests of everything that the server uses of gunicorn. If an upgrade changes any of it, they fail first.
 
 gunicorn documents its settings, its hooks and the methods of `Worker`. Most of the other names can change in
 any release.
@@ -66,7 +66,7 @@ OVERRIDDEN = [
     (sock.TCPSocket, _ReservedIPv4Socket, "set_options", "(self, sock, bound=False)"),
     (sock.TCP6Socket, _ReservedIPv6Socket, "set_options", "(self, sock, bound=False)"),
 ]
-"""gunicorn's class, ours, and the signature of the method in gunicorn's."""
+"""gunicorn's class, our class, and the signature of the method in gunicorn's class."""
 
 CALLED = [
     (get_parser, "(cfg, source, source_addr, http2_connection=False)"),
@@ -105,7 +105,7 @@ STATUSES = {
     "LimitRequestLine",
     "UnsupportedTransferCoding",
 }
-"""The parse errors that are told apart; all others count as their base class, `ParseException`."""
+"""The parse errors that are distinguished. All others are handled like their base class, `ParseException`."""
 
 HOOKS = ["on_starting", "on_reload", "when_ready", "on_exit", "pre_fork", "post_fork", "post_worker_init"]
 
@@ -129,7 +129,7 @@ ENVIRON = ["RAW_URI", "REMOTE_ADDR", "SCRIPT_NAME", "gunicorn.socket", "wsgi.fil
 
 @pytest.fixture
 def request_and_sockets() -> Iterator[tuple[Any, RequestParser, socket.socket]]:
-    """Return a parsed request, its parser and the server's end of its connection."""
+    """Return a parsed request, the parser and the server's end of the connection."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         parser = get_parser(Config(), ours, ("127.0.0.1", 1))
@@ -169,7 +169,7 @@ def test_functions_that_are_called_have_the_expected_signature(function: Any, si
 
 
 def test_the_arbiter_calls_check_config_of_a_worker_class() -> None:
-    """The base class has no such method, so a missing call would go unnoticed."""
+    """The base class has no such method, so nobody would notice if it were not called."""
     assert "self.worker_class.check_config(self.cfg, self.log)" in inspect.getsource(Arbiter.start)
 
 
@@ -202,7 +202,7 @@ def test_an_arbiter_has_the_attribute(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_application_has_a_cache_and_a_module() -> None:
-    """A reload empties both: `callable` is the cached application, `app_uri` the name of its module."""
+    """A reload discards both. `callable` is the cached application, and `app_uri` the name of its module."""
     assert "self.callable is None" in inspect.getsource(WSGIApplication.wsgi)
     assert "app_uri" in inspect.getsource(WSGIApplication)
 
@@ -236,7 +236,7 @@ def test_a_parse_error_has_the_common_base_class(name: str) -> None:
     assert issubclass(getattr(errors, name), errors.ParseException)
 
 
-def test_a_closed_connection_is_no_parse_error_of_those() -> None:
+def test_a_closed_connection_is_not_one_of_these_parse_errors() -> None:
     assert not any(issubclass(errors.NoMoreData, getattr(errors, name)) for name in STATUSES)
 
 
@@ -253,7 +253,7 @@ def test_the_parser_keeps_what_follows_a_request(
 def test_a_failed_body_closes_the_connection(
     request_and_sockets: tuple[Any, RequestParser, socket.socket],
 ) -> None:
-    """`failed` is what the request body guard sets when it drops a client."""
+    """The guard of request bodies sets `failed` when it drops a client."""
     request, parser, _ = request_and_sockets
     assert isinstance(request.body, Body)
     request.body.failed = True
@@ -277,8 +277,8 @@ def test_a_response_has_the_attribute(name: str) -> None:
     assert hasattr(wsgi.Response(SimpleNamespace(method="GET", version=(1, 1)), None, Config()), name)
 
 
-def test_headers_are_processed_without_any_other_state_of_the_response() -> None:
-    """`LoopResponse` caches the result for each header, of a response that has three attributes only."""
+def test_headers_are_processed_with_only_three_attributes_of_the_response() -> None:
+    """`LoopResponse` processes each header with a response that has only these, and caches the result."""
     response = wsgi.Response.__new__(wsgi.Response)
     response.headers, response.response_length, response.upgrade = [], None, False
     response.process_headers([("Content-Length", "3"), ("X-A", "b")])
@@ -293,7 +293,7 @@ def test_a_file_wrapper_gives_its_file() -> None:
 
 @pytest.mark.parametrize("name", ["cfg_addr", "close", "conf", "sock"])
 def test_a_listener_has_the_attribute(name: str) -> None:
-    """Names of its socket are read through it: accept, getsockname, setblocking, fileno."""
+    """It forwards the attributes accept, getsockname, setblocking and fileno of its socket."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listener = sock.TCPSocket(("127.0.0.1", 0), Config(), None)
         assert listener.getsockname() != taken.getsockname()

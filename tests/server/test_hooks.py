@@ -1,4 +1,4 @@
-"""The server hooks: numbers and cores of workers, and the access log that the settings want."""
+"""Tests of the server hooks, which choose the numbers and cores of workers and set up the access log."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -53,7 +53,7 @@ def test_a_worker_that_replaces_a_dead_one_gets_its_number_and_core(
     ],
 )
 def test_a_reload_turns_the_access_log_on_and_off(settings: dict[str, Any], is_logging: bool) -> None:
-    log = RequestLogger.__new__(RequestLogger)  # its constructor would change Python's logging
+    log = RequestLogger.__new__(RequestLogger)  # the constructor would change Python's logging
     server: Any = SimpleNamespace(log=log)
     for _ in range(2):
         _hooks(pin_workers=False, access_log=not is_logging)._apply_settings(server)

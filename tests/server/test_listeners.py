@@ -1,4 +1,4 @@
-"""Which listeners are chosen, also on systems that tests seldom run on."""
+"""Tests of the choice of listeners, including on systems on which the tests rarely run."""
 
 import errno
 import os
@@ -46,7 +46,7 @@ def test_each_worker_has_its_own_listener_if_no_client_is_refused(
 
 
 @pytest.mark.parametrize("address", [("127.0.0.1", 0), "socket", 7])
-def test_addresses_that_workers_can_not_open_themselves_are_shared(
+def test_workers_share_listeners_that_they_can_not_open_themselves(
     address: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -94,13 +94,15 @@ def test_passed_sockets_and_addresses_can_not_be_combined() -> None:
         (3, 3),
     ],
 )
-def test_an_address_given_twice_is_found_however_it_is_spelt(tmp_path: Path, one: Any, other: Any) -> None:
-    """With SO_REUSEPORT both would be bound, and share the connections."""
+def test_an_address_given_twice_is_found_even_if_it_is_written_differently(
+    tmp_path: Path, one: Any, other: Any
+) -> None:
+    """With SO_REUSEPORT, both could be bound and would share the connections."""
     given = [a.replace("{tmp}", str(tmp_path)) if isinstance(a, str) else a for a in (one, other)]
     assert problem_with(given).startswith("An address is given twice with --bind: ")
 
 
-def test_addresses_that_share_no_connection_are_allowed(tmp_path: Path) -> None:
+def test_addresses_that_do_not_overlap_are_allowed(tmp_path: Path) -> None:
     port = free_port()
     given = ("127.0.0.1", port), ("127.0.0.2", port), ("::1", port)
     assert problem_with(given) == ""

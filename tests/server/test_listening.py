@@ -1,4 +1,4 @@
-"""Where the server listens: TCP, Unix sockets, sockets of systemd, and what happens if it can't."""
+"""Tests of listening at TCP addresses, Unix sockets and sockets of systemd, and of errors."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ import requests
 
 from tests.pictures import noise
 from tests.ports import free_port
-from tests.server.raw import RawAnswer, read_answer
+from tests.server.raw import RawResponse, read_response
 from tests.server.running import GUNICORN, ROOT, answers
 from tests.waiting import wait_until
 
@@ -22,7 +22,7 @@ IMAGE = noise(1)
 
 
 class Started:
-    """A server that was started with arguments, and its log."""
+    """A server that was started with certain arguments, and its log."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process = process
@@ -34,7 +34,7 @@ class Started:
         return self._log.read_text(encoding="utf-8")
 
     def reload(self) -> None:
-        """Send SIGHUP, and wait until new workers have taken over."""
+        """Send SIGHUP and wait until new workers have taken over."""
         count = self.log.count("Booting worker")
         before = self.log.count("Worker exiting")
         self.process.send_signal(signal.SIGHUP)
@@ -51,7 +51,7 @@ def started(
     pass_fds: Sequence[int] = (),
     **settings: str,
 ) -> Iterator[Started]:
-    """Start gunicorn with these arguments; wait until a worker runs, or until gunicorn has exited."""
+    """Start gunicorn with these arguments. Wait until a worker is running or gunicorn has exited."""
     places = {name: str(directory / name) for name in ("CACHE_DIR", "LOCAL_STORE_DIR", "STATE_DIR")}
     environ = {**os.environ, **places, "ENV_FILE": os.devnull, "WEB_CONCURRENCY": "2", **settings}
     path = directory / "log"
@@ -77,13 +77,13 @@ def _wait_for(url: str) -> None:
     wait_until(lambda: answers(url))
 
 
-def _ask(path: str, request: str, body: bytes = b"") -> RawAnswer:
-    """Return the answer of the server at a Unix socket."""
+def _ask(path: str, request: str, body: bytes = b"") -> RawResponse:
+    """Return the response of the server at a Unix socket."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(60)
         sock.connect(path)
         sock.sendall(request.encode() + body)
-        return read_answer(sock)
+        return read_response(sock)
 
 
 def _get(path: str, version: str = "1.1", *lines: str) -> str:
@@ -96,7 +96,7 @@ def _upload(*lines: str, version: str = "1.1") -> str:
 
 
 def test_several_workers_listen_on_a_unix_socket(tmp_path: Path) -> None:
-    """Before and after a reload. PORT is in use, which does not matter."""
+    """This works before and after a reload, although PORT is in use."""
     path = str(tmp_path / "a:b.sock")
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = str(busy.getsockname()[1])
@@ -112,7 +112,7 @@ def test_several_workers_listen_on_a_unix_socket(tmp_path: Path) -> None:
 
 
 def test_clients_of_a_unix_socket_need_a_key_and_the_message_says_so(tmp_path: Path) -> None:
-    """Most Unix sockets serve a proxy, so clients there do not count as programs on this machine."""
+    """Unix sockets are usually used by a proxy, so their clients don't count as programs on this machine."""
     path = str(tmp_path / "a:b.sock")
     with started(tmp_path, "--bind", f"unix:{path}", API_KEYS="") as server:
         answer = _ask(path, _upload("Host: localhost"), IMAGE)
@@ -123,7 +123,7 @@ def test_clients_of_a_unix_socket_need_a_key_and_the_message_says_so(tmp_path: P
 
 
 def test_uploads_over_a_unix_socket_work_with_a_key(tmp_path: Path) -> None:
-    """Whatever the Host header is, and without one."""
+    """They work with any Host header, and without one."""
     path, key = str(tmp_path / "a:b.sock"), "k" * 32
     with started(tmp_path, "--bind", f"unix:{path}", API_KEYS=key, WEB_CONCURRENCY="1"):
         for host in ("localhost", "[::1]:8000", "img.example.org", ""):
@@ -174,7 +174,7 @@ def test_each_worker_listens_on_several_ports(tmp_path: Path) -> None:
 
 
 def test_the_same_address_twice_is_an_error(tmp_path: Path) -> None:
-    """With SO_REUSEPORT two servers could share a port and its requests."""
+    """With SO_REUSEPORT, two servers could share a port and its requests."""
     address = f"127.0.0.1:{free_port()}"
     with started(tmp_path, "-b", address, "-b", address) as server:
         assert server.process.wait(60) == 1
@@ -217,11 +217,11 @@ AS_SYSTEMD = (
     "os.environ.setdefault('LISTEN_PID', str(os.getpid()))\n"
     "os.execv(sys.argv[2 + count], sys.argv[2 + count :])"
 )
-"""systemd passes sockets as descriptors from 3 on (sd_listen_fds(3))."""
+"""systemd passes sockets as file descriptors, beginning with 3 (sd_listen_fds(3))."""
 
 
 def test_a_server_uses_the_sockets_of_systemd(tmp_path: Path) -> None:
-    """Before and after a reload, with sockets of several kinds. PORT is in use, which does not matter."""
+    """This works before and after a reload, with sockets of several kinds, although PORT is in use."""
     path = str(tmp_path / "socket")
     with (
         socket.create_server(("127.0.0.1", 0)) as tcp,
@@ -241,7 +241,7 @@ def test_a_server_uses_the_sockets_of_systemd(tmp_path: Path) -> None:
                 assert _ask(path, _get("/healthz", "1.1", "Host: x")).status == 200
                 server.reload()
             assert f"open {url}/\n" in server.log
-    assert Path(path).exists()  # it belongs to systemd
+    assert Path(path).exists()  # systemd owns the socket
 
 
 def test_sockets_meant_for_another_process_are_reported(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A running server refuses images that are larger than they claim, without decoding them."""
+"""Test that images that are larger than they claim are rejected without being decoded."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,7 +14,7 @@ HUGE, SMALL, MIDDLE = (8192, 8192), (64, 64), (1024, 1024)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Start a server with a limit that suffices for most photos."""
+    """Start a server with a limit that is sufficient for most photos."""
     directory = tmp_path_factory.mktemp("lying")
     with running(directory, MAX_IMAGE_PIXELS="12000000", WEB_CONCURRENCY="1") as server:
         yield server
@@ -36,7 +36,7 @@ def _cell() -> bytes:
 
 
 def _one_frame_999_times() -> bytes:
-    """The track claims 64 × 64, so that all frames together are within the limit."""
+    """Return an animation whose track claims 64 × 64, so that all frames together seem within the limit."""
     return animated(Track(av1_frames(MIDDLE, 2)[:1], SMALL, places=[0] * 999))
 
 

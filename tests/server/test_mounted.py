@@ -1,4 +1,4 @@
-"""A running server mounted below a path, set by SCRIPT_NAME or by a trusted proxy."""
+"""Tests of a running server with a mount point that is set by SCRIPT_NAME or by a trusted proxy."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import requests
 
 from tests.pictures import noise
 from tests.ports import free_port
-from tests.server.raw import connected, read_answer
+from tests.server.raw import connected, read_response
 from tests.server.running import Running, answers, running
 from tests.server.test_listening import started
 from tests.waiting import wait_until
@@ -21,7 +21,7 @@ SETTINGS = {"API_KEYS": "k", "WEB_CONCURRENCY": "1"}
 
 @pytest.fixture(scope="module")
 def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Start a server that SCRIPT_NAME mounts at /img."""
+    """Start a server with SCRIPT_NAME=/img."""
     with running(tmp_path_factory.mktemp("mounted"), SCRIPT_NAME="/img", **SETTINGS) as started:
         yield started
 
@@ -58,7 +58,7 @@ def test_every_path_works_with_and_without_the_prefix(mounted: Running) -> None:
     assert "Refused a request" not in mounted.log
 
 
-def test_the_settings_file_may_set_the_prefix(tmp_path: Path) -> None:
+def test_the_settings_file_can_set_the_prefix(tmp_path: Path) -> None:
     (tmp_path / "settings").write_text("SCRIPT_NAME=/a/b/\n", encoding="utf-8")
     with running(tmp_path, ENV_FILE=str(tmp_path / "settings"), **SETTINGS) as server:
         url = _stored(f"{server.url}/a/b", 2)
@@ -67,7 +67,7 @@ def test_the_settings_file_may_set_the_prefix(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", ["", "/img"], ids=["removed", "kept"])
-def test_a_trusted_proxy_may_set_the_prefix(proxied: Running, kept: str) -> None:
+def test_a_trusted_proxy_can_set_the_prefix(proxied: Running, kept: str) -> None:
     headers = {"X-Forwarded-Prefix": "/img", "X-Forwarded-Host": "a.example", "X-Forwarded-For": "192.0.2.1"}
     url = _stored(f"{proxied.url}{kept}", 3 + len(kept), **headers)
     assert url.startswith("http://a.example/img/api/images/")
@@ -77,7 +77,7 @@ def test_a_trusted_proxy_may_set_the_prefix(proxied: Running, kept: str) -> None
 
 
 def test_the_request_header_script_name_is_ignored(proxied: Running) -> None:
-    """Many proxies pass on a `SCRIPT_NAME` header that a client has sent."""
+    """Many proxies pass on a `SCRIPT_NAME` header of a client."""
     url = _stored(proxied.url, 11, SCRIPT_NAME="/evil", **{"X-Script-Name": "/evil"})
     assert url.startswith(f"{proxied.url}/api/images/")
 
@@ -100,7 +100,7 @@ def test_hostile_prefixes_are_ignored_or_refused(proxied: Running, lines: bytes)
     with connected(proxied.url) as sock:
         head = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         sock.sendall(head + lines + b"\r\n")
-        answer = read_answer(sock)
+        answer = read_response(sock)
     assert answer.status in (200, 400, 431)
     assert "set-cookie" not in answer.headers
     assert b'"servers"' not in answer.body
@@ -108,7 +108,7 @@ def test_hostile_prefixes_are_ignored_or_refused(proxied: Running, lines: bytes)
 
 
 def test_the_prefix_works_without_gunicorn_conf_py(tmp_path: Path) -> None:
-    """gunicorn itself would answer 500 to health checks without the prefix."""
+    """gunicorn would return 500 for health checks without the prefix."""
     address = f"127.0.0.1:{free_port()}"
     with started(tmp_path, "-c", os.devnull, "-b", address, SCRIPT_NAME="/img") as server:
         wait_until(lambda: answers(f"http://{address}"), seconds=90)

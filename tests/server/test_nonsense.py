@@ -1,4 +1,4 @@
-"""Invalid answers of an S3 server are a 502, and affect nothing else."""
+"""Test that invalid responses of an S3 server result in 502 and have no other effects."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -84,7 +84,7 @@ BODIES = {
     "trailers without end": answer_of("400 No", CHUNKED, body=b"0\r\n" + 10**6 * b"X: yyyyyy\r\n"),
     "an error with a nonsense length": answer_of("403 No", "Content-Length: 1e3", body=b"<Error/>"),
 }
-"""Invalid answers to GetObject."""
+"""Invalid responses to GetObject."""
 
 WEAK = {
     "spaces": _object(TYPE, ETAG, DATE, f"Content-Length:  \t{len(DATA)} \t"),
@@ -94,12 +94,12 @@ WEAK = {
     "metadata": _object(TYPE, ETAG, DATE, LENGTH, "x-amz-meta-prompt: \xff\x01", "x-amz-meta-time: 1e9"),
     "no quotes": _object(TYPE, "ETag: e", DATE, LENGTH),
 }
-"""Odd but valid answers to GetObject."""
+"""Unusual but valid responses to GetObject."""
 
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[RawStore]:
-    """Start a store whose answers each test sets."""
+    """Start a store. Each test sets its responses."""
     store = RawStore(lambda asked: [GOOD])
     yield store
     store.stop()
@@ -107,7 +107,7 @@ def store() -> Iterator[RawStore]:
 
 @pytest.fixture(scope="module")
 def server(store: RawStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Start a server over the store, with one worker."""
+    """Start a server with the store and one worker."""
     settings = {
         **CREDENTIALS,
         "S3_BUCKET": "cats",
@@ -132,7 +132,7 @@ def _check(answer: requests.Response, name: str = "") -> None:
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_an_invalid_object_is_a_502(store: RawStore, server: Running, name: str) -> None:
+def test_an_invalid_object_gives_502(store: RawStore, server: Running, name: str) -> None:
     url = _new_url(server)
     store.answer = lambda asked: [BODIES[name]]
     _check(requests.get(url, timeout=60))
@@ -143,13 +143,13 @@ def test_an_invalid_object_is_a_502(store: RawStore, server: Running, name: str)
 
 
 @pytest.mark.parametrize("name", WEAK)
-def test_an_odd_but_valid_object_is_served(store: RawStore, server: Running, name: str) -> None:
+def test_an_unusual_but_valid_object_is_served(store: RawStore, server: Running, name: str) -> None:
     store.answer = lambda asked: [WEAK[name]]
     assert requests.get(_new_url(server), timeout=60).content == DATA
 
 
 @pytest.mark.parametrize("type_", ["image/png\r\n x", "image/\xff", "\x01", "image/png\x00", ""])
-def test_an_invalid_content_type_is_not_repeated(store: RawStore, server: Running, type_: str) -> None:
+def test_an_invalid_content_type_is_not_sent_to_clients(store: RawStore, server: Running, type_: str) -> None:
     store.answer = lambda asked: [_object(f"Content-Type: {type_}", ETAG, DATE, LENGTH)]
     answer = requests.get(_new_url(server), timeout=60)
     assert (answer.status_code, answer.headers["Content-Type"]) in {
@@ -174,7 +174,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_delete_after_an_invalid_head_is_a_502(store: RawStore, server: Running, name: str) -> None:
+def test_a_delete_after_an_invalid_head_gives_502(store: RawStore, server: Running, name: str) -> None:
     store.answer = lambda asked: [HEADS[name] if asked.method == "HEAD" else GOOD]
     _check(requests.delete(_new_url(server), timeout=60))
 
@@ -229,7 +229,7 @@ LISTINGS = {
 
 
 @pytest.mark.parametrize("name", LISTINGS)
-def test_an_invalid_listing_is_a_502(store: RawStore, server: Running, name: str) -> None:
+def test_an_invalid_listing_gives_502(store: RawStore, server: Running, name: str) -> None:
     store.answer = lambda asked: [LISTINGS[name]]
     _check(requests.get(f"{server.url}/api/images?cursor=0.png", timeout=60))
     store.answer = lambda asked: [listing(_entry())]
@@ -249,7 +249,7 @@ CUT = {
 def test_a_listing_that_may_be_truncated_is_an_error_of_the_store(
     store: RawStore, server: Running, name: str
 ) -> None:
-    """boto3 retries it as a failure of S3, and reads no body at all as an empty answer."""
+    """boto3 retries it like a failure of S3, and treats a missing body as an empty response."""
     store.answer = lambda asked: [answer_of("200 OK", "Content-Encoding: gzip", body=CUT[name])]
     answer = requests.get(f"{server.url}/api/images", timeout=60)
     assert answer.json()["code"] in ("store_unreachable", "store_error")
@@ -274,7 +274,7 @@ UPLOADS = {
 
 
 @pytest.mark.parametrize("name", UPLOADS)
-def test_an_upload_with_an_invalid_answer_is_a_502(store: RawStore, server: Running, name: str) -> None:
+def test_an_upload_with_an_invalid_response_gives_502(store: RawStore, server: Running, name: str) -> None:
     store.answer = lambda asked: [UPLOADS[name] if asked.method == "PUT" else answer_of("404 No")]
     answer = requests.post(
         f"{server.url}/api/images",
@@ -304,7 +304,7 @@ def _answer_by_method(head: bytes, other: bytes, asked: RawRequest) -> list[byte
     return [head if asked.method == "HEAD" else other]
 
 
-def test_a_delete_with_an_invalid_answer_is_a_502(store: RawStore, server: Running) -> None:
+def test_a_delete_with_an_invalid_response_gives_502(store: RawStore, server: Running) -> None:
     head = _object(TYPE, ETAG, DATE, LENGTH, body=b"")
     for name, line in LENGTHS.items():
         deleted = answer_of("204 No Content", line)
@@ -313,7 +313,7 @@ def test_a_delete_with_an_invalid_answer_is_a_502(store: RawStore, server: Runni
 
 
 def test_endless_error_bodies_take_little_memory(store: RawStore, server: Running) -> None:
-    """200 MB of XML, of which only the beginning is read."""
+    """The store sends 200 MB of XML. Only the beginning is read."""
 
     def answer(asked: RawRequest) -> Iterable[bytes]:
         yield answer_of("400 No", body=b"<Error>")

@@ -1,4 +1,4 @@
-"""Logs and metrics of a running server: over all workers, and after workers die."""
+"""Tests of the logs and metrics of a running server with several workers, some of which die."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import requests
 
 from tests.observability.test_metrics import Samples, samples
 from tests.pictures import noise
-from tests.server.raw import connected, read_answer
+from tests.server.raw import connected, read_response
 from tests.server.running import Running, answers, running
 from tests.waiting import wait_until
 
@@ -42,7 +42,7 @@ def _upload(server: Running, data: bytes) -> str:
 
 
 def _get_often(server: Running, path: str, times: int) -> None:
-    """Send requests over new connections, which the kernel spreads over the workers."""
+    """Send requests over new connections, which the kernel distributes over the workers."""
     with ThreadPoolExecutor(8) as pool:
         for answer in pool.map(lambda _: requests.get(server.url + path, timeout=60), range(times)):
             assert answer.status_code == 200
@@ -74,7 +74,7 @@ def _is_replaced(server: Running, victim: int) -> bool:
     return len(workers) == WORKERS and victim not in workers
 
 
-def test_the_sums_of_all_workers_survive_their_deaths(server: Running) -> None:
+def test_the_counters_of_workers_survive_their_deaths(server: Running) -> None:
     path = _upload(server, noise(1))
     for seed in range(2, 8):
         _upload(server, noise(seed))
@@ -100,7 +100,7 @@ def test_the_sums_of_all_workers_survive_their_deaths(server: Running) -> None:
     assert len(_counters(server)) <= 2 * WORKERS, "new workers did not continue the files of dead ones"
 
 
-def test_the_counters_directory_is_removed_with_the_server(
+def test_the_directory_of_the_counters_is_removed_when_the_server_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "temporary").mkdir()
@@ -172,21 +172,21 @@ HOSTILE = [
 
 
 def _access_lines(server: Running, request_id: str) -> int:
-    """Return the number of access lines with this id, in either format."""
+    """Return the number of access log lines with this request ID, in either format."""
     lines = server.log.splitlines()
     return sum(request_id in line and ("] access: " in line or '"logger":"access"' in line) for line in lines)
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_hostile_requests_forge_no_line_and_leave_no_secret(tmp_path: Path, log_format: str) -> None:
-    """Each gets an answer with a request id, and one access line."""
+def test_hostile_requests_forge_no_log_line_and_no_secret_is_logged(tmp_path: Path, log_format: str) -> None:
+    """Each request gets a response with a request ID, and has one line in the access log."""
     settings = {"LOG_FORMAT": log_format, "LOG_LEVEL": "DEBUG", "API_KEYS": f"ci={SECRET}"}
     with running(tmp_path, WEB_CONCURRENCY="1", **settings) as server:
         ids = []
         for request in HOSTILE:
             with connected(server.url) as sock:
                 sock.sendall(request)
-                ids.append(read_answer(sock).headers["x-request-id"])
+                ids.append(read_response(sock).headers["x-request-id"])
         wait_until(lambda: all(_access_lines(server, given) for given in ids))
         assert len(set(ids)) == len(HOSTILE)
         assert [number for number, given in enumerate(ids) if given not in server.log] == []
@@ -221,7 +221,7 @@ def test_an_unparsable_request_has_an_access_line_and_is_counted(tmp_path: Path)
         for request, _ in UNPARSABLE:
             with connected(server.url) as sock:
                 sock.sendall(request)
-                answers.append(read_answer(sock))
+                answers.append(read_response(sock))
         ids = [answer.headers["x-request-id"] for answer in answers]
         wait_until(lambda: {line["request_id"] for line in _access(server)} >= set(ids))
         lines = [line for line in _access(server) if line["request_id"] in ids]
@@ -238,7 +238,7 @@ def test_an_unparsable_request_has_an_access_line_and_is_counted(tmp_path: Path)
 
 
 def _unrouted(found: Samples, statuses: Iterable[str]) -> dict[str, float]:
-    """Return what was counted without a route, by status."""
+    """Return the numbers of requests without a route, by status."""
     return {s: found.get(("s3image_requests_total", (("route", "none"), ("status", s))), 0) for s in statuses}
 
 

@@ -1,4 +1,4 @@
-"""The server answers as its OpenAPI document says, whatever schemathesis generates."""
+"""Tests of the API against its OpenAPI document, with requests that schemathesis generates."""
 
 import os
 import subprocess
@@ -13,12 +13,12 @@ from tests.services.generators import NAME
 
 _MINUTES = os.environ.get("FUZZ_MINUTES")
 SECONDS = int(60 * float(_MINUTES or "0.4"))
-"""For all requests together."""
+"""The limit for all requests together."""
 
 _SEED = [] if _MINUTES else ["--seed", "1"]
-"""A fixed seed, so that results are reproducible. `make fuzz` generates other requests."""
+"""A fixed seed, so that results are reproducible. `make fuzz` generates different requests."""
 
-_KEY = "key-of-the-test"  # as openapi.toml has it
+_KEY = "key-of-the-test"  # as in openapi.toml
 _SCHEMATHESIS = [
     sys.executable,
     "-m",
@@ -36,14 +36,14 @@ def test_every_call_does_what_the_document_says(tmp_path: Path) -> None:
         calls = requests.get(f"{server.url}/openapi.json", timeout=60).json()["paths"].values()
         all_of_them = f"Tested: {sum(len(call.keys() - {'parameters'}) for call in calls)}\n"
         output = _run(server, tmp_path, SECONDS)
-        if all_of_them not in output:  # a busy machine has not reached every call
+        if all_of_them not in output:  # on a busy machine, the time was too short for every call
             output = _run(server, tmp_path, 4 * SECONDS)
         assert all_of_them in output
         assert "Traceback" not in server.log
 
 
 def _run(server: Running, directory: Path, seconds: int) -> str:
-    """Run schemathesis for so long; return its output. It must find no failure."""
+    """Run schemathesis for this time and return its output. It must find no failure."""
     options = [
         "--checks",
         "all",

@@ -1,4 +1,4 @@
-"""Each kind of S3 outage: the status, the deadline, the log message, cached images, and the recovery.
+"""Tests of all kinds of S3 outages, of the response and the log during each, and of the recovery.
 
 A call to S3 ends within 25 seconds (`app/stores/s3/client.py`). On a busy machine, everything around it takes
 longer, too.
@@ -23,7 +23,7 @@ WITHIN = 45
 
 
 class Outage(NamedTuple):
-    """What S3 does, and what the server must answer and log."""
+    """The behaviour of S3, and the response and the log message that the server must produce."""
 
     fault: Callable[[S3Server], Fault]
     status: int
@@ -46,7 +46,7 @@ def _stalling(s3: S3Server) -> Fault:
 
 
 def _body(etag: str, *, stall: bool) -> Callable[[S3Server], Fault]:
-    """Return a fault: bodies that end too early or stall, with this ETag."""
+    """Return a fault with which bodies are incomplete or stall. They have this ETag."""
 
     def fault(s3: S3Server) -> Fault:
         def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -63,10 +63,10 @@ def _body(etag: str, *, stall: bool) -> Callable[[S3Server], Fault]:
 
 
 STAYS_READY = (200, "unreachable")
-"""The cache holds images."""
+"""The status of /readyz if the cache contains images."""
 
 REFUSED = (503, "refused")
-"""Not ready: the store has not accepted the credentials of this server before."""
+"""The status of /readyz if the store has never accepted the credentials of this server."""
 
 OUTAGES = {
     "stalling": Outage(_stalling, 504, "store_timeout", "Check the network, AWS_REGION", STAYS_READY),
@@ -90,7 +90,7 @@ OUTAGES = {
 
 @pytest.fixture
 def over_s3(s3: S3Server, bucket: str, tmp_path: Path) -> Iterator[Running]:
-    """Start a server over S3 with one worker; named images are stale at once."""
+    """Start a server with S3 and one worker. Images with chosen names are stale immediately."""
     settings = {**CREDENTIALS, "S3_BUCKET": bucket, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
     with running(tmp_path, **settings, WEB_CONCURRENCY="1", CACHE_TTL="0", CACHE_NEGATIVE_TTL="0") as server:
         yield server
@@ -109,7 +109,7 @@ def _get(url: str) -> requests.Response:
 
 
 def _readiness(server: Running) -> tuple[int, str]:
-    """Return status and store state. If a probe takes too long, a later call has the result."""
+    """Return the status and the state of the store. If a probe is slow, a later call has the result."""
     answer = _get(f"{server.url}/readyz")
     return answer.status_code, answer.json()["store"]
 
@@ -149,7 +149,7 @@ def test_an_outage_has_its_status_and_cached_images_are_served(
 
 @pytest.mark.timeout(180)
 def test_a_store_that_refuses_connections_is_unreachable(bucket: str, tmp_path: Path) -> None:
-    """S3 stops, and comes back at the same address."""
+    """S3 stops and is started again at the same address."""
     own = S3Server(free_port()).start()
     own.make_bucket("cats").close()
     settings = {**CREDENTIALS, "S3_BUCKET": "cats", "AWS_ENDPOINT_URL_S3": own.url, "AWS_REGION": "us-east-1"}

@@ -1,4 +1,4 @@
-"""Refused system calls: the server does without those that only make it faster, and logs that once."""
+"""Test that the server works without some system calls, and that it logs each problem once."""
 
 import os
 import re
@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from tests.pictures import long_png, noise
-from tests.server.raw import connected, read_answer
+from tests.server.raw import connected, read_response
 from tests.server.refusing import refusing
 from tests.server.running import Running, running
 from tests.waiting import wait_until
@@ -34,8 +34,8 @@ def _check_main_job(server: Running) -> None:
     assert "Traceback" not in server.log
 
 
-def test_images_are_sent_if_sendfile_is_refused(tmp_path: Path) -> None:
-    """By the loop and by threads, in whole and in part, and to clients that read slowly."""
+def test_images_are_sent_if_sendfile_fails(tmp_path: Path) -> None:
+    """The loop and threads send whole images and parts of them, even to clients that read slowly."""
     with (
         refusing(tmp_path, sendfile="EINVAL"),
         running(tmp_path, WEB_CONCURRENCY="1", MAX_UPLOAD_BYTES="64MiB") as server,
@@ -49,19 +49,19 @@ def test_images_are_sent_if_sendfile_is_refused(tmp_path: Path) -> None:
         assert (answer.status_code, answer.content) == (206, data[5:15])
         with connected(server.url, receive_buffer=4096) as sock:
             sock.sendall(request)
-            assert read_answer(sock).body == large
+            assert read_response(sock).body == large
         with connected(server.url, receive_buffer=4096) as sock:
             sock.sendall(request)
             assert sock.recv(1)
             os.truncate(tmp_path / "cache" / "objects" / large_path.removeprefix("/api/images/"), 1000)
-            with pytest.raises(EOFError):  # better no image than one filled up with other bytes
-                read_answer(sock)
+            with pytest.raises(EOFError):  # a missing image is better than one with wrong bytes
+                read_response(sock)
         assert server.log.count("sendfile(2) does not work") == 1
         assert "Traceback" not in server.log
 
 
 def test_the_server_runs_if_resource_limits_can_not_be_set(tmp_path: Path) -> None:
-    """Calls of `SystemCallFilter=~@resources` (systemd.exec(5))."""
+    """These are the calls of `SystemCallFilter=~@resources` (systemd.exec(5))."""
     names = ("sched_setaffinity", "sched_getaffinity", "setpriority", "prlimit64", "setrlimit", "getrlimit")
     with (
         refusing(tmp_path, **dict.fromkeys(names, "EPERM")),
@@ -72,7 +72,7 @@ def test_the_server_runs_if_resource_limits_can_not_be_set(tmp_path: Path) -> No
         assert len(re.findall("refuses setrlimit.*RLIMIT_CPU.*RLIMIT_AS", server.log)) == 1
 
 
-def test_the_server_runs_if_pinning_and_confinement_are_refused(tmp_path: Path) -> None:
+def test_the_server_runs_if_pinning_and_confinement_fail(tmp_path: Path) -> None:
     names = ("sched_setaffinity", "landlock_create_ruleset", "prctl", "close_range", "memfd_create")
     with (
         refusing(tmp_path, **dict.fromkeys(names, "EPERM")),
@@ -82,8 +82,8 @@ def test_the_server_runs_if_pinning_and_confinement_are_refused(tmp_path: Path) 
         assert server.log.count("Workers are not pinned to cores") == 1
 
 
-def test_the_server_runs_if_flock_is_refused(tmp_path: Path) -> None:
-    """Locks of open files replace it, so the cache and Idempotency-Key still work."""
+def test_the_server_runs_if_flock_fails(tmp_path: Path) -> None:
+    """Open file description locks are used instead, so the cache and Idempotency-Key still work."""
     with refusing(tmp_path, flock="ENOLCK"), running(tmp_path, WEB_CONCURRENCY="2") as server:
         _check_main_job(server)
         request = {"json": {"prompt": "a boat"}, "headers": {"Idempotency-Key": "a" * 32}, "timeout": 120}
@@ -99,8 +99,8 @@ def test_uploads_are_stored_if_directories_can_not_be_synced(tmp_path: Path) -> 
         _check_main_job(server)
 
 
-def test_workers_continue_if_their_heartbeat_is_refused(tmp_path: Path) -> None:
-    """gunicorn's heartbeat is the time of a file, set about once a second."""
+def test_workers_continue_if_heartbeats_fail(tmp_path: Path) -> None:
+    """gunicorn's heartbeat sets the mtime of a file about once a second."""
     with refusing(tmp_path, utimensat="EPERM"), running(tmp_path, WEB_CONCURRENCY="1") as server:
         before = server.workers()
         wait_until(lambda: "a worker that hangs is not replaced" in server.log)

@@ -1,4 +1,4 @@
-"""SIGHUP: a running server applies the settings file as a start does, and survives mistakes in it."""
+"""Tests of SIGHUP. A running server applies the settings file and survives mistakes in it."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ class Reloading:
         self.file = file
 
     def reload(self, data: bytes | str, message: str = "Settings file:") -> str:
-        """Write the file and send SIGHUP; return what the server then logs, once that contains `message`."""
+        """Write the file and send SIGHUP. Return the new part of the log as soon as it contains `message`."""
         self.file.write_bytes(data.encode() if isinstance(data, str) else data)
         before = len(self.server.log)
         self.server.process.send_signal(signal.SIGHUP)
@@ -44,24 +44,26 @@ class Reloading:
         return requests.post(url, files={"image": noise(1)}, headers=headers, timeout=60).status_code
 
     def settle(self, old: Collection[int]) -> None:
-        """Wait until these workers have exited and new ones answer."""
+        """Wait until these workers have exited and new workers answer."""
         wait_until(lambda: not set(old) & set(self.server.workers()) and answers(self.server.url))
 
 
 @pytest.fixture
 def reloading(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Reloading]:
-    """Start a server with two workers. The parameter is an option for gunicorn."""
+    """Start a server with two workers. The fixture's parameter is an option of gunicorn."""
     file = tmp_path / "settings"
     file.write_text(f"API_KEYS={OLD}\n", encoding="utf-8")
     file.chmod(0o600)
     options = getattr(request, "param", "")
     with running(tmp_path, ENV_FILE=str(file), WEB_CONCURRENCY="2", GUNICORN_CMD_ARGS=options) as server:
-        wait_until(lambda: len(server.workers()) == 2)  # the first answers before there is a second
+        wait_until(
+            lambda: len(server.workers()) == 2
+        )  # the first worker answers before the second one has started
         yield Reloading(server, file)
 
 
 @pytest.mark.parametrize("reloading", ["", "--preload"], indirect=True)
-def test_a_key_revoked_in_the_file_is_refused_after_a_reload(reloading: Reloading) -> None:
+def test_a_key_that_is_removed_from_the_file_is_rejected_after_a_reload(reloading: Reloading) -> None:
     assert (reloading.status(OLD) in (200, 201), reloading.status(NEW)) == (True, 403)
     old = reloading.server.workers()
     reloading.reload(f"API_KEYS={NEW}\n")
@@ -75,7 +77,7 @@ def test_a_key_revoked_in_the_file_is_refused_after_a_reload(reloading: Reloadin
 
 
 def test_a_replaced_worker_keeps_the_old_settings(reloading: Reloading) -> None:
-    """And not what is in the file by now, whether that is valid or not."""
+    """It does not use the new content of the file, whether it is valid or not."""
     reloading.file.write_text(f"API_KEYS={NEW}\nPORT=nonsense\n", encoding="utf-8")
     old = reloading.server.workers()
     for pid in old:
@@ -84,7 +86,7 @@ def test_a_replaced_worker_keeps_the_old_settings(reloading: Reloading) -> None:
     assert (reloading.status(OLD) in (200, 201), reloading.status(NEW)) == (True, 403)
 
 
-def test_exported_variables_win_after_a_reload_as_well(tmp_path: Path) -> None:
+def test_exported_variables_override_the_file_even_after_a_reload(tmp_path: Path) -> None:
     file = tmp_path / "settings"
     file.write_text(f"API_KEYS={OLD}\nLOG_FORMAT=json\n", encoding="utf-8")
     file.chmod(0o600)
@@ -95,13 +97,13 @@ def test_exported_variables_win_after_a_reload_as_well(tmp_path: Path) -> None:
         reloading.reload(f"API_KEYS={NEW}\n")
         reloading.settle(old)
         assert (reloading.status(NEW), reloading.status(SHELL) in (200, 201)) == (403, True)
-        # The format is the default again, also of the access log.
+        # The format is the default again, including the format of the access log.
         wait_until(lambda: " INFO [" in server.log and "access: 127.0.0.1" in server.log)
 
 
 @pytest.mark.parametrize("option", ["", "--preload"])
 def test_an_exported_prefix_survives_a_reload(tmp_path: Path, option: str) -> None:
-    """gunicorn must not see it in the workers, which answer paths without the prefix, too."""
+    """gunicorn must not see it in the workers, since they also answer paths without the prefix."""
     (tmp_path / "settings").touch(0o600)
     settings = {"ENV_FILE": str(tmp_path / "settings"), "SCRIPT_NAME": "/img", "WEB_CONCURRENCY": "1"}
     with running(tmp_path, GUNICORN_CMD_ARGS=option, **settings) as server:
@@ -163,7 +165,7 @@ def test_mistakes_in_the_file_leave_the_old_workers_running(reloading: Reloading
 
 @pytest.mark.parametrize("each", [True, False], ids=["own listeners", "shared listener"])
 def test_a_reload_moves_the_server_only_to_a_free_address(tmp_path: Path, each: bool) -> None:
-    """The first process must keep no listener from which nobody accepts."""
+    """The arbiter must not keep a listener on which no worker accepts connections."""
     first, second, file = free_port(), free_port(), tmp_path / "settings"
     file.write_text(f"PORT={first}\n", encoding="utf-8")
     file.chmod(0o600)
@@ -193,7 +195,7 @@ def test_a_reload_moves_the_server_only_to_a_free_address(tmp_path: Path, each: 
         assert all(answers(moved) for _ in range(40))
 
 
-def test_an_unavailable_host_on_the_same_port_leaves_the_old_one(tmp_path: Path) -> None:
+def test_the_server_keeps_its_address_if_the_new_host_is_unavailable(tmp_path: Path) -> None:
     port, file = free_port(), tmp_path / "settings"
     file.write_text(f"PORT={port}\n", encoding="utf-8")
     file.chmod(0o600)
@@ -213,7 +215,7 @@ def test_an_unavailable_host_on_the_same_port_leaves_the_old_one(tmp_path: Path)
 
 
 def test_a_reload_changes_the_number_of_workers(tmp_path: Path) -> None:
-    """One worker shares its listener with the first process; each of two has its own."""
+    """A single worker shares its listener with the arbiter, but each of two workers has its own."""
     file = tmp_path / "settings"
     file.write_text("WEB_CONCURRENCY=2\n", encoding="utf-8")
     file.chmod(0o600)
@@ -223,7 +225,7 @@ def test_a_reload_changes_the_number_of_workers(tmp_path: Path) -> None:
             old = set(server.workers())
             reloading.reload(f"WEB_CONCURRENCY={count}\n", "open http")
             reloading.settle(old)
-            # A worker that was forked meanwhile may still be exiting.
+            # A worker that was forked in the meantime may still be exiting.
             wait_until(partial(_has_workers, server, count))
             assert all(answers(server.url) for _ in range(40))
 
@@ -253,7 +255,7 @@ def test_a_server_is_replaced_while_it_runs(tmp_path: Path) -> None:
 
 
 def _text(path: Path) -> str:
-    """Return the text of the file, "" if there is none."""
+    """Return the text of the file, or "" if there is no file."""
     try:
         return path.read_text(encoding="ascii")
     except OSError:

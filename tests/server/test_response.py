@@ -1,4 +1,4 @@
-"""The worker's response treats headers as gunicorn's does, and files are sent on every system."""
+"""Tests of the worker's response class, which treats headers like gunicorn's class and sends files."""
 
 import errno
 import os
@@ -57,10 +57,10 @@ def test_headers_are_processed_as_gunicorn_does(headers: Headers) -> None:
         ("X-A", []),
     ],
 )
-def test_an_invalid_header_is_refused_as_gunicorn_does(header: tuple[Any, Any]) -> None:
+def test_an_invalid_header_is_rejected_as_gunicorn_does(header: tuple[Any, Any]) -> None:
     kinds = set()
     for response in (Response, LoopResponse, LoopResponse):
-        with pytest.raises(Exception) as refused:  # noqa: PT011 (whichever gunicorn raises)
+        with pytest.raises(Exception) as refused:  # noqa: PT011 (whatever gunicorn raises)
             _started(response, [("X-Good", "a"), header])
         kinds.add(refused.type)
     assert len(kinds) == 1
@@ -91,10 +91,10 @@ def _send_all(sender: Sender, ours: socket.socket, theirs: socket.socket) -> byt
 
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM])
 @pytest.mark.parametrize("after", [0, 1])
-def test_a_file_is_read_if_sendfile_is_refused(
+def test_a_file_is_read_if_sendfile_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, after: int
 ) -> None:
-    """Completely, from the current position. sendfile is not tried again with files of that device."""
+    """It is read from the current position to the end. sendfile is not tried again for this device."""
     calls = []
 
     def sendfile(out: int, file: int, offset: int, count: int) -> int:
@@ -125,7 +125,7 @@ def test_a_file_is_read_if_sendfile_sends_nothing(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("error", [errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.ENOTCONN])
-def test_a_broken_connection_does_not_turn_sendfile_off(
+def test_a_broken_connection_does_not_disable_sendfile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     def sendfile(*arguments: int) -> int:

@@ -1,4 +1,4 @@
-"""Secrets with a trailing line break, as many shells leave it, work; unusable ones are reported by name."""
+"""Tests of secrets with a trailing line break, which many shells add, and of unusable secrets."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ SECRET = "tell-tale-of-a-secret"
 
 @pytest.fixture
 def models() -> Iterator[ModelServer]:
-    """Start a server of image models."""
+    """Start a server that provides an image model."""
     server = ModelServer().start()
     yield server
     server.stop()
@@ -66,7 +66,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("settings", "name"), REFUSED)
-def test_a_secret_that_can_not_be_sent_is_refused_at_start(
+def test_a_secret_that_can_not_be_sent_is_reported_at_startup(
     tmp_path: Path, settings: dict[str, str], name: str
 ) -> None:
     places = {n: f"{tmp_path}/{n}" for n in ("CACHE_DIR", "LOCAL_STORE_DIR", "STATE_DIR")}

@@ -1,4 +1,4 @@
-"""The main job end to end: over HTTP, with several workers."""
+"""End-to-end tests over HTTP, with several workers."""
 
 import os
 import re
@@ -26,7 +26,7 @@ HIT = "s3-image-server; hit"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Start a server with two workers and otherwise the defaults."""
+    """Start a server with two workers and default settings otherwise."""
     with running(tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="2") as started:
         yield started
 
@@ -40,7 +40,7 @@ def _upload(url: str, data: bytes, **fields: str) -> requests.Response:
 
 
 def test_a_react_component_gets_its_image(server: Running) -> None:
-    """The React component in the guide posts a prompt, then shows `image_url`."""
+    """The React component in the guide posts a prompt and then shows `image_url`."""
     response = requests.post(
         f"{server.url}/api/generate-image", json={"prompt": "A beautiful sunset over mountains"}, timeout=30
     )
@@ -53,7 +53,7 @@ def test_a_react_component_gets_its_image(server: Running) -> None:
 
 
 def test_the_component_works_through_a_dev_proxy(server: Running) -> None:
-    """A dev proxy keeps the page's Host, so the URL leads back through it."""
+    """A dev proxy keeps the Host of the page, so the URL points to the proxy."""
     response = requests.post(
         f"{server.url}/api/generate-image",
         json={"prompt": "a red boat", "size": "64x64"},
@@ -71,7 +71,7 @@ def test_the_same_upload_again_gets_the_same_url(server: Running) -> None:
     assert requests.get(first.json()["image_url"], timeout=60).content == data
 
 
-def test_concurrent_uploads_of_the_same_bytes_make_one_object(server: Running) -> None:
+def test_concurrent_uploads_of_the_same_bytes_create_one_object(server: Running) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: _upload(server.url, noise(5), folder="race"), range(8)))
     assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
@@ -88,7 +88,7 @@ def test_an_overwrite_is_visible_in_every_worker(server: Running) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "4"])
-def test_a_miss_is_one_request_to_s3_and_a_hit_is_none(
+def test_a_miss_takes_one_request_to_s3_and_a_hit_takes_none(
     s3: S3Server, bucket: str, tmp_path: Path, workers: str
 ) -> None:
     (tmp_path / "up").mkdir()
@@ -106,7 +106,9 @@ def test_a_miss_is_one_request_to_s3_and_a_hit_is_none(
     assert s3.count("GET", key) == 1
 
 
-def test_an_object_in_s3_is_public_and_its_url_fetches_it(s3: S3Server, bucket: str, tmp_path: Path) -> None:
+def test_an_object_in_s3_is_public_and_can_be_fetched_by_its_url(
+    s3: S3Server, bucket: str, tmp_path: Path
+) -> None:
     with running(tmp_path, **_s3_settings(s3, bucket)) as server:
         answer = _upload(server.url, noise(2)).json()
         drawn = requests.post(
@@ -127,7 +129,7 @@ def test_an_object_in_s3_is_public_and_its_url_fetches_it(s3: S3Server, bucket: 
     look.close()
 
 
-def test_a_restart_keeps_everything_and_the_cache_warm(s3: S3Server, bucket: str, tmp_path: Path) -> None:
+def test_images_and_the_cache_survive_a_restart(s3: S3Server, bucket: str, tmp_path: Path) -> None:
     with running(tmp_path, **_s3_settings(s3, bucket)) as server:
         key = _upload(server.url, noise(3)).json()["key"]
     s3.reset()
@@ -138,7 +140,7 @@ def test_a_restart_keeps_everything_and_the_cache_warm(s3: S3Server, bucket: str
 
 
 def test_images_of_the_previous_store_are_not_served(s3: S3Server, bucket: str, tmp_path: Path) -> None:
-    """The cache directory is the same. A command for the other store in between changes nothing."""
+    """The cache directory is the same. Running a command for the other store in between changes nothing."""
     with running(tmp_path, WEB_CONCURRENCY="2") as server:
         keys = [_upload(server.url, noise(3), **fields).json()["key"] for fields in ({}, {"name": "a.png"})]
         other = create_app(Config.from_env({"CACHE_DIR": str(tmp_path / "cache"), "S3_BUCKET": bucket}))
@@ -151,8 +153,8 @@ def test_images_of_the_previous_store_are_not_served(s3: S3Server, bucket: str, 
 
 
 @pytest.mark.parametrize("way", ["length", "chunked", "form", "closing"])
-def test_a_body_of_100_mb_gets_its_413(server: Running, way: str) -> None:
-    """The response must reach a client that is still sending."""
+def test_a_body_of_100_mb_gets_413(server: Running, way: str) -> None:
+    """The client must get the response even while it is still sending."""
     body = BytesIO(bytes(100_000_000))
     ways: dict[str, dict[str, Any]] = {
         "length": {"data": body, "headers": {"Content-Type": "image/png"}},
@@ -214,7 +216,7 @@ def test_requests_that_no_client_library_sends_get_a_json_error(
         b"POST /api/generate-image HTTP/1.1\r\nContent-Type: application/json",
     ],
 )
-def test_invalid_chunks_are_refused(server: Running, head: bytes, chunks: bytes) -> None:
+def test_invalid_chunks_are_rejected(server: Running, head: bytes, chunks: bytes) -> None:
     request = head + b"\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
     assert _raw(server, request)[0] == 400
 
@@ -245,7 +247,7 @@ def test_a_port_in_use_is_reported_in_one_line(server: Running, tmp_path: Path) 
         ({"HOST": "192.0.2.1"}, ["HOST=192.0.2.1"]),
     ],
 )
-def test_wrong_settings_are_reported_without_a_traceback(
+def test_invalid_settings_are_reported_without_a_traceback(
     tmp_path: Path, settings: dict[str, str], messages: list[str]
 ) -> None:
     environ = {**os.environ, "PORT": "0", "CACHE_DIR": f"{tmp_path}/c", "LOCAL_STORE_DIR": f"{tmp_path}/s"}

@@ -1,4 +1,4 @@
-"""Which `.env` real processes read: those of a copy of the checkout, with other files around it."""
+"""Tests of which `.env` the processes read, in a copy of the checkout with other files around it."""
 
 import os
 import re
@@ -22,12 +22,12 @@ PYTHON_FLASK = [sys.executable, "-m", "flask"]
 HOSTILE = (
     "S3_BUCKET=evil-bucket\nAWS_ENDPOINT_URL_S3=http://127.0.0.1:9\nWEB_CONCURRENCY=nonsense\nFLASK_DEBUG=1\n"
 )
-"""With any of these the server would not start, or the doctor would report it."""
+"""If any of these were read, the server would not start or the doctor would report it."""
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """Copy what the server needs into a directory below one with a hostile `.env` and `.flaskenv`."""
+    """Copy the server into a directory. Its parent directory has a hostile `.env` and `.flaskenv`."""
     directory = tmp_path / "shared" / "checkout"
     directory.mkdir(parents=True)
     for package in ("app", "painter"):
@@ -49,7 +49,7 @@ def _environ(checkout: Path, **settings: str) -> dict[str, str]:
 
 
 def _run(checkout: Path, command: list[str], directory: Path | None = None, **settings: str) -> str:
-    """Run the command, which must succeed, and return its output."""
+    """Run the command and return its output. The command must succeed."""
     done = subprocess.run(
         command,
         cwd=directory or checkout,
@@ -63,14 +63,14 @@ def _run(checkout: Path, command: list[str], directory: Path | None = None, **se
 
 
 def _doctor(text: str) -> str:
-    """Return what the doctor reports about the settings file, on one line."""
+    """Return the doctor's findings about the settings file, on one line."""
     (found,) = re.findall(r"env-file-mode +(.*(?:\n {20,}.*)*)", text)
     return " ".join(str(found).split())
 
 
 @pytest.fixture
 def started(checkout: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Return a list for servers, which are stopped at the end."""
+    """Return a list. Servers that a test adds to it are stopped after the test."""
     processes: list[subprocess.Popen[bytes]] = []
     yield processes
     for process in processes:
@@ -79,7 +79,7 @@ def started(checkout: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def _start(checkout: Path, started: list[subprocess.Popen[bytes]], **settings: str) -> str:
-    """Start gunicorn; return what it logged until it was ready or exited."""
+    """Start gunicorn. Return its log up to the moment when it is ready or has exited."""
     log = checkout.parent.parent / "log"
     with log.open("wb") as output:
         environ = _environ(checkout, **settings)
@@ -102,8 +102,10 @@ def test_settings_files_of_parent_directories_are_not_read(
 
 
 @pytest.mark.parametrize("command", [[FLASK], PYTHON_FLASK], ids=["flask", "python -m flask"])
-def test_flask_does_not_read_them_either(checkout: Path, command: list[str]) -> None:
-    """Flask reads them before it loads the application."""
+def test_flask_commands_do_not_read_settings_files_of_parent_directories(
+    checkout: Path, command: list[str]
+) -> None:
+    """Flask would read them before it loads the application."""
     assert "key" in _run(checkout, [*command, "keys", "new"])
     output = _run(checkout, [*command, "bucket", "doctor"], HOME=str(checkout), API_KEYS="a" * 32)
     assert _doctor(output) == "does not apply: no settings file is read (.env or ENV_FILE)"
@@ -111,7 +113,7 @@ def test_flask_does_not_read_them_either(checkout: Path, command: list[str]) -> 
 
 
 def test_the_flask_command_that_make_installs_runs_no_other_application(checkout: Path) -> None:
-    """The module that `FLASK_APP` names would run before any code of ours."""
+    """The module that `FLASK_APP` names would run before any of our code."""
     (checkout.parent / "evil.py").write_text("print('evil-bucket')\n", encoding="utf-8")
     (checkout.parent / ".env").write_text(f"FLASK_APP={checkout.parent}/evil.py\n", encoding="utf-8")
     venv = checkout.parent.parent / "venv"
@@ -137,7 +139,7 @@ def _help(flask: str, directory: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_in_another_directory_flask_reads_the_file_of_the_checkout(checkout: Path) -> None:
+def test_in_a_different_directory_flask_reads_the_file_of_the_checkout(checkout: Path) -> None:
     (checkout / ".env").write_text("S3_BUCKET=our-bucket\n", encoding="utf-8")
     (checkout / ".env").chmod(0o600)
     elsewhere = checkout.parent / "elsewhere"
@@ -173,7 +175,7 @@ def test_the_file_that_env_file_names_is_read(checkout: Path, started: list[subp
     assert "not-this-one" not in doctor
 
 
-def test_mistyped_names_are_reported_at_the_start_and_by_the_doctor(
+def test_mistyped_names_are_reported_at_startup_and_by_the_doctor(
     checkout: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
     (checkout / ".env").write_text(f"API_KEY={'k' * 32}\nlog_level=info\nNONSENSE=1\n", encoding="utf-8")

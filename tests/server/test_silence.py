@@ -1,4 +1,4 @@
-"""A store that accepts requests and never answers stops nothing that needs no store."""
+"""Test that requests that need no store are served while the store never answers."""
 
 import json
 import socket
@@ -15,17 +15,18 @@ import requests
 from tests.pictures import noise
 from tests.rawstore import RawRequest, RawStore, answer_of
 from tests.s3server import CREDENTIALS, S3Server
-from tests.server.raw import RawAnswer, connected, read_answer
+from tests.server.raw import RawResponse, connected, read_response
 from tests.server.running import Running, running
 from tests.waiting import wait_until
 
 SECONDS = 10
-"""Requests that need no store take milliseconds, or longer on a busy machine; a timed-out call takes 20 s."""
+"""Seconds. Requests that need no store take milliseconds, or longer on a busy machine. A timeout takes 20
+s."""
 
 
 @pytest.fixture
 def server(s3: S3Server, bucket: str, tmp_path: Path) -> Iterator[Running]:
-    """Start a server over S3 with one worker of eight threads."""
+    """Start a server with S3 and one worker with eight threads."""
     settings = {**CREDENTIALS, "S3_BUCKET": bucket, "AWS_ENDPOINT_URL_S3": s3.url, "AWS_REGION": "us-east-1"}
     with running(tmp_path, **settings, WEB_CONCURRENCY="1", CACHE_TTL="3600") as server:
         yield server
@@ -39,7 +40,7 @@ def _upload(server: Running, number: int, **fields: str) -> str:
 
 
 def _let_expire(server: Running, path: str) -> None:
-    """Make the cache's entry look as if it was validated two hours ago."""
+    """Make the cache entry look as if it was validated two hours ago."""
     with closing(sqlite3.connect(server.log_path.parent / "cache" / "index.sqlite3", timeout=30)) as db, db:
         key = path.removeprefix("/api/images/")
         changed = db.execute("UPDATE entry SET validated_at = validated_at - 7200 WHERE key = ?", (key,))
@@ -72,7 +73,7 @@ def _mute(s3: S3Server) -> None:
     s3.fault = answer
 
 
-def _check_answer(answer: RawAnswer) -> None:
+def _check_answer(answer: RawResponse) -> None:
     body = json.loads(answer.body)
     assert answer.status in (404, 503, 504), body
     assert body.keys() == {"success", "message", "code"}
@@ -83,7 +84,7 @@ def _check_answer(answer: RawAnswer) -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("distinct", [True, False], ids=["distinct keys", "one key"])
 @pytest.mark.parametrize("clients", [24, 200])
-def test_a_silent_store_stops_nothing_that_needs_no_store(
+def test_requests_that_need_no_store_are_served_while_the_store_is_silent(
     s3: S3Server, server: Running, clients: int, distinct: bool
 ) -> None:
     hit, fresh = _upload(server, 1), _upload(server, 2, name="fresh.png")
@@ -95,7 +96,7 @@ def test_a_silent_store_stops_nothing_that_needs_no_store(
         numbers = range(1, clients + 1)
         waiting = [_send(stack, server, _missing(number if distinct else 0)) for number in numbers]
         wait_until(lambda: len(s3.requests) - before >= (min(clients, 32) if distinct else 1))
-        time.sleep(2)  # until all requests wait, and the silence has been noticed
+        time.sleep(2)  # until all requests are waiting and the silence has been noticed
         for path in ("/", "/healthz", "/openapi.json", "/metrics"):
             assert _get(server, path).status_code == 200
         assert _get(server, "/readyz").json()["store"] == "unreachable"
@@ -110,7 +111,7 @@ def test_a_silent_store_stops_nothing_that_needs_no_store(
             _check_that_the_rest_is_refused(server)
         s3.reset()
         for sock in waiting:
-            _check_answer(read_answer(sock))
+            _check_answer(read_response(sock))
     wait_until(lambda: _get(server, _missing(999)).status_code == 404)
     assert _get(server, _upload(server, 4)).content == noise(4)
     assert "Traceback" not in server.log
@@ -140,7 +141,7 @@ def _drip(raw: RawStore, asked: RawRequest) -> Iterable[bytes]:
 
 
 @pytest.mark.timeout(180)
-def test_a_store_that_sends_byte_by_byte_stops_nothing_either(tmp_path: Path) -> None:
+def test_requests_that_need_no_store_are_served_while_the_store_sends_byte_by_byte(tmp_path: Path) -> None:
     raw = RawStore(lambda asked: [answer_of("200 OK", 'ETag: "e"', "Content-Length: 0")])
     settings = {**CREDENTIALS, "S3_BUCKET": "cats", "AWS_ENDPOINT_URL_S3": raw.url, "AWS_REGION": "us-east-1"}
     with running(tmp_path, **settings, WEB_CONCURRENCY="1", S3_ACL="none") as server, ExitStack() as stack:
@@ -153,7 +154,7 @@ def test_a_store_that_sends_byte_by_byte_stops_nothing_either(tmp_path: Path) ->
         assert _get(server, "/").status_code == 200
         assert _get(server, named).content == noise(1)
         for sock in waiting:
-            answer = read_answer(sock)
+            answer = read_response(sock)
             assert answer.status in (503, 504)
             _check_answer(answer)
 
@@ -169,5 +170,5 @@ def test_a_burst_of_misses_on_a_healthy_store_succeeds(s3: S3Server, bucket: str
     with ExitStack() as stack:
         waiting = {key: _send(stack, server, f"/api/images/{key}") for key in images}
         for key, sock in waiting.items():
-            answer = read_answer(sock)
+            answer = read_response(sock)
             assert (answer.status, answer.body) == (200, images[key])

@@ -1,4 +1,4 @@
-"""Clients that send slowly, against a server with two workers of eight threads each."""
+"""Tests of clients that send slowly to a server that has two workers with eight threads each."""
 
 import socket
 import threading
@@ -13,7 +13,7 @@ from tests.pictures import noise
 from tests.server.running import Running, running
 
 SIXTEEN = 16
-"""The number of the server's threads."""
+"""The total number of threads of the server."""
 
 _UPLOAD = b"POST /api/images HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
 LENGTH = _UPLOAD + b"Content-Length: 1000000\r\n\r\n"
@@ -23,19 +23,19 @@ JSON = (
     b"Content-Length: 100000\r\n\r\n"
 )
 REFUSED = LENGTH.replace(b"localhost", b"images.example.org")
-"""Without a key and with another host's name: a 401, whatever the body is."""
+"""The host name is foreign and there is no key, so the response is 401, whatever the body is."""
 REFUSED_SHORT = REFUSED.replace(b"1000000", b"1000")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Start a server with two workers of eight threads each."""
+    """Start a server that has two workers with eight threads each."""
     with running(tmp_path_factory.mktemp("slow"), WEB_CONCURRENCY="2", THREADS="8") as started:
         yield started
 
 
 class Trickler:
-    """A connection that sends a head at once and then a byte every tenth of a second."""
+    """A connection that sends a head immediately, and then a byte every tenth of a second."""
 
     def __init__(self, url: str, head: bytes) -> None:
         host, port = url.removeprefix("http://").split(":")
@@ -53,7 +53,7 @@ class Trickler:
             pass  # the server has dropped the connection
 
     def answer(self) -> bytes:
-        """Return the server's answer; b"" if there is none."""
+        """Return the response of the server, or b"" if there is none."""
         answer = b""
         with suppress(ConnectionError):
             while b"}" not in answer and (data := self.socket.recv(10_000)):
@@ -69,7 +69,7 @@ class Trickler:
 
 @contextmanager
 def trickling(url: str, head: bytes, count: int = SIXTEEN) -> Iterator[list[Trickler]]:
-    """Run so many at once while the block runs."""
+    """Run this number of tricklers during the block."""
     with ExitStack() as stack:
         tricklers = [Trickler(url, head) for _ in range(count)]
         for trickler in tricklers:
@@ -82,15 +82,15 @@ def _upload(url: str, number: int) -> requests.Response:
 
 
 def _upload_with_retries(url: str, number: int) -> requests.Response:
-    """Upload; retry while the server is busy, as it is until slow clients have been dropped."""
+    """Upload an image. Retry while the server is busy, which it is until slow clients have been dropped."""
     while (answer := _upload(url, number)).status_code == 503:
         time.sleep(0.1)  # the test checks how long that takes
     return answer
 
 
 @pytest.mark.parametrize("head", [LENGTH, CHUNKED, JSON, REFUSED, REFUSED_SHORT])
-def test_slow_uploads_hold_up_neither_hits_nor_other_uploads(server: Running, head: bytes) -> None:
-    """A client this slow would be dropped after ten seconds even if no other request waited."""
+def test_slow_uploads_delay_neither_hits_nor_other_uploads(server: Running, head: bytes) -> None:
+    """Even if no other request were waiting, such a slow client would be dropped after ten seconds."""
     url = _upload(server.url, 1).json()["image_url"]
     took = []
     with trickling(server.url, head):
@@ -117,7 +117,7 @@ def test_a_slow_upload_is_dropped_even_if_no_other_request_waits(server: Running
 
 
 def test_a_slow_but_steady_upload_is_stored(server: Running) -> None:
-    """32 KiB a second, for longer than the grace period."""
+    """It sends 32 KiB per second, for longer than the grace period."""
     body = noise(99, (400, 300))
     head = _UPLOAD + f"Content-Length: {len(body)}\r\n\r\n".encode()
     host, port = server.url.removeprefix("http://").split(":")

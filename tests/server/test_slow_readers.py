@@ -1,4 +1,4 @@
-"""Clients that read responses slowly or not at all."""
+"""Tests of clients that read responses slowly or not at all."""
 
 import socket
 import struct
@@ -21,7 +21,7 @@ from app.server import exchanges
 from app.server.connections import Connection
 from app.server.exchanges import Exchanges
 from tests.pictures import long_png
-from tests.server.raw import connected, read_answer
+from tests.server.raw import connected, read_response
 from tests.server.running import Running, running
 from tests.waiting import wait_until
 
@@ -38,7 +38,7 @@ REQUESTED = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Start a server with one worker of two threads: if both are held, everybody waits."""
+    """Start a server with one worker and two threads. If both are blocked, all clients wait."""
     directory = tmp_path_factory.mktemp("readers")
     with running(directory, WEB_CONCURRENCY="1", THREADS=str(THREADS), MAX_UPLOAD_BYTES="64MiB") as started:
         yield started
@@ -46,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def data(server: Running) -> bytes:
-    """Return an image of 12 MB, more than the kernel buffers for a client that does not read."""
+    """Return an image of 12 MB, which is more than the kernel buffers for a client that does not read."""
     return requests.get(f"{server.url}{_path(server)}", timeout=60).content
 
 
@@ -59,7 +59,7 @@ def _path(server: Running, **options: str) -> str:
 
 @pytest.fixture(scope="module")
 def paths(server: Running, data: bytes) -> dict[str, str]:
-    """Return the paths of the image, stored with and without a name."""
+    """Return the paths of the image, which is stored both with and without a name."""
     return {"image": _path(server), "named": _path(server, name="big.png")}
 
 
@@ -69,7 +69,7 @@ def _request(paths: dict[str, str], how: str) -> bytes:
 
 
 @pytest.mark.parametrize("how", REQUESTED)
-def test_clients_that_do_not_read_hold_up_nobody(
+def test_clients_that_do_not_read_delay_no_other_client(
     server: Running, paths: dict[str, str], data: bytes, how: str
 ) -> None:
     with ExitStack() as stack:
@@ -80,14 +80,14 @@ def test_clients_that_do_not_read_hold_up_nobody(
         assert requests.get(f"{server.url}/healthz", timeout=25).ok
         assert requests.get(f"{server.url}/api/images?limit=1", timeout=25).ok
         for sock in slow[:2]:
-            assert data.endswith(read_answer(sock).body)
+            assert data.endswith(read_response(sock).body)
 
 
 @pytest.mark.parametrize("how", ["hit", "answered by a thread"])
-def test_a_disconnected_client_leaves_only_its_access_line(
+def test_a_disconnected_client_leaves_only_a_line_in_the_access_log(
     server: Running, paths: dict[str, str], how: str
 ) -> None:
-    """It resets the connection before or during the response."""
+    """The client resets the connection before or during the response."""
     descriptors = Path(f"/proc/{server.workers()[0]}/fd")
     before, lines = len(list(descriptors.iterdir())), server.log.count(paths["image"])
     for number in range(10):
@@ -110,14 +110,14 @@ def test_the_connection_is_reused_after_a_slow_response(
     with connected(server.url, receive_buffer=4096) as sock:
         sock.sendall(_request(paths, how))
         time.sleep(0.5)
-        answer = read_answer(sock)
+        answer = read_response(sock)
         assert (answer.headers["connection"], data.endswith(answer.body)) == ("keep-alive", True)
         sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert read_answer(sock).status == 200
+        assert read_response(sock).status == 200
 
 
 @pytest.mark.parametrize("how", ["hit", "answered by a thread"])
-def test_requests_sent_meanwhile_are_answered_too(
+def test_requests_sent_during_a_slow_response_are_answered(
     server: Running, paths: dict[str, str], data: bytes, how: str
 ) -> None:
     healthz = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -125,8 +125,8 @@ def test_requests_sent_meanwhile_are_answered_too(
         sock.sendall(_request(paths, how) + healthz)
         time.sleep(0.5)
         sock.sendall(healthz)
-        assert read_answer(sock).body == data
-        assert [read_answer(sock).status for _ in range(2)] == [200, 200]
+        assert read_response(sock).body == data
+        assert [read_response(sock).status for _ in range(2)] == [200, 200]
 
 
 @pytest.mark.parametrize("how", ["HTTP/1.0", "last"])
@@ -136,13 +136,13 @@ def test_the_last_response_is_complete_before_the_connection_closes(
     with connected(server.url, receive_buffer=4096) as sock:
         sock.sendall(_request(paths, how))
         time.sleep(0.5)
-        answer = read_answer(sock)
+        answer = read_response(sock)
         assert (answer.headers["connection"], answer.body == data) == ("close", True)
         assert not sock.recv(1)
 
 
 def test_an_image_streamed_from_the_store_is_complete(tmp_path: Path) -> None:
-    """A thread sends an image that is too large for the cache."""
+    """A thread sends the image, since it is too large for the cache."""
     with running(tmp_path, CACHE_MAX_BYTES="1MiB", MAX_UPLOAD_BYTES="64MiB") as server:
         url = server.url + _path(server)
         passed = requests.get(url, timeout=60)
@@ -154,7 +154,7 @@ def test_an_image_streamed_from_the_store_is_complete(tmp_path: Path) -> None:
 
 
 def _served(sock: socket.socket, head: bytes, *, keep: bool) -> tuple[bool, Connection]:
-    """Serve this request in a thread, which must not wait for the client."""
+    """Serve this request in a thread. It must not wait for the client."""
 
     def application(environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [("Content-Length", str(10**7))])
@@ -169,11 +169,11 @@ def _served(sock: socket.socket, head: bytes, *, keep: bool) -> tuple[bool, Conn
         try:
             return served.result(10), conn
         finally:
-            sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that does wait
+            sock.shutdown(socket.SHUT_RDWR)  # wakes the thread if it is waiting
 
 
 def test_100_continue_waits_for_no_client() -> None:
-    """The client has read nothing of earlier responses, so the send buffer is full."""
+    """The send buffer is full, since the client has not read earlier responses."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
@@ -187,7 +187,7 @@ def test_100_continue_waits_for_no_client() -> None:
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_threads_leave_slow_readers_to_the_loop(*, keep: bool) -> None:
-    """Whether or not the connection may be reused: not without keep-alive or in a stopping worker."""
+    """This holds whether or not the connection can be reused."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         served, conn = _served(ours, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", keep=keep)
@@ -196,7 +196,7 @@ def test_threads_leave_slow_readers_to_the_loop(*, keep: bool) -> None:
 
 
 class Streaming:
-    """A response whose body is not a file; the client receives none of it."""
+    """A response whose body is not a file. The client receives none of it."""
 
     headers_sent = True
     must_close = False
@@ -206,7 +206,7 @@ class Streaming:
         self._failure = failure
 
     def stream(self, body: bytes) -> None:
-        """Raise the failure, or send until the client's time is over."""
+        """Raise the failure, or send until the client's time has run out."""
         if self._failure:
             raise self._failure
         self._sock.sendall(body)
@@ -224,7 +224,7 @@ class Streaming:
 def test_a_stalled_stream_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch, failure: Exception | None, logged: int
 ) -> None:
-    """After the time that a client has for a piece. The thread is free then, and the body closed."""
+    """It ends after the time limit for a piece. Then the thread is free and the body is closed."""
     monkeypatch.setattr(exchanges, "_PIECE_SECONDS", 0.2)
     messages: list[str] = []
     ended: list[bool] = []

@@ -1,10 +1,10 @@
-"""Request smuggling: an ambiguous request is refused, and the connection closed behind it."""
+"""Tests of request smuggling. An ambiguous request is rejected and the connection is closed."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.server.raw import connected, read_answer
+from tests.server.raw import connected, read_response
 from tests.server.running import Running, running
 
 SECOND = b"DELETE /api/images/a.png HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -41,11 +41,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     ],
 )
 @pytest.mark.parametrize("path", [b"/api/images", b"/healthz"])
-def test_an_ambiguous_length_is_refused(server: Running, path: bytes, lines: list[bytes]) -> None:
+def test_an_ambiguous_length_is_rejected(server: Running, path: bytes, lines: list[bytes]) -> None:
     head = b"\r\n".join((b"POST " + path + b" HTTP/1.1", b"Host: localhost", *lines))
     with connected(server.url) as sock:
         sock.sendall(head + b"\r\n\r\n0\r\n\r\n" + SECOND)
-        answer = read_answer(sock)
+        answer = read_response(sock)
         assert answer.status in (400, 501), answer
         assert answer.headers["connection"] == "close"
         assert not sock.recv(1)
@@ -60,14 +60,14 @@ def test_an_ambiguous_length_is_refused(server: Running, path: bytes, lines: lis
         b"GET /healthz HTTP/2.0",
     ],
 )
-def test_an_odd_request_line_is_refused(server: Running, line: bytes) -> None:
+def test_an_invalid_request_line_is_rejected(server: Running, line: bytes) -> None:
     with connected(server.url) as sock:
         sock.sendall(line + b"\r\nHost: localhost\r\n\r\n")
-        assert read_answer(sock).status == 400
+        assert read_response(sock).status == 400
 
 
 def test_a_header_with_underscores_is_not_one_with_hyphens(server: Running) -> None:
-    """Otherwise X_Forwarded_For would get past a proxy that removes clients' X-Forwarded-For."""
+    """Otherwise X_Forwarded_For would get past a proxy that removes the X-Forwarded-For of clients."""
     with connected(server.url) as sock:
         sock.sendall(b"GET /api/images HTTP/1.1\r\nHost: localhost\r\nX_Forwarded_For: 192.0.2.1\r\n\r\n")
-        assert read_answer(sock).status == 200
+        assert read_response(sock).status == 200

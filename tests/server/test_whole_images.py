@@ -1,4 +1,4 @@
-"""A running server stores complete images, in their bit depth and with their gain map."""
+"""Test that a running server stores complete images with their bit depth and their gain map."""
 
 import struct
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_incomplete_images_are_refused(server: Running, name: str) -> None:
+def test_incomplete_images_are_rejected(server: Running, name: str) -> None:
     answer = _uploaded(server, BROKEN[name])
     assert (answer.status_code, answer.json()["code"]) == (422, "undecodable_image")
 

@@ -1,4 +1,4 @@
-"""The worker with slow, odd and hostile clients: hits are answered, connections reused or closed."""
+"""Tests of the worker with slow, unusual and hostile clients."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from tests.pictures import long_png, noise
-from tests.server.raw import RawAnswer, connected, read_answer
+from tests.server.raw import RawResponse, connected, read_response
 from tests.server.running import GUNICORN, Running, answers, running
 from tests.waiting import wait_until
 
@@ -24,12 +24,12 @@ THREADS = 2
 HIT = "s3-image-server; hit"
 
 SOON = 9.0
-"""Seconds. A client that sends nothing holds a thread for ten. A hit takes that long on no busy machine."""
+"""Seconds. A client that sends nothing would block a thread for ten. A hit never takes this long."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Start a server with one worker of two threads: if both are held, only hits are answered."""
+    """Start a server with one worker and two threads. If both threads are blocked, only hits are answered."""
     directory = tmp_path_factory.mktemp("worker")
     with running(directory, WEB_CONCURRENCY="1", THREADS=str(THREADS), MAX_UPLOAD_BYTES="64MiB") as started:
         yield started
@@ -43,7 +43,7 @@ def image(server: Running) -> str:
 
 @pytest.fixture(scope="module")
 def big(server: Running) -> tuple[str, bytes]:
-    """Return path and bytes of a cached image of 12 MB, more than the kernel buffers for a client."""
+    """Return the path and the bytes of a cached image of 12 MB, which is more than the kernel buffers."""
     path = urlsplit(_upload(server, long_png(2))["image_url"]).path
     return path, requests.get(server.url + path, timeout=60).content
 
@@ -57,14 +57,14 @@ def _get(path: str, *lines: str, method: str = "GET") -> bytes:
     return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: x", *lines, "", "")).encode("latin-1")
 
 
-def _ask(server: Running, request: bytes, *, head_only: bool = False) -> RawAnswer:
+def _ask(server: Running, request: bytes, *, head_only: bool = False) -> RawResponse:
     with connected(server.url) as sock:
         sock.sendall(request)
-        return read_answer(sock, head_only=head_only)
+        return read_response(sock, head_only=head_only)
 
 
 def _wait_until_answered(sock: socket.socket) -> None:
-    """Wait until the response begins, and read none of it."""
+    """Wait until the response begins, but read nothing."""
     assert sock.recv(1, socket.MSG_PEEK)
 
 
@@ -103,10 +103,10 @@ CONDITIONS = {
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("lines", CONDITIONS.values(), ids=CONDITIONS.keys())
-def test_loop_and_threads_give_the_same_answer(
+def test_the_loop_and_threads_give_the_same_response(
     server: Running, image: str, method: str, lines: list[str]
 ) -> None:
-    """A query has a thread answer, through the same application."""
+    """A request with a query is answered by a thread, with the same application."""
     by_loop = _ask(server, _get(image, *lines, method=method), head_only=method == "HEAD")
     by_thread = _ask(server, _get(image + "?x", *lines, method=method), head_only=method == "HEAD")
     for answer in (by_loop, by_thread):
@@ -116,7 +116,7 @@ def test_loop_and_threads_give_the_same_answer(
 
 
 def test_hits_are_served_while_all_threads_wait(server: Running, image: str) -> None:
-    """Uploads whose bodies are never sent hold all threads."""
+    """Uploads whose bodies are never sent occupy all threads."""
     post = (
         b"POST /api/images HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9000\r\n\r\nabc"
     )
@@ -134,28 +134,28 @@ LONG_HEAD = b"GET / HTTP/1.1\r\n" + b"".join(b"A%d: %s\r\n" % (number, b"x" * 70
 @pytest.mark.parametrize(
     "sent", [b"POST /api/images HTTP/1.1\r\nHost:", HEALTHZ + b"GET /h", LONG_HEAD, b"\r\n"]
 )
-def test_heads_that_never_end_hold_no_thread(server: Running, image: str, sent: bytes) -> None:
+def test_heads_that_never_end_occupy_no_thread(server: Running, image: str, sent: bytes) -> None:
     with ExitStack() as stack:
         slow = [stack.enter_context(connected(server.url)) for _ in range(40)]
         for sock in slow:
             sock.sendall(sent)
         if sent.startswith(HEALTHZ):
-            assert {read_answer(sock).status for sock in slow} == {200}
+            assert {read_response(sock).status for sock in slow} == {200}
         assert _seconds_for_a_hit(server, image) < SOON
         assert requests.get(f"{server.url}/healthz", timeout=25).ok
 
 
 @pytest.mark.parametrize("sent", [HEALTHZ, _get("/healthz", "Content-Length: 3") + b"abc"])
-def test_a_request_that_begins_behind_another_is_answered_when_complete(
+def test_a_request_that_begins_in_the_packet_of_another_is_answered_when_complete(
     server: Running, image: str, sent: bytes
 ) -> None:
     with connected(server.url) as sock:
         sock.sendall(sent + _get(image)[:7])
-        assert read_answer(sock).status == 200
+        assert read_response(sock).status == 200
         sock.sendall(_get(image)[7:] + sent[:5])
-        assert read_answer(sock).headers["cache-status"] == "s3-image-server; hit"
+        assert read_response(sock).headers["cache-status"] == "s3-image-server; hit"
         sock.sendall(sent[5:])
-        assert read_answer(sock).status == 200
+        assert read_response(sock).status == 200
 
 
 @pytest.mark.parametrize(
@@ -167,30 +167,30 @@ def test_a_request_that_begins_behind_another_is_answered_when_complete(
         (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
     ],
 )
-def test_an_invalid_head_is_refused_at_once(server: Running, sent: bytes, status: int) -> None:
+def test_an_invalid_head_is_rejected_immediately(server: Running, sent: bytes, status: int) -> None:
     with connected(server.url) as sock:
         sock.sendall(sent)
-        answer = read_answer(sock)
+        answer = read_response(sock)
         assert (answer.status, json.loads(answer.body)["success"]) == (status, False)
         assert sock.recv(1) == b""
 
 
 def test_a_hit_requires_a_host_header(server: Running, image: str) -> None:
-    """RFC 9112, 3.2. HTTP/1.0 requires none."""
+    """RFC 9112, 3.2, requires it, but HTTP/1.0 does not."""
     for version, status in (("1.1", 400), ("1.0", 200)):
         with connected(server.url) as sock:
             sock.sendall(f"GET {image} HTTP/{version}\r\n\r\n".encode())
-            assert read_answer(sock).status == status
+            assert read_response(sock).status == status
 
 
-def test_clients_that_do_not_close_hold_up_nobody(server: Running, image: str) -> None:
-    """The server waits two seconds for each client to close as well, without blocking the loop."""
+def test_clients_that_do_not_close_delay_no_other_client(server: Running, image: str) -> None:
+    """The server waits two seconds for each client to close the connection, without blocking the loop."""
     with ExitStack() as stack:
         lingering = [stack.enter_context(connected(server.url)) for _ in range(10)]
         for sock in lingering:
             sock.sendall(_get("/healthz", "Connection: close"))
         assert max(_seconds_for_a_hit(server, image) for _ in range(5)) < SOON
-        assert {read_answer(sock).status for sock in lingering} == {200}
+        assert {read_response(sock).status for sock in lingering} == {200}
         assert max(_seconds_for_a_hit(server, image) for _ in range(5)) < SOON
 
 
@@ -219,22 +219,22 @@ def test_a_worker_survives_running_out_of_file_descriptors(server: Running, imag
     assert "Traceback" not in server.log
 
 
-def test_a_head_may_arrive_in_pieces(server: Running, image: str) -> None:
+def test_a_head_can_arrive_in_pieces(server: Running, image: str) -> None:
     with connected(server.url) as sock:
         for byte in _get(image):
             sock.sendall(bytes([byte]))
-        assert read_answer(sock).headers["cache-status"] == HIT
+        assert read_response(sock).headers["cache-status"] == HIT
 
 
 def test_one_connection_serves_hits_and_other_requests_in_turn(server: Running, image: str) -> None:
-    """Also pipelined requests, which a thread answers."""
+    """This includes pipelined requests, which a thread answers."""
     with connected(server.url) as sock:
         sock.sendall(_get(image) + _get("/healthz") + _get(image))
-        statuses = [read_answer(sock).status for _ in range(3)]
+        statuses = [read_response(sock).status for _ in range(3)]
         sock.sendall(_get("/healthz"))
-        statuses.append(read_answer(sock).status)
+        statuses.append(read_response(sock).status)
         sock.sendall(_get(image))
-        assert [*statuses, read_answer(sock).status] == [200] * 5
+        assert [*statuses, read_response(sock).status] == [200] * 5
 
 
 @pytest.mark.parametrize(
@@ -251,29 +251,29 @@ def test_one_connection_serves_hits_and_other_requests_in_turn(server: Running, 
         (["Content-Length: 3", "Transfer-Encoding: chunked"], 400),
     ],
 )
-def test_an_invalid_request_is_refused_and_the_connection_closed(
+def test_an_invalid_request_is_rejected_and_the_connection_closed(
     server: Running, image: str, lines: list[str], status: int
 ) -> None:
     with connected(server.url) as sock:
         sock.sendall(_get(image, *lines))
-        answer = read_answer(sock)
+        answer = read_response(sock)
         assert (answer.status, answer.headers["connection"]) == (status, "close")
         assert answer.headers["content-type"] == "application/json"
         assert not sock.recv(1)
 
 
-def test_the_body_of_a_get_is_not_taken_for_a_request(server: Running, image: str) -> None:
+def test_the_body_of_a_get_is_not_parsed_as_a_request(server: Running, image: str) -> None:
     with connected(server.url) as sock:
         sock.sendall(_get(image, "Content-Length: 5") + b"GET /x")
-        assert read_answer(sock).status == 200
+        assert read_response(sock).status == 200
         sock.sendall(b" HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert read_answer(sock).status == 400, (
+        assert read_response(sock).status == 400, (
             "the next request line begins after the five bytes of the body, with 'x'"
         )
 
 
 def test_a_file_truncated_while_it_is_sent_ends_the_connection(server: Running) -> None:
-    """Better no image than one filled up with other bytes."""
+    """A missing image is better than one with wrong bytes."""
     answer = _upload(server, long_png(3))
     file = server.log_path.parent / "cache" / "objects" / answer["key"]
     with connected(server.url, receive_buffer=4096) as sock:
@@ -281,7 +281,7 @@ def test_a_file_truncated_while_it_is_sent_ends_the_connection(server: Running) 
         _wait_until_answered(sock)
         os.truncate(file, 1000)
         with pytest.raises(EOFError):
-            read_answer(sock)
+            read_response(sock)
 
 
 def test_a_stopping_worker_finishes_a_download(tmp_path: Path) -> None:
@@ -289,10 +289,10 @@ def test_a_stopping_worker_finishes_a_download(tmp_path: Path) -> None:
         answer = _upload(server, long_png(4))
         with connected(server.url) as idle, connected(server.url, receive_buffer=4096) as sock:
             sock.sendall(_get(urlsplit(answer["image_url"]).path))
-            _wait_until_answered(sock)  # so the earlier connection has been accepted, too
+            _wait_until_answered(sock)  # so the earlier connection has been accepted too
             server.process.send_signal(signal.SIGTERM)
             time.sleep(2.5)
-            assert len(read_answer(sock).body) == answer["bytes"]
+            assert len(read_response(sock).body) == answer["bytes"]
             assert not idle.recv(1)
         server.process.wait(40)
 
@@ -303,11 +303,11 @@ def test_idle_connections_make_room_for_new_ones(tmp_path: Path) -> None:
         silent = [stack.enter_context(connected(server.url)) for _ in range(100)]
         assert requests.get(f"{server.url}/healthz", timeout=25).ok
         silent[-1].sendall(HEALTHZ)
-        assert read_answer(silent[-1]).status == 200
+        assert read_response(silent[-1]).status == 200
 
 
 def test_a_low_limit_on_open_files_lowers_the_number_of_connections(tmp_path: Path) -> None:
-    """With more connections than files, the cache would seem to fail."""
+    """If there were more connections than files, the cache would seem to fail."""
     with ExitStack() as stack:
         directory = stack.enter_context(_hard_limit(tmp_path, 286))
         server = stack.enter_context(running(directory, WEB_CONCURRENCY="1"))
@@ -319,7 +319,7 @@ def test_a_low_limit_on_open_files_lowers_the_number_of_connections(tmp_path: Pa
 
 
 @pytest.mark.parametrize("options", ["--max-requests 20", "--max-requests 20 --workers 2"])
-def test_no_connection_is_refused_while_a_worker_is_replaced(tmp_path: Path, options: str) -> None:
+def test_no_connection_fails_while_a_worker_is_replaced(tmp_path: Path, options: str) -> None:
     """Connections wait for the next worker."""
     with running(tmp_path, WEB_CONCURRENCY="1", GUNICORN_CMD_ARGS=options) as server:
         before = server.workers()
@@ -328,7 +328,7 @@ def test_no_connection_is_refused_while_a_worker_is_replaced(tmp_path: Path, opt
         assert server.workers() != before
 
 
-def test_the_minimum_of_connections_is_enough(tmp_path: Path) -> None:
+def test_the_minimum_number_of_connections_is_sufficient(tmp_path: Path) -> None:
     with running(tmp_path, WEB_CONCURRENCY="1", GUNICORN_CMD_ARGS="--worker-connections 1") as server:
         assert {requests.get(f"{server.url}/docs", timeout=60).status_code for _ in range(100)} == {200}
 
@@ -341,8 +341,8 @@ def _listens(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
-def test_a_stopping_worker_accepts_no_more_connections(tmp_path: Path, number: signal.Signals) -> None:
-    """A slow reader keeps the old worker alive, which must get no connections that others could answer."""
+def test_a_stopping_worker_accepts_no_new_connections(tmp_path: Path, number: signal.Signals) -> None:
+    """A slow reader keeps the old worker alive, but new connections must go to other workers."""
     with running(tmp_path, WEB_CONCURRENCY="1", MAX_UPLOAD_BYTES="64MiB") as server, ExitStack() as stack:
         path = urlsplit(_upload(server, long_png(4))["image_url"]).path
         (old,) = server.workers()

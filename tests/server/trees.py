@@ -1,4 +1,4 @@
-"""The processes of a running server, from /proc."""
+"""Information about the processes of a running server, from /proc."""
 
 import re
 import threading
@@ -11,7 +11,7 @@ _SECONDS = 0.02
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the running child processes of all its threads."""
+    """Return the running child processes of all threads of the process."""
     found: list[int] = []
     for thread in Path(f"/proc/{pid}/task").glob("*"):
         with suppress(*_GONE):
@@ -36,7 +36,7 @@ def is_there(pid: int) -> bool:
 
 
 def memory_of(tree: int) -> int:
-    """Return the bytes that the process and its descendants hold; pages shared by a fork count twice."""
+    """Return the memory of the process and its descendants in bytes. Pages shared by a fork count twice."""
     held = 0
     for pid in tree_of(tree):
         with suppress(*_GONE):
@@ -46,7 +46,7 @@ def memory_of(tree: int) -> int:
 
 @contextmanager
 def watched_memory(trees: list[int]) -> Iterator[dict[int, int]]:
-    """Measure continuously while the block runs; yield the maximum of each of `trees` in bytes."""
+    """Measure the memory during the block. Yield the maximum of each of `trees` in bytes."""
     most = {tree: memory_of(tree) for tree in trees}
     stop = threading.Event()
 
