@@ -1,1 +1,1 @@
-"""Benchmarks of the server, side by side with its peers. Run `python -m bench --help`."""
+"""Benchmarks of the server and of comparable servers. Run `python -m bench --help`."""

@@ -1,4 +1,4 @@
-"""Run all benchmarks and write bench/results.md, or run only one part and print its results."""
+"""Run all benchmarks and write bench/results.md, or run one benchmark and print its results."""
 
 import argparse
 import importlib
@@ -14,15 +14,19 @@ from bench.report import Section, render
 PARTS = ("hits", "worker", "miss", "entries", "zipf", "memory", "decoding", "bound", "kills")
 RESULTS = Path(__file__).parent / "results.md"
 
-_TITLE = "# Results\n\nWritten by `make bench`. Compare ratios, not machines.\n\n"
+_TITLE = (
+    "# Results\n\nWritten by `make bench`. Compare the ratios: absolute numbers depend on the machine.\n\n"
+)
 
 
 def main() -> None:
-    """Run the parts that the command line names."""
+    """Run the benchmarks that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=PARTS, help="run only this part, and write no file")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of each comparison (default 7)")
-    parser.add_argument("--seconds", type=int, default=1, help="seconds of each measurement (default 1)")
+    parser.add_argument("part", nargs="?", choices=PARTS, help="run only this benchmark, and write no file")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="number of rounds of each comparison (default 7)"
+    )
+    parser.add_argument("--seconds", type=int, default=1, help="duration of each measurement (default 1)")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _terminate)
     machine = describe()
@@ -42,7 +46,7 @@ def _run(part: str, plan: object) -> Section:
 
 
 def _terminate(number: int, frame: object) -> None:
-    """Exit by an exception, so that servers are stopped and temporary files removed."""
+    """Exit by raising an exception, so that servers are stopped and temporary files are removed."""
     sys.exit(128 + number)
 
 

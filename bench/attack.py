@@ -1,6 +1,6 @@
 """Attack a server with slow clients until SIGTERM: `python -m bench.attack KIND PORT PATH COUNT`.
 
-All COUNT connections do the same. A connection that the server closes is opened again after a pause.
+All COUNT connections behave the same. If the server closes a connection, it is opened again after a pause.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 
 _RECONNECT_SECONDS = 0.2
-"""The pause before a closed connection is opened again."""
+"""How long to wait before a closed connection is opened again."""
 
 _Act = Callable[[socket.socket, str], Awaitable[None]]
 
@@ -33,7 +33,7 @@ async def _slow_reader(sock: socket.socket, path: str) -> None:
 
 
 async def _unsent_body(sock: socket.socket, path: str) -> None:
-    """Announce a body and send nothing of it."""
+    """Announce a body, but never send it."""
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, _head(path) + b"Content-Length: 10\r\n\r\n")
     while await loop.sock_recv(sock, 65_536):

@@ -1,4 +1,4 @@
-"""The size limit under load: many writers, while the bytes on disk are sampled."""
+"""The size limit of the cache under load: the bytes on disk are sampled while many threads write."""
 
 import os
 import signal
@@ -15,20 +15,20 @@ from bench.report import Figure, Section, Table
 PROCESSES, THREADS = 4, 8
 OBJECTS = 2_000
 BOUND = 11_000_000
-"""Bytes: about a tenth of all objects, which have 1 to 110 KB each."""
+"""The size limit in bytes: about a tenth of the total size of all objects, which have 1 to 110 KB each."""
 
 _SECONDS = 15
 _PAUSE_SECONDS = 0.02
 
 _METHOD = f"""\
-{PROCESSES} processes of {THREADS} threads fetch and upload objects of 1 to 110 KB, {OBJECTS:,} of them,
-through a cache of at most {BOUND:,} bytes, for {_SECONDS} s. For each sample all processes are stopped
-(SIGSTOP), so that it shows one instant. It counts the blocks of the cache directory and of all files and
-directories below it."""
+{PROCESSES} processes with {THREADS} threads each fetch and upload {OBJECTS:,} objects of 1 to 110 KB through
+a cache of at most {BOUND:,} bytes, for {_SECONDS} s. For each sample, all processes are stopped (SIGSTOP),
+so that the sample shows a single moment. A sample is the size of all blocks of the cache directory and of
+the files and directories in it."""
 
 
 def run(plan: Plan) -> Section:
-    """Start the writers, and sample the bytes on disk until they are done."""
+    """Start the writers, and sample the bytes on disk until the writers are done."""
     directory = plan.new_directory("bound")
     root = directory / "cache"
     command = (sys.executable, "-m", "bench.writers", str(root), str(BOUND), str(_SECONDS))

@@ -1,4 +1,4 @@
-"""The servers whose hits are compared: how each is started, and why one is left out."""
+"""The servers whose hits are compared: how each of them is started, and why some may be missing."""
 
 import importlib.util
 import shutil
@@ -29,7 +29,7 @@ ORDER = (OURS, BARE, PLAIN, FLASK, WHITENOISE, NODE, BEHIND_NGINX, NGINX)
 
 @dataclass
 class Field:
-    """The running servers, ours first, and why others are missing."""
+    """The running servers, with ours first, and the reasons why others are missing."""
 
     servers: list[Server]
     missing: list[str]
@@ -37,7 +37,7 @@ class Field:
 
 @contextmanager
 def field(directory: Path) -> Iterator[Field]:
-    """Start every server over the cache in `directory`: ours serves the cache, the others its files."""
+    """Start all servers. Ours uses the cache in `directory`, and the others serve the files of that cache."""
     files = directory / "cache" / "objects"
     with ExitStack() as stack:
         ours = stack.enter_context(our_server(directory, name=OURS))
@@ -61,7 +61,10 @@ def field(directory: Path) -> Iterator[Field]:
 def _python(
     name: str, module: str, plain: tuple[str, ...] | None, directory: Path, files: Path
 ) -> Iterator[Server]:
-    """Run an application of `bench.apps` on gthread, with our other gunicorn settings or `plain` ones."""
+    """Run an application of `bench.apps` on gthread.
+
+    gunicorn gets the options `plain` or, if they are None, our settings.
+    """
     application = f"bench.apps.{module}:application"
 
     def start(port: int) -> Start:

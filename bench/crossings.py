@@ -1,9 +1,10 @@
-"""Count how many modules a request crosses, and how often the call stack jumps between them.
+"""Count how many modules of the application a request passes through, and how often it jumps between them.
 
-Run `python -m bench.crossings`, with `-v` to list the modules. It sends an upload, a miss, a hit and a prompt
-to the application over an S3 server on this machine, and counts calls in all threads with `sys.setprofile`. A
-jump is a call from one module of `app` to another, with only libraries in between. The first request of each
-kind is not counted, because it creates clients and loads what later ones reuse.
+Run `python -m bench.crossings`; with `-v`, it also lists the modules. It sends an upload, a miss, a hit and
+a prompt to an application whose store is an S3 server on this machine, and counts calls in all threads with
+`sys.setprofile`. A jump is a call from one module of `app` to a different one, directly or through
+libraries. The first request of each kind is not counted, because it creates clients and other objects for
+later requests.
 """
 
 import io
@@ -32,7 +33,7 @@ BUCKET = "crossings"
 
 
 class Crossings:
-    """A profile function that counts the modules that run, and the jumps between them."""
+    """A profile function that counts the calls of each module, and the jumps between modules."""
 
     def __init__(self) -> None:
         self.modules: Counter[str] = Counter()
@@ -61,22 +62,22 @@ class Crossings:
 
 
 class Profile:
-    """The profile function of all threads: passes calls on to the crossings that are counted, if any."""
+    """The profile function of all threads. While `count` runs, it passes each call on to a `Crossings`."""
 
     def __init__(self) -> None:
         self._crossings: Crossings | None = None
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
-        """Pass the call on."""
+        """Pass the event on if calls are being counted."""
         if self._crossings is not None:
             self._crossings(frame, event, argument)
 
     def count(self, call: Callable[[], object]) -> Crossings:
-        """Return what `call` crosses, in any thread."""
+        """Run `call`, and return the counts of all threads."""
         self._crossings = crossings = Crossings()
         try:
             call()
-            time.sleep(0.2)  # for what continues in other threads
+            time.sleep(0.2)  # wait for work that continues in other threads
         finally:
             self._crossings = None
         return crossings
@@ -110,7 +111,7 @@ def generate(client: FlaskClient, prompt: str) -> None:
 
 
 def main() -> None:
-    """Print a line for each kind of request, and the modules with `-v`."""
+    """Print a line for each kind of request and, with `-v`, the modules."""
     logging.disable()
     profile = Profile()
     threading.setprofile(profile)
@@ -129,7 +130,7 @@ def main() -> None:
             "upload": profile.count(lambda: upload(client, 9)),
             "hit": profile.count(lambda: get(client, paths[0])),
         }
-        for path in paths:  # leaves the images in the store only
+        for path in paths:  # remove the images from the cache, so that only the store has them
             Path(f"{directory}/CACHE_DIR/objects{path.removeprefix('/api/images')}").unlink()
         get(client, paths[1])
         counted["miss"] = profile.count(lambda: get(client, paths[2]))

@@ -5,7 +5,7 @@ import time
 
 
 async def crowd(port: int, path: str, clients: int) -> list[float]:
-    """Return the seconds from the common start to the last byte, for each client.
+    """Return the time from the common start to the last byte, in seconds, for each client.
 
     Raises `RuntimeError` if any response is not a 200.
     """

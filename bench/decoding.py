@@ -27,29 +27,29 @@ from bench.servers import Server
 _M_MMAP_THRESHOLD = -3  # mallopt(3)
 
 _LARGE_SIDE = 3464
-"""Pixels of a side of a square picture of 12 megapixels."""
+"""The side of a square image of 12 megapixels, in pixels."""
 
 _SMALL_SIDE = 96
-"""Pixels of a side of a square picture whose PNG has 20 KB."""
+"""The side of a square image whose PNG has 20 KB, in pixels."""
 
 _CHECKS = {"20 KB PNG": 50, "12 MP JPEG": 3, "12 MP WebP": 3, "12 MP AVIF": 3}
-"""Number of checks of each image in one measurement."""
+"""How often each image is checked in one measurement."""
 
 _UPLOADED_IMAGE = "12 MP JPEG"
 
 _METHOD = """\
-Each image is checked in this process, with a worker's malloc settings, and in a child of the decoder host, in
-turn, {rounds} rounds. *CPU* is user and system time of all processes for one image, *time* is wall-clock
-time. Hits are of 20 KB, over 32 connections, from a server with one worker on one core; while they are
-counted, one client uploads a 12 MP JPEG repeatedly."""
+Each image is checked alternately in this process, with the malloc settings of a worker, and in a child of the
+decoder host, in {rounds} rounds. *CPU* is user and system time of all processes for one image, and *time* is
+wall-clock time. For the hits, a server with one worker on one core serves an image of 20 KB over 32
+connections, with and without a client that uploads a 12 MP JPEG repeatedly."""
 
 _Check = Callable[[bytes, ImageLimits], CheckedImage]
 _Costs = dict[str, dict[str, list[tuple[float, float]]]]
-"""Milliseconds of wall-clock and CPU time, by image and by where it was checked."""
+"""Wall-clock and CPU time in milliseconds, by image and by the place where it was checked."""
 
 
 def run(plan: Plan) -> Section:
-    """Return the costs of checks and of the host, and the rate of hits during uploads."""
+    """Measure the cost of checks and of the decoder host, and the rate of hits during uploads."""
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)  # as gunicorn.conf.py does
     images = _images()
     limits = ImageLimits.from_config(Config())

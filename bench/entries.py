@@ -1,4 +1,4 @@
-"""The cost of a million entries against a thousand: of hits, of fills that evict, and of the start."""
+"""Caches of a thousand and a million entries, compared: hits, fills that evict, and the start."""
 
 import os
 import statistics
@@ -17,28 +17,32 @@ from bench.progress import say
 from bench.report import Section, Table, at_most, median_ratio
 
 _HOT = 400
-"""Keys in the smaller of the two access patterns."""
+"""Number of keys in the smaller of the two access patterns."""
 
 _HTTP_ROUNDS_FACTOR = 3
-"""More rounds over HTTP: the ratio of a single round is off by 10 % or more, which is the whole tolerance."""
+"""How many times more rounds there are over HTTP.
+
+The ratio of a single round is off by 10 % or more, which is the whole tolerance.
+"""
 
 _LOOKUPS = 20_000
 _FILLS = 400
 
 _METHOD = f"""\
-Both caches hold objects of {SIZE // 1000} KB, each with a row in the index and a file. Objects that are
-requested or evicted have separate files, the others are hard links to a few files (bench/population.py).
-*Same keys*: {_HOT} keys of each cache in turn. *Keys from all over*: all keys with separate files in turn,
-500 of the thousand and {OWN_FILES - EVICTED:,} of the million: more than twice as many as the table in memory
-holds ({MAX_KNOWN_FILES:,}), so each has left the table before it is requested again. Over HTTP both servers
-run at once and are measured in turn, {{rounds}} rounds of {{seconds}} s."""
+Both caches contain objects of {SIZE // 1000} KB, each with a row in the index and a file. Objects that are
+requested or evicted have separate files. The files of all other objects are hard links to a few files
+(bench/population.py). *Same keys*: {_HOT} keys of each cache are requested in turn. *Keys from all over*:
+all keys with separate files are requested in turn, 500 of the thousand and {OWN_FILES - EVICTED:,} of the
+million. These are more than twice as many as fit into the table in memory ({MAX_KNOWN_FILES:,}), so each
+entry was removed from the table before it is requested again. Over HTTP, both servers run at the same time
+and are measured in turn, in {{rounds}} rounds of {{seconds}} s."""
 
 _Times = dict[str, dict[int, list[float]]]
 """Measurements by name and number of entries."""
 
 
 def run(plan: Plan) -> Section:
-    """Measure both caches. Fills come last, since they evict."""
+    """Measure both caches. Fills are measured last, since they evict entries."""
     populations = [plan.population(SMALL), plan.population(LARGE)]
     times: _Times = defaultdict(lambda: defaultdict(list))
     _over_http(plan, populations, times)
@@ -106,7 +110,7 @@ def _in_process(plan: Plan, populations: list[Population], times: _Times) -> Non
 
 
 def _lookups(cache: DiskCache, keys: list[str]) -> float:
-    """Return the seconds for one hit."""
+    """Return the average time of a hit in seconds."""
     sequence = [keys[number % len(keys)] for number in range(_LOOKUPS)]
     began = time.perf_counter()
     for key in sequence:
@@ -118,7 +122,7 @@ def _lookups(cache: DiskCache, keys: list[str]) -> float:
 
 
 def _fills(populations: list[Population], times: _Times) -> None:
-    """Fill both full caches in turn, so that each new object evicts an old one."""
+    """Add objects to both full caches in turn, so that each new object evicts an old object."""
     say(f"{_FILLS} fills that evict")
     caches = [DiskCache(population.cache_dir, population.max_bytes) for population in populations]
     data = os.urandom(SIZE)

@@ -1,4 +1,4 @@
-"""A load generator for machines without wrk: two processes of 16 keep-alive connections each."""
+"""A load generator for machines without wrk: two processes with 16 keep-alive connections each."""
 
 import json
 import multiprocessing
@@ -17,7 +17,7 @@ _BUFFER_BYTES = 256 * 1024
 
 
 class _Connection:
-    """A connection on which a response is being read."""
+    """A connection, and the state of the response that is being read from it."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -26,7 +26,7 @@ class _Connection:
         self._status = 0
 
     def feed(self, data: memoryview) -> int | None:
-        """Parse received bytes. Return the response's status once it is complete, None until then."""
+        """Parse received bytes. Return the status if the response is complete, or None if it is not."""
         if self._left:
             self._left -= len(data)
             return None if self._left else self._status
@@ -50,7 +50,7 @@ def _content_length(head: bytes) -> int:
 
 
 def _run(job: dict[str, Any]) -> tuple[int, int]:
-    """Send requests until the time is over. Return the numbers of responses and of failures."""
+    """Send requests until the time is up. Return the number of responses and the number of failures."""
     fields = "".join(f"{name}: {value}\r\n" for name, value in job["headers"].items())
     requests = cycle(f"GET {p} HTTP/1.1\r\nHost: bench\r\n{fields}\r\n".encode() for p in job["paths"])
     selector = selectors.DefaultSelector()
@@ -76,15 +76,15 @@ def _run(job: dict[str, Any]) -> tuple[int, int]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the job in the JSON file named by the first argument, and write the sums to stdout as JSON.
+    """Run the job in the JSON file that the first argument names, and write the totals to stdout as JSON.
 
-    A job has `port`, `paths`, `seconds` and `headers`.
+    A job has the fields `port`, `paths`, `seconds` and `headers`.
     """
     job = json.loads(Path(arguments[0]).read_text())
     with multiprocessing.Pool(_PROCESSES) as pool:
         outcomes = pool.map(_run, [job] * _PROCESSES, chunksize=1)
     responses, failures = (sum(column) for column in zip(*outcomes, strict=True))
-    sys.stdout.write(json.dumps({"answers": responses, "failures": failures}))
+    sys.stdout.write(json.dumps({"responses": responses, "failures": failures}))
 
 
 if __name__ == "__main__":

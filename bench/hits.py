@@ -1,4 +1,4 @@
-"""Hits and 304s: our server beside other servers, all running at once and measured in turn."""
+"""Hits and 304s, compared with other servers. All servers run at once and are measured in turn."""
 
 import statistics
 from collections import defaultdict
@@ -21,15 +21,16 @@ TARGETS = (
     (OURS, NODE, {"20 KB": 1.3, "100 KB": 2.0, "500 KB": 3.0}),
     (BEHIND_NGINX, NGINX, {"20 KB": 0.9, "100 KB": 0.9, "500 KB": 0.9}),
 )
-"""Which servers are compared, and the minimum ratio of their rates by size."""
+"""Which servers are compared, and the target ratio of their rates for each image size."""
 
 _METHOD = """\
-All servers run side by side, each on its own port, over the same files. Every round measures each of them
-once, for {seconds} s at 32 keep-alive connections, and begins with another one. Rates and CPU are medians of
-{rounds} rounds. Ratios are medians of the ratios within a round, which disturbances of the machine affect
-least. *CPU* is user and system time of the server's processes for one request: it says more than the rate,
-since the load generator shares the cores. *Generator* is the share of one core that the load generator used;
-near 100 % the generator is the limit, and not the server."""
+All servers run at the same time, each on its own port, and serve the same files. Each round measures every
+server once, for {seconds} s with 32 keep-alive connections, and starts with a different server. Rates and
+CPU times are medians of {rounds} rounds. Ratios are medians of the ratios within a round, which are least
+affected by disturbances of the machine. *CPU* is user and system time of the server's processes for one
+request. It is more meaningful than the rate, since the load generator shares the cores. *Generator* is the
+share of one core that the load generator used. Near 100 %, the generator is the limit, and not the
+server."""
 
 Measured = dict[tuple[str, str], list[Load]]
 """The loads of all rounds, by server and size."""
@@ -56,7 +57,7 @@ def _upload(directory: Path) -> dict[str, str]:
 
 
 def _check(servers: list[Server], keys: dict[str, str]) -> None:
-    """Raise `RuntimeError` unless all servers send the same bytes, and ours from its cache."""
+    """Raise `RuntimeError` unless all servers send the same bytes, and ours sends them from its cache."""
     for key in keys.values():
         assert_hit(servers[0], servers[0].prefix + key)
         bodies = {server.name: get(server.port, server.prefix + key).body for server in servers}
@@ -77,7 +78,7 @@ def _measure(plan: Plan, servers: list[Server], keys: dict[str, str]) -> Measure
 
 
 def _measure_unmodified(plan: Plan, servers: list[Server], key: str) -> Measured:
-    """Measure 304s for each server's own entity tag. Leave out servers without one."""
+    """Measure 304s with each server's own entity tag. Servers without entity tags are omitted."""
     requested = []
     for server in servers:
         path = server.prefix + key

@@ -1,4 +1,4 @@
-"""kill -9 of workers under load: wrong responses, lost images, inconsistent caches."""
+"""Kills workers with `kill -9` under load, and looks for wrong responses, lost images and damaged caches."""
 
 from bench.plan import Plan
 from bench.progress import say
@@ -8,9 +8,9 @@ from tests.server.crashing import CACHE_BYTES, crash
 _KILLS = 200
 
 _METHOD = f"""\
-One of two workers is killed at a random moment, {_KILLS} times, while six clients upload, overwrite and read
-images through a cache of {CACHE_BYTES:,} bytes. The cache has room for a part of them, so there are fills and
-evictions all the time (tests/server/crashing.py, which `make test` runs with fewer kills)."""
+{_KILLS} times, one of two workers is killed at a random moment, while six clients upload, overwrite and read
+images through a cache of {CACHE_BYTES:,} bytes. The cache has room for only some of the images, so fills and
+evictions occur all the time (tests/server/crashing.py, which `make test` runs with fewer kills)."""
 
 
 def run(plan: Plan) -> Section:
@@ -22,7 +22,7 @@ def run(plan: Plan) -> Section:
     section.figures = [
         at_most(f"{outcome.kills} × kill -9: responses with wrong bytes", len(outcome.wrong), 0, ""),
         at_most(f"{outcome.kills} × kill -9: acknowledged images lost", len(outcome.lost), 0, ""),
-        at_most(f"{outcome.kills} × kill -9: what `check` finds", findings, 0, ""),
+        at_most(f"{outcome.kills} × kill -9: differences that `flask cache check` finds", findings, 0, ""),
     ]
     responses = sorted(outcome.statuses.items())
     section.tables = [

@@ -1,4 +1,7 @@
-"""Load: keep-alive connections that send requests as fast as they are answered, by wrk or our generator."""
+"""Generate load, with wrk or our own generator.
+
+Each connection is kept alive, and sends the next request as soon as it has received a response.
+"""
 
 import json
 import random
@@ -31,7 +34,11 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """A run: answers per second, the server's CPU time per answer in µs, the generator's share of a core."""
+    """The result of a run.
+
+    `rate` is the number of responses per second, `cpu` the server's CPU time for each response in
+    microseconds, and `generator` the share of one core that the load generator used.
+    """
 
     rate: float
     cpu: float
@@ -40,20 +47,20 @@ class Load:
 
 @dataclass(frozen=True)
 class _Run:
-    answers: int
+    responses: int
     rate: float
     failures: int
 
 
 def generator_name() -> str:
-    """Return what generates the load on this machine."""
+    """Return a description of the load generator on this machine."""
     return "wrk -t1 -c32" if shutil.which("wrk") else "bench.generator, 2 processes × 16 connections"
 
 
 def put_load(
     server: Server, paths: Sequence[str], seconds: int, headers: Mapping[str, str] | None = None
 ) -> Load:
-    """Request `paths` from `server` in turn. Raise `RuntimeError` if any request fails."""
+    """Request `paths` from `server` in turn for `seconds`. Raises `RuntimeError` if any request fails."""
     used = _children_seconds()
     cpu = cpu_seconds(server.pid)
     began = time.monotonic()
@@ -62,9 +69,9 @@ def put_load(
         run = command(server.port, paths, seconds, dict(headers or {}), Path(directory))
     elapsed = time.monotonic() - began
     cpu = cpu_seconds(server.pid) - cpu
-    if run.failures or not run.answers:
-        raise RuntimeError(f"{server.name}: {run.failures} failures among {run.answers} answers")
-    return Load(run.rate, cpu / run.answers * 1e6, (_children_seconds() - used) / elapsed)
+    if run.failures or not run.responses:
+        raise RuntimeError(f"{server.name}: {run.failures} failures among {run.responses} responses")
+    return Load(run.rate, cpu / run.responses * 1e6, (_children_seconds() - used) / elapsed)
 
 
 def shuffled(paths: Sequence[str]) -> list[str]:
@@ -80,19 +87,19 @@ def _wrk(port: int, paths: Sequence[str], seconds: int, headers: dict[str, str],
         (scratch / "rotate.lua").write_text(_ROTATION % (scratch / "paths"))
         command.append(f"-s{scratch / 'rotate.lua'}")
     text = _output([*command, f"http://127.0.0.1:{port}{paths[0]}"])
-    answers = re.search(r"(\d+) requests in", text)
+    responses = re.search(r"(\d+) requests in", text)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
-    if answers is None or rate is None:
+    if responses is None or rate is None:
         raise RuntimeError(f"Unexpected output of wrk: {text}")
     failures = sum(map(int, re.findall(r"(?:connect|read|write|timeout|responses:) (\d+)", text)))
-    return _Run(int(answers[1]), float(rate[1]), failures)
+    return _Run(int(responses[1]), float(rate[1]), failures)
 
 
 def _own(port: int, paths: Sequence[str], seconds: int, headers: dict[str, str], scratch: Path) -> _Run:
     plan = {"port": port, "paths": list(paths), "seconds": seconds, "headers": headers}
     (scratch / "plan.json").write_text(json.dumps(plan))
     output = json.loads(_output([sys.executable, "-m", "bench.generator", str(scratch / "plan.json")]))
-    return _Run(output["answers"], output["answers"] / seconds, output["failures"])
+    return _Run(output["responses"], output["responses"] / seconds, output["failures"])
 
 
 def _output(command: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ _PACKAGES = ("gunicorn", "flask", "werkzeug", "boto3", "whitenoise")
 
 
 def describe() -> Section:
-    """Return the cores, kernel, versions and load of this machine as a section."""
+    """Return a section with the processor, the kernel, the versions and the load of this machine."""
     packages = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
     rows = (
         ("date", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),

@@ -1,4 +1,4 @@
-"""The memory of a worker while it serves large images, and from a cache with many entries."""
+"""The memory of a worker: with small and large images, and with few and many cache entries."""
 
 from bench.load import put_load, shuffled
 from bench.plan import LARGE, SMALL, Plan
@@ -12,8 +12,8 @@ _MIB = 1 << 20
 _SECONDS = 4
 
 _METHOD = f"""\
-Anonymous resident memory of the largest worker (`RssAnon` in /proc): after its first request, and after
-{_SECONDS} seconds of hits on 32 connections. Each line is another server."""
+The anonymous resident memory of the largest worker (`RssAnon` in /proc), after its first request and after
+{_SECONDS} seconds of hits on 32 connections. Each row is from a newly started server."""
 
 
 def run(plan: Plan) -> Section:
@@ -29,17 +29,19 @@ def run(plan: Plan) -> Section:
         rows.append(row)
     for entries in (SMALL, LARGE):
         population = plan.population(entries)
-        name = f"hits all over {entries:,} entries"
+        name = f"hits spread over {entries:,} entries"
         settings = {"CACHE_MAX_BYTES": f"{population.max_bytes * 2}"}
         with our_server(population.directory, settings) as server:
             after[name], row = _measure(server, name, shuffled(population.keys))
         rows.append(row)
     section = Section("Memory", _METHOD)
-    section.tables = [Table("Memory of a worker", ("what", "at first", "after"), rows)]
+    section.tables = [
+        Table("Memory of a worker", ("what", "after the first request", "after the hits"), rows)
+    ]
     small, large, few, many = after.values()
     section.figures = [
-        at_most("memory of a worker: 500 KB images above 20 KB images", (large - small) / _MIB, 8, "MiB"),
-        at_most(f"memory of a worker: {LARGE:,} entries above {SMALL:,}", (many - few) / _MIB, 16, "MiB"),
+        at_most("memory of a worker: 500 KB images minus 20 KB images", (large - small) / _MIB, 8, "MiB"),
+        at_most(f"memory of a worker: {LARGE:,} entries minus {SMALL:,}", (many - few) / _MIB, 16, "MiB"),
     ]
     return section
 

@@ -1,4 +1,4 @@
-"""Misses: what the server adds to a bare GetObject, and how many of them a crowd on one cold key causes."""
+"""Misses: the time that the server adds to GetObject, and how many GetObjects simultaneous clients cause."""
 
 import asyncio
 import hashlib
@@ -31,21 +31,22 @@ _BUCKET = "bench"
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
 _OBJECT_BYTES = 100_000
 _SINGLE = 100
-"""Misses measured one after the other."""
+"""Number of misses that are measured one after the other."""
 
 _WARM_UP = 700
-"""Misses that create most of the cache's directories."""
+"""Number of misses that are enough to create most of the cache's directories."""
 
 _CROWDS = {200: 4, 50: 2}
-"""The number of clients at once, and that of workers."""
+"""Maps numbers of simultaneous clients to numbers of workers."""
 
 _METHOD = f"""\
-The origin is `bench/origin.py`, which answers GetObject with {_OBJECT_BYTES // 1000} KB. A single miss is a
-GET of a new key through our running server, right after a bare boto3 `get_object` of the same key. Figures
-are medians over {_SINGLE} keys. A crowd is so many connected clients that request one cold key at the same
-instant; the wait ends when a client has the whole image. Figures are medians over all clients, for
-{{rounds}} cold keys. In an empty cache almost every miss creates a directory, in a used one few do. For a
-minute after many files were deleted, ext4 creates files slowly: runs right after another one look worse."""
+The origin is `bench/origin.py`, which answers GetObject with {_OBJECT_BYTES // 1000} KB. For a single miss,
+boto3 first reads a new key with `get_object`, and then a client requests the same key from our server.
+Figures are medians over {_SINGLE} keys. In a crowd, all clients are connected and request the same uncached
+key at the same moment. The wait ends when a client has received the whole image. Figures are medians over
+all clients, for {{rounds}} keys. In an empty cache, almost every miss creates a directory. In a used cache,
+few misses do. For a minute after many files were deleted, ext4 creates files slowly, so results are worse
+right after a previous run."""
 
 
 def run(plan: Plan) -> Section:
@@ -73,7 +74,7 @@ def _origin(directory: Path, objects: Path) -> Iterator[Server]:
 
 
 def _make_objects(objects: Path, number: int) -> list[str]:
-    """Create objects of random bytes; return their content-addressed keys."""
+    """Create objects of random bytes, and return their content-addressed keys."""
     keys = []
     for _ in range(number):
         data = os.urandom(_OBJECT_BYTES)
@@ -97,7 +98,7 @@ def _settings(origin: Server, workers: int) -> dict[str, str]:
 
 
 def _singles(section: Section, directory: Path, origin: Server, objects: Path) -> None:
-    """Measure in an empty cache, and again when it has directories."""
+    """Measure single misses in an empty cache, and again when the cache has directories."""
     client = boto3.client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{origin.port}",
@@ -127,7 +128,10 @@ def _singles(section: Section, directory: Path, origin: Server, objects: Path) -
 def _single(
     client: "S3Client", connection: http.client.HTTPConnection, keys: list[str]
 ) -> tuple[float, float]:
-    """Return the median milliseconds, bare and ours, in turn. The first few only open connections."""
+    """Return the median times of `get_object` and of our server, in milliseconds.
+
+    The first few requests are not counted, because they open connections.
+    """
     bare, ours = [], []
     for key in keys:
         began = time.perf_counter()

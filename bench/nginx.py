@@ -11,7 +11,7 @@ from bench.servers import Start
 
 DEPLOYED = ROOT / "deploy" / "nginx.conf"
 
-# Without tcp_nopush, which delayed some responses of 100 KB by 40 ms here.
+# There is no tcp_nopush, because it delayed some responses of 100 KB by 40 ms in our measurements.
 _STATIC = """
 events {{ worker_connections 1024; }}
 http {{
@@ -33,9 +33,10 @@ def static(files: Path, scratch: Path, port: int) -> Start:
 
 
 def in_front(scratch: Path, port: int, *, upstream: int, cache_dir: Path) -> Start:
-    """Return how to start nginx with `deploy/nginx.conf`, whose addresses and directories are replaced.
+    """Return how to start nginx with `deploy/nginx.conf`. Its addresses and directories are replaced.
 
-    Raises `ValueError` if the configuration lacks one of them, so that nothing else is measured by mistake.
+    Raises `ValueError` if the configuration lacks one of these, since a different server or cache would be
+    measured.
     """
     text = DEPLOYED.read_text()
     for what, pattern, value in (
@@ -55,7 +56,7 @@ def in_front(scratch: Path, port: int, *, upstream: int, cache_dir: Path) -> Sta
 
 
 def _start(text: str, scratch: Path) -> Start:
-    """Return how to start nginx in the foreground; it writes only to `scratch`."""
+    """Return how to start nginx in the foreground. It writes only to `scratch`."""
     scratch.mkdir(parents=True, exist_ok=True)
     for name in ("pid", "user", "daemon", "worker_processes", "error_log"):
         text = re.sub(rf"(?m)^{name}\s[^;]*;", "", text)
@@ -64,7 +65,7 @@ def _start(text: str, scratch: Path) -> Start:
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     text = re.sub(r"(?m)^\s*http\s*\{", lambda found: f"{found[0]}\n{temporary}", text, count=1)
-    # Workers of a root process would run as another user, who can't use these temporary directories.
+    # By default, the workers of a root process run as a different user, who can't use these directories.
     user = f"user {getpass.getuser()};\n" if os.geteuid() == 0 else ""
     main = f"daemon off;\npid {scratch}/nginx.pid;\nerror_log stderr warn;\nworker_processes {WORKERS};\n"
     configuration = scratch / "nginx.conf"

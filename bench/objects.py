@@ -1,4 +1,4 @@
-"""Made-up objects, and the responses of a store for them."""
+"""Fictitious objects, and the responses of a store for them."""
 
 import hashlib
 import io
@@ -13,24 +13,24 @@ from app.core.objects import ObjectFacts, StoredObject
 
 
 def key_of(number: int) -> str:
-    """Return a key of a generated image in one of 100 folders; such a key fits any bytes."""
+    """Return a key of a generated image in one of 100 folders. Such a key is valid for any bytes."""
     digest = hashlib.sha256(str(number).encode()).hexdigest()
     return f"images/2026/{int(digest[:8], 16) % 100:02}/20261101_000000_{digest[8:32]}.png"
 
 
 def facts_of(key: str, size: int) -> ObjectFacts:
-    """Return what a store would report for `key`."""
+    """Return the facts that a store would return for `key`."""
     etag = f'"{hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()}"'
     return ObjectFacts(key, size, "image/png", etag, datetime(2026, 11, 1, tzinfo=UTC))
 
 
 def proven(facts: ObjectFacts, data: bytes) -> ObjectFacts:
-    """Return the facts with the metadata that this server stores with an object."""
+    """Return the facts with the digest metadata with which this server stores generated images."""
     return replace(facts, metadata=_proof_of(data))
 
 
 def loading(facts: ObjectFacts, data: bytes) -> Load:
-    """Return a load function that answers at once with `data`."""
+    """Return a load function that immediately returns `data`."""
 
     stored = proven(facts, data)
 

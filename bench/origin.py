@@ -1,6 +1,6 @@
-"""A minimal S3 server for GetObject: it serves the files of a directory, each after a set delay.
+"""A minimal S3 server for GetObject. It serves the files of a directory, after a configurable delay.
 
-moto uses some milliseconds of CPU for each response, which would distort both sides of a comparison.
+moto needs some milliseconds of CPU time for each response, which would distort both sides of a comparison.
 """
 
 import asyncio
@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 COUNTS = "/counts"
-"""This path returns a JSON object with the number of requests for each path."""
+"""The path of a JSON object with the number of requests for each path."""
 
 DELAY = "/delay/"
-"""`/delay/<milliseconds>` sets the delay of later responses."""
+"""The prefix of paths that set the delay of later responses: `/delay/<milliseconds>`."""
 
 _MISSING = b"<Error><Code>NoSuchKey</Code><Message>not here</Message></Error>"
 
 
 class Origin:
-    """Serves `directory` as a bucket; the first segment of each path is the bucket's name."""
+    """Serves `directory` as a bucket. The first segment of each path is the name of the bucket."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -1,8 +1,8 @@
-"""Creates caches of any number of entries without filling them one by one.
+"""Creates caches with any number of entries, without filling them one by one.
 
-One object is stored through the cache itself; its row in the index is the pattern for all others. Objects
-that are requested or evicted have separate files. The others only have to exist, so they are hard links to a
-few files: the cache accepts them, since it identifies a file by inode, size and time.
+One object is stored through the cache itself. Its row in the index is the pattern for all other rows.
+Objects that are requested or evicted have separate files. All other files only have to exist, so they are
+hard links to a few files. The cache accepts these, since it identifies a file by inode, size and mtime.
 """
 
 import os
@@ -17,28 +17,32 @@ from bench.objects import facts_of, key_of, proven
 from bench.progress import say
 
 SIZE = 20_000
-"""Bytes of each object."""
+"""The size of each object in bytes."""
 
 OWN_FILES = 45_000
-"""Objects with a separate file: the `EVICTED` least recently used ones, and the most recently used ones."""
+"""Number of objects with separate files: the `EVICTED` least recently used, and the most recently used."""
 
 EVICTED = 1_500
+"""Maximum number of objects that a benchmark evicts."""
 
 _LINKS = 50_000
-"""Hard links to one inode; ext4 allows 65,000."""
+"""Maximum number of hard links to one file. ext4 allows 65,000."""
 
 _ROOMY = 1 << 50
 
 _ACCESS = 1_600_000_000 * 10**9
-"""Access time of the first file in nanoseconds: long past, so that no file counts as used since."""
+"""The atime of the first file in nanoseconds.
+
+It is long ago, so that no file counts as used after its access was recorded.
+"""
 
 _Row = tuple[str, int, int]
-"""Key, version, recorded access."""
+"""The key, the version and the recorded access of an entry."""
 
 
 @dataclass(frozen=True)
 class Population:
-    """A cache below `directory`; `keys` are recently used objects with separate files."""
+    """A cache in `directory`. `keys` are the keys of recently used objects, which have separate files."""
 
     directory: Path
     entries: int
@@ -52,7 +56,10 @@ class Population:
 
 
 def populate(directory: Path, entries: int) -> Population:
-    """Create a cache of `entries` objects, oldest first, and return it; `max_bytes` has no room for more."""
+    """Create a cache with `entries` objects, the oldest first, and return it.
+
+    `max_bytes` of the result has room for only a few more objects.
+    """
     cache_dir = directory / "cache"
     cache = DiskCache(cache_dir, _ROOMY)
     data = os.urandom(SIZE)
@@ -65,13 +72,13 @@ def populate(directory: Path, entries: int) -> Population:
     say("writing the index")
     taken = _write_rows(cache_dir / "index.sqlite3", pattern.key, rows)
     index = sum(path.stat().st_size for path in cache_dir.glob("index.sqlite3*"))
-    os.sync()  # else the measurements would compete with these writes
-    # There is room for a few objects. Once it is used, each fill evicts one.
+    os.sync()  # otherwise the measurements would compete with these writes
+    # There is room for a few more objects. After that, each fill evicts an object.
     return Population(directory, entries, [key_of(n) for n in recent], taken + index + 512 * 1024)
 
 
 def _create_files(objects: Path, pattern: str, entries: int, recent: range) -> list[_Row]:
-    """Write or link the file of each object but the first, and return the rows."""
+    """Write or link the files of all objects except the first, and return their rows."""
     data = (objects / pattern).read_bytes()
     created = {pattern.rpartition("/")[0]}
     rows: list[_Row] = []
@@ -102,12 +109,12 @@ def _write(path: str, data: bytes, key: str, number: int) -> None:
 
 
 def _version(key: str) -> int:
-    """Return the modification time that makes the cache accept the file."""
+    """Return the mtime with which the cache accepts the file."""
     return stamped_mtime(facts_of(key, SIZE))
 
 
 def _write_rows(index: Path, pattern: str, rows: list[_Row]) -> int:
-    """Copy the pattern's row for each key; return the bytes that files and directories take."""
+    """Copy the row of `pattern` for each key. Return the bytes that the files and the directories take."""
     database = sqlite3.connect(index, isolation_level=None)
     database.execute("PRAGMA synchronous = OFF")
     database.execute("PRAGMA cache_size = -500000")

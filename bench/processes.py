@@ -1,4 +1,4 @@
-"""Processes that certainly end again, and their figures from /proc."""
+"""Processes that are guaranteed to be ended, and their figures from /proc."""
 
 import os
 import signal
@@ -9,20 +9,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-"""The project's directory."""
+"""The directory of the project."""
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _GRACE_SECONDS = 5.0
-"""The time between SIGTERM and SIGKILL."""
+"""How long to wait between SIGTERM and SIGKILL."""
 
 
 @contextmanager
 def running(
     command: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None, cwd: Path = ROOT
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a process in its own group, and end the whole group with the block.
+    """Run a process in its own process group, and end the whole group at the end of the block.
 
-    Its output goes to the end of `log`; `env` is added to this process's environment.
+    Its output is appended to `log`. `env` is added to the environment of this process.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -53,12 +53,12 @@ def tree(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return user and system time of `pid` and its descendants, including those that have exited."""
+    """Return user and system time of `pid` and its descendants, including those that already exited."""
     return sum(_cpu_seconds(member) for member in tree(pid))
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the anonymous memory of the process. Pages shared with the file of its binary don't count."""
+    """Return the anonymous memory of the process, which excludes pages that are mapped from files."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
@@ -66,7 +66,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def is_stopped(pid: int) -> bool:
-    """Return whether SIGSTOP has stopped all of its threads."""
+    """Return whether all threads of the process are stopped by SIGSTOP."""
     return all(_fields(stat)[0] == "T" for stat in Path(f"/proc/{pid}/task").glob("*/stat"))
 
 
@@ -79,7 +79,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _fields(stat: Path) -> list[str]:
-    """Return the fields of proc_pid_stat(5) from the third on; the second may contain spaces."""
+    """Return the fields of proc_pid_stat(5), starting with the third. The second may contain spaces."""
     return stat.read_text().rpartition(")")[2].split()
 
 

@@ -1,4 +1,4 @@
-"""Our server and its components over temporary directories, independent of the environment and `.env`."""
+"""Our server and its components in temporary directories, independent of the environment and `.env`."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ HIT = "s3-image-server; hit"
 def our_server(
     directory: Path, settings: Mapping[str, str] | None = None, name: str = "ours"
 ) -> Iterator[Server]:
-    """Run `gunicorn wsgi:app`, as `make run` does, over the cache and the store in `directory`."""
+    """Run `gunicorn wsgi:app`, as `make run` does, with the cache and the store in `directory`."""
     started = serving(
         name,
         lambda port: Start(gunicorn("wsgi:app"), environment(directory, port, settings)),
@@ -38,7 +38,7 @@ def our_server(
 
 @contextmanager
 def our_parts(directory: Path) -> Iterator[Components]:
-    """Give the components over the same directories, in this process."""
+    """Yield the components for the same directories, in this process."""
     settings = replace(Config(), local_store_dir=directory / "store", cache_dir=directory / "cache")
     parts: Components = components_of(create_app(settings))
     try:
@@ -53,7 +53,7 @@ def gunicorn(application: str) -> tuple[str, ...]:
 
 
 def environment(directory: Path, port: int, settings: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment: `settings`, a few fixed ones, and the defaults for all others."""
+    """Return the environment: `settings`, a few fixed settings, and the defaults of all others."""
     return {
         **{field.name.upper(): "" for field in fields(Config)},
         "ENV_FILE": os.devnull,
@@ -68,7 +68,7 @@ def environment(directory: Path, port: int, settings: Mapping[str, str] | None =
 
 
 def upload_noise(parts: Components, size: int) -> str:
-    """Upload an incompressible PNG of about `size` bytes and return its key."""
+    """Upload an incompressible PNG of about `size` bytes, and return its key."""
     edge = round((size / 3) ** 0.5)
     image = Image.frombytes("RGB", (edge, edge), os.urandom(3 * edge * edge))
     return parts.images.upload_pil_image(image).key
@@ -76,6 +76,6 @@ def upload_noise(parts: Components, size: int) -> str:
 
 def assert_hit(server: Server, path: str) -> None:
     """Raise `RuntimeError` unless our server answers `path` from its cache."""
-    answer = get(server.port, path)
-    if answer.status != 200 or not answer.headers.get("cache-status", "").startswith(HIT):
-        raise RuntimeError(f"{path}: {answer.status}, Cache-Status {answer.headers.get('cache-status')}")
+    response = get(server.port, path)
+    if response.status != 200 or not response.headers.get("cache-status", "").startswith(HIT):
+        raise RuntimeError(f"{path}: {response.status}, Cache-Status {response.headers.get('cache-status')}")

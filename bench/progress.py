@@ -1,4 +1,4 @@
-"""Progress messages on standard error, so that standard output has only results."""
+"""Progress messages on standard error, so that standard output contains only results."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ _began = time.monotonic()
 
 
 def say(text: str) -> None:
-    """Write a line with the minutes and seconds since the start."""
+    """Write the text with the time since the start, in minutes and seconds."""
     minutes, seconds = divmod(int(time.monotonic() - _began), 60)
     sys.stderr.write(f"[{minutes:02}:{seconds:02}] {text}\n")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The results of a benchmark, and their Markdown."""
+"""The results of benchmarks, and how they are rendered as Markdown."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Figure:
-    """A promised number: its target, the measured value, and whether the target is reached."""
+    """A number with a target: the target, the measured value, and whether the target is reached."""
 
     what: str
     target: str
@@ -26,7 +26,10 @@ class Table:
 
 @dataclass
 class Section:
-    """The results of one part. `method` describes the measurement, `notes` what could not be measured."""
+    """The results of one benchmark.
+
+    `method` describes the measurement. `notes` says what could not be measured.
+    """
 
     title: str
     method: str
@@ -36,24 +39,24 @@ class Section:
 
 
 def at_least(what: str, measured: float, target: float) -> Figure:
-    """Return the figure of a ratio that must be at least `target`."""
+    """Return the figure for a ratio that must be at least `target`."""
     return Figure(what, f"≥ {target:.2f} ×", f"{measured:.2f} ×", measured >= target)
 
 
 def at_most(what: str, measured: float, target: float, unit: str) -> Figure:
-    """Return the figure of a number that must be at most `target`."""
+    """Return the figure for a number that must be at most `target`."""
     return Figure(
         what, f"≤ {target:g} {unit}".rstrip(), f"{measured:.3g} {unit}".rstrip(), measured <= target
     )
 
 
 def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the median of the ratios within each round: a disturbance affects both sides of a round."""
+    """Return the median of the ratios within each round. Disturbances affect both sides of a round alike."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def render(sections: Sequence[Section]) -> str:
-    """Return the sections as Markdown: all figures first, then each section with its tables."""
+    """Return the sections as Markdown: first all figures, then each section with its tables."""
     figures = [figure for section in sections for figure in section.figures]
     rows = [(f.what, f.target, f.measured, "yes" if f.reached else "**no**") for f in figures]
     parts = [_table(Table("Figures", ("what", "target", "measured", "reached"), rows))] if rows else []

@@ -1,4 +1,4 @@
-"""A server under measurement: it is started on a free port and stopped at the end of a block."""
+"""Servers to measure. A server is started on a free port, and stopped at the end of a block."""
 
 import http.client
 import socket
@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.processes import ROOT, running
 
 _START_SECONDS = 20.0
-"""How long a server may take until it answers."""
+"""How long a server may take until it responds."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Server:
-    """A running server; the paths of its URLs begin with `prefix`, and `startup` is in seconds."""
+    """A running server. Its URL paths start with `prefix`. It took `startup` seconds to start."""
 
     name: str
     pid: int
@@ -35,8 +35,8 @@ class Server:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A complete HTTP response; header names are in lower case."""
+class Response:
+    """A complete HTTP response. Header names are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -47,7 +47,10 @@ class Answer:
 def serving(
     name: str, start: Callable[[int], Start], log: Path, *, prefix: str = "/", ready: str = "/"
 ) -> Iterator[Server]:
-    """Start a server; yield it when it answers `ready` with 200 or, if that is `/`, with anything."""
+    """Start a server, and yield it when it is ready.
+
+    It is ready when it answers a request for `ready` with 200 or, if `ready` is `/`, with any status.
+    """
     port = free_port()
     how = start(port)
     began = time.monotonic()
@@ -59,19 +62,19 @@ def serving(
             except OSError:
                 pass
             if process.poll() is not None or time.monotonic() - began > _START_SECONDS:
-                raise RuntimeError(f"{name} does not answer: {log.read_text(errors='replace')[-2000:]}")
+                raise RuntimeError(f"{name} does not respond: {log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.005)
         yield Server(name, process.pid, port, prefix, time.monotonic() - began)
 
 
-def get(port: int, path: str, headers: Mapping[str, str] | None = None, *, timeout: float = 30.0) -> Answer:
-    """Send a GET over a new connection and return the response. Raise `OSError` if there is none."""
+def get(port: int, path: str, headers: Mapping[str, str] | None = None, *, timeout: float = 30.0) -> Response:
+    """Send a GET over a new connection, and return the response. Raises `OSError` if there is none."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("GET", path, headers=dict(headers or {}))
         response = connection.getresponse()
         names = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, names, response.read())
+        return Response(response.status, names, response.read())
     except http.client.HTTPException as exc:
         raise OSError(str(exc)) from exc
     finally:
@@ -79,7 +82,7 @@ def get(port: int, path: str, headers: Mapping[str, str] | None = None, *, timeo
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 on which nobody listens."""
+    """Return a port of 127.0.0.1 on which no program listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

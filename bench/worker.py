@@ -1,6 +1,6 @@
-"""Our gunicorn worker and gunicorn's gthread, alone and behind nginx.
+"""Our gunicorn worker compared with gunicorn's gthread, alone and behind nginx.
 
-The application, its middleware and all settings are the same: only the worker class differs.
+The application, its middleware and all settings are the same. Only the worker class differs.
 """
 
 import json
@@ -42,34 +42,39 @@ ATTACKS = {
     "24 unsent bodies": ("bodies", "20 KB", 24),
     "500 unsent bodies": ("bodies", "20 KB", 500),
 }
-"""The kind of `bench.attack`, the image that it requests, and its number of connections."""
+"""For each attack: its kind in `bench.attack`, the image that it requests, and the number of connections."""
 
 _RAMP_SECONDS = 3.0
-"""How long an attack runs before anything is measured."""
+"""How long an attack runs before the measurement starts."""
 
 _MEASURED_SECONDS = 8.0
 
 _METHOD = """\
-Two workers with eight threads each. *Hits*: all servers run side by side and are measured in turn as in
-*Hits* above, in {rounds} rounds of {seconds} s. nginx sends hits itself, so *CPU* is that of nginx alone.
-*Under attack*: each server runs alone and is restarted for each attack. After {ramp:.0f} s of attack, one
-honest client requests `/healthz`, at most fifty times a second, and two request a cached image of 20 KB as
-fast as they are answered, for {measured:.0f} s (tests/server/honest.py). *Slow heads* send a byte a second,
-*slow readers* read a byte a second of a cached image of 8.5 MB, and *unsent bodies* are GETs of a cached
-image with `Content-Length: 10` and no body. Each connection that is closed is opened again
-(bench/attack.py). A request without an answer after 20 s counts as one of 20 s and as wrong."""
+Each server has two workers with eight threads each. *Hits*: all servers run at the same time and are
+measured in turn, as in *Hits* above, in {rounds} rounds of {seconds} s. nginx sends hits itself, so *CPU* is
+the CPU time of nginx alone. *Under attack*: each server runs alone, and is restarted for each attack. After
+{ramp:.0f} s of attack, honest clients send requests for {measured:.0f} s (tests/server/honest.py): one
+requests `/healthz`, at most fifty times a second, and two request a cached image of 20 KB, as fast as they
+get responses. *Slow heads* send a byte per second. *Slow readers* read a byte per second of a cached image
+of 8.5 MB. *Unsent bodies* are GETs of a cached image with `Content-Length: 10` and no body. Connections that
+are closed are opened again (bench/attack.py). A request without a response after 20 s counts as 20 s, and as
+wrong."""
 
 
 @dataclass(frozen=True)
 class ClientFigures:
-    """What honest clients measured: seconds for `/healthz`, hits per second, and wrong answers."""
+    """What the honest clients measured.
+
+    `health` contains the times of requests to `/healthz` in seconds, `rate` is the number of hits per second,
+    and `wrong` is the number of wrong responses.
+    """
 
     health: list[float]
     rate: float
     wrong: int
 
     def row(self, attack: str, server: str, calm: "ClientFigures") -> tuple[str, ...]:
-        """Return the row of the table."""
+        """Return the table row. `calm` has the figures without an attack."""
         p50, p99 = (f"{self._percentile(share) * 1e3:,.1f} ms" for share in (0.5, 0.99))
         share = f"{self.rate / calm.rate:.2f} ×" if calm.rate else "–"
         return attack, server, p50, p99, f"{self.rate:,.0f}", share, str(self.wrong)

@@ -1,4 +1,4 @@
-"""One process of writers for `bench.bound`: threads that fetch, upload and forget as fast as they can."""
+"""A writer process for `bench.bound`. Its threads fetch, upload and remove images as fast as they can."""
 
 import random
 import sys
@@ -15,7 +15,10 @@ from bench.objects import facts_of, key_of, loading, proven
 _SIZES = [random.Random(number).randrange(1_000, 110_000) for number in range(OBJECTS)]
 _NOISE = random.Random(0).randbytes(110_000)
 _UPLOAD_RATE, _FORGET_RATE = 0.2, 0.02
-"""Probabilities of uploads and deletes; all other operations are fetches."""
+"""Thresholds of a random number: below the second, an image is removed; below the first, it is uploaded.
+
+Otherwise it is fetched.
+"""
 
 
 def _work(cache: DiskCache, chance: random.Random, until: float, done: Counter[str]) -> None:

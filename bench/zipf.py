@@ -21,14 +21,15 @@ _REQUESTS = 40_000
 _EXPONENT = 0.9
 _BLOCK = 4096
 _PER_SECOND = 100
-"""Requests in each second of the simulated clock."""
+"""Number of requests in each second of the simulated clock."""
 
 _METHOD = f"""\
-{_REQUESTS:,} requests for {_OBJECTS:,} objects of 4 to 100 KB (in blocks), with probabilities that fall with
-the rank to the power of {_EXPONENT}. The bound is a tenth of all objects. The exact LRU has the most space
-that the cache's objects took: the bound less index and reserve. Accesses are recorded every 0.1 s, so the
-clock matters: the stream runs once at {_PER_SECOND} requests a second of a simulated clock, and once as fast
-as this machine can, which replaces the whole cache within a second."""
+{_REQUESTS:,} requests for {_OBJECTS:,} objects of 4 to 96 KiB, whose probability is inversely proportional
+to their rank to the power of {_EXPONENT}. The size limit is a tenth of the size of all objects. The exact
+LRU gets as much space as the cache's objects took at most, which is the limit minus the index and a reserve.
+The cache records accesses every 0.1 s, so the clock matters. The stream runs once with a simulated clock at
+{_PER_SECOND} requests per second, and once as fast as the machine can, which replaces the whole cache within
+a second."""
 
 
 def run(plan: Plan) -> Section:
@@ -60,7 +61,7 @@ def _stream(chance: random.Random) -> list[int]:
 def _cached(
     root: Path, bound: int, sizes: Sequence[int], stream: Sequence[int], pace: int | None
 ) -> tuple[float, int]:
-    """Return the hit ratio, and the most bytes that objects and directories took at once."""
+    """Return the hit ratio, and the maximum of bytes that objects and directories took."""
     keys = [key_of(number) for number in range(_OBJECTS)]
     hits = most = 0
     with _clock(pace) as tick:
@@ -81,7 +82,7 @@ def _cached(
 
 
 def _exact(space: int, sizes: Sequence[int], stream: Sequence[int]) -> float:
-    """Return the hit ratio of an LRU of `space` bytes, counting a block for each directory in use."""
+    """Return the hit ratio of an exact LRU of `space` bytes. Each directory in use counts as one block."""
     cached: OrderedDict[int, None] = OrderedDict()
     objects_in: dict[str, int] = {}
     folder = [key_of(number).rpartition("/")[0] for number in range(_OBJECTS)]
@@ -103,7 +104,7 @@ def _exact(space: int, sizes: Sequence[int], stream: Sequence[int]) -> float:
 
 @contextmanager
 def _clock(pace: int | None) -> Iterator["_Tick"]:
-    """Inside the block, if `pace` is given, time passes only with each tick."""
+    """Yield a tick function. If `pace` is given, each tick advances a simulated clock inside the block."""
     tick = _Tick(pace)
     if pace is None:
         yield tick
@@ -117,7 +118,7 @@ def _clock(pace: int | None) -> Iterator["_Tick"]:
 
 
 class _Tick:
-    """Called before each request to advance the simulated clock."""
+    """A simulated clock. Calling it before each request advances the time."""
 
     def __init__(self, pace: int | None) -> None:
         self._now = time.time_ns()
