@@ -279,8 +279,8 @@ class _ReadBody:
 class _LimitedReader(io.RawIOBase):
     """Reads a response from `sock` through `raw`, with a maximum size and a minimum rate.
 
-    Only the time spent waiting for the server counts. Once that exceeds the socket's timeout, the response
-    must have arrived at `MIN_BYTES_PER_SECOND` or faster on average.
+    Only the time spent waiting for the server counts. The total wait may be the socket's timeout, plus one
+    second for every `MIN_BYTES_PER_SECOND` bytes received so far. After that, reads raise `TimeoutError`.
     """
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:

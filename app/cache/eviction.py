@@ -132,9 +132,9 @@ class Space:
     def remove(self, key: str) -> bool:
         """Remove the object, and return whether it was cached. This works even if the index does not.
 
-        The file is removed before the row, since a hit needs only the file. A reservation announces the
-        removal: if this process is killed between the two steps, the next process removes the row. Raises
-        `CacheStuck` if the file can't be removed.
+        The file is removed before the row, since a hit needs only the file. A reservation is written first,
+        to record the pending removal. If this process is killed between the two steps, the next process to
+        start finds the reservation and removes the row. Raises `CacheStuck` if the file can't be removed.
         """
         announced = -1
         with self._health.tolerated():

@@ -54,7 +54,7 @@ class CacheStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CachedObject:
-    """An object to send: its facts, its body positioned at the first byte, and the cache status.
+    """An object to send: its `ObjectFacts`, its body positioned at the first byte, and the cache status.
 
     The body is a file, except that the body of a BYPASS may be a stream from the store. The caller must close
     the body.
@@ -183,7 +183,7 @@ class Lookup:
         return None
 
     def _is_unchanged(self, known: _KnownFile, stat: os.stat_result) -> bool:
-        """Return whether `stat` is the status of the known file, and the object is still fresh."""
+        """Return whether `stat` matches the known file and the object is still fresh."""
         seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         same = seen == (known.inode, known.version, known.facts.size)
         left = known.fresh_until - self._clock()

@@ -51,7 +51,8 @@ class SingleFlight:
 
     @contextmanager
     def lead_or_wait(self, key: str) -> Iterator[bool]:
-        """Yield True to the leader, which must call the store. Yield False to the others once it succeeded.
+        """Yield True to the leader, which must call the store. Yield False to the others once it has
+        succeeded.
 
         If the leader's block fails, one of the waiting threads becomes the leader. If the error is final, or
         if the second leader fails as well, all threads raise the error. Raises `StoreTimeout` if the wait

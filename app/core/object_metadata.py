@@ -31,7 +31,7 @@ class PromptMetadata:
     """The request that an image was generated from.
 
     `size` has the form "1024x768", `seed` is None if the model has no seed, and `time` is when the image was
-    generated. A text that was truncated ends in "…".
+    generated. Truncated text ends in "…".
     """
 
     prompt: str

@@ -50,7 +50,9 @@ class ObjectFacts:
     is_immutable: bool = False
 
     def __post_init__(self) -> None:
-        """Raise `StoreError` for values that the cache, file times or response headers can't hold."""
+        """Raise `StoreError` for values that don't fit into the cache's index, a file's timestamps or
+        headers.
+        """
         if not (isinstance(self.size, int) and 0 <= self.size < 2**63):
             raise StoreError(detail=f"an object of {self.size!r:.50} bytes")
         if not _ETAG.fullmatch(self.etag):

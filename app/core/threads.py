@@ -96,7 +96,7 @@ class ElasticThreadPool(Executor):
             self._working += 1
 
     def _reserve_thread(self) -> bool:
-        """Return whether the caller must start a thread. That thread is already counted.
+        """Return whether the caller must start a thread. If so, the new thread has already been counted.
 
         The caller holds the lock.
         """

@@ -46,7 +46,10 @@ class MountPoint:
             self._move(environ, prefix)
 
     def _move(self, environ: "WSGIEnvironment", prefix: str) -> None:
-        """Remove the prefix from the path, unless it is part of an application path, as in `/api/images`."""
+        """Set `SCRIPT_NAME` to the prefix, and remove the prefix from the path. If the prefix looks like an
+        application path, such as `/api`, remove it only if an application path follows: from
+        `/api/api/images`, but not from `/api/images`.
+        """
         rest = environ["PATH_INFO"].removeprefix(prefix)
         is_below = rest != environ["PATH_INFO"] and rest[:1] in ("", "/")
         if is_below and (

@@ -118,7 +118,8 @@ class _Items:
     def _read_references(
         self, iref: Box | None, types: dict[int, bytes]
     ) -> tuple[dict[int, tuple[int, ...]], set[int]]:
-        """Return the cells of each derived item, by its number, and the items that are just thumbnails.
+        """Return a dict from the number of each derived item, such as a grid, to the numbers of the items
+        that it consists of, and the set of the numbers of items that are only thumbnails.
 
         An item that is also a cell or auxiliary to another item does not count as a thumbnail.
         """

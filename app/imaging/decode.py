@@ -33,7 +33,7 @@ _MARK_COLOUR = (1, 254, 1, 7)
 _ONES = b"\xff\x00"
 """Eight one bits within a JPEG scan. No Huffman code consists only of ones (T.81, C.2)."""
 _READ_AHEAD_BYTES = 8
-"""How many bytes libjpeg reads beyond the code that it is decoding."""
+"""How many bytes libjpeg reads beyond the Huffman code that it is decoding."""
 _LAST_BLOCK_ROWS = 64
 """How many rows at the lower edge can show a change of a JPEG's last block, if it is subsampled at most four
 times."""

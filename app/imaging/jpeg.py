@@ -173,10 +173,10 @@ def _without_metadata(segment: Segment) -> Segment | None:
 
 
 class _Component(NamedTuple):
-    """A colour component and how much of it the scans have sent.
+    """A colour component, and how much of it the scans read so far contain.
 
-    `across` and `down` are its sampling factors. `lowest_bits` has the lowest bit sent so far of each
-    coefficient.
+    `across` and `down` are its sampling factors. `lowest_bits` holds, for each coefficient, the lowest bit
+    sent so far.
     """
 
     across: int

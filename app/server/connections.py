@@ -2,7 +2,7 @@
 
 `TRANSITIONS` defines the state machine. It lists which events can happen in each state, and which states can
 follow. An event that is not listed is stale. For example, one event may close a connection before a later
-event of the same batch is handled. The event loop skips stale events, so every event is allowed in every
+event of the same batch is handled. The event loop skips stale events, so any event may safely arrive in any
 state.
 """
 

@@ -329,7 +329,9 @@ class EventLoop:
                 os.write(self._wake_pipe[1], b".")
 
     def _take_back_finished(self) -> None:
-        """Take connections back from threads. Signal handlers write to the same pipe."""
+        """Take connections back from threads. There may be none, since signal handlers also write to the
+        wake-up pipe.
+        """
         with suppress(BlockingIOError):
             os.read(self._wake_pipe[0], 4096)
         while not self._finished.empty():

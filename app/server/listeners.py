@@ -233,7 +233,7 @@ def _are_same(one: Address, other: Address) -> bool:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Return whether the system does not allow two listeners on these hosts with the same port.
+    """Return whether two listeners on these hosts would conflict if they used the same port.
 
     Only the system knows the addresses of host names, and whether `::` includes IPv4.
     """

@@ -122,7 +122,8 @@ class Sender:
         self.sent = 0
 
     def send(self, sock: socket.socket) -> bool:
-        """Send as much as the socket accepts, but at most a few megabytes. Return whether all is sent.
+        """Send as much as the socket accepts, but at most a few megabytes. Return whether everything has been
+        sent.
 
         Raises `OSError` if the client has disconnected, or if the file is shorter than expected.
         """

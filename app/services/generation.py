@@ -50,7 +50,7 @@ _MAX_WAITING = 64
 _MAX_PUTS = 4
 
 _KEY_WAIT_EXTRA_SECONDS = 10.0
-"""How long a request waits for another request with the same key, in addition to the time for drawing."""
+"""How much longer than its own generation deadline a request waits for another request with the same key."""
 
 _put_backoff = wait_exponential_jitter(multiplier=0.5, jitter=0.5, max=5)
 _log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ class BaseStore(ABC):
     """Stores objects under keys. An object consists of bytes, a content type and metadata.
 
     All threads of a worker process share one instance. It is created before the process serves its first
-    request, possibly before a fork, so open connections at the first use rather than in `__init__`.
+    request, possibly before a fork, so implementations must connect on first use and not in `__init__`.
 
     Keys are strings that `app.core.object_keys.check_readable` accepts. Besides the errors that are listed
     for each method, every method raises `StoreRefused` if the store denies the request, `StoreUnreachable` if

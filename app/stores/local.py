@@ -103,7 +103,9 @@ class LocalStore(BaseStore):
                 temporary.unlink(missing_ok=True)
 
     def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
-        """Open the file. The facts are read from the open file, so they belong to the same version."""
+        """Open the file. The facts are read from the open file, so they describe the same version as the
+        body.
+        """
         with _errors_mapped():
             body = open(self._path(key), "rb")  # noqa: SIM115 (the reader closes it)
             facts = self._facts(key, body)

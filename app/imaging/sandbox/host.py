@@ -179,7 +179,7 @@ def run_child(job: socket.socket, host: int, own_memory: int, landlock: Landlock
 
 
 def _close_all_but(*descriptors: int) -> None:
-    """Close all other descriptors inherited from the host, and discard anything that decoders print."""
+    """Close all descriptors inherited from the host except `descriptors`, and discard what decoders print."""
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)

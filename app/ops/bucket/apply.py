@@ -73,8 +73,9 @@ class StepResult:
 def apply_steps(clients: AwsClients, steps: Iterable[Step]) -> Iterator[StepResult]:
     """Carry out each step, and yield its result immediately.
 
-    If a step fails, the others are still tried, unless the failed step is vital. If a step is unsupported or
-    undone, its fallback may be tried next. If uploads fail regardless of the steps, the last result says so.
+    If a step fails, the others are still tried, unless the failed step is vital. If the server doesn't
+    support a step, or a step was rolled back because uploads failed after it, its fallback may be tried next.
+    If uploads fail regardless of the steps, the last result says so.
     """
     run = _Run(clients)
     halted = False
@@ -228,8 +229,8 @@ class _Run:
     def _is_temporary(self, exc: BucketError, step: Step) -> bool:
         """Return whether a retry may succeed.
 
-        It may if a different change of the bucket is in progress, or if an earlier step is not visible
-        everywhere yet.
+        It may if another change to the bucket is in progress, or if an earlier step is not visible everywhere
+        yet.
         """
         if isinstance(exc, CallDenied):
             return step.operation == "PutBucketPolicy" and "PutPublicAccessBlock" in self._done

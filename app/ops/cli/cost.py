@@ -54,7 +54,7 @@ _count = click.IntRange(0, 10**12)
 @as_json_option
 @with_appcontext
 def cost(images: int | None, size: int | None, views: int | None, as_json: bool) -> None:
-    """Estimate what S3 charges for the images: once for the uploads, and each month.
+    """Estimate what S3 charges for the images: once for the uploads, and monthly for storage and views.
 
     Without --images and --size, all images in the store are listed and counted.
     """

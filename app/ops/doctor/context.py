@@ -1,4 +1,4 @@
-"""Checks, and the context on which they run. A check is a function that returns a finding."""
+"""Checks, and the context in which they run. A check is a function that returns a finding."""
 
 import secrets
 from collections.abc import Callable, Sequence

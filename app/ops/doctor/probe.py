@@ -88,7 +88,9 @@ def _are_public_acls_blocked(context: CheckContext) -> bool:
 
 @check(probe_put)
 def probe_create(context: CheckContext) -> Finding:
-    """Uploads without a name need puts that create an object, and never replace an existing one."""
+    """A put with `overwrite=False` must create a new object and must never replace an existing one. Uploads
+    without a name rely on this.
+    """
     probe = context.probe
     key = probe.key.replace("probe-", "probe-new-")
     try:

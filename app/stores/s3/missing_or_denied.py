@@ -51,8 +51,8 @@ class Denials:
     def means_missing(self, key: str, exc: ClientError, *, was_read_before: bool) -> bool:
         """Return whether `exc`, S3's response to reading `key`, means that there is no such object.
 
-        An object that was read before counts as missing only if there is proof. This may call S3, so it
-        raises botocore's errors.
+        If the object was read before, return True only if AWS's message or a successful read shows that
+        reading is allowed. This may call S3, so it raises botocore's errors.
         """
         if (status_of(exc), code_of(exc)) != (403, "AccessDenied") or is_about_credentials(exc):
             return False

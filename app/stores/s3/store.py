@@ -183,7 +183,9 @@ class S3Store(BaseStore):
         )
 
     def is_public(self, key: str) -> bool:
-        """Return whether anonymous requests succeed. The result is cached for the top-level folder."""
+        """Return whether anonymous requests succeed. The result is cached for all keys in the same top-level
+        folder.
+        """
         return self._public_access.is_public(key)
 
     def _exists_before_put(self, key: str) -> bool:
@@ -238,7 +240,9 @@ class _ResumingBody:
         self._body.close()
 
     def _resume_after(self, exc: Exception) -> None:
-        """Request the rest of the same version. If that is impossible, raise the application's error."""
+        """Request the rest of the same version. If that is impossible, raise the `AppError` for `exc`, or
+        `exc` itself if it has none.
+        """
         error = app_error(exc, "GetObject body")
         if error is None:
             raise exc
