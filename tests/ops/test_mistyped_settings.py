@@ -1,4 +1,4 @@
-"""Warnings about mistyped settings, and none about the variables of other programs."""
+"""Mistyped settings get a warning, and the variables of other programs get none."""
 
 import pytest
 

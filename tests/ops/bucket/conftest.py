@@ -1,4 +1,4 @@
-"""Fixtures for tests of the bucket's setup."""
+"""Fixtures for tests of the bucket setup."""
 
 import pytest
 
@@ -8,5 +8,5 @@ from tests.s3server import S3Server
 
 @pytest.fixture
 def clients(account: S3Server) -> AwsClients:
-    """Clients of an empty account."""
+    """Clients for an empty account."""
     return AwsClients(endpoint_url=account.url)

@@ -1,4 +1,4 @@
-"""Apply a plan under the rules of AWS, which moto does not enforce by itself: retries, refusals, errors."""
+"""Plans are applied under rules of AWS that moto does not enforce: retries, refusals, errors."""
 
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def test_the_mode_can_be_changed_to_public_and_back(account: S3Server, clients: 
     }
 
 
-def test_a_policy_that_is_denied_just_after_the_block_was_lifted_is_retried(
+def test_a_policy_that_is_denied_just_after_the_block_was_turned_off_is_retried(
     account: S3Server, clients: AwsClients
 ) -> None:
     account.fault = AwsRestrictions(account, late=2)
@@ -78,7 +78,7 @@ def test_a_policy_denied_by_the_block_of_the_account_is_explained(
     assert _statuses(results)["PutBucketCors"] == "DONE"
 
 
-def test_a_denied_policy_is_not_retried_if_no_block_was_lifted(
+def test_a_denied_policy_is_not_retried_if_no_block_was_turned_off(
     account: S3Server, clients: AwsClients
 ) -> None:
     _set_up(clients, "public")
@@ -102,7 +102,7 @@ def test_a_conflict_is_retried(account: S3Server, clients: AwsClients, operation
 def test_a_conflict_that_does_not_end_fails_the_step(account: S3Server, clients: AwsClients) -> None:
     account.fault = refused("PUT", *CONFLICT)
     results = _set_up(clients, "private")
-    assert results[0].message.endswith("Try again in some minutes")
+    assert results[0].message.endswith("Try again in a few minutes")
     assert _request_count(account, "PUT") == len(apply_module.RETRY_DELAYS_SECONDS) + 1
     assert {result.status for result in results[1:]} == {StepStatus.NOT_TRIED}
 
@@ -182,7 +182,7 @@ def test_a_bucket_that_can_not_be_created_says_why(
     assert words in results[0].message
 
 
-def test_creating_a_bucket_that_we_own_already_is_a_success(account: S3Server, clients: AwsClients) -> None:
+def test_creating_a_bucket_that_we_already_own_is_a_success(account: S3Server, clients: AwsClients) -> None:
     account.make_bucket(BUCKET)
     account.fault = first_of(
         refused("HEAD", "404 Not Found", "404"), refused("PUT", "409 Conflict", "BucketAlreadyOwnedByYou")
@@ -190,7 +190,7 @@ def test_creating_a_bucket_that_we_own_already_is_a_success(account: S3Server, c
     assert set(_statuses(_set_up(clients, "private")).values()) == {"DONE"}
 
 
-def test_a_bucket_of_someone_else_is_an_error_that_says_so(account: S3Server, clients: AwsClients) -> None:
+def test_the_error_for_a_bucket_of_someone_else_says_so(account: S3Server, clients: AwsClients) -> None:
     account.fault = first_of(
         refused("HEAD", *DENIED),
         *(refused(f"GET ?{query}", *DENIED) for query in ("acl", *SETTINGS)),
@@ -207,7 +207,7 @@ def test_a_bucket_of_someone_else_is_an_error_that_says_so(account: S3Server, cl
         ("Other", "failed: Other"),
     ],
 )
-def test_refused_credentials_are_an_error_that_says_so(
+def test_the_error_for_refused_credentials_says_so(
     account: S3Server, clients: AwsClients, code: str, words: str
 ) -> None:
     account.fault = first_of(
@@ -217,7 +217,9 @@ def test_refused_credentials_are_an_error_that_says_so(
         make_plan(clients, _target("private"))
 
 
-def test_settings_that_the_server_does_not_know_are_skipped(account: S3Server, clients: AwsClients) -> None:
+def test_settings_that_the_server_does_not_support_are_skipped(
+    account: S3Server, clients: AwsClients
+) -> None:
     unknown = ("501 Not Implemented", "NotImplemented")
     account.fault = first_of(
         *(refused(f"PUT ?{query}", *unknown) for query in ("ownershipControls", "publicAccessBlock"))
@@ -247,7 +249,7 @@ def test_grants_are_removed_before_acls_are_disabled(account: S3Server, clients:
     assert [grant["Permission"] for grant in grants] == ["FULL_CONTROL"]
 
 
-def test_a_bucket_in_another_region_names_the_region(
+def test_the_error_for_a_bucket_in_a_different_region_names_the_region(
     account: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", account.url)

@@ -1,4 +1,4 @@
-"""Set up compatible servers: unknown settings are skipped, and those that break uploads are undone."""
+"""Compatible servers: unsupported settings are skipped, and settings that break uploads are undone."""
 
 from typing import Any
 
@@ -70,7 +70,7 @@ def test_a_block_that_makes_uploads_fail_is_undone(
 
 
 @pytest.mark.parametrize("mode", ["public", "private"])
-def test_a_block_that_an_earlier_run_left_behind_is_lifted(
+def test_a_block_that_an_earlier_run_left_on_is_turned_off(
     account: S3Server, clients: AwsClients, mode: Mode
 ) -> None:
     ceph = account.fault = Ceph()
@@ -86,7 +86,7 @@ def test_a_block_that_an_earlier_run_left_behind_is_lifted(
     _upload(clients)
 
 
-def test_undoing_restores_the_block_of_before(account: S3Server, clients: AwsClients) -> None:
+def test_undoing_restores_the_previous_blocks(account: S3Server, clients: AwsClients) -> None:
     account.make_bucket(BUCKET).close()
     ceph = Ceph(BlockPublicPolicy=True)
     before = dict(ceph.block)
@@ -111,7 +111,7 @@ def test_uploads_that_failed_before_the_steps_are_a_warning(account: S3Server, c
     _upload(clients)
 
 
-def test_an_undone_step_is_made_again_if_uploads_still_fail(account: S3Server, clients: AwsClients) -> None:
+def test_an_undone_step_is_repeated_if_uploads_still_fail(account: S3Server, clients: AwsClients) -> None:
     account.fault = error("403 Forbidden", "AccessDenied", puts_object)
     results = _set_up(clients, "public")
     assert _status(results, "PutBucketOwnershipControls") is StepStatus.DONE
@@ -150,7 +150,7 @@ def test_any_setting_that_makes_uploads_fail_is_undone(
 
 
 def test_a_setting_that_can_not_be_read_is_not_deleted(account: S3Server, clients: AwsClients) -> None:
-    """Swift would delete the bucket."""
+    """The DELETE for the setting would make Swift delete the bucket."""
     calls: list[str] = []
 
     def breaks(environ: dict[str, Any], start: Any) -> Any:
@@ -195,7 +195,7 @@ def test_a_failed_undo_prints_the_call_to_make(account: S3Server, clients: AwsCl
     ],
     ids=lambda answer: f"{answer[0][:3]} {answer[1]}",
 )
-def test_each_unknown_setting_is_skipped(
+def test_each_unsupported_setting_is_skipped(
     account: S3Server, clients: AwsClients, answer: tuple[str, str]
 ) -> None:
     account.fault = first_of(*(refused(f"PUT ?{query}", *answer) for query in OPTIONAL))
@@ -232,7 +232,7 @@ def test_setup_succeeds_on_servers_that_we_ran(
 @pytest.mark.parametrize(
     "body", [LISTING, b"<html><body>Hello", b'{"Contents": []}', b"[]", b"<ListAllMyBucketsResult/>"]
 )
-def test_a_200_with_the_response_to_another_request_is_no_setting(
+def test_a_200_that_belongs_to_a_different_request_is_not_a_setting(
     account: S3Server, clients: AwsClients, body: bytes
 ) -> None:
     account.make_bucket(BUCKET).close()
@@ -251,7 +251,7 @@ def test_an_empty_response_means_that_the_setting_is_not_configured(
     assert "PutBucketEncryption" in [step.operation for step in plan.steps]
 
 
-def test_a_setting_that_is_accepted_and_ignored_counts_as_unsupported(
+def test_a_setting_that_is_accepted_but_ignored_counts_as_unsupported(
     account: S3Server, clients: AwsClients
 ) -> None:
     account.fault = first_of(*(answering(asks(f"PUT ?{query}")) for query in OPTIONAL))
@@ -355,7 +355,7 @@ def test_a_web_page_instead_of_s3_is_an_error(
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_an_error_names_the_right_region_although_botocore_follows_it(
+def test_an_error_names_the_right_region_even_if_botocore_follows_it(
     account: S3Server, clients: AwsClients, exists: bool
 ) -> None:
     if exists:

@@ -1,4 +1,4 @@
-"""Create the server's IAM user, and keep its access key in `.env`."""
+"""The server's IAM user is created, and its access key is written to `.env`."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ DOCUMENT = {
 
 @pytest.fixture
 def iam(account: S3Server) -> Any:
-    """An IAM client that looks into the empty account."""
+    """An IAM client for the empty account."""
     return account.client("iam")
 
 
@@ -68,7 +68,7 @@ def test_a_second_run_changes_nothing(iam: Any, clients: AwsClients, env: Path) 
         "AWS_ACCESS_KEY_ID=AKIA",
     ],
 )
-def test_keys_of_others_are_an_error_and_nothing_is_created(
+def test_keys_of_other_users_are_an_error_and_nothing_is_created(
     iam: Any, clients: AwsClients, env: Path, line: str
 ) -> None:
     env.write_text(line, encoding="utf-8")
@@ -78,7 +78,7 @@ def test_keys_of_others_are_an_error_and_nothing_is_created(
     assert iam.list_users()["Users"] == []
 
 
-def test_keys_of_others_are_replaced_with_replace(clients: AwsClients, env: Path) -> None:
+def test_keys_of_other_users_are_replaced_with_replace(clients: AwsClients, env: Path) -> None:
     env.write_text("AWS_ACCESS_KEY_ID=AKIAOTHER\nAWS_SECRET_ACCESS_KEY=x\n", encoding="utf-8")
     user = _provide(clients, env, replace=True)
     assert user.key is not None

@@ -1,4 +1,4 @@
-"""The least policy of the server's user, for different settings."""
+"""The minimal policy of the server's user, for different settings."""
 
 import json
 from dataclasses import replace
@@ -81,7 +81,7 @@ def test_a_bedrock_model_may_be_invoked_and_looked_up(config: Config) -> None:
     ("region", "partition"),
     [("us-gov-west-1", "aws-us-gov"), ("cn-north-1", "aws-cn"), ("eusc-de-east-1", "aws-eusc")],
 )
-def test_the_bedrock_model_may_be_in_another_partition_than_the_bucket(
+def test_the_bedrock_model_may_be_in_a_different_partition_than_the_bucket(
     config: Config, region: str, partition: str
 ) -> None:
     drawing = replace(
@@ -129,7 +129,7 @@ def test_a_kms_key_may_be_used(
 @pytest.mark.parametrize(
     ("sse", "key"), [("none", ""), ("AES256", ""), ("aws:kms", ""), ("aws:kms", "alias/aws/s3")]
 )
-def test_the_keys_of_s3_itself_need_no_permission(config: Config, sse: str, key: str) -> None:
+def test_keys_that_aws_manages_need_no_permission(config: Config, sse: str, key: str) -> None:
     encrypted = replace(config, s3_bucket="cats", s3_sse=sse, s3_sse_kms_key_id=key)
     assert "kms:" not in json.dumps(minimal_policy(encrypted, "aws"))
 

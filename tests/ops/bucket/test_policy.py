@@ -1,4 +1,4 @@
-"""Bucket policies: recognize, add and remove our statement; keep those of others."""
+"""Our statement in a bucket policy is recognized, added and removed. All others are kept."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def test_a_statement_with_not_action_is_left_alone() -> None:
     assert without_public_read(_policy(other, OURS), ARN) == _policy(other)
 
 
-def test_adding_public_read_keeps_the_statements_of_others() -> None:
+def test_adding_public_read_keeps_all_other_statements() -> None:
     assert with_public_read(None, ARN) == {"Version": "2012-10-17", "Statement": [OURS]}
     assert with_public_read(_policy(CLOUDFRONT), ARN) == _policy(CLOUDFRONT, OURS)
     assert with_public_read({"Version": "2008-10-17", "Statement": CLOUDFRONT}, ARN) == {

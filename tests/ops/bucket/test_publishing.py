@@ -1,4 +1,4 @@
-"""A plan says if it publishes existing objects. Without a listing, it assumes that there are some."""
+"""A plan says whether it publishes existing objects. If it can't list them, it assumes that some exist."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,13 +21,13 @@ REFUSALS = [UNKNOWN, DENIED, ("405 Method Not Allowed", "MethodNotAllowed"), ("4
 
 @pytest.fixture
 def clients(account: S3Server) -> AwsClients:
-    """Clients of an account with one empty bucket."""
+    """Clients for an account with one empty bucket."""
     account.make_bucket(BUCKET).close()
     return AwsClients(endpoint_url=account.url)
 
 
 def _listing(inside: str) -> Fault:
-    """Return a fault: a listing without KeyCount, as from servers that know only the first version."""
+    """Return a fault that sends a listing without KeyCount, as servers with only ListObjects do."""
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
         if environ["REQUEST_METHOD"] != "GET" or "max-keys" not in environ["QUERY_STRING"]:
@@ -71,7 +71,7 @@ def test_a_listing_needs_no_key_count(
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_a_bucket_that_can_not_be_listed_counts_as_holding_objects(
+def test_a_bucket_that_can_not_be_listed_is_assumed_to_contain_objects(
     account: S3Server, clients: AwsClients, refusal: tuple[str, str]
 ) -> None:
     account.fault = first_of(refused(LIST_V2, *refusal), refused(LIST_V1, *refusal))

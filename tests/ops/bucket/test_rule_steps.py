@@ -1,4 +1,4 @@
-"""Steps for CORS, lifecycle and encryption. Rules of others stay unchanged."""
+"""Steps for CORS, lifecycle and encryption. All other rules stay unchanged."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def _steps(cors: tuple[str, ...] = (), **settings: dict[str, Any]) -> list[Step]
     return rule_steps(target, BucketState(exists=True, settings=settings))
 
 
-def test_rules_of_others_stay_in_place() -> None:
+def test_other_rules_stay_in_place() -> None:
     steps = _steps(
         (ORIGIN,),
         GetBucketCors={"CORSRules": [FOREIGN_CORS]},
@@ -85,7 +85,7 @@ def test_no_steps_if_all_rules_exist(empty: dict[str, Any]) -> None:
     )
 
 
-def test_no_steps_for_settings_that_the_server_does_not_know() -> None:
+def test_no_steps_for_settings_that_the_server_does_not_support() -> None:
     assert not _steps((ORIGIN,))
 
 

@@ -94,7 +94,7 @@ def test_a_public_bucket_serves_images_to_everyone(account: S3Server, launch: La
 
 
 @pytest.mark.usefixtures("admin")
-def test_a_private_bucket_serves_images_through_the_server_only(
+def test_a_private_bucket_serves_images_only_through_the_server(
     account: S3Server, launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account.fault = AwsRestrictions(account)
@@ -111,7 +111,7 @@ def test_a_private_bucket_serves_images_through_the_server_only(
     app = launch(settings)
     answer = _upload(app.test_client(), image)
     assert answer["image_url"] == f"http://localhost/api/images/{answer['key']}"
-    components_of(app).cache.clear()  # so that the bucket is read
+    components_of(app).cache.clear()  # so that the image is read from the bucket
     browser = app.test_client()
     browser.environ_base["REMOTE_ADDR"] = "192.0.2.1"
     with browser.get(answer["image_url"]) as shown:

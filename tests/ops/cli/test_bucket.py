@@ -1,4 +1,4 @@
-"""`flask bucket setup | iam-policy | create-user`."""
+"""`flask bucket setup`, `flask bucket iam-policy` and `flask bucket create-user`."""
 
 import json
 from collections.abc import Iterator
@@ -115,7 +115,7 @@ def test_dry_run_prints_the_calls_without_making_them(app: Flask, account: S3Ser
     assert {method for method, _, _ in account.requests} == {"HEAD"}
 
 
-def test_json_holds_the_same_steps_for_dry_run_and_setup(app: Flask, account: S3Server) -> None:
+def test_json_contains_the_same_steps_for_dry_run_and_setup(app: Flask, account: S3Server) -> None:
     planned = json.loads(_set_up(app, "--mode", "public", "--dry-run", "--json").stdout)
     done = json.loads(_set_up(app, "--mode", "public", "--yes", "--json").stdout)
     assert [step["outcome"] for step in done["steps"]] == ["done"] * 6
@@ -400,7 +400,7 @@ def test_an_invalid_response_of_iam_is_one_line(
 def test_setup_writes_an_endpoint_that_only_boto3_reads(
     config: Config, account: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The server may run without the variable of the shell and without the profile of the administrator."""
+    """The server may run without the variable in this shell, and without the administrator's profile."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", account.url)
     app, env = create_app(config), tmp_path / ".env"
     arguments = ("--mode", "private", "--yes", "--write-env", "--env-file", str(env))

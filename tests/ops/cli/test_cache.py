@@ -27,7 +27,7 @@ def _json(app: Flask, *arguments: str) -> dict[str, Any]:
 
 @pytest.fixture
 def keys(app: Flask) -> list[str]:
-    """The keys of three stored images, all in the cache."""
+    """The keys of three stored images, which are all cached."""
     return [components_of(app).images.upload_image(noise(number), folder="album").key for number in range(3)]
 
 

@@ -1,4 +1,4 @@
-"""`flask bucket cost`: the setup guide's prices to the cent, the printed table, and counting the store."""
+"""`flask bucket cost`: it prints the setup guide's prices to the cent, and can count the stored images."""
 
 import json
 import re
@@ -80,7 +80,7 @@ def test_the_price_file_names_its_source_and_date() -> None:
     assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", PRICES["date"])
 
 
-def test_json_holds_the_numbers_and_the_charges(app: Flask) -> None:
+def test_json_contains_the_numbers_and_the_charges(app: Flask) -> None:
     found = _json(app, "--images", 10_000, "--size", 500, "--views", 1_000_000)
     prices = found.pop("prices")
     assert set(prices) == {"date", "source", "region", "currency"}

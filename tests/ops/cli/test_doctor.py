@@ -1,4 +1,4 @@
-"""`flask bucket doctor`: JSON, the table, the exit status."""
+"""The JSON, the table and the exit status of `flask bucket doctor`."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def _run(app: Flask, *arguments: str, **options: Any) -> Result:
 
 @pytest.fixture
 def s3_app(s3_config: Config) -> Iterator[Flask]:
-    """An application with moto's S3, which lets everyone write: a problem."""
+    """An application with moto's S3. It has a problem: moto lets everyone write."""
     flask = create_app(replace(s3_config, cache_max_bytes=10**7))
     yield flask
     components_of(flask).cache.close()

@@ -1,4 +1,4 @@
-"""`--help` of every group and command."""
+"""Every group and command has a useful `--help`."""
 
 import pytest
 from flask import Flask

@@ -57,7 +57,7 @@ def _metadata(store: BaseStore) -> dict[str, dict[str, str]]:
 
 
 def _files(root: Path) -> dict[str, bytes]:
-    """Return the exported images, without their metadata files."""
+    """Return the files in the directory, except for metadata files."""
     files = {
         path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.*") if path.is_file()
     }
@@ -73,7 +73,7 @@ def _write(root: Path, files: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A directory with four images, two of them equal, a text file and a hidden file."""
+    """A directory with four images, two of which are equal, a text file and a hidden file."""
     return _write(
         tmp_path / "from",
         {
@@ -118,7 +118,7 @@ def test_a_second_import_stores_nothing(app: Flask, directory: Path) -> None:
     assert (status, printed["stored"], printed["there_already"]) == (0, 0, 4)
 
 
-def test_strict_makes_files_that_are_no_images_a_failure(app: Flask, directory: Path) -> None:
+def test_with_strict_files_that_are_not_images_are_a_failure(app: Flask, directory: Path) -> None:
     status, printed = _json(app, "import", directory, "--strict")
     assert (status, printed["skipped"], printed["failed"]) == (1, 1, 1)
     (directory / "notes.txt").unlink()
@@ -167,7 +167,7 @@ def test_wrong_options_are_usage_errors(app: Flask, arguments: list[str], messag
 
 @pytest.fixture
 def full(app: Flask) -> Flask:
-    """An application whose store holds images with every kind of key."""
+    """An application whose store contains images with all kinds of keys."""
     service = components_of(app).images
     service.upload_image(noise(1))
     service.upload_image(picture("JPEG"), folder="users/1")
@@ -177,7 +177,7 @@ def full(app: Flask) -> Flask:
     return app
 
 
-def test_an_export_can_be_imported_into_another_store(
+def test_an_export_can_be_imported_into_a_different_store(
     full: Flask, config: Config, s3_app: Flask, tmp_path: Path
 ) -> None:
     there = _objects(components_of(full).store)
@@ -229,7 +229,7 @@ def test_a_second_import_completes_one_that_s3_refused_midway(
     _write(tmp_path / "from", files)
     s3.fault = _after(5, "PUT", refusal("403 Forbidden", "AccessDenied", "PUT"))
     status, printed = _json(s3_app, "import", tmp_path / "from", "--concurrency", "2")
-    stored = printed["stored"]  # fewer than the 5 puts: some of them test for conditional writes
+    stored = printed["stored"]  # fewer than the 5 puts, since some of them only test for conditional puts
     assert 0 < stored <= 5
     assert (status, printed["failed"], printed["left"]) == (1, 12 - stored, 0)
     assert all("PutObject: 403 AccessDenied" in r["reason"] for r in printed["reasons"])
@@ -246,7 +246,7 @@ def test_a_second_export_completes_one_that_s3_refused_midway(
     there = {service.upload_image(noise(n, (16, 16)), name=f"{n}.png").key for n in range(8)}
     s3.fault = _after(
         4, "GET", refusal("403 Forbidden", "AccessDenied", "GET")
-    )  # the first one is the listing
+    )  # the first GET is the listing
     status, printed = _json(s3_app, "export", tmp_path / "to")
     assert (status, printed["written"], printed["failed"]) == (1, 3, 5)
     s3.reset()
@@ -256,7 +256,7 @@ def test_a_second_export_completes_one_that_s3_refused_midway(
 
 
 def _after(times: int, method: str, fault: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a fault that lets the first `times` requests of `method` pass."""
+    """Return a fault that affects requests with `method`, but not the first `times` of them."""
     left = [times]
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
@@ -330,7 +330,7 @@ def test_an_export_prints_one_line_if_the_directory_can_not_be_created(app: Flas
     assert "Traceback" not in result.output
 
 
-def test_imports_have_the_limits_of_uploads(config: Config, tmp_path: Path) -> None:
+def test_upload_limits_apply_to_imports(config: Config, tmp_path: Path) -> None:
     _write(tmp_path / "from", {"a.png": noise(1), "b.gif": animation(2), "c.png": picture()})
     flask = create_app(replace(config, max_upload_bytes=1000, allowed_formats=("png",)))
     status, printed = _json(flask, "import", tmp_path / "from")

@@ -26,7 +26,7 @@ def test_the_entry_accepts_the_key_with_its_name_and_scopes(
     assert (found.name, set(found.scopes)) == (name, scopes)
 
 
-def test_text_output_holds_the_same_facts(app: Flask) -> None:
+def test_text_output_contains_the_same_facts(app: Flask) -> None:
     lines = app.test_cli_runner().invoke(args=["keys", "new", "--name", "web"]).output.splitlines()
     key, entry = (line.split()[-1] for line in lines)
     assert find_key(parse_keys(entry), key.encode())
@@ -35,7 +35,7 @@ def test_text_output_holds_the_same_facts(app: Flask) -> None:
 @pytest.mark.parametrize(
     "arguments", [["--scopes", "write"], ["--scopes", ""], ["--name", "a=b"], ["--name", "a,b"]]
 )
-def test_values_that_the_setting_can_not_hold_are_usage_errors(app: Flask, arguments: list[str]) -> None:
+def test_values_that_are_invalid_in_the_setting_are_usage_errors(app: Flask, arguments: list[str]) -> None:
     result = app.test_cli_runner().invoke(args=["keys", "new", *arguments])
     assert result.exit_code == 2
     assert "Error: Invalid value" in result.output

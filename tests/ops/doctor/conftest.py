@@ -1,4 +1,4 @@
-"""Contexts with a healthy private bucket and a healthy public one, and functions that change a bucket."""
+"""Contexts with a healthy private or public bucket, and functions that change the bucket."""
 
 import json
 import socket
@@ -27,7 +27,7 @@ MakeContext = Callable[..., CheckContext]
 
 @pytest.fixture
 def aws(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> FakeAws:
-    """AWS in front of moto's server, with STS and S3 Control at the same address."""
+    """The fake AWS in front of moto's server, with STS and S3 Control at the same address."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3_CONTROL", s3.url.replace("127.0.0.1", "localhost"))
     _resolve_names_below_localhost(monkeypatch)
@@ -46,7 +46,7 @@ def _resolve_names_below_localhost(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def set_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """A function that sets the type of the test directories' file system, which is ext4 at first."""
+    """A function that sets the file system type of the test directories. The default is ext4."""
 
     def set_type(kind: str) -> None:
         table = tmp_path / "mountinfo"
@@ -63,7 +63,7 @@ def set_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 def make_context(
     s3: S3Server, aws: FakeAws, s3_config: Config, tmp_path: Path, set_file_system: Any
 ) -> Iterator[MakeContext]:
-    """A function that returns a context with the given settings, over the same bucket each time."""
+    """A function that returns a context with the given settings. The bucket is always the same."""
     caches = []
 
     def make(**settings: Any) -> CheckContext:
@@ -99,7 +99,7 @@ def private(make_context: MakeContext, admin: Any, bucket: str) -> CheckContext:
 
 @pytest.fixture
 def public(make_context: MakeContext, admin: Any, bucket: str, aws: FakeAws) -> CheckContext:
-    """The context of a healthy bucket, public by its policy, with public ACLs blocked as by `setup`."""
+    """The context of a healthy public bucket. As after `setup`, its policy is public and ACLs are blocked."""
     set_public_access_block(admin, bucket, True, BlockPublicPolicy=False, RestrictPublicBuckets=False)
     set_ownership(admin, bucket, "BucketOwnerEnforced")
     set_encryption(admin, bucket, "AES256")
@@ -131,7 +131,7 @@ def set_encryption(admin: Any, bucket: str, kind: str) -> None:
 
 
 def set_public_policy(admin: Any, bucket: str, *actions: str, named: str = "") -> None:
-    """Set a policy that allows everyone `actions` in this bucket, or in the one called `named`."""
+    """Set a policy that lets everyone do `actions` in this bucket, or in the bucket called `named`."""
     statement = {
         "Sid": "Everyone",
         "Effect": "Allow",
@@ -145,7 +145,7 @@ def set_public_policy(admin: Any, bucket: str, *actions: str, named: str = "") -
 
 
 def log_to_other_bucket(admin: Any, bucket: str) -> None:
-    """Turn access logs on. moto requires that the log delivery group may write to their bucket."""
+    """Turn access logs on. moto requires that the log delivery group may write to the target bucket."""
     admin.create_bucket(Bucket=f"{bucket}-logs")
     group = 'uri="http://acs.amazonaws.com/groups/s3/LogDelivery"'
     admin.put_bucket_acl(Bucket=f"{bucket}-logs", GrantWrite=group, GrantReadACP=group)
@@ -154,7 +154,7 @@ def log_to_other_bucket(admin: Any, bucket: str) -> None:
 
 
 def set_lifecycle_rule(admin: Any, bucket: str, prefix: str, **what: Any) -> None:
-    """Set a lifecycle rule for `prefix` that deletes objects after a week, or does `what`."""
+    """Set a lifecycle rule for `prefix`. By default, it deletes objects after a week."""
     rule = {
         "ID": "rule",
         "Status": "Enabled",
@@ -165,13 +165,13 @@ def set_lifecycle_rule(admin: Any, bucket: str, prefix: str, **what: Any) -> Non
 
 
 def findings(context: CheckContext) -> dict[str, Finding]:
-    """Run all checks. Return their findings by name."""
+    """Run all checks, and return their findings by name."""
     checks = checks_for(context.config.store)
     return {result.check: result.finding for result in run_checks(context, checks)}
 
 
 def finding(context: CheckContext, name: str) -> Finding:
-    """Run one check after those that it needs. Return its finding."""
+    """Run a check after the checks that it needs, and return its finding."""
     check = next(check for check in checks_for(context.config.store) if check.name == name)
     *_, result = run_checks(context, dict.fromkeys((*_needed(check), check)))
     return result.finding

@@ -1,4 +1,4 @@
-"""What AWS does and moto does not: anonymous requests, checksums, owners, regions, missing permissions."""
+"""The behaviour of AWS that moto lacks: anonymous requests, checksums, owners, regions, permissions."""
 
 import base64
 import hashlib
@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 ACCOUNT = "123456789012"
-"""The account of moto."""
+"""The ID of the account that moto simulates."""
 
 _SIGNED = (
     "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20260101/us-east-1/s3/aws4_request, "
@@ -32,7 +32,7 @@ Start = Callable[..., Any]
 
 
 class FakeAws:
-    """A fault for `S3Server` that answers like AWS wherever moto differs.
+    """A fault for `S3Server` that responds like AWS where moto differs.
 
     `refused` maps calls, as `call_of` names them, to a status line and an error code. `*` stands for all
     signed calls. `public`, `public_keys`, `listable` and `writable` say what anonymous requests can do.
@@ -93,7 +93,7 @@ class FakeAws:
         if self.anonymous_body is not None or self.anonymous_type:
             kind = [("Content-Type", self.anonymous_type or "image/png")]
             return _answer(start, "200 OK", self.anonymous_body or b"", kind)
-        environ["HTTP_AUTHORIZATION"] = _SIGNED  # moto requires one whatever the policy says
+        environ["HTTP_AUTHORIZATION"] = _SIGNED  # moto requires a signature, whatever the policy says
         return None
 
     def _account_block(self, environ: dict[str, Any], start: Start) -> Body:

@@ -23,7 +23,7 @@ from tests.ops.doctor.fake_aws import ACCOUNT, FakeAws
 from tests.s3server import S3Server, error, first_of
 
 Break = Callable[[Any, str, FakeAws], object]
-"""A function of a client, the bucket's name and the fake AWS that introduces a mistake."""
+"""A function that introduces a mistake. It gets a client, the name of the bucket, and the fake AWS."""
 
 DENIED = ("403 Forbidden", "AccessDenied")
 EVERYONE = 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'
@@ -234,13 +234,13 @@ def test_a_mistake_in_a_public_bucket_is_found(
     assert found.fix
 
 
-def test_a_url_that_sends_another_type_is_a_problem(public: CheckContext, aws: FakeAws) -> None:
+def test_an_image_url_with_a_wrong_type_is_a_problem(public: CheckContext, aws: FakeAws) -> None:
     aws.anonymous_type, aws.anonymous_body = "binary/octet-stream", public.probe.data
     assert finding(public, "image-url").text == "Browsers get the image with the type binary/octet-stream."
 
 
 @pytest.mark.parametrize("acl", ["auto", "public-read"])
-def test_a_denied_put_with_an_acl_suggests_the_permission_and_none(
+def test_a_denied_put_with_an_acl_suggests_the_permission_and_s3_acl_none(
     private: CheckContext, make_context: MakeContext, aws: FakeAws, acl: str
 ) -> None:
     aws.refused = {"PUT object": DENIED}
@@ -249,7 +249,7 @@ def test_a_denied_put_with_an_acl_suggests_the_permission_and_none(
     assert "S3_ACL=none" in found.fix
 
 
-def test_an_acl_is_a_problem_if_acls_are_disabled(
+def test_s3_acl_public_read_is_a_problem_if_acls_are_disabled(
     public: CheckContext, make_context: MakeContext, aws: FakeAws
 ) -> None:
     context = make_context(s3_acl="public-read")
@@ -281,7 +281,7 @@ def test_a_block_of_policies_is_a_problem_if_images_are_public_by_policy(
     assert found.text == "BlockPublicPolicy, RestrictPublicBuckets prevents browsers from reading images."
 
 
-def test_changed_bytes_and_types_are_found(private: CheckContext, aws: FakeAws) -> None:
+def test_damaged_bytes_and_wrong_types_are_found(private: CheckContext, aws: FakeAws) -> None:
     aws.stored_instead = (b"other", "text/plain")
     assert finding(private, "probe-bytes").text.endswith(
         "bytes were put, but the store returns 5 different bytes."
@@ -359,7 +359,7 @@ def test_a_refused_presigned_url_suggests_the_permission_and_the_clock(
     assert "setup" not in found.fix
 
 
-def test_a_refused_cdn_suggests_to_let_the_cdn_read(
+def test_a_cdn_that_can_not_read_the_bucket_is_a_problem(
     private: CheckContext, make_context: MakeContext, s3: S3Server, bucket: str
 ) -> None:
     """The bucket stays private: only the CDN should be able to read it."""
@@ -377,7 +377,7 @@ def test_cors_and_logs_are_not_checked_behind_a_cdn(
     assert finding(context, name).text == "can't be checked: it depends on the server at PUBLIC_BASE_URL"
 
 
-def test_a_public_base_url_without_an_answer_is_a_problem(
+def test_a_public_base_url_that_does_not_respond_is_a_problem(
     private: CheckContext, make_context: MakeContext
 ) -> None:
     found = finding(make_context(s3_acl="none", public_base_url="http://127.0.0.1:9"), "image-url")
@@ -426,7 +426,7 @@ def test_public_images_can_be_found_only_with_permission_to_list(private: CheckC
     assert (found.status, found.text) == (Status.SKIPPED, "can't be checked: needs s3:ListBucket")
 
 
-def test_public_objects_are_fine_in_a_public_bucket(public: CheckContext) -> None:
+def test_public_objects_are_ok_in_a_public_bucket(public: CheckContext) -> None:
     assert finding(public, "public-objects").status is Status.OK
 
 
@@ -434,7 +434,7 @@ def test_public_objects_are_fine_in_a_public_bucket(public: CheckContext) -> Non
 def test_a_denied_put_without_an_acl_does_not_mention_acls(
     private: CheckContext, make_context: MakeContext, aws: FakeAws, urls: str
 ) -> None:
-    """S3_ACL=auto sends no ACL if clients get private URLs."""
+    """With `S3_ACL=auto`, no ACL is sent if clients get private URLs."""
     context = make_context(image_urls=urls)
     assert context.mode == "private"
     aws.refused = {"PUT object": DENIED}

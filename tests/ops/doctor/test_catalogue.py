@@ -1,4 +1,4 @@
-"""The checks cover all advice of the setup guides, are in order, and are all documented."""
+"""The checks cover all advice in the setup guides, have a valid order, and are documented."""
 
 import re
 from pathlib import Path
@@ -50,7 +50,7 @@ ADVICE = {
 
 
 @pytest.mark.parametrize("advice", ADVICE)
-def test_each_advice_has_a_check(advice: str) -> None:
+def test_each_piece_of_advice_has_a_check(advice: str) -> None:
     assert ADVICE[advice]
     assert set(ADVICE[advice]) <= set(NAMES)
 

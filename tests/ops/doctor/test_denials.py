@@ -1,4 +1,4 @@
-"""If one call is denied, the check that needs it names the permission, and the others run."""
+"""If a call is denied, the check that needs it names the permission, and all other checks run."""
 
 import pytest
 
@@ -47,7 +47,7 @@ def test_without_sts_the_identity_is_not_checked(public: CheckContext, aws: Fake
     assert not [name for name, f in found.items() if f.status is Status.PROBLEM]
 
 
-def test_a_denied_head_bucket_is_no_problem(public: CheckContext, aws: FakeAws) -> None:
+def test_a_denied_head_bucket_is_not_a_problem(public: CheckContext, aws: FakeAws) -> None:
     found = denied(public, aws, "HEAD bucket")
     assert all(f.status is Status.OK for name, f in found.items() if name != "url-format")
 

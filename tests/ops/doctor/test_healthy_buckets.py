@@ -1,4 +1,4 @@
-"""Healthy buckets: no problem is found, and no object is left behind."""
+"""In healthy buckets, the doctor finds no problem and leaves no object behind."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.ops.doctor.fake_aws import FakeAws
 from tests.s3server import S3Server, first_of
 
 NOT_AT_AWS = {"url-format"}
-"""Checks that do not apply to a server on this machine."""
+"""Names of checks that do not apply to an S3 server on this machine."""
 
 
 def not_ok(found: dict[str, Finding]) -> dict[str, Finding]:
@@ -63,13 +63,13 @@ def test_a_bucket_that_is_public_by_acl_is_ok(
     assert "the ACLs of the images do" in found["bucket-policy"].text
 
 
-def test_auto_is_private_if_the_store_is(private: CheckContext, make_context: MakeContext) -> None:
+def test_auto_is_private_if_the_bucket_is_private(private: CheckContext, make_context: MakeContext) -> None:
     context = make_context(s3_acl="none")
     assert context.mode == "private"
     assert not make_context().is_public
 
 
-def test_auto_is_public_if_the_probe_is(public: CheckContext, make_context: MakeContext) -> None:
+def test_auto_is_public_if_the_probe_is_public(public: CheckContext, make_context: MakeContext) -> None:
     context = make_context(s3_acl="none")
     context.store.put(context.probe.key, context.probe.data, content_type=context.probe.content_type)
     assert context.mode == "public"

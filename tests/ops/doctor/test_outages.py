@@ -1,4 +1,4 @@
-"""One cause leads to one problem, within limited time; what depends on it is skipped."""
+"""Each cause results in one problem, within a time limit. Checks that depend on it are skipped."""
 
 import threading
 import time
@@ -46,7 +46,7 @@ def test_a_refusal_of_all_calls_is_one_problem(
     assert text in found[check]
 
 
-def test_another_region_is_one_problem(private: CheckContext, aws: FakeAws) -> None:
+def test_a_bucket_in_a_different_region_is_one_problem(private: CheckContext, aws: FakeAws) -> None:
     aws.region = "eu-west-1"
     found = findings(private)
     assert [name for name, f in found.items() if f.status is Status.PROBLEM] == ["region"]
@@ -107,7 +107,7 @@ def test_a_silent_server_costs_one_timeout(
 def test_slow_checks_end_at_the_total_time_limit(
     private: CheckContext, s3: S3Server, aws: FakeAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The clock advances by five seconds with each of these calls; a check makes at most two."""
+    """The clock advances by five seconds with each of these calls. A check makes at most two of them."""
     now = [0.0]
 
     def slow(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
@@ -125,7 +125,7 @@ def test_slow_checks_end_at_the_total_time_limit(
     assert found["probe-delete"].status is Status.OK
 
 
-def test_an_unreachable_sts_is_no_problem(
+def test_an_unreachable_sts_is_not_a_problem(
     private: CheckContext, monkeypatch: pytest.MonkeyPatch, make_context: MakeContext
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")

@@ -1,4 +1,4 @@
-"""Mistakes in settings, server and cache are found without a request to a bucket."""
+"""Mistakes in the settings, the server and the cache are found without requests to a bucket."""
 
 import errno
 import json
@@ -40,7 +40,7 @@ def context(config: Config, set_file_system: Any) -> Iterator[CheckContext]:
 
 
 def with_settings(context: CheckContext, **settings: Any) -> CheckContext:
-    """Return the context with other settings."""
+    """Return the context with changed settings."""
     return replace(context, config=replace(context.config, **settings))
 
 
@@ -106,7 +106,7 @@ GONE = GeneratorRefused("The image model is not available.", detail="404 no such
         (GeneratorUnreachable(), Status.PROBLEM, "is unreachable"),
     ],
 )
-def test_the_model_must_be_offered_and_not_end(
+def test_the_model_must_be_offered_and_active(
     context: CheckContext, response: ModelFacts | Exception, status: Status, text: str
 ) -> None:
     def describe() -> ModelFacts:
@@ -155,7 +155,7 @@ def test_the_cache_should_be_on_a_local_disk(
     _assert_finding(finding(context, "cache-local-disk"), status, text)
 
 
-def test_a_disk_mounted_noatime_gets_a_warning(
+def test_a_file_system_mounted_with_noatime_gets_a_warning(
     context: CheckContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounted = os.statvfs(tmp_path)
@@ -200,7 +200,7 @@ def test_s3_urls_have_the_region(context: CheckContext, style: str, bucket: str)
     _assert_finding(found, Status.OK, "s3.eu-west-1.amazonaws.com")
 
 
-def test_s3_urls_of_another_region_are_a_problem(context: CheckContext) -> None:
+def test_s3_urls_of_a_different_region_are_a_problem(context: CheckContext) -> None:
     found = url_format.run(_at_aws(context, region="us-west-2"))
     _assert_finding(found, Status.PROBLEM, "not URLs of the bucket cats in us-west-2")
     assert found.fix.endswith("AWS_REGION=us-west-2")
@@ -224,7 +224,7 @@ def test_aws_gets_a_sha_256_checksum(
     assert any("x-amz-checksum-sha256" in headers for _, _, headers in s3.requests)
 
 
-def test_a_disk_that_refuses_only_links_is_found_by_probe_create(
+def test_a_file_system_without_hard_links_is_found_by_probe_create(
     local_doctor: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert local_doctor()["probe-create"]["status"] == "ok"

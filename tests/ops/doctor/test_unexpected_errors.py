@@ -1,4 +1,4 @@
-"""An unexpected error in a check is reported as skipped, and the other checks run."""
+"""If a check fails with an unexpected error, it is reported as skipped, and all other checks run."""
 
 from typing import Any
 
@@ -79,7 +79,7 @@ def test_after_an_unexpected_error_of_the_put_the_probe_is_not_read(
 
 
 @pytest.mark.parametrize("body", [LISTING, b"<html><body>Hello", b'{"Contents": []}', b"[]"])
-def test_a_200_response_to_another_call_is_skipped(
+def test_a_check_is_skipped_if_the_response_belongs_to_a_different_call(
     public: CheckContext, s3: S3Server, aws: FakeAws, body: bytes
 ) -> None:
     s3.fault = first_of(*(answering(asks(f"GET ?{query}"), body) for query in CALLS.values()), aws)
@@ -97,7 +97,7 @@ def test_a_200_response_to_another_call_is_skipped(
         b"",
     ],
 )
-def test_an_incomplete_setting_is_no_problem(
+def test_an_incomplete_setting_is_not_a_problem(
     public: CheckContext, s3: S3Server, aws: FakeAws, body: bytes
 ) -> None:
     s3.fault = first_of(answering(asks("GET ?lifecycle"), body), aws)
