@@ -102,7 +102,7 @@ def test_a_conflict_is_retried(account: S3Server, clients: AwsClients, operation
 def test_a_conflict_that_does_not_end_fails_the_step(account: S3Server, clients: AwsClients) -> None:
     account.fault = refused("PUT", *CONFLICT)
     results = _set_up(clients, "private")
-    assert results[0].message.endswith("Try again in some minutes")
+    assert results[0].message.endswith("Try again in a few minutes")
     assert _request_count(account, "PUT") == len(apply_module.RETRY_DELAYS_SECONDS) + 1
     assert {result.status for result in results[1:]} == {StepStatus.NOT_TRIED}
 
