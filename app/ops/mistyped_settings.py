@@ -74,7 +74,7 @@ def mistyped_settings(environ: Mapping[str, str], text: str, file: str) -> list[
     bindings = [binding for binding in parse_stream(StringIO(text)) if binding.key or binding.error]
     in_file = {binding.key for binding in bindings}
     names = [name for name in environ if name not in in_file]
-    # A custom store or generator may read its own variables, so unknown names in the file are allowed then.
+    # A custom store or generator may read its own variables. Then only names that resemble a setting count.
     has_custom_class = any(":" in environ.get(name, "") for name in ("STORE", "GENERATOR"))
     return [*_in_file(bindings, text, file, has_custom_class), *_in_environment(names)]
 

@@ -229,8 +229,8 @@ class _Run:
     def _is_temporary(self, exc: BucketError, step: Step) -> bool:
         """Return whether a retry may succeed.
 
-        It may if another change to the bucket is in progress, or if an earlier step is not visible everywhere
-        yet.
+        A retry may succeed if another change to the bucket is in progress, or if an earlier step is not
+        visible everywhere yet.
         """
         if isinstance(exc, CallDenied):
             return step.operation == "PutBucketPolicy" and "PutPublicAccessBlock" in self._done

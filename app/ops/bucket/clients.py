@@ -143,7 +143,7 @@ class AwsClients:
     def _note_region(self, parsed_response: dict[str, Any] | None = None, **_: Any) -> None:
         """Remember the region that an error response names.
 
-        It would be lost, since botocore silently repeats the request with a signature for that region.
+        Otherwise it would be lost, since botocore silently signs the request for that region and repeats it.
         """
         named = ((parsed_response or {}).get("Error") or {}).get("Region")
         self.region_named = str(named or self.region_named)
@@ -199,9 +199,8 @@ def _refuse_unrelated_response(model: Any, http_response: Any, **_: Any) -> None
     An empty body means that the setting is not configured.
     """
     body, operation = http_response.content, model.name
-    status = (
-        http_response.raw.status
-    )  # botocore sets `http_response.status_code` to 500 if the body is not XML
+    # botocore sets `http_response.status_code` to 500 if the body is not XML.
+    status = http_response.raw.status
     if status >= 300 or not body.strip():
         return
     if operation == "GetBucketPolicy":

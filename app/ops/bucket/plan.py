@@ -20,7 +20,7 @@ ACLS_DISABLED = "BucketOwnerEnforced"
 """The object ownership setting that makes S3 ignore ACLs and refuse uploads that have one."""
 
 BLOCK_PUBLIC_ACLS = "BlockPublicAcls"
-"""With this block, Ceph RGW refuses every upload, even by the owner and without an ACL (fixed in 2025)."""
+"""With this block, Ceph RGW refuses every upload, even one by the owner without an ACL (fixed in 2025)."""
 
 ACL_BLOCKS = (BLOCK_PUBLIC_ACLS, "IgnorePublicAcls")
 POLICY_BLOCKS = ("BlockPublicPolicy", "RestrictPublicBuckets")
@@ -69,7 +69,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps, in the order in which to carry them out. If the bucket has the settings, there are no steps.
+    """The steps, in order. If the bucket already has the target's settings, there are no steps.
 
     `publishes` is True if the steps let everyone read existing objects of the bucket. If the bucket can't be
     listed, it is assumed to contain objects, and `unlisted` is True. `unsupported` names the operations that
@@ -179,7 +179,7 @@ def _block_steps(target: Target, state: BucketState) -> list[Step]:
             return [_block_step(target, title, reduced)]
         return []
     if state.unsupported and present == reduced:
-        return []  # an earlier run tried the fallback
+        return []  # an earlier run of this command used the fallback
     title = "Allow a public bucket policy" if public else "Block all public access to the bucket"
     fallback = _block_step(target, f"{title}, without {BLOCK_PUBLIC_ACLS}", reduced)
     return [replace(_block_step(target, title, wanted), vital=public, fallback=fallback)]

@@ -132,7 +132,7 @@ class CheckContext:
 
     @property
     def signing_region(self) -> str:
-        """The region for which the server wants requests to be signed, or "" if it accepts ours."""
+        """The region for which the server wants signatures, or "" if it accepts the configured region."""
         _ = self.missing_object_code  # sends the signed request that may be refused
         return self.clients.region_named
 
