@@ -1,4 +1,4 @@
-"""The settings of gunicorn, which reads this file in the working directory when it starts or reloads."""
+"""The settings of gunicorn. It reads this file from the working directory when it starts or reloads."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ keepalive = 75
 limit_request_line = 8190  # so that a long URL reaches the application, which sends its own 4xx response
 secure_scheme_headers: dict[str, str] = {}  # only TRUSTED_PROXIES decides which proxies are trusted
 forwarder_headers = ""  # only the settings of this server decide where the application is mounted
-control_socket_disable = True  # it needs a writable home directory, which containers don't have
+control_socket_disable = True  # the socket needs a writable home directory, which containers don't have
 
 loglevel = settings.log_level.lower()
 logconfig_dict = logging_config(settings.log_level, settings.log_format)

@@ -33,16 +33,17 @@ _LIBRARY_VARIABLES = re.compile(
     r"|OPENAI_(?:ORG_ID|PROJECT_ID|LOG)|PROMETHEUS_\w+|PYTHON\w+|MALLOC_\w+|LC_\w+"
     r"|(?:HTTP|HTTPS|NO|ALL)_PROXY|SSL_CERT_(?:FILE|DIR)|REQUESTS_CA_BUNDLE|TZ|LANG|TMPDIR|PATH|HOME"
 )
-"""Variables that a library or the operating system reads."""
+"""The names of variables that a library or the operating system reads."""
 
 _ENVIRONMENT_SIMILARITY, _FILE_SIMILARITY = 0.8, 0.6
-"""Minimum similarity to a setting (difflib's ratio) in the environment and in the settings file.
+"""How similar a name must be to that of a setting to count as mistyped (difflib's ratio).
 
-The environment needs a higher one, because it also contains the variables of other programs.
+The minimum is higher for names in the environment than for names in the settings file, because the
+environment also contains the variables of other programs.
 """
 
 _SHORT_NAME_LETTERS = 5
-"""Settings whose names are not longer than this are never suggested for environment variables.
+"""Maximum length of the names that are never suggested for environment variables.
 
 Short names, such as HOST, resemble too many variables of other programs.
 """
@@ -54,23 +55,26 @@ _EXPANSION = re.compile(r"\$\{([^}:]+)")
 def log_mistyped_settings(file: str) -> None:
     """Log a warning for each probable mistake in the environment and in the loaded settings file.
 
-    `file` is the name of that file, as it appears in the warnings.
+    `file` is the name by which the warnings refer to the settings file.
     """
     for warning in mistyped_settings(os.environ, loaded_text(), file):
         _log.warning(warning)
 
 
 def mistyped_settings(environ: Mapping[str, str], text: str, file: str) -> list[str]:
-    """Return a sentence for each variable that is probably a mistyped setting.
+    """Return a list of sentences, one for each probable mistake.
 
-    In the environment, these are the variables that resemble a setting. In the settings file, they are all
-    variables that no known program reads. `text` is the content of that file, and `file` is its name. The
-    sentences quote neither values nor names that may be part of a value.
+    In the environment, a variable is probably a mistake if its name resembles that of a setting. In the
+    settings file, every variable that no known program reads is probably a mistake. So are settings that are
+    set twice, and lines that are not of the form NAME=value.
+
+    `text` is the content of the settings file, and `file` is its name. The sentences quote no values, and no
+    names that may be part of a value.
     """
     bindings = [binding for binding in parse_stream(StringIO(text)) if binding.key or binding.error]
     in_file = {binding.key for binding in bindings}
     names = [name for name in environ if name not in in_file]
-    # A custom store or generator may read variables of its own.
+    # A custom store or generator may read its own variables. Then only names that resemble a setting count.
     has_custom_class = any(":" in environ.get(name, "") for name in ("STORE", "GENERATOR"))
     return [*_in_file(bindings, text, file, has_custom_class), *_in_environment(names)]
 
@@ -87,10 +91,11 @@ def _in_environment(names: Sequence[str]) -> Iterator[str]:
 def _similar_setting(name: str, candidates: Sequence[str]) -> str:
     """Return the setting that an environment variable was probably meant to be, or an empty string."""
     for setting in candidates:
-        if name == f"AWS_{setting}" or ("_" in setting and name.startswith(f"{setting}_")):  # S3_BUCKET_NAME
+        # For example, S3_BUCKET_NAME is probably meant to be S3_BUCKET.
+        if name == f"AWS_{setting}" or ("_" in setting and name.startswith(f"{setting}_")):
             return setting
     close = get_close_matches(name, candidates, 1, _ENVIRONMENT_SIMILARITY)
-    return close[0] if close and not name.endswith(f"_{close[0]}") else ""  # PIP_CACHE_DIR is pip's
+    return close[0] if close and not name.endswith(f"_{close[0]}") else ""  # PIP_CACHE_DIR belongs to pip
 
 
 def _in_file(bindings: Sequence[Binding], text: str, file: str, has_custom_class: bool) -> Iterator[str]:
@@ -113,7 +118,10 @@ def _in_file(bindings: Sequence[Binding], text: str, file: str, has_custom_class
 
 
 def _line_number(binding: Binding) -> int:
-    """Return the number of the line with the name. The text of a binding includes empty lines above it."""
+    """Return the number of the line that contains the name.
+
+    dotenv returns a lower number if there are empty lines above the name, since the binding includes them.
+    """
     string = binding.original.string
     return binding.original.line + string[: len(string) - len(string.lstrip())].count("\n")
 

@@ -1,8 +1,8 @@
 """Carry out the steps of a plan.
 
-A call is retried if S3 is not ready for it yet. With compatible servers, every step is checked. A setting
-that the server does not support, or accepts without any effect, is reported as unsupported. A setting after
-which the server refuses uploads is undone.
+A call is retried if S3 is not ready for it yet. On compatible servers, the effect of each optional step is
+checked. A setting that the server does not support, or accepts without any effect, is reported as
+unsupported. If the server refuses uploads after a step, the step is undone.
 """
 
 import json
@@ -29,7 +29,7 @@ from app.ops.bucket.state import S3Response, read_setting, try_upload
 RETRY_DELAYS_SECONDS = (1.0, 2.0, 4.0, 8.0)
 
 _BAD_REQUEST = 400
-"""The status that a server returns if it knows the setting, but not all of its elements."""
+"""The status that a server returns if it supports the setting, but not all of its elements."""
 
 _BLOCK_NOTHING = dict.fromkeys((*ACL_BLOCKS, *POLICY_BLOCKS), False)
 
@@ -40,8 +40,8 @@ _UNDO_BY = {
 }
 """How to undo steps that may make uploads fail.
 
-For each operation: the parameter whose previous value is put back, and the operation that deletes the setting
-if it had no value before.
+Maps each operation to a pair: the parameter whose previous value is put back, and the operation that deletes
+the setting if it had no value before.
 """
 
 
@@ -73,9 +73,9 @@ class StepResult:
 def apply_steps(clients: AwsClients, steps: Iterable[Step]) -> Iterator[StepResult]:
     """Carry out each step, and yield its result immediately.
 
-    If a step fails, the others are still tried, unless the failed step is vital. If the server doesn't
-    support a step, or a step was rolled back because uploads failed after it, its fallback may be tried next.
-    If uploads fail regardless of the steps, the last result says so.
+    If a step fails, the remaining steps are still tried, unless the failed step is vital. If the server
+    doesn't support a step, or a step was undone because uploads failed after it, its fallback may be tried
+    next. If uploads fail regardless of the steps, the last result says so.
     """
     run = _Run(clients)
     halted = False
@@ -140,7 +140,7 @@ class _Run:
         return self._undo(step, undo, refusal)
 
     def _read_before(self, step: Step) -> S3Response:
-        """Return the setting before the step, or an empty one if it can't be read."""
+        """Return the setting as it is before the step, or an empty response if it can't be read."""
         try:
             return read_setting(self._clients, step.parameters["Bucket"], _read_operation(step))
         except BucketError as exc:
@@ -149,7 +149,7 @@ class _Run:
             raise
 
     def _has_effect(self, step: Step, before: S3Response) -> bool | None:
-        """Return whether the setting has changed, or None if it can't be read."""
+        """Return whether the setting differs from `before`, or None if it can't be read."""
         for delay in (0.0, RETRY_DELAYS_SECONDS[0]):
             time.sleep(delay)
             try:
@@ -189,10 +189,10 @@ class _Run:
         return StepResult(step, StepStatus.REVERTED, message, try_fallback=True)
 
     def _refusal_after_undo(self, step: Step, before: BucketError) -> BucketError | None:
-        """Return why uploads are refused after the step was undone, or None if they succeed.
+        """Return why uploads are still refused after the step was undone, or None if they succeed.
 
-        The upload is retried until the response changes, because it takes time until the server applies a
-        changed setting.
+        `before` is the reason why they were refused before. The upload is retried until the response changes,
+        because a server may need some time to apply a changed setting.
         """
         for delay in (0.0, *RETRY_DELAYS_SECONDS):
             time.sleep(delay)
@@ -229,8 +229,8 @@ class _Run:
     def _is_temporary(self, exc: BucketError, step: Step) -> bool:
         """Return whether a retry may succeed.
 
-        It may if another change to the bucket is in progress, or if an earlier step is not visible everywhere
-        yet.
+        A retry may succeed if another change to the bucket is in progress, or if an earlier step is not
+        visible everywhere yet.
         """
         if isinstance(exc, CallDenied):
             return step.operation == "PutBucketPolicy" and "PutPublicAccessBlock" in self._done

@@ -1,4 +1,4 @@
-"""boto3 clients to set up and examine a bucket.
+"""boto3 clients that set up and examine a bucket.
 
 They also detect successful responses that belong to a different operation. A server that does not know a
 subresource such as `?encryption` may ignore it and return 200 with a listing of the bucket. botocore would
@@ -51,7 +51,10 @@ class AwsClients:
     ) -> None:
         self._region = region
         self.region_named = ""
-        """The region that S3 named when it refused a request signed for a different region, or empty."""
+        """The region that S3 named when it refused a request signed for a different region.
+
+        It is empty if S3 refused no such request.
+        """
         self._endpoint_url = endpoint_url
         self._addressing_style = addressing_style
         self._profile = profile
@@ -88,7 +91,7 @@ class AwsClients:
         return self.endpoint_in(self.region)
 
     def endpoint_in(self, region: str, bucket: str = "bucket") -> Endpoint:
-        """Return the endpoint of `bucket` if it is in `region`."""
+        """Return the endpoint that `bucket` has if the bucket is in `region`."""
         with errors_mapped("Finding the endpoint of S3"):
             return find_endpoint(
                 self._session,
@@ -105,12 +108,15 @@ class AwsClients:
 
     @property
     def has_iam(self) -> bool:
-        """Whether IAM manages the users of S3. The IAM of AWS has no users of a compatible server."""
+        """Whether `iam` manages the users of the S3 server.
+
+        It doesn't if `iam` calls AWS, but the S3 server is not AWS.
+        """
         return not self.is_compatible_server or not is_aws_url(self.iam.meta.endpoint_url)
 
     @property
     def partition(self) -> str:
-        """The second part of ARNs: `aws`, `aws-cn`, `aws-us-gov` …"""
+        """The AWS partition, which is the second part of ARNs, such as `aws` or `aws-cn`."""
         found = partition_of(self.region)
         if found is None and not self.is_compatible_server:
             raise BucketError(f"AWS has no region {self.region!r}. Set AWS_REGION, or --region.")
@@ -135,7 +141,10 @@ class AwsClients:
         return client
 
     def _note_region(self, parsed_response: dict[str, Any] | None = None, **_: Any) -> None:
-        """Remember the region that an error names. botocore silently signs the request again for it."""
+        """Remember the region that an error response names.
+
+        Otherwise it would be lost, since botocore silently signs the request for that region and repeats it.
+        """
         named = ((parsed_response or {}).get("Error") or {}).get("Region")
         self.region_named = str(named or self.region_named)
 
@@ -153,7 +162,7 @@ class AwsClients:
 
     @cached_property
     def s3control(self) -> "S3ControlClient":
-        """The client for S3 Control, which has the Block Public Access settings of the account."""
+        """The client for S3 Control, which manages the Block Public Access settings of the account."""
         with errors_mapped("Making a client"):
             return self._session.client("s3control", region_name=self.region, config=_client_config())
 
@@ -176,10 +185,11 @@ _EXPECTED_ELEMENTS = {
     "GetBucketOwnershipControls": ("OwnershipControls", "Rule"),
     "GetPublicAccessBlock": ("PublicAccessBlockConfiguration", "BlockPublicAcls"),
 }
-"""The root element of each response, and one of its children.
+"""Maps each operation to the root element of its response and one of the root's children.
 
-A response is accepted if it has either of them, because the child is missing if nothing is configured, and
-some servers use a different name for the root. The response to GetBucketPolicy is JSON.
+A response is accepted if it has at least one of these two elements. The child is missing if nothing is
+configured, and some servers use a different name for the root. GetBucketPolicy is not listed, because its
+response is JSON.
 """
 
 
@@ -189,9 +199,8 @@ def _refuse_unrelated_response(model: Any, http_response: Any, **_: Any) -> None
     An empty body means that the setting is not configured.
     """
     body, operation = http_response.content, model.name
-    status = (
-        http_response.raw.status
-    )  # botocore sets `http_response.status_code` to 500 if the body is not XML
+    # botocore sets `http_response.status_code` to 500 if the body is not XML.
+    status = http_response.raw.status
     if status >= 300 or not body.strip():
         return
     if operation == "GetBucketPolicy":
@@ -215,7 +224,7 @@ def _is_policy(body: bytes) -> bool:
 def _has_element(body: bytes, names: tuple[str, ...]) -> bool:
     """Return whether the root element or one of its children is an error or has one of the names.
 
-    XML that does not parse, for example because it was cut off, only has to contain the first name.
+    If the XML can't be parsed, for example because it was cut off, it only has to contain the first name.
     """
     try:
         root = ElementTree.fromstring(body)

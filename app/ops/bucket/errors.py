@@ -39,14 +39,14 @@ from app.stores.s3.errors import (
 )
 
 UNRELATED_RESPONSE = "UnrelatedResponse"
-"""Our own error code for a 200 whose body belongs to a different operation."""
+"""Our own error code for a response with status 200 whose body belongs to a different operation."""
 
 _NOT_IMPLEMENTED = 501
 
 _UNSUPPORTED_STATUSES = (400, 405, 409, 501)
 """The statuses that compatible servers return for unknown operations.
 
-Servers that return 409 took the request as one to create the bucket.
+A server returns 409 if it mistakes the request for one that creates the bucket.
 """
 
 _AMBIGUOUS_CODES = {
@@ -68,8 +68,8 @@ regardless of the operation.
 class BucketError(AppError):
     """A bucket command can't continue.
 
-    `aws_code` is the error code of the response, and `http_status` is its status. Without a response, they
-    are empty and 0.
+    `aws_code` is the error code of the response, and `http_status` is its status. If there was no response,
+    they are "" and 0.
     """
 
     code = "bucket_error"
@@ -124,10 +124,10 @@ def says_unsupported(status: int, code: str) -> bool:
 
 
 def describe_unexpected(exc: Exception) -> str:
-    """Return the name of the exception's class, and its text if that can't contain a secret.
+    """Return the name of the exception's class, followed by its message if that can't contain a secret.
 
-    Exceptions of the HTTP layer are excluded because they quote headers, which contain credentials.
-    Exceptions of parsers are included because they say which element is missing.
+    The messages of the HTTP layer are left out because they quote headers, which contain credentials. The
+    messages of parsers are included because they say which element is missing.
     """
     name = type(exc).__name__
     if isinstance(exc, OSError) and exc.strerror:
@@ -161,7 +161,10 @@ def _from_response(exc: ClientError, operation: str) -> BucketError:
 
 
 def _region_hint(exc: ClientError) -> str:
-    """Return what the response says about the correct region. It follows the advice to set AWS_REGION."""
+    """Return what the response says about the correct region, or "" if it says nothing.
+
+    The caller appends this to a message that ends with the advice to set AWS_REGION.
+    """
     headers = exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     error: dict[str, Any] = dict(exc.response.get("Error", {}))
     region = error.get("Region") or headers.get("x-amz-bucket-region")

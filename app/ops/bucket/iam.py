@@ -20,9 +20,9 @@ from app.ops.bucket.state import Mode
 _KEY_SETTINGS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 _AWS_MANAGED_KEY = "alias/aws/s3"
-"""The KMS key that AWS creates for S3 in each account.
+"""The alias of the KMS key that AWS creates for S3 in each account.
 
-Its key policy allows every user of S3 in the account, so our policy need not name it.
+The key's own policy lets every S3 user in the account use it, so our IAM policy doesn't have to name it.
 """
 
 
@@ -35,7 +35,7 @@ class AccessKey:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The settings from which boto3 reads the key."""
+        """The names and values of the settings from which boto3 reads the key."""
         return {"AWS_ACCESS_KEY_ID": self.key_id, "AWS_SECRET_ACCESS_KEY": self.secret}
 
 
@@ -107,7 +107,7 @@ class _IamUser:
         self._call("PutUserPolicy", PolicyName=policy_name, PolicyDocument=json.dumps(policy))
 
     def has_key(self, key_id: str) -> bool:
-        """Return whether this user exists and has the key, and the key is active."""
+        """Return whether this user exists, and the key is one of its active keys."""
         try:
             keys = self._call("ListAccessKeys")["AccessKeyMetadata"]
         except BucketError as exc:
@@ -117,7 +117,7 @@ class _IamUser:
         return any(key["AccessKeyId"] == key_id and key["Status"] == "Active" for key in keys)
 
     def create_key(self) -> AccessKey:
-        """Create an access key. AWS allows two for each user."""
+        """Create an access key. AWS allows at most two keys per user."""
         try:
             key = self._call("CreateAccessKey")["AccessKey"]
         except BucketError as exc:
@@ -159,7 +159,7 @@ def minimal_policy(config: Config, partition: str, mode: Mode | None = None) -> 
         object_actions.append("s3:PutObjectAcl")
     statements = [
         {"Sid": "Objects", "Effect": "Allow", "Action": object_actions, "Resource": f"{bucket_arn}/*"},
-        # Without s3:ListBucket, S3 answers 403 instead of 404 for missing objects.
+        # Without s3:ListBucket, S3 returns 403 instead of 404 for missing objects.
         {"Sid": "Listing", "Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": bucket_arn},
     ]
     if config.s3_sse_kms_key_id and not config.s3_sse_kms_key_id.endswith(_AWS_MANAGED_KEY):

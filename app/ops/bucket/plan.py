@@ -1,7 +1,7 @@
 """The plan: the S3 calls that bring the bucket from its current state to the target.
 
-ACLs are disabled in both modes, by enforcing the bucket owner as the owner of all objects. Then only the
-policy decides what is public. Uploads with an ACL get 400 from such a bucket, so `S3_ACL=none` must be set.
+ACLs are disabled in both modes, by making the bucket owner the owner of all objects. Then only the policy
+decides what is public. Uploads with an ACL to such a bucket get 400, so `S3_ACL=none` must be set.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/about-object-ownership.html
 
 Our CORS and lifecycle rules are recognized by their IDs. All other rules stay unchanged.
@@ -17,10 +17,10 @@ from app.ops.bucket.policy import is_public, with_public_read, without_public_re
 from app.ops.bucket.state import BucketState, S3Response, Target, holds_objects, read_state, try_upload
 
 ACLS_DISABLED = "BucketOwnerEnforced"
-"""The object ownership with which S3 ignores ACLs and refuses uploads that carry one."""
+"""The object ownership setting that makes S3 ignore ACLs and refuse uploads that have one."""
 
 BLOCK_PUBLIC_ACLS = "BlockPublicAcls"
-"""With this block, Ceph RGW refuses every upload, even by the owner and without an ACL (fixed in 2025)."""
+"""With this block, Ceph RGW refuses every upload, even one by the owner without an ACL (fixed in 2025)."""
 
 ACL_BLOCKS = (BLOCK_PUBLIC_ACLS, "IgnorePublicAcls")
 POLICY_BLOCKS = ("BlockPublicPolicy", "RestrictPublicBuckets")
@@ -52,10 +52,10 @@ Rule = dict[str, Any]
 class Step:
     """A call to S3 that changes the bucket.
 
-    `parameters` are the parameters of the boto3 method, except that a bucket policy is a dict. If a `vital`
-    step fails, the steps after it are not tried. An `optional` step is skipped if a compatible server does
-    not support it, and its `fallback` may be tried instead. `denied_hint` tells the operator why AWS may deny
-    the call even if the credentials have the permission.
+    `parameters` are the parameters of the boto3 method, but a bucket policy is a dict rather than JSON. If a
+    `vital` step fails, the steps after it are not tried. If a compatible server does not support an
+    `optional` step, that is not a failure, and the step's `fallback` may be tried instead. `denied_hint`
+    tells the operator why AWS may deny the call even if the credentials have the permission.
     """
 
     title: str
@@ -69,11 +69,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps, in the order in which to make them. There are none if the bucket already has the settings.
+    """The steps, in order. If the bucket already has the target's settings, there are no steps.
 
     `publishes` is True if the steps let everyone read existing objects of the bucket. If the bucket can't be
-    listed, this is assumed, and `unlisted` is True. `unsupported` names the operations that the server does
-    not support. There are no steps for their settings.
+    listed, it is assumed to contain objects, and `unlisted` is True. `unsupported` names the operations that
+    the server does not support. The plan has no steps for the settings that these operations read.
     """
 
     steps: tuple[Step, ...]
@@ -83,11 +83,11 @@ class Plan:
 
 
 def make_plan(clients: AwsClients, target: Target, *, may_upload: bool = True) -> Plan:
-    """Read the bucket's settings and return the steps to the target. Raises `BucketError`.
+    """Read the bucket's settings and return the plan that leads to the target. Raises `BucketError`.
 
-    No setting is changed. If the server lacks some settings and the bucket blocks public ACLs, a small image
-    is put and deleted again, because some of these servers then refuse every upload. `may_upload=False` skips
-    this test.
+    No setting is changed. Some compatible servers refuse every upload to a bucket that blocks public ACLs. So
+    if the server lacks some settings and the bucket has this block, a small image is put and deleted again.
+    `may_upload=False` skips this test.
     """
     state = read_state(clients, target)
     if may_upload and state.unsupported and state.public_access_block.get(BLOCK_PUBLIC_ACLS):
@@ -112,9 +112,9 @@ def ownership_of(response: Mapping[str, Any]) -> str:
 def access_steps(target: Target, state: BucketState) -> list[Step]:
     """Return the steps that decide who may read, in the order that S3 requires.
 
-    ACLs are removed before they are disabled. For a public bucket, Block Public Access is turned off before
-    the policy is put. For a private bucket, it is turned on only after the policy was removed, because it
-    refuses changes to a policy that is still public.
+    Grants are removed from the bucket's ACL before ACLs are disabled. For a public bucket, the blocks for
+    public policies are turned off before the policy is put. For a private bucket, they are turned on only
+    after the policy has been removed, because they prevent changes to a policy that is still public.
     """
     ownership = _ownership_steps(target, state)
     if target.mode == "public":
@@ -128,7 +128,7 @@ def rule_steps(target: Target, state: BucketState) -> list[Step]:
 
 
 def _publishes(target: Target, state: BucketState, steps: list[Step]) -> bool:
-    """Return whether the steps make an existing bucket public that is not public yet."""
+    """Return whether the steps make a bucket public that exists and is not public yet."""
     if target.mode != "public" or not state.exists:
         return False
     is_readable = is_public(state.policy, target.objects_arn) and not state.public_access_block.get(
@@ -179,7 +179,7 @@ def _block_steps(target: Target, state: BucketState) -> list[Step]:
             return [_block_step(target, title, reduced)]
         return []
     if state.unsupported and present == reduced:
-        return []  # the fallback of an earlier run
+        return []  # an earlier run of this command used the fallback
     title = "Allow a public bucket policy" if public else "Block all public access to the bucket"
     fallback = _block_step(target, f"{title}, without {BLOCK_PUBLIC_ACLS}", reduced)
     return [replace(_block_step(target, title, wanted), vital=public, fallback=fallback)]
@@ -264,7 +264,7 @@ def _lifecycle_step(target: Target, response: S3Response, missing: list[Rule]) -
     rules = _merged(response.get("Rules", []), missing)
     parameters = {"Bucket": target.bucket, "LifecycleConfiguration": {"Rules": rules}}
     minimum_size = "TransitionDefaultMinimumObjectSize"
-    if minimum_size in response:  # S3 would reset it if it were left out
+    if minimum_size in response:  # S3 would reset this setting if the parameter were missing
         parameters[minimum_size] = response[minimum_size]
     actions = [
         f"delete objects under {rule['Filter']['Prefix']} after {rule['Expiration']['Days']} days"
@@ -279,14 +279,17 @@ def _lifecycle_step(target: Target, response: S3Response, missing: list[Rule]) -
 
 
 def _lifecycle_essence(rule: Rule) -> tuple[Any, ...]:
-    """Return what identifies the rule, for comparisons. S3 may return an empty filter in several forms."""
+    """Return a tuple that is equal for rules with the same ID and effect.
+
+    The rules themselves can't be compared, because S3 may return an empty filter in several forms.
+    """
     prefix = rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))
     abort = rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation")
     return rule.get("ID"), rule.get("Status"), prefix, rule.get("Expiration", {}).get("Days"), abort
 
 
 def _merged(present: list[Rule], ours: list[Rule]) -> list[Rule]:
-    """Return the rules with ours added. Each of ours replaces a rule with its ID, or is appended."""
+    """Return the present rules and ours. Each of our rules replaces a present rule with the same ID."""
     by_id = {rule["ID"]: rule for rule in ours}
     kept = [by_id.pop(rule.get("ID", ""), rule) for rule in present]
     return [*kept, *by_id.values()]

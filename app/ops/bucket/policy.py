@@ -1,4 +1,6 @@
-"""Bucket policies: what a policy lets everyone do, and how to add our statement to it or remove it.
+"""Functions that find out what a bucket policy lets everyone do, and that add or remove our statement.
+
+Our statement lets everyone read the objects.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/example-bucket-policies.html
 """
@@ -11,7 +13,7 @@ Statement = dict[str, Any]
 Policy = dict[str, Any]
 
 SID = "S3ImageServerPublicRead"
-"""The ID by which we recognize our own statement."""
+"""The ID of our statement, by which we recognize it."""
 
 _EVERYONE = "*"
 
@@ -39,7 +41,7 @@ def is_public(policy: Policy | None, objects_arn: str) -> bool:
 
 
 def with_public_read(policy: Policy | None, objects_arn: str) -> Policy:
-    """Return the policy with our statement. All other statements stay unchanged."""
+    """Return the policy with our statement added. All other statements stay unchanged."""
     ours = {
         "Sid": SID,
         "Effect": "Allow",
@@ -62,9 +64,9 @@ def without_public_read(policy: Policy | None, objects_arn: str) -> Policy | Non
 
 
 def _is_public_read(statement: Statement, objects_arn: str) -> bool:
-    """Return whether the statement allows exactly what ours allows. Its ID does not matter.
+    """Return whether the statement allows exactly what our statement allows, regardless of its ID.
 
-    For example, the ID in the AWS documentation is `PublicReadGetObject`.
+    In the AWS documentation, for example, the ID of such a statement is `PublicReadGetObject`.
     """
     return (
         statement.get("Effect") == "Allow"
@@ -80,23 +82,24 @@ def _statements(policy: Policy | None) -> list[Statement]:
 
 
 def _for_everyone(policy: Policy | None) -> Iterator[Statement]:
-    """Yield the statements that apply to all callers. Statements with a condition don't count."""
+    """Yield the statements that apply to all callers. Statements with a condition are left out."""
     for statement in _statements(policy):
         if not statement.get("Condition") and _EVERYONE in _principals(statement):
             yield statement
 
 
 def _principals(statement: Statement) -> list[str]:
-    """Return the principals of all types: AWS accounts, services and others."""
+    """Return the names of the statement's principals of all types, such as AWS accounts and services."""
     principal = statement.get("Principal", [])
     values = principal.values() if isinstance(principal, dict) else [principal]
     return [name for names in values for name in _as_list(names)]
 
 
 def _matches(statement: Statement, element: str, value: str) -> bool:
-    """Return whether the value matches one of the element's patterns, which may contain `*` and `?`.
+    """Return whether the value matches one of the patterns in an element of the statement.
 
-    Actions are case-insensitive, ARNs are not.
+    The element is `Action` or `Resource`. The patterns may contain `*` and `?`. Actions are case-insensitive,
+    and ARNs are case-sensitive.
     """
     patterns = _as_list(statement.get(element, []))
     if element == "Action":

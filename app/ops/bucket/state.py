@@ -21,7 +21,7 @@ _NOT_FOUND = 404
 _NOT_IMPLEMENTED = 501
 
 _LISTING_OPERATIONS = ("ListObjectsV2", "ListObjects")
-"""The operations that list objects, in the order to try them. Old servers support only the second."""
+"""The operations that list objects, in the order in which they are tried. Old servers lack the first."""
 
 _PROBE_KEY = "doctor/setup-probe.png"
 """The key of the test upload.
@@ -30,9 +30,9 @@ It is always the same, so that at most one object is left behind if the server r
 """
 
 _TEMPORARY_STATUSES = (404, 409, 429, 503)
-"""Statuses that don't mean that uploads are refused.
+"""Statuses of failed uploads that are not refusals, because the reason is temporary.
 
-They occur if the bucket is not visible everywhere yet, if a conflicting change is in progress, and if the
+They occur if the bucket is not visible everywhere yet, if a conflicting change is in progress, or if the
 server is busy.
 """
 
@@ -195,7 +195,7 @@ def _read(clients: AwsClients, target: Target) -> BucketState:
             settings[operation] = read_setting(clients, target.bucket, operation)
         except CallUnsupported as exc:
             if status != _OK and exc.http_status not in (_OK, _NOT_IMPLEMENTED):
-                raise  # HeadBucket failed too, so this is not about the operation
+                raise  # HeadBucket failed too, so the operation is not the reason
             unsupported.append(operation)
         except CallDenied as exc:
             denied.append(exc)

@@ -47,7 +47,10 @@ _NO_POLICY = (
 
 
 def _origins(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Check that the values are origins as browsers send them (RFC 6454, 6.2). S3 allows one `*` in each."""
+    """Return the values without duplicates. Each must be an origin as browsers send it (RFC 6454, 6.2).
+
+    S3 allows one `*` in an origin.
+    """
     for value in values:
         if value != "*" and (not re.fullmatch(r"https?://[^/\s,]+", value) or value.count("*") > 1):
             raise click.BadParameter(f"{value!r} is not * or an origin such as https://example.org")
@@ -198,7 +201,7 @@ def create_user(
 
 
 def _config_and_clients(bucket: str, region: str, profile: str = "") -> tuple[Config, AwsClients]:
-    """Return the settings with the bucket and the region of this command, and clients for them."""
+    """Return a tuple: the settings with the bucket and the region of this command, and clients for them."""
     config = components().config
     config = replace(config, s3_bucket=bucket or config.s3_bucket, aws_region=region or config.aws_region)
     if not config.s3_bucket:
@@ -208,9 +211,10 @@ def _config_and_clients(bucket: str, region: str, profile: str = "") -> tuple[Co
 
 
 def _server_settings(clients: AwsClients, target: Target) -> dict[str, str]:
-    """Return the settings with which the server uses this bucket.
+    """Return the settings with which the image server uses this bucket.
 
-    The endpoint is among them, because the server does not use the AWS profile of this command.
+    The endpoint of a compatible server is among them. It may come from the AWS profile of this command, which
+    the image server does not use.
     """
     endpoint = {"AWS_ENDPOINT_URL_S3": clients.endpoint.url} if clients.is_compatible_server else {}
     return {
@@ -223,7 +227,7 @@ def _server_settings(clients: AwsClients, target: Target) -> dict[str, str]:
 
 
 class _SetupReport:
-    """The output of `flask bucket setup`: a line for each event, or one JSON object at the end."""
+    """The output of `flask bucket setup`: lines as it progresses, or one JSON object at the end."""
 
     def __init__(self, target: Target, plan: Plan, settings: dict[str, str], *, as_json: bool) -> None:
         self._settings = settings
@@ -234,17 +238,20 @@ class _SetupReport:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The settings for `.env`. If bucket policies are not supported, the server has to detect ACLs."""
+        """The settings for `.env`.
+
+        If a bucket that should be public can't have a policy, the image server finds out whether ACLs work.
+        """
         return self._settings | ({"S3_ACL": "auto", "IMAGE_URLS": "auto"} if self._lacks_policy else {})
 
     @property
     def failed(self) -> bool:
-        """True if any step failed."""
+        """Whether any step failed."""
         return any(result.status is StepStatus.FAILED for result in self._results)
 
     @property
     def _lacks_policy(self) -> bool:
-        """Whether the bucket should be public but the server does not support the policy for that."""
+        """Whether the bucket should be public, but the S3 server does not support the policy for that."""
         if self._target.mode != "public":
             return False
         left_out = {

@@ -23,7 +23,7 @@ _WARM_FACTS = {
     "without_room": [CacheStatus.BYPASS.value],
     "failed": [_FAILED, CacheStatus.STALE.value],
 }
-"""The counts that `warm` prints, and the cache statuses that each of them includes.
+"""Maps each count that `warm` prints to the cache statuses that it includes.
 
 Every image is counted exactly once.
 """
@@ -103,7 +103,7 @@ def clear(as_json: bool) -> None:
 def warm(prefix: str, concurrency: int, as_json: bool) -> None:
     """Fetch images from the store into the cache. Exit with status 1 if any could not be fetched."""
     images = components().images
-    listing = images.list_all(prefix)  # it may have many pages, so the progress bar counts the images
+    listing = images.list_all(prefix)  # it may take many requests, so a progress bar is shown
     with errors_shown(), click.progressbar(listing, label="Listing", show_pos=True, hidden=as_json) as listed:
         listed_keys = [image.key for image in listed]
     keys = [key for key in listed_keys if is_readable(key)]
@@ -133,7 +133,10 @@ def warm(prefix: str, concurrency: int, as_json: bool) -> None:
 
 @contextmanager
 def _progress(label: str, as_json: bool) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar for the entries of the cache. Yield a function that sets how many are done."""
+    """Show a progress bar for the entries of the cache.
+
+    Yield a function that sets how many entries are done.
+    """
     try:
         length = components().cache.totals().entries
     except CACHE_ERRORS:

@@ -5,8 +5,8 @@ GET requests. Outside AWS, the cache also saves data transfer. Inside AWS it doe
 in the same region is free, and EC2 pays the same price as S3 for transfer to the internet
 (https://aws.amazon.com/s3/pricing/, "Data transfer").
 
-The prices are in `prices.json`. Each rate is a list of tiers. A tier has the price for `per` units, and
-applies up to the monthly amount `up_to`.
+The prices are in `prices.json`. Each rate has a list of tiers. A tier applies up to the monthly amount
+`up_to`, and its price is for `per` units.
 """
 
 import json
@@ -84,7 +84,7 @@ def cost(images: int | None, size: int | None, views: int | None, as_json: bool)
 def estimate_cost(images: int, stored_bytes: int, views: int | None) -> dict[str, Any]:
     """Return the estimate that `--json` prints. The amounts are strings, rounded to the cent.
 
-    If `views` is None, the amounts that depend on it are None.
+    If `views` is None, the amounts that depend on the number of views are None.
     """
     gigabyte = PRICES["bytes_per_gb"]
     storage = price("storage", Decimal(stored_bytes) / gigabyte)
@@ -110,7 +110,7 @@ def estimate_cost(images: int, stored_bytes: int, views: int | None) -> dict[str
 
 
 def price(name: str, units: Decimal) -> Decimal:
-    """Return the price of `units` in a month. `name` is the name of a rate, such as `storage`."""
+    """Return the monthly price of this many units. `name` is the name of a rate, such as `storage`."""
     rate: dict[str, Any] = PRICES[name]
     total = below = Decimal(0)
     for tier in rate["tiers"]:

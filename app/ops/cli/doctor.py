@@ -67,7 +67,7 @@ def _print_json(found: Iterator[CheckResult]) -> list[CheckResult]:
 
 
 def _print_table(found: Iterator[CheckResult]) -> list[CheckResult]:
-    """Print each row as soon as its check is done, since some checks take seconds. Return the results."""
+    """Print each result as soon as its check is done, since some checks take seconds. Return all results."""
     columns = max(shutil.get_terminal_size().columns, _MIN_TERMINAL_COLUMNS)
     results = []
     for result in found:
@@ -79,7 +79,7 @@ def _print_table(found: Iterator[CheckResult]) -> list[CheckResult]:
 
 
 def _row(result: CheckResult, columns: int) -> Iterator[str]:
-    """Yield the lines of a row: status, check and finding, then the fix below the finding."""
+    """Yield the lines for a result: the status, the check and the finding, and the fix below the finding."""
     finding = result.finding
     indent = _STATUS_COLUMNS + _CHECK_COLUMNS
     first, *more = textwrap.wrap(finding.text, columns - indent, break_on_hyphens=False)

@@ -102,7 +102,7 @@ def _run(
 ) -> tuple[int, bool]:
     """Process the items with a progress bar.
 
-    Return the number of items that were not processed, and whether Ctrl-C was pressed.
+    Return a tuple: the number of items that were not processed, and whether Ctrl-C was pressed.
     """
     before = report.counts.total()
     steps = run_concurrently(work, items, concurrency, report)
@@ -122,7 +122,7 @@ def _run(
 def _print_summary(
     facts: dict[str, Any], report: BulkReport, left: int, interrupted: bool, as_json: bool
 ) -> None:
-    """Print the counts and the reasons of failures and skips.
+    """Print the counts, and the reasons for failures and skips.
 
     Exit with status 130 after Ctrl-C, or with status 1 if items failed or were not processed.
     """
@@ -144,5 +144,5 @@ def _print_summary(
 
 
 def _printable(name: str) -> str:
-    """Escape control characters. Names come from untrusted sources and may contain terminal sequences."""
+    """Escape control characters. Names come from untrusted sources and may contain escape sequences."""
     return name if name.isprintable() else ascii(name)

@@ -1,4 +1,4 @@
-"""Helpers of all commands: the `--json` option, the output of results, and one-line errors."""
+"""Helpers for the commands: the `--json` option, the output of results, and one-line errors."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 
 
 def print_facts(as_json: bool, facts: dict[str, Any]) -> None:
-    """Print the facts as lines of name and value, or as one JSON object."""
+    """Print the results by name: one per line, or all of them as one JSON object."""
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -26,7 +26,7 @@ def print_facts(as_json: bool, facts: dict[str, Any]) -> None:
 def errors_shown() -> Iterator[None]:
     """If an exception is raised, end the command with status 1 and a one-line message.
 
-    The message contains the error's details, which only operators may see, but no traceback.
+    The message contains the error's details, which only operators are allowed to see. There is no traceback.
     """
     try:
         yield

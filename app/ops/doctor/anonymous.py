@@ -27,12 +27,15 @@ _REMOVE_ACLS = (
 )
 
 _KEYS_PER_LISTING = 8
-"""Maximum number of images of a listing that are requested, to stay within the time limit of a check."""
+"""Maximum number of images per listing that a check requests, to stay within its time limit."""
 
 
 @check(probe_bytes)
 def anonymous_get(context: CheckContext) -> Finding:
-    """In public mode everyone must be able to read the probe at its S3 URL, in private mode nobody."""
+    """In public mode, everyone must be able to read the probe at its S3 URL.
+
+    In private mode, S3 must refuse requests without credentials.
+    """
     response = fetch_anonymously("GET", _object_url(context))
     if not context.is_public and response.status == 200:
         return problem(
@@ -48,7 +51,7 @@ def anonymous_get(context: CheckContext) -> Finding:
 def public_objects(context: CheckContext) -> Finding:
     """In private mode, older images must not be public.
 
-    The ACL that an image got when it was uploaded stays even if the settings change.
+    An image keeps the ACL that it got when it was uploaded, even if the settings change.
     """
     if context.is_public:
         return ok("The mode is public, so browsers should be able to read all images at S3.")
@@ -69,9 +72,10 @@ def public_objects(context: CheckContext) -> Finding:
 
 
 def _sample_keys(context: CheckContext) -> list[str]:
-    """Return keys of images from three listings: of all images, of uploads, and of generated images.
+    """Return the keys of some images from three listings: all images, uploads, and generated images.
 
-    They are spread evenly over the first page of each listing.
+    The keys are spread evenly over the first page of each listing. Raises `NotChecked` if the credentials are
+    not allowed to list the bucket.
     """
     found: dict[str, None] = {}
     for prefix in ("", f"{UPLOAD_FOLDER}/", f"{GENERATED_FOLDER}/"):
@@ -87,7 +91,7 @@ def _sample_keys(context: CheckContext) -> list[str]:
 
 @check(probe_bytes)
 def image_url(context: CheckContext) -> Finding:
-    """The URL that clients get must show the image in a browser."""
+    """Browsers must be able to show the image at the URL that clients get."""
     url = context.url_of(context.probe.key)
     if url.startswith(IMAGES_PATH):
         return ok(f"Clients get URLs of this server under {IMAGES_PATH}")
@@ -102,7 +106,10 @@ def image_url(context: CheckContext) -> Finding:
 
 
 def _check_shown(context: CheckContext, response: AnonymousResponse, *, fix_denied: str) -> Finding:
-    """Return the finding whether a browser can show the probe. `fix_denied` is the fix for a 401 or 403."""
+    """Return the finding for the response that a browser gets at the probe's URL.
+
+    `fix_denied` is the fix if the status is 401 or 403.
+    """
     if response.status in (401, 403):
         return problem(f"Browsers get {response.status} (Access Denied).", fix_denied)
     if response.status != 200:
@@ -127,7 +134,10 @@ def _check_shown(context: CheckContext, response: AnonymousResponse, *, fix_deni
 
 @check(probe_put)
 def anonymous_list(context: CheckContext) -> Finding:
-    """Only the server may list the bucket: keys that can't be guessed protect nothing if they are listed."""
+    """Only the server should be able to list the bucket.
+
+    Keys that can't be guessed don't protect images if everyone can list the keys.
+    """
     bucket_url = _object_url(context).removesuffix(url_path(context.probe.key))
     response = fetch_anonymously("GET", f"{bucket_url}?list-type=2&max-keys=1")
     if response.status == 200:
@@ -140,7 +150,7 @@ def anonymous_list(context: CheckContext) -> Finding:
 
 @check(probe_put)
 def anonymous_put(context: CheckContext) -> Finding:
-    """Only the server may write to the bucket."""
+    """Only the server should be able to write to the bucket."""
     response = fetch_anonymously("PUT", _object_url(context), context.probe.data)
     if response.status < 300:
         return problem(

@@ -1,4 +1,4 @@
-"""Checks of the bucket's other settings: CORS, lifecycle, encryption, access logs."""
+"""Checks of bucket settings that don't decide who has access: CORS, lifecycle, encryption, access logs."""
 
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,7 +16,7 @@ _ARCHIVE_CLASSES = {"GLACIER", "DEEP_ARCHIVE"}
 
 @check(credentials_accepted, probe_put)
 def cors(context: CheckContext) -> Finding:
-    """If clients get S3 URLs, a CORS rule should allow `fetch()` and canvas. `<img>` works without one."""
+    """If clients get S3 URLs, a CORS rule should allow `fetch()` and canvas. `<img>` works without it."""
     if not _browsers_read_s3(context):
         return ok("Browsers read images from this server, not from S3.")
     response: Any = query(context.clients.s3.get_bucket_cors, Bucket=context.bucket) or {}
@@ -28,7 +28,7 @@ def cors(context: CheckContext) -> Finding:
     fix = f"flask bucket setup --mode {context.mode} {' '.join(f'--cors {origin}' for origin in wanted)}"
     if not allowed:
         return warning("Pages can show images but can't fetch() them, because there is no CORS rule.", fix)
-    # A pattern may contain one `*`, which stands for any characters.
+    # A pattern may contain one `*`, which matches any number of characters.
     missing = [
         origin
         for origin in context.config.cors_origins
@@ -65,9 +65,10 @@ def lifecycle(context: CheckContext) -> Finding:
 
 
 def _prefix(rule: Any) -> str:
-    """Return the prefix of the keys that a lifecycle rule covers. It is empty if the rule covers all keys.
+    """Return the prefix of the keys that a lifecycle rule covers, or "" if it covers all keys.
 
-    A rule that is limited to tags or sizes does not cover all keys, even if it has no prefix.
+    A rule that has no prefix, but is limited to tags or sizes, does not cover all keys. For such a rule,
+    return a description in place of the prefix.
     """
     filters = rule.get("Filter", {})
     if filters.keys() & {"And", "Tag", "ObjectSizeGreaterThan", "ObjectSizeLessThan"}:
@@ -82,7 +83,10 @@ def _covers_images(prefix: str) -> bool:
 
 @check(credentials_accepted, probe_put)
 def encryption(context: CheckContext) -> Finding:
-    """Images should be encrypted at rest. In public mode, not with KMS, since anonymous reads then fail."""
+    """Images should be encrypted at rest.
+
+    In public mode, they must not be encrypted with a KMS key, because anonymous reads would fail.
+    """
     response: Any = query(context.clients.s3.get_bucket_encryption, Bucket=context.bucket) or {}
     rules: list[Any] = response.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
     kinds = [rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm", "") for rule in rules]
@@ -98,7 +102,7 @@ def encryption(context: CheckContext) -> Finding:
 
 @check(credentials_accepted, probe_put)
 def access_logs(context: CheckContext) -> Finding:
-    """If browsers read images from S3, only S3 can log the requests."""
+    """If browsers read images from S3, S3 should log the requests, since this server can't."""
     if not _browsers_read_s3(context):
         return ok("Browsers read images from this server, which logs the requests.")
     response = query(context.clients.s3.get_bucket_logging, Bucket=context.bucket)

@@ -1,4 +1,4 @@
-"""Checks whether the bucket can be reached: credentials, connection, clock, name, region and URLs."""
+"""Checks of what is needed to reach the bucket: credentials, connection, clock, name, region and URLs."""
 
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -33,8 +33,8 @@ def credentials(context: CheckContext) -> Finding:
 def dotted_bucket(context: CheckContext) -> Finding:
     """TLS must work with the bucket's name.
 
-    The wildcard of S3's certificate covers only one label, so it does not match the host name of a bucket
-    with dots in its name.
+    The wildcard in S3's certificate matches only one label of a host name. The name of a bucket with dots
+    consists of several labels.
     """
     if "." in context.bucket and context.config.s3_addressing_style == "virtual":
         return problem(
@@ -67,7 +67,7 @@ def clock(context: CheckContext) -> Finding:
 
 @check(s3_answers)
 def bucket_exists(context: CheckContext) -> Finding:
-    """A bucket with this name must exist. The check `bucket-owner` finds out to whom it belongs."""
+    """A bucket with this name must exist. The check `bucket-owner` finds out who owns it."""
     if context.head.status == 404:
         return problem(f"There is no bucket {context.bucket}.", MEANINGS["NoSuchBucket"].fix)
     if context.head.status == 400:
@@ -77,7 +77,10 @@ def bucket_exists(context: CheckContext) -> Finding:
 
 @check(bucket_exists)
 def region(context: CheckContext) -> Finding:
-    """The bucket must be in the region that the settings name. HeadBucket reveals it without permissions."""
+    """The bucket must be in the region that the settings name.
+
+    The response to HeadBucket names the bucket's region even if the credentials have no permissions.
+    """
     found = context.head.region or context.signing_region
     if not found:
         raise NotChecked("can't be checked: responses of the server name no region")
@@ -91,7 +94,7 @@ def region(context: CheckContext) -> Finding:
 
 @check(bucket_exists, region)
 def credentials_accepted(context: CheckContext) -> Finding:
-    """S3 must accept the credentials. It may still deny a request because of missing permissions."""
+    """S3 must accept the credentials. It may still deny requests for lack of a permission."""
     code = context.missing_object_code
     if code in MEANINGS:
         return finding_for_code(code)
@@ -116,7 +119,9 @@ def missing_or_forbidden(context: CheckContext) -> Finding:
 
 @check(region)
 def url_format(context: CheckContext) -> Finding:
-    """S3 URLs must contain the bucket's name and region as in boto3's URLs, even with FIPS and dual-stack.
+    """The S3 URLs of images must start with the URL that boto3 uses for the bucket in its actual region.
+
+    That URL also depends on whether FIPS or dual-stack endpoints are used.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html
     """

@@ -39,7 +39,10 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class BucketHead:
-    """The response to HeadBucket. If the server sends no region, `region` is empty. `date` may be None."""
+    """The response to HeadBucket.
+
+    If the server names no region, `region` is empty. If it sends no valid date, `date` is None.
+    """
 
     status: int
     region: str
@@ -87,7 +90,8 @@ class CheckContext:
     def is_public(self) -> bool:
         """Whether browsers should be able to read the bucket.
 
-        The settings decide. With `IMAGE_URLS=auto`, this is whether an anonymous request can read an image.
+        This depends only on the settings, except with `IMAGE_URLS=auto`: then it may also depend on whether
+        an anonymous request can read an image.
         """
         if self.config.image_urls == "s3" or self.config.s3_acl == "public-read":
             return True
@@ -97,12 +101,12 @@ class CheckContext:
 
     @property
     def mode(self) -> str:
-        """`public` or `private`, as for `flask bucket setup --mode`."""
+        """`public` or `private`, for `flask bucket setup --mode`."""
         return "public" if self.is_public else "private"
 
     @cached_property
     def head(self) -> BucketHead:
-        """The response to HeadBucket, which may be an error. The headers are useful with any status."""
+        """The response to HeadBucket. It may be an error response, since its headers are useful, too."""
         try:
             response: Any = self.clients.s3.head_bucket(Bucket=self.bucket)
         except ClientError as exc:
@@ -116,8 +120,9 @@ class CheckContext:
     def missing_object_code(self) -> str:
         """The error code of a GET for a key that does not exist, or "" if the server returns an object.
 
-        The code shows whether the credentials are accepted. Responses to HEAD have no error code. If the
-        response has no code either, because it does not come from S3, this is the HTTP status.
+        The code shows whether the credentials are accepted. A HEAD request would not show it, since the
+        response has no error code. If the response to the GET has no error code either, it does not come from
+        S3. The HTTP status is then used as the code.
         """
         try:
             self.clients.s3.get_object(Bucket=self.bucket, Key=f"doctor/missing-{secrets.token_hex(16)}.png")
@@ -127,13 +132,13 @@ class CheckContext:
 
     @property
     def signing_region(self) -> str:
-        """The region for which the server wants requests to be signed, or "" if it accepts our region."""
-        _ = self.missing_object_code  # makes a signed request
+        """The region for which the server wants signatures, or "" if it accepts the configured region."""
+        _ = self.missing_object_code  # sends the signed request that may be refused
         return self.clients.region_named
 
     @cached_property
     def identity(self) -> Identity:
-        """The identity to which the credentials belong. Raises `NotChecked` if there is no STS to ask."""
+        """The identity to which the credentials belong. Raises `NotChecked` if there is no STS."""
         self.require_own_service(self.clients.sts.meta.endpoint_url, "STS")
         response = query(self.clients.sts.get_caller_identity)
         if response is None:
@@ -144,7 +149,7 @@ class CheckContext:
     def ownership(self) -> str:
         """The bucket's object ownership, or "" if none is configured, as in old buckets.
 
-        Raises `NotChecked` if it can't be read.
+        Raises `NotChecked` if the setting can't be read.
         """
         response = query(self.clients.s3.get_bucket_ownership_controls, Bucket=self.bucket)
         return ownership_of(response or {})
@@ -174,9 +179,12 @@ class Check:
     run: CheckFunction
     needs: tuple["Check", ...] = ()
     is_remote: bool = False
-    """Whether the check calls a service other than S3. It is skipped if that service does not respond."""
+    """Whether the check calls a service other than S3.
+
+    If that service does not respond, the check is skipped. For other checks, this is a problem.
+    """
     cleans_up: bool = False
-    """Whether the check removes what other checks created. It runs even after the time limit."""
+    """Whether the check removes what other checks created. If so, it runs even after the time limit."""
 
 
 def check(
@@ -184,7 +192,7 @@ def check(
 ) -> Callable[[CheckFunction], Check]:
     """Return a decorator that turns a function into a check.
 
-    The name of the check is that of the function, with hyphens: `def bucket_exists` becomes `bucket-exists`.
+    The check has the name of the function, with hyphens: `def bucket_exists` becomes `bucket-exists`.
     """
 
     def decorate(function: CheckFunction) -> Check:

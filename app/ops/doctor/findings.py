@@ -1,4 +1,4 @@
-"""Findings: the outcomes of checks with their fixes, and the findings for exceptions and S3 error codes."""
+"""Findings, which are the outcomes of checks, and functions that return the finding for an error."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Finding:
     """The outcome of a check: the status, one line of text, and the fix.
 
     `fix` is a command, a setting or a path in the console. It is empty if there is nothing to fix. If
-    `blocks_dependents` is True, the checks that need this one are skipped.
+    `blocks_dependents` is True, the checks that need this check are skipped.
     """
 
     status: Status
@@ -55,7 +55,7 @@ class Finding:
 
 
 class NotChecked(Exception):
-    """A check does not apply, or can't be made. The message is the reason."""
+    """A check does not apply or can't be carried out. The message says why."""
 
 
 def ok(text: str) -> Finding:
@@ -69,26 +69,29 @@ def warning(text: str, fix: str) -> Finding:
 
 
 def problem(text: str, fix: str) -> Finding:
-    """Return the finding that something does not work or is not safe. It blocks the dependent checks."""
+    """Return the finding that something does not work or is not safe.
+
+    The checks that need the check with this finding are skipped.
+    """
     return Finding(Status.PROBLEM, text, fix, blocks_dependents=True)
 
 
 def skipped(reason: str) -> Finding:
-    """Return the finding that the check does not apply or can't be made."""
+    """Return the finding that the check does not apply or can't be carried out."""
     return Finding(Status.SKIPPED, reason)
 
 
 T = TypeVar("T")
 
 UNSUPPORTED_CODES = {"NotImplemented", "MethodNotAllowed", "UnsupportedOperation", "501", "405"}
-"""Error codes that mean that a server does not support a call or a parameter."""
+"""Error codes of servers that do not support a call or a parameter."""
 
 
 def query(call: Callable[..., T], *, action: str = "", **arguments: Any) -> T | None:
     """Return the response to a call that reads a setting, or None if the setting is not configured.
 
     Raises `NotChecked` if the server does not support the call, or if a permission is missing. `action` is
-    the name of that permission; by default, it is derived from the name of the operation.
+    the name of the permission. By default, it is derived from the name of the operation.
     """
     try:
         return call(**arguments)
@@ -106,10 +109,13 @@ def query(call: Callable[..., T], *, action: str = "", **arguments: Any) -> T | 
 
 _NEW_KEYS = "Put the right AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into .env: flask bucket create-user"
 _FIXES = dict.fromkeys(("InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch"), _NEW_KEYS)
-"""Fixes for the server's own credentials. Those in `MEANINGS` also apply to an administrator's."""
+"""Fixes for problems with the server's own credentials, by error code.
+
+The fixes in `MEANINGS` are less specific, because they must also suit an administrator's credentials.
+"""
 
 _CONFIGURATION_ERRORS = (ErrorKind.CREDENTIALS, ErrorKind.EXPIRED, ErrorKind.SETTINGS)
-"""Kinds of errors in what boto3 reads from the environment and the profile."""
+"""Kinds of errors that are caused by the environment variables or the profile that boto3 reads."""
 
 
 def finding_for(exc: Exception) -> Finding:
@@ -148,7 +154,7 @@ def _finding_for_response(exc: ClientError) -> Finding:
 
 
 def is_expected(exc: Exception) -> bool:
-    """Return whether `finding_for` handles the exception. All others are bugs in a check or in a server."""
+    """Return whether `finding_for` handles the exception. Other exceptions are bugs in a check or server."""
     is_known = isinstance(exc, AppError | BotoCoreError | ClientError | NoResponse)
     return is_known or classify(exc) in _CONFIGURATION_ERRORS
 
@@ -160,7 +166,7 @@ def is_denial(exc: Exception) -> bool:
 
 
 def is_no_response(exc: Exception) -> bool:
-    """Return whether the exception means that there was no response, or no valid one."""
+    """Return whether the exception means that there was no response, or no valid response."""
     if isinstance(exc, SSLError):
         return False
     return isinstance(exc, NoResponse) or classify(exc) in (

@@ -21,7 +21,10 @@ _PUBLIC_GROUPS = "http://acs.amazonaws.com/groups/global/"
 
 @check(credentials_accepted, is_remote=True)
 def caller_identity(context: CheckContext) -> Finding:
-    """The finding names the user or the role of the credentials, but neither the key nor the account."""
+    """STS must return the identity to which the credentials belong.
+
+    The finding names the user or the role, but neither the access key nor the account.
+    """
     return ok(f"The credentials belong to {_name_of(context.identity.arn)}.")
 
 
@@ -45,7 +48,7 @@ def _name_of(arn: str) -> str:
 
 @check(caller_identity, probe_put)
 def bucket_owner(context: CheckContext) -> Finding:
-    """The bucket should belong to the credentials' own account.
+    """The bucket should belong to the same account as the credentials.
 
     Bucket names are unique across all AWS accounts, so a mistyped name may be someone else's bucket.
     """
@@ -56,7 +59,7 @@ def bucket_owner(context: CheckContext) -> Finding:
     except ClientError as exc:
         if code_of(exc) not in DENIED:
             raise
-        # Find out whether the request was denied because of the owner, or because reading is not allowed.
+        # If the request is denied even without ExpectedBucketOwner, the reason is a missing permission.
         query(context.clients.s3.head_object, Bucket=context.bucket, Key=context.probe.key)
         return warning(
             "The bucket and the credentials belong to different accounts.",
@@ -67,7 +70,7 @@ def bucket_owner(context: CheckContext) -> Finding:
 
 @check(credentials_accepted)
 def object_ownership(context: CheckContext) -> Finding:
-    """`S3_ACL=public-read` needs a bucket with ACLs. Since 2023, new buckets have ACLs disabled."""
+    """`S3_ACL=public-read` needs a bucket with ACLs enabled. Since 2023, AWS disables ACLs in new buckets."""
     ownership = context.ownership
     if ownership != ACLS_DISABLED:
         return ok(f"ACLs are enabled ({ownership or 'not configured'}); S3_ACL={context.config.object_acl}.")
@@ -80,8 +83,8 @@ def object_ownership(context: CheckContext) -> Finding:
 def block_public_access(context: CheckContext) -> Finding:
     """The bucket's Block Public Access must fit the mode.
 
-    In private mode all blocks should be on. In public mode, the blocks must be off for what makes the images
-    public: the policy or ACLs.
+    In private mode, all blocks should be on. In public mode, the blocks for public policies must be off if
+    the policy makes the images public, and the blocks for public ACLs must be off if ACLs do.
     """
     on = _enabled_blocks(context.clients.s3.get_public_access_block, Bucket=context.bucket)
     off = [name for name in _BLOCKS if name not in on]
@@ -101,7 +104,7 @@ def block_public_access(context: CheckContext) -> Finding:
 
 @check(caller_identity, probe_put, is_remote=True)
 def account_public_access(context: CheckContext) -> Finding:
-    """The account's Block Public Access must fit the mode: it takes precedence over that of the bucket."""
+    """The account's Block Public Access must fit the mode, since it overrides the bucket's setting."""
     context.require_own_service(context.clients.s3control.meta.endpoint_url, "S3 Control")
     on = _enabled_blocks(
         context.clients.s3control.get_public_access_block,
@@ -137,7 +140,10 @@ def _blocks_of_readers(context: CheckContext, on: list[str]) -> list[str]:
 
 @check(credentials_accepted, probe_put)
 def bucket_policy(context: CheckContext) -> Finding:
-    """In public mode, the policy must let everyone read, in private mode nobody."""
+    """In private mode, the policy must not let everyone read the images.
+
+    In public mode, either the policy or the ACLs of the images must let everyone read them.
+    """
     policy = _policy(context)
     is_open = _can_everyone_read(context, policy)
     if is_open and not context.is_public:
@@ -183,7 +189,7 @@ def public_writes(context: CheckContext) -> Finding:
 
 
 def _has_acls(context: CheckContext) -> bool:
-    """Return whether ACLs are enabled. If that can't be found out, return True."""
+    """Return whether ACLs are enabled, or True if the setting can't be read."""
     try:
         return context.ownership != ACLS_DISABLED
     except NotChecked:

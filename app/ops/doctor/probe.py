@@ -1,6 +1,7 @@
-"""Checks that put, read, compare and delete a small image, through the store, as the server does.
+"""Checks that put, read, compare and delete a small image, the probe. They use the store, as the server does.
 
-Two more checks put it with boto3, to see whether S3 refuses damaged bytes and existing keys.
+Two more checks put the probe with boto3, to find out whether S3 refuses bytes that don't match their
+checksum, and conditional puts to existing keys.
 """
 
 import base64
@@ -61,7 +62,7 @@ _DENIED_PUT_WITH_ACL = (
 def _finding_for_denied_put(context: CheckContext, exc: AppError) -> Finding:
     """Return the problem for a denied put, with its fix.
 
-    S3 has no error code for denials by Block Public Access, so that setting is read here.
+    If Block Public Access is the reason, the error code doesn't say so. So this function reads that setting.
     """
     sends_acl = context.config.object_acl != "none"
     finding = problem(*_DENIED_PUT_WITH_ACL) if sends_acl else finding_for(exc)
@@ -78,7 +79,7 @@ def _finding_for_denied_put(context: CheckContext, exc: AppError) -> Finding:
 
 
 def _are_public_acls_blocked(context: CheckContext) -> bool:
-    """Return whether `BlockPublicAcls` is on. If that can't be found out, return False."""
+    """Return whether `BlockPublicAcls` is on, or False if the setting can't be read."""
     try:
         response: Any = query(context.clients.s3.get_public_access_block, Bucket=context.bucket) or {}
     except (NotChecked, BotoCoreError, ClientError):
@@ -88,8 +89,9 @@ def _are_public_acls_blocked(context: CheckContext) -> bool:
 
 @check(probe_put)
 def probe_create(context: CheckContext) -> Finding:
-    """A put with `overwrite=False` must create a new object and must never replace an existing one. Uploads
-    without a name rely on this.
+    """A put with `overwrite=False` must create a new object, and must never replace an existing object.
+
+    Uploads without a name rely on this.
     """
     probe = context.probe
     key = probe.key.replace("probe-", "probe-new-")
@@ -128,7 +130,7 @@ def probe_get(context: CheckContext) -> Finding:
 
 @check(probe_get)
 def probe_bytes(context: CheckContext) -> Finding:
-    """The store must return the bytes that were put. Some servers store checksum trailers in the object."""
+    """The store must return the bytes that were put. Some servers add checksum trailers to the object."""
     sent, returned = context.probe.data, context.probe.returned_data
     if sent == returned:
         return ok("The store returns the bytes that were put.")
@@ -172,7 +174,7 @@ _UPDATE_SERVER = "Update the server at AWS_ENDPOINT_URL_S3"
 
 @check(probe_put)
 def checksums(context: CheckContext) -> Finding:
-    """A put with a wrong checksum, as if its bytes had been damaged in transit, must be refused."""
+    """S3 should refuse a put with a wrong checksum, since its bytes may have been damaged in transit."""
     code = _put_again(context, **_wrong_checksum(context))
     if code in _BAD_CHECKSUM_CODES:
         return ok("Puts whose bytes are damaged in transit are refused.")
@@ -182,7 +184,10 @@ def checksums(context: CheckContext) -> Finding:
 
 
 def _wrong_checksum(context: CheckContext) -> dict[str, str]:
-    """Return a wrong checksum. Its algorithm is the store's: SHA-256 for AWS, MD5 for other servers."""
+    """Return a parameter for `put_object` that contains a wrong checksum.
+
+    The algorithm is the one that the store uses: SHA-256 for AWS, MD5 for other servers.
+    """
     if context.is_aws:
         return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(b"other").digest()).decode()}
     return {"ContentMD5": base64.b64encode(hashlib.md5(b"other", usedforsecurity=False).digest()).decode()}
@@ -190,7 +195,7 @@ def _wrong_checksum(context: CheckContext) -> dict[str, str]:
 
 @check(probe_put)
 def conditional_create(context: CheckContext) -> Finding:
-    """A put with `If-None-Match: *` on an existing key must be refused."""
+    """S3 should refuse a put with `If-None-Match: *` if the key exists."""
     code = _put_again(context, IfNoneMatch="*")
     if code == "PreconditionFailed":
         return ok("Puts with If-None-Match are refused if the key exists.")
@@ -202,7 +207,7 @@ def conditional_create(context: CheckContext) -> Finding:
 
 
 def _put_again(context: CheckContext, **parameters: Any) -> str:
-    """Put the probe with boto3. Return the error code, or "" if the put succeeds."""
+    """Put the probe with boto3 and these parameters. Return the error code, or "" if the put succeeds."""
     probe = context.probe
     try:
         context.clients.s3.put_object(

@@ -23,13 +23,13 @@ from app.ops.doctor.findings import (
 )
 
 TOTAL_SECONDS = 45.0
-"""Time limit after which only checks that clean up are started.
+"""Time limit for all checks together. Afterwards, only checks that clean up are started.
 
-Including the time limit of the last check, the command takes less than a minute.
+A check that cleans up has the time limit of a single check, so the command takes less than a minute.
 """
 
 CHECK_SECONDS = 12.0
-"""Time limit of a check."""
+"""Time limit of a single check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class CheckResult:
 
 
 def run_checks(context: CheckContext, checks: Iterable[Check]) -> Iterator[CheckResult]:
-    """Yield the result of each check as soon as it is done. Checks that need a failed check are skipped."""
+    """Yield the result of each check as soon as the check is done. Skip checks that need a failed check."""
     deadline = time.monotonic() + TOTAL_SECONDS
-    failed: dict[Check, str] = {}  # the checks that did not pass, and the name of the check to fix first
+    failed: dict[Check, str] = {}  # maps checks that did not pass to the check to fix first
     for check in checks:
         left = CHECK_SECONDS if check.cleans_up else min(CHECK_SECONDS, deadline - time.monotonic())
         if blocker := next((failed[need] for need in check.needs if need in failed), ""):
@@ -139,7 +139,7 @@ BUCKET_CHECKS: tuple[Check, ...] = (
 
 
 def checks_for(store: str) -> tuple[Check, ...]:
-    """Return the checks for a value of `STORE`. The order is such that causes come before their effects."""
+    """Return the checks for a value of `STORE`. The causes of problems are checked before their effects."""
     if store == "s3":
         return (*SERVER_CHECKS, *BUCKET_CHECKS)
     return (*SERVER_CHECKS, *PROBE_CHECKS, probe.probe_create, probe.probe_delete)

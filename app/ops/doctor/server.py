@@ -1,4 +1,4 @@
-"""Checks of the server itself, which need no bucket: settings, generator and cache directory."""
+"""Checks of the server's settings, generator and cache directory. They need no bucket."""
 
 import os
 import shutil
@@ -82,7 +82,7 @@ def env_file_mode(context: CheckContext) -> Finding:
 
 @check()
 def setting_names(context: CheckContext) -> Finding:
-    """No setting should have a mistyped name, since it would have no effect."""
+    """The names of settings should not be mistyped, since a mistyped setting has no effect."""
     if context.mistyped:
         return warning(" ".join(context.mistyped), "Correct the names, or remove unused variables")
     return ok("No variable looks like a mistyped setting.")
@@ -109,7 +109,7 @@ def https_urls(context: CheckContext) -> Finding:
     endpoint = config.aws_endpoint_url_s3
     endpoint_name = "AWS_ENDPOINT_URL_S3" if endpoint else "the endpoint that boto3 uses"
     if not endpoint and config.store == "s3":
-        with suppress(BucketError):  # the check `credentials` reports it
+        with suppress(BucketError):  # the check `credentials` reports the error
             endpoint = context.clients.endpoint.url
     urls = {endpoint_name: endpoint, "PUBLIC_BASE_URL": config.public_base_url}
     plain = [name for name, url in urls.items() if _is_unencrypted(url)]
@@ -193,7 +193,7 @@ def cache_local_disk(context: CheckContext) -> Finding:
 
 @check(cache_writable)
 def cache_space(context: CheckContext) -> Finding:
-    """The disk should have room for CACHE_MAX_BYTES, including what the cache already takes."""
+    """The disk should have room for CACHE_MAX_BYTES, counting the space that the cache already takes."""
     free = shutil.disk_usage(context.config.cache_dir).free
     room = free + context.cache.totals().taken
     if room < context.config.cache_max_bytes:
@@ -206,7 +206,7 @@ def cache_space(context: CheckContext) -> Finding:
 
 @check(cache_writable)
 def cache_access_times(context: CheckContext) -> Finding:
-    """The file system should update atime, by which the cache knows which files nginx serves."""
+    """The file system should update atime, since the cache learns from it which files nginx has served."""
     if records_access_times(context.config.cache_dir):
         return ok("The file system updates access times.")
     return warning(
@@ -224,7 +224,10 @@ def _mount(context: CheckContext) -> Mount:
 
 @check()
 def store(context: CheckContext) -> Finding:
-    """The checks of the bucket need a bucket. This check is skipped if the store has none."""
+    """The finding names the bucket that the next checks examine.
+
+    If the store has no bucket, this check is skipped, and the checks that need a bucket are left out.
+    """
     if context.config.store != "s3":
         raise NotChecked(f"does not apply: STORE={context.config.store} has no bucket")
     return ok(f"Images are stored in the bucket {context.bucket}.")
