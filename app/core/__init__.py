@@ -1,1 +1,1 @@
-"""Modules that every layer uses: errors, object keys and facts, locks, threads and the request context."""
+"""Modules that every layer uses: errors, objects, object keys, addresses, locks, threads and request IDs."""

@@ -11,7 +11,7 @@ def canonical_address(text: str) -> str:
     """Return a client's IP address in its canonical spelling, without a port.
 
     Proxies write IPv6 addresses in several ways, and may write an IPv4 address as `::ffff:192.0.2.1`. Some
-    append the port. Return `text` unchanged if it is not an IP address.
+    also append the port. Return `text` unchanged if it is not an IP address.
     """
     bare = text.strip()
     if bare.startswith("["):
@@ -40,7 +40,10 @@ def proxy_for(url: str) -> str | None:
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the address, or None if it is invalid. IPv4-mapped addresses become IPv4 (RFC 4291, 2.5.5.2)."""
+    """Parse an IP address. Return None if `text` is not one.
+
+    An IPv4-mapped IPv6 address becomes an IPv4 address (RFC 4291, 2.5.5.2).
+    """
     try:
         address = ip_address(text)
     except ValueError:

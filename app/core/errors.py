@@ -46,13 +46,13 @@ from http import HTTPStatus
 
 
 class AppError(Exception):
-    """Base of the tree. A subclass sets `status`, `code` and the default public `message`."""
+    """Base class of all errors in this module. Subclasses set `status`, `code` and the default `message`."""
 
     status = 500
     code = "internal_error"
     message = "Internal server error. Please try again."
     retry_after: int | None = None
-    """Seconds after which the client should retry, sent as `Retry-After` (RFC 9110, 10.2.3)."""
+    """How many seconds the client should wait before a retry, sent as `Retry-After` (RFC 9110, 10.2.3)."""
 
     def __init__(self, message: str | None = None, *, detail: str = "") -> None:
         self.message = message or type(self).message
@@ -64,18 +64,18 @@ class AppError(Exception):
 
     @classmethod
     def from_status(cls, status: int, message: str) -> "AppError":
-        """Return an error for a status that no subclass has. Its code is the status's reason phrase."""
+        """Return an error for an HTTP status without a subclass. `code` is derived from the reason phrase."""
         error = cls(message)
         error.status = status
         error.code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
         return error
 
     def body(self) -> dict[str, object]:
-        """Return the fields of the JSON response. They are the same for every error."""
+        """Return the fields of the JSON response. Every error has the same fields."""
         return {"success": False, "message": self.message, "code": self.code}
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that belong to this error."""
+        """Return the headers to add to the response because of this error."""
         return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
 
@@ -144,7 +144,7 @@ class ModelNotFound(AppError):
 
 
 class SlowClient(AppError):
-    """The request body arrived below the minimum rate, or was dropped in favor of waiting requests.
+    """The request body arrived too slowly, or the request was dropped to make room for waiting requests.
 
     See RFC 9110, 15.5.9.
     """
@@ -172,7 +172,7 @@ class IdempotencyKeyInUse(AppError):
 
 
 class PreconditionFailed(AppError):
-    """The condition of If-Match or If-Unmodified-Since is false (RFC 9110, 13.1)."""
+    """The condition in If-Match or If-Unmodified-Since is false (RFC 9110, 13.1)."""
 
     status = 412
     code = "precondition_failed"
@@ -196,7 +196,10 @@ class UnsupportedImage(AppError):
 
 
 class UnsupportedEncoding(AppError):
-    """The request body is compressed (RFC 9110, 15.5.16), so its decompressed size is unbounded."""
+    """The request body is compressed, which is not allowed, since its decompressed size is unknown.
+
+    See RFC 9110, 15.5.16.
+    """
 
     status = 415
     code = "unsupported_encoding"
@@ -215,12 +218,15 @@ class RangeNotSatisfiable(AppError):
         self.size = size
 
     def headers(self) -> dict[str, str]:
-        """Return the image's size, which the client needs to correct its range (RFC 9110, 14.4)."""
+        """Return Content-Range with the image's size, so that the client can correct its range.
+
+        See RFC 9110, 14.4.
+        """
         return {"Content-Range": f"bytes */{self.size}"}
 
 
 class UndecodableImage(AppError):
-    """The bytes start like an image, but decoding fails before its end."""
+    """The bytes start like an image, but decoding fails before the end of the image."""
 
     status = 422
     code = "undecodable_image"
@@ -243,7 +249,7 @@ class PromptRefused(AppError):
 
 
 class IdempotencyKeyReused(AppError):
-    """The Idempotency-Key was used for a different request before."""
+    """The Idempotency-Key has already been used for a different request."""
 
     status = 422
     code = "idempotency_key_reused"
@@ -260,7 +266,7 @@ class GeneratorBusy(AppError):
 
 
 class RateLimited(AppError):
-    """The client exceeded a rate limit. `retry_after` is how many seconds it should wait."""
+    """The client exceeded a rate limit and should wait for `retry_after` seconds."""
 
     status = 429
     code = "rate_limited"
@@ -272,7 +278,7 @@ class RateLimited(AppError):
 
 
 class Busy(AppError):
-    """The server is at its limit of concurrent work."""
+    """The server has reached a limit on concurrent work."""
 
     status = 503
     code = "busy"
@@ -281,7 +287,7 @@ class Busy(AppError):
 
 
 class CacheStuck(AppError):
-    """A deleted or replaced image can't be removed from the cache, which would keep serving it."""
+    """A deleted or replaced image can't be removed from the cache, so the cache may keep serving it."""
 
     status = 503
     code = "cache_stuck"
@@ -290,7 +296,7 @@ class CacheStuck(AppError):
 
 
 class CacheUnreadable(AppError):
-    """The cache's statistics are unavailable because its directory or index can't be read."""
+    """The state of the cache is unknown because its directory or its index can't be read."""
 
     status = 503
     code = "cache_unreadable"

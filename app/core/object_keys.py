@@ -1,20 +1,20 @@
-"""Object keys. Only this module creates, checks and URL-encodes them, and decides which can be immutable.
+"""Object keys. Only this module creates, checks and URL-encodes keys and decides which objects are immutable.
 
-A *canonical* key is one that the server could create. It consists of ASCII segments separated by `/` and is
-safe as a relative path. Only the last segment ends in an image extension, so no key is both a file and a
-directory.
+A *canonical* key is a key that the server could create. It consists of ASCII segments separated by `/` and is
+safe as a relative path. Only the last segment ends in an image extension, so the path of a key is never also
+the directory of another key.
 
     images/<2 hex>/<30 hex>.<ext>                    content-addressed: the start of the SHA-256 of the bytes
-    generated/<yyyy>/<mm>/<time>_<random>.<ext>      generated
-    <folder>/<name>.<ext>                            named: mutable, so caches must revalidate it
+    generated/<yyyy>/<mm>/<time>_<random>.<ext>      generated: the time, and a random number
+    <folder>/<name>.<ext>                            named: mutable, so caches must revalidate the object
 
-A *readable* key is any key in a bucket that a URL can name safely.
+A *readable* key is a key that is safe in a URL. Other software may have put the object into the bucket.
 
 An object is *immutable* if its bytes are proven to be those that its key stands for. The shape of the key
-proves nothing, since others may put any object under such a key, and may replace it. A content-addressed key
-contains the start of the SHA-256 of the bytes. A generated key does not, so the server stores the digest as
-metadata. Without a matching digest, the object is mutable. Clients can't choose names that look like
-immutable keys.
+proves nothing, since other software may put any object under a key of that shape, and may replace the object.
+The proof is the SHA-256 of the bytes. A content-addressed key contains the start of this digest. A generated
+key does not, so the server stores the digest as metadata. Without a matching digest, the object is mutable.
+Clients can't choose names that look like the keys of immutable objects.
 """
 
 import hashlib
@@ -35,8 +35,8 @@ MAX_KEY_BYTES = 1024
 """S3's limit on the length of a key in UTF-8 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html)."""
 
 MAX_SEGMENT = 200
-"""Maximum number of characters of a segment. File systems accept names of 255 bytes, and the rest is room for
-suffixes that stores add."""
+"""Maximum number of characters in a segment of a key. File systems accept names of up to 255 bytes. The
+difference is room for suffixes that stores add to file names."""
 
 UPLOAD_FOLDER = "images"
 GENERATED_FOLDER = "generated"
@@ -52,13 +52,14 @@ _GENERATED = re.compile(rf".+/\d{{4}}/\d{{2}}/\d{{8}}_\d{{6}}_[0-9a-f]{{24}}\.(?
 _PLAIN = re.compile(rf"(?!.*[^/]{{{MAX_SEGMENT + 1}}}){_SEGMENT}(?:/{_SEGMENT})*\Z")
 
 _INVALID_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff\ufffd]|(?:^|/)(?:\.|/|\Z)|[^/]{256}")
-"""Control characters, backslashes, and segments that are empty, start with a dot or are longer than 255
-characters, the limit of file systems. U+FFFD replaces bytes that are not UTF-8, so different names that
-contain it may become equal. The second image would then replace the first."""
+"""Matches names that contain control characters, backslashes or invalid Unicode, or a segment that is empty,
+starts with a dot or is longer than 255 characters, the limit of file systems. U+FFFD stands for any byte that
+is not UTF-8. Two different names may thus become equal, and the second image would replace the first."""
 
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(?:^|/)\.{0,2}(?:/|\Z)")
-"""Clients remove dot segments (RFC 3986, 5.2.4) and control characters from URLs and treat a backslash as a
-slash, and proxies merge slashes. So the URL of such a key may lead to a different key."""
+"""Matches keys that are not safe in a URL. Clients remove dot segments (RFC 3986, 5.2.4) and control
+characters from URLs and treat a backslash as a slash, and proxies merge consecutive slashes. So the URL of
+such a key may turn into the URL of a different key."""
 
 _INVALID_KEY_MESSAGE = (
     f"That is not a valid image key. A key is a Unicode string of at most {MAX_KEY_BYTES} bytes in UTF-8, "
@@ -81,7 +82,7 @@ _DIGEST_DIGITS = 64
 
 
 def content_addressed_key(data: bytes, image_format: ImageFormat, folder: str | None = None) -> str:
-    """Return the key derived from the SHA-256 of `data`, so that the same bytes are stored only once.
+    """Return the key derived from the SHA-256 of `data`, so that identical images are stored only once.
 
     Raises `InvalidKey` for an invalid folder.
     """
@@ -104,8 +105,8 @@ def named_key(name: str, image_format: ImageFormat, folder: str | None = None) -
     A name that can't be used as a key, such as "Müller 1.jpg", is transliterated: "Muller-1.jpg". The same
     name always results in the same key, but two different names may also result in the same key.
 
-    Raises `InvalidKey` for an invalid folder, for a name that no file can have, and for a name that looks
-    like an immutable key.
+    Raises `InvalidKey` if the folder or the name is invalid, or if the key would look like the key of an
+    immutable object.
     """
     key = _named_key(name, image_format, folder)
     if looks_immutable(key):
@@ -114,10 +115,11 @@ def named_key(name: str, image_format: ImageFormat, folder: str | None = None) -
 
 
 def imported_key(path: str, data: bytes, image_format: ImageFormat, folder: str | None = None) -> str:
-    """Return the key `<folder>/<path>` for an image from a directory, transliterated as in `named_key`.
+    """Return the key `<folder>/<path>` for an image that is imported from a directory.
 
-    The directory may be the export of a store, so the key may look immutable. Raises `InvalidKey` as
-    `named_key` does, and for a content-addressed key that does not match `data`.
+    `path` is relative to that directory, and is transliterated as in `named_key`. The directory may be the
+    export of a store, so the key is allowed to look like the key of an immutable object. Raises `InvalidKey`
+    if the folder or the path is invalid, or if the key is content-addressed and does not match `data`.
     """
     key = _named_key(path, image_format, folder)
     if digest_in(key) and key != content_addressed_key(data, image_format, key.rsplit("/", 2)[0]):
@@ -136,7 +138,11 @@ def is_canonical(key: str) -> bool:
 
 
 def is_readable(key: str) -> bool:
-    """Return whether a URL can name `key` safely: no empty or dot segment, control character or backslash."""
+    """Return whether `key` is safe in a URL.
+
+    Such a key is not empty, does not exceed S3's limit on its length, and contains no empty segments, dot
+    segments, control characters or backslashes.
+    """
     try:
         length = len(key.encode("utf-8"))
     except UnicodeEncodeError:
@@ -145,7 +151,7 @@ def is_readable(key: str) -> bool:
 
 
 def check_readable(key: str) -> None:
-    """Raise `InvalidKey` unless a URL can name `key` safely (see `is_readable`)."""
+    """Raise `InvalidKey` if `key` is not safe in a URL (see `is_readable`)."""
     if not is_readable(key):
         raise InvalidKey(_INVALID_KEY_MESSAGE)
 
@@ -156,13 +162,16 @@ def url_path(key: str) -> str:
 
 
 def cache_control(*, immutable: bool) -> str:
-    """Return the Cache-Control header of an object (RFC 9111, 5.2; RFC 8246)."""
+    """Return the Cache-Control header for an object (RFC 9111, 5.2; RFC 8246)."""
     return "public, max-age=31536000, immutable" if immutable else "public, no-cache"
 
 
 @lru_cache(maxsize=4096)
 def looks_immutable(key: str) -> bool:
-    """Return whether `key` has the shape of a content-addressed or generated key. This proves nothing."""
+    """Return whether `key` has the shape of a content-addressed or generated key.
+
+    This does not prove that the object is immutable.
+    """
     return is_canonical(key) and bool(_CONTENT_ADDRESSED.match(key) or _GENERATED.match(key))
 
 
@@ -172,22 +181,22 @@ def looks_generated(key: str) -> bool:
 
 
 def digest_in(key: str) -> str | None:
-    """Return the 32 hexadecimal digits in a key of content-addressed shape, or None for any other key."""
+    """Return the 32 hexadecimal digits that a content-addressed key contains, or None for any other key."""
     found = _CONTENT_ADDRESSED.match(key)
     return found[1] + found[2] if found and is_canonical(key) else None
 
 
 def digest_metadata(key: str, data: bytes) -> Mapping[str, str]:
-    """Return the metadata to store with `data`, so that the object can later be proven immutable."""
+    """Return the metadata to store with `data`. For a generated key, it contains the SHA-256 of `data`."""
     return {_DIGEST_NAME: hashlib.sha256(data).hexdigest()} if looks_generated(key) else NO_METADATA
 
 
 def expected_digest(facts: ObjectFacts) -> str:
-    """Return the start of the SHA-256 that the bytes must have for the object to be immutable.
+    """Return the digits with which the SHA-256 of the bytes must start for the object to be immutable.
 
-    Return an empty string if the object is mutable in any case. A front server sends the file of an immutable
-    object without knowing its facts, so the facts must follow from the key: the content type must be that of
-    the extension, and there must be no Content-Encoding.
+    Return an empty string if the object can't be immutable. A front server such as nginx sends the file of an
+    immutable object and knows only its key. So the content type must be the one for the extension, and there
+    must be no Content-Encoding.
     """
     if facts.content_encoding or facts.content_type != CONTENT_TYPES.get(facts.key.rpartition(".")[2]):
         return ""
@@ -198,7 +207,7 @@ def expected_digest(facts: ObjectFacts) -> str:
 
 
 def with_immutability(facts: ObjectFacts, sha256: str) -> ObjectFacts:
-    """Return the facts with `is_immutable` set and without metadata.
+    """Return a copy of the facts that says whether the object is immutable, and that has no metadata.
 
     `sha256` is the hexadecimal digest of the object's bytes. If it is empty, the object counts as mutable.
     """
@@ -220,7 +229,7 @@ def _named_key(name: str, image_format: ImageFormat, folder: str | None) -> str:
 
 
 def _plain_segment(segment: str) -> str:
-    """Return the segment in ASCII. Append a digest if it is too long or can't be transliterated at all."""
+    """Return the segment in ASCII. If it is too long, or nothing of it is left, append a digest."""
     stem, dot, extension = segment.rpartition(".")
     if not (stem and extension.lower() in CONTENT_TYPES):
         stem, dot, extension = segment, "", ""
@@ -257,7 +266,7 @@ def _in_folder(folder: str, rest: str) -> str:
 
 
 def _rule_for(key: str) -> str:
-    """Return the rule that `key` violates: the one on its total length, or the one on its parts."""
+    """Return the rule that `key` violates: either the limit on its length, or the rule for its parts."""
     length = len(key.encode("utf-8", "surrogatepass"))
     if length > MAX_KEY_BYTES:
         return f"The whole key would be {length} bytes long, but S3 allows at most {MAX_KEY_BYTES}."

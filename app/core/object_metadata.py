@@ -1,8 +1,8 @@
-"""The metadata that is stored with an image: the prompt that it was generated from, or its original name.
+"""The metadata that is stored with an image: the prompt from which it was generated, or its original name.
 
-S3 accepts 2 KB of metadata in total, in ASCII
-(https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html). Texts are therefore
-percent-encoded. Long texts are truncated, and then end in "…".
+S3 accepts at most 2 KB of ASCII metadata for each object
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html). Therefore, text is
+percent-encoded. Long text is truncated and then ends in "…".
 """
 
 import re
@@ -14,12 +14,12 @@ from datetime import datetime
 from urllib.parse import quote, unquote
 
 _MAX_BYTES = {"prompt": 1100, "negative-prompt": 400, "model": 200}
-"""Maximum size of each encoded text in bytes. Together with the names and the short values, the metadata
-stays below 2 KB."""
+"""Maximum size of each percent-encoded value in bytes. Including the names and the other, short values, the
+metadata stays below 2 KB."""
 
 _ORIGINAL_NAME = "original-name"
 _MAX_NAME_BYTES = 800
-"""Maximum size of an encoded file name in bytes. A name of 255 bytes takes at most 765 bytes."""
+"""Maximum size of a percent-encoded file name in bytes. A name of 255 bytes takes at most 765 bytes."""
 
 _UNENCODED = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 _ELLIPSIS = "…"
@@ -28,9 +28,9 @@ _UNSAFE_SPACE = re.compile(r"^ | (?= )| $")
 
 @dataclass(frozen=True, slots=True)
 class PromptMetadata:
-    """The request that an image was generated from.
+    """The request from which an image was generated.
 
-    `size` has the form "1024x768", `seed` is None if the model has no seed, and `time` is when the image was
+    `size` has the form "1024x768", `seed` is None if the model uses no seed, and `time` is when the image was
     generated. Truncated text ends in "…".
     """
 
@@ -55,7 +55,7 @@ class PromptMetadata:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "PromptMetadata | None":
-        """Return the request from the output of `to_metadata`, or None if the metadata contains none."""
+        """Return the request that `to_metadata` recorded in the metadata, or None if there is none."""
         try:
             return cls(
                 prompt=unquote(metadata["prompt"]),
@@ -70,23 +70,23 @@ class PromptMetadata:
 
 
 def name_metadata(name: str) -> dict[str, str]:
-    """Return the metadata that records a file's original name, for names that can't be used as a key."""
+    """Return metadata that contains a file's original name. It is used if the name can't be used as a key."""
     return {_ORIGINAL_NAME: _encode(unicodedata.normalize("NFC", name), _MAX_NAME_BYTES)}
 
 
 def original_name(metadata: Mapping[str, str]) -> str | None:
-    """Return the name that `name_metadata` recorded, or None if there is none."""
+    """Return the name that `name_metadata` recorded in the metadata, or None if there is none."""
     stored = metadata.get(_ORIGINAL_NAME)
     return None if stored is None else unquote(stored)
 
 
 def matches_original_name(stored: str, name: str) -> bool:
-    """Return whether `stored`, an original name that may be truncated, can stand for `name`."""
+    """Return whether `stored` is `name`, or is a truncated name whose remaining part starts `name`."""
     return stored == name or (stored.endswith(_ELLIPSIS) and name.startswith(stored.removesuffix(_ELLIPSIS)))
 
 
 def shorten_values(metadata: Mapping[str, str], max_bytes: int) -> dict[str, str]:
-    """Return the metadata with each value truncated to `max_bytes`, without splitting a character."""
+    """Return the metadata with each value truncated to at most `max_bytes`, without splitting a character."""
     return {
         name: value if len(value) <= max_bytes else _encode(unquote(value), max_bytes)
         for name, value in metadata.items()
@@ -106,8 +106,8 @@ def _encode(text: str, max_bytes: int) -> str:
 
 
 def _quote(text: str) -> str:
-    """Percent-encode the text, including spaces that would get lost.
+    """Percent-encode the text, including spaces that would otherwise get lost.
 
-    HTTP strips leading and trailing spaces, and signatures merge consecutive spaces.
+    HTTP strips leading and trailing spaces, and the signing of S3 requests merges consecutive spaces.
     """
     return _UNSAFE_SPACE.sub("%20", quote(text, safe=_UNENCODED))

@@ -1,4 +1,7 @@
-"""Objects that pass between the store, the cache and HTTP: their facts and bodies. Also the image formats."""
+"""Objects, as passed between the store, the cache and the HTTP layer, and the supported image formats.
+
+An object consists of its metadata (`ObjectFacts`) and its body.
+"""
 
 import re
 from collections.abc import Mapping
@@ -12,11 +15,11 @@ from app.core.errors import StoreError
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 _ETAG = re.compile(r'(W/)?"[\x21\x23-\x7e]*"')
-"""An entity tag (RFC 9110, 8.8.3), but without bytes above ASCII, which clients decode in different ways."""
+"""Matches an entity tag (RFC 9110, 8.8.3) in ASCII. Clients decode other bytes in different ways."""
 
 _MIN_TIME, _MAX_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(2106, 2, 7, tzinfo=UTC)
-"""Range of times that an unsigned 32-bit number of seconds can represent. Some file systems can't store later
-times."""
+"""Range of times that are accepted. Some file systems store times as an unsigned 32-bit number of seconds,
+so they can't store later times."""
 
 _CODINGS = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:, (?!\Z)|\Z))*", re.ASCII)
 _MAX_CODINGS_CHARS = 200
@@ -27,14 +30,14 @@ class ObjectFacts:
     """The facts about an object: everything that is known about it except its bytes.
 
     - `size`: number of bytes.
-    - `etag`: an entity tag in quotes (RFC 9110, 8.8.3) that changes whenever the bytes do.
+    - `etag`: an entity tag in quotes (RFC 9110, 8.8.3) that changes whenever the bytes change.
     - `last_modified`: when the object was last changed, in UTC.
     - `metadata`: user-defined metadata stored with the object; empty in listings and in the cache.
     - `content_encoding`: the codings that clients must undo to see the image (RFC 9110, 8.4), as
       `content_codings` returns them; empty if there are none.
-    - `sha256`: the hexadecimal digest that the store itself computed; empty if it reports none.
+    - `sha256`: the hexadecimal digest that the store itself computed; empty if the store reports none.
     - `is_immutable`: whether the bytes are proven to be those that the key stands for, so that they never
-      change. Stores leave it False; `app.core.object_keys.with_immutability` sets it.
+      change. Stores set this to False; `app.core.object_keys.with_immutability` determines it.
 
     Raises `StoreError` if the size, the entity tag, the time or the codings are invalid or out of range.
     """
@@ -50,9 +53,7 @@ class ObjectFacts:
     is_immutable: bool = False
 
     def __post_init__(self) -> None:
-        """Raise `StoreError` for values that don't fit into the cache's index, a file's timestamps or
-        headers.
-        """
+        """Raise `StoreError` for values that the index, file timestamps or response headers can't hold."""
         if not (isinstance(self.size, int) and 0 <= self.size < 2**63):
             raise StoreError(detail=f"an object of {self.size!r:.50} bytes")
         if not _ETAG.fullmatch(self.etag):
@@ -65,10 +66,13 @@ class ObjectFacts:
 
 
 class Body(Protocol):
-    """Bytes that are being read, from a file or a network stream."""
+    """The bytes of an object, which are read from a file or from a network stream."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return at most `size` bytes, or all remaining bytes if `size` is negative; `b""` at the end."""
+        """Return at most `size` bytes, or all remaining bytes if `size` is negative.
+
+        Return `b""` at the end of the body.
+        """
 
     def close(self) -> None:
         """Release the resources of the body, such as a file descriptor or a connection."""
@@ -76,7 +80,7 @@ class Body(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object that is open for reading: its facts, and its body at the first byte. The caller closes it."""
+    """An object that is open for reading. `body` is at the first byte, and the caller must close it."""
 
     facts: ObjectFacts
     body: Body
@@ -92,7 +96,7 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class PutResult:
-    """The result of a put: the facts of the stored object, and whether this put created the object."""
+    """The result of a put: the facts of the stored object, and whether the put created this object."""
 
     facts: ObjectFacts
     created: bool
@@ -108,7 +112,7 @@ class ObjectPage:
 
 @dataclass(frozen=True, slots=True)
 class ImageFormat:
-    """An image format. `name` is its name in settings and requests, `pillow` is its name in Pillow."""
+    """An image format. `name` is its name in settings and requests, and `pillow` is its name in Pillow."""
 
     name: str
     pillow: str
@@ -117,7 +121,7 @@ class ImageFormat:
 
     @property
     def extension(self) -> str:
-        """The extension of new keys, without the dot."""
+        """The file extension for new keys, without the dot."""
         return self.extensions[0]
 
 
@@ -141,7 +145,8 @@ def content_codings(header: str) -> str:
     """Return the codings of a Content-Encoding header in lower case, separated by ", ".
 
     This omits `identity`, which means that there is no coding, and `aws-chunked`, which only describes how an
-    upload was sent. Some servers keep them. Return an empty string if no coding is left.
+    upload was sent. Some S3 servers include these two in the header of a stored object. Return an empty
+    string if no coding is left.
     """
     codings = (coding.strip().lower() for coding in header.split(","))
     return ", ".join(coding for coding in codings if coding not in ("", "identity", "aws-chunked"))
@@ -150,6 +155,6 @@ def content_codings(header: str) -> str:
 def version_tag(last_modified: datetime, size: int) -> str:
     """Return the entity tag that nginx generates for a file with this mtime and size.
 
-    It is a strong validator for files whose bytes never change.
+    The tag is a strong validator for files whose bytes never change.
     """
     return f'"{int(last_modified.timestamp()):x}-{size:x}"'

@@ -1,4 +1,4 @@
-"""The context of a request: its ID, which is sent and logged, and the keys of the WSGI environment.
+"""The context of a request: its ID, which is logged and returned to the client, and its WSGI variables.
 
 The worker in `app.server` assigns the ID and sends it in `X-Request-ID`. Under a different WSGI server, the
 middleware `RequestIds` does both.
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 REQUEST_ID = "s3image.request_id"
-"""The request's ID."""
+"""WSGI variable that holds the request's ID."""
 
 API_KEY_NAME = "s3image.key_name"
-"""The name of the API key that was accepted."""
+"""WSGI variable that holds the name of the API key that was accepted."""
 
 OBJECT_KEY = "s3image.image"
-"""The object key of the image that was served, stored or deleted."""
+"""WSGI variable that holds the object key of the image that was served, stored or deleted."""
 
 CACHE_STATUS = "s3image.cache"
-"""How the cache handled the request: a value of `CacheStatus`."""
+"""WSGI variable that says how the cache handled the request: a value of `CacheStatus`."""
 
 STARTED = "s3image.began"
-"""When the first middleware received the request, as a value of `time.perf_counter`."""
+"""WSGI variable that holds the time, from `time.perf_counter`, when the first middleware got the request."""
 
 REQUEST_ID_HEADER = "X-Request-ID"
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-"""IDs that are accepted from clients. They contain no characters that are special in logs, shells or HTML."""
+"""Matches request IDs that are accepted from clients. They are safe in logs, shell commands and HTML."""
 
 _current: ContextVar[str] = ContextVar("request_id", default="")
 
 
 def new_request_id() -> str:
-    """Return 16 random hex digits. They only distinguish requests, so they need not be unguessable."""
+    """Return 16 random hex digits. The ID only distinguishes requests, so it need not be unguessable."""
     return f"{random.getrandbits(64):016x}"
 
 
@@ -52,7 +52,7 @@ def set_request_id(request_id: str) -> None:
 
 
 def assign_request_id(environ: "WSGIEnvironment") -> str:
-    """Assign an ID to the request and return it: the one that the client sent, if it is safe, or a new one.
+    """Assign an ID to the request, and return it. If the client sent a safe ID, use that, else a new one.
 
     From then on, `current_request_id` returns this ID in the calling thread.
     """
@@ -70,7 +70,7 @@ class RequestIds:
         self._application = application
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Call the application. If the server assigned the ID, the server also sends the header."""
+        """Call the application. If the server has assigned an ID, leave it to the server to send the header."""
         if REQUEST_ID in environ:
             return self._application(environ, start_response)
         request_id = assign_request_id(environ)

@@ -1,4 +1,4 @@
-"""Features of the operating system, with fallbacks for systems that lack or refuse them.
+"""Features of the operating system, with fallbacks for systems that lack or refuse these features.
 
 - File locks between processes (flock(2)). The kernel releases them when a process ends, even if it is killed.
 - Properties of the file system that contains a directory.
@@ -23,8 +23,8 @@ UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENO
 """Error numbers that mean that the system or the file system does not support the call."""
 
 REFUSED = UNSUPPORTED | {errno.EPERM, errno.EACCES}
-"""Error numbers that mean that the call is unsupported, or that a seccomp filter refuses it. Use these only
-for calls that need no privileges."""
+"""Error numbers that mean that the call is unsupported, or that a seccomp filter refuses it. Use this set
+only for calls that need no privileges."""
 
 UNLOCKABLE = UNSUPPORTED | {errno.ENOLCK, errno.EPERM}
 """Error numbers that mean that the file system does not support locks, or that a seccomp filter refuses
@@ -35,15 +35,15 @@ SHARED, EXCLUSIVE = fcntl.LOCK_SH, fcntl.LOCK_EX
 _RECORD_LOCKS = {SHARED: fcntl.F_RDLCK, EXCLUSIVE: fcntl.F_WRLCK}
 
 _warned_devices: set[int] = set()
-"""Devices (`st_dev` of stat(2)) for which it has been logged that their files can't be locked."""
+"""Devices (`st_dev` in stat(2)) for which `warn_unlockable` has already logged its warning."""
 
 MOUNT_TABLE = "/proc/self/mountinfo"
-"""https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html"""
+"""The list of mounted file systems (https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html)."""
 
 
 @contextmanager
 def locked(path: Path, kind: int = EXCLUSIVE, *, required: bool = True) -> Iterator[int]:
-    """Wait for the lock of the file at `path`, hold it during the block, and yield the file's descriptor.
+    """Wait for the lock on the file at `path`, hold it during the block, and yield the file's descriptor.
 
     The file is created if it is missing. If the file system does not support locks and the lock is not
     `required`, this logs a warning and enters the block without the lock. Raises `OSError`.
@@ -72,9 +72,10 @@ def opened(path: Path) -> Iterator[int]:
 
 
 def open_locked(path: Path, kind: int = EXCLUSIVE) -> int:
-    """Open the file at `path`, wait for its lock, and return its descriptor. Closing it releases the lock.
+    """Open the file at `path`, wait for the lock on it, and return the descriptor.
 
-    This is faster than `locked` by some microseconds. Raises `OSError`.
+    Closing the descriptor releases the lock. This is a few microseconds faster than `locked`. Raises
+    `OSError`.
     """
     descriptor = _open(path)
     try:
@@ -86,10 +87,10 @@ def open_locked(path: Path, kind: int = EXCLUSIVE) -> int:
 
 
 def claim(path: Path) -> int | None:
-    """Return a descriptor that holds the lock of the file at `path` until it is closed.
+    """Lock the file at `path` without waiting. Return a descriptor, which holds the lock until it is closed.
 
-    Return None if the lock is held by another process, or through another descriptor of this process. Raises
-    `OSError`.
+    Return None if another process holds the lock, or if this process holds it through another descriptor.
+    Raises `OSError`.
     """
     descriptor = _open(path)
     try:
@@ -115,8 +116,8 @@ def lock(descriptor: int, kind: int = EXCLUSIVE, *, wait: bool = True) -> None:
     """Lock the file until `descriptor` is closed.
 
     On a file system that does not support flock(2), this uses open file description locks (fcntl(2), Linux),
-    which work in the same way. If the lock is held by someone else, wait for it; with `wait=False`, raise
-    `BlockingIOError` instead. Raises `OSError`.
+    which work in the same way. If the lock is held through another descriptor, wait for it; with
+    `wait=False`, raise `BlockingIOError` instead. Raises `OSError`.
     """
     try:
         fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
@@ -148,7 +149,7 @@ def sync(descriptor: int) -> None:
 
 
 def usable_cores() -> list[int]:
-    """Return the numbers of the CPU cores that this process may use. Return an empty list if unknown."""
+    """Return the numbers of the CPU cores that this process may use, or an empty list if they are unknown."""
     try:
         return sorted(os.sched_getaffinity(0))
     except (OSError, AttributeError):  # refused, or not Linux
@@ -177,7 +178,7 @@ def mount_of(directory: str | os.PathLike[str]) -> Mount | None:
 
 
 def records_access_times(directory: str | os.PathLike[str]) -> bool:
-    """Return whether the kernel updates atime when a file is read. It does not if mounted noatime."""
+    """Return whether reads of files in `directory` can update atime: it is not mounted with noatime."""
     return not os.statvfs(directory).f_flag & getattr(os, "ST_NOATIME", 0)
 
 

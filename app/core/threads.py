@@ -2,13 +2,13 @@
 
 A pool of a fixed size stops working once all its threads wait for an image model, or for a store that does
 not respond. In `ElasticThreadPool`, a thread that is about to block announces this with `blocking`, and
-another thread takes its place. So quick requests always have all of the pool's threads. When the wait ends,
-the thread finishes its task in addition to the others.
+another thread takes its place. So quick requests can always use all of the pool's threads. When the wait
+ends, the thread finishes its task, even if more threads than the size of the pool are then running.
 
 `Bulkhead` limits concurrent calls to the store, so that a store that does not respond stops nothing else. It
 is named after the pattern: https://learn.microsoft.com/en-us/azure/architecture/patterns/bulkhead.
-`DecodeLimiter` limits how many images are decoded at once, since each of them takes memory. Threads wait for
-both limits inside `blocking`.
+`DecodeLimiter` limits how many images are decoded at once, since decoding takes much memory. A thread that
+waits because of either limit does so inside `blocking`.
 """
 
 import logging
@@ -30,7 +30,7 @@ _Task = tuple[Future[Any], Callable[[], Any]]
 _log = logging.getLogger(__name__)
 
 _thread = threading.local()
-"""`pool` is the pool that counts this thread. It is absent or None if no pool does."""
+"""Data of each thread. `pool` is the pool that counts the thread, and is absent or None if no pool does."""
 
 
 @contextmanager
@@ -91,7 +91,7 @@ class ElasticThreadPool(Executor):
             self._start_thread()
 
     def come_back(self) -> None:
-        """Count the calling thread again, even if this exceeds the pool's size until a task ends."""
+        """Count the calling thread again, even if the pool then exceeds its size until a task ends."""
         with self._lock:
             self._working += 1
 
@@ -123,13 +123,13 @@ class ElasticThreadPool(Executor):
                 self._idle -= 1
                 self._waiting -= 1
             _run(*task)
-            del task  # else it keeps the connection that was just served open
+            del task  # while this thread waits, the task must not keep the served connection open
             with self._lock:
                 if self._working > self._size:  # a thread has come back from blocking
                     self._working -= 1
                     return
                 self._idle += 1
-        self._tasks.put(None)  # for the other threads
+        self._tasks.put(None)  # so that the other threads end as well
 
 
 def _run(future: Future[Any], call: Callable[[], Any]) -> None:
@@ -144,21 +144,21 @@ def _run(future: Future[Any], call: Callable[[], Any]) -> None:
 
 
 STORE_CALLS_PER_THREAD = 4
-"""Maximum number of concurrent calls to the store, divided by `THREADS`. A call mostly waits."""
+"""Maximum number of concurrent calls to the store for each of the `THREADS`. A call mostly just waits."""
 
 _MAX_WAITING = 256
-"""Maximum number of threads that wait for a slot, or for another thread's call."""
+"""Default maximum number of threads that wait for a slot, or for the result of another thread's call."""
 
 _SILENCE_SECONDS = 1.0
 _SLOT_TIMEOUT_SECONDS = 20.0
 
 
 class Bulkhead:
-    """Lets `slots` threads call the store at once, while up to `max_waiting` more wait for them.
+    """Lets up to `slots` threads call the store at once, while up to `max_waiting` more threads wait.
 
     A thread waits for a slot for at most `slot_timeout` seconds, and only while the store makes progress. If
-    no call has ended and no piece of a body has arrived for `silence` seconds, the store counts as silent,
-    and waiting for it is pointless. Nested blocks of one thread share one slot. `clock` returns seconds.
+    no call has ended and no part of a body has arrived for `silence` seconds, the store counts as silent, and
+    threads stop waiting for a slot. Nested blocks in one thread share one slot. `clock` returns seconds.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Bulkhead:
         self._silence = silence
         self._slot_timeout = slot_timeout
         self._clock = clock
-        self._present = 0  # threads that call or wait
+        self._present = 0  # threads that are calling the store or waiting for it
         self._calling = 0
         self._progress_at = 0.0
         self._changed = threading.Condition()
@@ -183,7 +183,7 @@ class Bulkhead:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Wait inside the block for something from the store, such as the result of another thread's call.
+        """Count the caller as waiting for the store, or for another thread's call to it, during the block.
 
         Raises `StoreBusy` if the maximum number of threads is already calling the store or waiting for it.
         """
@@ -226,11 +226,11 @@ class Bulkhead:
                     self._changed.notify()
 
     def note_progress(self) -> None:
-        """Record that the store has just sent a piece of a response."""
+        """Record that the store has just sent part of a response."""
         self._progress_at = self._clock()
 
     def is_silent(self) -> bool:
-        """Return whether calls are in progress and the store has sent nothing for a while."""
+        """Return whether calls are in progress but the store has sent nothing for `silence` seconds."""
         return self._calling > 0 and self._clock() - self._progress_at > self._silence
 
     def _acquire_slot(self) -> None:
@@ -247,7 +247,7 @@ class Bulkhead:
 
 
 class DecodeLimiter:
-    """Lets `slots` threads decode images at once. The others wait for at most `timeout` seconds.
+    """Lets up to `slots` threads decode images at once. Other threads wait for at most `timeout` seconds.
 
     A thread that holds a slot does not occupy the worker's pool, since another process does the decoding.
     """
@@ -260,7 +260,7 @@ class DecodeLimiter:
     def slot(self, timeout: float | None = None) -> Iterator[None]:
         """Hold a slot during the block. Raises `Busy` if no slot becomes free within `timeout` seconds.
 
-        `timeout` defaults to the timeout of the limiter.
+        The default for `timeout` is the limiter's own timeout.
         """
         with blocking():
             if not self._slots.acquire(timeout=self._timeout if timeout is None else timeout):
