@@ -25,8 +25,8 @@ _SUN_HEIGHTS = {"sunset": (0.06, 0.16), "dawn": (0.08, 0.2), "dusk": (0.02, 0.05
 _NOISE_POINTS = 512
 
 _TO_INNER_CIRCLE = [min(255, round(level * 2**0.5)) for level in range(256)]
-"""Lookup table that makes Pillow's radial gradient reach 255 on the circle inscribed in its square, instead of
-at the corners."""
+"""Lookup table that makes Pillow's radial gradient reach 255 on the circle inscribed in its square, rather
+than at the corners."""
 
 
 class Stencil:
