@@ -1,1 +1,1 @@
-"""Modules for every use of boto3: sessions with limits, endpoints, credentials and error classification."""
+"""Modules that all code uses to call boto3: limited sessions, endpoints, credentials and kinds of errors."""
