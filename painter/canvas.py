@@ -1,4 +1,4 @@
-"""The picture that is being painted: its pixels, dimensions and random sources, and basic operations."""
+"""The picture being painted: its pixels, dimensions and random sources, and the basic painting operations."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -144,7 +144,7 @@ class Picture:
 
 
 def vertical_gradient(stops: Sequence[Colour], size: tuple[int, int]) -> Image.Image:
-    """Return an image with a gradient from top to bottom, through the colours `stops`, evenly spaced."""
+    """Return an image with a vertical gradient. The colours `stops` are evenly spaced from top to bottom."""
     height = max(2, size[1])
     strip = Image.new("RGB", (1, height))
     draw = ImageDraw.Draw(strip)

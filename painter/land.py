@@ -69,7 +69,7 @@ def hill_line(picture: Picture, name: str, base: float, height: float, rate: flo
 
 
 def paint_far_ridges(picture: Picture, base: float, height: float, count: int = 3) -> None:
-    """Paint hazy ridges, one behind another. They rise from y = `base`, up to `height` units."""
+    """Paint hazy ridges, one behind another. They rise up to `height` units above y = `base`."""
     palette = picture.palette
     rock = local_colour(picture, "rock")
     for index in range(count):
@@ -180,9 +180,10 @@ def paint_mountains(picture: Picture, base: float, height: float) -> None:
 
 
 def _peaks(picture: Picture) -> list[tuple[float, float, float]]:
-    """Return a tuple (middle, height, half width) for each peak. The highest peak is opposite the light.
+    """Return a list of peaks, each as a tuple (middle, height, half width).
 
-    The height is relative to the highest peak. The other two numbers are in units.
+    The highest peak is opposite the light. Heights are relative to this peak. The middles and the half widths
+    are in units.
     """
     rng, reach = picture.rng("peaks"), picture.width / picture.unit / 2
     lead = reach * rng.uniform(0.2, 0.5) * (1 if picture.light_from_left else -1)
@@ -279,7 +280,7 @@ def _blend(picture: Picture, light: Image.Image, bright: Colour, dark: Colour) -
 
 
 def _snow_mask(picture: Picture, light: Image.Image, top: float, depth: float) -> Image.Image:
-    """Return the mask of the snow. It begins at y = `top` and ends about `depth` pixels below, raggedly."""
+    """Return the mask of the snow, from y = `top` to a ragged edge about `depth` pixels below."""
     height = Image.new("L", picture.size, 255)
     height.paste(
         Image.linear_gradient("L").resize((picture.width, max(2, round(depth * 1.7)))), (0, round(top))

@@ -82,7 +82,7 @@ def choose_palette(scene: Scene, rng: Random) -> Palette:
     """Return the palette of a scene.
 
     One of the palettes for the time of day is chosen at random, and its hue is shifted slightly. The palette
-    is then adjusted for the weather, the named colours and the mood.
+    is then adjusted for the weather, the colours that the prompt names, and the mood.
     """
     palette = rng.choice(_BY_TIME[scene.time])
     hue_shift = rng.uniform(-0.018, 0.018)
@@ -120,7 +120,7 @@ def _adjust_for_named_colours(palette: Palette, scene: Scene) -> Palette:
 def _is_natural(scene: Scene) -> bool:
     """Return whether the subject has the named colours in nature, as in "a green meadow".
 
-    Such colours tint the palette only slightly. Colours such as those in "a purple meadow" tint it strongly.
+    If it does, the named colours tint the palette only slightly. In "a purple meadow", the tint is strong.
     """
     return scene.colours in _NATURAL.get(scene.subject, ())
 

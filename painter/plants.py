@@ -74,7 +74,7 @@ def paint_lone_trees(picture: Picture, crest: Line) -> None:
 
 
 def paint_plants(picture: Picture, grow: _Plant, crest: Line, sizes: tuple[float, ...], name: str) -> None:
-    """Paint a plant for each height in `sizes`, which is in units. The plants stand along the crest."""
+    """Paint plants along the crest: one for each height in `sizes`. The heights are in units."""
     rng, plants = picture.rng(name), picture.stencil()
     for index, size in enumerate(sizes):
         x = picture.width * (0.18 + 0.3 * index + rng.uniform(-0.08, 0.08))

@@ -95,7 +95,7 @@ def _choose_time(tags: list[str], excluded: Collection[str], rng: Random) -> str
 
 
 def stable_random(*parts: object) -> Random:
-    """Return a random source that depends only on `parts`. Strings may contain even lone surrogates."""
+    """Return a random source that depends only on `parts`. Strings may even contain lone surrogates."""
     joined = "\x1f".join(str(part) for part in parts)
     digest = hashlib.sha256(joined.encode("utf-8", "surrogatepass")).digest()
     return Random(int.from_bytes(digest, "big"))

@@ -1,4 +1,4 @@
-"""The sky, including stars, the sun or moon, and clouds. Also the weather in front of the scene."""
+"""The sky (with stars, the sun or moon, and clouds), and the weather in front of the scene."""
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 

@@ -92,7 +92,7 @@ def _paint_glitter(picture: Picture, top: int, depth: int) -> None:
 
 
 def paint_lake(picture: Picture, low: float = 0.055, default: bool = False) -> bool:
-    """Paint a lake with a bank in front if the scene has a lake or the sea. Return whether it was painted.
+    """If the scene has a lake or the sea, paint a lake with a bank. Return whether a lake was painted.
 
     The far shore is `low` units below the horizon. If `default` is true, a lake is painted unless the prompt
     excludes lakes.

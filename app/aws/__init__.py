@@ -1,1 +1,1 @@
-"""Modules that all code uses to call boto3: limited sessions, endpoints, credentials and kinds of errors."""
+"""Support for all code that uses boto3: limited sessions, endpoints, credentials and kinds of errors."""

@@ -1,4 +1,4 @@
-"""Limits on boto3's credential providers: processes time out, prompts fail, and tokens are stripped."""
+"""Limits on boto3's credential providers. Without them, providers may hang or prompt for input."""
 
 import getpass
 import subprocess

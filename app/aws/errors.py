@@ -1,7 +1,7 @@
 """Classify the exceptions that boto3 raises, and decide which parts of their messages can be shown.
 
-botocore raises not only its own exceptions: credential providers also raise `OSError`, `ValueError` and other
-built-in exceptions. For an error response from AWS, botocore raises a `ClientError` with a code. The codes
+Not all of these exceptions are boto3's own: credential providers also raise `OSError`, `ValueError` and other
+built-in exceptions. For an error response from AWS, boto3 raises a `ClientError` with a code. The codes
 differ between services, so this module leaves them to its callers.
 """
 
@@ -118,7 +118,7 @@ the new credentials have already expired."""
 
 
 def classify(exc: Exception) -> ErrorKind | None:
-    """Return the kind of `exc`, or None for an error response from AWS or an exception not from boto3."""
+    """Return the kind of `exc`, or None if it is an error response from AWS or was not raised by boto3."""
     if isinstance(exc, AppError | theirs.ClientError):
         return None
     if isinstance(exc, RuntimeError) and str(exc).startswith(_STILL_EXPIRED):

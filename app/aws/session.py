@@ -58,7 +58,8 @@ MAX_OBJECT_BYTES = 50 * 10**12
 """Maximum size of an object (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingObjects.html)."""
 
 MIN_BYTES_PER_SECOND = 8 * 1024
-"""Minimum average rate of a response. A response may take one read timeout longer than at this rate."""
+"""Minimum average rate of a response. A response may take up to one read timeout longer than this rate
+implies."""
 
 _MAX_HEAD_BYTES = 256 * 1024
 """Maximum size of a response's status line and headers, including all 1xx responses before them."""

@@ -263,8 +263,8 @@ def bedrock_statement(
 ) -> dict[str, Any]:
     """Return an IAM statement that allows generating images with `model`, and nothing else.
 
-    `model` is an ID or an ARN. If `with_lifecycle` is true, the statement also allows the API call of
-    `describe_model`.
+    `model` is an ID or an ARN. If `with_lifecycle` is true, the statement also allows the API call that
+    `describe_model` makes.
     """
     arn = f"arn:{partition}:bedrock:{region}::foundation-model/{model}"
     actions = ["bedrock:InvokeModel", *(["bedrock:GetFoundationModel"] if with_lifecycle else [])]

@@ -94,7 +94,7 @@ class OpenAIGenerator(BaseGenerator):
             return GeneratedImage(find_image_in_body(body, self._fetch), self._model)
 
     def describe_model(self) -> ModelFacts:
-        """Request the model's description. It contains no status, so the status returned is ACTIVE."""
+        """Request the model's description. The API has no status, so any model that exists is ACTIVE."""
         path = f"models/{quote(self._model, safe=_SAFE_IN_SEGMENTS)}"
         with deadline(_DESCRIBE_TIMEOUT_SECONDS):
             response = retry(lambda: self._raise_for_status(self._send("GET", path)))
@@ -105,8 +105,9 @@ class OpenAIGenerator(BaseGenerator):
         """Send `form`, and return the body of the response.
 
         If the server refuses a parameter, send `form` again without this parameter, and leave the parameter
-        out of later requests as well. If the server refuses the size, send `form` again with a size that the
-        error response lists; later requests try their own size first. Refused requests are not billed.
+        out of later requests as well. If the server refuses the size, send `form` again with the nearest size
+        that the error response lists. Later requests try their own size first. Refused requests are not
+        billed.
         """
         dialect = self._dialect
         while True:

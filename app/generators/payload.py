@@ -19,7 +19,7 @@ NO_QUOTA = "The quota for the image model is used up. The server's log has the r
 NO_MODEL = "The image model is not available. The server's log has the reason."
 
 MALFORMED_ERRORS = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
-"""Exceptions that indicate an unexpected structure of JSON, such as a list instead of an object."""
+"""Exceptions that indicate JSON with an unexpected structure, such as a list instead of an object."""
 
 _URL_FIELDS = ("url", "image_url")
 _IMAGE_FIELDS = (
