@@ -2,13 +2,13 @@
 
     image = paint(PaintRequest("sunset over the sea", 1024, 768, seed=7))
 
-`prompt` reads the words and determines the scene, and `palette` chooses its colours. `canvas` contains the
-picture and the basic ways to paint on it. `subjects` composes each kind of picture from `sky`, `land`,
-`water`, `plants` and `things`.
+The module `prompt` reads the words and determines the scene, and `palette` chooses the colours of the scene.
+`canvas` contains the class `Picture` and the basic painting operations. `subjects` composes each kind of
+picture from the parts in `sky`, `land`, `water`, `plants` and `things`.
 
-The same request always gives the same picture. Each layer has its own random source, seeded with a hash of
-the name of the layer, the prompts and the seed. Lengths are in multiples of `Picture.unit`, so that a scene
-looks the same at any size.
+The same request always produces the same picture. Each layer of a picture, such as the clouds, has its own
+random source, which is seeded with a hash of the layer's name, both prompts and the seed. Lengths are
+multiples of `Picture.unit`, so a scene looks the same at any size.
 """
 
 from PIL import Image, ImageChops, ImageOps
@@ -22,14 +22,15 @@ from painter.things import paint_balloons, paint_birds
 __all__ = ["PaintRequest", "paint"]
 
 _GRAIN_LEVELS = 5
-"""Amplitude of the film grain. It hides the steps of 8-bit gradients without looking noisy."""
+"""Amplitude of the film grain, in 8-bit levels. Grain of this amplitude hides the steps of gradients without
+looking noisy."""
 
 _CONTRAST = [round(255 * (t + 0.16 * (t - 0.5) * 4 * t * (1 - t))) for t in (v / 255 for v in range(256))]
-"""An S-curve for deeper shadows and brighter highlights."""
+"""Lookup table from 8-bit levels to new levels: an S-curve that deepens shadows and brightens highlights."""
 
 
 def paint(request: PaintRequest) -> Image.Image:
-    """Return an RGB image of exactly the requested size. The same request always gives the same pixels."""
+    """Return an RGB image of exactly the requested size. The same request always produces the same pixels."""
     picture = Picture(request)
     if picture.scene.subject == "abstract":
         paint_abstract(picture)

@@ -1,4 +1,4 @@
-"""The picture in progress: its pixels, measures and random numbers, and the basic ways to paint on it."""
+"""The picture being painted: its pixels, dimensions and random sources, and the basic painting operations."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,23 +13,24 @@ Point = tuple[float, float]
 """x and y in pixels, measured from the upper left corner."""
 
 Line = Callable[[float], float]
-"""A function that returns the height of a line, or its y, at a horizontal position."""
+"""A function that takes a horizontal position and returns the y or the height of a line there."""
 
 _HORIZON_SHARES = {"sea": 0.6, "island": 0.62, "city": 0.74, "volcano": 0.66, "desert": 0.56, "meadow": 0.56}
-"""The distance of the horizon from the upper edge, as a fraction of the picture's height. It is 0.62 for
-other subjects."""
+"""The distance of the horizon from the upper edge, as a fraction of the picture's height, by subject. The
+default is 0.62."""
 
 _SUN_HEIGHTS = {"sunset": (0.06, 0.16), "dawn": (0.08, 0.2), "dusk": (0.02, 0.05)}
-"""The range of the sun's height above the horizon, in units. It is 0.3 to 0.42 at other times of day."""
+"""The range of the sun's height above the horizon, in units, by time of day. The default is 0.3 to 0.42."""
 
 _NOISE_POINTS = 512
 
 _TO_INNER_CIRCLE = [min(255, round(level * 2**0.5)) for level in range(256)]
-"""Makes Pillow's radial gradient reach 255 on the circle inside its square, instead of at the corners."""
+"""Lookup table that makes Pillow's radial gradient reach 255 on the circle inscribed in its square, rather
+than at the corners."""
 
 
 class Stencil:
-    """A grey mask. It is drawn larger than the picture and then scaled down, so that its edges are smooth."""
+    """A greyscale mask with smooth edges. It is drawn larger than the picture and then scaled down."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self._size = size
@@ -45,7 +46,7 @@ class Stencil:
         self._draw.polygon(self._scaled(points), fill=level)
 
     def ellipse(self, centre: Point, rx: float, ry: float, level: int = 255) -> None:
-        """Fill an ellipse with the horizontal radius `rx` and the vertical radius `ry`."""
+        """Fill an ellipse whose horizontal radius is `rx` and whose vertical radius is `ry`."""
         (x, y) = centre
         self._draw.ellipse(self._scaled([(x - rx, y - ry), (x + rx, y + ry)]), fill=level)
 
@@ -63,7 +64,7 @@ class Stencil:
 class Picture:
     """One picture: its image, scene and palette.
 
-    `unit` is the length, in pixels, that sizes of objects are multiples of. `horizon` is the y of the
+    `unit` is a length in pixels. The sizes of all objects are multiples of it. `horizon` is the y of the
     horizon. `sun` is the centre of the sun or moon.
     """
 
@@ -92,11 +93,11 @@ class Picture:
         return self.sun[0] < self.width / 2
 
     def column_from_light(self, share: float) -> float:
-        """Return the x at this fraction of the width, measured from the side on which the sun or moon is."""
+        """Return the x at the fraction `share` of the width, measured from the side of the sun or moon."""
         return self.width * (share if self.light_from_left else 1 - share)
 
     def rng(self, layer: str) -> Random:
-        """Return the random source of a layer, which does not depend on other layers."""
+        """Return a new random source, which depends only on the prompts, the seed and the layer's name."""
         return stable_random(layer, *self._key)
 
     def stencil(self) -> Stencil:
@@ -116,7 +117,7 @@ class Picture:
         return [index * self.width / count for index in range(count + 1)]
 
     def fill(self, mask: Image.Image, paint: Image.Image | Colour, strength: float = 1.0) -> None:
-        """Cover the masked area with a colour or an image."""
+        """Cover the masked area with a colour or an image. `strength` is the opacity, from 0 to 1."""
         if strength < 1:
             mask = mask.point([round(level * strength) for level in range(256)])
         self.image.paste(paint, (0, 0, *self.size), mask)
@@ -128,7 +129,7 @@ class Picture:
         self.image = ImageChops.screen(self.image, light)
 
     def glow_mask(self, centre: Point, radius: float, power: float = 2.0) -> Image.Image:
-        """Return a mask that is bright at `centre` and fades to nothing at the distance `radius`."""
+        """Return a mask that is bright at `centre` and fades to black at a distance of `radius` pixels."""
         fade = [round(255 * (1 - level / 255) ** power) for level in range(256)]
         side = max(2, round(radius * 2))
         disc = (
@@ -143,7 +144,7 @@ class Picture:
 
 
 def vertical_gradient(stops: Sequence[Colour], size: tuple[int, int]) -> Image.Image:
-    """Return an image with a gradient from top to bottom, through evenly spaced colours."""
+    """Return an image with a vertical gradient. The colours `stops` are evenly spaced from top to bottom."""
     height = max(2, size[1])
     strip = Image.new("RGB", (1, height))
     draw = ImageDraw.Draw(strip)
@@ -162,7 +163,7 @@ def smooth_line(rng: Random, octaves: int = 3, gain: float = 0.4) -> Line:
 
 
 def ridged_line(rng: Random, octaves: int = 7) -> Line:
-    """Return a random line with values in 0…1 and with sharp peaks: ridged noise, rougher near the peaks."""
+    """Return a random line with values in 0…1 and sharp peaks. The line is rougher near the peaks."""
     parts = [(_noise_line(rng), 2.0**octave) for octave in range(octaves)]
 
     def height(x: float) -> float:

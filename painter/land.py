@@ -1,4 +1,4 @@
-"""Land: distant ridges, rolling hills, dunes, mountains and a volcano. Each is a layer below a crest."""
+"""Land: distant ridges, rolling hills, dunes, mountains and a volcano. Each is painted below its crest."""
 
 import math
 from collections.abc import Iterator
@@ -20,17 +20,18 @@ from painter.canvas import (
 from painter.palette import GROUND_COLOURS, WHITE, Colour, mix, multiply
 
 _MESH_STRIPS = 160
-"""The number of vertical strips in which the texture of rock is shifted."""
+"""Number of vertical strips into which the texture of rock is divided. Each strip is shifted to follow the
+crest."""
 
 _CREST_SHARE = 0.7
-"""How far the texture of rock follows the height of the crest. If it followed completely, it would look like
-a curtain."""
+"""The fraction of the crest's y by which the texture of rock is shifted. At 1, the rock would look like a
+curtain."""
 
 _DUNE_COUNT = 5
 
 
 def local_colour(picture: Picture, kind: str) -> Colour:
-    """Return the colour of a kind of ground, a key of `GROUND_COLOURS`, in the season of the scene."""
+    """Return the colour that `kind`, a key of `GROUND_COLOURS`, has in the season of the scene."""
     scene, colour = picture.scene, GROUND_COLOURS[kind]
     if scene.has_any("winter", "snow"):
         return mix(colour, GROUND_COLOURS["snow"], {"pine": 0.2, "rock": 0.25, "tower": 0.1}.get(kind, 0.88))
@@ -51,7 +52,7 @@ def silhouette(picture: Picture, crest: Line) -> Image.Image:
 def paint_layer(picture: Picture, crest: Line, top: Colour, bottom: Colour, depth: float) -> Image.Image:
     """Paint land below the crest, and return its mask.
 
-    Its colour changes from `top` to `bottom` within `depth` pixels.
+    The colour is `top` at the highest point of the crest, and changes to `bottom` within `depth` pixels.
     """
     start = max(0, min(picture.height - 2, round(min(crest(x) for x in picture.sample_columns()))))
     paint = Image.new("RGB", picture.size, bottom)
@@ -62,13 +63,13 @@ def paint_layer(picture: Picture, crest: Line, top: Colour, bottom: Colour, dept
 
 
 def hill_line(picture: Picture, name: str, base: float, height: float, rate: float) -> Line:
-    """Return the crest of a gentle hill around y = `base`. It is `height` units from valley to top."""
+    """Return a gentle crest around y = `base`. Its tops are at most `height` units above its valleys."""
     line = smooth_line(picture.rng(name), 3, 0.3)
     return lambda x: base - height * (line(picture.units_from_centre(x) * rate) - 0.5) * picture.unit
 
 
 def paint_far_ridges(picture: Picture, base: float, height: float, count: int = 3) -> None:
-    """Paint a few hazy ridges, one behind the other. Their foot is at y = `base`; `height` is in units."""
+    """Paint hazy ridges, one behind another. They rise up to `height` units above y = `base`."""
     palette = picture.palette
     rock = local_colour(picture, "rock")
     for index in range(count):
@@ -143,7 +144,7 @@ def _paint_dune(picture: Picture, crest: Line, near: float) -> None:
 
 
 def _lee_mask(picture: Picture, crest: Line) -> Image.Image:
-    """Return the mask of the shaded sides of a dune: below each peak, a sickle that ends in a valley."""
+    """Return the mask of the shaded sides of a dune. Each is a sickle from a peak to the next valley."""
     stencil, outline = picture.stencil(), _outline_from_light(picture, crest)
     for top, valley in _slopes(picture, outline):
         side = outline[top : valley + 1]
@@ -164,7 +165,7 @@ def _bezier(start: Point, pull: Point, end: Point) -> list[Point]:
 
 
 def paint_mountains(picture: Picture, base: float, height: float) -> None:
-    """Paint a range of sharp peaks whose foot is at y = `base`. The highest is about `height` units tall."""
+    """Paint sharp peaks whose foot is at y = `base`. The highest peak is about `height` units tall."""
     rough, peaks = ridged_line(picture.rng("mountain"), 6), _peaks(picture)
 
     def crest(x: float) -> float:
@@ -179,7 +180,11 @@ def paint_mountains(picture: Picture, base: float, height: float) -> None:
 
 
 def _peaks(picture: Picture) -> list[tuple[float, float, float]]:
-    """Return the peaks as (middle, height, half width). The highest peak is opposite the light."""
+    """Return a list of peaks, each as a tuple (middle, height, half width).
+
+    The highest peak is opposite the light. Heights are relative to this peak. The middles and the half widths
+    are in units.
+    """
     rng, reach = picture.rng("peaks"), picture.width / picture.unit / 2
     lead = reach * rng.uniform(0.2, 0.5) * (1 if picture.light_from_left else -1)
     shoulder = rng.uniform(0.12, 0.2) * rng.choice((-1, 1))
@@ -241,7 +246,7 @@ def _paint_lava(picture: Picture, x: float, top: float, base: float) -> None:
 def _paint_rock(picture: Picture, crest: Line, base: float, snow: float) -> None:
     """Paint a mountain below the crest: lit rock, snow at the top, and mist at the foot.
 
-    `snow` is the fraction of its height that is covered with snow.
+    `snow` is the fraction of the mountain's height that is covered with snow.
     """
     mask, light = silhouette(picture, crest), _light_on_rock(picture, crest, base)
     picture.fill(mask, _rock_paint(picture, light))
@@ -275,7 +280,7 @@ def _blend(picture: Picture, light: Image.Image, bright: Colour, dark: Colour) -
 
 
 def _snow_mask(picture: Picture, light: Image.Image, top: float, depth: float) -> Image.Image:
-    """Return the mask of the snow: from y = `top` down to `depth` pixels below it, with a ragged edge."""
+    """Return the mask of the snow, from y = `top` to a ragged edge about `depth` pixels below."""
     height = Image.new("L", picture.size, 255)
     height.paste(
         Image.linear_gradient("L").resize((picture.width, max(2, round(depth * 1.7)))), (0, round(top))
@@ -297,7 +302,7 @@ def _mist_mask(picture: Picture, top: float, base: float) -> Image.Image:
 
 
 def _light_on_rock(picture: Picture, crest: Line, base: float) -> Image.Image:
-    """Return how much light falls on each point of the rock, which consists of large, rugged facets."""
+    """Return a greyscale image of the light on the rock, which consists of large, rugged facets."""
     shade = _shaded_slopes(picture, crest, base, 0.09).filter(ImageFilter.GaussianBlur(picture.unit * 0.0015))
     facets = shade.point([225 - round(level * 0.7) for level in range(256)])
     wide = max(1.0, picture.width / picture.unit)
@@ -307,7 +312,7 @@ def _light_on_rock(picture: Picture, crest: Line, base: float) -> Image.Image:
 
 
 def _follow_crest(picture: Picture, texture: Image.Image, crest: Line) -> Image.Image:
-    """Return the texture, shifted down along with the crest so that its gullies begin at the crest."""
+    """Return the texture, shifted down to follow the crest, so that gullies begin at the crest."""
     width, height = picture.size
     edges = sorted({round(width * index / _MESH_STRIPS) for index in range(_MESH_STRIPS + 1)})
     mesh = []
@@ -343,13 +348,13 @@ def _descending_ridge(rng: Random, apex: Point, lean: float, length: float, jag:
 
 
 def _outline_from_light(picture: Picture, crest: Line) -> list[Point]:
-    """Return points on the crest, starting on the side of the light."""
+    """Return points on the crest, starting at the edge of the picture that is nearer to the light."""
     xs = picture.sample_columns()
     return [(x, crest(x)) for x in (xs if picture.light_from_left else reversed(xs))]
 
 
 def _slopes(picture: Picture, outline: list[Point]) -> Iterator[tuple[int, int]]:
-    """Yield a pair of indices for each peak: that of the peak, and that of the valley after it."""
+    """Yield a pair of indices in `outline` for each peak: the index of the peak and of the next valley."""
     window = max(2, round(len(outline) * 0.012 * picture.unit / picture.width))
     top = 0
     rising = False

@@ -1,4 +1,5 @@
-"""The colours of a picture. They depend on the time of day, the weather, named colours and the mood."""
+"""The colours of a picture. They depend on the time of day, the weather, the mood, and the colours that the
+prompt names."""
 
 from collections.abc import Callable
 from colorsys import hsv_to_rgb, rgb_to_hsv
@@ -8,7 +9,7 @@ from random import Random
 from painter.prompt import Scene
 
 Colour = tuple[int, int, int]
-"""Red, green and blue, each of them in 0…255."""
+"""Red, green and blue, each in 0…255."""
 
 WHITE: Colour = (255, 255, 255)
 
@@ -41,16 +42,17 @@ GROUND_COLOURS: dict[str, Colour] = {
     "autumn": (196, 106, 48),
     "spring": (150, 184, 98),
 }
-"""The colours of the ground and of what stands on it, in white light. The last three are for a season."""
+"""The colours that the ground, trees and buildings have in white light. The last three are mixed with the
+other colours in winter, autumn and spring."""
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
     """The colours of a scene.
 
-    `sky` are the colours of the sky from the zenith to the horizon. `light` is the colour of the sun or moon,
-    `glow` that of the air around it, and `ambient` that of the light on the ground. `shadow` is the darkest
-    tone.
+    `sky` contains the colours of the sky from the zenith to the horizon. `light` is the colour of the sun or
+    moon, `glow` is the colour of the air around the sun or moon, and `ambient` is the colour of the light on
+    the ground. `shadow` is the darkest colour.
     """
 
     sky: tuple[Colour, ...]
@@ -65,7 +67,7 @@ class Palette:
         return mix(self.sky[-1], self.sky[-2], 0.45)
 
     def lit(self, local: Colour, distance: float) -> Colour:
-        """Return how a surface of colour `local` looks at a distance from 0 (near) to 1 (only haze)."""
+        """Return the apparent colour of a surface. `distance` ranges from 0 (near) to 1 (all haze)."""
         return mix(multiply(local, self.ambient), self.haze, distance)
 
     def map(self, change: Callable[[Colour], Colour]) -> "Palette":
@@ -79,7 +81,8 @@ class Palette:
 def choose_palette(scene: Scene, rng: Random) -> Palette:
     """Return the palette of a scene.
 
-    `rng` chooses one of the palettes for the time of day, and shifts its hue slightly.
+    One of the palettes for the time of day is chosen at random, and its hue is shifted slightly. The palette
+    is then adjusted for the weather, the colours that the prompt names, and the mood.
     """
     palette = rng.choice(_BY_TIME[scene.time])
     hue_shift = rng.uniform(-0.018, 0.018)
@@ -115,9 +118,9 @@ def _adjust_for_named_colours(palette: Palette, scene: Scene) -> Palette:
 
 
 def _is_natural(scene: Scene) -> bool:
-    """Return whether the subject has the named colours anyway, as in "a green meadow".
+    """Return whether the subject has the named colours in nature, as in "a green meadow".
 
-    If it doesn't, they are the colours of the sky.
+    If it does, the named colours tint the palette only slightly. In "a purple meadow", the tint is strong.
     """
     return scene.colours in _NATURAL.get(scene.subject, ())
 
@@ -133,20 +136,20 @@ def _adjust_for_mood(palette: Palette, scene: Scene) -> Palette:
 def accent(scene: Scene, default: Colour) -> Colour:
     """Return the first named colour that is not too dark, or `default` if there is none.
 
-    It is used for a single bright thing in the picture, such as a sail.
+    This colour is for a single bright object in the picture, such as a sail.
     """
     bright = [NAMED[name] for name in scene.colours if brightness(NAMED[name]) > 0.15]
     return bright[0] if bright else default
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """Return a mixture of two colours. `share` is the fraction of `b` in it, from 0 to 1."""
+    """Return a mixture of two colours. `share` is the fraction of `b` in the mixture, from 0 to 1."""
     red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
     return red, green, blue
 
 
 def multiply(a: Colour, b: Colour) -> Colour:
-    """Return how a surface of colour `a` looks under light of colour `b`."""
+    """Return the apparent colour of a surface of colour `a` under light of colour `b`."""
     red, green, blue = (x * y // 255 for x, y in zip(a, b, strict=True))
     return red, green, blue
 
@@ -160,7 +163,8 @@ def brightness(colour: Colour) -> float:
 def adjust(colour: Colour, hue_shift: float = 0.0, saturation: float = 1.0, value: float = 1.0) -> Colour:
     """Return the colour with a different hue, saturation and value (HSV).
 
-    `hue_shift` is added to the hue; 1 is the full circle. `saturation` and `value` are factors.
+    `hue_shift` is added to the hue, as a fraction of the colour circle. The saturation and the value are
+    multiplied by `saturation` and `value`.
     """
     hue, old_saturation, old_value = rgb_to_hsv(*(channel / 255 for channel in colour))
     parts = hsv_to_rgb(
@@ -181,7 +185,7 @@ def tint(colour: Colour, towards: Colour, strength: float) -> Colour:
 
 
 def _palette(sky: str, light: str, glow: str, ambient: str, shadow: str) -> Palette:
-    """Return a palette of the given colours, in hexadecimal. `sky` lists several, separated by spaces."""
+    """Return a palette of colours in hexadecimal. `sky` contains several colours, separated by spaces."""
     stops = tuple(_from_hex(text) for text in sky.split())
     return Palette(stops, _from_hex(light), _from_hex(glow), _from_hex(ambient), _from_hex(shadow))
 
@@ -223,4 +227,4 @@ _NATURAL = {
     "island": (("blue",),),
     "mountains": (("white",), ("blue",)),
 }
-"""The colours that each subject has anyway."""
+"""The combinations of named colours that each subject has in nature."""

@@ -1,4 +1,4 @@
-"""Plants: trees in rows, in groups and at the edge of the picture, flowers and grass."""
+"""Plants: grass, flowers, and trees in rows, in groups and at the edge of the picture."""
 
 import math
 from collections.abc import Callable
@@ -9,13 +9,14 @@ from painter.land import local_colour
 from painter.palette import Colour, mix, multiply
 
 _Plant = Callable[[Stencil, Random, Point, float], None]
-"""A function that draws a plant. It takes the point where the plant stands, and its height in pixels."""
+"""A function that draws a plant. It takes a stencil, a random source, the point where the plant stands, and
+the height of the plant in pixels."""
 
 _LEAF_COLOURS: tuple[Colour, ...] = ((206, 112, 44), (182, 72, 44), (222, 158, 62))
 
 
 def pine_colour(picture: Picture, distance: float) -> Colour:
-    """Return the colour of conifers at a distance from 0 (near) to 1 (only haze)."""
+    """Return the apparent colour of conifers. `distance` ranges from 0 (near) to 1 (all haze)."""
     colour = picture.palette.lit(local_colour(picture, "pine"), distance)
     depth = 0.15 if picture.scene.has("autumn") else 0.4
     return mix(colour, picture.palette.shadow, depth * (1 - distance))
@@ -32,7 +33,7 @@ def paint_forest_row(picture: Picture, name: str, crest: Line, height: float, di
 
 
 def _paint_tree_row(picture: Picture, name: str, ground: Line, height: float, colours: list[Colour]) -> None:
-    """Paint a row of trees along the ground. They are up to `height` units tall, each in one of `colours`."""
+    """Paint trees along the line `ground`, up to about `height` units tall, each in one of `colours`."""
     rng, stencils = picture.rng(name), [picture.stencil() for _ in colours]
     leafy = picture.scene.has_any("autumn", "spring") and not picture.scene.has("winter")
     size, x = height * picture.unit, -height * picture.unit
@@ -47,7 +48,7 @@ def _paint_tree_row(picture: Picture, name: str, ground: Line, height: float, co
 
 
 def paint_framing_pines(picture: Picture, ground: Line) -> None:
-    """Paint a few tall pines at the edge where the light comes from, unless the prompt excludes trees."""
+    """Paint tall pines at the edge that is nearer to the light, unless the prompt excludes trees."""
     if not picture.scene.has("trees", default=True):
         return
     rng, grove, unit = picture.rng("framing"), picture.stencil(), picture.unit
@@ -73,7 +74,7 @@ def paint_lone_trees(picture: Picture, crest: Line) -> None:
 
 
 def paint_plants(picture: Picture, grow: _Plant, crest: Line, sizes: tuple[float, ...], name: str) -> None:
-    """Paint one plant for each of `sizes`, which are in units. The plants are spread over the ground."""
+    """Paint plants along the crest: one for each height in `sizes`. The heights are in units."""
     rng, plants = picture.rng(name), picture.stencil()
     for index, size in enumerate(sizes):
         x = picture.width * (0.18 + 0.3 * index + rng.uniform(-0.08, 0.08))
@@ -82,7 +83,7 @@ def paint_plants(picture: Picture, grow: _Plant, crest: Line, sizes: tuple[float
 
 
 def paint_palm_grove(picture: Picture, middle: float, crest: Line) -> None:
-    """Paint seven palms around the column `middle`."""
+    """Paint seven palms around x = `middle`."""
     rng, grove = picture.rng("grove"), picture.stencil()
     for _ in range(7):
         x = middle + rng.uniform(-0.17, 0.17) * picture.unit
@@ -91,7 +92,7 @@ def paint_palm_grove(picture: Picture, middle: float, crest: Line) -> None:
 
 
 def paint_flowers(picture: Picture, ground: Line, colours: list[Colour]) -> None:
-    """Paint flowers all over the ground in the foreground. They get larger towards the viewer."""
+    """Paint flowers everywhere below the line `ground`. They get larger towards the viewer."""
     rng, unit = picture.rng("flowers"), picture.unit
     for colour in colours:
         petals = picture.stencil()
@@ -104,7 +105,7 @@ def paint_flowers(picture: Picture, ground: Line, colours: list[Colour]) -> None
 
 
 def paint_grass(picture: Picture, ground: Line, colour: Colour) -> None:
-    """Paint blades of grass on the ground in the foreground, up to its crest."""
+    """Paint blades of grass everywhere below the line `ground`."""
     rng, unit, blades = picture.rng("blades"), picture.unit, picture.stencil()
     for _ in range(round(700 * min(4, picture.width / unit))):
         x, near = rng.random() * picture.width, rng.random() ** 2

@@ -27,9 +27,9 @@ class PaintRequest:
 class Scene:
     """What to paint.
 
-    `subject` is the main subject, such as the sea, and `time` is the time of day. `tags` are the keys of
-    `VOCABULARY` that the prompt names. `excluded` are the tags that must not appear in the picture. `colours`
-    are the tags that are colours, in the order of the prompt.
+    `subject` is the main subject, such as the sea, and `time` is the time of day. A tag is a key of
+    `VOCABULARY`. `tags` contains the tags that the prompt names, and `excluded` contains those that must not
+    appear in the picture. `colours` contains the colours in `tags`, in the order in which they are named.
     """
 
     subject: str
@@ -41,7 +41,8 @@ class Scene:
     def has(self, tag: str, default: bool = False) -> bool:
         """Return whether a tag belongs in the picture.
 
-        It does if the prompt names it or if `default` is true, unless it is excluded.
+        A tag belongs in the picture if the prompt names the tag or if `default` is true, unless the tag is
+        excluded.
         """
         return tag not in self.excluded and (default or tag in self.tags)
 
@@ -51,7 +52,7 @@ class Scene:
 
 
 def read_scene(request: PaintRequest) -> Scene:
-    """Return the scene for a request. A hash of the prompt determines what its words leave open."""
+    """Return the scene for a request. A hash of the prompt determines what the prompt does not specify."""
     named, refused = find_tags(request.prompt)
     excluded = frozenset(refused) | frozenset(find_tags(request.negative_prompt)[0])
     tags = [tag for tag in named if tag not in excluded]
@@ -94,21 +95,21 @@ def _choose_time(tags: list[str], excluded: Collection[str], rng: Random) -> str
 
 
 def stable_random(*parts: object) -> Random:
-    """Return a random source that depends only on `parts`. Any text is allowed, even lone surrogates."""
+    """Return a random source that depends only on `parts`. Strings may even contain lone surrogates."""
     joined = "\x1f".join(str(part) for part in parts)
     digest = hashlib.sha256(joined.encode("utf-8", "surrogatepass")).digest()
     return Random(int.from_bytes(digest, "big"))
 
 
 def find_tags(text: str) -> tuple[list[str], set[str]]:
-    """Return the tags that a text names, in its order, and the tags that it negates ("no clouds")."""
+    """Return a list of the tags that `text` names, and a set of the tags that it negates ("no clouds")."""
     found = list(_find_tagged_words(text))
     refused = {tag for tag, wanted in found if not wanted}
     return list(dict.fromkeys(tag for tag, wanted in found if wanted)), refused
 
 
 def _find_tagged_words(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield the tag of each known word, and whether it is wanted: False if the word is negated."""
+    """Yield a pair for each known word: the tag of the word, and False if the word is negated, else True."""
     plain = _normalised(text)
     before = ""
     for word in _latin_words(plain):
@@ -119,7 +120,7 @@ def _find_tagged_words(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _latin_words(text: str) -> list[str]:
-    """Return the words in Latin letters, with known phrases replaced with words of the vocabulary."""
+    """Return the words in Latin letters. Known phrases are replaced with words of the vocabulary."""
     plain = f" {' '.join(re.findall('[a-z]+', text))} "
     for phrase, word in _PHRASES.items():
         plain = plain.replace(f" {phrase} ", f" {word} ")
@@ -146,13 +147,15 @@ COLOURS = frozenset(
 """The tags that are colours."""
 
 _SUBJECTS_BY_PRIORITY = ("space", "abstract", "volcano", "city", "island", "desert", "mountains", "forest")
-"""If a prompt names several subjects, the first one in this order is painted. The others become details."""
+"""If a prompt names several of these subjects, the first in this order is painted. The other subjects become
+details."""
 
 _DEFAULT_SUBJECTS = ("mountains", "mountains", "sea", "meadow", "forest", "desert", "island")
-"""The subjects to choose from if the prompt names none. Repeated subjects are more likely."""
+"""The subjects to choose from if the prompt names no subject. Subjects that are listed twice are more
+likely."""
 
 _DEFAULT_TIMES = ("sunset", "sunset", "dawn", "dawn", "day", "dusk")
-"""The times of day to choose from if the prompt names none. Repeated times are more likely."""
+"""The times of day to choose from if the prompt names none. Times that are listed twice are more likely."""
 
 _PHRASES = {
     "black and white": "blackandwhite",
@@ -171,12 +174,12 @@ _PHRASES = {
     "arc en ciel": "arcenciel",
     "puesta de sol": "puesta",
 }
-"""Phrases, and the words of the vocabulary that replace them."""
+"""Maps phrases to the words of the vocabulary that replace them."""
 
 _NEGATIONS = frozenset(["no", "not", "without", "ohne", "kein", "keine", "sans", "sin", "senza", "sem"])
 
 _NEVER_NEGATED = frozenset(["sea", "lake", "beach", "forest", "city", "desert", "meadow"])
-"""Places that are wanted even after "no" or "sin": for example, "no mar" is Portuguese for "in the sea"."""
+"""Places that "no" and "sin" do not negate. For example, "no mar" is Portuguese for "in the sea"."""
 
 VOCABULARY: dict[str, str] = {
     # Times of day
@@ -264,9 +267,10 @@ VOCABULARY: dict[str, str] = {
     "white": "white ivory weiss weisse weisses blanc blanche blanco blanca bianco bianca branco 白 белый",
     "black": "black ebony schwarz schwarze noire negro negra nero nera preto 黒 黑 черный",
 }
-"""The words for each tag, in several languages."""
+"""Maps each tag to its words in several languages, separated by spaces."""
 
 _MEANINGS = {_normalised(word): tag for tag, words in VOCABULARY.items() for word in words.split()}
 
 _NON_LATIN = {word: tag for word, tag in _MEANINGS.items() if not word.isascii()}
-"""Words in other scripts and their tags. These words are searched for as substrings of the prompt."""
+"""Maps words that are not in Latin letters to their tags. The words are searched for as substrings of the
+prompt."""

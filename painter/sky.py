@@ -1,4 +1,4 @@
-"""The sky with its stars, sun or moon, and clouds, and the weather in front of the scene."""
+"""The sky (with stars, the sun or moon, and clouds), and the weather in front of the scene."""
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
@@ -6,16 +6,17 @@ from painter.canvas import Picture, Point, Stencil, cloud_noise, smooth_line, ve
 from painter.palette import WHITE, Colour, mix
 
 _GLOW_STRENGTHS = {"night": 0.3, "day": 0.5, "dawn": 0.42, "dusk": 0.55, "sunset": 0.7}
-"""How strongly the sun or moon lights the air far around it, keyed by time of day."""
+"""The strength of the wide glow around the sun or moon, from 0 to 1, by time of day."""
 
 _PERSPECTIVE = 5.0
-"""How many times farther away the cloud layer is at the horizon than overhead."""
+"""The strength of perspective in the cloud layer. At the horizon, the layer is 1 + this number times as far
+away as at the upper edge."""
 
 _LIGHTNING: Colour = (226, 220, 255)
 
 
 def paint_sky(picture: Picture) -> None:
-    """Paint everything above the horizon, from back to front."""
+    """Paint the sky, from the farthest layer to the nearest."""
     scene = picture.scene
     dark = scene.time in ("night", "dusk")
     _paint_air(picture)
@@ -51,9 +52,9 @@ def _paint_air(picture: Picture) -> None:
 
 
 def paint_stars(picture: Picture, bottom: float, share: float) -> None:
-    """Paint stars of many sizes above y = `bottom`. Towards it, they get fewer and dimmer.
+    """Paint stars of many sizes above y = `bottom`. They get fewer and dimmer towards this line.
 
-    `share` is their number relative to a clear night.
+    `share` is the number of stars relative to a clear night.
     """
     rng, stencil = picture.rng("stars"), picture.stencil()
     amount = 520 * share * min(3.0, max(0.4, picture.width / picture.unit))
@@ -68,7 +69,7 @@ def paint_stars(picture: Picture, bottom: float, share: float) -> None:
 
 
 def _paint_aurora(picture: Picture) -> None:
-    """Paint three curtains of light. Each is made of columns of pixels of random length and then blurred."""
+    """Paint three curtains of light. Each consists of blurred vertical lines of random length."""
     for index, colour in enumerate(((70, 240, 160), (60, 200, 190), (150, 100, 230))):
         rng = picture.rng(f"aurora {index}")
         line, rays = smooth_line(rng, 2), smooth_line(rng, 4, 0.8)
@@ -121,7 +122,7 @@ def _paint_moon_spots(picture: Picture, disc: Image.Image) -> None:
 
 
 def _paint_clouds(picture: Picture) -> None:
-    """Paint a few clouds, many if the prompt names clouds, or an overcast sky in bad weather."""
+    """Paint clouds: an overcast sky in bad weather, many clouds if the prompt names them, else a few."""
     scene = picture.scene
     heavy = scene.has_any("storm", "rain", "snow")
     cover = 0.92 if heavy else 0.62 if scene.has("clouds") else picture.rng("cover").uniform(0.26, 0.44)
@@ -137,7 +138,7 @@ def _paint_clouds(picture: Picture) -> None:
 
 
 def _cloud_ceiling(picture: Picture) -> Image.Image:
-    """Return the cloud layer: noise on a plane overhead, seen in perspective towards the horizon."""
+    """Return the cloud layer as a greyscale image: noise on a horizontal plane, seen in perspective."""
     aspect = max(0.3, min(4.0, picture.width / picture.unit))
     noise = cloud_noise(
         picture.rng("clouds"), (round(420 * aspect) + 2, 1100), (round(5 * aspect) + 2, 15), 0.5
@@ -154,7 +155,7 @@ def _cloud_ceiling(picture: Picture) -> Image.Image:
 def _cloud_density(picture: Picture, ceiling: Image.Image, cover: float) -> Image.Image:
     """Return the mask of the clouds, which fade out at the horizon.
 
-    `cover` is the fraction of the sky that they cover.
+    `cover` is approximately the fraction of the sky that the clouds cover.
     """
     start = 255 * (1 - cover) * 0.85
     body = ceiling.point([round(255 * min(1.0, max(0.0, (v - start) / 120)) ** 1.3) for v in range(256)])
@@ -165,7 +166,7 @@ def _cloud_density(picture: Picture, ceiling: Image.Image, cover: float) -> Imag
 
 
 def _cloud_colours(picture: Picture, heavy: bool) -> tuple[Colour, Colour]:
-    """Return the colours of the lit side and the shaded side of clouds."""
+    """Return a pair: the colour of the lit side of clouds, and the colour of their shaded side."""
     palette, time = picture.palette, picture.scene.time
     dark = mix(palette.sky[1], palette.shadow, 0.34) if heavy else mix(palette.sky[1], palette.sky[2], 0.5)
     if time == "night":
@@ -176,7 +177,7 @@ def _cloud_colours(picture: Picture, heavy: bool) -> tuple[Colour, Colour]:
 
 
 def _cloud_paint(picture: Picture, ceiling: Image.Image, bright: Colour, dark: Colour) -> Image.Image:
-    """Return the paint for the clouds. It is bright where they get thinner towards the light."""
+    """Return an image of the clouds' colours. It is bright where clouds get thinner towards the light."""
     step = round(picture.unit * 0.02) + 1
     lead = step if picture.light_from_left else -step
     edge = 0 if picture.light_from_left else picture.width - 1
@@ -199,7 +200,7 @@ def _paint_rainbow(picture: Picture) -> None:
 
 
 def paint_fog_bank(picture: Picture, name: str, y: float, strength: float, half: float = 0.2) -> None:
-    """Paint drifting mist. It is densest at the height `y`, and ends `half` units above and below it."""
+    """Paint a bank of mist. It is densest at `y`, and ends `half` units above and below this line."""
     rise = max(2, round(picture.unit * half))
     slope = [round(255 * (1 - abs(2 * level / 255 - 1)) ** 1.4) for level in range(256)]
     band = Image.new("L", picture.size)

@@ -1,4 +1,4 @@
-"""The subjects of pictures. Each is composed of sky, land, water, plants and things."""
+"""Functions that paint the subjects of pictures, using sky, land, water, plants and things."""
 
 import math
 from collections.abc import Callable
@@ -34,7 +34,7 @@ from painter.things import paint_boat, paint_house_on, paint_lighthouse, paint_s
 from painter.water import mound_line, paint_beach, paint_headland, paint_lake, paint_water
 
 _SHEET_COUNT = 9
-"""The number of sheets in an abstract picture."""
+"""Number of sheets of colour in an abstract picture."""
 
 
 def _mountains(picture: Picture) -> None:
@@ -57,7 +57,7 @@ def _mountains(picture: Picture) -> None:
 
 
 def _sea(picture: Picture) -> None:
-    """Paint open water, with a distant coast, a boat, a beach or a headland."""
+    """Paint open water, possibly with a distant coast, a boat, a beach and a headland."""
     if picture.rng("coast").random() < 0.6 or picture.scene.has("mountains"):
         paint_far_ridges(picture, picture.horizon, 0.1, 2)
     paint_water(picture, picture.horizon)
@@ -95,7 +95,7 @@ def _paint_wood_row(picture: Picture, index: int) -> Line:
 
 
 def _meadow(picture: Picture) -> None:
-    """Paint rolling hills with grass and perhaps flowers, and lone trees or a house."""
+    """Paint a lake if the scene has one, else rolling hills with grass, flowers, and trees or a house."""
     paint_far_ridges(picture, picture.horizon + 0.02 * picture.unit, 0.16, 2)
     if paint_lake(picture, 0.0):
         return
@@ -175,11 +175,12 @@ LANDSCAPES: dict[str, Callable[[Picture], None]] = {
     "island": _island,
     "volcano": _volcano,
 }
-"""The function for each subject with a sky. It paints what is below and in front of the sky."""
+"""The functions for subjects with a sky, keyed by subject. They paint what is below and in front of the
+sky."""
 
 
 def paint_abstract(picture: Picture) -> None:
-    """Paint flowing sheets of colour, like cut paper, from back to front. Each casts a soft shadow."""
+    """Paint flowing sheets of colour, like cut paper, from back to front. Each sheet casts a soft shadow."""
     colours = _sheet_colours(picture)
     picture.image.paste(
         vertical_gradient((mix(colours[0], WHITE, 0.55), mix(colours[0], WHITE, 0.15)), picture.size)

@@ -123,7 +123,7 @@ def paint_house(picture: Picture, place: Point, size: float) -> None:
 
 
 def paint_lighthouse(picture: Picture, ground: Line) -> None:
-    """Paint a lighthouse on the ground. Its beam is on except by day."""
+    """Paint a lighthouse on the line `ground`. Its beam is on unless it is day."""
     x = picture.column_from_light(0.8)
     foot, size = (x, ground(x)), picture.unit * 0.3
     lamp = (x, foot[1] - 0.9 * size)
@@ -161,7 +161,7 @@ def _fill_outline(
     colour: Colour,
     strength: float = 1.0,
 ) -> None:
-    """Fill an outline. Its points are in multiples of `size` from `foot`, x to the right and y upwards."""
+    """Fill an outline. Its points are relative to `foot`, in multiples of `size`, with y upwards."""
     part = picture.stencil()
     part.polygon([(foot[0] + a * size, foot[1] - b * size) for a, b in outline])
     picture.fill(part.mask(), colour, strength)
@@ -231,7 +231,7 @@ def _paint_windows(
     shade: Colour,
     row: int,
 ) -> None:
-    """Paint the windows of a tower. By day they are all grey; otherwise, only some are lit."""
+    """Paint the windows of a tower: by day, all windows in grey, and otherwise only those that are lit."""
     step = picture.unit * (0.0088 + 0.0014 * row)
     pane, share = step * 0.45, {"night": 0.4, "dusk": 0.36, "day": 0.0}.get(picture.scene.time, 0.24)
     fade = (0.55, 0.3, 0.0)[row]

@@ -1,4 +1,4 @@
-"""Water, which reflects what is above it, and the land around it: lake shores, beaches and headlands."""
+"""Water, which reflects the picture above it, and land next to water: lake shores, beaches and headlands."""
 
 import math
 
@@ -24,7 +24,7 @@ def paint_water(picture: Picture, shore: float) -> None:
 
 
 def _reflection(picture: Picture, top: int, depth: int) -> Image.Image:
-    """Return what is above the shore, upside down. It gets darker and bluer towards the viewer."""
+    """Return an upside-down image of what is above the shore. It gets darker and bluer downwards."""
     palette = picture.palette
     seen = min(top, round(depth * 1.25))
     above = picture.image.crop((0, top - seen, picture.width, top)).transpose(Image.Transpose.FLIP_TOP_BOTTOM)
@@ -92,10 +92,10 @@ def _paint_glitter(picture: Picture, top: int, depth: int) -> None:
 
 
 def paint_lake(picture: Picture, low: float = 0.055, default: bool = False) -> bool:
-    """Paint a lake with a bank in front, if the scene has a lake or the sea. Return whether it has.
+    """If the scene has a lake or the sea, paint a lake with a bank. Return whether a lake was painted.
 
-    The far shore is `low` units below the horizon. If `default` is true, there is a lake unless it is
-    excluded.
+    The far shore is `low` units below the horizon. If `default` is true, a lake is painted unless the prompt
+    excludes lakes.
     """
     if not (picture.scene.has("lake", default=default) or picture.scene.has("sea")):
         return False
@@ -116,7 +116,7 @@ def paint_lake(picture: Picture, low: float = 0.055, default: bool = False) -> b
 def _paint_spit(picture: Picture, shore: float) -> None:
     """Paint a tongue of land with a house and a few pines.
 
-    Call this before the lake is painted, so that the lake reflects it.
+    Call this before the lake is painted, so that the lake reflects this land.
     """
     x = picture.column_from_light(0.68)
     ground = mound_line(picture, x, shore + 2, 0.05, 0.5)
@@ -131,9 +131,9 @@ def _paint_spit(picture: Picture, shore: float) -> None:
 
 
 def mound_line(picture: Picture, middle: float, foot: float, height: float, half: float) -> Line:
-    """Return the crest of a flat hill around x = `middle`, whose foot is at y = `foot`.
+    """Return the crest of a flat hill. Its middle is at x = `middle`, and its foot is at y = `foot`.
 
-    The hill is `height` units tall and twice `half` units wide.
+    The hill is about `height` units tall. Each of its two sides is `half` units wide.
     """
     rough = hill_line(picture, "mound", 0.0, height * 0.5, 4.0)
 

@@ -1,1 +1,1 @@
-"""Modules for every use of boto3: sessions with limits, endpoints, credentials and error classification."""
+"""Support for all code that uses boto3: limited sessions, endpoints, credentials and kinds of errors."""

@@ -1,4 +1,4 @@
-"""Limits on boto3's credential providers: timeouts for processes, no prompts, and no stray line breaks."""
+"""Limits on boto3's credential providers. Without them, providers may hang or prompt for input."""
 
 import getpass
 import subprocess
@@ -10,13 +10,14 @@ from botocore.exceptions import CredentialRetrievalError
 from botocore.utils import FileWebIdentityTokenLoader
 
 PROCESS_TIMEOUT_SECONDS = 15
-"""Timeout for the `credential_process` of a profile."""
+"""Timeout of a profile's `credential_process`."""
 
 
 def limit_providers(providers: Iterable[Any], *, interactive: bool) -> None:
     """Apply the limits to credential providers, and to the providers that they create for source profiles.
 
-    If `interactive` is True, a provider may ask for an MFA code at the terminal. Otherwise, it fails.
+    If `interactive` is True, a provider that needs an MFA code asks for it at the terminal. Otherwise, it
+    raises `CredentialRetrievalError`.
     """
     for provider in providers:
         if hasattr(provider, "_popen"):
@@ -26,8 +27,8 @@ def limit_providers(providers: Iterable[Any], *, interactive: bool) -> None:
         if hasattr(provider, "_token_loader_cls"):
             provider._token_loader_cls = _WebIdentityToken
         if hasattr(provider, "_validate_auth_token"):  # the container provider
-            # The token file may end in a line break. Sending the token fails if it has other invalid
-            # characters.
+            # botocore rejects a token with a line break, but the token's file may end in one. So we strip the
+            # token instead. If it contains other invalid characters, it is rejected when it is sent.
             provider._validate_auth_token = lambda token: None
             provider._build_headers = partial(_stripped_headers, provider._build_headers)
         builder = getattr(provider, "_profile_provider_builder", None)
@@ -57,7 +58,7 @@ def _refuse_prompt(prompt: str) -> str:
 
 
 class _WebIdentityToken(FileWebIdentityTokenLoader):
-    """Loads a web identity token, without the line break at the end of the file."""
+    """Loads a web identity token from a file, and removes the line break at the end."""
 
     def __call__(self) -> str:
         return str(super().__call__()).strip()
@@ -66,12 +67,15 @@ class _WebIdentityToken(FileWebIdentityTokenLoader):
 class _CredentialProcess(subprocess.Popen[bytes]):
     """A `credential_process` with a timeout.
 
-    botocore puts the standard error output of a failed process into its exception. That output may contain
-    credentials, so this class replaces it with the exit status.
+    If a process fails, botocore quotes the process's standard error output in an exception. This output may
+    contain credentials, so this class replaces the output with the exit status.
     """
 
     def communicate(self, input: bytes | None = None, timeout: float | None = None) -> tuple[bytes, bytes]:
-        """Return the output and the exit status. Raises `CredentialRetrievalError` after the timeout."""
+        """Return the output, and a message with the exit status in place of the standard error output.
+
+        Raises `CredentialRetrievalError` if the process does not end before the timeout.
+        """
         try:
             output, _ = super().communicate(input, timeout or PROCESS_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired as exc:

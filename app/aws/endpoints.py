@@ -1,6 +1,6 @@
 """AWS's partitions, hosts and regions, and the endpoint that boto3 uses for a bucket.
 
-A partition (`aws`, `aws-cn`, `aws-us-gov` …) has its own DNS suffixes, ARNs and bucket names.
+Each partition (`aws`, `aws-cn`, `aws-us-gov` …) has its own DNS suffixes, ARNs and bucket names. See
 https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/partitions.html
 """
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 DEFAULT_PARTITION = "aws"
 
 _S3_HOST = re.compile(r"(?:.+\.)?s3[a-z0-9-]*(?:\.dualstack)?(?:\.[a-z]+(?:-[a-z]+)+-\d+)?(?:\.vpce)?")
-"""The part before the DNS suffix in the names of S3's own hosts, such as `s3-fips.dualstack.us-east-1`. Load
-balancers and virtual machines at AWS, on which any server may run, have different names."""
+"""Matches the part before the DNS suffix in the name of an S3 host, such as `s3-fips.dualstack.us-east-1`. It
+does not match the names of load balancers and virtual machines at AWS, on which any server may run."""
 
 _USER_IN_URL = re.compile(r"(?<=//)[^/?#]*@")
-"""The user and password in a URL. S3 requests don't use them, and clients would see them in URLs built from
-the endpoint."""
+"""Matches the user and password in a URL. S3 requests don't use them, and clients would see them in the URLs
+of objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class Endpoint:
     """The endpoint of a bucket.
 
     `configured` is the `endpoint_url` to pass to boto3. `url` is the endpoint that boto3 derives from all
-    settings. `objects_url` ends in a slash; append an object's key to get its URL. `is_aws` is False for a
-    compatible server.
+    settings. `objects_url` ends in a slash. The URL of an object is `objects_url` followed by the key.
+    `is_aws` is False for a compatible server.
     """
 
     configured: str | None
@@ -54,8 +54,8 @@ def find_endpoint(
 
     The endpoint depends on the argument `endpoint_url`, `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_S3`,
     `endpoint_url` and `services` in profiles, `AWS_USE_FIPS_ENDPOINT`, `AWS_USE_DUALSTACK_ENDPOINT` and
-    `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`. So this creates a client from `session` and reads its URL. Raises
-    what boto3 raises.
+    `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`. So this function creates a client from `session` and reads the
+    client's URL. Raises the exceptions that boto3 raises.
     """
     configured = endpoint_url if endpoint_url and not ignores_endpoint_urls(session) else None
     is_aws = configured is None or is_aws_s3_url(configured)
@@ -70,7 +70,8 @@ def find_endpoint(
             continue
         if is_aws_s3_url(url) == is_aws:
             break
-        # The environment or the profile sets a different endpoint, on which the addressing style depends.
+        # The environment or the profile sets a different kind of endpoint, which may need a different
+        # addressing style, so create another client.
         is_aws = not is_aws
     parameters = {"Bucket": bucket, "Key": "k"}
     objects_url = client.generate_presigned_url("get_object", Params=parameters).removesuffix("k")
@@ -80,7 +81,7 @@ def find_endpoint(
 
 
 def s3_client_options(path_style: bool) -> Any:
-    """Return the `s3` option of a client's configuration."""
+    """Return the value of the option `s3` in a client's configuration."""
     style = "path" if path_style else "virtual"
     return {"addressing_style": style, "us_east_1_regional_endpoint": "regional"}
 
@@ -88,7 +89,7 @@ def s3_client_options(path_style: bool) -> Any:
 def _unsigned_client(
     session: boto3.session.Session, region: str, endpoint_url: str | None, path_style: bool
 ) -> "S3Client":
-    """Return a client that needs no credentials, since getting credentials may be slow or fail."""
+    """Return a client that does not sign requests. It needs no credentials, which may be slow to get."""
     config = ClientConfig(signature_version=UNSIGNED, s3=s3_client_options(path_style))
     return session.client("s3", region_name=region, endpoint_url=endpoint_url, config=config)
 
@@ -124,7 +125,7 @@ def partition_of(region: str) -> str | None:
 
 
 def _host_without_suffix(url: str) -> str | None:
-    """Return the part of the host name before Amazon's DNS suffix, or None if it has no such suffix."""
+    """Return the part of the host name before Amazon's DNS suffix, or None if there is no such suffix."""
     try:
         host = (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:

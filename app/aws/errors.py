@@ -1,7 +1,8 @@
-"""Classify the exceptions that boto3 raises, and decide which parts of their texts can be shown.
+"""Classify the exceptions that boto3 raises, and decide which parts of their messages can be shown.
 
-botocore raises more than its own classes: credential providers pass on `OSError`, `ValueError` and others. An
-error that AWS itself returns is a `ClientError` with a code. Each caller knows the codes of its service.
+Not all of these exceptions are boto3's own: credential providers also raise `OSError`, `ValueError` and other
+built-in exceptions. For an error response from AWS, boto3 raises a `ClientError` with a code. The codes
+differ between services, so this module leaves them to its callers.
 """
 
 import json
@@ -17,13 +18,13 @@ from app.core.errors import AppError
 
 
 class ErrorKind(Enum):
-    """What an exception from boto3 is about."""
+    """The kind of problem that an exception from boto3 indicates."""
 
     EXPIRED = auto()
-    """The temporary credentials have expired, and so have the renewed ones."""
+    """The temporary credentials have expired, and so have the credentials that replaced them."""
 
     CREDENTIALS = auto()
-    """There are no credentials, or the credential provider fails."""
+    """There are no credentials, or the credential provider failed."""
 
     SETTINGS = auto()
     """boto3 can't use an environment variable or a setting in a profile."""
@@ -32,7 +33,7 @@ class ErrorKind(Enum):
     UNREACHABLE = auto()
 
     BAD_RESPONSE = auto()
-    """There was a response, but not one that AWS would send."""
+    """There was a response, but AWS would not send such a response."""
 
 
 SET_CREDENTIALS = (
@@ -50,10 +51,10 @@ FIXES = {
     ErrorKind.UNREACHABLE: CHECK_NETWORK,
     ErrorKind.BAD_RESPONSE: CHECK_NETWORK,
 }
-"""How an operator can fix each kind of error, without a full stop."""
+"""Instructions that tell operators how to fix each kind of error. They don't end in a full stop."""
 
 MAX_MESSAGE_CHARS = 300
-"""Longer messages are truncated to this length, since some quote a whole response."""
+"""Maximum length of a message. Longer messages are truncated, since some messages quote a whole response."""
 
 _TIMEOUTS = (theirs.ReadTimeoutError, theirs.ConnectTimeoutError)
 
@@ -112,11 +113,12 @@ _SETTINGS_MODULES = {
 }
 
 _STILL_EXPIRED = "Credentials were refreshed"
-"""The start of botocore's `RuntimeError` when a role's renewed credentials have expired as well."""
+"""The start of the message of the `RuntimeError` that botocore raises if it renewed a role's credentials, but
+the new credentials have already expired."""
 
 
 def classify(exc: Exception) -> ErrorKind | None:
-    """Return the kind of `exc`, or None if AWS returned it or if it does not come from boto3."""
+    """Return the kind of `exc`, or None if it is an error response from AWS or was not raised by boto3."""
     if isinstance(exc, AppError | theirs.ClientError):
         return None
     if isinstance(exc, RuntimeError) and str(exc).startswith(_STILL_EXPIRED):
@@ -135,7 +137,7 @@ def classify(exc: Exception) -> ErrorKind | None:
 
 
 def _classify_by_traceback(exc: Exception) -> ErrorKind | None:
-    """Return the kind of an exception of any class, by the modules that it passed through."""
+    """Return the kind of an exception, judging only by the modules in its traceback, or None."""
     modules = {str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(exc.__traceback__)}
     if not any(module.partition(".")[0] in ("botocore", "boto3") for module in modules):
         return None
@@ -147,25 +149,27 @@ def _classify_by_traceback(exc: Exception) -> ErrorKind | None:
 _CREDENTIALS_OPERATIONS = re.compile(
     r"AssumeRole.*|Get(SessionToken|FederationToken|RoleCredentials)|CreateToken|CreateOAuth2Token"
 )
-"""Operations with which boto3 gets credentials from STS, from SSO, or from the console login."""
+"""Matches the operations with which boto3 gets credentials from STS, from SSO, or from the console login."""
 
 
 def is_about_credentials(exc: theirs.ClientError) -> bool:
-    """Return whether the response came from a service that issues credentials, not from S3 or Bedrock."""
+    """Return whether the error came from a service that issues credentials, not from S3 or Bedrock."""
     return bool(_CREDENTIALS_OPERATIONS.fullmatch(exc.operation_name))
 
 
 _QUOTED_HEADER = re.compile(r"header value b['\"]", re.IGNORECASE)
-"""How Python's HTTP client quotes a header that it can't send. The header may contain a secret."""
+"""Matches messages in which Python's HTTP client quotes a header that it can't send. The header may contain a
+secret."""
 
 _SECRET_IN_URL = re.compile(r"(?<=//)[^/\s]+(?=@)|(?<=/v2/credentials/)[\w-]+")
-"""The user and password in a URL, or the ID with which a container gets the credentials of its role."""
+"""Matches the user and password in a URL, and the ID with which a container gets the credentials of its
+role."""
 
 
 def public_message(exc: Exception) -> str:
-    """Return the text of `exc` in one line, without headers, response bodies or secrets."""
+    """Return the message of `exc` as one line, without headers, response bodies or secrets."""
     if isinstance(exc, ResponseParserError):
-        text = str(exc).partition("\n")[0]  # the other lines are the response, which may come from STS
+        text = str(exc).partition("\n")[0]  # the other lines quote the response, which may be from STS
     elif isinstance(exc, theirs.HTTPClientError) and type(exc) in (
         theirs.HTTPClientError,
         theirs.ResponseStreamingError,
@@ -194,7 +198,7 @@ def _failing_provider(exc: Exception) -> str:
 
 
 def vendor_message(exc: theirs.ClientError) -> str:
-    """Return the first line of AWS's message, or an empty string if it quotes our request's headers.
+    """Return the first line of AWS's message, or an empty string if the line quotes the request's headers.
 
     The response to a wrong signature contains the whole signed request, including the session token.
     """

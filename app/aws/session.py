@@ -1,11 +1,12 @@
 """boto3 sessions that limit responses and check credentials before they are sent.
 
-boto3 reads every response, except the body of an object, into memory, regardless of its size. Its timeout
-applies to each read, so a server that sends a byte now and then can block a thread forever. Both matter as
-soon as something other than AWS responds: a faulty compatible server, a proxy, or the new owner of an IP
-address.
+boto3 reads every response into memory, regardless of its size, except for the body of an object. Its timeout
+applies to each read, so a server that sends a byte now and then can block a thread forever. Both behaviours
+are dangerous if something other than AWS responds: a faulty compatible server, a proxy, or the new owner of
+an IP address.
 
-Credential providers get the same limits. `app.aws.credentials` contains the limits that only they need.
+The same limits apply to credential providers. `app.aws.credentials` contains limits that apply only to
+credential providers.
 """
 
 import io
@@ -47,27 +48,29 @@ if TYPE_CHECKING:
 DEFAULT_REGION = "us-east-1"
 
 MAX_RESPONSE_BYTES = 4 * 1024**2
-"""Maximum size of a successful response that is not an object. The largest is a page of 1000 keys of 1024
-bytes, all of them percent-encoded, with about 500 bytes around each."""
+"""Maximum size of a successful response that is not an object. The largest such response lists 1000 keys of
+1024 bytes, which are percent-encoded, with about 500 bytes of XML for each key."""
 
 MAX_ERROR_BYTES = 64 * 1024
-"""Maximum size of an error response. S3's error responses have less than 2 KiB."""
+"""Maximum size of an error response. S3's error responses are smaller than 2 KiB."""
 
 MAX_OBJECT_BYTES = 50 * 10**12
-"""S3's maximum size of an object (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingObjects.html)."""
+"""Maximum size of an object (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingObjects.html)."""
 
 MIN_BYTES_PER_SECOND = 8 * 1024
-"""Minimum average rate of a response once we have waited for it for the read timeout in total."""
+"""Minimum average rate of a response. A response may take up to one read timeout longer than this rate
+implies."""
 
 _MAX_HEAD_BYTES = 256 * 1024
-"""Maximum size of a status line and its headers, including all 1xx responses before them."""
+"""Maximum size of a response's status line and headers, including all 1xx responses before them."""
 
 _MAX_UNSIZED_BYTES = 2 * MAX_RESPONSE_BYTES
-"""Maximum size of a body without a length, including its chunk headers. Objects always have a length."""
+"""Maximum size of a body without Content-Length, including its chunk headers. Objects are not affected, since
+they always have Content-Length."""
 
 _UNADJUSTED_SECONDS = 1.0
-"""How long to wait in total before the socket's timeout is reduced. Until then, its original timeout is short
-enough."""
+"""How long to wait for a response in total before the socket's timeout is reduced for each read. Until then,
+the original timeout is short enough."""
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -78,25 +81,25 @@ _INVALID_RESPONSE = (InvalidHeader, InvalidChunkLength, LineTooLong)
 
 
 class BadResponse(BotoCoreError):
-    """A response that exceeds a limit or has invalid headers. A retry would not help."""
+    """A response exceeds a limit or has invalid headers. A retry would not help."""
 
     fmt = "a response that can't be used: {reason}"
 
 
 class UnusableCredentials(CredentialRetrievalError):
-    """A provider returned credentials with characters that can't be sent in a request."""
+    """The credentials contain characters that can't be sent in a request."""
 
 
 def new_session(*, region: str = "", interactive: bool = False, **options: Any) -> boto3.session.Session:
     """Return a session whose clients and credential providers enforce this module's limits.
 
-    Services that issue credentials are called in `region` if AWS has it, or else in the region of the
-    profile, or else in the default region. `interactive` allows prompting for the MFA code that a profile may
-    require. `options` are passed to `boto3.session.Session`.
+    Services that issue credentials are called in `region` if AWS has such a region, or else in the profile's
+    region, or else in `DEFAULT_REGION`. If `interactive` is True, the user may be prompted for an MFA code
+    that a profile requires. `options` are passed to `boto3.session.Session`.
     """
     core = botocore.session.Session()
     core.register("creating-client-class", _limit_client)
-    core.set_default_client_config(  # also applies to boto3's own clients of STS and SSO
+    core.set_default_client_config(  # also applies to the clients that boto3 creates for STS and SSO
         ClientConfig(connect_timeout=_CREDENTIALS_TIMEOUT_SECONDS, read_timeout=_CREDENTIALS_TIMEOUT_SECONDS)
     )
     region_name = region if partition_of(region) else None
@@ -106,7 +109,7 @@ def new_session(*, region: str = "", interactive: bool = False, **options: Any) 
     providers = core.get_component("credential_provider").providers
     limit_providers(providers, interactive=interactive)
     for provider in providers:
-        for name in ("_role_fetcher", "_fetcher"):  # of instance and container metadata
+        for name in ("_role_fetcher", "_fetcher"):  # they fetch instance metadata and container metadata
             fetcher: Any = getattr(provider, name, None)
             if hasattr(fetcher, "_session"):
                 fetcher._session = LimitedHttpSession(fetcher._session)
@@ -118,7 +121,7 @@ def _limit_client(**event: Any) -> None:
 
 
 class _LimitedClient:
-    """Base class of all clients of a session. It limits responses and checks credentials."""
+    """Base class of all clients of a session. It limits responses, and checks credentials before use."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         more["endpoint"].http_session = LimitedHttpSession(more["endpoint"].http_session)
@@ -134,11 +137,11 @@ _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]*")
 _NO_CONTROLS = re.compile(r"[^\x00-\x1f\x7f-\x9f]*")
 
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*", re.DOTALL)
-"""Characters that are allowed in the value of a header (RFC 9110, 5.5), as Latin-1."""
+"""Matches the value of a header, decoded as Latin-1, if all its characters are allowed (RFC 9110, 5.5)."""
 
 
 class CheckedCredentials:
-    """Wraps botocore's credentials. Strips white space, and rejects characters that can't be sent."""
+    """Wraps botocore's credentials, strips white space, and rejects characters that can't be sent."""
 
     def __init__(self, credentials: Any) -> None:
         self._credentials = credentials
@@ -147,7 +150,10 @@ class CheckedCredentials:
         return getattr(self._credentials, name)
 
     def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        """Return the current credentials, renewed if necessary. Raises `UnusableCredentials`."""
+        """Return the current credentials, renewed if necessary.
+
+        Raises `UnusableCredentials` if they contain characters that can't be sent.
+        """
         frozen = self._credentials.get_frozen_credentials()
         checked: dict[str, Any] = {}
         for name, label in _CREDENTIAL_NAMES.items():
@@ -166,14 +172,17 @@ class CheckedCredentials:
 
 
 class LimitedHttpSession:
-    """Wraps botocore's HTTP session. Reads every response within limits, except the bodies of objects."""
+    """Wraps botocore's HTTP session, and reads all responses within limits, except the bodies of objects."""
 
     def __init__(self, http: Any) -> None:
         http._pool_classes_by_scheme.update(POOLS)
         self._http = http
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
-        """Return the response. Raises `BadResponse`, `UnusableCredentials`, and what botocore raises."""
+        """Send the request and return the response.
+
+        Raises `BadResponse`, `UnusableCredentials`, and the exceptions that botocore raises.
+        """
         _check_headers(request.headers.items())
         wants_stream, request.stream_output = request.stream_output, True  # the body is read below
         try:
@@ -209,7 +218,7 @@ class LimitedHttpSession:
 def _check_headers(headers: Iterable[tuple[str, Any]]) -> None:
     """Raise `UnusableCredentials` for a header value that is invalid in HTTP.
 
-    The HTTP client would reject it as well, but would quote it in the error.
+    The HTTP client would also reject the value, but it would quote the value in its error message.
     """
     for name, value in headers:
         text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
@@ -228,7 +237,10 @@ def _raise_if_invalid(error: Any) -> None:
 
 
 def _content_length(response: AWSResponse) -> int | None:
-    """Return Content-Length (RFC 9110, 8.6), or None if there is none. Raises `BadResponse` if invalid."""
+    """Return Content-Length (RFC 9110, 8.6), or None if it is missing.
+
+    Raises `BadResponse` if Content-Length is invalid.
+    """
     values = response.raw.headers.getlist("Content-Length")
     if not values:
         return None
@@ -261,10 +273,10 @@ def _with_body(response: AWSResponse, length: int | None) -> AWSResponse:
 
 
 class _ReadBody:
-    """A body that has been read, with the interface that botocore expects.
+    """A body that has been read. It has the interface that botocore expects of `AWSResponse.raw`.
 
-    `status` is always the status that the server sent. botocore changes the status of its own response to 500
-    if the body is not XML.
+    `status` is always the status that the server sent, whereas botocore changes the `status_code` of its
+    response object to 500 if the body is not XML.
     """
 
     def __init__(self, body: bytes, status: int) -> None:
@@ -315,7 +327,7 @@ class _LimitedReader(io.RawIOBase):
         return int(count)
 
     def close(self) -> None:
-        """Close the raw stream as well."""
+        """Close this reader and the raw stream."""
         self._raw.close()
         super().close()
 
@@ -332,7 +344,7 @@ class _LimitedResponse(HTTPResponse):
         self.fp = io.BufferedReader(self._reader)
 
     def begin(self) -> None:
-        """Read the headers, then limit the rest to the length of the body."""
+        """Read the headers, then limit further reads to the length of the body."""
         super().begin()
         length = _MAX_UNSIZED_BYTES if self.length is None else self.length
         self._reader.max_bytes = self._reader.received + length
@@ -355,4 +367,4 @@ class _HttpsPool(AWSHTTPSConnectionPool):
 
 
 POOLS = {"http": _HttpPool, "https": _HttpsPool}
-"""Pool classes for a `urllib3.PoolManager` that limit the size and the duration of responses."""
+"""Pool classes for a `urllib3.PoolManager`, by scheme. They limit the size and the duration of responses."""

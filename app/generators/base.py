@@ -14,9 +14,9 @@ from app.config.settings import Config
 class GenerationRequest:
     """One image to generate.
 
-    `width` and `height` are in pixels. `seed` is always set, to a number in 0…4294967295. `image_format` is
-    the format that the client requested, by its name in `app.core.objects.FORMATS`. A generator that returns
-    the bytes of an image file may choose a different format.
+    `width` and `height` are in pixels. `seed` is always set. It is an integer in 0…4294967295. `image_format`
+    is the name, in `app.core.objects.FORMATS`, of the format that the client requested. A generator that
+    returns the bytes of an image file may choose a different format.
     """
 
     prompt: str
@@ -31,8 +31,8 @@ class GenerationRequest:
 class GeneratedImage:
     """A generated image: a Pillow image or the bytes of an image file, and the name of the model.
 
-    `seed` is the seed with which the model generates the same image again, or None if the model has no seeds
-    or does not report them.
+    `seed` is the seed with which the model generates the same image again, or None if the model does not
+    support seeds or does not report the seed.
     """
 
     image: Image.Image | bytes
@@ -44,8 +44,8 @@ class GeneratedImage:
 class ModelFacts:
     """A provider's description of a model.
 
-    `status` is the status as the provider calls it, such as ACTIVE or LEGACY. `ends` is when the model will
-    be switched off, or None if the provider gives no date.
+    `status` is the provider's name for the model's status, such as ACTIVE or LEGACY. `ends` is the time at
+    which the model will be switched off, or None if the provider gives no date.
     """
 
     model: str
@@ -56,13 +56,13 @@ class ModelFacts:
 class BaseGenerator(ABC):
     """Generates images from prompts.
 
-    All threads of a worker process share one instance, so `generate` must be thread-safe. The returned image
-    is checked like an upload before it is stored.
+    All threads of a worker process share one instance, so `generate` must be thread-safe. A generated image
+    passes the same checks as an uploaded image before it is stored.
     """
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """Return a generator for these settings. Override this method if your generator needs settings."""
+        """Return a generator configured by `config`. Override this method if a generator needs settings."""
         return cls()
 
     def model_name(self) -> str:
@@ -80,6 +80,7 @@ class BaseGenerator(ABC):
     def generate(self, request: GenerationRequest) -> GeneratedImage:
         """Generate an image for `request.prompt`, with approximately the requested size.
 
-        Raises `PromptRefused` if the model refuses the prompt. If there is no image for a different reason,
-        raises `GeneratorRefused`, `GeneratorUnreachable`, `GeneratorTimeout` or a plain `GeneratorError`.
+        Raises `PromptRefused` if the model refuses the prompt. If the model returns no image for another
+        reason, raises `GeneratorRefused`, `GeneratorUnreachable`, `GeneratorTimeout` or a plain
+        `GeneratorError`.
         """

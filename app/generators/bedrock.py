@@ -38,7 +38,7 @@ ASPECT_RATIOS = ("16:9", "1:1", "21:9", "2:3", "3:2", "4:5", "5:4", "9:16", "9:2
 _FORMATS = ("png", "jpeg")
 _MAX_PROMPT_LENGTH = 10_000
 _SEEDS = 2**32
-"""The number of seeds. This and the values above are what Stability's models accept
+"""Number of possible seeds. This limit and the values above are those of Stability's models
 (https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-diffusion-stable-image-core-text-image-request-response.html)."""
 
 _JSON = "application/json"
@@ -50,9 +50,9 @@ _CREDENTIALS_HINT = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFIL
 _MODEL_GONE = re.compile(
     r"end of (its )?life|model (identifier|version|id)\b|marked .* legacy", re.IGNORECASE
 )
-"""Matches messages of AWS about a model that does not exist or was switched off."""
+"""Matches AWS's error messages about a model that does not exist or has been switched off."""
 _FILTERED = re.compile(r"content filter", re.IGNORECASE)
-"""Matches messages of AWS about a prompt that was refused."""
+"""Matches AWS's error messages about a prompt that was refused."""
 
 _log = logging.getLogger(__name__)
 
@@ -121,9 +121,9 @@ class BedrockGenerator(BaseGenerator):
         return GeneratedImage(image, self._model, seed if is_seed else None)
 
     def _client(self) -> Any:
-        """Return the client of this process, which its threads share.
+        """Return the boto3 client that all threads of this process share.
 
-        It is created on first use and after a fork.
+        The client is created on first use. After a fork, the child process creates its own client.
         """
         with self._lock:
             if self._process_client is None or self._process_client[0] != os.getpid():
@@ -134,14 +134,14 @@ class BedrockGenerator(BaseGenerator):
         """Return a client that signs requests, sends them through `Transport`, and never retries."""
         session = new_session(region=self._region)
         if not (session.get_credentials() or os.environ.get("AWS_BEARER_TOKEN_BEDROCK")):
-            raise NoCredentialsError  # a client that is created without credentials never finds any later
+            raise NoCredentialsError  # a client created without credentials never looks for them again
         client: Any = session.client(
             "bedrock-runtime",
             region_name=self._region,
             config=ClientConfig(retries={"mode": "standard", "total_max_attempts": 1}),
         )
         url = client.meta.endpoint_url
-        if not is_aws_url(url):  # AWS_ENDPOINT_URL applies to all services, but may be meant only for S3
+        if not is_aws_url(url):  # AWS_ENDPOINT_URL applies to all services, but may be intended only for S3
             _log.warning(
                 "Prompts for Bedrock go to %s, because AWS_ENDPOINT_URL or a similar variable is set.", url
             )
@@ -199,8 +199,8 @@ def _first(found: dict[str, Any], name: str) -> Any:
 def _check_finish_reason(reason: object) -> None:
     """Raise an error if the model did not finish the image.
 
-    The HTTP status is 200 even then. After a success, the reason is null or SUCCESS. Raises `PromptRefused`
-    if the prompt was filtered, and `GeneratorError` otherwise.
+    The HTTP status is 200 even if the model failed. If the model succeeded, the reason is null or SUCCESS.
+    Raises `PromptRefused` if the prompt was filtered, and `GeneratorError` for any other reason.
     """
     if reason is None or (isinstance(reason, str) and reason.lower() == "success"):
         return
@@ -216,9 +216,9 @@ def _refuse_url(url: str) -> bytes:
 
 @contextmanager
 def errors_mapped(model: str) -> Iterator[None]:
-    """Convert any exception that boto3 raises in the block into one of our errors.
+    """Convert any exception that boto3 raises in the block into an `AppError`.
 
-    Every call to boto3 must be made in such a block.
+    Every call to boto3 must be made in a block with this context manager.
     """
     try:
         yield
@@ -238,7 +238,7 @@ def errors_mapped(model: str) -> Iterator[None]:
 
 
 def _error_for(exc: ClientError, model: str) -> AppError:
-    """Return our error for an error response from AWS."""
+    """Return the `AppError` for an error response from AWS."""
     error, metadata = exc.response.get("Error", {}), exc.response.get("ResponseMetadata", {})
     code, status = str(error.get("Code", "")), metadata.get("HTTPStatusCode", 0)
     message = one_line(vendor_message(exc))
@@ -263,7 +263,8 @@ def bedrock_statement(
 ) -> dict[str, Any]:
     """Return an IAM statement that allows generating images with `model`, and nothing else.
 
-    `model` is an ID or an ARN. If `with_lifecycle` is true, the statement also allows `describe_model`.
+    `model` is an ID or an ARN. If `with_lifecycle` is true, the statement also allows the API call that
+    `describe_model` makes.
     """
     arn = f"arn:{partition}:bedrock:{region}::foundation-model/{model}"
     actions = ["bedrock:InvokeModel", *(["bedrock:GetFoundationModel"] if with_lifecycle else [])]

@@ -7,8 +7,8 @@ from painter import PaintRequest, paint
 class BuiltinGenerator(BaseGenerator):
     """Paints landscapes from the words of a prompt. It needs no AI model, no network and no settings.
 
-    The same prompt, seed and size always give the same pixels. Every prompt gives a picture: if the prompt
-    has no word that the painter knows, a hash of the prompt determines the scene.
+    The same request always produces the same pixels. Every prompt produces a picture: if the prompt contains
+    no word that the painter knows, a hash of the prompt determines the scene.
     """
 
     def model_name(self) -> str:

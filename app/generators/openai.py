@@ -1,8 +1,8 @@
 """OpenAI's image models, and servers with a compatible API: LocalAI, vLLM, LiteLLM and others.
 
 Generating an image takes one POST request (https://platform.openai.com/docs/api-reference/images/create). We
-send it ourselves, because importing OpenAI's client takes a second and 25 MiB, and because the client limits
-neither the total time nor the size of a response.
+send it without OpenAI's client library, because importing the library takes a second and 25 MiB of memory,
+and because the library limits neither the total time nor the size of a response.
 """
 
 import base64
@@ -39,12 +39,12 @@ _RETRIED_STATUSES = {408, 409, 429}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 3
 _RETRIED_DOWNLOAD_STATUSES = (404, 408, 425, 429)
-"""Statuses after which a download is retried. Some servers send the URL of an image before the image is
-available."""
+"""Statuses after which the download of an image is retried. Some servers send the URL of an image before the
+image is available."""
 
 _PORTS = {"http": 80, "https": 443}
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
-"""Host names that servers use in URLs if their own name is not configured."""
+"""Host names that servers use in the URLs of images if their own host name is not configured."""
 
 _SAFE_IN_SEGMENTS = ":@!$&'()*+,;="
 _SAFE_IN_PATHS = _SAFE_IN_SEGMENTS + "/%"
@@ -55,7 +55,7 @@ _log = logging.getLogger(__name__)
 class OpenAIGenerator(BaseGenerator):
     """Generates images with `model` on the server at `base_url`, which is OpenAI by default.
 
-    `timeout` is in seconds. It applies to all attempts and the download of the image together.
+    `timeout` is the time limit in seconds for all attempts and the download of the image together.
     """
 
     def __init__(self, model: str, *, api_key: str = "", base_url: str = "", timeout: float) -> None:
@@ -74,7 +74,7 @@ class OpenAIGenerator(BaseGenerator):
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """Return a generator for `GENERATOR_MODEL`, `OPENAI_API_KEY` and `OPENAI_BASE_URL`."""
+        """Return a generator that uses `GENERATOR_MODEL`, `OPENAI_API_KEY` and `OPENAI_BASE_URL`."""
         return cls(
             config.generator_model,
             api_key=config.openai_api_key,
@@ -87,14 +87,14 @@ class OpenAIGenerator(BaseGenerator):
         return self._model
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """POST to images/generations, with the nearest size that the model accepts. The API has no seeds."""
+        """Request an image in the nearest size that the model accepts. The API does not support seeds."""
         form = _form(self._model, request)
         with deadline(self._timeout):
             body = retry(lambda: self._post(form))
             return GeneratedImage(find_image_in_body(body, self._fetch), self._model)
 
     def describe_model(self) -> ModelFacts:
-        """GET models/{id}. If the server describes the model, its status is ACTIVE."""
+        """Request the model's description. The API has no status, so any model that exists is ACTIVE."""
         path = f"models/{quote(self._model, safe=_SAFE_IN_SEGMENTS)}"
         with deadline(_DESCRIBE_TIMEOUT_SECONDS):
             response = retry(lambda: self._raise_for_status(self._send("GET", path)))
@@ -104,9 +104,10 @@ class OpenAIGenerator(BaseGenerator):
     def _post(self, form: dict[str, Any]) -> bytes:
         """Send `form`, and return the body of the response.
 
-        If the server refuses a parameter, send `form` again without it. Refused requests are not billed.
-        Parameters that the server refused are also left out of later requests. The size is chosen anew for
-        each request.
+        If the server refuses a parameter, send `form` again without this parameter, and leave the parameter
+        out of later requests as well. If the server refuses the size, send `form` again with the nearest size
+        that the error response lists. Later requests try their own size first. Refused requests are not
+        billed.
         """
         dialect = self._dialect
         while True:
@@ -136,9 +137,9 @@ class OpenAIGenerator(BaseGenerator):
         raise self._error_for(Refusal.from_response(response))
 
     def _error_for(self, refusal: Refusal) -> AppError:
-        """Return our error for an error response.
+        """Return the `AppError` for an error response.
 
-        The detail of the error contains the provider's message, with the API key masked.
+        The `detail` of the `AppError` contains the provider's message, with the API key masked.
         """
         status, codes = refusal.status, {refusal.code, refusal.kind}
         message = one_line(refusal.message, self._api_key)
@@ -158,11 +159,11 @@ class OpenAIGenerator(BaseGenerator):
         return GeneratorRefused(detail=detail)
 
     def _fetch(self, url: str) -> bytes:
-        """Download the image at `url`. Only the server that generated the image is contacted.
+        """Download the image at `url`, which must be on the server that generated the image.
 
-        A different server might be a private one inside our network. Downloads are retried, since that costs
-        nothing. If the last attempt fails, the error is final, since asking the model again would be billed
-        again.
+        A URL on a different server might lead into our private network. Failed downloads are retried, since
+        downloads are not billed. If the last attempt fails, the request for the image is not repeated, since
+        the provider would bill it again.
         """
         try:
             return retry(lambda: self._download(url))
@@ -194,8 +195,8 @@ class OpenAIGenerator(BaseGenerator):
 def _headers(api_key: str, user: str | None, password: str | None) -> dict[str, str]:
     """Return the headers of every request, with names in lower case.
 
-    `user` and `password` come from the base URL. If there is no API key, a placeholder is sent, because
-    servers that need no key ignore it. The environment variables are the same as for OpenAI's own clients.
+    `user` and `password` come from the base URL. If there is no API key, a placeholder is sent, which servers
+    that need no key ignore. The environment variables are those that OpenAI's own clients read.
     OPENAI_CUSTOM_HEADERS contains one header per line.
     """
     headers = {
@@ -221,10 +222,10 @@ def _headers(api_key: str, user: str | None, password: str | None) -> dict[str, 
 
 
 def _form(model: str, request: GenerationRequest) -> dict[str, Any]:
-    """Return the parameters of a request.
+    """Return the parameters of a request for an image.
 
-    GPT models accept a file format and always return base64. Other models must be asked for base64. The API
-    has no negative prompts, so the negative prompt becomes part of the prompt.
+    GPT models accept a file format and always return base64. Other models return base64 only on request. The
+    API does not support negative prompts, so the negative prompt becomes part of the prompt.
     """
     prompt = request.prompt
     if request.negative_prompt:
@@ -240,8 +241,8 @@ def url_on_same_server(base: str, url: str) -> str | None:
     """Return `url` as an absolute URL with the scheme, host and port of `base`.
 
     Return None if `url` is on a different server than `base`. `url` may be relative to `base`. A local host
-    name in `url` means the server of `base`. If `base` is https, `url` may be http, because servers behind a
-    proxy that terminates TLS often don't know their own scheme.
+    name in `url` is taken to mean the server of `base`. If the scheme of `base` is https, the scheme of `url`
+    may be http, because servers behind a proxy that terminates TLS often don't know their own scheme.
     """
     try:
         target, server = urlsplit(urljoin(base, url)), urlsplit(base)

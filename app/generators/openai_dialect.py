@@ -1,8 +1,8 @@
 """Differences between servers with OpenAI's API: which sizes and which parameters they accept.
 
-Some differences follow from the name of the model. The rest is learned from error responses, since the name
-does not say everything: a deployment on Azure or an alias in LiteLLM may be a GPT image model, which refuses
-`response_format` and accepts only certain sizes.
+Some differences follow from the name of the model. The other differences are learned from error responses,
+since a name can hide the model: a deployment on Azure or an alias in LiteLLM may have any name. Behind it may
+be a GPT image model, which refuses `response_format` and accepts only certain sizes.
 """
 
 import math
@@ -20,29 +20,30 @@ PROMPT_REFUSED_CODES = {"moderation_blocked", "content_policy_violation"}
 _OLDER_GPT_SIZES = ("1024x1024", "1536x1024", "1024x1536")
 _SIDE_STEP = 16
 _MIN_GPT_PIXELS = 655_360
-"""The minimum size and the step of a side in pixels, for `gpt-image-2` and later models
-(https://learn.microsoft.com/azure/foundry/openai/how-to/dall-e)."""
+"""Minimum number of pixels in an image of `gpt-image-2` and later models. The sides of these images are
+multiples of `_SIDE_STEP` pixels (https://learn.microsoft.com/azure/foundry/openai/how-to/dall-e)."""
 
 _PARAMETER_REFUSED_STATUSES = (400, 422)
-"""Statuses of error responses that may be about a parameter. FastAPI, and servers built on it, respond with
-422 to an unknown field."""
+"""Statuses with which servers refuse a parameter. FastAPI, and servers built on it, respond to an unknown
+field with 422."""
 
 _OPTIONAL_PARAMETERS = frozenset({"response_format", "output_format", "n"})
-"""Parameters without which the image stays the same. They choose between base64 and a URL, the file format,
-and the number of images, which is one by default. `size` is not among them, since it changes the image."""
+"""Parameters that can be left out without changing the image. They determine whether the response contains
+base64 or a URL, the file format, and the number of images, which is one by default. `size` must not be left
+out, since it changes the image."""
 
 _MAX_SEARCHED_LENGTH = 4000
 _SIZE = re.compile(r"(?<!\w)([1-9]\d{1,4}) ?[x×] ?([1-9]\d{1,4})(?!\w)")
-"""Matches a size in the text of an error response, such as 1024x768."""
+"""Matches a size, such as 1024x768, in the text of an error response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An error response. Fields that the response does not contain are empty.
 
-    `kind` is the field `type` of the error, and `parameter` is the request parameter that caused it. `text`
-    is the whole error as text. `retry_after` is in seconds, or None if the response does not say when to
-    retry.
+    `kind` is the field `type` of the error, and `parameter` is the request parameter that caused the error.
+    `text` is the whole error as a string. `retry_after` is in seconds, or None if the response does not say
+    when to retry.
     """
 
     status: int
@@ -55,7 +56,7 @@ class Refusal:
 
     @classmethod
     def from_response(cls, response: ModelResponse) -> Self:
-        """Read the body of an error response: OpenAI's JSON, any other JSON, or plain text."""
+        """Parse an error response, whose body may be OpenAI's JSON, any other JSON, or plain text."""
         raw = response.body.decode("utf-8", "replace").strip()
         try:
             found = parse_json(response.body)
@@ -75,10 +76,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What a server does not accept, learned from its error responses.
+    """What a server does not accept, as learned from its error responses.
 
-    `left_out` are the parameters that it refuses. `sizes` are the only sizes that it accepts, or empty if it
-    accepts any size.
+    `left_out` contains the parameters that the server refuses. `sizes` contains the only sizes that the
+    server accepts. If `sizes` is empty, the server is assumed to accept any size.
     """
 
     left_out: frozenset[str] = frozenset()
@@ -93,9 +94,9 @@ class Dialect:
         return translated
 
     def learn(self, form: dict[str, Any], refusal: Refusal) -> "Dialect | None":
-        """Return a new dialect in which the server may accept `form`, given its refusal.
+        """Return a new dialect that takes the refusal of `form` into account.
 
-        Return None if the refusal has nothing to do with the dialect.
+        Return None if the new dialect would not change the request that the server refused.
         """
         if refusal.status not in _PARAMETER_REFUSED_STATUSES:
             return None
@@ -111,7 +112,7 @@ class Dialect:
 
 
 def _parameters_in(text: str, form: dict[str, Any]) -> set[str]:
-    """Return the parameters of `form` that `text` mentions. Short names such as `n` count only in quotes."""
+    """Return the parameters of `form` that `text` mentions. Short names such as `n` must be in quotes."""
     found = {name for name in form if re.search(rf"(?<![\w-]){name}(?![\w-])", text)}
     return {name for name in found if len(name) > 3 or re.search(rf"['\"`]{name}\\?['\"`]", text)}
 
@@ -119,9 +120,9 @@ def _parameters_in(text: str, form: dict[str, Any]) -> set[str]:
 def size_for(model: str, width: int, height: int) -> str:
     """Return the size to request from `model`, such as 1024x768.
 
-    OpenAI's older models accept three sizes. The newer models accept sides that are multiples of 16, at least
-    655,360 pixels in total, and no side more than three times as long as the other. Other models accept any
-    size.
+    OpenAI's older models accept only three sizes. Its newer models require that both sides are multiples of
+    16, that the image has at least 655,360 pixels, and that the longer side is at most three times as long as
+    the shorter one. For other models, both sides are rounded up to multiples of 16.
     """
     name = model.rpartition("/")[2]
     if name.startswith(("gpt-image-1", "chatgpt-image")):
@@ -136,7 +137,7 @@ def size_for(model: str, width: int, height: int) -> str:
 def nearest_size(sizes: Iterable[str], width: int, height: int) -> str:
     """Return the size in `sizes` with the aspect ratio nearest to width : height.
 
-    If several have that aspect ratio, return the one with the nearest area.
+    If several sizes have this aspect ratio, return the one with the nearest area.
     """
 
     def distance(size: str) -> tuple[float, float]:

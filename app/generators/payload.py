@@ -1,7 +1,7 @@
 """Read responses from image models: find the image, and make the provider's messages safe to show.
 
-An image in a response has already been paid for, so it should not be missed. Servers differ in where they put
-the image and how they encode it, so `find_image` looks in every field that a known server uses.
+The image in a response has already been paid for, so it must not be missed. Servers differ in where they put
+the image and in how they encode it, so `find_image` searches every field that a known server uses.
 """
 
 import base64
@@ -19,7 +19,7 @@ NO_QUOTA = "The quota for the image model is used up. The server's log has the r
 NO_MODEL = "The image model is not available. The server's log has the reason."
 
 MALFORMED_ERRORS = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
-"""The exceptions that are raised if JSON has an unexpected structure, such as a list instead of an object."""
+"""Exceptions that indicate JSON with an unexpected structure, such as a list instead of an object."""
 
 _URL_FIELDS = ("url", "image_url")
 _IMAGE_FIELDS = (
@@ -37,23 +37,24 @@ _MAX_DATA_URI_HEAD = 1024
 _MAX_SHOWN_LENGTH = 300
 
 _IMAGE = re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8|RIFF....WEBP|....ftyp", re.DOTALL)
-"""Matches the first bytes of files in the five formats. JSON never begins with these bytes."""
+"""Matches the first bytes of PNG, JPEG, GIF, WebP and AVIF files. JSON never begins with these bytes."""
 
 _BASE64 = re.compile(rb"\s*(iVBORw0KGgo|/9j/|R0lGOD|UklGR)")
-"""Matches the first base64 characters of files in these formats, except AVIF. JSON never begins with them."""
+"""Matches the first characters of PNG, JPEG, GIF and WebP files in base64. JSON never begins with these
+characters."""
 
 _QUOTED = re.compile(r"\s*b?(['\"])(.*)\1\s*", re.DOTALL)
-"""Matches a quoted text, including b'…', the result of Python's `str()` for bytes."""
+"""Matches a quoted string, including b'…', the result of Python's `str()` for bytes."""
 
 _STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\r\n\f\v"
 
 
 def find_image_in_body(body: bytes, fetch: Callable[[str], bytes]) -> bytes:
-    """Return the image file in the body of a response. Raises `GeneratorError` like `find_image`.
+    """Return the image file in the body of a response. Raises `GeneratorError` if `find_image` does.
 
-    The body may be the image file itself, the file in base64, a data: URI, or JSON. The media type of the
-    response is not used, because it is often wrong.
+    The body may be the image file itself, the file in base64, a data: URI, or JSON. The response's media type
+    is ignored, because it is often wrong.
     """
     if _IMAGE.match(body):
         return body
@@ -63,10 +64,11 @@ def find_image_in_body(body: bytes, fetch: Callable[[str], bytes]) -> bytes:
 
 
 def find_image(found: object, fetch: Callable[[str], bytes]) -> bytes:
-    """Return the first image file in parsed JSON, as base64, as a data: URI, or at a URL.
+    """Return the first image file in `found`, which is parsed JSON.
 
-    `fetch` downloads the file at a URL. Raises `GeneratorError` if there is no image in a known format. The
-    detail of the error says what was wrong with the first candidate.
+    The JSON may contain the image in base64, a data: URI, or the URL of the image, which `fetch` downloads.
+    Raises `GeneratorError` if there is no image in a known format. The detail of the error says what was
+    wrong with the first string that might have been an image.
     """
     problems = []
     for text, is_url in islice(_candidates(found, _MAX_DEPTH), _MAX_CANDIDATES):
@@ -83,7 +85,7 @@ def find_image(found: object, fetch: Callable[[str], bytes]) -> bytes:
 
 
 def _candidates(value: object, depth: int, *, is_url: bool = False) -> Iterator[tuple[str, bool]]:
-    """Yield each text in `value` that may be an image, and whether its field is one for URLs."""
+    """Yield a pair for each string that may be an image: the string, and whether its field is for URLs."""
     if isinstance(value, str) and value.strip():
         yield value, is_url
     elif isinstance(value, list) and depth:
@@ -97,7 +99,7 @@ def _candidates(value: object, depth: int, *, is_url: bool = False) -> Iterator[
 def _read_candidate(text: str, fetch: Callable[[str], bytes], *, is_url: bool) -> bytes:
     """Return the bytes that `text` encodes, or the bytes at the URL in `text`.
 
-    `is_url` is true if the text comes from a field for URLs. Such a text may be a relative URL.
+    `is_url` is true if `text` comes from a field for URLs. `text` may then be a relative URL.
     """
     start = text[:_MAX_URL_LENGTH].strip().lower()
     if not start.startswith(("http://", "https://")):
@@ -117,8 +119,8 @@ def _read_candidate(text: str, fetch: Callable[[str], bytes], *, is_url: bool) -
 def decode_image(text: str) -> bytes:
     """Return the bytes in `text`, which is base64 or a data: URI (RFC 2397).
 
-    Base64 is accepted in both alphabets of RFC 4648, with white space, and without padding. The text may be
-    quoted. Raises `GeneratorError` if `text` is neither base64 nor a data: URI.
+    Base64 is accepted in both alphabets of RFC 4648, with or without white space and padding. `text` may be
+    in quotes. Raises `GeneratorError` if `text` is neither base64 nor a data: URI.
     """
     if not text.strip():
         raise GeneratorError(detail="the response contains no image")
@@ -138,9 +140,9 @@ def decode_image(text: str) -> bytes:
 
 
 def _split_data_uri(text: str) -> tuple[str, str]:
-    """Return the head of a data: URI, such as `data:image/png;base64`, in lower case, and the data after it.
+    """Return a pair: the head of a data: URI in lower case, such as `data:image/png;base64`, and its data.
 
-    The head is empty if `text` is not a data: URI.
+    If `text` is not a data: URI, the head is empty, and the data is `text`.
     """
     head, comma, rest = text[:_MAX_DATA_URI_HEAD].partition(",")
     head = head.strip().lower()
@@ -152,8 +154,8 @@ def _split_data_uri(text: str) -> tuple[str, str]:
 def parse_json(body: bytes) -> Any:
     """Return the value of a JSON body. Raises `GeneratorError` if the body is not JSON.
 
-    Invalid bytes and control characters in strings are accepted, so that the image is not lost because of
-    them.
+    Invalid bytes and control characters in strings are accepted, so that they don't cause the loss of an
+    image.
     """
     try:
         return json.loads(body.decode(json.detect_encoding(body), "replace"), strict=False)

@@ -29,10 +29,11 @@ from app.core.errors import GeneratorError, GeneratorTimeout, GeneratorUnreachab
 T = TypeVar("T")
 
 MAX_ATTEMPTS = 3
-"""Maximum number of attempts. Each of them may be billed, even if its response never arrives."""
+"""Maximum number of attempts per request. Each attempt may be billed, even if its response never arrives."""
 
 MAX_RESPONSE_BYTES = 32 * 1024**2
-"""Maximum size of a response. In base64, that is 24 MiB, more than a PNG of 2048 × 2048 pixels needs."""
+"""Maximum size of a response. A base64 response of this size contains an image file of 24 MiB, which is more
+than a PNG of 2048 × 2048 pixels needs."""
 
 _FIRST_PAUSE_SECONDS = 0.5
 _MAX_RETRY_AFTER_SECONDS = 3600
@@ -47,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Set the deadline for `retry`, `seconds_left` and `Transport.send` in this block and this thread."""
+    """Set a deadline for `retry`, `seconds_left` and `Transport.send`, in this block and this thread."""
     token = _deadline.set(time.monotonic() + seconds)
     try:
         yield
@@ -56,7 +57,7 @@ def deadline(seconds: float) -> Iterator[None]:
 
 
 def seconds_left() -> float:
-    """Return the seconds until the deadline. Raises `GeneratorTimeout` if it has passed."""
+    """Return the seconds until the deadline. Raises `GeneratorTimeout` if the deadline has passed."""
     left = _deadline.get() - time.monotonic()
     if left <= 0:
         raise GeneratorTimeout(detail="the deadline has passed")
@@ -66,11 +67,11 @@ def seconds_left() -> float:
 def retry(attempt: Callable[[], T]) -> T:
     """Call `attempt` until it succeeds, but at most `MAX_ATTEMPTS` times, and return its result.
 
-    It is called again only after `GeneratorUnreachable`. Other errors are raised at once.
+    `attempt` is called again only if it raises `GeneratorUnreachable`. Other errors are raised at once.
 
-    The pause between attempts doubles each time, unless the provider says how long to wait. A random part is
-    added so that clients don't retry at the same time. If the pause would end after the deadline, or after
-    the last attempt, the error of the last attempt is raised.
+    The pause between attempts doubles each time, unless the provider says how long to wait. A random time is
+    added so that clients don't retry at the same time. If no attempts are left, or if the pause would end
+    after the deadline, `GeneratorUnreachable` is raised.
     """
     failures = 0
     while True:
@@ -86,9 +87,9 @@ def retry(attempt: Callable[[], T]) -> T:
 
 
 def _pause_seconds(failures: int, wait: float | None) -> float:
-    """Return how long to pause in seconds, given the number of failures.
+    """Return how many seconds to pause after this number of failures.
 
-    `wait` is the number of seconds in the provider's Retry-After, or None if there is none.
+    `wait` is the number of seconds in the provider's Retry-After header, or None if there is no such header.
     """
     backoff: float = _FIRST_PAUSE_SECONDS * (2 ** (failures - 1) + random.random())
     return backoff if wait is None else wait + backoff / 10
@@ -113,7 +114,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class ModelResponse:
-    """An HTTP response, read to its end and decompressed. The names in `headers` are in lower case."""
+    """An HTTP response with its complete, decompressed body. The names in `headers` are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -121,11 +122,11 @@ class ModelResponse:
 
 
 class Transport:
-    """Sends requests, each over a new connection. Thread-safe.
+    """Sends each request over a new connection. Instances are thread-safe.
 
-    Connections are not kept open. Connecting takes milliseconds while generating an image takes seconds, and
-    an open connection may have been dropped by the server or be shared after a fork. `HTTPS_PROXY`,
-    `NO_PROXY` and `SSL_CERT_FILE` are respected.
+    Connections are not kept open. Connecting takes milliseconds, whereas generating an image takes seconds.
+    An open connection might have been dropped by the server, or be shared with another process after a fork.
+    `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE` are respected.
     """
 
     def __init__(self) -> None:
@@ -166,8 +167,8 @@ class Transport:
         except (httpcore2.NetworkError, httpcore2.RemoteProtocolError, httpcore2.ProxyError) as exc:
             raise GeneratorUnreachable(detail=f"{type(exc).__name__}: {exc}") from exc
         except (httpcore2.LocalProtocolError, httpcore2.UnsupportedProtocol, ValueError) as exc:
-            # A URL or a header is invalid. The message of the exception may quote the header with the API
-            # key.
+            # The URL or a header is invalid. The exception's message is left out, since it may quote the
+            # header that contains the API key.
             raise GeneratorError(detail=f"{type(exc).__name__}: the request can't be sent") from exc
 
 
@@ -194,8 +195,8 @@ def _read(response: httpcore2.Response) -> ModelResponse:
         name, text = raw_name.decode("latin-1").lower(), value.decode("latin-1")
         headers[name] = f"{headers[name]}, {text}" if name in headers else text
     chunks = response.iter_stream()
-    # We don't request compression, but if a response is compressed anyway (RFC 9110, 8.4), it has been paid
-    # for.
+    # We don't request compression. If a response is compressed anyway (RFC 9110, 8.4), it is decompressed,
+    # since it has already been paid for.
     codings = [coding.strip() for coding in headers.pop("content-encoding", "").lower().split(",")]
     codings = [coding for coding in codings if coding not in ("", "identity")]
     if codings:
@@ -213,7 +214,7 @@ def _read(response: httpcore2.Response) -> ModelResponse:
 
 
 def _decompressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Decompress `chunks`, which are in gzip or zlib format, and yield the data in small pieces."""
+    """Decompress `chunks`, which are in gzip or zlib format, and yield the data in small chunks."""
     inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
     try:
         for chunk in chunks:
@@ -229,7 +230,7 @@ def _decompressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class _DeadlineBackend(NetworkBackend):
-    """Opens connections on which every wait ends at the deadline, whatever timeout the caller passes."""
+    """Opens connections on which every wait ends at the deadline. The timeouts of callers are ignored."""
 
     def __init__(self) -> None:
         self._backend = SyncBackend()
@@ -254,7 +255,7 @@ class _DeadlineStream(NetworkStream):
         return self._stream.read(max_bytes, seconds_left())
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        for start in range(0, len(buffer), _CHUNK_BYTES):  # the timeout applies to each write
+        for start in range(0, len(buffer), _CHUNK_BYTES):  # since the timeout applies to each write
             self._stream.write(buffer[start : start + _CHUNK_BYTES], seconds_left())
 
     def close(self) -> None:
