@@ -28,8 +28,8 @@ EXTENSION = "s3-image-server"
 """The key in `Flask.extensions` that holds the application's `Components`."""
 
 DECODE_WAIT_SECONDS = 10.0
-"""How long an image waits to be decoded. While it waits, its request holds one of the worker's upload
-slots."""
+"""Maximum time that an image waits to be decoded. During this time, its request holds one of the worker's
+upload slots."""
 
 STORES: dict[str, type[BaseStore]] = {"local": LocalStore, "s3": S3Store}
 GENERATORS: dict[str, type[BaseGenerator]] = {
@@ -41,7 +41,7 @@ GENERATORS: dict[str, type[BaseGenerator]] = {
 
 @dataclass(frozen=True)
 class Components:
-    """The components of one application. The event loop of the worker calls `loop_hooks`."""
+    """The components of one application. The worker's event loop calls the functions in `loop_hooks`."""
 
     config: Config
     store: BaseStore

@@ -26,7 +26,7 @@ _DURATION_UNITS |= dict.fromkeys(("d", "day", "days"), Decimal(86_400))
 
 _CLASS_PATH = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 _HOST = r"[A-Za-z0-9._-]+|(?=.*:.*:)[0-9A-Fa-f:.]+"
-"""A host name, an IPv4 address or an IPv6 address. Only the last contains two colons."""
+"""A host name, an IPv4 address or an IPv6 address. Only IPv6 addresses contain two or more colons."""
 
 _ORIGIN = r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?"
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}

@@ -173,9 +173,9 @@ def _check_combinations(
 
 
 def _control_characters(given: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return a problem for each value that contains a control character.
+    """Return a dict with a problem for each setting whose value contains a control character.
 
-    Lists are excluded, since they may contain line breaks. Their fields check each word.
+    Settings that are lists are excluded, since they may contain line breaks. Their fields check each word.
     """
     lists = {f.name for f in fields(Config) if isinstance(f.metadata["parser"], WordList | ApiKeys | Origins)}
     return {
@@ -195,9 +195,10 @@ def _generator_problems(values: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _directory_problems(values: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return a problem for each directory that is inside another one.
+    """Return a dict with a problem for each directory setting that names a directory inside another one.
 
-    The cache would evict the files of the other directory. The real paths are compared.
+    If two of these directories overlapped, the cache would evict files that are not its own. The paths are
+    compared after symbolic links have been resolved.
     """
     names = ["local_store_dir"] if values.get("store") == "local" else []
     names += ["cache_dir", "state_dir"]
