@@ -27,8 +27,8 @@ _CODES = {
 }
 
 _RETRYABLE = "busy"
-"""The only error code with a 5xx status after which clients should retry: the model was certainly not called.
-Calls of the model may cost money."""
+"""The only error code with a 5xx status after which clients should retry, since it means that the model was
+not called. Each call of the model may cost money."""
 
 
 def openai_status(status: int, code: str) -> int:

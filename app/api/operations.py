@@ -40,7 +40,10 @@ def alive() -> dict[str, Any]:
     503, schema=ReadinessSchema, description="The store has failed and the cache is empty"
 )
 def ready() -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Report whether the server is ready. It is ready if the store works or if the cache can serve images."""
+    """Report whether the server is ready.
+
+    It is ready if the store works, or if images can be served from the cache.
+    """
     found = components().readiness.check()
     fields: dict[str, Any] = {
         "success": found.ready,
@@ -70,7 +73,7 @@ cache_blueprint = Blueprint("cache", __name__, url_prefix="/api/cache", descript
 @cache_blueprint.doc(security=KEY_SECURITY)
 @cache_blueprint.response(200, CacheSchema)
 def figures() -> dict[str, Any]:
-    """Return the size of the cache, and its request counts since its directory was created."""
+    """Return the size of the cache, and request counts since the cache directory was created."""
     cache = components().cache
     try:
         held, counted = cache.totals(), cache.counts.totals()

@@ -47,7 +47,7 @@ class ErrorSchema(ResponseSchema):
 
 
 class ReadinessSchema(ResponseSchema):
-    """Whether the server is ready, and the states of the store and the cache."""
+    """Says whether the server is ready, and gives the states of the store and the cache."""
 
     store = fields.String(required=True, metadata=_doc("ok, refused, unreachable or failing."))
     cache = fields.String(required=True, metadata=_doc("ok, unwritable or unreadable."))
@@ -128,7 +128,7 @@ class ImagePageSchema(ResponseSchema):
 
 
 class CacheSchema(ResponseSchema):
-    """The size of the cache, and how requests were answered, for all workers together."""
+    """The size of the cache, and how many requests were answered in which way, for all workers together."""
 
     entries = fields.Integer(required=True, metadata=_doc("Number of images in the cache."))
     bytes = fields.Integer(required=True, metadata=_doc("Bytes that the images use on disk."))

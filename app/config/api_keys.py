@@ -18,7 +18,7 @@ _ENTRY = re.compile(rf"(?:(?P<name>{_NAME.pattern})(?::(?P<scopes>[^=]*))?=)?(?P
 """`KEY`, `NAME=KEY` or `NAME:SCOPE+SCOPE=KEY`. A `=` at the end of a key belongs to the key."""
 
 _NO_KEY = re.compile(r"[^=]*=+")
-"""What the shell makes of `NAME=$KEY` if the variable KEY is not set. A key in Base64 can look the same."""
+"""What a shell turns `NAME=$KEY` into if the variable KEY is not set. A key in Base64 can look the same."""
 
 _BASE64 = re.compile(
     r"(?=.{12})(?=.*[a-z])(?=.*[A-Z])"

@@ -137,8 +137,7 @@ def _header_values(facts: ObjectFacts) -> tuple[str, str, str]:
     """Return the values of ETag, Cache-Control and Last-Modified.
 
     They are cached, because formatting them is slow. nginx may serve the cache files of immutable objects
-    itself. It derives the ETag from a file's mtime and size, so the ETag here must be derived in the same
-    way.
+    itself. It derives the ETag from a file's mtime and size, so this function must do the same.
     """
     etag = version_tag(facts.last_modified, facts.size) if facts.is_immutable else facts.etag
     return etag, cache_control(immutable=facts.is_immutable), http_date(facts.last_modified)
@@ -215,7 +214,7 @@ def _if_range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool
 
 
 def _date_passed(environ: "WSGIEnvironment", name: str, facts: ObjectFacts) -> bool | None:
-    """Return whether the object is unmodified since the date in the header, or None without a valid date."""
+    """Return whether the object is unmodified since a header's date, or None if there is no valid date."""
     date = _date(environ.get(name))
     return None if date is None else facts.last_modified.replace(microsecond=0) <= date
 

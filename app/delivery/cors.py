@@ -1,4 +1,4 @@
-"""CORS, which lets pages of other origins call the server.
+"""CORS, which lets web pages of other origins call this server.
 
 See https://fetch.spec.whatwg.org/#http-cors-protocol.
 """

@@ -42,9 +42,9 @@ def _answer_nothing(*_: object) -> Iterable[bytes]:
 class LoopHooks:
     """The functions that the event loop of the worker calls to answer some requests without a thread.
 
-    - `find` returns the cached image for a path, or None if a thread must answer the request.
+    - `find` returns the cached image for a path, or None if the image is not cached or not immutable.
     - `answer` is like a WSGI application, but also takes the cached image, and serves it.
-    - `quick` contains further paths, for which the application itself answers requests without blocking.
+    - `quick` contains the paths, besides those of images, that the application answers without blocking.
     - `flush` is called about once a second, and with `at_once=True` when the worker stops.
     - `count_refused` is called with the status and the code of each response that the server sent without the
       application.

@@ -2,7 +2,7 @@
 
 A body takes memory until its request is answered, and it occupies a thread while it is read. Therefore a
 request takes one of a limited number of `BodySlots` when the application begins to read the body. A client
-that sends too slowly is dropped after some seconds, or sooner if other requests are waiting for the slot.
+that sends too slowly is dropped after some seconds, or sooner if other requests are waiting for a slot.
 """
 
 import io
@@ -49,9 +49,9 @@ _CONTENDED_BYTES_PER_SECOND = 32 * 1024
 
 
 class RequestBodyGuard:
-    """Middleware that lets at most `threads` minus two requests read their bodies at once, but at least one.
+    """Middleware that limits how many requests read their bodies at once, to `threads` - 2 but at least one.
 
-    In the application, reading a body can raise `Busy`, `SlowClient` or `BadRequest`.
+    When `application` reads a body, this can raise `Busy`, `SlowClient` or `BadRequest`.
     """
 
     def __init__(self, application: "WSGIApplication", threads: int) -> None:
@@ -138,7 +138,10 @@ class GuardedBody(io.RawIOBase):
 
 
 class BodySlots:
-    """Limits the number of concurrent transfers to `count`, and aborts slow ones to make room for others."""
+    """Limits the number of concurrent transfers to `count`, and aborts slow transfers.
+
+    They are aborted sooner if other requests are waiting for a slot.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -157,7 +160,7 @@ class BodySlots:
                 self._start_watching()
             self._transfers.add(transfer)
             if len(self._transfers) == self._count:
-                self._freed_at = time.monotonic()  # from now on, other requests have to wait
+                self._freed_at = time.monotonic()  # from now on, further requests have to wait
 
     def release(self, transfer: "Transfer") -> None:
         """Release the slot of `transfer`, if it holds one."""
@@ -182,7 +185,7 @@ class BodySlots:
             self._waiting -= 1
 
     def _abort_slowest(self) -> None:
-        """Abort the slowest of the transfers that are too slow, unless one is already being aborted."""
+        """Abort the slowest transfer if it is too slow, unless a transfer is already being aborted."""
         slow = [transfer for transfer in self._transfers if transfer.is_too_slow(contended=True)]
         if slow and not any(transfer.aborted for transfer in self._transfers):
             min(slow, key=lambda transfer: transfer.bytes_per_second).abort()

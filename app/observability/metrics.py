@@ -27,7 +27,7 @@ from app.observability.multiprocess import DIRECTORY
 from app.stores.base import BaseStore
 
 ROUTE = "images.serve"
-"""The `route` label for images. It is Flask's name of the view, even if an image is served without Flask."""
+"""The `route` label for images. It is Flask's name for the view, even if an image is served without Flask."""
 
 UNROUTED = "none"
 """The `route` label for requests that match no view or that the server could not parse."""
@@ -146,9 +146,7 @@ class HitTally:
 
 
 class CacheCollector(Collector):
-    """Collects the current size of the cache, and its counters, which cover all processes and survive
-    restarts.
-    """
+    """Collects the cache's current size and its counters, which cover all processes and survive restarts."""
 
     def __init__(self, cache: DiskCache) -> None:
         self._cache = cache

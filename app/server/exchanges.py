@@ -1,6 +1,6 @@
 """Exchanges, in which a request is parsed and the application answers it.
 
-This happens in the event loop or in a thread.
+An exchange takes place in the event loop or in a thread.
 """
 
 import logging
@@ -23,11 +23,12 @@ from app.server.refusals import refusal_of
 from app.server.response import Exchange, LoopResponse, close_body
 
 _PIECE_SECONDS = 30.0
-"""Maximum time to send a piece (256 KiB) of a streamed response. This is about 8 KiB per second."""
+"""Maximum time to send one piece (256 KiB) of a streamed response. So a client must read about 8 KiB per
+second."""
 
 _MAX_STREAMS = 128
-"""Maximum number of responses that threads stream at the same time. These are images that are too large for
-the cache. Other threads take the place of the streaming threads."""
+"""Maximum number of responses that threads stream at the same time. Images that are too large for the cache
+are streamed. Further threads are started to take the place of the streaming threads."""
 
 
 class Exchanges:
