@@ -62,7 +62,10 @@ def components_of(application: Any) -> Components:
 
 
 def find_classes(config: Config) -> tuple[type[BaseStore], type[BaseGenerator]]:
-    """Return the classes that `STORE` and `GENERATOR` name. Raises `ConfigError` if one can't be loaded."""
+    """Return the classes that `STORE` and `GENERATOR` name.
+
+    Raises `ConfigError` if a class can't be loaded.
+    """
     return (
         find_class("STORE", config.store, STORES, BaseStore),
         find_class("GENERATOR", config.generator, GENERATORS, BaseGenerator),

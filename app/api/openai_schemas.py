@@ -181,7 +181,7 @@ class ImagesResponseSchema(Schema):
 
 
 class ModelSchema(Schema):
-    """A model."""
+    """An image model."""
 
     id = fields.String(required=True)
     object = fields.String(required=True)
@@ -190,7 +190,7 @@ class ModelSchema(Schema):
 
 
 class ModelListSchema(Schema):
-    """The available models."""
+    """The image models that are available."""
 
     object = fields.String(required=True)
     data = fields.List(fields.Nested(ModelSchema), required=True)

@@ -147,7 +147,7 @@ def _read(path: Path) -> str:
     """Return the file's text. Raises `ConfigError` if it can't be read or trusted, or is not UTF-8."""
     name = display_name(path)
     try:
-        _check_owner(name, path.lstat())  # a symbolic link too, which anyone can create in /tmp
+        _check_owner(name, path.lstat())  # also check a link: anyone can create one in /tmp
         with path.open("rb") as file:
             facts = os.fstat(file.fileno())
             _check_owner(name, facts)
@@ -160,9 +160,7 @@ def _read(path: Path) -> str:
 
 
 def _check_owner(name: str, facts: os.stat_result) -> None:
-    """Raise `ConfigError` unless the file belongs to root, to this process's user, or to this code's
-    owner.
-    """
+    """Raise `ConfigError` unless the file belongs to root, this process's user, or this code's owner."""
     if facts.st_uid not in (0, os.geteuid(), Path(__file__).stat().st_uid):
         raise ConfigError(
             f"{name} belongs to another user (uid {facts.st_uid}), so it is not read. Make root or the "

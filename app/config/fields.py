@@ -113,7 +113,7 @@ class Host(ma.Field[str]):
 
 
 class WordList(ma.Field[tuple[str, ...]]):
-    """Comma-separated words. Duplicates are removed.
+    """A comma-separated list of words. Duplicates are removed.
 
     With `choices`, only these words are allowed, and at least one is required.
     """

@@ -1,6 +1,6 @@
 """The settings, which are read from the environment into one frozen `Config`.
 
-All problems are reported in one error.
+All problems with the settings are reported in a single error.
 """
 
 import os
@@ -153,7 +153,7 @@ class Config:
 def _check_combinations(
     schema: Schema, values: Mapping[str, Any], given: Mapping[str, str], **kwargs: Any
 ) -> None:
-    """Raise `ValidationError` if settings contradict each other, or if one requires another that is not set.
+    """Raise `ValidationError` if settings contradict each other, or if one requires another that is missing.
 
     This is called even if single settings are invalid, so that all problems are reported together. `values`
     contains the settings that could be parsed, and `given` contains the text of all settings that are set.

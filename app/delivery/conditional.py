@@ -174,7 +174,7 @@ def _check_preconditions(environ: "WSGIEnvironment", facts: ObjectFacts, etag: s
 def _not_modified(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool:
     """Evaluate If-None-Match or, if it is missing, If-Modified-Since (RFC 9110, 13.2.2, steps 3 and 4).
 
-    Return whether the client already has this version.
+    Return whether the client already has the current version.
     """
     if "HTTP_IF_NONE_MATCH" in environ:
         return parse_etags(environ["HTTP_IF_NONE_MATCH"]).contains_weak(_opaque(etag))

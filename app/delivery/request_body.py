@@ -1,8 +1,9 @@
 """WSGI middleware that limits how many request bodies are read at once, and how slowly they may arrive.
 
-A body takes memory until its request is answered, and it occupies a thread while it is read. Therefore a
-request takes one of a limited number of `BodySlots` when the application begins to read the body. A client
-that sends too slowly is dropped after some seconds, or sooner if other requests are waiting for a slot.
+A request body takes memory until the request is answered, and it occupies a thread while it is read.
+Therefore a request takes one of a limited number of `BodySlots` when the application begins to read the body.
+A client that sends too slowly is dropped after some seconds, or sooner if other requests are waiting for a
+slot.
 """
 
 import io
@@ -49,7 +50,7 @@ _CONTENDED_BYTES_PER_SECOND = 32 * 1024
 
 
 class RequestBodyGuard:
-    """Middleware that limits how many requests read their bodies at once, to `threads` - 2 but at least one.
+    """Middleware that lets `threads` - 2 requests, but at least one, read their bodies at the same time.
 
     When `application` reads a body, this can raise `Busy`, `SlowClient` or `BadRequest`.
     """
@@ -185,7 +186,7 @@ class BodySlots:
             self._waiting -= 1
 
     def _abort_slowest(self) -> None:
-        """Abort the slowest transfer if it is too slow, unless a transfer is already being aborted."""
+        """Abort the slowest of the transfers that are too slow, unless one is already being aborted."""
         slow = [transfer for transfer in self._transfers if transfer.is_too_slow(contended=True)]
         if slow and not any(transfer.aborted for transfer in self._transfers):
             min(slow, key=lambda transfer: transfer.bytes_per_second).abort()

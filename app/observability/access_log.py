@@ -125,7 +125,7 @@ def _write_to_stdout(line: bytes) -> None:
 
 
 def timestamp(seconds: float) -> str:
-    """Return a Unix time in UTC with milliseconds, in the format of RFC 3339."""
+    """Format a Unix time as a date and time in UTC with milliseconds (RFC 3339)."""
     whole = int(seconds)
     return f"{_to_the_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
 

@@ -100,7 +100,7 @@ class Metrics:
         self.errors.labels(UNROUTED, code).inc()
 
     def count_dropped(self, reason: str) -> None:
-        """Count a connection that the server closed before the client was finished."""
+        """Count a connection that the server closed before its request was completed."""
         self.dropped.labels(reason).inc()
 
     def exposition(self) -> bytes:
@@ -224,7 +224,7 @@ class MeteredStore(BaseStore):
         return StoredObject(stored.facts, _MeteredBody(stored.body, self._metrics))
 
     def head(self, key: str) -> ObjectFacts:
-        """Return the facts of the object. This is counted as `head`."""
+        """Return the `ObjectFacts` of the object. This is counted as `head`."""
         with self._counted("head"):
             return self._store.head(key)
 

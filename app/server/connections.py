@@ -254,7 +254,7 @@ class Connection:
         return max(_ASSUMED_BYTES_PER_SECOND, self.acknowledged() / max(1.0, now - self.active_at))
 
     def has_received(self, min_bytes: int) -> bool:
-        """Return whether the client has received at least `min_bytes` since the last call."""
+        """Return whether the client has received at least `min_bytes` since this method was last called."""
         before, self.acknowledged_in_window = self.acknowledged_in_window, self.acknowledged()
         return self.acknowledged_in_window - before >= min_bytes
 

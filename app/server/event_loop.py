@@ -334,9 +334,9 @@ class EventLoop:
                 os.write(self._wake_pipe[1], b".")
 
     def _take_back_finished(self) -> None:
-        """Take connections back from threads.
+        """Take back the connections that threads have finished with.
 
-        There may be none, since signal handlers also write to the wake-up pipe.
+        There may be no such connections, since signal handlers also write to the wake-up pipe.
         """
         with suppress(BlockingIOError):
             os.read(self._wake_pipe[0], 4096)

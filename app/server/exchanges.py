@@ -28,7 +28,7 @@ second."""
 
 _MAX_STREAMS = 128
 """Maximum number of responses that threads stream at the same time. Images that are too large for the cache
-are streamed. Further threads are started to take the place of the streaming threads."""
+are streamed. Meanwhile, other threads take the place of the streaming threads."""
 
 
 class Exchanges:
@@ -66,7 +66,8 @@ class Exchanges:
     def serve(self, conn: Connection) -> bool:
         """Answer a request in a thread. Return whether the connection can be reused.
 
-        This sends as much as the socket accepts immediately. The rest is left in `conn.exchange`.
+        As much of the response as the socket accepts is sent immediately. The rest is left in
+        `conn.exchange`.
         """
         head = b""
         try:
@@ -131,7 +132,7 @@ class Exchanges:
                 body = self._hooks.answer(environ, response.start_response, found)
         finally:
             if not plain:
-                conn.sock.setblocking(False)  # if the client reads slowly, the loop sends the rest
+                conn.sock.setblocking(False)  # if the client reads slowly, the event loop sends the rest
         try:
             if not (self._may_keep_alive() and (plain or conn.discard_body())):
                 response.force_close()

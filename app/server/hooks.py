@@ -70,7 +70,10 @@ class ServerHooks:
             server.shared_metrics.remove()
 
     def pre_fork(self, server: "Arbiter", worker: Any) -> None:
-        """Give the worker a number and a core. If it replaces a dead worker, it gets that worker's."""
+        """Give the worker a number and a core.
+
+        A worker that replaces a dead one gets the dead worker's number and core.
+        """
         others = server.WORKERS.values()
         worker.number = free_number({other.number for other in others})
         cores = usable_cores() if self._can_pin else []

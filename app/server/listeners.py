@@ -33,8 +33,8 @@ _bind = ""
 def bind_address(host: str, port: int) -> str:
     """Return gunicorn's `bind` for HOST and PORT.
 
-    With sockets of systemd, a reload does not change the result. If the result changed in a reload, gunicorn
-    would close the sockets of systemd and open its own.
+    If systemd opened the sockets, the result stays the same in a reload. If it changed, gunicorn would close
+    the sockets of systemd and open its own.
     """
     global _bind
     if not _systemd_listens:
@@ -213,7 +213,10 @@ def _can_share_port(listener: Any) -> bool:
 
 
 def _close_reserved_sockets() -> None:
-    """Close the reserved sockets of the server that this one replaces (SIGUSR2). Keep its listeners."""
+    """Close the reserved sockets of the server that this one replaces (SIGUSR2).
+
+    Keep that server's listeners.
+    """
     kept = []
     for number in filter(None, os.environ.get("GUNICORN_FD", "").split(",")):
         inherited = socket.socket(fileno=int(number))
@@ -287,7 +290,7 @@ def _problem_with_path(path: str) -> str:
 def _problem_with_port(address: tuple[str, int], *, is_own: bool, joins: bool = False) -> str:
     """Return why gunicorn can't listen at the address, or "" if it can.
 
-    `is_own` says whether it is the address of HOST and PORT, and `joins` says whether this server already
+    `is_own` says whether `address` is that of HOST and PORT, and `joins` says whether this server already
     uses the port.
     """
     host, port = address

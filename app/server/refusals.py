@@ -55,7 +55,7 @@ class Refusal:
 
 
 def refusal_of(error: Exception, request_id: str, cors: _Headers = ()) -> Refusal:
-    """Return the response to a request that failed with `error`, with the headers `cors`.
+    """Return the response to a request that failed with `error`. The response includes the headers `cors`.
 
     The response quotes nothing from the request, whose head may contain credentials.
     """

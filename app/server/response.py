@@ -25,8 +25,8 @@ turn."""
 _READ_BYTES = 256 * 1024
 
 _devices_without_sendfile: set[int] = set()
-"""The devices (`st_dev` in stat(2)) whose files can't be sent with sendfile(2). They are read and written
-instead."""
+"""The devices (`st_dev` in stat(2)) whose files can't be sent with sendfile(2). Such files are read and
+written instead."""
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class LoopResponse(Response):  # type: ignore[misc]
 def _process_header(name: str, value: str) -> tuple[list[tuple[str, str]], int | None, bool]:
     """Return what gunicorn makes of a header.
 
-    This is a tuple: the headers to send, the length of the body or None, and whether the header is an
+    This is a tuple: the headers to send, the length of the body or None, and whether the header asks for an
     upgrade.
     """
     response = Response.__new__(Response)
