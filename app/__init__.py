@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 def create_app(config: Config | None = None) -> Flask:
     """Build the application from `config`, by default from the environment variables.
 
-    A request passes through these layers, the outermost first: request IDs, CORS, the mount point, the fast
-    path for cached images, the headers of trusted proxies, the guard of request bodies, Flask.
+    A request passes through these layers, from the outermost to the innermost: request IDs, CORS, the mount
+    point, the fast path for cached images, the headers of trusted proxies, the limits on request bodies, and
+    Flask.
 
     Raises `ConfigError` if the settings can't be used.
     """

@@ -28,8 +28,8 @@ EXTENSION = "s3-image-server"
 """The key in `Flask.extensions` that holds the application's `Components`."""
 
 DECODE_WAIT_SECONDS = 10.0
-"""How long an image waits to be decoded. While it waits, its request holds one of the worker's upload
-slots."""
+"""Maximum time that an image waits to be decoded. During this time, its request holds one of the worker's
+upload slots."""
 
 STORES: dict[str, type[BaseStore]] = {"local": LocalStore, "s3": S3Store}
 GENERATORS: dict[str, type[BaseGenerator]] = {
@@ -41,7 +41,7 @@ GENERATORS: dict[str, type[BaseGenerator]] = {
 
 @dataclass(frozen=True)
 class Components:
-    """The components of one application. The event loop of the worker calls `loop_hooks`."""
+    """The components of one application. The worker's event loop calls the functions in `loop_hooks`."""
 
     config: Config
     store: BaseStore
@@ -62,7 +62,10 @@ def components_of(application: Any) -> Components:
 
 
 def find_classes(config: Config) -> tuple[type[BaseStore], type[BaseGenerator]]:
-    """Return the classes that `STORE` and `GENERATOR` name. Raises `ConfigError` if one can't be loaded."""
+    """Return the classes that `STORE` and `GENERATOR` name.
+
+    Raises `ConfigError` if a class can't be loaded.
+    """
     return (
         find_class("STORE", config.store, STORES, BaseStore),
         find_class("GENERATOR", config.generator, GENERATORS, BaseGenerator),

@@ -41,10 +41,13 @@ class _Api(Api):  # type: ignore[misc]
     ERROR_SCHEMA = ErrorSchema
 
     def _register_error_handlers(self) -> None:
-        """Do nothing, since `register_error_handlers` replaces the handler of flask-smorest."""
+        """Do nothing, since `register_error_handlers` registers handlers instead of flask-smorest's."""
 
     def _openapi_json(self) -> Response:
-        """Return the document. If the application has a mount point, it becomes the server URL."""
+        """Return the OpenAPI document.
+
+        If the application has a mount point, the document names the mount point as the server URL.
+        """
         servers = {"servers": [{"url": request.script_root}]} if request.script_root else {}
         return jsonify({**self.spec.to_dict(), **servers})
 
@@ -53,7 +56,7 @@ class _Api(Api):  # type: ignore[misc]
 
 
 def register_api(flask: Flask, components: Components) -> None:
-    """Add the HTTP interface to `flask`. Views use `components`."""
+    """Add the HTTP interface to `flask`. Its views use `components`."""
     flask.config.update(_OPENAPI)
     flask.json.sort_keys = False  # type: ignore[attr-defined]
     flask.config["MAX_CONTENT_LENGTH"] = components.config.max_upload_bytes + images.MULTIPART_OVERHEAD_BYTES
@@ -79,9 +82,9 @@ def register_api(flask: Flask, components: Components) -> None:
 
 
 def _redirect_without_host() -> BaseResponse | None:
-    """Redirect from the mount point to the page (`/images` to `/images/`) with a URL that has no host.
+    """Redirect from a mount point such as `/images` to the page at `/images/`, with a URL that has no host.
 
-    Flask would use the host in the `Host` header, which any client can set.
+    Flask would add the host from the `Host` header, which clients can set to any value.
     """
     if not isinstance(request.routing_exception, RequestRedirect):
         return None
@@ -90,7 +93,10 @@ def _redirect_without_host() -> BaseResponse | None:
 
 
 def _reject_encoded_body() -> None:
-    """Raise `UnsupportedEncoding` for a compressed body. Otherwise it would seem damaged or malformed."""
+    """Raise `UnsupportedEncoding` for a compressed body.
+
+    Later checks would call such a body damaged or malformed.
+    """
     codings = request.headers.get("Content-Encoding", "").split(",")
     is_encoded = not {coding.strip().lower() for coding in codings} <= {"", "identity"}
     if is_encoded and request.method == "POST" and request.url_rule is not None:

@@ -12,16 +12,17 @@ from webargs.flaskparser import FlaskParser
 from app.core.errors import BadRequest
 
 MAX_DEPTH = 32
-"""Maximum nesting depth of a JSON body, which counts as the first level. Far below Python's recursion
-limit."""
+"""Maximum nesting depth of a JSON body. The outermost list or object counts as the first level. The maximum
+is far below Python's recursion limit."""
 
 _TOO_DEEP = f"The JSON body exceeds the limit of {MAX_DEPTH} nested lists and objects."
 
 _QUERY_NAMES = "query_names"
-"""The attribute of a view that holds the names of its query parameters, or None if it accepts any."""
+"""The attribute of a view that holds the names of its query parameters, or None if the view accepts any
+name."""
 
 _MAX_NAME_LENGTH = 60
-"""How many characters of an unknown parameter's name an error message quotes."""
+"""Maximum number of characters that an error message quotes from the name of an unknown parameter."""
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -36,7 +37,7 @@ class _Parser(FlaskParser):
     def load_json(self, req: Request, schema: Schema) -> Any:
         """Return the JSON body.
 
-        Its Content-Type must be JSON. Pages of other origins can't send this type without CORS.
+        Its Content-Type must be JSON. Pages of other origins can't send this type unless CORS allows it.
         """
         if not req.is_json:
             raise BadRequest("Send a JSON object, with the header 'Content-Type: application/json'.")
@@ -95,8 +96,8 @@ def any_query(view: View) -> View:
 def check_query() -> None:
     """Raise `BadRequest` for query parameters that the API call does not declare, or that are repeated.
 
-    If unknown parameters were ignored, a call with `?dry_run=true` would delete the image. The web page and
-    its files accept any parameter.
+    If unknown parameters were ignored, a DELETE request with `?dry_run=true` would delete the image. The web
+    page and its files accept any parameter.
     """
     blueprint = current_app.blueprints.get(request.blueprint or "")
     if not isinstance(blueprint, Blueprint) or request.method == "OPTIONS":

@@ -1,4 +1,7 @@
-"""Authorization by API keys with scopes. If no keys are set, only programs on this machine are allowed."""
+"""Authorization by API keys with scopes.
+
+If no keys are set, only clients on this machine can make the calls that need a key.
+"""
 
 import hmac
 from collections.abc import Callable
@@ -23,7 +26,8 @@ KEY_SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
 _PROXY_HEADERS = {"Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip"}
 _PROXY_HEADERS |= {"Cf-Connecting-Ip", "Fastly-Client-Ip", "X-Original-Forwarded-For", "X-Original-Host"}
 _PROXY_PREFIX = "X-Forwarded"
-"""Proxies and CDNs add these headers and headers with this prefix, such as `X-Forwarded-For` and `-Host`."""
+"""Proxies and CDNs add the headers in `_PROXY_HEADERS` and headers with this prefix, such as
+`X-Forwarded-For`."""
 
 _NO_KEYS = (
     "Without API keys, only programs on the server's own machine may do this. "
@@ -55,9 +59,9 @@ def key_required(scope: str, *, counted: bool = True) -> Callable[[Callable[P, R
 
 
 def authorize(request: Request, scope: str) -> ApiKey | None:
-    """Return the key that allows `scope`, or None if no keys are set and the client is local.
+    """Return the client's key, which has `scope`, or return None if no keys are set and the client is local.
 
-    If keys are set, local clients need a key too. Behind a proxy that adds no header, every client looks
+    If keys are set, local clients need a key too. Behind a proxy that adds no headers, every client looks
     local.
 
     Raises `KeyRequired`, `KeyRefused` and `ScopeMissing`.
@@ -81,8 +85,8 @@ def authorize(request: Request, scope: str) -> ApiKey | None:
 def idempotency_key(header: dict[str, Any]) -> str | None:
     """Return a digest of the `Idempotency-Key` in the loaded `header`, or None if the client sent none.
 
-    The digest also depends on the API key, so that two clients that use the same value don't get each other's
-    response.
+    The digest also depends on the API key, so that two clients that happen to send the same value don't get
+    each other's responses.
     """
     name = header["idempotency_key"]
     if not name:
@@ -94,8 +98,8 @@ def idempotency_key(header: dict[str, Any]) -> str | None:
 def _is_local(request: Request, origins: frozenset[str]) -> bool:
     """Return whether the request comes from this machine, not through a proxy and not from a foreign page.
 
-    If `Host` is not a loopback name, a proxy that adds no header or a DNS rebinding attack sent the request.
-    Pages of `origins` (`CORS_ORIGINS`) count as local.
+    If `Host` is not a loopback name, the request comes from a proxy that adds no headers, or from a DNS
+    rebinding attack. Pages of `origins` (`CORS_ORIGINS`) count as local.
     """
     return (
         is_loopback(request.remote_addr or "")
@@ -106,7 +110,10 @@ def _is_local(request: Request, origins: frozenset[str]) -> bool:
 
 
 def _given_key(request: Request) -> bytes | None:
-    """Return the key that the client sent, or None, as bytes. WSGI decodes header values as Latin-1."""
+    """Return the bytes of the key that the client sent, or None if it sent no key.
+
+    WSGI decodes header values as Latin-1, so encoding them as Latin-1 restores the bytes.
+    """
     authorization = request.authorization
     if authorization is not None and authorization.type == "bearer" and authorization.token:
         return authorization.token.encode("latin-1", "replace")
@@ -115,7 +122,7 @@ def _given_key(request: Request) -> bytes | None:
 
 
 def _host_name(host: str) -> str:
-    """Return the name or address in a `Host` header, without the port and the brackets."""
+    """Return the host name or IP address in a `Host` header, without the port and any brackets."""
     return host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
 
 
@@ -126,7 +133,7 @@ def _is_proxy_header(header: str) -> bool:
 def _is_foreign_page(request: Request) -> bool:
     """Return whether a page of another site sent the request.
 
-    `Sec-Fetch-Site` (https://www.w3.org/TR/fetch-metadata/) or `Origin` shows this.
+    Browsers say so in `Sec-Fetch-Site` (https://www.w3.org/TR/fetch-metadata/) or in `Origin`.
     """
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
         return True

@@ -13,14 +13,15 @@ def components() -> Components:
 
 
 def absolute_url(url: str) -> str:
-    """Return `url`, which may be a path of the application, as an absolute URL if the host is trusted.
+    """Return `url` as an absolute URL if that is possible. `url` can be a path of the application.
 
-    Otherwise return it as a path that includes the mount point.
+    A path becomes absolute only if the request's host is trusted. Otherwise, the mount point is added to the
+    path.
     """
     return components().hosts.absolute_url(url, host_url=request.host_url, script_name=request.script_root)
 
 
 def client_name() -> str:
-    """Return the name under which rate limits count the client: its API key's name, or else its address."""
+    """Return the name under which rate limits count the client: its API key's name, or its address."""
     name = g.get("key_name")
     return f"key {name}" if name is not None else f"address {canonical_address(request.remote_addr or '')}"

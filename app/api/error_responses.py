@@ -1,4 +1,4 @@
-"""Error responses in JSON. They have the same shape everywhere, except below `/v1`, which uses OpenAI's."""
+"""Error responses in JSON. All have the same shape, except those below `/v1`, which have OpenAI's shape."""
 
 from http import HTTPStatus
 
@@ -21,7 +21,7 @@ _KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
 
 
 def register_error_handlers(flask: Flask) -> None:
-    """Register handlers that make a JSON response for every error, whatever raised it."""
+    """Register handlers that turn every error into a JSON response, wherever the error was raised."""
     flask.register_error_handler(AppError, _app_error)
     flask.register_error_handler(HTTPException, _http_error)
     flask.register_error_handler(ParseException, _malformed_body)
@@ -72,7 +72,7 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _exceeded_limit() -> str:
-    """Return a message that names the exceeded limit: of images, of other bodies, or of text in a form."""
+    """Return a message that names the exceeded limit: for images, for other bodies, or for text in forms."""
     maximum = request.max_content_length or 0
     if request.content_length is not None and request.content_length <= maximum:
         return "The form has too much text or too many fields."

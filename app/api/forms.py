@@ -1,4 +1,4 @@
-"""Parse upload bodies, which are multipart forms (RFC 7578) or the bytes of an image.
+"""Parse the bodies of uploads, which are multipart forms (RFC 7578) or the bytes of an image.
 
 If a body is neither, the error message says what is wrong with it.
 """
@@ -42,7 +42,7 @@ _ENCODED = "The field '{}' has the Content-Transfer-Encoding {}. Send the file's
 
 _IDENTITY_ENCODINGS = {"", "binary", "8bit", "7bit"}
 _UNTYPED = {"", "application/octet-stream", "binary/octet-stream"}
-"""Media types that say nothing about the body, so only the bytes are checked."""
+"""Media types that say nothing about the body. For these types, only the bytes of the body are checked."""
 
 _CHARSETS = {"ascii", "us-ascii", "utf-8", "iso-8859-1"}
 _CHUNK_BYTES = 64 * 1024
@@ -51,7 +51,7 @@ _FORM = re.compile(rb"(?:\r?\n)*--[^\r\n]{1,200}\r?\ncontent-[a-z-]+:", re.IGNOR
 """The start of a multipart form. No image starts like this."""
 
 _PLAIN_TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]{1,1000}\Z")
-"""Text that was sent by mistake instead of a file, such as the file's name. No supported image matches."""
+"""Text that was sent instead of a file by mistake, such as the file's name. Supported images never match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class _Part:
 
 class _Decoder(MultipartDecoder):
     def _parse_headers(self, data: bytes | bytearray) -> Headers:
-        """Parse headers in UTF-8, or in Latin-1, since old clients send file names in this encoding."""
+        """Parse headers as UTF-8, or as Latin-1 if that fails. Old clients send file names in Latin-1."""
         try:
             return super()._parse_headers(data)
         except UnicodeDecodeError:
@@ -117,7 +117,7 @@ def _from_form(request: Request) -> Upload:
 
 
 def _check_image(part: _Part) -> None:
-    """Raise `BadRequest` if the part can't be an image file. The message says how to send one."""
+    """Raise `BadRequest` if the part can't be an image file. The message says how to send a file."""
     encoding = part.headers.get("Content-Transfer-Encoding", "").strip().lower()
     if encoding not in _IDENTITY_ENCODINGS:
         raise BadRequest(_ENCODED.format(part.name, encoding[:40]))

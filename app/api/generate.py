@@ -12,7 +12,8 @@ from app.api.schemas import GeneratedImageSchema, IdempotencySchema, PromptSchem
 from app.services.drawing import PromptRequest
 
 _MAX_BODY_BYTES = 128 * 1024
-"""Enough for a prompt and a negative prompt of the maximum length if all characters are escaped."""
+"""Maximum size of the JSON body. This is enough for a prompt and a negative prompt of the maximum length,
+even if all characters are escaped."""
 
 blueprint = Blueprint("generate", __name__, url_prefix="/api/generate-image", description="Generate an image")
 

@@ -28,7 +28,7 @@ from app.services.images import StoredImage
 
 
 class KeyConverter(BaseConverter):
-    """Matches the rest of the path, even with leading or double slashes: views reject invalid keys."""
+    """Matches the rest of the path, including leading and double slashes. The views reject invalid keys."""
 
     regex = "(?s:.+?)"
     part_isolating = False
@@ -103,7 +103,7 @@ def serve(key: str) -> Response:
 @blueprint.arguments(ListOptionsSchema, location="query")
 @blueprint.response(200, ImagePageSchema)
 def list_images(options: dict[str, Any]) -> dict[str, Any]:
-    """List stored images in the order of their keys, page by page."""
+    """List the stored images, page by page, in the order of their keys."""
     service = components().images
     found, cursor = service.list(**options)
     images = [image for image in found if is_readable(image.key)]
@@ -159,7 +159,7 @@ def _form_options(form: MultiDict[str, str]) -> dict[str, Any]:
 
 
 def _reject_repeated(form: MultiDict[str, str]) -> None:
-    """Raise `BadRequest` for an option that was sent more than once in the form and the query."""
+    """Raise `BadRequest` for an option that was sent more than once in the form and the query together."""
     sent = Counter([*request.args.keys(), *(name for name, _ in form.items(multi=True))])
     repeated = [name for name, times in sent.items() if times > 1]
     if repeated:

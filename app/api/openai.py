@@ -1,4 +1,4 @@
-"""`/v1`: the calls of OpenAI's images API, for clients that use this API."""
+"""`/v1`: the calls of OpenAI's images API, for clients that were written for that API."""
 
 import base64
 from typing import Any

@@ -14,7 +14,8 @@ from app.services.drawing import PromptRequest
 OPENAI_PATH = "/v1/"
 
 _STATUSES = {"key_refused": 401, "prompt_refused": 400}
-"""The statuses of OpenAI's API for those of our codes for which it uses a different status."""
+"""Maps error codes to the statuses that OpenAI's API uses for these errors, where our own API uses a
+different status."""
 
 _CODES = {
     "bad_request": "invalid_value",
@@ -26,7 +27,8 @@ _CODES = {
 }
 
 _RETRYABLE = "busy"
-"""The only code with a 5xx status that guarantees that the model was not called. A call may cost money."""
+"""The only error code with a 5xx status after which clients should retry, since it means that the model was
+not called. Each call of the model may cost money."""
 
 
 def openai_status(status: int, code: str) -> int:
@@ -60,7 +62,7 @@ def _type(status: int, code: str) -> str:
 
 
 MAX_IMAGES = 4
-"""Maximum number of images per request. Each of them needs a generation slot."""
+"""Maximum number of images per request. Each image needs a generation slot."""
 
 _FORMATS = ("png", "jpeg", "webp")
 _ANY_SIZE = "auto"
@@ -72,7 +74,7 @@ def _check_size(text: str) -> None:
 
 
 def _reject_streaming(wanted: Any) -> None:
-    """Raise `ValidationError` unless the value is false. 0 and "off" are rejected too."""
+    """Raise `ValidationError` unless the value is the boolean false. Even 0 and "off" are rejected."""
     if wanted is not False:
         raise ValidationError("Streaming is not supported. Send false or omit it.")
 
@@ -141,7 +143,7 @@ class ImagesRequestSchema(Schema):
 
     @post_load
     def _to_request(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Return the request, the model and the fields of each image in the response."""
+        """Return a dict: the request, the model, and which fields to return for each image."""
         size = "1024x1024" if values["size"] == _ANY_SIZE else values["size"]
         width, height = map(int, size.split("x"))
         request = PromptRequest(
@@ -161,7 +163,7 @@ class ImagesRequestSchema(Schema):
 
 
 class ImageDataSchema(Schema):
-    """One image."""
+    """An image in a response."""
 
     url = fields.String(
         metadata={"description": "The URL of the image. It expires only with IMAGE_URLS=presigned."}
@@ -179,7 +181,7 @@ class ImagesResponseSchema(Schema):
 
 
 class ModelSchema(Schema):
-    """A model."""
+    """An image model."""
 
     id = fields.String(required=True)
     object = fields.String(required=True)
@@ -188,14 +190,14 @@ class ModelSchema(Schema):
 
 
 class ModelListSchema(Schema):
-    """The available models."""
+    """The image models that are available."""
 
     object = fields.String(required=True)
     data = fields.List(fields.Nested(ModelSchema), required=True)
 
 
 class OpenAIErrorDetailSchema(Schema):
-    """The error."""
+    """The details of an error."""
 
     message = fields.String(required=True)
     type = fields.String(required=True)

@@ -12,8 +12,8 @@ _NAME = r"(?!\.)[^\x00-\x1f\x7f-\x9f\\/]{1,255}"
 
 FOLDER = f"^(?:/*{_PARENT}(?:/{_PARENT})*/*)?$"
 NAME = rf"^(?!.*\.(?:{_EXTENSIONS})/){_NAME}(?:/{_NAME})*$"
-"""Patterns of the folders and names that `app.core.object_keys` accepts. The maximum length of the whole key,
-1024 characters, can't be expressed in a pattern."""
+"""`FOLDER` and `NAME` are patterns of the folders and names that `app.core.object_keys` accepts. They can't
+express the maximum length of the whole key, which is 1024 characters."""
 
 _READABLE = r"(?!\.{1,2}(?:/|$))[^\x00-\x1f\x7f-\x9f\\/]+"
 

@@ -40,7 +40,10 @@ def alive() -> dict[str, Any]:
     503, schema=ReadinessSchema, description="The store has failed and the cache is empty"
 )
 def ready() -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Report whether the server is ready: the store works, or images can be served from the cache."""
+    """Report whether the server is ready.
+
+    It is ready if the store works, or if images can be served from the cache.
+    """
     found = components().readiness.check()
     fields: dict[str, Any] = {
         "success": found.ready,
@@ -70,7 +73,7 @@ cache_blueprint = Blueprint("cache", __name__, url_prefix="/api/cache", descript
 @cache_blueprint.doc(security=KEY_SECURITY)
 @cache_blueprint.response(200, CacheSchema)
 def figures() -> dict[str, Any]:
-    """Return the size of the cache, and how it answered requests since its directory was created."""
+    """Return the size of the cache, and request counts since the cache directory was created."""
     cache = components().cache
     try:
         held, counted = cache.totals(), cache.counts.totals()
@@ -106,7 +109,7 @@ def metrics() -> Response:
 
 
 def count_requests(flask: Flask, metrics: Metrics) -> None:
-    """Count every request that Flask answers, and measure how long it takes."""
+    """Make `metrics` count every request that Flask answers, and measure how long the request takes."""
 
     def count(response: Response) -> Response:
         route = request.endpoint or UNROUTED

@@ -14,11 +14,11 @@ MAX_PROMPT = 10_000
 MAX_SEED = 2**32 - 1
 
 MAX_DETAILS = 100
-"""Maximum number of images in a page with details. Each of them costs a request to the store."""
+"""Maximum number of images in a page with details. The details of each image cost a request to the store."""
 
 _SIDE = "(?:6[4-9]|[7-9][0-9]|[1-9][0-9]{2}|1[0-9]{3}|20[0-3][0-9]|204[0-8])"
 SIZE = f"{_SIDE}x{_SIDE}"
-"""A pattern of two numbers from 64 to 2048, joined by `x`."""
+"""A pattern for two numbers from 64 to 2048 that are joined by `x`."""
 
 NOT_BLANK = r"[^\x00-\x20]"
 
@@ -47,7 +47,7 @@ class ErrorSchema(ResponseSchema):
 
 
 class ReadinessSchema(ResponseSchema):
-    """Whether the server is ready, and the states of the store and the cache."""
+    """Says whether the server is ready, and gives the states of the store and the cache."""
 
     store = fields.String(required=True, metadata=_doc("ok, refused, unreachable or failing."))
     cache = fields.String(required=True, metadata=_doc("ok, unwritable or unreadable."))
@@ -128,7 +128,7 @@ class ImagePageSchema(ResponseSchema):
 
 
 class CacheSchema(ResponseSchema):
-    """The size of the cache, and how requests were answered, for all workers together."""
+    """The size of the cache, and how many requests were answered in which way, for all workers together."""
 
     entries = fields.Integer(required=True, metadata=_doc("Number of images in the cache."))
     bytes = fields.Integer(required=True, metadata=_doc("Bytes that the images use on disk."))
@@ -169,7 +169,7 @@ class DeletedSchema(ResponseSchema):
 
 
 class UploadOptionsSchema(Schema):
-    """Query or form fields of an upload."""
+    """The options of an upload, which are query parameters or form fields."""
 
     error_messages = {"unknown": "Unknown field."}  # noqa: RUF012 (marshmallow declares it so)
 
@@ -192,7 +192,7 @@ class UploadOptionsSchema(Schema):
 
 
 class ListOptionsSchema(Schema):
-    """Query of a listing."""
+    """The query parameters of a listing."""
 
     prefix = fields.String(load_default="", validate=[validate.Length(max=1024), _PRINTABLE])
     limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
@@ -208,7 +208,7 @@ class ListOptionsSchema(Schema):
 
     @post_load
     def _limit_details(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Reduce the page size for details, which cost one request to the store per image."""
+        """Reduce the page size for requests with details, which cost one store request per image."""
         maximum = MAX_DETAILS if values["details"] else values["limit"]
         return {**values, "limit": min(values["limit"], maximum)}
 
@@ -250,7 +250,7 @@ class IdempotencySchema(Schema):
 
     @post_load
     def _unquoted(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Remove the quotes that the draft requires (RFC 9651, 3.3.3) and most clients omit."""
+        """Remove the quotes, which the draft requires (RFC 9651, 3.3.3) but most clients omit."""
         key = values["idempotency_key"]
         if key and len(key) > 2 and key[0] == key[-1] == '"':
             values["idempotency_key"] = re.sub(r"\\(.)", r"\1", key[1:-1])

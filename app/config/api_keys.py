@@ -18,7 +18,7 @@ _ENTRY = re.compile(rf"(?:(?P<name>{_NAME.pattern})(?::(?P<scopes>[^=]*))?=)?(?P
 """`KEY`, `NAME=KEY` or `NAME:SCOPE+SCOPE=KEY`. A `=` at the end of a key belongs to the key."""
 
 _NO_KEY = re.compile(r"[^=]*=+")
-"""The result of `NAME=$KEY` if the variable KEY is not set. A key in Base64 can look the same."""
+"""What a shell turns `NAME=$KEY` into if the variable KEY is not set. A key in Base64 can look the same."""
 
 _BASE64 = re.compile(
     r"(?=.{12})(?=.*[a-z])(?=.*[A-Z])"
@@ -28,8 +28,8 @@ _BASE64 = re.compile(
 )
 """A random key in Base64 with padding (RFC 4648, 4 and 5).
 
-It must mix characters in a way that names don't, since `PublicSites=` could be a name without a key.
-"""
+The key must mix characters in a way that names don't. Otherwise `PublicSites=`, which is probably a name
+without a key, would match."""
 
 _KEY_WITHOUT_NAME = re.compile(r"[!-<>-~]+=*")
 """Visible ASCII characters, with `=` at the end only. Any other entry is probably a mistyped `NAME=KEY`."""
@@ -123,7 +123,7 @@ def _parse_entry(entry: str, number: int) -> ApiKey:
 def _starts_with_scopes(entry: str) -> bool:
     """Return whether the entry starts like `NAME:SCOPE+SCOPE`.
 
-    If such an entry were accepted as a key without a name, the key would be easy to guess and have all
+    If such an entry were accepted as a key without a name, the key would be easy to guess and would have all
     scopes.
     """
     name, colon, scopes = entry.partition("=")[0].partition(":")

@@ -1,6 +1,7 @@
 """The settings file, which is `.env` in the directory of `wsgi.py`, or the file named by `ENV_FILE`.
 
-The server loads it into the environment. `flask bucket setup` and `create-user` write settings into it.
+The server loads the file into the environment. `flask bucket setup` and `flask bucket create-user` write
+settings into it.
 
 python-dotenv and Flask would also search for `.env` in all parent directories. Everyone who can write to one
 of these directories could then choose the server's keys and endpoints, so no other file is read.
@@ -25,23 +26,24 @@ PROJECT_ROOT = Path(__file__).parents[2]
 _PATH_VARIABLE = "ENV_FILE"
 
 _SET_BY_FILE = "S3_IMAGE_SERVER_SET_BY_FILE"
-"""A variable that lists the variables that were set from the file.
+"""The name of an environment variable that lists the variables that were set from the file.
 
-Child processes inherit these variables, and must not mistake them for variables that the operator exported.
-"""
+Child processes inherit the variables from the file, and must not mistake them for variables that the operator
+exported."""
 
 _EXPORTED_EMPTY = "S3_IMAGE_SERVER_EXPORTED_EMPTY"
-"""A variable that lists the `AWS_…` variables that the operator exported with an empty value.
+"""The name of an environment variable that lists the `AWS_…` variables that the operator exported with an
+empty value.
 
-They are removed from the environment, since boto3 would use the empty value. The file must not set them.
-"""
+The listed variables are removed from the environment, since boto3 would use the empty values. The settings
+file must not set them again."""
 
 _SEPARATOR = "="
 """Separates the names in these two variables. The name of a variable may contain spaces, but never `=`."""
 
 _INITIAL_ENVIRONMENT = Path("/proc/self/environ")
-"""The environment with which this process was started. Later changes don't affect it
-(proc_pid_environ(5))."""
+"""This file contains the environment with which the process was started. Later changes of the environment
+don't affect the file (proc_pid_environ(5))."""
 
 _loaded_text: str | None = None
 
@@ -56,7 +58,7 @@ def settings_file() -> Path | None:
 
 
 def display_name(path: Path | None) -> str:
-    """Return the file's name for messages, or "none" if `path` is None.
+    """Return the name of the file at `path` for messages, or "none" if `path` is None.
 
     If the file is inside the project, the name is relative to the project.
     """
@@ -106,12 +108,12 @@ def unload_settings_file() -> None:
 
 
 def is_settings_file_loaded() -> bool:
-    """Return whether `load_settings_file` has run in this process or in the one that it was forked from."""
+    """Return whether `load_settings_file` has run in this process, or in its parent before the fork."""
     return _loaded_text is not None
 
 
 def loaded_text() -> str:
-    """Return the text of the settings file when it was loaded, or "" if there is no file."""
+    """Return the text that the settings file had when it was loaded, or "" if there was no file."""
     return _loaded_text or ""
 
 
@@ -145,7 +147,7 @@ def _read(path: Path) -> str:
     """Return the file's text. Raises `ConfigError` if it can't be read or trusted, or is not UTF-8."""
     name = display_name(path)
     try:
-        _check_owner(name, path.lstat())  # of a link too, since anyone can create links in /tmp
+        _check_owner(name, path.lstat())  # also check a link: anyone can create one in /tmp
         with path.open("rb") as file:
             facts = os.fstat(file.fileno())
             _check_owner(name, facts)
@@ -158,7 +160,7 @@ def _read(path: Path) -> str:
 
 
 def _check_owner(name: str, facts: os.stat_result) -> None:
-    """Raise `ConfigError` unless the owner is root, the user of this process, or the owner of this code."""
+    """Raise `ConfigError` unless the file belongs to root, this process's user, or this code's owner."""
     if facts.st_uid not in (0, os.geteuid(), Path(__file__).stat().st_uid):
         raise ConfigError(
             f"{name} belongs to another user (uid {facts.st_uid}), so it is not read. Make root or the "
@@ -184,7 +186,7 @@ def _decode(name: str, data: bytes) -> str:
     """Return `data` as text. Raises `ConfigError` with the number of the line that is not UTF-8 text."""
     try:
         text = data.decode()
-        bad = data.find(b"\0")  # occurs in UTF-16, and is not allowed in environment variables
+        bad = data.find(b"\0")  # NUL occurs in UTF-16, and is not allowed in the environment
     except UnicodeDecodeError as exc:
         bad = exc.start
     if bad < 0:
@@ -210,8 +212,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def clean_library_variables() -> None:
     """Strip white space from the variables that libraries read, and remove empty `AWS_…` variables.
 
-    Many shells and secret stores add a line break after a secret. HTTP clients reject such a header, and
-    their exceptions quote it.
+    Many shells and secret stores add a line break after a secret. HTTP clients reject a header with a line
+    break, and their exceptions quote the secret in it.
 
     Raises `ConfigError` if the value of a variable can't be sent. The message contains names but no values.
     """
@@ -239,7 +241,7 @@ _UNQUOTED_VALUE = re.compile(r"[\w./:@%+=,-]+")
 
 
 def read_settings(path: Path) -> dict[str, str]:
-    """Return the settings in the file that have a value. If the file is missing, return none."""
+    """Return a dict of the settings in the file that have a value. It is empty if the file is missing."""
     return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value}
 
 
@@ -248,7 +250,7 @@ def write_settings(path: Path, settings: Mapping[str, str], without: Iterable[st
 
     Other lines are not changed. Afterwards only the owner can read the file.
 
-    Raises `OSError` if the file can't be written. In this case it is unchanged.
+    Raises `OSError` if the file can't be written. In this case, the file is unchanged.
     """
     path = path.resolve()  # so that a symbolic link is not replaced
     before = path.read_bytes() if path.exists() else b""

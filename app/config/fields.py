@@ -26,7 +26,7 @@ _DURATION_UNITS |= dict.fromkeys(("d", "day", "days"), Decimal(86_400))
 
 _CLASS_PATH = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 _HOST = r"[A-Za-z0-9._-]+|(?=.*:.*:)[0-9A-Fa-f:.]+"
-"""A host name, an IPv4 address or an IPv6 address. Only the last contains two colons."""
+"""A host name, an IPv4 address or an IPv6 address. Only IPv6 addresses contain two or more colons."""
 
 _ORIGIN = r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?"
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -113,7 +113,7 @@ class Host(ma.Field[str]):
 
 
 class WordList(ma.Field[tuple[str, ...]]):
-    """Comma-separated words. Duplicates are removed.
+    """A comma-separated list of words. Duplicates are removed.
 
     With `choices`, only these words are allowed, and at least one is required.
     """

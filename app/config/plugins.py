@@ -13,8 +13,8 @@ T = TypeVar("T")
 def find_class(setting: str, value: str, known: Mapping[str, type[T] | str], base: type[Any]) -> type[T]:
     """Return the class that `value` names. `value` is a key of `known`, or `package.module:Class`.
 
-    The values of `known` are classes or strings like `package.module:Class`. Such a class is imported only if
-    it is used.
+    The values of `known` are classes or strings like `package.module:Class`. A class given as a string is
+    imported only if `value` names it.
 
     Raises `ConfigError` if the class can't be imported, does not extend `base`, or lacks an abstract method.
     The message names the setting and its value.

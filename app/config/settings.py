@@ -1,6 +1,6 @@
 """The settings, which are read from the environment into one frozen `Config`.
 
-All problems are reported in one error.
+All problems with the settings are reported in a single error.
 """
 
 import os
@@ -153,7 +153,7 @@ class Config:
 def _check_combinations(
     schema: Schema, values: Mapping[str, Any], given: Mapping[str, str], **kwargs: Any
 ) -> None:
-    """Raise `ValidationError` if settings contradict each other, or if one requires another that is not set.
+    """Raise `ValidationError` if settings contradict each other, or if one requires another that is missing.
 
     This is called even if single settings are invalid, so that all problems are reported together. `values`
     contains the settings that could be parsed, and `given` contains the text of all settings that are set.
@@ -173,9 +173,9 @@ def _check_combinations(
 
 
 def _control_characters(given: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return a problem for each value that contains a control character.
+    """Return a dict with a problem for each setting whose value contains a control character.
 
-    Lists are excluded, since they may contain line breaks. Their fields check each word.
+    Settings that are lists are excluded, since they may contain line breaks. Their fields check each word.
     """
     lists = {f.name for f in fields(Config) if isinstance(f.metadata["parser"], WordList | ApiKeys | Origins)}
     return {
@@ -195,9 +195,10 @@ def _generator_problems(values: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _directory_problems(values: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return a problem for each directory that is inside another one.
+    """Return a dict with a problem for each directory setting that names a directory inside another one.
 
-    The cache would evict the files of the other directory. The real paths are compared.
+    If two of these directories overlapped, the cache would evict files that are not its own. The paths are
+    compared after symbolic links have been resolved.
     """
     names = ["local_store_dir"] if values.get("store") == "local" else []
     names += ["cache_dir", "state_dir"]

@@ -92,7 +92,8 @@ def response_body(
 ) -> Iterable[bytes]:
     """Return the body of `response`. When the WSGI server closes it, the object's body is closed.
 
-    A file stays a file, so that the server can have the kernel send it (sendfile(2)).
+    If the object's body is a file, the response body still has its descriptor, so that the server can let the
+    kernel send the file (sendfile(2)).
     """
     if not content_length_sent(environ, response):
         cached.body.close()
@@ -135,8 +136,8 @@ class _Part:
 def _header_values(facts: ObjectFacts) -> tuple[str, str, str]:
     """Return the values of ETag, Cache-Control and Last-Modified.
 
-    They are cached, because formatting them is slow. nginx may serve the same immutable objects from their
-    files. It derives the ETag from the mtime and the size of a file, so the ETag here must be the same.
+    They are cached, because formatting them is slow. nginx may serve the cache files of immutable objects
+    itself. It derives the ETag from a file's mtime and size, so this function must do the same.
     """
     etag = version_tag(facts.last_modified, facts.size) if facts.is_immutable else facts.etag
     return etag, cache_control(immutable=facts.is_immutable), http_date(facts.last_modified)
@@ -159,7 +160,7 @@ def _partial(facts: ObjectFacts, headers: list[tuple[str, str]], start: int, sto
 
 
 def _check_preconditions(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> None:
-    """Check If-Match or, if there is none, If-Unmodified-Since (RFC 9110, 13.2.2, steps 1 and 2).
+    """Check If-Match or, if it is missing, If-Unmodified-Since (RFC 9110, 13.2.2, steps 1 and 2).
 
     Raises `PreconditionFailed` if the condition does not hold.
     """
@@ -171,9 +172,9 @@ def _check_preconditions(environ: "WSGIEnvironment", facts: ObjectFacts, etag: s
 
 
 def _not_modified(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool:
-    """Evaluate If-None-Match or, if there is none, If-Modified-Since (steps 3 and 4).
+    """Evaluate If-None-Match or, if it is missing, If-Modified-Since (RFC 9110, 13.2.2, steps 3 and 4).
 
-    Return whether the client already has this version.
+    Return whether the client already has the current version.
     """
     if "HTTP_IF_NONE_MATCH" in environ:
         return parse_etags(environ["HTTP_IF_NONE_MATCH"]).contains_weak(_opaque(etag))
@@ -181,10 +182,10 @@ def _not_modified(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> 
 
 
 def _range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> tuple[int, int] | None:
-    """Return the start and the end of the requested bytes (step 5), or None for the whole image.
+    """Return the requested range as `(start, end)`, where `end` is exclusive, or None for the whole image.
 
-    A malformed Range is ignored (RFC 9110, 14.2). A request for several ranges gets the whole image, as the
-    RFC allows.
+    This is step 5 of RFC 9110, 13.2.2. A malformed Range is ignored (14.2). A request for several ranges gets
+    the whole image, as the RFC allows.
     """
     asked = _ONE_RANGE.fullmatch(environ.get("HTTP_RANGE", ""))
     if asked is None or environ["REQUEST_METHOD"] != "GET" or not _if_range(environ, facts, etag):
@@ -213,7 +214,7 @@ def _if_range(environ: "WSGIEnvironment", facts: ObjectFacts, etag: str) -> bool
 
 
 def _date_passed(environ: "WSGIEnvironment", name: str, facts: ObjectFacts) -> bool | None:
-    """Return whether the object is unmodified since the header's date, or None if there is no valid date."""
+    """Return whether the object is unmodified since a header's date, or None if there is no valid date."""
     date = _date(environ.get(name))
     return None if date is None else facts.last_modified.replace(microsecond=0) <= date
 

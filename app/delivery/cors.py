@@ -1,4 +1,4 @@
-"""CORS, which lets pages of other origins call the server.
+"""CORS, which lets web pages of other origins call this server.
 
 See https://fetch.spec.whatwg.org/#http-cors-protocol.
 """
@@ -22,7 +22,7 @@ _EXPOSED = (
 """The response headers that scripts can read, in addition to those that the standard always allows."""
 
 _PREFLIGHT_SECONDS = "7200"
-"""How long browsers cache the response to a preflight request. This is the maximum of Chromium."""
+"""How long browsers cache the response to a preflight request. Chromium caches it no longer than this."""
 
 _PREFLIGHT_VARY = (
     "Access-Control-Request-Method, Access-Control-Request-Headers, Access-Control-Request-Private-Network"
@@ -67,7 +67,7 @@ class Cors:
     def wrap(self, answer: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
         """Return a function that calls `answer` and adds the CORS headers to the response.
 
-        `answer` takes the arguments of a WSGI application, and possibly others.
+        `answer` takes the arguments of a WSGI application, and possibly further arguments.
         """
 
         def wrapped(
@@ -116,10 +116,10 @@ def _preflight_headers(environ: "WSGIEnvironment") -> _Headers:
 
 
 def _allowed_headers(environ: "WSGIEnvironment") -> str:
-    """Return the headers that the API reads, and the other valid header names in the preflight request.
+    """Return a comma-separated list of the headers that the API reads and of those in the preflight request.
 
-    Client libraries add their own headers, such as `x-stainless-os` of OpenAI's. All are listed by name,
-    because `*` does not include `Authorization`.
+    Client libraries add their own headers, as OpenAI's adds `x-stainless-os`. Invalid names are omitted. The
+    headers are listed by name, because `*` does not include `Authorization`.
     """
     requested = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
     known = {name.lower() for name in _REQUEST_HEADERS.split(", ")}

@@ -42,9 +42,9 @@ def _answer_nothing(*_: object) -> Iterable[bytes]:
 class LoopHooks:
     """The functions that the event loop of the worker calls to answer some requests without a thread.
 
-    - `find` returns the cache hit for a path, or None.
-    - `answer` is the WSGI application that serves such a hit.
-    - `quick` contains the other paths that the application answers without blocking.
+    - `find` returns the cached image for a path, or None if the image is not cached or not immutable.
+    - `answer` is like a WSGI application, but also takes the cached image, and serves it.
+    - `quick` contains the paths, besides those of images, that the application answers without blocking.
     - `flush` is called about once a second, and with `at_once=True` when the worker stops.
     - `count_refused` is called with the status and the code of each response that the server sent without the
       application.
@@ -65,8 +65,8 @@ class LoopHooks:
 class FastPath:
     """Middleware that serves cached images without routing, locking, or copying bytes in Python.
 
-    If the key looks immutable, cache misses are served here too. An image with a chosen name is served here
-    only if the cached copy is fresh. Flask handles all other requests.
+    If the key looks like the key of an immutable image, cache misses are served here too. An image whose name
+    the client chose is served here only if the cached copy is fresh. Flask handles all other requests.
     """
 
     def __init__(
@@ -107,7 +107,10 @@ class FastPath:
         return self._cache.lookup(key) if key.isascii() else None
 
     def find(self, path: str) -> CachedObject | None:
-        """Return the cached image for a path if it is immutable, without reading the index, or else None."""
+        """Return the cached image for a path if the image is immutable, or else None.
+
+        This does not read the index.
+        """
         key = path[len(self._prefix) :]
         if path.startswith(self._prefix) and looks_immutable(key):
             return self._cache.lookup_immutable(key)
@@ -116,7 +119,7 @@ class FastPath:
     def answer(
         self, environ: "WSGIEnvironment", start_response: "StartResponse", cached: CachedObject
     ) -> Iterable[bytes]:
-        """Answer the request with `cached`. Its body is closed when the response has been sent."""
+        """Answer the request with `cached`, whose body is closed when the response has been sent."""
         environ[OBJECT_KEY], environ[CACHE_STATUS] = cached.facts.key, cached.status.value
         try:
             found = represent(environ, cached)

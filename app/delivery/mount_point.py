@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 class MountPoint:
     """Middleware that moves the mount point from the path to `SCRIPT_NAME` (PEP 3333).
 
-    `script_name` is the setting. If it is empty, the mount point is taken from the `X-Forwarded-Prefix` that
-    the outermost of `hops` proxies added. An invalid value is ignored. The proxy may or may not have removed
-    the prefix from the path.
+    `script_name` is the setting. If the setting is empty, the mount point is taken from the
+    `X-Forwarded-Prefix` header, from the value that the outermost of `hops` proxies added. An invalid value
+    is ignored. The proxy may or may not have removed the prefix from the path.
     """
 
     def __init__(
@@ -40,15 +40,16 @@ class MountPoint:
         if not prefix:
             return
         if environ["PATH_INFO"].rstrip("/") == prefix and _first_segment(prefix) in self._own_paths:
-            # Most proxies that send this header remove the prefix, so the path is one of the application.
+            # Most proxies that send this header have removed the prefix, so this is an application path.
             environ["SCRIPT_NAME"] = prefix
         else:
             self._move(environ, prefix)
 
     def _move(self, environ: "WSGIEnvironment", prefix: str) -> None:
-        """Set `SCRIPT_NAME` to the prefix, and remove the prefix from the path. If the prefix looks like an
-        application path, such as `/api`, remove it only if an application path follows: from
-        `/api/api/images`, but not from `/api/images`.
+        """Set `SCRIPT_NAME` to the prefix, and remove the prefix from the path.
+
+        If the prefix looks like an application path, such as `/api`, remove it only if an application path
+        follows: from `/api/api/images`, but not from `/api/images`.
         """
         rest = environ["PATH_INFO"].removeprefix(prefix)
         is_below = rest != environ["PATH_INFO"] and rest[:1] in ("", "/")

@@ -1,8 +1,9 @@
 """WSGI middleware that limits how many request bodies are read at once, and how slowly they may arrive.
 
-A body takes memory until its request is answered, and it occupies a thread while it is read. Therefore a
-request takes one of a limited number of `BodySlots` when the application begins to read the body. A client
-that sends too slowly is dropped after some seconds, or sooner if other requests are waiting for the slot.
+A request body takes memory until the request is answered, and it occupies a thread while it is read.
+Therefore a request takes one of a limited number of `BodySlots` when the application begins to read the body.
+A client that sends too slowly is dropped after some seconds, or sooner if other requests are waiting for a
+slot.
 """
 
 import io
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _SMALL_BODY_BYTES = 128 * 1024
-"""The slot of a body up to this size is released once the body has arrived, before the request is answered.
-Generating an image may take a minute."""
+"""Maximum size of a small body. Its slot is released once the body has arrived, before the request is
+answered, since generating an image may take a minute."""
 
 _READ_BYTES = 64 * 1024
 """Maximum number of bytes that are read in one call. Progress is measured between calls."""
@@ -31,7 +32,7 @@ _MAX_WAITING = 64
 """Maximum number of requests that wait for a slot. Each of them occupies a thread."""
 
 _MAX_STANDSTILL_SECONDS = 2.0
-"""How long requests wait if no slot becomes free for any of them."""
+"""Maximum time that requests wait while no slot becomes free for any of them."""
 
 _MAX_WAIT_SECONDS = 10.0
 """Maximum time that a request waits for a slot."""
@@ -41,7 +42,7 @@ _CHECK_SECONDS = 0.1
 
 _GRACE_SECONDS = 10.0
 _MIN_BYTES_PER_SECOND = 8 * 1024
-"""Minimum average rate after the grace period. Even a poor mobile connection is faster."""
+"""Minimum average rate of a body after the grace period. Even a poor mobile connection is faster."""
 
 _CONTENDED_GRACE_SECONDS = 0.5
 _CONTENDED_BYTES_PER_SECOND = 32 * 1024
@@ -49,9 +50,9 @@ _CONTENDED_BYTES_PER_SECOND = 32 * 1024
 
 
 class RequestBodyGuard:
-    """Wraps `application`. At most `threads` - 2 requests read their bodies at once, but at least one.
+    """Middleware that lets `threads` - 2 requests, but at least one, read their bodies at the same time.
 
-    In the application, reading a body can raise `Busy`, `SlowClient` or `BadRequest`.
+    When `application` reads a body, this can raise `Busy`, `SlowClient` or `BadRequest`.
     """
 
     def __init__(self, application: "WSGIApplication", threads: int) -> None:
@@ -59,7 +60,10 @@ class RequestBodyGuard:
         self._slots = BodySlots(max(1, threads - 2))
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Call the application. If the request has a body, make it a `GuardedBody`, and release its slot."""
+        """Call the application.
+
+        If the request has a body, wrap it in a `GuardedBody`, and release its slot after the call.
+        """
         if environ.get("CONTENT_LENGTH", "0") in ("", "0") and "HTTP_TRANSFER_ENCODING" not in environ:
             return self._application(environ, start_response)
         body = GuardedBody(environ, self._slots)
@@ -73,9 +77,9 @@ class RequestBodyGuard:
 class GuardedBody(io.RawIOBase):
     """The `wsgi.input` of a request, which takes one of `slots` when it is first read.
 
-    While it waits or reads, the thread counts as blocked, so another thread can take its place. Reading
-    raises `Busy` if no slot becomes free, `SlowClient` if the client is dropped, and `BadRequest` if the body
-    is incomplete.
+    While the thread waits for a slot or reads, it counts as blocked, so another thread can take its place.
+    Reading raises `Busy` if no slot becomes free, `SlowClient` if the client is dropped, and `BadRequest` if
+    the body is incomplete.
     """
 
     def __init__(self, environ: "WSGIEnvironment", slots: "BodySlots") -> None:
@@ -102,10 +106,10 @@ class GuardedBody(io.RawIOBase):
         return len(data)
 
     def release(self) -> None:
-        """Release the slot. The server discards what the application did not read."""
+        """Release the slot. The server discards the part of the body that the application did not read."""
         self._slots.release(self._transfer)
         if self._transfer.aborted:
-            with suppress(AttributeError):  # the body is not gunicorn's
+            with suppress(AttributeError):  # the server is not gunicorn
                 # Make gunicorn close the connection. It would parse the rest of the body as a request.
                 self._body.failed = True
 
@@ -135,7 +139,10 @@ class GuardedBody(io.RawIOBase):
 
 
 class BodySlots:
-    """Limits the number of concurrent transfers to `count`, and aborts slow ones to make room for others."""
+    """Limits the number of concurrent transfers to `count`, and aborts slow transfers.
+
+    They are aborted sooner if other requests are waiting for a slot.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -154,7 +161,7 @@ class BodySlots:
                 self._start_watching()
             self._transfers.add(transfer)
             if len(self._transfers) == self._count:
-                self._freed_at = time.monotonic()  # from now on, other requests have to wait
+                self._freed_at = time.monotonic()  # from now on, further requests have to wait
 
     def release(self, transfer: "Transfer") -> None:
         """Release the slot of `transfer`, if it holds one."""
@@ -193,7 +200,10 @@ class BodySlots:
         self._is_watching = True
 
     def _watch(self) -> None:
-        """Abort too slow transfers, even if no request is waiting. Return when no transfer is left."""
+        """Abort transfers that are too slow, even if no request is waiting.
+
+        Return when no transfer is left.
+        """
         while True:
             time.sleep(_CHECK_SECONDS)
             with self._changed:
@@ -208,8 +218,8 @@ class BodySlots:
 class Transfer:
     """The progress of one body. `connection` is its socket, or None if the server is not gunicorn.
 
-    `received` is the number of bytes that have arrived, `complete` is whether all have arrived, and `aborted`
-    is whether the server has stopped reading.
+    `received` is the number of bytes that have arrived, `complete` says whether all bytes have arrived, and
+    `aborted` says whether the server has stopped reading.
     """
 
     def __init__(self, connection: socket.socket | None) -> None:
@@ -227,7 +237,7 @@ class Transfer:
     def is_too_slow(self, *, contended: bool) -> bool:
         """Return whether the client is slower than the minimum rate.
 
-        `contended` is whether other requests are waiting for the slot.
+        `contended` says whether other requests are waiting for a slot.
         """
         if self.complete or self.aborted or self._connection is None:
             return False

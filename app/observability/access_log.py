@@ -1,4 +1,4 @@
-"""The access log, which has a line for each request, as text or as JSON.
+"""The access log, which has one line for each request, as text or JSON.
 
 Lines are built and written directly, since the records and locks of `logging` would make a cache hit three
 times as expensive. `app.observability.logging` also uses the helpers for timestamps and escaping.
@@ -16,7 +16,8 @@ from app.core.addresses import canonical_address
 from app.core.request_context import API_KEY_NAME, CACHE_STATUS, OBJECT_KEY, REQUEST_ID, current_request_id
 
 _MAX_VALUE_CHARACTERS = 256
-"""Keeps lines shorter than 4096 bytes. Up to this size, writes of several processes to one pipe don't mix."""
+"""Maximum length of a value, which keeps lines shorter than 4096 bytes. Up to this size, lines that several
+processes write to one pipe don't mix."""
 
 _STDOUT = 1
 
@@ -27,8 +28,8 @@ _PROXY_FIX = "werkzeug.proxy_fix.orig"
 class AccessLog:
     """Writes lines with `write`, by default to standard output. `log_format` is "text" or "json".
 
-    If `trusted_proxies` is not 0, it is the number of proxies in front of the server. The client is then the
-    address that the outermost of them added to `X-Forwarded-For`.
+    If `trusted_proxies` is not 0, it is the number of proxies in front of the server. In this case, the
+    address that the outermost of them added to `X-Forwarded-For` is logged as the client.
     """
 
     def __init__(
@@ -101,7 +102,10 @@ def _quote(value: str | None) -> str:
 
 
 def _text_line(entry: _Entry) -> str:
-    """Return a line that begins like other log records. The values follow in order, with "-" for None."""
+    """Return a line that begins like other log records.
+
+    The values of `entry` follow in order, with "-" for None.
+    """
     return (
         f"{entry.time} INFO [{_word(entry.request_id)}] access: {_word(entry.client)} "
         f"{_word(entry.key_name)} {_word(entry.method)} {_word(entry.path)} {entry.status} {entry.sent} "
@@ -116,12 +120,12 @@ def _word(value: str | None) -> str:
 
 
 def _write_to_stdout(line: bytes) -> None:
-    with suppress(OSError):  # a full disk or a closed pipe must not fail a request
+    with suppress(OSError):  # a full disk or a closed pipe must not make a request fail
         os.write(_STDOUT, line)
 
 
 def timestamp(seconds: float) -> str:
-    """Return a Unix time in UTC with milliseconds, in the format of RFC 3339."""
+    """Format a Unix time as a date and time in UTC with milliseconds (RFC 3339)."""
     whole = int(seconds)
     return f"{_to_the_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
 

@@ -19,8 +19,9 @@ def configure_logging(level: str, log_format: str) -> None:
 def logging_config(level: str, log_format: str) -> dict[str, Any]:
     """Return the settings for `logging.config.dictConfig`. `log_format` is "text" or "json".
 
-    `level` applies to the records of the application. gunicorn logs at INFO or a higher level, and libraries
-    log at WARNING, since botocore logs credentials at DEBUG, and gunicorn logs what clients send.
+    `level` applies to the application, and also to gunicorn unless it is DEBUG: at that level, gunicorn logs
+    what clients send, so it logs at INFO instead. Libraries log at WARNING, since botocore logs credentials
+    at DEBUG.
     """
     gunicorn_level = logging.getLevelName(max(logging.INFO, getattr(logging, level)))
     return {
@@ -79,7 +80,7 @@ class JsonLinesFormatter(JsonFormatter):
 
 
 class RequestIdFilter(logging.Filter):
-    """Adds the ID of the request that the thread is handling. It drops no record."""
+    """Adds the ID of the request that the thread is handling to each record. It drops no record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Set `record.request_id`, which is "" outside a request, and return True."""
@@ -98,11 +99,11 @@ _LIBRARIES = {
     "s3transfer",
     "urllib3",
 }
-"""The loggers of libraries that send secrets."""
+"""The names of the loggers of libraries that send secrets."""
 
 
 class LibraryExceptionFilter(logging.Filter):
-    """Removes exception messages from the records of libraries, since they may quote a secret.
+    """Removes exception messages from the records of libraries, since the messages may quote a secret.
 
     It drops no record.
     """

@@ -1,8 +1,8 @@
-"""The Prometheus metrics, and the wrappers that count calls of the store and the generator.
+"""The Prometheus metrics, and the wrappers that count calls to the store and the generator.
 
 `Metrics` holds the counters of one application. The cache has its own counters in files that survive a
-restart. `CacheCollector` reads them when Prometheus scrapes the metrics, so they don't slow down requests.
-`MeteredStore` and `MeteredGenerator` wrap a store and a generator, and count each call.
+restart. `CacheCollector` reads these files only when Prometheus scrapes the metrics, so requests are not
+slowed down. `MeteredStore` and `MeteredGenerator` wrap a store and a generator, and count each call.
 """
 
 import os
@@ -27,17 +27,18 @@ from app.observability.multiprocess import DIRECTORY
 from app.stores.base import BaseStore
 
 ROUTE = "images.serve"
-"""The route of images. It is Flask's name of the view, even for images that are served without Flask."""
+"""The `route` label for images. It is Flask's name for the view, even if an image is served without Flask."""
 
 UNROUTED = "none"
-"""The route of requests that match no view, or that the server could not parse."""
+"""The `route` label for requests that match no view or that the server could not parse."""
 
 _FLUSH_SECONDS = 1.0
 """Interval at which new hits are added to the counter."""
 
 _BUCKETS_SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60)
-"""The buckets range from a local file to a slow image model. They are few, since each bucket is a number for
-each label and each worker."""
+"""The upper bounds of the histogram buckets. They range from the time of reading a local file to that of a
+slow image model. There are few buckets, since each worker keeps a number for each combination of bucket and
+label."""
 
 
 class Metrics:
@@ -99,7 +100,7 @@ class Metrics:
         self.errors.labels(UNROUTED, code).inc()
 
     def count_dropped(self, reason: str) -> None:
-        """Count a connection that the server closed before the client was finished."""
+        """Count a connection that the server closed before its request was completed."""
         self.dropped.labels(reason).inc()
 
     def exposition(self) -> bytes:
@@ -133,7 +134,7 @@ class HitTally:
         self._counted[status] += 1
 
     def flush(self, *, at_once: bool = False) -> None:
-        """Add new hits to the counter if a second has passed since the last flush, or if `at_once`."""
+        """Add new hits to the counter if a second has passed since the last flush, or if `at_once` is set."""
         now = time.monotonic()
         if now < self._due and not at_once:
             return
@@ -145,7 +146,7 @@ class HitTally:
 
 
 class CacheCollector(Collector):
-    """Collects the counters of the cache, which include all processes and restarts, and its current size."""
+    """Collects the cache's current size and its counters, which cover all processes and survive restarts."""
 
     def __init__(self, cache: DiskCache) -> None:
         self._cache = cache
@@ -185,7 +186,7 @@ class CacheCollector(Collector):
 
 @contextmanager
 def _timed(calls: Counter, seconds: Histogram, label: str) -> Iterator[None]:
-    """Measure the duration of the block. Count it as `ok`, or by the code of the error that it raises."""
+    """Measure the duration of the block. Count it as `ok`, or under the code of the error that it raises."""
     began, outcome = time.perf_counter(), "internal_error"
     try:
         yield
@@ -199,7 +200,7 @@ def _timed(calls: Counter, seconds: Histogram, label: str) -> Iterator[None]:
 
 
 class MeteredStore(BaseStore):
-    """Wraps `store`, counts the calls and measures their duration."""
+    """Wraps `store`, counts the calls to it and measures their duration."""
 
     def __init__(self, store: BaseStore, metrics: Metrics) -> None:
         self._store = store
@@ -223,7 +224,7 @@ class MeteredStore(BaseStore):
         return StoredObject(stored.facts, _MeteredBody(stored.body, self._metrics))
 
     def head(self, key: str) -> ObjectFacts:
-        """Return the facts of the object. This is counted as `head`."""
+        """Return the `ObjectFacts` of the object. This is counted as `head`."""
         with self._counted("head"):
             return self._store.head(key)
 
@@ -261,7 +262,7 @@ class _MeteredBody:
         self._metrics = metrics
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return what the body returns. Count an error and raise it again."""
+        """Read from the body. If this fails, count the error and raise it again."""
         try:
             return self._body.read(size)
         except AppError as exc:
@@ -285,13 +286,13 @@ class MeteredGenerator(BaseGenerator):
         return self._generator.model_name()
 
     def describe_model(self) -> ModelFacts | None:
-        """Return the facts of the model. This is not counted, since only operators ask for them."""
+        """Return the `ModelFacts` of the model. This is not counted, since only operators call it."""
         return self._generator.describe_model()
 
     def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """Generate the image. It is counted with the name of the configured model.
+        """Generate the image. It is counted under the name of the configured model.
 
-        The generator may report a different name with each image.
+        The generator may report a different model name with each image.
         """
         calls, seconds = self._metrics.generations, self._metrics.generation_seconds
         with _timed(calls, seconds, self.model_name()):

@@ -1,7 +1,8 @@
 """The directory in which workers share their counters. gunicorn's arbiter creates it.
 
 Each worker has a number, and its files are named after the number. A worker that replaces a dead worker gets
-its number and continues its counters. So no counts are lost, and the number of files does not grow.
+the dead worker's number and continues its counters. So no counts are lost, and the number of files does not
+grow.
 """
 
 import fcntl
@@ -16,19 +17,20 @@ from pathlib import Path
 from prometheus_client import values
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable in which prometheus_client expects the directory."""
+"""The environment variable in which prometheus_client expects the path of the directory."""
 
 _PREFIX = "s3-image-server-metrics-"
 
 _MIN_ABANDONED_SECONDS = 60
-"""Minimum age of an abandoned directory. A younger one may belong to a server that is about to lock it."""
+"""Minimum age at which an unlocked directory counts as abandoned. A younger directory may belong to a server
+that is about to lock it."""
 
 
 class SharedDirectory:
     """A new temporary directory for the counters. Its owner is the user that the workers run as.
 
     It is locked while the server is running. If a server is killed, its directory is no longer locked, and
-    the next server removes it. Set `number` in each worker before the worker counts anything.
+    the next server to start removes it. Set `number` in each worker before the worker counts anything.
     """
 
     def __init__(self, uid: int, gid: int) -> None:
@@ -39,7 +41,7 @@ class SharedDirectory:
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with suppress(OSError):  # if the file system has no locks, other servers can't remove the directory
-            fcntl.flock(self._lock, fcntl.LOCK_EX)  # systemd-tmpfiles respects this lock too
+            fcntl.flock(self._lock, fcntl.LOCK_EX)  # systemd-tmpfiles respects this lock, too
         if (uid, gid) != (os.geteuid(), os.getegid()):
             os.chown(self.path, uid, gid)
         os.environ[DIRECTORY] = str(self.path)

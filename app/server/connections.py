@@ -26,11 +26,11 @@ class State(IntEnum):
     """The state of a connection."""
 
     HEAD = 0
-    """The server is waiting for a request head. If the connection is idle, no byte of it has arrived."""
+    """The loop is waiting for a request head. On an idle connection, no byte of the head has arrived."""
     WORKING = 1
-    """A thread is answering the request, or the request is waiting for one. The loop ignores the socket."""
+    """A thread is answering the request, or the request waits for a thread. The loop ignores the socket."""
     SENDING = 2
-    """The loop is waiting for the client to receive more of a response."""
+    """The loop is waiting until the client can receive more of the response."""
     LINGERING = 3
     """The last response was sent. Input is discarded until the client disconnects (RFC 9112, 9.6)."""
     CLOSED = 4
@@ -44,7 +44,7 @@ class Event(IntEnum):
     FINISHED = 2
     """The thread has finished its work on the request."""
     EXPIRED = 3
-    """The deadline has passed."""
+    """The connection's deadline has passed."""
     EVICTED = 4
     """The worker has too many connections, so it drops this one."""
 
@@ -61,7 +61,7 @@ TRANSITIONS: Mapping[State, Mapping[Event, frozenset[State]]] = {
         Event.EVICTED: _CLOSED,
     },
     State.WORKING: {
-        # No deadline and no eviction, since the thread uses the socket, and its work may cost money.
+        # There is no deadline and no eviction: the thread uses the socket, and its work may cost money.
         Event.FINISHED: _ANY,
     },
     State.SENDING: {
@@ -81,7 +81,7 @@ _MAX_HEAD_BYTES = 64 * 1024
 """Maximum size of a request head. Longer heads are rejected."""
 
 _MAX_DISCARDED_BYTES = 64 * 1024
-"""Maximum number of bytes of an unread body that are discarded to reuse the connection."""
+"""Maximum number of bytes of an unread body that are discarded so that the connection can be reused."""
 
 _HEAD_END = b"\r\n\r\n"
 
@@ -91,7 +91,7 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 _PLAIN_GET = re.compile(rb"(?:GET|HEAD) (/[A-Za-z0-9/._-]+) HTTP/1\.1\r\n")
 
 _NOT_PLAIN = re.compile(rb"\r\n(?:content-length|transfer-encoding|range|expect|upgrade)[ \t]*:", re.I)
-"""Headers of requests that only threads answer, since they have a body, a range or a protocol upgrade."""
+"""Headers of requests that only threads answer, since these have a body, a range or a protocol upgrade."""
 
 _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]{1,300})[ \t]*\r\n", re.I)
 """The `Origin` header. White space before the colon is not allowed (RFC 9110, 5.1)."""
@@ -99,18 +99,19 @@ _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]{1,300})[ \t]*\r\n", re.I)
 _IPV4_MAPPED = "::ffff:"
 
 _UNIX_SOCKET_ADDRESS = ("localhost", 80)
-"""The server name and port for a Unix socket. gunicorn would parse the path of the socket for them."""
+"""The server name and port for a Unix socket. gunicorn would derive them from the path of the socket."""
 
 _ASSUMED_BYTES_PER_SECOND = 32 * 1024.0
-"""Minimum rate that is assumed for a client before it is measured. Clients that read nothing rank lower."""
+"""Minimum rate that is assumed for a client until its rate has been measured. A client that was measured and
+reads nothing is therefore evicted earlier."""
 
 
 class Connection:
     """The connection of a client. Only the event loop changes `state`.
 
     - `mask`: the events for which the poller watches the socket.
-    - `deadline`: the second in which the connection expires, or 0 if it has no deadline.
-    - `active_at`: the time when the state last changed or a request began, in monotonic seconds.
+    - `deadline`: the monotonic second in which the connection expires, or 0 if it has no deadline.
+    - `active_at`: the monotonic time in seconds at which the state last changed or a request began.
     - `keep_alive`: whether the connection can be used for another request.
     """
 
@@ -153,7 +154,10 @@ class Connection:
         sock.setblocking(False)
 
     def receive(self) -> None:
-        """Read bytes of the next head that have arrived. Raise `OSError` if the client has disconnected."""
+        """Read the bytes of the next head that have arrived.
+
+        Raise `OSError` if the client has disconnected.
+        """
         try:
             data = self.sock.recv(_MAX_HEAD_BYTES)
         except BlockingIOError:
@@ -165,20 +169,20 @@ class Connection:
     def receive_read_ahead(self) -> None:
         """Move bytes of the next request from the parser's buffer into `head`.
 
-        The poller does not report them, since they have been read from the socket.
+        The poller does not report these bytes, since they have already been read from the socket.
         """
         if self.parser is not None:
             self.head += self.parser.unreader.take_buffered()
 
     def can_be_parsed(self) -> bool:
-        """Return whether the head is complete, or invalid whatever follows."""
+        """Return whether the head is complete, or is invalid no matter what follows."""
         if self.head.find(_HEAD_END, self.searched) >= 0 or _BARE_LF.search(self.head, self.searched):
             return True
         self.searched = max(0, len(self.head) - 3)
         return False
 
     def is_head_too_long(self) -> bool:
-        """Return whether an incomplete head is already longer than allowed."""
+        """Return whether the head, though still incomplete, is already longer than allowed."""
         return len(self.head) >= _MAX_HEAD_BYTES
 
     def plain_path(self) -> str | None:
@@ -203,9 +207,10 @@ class Connection:
         return head
 
     def discard_body(self) -> bool:
-        """Discard what the application did not read of the body. Return whether all of the body had arrived.
+        """Discard the part of the body that the application did not read.
 
-        The socket must be non-blocking, so that a body that is never sent does not occupy a thread.
+        Return whether the whole body had arrived. The socket must be non-blocking, so that a body that is
+        never sent does not occupy a thread.
         """
         try:
             return bool(self.parser.finish_body(max_bytes=_MAX_DISCARDED_BYTES))
@@ -213,15 +218,15 @@ class Connection:
             return False
 
     def begin_sending(self) -> None:
-        """Reset the measurements. Call this before a new response is sent."""
+        """Reset the measurements of the client's speed. Call this before a new response is sent."""
         self.rate = None
         self.acknowledged_before = None
         self.acknowledged_in_window = 0
 
     def acknowledged(self) -> int:
-        """Return how many bytes of the response the client's system has acknowledged.
+        """Return how many bytes of the response the client's operating system has acknowledged.
 
-        The number of bytes that the kernel accepted would say little about the client, since the kernel
+        The number of bytes that our kernel accepted would say little about the client, since the kernel
         buffers megabytes.
         """
         if self.exchange is None or self.exchange.sender is None:
@@ -241,15 +246,15 @@ class Connection:
     def rate_at(self, now: float) -> float:
         """Return the measured rate of the client in bytes per second, or else the average for this response.
 
-        Before they are measured, clients are ranked by this average and not by age, since the oldest client
-        may well be reading.
+        Clients that have not been measured are ranked by this average. They are not ranked by age, since the
+        oldest client may well be reading.
         """
         if self.rate is not None:
             return self.rate
         return max(_ASSUMED_BYTES_PER_SECOND, self.acknowledged() / max(1.0, now - self.active_at))
 
     def has_received(self, min_bytes: int) -> bool:
-        """Return whether the client has received at least `min_bytes` since the last call."""
+        """Return whether the client has received at least `min_bytes` since this method was last called."""
         before, self.acknowledged_in_window = self.acknowledged_in_window, self.acknowledged()
         return self.acknowledged_in_window - before >= min_bytes
 
@@ -265,14 +270,15 @@ class Connection:
 
 
 _MAX_SENDING_SHARE = 0.5
-"""If more than this share of the capacity is in the state SENDING, the slowest of these are evicted first."""
+"""If more than this share of the capacity is in the state SENDING, the slowest of these connections are
+evicted first."""
 
 _MAX_WORKING_SHARE = 0.75
 """Maximum share of the capacity in the state WORKING, so that there are always connections to evict."""
 
 _RANKING_SIZE = 64
-"""How many connections to evict are chosen at once, since a ranking for each new connection takes too
-long."""
+"""How many candidates for eviction are chosen at once, since ranking all connections for each new one would
+take too long."""
 
 _RANKING_SECONDS = 0.25
 """How long a ranking is valid."""
@@ -281,8 +287,8 @@ _RANKING_SECONDS = 0.25
 class ConnectionTable:
     """The open connections, of which there are at most `capacity`.
 
-    A connection expires up to two seconds after its deadline. There is a set of connections for each second,
-    so that it is cheap to change a deadline.
+    A connection expires up to two seconds after its deadline. Connections whose deadlines fall into the same
+    second are kept in one set, so that changing a deadline is cheap.
     """
 
     def __init__(self, capacity: int, now: float) -> None:
@@ -306,7 +312,7 @@ class ConnectionTable:
         self._connections.add(conn)
 
     def remove(self, conn: Connection) -> None:
-        """Remove a connection and its deadline."""
+        """Remove a connection from the table, and cancel its deadline."""
         self._connections.discard(conn)
         self.cancel_deadline(conn)
 
@@ -327,7 +333,7 @@ class ConnectionTable:
             self._by_deadline.setdefault(second, set()).add(conn)
 
     def cancel_deadline(self, conn: Connection) -> None:
-        """Remove the deadline of a connection, if it has one."""
+        """Cancel the deadline of a connection, if it has one."""
         expiring = self._by_deadline.get(conn.deadline)
         if expiring is not None:
             expiring.discard(conn)
@@ -336,7 +342,7 @@ class ConnectionTable:
         conn.deadline = 0
 
     def expired(self, now: float) -> list[Connection]:
-        """Return the connections whose deadlines have passed, and remove those deadlines."""
+        """Return the connections whose deadlines have passed, and cancel these deadlines."""
         found: list[Connection] = []
         for second in range(self._next_deadline, int(now) + 1):
             found += self._by_deadline.pop(second, ())
@@ -354,9 +360,9 @@ class ConnectionTable:
     def next_to_evict(self, now: float) -> Connection | None:
         """Return the next connection to evict, or None if threads are working on all of them.
 
-        Lingering connections are evicted first. Next are the slowest connections in the state SENDING, if
-        there are more of these than their share, and then the connections that have been inactive for the
-        longest time.
+        Lingering connections are evicted first. The slowest connections in the state SENDING are next, if
+        such connections exceed their share of the capacity. Then come the connections that have been inactive
+        for the longest time.
         """
         if now - self._ranked_at > _RANKING_SECONDS:
             self._ranked.clear()

@@ -29,7 +29,7 @@ from app.server.connections import TRANSITIONS, Connection, ConnectionTable, Eve
 from app.server.exchanges import Exchanges
 
 _TICK_SECONDS = 1.0
-"""Interval between checks of the deadlines."""
+"""Interval at which deadlines are checked."""
 
 _HEAD_SECONDS = 20.0
 """Maximum time for a request head to arrive, from its first byte to its end."""
@@ -38,15 +38,15 @@ _LINGER_SECONDS = 2.0
 """How long the loop waits for a client to close the connection after the last response."""
 
 _STOP_SECONDS = 2.0
-"""How long a stopping worker keeps idle connections open, since a request may be on its way."""
+"""How long a stopping worker keeps idle connections open, since a request may already be on its way."""
 
 _WINDOW_SECONDS = 30.0
 _MIN_WINDOW_BYTES = 240 * 1024
-"""A client that receives less than this in a window is dropped. The rate, 8 KiB per second, is the same as
-for uploads."""
+"""A client that receives fewer bytes than this in `_WINDOW_SECONDS` is dropped. The minimum rate, 8 KiB per
+second, is the same as for uploads."""
 
 _MAX_ACCEPTED_PER_TURN = 64
-"""Maximum number of connections that are accepted in a row before other connections get their turn."""
+"""Maximum number of connections that are accepted in a row before existing connections get their turn."""
 
 _DISCARD_BYTES = 256 * 1024
 
@@ -54,7 +54,7 @@ _OUT_OF_FILES = {errno.EMFILE, errno.ENFILE}
 
 
 class EventLoop:
-    """Holds at most `capacity` connections, each idle for at most `keepalive` seconds.
+    """Handles at most `capacity` connections, and closes those that are idle for `keepalive` seconds.
 
     `wake_pipe` is a pair of file descriptors. Bytes that are written to it wake up the loop.
     """
@@ -116,8 +116,9 @@ class EventLoop:
     def stop(self) -> None:
         """Accept the connections that are already waiting, close the listeners, and set short deadlines.
 
-        If each worker has its own listener (SO_REUSEPORT) and it stayed open, the kernel would keep sending
-        this worker new connections until its last download ends, although other workers could answer them.
+        If each worker has its own listener (SO_REUSEPORT), this worker must close its listener now. Otherwise
+        the kernel would keep sending it new connections until its last download ends, although other workers
+        could answer them.
         """
         self._is_stopping = True
         self._accept_connections(False)
@@ -155,7 +156,10 @@ class EventLoop:
     # New connections
 
     def _accept_connections(self, enabled: bool) -> None:
-        """Start or stop watching the listeners. If they are not watched, connections wait in the kernel."""
+        """Start or stop watching the listeners.
+
+        While they are not watched, new connections wait in the kernel.
+        """
         if enabled == self._is_accepting:
             return
         self._is_accepting = enabled
@@ -228,7 +232,8 @@ class EventLoop:
     def _linger(self, conn: Connection) -> None:
         """Wait for the client to close the connection.
 
-        If the server closed it first, it might be reset and the response might be lost.
+        If the server closed the connection first, the connection might be reset and the response might be
+        lost.
         """
         conn.state, conn.active_at = State.LINGERING, self._now
         try:
@@ -254,7 +259,7 @@ class EventLoop:
             with suppress(OSError, KeyError, ValueError):
                 self._watch(conn, 0)
             conn.close()
-        except Exception:  # raised by the body of the response or by the access log
+        except Exception:  # the response body or the access log can raise anything
             self._log.exception("The response of a closed connection could not be ended")
 
     # Event handlers for the state HEAD
@@ -272,7 +277,7 @@ class EventLoop:
         self._handle_requests(conn)
 
     def _handle_requests(self, conn: Connection) -> None:
-        """Answer the requests that have arrived in order, until one has to be passed to a thread."""
+        """Answer the requests that have arrived, in order, until one must be passed to a thread."""
         while conn.state is State.HEAD and conn.head:
             if not conn.can_be_parsed():
                 if conn.is_head_too_long():
@@ -329,8 +334,9 @@ class EventLoop:
                 os.write(self._wake_pipe[1], b".")
 
     def _take_back_finished(self) -> None:
-        """Take connections back from threads. There may be none, since signal handlers also write to the
-        wake-up pipe.
+        """Take back the connections that threads have finished with.
+
+        There may be no such connections, since signal handlers also write to the wake-up pipe.
         """
         with suppress(BlockingIOError):
             os.read(self._wake_pipe[0], 4096)
@@ -360,7 +366,7 @@ class EventLoop:
     # Event handlers for the state SENDING
 
     def _send(self, conn: Connection) -> None:
-        """Send as much as the socket accepts now. Send the rest when it accepts more."""
+        """Send as much as the socket accepts now. The rest is sent when the socket accepts more."""
         exchange = conn.exchange
         assert exchange is not None
         assert exchange.sender is not None
@@ -432,5 +438,5 @@ _STEPS: list[list[tuple[_Handler, frozenset[State]] | None]] = [
     [(_HANDLERS[state, event], allowed) if (allowed := row.get(event)) else None for event in Event]
     for state, row in sorted(TRANSITIONS.items())
 ]
-"""`TRANSITIONS` and `_HANDLERS` in one list that is indexed by state and event. Each cache hit looks up a
-step, so this must be fast."""
+"""`TRANSITIONS` and `_HANDLERS` combined in one list, which is indexed by state and event. Each cache hit
+looks up a step in it, so this must be fast."""

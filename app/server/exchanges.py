@@ -1,6 +1,6 @@
 """Exchanges, in which a request is parsed and the application answers it.
 
-This happens in the event loop or in a thread.
+An exchange takes place in the event loop or in a thread.
 """
 
 import logging
@@ -23,11 +23,12 @@ from app.server.refusals import refusal_of
 from app.server.response import Exchange, LoopResponse, close_body
 
 _PIECE_SECONDS = 30.0
-"""Maximum time to send a piece (256 KiB) of a streamed response. This is about 8 KiB per second."""
+"""Maximum time to send one piece (256 KiB) of a streamed response. So a client must read about 8 KiB per
+second."""
 
 _MAX_STREAMS = 128
-"""Maximum number of responses that threads stream at the same time. These are images that are too large for
-the cache. Other threads take the place of the streaming threads."""
+"""Maximum number of responses that threads stream at the same time. Images that are too large for the cache
+are streamed. Meanwhile, other threads take the place of the streaming threads."""
 
 
 class Exchanges:
@@ -65,7 +66,8 @@ class Exchanges:
     def serve(self, conn: Connection) -> bool:
         """Answer a request in a thread. Return whether the connection can be reused.
 
-        This sends as much as the socket accepts immediately. The rest is left in `conn.exchange`.
+        As much of the response as the socket accepts is sent immediately. The rest is left in
+        `conn.exchange`.
         """
         head = b""
         try:
@@ -130,7 +132,7 @@ class Exchanges:
                 body = self._hooks.answer(environ, response.start_response, found)
         finally:
             if not plain:
-                conn.sock.setblocking(False)  # if the client reads slowly, the loop sends the rest
+                conn.sock.setblocking(False)  # if the client reads slowly, the event loop sends the rest
         try:
             if not (self._may_keep_alive() and (plain or conn.discard_body())):
                 response.force_close()

@@ -1,8 +1,9 @@
 """The server hooks for gunicorn (https://docs.gunicorn.org/en/stable/settings.html#server-hooks).
 
 `gunicorn.conf.py` creates a `ServerHooks` from the settings and passes its methods to gunicorn. A reload runs
-that file again and creates a new one. State that must survive a reload is therefore stored in gunicorn's
-objects: the shared counters in the arbiter, and the number and the core of a worker in the worker.
+that file again and creates new `ServerHooks`. State that must survive a reload is therefore stored in
+gunicorn's objects: the arbiter holds the shared counters, and each worker object holds the number and the CPU
+core of its worker.
 """
 
 import ctypes
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 class ServerHooks:
     """The hooks for `settings`. `settings_file` is the name of the settings file for messages.
 
-    `log_mistyped_settings` is called with that name whenever the settings take effect.
+    `log_mistyped_settings` is called with this name whenever settings take effect.
     """
 
     def __init__(
@@ -42,7 +43,8 @@ class ServerHooks:
     def on_starting(self, server: "Arbiter") -> None:
         """Choose how to listen, and prepare reloads and metrics.
 
-        If the server can't listen, log one line with the reason and exit. gunicorn would retry for seconds.
+        If the server can't listen, log one line with the reason and exit. By itself, gunicorn would retry for
+        several seconds.
         """
         choose_listeners(server, (self._settings.host.lower(), self._settings.port))
         guard_reload(server)
@@ -56,7 +58,7 @@ class ServerHooks:
         self.when_ready(server)
 
     def when_ready(self, server: "Arbiter") -> None:
-        """Log the name of the settings file, and the addresses to open."""
+        """Log the name of the settings file, and the addresses at which clients can reach the server."""
         server.log.info("Settings file: %s", self._settings_file)
         self._log_mistyped_settings(self._settings_file)
         for listener in server.LISTENERS:
@@ -68,7 +70,10 @@ class ServerHooks:
             server.shared_metrics.remove()
 
     def pre_fork(self, server: "Arbiter", worker: Any) -> None:
-        """Give the worker a number and a core. If it replaces a dead worker, it gets the same ones."""
+        """Give the worker a number and a core.
+
+        A worker that replaces a dead one gets the dead worker's number and core.
+        """
         others = server.WORKERS.values()
         worker.number = free_number({other.number for other in others})
         cores = usable_cores() if self._can_pin else []
@@ -80,7 +85,7 @@ class ServerHooks:
     def post_fork(self, server: "Arbiter", worker: Any) -> None:
         """Set up the worker's counters, pin the worker to its core, and make it return freed memory.
 
-        If the threads of a process moved between cores, this would cost more than a request.
+        Moving the threads of a process between cores would cost more CPU time than a request does.
         """
         server.shared_metrics.number = worker.number
         if worker.core is not None:
@@ -91,7 +96,7 @@ class ServerHooks:
     def post_worker_init(self, worker: Any) -> None:
         """Empty the cache if it contains images of a different store. This runs before the first request."""
         # gunicorn would apply SCRIPT_NAME too, and return 500 for paths without the prefix, such as those of
-        # health checks. Only workers remove it: with --preload, the arbiter reads the settings again at a
+        # health checks. Only workers remove it. With --preload, the arbiter reads the settings again at a
         # reload.
         os.environ.pop("SCRIPT_NAME", None)
         components: Components | None = getattr(worker.wsgi, "extensions", {}).get(EXTENSION)
@@ -109,9 +114,10 @@ class ServerHooks:
 
 
 def _can_pin_workers(log: Any) -> bool:
-    """Return whether a process is allowed to choose its core. Seccomp filters of some containers forbid it.
+    """Return whether processes are allowed to choose their core.
 
-    If it is not allowed, log a warning once, and not in each worker.
+    The seccomp filters of some containers forbid it. If this is not allowed, log one warning here, rather
+    than one in each worker.
     """
     if not hasattr(os, "sched_setaffinity"):
         return False
@@ -124,7 +130,7 @@ def _can_pin_workers(log: Any) -> bool:
 
 
 def _return_freed_memory() -> None:
-    """Make glibc map each large block separately, so that the memory of freed pixels is returned."""
+    """Make glibc map each large block separately, so that the system gets the memory of freed pixels back."""
     m_mmap_threshold, mebibyte = -3, 1 << 20  # mallopt(3)
     with suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).mallopt(m_mmap_threshold, mebibyte)

@@ -1,9 +1,10 @@
 """The listeners of gunicorn. Each worker has its own, or all workers share one.
 
 If each worker has its own listener (SO_REUSEPORT), the kernel distributes connections evenly. In this case,
-the arbiter only reserves the address, and each worker opens a listener there.
+the arbiter only reserves the address, and each worker opens its listener at that address.
 
-This module also finds out why gunicorn can't listen at an address, so that the log says so in one line.
+This module also finds out why gunicorn can't listen at an address, so that the log gives the reason in one
+line.
 """
 
 import errno
@@ -30,9 +31,10 @@ _bind = ""
 
 
 def bind_address(host: str, port: int) -> str:
-    """Return gunicorn's `bind` for HOST and PORT. If systemd listens, a reload does not change the result.
+    """Return gunicorn's `bind` for HOST and PORT.
 
-    If the address changed in a reload, gunicorn would close the sockets of systemd and open its own.
+    If systemd opened the sockets, the result stays the same in a reload. If it changed, gunicorn would close
+    the sockets of systemd and open its own.
     """
     global _bind
     if not _systemd_listens:
@@ -45,10 +47,11 @@ def choose_listeners(server: Any, own: tuple[str, int]) -> None:
 
     The workers share one listener in these cases:
 
-    - They can't open it themselves, since it is a Unix socket or a socket of systemd.
-    - Each worker would get a different port.
-    - There is only one worker, or workers are replaced after a number of requests. At a shared listener,
-      clients wait while a worker is being replaced. Otherwise their connections would be refused.
+    - The workers can't open the listener themselves, since it is a Unix socket or a socket of systemd.
+    - The port is 0, so that each worker would get a different one.
+    - There is only one worker, or workers are replaced after a number of requests. With a shared listener,
+      clients wait while a worker is being replaced. With separate listeners, their connections would be
+      refused.
 
     If the server can't listen, log one line and exit with status 1.
     """
@@ -98,7 +101,7 @@ def describe_listener(listener: Any) -> str:
     """Return a description of the listener for the log, which is "open URL" or "listening at unix:PATH"."""
     address = listener.sock.getsockname()
     if not isinstance(address, tuple):
-        path = os.fsdecode(address).replace("\0", "@")  # as ss(8) shows sockets without a file
+        path = os.fsdecode(address).replace("\0", "@")  # ss(8) shows sockets without a file like this
         return f"listening at unix:{path}"
     host = str(_WILDCARDS.get(address[0], address[0]))
     port = address[1]
@@ -210,7 +213,10 @@ def _can_share_port(listener: Any) -> bool:
 
 
 def _close_reserved_sockets() -> None:
-    """Close the reserved sockets of the server that this one replaces (SIGUSR2). Keep its listeners."""
+    """Close the reserved sockets of the server that this one replaces (SIGUSR2).
+
+    Keep that server's listeners.
+    """
     kept = []
     for number in filter(None, os.environ.get("GUNICORN_FD", "").split(",")):
         inherited = socket.socket(fileno=int(number))
@@ -224,7 +230,7 @@ def _close_reserved_sockets() -> None:
 
 
 def _are_same(one: Address, other: Address) -> bool:
-    """Return whether the addresses overlap, even if they are written differently."""
+    """Return whether listeners at these addresses would conflict, however the addresses are written."""
     if isinstance(one, str) and isinstance(other, str):
         return os.path.realpath(one) == os.path.realpath(other)
     if isinstance(one, tuple) and isinstance(other, tuple):
@@ -241,7 +247,7 @@ def _overlap(one: str, other: str) -> bool:
         with socket.socket(_family(one)) as first, socket.socket(_family(other)) as second:
             first.bind((one, 0))
             second.bind((other, first.getsockname()[1]))
-    except OSError as exc:  # any other error has to do with only one of the addresses
+    except OSError as exc:  # any other error concerns only one of the two hosts
         return exc.errno == errno.EADDRINUSE
     return False
 
@@ -284,7 +290,8 @@ def _problem_with_path(path: str) -> str:
 def _problem_with_port(address: tuple[str, int], *, is_own: bool, joins: bool = False) -> str:
     """Return why gunicorn can't listen at the address, or "" if it can.
 
-    `joins` is whether this server already uses the port.
+    `is_own` says whether `address` is that of HOST and PORT, and `joins` says whether this server already
+    uses the port.
     """
     host, port = address
     try:

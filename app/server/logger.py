@@ -10,7 +10,7 @@ from app.server.refusals import Refusal
 
 
 class RequestLogger(Logger):  # type: ignore[misc]
-    """Logs each request to `request_log`, unless it is None. A server hook sets it.
+    """Logs each request to `request_log`, unless that is None. A server hook sets `request_log`.
 
     gunicorn creates the logger before the hooks run, and keeps it after a reload.
     """

@@ -1,6 +1,6 @@
 """Refusals, which are error responses that the server sends without calling the application.
 
-They have the same JSON shape as all errors.
+They have the same JSON shape as all other error responses.
 """
 
 import json
@@ -33,7 +33,7 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (ConfigurationProblem, 500),
     (ParseException, 400),
 )
-"""The statuses for gunicorn's parse errors. The base class is the last one."""
+"""The statuses for gunicorn's parse errors. The first match counts, so the base class comes last."""
 
 
 class Refusal:
@@ -55,9 +55,9 @@ class Refusal:
 
 
 def refusal_of(error: Exception, request_id: str, cors: _Headers = ()) -> Refusal:
-    """Return the response to a request that failed with `error`, with the headers `cors`.
+    """Return the response to a request that failed with `error`. The response includes the headers `cors`.
 
-    It quotes nothing from the request, whose head may contain credentials.
+    The response quotes nothing from the request, whose head may contain credentials.
     """
     headers = [(REQUEST_ID_HEADER, request_id), *cors]
     if isinstance(error, Busy):

@@ -14,14 +14,15 @@ _START_SECONDS = 60.0
 """Maximum time for the application to start with the new settings."""
 
 _MAX_OUTPUT_BYTES = 4000
-"""Maximum size of the output of a trial in the log. If there is more, only the end is logged."""
+"""Maximum size of a trial's output in the log. If the output is longer, only its end is logged."""
 
 
 def guard_reload(server: Any) -> None:
     """Make gunicorn's arbiter reload settings only if they work. If they don't, it logs the reason.
 
-    gunicorn would stop if it can't read the configuration, if a port is in use, or if workers don't start. It
-    has no hook that runs before a reload, so this replaces the signal handler of the arbiter.
+    By itself, gunicorn stops if it can't read the configuration, if a port is in use, or if workers don't
+    start. gunicorn has no hook that runs before a reload, so this function replaces the arbiter's signal
+    handler.
     """
     reload = server.handle_hup
 
@@ -47,7 +48,7 @@ def _forget_settings(application: Any) -> None:
 
 
 def _try_settings(server: Any) -> str:
-    """Return why a server with the current settings would not start, or "" if it would."""
+    """Return why a server with the new settings would not start, or "" if it would."""
     try:
         reader, writer = os.pipe()
         child = os.fork()
@@ -68,7 +69,7 @@ def _try_settings(server: Any) -> str:
 
 
 def _read_output(reader: int) -> tuple[str, bool]:
-    """Return the text that is written to the pipe, as one line, and whether the writer timed out."""
+    """Return a pair: the text from the pipe, as one line, and whether the writer timed out."""
     deadline, data, timed_out = time.monotonic() + _START_SECONDS, b"", True
     while select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
         if not (piece := os.read(reader, _MAX_OUTPUT_BYTES)):

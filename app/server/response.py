@@ -16,7 +16,7 @@ from app.core.request_context import REQUEST_ID_HEADER
 from app.core.system import REFUSED
 
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
-"""The flag that lets Linux send the head and the beginning of the file in one packet. 0 on other systems."""
+"""The flag that lets Linux send the head and the file's start in one packet. It is 0 on other systems."""
 
 _MAX_BYTES_PER_TURN = 4 * 1024 * 1024
 """Approximate maximum number of bytes that are sent to a fast client before other connections get their
@@ -25,7 +25,8 @@ turn."""
 _READ_BYTES = 256 * 1024
 
 _devices_without_sendfile: set[int] = set()
-"""Devices (stat(2)) whose files can't be sent with sendfile(2). These files are read and written instead."""
+"""The devices (`st_dev` in stat(2)) whose files can't be sent with sendfile(2). Such files are read and
+written instead."""
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +97,11 @@ class LoopResponse(Response):  # type: ignore[misc]
 
 @lru_cache(maxsize=1024)
 def _process_header(name: str, value: str) -> tuple[list[tuple[str, str]], int | None, bool]:
-    """Return the results of gunicorn for a header: the headers to send, the body length, and any upgrade."""
+    """Return what gunicorn makes of a header.
+
+    This is a tuple: the headers to send, the length of the body or None, and whether the header asks for an
+    upgrade.
+    """
     response = Response.__new__(Response)
     response.headers, response.response_length, response.upgrade = [], None, False
     response.process_headers([(name, value)])
@@ -122,8 +127,7 @@ class Sender:
         self.sent = 0
 
     def send(self, sock: socket.socket) -> bool:
-        """Send as much as the socket accepts, but at most a few megabytes. Return whether everything has been
-        sent.
+        """Send what the socket accepts, up to a few megabytes. Return whether everything has been sent.
 
         Raises `OSError` if the client has disconnected, or if the file is shorter than expected.
         """
@@ -148,7 +152,7 @@ class Sender:
         """Send from the file with sendfile(2). Return the number of bytes, which is 0 at the end of the file.
 
         sendfile(2) also returns 0 for files that are not in the page cache of the kernel, such as those in
-        /proc and in some FUSE file systems. These are read and written.
+        /proc and in some FUSE file systems. Such files are read and written instead.
         """
         try:
             count = os.sendfile(sock.fileno(), self._file, self._offset, min(self._left, _MAX_BYTES_PER_TURN))

@@ -1,7 +1,7 @@
 """The gunicorn worker, which is a process with an event loop and threads.
 
 gunicorn's base class handles signals, sends heartbeats and loads the application. `EventLoop` does the rest.
-A worker stops when it receives a signal, after `max_requests`, or when the arbiter has ended.
+A worker stops when it receives a signal, after `max_requests` requests, or when the arbiter has ended.
 """
 
 import os
@@ -18,7 +18,7 @@ from app.server.event_loop import EventLoop
 from app.server.exchanges import Exchanges
 
 _RESERVED_FILES = 256
-"""Number of open files that are reserved for the cache, the client of the store, and logs."""
+"""Number of open files that are reserved for the cache, the store's client, and logs."""
 
 _FILES_PER_CONNECTION = 3
 """Number of open files that a request may need: its connection, the image, and a connection to the store."""
@@ -65,7 +65,7 @@ class ImageWorker(Worker):  # type: ignore[misc]
     def run(self) -> None:
         """Run the event loop until the worker is stopped.
 
-        Then continue until all connections have ended or `graceful_timeout` has passed.
+        After that, continue until all connections have ended or `graceful_timeout` has passed.
         """
         components: Components | None = getattr(self.wsgi, "extensions", {}).get(EXTENSION)
         hooks = LoopHooks() if components is None else components.loop_hooks
@@ -96,8 +96,8 @@ class ImageWorker(Worker):  # type: ignore[misc]
         """Send the arbiter a heartbeat. If the system does not allow this, warn once and continue.
 
         A heartbeat sets the mtime of a file to the monotonic clock, and the arbiter compares the mtime with
-        the clock. Without heartbeats, the mtime is the creation time of the file, which is far in the future
-        of that clock. So the arbiter never replaces a worker that hangs.
+        the clock. Without heartbeats, the mtime is the creation time of the file, which is far ahead of that
+        clock. So the arbiter would never replace a worker that hangs.
         """
         try:
             super().notify()

@@ -21,17 +21,19 @@ from app.core.objects import FORMATS
 _CSP_TAIL = "object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 
 PAGE_CSP = f"default-src 'self'; img-src 'self' data: blob: https: http:; {_CSP_TAIL}"
-"""Images may come from a bucket or a CDN of any origin, so `img-src` allows `https:` and `http:`."""
+"""The Content-Security-Policy of the page at `/`. Images may come from a bucket or a CDN of any origin, so
+`img-src` allows `https:` and `http:`."""
 
 DOCS_CSP = f"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; {_CSP_TAIL}"
-"""Swagger UI sets `style` attributes, uses `data:` URLs for icons and `blob:` URLs for image responses."""
+"""The Content-Security-Policy of `/docs`. Swagger UI sets `style` attributes, and it uses `data:` URLs for
+icons and `blob:` URLs for image responses."""
 
 _MODULES = sorted(
     path.name
     for path in (Path(__file__).parent / "static/web").glob("*.js")
     if path.name not in ("app.js", "docs.js")
 )
-"""The modules that the page's script imports. The page preloads them, so that they load in parallel."""
+"""The JavaScript modules that `app.js` imports. The page preloads them, so that they load in parallel."""
 
 SWAGGER_DIR = str(files("flask_swagger_ui") / "dist")
 
@@ -71,13 +73,13 @@ def docs_asset(filename: str) -> Response:
 @blueprint.get("/favicon.ico")
 @blueprint.get("/favicon.svg")
 def favicon() -> Response:
-    """Return the icon. Requests for `.ico` get the SVG too, since browsers use its Content-Type."""
+    """Return the icon. Even requests for `favicon.ico` get the SVG: browsers go by its Content-Type."""
     return blueprint.send_static_file("favicon.svg")
 
 
 @blueprint.after_request
 def add_security_headers(response: Response) -> Response:
-    """Add headers that restrict what browsers load on these pages, and that forbid framing them."""
+    """Add headers that restrict what these pages can load and forbid showing them in frames."""
     on_docs = request.endpoint == f"{blueprint.name}.{docs.__name__}"
     response.headers["Content-Security-Policy"] = DOCS_CSP if on_docs else PAGE_CSP
     response.headers["X-Content-Type-Options"] = "nosniff"
