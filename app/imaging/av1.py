@@ -14,11 +14,12 @@ _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER, _TILE_LIST = 1
 _FRAME_HEADERS = {_FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER}
 _KEY_FRAME, _INTRA_ONLY_FRAME, _SWITCH_FRAME = 0, 2, 3
 _PER_FRAME = 2
-"""SELECT_SCREEN_CONTENT_TOOLS and SELECT_INTEGER_MV: each frame header sets the value itself (6.4.1)."""
+"""The value of SELECT_SCREEN_CONTENT_TOOLS and SELECT_INTEGER_MV (6.4.1). If a sequence header has this
+value, each frame header sets its own."""
 _REFERENCE_FRAMES, _REFERENCES_PER_FRAME = 8, 7
 _MAX_HEADER_BYTES = 1024
-"""How many bytes of each unit are parsed. The longest header takes 460: 32 operating points of 14 bytes each,
-and a few more fields."""
+"""Maximum number of bytes that are parsed in each unit. The longest header takes 460 bytes: 32 operating
+points of 14 bytes each, and a few more fields."""
 _MAX_LEB128_BYTES = 8
 
 
@@ -62,7 +63,7 @@ class _BitReader:
 class _OperatingPoint:
     """An operating point of a sequence (6.4.1).
 
-    `layers` is a bit mask of the layers that belong to it, or 0 if all do.
+    `layers` is a bit mask of the layers that belong to it, or 0 if all layers do.
     """
 
     layers: int
@@ -139,9 +140,9 @@ class Av1Parser:
     """Reads the bitstream of one item or track, piece by piece.
 
     `frames` counts the frames that a decoder decodes or shows again, including hidden frames. `pixels` is the
-    total number of pixels of these frames. `size` is the width and height in pixels that all sequence headers
-    give, and no frame is larger. It is None before the first sequence header. If a frame takes its size from
-    another frame, it is counted with the size in the sequence header.
+    total number of pixels of these frames. `size` is the width and height in pixels in all sequence headers;
+    no frame is larger. It is None before the first sequence header. If a frame takes its size from another
+    frame, the size in the sequence header is counted instead.
     """
 
     def __init__(self, counter: PartCounter) -> None:
@@ -155,7 +156,7 @@ class Av1Parser:
         """Parse the units that fill `data[start:end]`.
 
         Raises UndecodableImage if a unit is truncated, if sequence headers give different sizes, if a frame
-        is larger than that size, or if a frame precedes the first sequence header.
+        is larger than the size in the sequence header, or if a frame precedes the first sequence header.
         """
         reader = ByteReader(data, start, end)
         while reader.remaining:
@@ -186,7 +187,7 @@ class Av1Parser:
 
 
 def _next_obu(reader: ByteReader) -> _Obu:
-    """Return the next unit (5.3.1). A unit without a size extends to the end of the data, as in decoders."""
+    """Return the next unit (5.3.1). A unit without a size field extends to the end of the data."""
     head = reader.uint_be(1)
     if head & 0x80:
         raise UndecodableImage(detail="not an AV1 unit")
@@ -212,7 +213,7 @@ def _leb128(reader: ByteReader) -> int:
 def _frame_size(bits: _BitReader, sequence: _Sequence, obu: _Obu) -> tuple[int, int]:
     """Return the width and height in pixels from a frame header (5.9.2).
 
-    If the frame header has no size, return that of the sequence header.
+    If the frame header has no size, return the size in the sequence header.
     """
     if sequence.reduced or bits.flag():  # show_existing_frame
         return sequence.size
@@ -241,7 +242,7 @@ def _frame_size(bits: _BitReader, sequence: _Sequence, obu: _Obu) -> tuple[int, 
 
 
 def _read_override_flag(bits: _BitReader, sequence: _Sequence, kind: int) -> bool:
-    """Read the fields from disable_cdf_update to frame_size_override_flag, and return the latter."""
+    """Read the fields from disable_cdf_update to frame_size_override_flag, and return the last of them."""
     bits.read(1)  # disable_cdf_update
     tools = bits.read(1) if sequence.screen_content_tools == _PER_FRAME else sequence.screen_content_tools
     if tools and sequence.integer_motion_vectors == _PER_FRAME:
@@ -261,7 +262,10 @@ def _skip_removal_times(bits: _BitReader, sequence: _Sequence, obu: _Obu) -> Non
 
 
 def _uses_reference_size(bits: _BitReader, sequence: _Sequence, *, resilient: bool) -> bool:
-    """Read the fields before the size of a predicted frame; return whether a reference gives it (5.9.7)."""
+    """Read the fields that precede the size of a predicted frame (5.9.7).
+
+    Return whether the frame takes its size from a reference frame.
+    """
     short = sequence.order_hint_bits > 0 and bits.flag()
     if short:
         bits.read(6)  # last_frame_idx, gold_frame_idx

@@ -20,15 +20,15 @@ _BOXES_WITH_TIMES = {b"mvhd", b"tkhd", b"mdhd"}
 _EMPTY_EXIF = b"\0\0\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"
 """An EXIF item without entries: the offset of the TIFF header, and an empty TIFF file.
 
-Zeros alone are not valid EXIF, and some decoders reject the whole image for that.
+Zeros alone would not be valid EXIF, and some decoders would reject the whole image.
 """
 
 
 def survey_avif(data: bytes, limits: ImageLimits) -> Survey:
-    """Parse the boxes and the AV1 in them, as far as a decoder may read.
+    """Parse the boxes and the AV1 data in them, as far as a decoder may read them.
 
     Raises TooManyPixels if the image exceeds the limits. Raises UndecodableImage if something is truncated,
-    if the size in the AV1 differs from the size in the boxes, or if the file is ambiguous.
+    if the size in the AV1 data differs from the size in the boxes, or if the file is ambiguous.
 
     The survey has no orientation. An AVIF is rotated by its `irot` and `imir` properties, which are kept and
     which every browser follows.
@@ -44,8 +44,8 @@ def survey_avif(data: bytes, limits: ImageLimits) -> Survey:
 def _shown_canvas(data: bytes, limits: ImageLimits) -> Canvas:
     """Return the canvas that viewers show.
 
-    A file may have both a still image and an animation. Both are checked. The major brand says which is
-    shown.
+    A file may have both a still image and an animation. Both are checked. The major brand says which of
+    the two viewers show.
     """
     counter = PartCounter()
     found = top_level(data, counter)
@@ -64,7 +64,7 @@ def _shown_canvas(data: bytes, limits: ImageLimits) -> Canvas:
 
 
 def top_level(data: bytes, counter: PartCounter) -> list[Box]:
-    """Return the boxes of the file up to the first bytes that are not a complete box.
+    """Return the top-level boxes of the file, up to the first bytes that are not a complete box.
 
     These bytes and all that follow are not part of the image. Raises UndecodableImage if they are the
     beginning of a required box.
@@ -81,7 +81,7 @@ def top_level(data: bytes, counter: PartCounter) -> list[Box]:
 
 
 def without_metadata(data: bytes, counter: PartCounter) -> bytes:
-    """Return a copy of the file in which metadata is overwritten, without bytes after the last required box.
+    """Return a copy of the file in which metadata is overwritten, and which ends with the last required box.
 
     Boxes that no decoder needs become free space. Raises UndecodableImage if a table is truncated, or if
     it places metadata outside the media data.
@@ -113,7 +113,8 @@ class _MetadataEraser:
         if box.kind in _METADATA_BOXES:
             self.blank_box(box)
         elif box.kind in _BOXES_WITH_TIMES:
-            # Creation and modification time, of 64 bits each from version 1 on (14496-12, 8.2.2).
+            # The creation time and the modification time: 32 bits each in version 0, else 64 (14496-12,
+            # 8.2.2).
             self._blank(box.body + 4, 16 if self.data[box.body] else 8, box.end)
         elif box.kind in _CONTAINERS:
             children = list(boxes(self.data, box.body + _CONTAINERS[box.kind], box.end, self._counter))
@@ -147,9 +148,10 @@ class _MetadataEraser:
                 replacements[item] = replacements[item][length:]
 
     def _blank(self, start: int, length: int, end: int, replacement: bytes = b"") -> None:
-        """Overwrite `length` bytes with `replacement`, cut or padded with zeros to that length.
+        """Overwrite `length` bytes at `start` with `replacement`, which is cut or padded with zeros.
 
-        Raises UndecodableImage if the bytes extend beyond `end`, or if too many bytes have been overwritten.
+        Raises UndecodableImage if the bytes extend beyond `end`, or if too many bytes are overwritten in
+        total.
         """
         self._budget -= length
         if start + length > end or self._budget < 0:
@@ -161,8 +163,8 @@ class _MetadataEraser:
 def _payload_end(media: list[Box], start: int) -> int:
     """Return the end of the last box in `media` whose payload begins at or before `start`, or 0 if none does.
 
-    Metadata is blanked only within such a payload. A table may also list other bytes, such as boxes, but
-    overwriting those would change the image.
+    Metadata is blanked only within such a payload. A hostile table may place metadata elsewhere, such as over
+    the headers of boxes, and blanking it there would change the image.
     """
     before = bisect_right(media, start, key=lambda box: box.body)
     return media[before - 1].end if before else 0

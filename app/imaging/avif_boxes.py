@@ -1,7 +1,7 @@
 """Boxes of the ISO base media file format (ISO/IEC 14496-12, 4.2), and the tables that describe items (8.11).
 
-Every box and every table entry is counted, so that a file full of empty ones can't take long. Inconsistent
-tables are refused, since different readers interpret them differently.
+Every box and every table entry is counted, so that it can't take long to parse a file full of empty ones.
+Inconsistent tables are refused, since different readers interpret them differently.
 """
 
 from bisect import bisect_right
@@ -13,7 +13,7 @@ from app.imaging.survey import ByteReader, PartCounter
 
 
 class Box(NamedTuple):
-    """One box. All offsets are in bytes from the start of the file; `body` is that of the payload."""
+    """One box. `start`, `body` and `end` are offsets in the file, in bytes. The payload begins at `body`."""
 
     kind: bytes
     start: int
@@ -40,7 +40,7 @@ class Extent(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """A reference from one item of a meta box to others. Items are identified by their numbers."""
+    """A reference from one item of a meta box to other items. Items are identified by their numbers."""
 
     kind: bytes
     source: int
@@ -55,10 +55,10 @@ class Canvas(NamedTuple):
 
 
 def boxes(data: bytes | bytearray, start: int, end: int, counter: PartCounter) -> Iterator[Box]:
-    """Yield the boxes that fill `data[start:end]`. Raises UndecodableImage if one ends after `end`.
+    """Yield the boxes that fill `data[start:end]`. Raises UndecodableImage if a box ends after `end`.
 
-    A box of size 0 extends to the end of the file. It is refused too, because such a file may have been
-    truncated.
+    A box of size 0 extends to the end of the file. Such a box is refused, too, since the file may have been
+    truncated within it.
     """
     while start < end:
         counter.add()
@@ -92,16 +92,16 @@ def required(found: list[Box], *kinds: bytes) -> Box:
 
 
 def within(media: list[Box], start: int, length: int) -> bool:
-    """Return whether `length` bytes at `start`, at least one, lie within the payload of a box in `media`.
+    """Return whether the `length` bytes at `start` lie within the payload of one box in `media`.
 
-    `media` must be in the order of the file.
+    Return False if `length` is 0. The boxes in `media` must be in the order of the file.
     """
     before = bisect_right(media, start, key=lambda box: box.body)
     return length > 0 and before > 0 and start + length <= media[before - 1].end
 
 
 def check_no_overlap(pieces: Iterable[tuple[int, int]]) -> None:
-    """Raise UndecodableImage if any of these pieces, given as (start, end), overlap."""
+    """Raise UndecodableImage if any two of these pieces, given as (start, end), overlap."""
     last = 0
     for start, end in sorted(pieces):
         if start < last:
@@ -112,7 +112,7 @@ def check_no_overlap(pieces: Iterable[tuple[int, int]]) -> None:
 def item_types(data: bytes | bytearray, iinf: Box, counter: PartCounter) -> Iterator[tuple[int, bytes]]:
     """Yield the number and type of every item (8.11.6).
 
-    Raises UndecodableImage if the table does not have as many entries as it announces.
+    Raises UndecodableImage if the number of entries differs from the number that the table declares.
     """
     reader = ByteReader(data, iinf.body, iinf.end)
     announced = reader.uint_be(4 if reader.uint_be(4) >> 24 else 2)
@@ -143,9 +143,9 @@ def references(data: bytes | bytearray, iref: Box, counter: PartCounter) -> Iter
 
 
 def extents(data: bytes | bytearray, iloc: Box, counter: PartCounter) -> Iterator[Extent]:
-    """Yield the pieces of every item (8.11.3).
+    """Yield the extents of every item (8.11.3).
 
-    Raises UndecodableImage if a piece is in another file or in another item.
+    Raises UndecodableImage if an extent is stored in another file or in another item.
     """
     reader = ByteReader(data, iloc.body, iloc.end)
     version = reader.uint_be(4) >> 24
@@ -167,7 +167,7 @@ def extents(data: bytes | bytearray, iloc: Box, counter: PartCounter) -> Iterato
 
 
 def associations(data: bytes | bytearray, ipma: Box, counter: PartCounter) -> Iterator[tuple[int, list[int]]]:
-    """Yield the number of every item and the indexes of its properties, which count from 1 (8.11.14)."""
+    """Yield the number of every item and the indexes of its properties, starting from 1 (8.11.14)."""
     reader = ByteReader(data, ipma.body, ipma.end)
     version_and_flags = reader.uint_be(4)
     version, wide_indexes = version_and_flags >> 24, version_and_flags & 1

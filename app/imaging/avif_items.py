@@ -21,27 +21,29 @@ from app.imaging.avif_boxes import (
 from app.imaging.survey import ByteReader, ImageLimits, PartCounter, check_profile_size
 
 MAX_DECODED_RATIO = 4
-"""How many pixels a decoder may have to decode for each pixel that is shown.
+"""Maximum ratio of the pixels that a decoder has to decode to the pixels that are shown.
 
-An alpha channel doubles the number. So may the hidden frames of an animation, a preview layer of a still
-image, or grid cells that extend beyond the canvas. A gain map adds a fraction.
+An alpha channel doubles the decoded pixels. The hidden frames of an animation, a preview layer of a still
+image, or grid cells that extend beyond the canvas may double them, too. A gain map adds a fraction.
 """
 
 _MAX_ITEMS = 4096
-"""Maximum number of items in a file. libavif searches the list of items each time a table refers to one."""
+"""Maximum number of items in a file. libavif searches the list of items each time a table refers to an
+item."""
 _MAX_PROPERTY_BYTES = 2**20
 """Maximum total size of the properties of all items, except colour profiles. A property that several items
-share counts for each of them, because libavif copies it for each."""
+share is counted once for each of them, because libavif copies it for each item."""
 _MAX_REFERENCES = 4 * _MAX_ITEMS
 _MAX_METADATA_TABLE_BYTES = 2**14
-"""Maximum size of the tables in a meta box with metadata only. In real files, it is a few hundred bytes."""
+"""Maximum total size of the tables in a meta box that contains only metadata. In real files, the tables have
+a few hundred bytes."""
 _MAX_SHARED_BYTES = 2**20
 """How much the total size of all items may exceed the file size. Items may share bytes, for example equal
 grid cells."""
 _NOT_DRAWN = {b"Exif", b"mime", b"uri ", b"tmap"}
 """Types of items that are not drawn: metadata, and `tmap`, which says how to apply a gain map."""
 _SINGLE_PROPERTIES = {b"ispe", b"av1C", b"auxC", b"a1op", b"a1lx", b"lsel"}
-"""Properties of which an item may have only one each, since they change what is decoded."""
+"""Types of properties that an item may have only once, since they change what is decoded."""
 _CODEC_CONFIGURATION_BYTES = 4
 """Number of bytes in `av1C` before its AV1 units."""
 
@@ -121,7 +123,7 @@ class _Items:
         """Return a dict from the number of each derived item, such as a grid, to the numbers of the items
         that it consists of, and the set of the numbers of items that are only thumbnails.
 
-        An item that is also a cell or auxiliary to another item does not count as a thumbnail.
+        An item that is also a cell of another item, or auxiliary to one, is not counted as a thumbnail.
         """
         found = list(references(self._data, iref, self._counter)) if iref else []
         numbers = [number for each in found for number in (each.source, *each.targets)]
@@ -137,10 +139,10 @@ class _Items:
         return sources, thumbnails - cells - auxiliary
 
     def _read_extents(self, iloc: Box, types: dict[int, bytes]) -> dict[int, list[Extent]]:
-        """Return the extents of each item.
+        """Return a dict from the number of each item to its extents.
 
         Encoders store equal cells of a grid once, so extents of several items may overlap. Raises
-        UndecodableImage if their total size exceeds the file size by more than `_MAX_SHARED_BYTES`.
+        UndecodableImage if all extents together exceed the file size by more than `_MAX_SHARED_BYTES`.
         """
         found: dict[int, list[Extent]] = defaultdict(list)
         budget = len(self._data) + _MAX_SHARED_BYTES
@@ -152,7 +154,7 @@ class _Items:
         return found
 
     def _read_properties(self, iprp: Box) -> dict[int, dict[bytes, Box]]:
-        """Return the properties of each item, keyed by the item's number and by type (8.11.14)."""
+        """Return a dict from the number of each item to a dict of its properties, keyed by type (8.11.14)."""
         ipco, *tables = boxes(self._data, iprp.body, iprp.end, self._counter)
         if ipco.kind != b"ipco" or {table.kind for table in tables} != {b"ipma"}:
             raise UndecodableImage(detail="invalid boxes of properties")
@@ -189,7 +191,10 @@ class _Items:
         return size
 
     def canvas(self, number: int) -> tuple[tuple[int, int], int]:
-        """Return the size of an item, and the number of its source pixels: for a grid, those of all cells."""
+        """Return the width and height of an item, and its number of source pixels.
+
+        The source pixels of a grid are the pixels of all its cells.
+        """
         size, kind = self._size(number), self.kinds.get(number)
         if kind == b"grid":
             return size, self._grid_pixels(number, size)
@@ -200,8 +205,8 @@ class _Items:
     def _grid_pixels(self, number: int, canvas: tuple[int, int]) -> int:
         """Return the total number of pixels in all cells of a grid (23008-12, 6.6.2.3).
 
-        Raises UndecodableImage unless all cells have the same size, together cover the canvas, and each begin
-        inside it.
+        Raises UndecodableImage unless all cells have the same size, each cell begins inside the canvas, and
+        all cells together cover the canvas.
         """
         grid = ByteReader(self._payload(number))
         field = 4 if grid.uint_be(2) & 1 else 2

@@ -19,8 +19,8 @@ def survey_tracks(
     """Check the size of every track, and return the size and the number of frames of the colour track.
 
     Raises TooManyPixels if a track exceeds the limits. Raises UndecodableImage if the size in a bitstream
-    differs from the size of its track, if the tables are inconsistent, or unless there is exactly one colour
-    track and all other AV1 tracks are auxiliary to it.
+    differs from the size of its track, or if the tables are inconsistent. Also raises UndecodableImage unless
+    there is exactly one colour track, and all other AV1 tracks are auxiliary to it.
     """
     children = list(boxes(data, moov.body, moov.end, counter))
     if only(children, b"mvex"):
@@ -56,7 +56,7 @@ def _is_drawn(data: bytes, trak: Box, counter: PartCounter) -> bool:
 
 
 class _Samples(NamedTuple):
-    """The samples of a track, which fill the chunks of the track one after the other.
+    """The samples (encoded frames) of a track, which fill the chunks of the track one after the other.
 
     `sizes` are the sizes of the samples in bytes. `offsets` are the offsets of the chunks in the file, and
     `per_chunk` is the number of samples in each of them.
@@ -117,7 +117,7 @@ class _Track:
         return ByteReader(self._data, auxl.body, auxl.end).uint_be(4) if auxl else 0
 
     def _check_description(self, stsd: Box) -> None:
-        """Raise UndecodableImage unless the only sample description is AV1 and has the size of the track."""
+        """Refuse a track unless its only sample description is for AV1 samples that have the track's size."""
         reader = ByteReader(self._data, stsd.body + 4, stsd.end)
         announced = reader.uint_be(4)
         entries = list(boxes(self._data, reader.position, stsd.end, self._counter))
@@ -136,9 +136,9 @@ class _Track:
                 check_profile_size(box.size)
 
     def _read_table(self, box: Box, fields: str) -> list[tuple[int, ...]]:
-        """Return the rows of a table. It begins with its version, which must be 0, and its number of rows.
+        """Return the rows of a table, each as a tuple. `fields` is the format of a row, as in `struct`.
 
-        `fields` is the format of a row for `struct`.
+        A table begins with its version, which must be 0, and its number of rows.
         """
         reader = ByteReader(self._data, box.body, box.end)
         version, rows = reader.uint_be(4), reader.uint_be(4)
@@ -168,7 +168,8 @@ class _Track:
             raise UndecodableImage(detail="chunks out of order")
         per_chunk = [each for run, end in zip(runs, ends, strict=True) for each in run[1:2] * (end - run[0])]
         sizes = self._read_sizes(required(table, b"stsz"))
-        # A decoder searches the tables stts and stss for each sample, so they must not be longer than needed.
+        # A decoder searches the tables stts and stss for each sample, so they must not have more rows than
+        # there are samples.
         times, syncs = self._read_table(required(table, b"stts"), ">II"), only(table, b"stss")
         rows = max(len(times), len(self._read_table(syncs, ">I")) if syncs else 0)
         if sum(per_chunk) != len(sizes) or 0 in per_chunk or rows > len(sizes):
@@ -178,8 +179,8 @@ class _Track:
     def decoded_pixels(self, media: list[Box]) -> int:
         """Return the number of pixels in all frames of the track, including hidden frames.
 
-        Raises UndecodableImage if samples overlap, lie outside media data, or have a size other than that of
-        the track.
+        Raises UndecodableImage if samples overlap, lie outside media data, or have a different size than the
+        track.
         """
         parser, ranges = Av1Parser(self._counter), self._samples.ranges()
         check_no_overlap(ranges)

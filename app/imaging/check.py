@@ -32,10 +32,10 @@ _PARSERS: dict[str, Callable[[bytes, ImageLimits], Survey]] = {
 
 @dataclass(frozen=True, slots=True)
 class CleanedImage:
-    """An image whose container was checked, but whose pixels may be damaged, since they were not decoded.
+    """An image whose container was checked. Its pixels may be damaged, since they were not decoded.
 
-    `data` are the bytes to store. `width` and `height` are in pixels. These two and `frames` are the values
-    in the container.
+    `data` holds the bytes to store. `width` and `height` (in pixels) and `frames` are the values that the
+    container of `data` declares.
     """
 
     data: bytes
@@ -46,7 +46,7 @@ class CleanedImage:
 
     @property
     def pixels(self) -> int:
-        """Return the number of pixels in all frames. The cost of decoding is proportional to it."""
+        """Return the number of pixels in all frames. The cost of decoding is proportional to this number."""
         return self.width * self.height * self.frames
 
 
@@ -54,7 +54,8 @@ class CleanedImage:
 class CheckedImage:
     """An image that was decoded completely.
 
-    `data` are the bytes to store. `width` and `height` are in pixels, as reported by the decoder of `data`.
+    `data` holds the bytes to store. `width` and `height` are in pixels, as the decoder of `data` reported
+    them.
     """
 
     data: bytes
@@ -71,11 +72,11 @@ def _ignore(pixels: int) -> None:
 def check_image(
     data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None] = _ignore
 ) -> CheckedImage:
-    """Check the image in `data` and return it in the form to store. The bytes alone determine its format.
+    """Check the image in `data`, and return it in the form to store. Its format is detected from the bytes.
 
     If `limits.strip_metadata` is set, the stored image has no metadata and no bytes after its end, and its
-    pixels are rotated upright. Otherwise the bytes of `data` are stored unchanged. In both cases, an end
-    marker is added if it is missing. The bytes in the result are exactly the bytes that were decoded.
+    pixels are rotated upright. Otherwise, `data` is stored unchanged. In both cases, an end marker is
+    added if it is missing. The bytes in the result are exactly the bytes that were decoded.
 
     `before_decoding` is called with the number of pixels in all frames before a decoder runs.
 
@@ -128,12 +129,16 @@ def _strip(data: bytes, format: ImageFormat, survey: Survey) -> CleanedImage:
             width, height = height, width
     if survey.gain_map is not None:
         clean = _with_gain_map(clean, format, survey.gain_map, survey.orientation)
-    # If nothing changed, return the original object. This saves a copy, and a comparison later.
+    # If nothing changed, return the original object: memory then holds only one copy, and the sandbox
+    # can compare the two immediately.
     return CleanedImage(data if clean == data else clean, format, width, height, survey.frames)
 
 
 def _with_gain_map(picture: bytes, format: ImageFormat, gain_map: GainMap, orientation: int) -> bytes:
-    """Return the picture with its gain map, rotated like the picture, or without it if it is damaged."""
+    """Return the picture with its gain map, which is rotated like the picture.
+
+    If the gain map is damaged, return the picture without it.
+    """
     clean, size = gain_map.clean, gain_map.size
     try:
         with decoder_errors():

@@ -1,4 +1,4 @@
-"""Decode images completely with Pillow. Only this proves that a file is a complete image.
+"""Decode images completely with Pillow. Only complete decoding proves that a file is a complete image.
 
 If data is missing at the end of a frame, Pillow's PNG, GIF and JPEG readers leave the rest of the frame empty
 or grey, as browsers do, and raise no error. The subclasses below reject such frames. The decoders of WebP and
@@ -35,8 +35,8 @@ _ONES = b"\xff\x00"
 _READ_AHEAD_BYTES = 8
 """How many bytes libjpeg reads beyond the Huffman code that it is decoding."""
 _LAST_BLOCK_ROWS = 64
-"""How many rows at the lower edge can show a change of a JPEG's last block, if it is subsampled at most four
-times."""
+"""Maximum number of rows at the lower edge of a JPEG that a change of its last block can affect, if colours
+are subsampled by a factor of at most four."""
 
 
 @contextmanager
@@ -44,7 +44,8 @@ def decoder_errors() -> Iterator[None]:
     """Raise UndecodableImage for every exception that a decoder raises.
 
     Hostile bytes cause OSError, SyntaxError, ValueError, struct.error, IndexError, KeyError, OverflowError,
-    zlib.error, MemoryError, EOFError and others. A list of them would never stay complete.
+    zlib.error, MemoryError, EOFError and other exceptions. A list of them could never be complete. An
+    AppError is passed on unchanged.
     """
     try:
         yield
@@ -56,7 +57,7 @@ def decoder_errors() -> Iterator[None]:
 
 @contextmanager
 def open_image(data: bytes, format: ImageFormat, size: tuple[int, int]) -> Iterator[ImageFile.ImageFile]:
-    """Open an image: read its header without decoding pixels. Loading an incomplete frame raises an error.
+    """Open an image: read its header without decoding pixels. If a frame is incomplete, loading it fails.
 
     Raises UndecodableImage if the decoder finds a size other than `size`, the width and height in pixels. A
     GIF is allowed to start smaller and grow with its frames.
@@ -91,15 +92,15 @@ def decode(data: bytes, format: ImageFormat, size: tuple[int, int], frames: int)
 
 
 def check_jpeg_without_end_marker(data: bytes, size: tuple[int, int]) -> None:
-    """Raise UndecodableImage unless a JPEG without an end marker has exactly the data of its blocks.
+    """Raise UndecodableImage unless a JPEG without an end marker has exactly the data that its blocks need.
 
     Without this check, a truncated image followed by other bytes would be accepted as complete. To find out
     whether the last block is complete, the image is decoded several times, each time with different padding
-    after its end. A complete block is the same each time.
+    after its end. A complete block is decoded to the same pixels each time.
 
     An all-ones padding is never a valid code, so the decoder ends the block there. An all-zeros padding may
     be the end-of-block code. Both can give the same result for a truncated block, so two more paddings are
-    tried; at least one changes it.
+    tried; at least one of them gives a different result.
     """
     last_blocks = set()
     ones, *others = (_ONES, b"\x00", b"\x55", b"\xaa")
@@ -123,8 +124,8 @@ class CompletePng(PngImageFile):
 
     Pillow stops without an error where the compressed data ends. Therefore, the last row is filled with a
     rare colour before decoding. If the row still has that colour after decoding, the rows in the file are
-    counted. They are also counted if the last row is not necessarily decoded last: in interlaced images and
-    animations.
+    counted. In interlaced images and animations, the last row is not necessarily decoded last, so their rows
+    are always counted.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -160,8 +161,8 @@ class CompletePng(PngImageFile):
 class CompleteGif(GifImageFile):
     """A GIF reader that raises an error on loading if pixels of a frame are missing.
 
-    Pillow would read beyond the end of the frame's data and decode whatever follows. This class stops it
-    there.
+    Pillow would read beyond the end of the frame's data and decode whatever follows. This class stops Pillow
+    at the end of the data.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -180,7 +181,7 @@ class CompleteGif(GifImageFile):
     def load_read(self, read_bytes: int) -> bytes:
         """Return the next bytes of the frame's data.
 
-        Return no bytes at the end of the data. If Pillow still needs some, it then raises an error.
+        At the end of the data, return no bytes. Pillow raises an error if it needs more.
         """
         read_bytes = min(read_bytes, self._remaining)
         self._remaining -= read_bytes
@@ -192,11 +193,12 @@ class CompleteJpeg(JpegImageFile):
     """A JPEG reader that raises an error on loading if the data of a block is missing in a scan.
 
     When libjpeg meets a marker, it fills the rest of the scan with grey and only counts a warning. Therefore,
-    it gets each scan without the marker that follows. If data is missing, it stops and requests more.
+    this class gives it each scan without the marker that follows. If data is missing, libjpeg stops and
+    requests more.
 
-    libjpeg also reads ahead, so it gets `padding` after each scan. The padding hides the loss of the last
-    block or two of a scan. If `exact` is true, the file must end with its last scan, and that scan must not
-    have more data than its blocks need.
+    libjpeg also reads ahead, so it is given `padding` after each scan. Because of the padding, this class
+    does not notice if only the last one or two blocks of a scan are missing. If `exact` is true, the file
+    must end with its last scan, and that scan must not have more data than its blocks need.
     """
 
     def __init__(
@@ -226,8 +228,8 @@ class CompleteJpeg(JpegImageFile):
 class _ScanFeeder:
     """Feeds a JPEG to a decoder, scan by scan.
 
-    `decode` takes bytes and returns two numbers: how many bytes it used, or -1 once the image is finished,
-    and an error code, which is negative after an error.
+    `decode` takes bytes and returns a pair: the number of bytes that it used (-1 once the image is finished),
+    and an error code (negative after an error).
     """
 
     def __init__(self, data: bytes, decode: Callable[[bytes], tuple[int, int]]) -> None:
@@ -254,9 +256,10 @@ class _ScanFeeder:
             raise OSError("the image has no end")
 
     def _scan_ends(self) -> list[int]:
-        """Return the offsets at which scans end, except repeated scans, which refine nothing.
+        """Return the offsets at which the scans end. Repeated scans are left out, since they refine nothing.
 
-        A repeated scan may even be too short, since there is more to refine than in the first one.
+        A repeated scan may even seem too short: when it is decoded for the second time, it has more to refine
+        than the first time.
         """
         ends: dict[tuple[bytes, bytes], int] = {}
         for segment in segments(self._data):
@@ -267,8 +270,9 @@ class _ScanFeeder:
     def _is_complete(self, end: int, padding: bytes = b"") -> bool:
         """Feed the decoder the bytes up to `end`, and return whether the current scan has all of its blocks.
 
-        Between scans, libjpeg skips anything that is not a marker. Within a scan, it leaves a byte unused
-        only if a block ends before it. Otherwise it needs to read further ahead.
+        Between scans, libjpeg skips anything that is not a marker, so it uses all bytes. Within a scan, it
+        uses a byte only if a block ends with that byte, and to find the end of a block, it needs to read
+        further ahead. So if libjpeg uses all bytes and one more byte of padding, the scan has ended.
         """
         unused = self._feed(self._data[self._position : end] + padding)
         if unused and not padding:
@@ -292,4 +296,4 @@ _READERS: dict[str, Callable[[bytes], ImageFile.ImageFile]] = {
     "gif": CompleteGif,
     "jpeg": CompleteJpeg,
 }
-"""Our readers for the formats whose readers in Pillow accept incomplete frames, keyed by format."""
+"""Our readers, keyed by format. They replace the readers of Pillow that accept incomplete frames."""

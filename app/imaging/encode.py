@@ -13,7 +13,8 @@ _GREY_MODES = {"1", "L", "LA", "La", "I", "F"}
 _COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 _GIF_OPAQUE_ALPHA = 128
-"""Pixels with a lower alpha become transparent in a GIF, which has no partial transparency."""
+"""Minimum alpha of the pixels that become opaque in a GIF, which has no partial transparency. All other
+pixels become transparent."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"optimize": False},
@@ -27,10 +28,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 def encode_image(image: Image.Image, format: ImageFormat) -> bytes:
     """Return the image's current frame as a file. Pixels that the format can't hold are converted.
 
-    16-bit grey is reduced to 8 bits, except in PNG. The values of mode F are taken as 0…255. For JPEG,
-    transparent images are put on a white background. For GIF, colours are reduced to 256. The colour profile
-    is kept unless a colour image becomes grey or a grey image becomes coloured. Raises UndecodableImage if
-    the format can't hold an image of this size.
+    16-bit grey is reduced to 8 bits, except in PNG. In mode F, values from 0 to 255 are expected. For
+    JPEG, transparent images are put on a white background. For GIF, colours are reduced to a palette of 256.
+    The colour profile is kept unless a colour image becomes grey or a grey image becomes coloured. Raises
+    UndecodableImage if the format can't hold an image of this size.
     """
     try:
         prepared = _CONVERTERS[format.name](image)

@@ -1,14 +1,14 @@
 """Gain maps in JPEG files ("Ultra HDR"): find the gain map, and write the metadata that readers need for it.
 
 The gain map is a second JPEG after the picture. Readers find it through the MP index of a multi-picture file
-(CIPA DC-007), through a directory in the XMP of the picture, or because it follows the picture.
+(CIPA DC-007), through a directory in the XMP of the picture, or directly after the picture.
 
-The gain map has parameters that say how to apply it: in its XMP
-(https://developer.android.com/media/platform/hdr-image-format), in a segment of ISO 21496-1, or in both. The
-picture announces which of the two forms the gain map has.
+The gain map contains parameters that say how to apply it. They are stored as XMP
+(https://developer.android.com/media/platform/hdr-image-format), in a segment defined by ISO 21496-1, or in
+both forms. The picture declares which of the two forms the gain map contains.
 
-The parameters and the index are parsed into numbers and written again from these numbers, so that no other
-metadata remains in them.
+This module parses the parameters and the MP index into numbers, and writes new ones from these numbers, so
+that no other metadata remains in them.
 """
 
 import re
@@ -37,13 +37,13 @@ _ISO_PREFIX = b"urn:iso:std:iso:ts:21496:-1\0"
 _MPF_PREFIX = b"MPF\0"
 
 _MAX_PICTURES = 8
-"""How many pictures of a multi-picture file are examined. Phones write two to four."""
+"""Maximum number of pictures that are examined in a multi-picture file. Phones write two to four."""
 _MAX_METADATA_SEGMENTS = 8
-"""How many segments with XMP or an MP index are parsed in one picture. Files usually have one of each, or two
-with XMP."""
+"""Maximum number of segments with XMP or an MP index that are parsed in one picture. Most pictures have one
+of each, or one with an MP index and two with XMP."""
 _MAX_SEGMENTS_BEFORE_PIXELS = 200
-"""How many segments of a gain map are examined to find its pixels. Usually there are a dozen before them, but
-more than a hundred if the gain map has a large colour profile."""
+"""Maximum number of segments of a gain map that are read to find its pixels. Usually a dozen segments precede
+the pixels, but more than a hundred if the gain map has a large colour profile."""
 
 _RDF_NAMESPACE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _HDRGM_NAMESPACE = "http://ns.adobe.com/hdr-gain-map/1.0/"
@@ -56,8 +56,8 @@ _XMP_FIELDS = {
     **dict.fromkeys(("GainMapMin", "GainMapMax", "Gamma", "OffsetSDR", "OffsetHDR"), re.compile(_NUMBER)),
     **dict.fromkeys(("HDRCapacityMin", "HDRCapacityMax"), re.compile(_NUMBER)),
 }
-"""The valid values of each field. In browsers, each field except the version has a default. libultrahdr also
-requires GainMapMax."""
+"""Patterns of the valid values, keyed by field. In browsers, each field except the version has a default.
+libultrahdr also requires GainMapMax."""
 _CHANNEL_COUNTS = (1, 3)
 
 _MULTICHANNEL_FLAG, _COMMON_DENOMINATOR_FLAG = 0x80, 0x08
@@ -82,8 +82,8 @@ _PRIMARY_PICTURE, _OTHER_PICTURE = 0x030000, 0
 class FoundGainMap(NamedTuple):
     """A gain map found in a file.
 
-    `start` is its offset. `xmp` and `iso` say how to apply it, in XMP and in the form of ISO 21496-1. One of
-    them may be empty.
+    `start` is its offset in the file. `xmp` and `iso` say how to apply it: `xmp` as XMP, and `iso` in the
+    form of ISO 21496-1. One of the two may be empty.
     """
 
     start: int
@@ -94,8 +94,9 @@ class FoundGainMap(NamedTuple):
 class GainMapAnnouncement:
     """What the segments of a picture say about its gain map.
 
-    `xmp` is true if the picture announces parameters in XMP, and `iso` if it announces parameters in the form
-    of ISO 21496-1. `starts` are the offsets of the other pictures in the file.
+    `xmp` is true if they declare that the gain map has parameters in XMP, and `iso` if they declare that it
+    has parameters in the form of ISO 21496-1. `starts` lists the offsets of all pictures in the file but the
+    first.
     """
 
     def __init__(self) -> None:
@@ -134,7 +135,8 @@ def find_gain_map(data: bytes, end: int, announcement: GainMapAnnouncement) -> F
 def append_gain_map(picture: bytes, clean: bytes, gain_map: GainMap) -> bytes:
     """Return a file that contains `picture` and the gain map `clean`, both of them JPEGs without metadata.
 
-    The parameters in `gain_map` are written into the gain map, and the picture announces them.
+    The parameters in `gain_map` are added to the gain map. Segments that declare the parameters are added to
+    the picture.
     """
     description, announcement = [], []
     if gain_map.xmp:
@@ -160,7 +162,7 @@ def append_gain_map(picture: bytes, clean: bytes, gain_map: GainMap) -> bytes:
 
 
 def _picture_starts(index: Segment) -> Iterator[int]:
-    """Yield the offsets of all pictures in the file except the first (DC-007, 5.2.3)."""
+    """Yield the offsets of all pictures except the first, as given by the MP index (DC-007, 5.2.3)."""
     tiff = index.payload[len(_MPF_PREFIX) :]
     order = _BYTE_ORDERS.get(tiff[:4], "big")
     directory = ByteReader(tiff, int.from_bytes(tiff[4:8], order))
@@ -176,7 +178,7 @@ def _picture_starts(index: Segment) -> Iterator[int]:
 
 
 def _read_description(data: bytes, start: int, announcement: GainMapAnnouncement) -> FoundGainMap:
-    """Read the parameters of the gain map at `start`, in the forms that the picture announced.
+    """Read the parameters of the gain map at `start`, in the forms that the picture declares.
 
     If the JPEG at `start` is not a gain map, `xmp` and `iso` of the result are empty.
     """
@@ -193,9 +195,9 @@ def _read_description(data: bytes, start: int, announcement: GainMapAnnouncement
 
 
 def _iso_numbers(payload: bytes) -> bytes:
-    """Return the parameters of ISO 21496-1, annex C, without the bytes that follow them.
+    """Return the parameters in the form of ISO 21496-1, annex C, without the bytes that follow them.
 
-    Return no bytes if the parameters are truncated.
+    Return empty bytes if the parameters are truncated.
     """
     if len(payload) < 5 or payload[:2] != b"\0\0":
         return b""
@@ -205,10 +207,10 @@ def _iso_numbers(payload: bytes) -> bytes:
 
 
 def _xmp_fields(payload: bytes) -> dict[str, tuple[str, ...]]:
-    """Return the fields of the gain map in a segment of XMP.
+    """Return a dict of the fields that describe the gain map in a segment of XMP, from names to values.
 
-    Each field has either one value for all channels or one value for each channel. Return no fields if the
-    segment has none or if one of them is invalid.
+    Each field has either one value for all channels or one value for each channel. Return an empty dict if
+    the segment has no such fields, or if one of them is invalid.
     """
     try:
         text = payload[len(_XMP_PREFIX) :].decode().strip("\0 \t\r\n")
@@ -230,7 +232,11 @@ def _xmp_fields(payload: bytes) -> dict[str, tuple[str, ...]]:
 
 
 def _property_values(description: ElementTree.Element, name: str) -> tuple[str, ...]:
-    """Return the value of a property, or its values if it is a list (XMP, part 1, 7.4 to 7.7)."""
+    """Return a tuple of the values of a property (XMP, part 1, 7.4 to 7.7).
+
+    A list may have several values; any other property has one. Return an empty tuple if the property is
+    missing.
+    """
     attribute = description.get(name)
     if attribute is not None:
         return (attribute.strip(),)
@@ -242,7 +248,7 @@ def _property_values(description: ElementTree.Element, name: str) -> tuple[str, 
 
 
 def _xmp_packet(fields: dict[str, tuple[str, ...]]) -> bytes:
-    """Return XMP with these fields for a gain map."""
+    """Return the XMP of a gain map that has these fields."""
     attributes, lists = "", ""
     for name in (name for name in _XMP_FIELDS if name in fields):
         values = fields[name]

@@ -12,16 +12,16 @@ _LOOP_EXTENSIONS = {b"NETSCAPE2.0", b"ANIMEXTS1.0"}
 _ICC_EXTENSION = b"ICCRGBG1012"
 """The application extension for a colour profile (ICC.1, annex B.4)."""
 _MAX_SIDE = 0xFFFF
-"""Maximum width and height of the screen in pixels (section 18). The screen is made large enough for all
-frames."""
+"""Maximum width and height of the logical screen in pixels (section 18). We make the screen large enough for
+all frames."""
 _MAX_CODE_SIZE = 8
 """Maximum number of bits in a colour index (appendix F). A colour table has at most 256 colours, and browsers
-draw nothing if indexes have more bits."""
+draw nothing if the indexes have more than 8 bits."""
 _SMALL_SUB_BLOCK_BYTES = 64
-"""Only sub-blocks smaller than this count towards the maximum number of parts.
+"""Only sub-blocks smaller than this count towards `MAX_PARTS`.
 
 Encoders write full sub-blocks of 255 bytes, except for the last one of each frame. A large image may have
-more full sub-blocks than a file may have parts.
+more than `MAX_PARTS` full sub-blocks.
 """
 
 
@@ -71,7 +71,10 @@ class _GifParser:
         return b"".join([head[:6], screen, head[10:], *blocks, bytes((_TRAILER,))])
 
     def next_introducer(self) -> int:
-        """Return the first byte of the next block, which gives its kind, or the trailer if the file ends."""
+        """Return the first byte of the next block, which says what kind of block it is.
+
+        If the file has ended, return the trailer.
+        """
         return self._byte_or(bytes((_TRAILER,)))
 
     def _byte_or(self, end: bytes) -> int:
@@ -91,11 +94,11 @@ class _GifParser:
             raise UndecodableImage(detail=f"unknown block 0x{introducer:02x}")
 
     def _colour_table(self, flags: int) -> bytes:
-        """Read the colour table of 2 to 256 colours, of three bytes each, if `flags` announce one."""
+        """Read the colour table, if `flags` declare one. It has 2 to 256 colours of three bytes each."""
         return self._reader.read(3 << ((flags & 7) + 1)) if flags & 0x80 else b""
 
     def _sub_blocks(self) -> bytes:
-        """Read sub-blocks up to the empty one that ends them. Return the others with their length bytes."""
+        """Read sub-blocks up to an empty one. Return those before it, including their length bytes."""
         start = end = self._reader.position
         while size := self._byte_or(b"\0"):
             if size < _SMALL_SUB_BLOCK_BYTES:
@@ -125,8 +128,8 @@ class _GifParser:
         if label == _GRAPHIC_CONTROL:
             self.control = _extension(label, next(_split(blocks), b""))
         elif label == _PLAIN_TEXT:
-            # A graphic control belongs to the next block that is drawn. Plain text counts as one, although no
-            # viewer shows it.
+            # A graphic control belongs to the next block that is drawn. A plain text block counts as such a
+            # block, although no viewer shows it.
             self.control = b""
         elif label == _APPLICATION and blocks:
             self._pieces.append(_kept_application(blocks))
@@ -143,7 +146,7 @@ def _kept_application(blocks: bytes) -> bytes:
     name = first[1:]
     if name in _LOOP_EXTENSIONS:
         # Sub-block 1 is the loop count. Viewers ignore other sub-blocks, and decoders fail if there is no
-        # loop count, so an extension without it is dropped.
+        # loop count, so an extension without a loop count is dropped.
         count = next((block for block in found if block[:2] == b"\x03\x01"), b"")
         return _extension(_APPLICATION, first + count) if count else b""
     return _extension(_APPLICATION, blocks) if name == _ICC_EXTENSION else b""

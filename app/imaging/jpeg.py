@@ -36,31 +36,32 @@ _SUPPORTED_FRAMES = {0xC0, 0xC1, _PROGRESSIVE}
 """Baseline, extended and progressive JPEG with Huffman coding. No browser draws JPEG with arithmetic,
 lossless or hierarchical coding, and decoding arithmetic codes takes long even if the file is small."""
 _SUPPORTED_BITS = 8
-"""The number of bits per sample that browsers support. Extended and progressive files may have 12 (B.2.2)."""
+"""The number of bits per sample that browsers support. Extended and progressive files may have 12 bits
+per sample (B.2.2)."""
 _METADATA = {*range(0xE0, 0xFF)}
 
 _MAX_PASSES = 20
-"""How many passes over `max_pixels` pixels a decoder may need for one image.
+"""Maximum cost of decoding one image, in passes over `max_pixels` pixels.
 
-A scan of a few bytes may cost a pass over all pixels (libjpeg-turbo, "Two Issues with the JPEG Standard").
-Encoders write about ten scans; libjpeg writes 18 for images with four colour components.
+Even a scan of a few bytes may cost a pass over all pixels (libjpeg-turbo, "Two Issues with the JPEG
+Standard"). Encoders write about ten scans; libjpeg writes 18 for images with four colour components.
 """
 
 _MAX_EXIF_SEGMENTS = 200
-"""Maximum number of Exif segments. For each of them, Pillow copies all the previous ones. The depth map of a
-phone may need several."""
+"""Maximum number of Exif segments. Pillow copies all previous ones whenever it reads another one. A phone may
+need several to store a depth map."""
 
 _COEFFICIENTS = 64
 _NOT_SENT = 255
-"""The value in `lowest_bits` for a coefficient of which no bit has been sent."""
+"""The value in `lowest_bits` for a coefficient of which no scan read so far contains a bit."""
 
 
 def survey_jpeg(data: bytes, limits: ImageLimits) -> Survey:
     """Parse the first picture, and its gain map if it has one.
 
     Other pictures of a multi-picture file (CIPA DC-007) are dropped. Raises TooManyPixels if the picture
-    exceeds the limits. Raises UndecodableImage if a segment is truncated, if there is not exactly one size,
-    if scans are missing, or if decoding would take too many passes.
+    exceeds the limits. Raises UndecodableImage if a segment is truncated, if the picture does not declare
+    exactly one size, if scans are missing, or if decoding would take too many passes.
     """
     parser = _JpegParser(limits)
     for segment in limit_parts(segments(data)):
@@ -72,9 +73,9 @@ def survey_jpeg(data: bytes, limits: ImageLimits) -> Survey:
 
 
 def _gain_map(data: bytes, parser: "_JpegParser", survey: Survey) -> GainMap | None:
-    """Return the gain map that the picture announces.
+    """Return the gain map of the picture.
 
-    Return None if it is missing or damaged, or if it has more pixels than the picture.
+    Return None if the picture has none, or if the gain map is damaged or has more pixels than the picture.
     """
     try:
         found = find_gain_map(data, parser.end, parser.announcement)
@@ -93,7 +94,7 @@ def _gain_map(data: bytes, parser: "_JpegParser", survey: Survey) -> GainMap | N
 
 
 class _JpegParser:
-    """Reads the segments of one picture. `end` is the offset of the first byte after the picture."""
+    """Reads the segments of one picture. After EOI, `end` is the offset of the first byte after it."""
 
     def __init__(self, limits: ImageLimits) -> None:
         self.limits = limits
@@ -159,12 +160,12 @@ def _is_profile(segment: Segment) -> bool:
 
 
 def _without_metadata(segment: Segment) -> Segment | None:
-    """Return the part of the segment that is needed to draw the picture, or None if nothing is needed."""
+    """Return the part of the segment that is needed to draw the picture, or None if no part is."""
     marker, payload = segment.marker, segment.payload
     if marker not in _METADATA or _is_profile(segment):
         return segment
     if marker == APP0 and payload.startswith(b"JFIF\0") and len(payload) >= 14:
-        # The last two bytes are the width and height of the thumbnail that follows them (JFIF 1.02).
+        # Drop the thumbnail. The two bytes before it are its width and height (JFIF 1.02).
         return segment._replace(payload=payload[:12] + b"\0\0")
     if marker == APP14 and payload.startswith(b"Adobe") and len(payload) >= 12:
         # The segment says which colour transform was used. Decoders read only its first twelve bytes.
@@ -173,10 +174,10 @@ def _without_metadata(segment: Segment) -> Segment | None:
 
 
 class _Component(NamedTuple):
-    """A colour component, and how much of it the scans read so far contain.
+    """A colour component, and the precision of its coefficients in the scans read so far.
 
     `across` and `down` are its sampling factors. `lowest_bits` holds, for each coefficient, the lowest bit
-    sent so far.
+    that these scans contain.
     """
 
     across: int
@@ -185,9 +186,10 @@ class _Component(NamedTuple):
 
 
 class _Frame:
-    """A frame header (B.2.2), and which coefficients the scans after it have sent.
+    """A frame header (B.2.2), and the precision of the coefficients in the scans read so far.
 
-    `size` is the width and height in pixels. Raises UndecodableImage for frames that browsers don't draw.
+    `size` is the width and height in pixels. The constructor raises UndecodableImage for frames that browsers
+    don't draw.
     """
 
     def __init__(self, marker: int, payload: bytes) -> None:
@@ -209,8 +211,9 @@ class _Frame:
     def read_scan(self, payload: bytes, scan: bytes, restart_interval: int) -> None:
         """Read a scan header (B.2.3) and count the restart markers in the scan.
 
-        Raises UndecodableImage if the scan names an unknown component, or if it ends before the last restart
-        interval. A decoder would report neither and fill the rest with grey.
+        Raises UndecodableImage if the scan names an unknown component, or if the scan ends before its last
+        restart interval. A decoder would report neither error, and would fill the rest of the picture with
+        grey.
         """
         reader = ByteReader(payload)
         numbers = [reader.uint_be(2) >> 8 for _ in range(reader.uint_be(1))]
@@ -223,7 +226,7 @@ class _Frame:
         for number in numbers:
             lowest_bits = self._components[number].lowest_bits
             for coefficient in range(first, min(last + 1, _COEFFICIENTS)):
-                # A refinement scan counts only if the previous bit was sent.
+                # A refinement scan counts only if an earlier scan contains the previous bit.
                 if not previous_bit or lowest_bits[coefficient] <= previous_bit:
                     lowest_bits[coefficient] = lowest_bit
         if restart_interval:
@@ -233,7 +236,7 @@ class _Frame:
                 raise UndecodableImage(detail=f"{found} restart markers, {needed} needed")
 
     def _mcu_count(self, numbers: list[int]) -> int:
-        """Return the number of MCUs (minimum coded units) in a scan of these components (A.2)."""
+        """Return the number of MCUs (minimum coded units) in a scan of the components `numbers` (A.2)."""
         across = max(each.across for each in self._components.values())
         down = max(each.down for each in self._components.values())
         width, height = self.size
@@ -244,10 +247,10 @@ class _Frame:
         return -(-width // (8 * across)) * -(-height // (8 * down))
 
     def check_complete(self) -> None:
-        """Raise UndecodableImage unless every coefficient of every component was sent to its last bit.
+        """Raise UndecodableImage unless the scans contain all bits of every coefficient of every component.
 
-        All encoders send all bits. If some are missing in a progressive file, it was truncated between two
-        scans.
+        All encoders write all bits. If some are missing in a progressive file, the file was truncated between
+        two scans.
         """
         for number, component in self._components.items():
             if any(component.lowest_bits):

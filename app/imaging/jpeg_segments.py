@@ -1,4 +1,4 @@
-"""The segments of a JPEG (ITU-T T.81, annex B), for all modules that read or rewrite JPEG files."""
+"""The segments of a JPEG (ITU-T T.81, annex B): read them, and insert new ones."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _MAX_SCANS = 100
 
 
 class Segment(NamedTuple):
-    """One segment. For SOS, `scan` is the entropy-coded data after it.
+    """One segment. In a segment of type SOS (start of scan), `scan` is the entropy-coded data that follows.
 
     `start` is the offset of `payload` in the file. `end` is the offset after `payload` and `scan`.
     """
@@ -43,9 +43,9 @@ class Segment(NamedTuple):
 def segments(data: bytes, start: int = 0) -> Iterator[Segment]:
     """Yield every segment of the JPEG at `start` up to EOI. Bytes between segments are skipped.
 
-    The last segment is EOI, with an empty payload. If it is missing in the file, its `end` is after the end
-    of the file. Raises UndecodableImage if a segment is truncated, if there are more than 100 scans, or if
-    there are none.
+    The last segment is EOI, with an empty payload. If EOI is missing in the file, the `end` of that segment
+    is beyond the end of the file. Raises UndecodableImage if a segment is truncated, if there are more than
+    100 scans, or if there are none.
     """
     position, scans = start + len(START), 0
     while (found := _MARKER.search(data, position)) and data[found.start() + 1] != EOI:

@@ -6,10 +6,11 @@ module, rotating includes mirroring, since half of the EXIF orientations are mir
 JPEG and WebP images are decoded, rotated and encoded again at the same quality.
 
 PNG images keep their bit depth and colour type. Pillow can't do this on its own: it reads 16-bit colours as
-8-bit, and converts grey of 2 or 4 bits to 8 bits. Therefore, Pillow gets a proxy: a file with the same
+8-bit, and converts grey of 2 or 4 bits to 8 bits. Therefore, Pillow is given a proxy: a file with the same
 compressed rows, whose header declares a different kind of pixel with the same number of bits. Pillow reads
-and writes such pixels unchanged. Row filters (W3C PNG, 9.2) depend only on the size of a pixel. There is no
-proxy for pixels of 6 or 8 bytes. Their high and low bytes are read separately, and the rows are encoded here.
+and writes such pixels unchanged. Row filters (W3C PNG, 9.2) work in the proxy, too, since they depend only on
+the size of a pixel. There is no proxy for pixels of 6 or 8 bytes. Pillow reads their high and low bytes
+separately, and this module encodes the rows itself.
 """
 
 import struct
@@ -41,18 +42,19 @@ TRANSPOSITIONS = {
 _SUBSAMPLED_4_2_0 = 2
 """Pillow's number for 4:2:0 subsampling: colours at half resolution in both directions."""
 _LOSSY_WEBP_QUALITY = 92
-"""A WebP file doesn't say at which quality it was encoded. At 92, encoding it a second time causes no visible
-loss."""
+"""The quality at which lossy WebP is encoded again. A WebP file doesn't say at which quality it was first
+encoded. At 92, encoding it a second time causes no visible loss."""
 _LOSSLESS_WEBP_EFFORT = 20
-"""Above 25, the encoder needs a third more memory and twice the time for files that are a quarter smaller."""
+"""How much effort the encoder makes for lossless WebP, from 0 to 100. Above 25, it would need a third more
+memory and twice the time, for files that are a quarter smaller."""
 
 
 def rotate_upright(data: bytes, format: ImageFormat, orientation: int, size: tuple[int, int]) -> bytes:
     """Return the still image `data`, rotated upright according to its EXIF `orientation` 2…8.
 
-    The result has the same format. `data` must have no metadata. `size` is its width and height in pixels
-    before the rotation. Raises UndecodableImage if the decoder finds a different size. If Pillow can't decode
-    the image, whatever Pillow raises is passed on.
+    The result has the same format. `data` must have no metadata. `size` is the width and height of the image
+    in pixels before the rotation. Raises UndecodableImage if the decoder finds a different size. If Pillow
+    can't decode the image, its exception is passed on.
     """
     method, swaps_sides = TRANSPOSITIONS[orientation], orientation in SIDEWAYS_ORIENTATIONS
     if format.name == "png":
@@ -64,7 +66,7 @@ def rotate_upright(data: bytes, format: ImageFormat, orientation: int, size: tup
     try:
         result = _encode(rotated, format, options)
     except OSError:
-        # Pillow estimates the buffer for a progressive JPEG. It is too small for very noisy pictures.
+        # Pillow estimates the buffer size for a progressive JPEG. For very noisy pictures, it is too small.
         result = _encode(rotated, format, options | {"progressive": False})
     return _with_density(result, data, swaps_sides=swaps_sides) if format.name == "jpeg" else result
 
@@ -84,7 +86,8 @@ def _same_quality(image: ImageFile.ImageFile, data: bytes) -> dict[str, Any]:
     tables = dict.fromkeys(component[3] for component in image.layer)
     return {
         "qtables": [image.quantization[table] for table in tables],
-        # If colours are halved in one direction, a rotation by 90° would halve them in the other one as well.
+        # If colours have half the resolution in one direction only, keeping the subsampling would halve it in
+        # the other direction, too, after a rotation by 90°.
         "subsampling": 2 if get_sampling(image) == _SUBSAMPLED_4_2_0 else 0,
         "progressive": "progressive" in image.info,
         "keep_rgb": image.mode == "RGB" and image.info.get("adobe_transform") == 0,
@@ -94,7 +97,7 @@ def _same_quality(image: ImageFile.ImageFile, data: bytes) -> dict[str, Any]:
 def _with_density(rotated: bytes, data: bytes, *, swaps_sides: bool) -> bytes:
     """Return the rotated JPEG with the density in the JFIF header of `data` (JFIF 1.02).
 
-    Return it unchanged unless both JPEGs have a JFIF header.
+    Return the rotated JPEG unchanged unless both JPEGs have a JFIF header.
     """
     before, after = next(segments(data)), next(segments(rotated))
     if not (before.payload.startswith(b"JFIF\0") and after.payload.startswith(b"JFIF\0")):
@@ -110,7 +113,8 @@ _PROXIES = {
     (16, _GREY): (8, _GREY_ALPHA),
     (16, _GREY_ALPHA): (8, _COLOUR_ALPHA),
 }
-"""Bit depth and colour type of the proxy, keyed by those of the file. For other files, they are the same."""
+"""Bit depth and colour type of the proxy, keyed by the bit depth and colour type of the file. A proxy for any
+other file has the same bit depth and colour type as the file."""
 _WIDE_PIXELS = {(16, _COLOUR): ("RGB;16B", "RGB;16L"), (16, _COLOUR_ALPHA): ("RGBA;16B", "RGBA;16L")}
 """Two raw modes of Pillow, keyed by bit depth and colour type. Pillow reads the high bytes with the first
 mode, and the low bytes with the second, which declares the wrong byte order."""
@@ -122,10 +126,11 @@ _FILTER_COSTS = [min(value, 256 - value) for value in range(256)]
 
 
 def _rotate_png(data: bytes, method: Image.Transpose, size: tuple[int, int], *, swaps_sides: bool) -> bytes:
-    """Return the PNG `data`, which has this size and no metadata, with its pixels rotated.
+    """Return the PNG `data`, which has no metadata, with its pixels rotated.
 
-    `swaps_sides` is true if the rotation swaps width and height. The bit depth, the colour type and all
-    chunks are kept, except the chunks of an animation with a single frame. Raises what Pillow raises.
+    `size` is its width and height before the rotation. `swaps_sides` is true if the rotation swaps the two.
+    The bit depth, the colour type and all chunks are kept, except the chunks of an animation with a single
+    frame. Exceptions that Pillow raises are passed on.
     """
     chunks = list(png.chunks(data))
     header = chunks[0].payload
@@ -218,5 +223,5 @@ def _filtered_rows(high: Image.Image, low: Image.Image) -> Iterator[bytes]:
 
 
 def _filter_cost(rows: Image.Image) -> int:
-    """Return the sum of all differences. It is small if the rows will compress well (12.7)."""
+    """Return the sum of the absolute differences. If it is small, the rows compress well (W3C PNG, 12.7)."""
     return sum(count * cost for count, cost in zip(rows.histogram(), _FILTER_COSTS, strict=True))

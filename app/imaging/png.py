@@ -1,4 +1,4 @@
-"""PNG and APNG (W3C PNG, third edition): parse the chunks, keep those that are drawn, and count rows."""
+"""PNG and APNG (W3C PNG, third edition): parse chunks, keep those that viewers need, and count pixel rows."""
 
 import zlib
 from collections import Counter
@@ -49,7 +49,7 @@ class Chunk(NamedTuple):
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
-    """Yield every chunk up to IEND. If the file ends just before or within IEND, it is yielded all the same.
+    """Yield every chunk up to IEND. If the file ends just before or within IEND, IEND is yielded anyway.
 
     Raises UndecodableImage if the file ends anywhere else.
     """
@@ -81,7 +81,7 @@ def survey_png(data: bytes, limits: ImageLimits) -> Survey:
 
 
 class _PngParser:
-    """Reads the chunks one by one, and collects those to keep."""
+    """Reads the chunks of a PNG one by one, and collects the chunks to keep."""
 
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
@@ -91,15 +91,15 @@ class _PngParser:
         self._seen: Counter[bytes] = Counter()
         self._announced_frames = 0
         self._needs_palette = False
-        # True if there are pixels before the first frame control. They are for viewers that don't support
-        # animation, but Pillow counts them as a frame.
+        # True if an animation has pixels before its first frame control. These pixels are for viewers that
+        # don't support animations, but Pillow counts them as a frame.
         self._default_image = False
 
     def add(self, chunk: Chunk) -> None:
         """Read the next chunk.
 
-        Raises UndecodableImage if the chunk is damaged or not allowed here, and TooManyPixels if the image
-        exceeds the limits.
+        Raises UndecodableImage if the chunk is damaged or not allowed at this position, and TooManyPixels if
+        the image exceeds the limits.
         """
         _check_chunk(chunk, first=not self._seen)
         self._seen[chunk.kind] += 1
@@ -129,9 +129,9 @@ class _PngParser:
             raise UndecodableImage(detail="an empty palette")
 
     def _read_code_points(self, reader: ByteReader) -> None:
-        """Refuse colours that PNG can't have, since Chromium doesn't draw such an image.
+        """Refuse a `cICP` chunk with colours that a PNG can't have, as Chromium doesn't draw such images.
 
-        A chunk of a different length is ignored, as in Chromium.
+        A `cICP` chunk of the wrong length is ignored, as in Chromium.
         """
         if reader.remaining == _CODE_POINTS_BYTES:
             reader.skip(2)
@@ -147,7 +147,7 @@ class _PngParser:
     def _read_frame_control(self, reader: ByteReader) -> None:
         """Refuse a frame that extends beyond the canvas, or whose operations are unknown.
 
-        If a file has such a frame, browsers show only its still image.
+        If a file has such a frame, browsers show only the still image in the file.
         """
         if reader.remaining != _FRAME_CONTROL_BYTES:
             raise UndecodableImage(detail=f"fcTL of {reader.remaining} bytes")
@@ -186,7 +186,10 @@ _CHUNK_READERS: dict[bytes, Callable[[_PngParser, ByteReader], None]] = {
 
 
 def _check_chunk(chunk: Chunk, *, first: bool) -> None:
-    """Refuse what decoders treat differently: wrong order, wrong checksums, unknown critical chunks."""
+    """Refuse chunks that decoders handle differently.
+
+    These are chunks in the wrong order or with a wrong checksum, and critical chunks of an unknown type.
+    """
     if first != (chunk.kind == b"IHDR"):
         raise UndecodableImage(detail="IHDR is not the first chunk")
     if chunk.kind not in _KEPT:
@@ -199,10 +202,10 @@ def _check_chunk(chunk: Chunk, *, first: bool) -> None:
 
 
 def check_rows(data: bytes) -> None:
-    """Raise UndecodableImage unless the compressed data of every frame has all rows of the frame.
+    """Raise UndecodableImage unless the compressed data of every frame contains all rows of the frame.
 
-    This takes a third of the time of decoding the image. Bytes after the last row are ignored, since no
-    decoder reads them.
+    This takes a third of the time that decoding the image takes. Bytes after the last row are ignored, since
+    no decoder reads them.
     """
     header, size, new_frame, missing = b"", (0, 0), True, 0
     rows: _RowCounter | None = None

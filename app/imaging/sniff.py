@@ -1,4 +1,7 @@
-"""Detect the format of an image from its first bytes. Error messages name unsupported formats, too."""
+"""Detect the format of an image from its first bytes.
+
+Many unsupported formats are also recognized, so that error messages can name them.
+"""
 
 import re
 
@@ -11,7 +14,8 @@ _SIGNATURES = {
     "gif": re.compile(rb"GIF8[79]a"),
     "webp": re.compile(rb"RIFF....WEBPVP8[ LX]", re.DOTALL),
 }
-"""Signatures at the start of a file. AVIF is not among them, because it is detected by its brands."""
+"""Signatures at the start of a file. AVIF is not among them, because it is detected by the brands in its
+`ftyp` box."""
 
 _UNSUPPORTED_SIGNATURES = {
     "BMP": re.compile(rb"BM.{4}\0{4}", re.DOTALL),
@@ -36,7 +40,7 @@ _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 not with which codec."""
 
 _LABELS = {"webp": "WebP"}
-"""How to write the name of a format in messages, unless it is written in capitals."""
+"""Names of formats as they are written in messages. A format that is not listed is written in capitals."""
 
 
 def sniff_format(data: bytes, allowed: tuple[str, ...]) -> ImageFormat:
@@ -69,7 +73,7 @@ def _format_name(data: bytes) -> str:
 
 
 def _brands(data: bytes) -> set[bytes]:
-    """Return the major and the compatible brands of an ISO media file (14496-12, 4.3).
+    """Return the major brand and the compatible brands of an ISO media file (14496-12, 4.3).
 
     Return an empty set for other files.
     """

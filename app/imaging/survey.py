@@ -1,4 +1,4 @@
-"""What the container parsers share: the limits, a bounds-checked reader, and the type of their result.
+"""What the container parsers share: the limits, a bounds-checked reader, and the type of the result.
 
 A parser (`survey_png`, `survey_jpeg`, …) reads a container from front to back without decoding any pixels. It
 refuses files that exceed the limits, and returns what it found as a `Survey`.
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from app.config.settings import Config
 
 MAX_PARTS = 200_000
-"""Maximum number of segments, chunks, blocks or boxes in a file. Real files have far fewer. Parsing a file
-full of empty ones would take seconds per megabyte."""
+"""Maximum number of segments, chunks, blocks or boxes in a file. Real files have far fewer. Without
+this limit, parsing a file full of empty parts would take seconds per megabyte."""
 
 MAX_PROFILE_BYTES = 4 * 2**20
-"""Maximum size of a colour profile. Decoders copy profiles several times. The largest profiles in use, those
-for printing presses, have two to three million bytes. In PNG files, which compress profiles, Pillow limits
-them to 1 MiB."""
+"""Maximum size of a colour profile in bytes. Decoders copy profiles several times. The largest profiles in
+use, those for printing presses, have two to three million bytes. In PNG files, profiles are compressed, and
+Pillow refuses those that decompress to more than 1 MiB."""
 
 UPRIGHT = 1
 SIDEWAYS_ORIENTATIONS = {5, 6, 7, 8}
@@ -72,10 +72,11 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class GainMap:
-    """The second picture of an HDR photo. It says how much brighter each part is on an HDR screen.
+    """The second picture of an HDR photo. It says how much brighter each part of it is on an HDR screen.
 
     `clean` is the gain map as a JPEG without metadata, and `size` is its width and height in pixels. `xmp`
-    and `iso` say how to apply it, in XMP and in the form of ISO 21496-1. One of them may be empty.
+    and `iso` say how to apply the gain map: `xmp` as XMP, and `iso` in the form of ISO 21496-1. One of the
+    two may be empty.
     """
 
     clean: bytes
@@ -91,7 +92,7 @@ class Survey:
     `clean` is the image without metadata and without bytes after its end. `width` and `height` are the size
     of the canvas in pixels, before it is rotated according to `orientation`, the EXIF orientation 1…8.
     `frames` is the number of frames shown. `missing_end` is the part of the end marker that is missing in the
-    file; it is present in `clean`.
+    file; in `clean`, the end marker is complete.
     """
 
     clean: bytes
@@ -183,10 +184,10 @@ _SHORT = 3
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Return the orientation 1…8 in a block of EXIF (CIPA DC-008, 4.6.4 A).
+    """Return the orientation, 1…8, in a block of EXIF data (CIPA DC-008, 4.6.4 A).
 
-    Return 1 if the block has no orientation or is damaged. Damaged EXIF is no reason to refuse an image,
-    because cameras often write it.
+    Return 1 if the block has no orientation or is damaged. Images with damaged EXIF data are not refused,
+    because many cameras write such data.
     """
     try:
         found = _orientation_entry(exif.removeprefix(_EXIF_PREFIX))

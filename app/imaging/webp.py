@@ -63,7 +63,7 @@ def survey_webp(data: bytes, limits: ImageLimits) -> Survey:
 def is_lossless(data: bytes) -> bool:
     """Return whether the pixels of a still image are compressed without loss.
 
-    The alpha channel does not matter, since lossy images compress it without loss, too.
+    The alpha channel does not matter, since it is compressed without loss even in lossy images.
     """
     return any(chunk.kind == b"VP8L" for chunk in _chunks(data, _FILE_HEADER_BYTES, _file_end(data)))
 
@@ -104,9 +104,9 @@ def _dimensions(chunk: _Chunk) -> tuple[int, int]:
 
 
 def _check_pictures(chunks: list[_Chunk], canvas: tuple[int, int], counter: PartCounter) -> None:
-    """Refuse pictures whose size differs from that of their frame or canvas.
+    """Refuse pictures whose size differs from the size of their frame or canvas.
 
-    Also refuse combinations of chunks that decoders treat differently. `counter` counts the chunks within
+    Also refuse combinations of chunks that decoders handle differently. `counter` counts the chunks within
     frames.
     """
     kinds = Counter(chunk.kind for chunk in chunks)
@@ -134,7 +134,7 @@ def _frame_chunks(frame: _Chunk, counter: PartCounter) -> list[_Chunk]:
 
 
 def _check_picture(chunks: list[_Chunk], size: tuple[int, int]) -> None:
-    """Refuse anything but one picture of this size, with or without alpha before it (RFC 9649, 2.7)."""
+    """Refuse anything but one picture of this size, which an alpha channel may precede (RFC 9649, 2.7)."""
     drawn = [chunk for chunk in chunks if chunk.kind in _PICTURE_CHUNKS]
     pictures = [chunk for chunk in drawn if chunk.kind != b"ALPH"]
     last_is_picture = len(pictures) == 1 and drawn[-1] is pictures[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Serve until the worker exits."""
+    """Run the decoder host until the worker exits."""
     package = types.ModuleType("app")
     package.__path__ = [str(Path(__file__).parents[2])]
     sys.modules["app"] = package

@@ -33,27 +33,29 @@ _log = logging.getLogger(__name__)
 _HOST_SCRIPT = Path(__file__).with_name("__main__.py")
 
 _INHERITED_VARIABLES = ("LD_LIBRARY_PATH", "TMPDIR")
-"""Environment variables that are passed to the host: where libraries are, and where to create temporary files
-if memfd_create(2) is not available."""
+"""Environment variables that are passed to the host. They say where libraries are, and where to create
+temporary files if memfd_create(2) is not available."""
 
 _MALLOC_VARIABLES = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Settings of glibc's malloc.
 
-Each additional heap would reserve 64 MiB of address space (mallopt(3)), which is limited. Huge pages
-(https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html) avoid most page faults
-of a child, which saves 20 ms of CPU time for 12 megapixels.
+There is only one heap, because each additional heap would reserve 64 MiB of the limited address space
+(mallopt(3)). Huge pages avoid most page faults of a child, which saves 20 ms of CPU time for 12 megapixels
+(https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html).
 """
 
 _CORES = ",".join(map(str, usable_cores()))
-"""The cores that the program was started on. `gunicorn.conf.py` pins each worker to one of them after this
-module is loaded. If the host were pinned to the same core, it would slow down the worker's cache hits while
-other cores are idle."""
+"""The CPU cores that this program was allowed to use when it started, separated by commas. `gunicorn.conf.py`
+pins each worker to one of them later, after this module is loaded. If the host were pinned to the same core
+as its worker, it would slow down the worker's cache hits while other cores are idle."""
 
 _HOST_GRACE_SECONDS = 10.0
-"""How long after the wall-clock limit of a child the host is considered stuck."""
+"""How many seconds the worker waits beyond the wall-clock limit of a child before it considers the host
+stuck."""
 _SUBMIT_TIMEOUT_SECONDS = 5.0
 _HOST_EXIT_TIMEOUT_SECONDS = 1.0
-"""How long an exiting host may take to close its control socket after closing the socket of a job."""
+"""Maximum number of seconds between the moments at which an exiting host closes the socket of a job and its
+control socket."""
 _MAX_ATTEMPTS = 2
 _MAX_REPORT_BYTES = 1 << 14
 
@@ -69,13 +71,13 @@ _LIMIT_EXCEEDED = (
 
 
 class HostLost(Exception):
-    """The host exited before it finished a job, or does not accept a job."""
+    """The host exited before it finished a job, or it did not accept the job."""
 
 
 class Sandbox:
     """Checks images in child processes of one host. Thread-safe.
 
-    The host is started when the first image arrives. `script` is the file that it runs.
+    The host is started when the first image arrives. `script` is the Python file that the host runs.
     """
 
     def __init__(self, script: Path = _HOST_SCRIPT) -> None:
@@ -84,7 +86,7 @@ class Sandbox:
         self._lock = threading.Lock()
 
     def check(self, data: bytes, limits: ImageLimits) -> CheckedImage:
-        """Do the same as `app.imaging.check.check_image`, but in a child process with resource limits.
+        """Check an image like `app.imaging.check.check_image`, but in a child process with resource limits.
 
         Raises what `check_image` raises. Also raises UndecodableImage if the image exceeds the resource
         limits or crashes the decoder, and Busy if no child can be started or the host is stuck.
@@ -120,7 +122,7 @@ class Sandbox:
             host.kill()
 
     def forget(self) -> None:
-        """Forget the host. Call this in a forked process, since the host belongs to the parent process."""
+        """Forget the host without killing it. Call this after a fork: the host belongs to the parent."""
         self._lock = threading.Lock()
         host, self._host = self._host, None
         if host is not None:
@@ -148,7 +150,7 @@ class Sandbox:
 
 
 class _Host:
-    """A running decoder host and the control socket through which it gets its jobs."""
+    """A running decoder host, and the control socket through which the host receives its jobs."""
 
     def __init__(self, script: Path) -> None:
         environ = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
@@ -195,7 +197,7 @@ class _Host:
             return bool(poll.poll(1000 * _HOST_EXIT_TIMEOUT_SECONDS))
 
     def close_socket(self) -> None:
-        """Close this process's end of the control socket. The host exits when no process has it open."""
+        """Close our end of the control socket. The host exits once no process has this end open."""
         self._control.close()
 
     def kill(self) -> None:
@@ -218,10 +220,10 @@ class _Job:
         self._deadline = time.monotonic() + wall_seconds + _HOST_GRACE_SECONDS
 
     def run(self, host: _Host) -> CheckedImage:
-        """Return the checked image.
+        """Have the image checked in a child of the host, and return the checked image.
 
-        Raises HostLost if the host exits, OSError if no child can be started, TimeoutError if the host is
-        stuck, and what `check_image` raises.
+        Raises HostLost if the host exits, OSError if no child can be started, and TimeoutError if the host is
+        stuck. Also raises what `check_image` raises.
         """
         with ExitStack() as files:
             image = _anonymous_file(self._data)
@@ -231,15 +233,16 @@ class _Job:
             ours, theirs = socket.socketpair()
             with ours:
                 with theirs:
-                    # The result file is sent along, so that the child doesn't need to send one: the number of
-                    # descriptors in flight is limited for unprivileged users (unix(7)).
+                    # The worker sends the file for the result, too, so that the child doesn't have to send
+                    # a file back: for unprivileged users, the number of descriptors in flight is limited
+                    # (unix(7)).
                     socket.send_fds(ours, [encode_job(self._limits)], [image, result])
                     host.submit(theirs)
                 received = self._receive(ours)
             return self._outcome(received, result, host)
 
     def _receive(self, job: socket.socket) -> bytes:
-        """Return the bytes received until both the child and the host have closed the socket."""
+        """Return the bytes that the child and the host send until both have closed the socket."""
         received = b""
         while len(received) <= _MAX_REPORT_BYTES:
             job.settimeout(max(0.001, self._deadline - time.monotonic()))
@@ -258,7 +261,7 @@ class _Job:
             if not reports or not reports[-1].keys() & {"status", "unstarted"}:
                 if host.has_exited():
                     raise HostLost("the decoder host exited before it finished a job")
-                # A hostile child can close the socket that it shares with the host, or send without end.
+                # A hostile child can shut down the socket that it shares with the host, or send endless data.
                 raise ValueError("no report of how the child ended")
             if "unstarted" in reports[-1]:
                 raise OSError(str(reports[-1]["unstarted"]))
@@ -294,7 +297,10 @@ def _anonymous_file(data: bytes = b"") -> int:
 
 
 def _unlinked_file() -> int:
-    """Do the same as `tempfile.TemporaryFile`, but without `random`, which each fork would seed again."""
+    """Return the descriptor of a new file on disk that has no name.
+
+    `tempfile` is not used, because it imports `random`, which would be seeded again after each fork.
+    """
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"s3-image-server-{os.urandom(16).hex()}"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     path.unlink()
@@ -312,7 +318,7 @@ def _refusal(report: dict[str, Any]) -> AppError:
 def _child_failure(exit_code: int, report: dict[str, Any]) -> AppError:
     """Return the error for an image whose child crashed or was stopped.
 
-    `exit_code` is negative for a signal, as in `subprocess`.
+    If a signal ended the child, `exit_code` is the negative signal number, as in `subprocess`.
     """
     used = f"after {report.get('cpu')} s of CPU time, with {report.get('memory')} bytes of memory"
     if -exit_code in _LIMIT_SIGNALS:
@@ -325,7 +331,7 @@ def _child_failure(exit_code: int, report: dict[str, Any]) -> AppError:
 
 
 _SHARED = Sandbox()
-"""One host for each process, even if the process has several applications."""
+"""The sandbox of this process. If the process has several applications, they share its host."""
 
 check_in_sandbox = _SHARED.check
 

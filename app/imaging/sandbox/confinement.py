@@ -1,8 +1,8 @@
-"""Limit what a decoder process can use and do, without needing privileges.
+"""Limit what a decoder process can use and do. None of this needs privileges.
 
 `survey_limits` and `decoding_limits` say how much CPU time and memory an image may use. A child drops its
-privileges before it reads an image. If the kernel lacks a mechanism, or a container forbids it, the child is
-confined less.
+privileges before it reads an image. If the kernel lacks one of the mechanisms used here, or if a container
+such as Docker's forbids it, the child is confined less strictly.
 """
 
 import ctypes
@@ -19,19 +19,22 @@ from pathlib import Path
 _MIB = 1 << 20
 
 _SURVEY_CPU_SECONDS = 6
-"""CPU time for parsing the container, before a decoder runs."""
+"""Limit on the CPU time for parsing the structure of a file, before a decoder runs."""
 _SURVEY_MEMORY_BYTES = 32 * _MIB
 _SURVEY_COPIES = 6
-"""Memory for parsing, as a multiple of the file size: copies of the file, and the parts to keep."""
+"""Limit on the memory for parsing, in addition to `_SURVEY_MEMORY_BYTES`, as a multiple of the file size. The
+parsers need this memory for copies of the file, and for the parts to keep."""
 
 _DECODING_CPU_SECONDS = 6
 _CPU_SECONDS_PER_MEGAPIXEL = 1.5
-"""Four times what the slowest valid images need: PNG and lossy WebP that are rotated upright."""
+"""Limit on the CPU time for decoding, in addition to `_DECODING_CPU_SECONDS`. It is four times what the
+slowest valid images need: PNG and lossy WebP images that are rotated upright."""
 _DECODING_BYTES_PER_PIXEL = 30
 _DECODING_COPIES = 20
-"""Memory for decoding, as a multiple of the file size. Together with the bytes per pixel, it is what the most
-expensive valid images we know of need: WebP that is rotated upright; see docs/limits.md. What an encoder
-needs for noise grows with the file size, the rest with the number of pixels."""
+"""Limit on the memory for decoding, in addition to `_DECODING_BYTES_PER_PIXEL`, as a multiple of the file
+size. Together, the two limits allow what the most expensive valid images we know of need: WebP images that
+are rotated upright (see docs/limits.md). The memory that an encoder needs for noisy pictures grows with the
+file size; all other memory grows with the number of pixels."""
 
 _WALL_SECONDS = 20.0
 _WALL_SECONDS_PER_CPU_SECOND = 3.0
@@ -41,7 +44,11 @@ be busy."""
 
 @dataclass(frozen=True, slots=True)
 class ResourceLimits:
-    """The limits of a child: CPU time, and how much address space it may use in addition to the host's."""
+    """The limits of a child.
+
+    `cpu_seconds` limits its CPU time. `memory_bytes` limits the address space that it may use in addition to
+    what it inherits from the host.
+    """
 
     cpu_seconds: int
     memory_bytes: int
@@ -53,12 +60,15 @@ class ResourceLimits:
 
 
 def survey_limits(file_size: int) -> ResourceLimits:
-    """Return the limits that apply while only the size of the file in bytes is known."""
+    """Return the limits for parsing a file of `file_size` bytes, whose number of pixels is not yet known."""
     return ResourceLimits(_SURVEY_CPU_SECONDS, _SURVEY_MEMORY_BYTES + _SURVEY_COPIES * file_size)
 
 
 def decoding_limits(file_size: int, pixels: int) -> ResourceLimits:
-    """Return the limits for all work on an image that has `pixels` pixels in all frames together."""
+    """Return the limits for the whole check of an image, including parsing.
+
+    `file_size` is the size of the file in bytes. `pixels` is the number of pixels in all frames together.
+    """
     cpu_seconds = _DECODING_CPU_SECONDS + round(pixels / 1e6 * _CPU_SECONDS_PER_MEGAPIXEL)
     return ResourceLimits(
         _SURVEY_CPU_SECONDS + cpu_seconds,
@@ -80,16 +90,17 @@ _LANDLOCK_CREATE_RULESET_VERSION = 1
 _LANDLOCK_RULE_PATH_BENEATH = 1
 _READ_FILE, _READ_DIRECTORY = 1 << 2, 1 << 3
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
-"""The number of file access rights in each version of Landlock. Since version 5, there are 16."""
+"""The number of file access rights in each of the first four versions of Landlock. Later versions have 16."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Landlock:
-    """Rules that restrict a process to its open descriptors, and to reading files below `readable`.
+    """Rules that restrict a process to open descriptors, and to reading files in the directories `readable`.
 
-    The process can no longer open other files, make connections, or signal or inspect other processes. A
-    kernel without Landlock, or with an older version of it, restricts less.
+    The process can no longer open other files, make network connections, send signals to other processes, or
+    inspect them. With an older version of Landlock, the kernel restricts the process less; without Landlock,
+    it does not restrict the process at all.
     """
 
     def __init__(self, readable: Iterable[Path]) -> None:
@@ -106,7 +117,7 @@ class Landlock:
             os.close(self._ruleset)
 
     def fileno(self) -> int:
-        """Return the descriptor of the rules, or -1 if there are none."""
+        """Return the descriptor of the ruleset, or -1 if there is none."""
         return self._ruleset
 
     def _allow_reading(self, directory: Path) -> None:
@@ -125,8 +136,8 @@ def _create_ruleset() -> int:
     if version < 1:
         return -1
     files = (1 << _FILE_RIGHTS.get(version, 16)) - 1
-    network = 0b11 if version >= 4 else 0  # to bind and to connect
-    scopes = 0b11 if version >= 6 else 0  # sockets without a file, and signals
+    network = 0b11 if version >= 4 else 0  # binding and connecting TCP sockets
+    scopes = 0b11 if version >= 6 else 0  # abstract Unix sockets, and signals
     size = 8 if version < 4 else 16 if version < 6 else 24
     attributes = struct.pack("=QQQ", files, network, scopes)[:size]
     return int(_libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, size, 0))
@@ -141,7 +152,7 @@ def die_with_parent(parent: int) -> None:
 
 
 def prefer_as_oom_victim() -> None:
-    """Have the kernel kill this process and its children before any others if memory runs out.
+    """Have the kernel kill this process and its children before any other process if memory runs out.
 
     Raises OSError if the system doesn't allow this.
     """
@@ -151,10 +162,10 @@ def prefer_as_oom_victim() -> None:
 
 
 def close_all_from(first: int) -> None:
-    """Close all descriptors from `first` to 65,535. Call this while all open descriptors are small numbers.
+    """Close all descriptors from `first` to 65,535. Call this while no higher descriptor is open.
 
-    The range ends there because the limit on open files may be a billion or unknown, and some systems can't
-    close a range in one call.
+    The range does not extend to the limit on open files, because that limit may be a billion or unknown, and
+    some systems can't close a range of descriptors in one call.
     """
     most = os.sysconf("SC_OPEN_MAX")
     os.closerange(first, min(most, _HIGHEST_DESCRIPTOR) if most > 0 else _HIGHEST_DESCRIPTOR)
@@ -163,7 +174,7 @@ def close_all_from(first: int) -> None:
 def mapped_memory() -> int:
     """Return the size of this process's address space in bytes, which RLIMIT_AS limits (proc_pid_statm(5)).
 
-    Return 0 if the system doesn't report it. macOS doesn't, but it doesn't enforce RLIMIT_AS either.
+    Return 0 if the system does not report the size. macOS does not, but it does not enforce RLIMIT_AS either.
     """
     try:
         with open("/proc/self/statm", encoding="ascii") as statm:
@@ -177,14 +188,15 @@ def limit_resources(
 ) -> None:
     """Limit this process to `now`. `raise_limits` can raise these limits later, up to `highest`.
 
-    `own_memory` is how much memory the process has already mapped, in bytes, or 0 if that is unknown; then
-    memory is not limited. If the server was started with lower limits, those remain in force.
+    `own_memory` is the number of bytes that the process has already mapped. If it is 0, the number is
+    unknown, and memory is not limited. Files that the process writes are limited to `max_file_bytes`. If the
+    server was started with lower limits, the lower ones remain in force.
     """
     _set_limit(resource.RLIMIT_CORE, 0, 0)
-    _set_limit(resource.RLIMIT_NPROC, 0, 0)  # no further process or thread, unless root forks
+    _set_limit(resource.RLIMIT_NPROC, 0, 0)  # no more processes or threads; root is exempt
     _set_limit(resource.RLIMIT_FSIZE, max_file_bytes, max_file_bytes)
     _set_limit(resource.RLIMIT_NOFILE, _MAX_OPEN_DESCRIPTORS, _MAX_OPEN_DESCRIPTORS)
-    # The kernel sends SIGXCPU at the first value and SIGKILL at the second, so the two must differ.
+    # The kernel sends SIGXCPU at the soft limit and SIGKILL at the hard limit, so the two must differ.
     _set_limit(resource.RLIMIT_CPU, now.cpu_seconds, highest.cpu_seconds + 1)
     if own_memory:
         _set_limit(resource.RLIMIT_AS, own_memory + now.memory_bytes, own_memory + highest.memory_bytes)
@@ -192,7 +204,10 @@ def limit_resources(
 
 
 def raise_limits(limits: ResourceLimits, own_memory: int) -> None:
-    """Raise the limits on time and memory, at most to the `highest` passed to `limit_resources`."""
+    """Raise the limits on time and memory to `limits`.
+
+    They can't be raised above the `highest` that was passed to `limit_resources`.
+    """
     _set_limit(resource.RLIMIT_CPU, limits.cpu_seconds)
     if own_memory:
         _set_limit(resource.RLIMIT_AS, own_memory + limits.memory_bytes)
@@ -201,7 +216,7 @@ def raise_limits(limits: ResourceLimits, own_memory: int) -> None:
 
 @cache
 def unsupported_limits() -> dict[str, int]:
-    """Return the limits that can't be set on this system, keyed by name.
+    """Return a dict of the limits that can't be set on this system, from their names to their numbers.
 
     For example, a seccomp filter may forbid setrlimit(2).
     """
@@ -219,7 +234,7 @@ def unsupported_limits() -> dict[str, int]:
 def _set_limit(kind: int, soft: int, hard: int = resource.RLIM_INFINITY) -> None:
     """Set a limit with setrlimit(2). The hard limit is never raised, since only root can do that.
 
-    Limits that can't be set on this system are skipped. The worker has already logged them.
+    Limits that can't be set on this system are skipped. The worker has already logged a warning about them.
     """
     if kind in unsupported_limits().values():
         return

@@ -1,4 +1,4 @@
-"""The decoder host and its children: the host has the decoders loaded, and forks a child for each image.
+"""The decoder host and its children. The host has the decoders loaded, and forks a child for each image.
 
 A fork takes a millisecond, and the child starts from clean memory. Starting Python for each image would take
 200 ms. The host itself never reads any part of an image. It exits when the worker closes its end of the
@@ -54,21 +54,22 @@ PLUGINS = (
     *(AvifImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin),
     TiffImagePlugin,
 )
-"""Pillow's plugins, loaded once for all children: the five formats, and TIFF, which is needed for EXIF."""
+"""Pillow's plugins for the five formats, and for TIFF, which is needed to read EXIF. They are loaded once,
+for all children."""
 
 _CODE = (Path(str(os.__file__)).parent, Path(str(PIL.__file__)).parent, Path(__file__).parents[2])
 """The directories of Python's standard library, Pillow and the package `app`. A child is allowed to read
 them, since it may import more modules."""
 
 _NICENESS = 5
-"""Gives the host a lower priority than the workers. If all cores are busy, the workers get three quarters of
-the CPU time."""
+"""The nice value of the host and its children, which gives them a lower priority than the workers. If all
+cores are busy, the workers get three quarters of the CPU time."""
 _MAX_JOB_BYTES = 1 << 16
 _KIB = 1024
 
 
 def serve(cores: str) -> NoReturn:
-    """Serve the worker that is connected to standard input until it exits.
+    """Serve the worker at the other end of standard input, until the worker exits.
 
     `cores` lists the CPU cores to run on, separated by commas. If it is empty, all cores are used.
     """
@@ -76,7 +77,7 @@ def serve(cores: str) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     close_all_from(3)
-    unsupported_limits()  # cached for all children
+    unsupported_limits()  # caches the result for all children
     with suppress(OSError):
         os.nice(_NICENESS)
     with suppress(OSError):  # not allowed, or a core is no longer available
@@ -87,14 +88,14 @@ def serve(cores: str) -> NoReturn:
     Image.preinit()
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each additional thread would need memory for a whole frame
     gc.collect()
-    gc.freeze()  # so that collections in children don't copy the host's pages
+    gc.freeze()  # so that garbage collection in children doesn't copy the host's pages
     Host(socket.socket(fileno=os.dup(0))).run()
 
 
 class Host:
     """Starts a child for each job. A job is a socket that is received over `control`.
 
-    When the child has ended, the host reports over the same socket how it ended.
+    When the child has ended, the host reports over the socket of the job how the child ended.
     """
 
     def __init__(self, control: socket.socket) -> None:
@@ -162,10 +163,10 @@ class Host:
 
 
 def run_child(job: socket.socket, host: int, own_memory: int, landlock: Landlock) -> NoReturn:
-    """Confine this process, check the image received over the socket `job`, report over it, and exit.
+    """Confine this process, receive an image over the socket `job`, check it, report over `job`, and exit.
 
-    `host` is the ID of the process that forked this one. `own_memory` is how much memory it had mapped at its
-    start, in bytes.
+    `host` is the process ID of the host, which forked this process. `own_memory` is the number of bytes that
+    the host had mapped when it started.
     """
     status = 1
     try:
@@ -179,7 +180,7 @@ def run_child(job: socket.socket, host: int, own_memory: int, landlock: Landlock
 
 
 def _close_all_but(*descriptors: int) -> None:
-    """Close all descriptors inherited from the host except `descriptors`, and discard what decoders print."""
+    """Close all descriptors inherited from the host except `descriptors`. Discard anything decoders print."""
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)

@@ -23,10 +23,10 @@ _MAX_TEXT_CHARACTERS = 500
 
 _FORMAT_OVERHEAD_BYTES = 1 << 20
 _MAX_REENCODING_GROWTH = 16
-"""Maximum factor by which a file may grow when it is encoded again. A strongly compressed WebP becomes about
-eight times larger at a high quality."""
+"""Maximum factor by which a file may grow when it is encoded again. A strongly compressed WebP image
+becomes about eight times larger when it is encoded again at a high quality."""
 _MAX_BYTES_PER_PIXEL = 8
-"""The size of an uncompressed pixel in 16-bit RGBA."""
+"""Maximum size of an uncompressed pixel. Pixels in 16-bit RGBA have this size."""
 
 
 def encode_job(limits: ImageLimits) -> bytes:
@@ -41,7 +41,7 @@ def decode_job(line: bytes) -> ImageLimits:
 
 
 def encode_checked(checked: CheckedImage, *, changed: bool) -> bytes:
-    """Encode the format and size of a checked image.
+    """Encode the format, the size and the number of frames of a checked image.
 
     `changed` is true if the bytes to store differ from the bytes received.
     """
@@ -57,7 +57,7 @@ def encode_checked(checked: CheckedImage, *, changed: bool) -> bytes:
 
 
 def encode_refusal(error: AppError) -> bytes:
-    """Encode why the image is refused. The field `memory` is true if the child ran out of memory."""
+    """Encode the error of a refused image. The field `memory` is true if the child ran out of memory."""
     texts = {"message": error.message[:_MAX_TEXT_CHARACTERS], "detail": error.detail[:_MAX_TEXT_CHARACTERS]}
     return _encode({"refused": error.code, **texts, "memory": isinstance(error.__cause__, MemoryError)})
 
@@ -73,7 +73,7 @@ def encode_start_failure(reason: str) -> bytes:
 
 
 def decode_reports(received: bytes) -> list[dict[str, Any]]:
-    """Return the fields of each line. Raises ValueError if a line is not a JSON object."""
+    """Return a dict of the fields of each line. Raises ValueError if a line is not a JSON object."""
     try:
         reports = [json.loads(line) for line in received.splitlines()]
     except RecursionError as exc:
@@ -93,7 +93,7 @@ def decode_refusal(report: dict[str, Any]) -> AppError:
 
 
 def decode_checked(report: dict[str, Any], data: bytes, limits: ImageLimits) -> CheckedImage:
-    """Return the image encoded by `encode_checked`, with `data` as its bytes.
+    """Return the image that `report`, a result of `encode_checked`, describes, with `data` as its bytes.
 
     Raises ValueError if a field is invalid or exceeds `limits`, or if `data` has the signature of a different
     format.
@@ -125,7 +125,7 @@ def _encode(fields: dict[str, Any]) -> bytes:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of `data` at the file's position."""
+    """Write all of `data` at the current position of the file."""
     remaining = memoryview(data)
     while remaining:
         remaining = remaining[os.write(descriptor, remaining) :]
@@ -143,10 +143,11 @@ def read_all(descriptor: int, max_bytes: int) -> bytes:
 
 
 def max_stored_bytes(file_size: int, pixels: int) -> int:
-    """Return the maximum size of the file to store for an image, if the received file has `file_size` bytes.
+    """Return the maximum size in bytes of the file to store for an image.
 
-    An image that is rotated upright is encoded again, which may increase its size, at most to the size of its
-    uncompressed pixels.
+    The received file has `file_size` bytes, and its frames together have at most `pixels` pixels. If the
+    image is rotated upright, it is encoded again and may become larger. Its growth is limited to a factor of
+    `_MAX_REENCODING_GROWTH`, and to the size of its uncompressed pixels plus twice the file size.
     """
     growth = min(_MAX_REENCODING_GROWTH * file_size, 2 * file_size + _MAX_BYTES_PER_PIXEL * pixels)
     return _FORMAT_OVERHEAD_BYTES + growth
