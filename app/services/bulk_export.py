@@ -45,7 +45,7 @@ class Exporter:
     @classmethod
     @contextmanager
     def into(cls, store: BaseStore, directory: Path) -> Iterator[Self]:
-        """Yield an exporter into `directory`, which is created if it does not exist. Raises `OSError`."""
+        """Yield an exporter that writes to `directory`, which is created if missing. Raises `OSError`."""
         directory.mkdir(parents=True, exist_ok=True)
         root = directory.resolve()
         with TemporaryDirectory(prefix=".export-", dir=root) as temporary:
@@ -150,7 +150,7 @@ def _check_not_encoded(file: BinaryIO, codings: str) -> None:
 
 
 def _is_exported(path: Path, image: ListedImage) -> bool:
-    """Return whether the file at `path` is the image.
+    """Return whether the file at `path` already contains the image.
 
     The sizes must be equal. In addition, the mtime of the file must equal the modification time of the image,
     or the SHA-256 of the file must match the digest in the image's key.

@@ -50,7 +50,7 @@ def find_files(root: Path, report: BulkReport) -> list[str]:
     found: list[str] = []
     for parent, directories, names in os.walk(root, onerror=report_unreadable):
         below = Path(parent).relative_to(root)
-        if parent == str(root) and METADATA_DIRECTORY in directories:  # read together with the images
+        if parent == str(root) and METADATA_DIRECTORY in directories:  # each file is read with its image
             directories.remove(METADATA_DIRECTORY)
         directories[:] = sorted(name for name in directories if is_wanted(below / name))
         found += (path.as_posix() for name in sorted(names) if is_wanted(path := below / name))

@@ -133,7 +133,7 @@ class GeneratorRunner:
     def describe_model(self) -> ModelFacts | None:
         """Return what the provider says about the model, or None if the generator has no provider.
 
-        Raises the errors of generators.
+        Raises the errors of `BaseGenerator.describe_model`.
         """
         return self._generator.describe_model()
 

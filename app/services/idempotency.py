@@ -30,7 +30,7 @@ from app.services.urls import ImageUrls
 _KEY_LIFETIME_SECONDS = 86_400.0
 _LOCK_POLL_SECONDS = 0.05
 _ABANDONED_SECONDS = 86_400
-"""Age after which the lock file of a killed process is removed."""
+"""Age in seconds after which the lock file of a killed process is removed."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outcome (

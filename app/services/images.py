@@ -335,7 +335,7 @@ class ImageService:
             raise NameTaken(_KEY_OCCUPIED)
 
     def _check_same_name(self, key: str, name: str, data: bytes) -> None:
-        """Raise `NameTaken` if the image under `key` was uploaded with a different name than `name`.
+        """Raise `NameTaken` if the image under `key` was uploaded with a name other than `name`.
 
         If no name is stored with the image, it was uploaded with the name in the key, or the store does not
         keep metadata. In this case, raise `NameTaken` if the image's bytes differ from `data`.

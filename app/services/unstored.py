@@ -6,7 +6,7 @@ again, and the image on disk is used.
 
 A file contains a line of JSON and the image's bytes. The number, the total size and the age of the files are
 limited, and the oldest files are removed to make room. If an image can't be written to disk,
-its request continues without the copy.
+its request continues without the copy on disk.
 """
 
 import hashlib

@@ -33,7 +33,7 @@ class BaseStore(ABC):
         return cls()
 
     def identity(self) -> str:
-        """Return a string that distinguishes this store from all other stores, such as a bucket or a path.
+        """Return a string that distinguishes this store from all other stores, such as a bucket's name.
 
         The cache is emptied if it was filled from a store with a different identity. Don't include
         credentials.

@@ -3,7 +3,7 @@
     objects/<key>                     the bytes; a file is either complete or absent, never written in place
     metadata/<key>/<version>.json     the sidecar: content type, metadata and SHA-256 of that version
     tmp/                              files that are being written
-    lock                              locked in shared mode to create objects, else in exclusive mode
+    lock                              file lock: shared to create objects, exclusive to overwrite or delete
 
 A put creates directories, and a delete removes directories that have become empty. The lock keeps puts and
 deletes from interfering with each other.
@@ -327,7 +327,7 @@ def _sync_directory(path: Path) -> None:
 
 
 def _prune(directory: Path, root: Path) -> None:
-    """Remove `directory` and its parents below `root`, up to the first one that is not empty."""
+    """Remove `directory` and its parents below `root`. Stop at the first that is not empty."""
     with suppress(OSError):
         while directory != root:
             directory.rmdir()

@@ -36,7 +36,7 @@ CONNECT_TIMEOUT_SECONDS = 3
 READ_TIMEOUT_SECONDS = 10
 
 RETRY_WINDOW_SECONDS = 14
-"""A call is not retried after this time since its start, so that every call ends within 25 seconds. This is
+"""A call is retried only within this time after its start, so that every call ends within 25 seconds. This is
 less than 30 seconds, the timeout of requests that wait until another request has cached the same object."""
 
 MAX_ATTEMPTS = 3

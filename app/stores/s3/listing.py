@@ -113,9 +113,9 @@ def _check_advance(last: _Cursor, keys: Sequence[str]) -> bool:
 
     Raises `StoreError` if the page does not continue the previous page.
 
-    Directory buckets list keys in no order, and some servers list them in the order of their directories. In
-    such a listing, a page that contains the first or the last key of the previous page counts as a
-    repetition.
+    Directory buckets list keys in no particular order, and some servers list them in the order of their
+    directories. In such a listing, a page that contains the first or the last key of the previous page counts
+    as a repetition.
     """
     if last.first:
         repeats = not {last.key, last.first}.isdisjoint(keys)

@@ -24,7 +24,7 @@ _READABLE_SECONDS = 60.0
 
 
 class Denials:
-    """Interprets 403s.
+    """Decides what a 403 in response to a read means.
 
     This uses AWS's message, the response for a random key, and the response for an object that is known to
     exist.

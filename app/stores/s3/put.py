@@ -205,7 +205,7 @@ class Uploader:
         """Return the options to try after this error, or None if no other options would help.
 
         A 403 may mean that `s3:PutObjectAcl` is missing or that Block Public Access is on. But it may also
-        mean that `s3:PutObject` is missing. Only if a put without the ACL succeeds was the ACL the reason.
+        mean that `s3:PutObject` is missing. The ACL was the reason only if a put without it succeeds.
         """
         if code == "ConditionalRequestConflict":
             return options

@@ -121,7 +121,7 @@ class AnonymousResponse:
 
 
 class NoResponse(Exception):
-    """The URL's host can't be reached, or its TLS certificate is not accepted.
+    """Raised if the URL's host can't be reached, or if its TLS certificate is not accepted.
 
     The message contains the URL without its query, which may contain a signature.
     """
@@ -136,7 +136,7 @@ def fetch_anonymously(
     for connecting and for each read. Like boto3, this respects `AWS_CA_BUNDLE`, `HTTPS_PROXY` and `NO_PROXY`.
     """
     try:
-        # Each request gets a new pool. Requests are rare, and forked processes would share its connections.
+        # Each request gets a new pool. Requests are rare, and forked processes would share a lasting pool.
         with _connection_pool(url, seconds) as pool:
             response = pool.request(method, url, body=body, redirect=False, preload_content=False)
             try:
