@@ -1,1 +1,1 @@
-"""The service layer, which does the work on images and knows nothing of HTTP."""
+"""The service layer, which uploads, generates, fetches and deletes images. It does not depend on HTTP."""

@@ -1,6 +1,6 @@
 """Code shared by bulk imports and exports: results, concurrency, and metadata files.
 
-The store can hold metadata with an image. An export writes it to a metadata file in the exported directory:
+A store can keep metadata with an image. An export writes the metadata to a file in the exported directory:
 
     .metadata/<path of the image>.json    {"sha256": digest of the image's file, "metadata": names and values}
 
@@ -28,14 +28,15 @@ METADATA_DIRECTORY = ".metadata"
 
 _MAX_METADATA_FILE_BYTES = 64 * 1024
 _MAX_METADATA_BYTES = 2048
-"""The limit of S3 on the total size of all names and values
+"""S3's limit on the total size of all names and values, in bytes
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html)."""
 
 _METADATA_NAME = re.compile(r"[a-z0-9-]+\Z")
 _METADATA_VALUE = re.compile(r"(?! )[\x20-\x7e]*(?<! )\Z")
 
 _QUEUED_PER_THREAD = 4
-"""Enough items that no thread becomes idle while another thread works on a slow item."""
+"""Maximum number of submitted items per thread. With this many items, no thread becomes idle while another
+thread works on a slow item."""
 
 
 class BulkOutcome(StrEnum):
@@ -86,8 +87,8 @@ def run_concurrently(
 ) -> Generator[None, None, None]:
     """Call `work` with each item in `concurrency` threads and add the results to `report`.
 
-    Yields once for each item. When the generator is closed or interrupted, items in progress are finished and
-    no others are started.
+    Yield once for each item. When the generator is closed or interrupted, items in progress are finished, and
+    no further items are started.
     """
     pool = ThreadPoolExecutor(concurrency)
     pending: deque[Future[None]] = deque()
@@ -103,11 +104,13 @@ def run_concurrently(
 
 
 class UnusableMetadata(ValueError):
-    """A metadata file can't be read, belongs to different bytes, or has metadata that can't be stored."""
+    """Raised if a metadata file is unreadable, belongs to different bytes, or has names or values that can't
+    be stored.
+    """
 
 
 def metadata_path(name: str) -> Path:
-    """Return the path of the metadata file for the image at `name`. Both are relative to the directory."""
+    """Return the path of the metadata file for the image at `name`. Both are relative to the same root."""
     return Path(METADATA_DIRECTORY, f"{name}.json")
 
 

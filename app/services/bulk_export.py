@@ -23,18 +23,18 @@ from app.stores.base import BaseStore
 _CHUNK_BYTES = 256 * 1024
 
 _SNIFFED_BYTES = 1024
-"""How many bytes at the start of a file are enough to tell its format."""
+"""Number of bytes at the start of a file that are enough to tell its format."""
 
 
 class Exporter:
-    """Writes images to files below `root`, each at the path that equals its key.
+    """Writes images to files below `root`. The path of each file below `root` is the key of the image.
 
     Create an exporter with `Exporter.into`.
 
-    Files are written atomically and get the modification time of their images. If a file with the size and
-    the mtime of the image exists, the image is not exported again. If only the mtime differs, the file is
-    compared with the digest in the image's key, if the key contains one. The metadata file (see
-    `app.services.bulk`) is written before the image.
+    Files are written atomically, and their mtime is set to the modification time of the image. If a file with
+    the size and the modification time of the image exists, the image is not exported again. If only the mtime
+    differs, the file is compared with the digest in the image's key, if the key contains one. The metadata
+    file (see `app.services.bulk`) is written before the image.
     """
 
     def __init__(self, store: BaseStore, root: Path, temporary: Path) -> None:
@@ -45,7 +45,7 @@ class Exporter:
     @classmethod
     @contextmanager
     def into(cls, store: BaseStore, directory: Path) -> Iterator[Self]:
-        """Yield an exporter into `directory`, which is created if it does not exist. Raises `OSError`."""
+        """Yield an exporter that writes to `directory`, which is created if missing. Raises `OSError`."""
         directory.mkdir(parents=True, exist_ok=True)
         root = directory.resolve()
         with TemporaryDirectory(prefix=".export-", dir=root) as temporary:
@@ -70,7 +70,7 @@ class Exporter:
         return BulkResult(image.key, BulkOutcome.DONE)
 
     def _path(self, key: str) -> Path:
-        """Return the path for a key. Raise `InvalidKey` if it is not below the root."""
+        """Return the path of the file for a key. Raise `InvalidKey` if the path is not below the root."""
         check_readable(key)
         path = self._root / key
         if not path.parent.resolve().is_relative_to(self._root):
@@ -78,7 +78,7 @@ class Exporter:
         return path
 
     def _write(self, image: ListedImage, path: Path) -> None:
-        """Write the image to a temporary file and sync it, write its metadata, then rename the image."""
+        """Write the image to a temporary file, write the metadata file, then rename the temporary file."""
         with self._temporary_path() as written:
             metadata, digest = self._fetch(image, written)
             if metadata:
@@ -98,7 +98,7 @@ class Exporter:
 
     @contextmanager
     def _temporary_path(self) -> Iterator[Path]:
-        """Yield a path for a file. The file is removed after the block unless it was renamed."""
+        """Yield a path for a new file. If the file still has this path after the block, remove it."""
         path = self._temporary / secrets.token_hex(16)
         try:
             yield path
@@ -106,10 +106,10 @@ class Exporter:
             path.unlink(missing_ok=True)
 
     def _fetch(self, image: ListedImage, path: Path) -> tuple[Mapping[str, str], str]:
-        """Write the image to a new file at `path`. Return its metadata and the SHA-256 of its bytes in hex.
+        """Write the image to a new file at `path`. Return a tuple: its metadata and its SHA-256 in hex.
 
         Raises `NotFound` if the image was deleted since it was listed, and `StoreError` if its size differs
-        from the listing although the image is not newer.
+        from the listing although its modification time is not later.
         """
         stored = self._store.get(image.key)
         if stored is None:
@@ -127,17 +127,17 @@ class Exporter:
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             modified = facts.last_modified.timestamp()
-            with suppress(OSError):  # then the next export fetches images without a digest in the key again
+            with suppress(OSError):  # if this fails, the next export may fetch the image again
                 os.utime(file.fileno(), (modified, modified))
             sync(file.fileno())
         return facts.metadata, digest
 
 
 def _check_not_encoded(file: BinaryIO, codings: str) -> None:
-    """Raise `UnsupportedImage` if the file is not an image before `codings` are decoded.
+    """Raise `UnsupportedImage` unless the file is already an image without decoding `codings`.
 
-    The header alone does not show this: some programs set Content-Encoding to values such as `base64` or
-    `utf-8` although the bytes are not encoded.
+    The Content-Encoding header alone does not show whether the bytes are encoded: some programs set
+    Content-Encoding to values such as `base64` or `utf-8` although the bytes are not encoded.
     """
     file.seek(0)
     try:
@@ -150,9 +150,10 @@ def _check_not_encoded(file: BinaryIO, codings: str) -> None:
 
 
 def _is_exported(path: Path, image: ListedImage) -> bool:
-    """Return whether the file at `path` is the image.
+    """Return whether the file at `path` already contains the image.
 
-    The sizes must be equal. So must the mtimes, or else the file must match the digest in the image's key.
+    The sizes must be equal. In addition, the mtime of the file must equal the modification time of the image,
+    or the SHA-256 of the file must match the digest in the image's key.
     """
     try:
         found = path.lstat()

@@ -27,14 +27,15 @@ _MEDIA_TYPES = mimetypes.MimeTypes()
 """Python's built-in table of media types, which does not depend on the system's configuration."""
 
 _SNIFFED_BYTES = 4096
-"""How many bytes to read of a file that is too large to import, to see whether it is an image at all."""
+"""Number of bytes to read from a file that is too large to import. These bytes
+show whether the file is an image."""
 
 
 def find_files(root: Path, report: BulkReport) -> list[str]:
     """Return the paths of the regular files below `root`, relative to `root` and in a stable order.
 
-    Hidden files, symbolic links and special files are reported as skipped. Directories that can't be read
-    are reported as failed.
+    Hidden files, hidden directories, symbolic links and special files are added to `report` as skipped.
+    Directories that can't be read are added as failed.
     """
 
     def report_unreadable(exc: OSError) -> None:
@@ -49,7 +50,7 @@ def find_files(root: Path, report: BulkReport) -> list[str]:
     found: list[str] = []
     for parent, directories, names in os.walk(root, onerror=report_unreadable):
         below = Path(parent).relative_to(root)
-        if parent == str(root) and METADATA_DIRECTORY in directories:  # read together with each image
+        if parent == str(root) and METADATA_DIRECTORY in directories:  # each file is read with its image
             directories.remove(METADATA_DIRECTORY)
         directories[:] = sorted(name for name in directories if is_wanted(below / name))
         found += (path.as_posix() for name in sorted(names) if is_wanted(path := below / name))
@@ -72,13 +73,13 @@ def _reason_to_skip(path: Path) -> str:
 class Importer:
     """Stores the images below `root`. Upload limits apply, and stored images are never replaced.
 
-    By default, an object key is made from the image's bytes. With `keep_names`, it is the path below `root`,
-    adapted to the characters that are allowed in keys. In both cases `folder` is prepended. If an export
-    wrote metadata for an image, it is stored with the image. Files that are not images are skipped; with
-    `strict`, they fail.
+    By default, an object key is made from the image's bytes. With `keep_names`, the key is the file's path
+    below `root`, adapted to the characters that are allowed in keys. In both cases `folder` is prepended. If
+    an export wrote metadata for an image, the metadata is stored with the image. Files that are not images
+    are skipped. With `strict`, they count as failed.
 
-    An image that is already stored is recognized without decoding it, so it is cheap to repeat an import that
-    was interrupted.
+    An image that is already stored is recognized without being decoded, so it is cheap to repeat an import
+    that was interrupted.
 
     Raises `InvalidKey` for an invalid `folder`.
     """
@@ -137,7 +138,10 @@ class Importer:
         return content_addressed_key(image.data, image.format, self._folder)
 
     def _metadata(self, path: str, data: bytes) -> tuple[Mapping[str, str], str]:
-        """Return the metadata to store with the image, and a remark if exported metadata can't be used."""
+        """Return a tuple: the metadata to store with the image, and a remark.
+
+        The remark says why exported metadata can't be used. It is empty if there is no such problem.
+        """
         metadata = name_metadata(path) if self._keep_names and not is_plain_name(path) else {}
         try:
             return {**metadata, **read_metadata(self._root, path, data)}, ""

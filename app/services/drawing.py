@@ -1,4 +1,7 @@
-"""Requests for generated images, and the calls of the image generator, which have a deadline."""
+"""Requests for generated images, and calls to the image generator, which have a deadline.
+
+Here, to draw an image means to generate it and to check the result.
+"""
 
 import hashlib
 import json
@@ -34,8 +37,8 @@ MAX_SIDE_PIXELS = 2048
 """Maximum width and height of a requested image."""
 
 _MAX_DRAWN_PIXELS = MAX_SIDE_PIXELS**2
-"""The pixel limit for generated images is at least this, even if the limit for uploads is lower, since some
-models draw larger images than requested."""
+"""Minimum of the pixel limit for generated images. The limit for uploads may be lower, but some models draw
+larger images than requested."""
 
 _SEED_COUNT = 2**32
 
@@ -43,7 +46,7 @@ _MAX_CALLS = 128
 """Maximum number of concurrent generator calls per process, including calls that missed their deadline."""
 
 _LATE_DECODE_SECONDS = 30.0
-"""How long a generated image may wait to be decoded, even if the deadline passes meanwhile."""
+"""How many seconds a generated image may wait to be decoded, even if the deadline passes in the meantime."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ class PromptRequest:
     count: int = 1
 
     def generation_requests(self) -> list[GenerationRequest]:
-        """Return a request to the generator for each image. The seeds are consecutive numbers."""
+        """Return a list with one request to the generator per image. Their seeds are consecutive numbers."""
         first = secrets.randbelow(_SEED_COUNT) if self.seed is None else self.seed
         request = GenerationRequest(
             self.prompt, self.width, self.height, first, self.negative_prompt, self.image_format
@@ -73,13 +76,16 @@ class PromptRequest:
         return [replace(request, seed=(first + number) % _SEED_COUNT) for number in range(self.count)]
 
     def digest(self) -> str:
-        """Return a hex digest, which is equal for equal requests. Idempotency records on disk contain it."""
+        """Return a hex digest of this request. Equal requests have equal digests.
+
+        Idempotency records on disk contain the digest.
+        """
         return hashlib.sha256(json.dumps([asdict(self)], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnImage:
-    """A generated image that was checked and can be stored. `seed` is None if the model has no seeds."""
+    """A generated image that has been checked and can be stored. `seed` is None if the model has no seeds."""
 
     checked: CheckedImage
     model: str
@@ -88,7 +94,7 @@ class DrawnImage:
 
 @dataclass(frozen=True, slots=True)
 class StoredGeneration:
-    """A generated image in the store. `time` is when it was drawn.
+    """A generated image in the store. `time` is when the image was drawn.
 
     `seed` is None if the model has no seeds.
     """
@@ -102,13 +108,13 @@ class StoredGeneration:
 class GeneratorRunner:
     """Calls the image generator and checks the images that it returns.
 
-    Each call runs on its own thread, since a call can't be stopped. If it misses its deadline, it occupies
+    Each call runs on its own thread, since a call can't be stopped. A call that misses its deadline occupies
     only that thread.
 
-    `limits` are the limits of uploads. A requested size must not exceed their number of pixels. A generated
-    image has already been paid for, so its limits are wider: it may have any known format, and any size up to
-    the largest that can be requested. `decoding` limits how many images are encoded and checked at the same
-    time.
+    `limits` are the limits for uploads. The size that a client requests must not exceed the pixel limit. A
+    generated image has already been paid for, so its limits are wider: it may have any known format, and any
+    size up to the largest that can be requested. `decoding` limits how many images are encoded and checked at
+    the same time.
     """
 
     def __init__(self, generator: BaseGenerator, limits: ImageLimits, decoding: DecodeLimiter) -> None:
@@ -127,7 +133,7 @@ class GeneratorRunner:
     def describe_model(self) -> ModelFacts | None:
         """Return what the provider says about the model, or None if the generator has no provider.
 
-        Raises the errors of generators.
+        Raises the errors of `BaseGenerator.describe_model`.
         """
         return self._generator.describe_model()
 
@@ -141,13 +147,13 @@ class GeneratorRunner:
         deadline: float,
         on_drawn: Callable[[int, DrawnImage], None],
     ) -> None:
-        """Draw all numbered `requests` concurrently until `deadline`, a time of `time.monotonic`.
+        """Draw an image for each of the numbered `requests`, concurrently.
 
         Each image is passed to `on_drawn` with its number, on the thread that drew it. So an image is not
-        lost if another one fails, or if the image is drawn after the deadline.
+        lost if a different image fails, or if it is finished after `deadline`, a time of `time.monotonic`.
 
-        Raises `PromptRefused`, and `GeneratorError` or one of its subclasses. Raises `GeneratorBusy` before
-        any call is started if too many calls are in progress.
+        Raises `PromptRefused`, and `GeneratorError` or one of its subclasses (`GeneratorTimeout` at
+        `deadline`). If too many calls are in progress, raises `GeneratorBusy` and starts no call.
         """
         self._reserve_calls(len(requests))
         futures = [self._start(number, request, deadline, on_drawn) for number, request in requests]
@@ -159,7 +165,7 @@ class GeneratorRunner:
     def _reserve_calls(self, count: int) -> None:
         """Reserve all `count` calls, or none. Raises `GeneratorBusy` if fewer than `count` are free.
 
-        Each call that is started costs money, so none must be started if the request fails anyway.
+        Each call that is started costs money, so no call must be started if the request fails anyway.
         """
         for reserved in range(count):
             if not self._free_calls.acquire(blocking=False):
@@ -193,7 +199,7 @@ class GeneratorRunner:
         """Call the generator and check its image. Every failure is raised as an `AppError`.
 
         The image has been paid for, so it may wait to be decoded even beyond the deadline. By then the
-        request has failed, but the image can be kept for the same request when it is sent again.
+        request has failed, but the image can be kept in case the client sends the request again.
         """
         try:
             generated = self._generator.generate(request)

@@ -1,9 +1,9 @@
 """Generate images from a prompt and store them, with limits on concurrency and time.
 
 A request waits for its idempotency key and for slots. Then it calls the generator, keeps the images on disk,
-and stores them. An image costs money as soon as it is drawn, so later failures should not lose it: if the
-store is unavailable, the put is retried, and if the request has an idempotency key, the images are kept on
-disk until they are stored.
+and stores them. An image costs money as soon as it is generated, so later failures should not lose it. If
+the store is unavailable, the put is retried. If the request has an idempotency key, the images are kept on
+disk until they are in the store.
 """
 
 import hashlib
@@ -59,10 +59,10 @@ _log = logging.getLogger(__name__)
 class GenerationService:
     """Generates images and stores them. All threads of a worker process share one instance.
 
-    On one machine, at most `concurrency` images are drawn at the same time, for at most `timeout` seconds
-    each. The worker processes share slots, idempotency records and unstored images in `state_dir`. With
-    `keep_prompts`, the prompt, the model, the seed, the size and the time are stored as metadata of the
-    image.
+    On one machine, at most `concurrency` images are generated at the same time. Each may take at most
+    `timeout` seconds. The worker processes share slots, idempotency records and unstored images in
+    `state_dir`. With `keep_prompts`, the prompt, the model, the seed, the size and the time are stored as
+    metadata of the image.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class GenerationService:
         self._slots = Slots(state_dir / "slots", concurrency)
         self._keys = IdempotencyKeys(state_dir / "under-way", IdempotencyRecords(state_dir / "outcomes.db"))
         self._unstored = UnstoredImages(state_dir / "unstored")
-        self._unstored.remove_expired()  # at startup already, since the images may be private
+        self._unstored.remove_expired()  # at startup, so that private images are not kept too long
         self._admitted = threading.BoundedSemaphore(concurrency + _MAX_WAITING)
 
     def model_name(self) -> str:
@@ -92,16 +92,17 @@ class GenerationService:
     def describe_model(self) -> ModelFacts | None:
         """Return what the provider says about the model, or None if the generator has no provider.
 
-        Raises the errors of generators.
+        Raises the errors of `BaseGenerator.describe_model`.
         """
         return self._runner.describe_model()
 
     def generate(self, request: PromptRequest, idempotency_key: str | None = None) -> list[StoredGeneration]:
-        """Draw the images and store each of them under a new, unguessable key.
+        """Generate the images and store each of them under a new, unguessable key.
 
-        No image is stored before all are drawn. If a request with the same `idempotency_key` (a digest)
-        succeeded within the last day, return its images without drawing. If it ended with `PromptRefused`,
-        raise that error again. Requests with the same key run one after another.
+        No image is stored before all images have been generated. `idempotency_key` is a digest. If a request
+        with this key succeeded within the last day, return the images of that request and generate nothing.
+        If that request ended with `PromptRefused`, raise the error again. Requests with the same key run one
+        after another.
 
         Raises `InvalidKey`, `TooManyPixels`, `PromptRefused`, `GeneratorError` and its subclasses,
         `GeneratorBusy`, `IdempotencyKeyReused`, `IdempotencyKeyInUse`, `StateUnavailable`, and the errors of
@@ -120,7 +121,7 @@ class GenerationService:
             self._admitted.release()
 
     def _deadline(self, rounds: int) -> float:
-        """Return the deadline (of `time.monotonic`) for drawing `rounds` images one after another."""
+        """Return the time (of `time.monotonic`) by which `rounds` successive calls must have ended."""
         return time.monotonic() + self._timeout * rounds
 
     def _generate_once(self, request: PromptRequest, key: str) -> list[StoredGeneration]:
@@ -143,7 +144,7 @@ class GenerationService:
             return generations
 
     def _draw_and_store(self, request: PromptRequest, images: "_PendingImages") -> list[StoredGeneration]:
-        """Draw all missing images, then store all images. If drawing fails, nothing is stored."""
+        """Generate the images that are not on disk, then store all images. Store none if generating fails."""
         self._unstored.remove_expired()
         missing = images.missing()
         deadline = self._deadline(1)
@@ -163,15 +164,15 @@ class GenerationService:
         try:
             self._runner.draw(requests, self._deadline(1), images.add)
         except GeneratorBusy as exc:
-            if len(images):  # clients may retry after 429, and the images drawn so far would be paid twice
+            if len(images):  # clients may retry after 429, and would pay twice for these images
                 raise GeneratorUnreachable(detail=f"{exc}, after {len(images)} images were drawn") from exc
             raise
 
     def _store(self, request: PromptRequest, image: UnstoredImage, deadline: float) -> StoredGeneration:
         """Store an image. If the store is unavailable, retry until `deadline`.
 
-        No other request uses the key of the image. If the image is already stored, an earlier put succeeded
-        but its response was lost.
+        No other request uses the key of this image. So if the store already contains an object with this key,
+        an earlier put of the image succeeded but its response was lost.
         """
         drawn = image.drawn
         metadata = NO_METADATA
@@ -192,10 +193,10 @@ class GenerationService:
 
 
 class _PendingImages:
-    """The images of one request that are drawn but not stored yet, by number.
+    """The images of one request that have been generated but are not stored yet.
 
-    With `name_on_disk`, they are kept in `unstored` under this name, and images that are already there are
-    not drawn again.
+    The images are numbered from 0. With `name_on_disk`, the images are
+    kept in `unstored` under this name, and images that `unstored` already contains are not generated again.
     """
 
     def __init__(
@@ -215,12 +216,12 @@ class _PendingImages:
         return self._name is not None
 
     def missing(self) -> list[tuple[int, GenerationRequest]]:
-        """Return the number and the generator request of each image that has to be drawn."""
+        """Return a list of tuples: the number and the request of each image that is still to be generated."""
         requests = enumerate(self._request.generation_requests())
         return [(number, request) for number, request in requests if number not in self._images]
 
     def add(self, number: int, drawn: DrawnImage) -> None:
-        """Add an image that has just been drawn. Generator threads call this, even after the deadline."""
+        """Add an image that was just generated. Generator threads call this, even after the deadline."""
         now = datetime.now(UTC)
         key = generated_key(now, drawn.checked.format, self._request.folder)
         image = UnstoredImage(key, drawn, now)
@@ -229,7 +230,7 @@ class _PendingImages:
         self._images[number] = image
 
     def in_order(self) -> list[UnstoredImage]:
-        """Return all images of the request. Call this when none is missing."""
+        """Return all images of the request. Call this only when no image is missing."""
         return [self._images[number] for number in range(self._request.count)]
 
     def remove_from_disk(self) -> None:

@@ -2,9 +2,10 @@
 
 This holds across threads, worker processes and restarts. While a process works on a request, it locks a file
 that is named after the key. The kernel releases the lock when the process ends, even if it is killed. Other
-requests with the key wait for the lock, and then find the outcome in a SQLite table.
+requests with the same key wait for the lock, and then find the outcome in a SQLite table.
 
-Both keys and requests are digests here, so that no idempotency key and no prompt is written to disk.
+In this module, keys and requests are represented by digests, so that no idempotency key and no prompt is
+written to disk.
 """
 
 import json
@@ -29,7 +30,7 @@ from app.services.urls import ImageUrls
 _KEY_LIFETIME_SECONDS = 86_400.0
 _LOCK_POLL_SECONDS = 0.05
 _ABANDONED_SECONDS = 86_400
-"""Age after which the lock file of a killed process is removed."""
+"""Age in seconds after which the lock file of a killed process is removed."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outcome (
@@ -103,7 +104,7 @@ def _generation_from(fields: dict[str, Any], urls: ImageUrls) -> StoredGeneratio
 
 
 def _error_from(fields: dict[str, Any]) -> AppError:
-    """Return an error of the class that has the code in `fields`."""
+    """Return an error of the class whose code is in `fields`, or an `AppError` if there is no such class."""
     classes = [AppError]
     for error_class in classes:
         if error_class.code == fields["code"]:
@@ -115,10 +116,11 @@ def _error_from(fields: dict[str, Any]) -> AppError:
 
 
 class IdempotencyRecords:
-    """A SQLite table of records in the file at `path`. It deletes the oldest records to keep its limits.
+    """A SQLite table of records in the file at `path`. The oldest records are deleted to stay within the
+    limits.
 
     Each call opens a connection, so that no connection is shared with other threads or forked processes.
-    Calls are rare enough for this. Methods raise `StateUnavailable`.
+    Calls are rare enough for this. Methods raise `StateUnavailable` if the file can't be used.
     """
 
     def __init__(self, path: Path, max_rows: int = _MAX_ROWS, max_bytes: int = _MAX_RESULT_BYTES) -> None:
@@ -164,8 +166,8 @@ class IdempotencyKeys:
     def claim(self, key: str, request: str, deadline: float) -> Iterator[IdempotencyRecord | None]:
         """Yield the outcome of the request, or None if the caller must do the work.
 
-        If it yields None, the caller holds the key for the duration of the block and must call `save` before
-        leaving it. If it doesn't, the next request with the key does the work.
+        If this yields None, the caller holds the key for the duration of the block and must call `save`
+        before leaving the block. If it doesn't call `save`, the next request with the key does the work.
 
         Raises `IdempotencyKeyReused` if the key was sent with a different request, `IdempotencyKeyInUse` if
         another request still holds the key at `deadline` (a time of `time.monotonic`), and
@@ -206,8 +208,8 @@ class IdempotencyKeys:
     def _lock(self, key: str, request: str, deadline: float) -> Iterator[bool]:
         """Hold the lock of the key during the block and yield True.
 
-        If another request held the lock, wait until it has released it and yield False. The lock file
-        contains the digest of the request.
+        If another request holds the lock, wait until the lock is released, then yield False. The lock file
+        contains the digest of the request that holds the lock.
         """
         path = self._directory / key
         with self._open(path) as descriptor:

@@ -1,6 +1,6 @@
 """The image service, which uploads, fetches, lists and deletes images.
 
-`app.services.generation` adds images that a model draws from a prompt.
+`app.services.generation` adds images that a model generates from a prompt.
 """
 
 import os
@@ -42,15 +42,15 @@ _DETAIL_THREADS = 16
 """Number of threads that fetch details of listed images. All listings of a process share the threads."""
 
 _PAGE_SIZE = 1000
-"""The maximum number of keys in a page that S3 returns."""
+"""Number of keys to request per page of a listing. S3 returns at most 1000."""
 
 _UNSPECIFIC_TYPES = {"", "application/octet-stream", "binary/octet-stream"}
-"""Content types of objects that were stored without one. It is empty in listings. S3, compatible servers and
-tools set one of the others
+"""Content types that don't tell what an object is. The type is empty in listings. If an object is stored
+without a type, S3, compatible servers and tools set one of the two other types
 (https://docs.aws.amazon.com/sdkfornet1/latest/apidocs/html/P_Amazon_S3_Model_CopyObjectRequest_ContentType.htm)."""
 
 _TYPE_ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
-"""Content types that are not registered but widely used, and the registered types they stand for."""
+"""Maps widely used content types that are not registered to the registered types that they stand for."""
 
 _KEY_OCCUPIED = (
     "Another image is already stored under this key and was not replaced. "
@@ -77,13 +77,13 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class ListedImage:
-    """An image in a listing; `size` is in bytes.
+    """An image in a listing. `size` is in bytes.
 
     The last two fields are set only in listings with details: `prompt_metadata` for generated images, and
     `original_name` for images that were uploaded with a name that is not allowed in keys.
 
-    The URL is not included, since most callers don't need it, and building it may take a signature or a
-    request to the store.
+    The URL is not included, since most callers don't need it, and building it may require a signature or
+    a request to the store.
     """
 
     key: str
@@ -98,7 +98,7 @@ class ImageService:
     """Uploads, fetches, lists and deletes images. All threads of a worker process share one instance.
 
     `limits` and `max_upload_bytes` apply to uploads. `decoding` limits how many images are decoded at the
-    same time. `bulkhead` limits how many threads wait for the store, and must be the bulkhead of the cache.
+    same time. `bulkhead` limits how many threads wait for the store. The cache must use the same bulkhead.
     `urls` builds the URLs that clients get.
     """
 
@@ -192,10 +192,11 @@ class ImageService:
     def list(
         self, prefix: str = "", *, limit: int = 100, cursor: str | None = None, details: bool = False
     ) -> tuple[list[ListedImage], str | None]:
-        """Return a page of the images whose keys begin with `prefix`, and the next page's cursor or None.
+        """Return a tuple: a page of the images whose keys begin with `prefix`, and the next page's cursor.
 
-        `details` costs one request to the store per image. The page includes images whose keys can't be used
-        safely in a URL (see `app.core.object_keys.is_readable`). Callers should count them but not show them.
+        The cursor is None on the last page. `details` costs one request to the store per image. The page
+        includes images whose keys can't be used safely in a URL (see `app.core.object_keys.is_readable`).
+        Callers should count such images but not show them.
         """
         with self._bulkhead.calling():
             page = self._store.list(prefix, limit=limit, cursor=cursor)
@@ -211,8 +212,8 @@ class ImageService:
     def list_all(self, prefix: str = "") -> Iterator[ListedImage]:
         """Yield all images whose keys begin with `prefix`, page by page.
 
-        Raises the errors of stores, and `StoreError` if the store repeats a cursor, since the listing would
-        never end.
+        Raises the errors of stores, and `StoreError` if the store repeats a cursor, since otherwise the
+        listing would never end.
         """
         cursor: str | None = None
         seen: set[str | None] = set()
@@ -334,10 +335,10 @@ class ImageService:
             raise NameTaken(_KEY_OCCUPIED)
 
     def _check_same_name(self, key: str, name: str, data: bytes) -> None:
-        """Raise `NameTaken` if the image under `key` was uploaded with a different name than `name`.
+        """Raise `NameTaken` if the image under `key` was uploaded with a name other than `name`.
 
         If no name is stored with the image, it was uploaded with the name in the key, or the store does not
-        keep metadata. In this case, raise `NameTaken` if the image does not have these bytes.
+        keep metadata. In this case, raise `NameTaken` if the image's bytes differ from `data`.
         """
         try:
             facts = self._store.head(key)
@@ -385,7 +386,7 @@ class ImageService:
 def _served_type(facts: ObjectFacts) -> str:
     """Return the content type to serve. Raise `NotFound` unless the object is an image."""
     content_type = _image_type(facts)
-    if content_type is None:  # other objects in the bucket must not be shown
+    if content_type is None:  # the server must not serve other objects in the bucket
         raise NotFound(detail=f"not an image but {facts.content_type}")
     return content_type
 

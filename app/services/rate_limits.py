@@ -15,7 +15,8 @@ _STORAGE_OPTIONS: dict[str, str | int] = {"socket_connect_timeout": 1, "socket_t
 """Timeouts in seconds for shared storage such as Redis."""
 
 _RETRY_STORAGE_SECONDS = 5.0
-"""How long a process counts on its own after the shared storage failed. Then it tries the storage again."""
+"""For how many seconds a process counts on its own after the shared storage has failed. After that, it tries
+the storage again."""
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +24,8 @@ _log = logging.getLogger(__name__)
 class RateLimits:
     """Counts images per client. `rates` maps scopes to limits in the notation of the `limits` package.
 
-    If the storage at `storage_uri` fails, each process counts on its own, so no request fails because of it.
+    If the storage at `storage_uri` fails, each process counts on its own, so that no request fails because
+    of the outage.
 
     Raises `ConfigError` if the storage needs a package that is not installed, or if the URI can't be used.
     """
@@ -48,10 +50,10 @@ class RateLimits:
         self._use_local_until = 0.0
 
     def check(self, scope: str, client: str, images: int = 1) -> None:
-        """Count `images` of `client` in `scope`.
+        """Count `images` new images of `client` in `scope`.
 
-        Raises `RateLimited` if the client exceeds a limit, and `BadRequest` if `images` is more than a limit
-        ever allows.
+        Raises `RateLimited` if the client exceeds a limit, and `BadRequest` if a limit never allows that many
+        images at once.
         """
         limits = self._limits.get(scope, ())
         if not limits:
@@ -66,7 +68,7 @@ class RateLimits:
                 self._count(self._shared, limits, (scope, client), images)
             except RateLimited:
                 raise
-            except Exception as exc:  # each storage raises errors of its own classes
+            except Exception as exc:  # each kind of storage has its own exceptions
                 if not self._use_local_until:
                     _log.warning(
                         "The rate limit storage failed (%s). This process counts on its own until it works.",

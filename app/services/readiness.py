@@ -1,4 +1,4 @@
-"""Whether this server is ready for requests, from the state of the store and of the cache."""
+"""Determine from the state of the store and of the cache whether this server is ready for requests."""
 
 import logging
 import sqlite3
@@ -15,10 +15,12 @@ from app.stores.base import BaseStore
 _PROBE_KEY = "readyz/no-such-image.png"
 
 _PROBE_TIMEOUT_SECONDS = 0.8
-"""Shorter than the default timeout of Kubernetes probes, which is one second."""
+"""How many seconds to wait for a probe of the store. This is less than one second, the default timeout of
+Kubernetes probes."""
 
 _RESULT_LIFETIME_SECONDS = 5.0
-"""How long the result of a probe is reused. Anyone can call /readyz, and S3 charges for each probe."""
+"""For how many seconds the result of a probe is reused. Anyone can call /readyz, and S3 charges for each
+probe."""
 
 _MAX_PROBES = 4
 """Maximum number of concurrent probes. There is more than one only if the store does not respond."""
@@ -38,8 +40,9 @@ _log = logging.getLogger(__name__)
 class Readiness:
     """The result of a check.
 
-    `store` is ok, refused (it denies access), unreachable (or does not respond in time) or failing. `cache`
-    is ok, unwritable or unreadable. `code` is the code of the store's error, or empty if the store is ok.
+    `store` is `ok`, `refused` if the store denies access, `unreachable` if the store can't be reached or does
+    not respond in time, or `failing` for other errors. `cache` is `ok`, `unwritable` or `unreadable`. `code`
+    is the code of the store's error, or empty if the store is ok.
     """
 
     ready: bool
@@ -51,7 +54,7 @@ class Readiness:
 class ReadinessCheck:
     """Checks the cache on each call, and the store every few seconds on a separate thread.
 
-    If the store fails, the server is ready as long as the cache contains images, which it can serve. If the
+    If the store fails, the server is ready as long as the cache contains images that it can serve. If the
     store denies access, the server is ready only if the store has worked before, so that wrong credentials
     are noticed at startup.
     """
@@ -70,7 +73,7 @@ class ReadinessCheck:
         self._logged_state = "ok"
 
     def check(self) -> Readiness:
-        """Return the state of the store and the cache. This takes about a second at most."""
+        """Return the state of the store and of the cache. This takes at most about a second."""
         error = self._store_error()
         code = error.code if error else ""
         store = _STATES.get(code, "failing")
@@ -122,7 +125,7 @@ class ReadinessCheck:
     def _log_change(self, store: str, error: AppError | None) -> None:
         """Log each change of the store's state once.
 
-        Without this the log might not show an outage, since a server that is not ready gets no requests.
+        Without this, the log might not show an outage, since a server that is not ready gets no requests.
         """
         if store == self._logged_state:
             return

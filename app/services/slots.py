@@ -1,7 +1,7 @@
 """Slots, which limit how many images the worker processes of a machine generate at the same time.
 
-A slot is a locked file below STATE_DIR. The kernel releases the lock when its process ends, so a killed
-worker does not keep a slot.
+A slot is a locked file below STATE_DIR. The kernel releases the lock when the process that holds it ends,
+so a killed worker does not keep a slot.
 """
 
 import os
@@ -16,7 +16,7 @@ from app.core.errors import GeneratorBusy, StateUnavailable
 from app.core.system import claim
 
 _WAIT_SECONDS = 2.0
-"""How long to wait for a free slot. If the generator is fast, a slot becomes free in this time."""
+"""How many seconds to wait for a free slot. With a fast generator, a slot becomes free within this time."""
 
 _POLL_SECONDS = 0.05
 
@@ -31,7 +31,7 @@ def state_errors_mapped() -> Iterator[None]:
 
 
 class Slots:
-    """A number of slots, `count`, whose files are in `directory`."""
+    """A set of `count` slots. Their files are in `directory`."""
 
     def __init__(self, directory: Path, count: int) -> None:
         self._directory = directory
@@ -39,10 +39,11 @@ class Slots:
 
     @contextmanager
     def take(self, wanted: int) -> Iterator[int]:
-        """Hold slots during the block and yield their number.
+        """Hold at least one and at most `wanted` slots during the block. Yield how many are held.
 
-        This takes all free slots up to `wanted`. If no slot is free, it waits for one. Raises `GeneratorBusy`
-        if no slot becomes free within two seconds, and `StateUnavailable`.
+        If fewer than `wanted` slots are free, hold only the free slots. If no slot is free, wait for one.
+        Raises `GeneratorBusy` if no slot becomes free within two seconds, and `StateUnavailable` if the
+        slots' files can't be used.
         """
         deadline = time.monotonic() + _WAIT_SECONDS
         with ExitStack() as held:

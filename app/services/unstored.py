@@ -1,11 +1,12 @@
-"""Generated images that are kept on disk until they are stored, since they have been paid for.
+"""Keep generated images on disk until they are in the store, since they have been paid for.
 
-An image is written as soon as it is drawn, and removed once the outcome of its request is recorded. If the
-store is unavailable or the process is killed in between, a repetition of the request uses the image on disk.
+An image is written to disk as soon as it is generated, and is removed once the outcome of its request is
+recorded. If the store is unavailable or the process is killed in between, the client can send the request
+again, and the image on disk is used.
 
 A file contains a line of JSON and the image's bytes. The number, the total size and the age of the files are
-limited, and the oldest files are removed to make room. If an image can't be written, its request continues
-without the copy.
+limited, and the oldest files are removed to make room. If an image can't be written to disk,
+its request continues without the copy on disk.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ from app.services.drawing import DrawnImage
 MAX_BYTES = 256 * 1024**2
 MAX_FILES = 1_000
 MAX_AGE_SECONDS = 86_400.0
-"""Equal to the lifetime of an idempotency key."""
+"""Maximum age of a file. It equals the lifetime of an idempotency key."""
 
 _BLOCK_BYTES = 4096
 _MAX_HEADER_BYTES = 8192
@@ -45,10 +46,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class UnstoredImage:
-    """A generated image, the object key to store it under, and the time when it was drawn.
+    """A generated image, the object key under which to store it, and the time when it was generated.
 
-    Every attempt to store the image uses the same key, so there is never a second copy, even if an earlier
-    attempt succeeded but its response was lost.
+    Every attempt to store the image uses the same key, so the store never gets a second copy, even if an
+    earlier attempt succeeded but its response was lost.
     """
 
     key: str
@@ -64,7 +65,7 @@ class _File:
 
 
 class UnstoredImages:
-    """The files in `directory`, which all worker processes share.
+    """Manages the files in `directory`. All worker processes share the directory.
 
     Methods identify a request by a digest, and its images by their numbers.
     """
@@ -91,12 +92,12 @@ class UnstoredImages:
             _log.warning("A generated image can't be kept in STATE_DIR until it is stored: %s", exc)
 
     def read(self, request: str, count: int) -> dict[int, UnstoredImage]:
-        """Return those of the request's `count` images that are on disk, by number."""
+        """Return those of the request's `count` images that are on disk, as a dict from numbers to images."""
         images = {number: self._read(self._path(request, number)) for number in range(count)}
         return {number: image for number, image in images.items() if image}
 
     def remove(self, request: str, count: int) -> None:
-        """Remove those of the request's `count` images that are on disk."""
+        """Remove the request's `count` images from disk if they exist. Log a warning if that fails."""
         for number in range(count):
             try:
                 self._path(request, number).unlink(missing_ok=True)
@@ -120,7 +121,7 @@ class UnstoredImages:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            with self._locked():  # without it, a process that adds up the sizes might see neither name
+            with self._locked():  # otherwise a process that adds up sizes might see neither name
                 temporary.replace(path)
             _sync_directory(self._directory)
         except OSError:
@@ -166,7 +167,7 @@ class UnstoredImages:
                     yield _File(status.st_mtime, path, _disk_bytes(status.st_size))
 
     def _has_expired(self, mtime: float) -> bool:
-        """Return whether a file is too old, or so far in the future that the clock was set back."""
+        """Return whether `mtime` is too far in the past, or in the future because the clock was set back."""
         return abs(time.time() - mtime) > self._max_age
 
     def _read(self, path: Path) -> UnstoredImage | None:
@@ -229,7 +230,7 @@ def _disk_bytes(size: int) -> int:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a rename durable (fsync(2)). Ignore file systems that can't sync a directory."""
+    """Sync the directory, so that a rename is durable. Ignore file systems that can't sync directories."""
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

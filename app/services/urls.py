@@ -16,13 +16,13 @@ IMAGES_PATH = "/api/images/"
 class ImageUrls:
     """Builds the URLs that clients get for stored images.
 
-    With the mode `s3` or `presigned`, an image has a URL of the store; with `server`, a URL of this server.
-    With `auto`, it has a URL of the store if the image is known to be public there, else a URL of this
-    server. If the store has no URLs, all modes use URLs of this server.
+    With the mode `s3` or `presigned`, the URL of an image points to the store; with `server`, to this server.
+    With `auto`, the URL points to the store if the image is known to be public there, else to this server. If
+    the store has no URLs, the URL points to this server in every mode.
 
-    If `base_url` is not empty, all image URLs begin with it, whatever the mode. It is the URL of a CDN in
-    front of the bucket or in front of this server's `/api/images`. `bulkhead` limits the threads that wait
-    for the store.
+    If `base_url` is not empty, all image URLs begin with it, whatever the mode. `base_url` is the URL of a
+    CDN in front of the bucket or in front of this server's `/api/images`. `bulkhead` limits the threads that
+    wait for the store.
     """
 
     def __init__(self, store: BaseStore, mode: str, base_url: str, bulkhead: Bulkhead | None = None) -> None:
@@ -58,10 +58,10 @@ class ImageUrls:
 
 
 class TrustedHosts:
-    """Decides whether the `Host` of a request may appear in a URL, since a client can send any name.
+    """Decides whether the host name in the `Host` header of a request may appear in URLs.
 
-    Loopback names are trusted, and so are `names`. With `trust_all`, all names are trusted, since a proxy has
-    checked them.
+    A client can send any name, so only loopback names and `names` are trusted. With `trust_all`, all names
+    are trusted, since a proxy has checked them.
     """
 
     def __init__(self, names: Sequence[str], *, trust_all: bool) -> None:

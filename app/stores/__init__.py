@@ -1,1 +1,1 @@
-"""Stores keep the images: in a local directory, in S3, or in a custom store."""
+"""The stores that can keep the images: a local directory, S3, or a custom store."""

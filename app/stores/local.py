@@ -3,13 +3,13 @@
     objects/<key>                     the bytes; a file is either complete or absent, never written in place
     metadata/<key>/<version>.json     the sidecar: content type, metadata and SHA-256 of that version
     tmp/                              files that are being written
-    lock                              shared lock for creating objects, exclusive for overwriting and deleting
+    lock                              file lock: shared to create objects, exclusive to overwrite or delete
 
-A put creates directories, and a delete removes directories that have become empty. The lock keeps them from
-interfering.
+A put creates directories, and a delete removes directories that have become empty. The lock keeps puts and
+deletes from interfering with each other.
 
-A version consists of the file's mtime and size. If the directory was copied with tar, zip or cp, the mtimes
-may have changed. In that case, the sidecar is found by the SHA-256 that it contains, and is renamed.
+A version is identified by the file's mtime and size. If the directory was copied with tar, zip or cp, the
+mtimes may have changed. In that case, the sidecar is found by the SHA-256 that it contains, and is renamed.
 """
 
 import errno
@@ -35,12 +35,12 @@ from app.core.system import EXCLUSIVE, REFUSED, SHARED, claim, locked, sync
 from app.stores.base import BaseStore
 
 _ABANDONED_SECONDS = 3600
-"""A temporary file that is older than this belongs to a process that was killed."""
+"""Age in seconds after which a temporary file is removed, since its process must have been killed."""
 
 _NO_LINKS = REFUSED | {errno.EMLINK, errno.EXDEV}
-"""Errors of link(2) on file systems that support no hard links, such as exFAT and some network mounts, or
-only hard links within a directory. If such an error has a different cause, the put without links fails
-too."""
+"""Error numbers of link(2) on file systems that support no hard links, such as exFAT and some network mounts,
+or that support them only within a directory. After such an error, the put is repeated without a hard link. If
+the error had a different cause, the repetition fails too."""
 
 _DISK_FULL = (
     "The disk on which images are stored is full. Nothing was stored. "
@@ -49,7 +49,7 @@ _DISK_FULL = (
 
 
 class LocalStore(BaseStore):
-    """Stores objects as files below `root`. Accepts only canonical keys, which are safe as paths."""
+    """Stores objects as files below `root`. Accepts only canonical keys, which are safe to use as paths."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
@@ -103,11 +103,11 @@ class LocalStore(BaseStore):
                 temporary.unlink(missing_ok=True)
 
     def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
-        """Open the file. The facts are read from the open file, so they describe the same version as the
-        body.
+        """Open the file. Read the `ObjectFacts` from the open file, so that they and the body belong to the
+        same version.
         """
         with _errors_mapped():
-            body = open(self._path(key), "rb")  # noqa: SIM115 (the reader closes it)
+            body = open(self._path(key), "rb")  # noqa: SIM115 (the caller closes it)
             facts = self._facts(key, body)
         if facts.etag == if_none_match:
             body.close()
@@ -115,7 +115,7 @@ class LocalStore(BaseStore):
         return StoredObject(facts, body)
 
     def head(self, key: str) -> ObjectFacts:
-        """Return the facts of the file."""
+        """Return the `ObjectFacts` of the file."""
         with _errors_mapped(), open(self._path(key), "rb") as body:
             return self._facts(key, body)
 
@@ -131,7 +131,7 @@ class LocalStore(BaseStore):
             _prune(self._metadata / key, self._metadata)
 
     def list(self, prefix: str = "", *, limit: int = 100, cursor: str | None = None) -> ObjectPage:
-        """Walk the directories below `prefix`, and keep the first keys in a heap of the page's size."""
+        """Walk the directories below `prefix`. Select the keys of the page with a heap of the page's size."""
         after = cursor or ""
         with _errors_mapped():
             found = heapq.nsmallest(limit + 1, (k for k in self._keys(prefix) if k > after))
@@ -162,7 +162,10 @@ class LocalStore(BaseStore):
     def _publish_locked(
         self, key: str, temporary: Path, sidecar: dict[str, Any], overwrite: bool
     ) -> PutResult:
-        """Publish the file under the lock. The lock is shared if a hard link creates the object."""
+        """Publish the file while holding the lock.
+
+        A shared lock suffices if a hard link creates the object.
+        """
         if not overwrite and self._has_hard_links:
             try:
                 with locked(self._root / "lock", SHARED, required=False):
@@ -175,7 +178,7 @@ class LocalStore(BaseStore):
             return self._publish(key, temporary, sidecar, overwrite)
 
     def _publish(self, key: str, temporary: Path, sidecar: dict[str, Any], overwrite: bool) -> PutResult:
-        """Publish the file, after its sidecar, so that no reader sees a version without its metadata."""
+        """Write the sidecar, then move the file into place, so that no reader finds it without a sidecar."""
         stat = temporary.stat()
         version = _version(stat)
         target = self._path(key)
@@ -218,7 +221,7 @@ class LocalStore(BaseStore):
         (self._metadata / key / f"{version}.json").unlink(missing_ok=True)
 
     def _remove_other_sidecars(self, key: str, version: str) -> None:
-        """Remove the sidecars of other versions. Call this only with the exclusive lock."""
+        """Remove all sidecars of `key` except that of `version`. The caller must hold the exclusive lock."""
         for path in (self._metadata / key).glob("*.json"):
             if path.stem != version:
                 self._remove_sidecar(key, path.stem)
@@ -228,7 +231,7 @@ class LocalStore(BaseStore):
         return _facts(key, stat, self._sidecar(key, body, stat))
 
     def _sidecar(self, key: str, body: BufferedReader, stat: os.stat_result) -> dict[str, Any]:
-        """Return the sidecar of the open file, or an empty one if the file was put there by hand."""
+        """Return the content of the open file's sidecar, or an empty dict if the file has no sidecar."""
         directory = self._metadata / key
         path = directory / f"{_version(stat)}.json"
         if (found := _load_json(path)) is not None:
@@ -249,7 +252,7 @@ class LocalStore(BaseStore):
     def _adopt(self, key: str, version: str, sidecar: dict[str, Any]) -> None:
         """Rename a sidecar that was found by its digest, so that the next read finds it by its name.
 
-        Does nothing while another process holds the lock, or if the directory can't be written.
+        Do nothing if another process holds the lock, or if the directory is not writable.
         """
         with suppress(OSError):
             held = claim(self._root / "lock")
@@ -275,11 +278,11 @@ class LocalStore(BaseStore):
 
 
 def _write_synced(path: Path, data: bytes) -> None:
-    """Write and sync a new file. Set its mtime, which becomes part of its version, to the nanosecond."""
+    """Write and sync a new file. Set its mtime, which is part of its version, with nanosecond precision."""
     with open(path, "xb") as file:
         file.write(data)
         file.flush()
-        with suppress(OSError):  # then the mtime is as exact as the file system's own times
+        with suppress(OSError):  # if this fails, the mtime is only as exact as the file system's own times
             os.utime(file.fileno(), ns=(now := time.time_ns(), now))
         sync(file.fileno())
 
@@ -299,7 +302,7 @@ def _version(stat: os.stat_result) -> str:
 
 
 def _size_in(sidecar: Path) -> int:
-    """Return the size in the name of a sidecar, or -1 if the name is not a version."""
+    """Return the file size that the name of a sidecar contains, or -1 if the name is not a version."""
     try:
         return int(sidecar.stem.rpartition("-")[2], 16)
     except ValueError:
@@ -324,7 +327,7 @@ def _sync_directory(path: Path) -> None:
 
 
 def _prune(directory: Path, root: Path) -> None:
-    """Remove `directory` and its parents below `root`, up to the first one that is not empty."""
+    """Remove `directory` and its parents below `root`. Stop at the first that is not empty."""
     with suppress(OSError):
         while directory != root:
             directory.rmdir()
@@ -333,7 +336,7 @@ def _prune(directory: Path, root: Path) -> None:
 
 @contextmanager
 def _errors_mapped(missing: type[AppError] = NotFound) -> Iterator[None]:
-    """Raise the application's error instead of an `OSError`. For a missing file, raise `missing`."""
+    """Turn each `OSError` inside the block into an `AppError`. For a missing file, raise `missing`."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:

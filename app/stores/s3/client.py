@@ -1,6 +1,6 @@
 """The client for one bucket: a boto3 client per process, with timeouts, in the bucket's region.
 
-This module also reads the facts about objects from S3's responses.
+This module also creates `ObjectFacts` from S3's responses.
 """
 
 import base64
@@ -31,25 +31,26 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CONNECT_TIMEOUT_SECONDS = 3
-"""Timeout for each IP address of the endpoint's host name. S3's host names have up to eight addresses."""
+"""Timeout for connecting to each IP address of the endpoint. S3's host names have up to eight addresses."""
 
 READ_TIMEOUT_SECONDS = 10
 
 RETRY_WINDOW_SECONDS = 14
-"""Calls are not retried after this time, so that every call ends within 25 seconds. Requests that wait for
-another request's cache fill time out after 30 seconds."""
+"""A call is retried only within this time after its start, so that every call ends within 25 seconds. This is
+less than 30 seconds, the timeout of requests that wait until another request has cached the same object."""
 
 MAX_ATTEMPTS = 3
 
 CREDENTIALS_PAUSE_SECONDS = 5.0
-"""How long to wait before looking for credentials again if none were found. Asking an instance's metadata
-service takes seconds."""
+"""How many seconds to wait before looking for credentials again if none were found. A search may take
+seconds, since it may ask the metadata service of a cloud instance."""
 
 WITHOUT_TRAILERS: dict[str, Any] = {
     "request_checksum_calculation": "when_required",
     "response_checksum_validation": "when_required",
 }
-"""Client options for compatible servers. Some reject boto3's checksum trailers, or store them in the file."""
+"""Client options for compatible servers. Some of these servers reject boto3's checksum trailers, or store
+them as part of the object."""
 
 _REDIRECTS = (301, 302, 307)
 
@@ -57,7 +58,7 @@ _log = logging.getLogger(__name__)
 
 
 class BucketClient:
-    """Calls S3 for `bucket`. Threads share it, and it works after a fork."""
+    """Calls S3 for one bucket. Threads can share an instance, and it keeps working after a fork."""
 
     def __init__(
         self,
@@ -79,9 +80,9 @@ class BucketClient:
         self._credentials_pause_until = 0.0
 
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
-        """Call a method of boto3's client, such as `get_object`, for the bucket, and return S3's response.
+        """Call `operation`, a method of boto3's client such as `get_object`, and return S3's response.
 
-        Raises what boto3 raises.
+        Raises boto3's errors, and `AppError` if the client can't be created.
         """
         return dict(getattr(self.boto3_client(), operation)(Bucket=self._bucket, **parameters))
 
@@ -90,7 +91,7 @@ class BucketClient:
         return self._open()[1]
 
     def region(self) -> str:
-        """Return the bucket's region: the one that S3 named, or that of the setting, or boto3's default."""
+        """Return the bucket's region as named by S3, else the configured region, else boto3's default."""
         return self.boto3_client().meta.region_name
 
     def credentials(self) -> ReadOnlyCredentials:
@@ -102,7 +103,7 @@ class BucketClient:
 
     @property
     def is_aws(self) -> bool:
-        """Whether the endpoint is Amazon S3 rather than a compatible server. Raises `AppError`."""
+        """Whether the endpoint belongs to Amazon S3. Raises `AppError` if boto3's settings are invalid."""
         return self.endpoint().is_aws
 
     def url(self, key: str) -> str:
@@ -113,10 +114,11 @@ class BucketClient:
         return self.endpoint().objects_url + url_path(key)
 
     def identity(self) -> str:
-        """Return what distinguishes the bucket from all others. Each partition has its own bucket names.
+        """Return a string that distinguishes the bucket from all other buckets.
 
-        If boto3 can't determine the endpoint, the setting is used instead, so that the cache can still be
-        opened.
+        The string contains the AWS partition unless it is the default partition, since bucket names are
+        unique only within a partition. If boto3 can't determine the endpoint, the string contains the
+        configured endpoint URL, so that the cache can still be opened.
         """
         try:
             endpoint = self.endpoint()
@@ -155,7 +157,7 @@ class BucketClient:
                 if time.monotonic() < self._credentials_pause_until:
                     raise NoCredentialsError
                 session = new_session(region=self._region)
-                if session.get_credentials() is None:  # a client created now would never find any
+                if session.get_credentials() is None:  # a client created now would never find credentials
                     self._credentials_pause_until = time.monotonic() + CREDENTIALS_PAUSE_SECONDS
                     raise NoCredentialsError
                 self._opened = (os.getpid(), session, self._new_client(session))
@@ -192,7 +194,8 @@ class BucketClient:
         """End a call that failed too late for a retry, and record the region that a response names.
 
         botocore has no deadline for a whole call; the read timeout applies to each attempt. If S3 names a
-        different region, botocore retries the call there, but would start the next call in the old region.
+        different region, botocore retries the call in that region, but would send the next call to the old
+        region again.
         """
         started = request_dict["context"].get("started", time.monotonic())
         if caught_exception is not None and time.monotonic() - started > RETRY_WINDOW_SECONDS:
@@ -210,7 +213,8 @@ class BucketClient:
 def _before_call(params: dict[str, Any], context: dict[str, Any], **event: Any) -> None:
     """Record the start of a call for its deadline, and don't send `Expect: 100-continue`.
 
-    Images are small. Waiting for the 100 costs a round trip, or a second if the server ignores the header.
+    Images are small, so the header does not pay off: waiting for the status 100 costs a round trip, or a
+    second if the server ignores the header.
     """
     context["started"] = time.monotonic()
     params["headers"].pop("Expect", None)
@@ -219,8 +223,8 @@ def _before_call(params: dict[str, Any], context: dict[str, Any], **event: Any) 
 def _normalize_is_truncated(response_dict: dict[str, Any], **event: Any) -> None:
     """Correct the spelling of IsTruncated in a listing before botocore parses it.
 
-    botocore treats every value except `true` as false, so `True` would end a listing early. Remove the
-    element if its value is neither true nor false.
+    botocore treats every value except `true` as false, so `True` would end a listing early. If the value is
+    neither true nor false, rename the element, so that botocore ignores it.
     """
     body = response_dict["body"]
     found = re.search(rb"<((?:\w+:)?IsTruncated)\b[^<>]*(?:/>|>([^<]*)<)", body)
@@ -235,8 +239,8 @@ def _normalize_is_truncated(response_dict: dict[str, Any], **event: Any) -> None
 def end_redirects(response: Any = None, **event: Any) -> None:
     """Raise `ClientError` for a redirect that names no region.
 
-    botocore would call HeadBucket to find the region. If that call is redirected too, botocore would call it
-    again and again.
+    Without this, botocore would call HeadBucket to find the region. If HeadBucket were redirected too,
+    botocore would repeat it endlessly.
     """
     if response is not None and response[0].status_code in _REDIRECTS and not _named_region(response):
         raise ClientError(response[1], "HeadBucket")
@@ -255,9 +259,9 @@ def _named_region(response: Any) -> str:
 
 
 def facts_of(key: str, response: Mapping[str, Any]) -> ObjectFacts:
-    """Return the facts about the object from a response to GetObject or HeadObject.
+    """Return the `ObjectFacts` from a response to GetObject or HeadObject.
 
-    Raises `StoreError` if facts are missing, or if the response is about only a part of the object.
+    Raises `StoreError` if a required field is missing, or if the response contains only a part of the object.
     """
     status = response["ResponseMetadata"]["HTTPStatusCode"]
     if status != 200 or "ContentRange" in response:
@@ -286,7 +290,7 @@ def etag_of(response: Mapping[str, Any]) -> str:
 
 
 def utc(moment: datetime) -> datetime:
-    """Return the time in UTC. Raises `StoreError` if `datetime` can't represent it."""
+    """Return `moment` in UTC. Raises `StoreError` if `datetime` can't represent the result."""
     try:
         return moment.astimezone(UTC)
     except (OverflowError, ValueError) as exc:

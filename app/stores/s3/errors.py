@@ -1,8 +1,8 @@
-"""Map boto3's errors to the application's errors, and explain S3's error codes to operators.
+"""Map boto3's errors to subclasses of `AppError`, and explain S3's error codes to operators.
 
-The log, the doctor and the bucket commands use the same explanations. AWS's codes:
+The log, the doctor and the bucket commands all use these explanations. AWS documents its error codes here:
 https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-The codes of compatible servers are those of Ceph, MinIO and R2
+Of the compatible servers, this module knows the codes of Ceph, MinIO and R2
 (https://developers.cloudflare.com/r2/api/error-codes/).
 """
 
@@ -26,7 +26,8 @@ from app.core.errors import AppError, NotFound, StoreError, StoreRefused, StoreT
 
 MISSING = {"NoSuchKey", "404", "NotFound"}
 _OBJECT_OPERATIONS = ("GetObject", "HeadObject", "DeleteObject")
-"""Operations for which a 404 means a missing object. Any other 404 comes from something that is not S3."""
+"""Operations for which a 404 means that the object is missing. A 404 for any other operation comes from
+something that is not S3."""
 
 DENIED = {"AccessDenied", "AccessDeniedException", "403", "Forbidden"}
 _RETRYABLE = {
@@ -52,7 +53,7 @@ _ERRORS_BY_KIND: dict[ErrorKind, type[StoreError]] = {
 
 @contextmanager
 def errors_mapped(operation: str) -> Iterator[None]:
-    """Raise the application's error instead of an exception from boto3. `operation` appears in the log."""
+    """Turn each exception from boto3 inside the block into an `AppError`. `operation` appears in the log."""
     try:
         yield
     except Exception as exc:
@@ -63,7 +64,7 @@ def errors_mapped(operation: str) -> Iterator[None]:
 
 
 def app_error(exc: Exception, operation: str) -> AppError | None:
-    """Return the application's error for `exc`, or None if it does not come from boto3."""
+    """Return the `AppError` for `exc`, or None if `exc` does not come from boto3."""
     if isinstance(exc, ClientError):
         return _mapped_response(exc, operation)
     kind = classify(exc)
@@ -93,7 +94,7 @@ def _mapped_response(exc: ClientError, operation: str) -> AppError:
 
 
 def _fix_for_status(exc: ClientError) -> str:
-    """Return how to fix an error whose code is not in `MEANINGS`."""
+    """Return advice on how to fix an error whose code is not in `MEANINGS`."""
     if 300 <= status_of(exc) < 400:
         return str(REDIRECTED)
     is_put = exc.operation_name == "PutObject"
@@ -108,7 +109,10 @@ def _fix_for_status(exc: ClientError) -> str:
 
 
 def code_of(exc: ClientError) -> str:
-    """Return S3's error code, such as `NoSuchKey`. For HEAD requests and 304s, return the status as text."""
+    """Return S3's error code, such as `NoSuchKey`.
+
+    A response to a HEAD request, or one with the status 304, has no body. Its code is the status as a string.
+    """
     return str(exc.response.get("Error", {}).get("Code", ""))
 
 
@@ -118,7 +122,7 @@ def status_of(exc: ClientError) -> int:
 
 
 def denied_action(exc: ClientError) -> str:
-    """Return the IAM action that AWS names as denied, such as `s3:GetObject`, or an empty string.
+    """Return the IAM action, such as `s3:GetObject`, that AWS's message names as denied, or an empty string.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """
@@ -148,19 +152,20 @@ _ACTIONS = {
     "AssumeRoleWithWebIdentity": "sts:AssumeRoleWithWebIdentity",
     "GetCallerIdentity": "sts:GetCallerIdentity",
 }
-"""The IAM actions whose names differ from the names of their operations.
+"""Maps operations to the IAM actions that they need, if the names differ.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html"""
 
 
 def action_of(operation: str) -> str:
-    """Return the IAM action, such as `s3:ListBucket`, that an operation such as `ListObjectsV2` needs."""
+    """Return the IAM action that an operation needs, for example `s3:ListBucket` for `ListObjectsV2`."""
     return _ACTIONS.get(operation, f"s3:{operation}")
 
 
 class Meaning(NamedTuple):
-    """One sentence that says what is wrong, and how to fix it.
+    """An explanation of an error code.
 
-    The fix is a command, or a phrase without a full stop.
+    `text` is a sentence that says what is wrong. `fix` says how to fix it, in a command or in a phrase
+    without a full stop.
     """
 
     text: str
@@ -284,7 +289,8 @@ MEANINGS = {
     "503": BUSY,
     "500": BUSY,
 }
-"""What each code means. If a response has no body, such as a response to HEAD, its code is its status."""
+"""Maps error codes to their meanings. The code of a response without a body, such as a response to HEAD, is
+its status."""
 
 REGION_CODES = {
     "PermanentRedirect",
@@ -294,4 +300,4 @@ REGION_CODES = {
     "InvalidLocationConstraint",
     "InvalidRegionName",
 }
-"""Codes of errors that a wrong region causes."""
+"""Error codes that S3 sends if a request was sent to, or signed for, the wrong region."""

@@ -2,8 +2,8 @@
 
 S3 offers two ways to continue a listing: `ContinuationToken`, an opaque token, and `StartAfter`, a key.
 Directory buckets and some compatible servers ignore `StartAfter`, so the token is sent if there is one. A
-cursor also contains the last key. It shows whether the next page really continues the listing, and it is used
-if the server no longer accepts the token.
+cursor contains both the token and the last key of the page. The key shows whether the next page really
+continues the listing, and it is sent as `StartAfter` if the server no longer accepts the token.
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
 """
 
@@ -22,19 +22,19 @@ from app.stores.s3.client import BucketClient, etag_of, utc
 from app.stores.s3.errors import status_of
 
 _MAX_CURSOR_CHARS = 3000
-"""Maximum length of a cursor. It is sent in a request line, which can have 4094 characters (gunicorn's
-default)."""
+"""Maximum length of a cursor, in characters. Clients send the cursor in the request line, whose maximum
+length is 4094 characters (gunicorn's default)."""
 
 _MAX_EMPTY_PAGES = 1000
-"""Maximum number of consecutive truncated pages without keys. S3 sends them where many objects were
+"""Maximum number of consecutive truncated pages without keys. S3 sends such pages after many objects were
 deleted."""
 
 
 def list_page(client: BucketClient, prefix: str, limit: int, cursor: str | None) -> ObjectPage:
     """Return the page after `cursor`: at most `limit` objects whose keys begin with `prefix`.
 
-    Only `IsTruncated=false` ends a listing. Raises botocore's errors, and `StoreError` for a page that does
-    not continue the previous one, or that has fewer keys than its `KeyCount` says.
+    The listing ends only when a page has `IsTruncated=false`. Raises botocore's errors. Raises `StoreError`
+    if the page does not continue the previous page, or if it has fewer keys than its `KeyCount` says.
     """
     last = _Cursor.from_text(cursor)
     response = _request_page(client, {"Prefix": prefix, "MaxKeys": limit}, last)
@@ -55,11 +55,11 @@ def list_page(client: BucketClient, prefix: str, limit: int, cursor: str | None)
 
 
 class _Cursor(NamedTuple):
-    """The end of a page.
+    """The position in a listing after a page.
 
     `key` is the last key of the page. `token` is the server's continuation token, or empty. `empty` is the
-    number of pages without keys since `key`. `first` is the first key of the page if the keys were not in
-    S3's order, else empty.
+    number of pages without keys that followed `key`. `first` is the first key of the page if the keys were
+    not in S3's order, else empty.
     """
 
     key: str = ""
@@ -68,7 +68,7 @@ class _Cursor(NamedTuple):
     first: str = ""
 
     def to_text(self) -> str:
-        """Return the cursor in characters that need no encoding in URLs. A long token is dropped."""
+        """Return the cursor as a string that needs no encoding in URLs. Omit the token if it is too long."""
         text = base64.urlsafe_b64encode(json.dumps(self, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         if len(text) > _MAX_CURSOR_CHARS and self.token and self.key:
             return self._replace(token="").to_text()
@@ -76,7 +76,7 @@ class _Cursor(NamedTuple):
 
     @classmethod
     def from_text(cls, text: str | None) -> Self:
-        """Return the cursor that `to_text` wrote. Any other text counts as a key to start after."""
+        """Return the cursor that `to_text` wrote. Treat any other string as a key to start after."""
         if not text:
             return cls()
         try:
@@ -94,7 +94,7 @@ def _request_page(client: BucketClient, parameters: dict[str, Any], last: _Curso
     if last.token:
         try:
             return client.call("list_objects_v2", **parameters, ContinuationToken=last.token)
-        except ClientError as exc:  # tokens may expire, and clients may send any text
+        except ClientError as exc:  # tokens may expire, and clients may send any string
             if status_of(exc) != 400 or not last.key or last.first:
                 raise
     start = {"StartAfter": last.key} if last.key else {}
@@ -109,10 +109,13 @@ def _facts_in(entry: Mapping[str, Any]) -> ObjectFacts:
 
 
 def _check_advance(last: _Cursor, keys: Sequence[str]) -> bool:
-    """Return whether all keys so far were in S3's order. Raises `StoreError` if the page does not advance.
+    """Return whether all keys so far were in S3's order.
 
-    Directory buckets have no order, and some servers list in the order of their directories. For these, a
-    page that contains the first or the last key of the previous page counts as a repetition of that page.
+    Raises `StoreError` if the page does not continue the previous page.
+
+    Directory buckets list keys in no particular order, and some servers list them in the order of their
+    directories. In such a listing, a page that contains the first or the last key of the previous page counts
+    as a repetition.
     """
     if last.first:
         repeats = not {last.key, last.first}.isdisjoint(keys)
@@ -124,7 +127,7 @@ def _check_advance(last: _Cursor, keys: Sequence[str]) -> bool:
 
 
 def _next_cursor(last: _Cursor, objects: Sequence[ObjectFacts], token: str, in_order: bool) -> _Cursor:
-    """Return the cursor after a truncated page. Raises `StoreError` if there is no way to continue."""
+    """Return the cursor after a truncated page. Raises `StoreError` if the listing can't be continued."""
     if objects and (token or in_order):
         return _Cursor(objects[-1].key, token, first="" if in_order else objects[0].key)
     if objects or token in ("", last.token):

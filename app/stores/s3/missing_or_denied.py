@@ -1,9 +1,9 @@
-"""Find out whether a 403 on a read means that the object is missing or that reading is forbidden.
+"""Find out whether a 403 in response to a read means that the object is missing or that reading is forbidden.
 
 Without `s3:ListBucket`, S3 returns 403 AccessDenied even for a missing object
 (https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html). If we mistook a revoked permission for a
-missing object, the cache would lose its named images. If we mistook a missing object for a denied read, a
-mistyped URL would look like an outage.
+missing object, the cache would drop images that it only wanted to revalidate. If we mistook a missing object
+for a denied read, a mistyped URL would look like an outage.
 """
 
 import secrets
@@ -17,14 +17,18 @@ from app.stores.s3.client import BucketClient
 from app.stores.s3.errors import code_of, denied_action, status_of
 
 _PROBE_SECONDS = 300.0
-"""How long the response for a key that can't exist is remembered. Policies may change."""
+"""How many seconds we remember the response for a random key. Policies may change, so this is limited."""
 
 _READABLE_SECONDS = 60.0
-"""How long a successful read proves that reading is allowed."""
+"""For how many seconds a successful read proves that reading is allowed."""
 
 
 class Denials:
-    """Interprets a 403, using AWS's message, a key that can't exist, and an object known to exist."""
+    """Decides what a 403 in response to a read means.
+
+    This uses AWS's message, the response for a random key, and the response for an object that is known to
+    exist.
+    """
 
     def __init__(self, client: BucketClient, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -35,7 +39,7 @@ class Denials:
         self._known_key = ""
 
     def note_read(self, key: str) -> None:
-        """Record that `key` was read: it exists, and reading is allowed."""
+        """Record that `key` was read, so it exists and reading is allowed."""
         self._known_key = key
         self._readable_until = self._clock() + _READABLE_SECONDS
 
@@ -52,7 +56,7 @@ class Denials:
         """Return whether `exc`, S3's response to reading `key`, means that there is no such object.
 
         If the object was read before, return True only if AWS's message or a successful read shows that
-        reading is allowed. This may call S3, so it raises botocore's errors.
+        reading is allowed. This method may call S3, so it may raise botocore's errors.
         """
         if (status_of(exc), code_of(exc)) != (403, "AccessDenied") or is_about_credentials(exc):
             return False
@@ -72,7 +76,11 @@ class Denials:
         return True
 
     def _bucket_hides_missing(self, key: str) -> bool:
-        """Return whether S3 returns 403 for a random key next to `key`. The same policies apply to both."""
+        """Return whether S3 returns 403 instead of 404 for missing objects.
+
+        This requests a random key in the same folder as `key`, since the same policies apply to both keys.
+        The result is remembered.
+        """
         if self._clock() >= self._probed_until:
             folder, slash, name = key.rpartition("/")
             neighbour = f"{folder}{slash}{secrets.token_hex(16)}.{name.rpartition('.')[2]}"
@@ -81,7 +89,7 @@ class Denials:
         return self._hides_missing
 
     def _head_status(self, key: str) -> int:
-        """Return 200, 403 or 404. Raises `ClientError` for any other status."""
+        """Send HeadObject and return the status: 200, 403 or 404. Raises `ClientError` for other statuses."""
         try:
             self._client.call("head_object", Key=key)
         except ClientError as exc:

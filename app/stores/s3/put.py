@@ -1,8 +1,8 @@
 """PutObject, limited to the features that the bucket and the server support.
 
 Buckets may have ACLs disabled. Compatible servers may lack ACLs or conditional puts, or may accept less
-metadata than S3. A put that fails for such a reason is repeated without the feature. Later puts don't use the
-feature.
+metadata than S3. A put that fails for such a reason is repeated without the feature, and later puts don't use
+the feature either.
 """
 
 import base64
@@ -23,14 +23,16 @@ from app.stores.s3.client import RETRY_WINDOW_SECONDS, BucketClient, etag_of, fa
 from app.stores.s3.errors import MEANINGS, code_of, status_of
 
 _MAX_ATTEMPTS = 8
-"""Maximum number of attempts. This is enough for every combination of options, and for some conflicts."""
+"""Maximum number of attempts with the same metadata. This is enough to try every combination of options, and
+to repeat the put after some conflicts."""
 
 _SHORT_VALUE_BYTES = 256
-"""Maximum length of metadata values for a server with a small limit. It is OpenStack Swift's default
-limit."""
+"""Maximum length of a metadata value in bytes, for servers that reject longer values. This is the default
+limit of OpenStack Swift."""
 
 _SHORT_VALUES_SECONDS = 600.0
-"""How long to send only short values. An outage may look like a small limit, so this is not permanent."""
+"""For how many seconds to send only short values after the server rejected longer ones. The rejection may
+have been caused by an outage, so this is not permanent."""
 
 _METADATA_STATUSES = (400, 413, 431, 500, 501)
 """Statuses of responses to metadata that exceeds a server's limit: 500 from Swift, 400 from AWS, and 413 or
@@ -42,11 +44,11 @@ _METADATA_CODES = {
     "InvalidRequest",
     "InvalidArgument",
 }
-"""Codes that may be about metadata. All other codes in `MEANINGS` are about something else."""
+"""Error codes that metadata may cause. All other codes in `MEANINGS` have different causes."""
 
 _MAX_CLOCK_SKEW = timedelta(minutes=15)
-"""S3 rejects requests with a greater clock skew (`RequestTimeTooSkewed`), so if the `Date` of a response is
-further off, it is wrong."""
+"""Maximum difference between this machine's clock and the `Date` of a response. S3 rejects requests with a
+greater clock skew (`RequestTimeTooSkewed`), so a `Date` with a greater difference is wrong."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,8 +56,9 @@ _log = logging.getLogger(__name__)
 class Upload(NamedTuple):
     """The result of a put.
 
-    `facts` describes the stored object. It is None if there was an object that must not be overwritten. If
-    `in_doubt` is True, an earlier attempt of this put may have stored that object and lost the response.
+    `facts` describes the stored object. It is None if nothing was stored, because an object exists that must
+    not be overwritten. If `in_doubt` is True, an earlier attempt at this put may have stored that object, but
+    its response was lost.
     """
 
     facts: ObjectFacts | None
@@ -63,7 +66,7 @@ class Upload(NamedTuple):
 
 
 class _Options(NamedTuple):
-    """Whether a put sends the ACL public-read, and whether it sends `If-None-Match: *`."""
+    """The options of a put: whether to send the ACL `public-read`, and whether to send `If-None-Match: *`."""
 
     acl: bool
     conditional: bool
@@ -73,8 +76,8 @@ class Uploader:
     """Puts objects with the options that were found to work.
 
     `acl` is `public-read`, `none`, or `auto`, which means public-read as long as the bucket accepts it.
-    `encryption` contains additional parameters for each put. `exists` is called for servers that don't
-    support conditional puts.
+    `encryption` contains the encryption parameters of each put. `exists` tells whether an object exists. It
+    is called before a put that must not overwrite, if the server does not support conditional puts.
     """
 
     def __init__(
@@ -86,8 +89,8 @@ class Uploader:
         self._encryption = encryption
         self._exists = exists
         self._has_conditions: bool | None = None
-        """Whether the server obeys `If-None-Match`. AWS does. For a compatible server, this is None until the
-        first put."""
+        """Whether the server obeys `If-None-Match`. AWS does. For a compatible server, this is None until a
+        put with `overwrite=False` has shown it."""
         self._short_values_until = 0.0
 
     def put(
@@ -100,7 +103,8 @@ class Uploader:
         metadata: Mapping[str, str],
         overwrite: bool,
     ) -> Upload:
-        """Put the object. If S3 rejects its metadata, shorten the values. If that fails, omit the metadata.
+        """Put the object. If S3 rejects its metadata, shorten the values. If that fails too, omit the
+        metadata.
 
         Raises botocore's errors, and `StoreError` for a response that can't come from S3.
         """
@@ -154,10 +158,10 @@ class Uploader:
         )
 
     def _put_once(self, request: dict[str, Any], overwrite: bool) -> tuple[dict[str, Any] | None, bool]:
-        """Put the object with this metadata, with the options that work.
+        """Put the object with the metadata in `request`. Try different options until the put succeeds.
 
-        Return S3's response, or None if there is an object that must not be overwritten. Also return whether
-        an earlier attempt of this put may have stored that object.
+        Return a pair. The first item is S3's response, or None if an object exists that must not be
+        overwritten. The second item says whether an earlier attempt at this put may have stored that object.
         """
         if self._has_conditions is None and self._client.is_aws:
             self._has_conditions = True
@@ -201,7 +205,7 @@ class Uploader:
         """Return the options to try after this error, or None if no other options would help.
 
         A 403 may mean that `s3:PutObjectAcl` is missing or that Block Public Access is on. But it may also
-        mean that `s3:PutObject` is missing. Only a put that succeeds without the ACL proves the reason.
+        mean that `s3:PutObject` is missing. The ACL was the reason only if a put without it succeeds.
         """
         if code == "ConditionalRequestConflict":
             return options
@@ -221,7 +225,7 @@ class Uploader:
         return acl_fits and self._has_conditions is not True
 
     def _learn(self, request: dict[str, Any], options: _Options, overwrite: bool) -> None:
-        """Remember what this successful put shows about the server."""
+        """Record which options the server supports, after a put with `options` has succeeded."""
         if self._sends_acl and not options.acl:
             self._sends_acl = False
             _log.warning(
@@ -238,10 +242,10 @@ class Uploader:
                 )
 
     def _obeys_conditions(self, request: dict[str, Any], options: _Options) -> bool | None:
-        """Return whether the server rejects a repetition of the conditional put that just succeeded.
+        """Repeat the conditional put that just succeeded, and return whether the server rejects it.
 
-        Some servers ignore the condition. Return None if an outage prevents a result. The upload must not
-        fail for this reason, since the object is stored.
+        Some servers ignore the condition and accept the repetition. Return None if an outage prevents a
+        result. An outage must not make the upload fail here, since the object has already been stored.
         """
         try:
             self._send(request, options)
@@ -258,7 +262,7 @@ class Uploader:
 
         OpenStack Swift sends no ETag if a later put replaced the object. But a 200 without an ETag may also
         come from something that is not S3, so this checks whether the object exists. Raises `StoreError` if
-        it does not.
+        the object does not exist.
         """
         if str(response.get("ETag", "")).strip('"'):
             return etag_of(response)
@@ -288,7 +292,7 @@ def _date_of(response: Mapping[str, Any]) -> datetime:
 
 
 def _may_have_stored(exc: ClientError) -> bool:
-    """Return whether the object may be stored despite the error.
+    """Return whether the object may have been stored despite the error.
 
     This is possible if botocore retried the put, or if the status is 5xx.
     """

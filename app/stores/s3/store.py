@@ -22,17 +22,17 @@ from app.stores.s3.put import Uploader
 from app.stores.s3.urls import PublicAccess, presigned
 
 _STATUSES_OF_HEAD = {"301", "400", "403", "404"}
-"""Codes that botocore derives from the status of a response to HEAD. Responses to GET have S3's own code in
-their body."""
+"""Error codes that are just the status of a response to HEAD, which has no body. The body of a response to
+GET contains S3's own code."""
 
 
 class S3Store(BaseStore):
     """Stores objects in one bucket.
 
     `acl` is `public-read`, `none`, or `auto`, which means public-read as long as the bucket accepts it. `sse`
-    is `none`, `AES256` or `aws:kms`. `aws:kms` uses the key `sse_kms_key_id`, or AWS's own key if that is
-    empty. `presigned_expiry` is the maximum validity of a signed URL in seconds. `max_connections` should be
-    at least the number of threads that use the store.
+    is `none`, `AES256` or `aws:kms`. `aws:kms` uses the key `sse_kms_key_id`, or the key that AWS manages if
+    `sse_kms_key_id` is empty. `presigned_expiry` is the maximum validity of a signed URL in seconds.
+    `max_connections` should be at least the number of threads that use the store.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class S3Store(BaseStore):
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """Return the store in `S3_BUCKET`."""
+        """Return the store for the bucket in `S3_BUCKET`."""
         return cls(
             config.s3_bucket,
             region=config.aws_region,
@@ -112,7 +112,7 @@ class S3Store(BaseStore):
         try:
             if not upload.in_doubt:
                 return PutResult(self.head(key), created=False)
-            # The existing object may have been stored by the first attempt of this put: compare the bytes.
+            # The existing object may have been stored by an earlier attempt at this put: compare the bytes.
             stored = self.get(key)
             assert stored is not None  # only a conditional get returns None
             with stored:
@@ -143,7 +143,7 @@ class S3Store(BaseStore):
         return StoredObject(facts, _ResumingBody(self._client, response["Body"], facts))
 
     def head(self, key: str) -> ObjectFacts:
-        """Send HeadObject. If it fails, send GetObject, since its response has a body with the reason."""
+        """Send HeadObject. If it fails, send GetObject, whose response gives the reason in its body."""
         with errors_mapped("HeadObject"):
             try:
                 response = self._client.call("head_object", Key=key)
@@ -166,7 +166,7 @@ class S3Store(BaseStore):
         self._denials.note_deleted(key)
 
     def list(self, prefix: str = "", *, limit: int = 100, cursor: str | None = None) -> ObjectPage:
-        """Send ListObjectsV2. The cursor contains its continuation token."""
+        """Send ListObjectsV2. The cursor contains S3's continuation token."""
         with errors_mapped("ListObjectsV2"):
             return list_page(self._client, prefix, limit, cursor)
 
@@ -175,7 +175,10 @@ class S3Store(BaseStore):
         return self._client.url(key)
 
     def signed_url(self, key: str) -> str:
-        """Return the object's URL, signed with our credentials. It changes when half its validity is over."""
+        """Return the object's URL, signed with our credentials.
+
+        The URL changes each time half of its validity has passed.
+        """
         with errors_mapped("signing a URL"):
             credentials, region = self._client.credentials(), self._client.region()
         return presigned(
@@ -189,7 +192,10 @@ class S3Store(BaseStore):
         return self._public_access.is_public(key)
 
     def _exists_before_put(self, key: str) -> bool:
-        """Return whether the object exists. If a 404 has a different reason, the put will report it."""
+        """Return whether the object exists.
+
+        If a 404 has a different reason, the put that follows reports it.
+        """
         try:
             self._client.call("head_object", Key=key)
         except ClientError as exc:
@@ -209,7 +215,7 @@ def _has_bytes(stored: StoredObject, data: bytes) -> bool:
 
 
 class _ResumingBody:
-    """An object's body. Reading resumes once after a broken connection, but not after a timeout."""
+    """An object's body. Reading resumes once if the connection breaks, but never after a timeout."""
 
     def __init__(self, client: BucketClient, body: StreamingBody, facts: ObjectFacts) -> None:
         self._client = client
@@ -240,8 +246,8 @@ class _ResumingBody:
         self._body.close()
 
     def _resume_after(self, exc: Exception) -> None:
-        """Request the rest of the same version. If that is impossible, raise the `AppError` for `exc`, or
-        `exc` itself if it has none.
+        """Request the rest of the same version of the object. If the read can't be resumed, raise the
+        `AppError` for `exc`, or `exc` itself if it does not come from boto3.
         """
         error = app_error(exc, "GetObject body")
         if error is None:

@@ -7,8 +7,8 @@ with them, and it changes when they are renewed.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-presigned-url.html
 
 Only an anonymous read shows whether an object is public. Neither an accepted ACL nor a policy proves it,
-since Block Public Access may override both, for the bucket or for the account. Reading those settings would
-require permissions that the server doesn't otherwise need.
+since Block Public Access may override both, for the bucket or for the account. Reading the settings of
+Block Public Access would require permissions that the server doesn't otherwise need.
 """
 
 import http.client
@@ -35,18 +35,21 @@ _REMEMBERED_SECONDS = 600.0
 _MAX_REMEMBERED_FOLDERS = 1_000
 
 _PAUSE_SECONDS = 60.0
-"""How long to wait after a failed anonymous request. The server may have no route to the public endpoint."""
+"""How many seconds to wait after a failed anonymous request before sending the next one. This machine may
+have no route to the public endpoint."""
 
 _MAX_BODY_BYTES = 1024 * 1024
 
 _FAILURES = (BadResponse, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
-"""Everything that can go wrong, from an invalid host name to a response that is not HTTP."""
+"""All exceptions that a request can raise, for example for an invalid host name, or for a response that is
+not HTTP."""
 
 
 def presigned(url: str, credentials: ReadOnlyCredentials, region: str, *, seconds: int, now: float) -> str:
-    """Return `url` signed for GET. It is valid for at most `seconds` after `now`, and at least half of that.
+    """Return `url` signed for GET. It is valid for at most `seconds` after `now`, and for at least half
+    of that time.
 
-    `now` is a Unix time. This uses signature version 4 in the query string:
+    `now` is a Unix time. The signature is in the query string (AWS signature version 4):
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
     """
     window = max(seconds // 2, 1)
@@ -71,7 +74,7 @@ class _SignerAt(S3SigV4QueryAuth):
 class PublicAccess:
     """Reads one object of each top-level folder anonymously, and remembers the result for the folder.
 
-    This suffices because policies usually apply to whole folders.
+    One object per folder suffices because policies usually apply to whole folders.
     """
 
     def __init__(self, url_of: Callable[[str], str], clock: Callable[[], float] = time.monotonic) -> None:
@@ -81,7 +84,10 @@ class PublicAccess:
         self._paused_until = 0.0
 
     def is_public(self, key: str) -> bool:
-        """Return whether anyone can read the object `key`, which must exist. Return False if unknown."""
+        """Return whether anyone can read the object `key`, which must exist.
+
+        Return False if this is unknown.
+        """
         folder = key.partition("/")[0] if "/" in key else ""
         public, until = self._known.get(folder, (False, 0.0))
         now = self._clock()
@@ -115,7 +121,7 @@ class AnonymousResponse:
 
 
 class NoResponse(Exception):
-    """The URL's host can't be reached, or its TLS certificate is not accepted.
+    """Raised if the URL's host can't be reached, or if its TLS certificate is not accepted.
 
     The message contains the URL without its query, which may contain a signature.
     """
@@ -126,11 +132,11 @@ def fetch_anonymously(
 ) -> AnonymousResponse:
     """Request `url` without credentials and without following redirects. Raises `NoResponse`.
 
-    Browsers can't follow S3's redirects either. `seconds` is the timeout for connecting and for each read.
-    Like boto3, this respects `AWS_CA_BUNDLE`, `HTTPS_PROXY` and `NO_PROXY`.
+    Redirects are not followed because browsers can't follow S3's redirects either. `seconds` is the timeout
+    for connecting and for each read. Like boto3, this respects `AWS_CA_BUNDLE`, `HTTPS_PROXY` and `NO_PROXY`.
     """
     try:
-        # Each request gets a new pool. Requests are rare, and a fork would share the connections of a pool.
+        # Each request gets a new pool. Requests are rare, and forked processes would share a lasting pool.
         with _connection_pool(url, seconds) as pool:
             response = pool.request(method, url, body=body, redirect=False, preload_content=False)
             try:
@@ -161,7 +167,7 @@ def _connection_pool(url: str, seconds: float) -> urllib3.PoolManager:
 
 
 def _proxy_credentials(proxy: str) -> dict[str, str]:
-    """Return the header with the user and the password in the proxy's URL, or no headers."""
+    """Return the header that contains the user and the password from the proxy's URL, or an empty dict."""
     parts = urlsplit(proxy)
     if not parts.username:
         return {}
