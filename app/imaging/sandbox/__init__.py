@@ -26,9 +26,9 @@ with Busy. When the worker dies, the host sees EOF on its socket and exits, and 
     12 MP WebP      320 ms        319 ms        498 ms        526 ms
     12 MP AVIF      393 ms        372 ms        713 ms        597 ms
 
-Starting and ending a child costs 4 ms of CPU time, regardless of the size of the image. For large images, the
-child makes up for that with huge pages (see client.py). The rest of an upload costs about 7 ms of CPU time.
-The host needs 12 MiB of memory. It starts when the first image arrives, which takes 0.1 to 0.2 seconds.
+Starting and ending a child costs 4 ms of CPU time, regardless of the size of the image. The rest of an upload
+costs about 7 ms of CPU time. The host needs 12 MiB of memory. It starts when the first image arrives, which
+takes 0.1 to 0.2 seconds.
 
 While 12 MP JPEGs are uploaded without a pause, a worker on one core serves cache hits at 61 % of its usual
 rate. If it decoded the images in its own process, the rate would be 45 %.
