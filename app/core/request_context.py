@@ -70,7 +70,7 @@ class RequestIds:
         self._application = application
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Call the application. If the server has assigned an ID, leave it to the server to send the header."""
+        """Call the application. If the server assigned an ID, the server also adds it to the response."""
         if REQUEST_ID in environ:
             return self._application(environ, start_response)
         request_id = assign_request_id(environ)
