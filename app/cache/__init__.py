@@ -1,1 +1,1 @@
-"""The bounded LRU disk cache in front of the store, shared by all worker processes of a machine."""
+"""The bounded LRU disk cache in front of the store, shared by all worker processes on a machine."""

@@ -1,4 +1,4 @@
-"""The bounded disk cache in front of the store, shared by all worker processes of one machine."""
+"""The bounded disk cache in front of the store, shared by all worker processes on one machine."""
 
 import logging
 import os
@@ -27,8 +27,8 @@ from app.core.threads import Bulkhead
 _log = logging.getLogger(__name__)
 
 _STORE_RETRY_SECONDS = 5.0
-"""How long stale objects are served without calling the store after it was unreachable. Meanwhile no thread
-waits for the store."""
+"""For how many seconds stale objects are served without calling the store, after the store was unreachable.
+In that time, requests for these objects don't wait for the store."""
 
 
 class DiskCache:
@@ -37,14 +37,14 @@ class DiskCache:
     - `max_object_bytes`: maximum size of a cached object (default: `max_bytes`). Larger objects are streamed
       from the store.
     - `ttl`: for how many seconds a mutable object is served without revalidation.
-    - `stale_if_error`: for how many seconds after that it is served if the store fails.
-    - `negative_ttl`: for how many seconds a missing object is remembered as missing.
-    - `fill_timeout`: maximum number of seconds that a request waits for another one to fetch the same object.
-    - `bulkhead`: limits the threads that call the store or wait for it.
+    - `stale_if_error`: for how many seconds after the `ttl` the object is still served if the store fails.
+    - `negative_ttl`: for how many seconds the cache remembers that an object is missing from the store.
+    - `fill_timeout`: maximum number of seconds that a request waits while another request fetches the object.
+    - `bulkhead`: limits the number of threads that call the store or wait for it.
     - `clock`: returns the Unix time in seconds.
 
-    If the cache directory can't be read or written, objects are served from the store. No request fails for
-    this reason. `counts` counts the responses.
+    If the cache directory can't be read or written, objects are served from the store, and no request for an
+    object fails for this reason. `counts` counts the responses.
     """
 
     def __init__(
@@ -88,7 +88,10 @@ class DiskCache:
             self._start()
 
     def lookup(self, key: str) -> CachedObject | None:
-        """Return the object if it is cached and fresh (a hit), else None. Doesn't lock or write the index."""
+        """Return the object if it is cached and fresh (a hit), else None.
+
+        This takes no lock and doesn't write to the index.
+        """
         return self._hit(self._lookup.find, key)
 
     def lookup_immutable(self, key: str) -> CachedObject | None:
@@ -96,11 +99,12 @@ class DiskCache:
         return self._hit(self._lookup.find_immutable, key)
 
     def fetch(self, key: str, load: Load) -> CachedObject:
-        """Return the object from the cache, or from the store through `load`.
+        """Return the object from the cache, or from the store by calling `load`.
 
-        Even if many requests ask for the same key at once, `load` is called only once. If the store fails, a
-        stale object is returned if there is one. Raises what `load` raises, `StoreTimeout` if another request
-        takes too long to fetch the object, and `StoreBusy`.
+        If many requests ask for the same key at once, only one of them calls `load`, unless the object can't
+        be cached. If the store fails and the cache contains a stale object, return the stale object. Raises
+        what `load` raises, `StoreTimeout` if another request takes too long to fetch the object, and
+        `StoreBusy` if too many threads are waiting for the store.
         """
         found = self._hit(self._lookup.find, key)
         if found is not None:
@@ -112,7 +116,7 @@ class DiskCache:
         return self._fill.fetch_uncached(load)
 
     def epoch(self, key: str) -> int:
-        """Return the epoch to pass to `store`. Call this before the object is changed in the store."""
+        """Return the epoch to pass to `store`. Call this before you change the object in the store."""
         try:
             return self._epochs.read(key)
         except CACHE_ERRORS as exc:
@@ -120,9 +124,10 @@ class DiskCache:
             return -1
 
     def store(self, facts: ObjectFacts, data: bytes, epoch: int) -> None:
-        """Cache an object that was just put into the store, unless others changed the key since `epoch`.
+        """Cache an object that was just put into the store.
 
-        Raises `CacheStuck` if an older version can't be removed from the cache, since it must not be served.
+        Don't cache it if another request has changed the key since the caller read `epoch`. Raises
+        `CacheStuck` if an older version of the object can't be removed from the cache.
         """
         current = -1
         try:
@@ -138,10 +143,10 @@ class DiskCache:
                 self._health.report(exc)
 
     def forget(self, key: str) -> bool:
-        """Remove the object for all processes, and return whether it was cached.
+        """Remove the object from the cache of all processes, and return whether it was cached.
 
-        Fills in progress do not bring it back. This works even if the index does not, since there is no hit
-        without a file. Raises `CacheStuck` if the file can't be removed.
+        Requests that are fetching the object now don't cache it again. This works even if the index can't be
+        used, since an object without a file is never a hit. Raises `CacheStuck` if the file can't be removed.
         """
         with self._health.tolerated():
             self._epochs.advance(key)
@@ -150,19 +155,21 @@ class DiskCache:
     def clear(self, progress: Callable[[int], None] = lambda removed: None) -> int:
         """Remove all objects, and return how many there were.
 
-        Calls `progress` with the number of objects removed so far. Raises `CacheUnreadable`.
+        Calls `progress` with the number of objects removed so far. Raises `CacheUnreadable` if the directory
+        or the index can't be used.
         """
         with self._after_rebuild():
             removed = self._space.clear(progress)
-        self.check(fix=True)  # removes files without rows
+        self.check(fix=True)  # removes files that have no row in the index
         return removed
 
     def check(
         self, *, fix: bool = False, progress: Callable[[int], None] = lambda checked: None
     ) -> CheckReport:
-        """Compare the rows, the files and the totals. With `fix`, repair the differences, or a damaged index.
+        """Compare the rows and the totals in the index with the files. With `fix`, repair the differences.
 
-        Calls `progress` with the number of rows checked so far. Raises `CacheUnreadable`.
+        With `fix`, a damaged index is rebuilt first. Calls `progress` with the number of rows checked so far.
+        Raises `CacheUnreadable` if the directory or the index can't be used.
         """
         try:
             return self._compare(fix, progress)
@@ -175,8 +182,8 @@ class DiskCache:
     def bind_to_store(self, identity: str) -> None:
         """Empty the directory if it was filled from a store with a different identity.
 
-        Only servers call this. Commands don't, so that they can use a different bucket without emptying the
-        cache.
+        Only servers call this. The operator commands don't, so that they can use a different bucket without
+        emptying the cache.
         """
         with self._health.tolerated():
             bind_directory(self._layout, identity)
@@ -211,7 +218,10 @@ class DiskCache:
         return CachedObject(found.facts, found.file, status)
 
     def _fetch_through(self, key: str, load: Load) -> CachedObject:
-        """Fetch the object, or wait for another request that is fetching it. Also raises `CACHE_ERRORS`."""
+        """Fetch the object, or wait for another request to fetch it.
+
+        Raises what `fetch` raises, and `CACHE_ERRORS`.
+        """
         if key in self._negative:
             raise NotFound(detail="known to be missing")
         if self._bulkhead.is_silent():
@@ -269,7 +279,10 @@ class DiskCache:
         return CachedObject(found.facts, found.file, CacheStatus.COLLAPSED)
 
     def _serve_stale(self, key: str, exc: StoreError) -> CachedObject | None:
-        """Return the stale object if it may be served. It then counts as fresh for a few seconds."""
+        """Return the stale object, or None if there is none or it must not be served.
+
+        The object then counts as fresh for a few seconds.
+        """
         found = self._lookup.find(key)
         if found is None:
             return None
@@ -289,7 +302,7 @@ class DiskCache:
 
     @contextmanager
     def _after_rebuild(self) -> Iterator[None]:
-        """Wait for a rebuild to end before the block. Raises `CacheUnreadable` instead of `CACHE_ERRORS`."""
+        """Wait until no rebuild is needed, then run the block. Turn `CACHE_ERRORS` into `CacheUnreadable`."""
         try:
             self._rebuild.wait()
             yield
@@ -312,7 +325,8 @@ class DiskCache:
     def _repair(self, exc: Exception) -> None:
         """Create a missing directory again, and remove an index that can't be used.
 
-        A full disk or a busy index needs no repair. A repair would remove files that others are writing.
+        A full disk or a busy index needs no repair, and a repair would remove files that other threads are
+        writing.
         """
         is_damaged = isinstance(exc, sqlite3.DatabaseError) and not isinstance(exc, sqlite3.OperationalError)
         if not (is_damaged or isinstance(exc, FileNotFoundError) or not self._layout.exists()):

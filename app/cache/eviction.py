@@ -1,13 +1,13 @@
-"""Disk space: it is reserved before a file is written, and the least recently used objects are evicted.
+"""Disk space: reserving it before a file is written, and evicting the least recently used objects.
 
 Files are moved into place and removed inside the index's transactions. If a process is killed during a
-transaction, the transaction is rolled back, but the move is not undone. In that case, the index still has the
-process's reservation for that key. The next process that starts finds the reservation, makes the file and the
-row agree, and measures the directories again.
+transaction, SQLite rolls the transaction back, but the file stays moved or removed. The index then still
+contains the process's reservation for the key. The next process to start finds the reservation. It removes
+the file and the row of the key unless they match, and measures the directories again.
 
 Each process locks a file for its whole lifetime. The kernel releases the lock even if the process is killed,
-so if another process can lock the file, its owner is dead. Process IDs would not prove that, since they are
-reused.
+so if another process can lock the file, the process that created the file is dead. Its process ID would not
+prove this, since the system reuses process IDs.
 """
 
 import os
@@ -35,13 +35,13 @@ _SLACK_BYTES = 144 * 1024
 reservations."""
 
 _BATCH = 64
-"""Maximum number of entries per transaction. Other writers wait for each transaction, and its log counts
-toward the size limit."""
+"""Maximum number of entries to remove in one transaction. Other writers wait until the transaction ends, and
+its log counts toward the size limit of the cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The right to write one file at `path`, for which `taken` bytes on disk are reserved."""
+    """Permission to write one file at `path`, for which `taken` bytes on disk are reserved."""
 
     id: int
     owner: str
@@ -54,7 +54,7 @@ class Space:
     """Keeps the cache directory within `max_bytes`. Rejects objects larger than `max_object_bytes`.
 
     `on_eviction` is called for each object that is evicted. Methods raise `OSError` and `sqlite3.Error` if
-    the cache directory does not work.
+    the cache directory can't be used.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class Space:
         self._released: set[tuple[int, str]] = set()  # released, but still in the index
 
     def reserve(self, key: str, size: int) -> Reservation | None:
-        """Reserve space for an object of `size` bytes, evicting others if necessary.
+        """Reserve space for an object of `size` bytes, evicting other objects if necessary.
 
         Return None if the object does not fit.
         """
         path = self._owner.new_path()
-        directories = _BLOCK_BYTES * (max(key.count("/"), 1) + 1)  # upper limit of their growth
+        directories = _BLOCK_BYTES * (max(key.count("/"), 1) + 1)  # the most they can grow
         taken = _disk_bytes(size) + directories
         if self._released:
             self._delete_released()
@@ -100,9 +100,10 @@ class Space:
                 return None
 
     def publish(self, reservation: Reservation, facts: ObjectFacts, epoch: int, now: float) -> bool:
-        """Move the written file into place, and replace the reservation with a row validated at `now`.
+        """Move the written file into place, replace the reservation with a row in the index, and return True.
 
-        If the key was changed since `epoch` was read, remove the file instead and return False.
+        `now` is the Unix time when the store confirmed the facts. If the key has been changed since `epoch`
+        was read, remove the file instead and return False.
         """
         with self._epochs.held(facts.key, epoch) as is_current:
             try:
@@ -119,22 +120,23 @@ class Space:
         return is_current
 
     def release(self, reservation: Reservation) -> None:
-        """Give back an unused reservation: remove its file, then its row."""
+        """Cancel a reservation: remove its file, then its row in the index."""
         Path(reservation.path).unlink(missing_ok=True)
         self._released.add((reservation.id, reservation.owner))
         self._delete_released()
 
     def renew(self, key: str, now: float) -> None:
-        """Record that the store confirmed the entry at `now`."""
+        """Record that the store confirmed at the Unix time `now` that the entry is up to date."""
         with self._index.transaction() as db:
             db.execute("UPDATE entry SET validated_at = ? WHERE key = ?", (now, key))
 
     def remove(self, key: str) -> bool:
         """Remove the object, and return whether it was cached. This works even if the index does not.
 
-        The file is removed before the row, since a hit needs only the file. A reservation is written first,
-        to record the pending removal. If this process is killed between the two steps, the next process to
-        start finds the reservation and removes the row. Raises `CacheStuck` if the file can't be removed.
+        The file is removed before the row, since without the file there is no hit. A reservation is written
+        first, to record the pending removal. If this process is killed between the two steps, the next
+        process to start finds the reservation and removes the row. Raises `CacheStuck` if the file can't be
+        removed.
         """
         announced = -1
         with self._health.tolerated():
@@ -167,19 +169,22 @@ class Space:
             progress(removed)
 
     def drop_entry(self, db: sqlite3.Connection, key: str) -> int:
-        """Remove the file and the row inside a transaction of the index. Return how many bytes this frees."""
+        """Remove the file and the row of `key`, and return how many bytes this frees.
+
+        `db` must be in a transaction of the index.
+        """
         directories = self._layout.remove_files(key)
         db.execute("UPDATE total SET directories = directories - ?", (directories,))
         return directories + _delete_row(db, key)
 
     def is_exceeded(self) -> bool:
-        """Return whether the directory is too large, for example because the limit was lowered."""
+        """Return whether the cache exceeds its size limit, for example because the limit was lowered."""
         totals = self._index.totals()
         used = totals.taken + totals.reserved + self._index.bytes_on_disk() + _SLACK_BYTES
         return used > self._max_bytes
 
     def trim(self) -> bool:
-        """Evict a batch of objects if the directory is too large. Return whether more must be evicted."""
+        """Evict a batch of objects if the cache is over its limit. Return whether more must be evicted."""
         with self._index.transaction() as db:
             more = self._evict_excess(db)
         if not more:
@@ -187,17 +192,17 @@ class Space:
         return more
 
     def reclaim(self) -> None:
-        """Give back the reservations of dead processes, and repair the entries that they were changing."""
+        """Cancel the reservations of dead processes, and repair the entries that they were changing."""
         self._owner.reclaim(self._settle_owner)
 
     def close(self) -> None:
-        """Remove this process's lock file and directory."""
+        """Remove this process's lock file and its directory for temporary files."""
         self._owner.close()
 
     def _make_room(self, db: sqlite3.Connection, wanted: int) -> bool | None:
-        """Return whether `wanted` bytes fit, after evicting one batch if necessary.
+        """Evict a batch of objects if necessary, and return whether `wanted` bytes now fit.
 
-        Return None if another transaction must evict more.
+        Return None if they may fit after a further transaction has evicted more objects.
         """
         totals = "SELECT taken + directories, reserved, rebuilding FROM total"
         taken, reserved, rebuilding = db.execute(totals).fetchone()
@@ -208,9 +213,9 @@ class Space:
         return True if excess <= 0 else self._evict(db, excess)
 
     def _evict_excess(self, db: sqlite3.Connection) -> bool:
-        """Evict a batch if the directory is too large. Return whether more must be evicted.
+        """Evict a batch of objects if the cache exceeds its size limit. Return whether more must be evicted.
 
-        The free pages of the index don't count, since it can return them to the file system afterwards.
+        The free pages of the index don't count, since `Index.shrink` can return them to the file system.
         """
         totals = "SELECT taken + directories + reserved, rebuilding FROM total"
         taken, rebuilding = db.execute(totals).fetchone()
@@ -220,9 +225,10 @@ class Space:
     def _evict(self, db: sqlite3.Connection, excess: int) -> bool | None:
         """Evict a batch of the least recently used entries until `excess` bytes have been freed.
 
-        Return whether they have been freed, or None if there may be more entries to evict. An entry that was
-        used after its recorded access is kept, and the new access is recorded. If that applies to the whole
-        batch, the entry with the oldest access is evicted, so that each transaction frees something.
+        Return True if that many bytes were freed, None if they were not but there may be more entries, and
+        False if there are no entries left. An entry that was used after its recorded access is kept, and the
+        new access is recorded. If that applies to the whole batch, the entry with the oldest access is
+        evicted, so that each transaction frees something.
         """
         candidates = _least_recently_used(db)
         used: list[tuple[int, str]] = []
@@ -256,13 +262,13 @@ class Space:
                 os.utime(path, ns=(accessed_at, stat.st_mtime_ns))
 
     def _stats(self, key: str) -> Iterator[tuple[str, os.stat_result]]:
-        """Yield the path and the status of the file of `key`, if there is one."""
+        """Yield the path and the `os.stat` result of the file of `key`, if there is one."""
         for path in self._layout.paths(key):
             with suppress(FileNotFoundError):
                 yield path, os.stat(path)
 
     def _install(self, db: sqlite3.Connection, written: str, facts: ObjectFacts, now: float) -> None:
-        """Insert the row and move the file into place. The move is the last step before the commit."""
+        """Insert the row, then move the file into place. A rollback would undo only the row."""
         stat = os.stat(written)
         _delete_row(db, facts.key)
         taken = insert_row(db, facts, stat, now)
@@ -340,7 +346,7 @@ class _Owner:
         return f"{self._tmp}/{self.token()}/{secrets.token_hex(8)}"
 
     def reclaim(self, settle: Callable[[str], None]) -> None:
-        """Remove the directories of dead processes, after calling `settle` with the token of each."""
+        """For each dead process, call `settle` with its token, then remove its directory and lock file."""
         self.token()
         for path in self._tmp.glob("*.lock"):
             if path.stem != self._token:
@@ -367,7 +373,7 @@ class _Owner:
                 raise
             if os.fstat(descriptor).st_nlink:
                 break
-            # Between open and flock, another process mistook the owner for dead and removed the file.
+            # Between open and flock, another process mistook this process for dead and removed the file.
             os.close(descriptor)
         (self._tmp / token).mkdir()
         self._token, self._descriptor, self._pid = token, descriptor, os.getpid()
@@ -387,7 +393,7 @@ class _Owner:
 
 
 def insert_row(db: sqlite3.Connection, facts: ObjectFacts, stat: os.stat_result, validated_at: float) -> int:
-    """Insert the row of an object unless there is one. Return the size on disk of the object's file."""
+    """Insert the row of an object unless it already exists. Return the size on disk of the object's file."""
     taken, modified = _disk_bytes(facts.size), int(facts.last_modified.timestamp())
     content = (facts.etag, facts.content_type, facts.content_encoding, facts.is_immutable, modified)
     db.execute(
@@ -398,7 +404,7 @@ def insert_row(db: sqlite3.Connection, facts: ObjectFacts, stat: os.stat_result,
 
 
 def _delete_row(db: sqlite3.Connection, key: str) -> int:
-    """Delete the row of `key`. Return the size on disk of its file."""
+    """Delete the row of `key`. Return the size on disk of its file, or 0 if there is no row."""
     row = db.execute("DELETE FROM entry WHERE key = ? RETURNING taken", (key,)).fetchone()
     if row is None:
         return 0
@@ -415,7 +421,7 @@ def _delete_reservation(db: sqlite3.Connection, reservation_id: int, owner: str)
 
 
 def _least_recently_used(db: sqlite3.Connection) -> list[tuple[str, int]]:
-    """Return the key and the recorded access of a batch of entries, starting with the oldest access."""
+    """Return a batch of entries as pairs of key and recorded atime, starting with the oldest atime."""
     statement = "SELECT key, accessed_at FROM entry ORDER BY accessed_at LIMIT ?"
     return db.execute(statement, (_BATCH,)).fetchall()
 

@@ -28,11 +28,11 @@ _COARSE_CLOCK_NS = 20 * 10**6
 
 
 class Fill:
-    """Writes objects into the cache, from the store or from an upload.
+    """Adds objects to the cache, either from the store or from an upload.
 
-    A call to the store holds a slot of `bulkhead` until the body has been read; if the body won't be cached,
-    only until its first piece has arrived. Methods raise `OSError` and `sqlite3.Error` if the cache directory
-    does not work.
+    A call to the store holds a slot of `bulkhead` until the body has been read. If the body won't be cached,
+    the call holds the slot only until the first bytes have arrived. Methods raise `OSError` and
+    `sqlite3.Error` if the cache directory can't be used.
     """
 
     def __init__(self, space: Space, health: Health, bulkhead: Bulkhead, clock: Callable[[], float]) -> None:
@@ -45,10 +45,11 @@ class Fill:
         """Fetch the object with `load`, cache it, and return it.
 
         Return None if the entity tag of the object in the store still equals `etag`. The object is not cached
-        if its key was changed since `epoch`. If there is no room for it, it is streamed from the store.
+        if its key has been changed since `epoch` was read. If the cache has no room for the object, the
+        object is streamed from the store.
 
-        If the body has a different length than announced, or does not match the digest in its key, the object
-        is fetched once more. If the same bytes arrive again, the object was not written by this server, so it
+        If the body does not have the stated length, or does not match the digest in the key, the object is
+        fetched once more. If the same bytes arrive again, the object was not written by this server, so it
         is treated as mutable.
 
         Raises what `load` raises, `StoreBusy`, and `StoreError` if the second body is invalid as well.
@@ -75,7 +76,7 @@ class Fill:
                 raise exc.cause from exc
 
     def from_upload(self, facts: ObjectFacts, data: bytes, epoch: int) -> None:
-        """Cache an object that was just put into the store, if there is room and `facts` fit `data`."""
+        """Cache an object that was just put into the store, if it fits and `facts.size` matches `data`."""
         target = self._open_target(facts) if facts.size == len(data) else None
         if target is not None:
             self._write(*target, facts, [data], epoch, None).body.close()
@@ -92,19 +93,20 @@ class Fill:
                 target = self._open_target(stored.facts)
             except CACHE_ERRORS as exc:
                 self._health.report(exc)
-        if target is None:  # no byte has been read yet
+        if target is None:  # the body has not been read yet, so it can be passed on
             return self._pass_on(stored)
         with closing(stored.body):
             return self._write(*target, stored.facts, self._chunks(stored.body), epoch, accepted_digest)
 
     def _pass_on(self, stored: StoredObject) -> CachedObject:
-        """Return the object uncached, once its first piece has arrived.
+        """Return the object without caching it, once the first bytes of the body have arrived.
 
-        Until then, an error can still be reported to the client. The bytes are not compared with a digest
-        here, so the object is immutable only if the store reports a matching SHA-256.
+        Until they arrive, the client can still get an error status if the store fails. The bytes are
+        not compared with a digest here, so the object is immutable only if the store reports a matching
+        SHA-256.
         """
         facts, body = with_immutability(stored.facts, stored.facts.sha256), stored.body
-        if not hasattr(body, "fileno"):  # the server sends files without reading them
+        if not hasattr(body, "fileno"):  # files are sent without being read in Python
             with _closed_on_error(body):
                 first = self._first_piece(body, min(facts.size, _CHUNK_BYTES))
                 body = _StartedBody(first, body, facts.size)
@@ -121,7 +123,7 @@ class Fill:
         return piece
 
     def _open_target(self, facts: ObjectFacts) -> tuple[Reservation, FileIO] | None:
-        """Reserve space and create an empty file for the object. Return None if the object does not fit."""
+        """Reserve space for the object and create an empty file. Return None if the object does not fit."""
         reservation = self._space.reserve(facts.key, facts.size)
         if reservation is None:
             return None
@@ -142,10 +144,10 @@ class Fill:
         epoch: int,
         accepted_digest: str | None,
     ) -> CachedObject:
-        """Write and verify the file, and publish it unless the key was changed since `epoch`.
+        """Write and verify the file, and publish it unless the key has been changed since `epoch` was read.
 
-        Return the object with its file at the first byte. Bytes whose SHA-256 is `accepted_digest` are
-        accepted even if they don't match the key. If `accepted_digest` is None, all bytes are accepted.
+        Return the object with its file positioned at the first byte. Bytes whose SHA-256 is `accepted_digest`
+        are accepted even if they don't match the key. If `accepted_digest` is None, all bytes are accepted.
         """
         with ExitStack() as undo:
             undo.callback(self._abandon, reservation)
@@ -155,7 +157,7 @@ class Fill:
             _set_times(file, facts)
             try:
                 self._space.publish(reservation, facts, epoch, self._clock())
-            except sqlite3.Error as exc:  # the file can still be served
+            except sqlite3.Error as exc:  # the open file can still be served
                 self._health.report(exc)
                 self._abandon(reservation)
             else:
@@ -181,9 +183,10 @@ class Fill:
 
 
 class _BadBody(Exception):
-    """The body broke off, has a different length than announced, or does not match the digest in its key.
+    """The body broke off, does not have the stated length, or does not match the digest in the key.
 
-    In the last case, `digest` is the SHA-256 of the bytes that arrived.
+    `cause` is the error to raise if the object is not fetched again. If the digest did not match, `digest` is
+    the SHA-256 of the bytes that arrived.
     """
 
     def __init__(self, cause: StoreError, digest: str = "") -> None:
@@ -193,7 +196,7 @@ class _BadBody(Exception):
 
 
 class _StartedBody:
-    """A body whose `first` piece has already been read. At most `size` bytes are read from it in total."""
+    """A body whose first bytes, `first`, have already been read. It contains at most `size` bytes."""
 
     def __init__(self, first: bytes, body: Body, size: int) -> None:
         self._first = first
@@ -203,7 +206,7 @@ class _StartedBody:
     def read(self, size: int = -1, /) -> bytes:
         """Return at most `size` bytes, or all remaining bytes if `size` is negative.
 
-        Raises what the body raises.
+        Raises what the underlying body raises.
         """
         if size < 0:
             return b"".join(iter(lambda: self.read(_CHUNK_BYTES), b""))
@@ -214,7 +217,7 @@ class _StartedBody:
         return piece
 
     def close(self) -> None:
-        """Close the body."""
+        """Close the underlying body."""
         self._body.close()
 
 
@@ -228,14 +231,14 @@ def _closed_on_error(body: Body) -> Iterator[None]:
 
 
 def _check_free_space(file: FileIO, size: int) -> None:
-    """Raise `OSError` if the disk has no room for `size` bytes, before the body is read."""
+    """Raise `OSError` if the disk has no room for `size` bytes. Call this before reading the body."""
     disk = os.fstatvfs(file.fileno())
     if disk.f_bavail * disk.f_frsize < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _copy(chunks: Iterable[bytes], file: FileIO, size: int) -> None:
-    """Write the chunks to the file. Raise `_BadBody` unless they have `size` bytes; never write more."""
+    """Write at most `size` bytes of the chunks to the file. Raise `_BadBody` if there are more or fewer."""
     written = 0
     for chunk in chunks:
         written += len(chunk)
@@ -249,7 +252,7 @@ def _copy(chunks: Iterable[bytes], file: FileIO, size: int) -> None:
 
 
 def _verified(file: FileIO, facts: ObjectFacts, accepted_digest: str | None) -> ObjectFacts:
-    """Return the facts to cache. The object is immutable if its bytes match the digest for its key.
+    """Return the facts to cache. They say that the object is immutable if its bytes match the digest.
 
     Bytes from the store that don't match may have been damaged in transit. They are accepted if they arrived
     twice (`accepted_digest`), if the store reports the same SHA-256, or if their MD5 is in the key or in the
@@ -276,11 +279,11 @@ def _digest(file: FileIO, algorithm: str) -> str:
 def _set_times(file: FileIO, facts: ObjectFacts) -> None:
     """Set the file's mtime, which is its version.
 
-    The mtime of an immutable object contains its stamp. The mtime of a mutable object has random nanoseconds,
-    so that no two fills have the same version.
+    The mtime of an immutable object contains its stamp (see `app.cache.lookup`). The mtime of a mutable
+    object has random nanoseconds, so that each file that is written has a different version.
     """
     seconds = int(facts.last_modified.timestamp())
     version = stamped_mtime(facts) if facts.is_immutable else seconds * 10**9 + secrets.randbelow(10**9)
     # Kernels before 6.13 take ctime from a coarser clock. With relatime, they record the first read only if
-    # atime is not newer than ctime.
+    # atime is not newer than ctime. So atime is set to a time slightly before now.
     os.utime(file.fileno(), ns=(time.time_ns() - _COARSE_CLOCK_NS, version))

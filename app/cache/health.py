@@ -1,4 +1,4 @@
-"""The health of the cache directory. Failures are logged, repaired if possible, and never fail a request."""
+"""The health of the cache directory. Failures are logged and repaired if possible."""
 
 import logging
 import sqlite3
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class Health:
-    """Records failures of the cache directory, and calls `repair` with the error, but not too often.
+    """Records failures of the cache directory. Calls `repair` with the error, at most every ten seconds.
 
     `has_failed` is True from a failure until the next successful write.
     """
@@ -35,7 +35,7 @@ class Health:
         return self.has_failed and time.monotonic() < self._failed_at + _DEGRADED_SECONDS
 
     def report(self, exc: Exception) -> None:
-        """Record a failure. Log it and try to repair the directory, unless that was done recently."""
+        """Record a failure. Also log it and attempt a repair, unless this was done recently."""
         now = time.monotonic()
         if now >= self._logged_at + _LOG_INTERVAL_SECONDS:
             self._logged_at = now

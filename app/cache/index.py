@@ -1,8 +1,8 @@
-"""The index: a SQLite database that contains the facts about the cached files, and their total size on disk.
+"""The index: a SQLite database that contains the metadata of the cached objects and their total size on disk.
 
-It is written on fills, evictions, revalidations and deletes, never on hits. Each write is one `BEGIN
-IMMEDIATE` transaction. Files are moved and removed inside that transaction as well, so only one process at a
-time changes the cache.
+The index is written when objects are added, evicted, revalidated or deleted, but never on hits. Each write is
+one `BEGIN IMMEDIATE` transaction. Files are moved and removed inside that transaction as well, so only one
+process at a time changes the cache.
 """
 
 import os
@@ -22,9 +22,9 @@ from app.core.objects import ObjectFacts
 from app.core.system import locked
 
 _SCHEMA_VERSION = 2
-"""Increase this when the schema changes, or when the requirements for files in `objects` change.
+"""Version of the index. Increase it if the schema or the requirements for files in `objects` change.
 
-An index of a different version is removed. It is rebuilt from the files after their bytes have been checked.
+An index with a different version is removed. A new index is built from those files whose bytes are correct.
 """
 
 _SCHEMA = """
@@ -66,7 +66,11 @@ _PAGE_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row: the facts, the file's `version`, and the Unix time when the store last confirmed the facts."""
+    """A row of the index.
+
+    `version` is the file's mtime in nanoseconds. `validated_at` is the Unix time when the store last
+    confirmed that the object had not changed.
+    """
 
     facts: ObjectFacts
     version: int
@@ -75,7 +79,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The number of entries, their size on disk, and the bytes reserved for files that are being written."""
+    """The number of entries, their total size on disk, and the bytes reserved for files being written."""
 
     entries: int
     taken: int
@@ -83,13 +87,13 @@ class Totals:
 
 
 class IndexVersionMismatch(sqlite3.DatabaseError):
-    """The index was written by a version of this software with different rules for immutable objects."""
+    """The index was written by a version of this software that uses a different `_SCHEMA_VERSION`."""
 
 
 class Index:
-    """The database. Each process opens it once, and again after a fork or when its file was replaced.
+    """Access to the database. A process reopens the database after a fork, or if its file was replaced.
 
-    When the write-ahead log exceeds `log_bytes`, it is copied back into the database. The log is kept short
+    When the write-ahead log exceeds `log_bytes`, SQLite copies it into the database. The log is kept short
     because it counts toward the size limit of the cache. Methods raise `sqlite3.Error`.
     """
 
@@ -104,7 +108,7 @@ class Index:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Make the caller the only writer, among all threads and processes, and commit at the block's end.
+        """Make the caller the only writer of all threads and processes during the block, then commit.
 
         If the block raises an exception, the index is not changed.
         """
@@ -147,7 +151,7 @@ class Index:
             return None
 
     def all_keys(self) -> Iterator[str]:
-        """Yield all keys in sorted order, reading a page at a time."""
+        """Yield all keys in sorted order, reading a page of rows at a time."""
         after = ""
         while page := self._read("SELECT key FROM entry WHERE key > ? ORDER BY key LIMIT 1000", after):
             yield from (key for (key,) in page)
@@ -159,11 +163,11 @@ class Index:
         return Totals(*row) if row else Totals(0, 0, 0)
 
     def is_rebuilding(self) -> bool:
-        """Return whether there are files without a row."""
+        """Return whether the index is incomplete, because there are files without a row."""
         return bool(self._read_row("SELECT rebuilding FROM total")[0])
 
     def bytes_on_disk(self) -> int:
-        """Return the current size on disk of the database, including its log."""
+        """Return the current size on disk of the database, including its write-ahead log."""
         taken = 0
         for path in self._layout.index_files:
             with suppress(FileNotFoundError):
@@ -193,8 +197,8 @@ class Index:
     def discard_if_unusable(self) -> None:
         """Remove the database if it is damaged, has a different version, or was written before the last boot.
 
-        The next use creates an empty one. If the version is different, the cached files are set aside until
-        they have been checked.
+        The next use creates an empty database. If the version is different, the cached files are set aside
+        until they have been checked.
         """
         with self._write_lock, self._read_lock, locked(self._layout.locks / "index"):
             self._close()
@@ -217,7 +221,7 @@ class Index:
             return self._reader.execute(statement, values).fetchall()
 
     def _limit_log(self, writer: sqlite3.Connection) -> None:
-        """Truncate the log if it is far too long, waiting for readers that keep the log from shrinking."""
+        """Truncate the log if it is far too long. This waits for readers that keep the log from shrinking."""
         with suppress(FileNotFoundError):
             if os.stat(self._layout.index_files[1]).st_size > 2 * self._log_bytes:
                 writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -255,7 +259,10 @@ class Index:
             self._opened = (os.getpid(), os.stat(self._layout.index).st_ino)
 
     def _close(self) -> None:
-        """Close the connections. Only drop inherited ones, since SQLite forbids closing them after a fork."""
+        """Close the connections. If they come from the parent process, only drop the references to them.
+
+        SQLite forbids closing inherited connections after a fork.
+        """
         ours = self._opened is None or self._opened[0] == os.getpid()
         for connection in (self._writer, self._reader):
             if connection is not None and ours:

@@ -1,9 +1,9 @@
-"""Invalidation: objects that were changed, or that came from a different store, must no longer be served.
+"""Invalidation: making sure that objects that were changed, or come from a different store, are not served.
 
-Each upload and delete begins a new *epoch* of its key. A fill notes the epoch in which it begins, and
-publishes its object only if that epoch is still the current one. So a fill never brings back an object that
-was deleted in the meantime. Epochs are counters in a file that all processes share. They are not in the
-index, since a delete must take effect even while the index is busy or broken.
+Each upload and delete begins a new *epoch* of its key. A *fill*, which fetches an object and caches it, reads
+the epoch when it begins, and publishes the object only if the epoch is still the same at the end. So a fill
+never brings back an object that was deleted in the meantime. Epochs are counters in a file that all processes
+share. They are not in the index, since a delete must take effect even while the index is busy or broken.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ from app.core.system import EXCLUSIVE, SHARED, locked, open_locked
 _log = logging.getLogger(__name__)
 
 _COUNTERS = 1024
-"""Number of counters. Keys share them, so a change of one key may keep a fill of another key from being
-cached. That fill is still served."""
+"""Number of epoch counters. Many keys share a counter, so while an object is being fetched, a change to a
+different key may keep the object from being cached. The object is still served."""
 
 _COUNTER_BYTES = 8
 
@@ -29,7 +29,7 @@ _MAX_MISSING_KEYS = 10_000
 
 
 class Epochs:
-    """The counters in the file at `path`, shared by all processes. Methods raise `OSError`."""
+    """The epoch counters in the file at `path`, shared by all processes. Methods raise `OSError`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -70,9 +70,10 @@ class Epochs:
 
 
 class NegativeCache:
-    """Remembers missing keys for `ttl` seconds of `clock`, in bounded memory.
+    """Remembers for `ttl` seconds that a key is missing from the store, in bounded memory.
 
-    A key is forgotten as soon as any process of this machine begins a new epoch of it.
+    A key is forgotten as soon as any process on this machine begins a new epoch of the key. `clock` returns
+    seconds.
     """
 
     def __init__(self, epochs: Epochs, ttl: float, clock: Callable[[], float]) -> None:
@@ -100,7 +101,7 @@ class NegativeCache:
 
 
 def bind_directory(layout: Layout, store_identity: str) -> None:
-    """Record which store the directory caches. Empty it if it cached a different one. Raises `OSError`."""
+    """Record which store the directory caches. If it cached a different store, empty it. Raises `OSError`."""
     digest = hashlib.sha256(store_identity.encode()).hexdigest()
     with locked(layout.locks / "origin"):
         recorded = layout.origin.read_text(encoding="ascii") if layout.origin.exists() else digest

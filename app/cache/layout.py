@@ -1,8 +1,8 @@
 """The layout of the cache directory, and the operations that move files into it and remove them.
 
-objects/<key>           images proven to be immutable; the path is the key, so a front server can serve them
+objects/<key>           images proven to be immutable; a front server such as nginx can serve them by key
 named/<key>             mutable images; only the application may serve them, since it revalidates them
-unproven/<key>          files that an older version kept in objects and that are not yet compared with the key
+unproven/<key>          images that an older version kept in objects, not yet compared with their digests
 opaque/<2 hex>/<hash>   images whose keys are not safe as a path, named by the SHA-256 of the key
 tmp/<owner>/            files that one process is writing
 tmp/<owner>.lock        locked by that process for its whole lifetime
@@ -13,7 +13,7 @@ locks/counts-<n>        locked by the process that counts in slot n
 epochs                  counters of changes to keys
 counts                  counters of hits and misses
 origin                  hash that identifies the store from which the images came
-index.sqlite3           facts about the files
+index.sqlite3           metadata of the images
 """
 
 import hashlib
@@ -71,7 +71,7 @@ class Layout:
         return path.startswith(self._immutable)
 
     def key_of(self, path: str) -> str | None:
-        """Return the key of the object whose file is at `path`, or None if the path is a hash."""
+        """Return the key of the object whose file is at `path`, or None if the path contains only a hash."""
         for root in (self._immutable, self._named):
             if path.startswith(root):
                 return path[len(root) :]
@@ -99,7 +99,7 @@ class Layout:
         return sum(map(self.remove, self.paths(key)))
 
     def remove(self, path: str) -> int:
-        """Remove the file at `path`, if it exists, and the directories that become empty.
+        """Remove the file at `path`, if it exists, and all directories that are then empty.
 
         Return the size on disk of the removed directories.
         """
@@ -125,7 +125,7 @@ class Layout:
             yield from _files_below(root)
 
     def adoptable_files(self) -> Iterator[tuple[str, str]]:
-        """Yield the key and the path of each file that may be kept although the index has no row for it."""
+        """Yield the key and the path of each file that may be kept even if it has no row in the index."""
         for root in (self._immutable, self._unproven):
             for path in _files_below(root):
                 yield path[len(root) :], path
@@ -148,7 +148,7 @@ class Layout:
         return False
 
     def directories_bytes(self) -> int:
-        """Return the total size on disk of the directories that contain objects."""
+        """Return the total size on disk of the directories in which the objects' files are."""
         return sum(_directories_bytes(root) for root in self._roots)
 
     def set_objects_aside(self) -> None:
@@ -162,7 +162,7 @@ class Layout:
         shutil.rmtree(self._unproven, ignore_errors=True)
 
     def remove_mutable_files(self) -> None:
-        """Remove the files of mutable objects, since their facts were only in the index."""
+        """Remove the files of mutable objects. Without the index, their metadata is unknown."""
         for root in (self._named, self._opaque):
             _empty(root)
 
@@ -213,5 +213,5 @@ def _directories_bytes(root: str) -> int:
 
 
 def _bytes_on_disk(path: str) -> int:
-    """Return the size on disk of a directory. It grows with the number of entries and never shrinks."""
+    """Return the size on disk of a directory, which grows with the number of entries and never shrinks."""
     return os.stat(path).st_blocks * 512

@@ -1,13 +1,13 @@
 """The hit path below HTTP: finding an object in the cache directory.
 
 A hit takes no lock, does not write to the index and does not read the body. It opens the file, calls `fstat`
-and compares the result with a table in memory. A file that is not in the table is identified by its *stamp*
-if the object is immutable, or by its row in the index if the object is mutable.
+and compares the result with a table of known files in memory. A file that is not in the table is identified
+by its *stamp* if the object is immutable, or by its row in the index if the object is mutable.
 
-The stamp is part of the file's mtime. The whole seconds of the mtime are Last-Modified, which front servers
-such as nginx send. The nanoseconds are a checksum of the key, the seconds and the size. If a file was
-truncated, overwritten or moved there by hand, its mtime or size has changed, so the stamp does not match.
-Only files whose bytes match the digest of their key get a stamp. An older version of this software used a
+The stamp is part of the file's mtime. The whole seconds of the mtime are the time that front servers such as
+nginx send as Last-Modified. The nanoseconds, the stamp, are a checksum of the key, the seconds and the size.
+If someone truncates or overwrites the file, or moves a different file to its path, the stamp does not match.
+Only files whose bytes match the digest for their key get a stamp. An older version of this software used a
 different checksum, and stamped every file whose key had the right shape.
 """
 
@@ -38,7 +38,7 @@ _NS_PER_SECOND = 10**9
 _STAMP_SALT = "proven "
 
 Load = Callable[[str | None], StoredObject | None]
-"""Fetches the object from the store. Returns None if its entity tag there still equals the argument."""
+"""Function that fetches an object, or returns None if the object's entity tag still equals the argument."""
 
 
 class CacheStatus(Enum):
@@ -56,8 +56,8 @@ class CacheStatus(Enum):
 class CachedObject:
     """An object to send: its `ObjectFacts`, its body positioned at the first byte, and the cache status.
 
-    The body is a file, except that the body of a BYPASS may be a stream from the store. The caller must close
-    the body.
+    The body is a file. With the status BYPASS, it may be a stream from the store instead. The caller must
+    close the body.
     """
 
     facts: ObjectFacts
@@ -66,7 +66,7 @@ class CachedObject:
 
 
 class OpenFile:
-    """A file that is open for reading. Creating one takes half the time of the built-in `open`."""
+    """A file that is open for reading. Creating one takes half as long as calling the built-in `open`."""
 
     __slots__ = ("_descriptor",)
 
@@ -104,7 +104,7 @@ class OpenFile:
 class Found:
     """An open file with its facts. Until the Unix time `fresh_until`, it may be served without revalidation.
 
-    `is_stale` is True if that time was extended because the store could not be reached.
+    `is_stale` is True if `fresh_until` was extended because the store had failed.
     """
 
     facts: ObjectFacts
@@ -126,9 +126,10 @@ class _KnownFile:
 
 
 class Lookup:
-    """Opens cached files. A mutable object is fresh for `ttl` seconds of `clock` after its validation.
+    """Opens cached files. A mutable object is fresh for `ttl` seconds after its last validation.
 
-    Methods raise `OSError` and `sqlite3.Error` if the cache directory does not work.
+    `clock` returns the Unix time. Methods raise `OSError` and `sqlite3.Error` if the cache directory can't be
+    used.
     """
 
     def __init__(self, layout: Layout, index: Index, ttl: float, clock: Callable[[], float]) -> None:
@@ -137,22 +138,22 @@ class Lookup:
         self._ttl = ttl
         self._max_fresh_seconds = max(ttl, _EXTENSION_SECONDS)
         self._clock = clock
-        # To find its oldest item, a dict would skip thousands of removed items. An OrderedDict does not.
+        # To find its oldest item, a dict would have to skip thousands of removed items. This one does not.
         self._known: OrderedDict[str, _KnownFile] = OrderedDict()
 
     def find(self, key: str) -> Found | None:
-        """Return the object's file, fresh or not. Return None if there is none that can be identified."""
+        """Return the object's file, fresh or stale. Return None if no file exists or can be identified."""
         known = self._known.get(key)
         if known is not None and (found := self._open(key, known.path, known)):
             return found
         for path in self._layout.paths(key):
-            # The object moves to its other path if it is proven to be immutable, or if it no longer is.
+            # The file moves to its other path when the object is proven to be immutable, or no longer is.
             if (known is None or path != known.path) and (found := self._open(key, path, None)):
                 return found
         return None
 
     def find_immutable(self, key: str) -> Found | None:
-        """Return the file of an immutable object, or None. Doesn't read the index to identify a file."""
+        """Return the file of an immutable object, or None if there is none. Doesn't read the index."""
         known = self._known.get(key)
         if known is None:
             return self._open(key, self._layout.immutable_path(key), None)
@@ -209,7 +210,7 @@ class Lookup:
             return None
         if (entry.facts.size, entry.version) != (stat.st_size, stat.st_mtime_ns):
             return None
-        now = self._clock()  # if the clock was set back, it is unknown how old the validation is
+        now = self._clock()  # if the clock was set back, the age of the validation is unknown
         fresh_until = entry.validated_at + self._ttl if entry.validated_at <= now else now - 1
         return _KnownFile(path, entry.facts, stat.st_ino, entry.version, fresh_until)
 
@@ -248,7 +249,7 @@ def _stamp(text: str, seconds: int, size: int) -> int:
 
 
 def _record_access(file: OpenFile, stat: os.stat_result) -> None:
-    """Set the file's atime, by which the least recently used files are found.
+    """Set the file's atime to the current time. Eviction uses it to find the least recently used files.
 
     With relatime, the kernel itself updates atime only once a day.
     """

@@ -21,16 +21,16 @@ from app.core.system import locked
 _log = logging.getLogger(__name__)
 
 _BATCH = 500
-"""Maximum number of files adopted per transaction. Other writers wait for each transaction."""
+"""Maximum number of rows to insert in one transaction. Other writers wait until the transaction ends."""
 
 
 class Rebuild:
-    """Inserts rows for files that have none, in a background thread of one process.
+    """Inserts rows for files that have no row in the index, in a background thread of one process.
 
-    During a rebuild, hits are served, but nothing new is cached, since the used space is unknown. Immutable
-    objects are adopted, since all their facts follow from the key and the file. Mutable objects are removed,
-    since their versions are unknown. An older version of this software accepted files because of the shape of
-    their keys alone. Those files are first compared with the digests in their keys.
+    During a rebuild, hits are served, but nothing new is cached, since the used space is unknown. Files of
+    immutable objects are kept, since all their metadata follows from the key and the file. Files of mutable
+    objects are removed, since their metadata is lost. An older version of this software accepted files merely
+    because of the shape of their keys. Files from that version are compared with the digests in their keys.
     """
 
     def __init__(self, layout: Layout, index: Index, space: Space) -> None:
@@ -53,7 +53,7 @@ class Rebuild:
         return True
 
     def wait(self) -> None:
-        """Wait until the index is complete, even if a different process is rebuilding it.
+        """Wait until the index is complete, even if another process is rebuilding it.
 
         Raises `OSError` and `sqlite3.Error`.
         """
@@ -89,7 +89,7 @@ class Rebuild:
         _log.warning("The cache index was rebuilt with %d entries.", self._index.totals().entries)
 
     def _adopt(self, files: Iterable[tuple[str, str]]) -> bool:
-        """Insert rows for files that are proven to be immutable, and remove the others.
+        """Insert rows for files that are proven to be immutable, and remove the other files.
 
         Return False if the rebuild was stopped.
         """
@@ -111,7 +111,7 @@ class Rebuild:
         return True
 
     def _is_proven(self, key: str, path: str) -> bool:
-        """Return whether the file belongs to an immutable object. If so, stamp it and move it into place."""
+        """Return whether the file is that of an immutable object. If so, stamp it and move it into place."""
         if not looks_immutable(key):
             return False
         stat = os.stat(path)
@@ -128,13 +128,13 @@ class Rebuild:
 
 @dataclass
 class CheckReport:
-    """What a check found.
+    """The result of a consistency check.
 
     - `entries`: number of rows.
     - `missing`: keys of rows whose file is missing or does not match the row.
     - `strays`: paths of files without a row.
     - `drift`: by how many bytes the recorded total size was too high.
-    - `fixed`: whether all of this was repaired.
+    - `fixed`: whether all differences were repaired.
     """
 
     entries: int = 0
@@ -150,9 +150,9 @@ class CheckReport:
 
 
 class ConsistencyCheck:
-    """Compares the rows, the files and the totals once. With `fix`, it repairs the differences.
+    """Compares the rows and the totals in the index with the files. With `fix`, it repairs the differences.
 
-    Requests continue during the check. Anything that looks wrong is checked again inside a transaction, so
+    Requests are served during the check. Anything that looks wrong is checked again inside a transaction, so
     that no other process is writing at that moment.
     """
 

@@ -1,6 +1,6 @@
 """Single flight: if several requests miss the same key at once, one calls the store and the others wait.
 
-Threads of the same process wait for an event. Processes wait for a lock on one byte of a shared file; the
+Threads in the same process wait for an event. Processes wait for a lock on one byte of a shared file. The
 offset of the byte is derived from the key. Creating a lock file for each key would take longer than the rest
 of a miss, since creating files is slow on ext4.
 """
@@ -21,20 +21,20 @@ from app.core.errors import NotFound, StoreRefused, StoreTimeout
 from app.core.system import UNLOCKABLE, warn_unlockable
 
 _SET_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None) if sys.platform == "linux" else None
-"""Command for locks that belong to an open file description, so that they also exclude other threads of the
-same process (fcntl(2), Linux 3.15)."""
+"""Command of fcntl(2) for locks that belong to an open file description, so that they also exclude other
+threads of the same process (Linux 3.15). None if the system has no such locks."""
 
 _FLOCK = "hhqqi"
-"""`struct flock` on Linux: type, whence, start, length, process ID."""
+"""Format of `struct flock` on Linux: type, whence, start, length, process ID."""
 
 _MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 0.001, 0.01
-"""Shortest and longest pause between attempts to get a lock. fcntl(2) can wait, but has no timeout."""
+"""Shortest and longest pause between two attempts to get a lock. fcntl(2) can wait, but has no timeout."""
 
 _MAX_ATTEMPTS = 2
-"""Maximum number of leaders that try, one after the other, before all waiting requests fail too."""
+"""Maximum number of leaders that try one after another. If the last one fails, all waiting requests fail."""
 
 _FINAL_ERRORS = (NotFound, StoreRefused)
-"""Errors that another attempt would only repeat."""
+"""Errors that would only occur again in a further attempt."""
 
 
 class SingleFlight:
@@ -51,12 +51,11 @@ class SingleFlight:
 
     @contextmanager
     def lead_or_wait(self, key: str) -> Iterator[bool]:
-        """Yield True to the leader, which must call the store. Yield False to the others once it has
-        succeeded.
+        """Yield whether the caller is the leader, which must call the store.
 
-        If the leader's block fails, one of the waiting threads becomes the leader. If the error is final, or
-        if the second leader fails as well, all threads raise the error. Raises `StoreTimeout` if the wait
-        exceeds the timeout.
+        The other threads wait, and get False once the leader has succeeded. If the leader's block
+        fails, one of the waiting threads becomes the leader. If the error is final, or if the second leader
+        fails as well, all threads raise the error. Raises `StoreTimeout` if the wait exceeds the timeout.
         """
         deadline = time.monotonic() + self._timeout
         attempt = 1
@@ -87,7 +86,7 @@ class SingleFlight:
             flight.landed.set()
 
     def _join(self, key: str, attempt: int) -> "tuple[_Flight, bool]":
-        """Return the flight in progress for `key`, or a new one, and whether the caller leads it."""
+        """Return a pair: the flight for `key`, which may be a new one, and whether the caller leads it."""
         with self._mutex:
             flight = self._in_flight.get(key)
             if flight is not None:
@@ -97,7 +96,7 @@ class SingleFlight:
 
 
 class KeyLocks:
-    """Locks by key, in the file at `path`. On systems without such locks, every caller enters at once."""
+    """A lock for each key, in the file at `path`. On systems without such locks, no caller has to wait."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -138,7 +137,8 @@ class _Flight:
 def _offset_of(key: str) -> int:
     """Return the offset of the byte to lock.
 
-    Two keys share a byte with a probability of 2**-62. Then one merely waits for the other.
+    Two keys share a byte with a probability of 2**-62. If they do, requests for one key merely wait for
+    requests for the other.
     """
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8]) >> 2

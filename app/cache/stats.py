@@ -1,8 +1,8 @@
-"""Counts of cache hits, misses and the other results, over all processes.
+"""Counts of cache hits, misses and the other results, summed over all processes.
 
-The counts are in a small memory-mapped file. Each process has its own slot of 64 bytes, which is one cache
-line, so counting a hit takes two additions in memory, no lock and no system call. When a process ends, the
-next new process takes over its slot and continues its counts.
+The counts are in a small memory-mapped file. Each process has its own slot of 64 bytes, which is one CPU
+cache line, so counting a hit takes two additions in memory, but no lock and no system call. When a process
+has ended, the next process to start takes over the slot and continues its counts.
 """
 
 import mmap
@@ -24,7 +24,7 @@ _SLOTS = 256
 _SLOT_BYTES = 64
 
 COUNTS_BYTES = _SLOTS * _SLOT_BYTES
-"""Size of the counts file."""
+"""Size of the counts file in bytes."""
 
 _FIELDS = ("hits", "misses", "collapsed", "revalidated", "stale", "bypass", "bytes_served", "evicted")
 _SLOT = struct.Struct(f"={len(_FIELDS)}Q")
@@ -46,10 +46,10 @@ _FROM_STORE = (CacheStatus.MISS, CacheStatus.BYPASS)
 
 @dataclass(frozen=True, slots=True)
 class CountTotals:
-    """The number of responses of each `CacheStatus`.
+    """The number of responses with each `CacheStatus`.
 
     `bytes_served` is the total size of the bodies that were not fetched from the store. `evicted` is the
-    number of objects that were removed to make room for others.
+    number of objects that were removed to make room for other objects.
     """
 
     hits: int
@@ -100,14 +100,14 @@ class Counts:
             slot[_BYTES_SERVED] += size
 
     def evicted(self) -> None:
-        """Count an object that was removed to make room for others."""
+        """Count an object that was removed to make room for other objects."""
         slot = self._slot
         if slot is None:
             slot = self._take_slot()
         slot[_EVICTED] += 1
 
     def totals(self) -> CountTotals:
-        """Return the sums over all processes since the directory was created. Raises `OSError`."""
+        """Return the counts of all processes since the cache was created, added up. Raises `OSError`."""
         data = self._layout.counts.read_bytes()[:COUNTS_BYTES]
         starts = range(0, len(data) - _SLOT_BYTES + 1, _SLOT_BYTES)
         slots = [_SLOT.unpack_from(data, start) for start in starts] or [(0,) * len(_FIELDS)]

@@ -64,7 +64,10 @@ class AppError(Exception):
 
     @classmethod
     def from_status(cls, status: int, message: str) -> "AppError":
-        """Return an error for an HTTP status without a subclass. `code` is derived from the reason phrase."""
+        """Return an error for an HTTP status for which this module has no subclass.
+
+        The `code` is derived from the reason phrase of the status.
+        """
         error = cls(message)
         error.status = status
         error.code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")

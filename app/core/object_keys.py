@@ -53,8 +53,8 @@ _PLAIN = re.compile(rf"(?!.*[^/]{{{MAX_SEGMENT + 1}}}){_SEGMENT}(?:/{_SEGMENT})*
 
 _INVALID_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff\ufffd]|(?:^|/)(?:\.|/|\Z)|[^/]{256}")
 """Matches names that contain control characters, backslashes or invalid Unicode, or a segment that is empty,
-starts with a dot or is longer than 255 characters, the limit of file systems. U+FFFD stands for any byte that
-is not UTF-8. Two different names may thus become equal, and the second image would replace the first."""
+starts with a dot or is longer than 255 characters, the limit of file systems. U+FFFD replaces any byte that is
+not valid UTF-8. So two different names may become equal, and the second image would replace the first."""
 
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(?:^|/)\.{0,2}(?:/|\Z)")
 """Matches keys that are not safe in a URL. Clients remove dot segments (RFC 3986, 5.2.4) and control

@@ -70,7 +70,7 @@ class PromptMetadata:
 
 
 def name_metadata(name: str) -> dict[str, str]:
-    """Return metadata that contains a file's original name. It is used if the name can't be used as a key."""
+    """Return metadata that contains a file's original name. Callers store it if the name can't be a key."""
     return {_ORIGINAL_NAME: _encode(unicodedata.normalize("NFC", name), _MAX_NAME_BYTES)}
 
 
@@ -81,7 +81,7 @@ def original_name(metadata: Mapping[str, str]) -> str | None:
 
 
 def matches_original_name(stored: str, name: str) -> bool:
-    """Return whether `stored` is `name`, or is a truncated name whose remaining part starts `name`."""
+    """Return whether `stored` is `name`, or is truncated and `name` starts with the part before the "…"."""
     return stored == name or (stored.endswith(_ELLIPSIS) and name.startswith(stored.removesuffix(_ELLIPSIS)))
 
 

@@ -178,7 +178,10 @@ def mount_of(directory: str | os.PathLike[str]) -> Mount | None:
 
 
 def records_access_times(directory: str | os.PathLike[str]) -> bool:
-    """Return whether reads of files in `directory` can update atime: it is not mounted with noatime."""
+    """Return whether reading files in `directory` can update their atime.
+
+    It can't if the file system is mounted with noatime.
+    """
     return not os.statvfs(directory).f_flag & getattr(os, "ST_NOATIME", 0)
 
 

@@ -3,7 +3,7 @@
 A pool of a fixed size stops working once all its threads wait for an image model, or for a store that does
 not respond. In `ElasticThreadPool`, a thread that is about to block announces this with `blocking`, and
 another thread takes its place. So quick requests can always use all of the pool's threads. When the wait
-ends, the thread finishes its task, even if more threads than the size of the pool are then running.
+ends, the thread finishes its task, even if the pool exceeds its size until then.
 
 `Bulkhead` limits concurrent calls to the store, so that a store that does not respond stops nothing else. It
 is named after the pattern: https://learn.microsoft.com/en-us/azure/architecture/patterns/bulkhead.
