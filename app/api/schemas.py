@@ -250,7 +250,9 @@ class IdempotencySchema(Schema):
 
     @post_load
     def _unquoted(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Remove the quotes, which the draft requires (RFC 9651, 3.3.3) but most clients omit."""
+        """Remove the quotes around the key. The draft requires them (it is a string of RFC 9651, 3.3.3), but
+        most clients omit them.
+        """
         key = values["idempotency_key"]
         if key and len(key) > 2 and key[0] == key[-1] == '"':
             values["idempotency_key"] = re.sub(r"\\(.)", r"\1", key[1:-1])

@@ -254,9 +254,9 @@ def _copy(chunks: Iterable[bytes], file: FileIO, size: int) -> None:
 def _verified(file: FileIO, facts: ObjectFacts, accepted_digest: str | None) -> ObjectFacts:
     """Return the facts to cache. They say that the object is immutable if its bytes match the digest.
 
-    Bytes from the store that don't match may have been damaged in transit. They are accepted if they arrived
-    twice (`accepted_digest`), if the store reports the same SHA-256, or if their MD5 is in the key or in the
-    ETag. Otherwise this raises `_BadBody`.
+    Bytes from the store that don't match may have been damaged in transit. They are accepted if two downloads
+    returned the same bytes (`accepted_digest`), if the store reports the same SHA-256, or if their MD5 is in
+    the key or in the ETag. Otherwise this raises `_BadBody`.
     """
     expected = expected_digest(facts)
     digest = _digest(file, "sha256") if expected else ""

@@ -123,7 +123,8 @@ class Config:
     def object_acl(self) -> str:
         """The ACL of new objects. `auto` becomes `none` if clients get no public URLs of the store.
 
-        If the object were public, everyone who got a presigned URL could read it without the signature.
+        If the object were public, anyone with its presigned URL could drop the signature and still read it
+        after the URL expired.
         """
         if self.s3_acl == "auto" and self.image_urls in ("server", "presigned"):
             return "none"

@@ -53,7 +53,7 @@ _PLAIN = re.compile(rf"(?!.*[^/]{{{MAX_SEGMENT + 1}}}){_SEGMENT}(?:/{_SEGMENT})*
 
 _INVALID_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff\ufffd]|(?:^|/)(?:\.|/|\Z)|[^/]{256}")
 """Matches names that contain control characters, backslashes or invalid Unicode, or a segment that is empty,
-starts with a dot or is longer than 255 characters, the limit of file systems. U+FFFD replaces any byte that is
+starts with a dot or is longer than 255 characters, the limit of file systems. U+FFFD replaces bytes that are
 not valid UTF-8. So two different names may become equal, and the second image would replace the first."""
 
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(?:^|/)\.{0,2}(?:/|\Z)")

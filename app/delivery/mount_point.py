@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 class MountPoint:
     """Middleware that moves the mount point from the path to `SCRIPT_NAME` (PEP 3333).
 
-    `script_name` is the setting. If the setting is empty, the mount point is taken from the
-    `X-Forwarded-Prefix` header, from the value that the outermost of `hops` proxies added. An invalid value
-    is ignored. The proxy may or may not have removed the prefix from the path.
+    `script_name` is the setting. If the setting is empty, the mount point is the value that the outermost of
+    `hops` proxies added to `X-Forwarded-Prefix`. An invalid value is ignored. The proxy may or may not have
+    removed the prefix from the path.
     """
 
     def __init__(

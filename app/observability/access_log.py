@@ -40,7 +40,7 @@ class AccessLog:
         self._write = write or _write_to_stdout
 
     def log(self, environ: Mapping[str, Any], status: str, sent: int, seconds: float) -> None:
-        """Write the line of a request. The response had `sent` bytes in its body and took `seconds`."""
+        """Write the log line for a request. The response had `sent` bytes in its body and took `seconds`."""
         entry = _Entry(
             timestamp(time.time()),
             environ.get(REQUEST_ID) or current_request_id(),

@@ -47,7 +47,7 @@ def choose_listeners(server: Any, own: tuple[str, int]) -> None:
 
     The workers share one listener in these cases:
 
-    - The workers can't open the listener themselves, since it is a Unix socket or a socket of systemd.
+    - The workers can't open the listener themselves, since it is a Unix socket or a socket passed by systemd.
     - The port is 0, so that each worker would get a different one.
     - There is only one worker, or workers are replaced after a number of requests. With a shared listener,
       clients wait while a worker is being replaced. With separate listeners, their connections would be

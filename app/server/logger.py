@@ -25,7 +25,7 @@ class RequestLogger(Logger):  # type: ignore[misc]
             self.request_log.log(environ, resp.status, int(sent), request_time.total_seconds())
 
     def refused(self, client: Any, refusal: Refusal) -> None:
-        """Log a request that the server refused without the application."""
+        """Log a request that the server refused without calling the application."""
         if self.request_log is not None:
             address = client[0] if isinstance(client, tuple) and client else ""  # "" for a Unix socket
             environ = {"REQUEST_METHOD": "", "REMOTE_ADDR": address}
