@@ -60,7 +60,7 @@ def _field(error: AppError) -> str | None:
 
 def _http_error(error: HTTPException) -> Response:
     if isinstance(error, RequestEntityTooLarge):
-        return _respond(TooLarge(_exceeded_limit()))
+        return _respond(_too_large())
     original = error.get_response()
     status = original.status_code
     message = _MESSAGES.get(status) or error.description or HTTPStatus(status).phrase
@@ -71,14 +71,14 @@ def _http_error(error: HTTPException) -> Response:
     return response
 
 
-def _exceeded_limit() -> str:
-    """Return a message that names the exceeded limit: for images, for other bodies, or for text in forms."""
+def _too_large() -> TooLarge:
+    """Return an error that names the exceeded limit: for images, for other bodies, or for text in forms."""
     maximum = request.max_content_length or 0
     if request.content_length is not None and request.content_length <= maximum:
-        return "The form has too much text or too many fields."
+        return TooLarge("The form has too much text or too many fields.")
     if maximum == current_app.config["MAX_CONTENT_LENGTH"]:
-        return f"The image exceeds the limit of {components().config.max_upload_bytes} bytes."
-    return f"The request body exceeds the limit of {maximum} bytes."
+        return TooLarge.for_image(components().config.max_upload_bytes)
+    return TooLarge(f"The request body exceeds the limit of {maximum} bytes.")
 
 
 def _malformed_body(error: Exception) -> Response:

@@ -189,6 +189,11 @@ class TooLarge(AppError):
     code = "too_large"
     message = "The request body is too large."
 
+    @classmethod
+    def for_image(cls, limit: int) -> "TooLarge":
+        """Return the error for an image that has more than `limit` bytes."""
+        return cls(f"The image exceeds the limit of {limit} bytes.")
+
 
 class UnsupportedImage(AppError):
     """The bytes are not an image in one of the allowed formats."""

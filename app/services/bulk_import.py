@@ -129,7 +129,7 @@ class Importer:
             data = file.read(limit + 1 if size <= limit else _SNIFFED_BYTES)
         if max(size, len(data)) > limit:
             sniff_format(data, self._service.limits.formats)  # a large file that is not an image is skipped
-            raise TooLarge(f"The image is larger than the {limit} bytes allowed.")
+            raise TooLarge.for_image(limit)
         return data
 
     def _key(self, path: str, image: CleanedImage) -> str:

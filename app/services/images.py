@@ -298,7 +298,7 @@ class ImageService:
         else:
             data = source.read(limit + 1)
         if len(data) > limit:
-            raise TooLarge(f"The image is larger than the {limit} bytes allowed.")
+            raise TooLarge.for_image(limit)
         return data
 
     def _upload(

@@ -292,7 +292,7 @@ def test_a_file_that_is_too_large_is_not_read(importer: Make, images: ImageServi
         file.write(noise(1))
         file.truncate(2**40)
     images.max_upload_bytes = 1000
-    reason = "The image is larger than the 1000 bytes allowed."
+    reason = "The image exceeds the limit of 1000 bytes."
     assert importer().import_file("huge.png") == BulkResult("huge.png", BulkOutcome.FAILED, reason)
 
 
