@@ -3,10 +3,13 @@
     AppError                     500 internal_error
     ├── ConfigError              raised only at startup, if the settings are invalid
     ├── BadRequest               400 bad_request
-    │   └── InvalidKey           400 invalid_key
+    │   ├── InvalidKey           400 invalid_key
+    │   ├── InvalidVariant       400 invalid_variant
+    │   └── VariantNotPermitted  400 variant_not_permitted
     ├── KeyRequired              401 key_required
     ├── KeyRefused               403 key_refused
     ├── ScopeMissing             403 scope_missing
+    ├── SignatureRefused         403 signature_refused
     ├── NotFound                 404 not_found
     ├── ModelNotFound            404 model_not_found
     ├── SlowClient               408 request_timeout
@@ -18,7 +21,8 @@
     ├── UnsupportedEncoding      415 unsupported_encoding
     ├── RangeNotSatisfiable      416 range_not_satisfiable
     ├── UndecodableImage         422 undecodable_image
-    │   └── TooManyPixels        422 too_many_pixels
+    │   ├── TooManyPixels        422 too_many_pixels
+    │   └── SourceTooLarge       422 source_too_large
     ├── PromptRefused            422 prompt_refused
     ├── IdempotencyKeyReused     422 idempotency_key_reused
     ├── GeneratorBusy            429 generator_busy
@@ -103,6 +107,20 @@ class InvalidKey(BadRequest):
     message = "That is not a valid image key."
 
 
+class InvalidVariant(BadRequest):
+    """The spec of a variant does not follow the rules of `app.core.variant_specs`."""
+
+    code = "invalid_variant"
+    message = "That is not a valid variant."
+
+
+class VariantNotPermitted(BadRequest):
+    """The variant is neither listed in the settings nor signed. The message says what is permitted."""
+
+    code = "variant_not_permitted"
+    message = "This variant is not permitted without a signature."
+
+
 class KeyRequired(AppError):
     """The call needs an API key, but the request has none."""
 
@@ -128,6 +146,14 @@ class ScopeMissing(AppError):
     def __init__(self, scope: str) -> None:
         super().__init__(f"This API key lacks the scope '{scope}', which this call needs.")
         self.scope = scope
+
+
+class SignatureRefused(AppError):
+    """The signature of a URL is wrong, or has expired."""
+
+    status = 403
+    code = "signature_refused"
+    message = "The signature of this URL is wrong, or has expired."
 
 
 class NotFound(AppError):
@@ -246,6 +272,13 @@ class TooManyPixels(UndecodableImage):
 
     code = "too_many_pixels"
     message = "The image has too many pixels."
+
+
+class SourceTooLarge(UndecodableImage):
+    """The file of a stored image is too large to make variants of it."""
+
+    code = "source_too_large"
+    message = "The file of this image is too large to make variants of it."
 
 
 class PromptRefused(AppError):

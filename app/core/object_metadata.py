@@ -1,4 +1,4 @@
-"""The metadata that is stored with an image: the prompt from which it was generated, or its original name.
+"""The metadata that is stored with an image: its dimensions, and the prompt or the name of the upload.
 
 S3 accepts at most 2 KB of ASCII metadata for each object
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html). Therefore, text is
@@ -23,6 +23,7 @@ _MAX_NAME_BYTES = 800
 
 _UNENCODED = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 _ELLIPSIS = "…"
+_THUMBHASH = re.compile(r"[A-Za-z0-9+/]{6,60}={0,2}", re.ASCII)
 _UNSAFE_SPACE = re.compile(r"^ | (?= )| $")
 
 
@@ -67,6 +68,43 @@ class PromptMetadata:
             )
         except (KeyError, ValueError):
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """The facts about the picture in an image file.
+
+    `width` and `height` are in pixels, as viewers show the image. `has_alpha` is whether it has transparent
+    pixels, or may have them. `thumbhash` is a placeholder of about 25 bytes in Base64
+    (https://evanw.github.io/thumbhash/).
+    """
+
+    width: int
+    height: int
+    frames: int
+    has_alpha: bool
+    thumbhash: str
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return the metadata to store with the image."""
+        return {
+            "width": str(self.width),
+            "height": str(self.height),
+            "frames": str(self.frames),
+            "alpha": "yes" if self.has_alpha else "no",
+            "thumbhash": self.thumbhash,
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> "ImageInfo | None":
+        """Return the facts that `to_metadata` recorded in the metadata, or None if there are none."""
+        try:
+            width, height, frames = (int(metadata[name]) for name in ("width", "height", "frames"))
+            info = cls(width, height, frames, metadata["alpha"] != "no", metadata["thumbhash"])
+        except (KeyError, ValueError):
+            return None
+        is_valid = min(width, height, frames) > 0 and _THUMBHASH.fullmatch(info.thumbhash)
+        return info if is_valid else None
 
 
 def name_metadata(name: str) -> dict[str, str]:

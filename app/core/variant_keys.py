@@ -1,0 +1,105 @@
+"""The paths and cache keys of variants, which are images made from other images.
+
+The URL path of a variant is `<key>/<name>.<extension>`, or `<key>/<name>` if the format is negotiated. The
+name is a spec (see `app.core.variant_specs`) or the name of a preset. `<key>`, the key of the *source*, ends
+in an image extension. No folder of a key that the server creates ends like that, so such a path is no key of
+an image of the server.
+
+In the cache, the key of a variant begins with a slash and an *area*. No key of an object begins with a slash,
+so the two never collide.
+
+    /variants/<key>/<name>.<extension>      listed variants; a front server such as nginx may serve them
+    /guarded/<key>/<name>.<extension>       variants that only the application serves: those with a signature,
+                                            and those whose response needs an additional header
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from app.core.objects import CONTENT_TYPES, FORMATS, ImageFormat
+
+LISTED = "/variants/"
+GUARDED = "/guarded/"
+AREAS = (LISTED, GUARDED)
+
+INFO = "info"
+"""The name under which the facts about an image are requested and, with the extension `json`, cached."""
+
+_EXTENSIONS = "|".join(CONTENT_TYPES)
+_SOURCE = rf".*[^/]\.(?i:{_EXTENSIONS})"
+_PATH = re.compile(rf"({_SOURCE})/([^/]+)\Z", re.DOTALL)
+_IMAGE_NAME = re.compile(rf"(?s:{_SOURCE})\Z")
+_FORMATS = {extension: known for known in FORMATS.values() for extension in known.extensions}
+_SOURCE_TAG_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class VariantPath:
+    """The parts of a variant's path. `extension` is empty if the format is negotiated."""
+
+    source: str
+    name: str
+    extension: str
+
+    @property
+    def format(self) -> ImageFormat | None:
+        """The format that the extension stands for, or None if the format is negotiated."""
+        return _FORMATS.get(self.extension)
+
+    def __str__(self) -> str:
+        """Return the path."""
+        return f"{self.source}/{self.name}" + (f".{self.extension}" if self.extension else "")
+
+
+@lru_cache(maxsize=4096)
+def split_variant_path(path: str) -> VariantPath | None:
+    """Return the parts of a path if it has the shape of a variant's path, else None.
+
+    This does not say whether the name is valid. The extension is in lower case.
+    """
+    found = _PATH.match(path)
+    if found is None:
+        return None
+    name, _, extension = found[2].rpartition(".")
+    if name and extension.lower() in CONTENT_TYPES:
+        return VariantPath(found[1], name, extension.lower())
+    return VariantPath(found[1], found[2], "")
+
+
+def can_have_variants(key: str) -> bool:
+    """Return whether `key` ends in an image extension, so that there are variants of the image."""
+    return _IMAGE_NAME.match(key) is not None
+
+
+def variant_key(area: str, path: VariantPath) -> str:
+    """Return the cache key of a variant."""
+    return f"{area}{path}"
+
+
+def is_variant_key(key: str) -> bool:
+    """Return whether a cache key is the key of a variant."""
+    return key.startswith(AREAS)
+
+
+def source_of(key: str) -> str:
+    """Return the key of the image from which a variant is made, or `key` itself if it is no variant's key."""
+    for area in AREAS:
+        if key.startswith(area):
+            return key[len(area) :].rpartition("/")[0]
+    return key
+
+
+def variant_etag(source_etag: str, size: int) -> str:
+    """Return the entity tag of a variant of a mutable image. It identifies the version of the image."""
+    return f'"{_source_tag(source_etag)}-{size:x}"'
+
+
+def is_variant_of(etag: str, source_etag: str) -> bool:
+    """Return whether a variant with the entity tag `etag` was made from the version `source_etag`."""
+    return etag.startswith(f'"{_source_tag(source_etag)}-')
+
+
+def _source_tag(source_etag: str) -> str:
+    return hashlib.sha256(source_etag.encode()).hexdigest()[:_SOURCE_TAG_DIGITS]
