@@ -1,12 +1,15 @@
 """`/api/images`: upload, serve, list and delete images."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlencode
 
-from flask import Response, request
+from flask import Response, redirect, request
 from marshmallow import ValidationError
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
+from werkzeug.wrappers import Response as BaseResponse
 
 from app.api.arguments import Blueprint, any_query, validation_message
 from app.api.auth import KEY_SECURITY, key_required
@@ -20,11 +23,15 @@ from app.api.schemas import (
     ListOptionsSchema,
     UploadOptionsSchema,
 )
+from app.cache.lookup import CachedObject
 from app.core.errors import BadRequest
 from app.core.object_keys import is_readable
 from app.core.request_context import CACHE_STATUS, OBJECT_KEY
+from app.core.variant_keys import VariantPath, can_have_variants, requested_path
 from app.delivery.conditional import content_length_sent, represent, response_body
 from app.services.images import StoredImage
+from app.services.urls import IMAGES_PATH
+from app.services.variant_rules import SIGNATURE_NAMES
 
 
 class KeyConverter(BaseConverter):
@@ -83,9 +90,27 @@ def upload(options: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]
 @blueprint.route("/<key:key>", methods=["GET"])
 @any_query
 @blueprint.doc(parameters=SERVE_HEADERS, responses=SERVE_RESPONSES)
-def serve(key: str) -> Response:
-    """Return the bytes of the image. Conditional and range requests (RFC 9110) are supported."""
-    cached = components().images.fetch(key)
+def serve(key: str) -> BaseResponse:
+    """Return the bytes of the image. Conditional and range requests (RFC 9110) are supported.
+
+    A query such as `?w=640&format=webp` redirects to the URL of that variant of the image.
+    """
+    variant = components().variant_rules.from_query(request.args) if can_have_variants(key) else None
+    if variant is not None:
+        return redirect_to_variant(VariantPath(key, *variant))
+    return image_response(components().images.fetch(key))
+
+
+def redirect_to_variant(path: VariantPath) -> BaseResponse:
+    """Return a permanent redirect to the canonical URL of a variant. It keeps the signature in the query."""
+    signature = {name: request.args[name] for name in SIGNATURE_NAMES if name in request.args}
+    query = f"?{urlencode(signature)}" if signature else ""
+    return redirect(f"{request.script_root}{IMAGES_PATH}{path.url_path}{query}", 308)
+
+
+def image_response(cached: CachedObject, extra_headers: Iterable[tuple[str, str]] = ()) -> Response:
+    """Return the response to a GET or HEAD request for a cached object."""
+    key = requested_path(cached.facts.key)
     request.environ[OBJECT_KEY], request.environ[CACHE_STATUS] = key, cached.status.value
     try:
         found = represent(request.environ, cached)
@@ -94,7 +119,8 @@ def serve(key: str) -> Response:
         cached.body.close()
         raise
     components().cache.counts.add(cached.status, content_length_sent(request.environ, found))
-    return Response(body, found.status, found.headers, direct_passthrough=True)
+    headers = [*found.headers, *extra_headers]
+    return Response(body, found.status, headers, direct_passthrough=True)
 
 
 @blueprint.route("", methods=["GET"])

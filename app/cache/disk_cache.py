@@ -4,27 +4,40 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from io import BytesIO
 from pathlib import Path
 
 from app.cache.eviction import Space
 from app.cache.fill import Fill
 from app.cache.health import CACHE_ERRORS, Health
 from app.cache.index import Index, Totals
-from app.cache.invalidation import Epochs, NegativeCache, bind_directory
+from app.cache.invalidation import Epochs, NegativeCache, bind_directory, changed_presets
 from app.cache.layout import Layout
 from app.cache.lookup import CachedObject, CacheStatus, Found, Load, Lookup
 from app.cache.rebuild import CheckReport, ConsistencyCheck, Rebuild
 from app.cache.single_flight import KeyLocks, SingleFlight
 from app.cache.stats import Counts
-from app.core.errors import CacheUnreadable, NotFound, StoreBusy, StoreError, StoreTimeout, StoreUnreachable
+from app.core.errors import (
+    CacheUnreadable,
+    NotFound,
+    StoreBusy,
+    StoreError,
+    StoreTimeout,
+    StoreUnreachable,
+    UndecodableImage,
+)
 from app.core.object_keys import looks_immutable
 from app.core.objects import ObjectFacts
 from app.core.system import records_access_times
 from app.core.threads import Bulkhead
+from app.core.variant_keys import is_variant_of, source_of
 
 _log = logging.getLogger(__name__)
+
+Make = Callable[[CachedObject], tuple[ObjectFacts, bytes]]
+"""Function that makes a variant from its source, and returns the facts and the bytes of the variant."""
 
 _STORE_RETRY_SECONDS = 5.0
 """For how many seconds stale objects are served without calling the store, after the store was unreachable.
@@ -69,6 +82,9 @@ class DiskCache:
         self._index = Index(self._layout, log_bytes=min(max(max_bytes // 16, 32 * 1024), 400 * 1024))
         self._epochs = Epochs(self._layout.epochs)
         self._negative = NegativeCache(self._epochs, negative_ttl, clock)
+        self._broken = NegativeCache(
+            self._epochs, negative_ttl, clock
+        )  # images of which no variant can be made
         self._health = Health(self._repair)
         self.counts = Counts(self._layout)
         self._space = Space(
@@ -114,6 +130,49 @@ class DiskCache:
         except CACHE_ERRORS as exc:
             self._health.report(exc)
         return self._fill.fetch_uncached(load)
+
+    def derive(
+        self, keys: Sequence[str], open_source: Callable[[], CachedObject], make: Make
+    ) -> CachedObject:
+        """Return a variant from the cache, or make it.
+
+        `keys` are the cache keys under which the variant may be cached; `make` decides which of them it is.
+        `open_source` returns the current version of the image from which the variant is made. A variant of a
+        mutable image is served without calling it for as long as the image would be served without
+        revalidation.
+
+        If many requests ask for the same variant at once, only one of them calls `make`. If `make` raises
+        `UndecodableImage`, the error is remembered for `negative_ttl` seconds for all variants of the image.
+        Raises what the two functions raise, and `StoreTimeout` if another request takes too long to make the
+        variant.
+        """
+        for key in keys:
+            if hit := self._hit(self._lookup.find, key):
+                return hit
+        try:
+            with self._flights.lead_or_wait(keys[0]) as leads:
+                return self._derive(keys, open_source, make, leads=leads)
+        except StoreError as exc:
+            for key in keys:
+                if stale := self._serve_stale(key, exc):
+                    return stale
+            raise
+        except CACHE_ERRORS as exc:
+            self._health.report(exc)
+        source = open_source()
+        with closing(source.body):
+            facts, data = make(source)
+        return CachedObject(facts, BytesIO(data), CacheStatus.BYPASS)
+
+    def is_known_missing(self, key: str) -> bool:
+        """Return whether the store was asked for the object a moment ago and does not have it."""
+        with self._health.tolerated():
+            return self._negative.get(key) is not None
+        return False
+
+    def note_missing(self, key: str, epoch: int) -> None:
+        """Remember that the object is missing. `epoch` must have been read before the store was called."""
+        self._negative.add(key, epoch, NotFound(detail="known to be missing"))
 
     def epoch(self, key: str) -> int:
         """Return the epoch to pass to `store`. Call this before you change the object in the store."""
@@ -188,6 +247,19 @@ class DiskCache:
         with self._health.tolerated():
             bind_directory(self._layout, identity)
 
+    def bind_to_presets(self, presets: Mapping[str, str]) -> None:
+        """Remove the variants whose preset has changed. `presets` maps the names to the specs.
+
+        Only servers call this, before the first request.
+        """
+        with self._health.tolerated(), changed_presets(self._layout, presets) as changed:
+            if changed:
+                self._rebuild.wait()
+                removed = self._space.remove_variants(
+                    lambda key: key.rpartition("/")[2].partition(".")[0].partition("+")[0] in changed
+                )
+                _log.warning("Removed %d variants, since their presets have changed.", removed)
+
     def is_writable(self) -> bool:
         """Return whether the directory is writable and the latest write succeeded."""
         return os.access(self._layout.tmp, os.W_OK | os.X_OK) and not self._health.is_degraded
@@ -202,6 +274,42 @@ class DiskCache:
         self.counts.close()
         self._space.close()
         self._index.close()
+
+    def _derive(
+        self, keys: Sequence[str], open_source: Callable[[], CachedObject], make: Make, *, leads: bool
+    ) -> CachedObject:
+        """Return the variant if its source has not changed, or else make it.
+
+        If another request has just made it, return it without opening the source. Raises what `derive`
+        raises, and `CACHE_ERRORS`.
+        """
+        found = next(filter(None, map(self._lookup.find, keys)), None)
+        if found is not None and (not leads or found.fresh_until >= self._clock()):
+            return CachedObject(found.facts, found.file, CacheStatus.COLLAPSED)
+        source_key = source_of(keys[0])
+        with ExitStack() as files:
+            if found is not None:
+                files.callback(found.file.close)
+            epoch = self._epochs.read(key)
+            if error := self._broken.get(source_key):
+                raise error
+            source = open_source()
+            files.callback(source.body.close)
+            entry = self._index.get(source_key)
+            validated_at = self._clock() if entry is None else entry.validated_at
+            if found is not None and is_variant_of(found.facts.etag, source.facts.etag):
+                self._space.renew(found.facts.key, validated_at)
+                files.pop_all()
+                source.body.close()
+                is_stale = source.status is CacheStatus.STALE
+                status = CacheStatus.STALE if is_stale else CacheStatus.REVALIDATED
+                return CachedObject(found.facts, found.file, status)
+            try:
+                facts, data = make(source)
+            except UndecodableImage as exc:
+                self._broken.add(source_key, epoch, exc)
+                raise
+        return self._fill.from_variant(facts, data, epoch, validated_at)
 
     def _hit(self, find: Callable[[str], Found | None], key: str) -> CachedObject | None:
         try:
@@ -222,8 +330,8 @@ class DiskCache:
 
         Raises what `fetch` raises, and `CACHE_ERRORS`.
         """
-        if key in self._negative:
-            raise NotFound(detail="known to be missing")
+        if error := self._negative.get(key):
+            raise error
         if self._bulkhead.is_silent():
             silence = StoreBusy(detail="the store has stopped responding")
             if stale := self._serve_stale(key, silence):
@@ -249,10 +357,10 @@ class DiskCache:
             if found is not None:
                 return self._revalidate(key, load, found, epoch)
             filled = self._fill.from_store(load, None, epoch)
-        except NotFound:
-            if found is not None:
+        except NotFound as exc:
+            if found is not None or self._layout.has_variants(key):
                 self._space.remove(key)
-            self._negative.add(key, epoch)
+            self._negative.add(key, epoch, exc)
             raise
         assert filled is not None
         if filled.status is CacheStatus.BYPASS:

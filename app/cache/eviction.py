@@ -26,6 +26,7 @@ from app.cache.layout import Layout
 from app.core.errors import CacheStuck
 from app.core.objects import ObjectFacts
 from app.core.system import lock, try_lock
+from app.core.variant_keys import AREAS, can_have_variants, is_variant_key, is_variant_of, source_of
 
 _BLOCK_BYTES = 4096
 """Block size of most file systems. A directory takes at least one block as well."""
@@ -103,7 +104,8 @@ class Space:
         """Move the written file into place, replace the reservation with a row in the index, and return True.
 
         `now` is the Unix time when the store confirmed the facts. If the key has been changed since `epoch`
-        was read, remove the file instead and return False.
+        was read, remove the file instead and return False. If the object is a new version of a mutable
+        object, its variants are removed.
         """
         with self._epochs.held(facts.key, epoch) as is_current:
             try:
@@ -131,7 +133,9 @@ class Space:
             db.execute("UPDATE entry SET validated_at = ? WHERE key = ?", (now, key))
 
     def remove(self, key: str) -> bool:
-        """Remove the object, and return whether it was cached. This works even if the index does not.
+        """Remove the object and all its variants, and return whether anything was cached.
+
+        This works even if the index does not.
 
         The file is removed before the row, since without the file there is no hit. A reservation is written
         first, to record the pending removal. If this process is killed between the two steps, the next
@@ -148,9 +152,23 @@ class Space:
                 _delete_reservation(db, announced, self._owner.token())
             raise
         with self._health.tolerated(), self._index.transaction() as db:
-            self.drop_entry(db, key)
+            for member in (key, *_variants(db, key)):
+                self.drop_entry(db, member)
             _delete_reservation(db, announced, self._owner.token())
         return was_there
+
+    def remove_variants(self, matching: Callable[[str], bool]) -> int:
+        """Remove the variants whose cache keys match, of all images, and return how many there were.
+
+        The rows are removed first. If this process is killed in between, `check` finds files without a row.
+        """
+        removed = 0
+        for key in self._index.all_keys():
+            if is_variant_key(key) and matching(key):
+                with self._index.transaction() as db:
+                    self.drop_entry(db, key)
+                removed += 1
+        return removed
 
     def clear(self, progress: Callable[[int], None]) -> int:
         """Remove all entries, and return how many there were.
@@ -270,6 +288,10 @@ class Space:
     def _install(self, db: sqlite3.Connection, written: str, facts: ObjectFacts, now: float) -> None:
         """Insert the row, then move the file into place. A rollback would undo only the row."""
         stat = os.stat(written)
+        if not (facts.is_immutable or is_variant_key(facts.key)):
+            for key, etag in _variants(db, facts.key).items():
+                if not is_variant_of(etag, facts.etag):
+                    self.drop_entry(db, key)
         _delete_row(db, facts.key)
         taken = insert_row(db, facts, stat, now)
         db.execute("UPDATE total SET entries = entries + 1, taken = taken + ?", (taken,))
@@ -282,7 +304,7 @@ class Space:
 
     def _unlink(self, key: str) -> bool:
         was_there = False
-        for path in self._layout.paths(key):
+        for path in (*self._layout.paths(key), *self._layout.variant_paths(key)):
             try:
                 os.unlink(path)
             except OSError as exc:
@@ -311,7 +333,8 @@ class Space:
             rows = db.execute("SELECT id, key FROM reservation WHERE owner = ?", (owner,)).fetchall()
             for reservation_id, key in rows:
                 _delete_reservation(db, reservation_id, owner)
-                self._settle_key(db, key)
+                for member in (key, *_variants(db, key)):
+                    self._settle_key(db, member)
             for key, _ in _least_recently_used(db):  # the owner may have been evicting these
                 self._settle_key(db, key)
             # A rollback restores the rows and their sums, but it does not undo changes to directories.
@@ -401,6 +424,18 @@ def insert_row(db: sqlite3.Connection, facts: ObjectFacts, stat: os.stat_result,
         (facts.key, facts.size, taken, *content, stat.st_mtime_ns, validated_at, stat.st_atime_ns),
     )
     return taken
+
+
+def _variants(db: sqlite3.Connection, key: str) -> dict[str, str]:
+    """Return the cache keys and the entity tags of the variants of the image `key`."""
+    if not can_have_variants(key):
+        return {}
+    found: dict[str, str] = {}
+    for area in AREAS:
+        first, last = f"{area}{key}/", f"{area}{key}0"  # "0" follows "/"
+        rows = db.execute("SELECT key, etag FROM entry WHERE key > ? AND key < ?", (first, last))
+        found.update((name, etag) for name, etag in rows if source_of(name) == key)
+    return found
 
 
 def _delete_row(db: sqlite3.Connection, key: str) -> int:

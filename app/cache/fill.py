@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
-from io import FileIO
+from io import BytesIO, FileIO
 
 from app.cache.eviction import Reservation, Space
 from app.cache.health import CACHE_ERRORS, Health
@@ -19,6 +19,7 @@ from app.core.errors import StoreError, StoreTimeout
 from app.core.object_keys import expected_digest, with_immutability
 from app.core.objects import NO_METADATA, Body, ObjectFacts, StoredObject
 from app.core.threads import Bulkhead
+from app.core.variant_keys import is_variant_key
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +81,20 @@ class Fill:
         target = self._open_target(facts) if facts.size == len(data) else None
         if target is not None:
             self._write(*target, facts, [data], epoch, None).body.close()
+
+    def from_variant(self, facts: ObjectFacts, data: bytes, epoch: int, validated_at: float) -> CachedObject:
+        """Cache a variant that was just made, and return it. If it can't be cached, return its bytes.
+
+        `validated_at` is the Unix time when the store last confirmed the version of the variant's source. The
+        variant is not cached if the source has been changed since `epoch` was read.
+        """
+        try:
+            target = self._open_target(facts)
+            if target is not None:
+                return self._write(*target, facts, [data], epoch, None, validated_at)
+        except CACHE_ERRORS as exc:
+            self._health.report(exc)
+        return CachedObject(facts, BytesIO(data), CacheStatus.BYPASS)
 
     def _attempt(
         self, load: Load, etag: str | None, epoch: int, accepted_digest: str = ""
@@ -143,6 +158,7 @@ class Fill:
         chunks: Iterable[bytes],
         epoch: int,
         accepted_digest: str | None,
+        validated_at: float | None = None,
     ) -> CachedObject:
         """Write and verify the file, and publish it unless the key has been changed since `epoch` was read.
 
@@ -156,7 +172,8 @@ class Fill:
             facts = _verified(file, facts, accepted_digest)
             _set_times(file, facts)
             try:
-                self._space.publish(reservation, facts, epoch, self._clock())
+                now = self._clock() if validated_at is None else validated_at
+                self._space.publish(reservation, facts, epoch, now)
             except sqlite3.Error as exc:  # the open file can still be served
                 self._health.report(exc)
                 self._abandon(reservation)
@@ -258,6 +275,8 @@ def _verified(file: FileIO, facts: ObjectFacts, accepted_digest: str | None) -> 
     returned the same bytes (`accepted_digest`), if the store reports the same SHA-256, or if their MD5 is in
     the key or in the ETag. Otherwise this raises `_BadBody`.
     """
+    if is_variant_key(facts.key):  # made by this server
+        return facts
     expected = expected_digest(facts)
     digest = _digest(file, "sha256") if expected else ""
     is_immutable = bool(expected) and digest.startswith(expected)

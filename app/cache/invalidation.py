@@ -2,20 +2,25 @@
 
 Each upload and delete begins a new *epoch* of its key. A *fill*, which fetches an object and caches it, reads
 the epoch when it begins, and publishes the object only if the epoch is still the same at the end. So a fill
-never brings back an object that was deleted in the meantime. Epochs are counters in a file that all processes
+never brings back an object that was deleted in the meantime. A variant has the epochs of the image from which
+it is made. Epochs are counters in a file that all processes
 share. They are not in the index, since a delete must take effect even while the index is busy or broken.
 """
 
+import copy
 import hashlib
+import json
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from app.cache.layout import Layout
+from app.core.errors import AppError
 from app.core.system import EXCLUSIVE, SHARED, locked, open_locked
+from app.core.variant_keys import source_of
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +30,7 @@ different key may keep the object from being cached. The object is still served.
 
 _COUNTER_BYTES = 8
 
-_MAX_MISSING_KEYS = 10_000
+_MAX_FAILED_KEYS = 10_000
 
 
 class Epochs:
@@ -70,34 +75,34 @@ class Epochs:
 
 
 class NegativeCache:
-    """Remembers for `ttl` seconds that a key is missing from the store, in bounded memory.
+    """Remembers for `ttl` seconds that a key has failed, for example because it is missing from the store.
 
-    A key is forgotten as soon as any process on this machine begins a new epoch of the key. `clock` returns
-    seconds.
+    The number of keys is bounded. A key is forgotten as soon as any process on this machine begins a new
+    epoch of the key. `clock` returns seconds.
     """
 
     def __init__(self, epochs: Epochs, ttl: float, clock: Callable[[], float]) -> None:
         self._epochs = epochs
         self._ttl = ttl
         self._clock = clock
-        self._missing: dict[str, tuple[float, int]] = {}  # expiry time and epoch
+        self._failed: dict[str, tuple[float, int, AppError]] = {}  # expiry time, epoch, error
 
-    def add(self, key: str, epoch: int) -> None:
-        """Remember that `key` is missing. `epoch` must have been read before the store was called."""
-        if len(self._missing) >= _MAX_MISSING_KEYS:
-            self._missing.clear()
-        self._missing[key] = (self._clock() + self._ttl, epoch)
+    def add(self, key: str, epoch: int, error: AppError) -> None:
+        """Remember the error of `key`. `epoch` must have been read before the store was called."""
+        if len(self._failed) >= _MAX_FAILED_KEYS:
+            self._failed.clear()
+        self._failed[key] = (self._clock() + self._ttl, epoch, copy.copy(error))
 
-    def __contains__(self, key: str) -> bool:
-        """Return whether `key` is known to be missing. Raises `OSError`."""
-        remembered = self._missing.get(key)
+    def get(self, key: str) -> AppError | None:
+        """Return the error with which `key` is known to fail, or None. Raises `OSError`."""
+        remembered = self._failed.get(key)
         if remembered is None:
-            return False
-        expires_at, epoch = remembered
+            return None
+        expires_at, epoch, error = remembered
         if self._clock() < expires_at and self._epochs.read(key) == epoch:
-            return True
-        self._missing.pop(key, None)
-        return False
+            return copy.copy(error)
+        self._failed.pop(key, None)
+        return None
 
 
 def bind_directory(layout: Layout, store_identity: str) -> None:
@@ -111,8 +116,24 @@ def bind_directory(layout: Layout, store_identity: str) -> None:
         layout.origin.write_text(digest, encoding="ascii")
 
 
+@contextmanager
+def changed_presets(layout: Layout, presets: Mapping[str, str]) -> Iterator[set[str]]:
+    """Yield the names of recorded presets that are not in `presets` or differ. Then record `presets`.
+
+    If the process is killed during the block, the next call yields the same names. Raises `OSError`.
+    """
+    with locked(layout.locks / "presets"):
+        try:
+            recorded = dict(json.loads(layout.presets.read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            recorded = {}
+        yield {name for name, spec in recorded.items() if presets.get(name) != spec}
+        if recorded != presets:
+            layout.presets.write_text(json.dumps(dict(presets)), encoding="ascii")
+
+
 def _offset_of(key: str) -> int:
-    return zlib.crc32(key.encode("utf-8", "surrogatepass")) % _COUNTERS * _COUNTER_BYTES
+    return zlib.crc32(source_of(key).encode("utf-8", "surrogatepass")) % _COUNTERS * _COUNTER_BYTES
 
 
 def _read(descriptor: int, offset: int) -> int:

@@ -4,15 +4,19 @@ objects/<key>           images proven to be immutable; a front server such as ng
 named/<key>             mutable images; only the application may serve them, since it revalidates them
 unproven/<key>          images that an older version kept in objects, not yet compared with their digests
 opaque/<2 hex>/<hash>   images whose keys are not safe as a path, named by the SHA-256 of the key
+variants/<key>/<name>   listed variants of immutable images; a front server may serve them
+guarded/<key>/<name>    other variants of immutable images; only the application may serve them
+derived/<2 hex>/<hash>/ variants of mutable images; the hash is the SHA-256 of the image's key
 tmp/<owner>/            files that one process is writing
 tmp/<owner>.lock        locked by that process for its whole lifetime
 locks/fills             a process that fetches a key from the store locks one byte of this file
 locks/index, rebuild    locked by the process that is creating or rebuilding the index
-locks/origin            locked while the store of this cache is being recorded
+locks/origin, presets   locked while the store or the presets of this cache are being recorded
 locks/counts-<n>        locked by the process that counts in slot n
 epochs                  counters of changes to keys
 counts                  counters of hits and misses
 origin                  hash that identifies the store from which the images came
+presets                 presets from which variants were made
 index.sqlite3           metadata of the images
 """
 
@@ -25,6 +29,7 @@ from pathlib import Path
 
 from app.core.object_keys import is_canonical, looks_immutable
 from app.core.objects import ObjectFacts
+from app.core.variant_keys import AREAS, GUARDED, LISTED, can_have_variants, is_variant_key, source_of
 
 
 class Layout:
@@ -37,23 +42,29 @@ class Layout:
         self.epochs = self.root / "epochs"
         self.counts = self.root / "counts"
         self.origin = self.root / "origin"
+        self.presets = self.root / "presets"
         self.index = self.root / "index.sqlite3"
         self.index_files = (self.index, self.root / "index.sqlite3-wal", self.root / "index.sqlite3-shm")
         self._immutable = f"{self.root}/objects/"
         self._named = f"{self.root}/named/"
         self._opaque = f"{self.root}/opaque/"
         self._unproven = f"{self.root}/unproven/"
-        self._roots = {self._immutable, self._named, self._opaque}
+        self._derived = f"{self.root}/derived/"
+        self._variants = tuple(f"{self.root}{area}" for area in AREAS)
+        self._roots = {self._immutable, self._named, self._opaque, self._derived, *self._variants}
 
     def immutable_path(self, key: str) -> str:
         """Return the path that the file of `key` has if the object is immutable."""
-        return self._immutable + key
+        return f"{self.root}{key}" if is_variant_key(key) else self._immutable + key
 
     def mutable_path(self, key: str) -> str:
         """Return the path that the file of `key` has if the object is mutable."""
+        if is_variant_key(key):
+            area, _, rest = key[1:].partition("/")
+            return f"{self._derived_directory(source_of(key))}/{area}-{rest.rpartition('/')[2]}"
         if is_canonical(key):
             return self._named + key
-        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        digest = _digest(key)
         return f"{self._opaque}{digest[:2]}/{digest}"
 
     def path_of(self, facts: ObjectFacts) -> str:
@@ -62,20 +73,28 @@ class Layout:
 
     def paths(self, key: str) -> tuple[str, ...]:
         """Return all paths that the file of `key` may have. At most one of them exists."""
-        if looks_immutable(key):
-            return self._immutable + key, self._named + key
+        if looks_immutable(source_of(key)):
+            return self.immutable_path(key), self.mutable_path(key)
         return (self.mutable_path(key),)
+
+    def variant_paths(self, key: str) -> list[str]:
+        """Return the paths of the files of all variants of the image `key`."""
+        return [path for directory in self._variant_directories(key) for path in _files_in(directory)]
+
+    def has_variants(self, key: str) -> bool:
+        """Return whether there are files of variants of the image `key`."""
+        return any(map(os.path.isdir, self._variant_directories(key)))
 
     def is_immutable_path(self, path: str) -> bool:
         """Return whether `path` belongs to the file of an immutable object."""
-        return path.startswith(self._immutable)
+        return path.startswith((self._immutable, *self._variants))
 
     def key_of(self, path: str) -> str | None:
         """Return the key of the object whose file is at `path`, or None if the path contains only a hash."""
         for root in (self._immutable, self._named):
             if path.startswith(root):
                 return path[len(root) :]
-        return None
+        return path[len(str(self.root)) :] if path.startswith(self._variants) else None
 
     def install(self, written: str, facts: ObjectFacts) -> int:
         """Move a written file to the object's path. If there is a file at the object's other path, remove it.
@@ -129,6 +148,9 @@ class Layout:
         for root in (self._immutable, self._unproven):
             for path in _files_below(root):
                 yield path[len(root) :], path
+        for root in self._variants:
+            for path in _files_below(root):
+                yield path[len(str(self.root)) :], path
 
     def create(self) -> None:
         """Create the directories. Raises `OSError`."""
@@ -152,7 +174,9 @@ class Layout:
         return sum(_directories_bytes(root) for root in self._roots)
 
     def set_objects_aside(self) -> None:
-        """Move the files in `objects` to `unproven`, from which nothing is served."""
+        """Move the files in `objects` to `unproven`, from which nothing is served. Remove all variants."""
+        for root in self._variants:
+            _empty(root)
         with suppress(OSError):  # `unproven` already has files
             os.rename(self._immutable, self._unproven)
         os.makedirs(self._immutable, exist_ok=True)
@@ -163,7 +187,7 @@ class Layout:
 
     def remove_mutable_files(self) -> None:
         """Remove the files of mutable objects. Without the index, their metadata is unknown."""
-        for root in (self._named, self._opaque):
+        for root in (self._named, self._opaque, self._derived):
             _empty(root)
 
     def remove_everything(self) -> None:
@@ -173,6 +197,28 @@ class Layout:
         self.remove_unproven()
         for root in self._roots:
             _empty(root)
+
+    def _variant_directories(self, key: str) -> tuple[str, ...]:
+        if not can_have_variants(key):
+            return ()
+        derived = self._derived_directory(key)
+        if looks_immutable(key):
+            return (f"{self.root}{LISTED}{key}", f"{self.root}{GUARDED}{key}", derived)
+        return (derived,)
+
+    def _derived_directory(self, source: str) -> str:
+        digest = _digest(source)
+        return f"{self._derived}{digest[:2]}/{digest}"
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _files_in(directory: str) -> list[str]:
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory) as entries:
+        return [entry.path for entry in entries]
+    return []
 
 
 def _empty(directory: str) -> None:

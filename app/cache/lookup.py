@@ -35,6 +35,9 @@ _ACCESS_RESOLUTION_NS = 10**8
 """Minimum interval between two updates of a file's atime, in nanoseconds."""
 
 _NS_PER_SECOND = 10**9
+_STAMPED_TYPES = {**CONTENT_TYPES, "json": "application/json"}
+"""Content types of immutable files by extension. The facts about an image are cached as JSON."""
+
 _STAMP_SALT = "proven "
 
 Load = Callable[[str | None], StoredObject | None]
@@ -239,7 +242,7 @@ def _facts(key: str, stat: os.stat_result, salt: str) -> ObjectFacts | None:
     if stamp != _stamp(salt + key, seconds, stat.st_size):
         return None
     modified = datetime.fromtimestamp(seconds, UTC)
-    content_type = CONTENT_TYPES[key.rpartition(".")[2]]
+    content_type = _STAMPED_TYPES[key.rpartition(".")[2]]
     etag = version_tag(modified, stat.st_size)
     return ObjectFacts(key, stat.st_size, content_type, etag, modified, is_immutable=True)
 

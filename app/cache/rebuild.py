@@ -17,6 +17,7 @@ from app.cache.layout import Layout
 from app.cache.lookup import stamped_facts, stamped_mtime, unproven_facts
 from app.core.object_keys import digest_in, looks_immutable
 from app.core.system import locked
+from app.core.variant_keys import source_of
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class Rebuild:
 
     def _is_proven(self, key: str, path: str) -> bool:
         """Return whether the file is that of an immutable object. If so, stamp it and move it into place."""
-        if not looks_immutable(key):
+        if not looks_immutable(source_of(key)):
             return False
         stat = os.stat(path)
         if stamped_facts(key, stat) is None:
@@ -218,9 +219,12 @@ class ConsistencyCheck:
         return entry is not None and self._layout.path_of(entry.facts) == path
 
     def _note_opaque_path(self, key: str) -> None:
-        path = self._layout.mutable_path(key)
-        if self._layout.key_of(path) is None:
-            self._opaque_paths.add(path)
+        """Remember the path of the row's file if the path contains only a hash."""
+        if self._layout.key_of(self._layout.mutable_path(key)) is not None:
+            return
+        entry = self._index.get(key)
+        if entry is not None and not entry.facts.is_immutable:
+            self._opaque_paths.add(self._layout.mutable_path(key))
 
     def _check_totals(self) -> None:
         with self._index.transaction() as db:

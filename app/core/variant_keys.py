@@ -9,15 +9,19 @@ In the cache, the key of a variant begins with a slash and an *area*. No key of 
 so the two never collide.
 
     /variants/<key>/<name>.<extension>      listed variants; a front server such as nginx may serve them
-    /guarded/<key>/<name>.<extension>       variants that only the application serves: those with a signature,
-                                            and those whose response needs an additional header
+    /guarded/<key>/<name>.<extension>       variants that only the application serves, since the URL needs a
+                                            signature
+    /guarded/<key>/<name>+first.<extension> the first frame of an animation that is too large to be a variant;
+                                            only the application serves it, with an additional header
 """
 
 import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from urllib.parse import quote
 
+from app.core.object_keys import url_path
 from app.core.objects import CONTENT_TYPES, FORMATS, ImageFormat
 
 LISTED = "/variants/"
@@ -32,6 +36,7 @@ _SOURCE = rf".*[^/]\.(?i:{_EXTENSIONS})"
 _PATH = re.compile(rf"({_SOURCE})/([^/]+)\Z", re.DOTALL)
 _IMAGE_NAME = re.compile(rf"(?s:{_SOURCE})\Z")
 _FORMATS = {extension: known for known in FORMATS.values() for extension in known.extensions}
+_FIRST_FRAME = "+first"
 _SOURCE_TAG_DIGITS = 16
 
 
@@ -47,6 +52,12 @@ class VariantPath:
     def format(self) -> ImageFormat | None:
         """The format that the extension stands for, or None if the format is negotiated."""
         return _FORMATS.get(self.extension)
+
+    @property
+    def url_path(self) -> str:
+        """The path, percent-encoded for a URL. The commas of a spec stay as they are."""
+        suffix = f".{self.extension}" if self.extension else ""
+        return f"{url_path(self.source)}/{quote(self.name, safe=',')}{suffix}"
 
     def __str__(self) -> str:
         """Return the path."""
@@ -73,9 +84,27 @@ def can_have_variants(key: str) -> bool:
     return _IMAGE_NAME.match(key) is not None
 
 
-def variant_key(area: str, path: VariantPath) -> str:
-    """Return the cache key of a variant."""
-    return f"{area}{path}"
+def variant_keys(path: VariantPath, *, is_listed: bool) -> tuple[str, str]:
+    """Return the two cache keys that a variant may have.
+
+    The second one is for the first frame of an animation that is too large.
+    """
+    area = LISTED if is_listed else GUARDED
+    return f"{area}{path}", f"{GUARDED}{path.source}/{path.name}{_FIRST_FRAME}.{path.extension}"
+
+
+def is_first_frame(key: str) -> bool:
+    """Return whether a cache key is the key of the first frame of an animation that is too large."""
+    return is_variant_key(key) and _FIRST_FRAME in key.rpartition("/")[2]
+
+
+def requested_path(key: str) -> str:
+    """Return the path after `/api/images/` with which clients request the object that has this cache key."""
+    for area in AREAS:
+        if key.startswith(area):
+            directory, _, name = key[len(area) :].rpartition("/")
+            return f"{directory}/{name.replace(_FIRST_FRAME, '')}"
+    return key
 
 
 def is_variant_key(key: str) -> bool:

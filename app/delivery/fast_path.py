@@ -5,23 +5,32 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from app.cache.disk_cache import DiskCache
 from app.cache.lookup import CachedObject, CacheStatus
 from app.core.errors import AppError
-from app.core.object_keys import looks_immutable
+from app.core.object_keys import is_readable, looks_immutable
 from app.core.request_context import CACHE_STATUS, OBJECT_KEY, STARTED
+from app.core.variant_keys import LISTED, requested_path, split_variant_path
 from app.delivery.conditional import content_length_sent, represent, response_body
+from app.delivery.negotiation import preferred_format
 from app.observability.metrics import ROUTE, Metrics
 from app.services.images import ImageService
 from app.services.urls import IMAGES_PATH
+from app.services.variant_rules import VariantRules, asks_for_variant
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _log = logging.getLogger(__name__)
+
+_Headers = Iterable[tuple[str, str]]
+
+_VARY = (("Vary", "Accept"),)
+"""Tells caches that the format of a negotiated variant depends on the `Accept` header."""
 
 
 def _ignore(*_: object, **__: object) -> None:
@@ -75,9 +84,13 @@ class FastPath:
         images: ImageService,
         cache: DiskCache,
         metrics: Metrics,
+        rules: VariantRules,
         script_name: str = "",
     ) -> None:
-        """Create the middleware. The paths passed to `find` begin with the mount point `script_name`."""
+        """Create the middleware. The paths passed to `find` begin with the mount point `script_name`.
+
+        `rules` say which variants are served without a signature.
+        """
         self._application = application
         self._images = images
         self._cache = cache
@@ -85,6 +98,8 @@ class FastPath:
         self._metrics = metrics
         self._count_hit = metrics.hits.add
         self._prefix = script_name + IMAGES_PATH
+        self._rules = rules
+        self._listed_key = lru_cache(maxsize=4096)(self._find_listed_key)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer the request if it is for an image that the fast path can serve. Otherwise pass it on."""
@@ -94,33 +109,70 @@ class FastPath:
             return self._application(environ, start_response)
         key = path[len(IMAGES_PATH) :]
         try:
-            cached = self._fetch(key)
+            cached, headers = self._fetch(key, environ)
         except Exception as exc:
             return self._answer_error(exc, environ, start_response)
         if cached is None:
             return self._application(environ, start_response)
-        return self.answer(environ, start_response, cached)
+        return self.answer(environ, start_response, cached, headers)
 
-    def _fetch(self, key: str) -> CachedObject | None:
+    def _fetch(self, key: str, environ: "WSGIEnvironment") -> tuple[CachedObject | None, _Headers]:
+        """Return the object for a path, and headers to add. The object is None if Flask must answer."""
+        query = environ["QUERY_STRING"]
         if looks_immutable(key):
-            return self._cache.lookup_immutable(key) or self._images.fetch(key)
-        return self._cache.lookup(key) if key.isascii() else None
+            if query and asks_for_variant(query):
+                return None, ()
+            return self._cache.lookup_immutable(key) or self._images.fetch(key), ()
+        if not key.isascii():
+            return None, ()
+        listed = self._listed_key(key)
+        if listed is None:
+            return (None if query and asks_for_variant(query) else self._cache.lookup(key)), ()
+        if not listed.endswith("."):
+            return self._cache.lookup(listed), ()
+        extension = preferred_format(environ.get("HTTP_ACCEPT", ""))
+        return (self._cache.lookup(listed + extension) if extension else None), _VARY
+
+    def _find_listed_key(self, path: str) -> str | None:
+        """Return the cache key of a listed variant, or None if `path` is not the canonical path of one.
+
+        If the format is negotiated, the key ends in a dot, and the extension is missing.
+        """
+        parts = split_variant_path(path)
+        if parts is None or not is_readable(parts.source):
+            return None
+        name = path.rpartition("/")[2]
+        if name in self._rules.listed:
+            return LISTED + path
+        return f"{LISTED}{path}." if name in self._rules.negotiable else None
 
     def find(self, path: str) -> CachedObject | None:
         """Return the cached image for a path if the image is immutable, or else None.
 
         This does not read the index.
         """
+        if not path.startswith(self._prefix):
+            return None
         key = path[len(self._prefix) :]
-        if path.startswith(self._prefix) and looks_immutable(key):
+        if looks_immutable(key):
             return self._cache.lookup_immutable(key)
-        return None
+        listed = self._listed_key(key)
+        if listed is None or listed.endswith("."):
+            return None
+        return self._cache.lookup_immutable(listed)
 
     def answer(
-        self, environ: "WSGIEnvironment", start_response: "StartResponse", cached: CachedObject
+        self,
+        environ: "WSGIEnvironment",
+        start_response: "StartResponse",
+        cached: CachedObject,
+        headers: _Headers = (),
     ) -> Iterable[bytes]:
-        """Answer the request with `cached`, whose body is closed when the response has been sent."""
-        environ[OBJECT_KEY], environ[CACHE_STATUS] = cached.facts.key, cached.status.value
+        """Answer the request with `cached`, whose body is closed when the response has been sent.
+
+        `headers` are added to the response.
+        """
+        environ[OBJECT_KEY], environ[CACHE_STATUS] = requested_path(cached.facts.key), cached.status.value
         try:
             found = represent(environ, cached)
         except AppError as exc:
@@ -135,6 +187,7 @@ class FastPath:
             self._counts.add(cached.status, content_length_sent(environ, found))
             self._observe(environ)
         self._count_hit(found.status)
+        found.headers.extend(headers)
         start_response(found.status, found.headers)
         return response_body(environ, cached, found)
 

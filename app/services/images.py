@@ -28,7 +28,7 @@ from app.core.object_keys import (
     looks_immutable,
     named_key,
 )
-from app.core.object_metadata import PromptMetadata, matches_original_name, name_metadata, original_name
+from app.core.object_metadata import ImageInfo, PromptMetadata, matches_original_name, name_metadata, original_name
 from app.core.objects import CONTENT_TYPES, FORMATS, NO_METADATA, ObjectFacts, PutResult, StoredObject
 from app.core.threads import Bulkhead, DecodeLimiter
 from app.imaging.check import CheckedImage
@@ -168,6 +168,35 @@ class ImageService:
         """
         check_readable(key)
         return self._cache.fetch(key, lambda etag: self._load(key, etag))
+
+    def is_foreign_object(self, path: str) -> bool:
+        """Return whether an object is stored under the path of a variant.
+
+        Only other software can have stored it. Return False if the store can't tell.
+        """
+        if not is_readable(path):
+            return False
+        epoch = self._cache.epoch(path)
+        if self._cache.is_known_missing(path):
+            return False
+        try:
+            with self._bulkhead.calling():
+                _served_type(self._store.head(path))
+        except NotFound:
+            self._cache.note_missing(path, epoch)
+            return False
+        except StoreError:
+            return False
+        return True
+
+    def stored_info(self, facts: ObjectFacts) -> ImageInfo | None:
+        """Return the facts about the picture that are stored with this version of an image, or None."""
+        try:
+            with self._bulkhead.calling():
+                stored = self._store.head(facts.key)
+        except (NotFound, StoreError):
+            return None
+        return ImageInfo.from_metadata(stored.metadata) if stored.etag == facts.etag else None
 
     def delete(self, key: str) -> None:
         """Remove the image from the store and from the cache.

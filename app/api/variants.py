@@ -1,0 +1,102 @@
+"""`/api/images/<key>/<variant>`: smaller images and other formats, made from stored images."""
+
+from dataclasses import replace
+from typing import Any
+
+from flask import request
+from werkzeug.routing import BaseConverter
+from werkzeug.wrappers import Response as BaseResponse
+
+from app.api.arguments import any_query
+from app.api.context import absolute_url, components
+from app.api.images import blueprint, image_response, redirect_to_variant
+from app.api.openapi import SERVE_HEADERS, SERVE_RESPONSES
+from app.api.schemas import ImageInfoSchema
+from app.core.errors import InvalidVariant, SignatureRefused, VariantNotPermitted
+from app.core.request_context import OBJECT_KEY
+from app.core.variant_keys import INFO, VariantPath, is_first_frame, split_variant_path
+from app.core.variant_specs import VariantSpec
+from app.delivery.negotiation import FALLBACK, preferred_format
+
+_VARY = ("Vary", "Accept")
+_FIRST_FRAME = ("X-Image-Variant", "first-frame")
+"""Says that the variant of an animation is only its first frame, since all frames together are too large."""
+
+
+class SourceConverter(BaseConverter):
+    """Matches the key of an image that can have variants, which ends in an image extension."""
+
+    regex = r"(?s:.*[^/]\.(?i:png|jpg|jpeg|gif|webp|avif))"
+    part_isolating = False
+
+
+@blueprint.route("/<source:key>/info", methods=["GET"])
+@any_query
+@blueprint.response(200, ImageInfoSchema)
+def serve_info(key: str) -> BaseResponse | dict[str, Any]:
+    """Return the facts about an image: its type, its size and a placeholder."""
+    path = VariantPath(key, INFO, "")
+    try:
+        found = components().variants.describe(key)
+    except ForeignObject:
+        return image_response(components().images.fetch(str(path)))
+    request.environ[OBJECT_KEY] = key
+    return {
+        "success": True,
+        "message": "Facts about the image",
+        "key": key,
+        "image_url": absolute_url(components().images.urls.url_of(key)),
+        "content_type": found.content_type,
+        "bytes": found.bytes,
+        "last_modified": found.last_modified,
+    }
+
+
+@blueprint.route("/<source:key>/<variant>", methods=["GET"])
+@any_query
+@blueprint.doc(parameters=[*SERVE_HEADERS, ACCEPT_HEADER, *SIGNATURE_PARAMETERS], responses=SERVE_RESPONSES)
+def serve_variant(key: str, variant: str) -> BaseResponse:
+    """Return a variant of an image, such as `w640.webp` or `thumb`.
+
+    Without an extension, the format is the best one that the `Accept` header names: AVIF, WebP, or else JPEG
+    or PNG. A variant that is not listed in the settings needs a signature. If the variant is spelled
+    differently than usual, the response redirects to its usual URL.
+    """
+    path = split_variant_path(f"{key}/{variant}")
+    assert path is not None
+    try:
+        canonical, spec, is_listed = _permitted(path)
+    except (InvalidVariant, VariantNotPermitted, SignatureRefused):
+        if components().images.is_foreign_object(str(path)):
+            return image_response(components().images.fetch(str(path)))
+        raise
+    if str(canonical) != f"{key}/{variant}":
+        return redirect_to_variant(canonical)
+    headers = []
+    if not canonical.extension:
+        canonical = replace(canonical, extension=_negotiated_extension(canonical, spec))
+        headers.append(_VARY)
+    cached = components().variants.fetch(canonical, spec, is_listed=is_listed)
+    if is_first_frame(cached.facts.key):
+        headers.append(_FIRST_FRAME)
+    return image_response(cached, headers)
+
+
+def _permitted(path: VariantPath) -> tuple[VariantPath, VariantSpec, bool]:
+    """Return the canonical path, the spec, and whether the variant is listed.
+
+    Raises `InvalidVariant`, `VariantNotPermitted` and `SignatureRefused`.
+    """
+    rules = components().variant_rules
+    canonical, spec = rules.canonical(path)
+    is_listed = rules.is_listed(canonical)
+    if not is_listed:
+        rules.check(canonical, request.args)
+    return canonical, spec, is_listed
+
+
+def _negotiated_extension(path: VariantPath, spec: VariantSpec) -> str:
+    extension = preferred_format(request.headers.get("Accept", ""))
+    if extension == FALLBACK:
+        return components().variants.fallback_extension(path.source, still=spec.still)
+    return extension

@@ -1,0 +1,200 @@
+"""The variant service, which makes smaller images and other formats from stored images.
+
+A variant is made at the first request and then served from the cache. `app.services.variant_rules` decides
+which variants clients may request.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+
+from app.cache.disk_cache import DiskCache
+from app.cache.lookup import CachedObject
+from app.core.errors import Busy, NotFound, SourceTooLarge, StoreError
+from app.core.object_keys import check_readable
+from app.core.object_metadata import ImageInfo
+from app.core.objects import FORMATS, ImageFormat, ObjectFacts, version_tag
+from app.core.threads import DecodeLimiter, blocking
+from app.core.variant_keys import INFO, LISTED, VariantPath, variant_etag, variant_keys
+from app.core.variant_specs import VariantSpec
+from app.imaging.sandbox.client import describe_in_sandbox, make_in_sandbox
+from app.imaging.survey import ImageLimits
+from app.imaging.variants import VariantRequest
+from app.services.images import ImageService
+
+_MAX_PRESENT = 256
+"""Maximum number of threads of a worker that make a variant or wait for one. Further requests get 503."""
+
+_FORMAT_SECONDS = {name: seconds for seconds, name in enumerate(FORMATS)}
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+
+Observer = Callable[[str, float, int], None]
+"""Function that is called with the format, the seconds and the bytes of each variant that was made."""
+
+
+class ForeignObject(Exception):
+    """Other software has stored an object under the path of a variant. That object takes precedence."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDescription:
+    """The facts about a stored image, as `GET /api/images/<key>/info` returns them. `bytes` is its size."""
+
+    info: ImageInfo
+    content_type: str
+    bytes: int
+    last_modified: datetime
+
+
+def _ignore(image_format: str, seconds: float, size: int) -> None:
+    pass
+
+
+class VariantService:
+    """Returns variants of stored images, and makes those that are not cached.
+
+    `limits` apply to the source, and `max_pixels` to the variant. A source of more than `max_source_bytes` is
+    refused. `decoding` limits how many variants are made at the same time. `on_made` is called for each
+    variant that was made.
+    """
+
+    def __init__(
+        self,
+        images: ImageService,
+        cache: DiskCache,
+        limits: ImageLimits,
+        decoding: DecodeLimiter,
+        *,
+        max_pixels: int,
+        max_source_bytes: int,
+        on_made: Observer = _ignore,
+    ) -> None:
+        self._images = images
+        self._cache = cache
+        self._limits = limits
+        self._decoding = decoding
+        self._max_pixels = max_pixels
+        self._max_source_bytes = max_source_bytes
+        self._on_made = on_made
+        self._lock = threading.Lock()
+        self._present = 0
+
+    def fetch(self, path: VariantPath, spec: VariantSpec, *, is_listed: bool) -> CachedObject:
+        """Return the variant, or the object of other software that is stored under its path.
+
+        `path` is canonical and has an extension. The caller must close the body. Raises `InvalidKey`,
+        `NotFound` if there is no such image, `UndecodableImage` if no variant can be made of it, `Busy`, and
+        the errors of stores.
+        """
+        check_readable(path.source)
+        image_format = path.format
+        assert image_format is not None
+        keys = variant_keys(path, is_listed=is_listed)
+
+        def make(source: CachedObject) -> tuple[ObjectFacts, bytes]:
+            return self._make(source, keys, spec, image_format)
+
+        with self._admitted():
+            try:
+                return self._cache.derive(keys, lambda: self._open_source(path), make)
+            except ForeignObject:
+                return self._images.fetch(str(path))
+
+    def fallback_extension(self, source: str, *, still: bool) -> str:
+        """Return the extension of the format for clients that accept neither AVIF nor WebP.
+
+        This is PNG if the image has transparency or is animated, else JPEG. Raises what `describe` raises.
+        """
+        info = self.describe(source).info
+        return "png" if info.has_alpha or (info.frames > 1 and not still) else "jpg"
+
+    def describe(self, key: str) -> ImageDescription:
+        """Return the facts about a stored image. Raises what `fetch` raises."""
+        check_readable(key)
+        path = VariantPath(key, INFO, "json")
+
+        def make(source: CachedObject) -> tuple[ObjectFacts, bytes]:
+            description = ImageDescription(
+                self._info(source), source.facts.content_type, source.facts.size, source.facts.last_modified
+            )
+            data = json.dumps(asdict(description), default=str).encode()
+            return _facts(source.facts, f"{LISTED}{path}", "application/json", len(data), 0), data
+
+        with self._admitted():
+            cached = self._cache.derive((f"{LISTED}{path}",), lambda: self._images.fetch(key), make)
+        try:
+            fields = json.loads(cached.body.read())
+        finally:
+            cached.body.close()
+        info, modified = ImageInfo(**fields.pop("info")), datetime.fromisoformat(fields.pop("last_modified"))
+        return ImageDescription(info, **fields, last_modified=modified)
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """Count the calling thread among those that wait for variants, during the block.
+
+        Raises `Busy` if there are too many.
+        """
+        with self._lock:
+            if self._present >= _MAX_PRESENT:
+                raise Busy(detail=f"{self._present} requests are already waiting for variants")
+            self._present += 1
+        try:
+            with blocking():
+                yield
+        finally:
+            with self._lock:
+                self._present -= 1
+
+    def _open_source(self, path: VariantPath) -> CachedObject:
+        if self._images.is_foreign_object(str(path)):
+            raise ForeignObject
+        return self._images.fetch(path.source)
+
+    def _make(
+        self, source: CachedObject, keys: tuple[str, str], spec: VariantSpec, image_format: ImageFormat
+    ) -> tuple[ObjectFacts, bytes]:
+        request = VariantRequest(spec, image_format.name, self._max_pixels)
+        with self._decoding.slot():
+            started = time.perf_counter()
+            made = make_in_sandbox(self._input(source), request, self._limits)
+            self._on_made(image_format.name, time.perf_counter() - started, len(made.data))
+        key = keys[1] if made.is_flattened else keys[0]
+        seconds = _FORMAT_SECONDS[image_format.name]
+        return _facts(source.facts, key, image_format.content_type, len(made.data), seconds), made.data
+
+    def _info(self, source: CachedObject) -> ImageInfo:
+        """Return what the metadata of the image says, or else decode the image."""
+        stored = self._images.stored_info(source.facts)
+        if stored is not None:
+            return stored
+        with self._decoding.slot():
+            return describe_in_sandbox(self._input(source), self._limits)
+
+    def _input(self, source: CachedObject) -> int | bytes:
+        """Return the descriptor of the source's file, or the bytes of a source that is not cached."""
+        if source.facts.size > self._max_source_bytes:
+            raise SourceTooLarge(detail=f"{source.facts.size} bytes")
+        if hasattr(source.body, "fileno"):
+            descriptor: int = source.body.fileno()
+            return descriptor
+        data = source.body.read()
+        if len(data) != source.facts.size:
+            raise StoreError(detail=f"a body that ended after {len(data)} of {source.facts.size} bytes")
+        return data
+
+
+def _facts(source: ObjectFacts, key: str, content_type: str, size: int, seconds: int) -> ObjectFacts:
+    """Return the facts of a variant. It was last modified `seconds` before its source.
+
+    Variants in different formats are served at the same URL if the format is negotiated. So that their entity
+    tags differ, even if nginx makes them from the time and the size, each format has a different number of
+    seconds.
+    """
+    modified = max(source.last_modified.replace(microsecond=0) - timedelta(seconds=seconds), _EARLIEST)
+    etag = version_tag(modified, size) if source.is_immutable else variant_etag(source.etag, size)
+    return ObjectFacts(key, size, content_type, etag, modified, is_immutable=source.is_immutable)
