@@ -290,7 +290,7 @@ class DiskCache:
         with ExitStack() as files:
             if found is not None:
                 files.callback(found.file.close)
-            epoch = self._epochs.read(key)
+            epoch = self._epochs.read(source_key)
             if error := self._broken.get(source_key):
                 raise error
             source = open_source()

@@ -100,7 +100,7 @@ def is_first_frame(key: str) -> bool:
 
 def requested_path(key: str) -> str:
     """Return the path after `/api/images/` with which clients request the object that has this cache key."""
-    for area in AREAS:
+    for area in AREAS if key.startswith("/") else ():
         if key.startswith(area):
             directory, _, name = key[len(area) :].rpartition("/")
             return f"{directory}/{name.replace(_FIRST_FRAME, '')}"

@@ -215,9 +215,9 @@ def test_an_outage_is_not_remembered_as_a_missing_object(cache: DiskCache, origi
 def test_missing_keys_are_remembered_in_bounded_memory(tmp_path: Path, clock: Clock) -> None:
     missing = NegativeCache(Epochs(tmp_path / "epochs"), 60, clock)
     for number in range(25_000):
-        missing.add(str(number), 0)
-    assert len(missing._missing) <= 10_000
-    assert "24999" in missing
+        missing.add(str(number), 0, NotFound())
+    assert len(missing._failed) <= 10_000
+    assert isinstance(missing.get("24999"), NotFound)
 
 
 def test_binding_to_a_different_store_empties_the_cache(
