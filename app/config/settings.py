@@ -39,6 +39,14 @@ from app.config.fields import (
     region_name,
     url,
 )
+from app.config.variant_fields import (
+    DEFAULT_PRESETS,
+    DEFAULT_WIDTHS,
+    Presets,
+    SigningKeys,
+    VariantPresets,
+    VariantWidths,
+)
 from app.core.errors import ConfigError
 from app.core.objects import FORMATS
 from app.core.system import usable_cores
@@ -91,6 +99,15 @@ class Config:
 
     decode_concurrency: int = _setting(integer(1, 64), 1)
 
+    variants: str = _setting(Choice("on", "presets", "off"), "on")
+    variant_widths: tuple[int, ...] = _setting(VariantWidths(), DEFAULT_WIDTHS)
+    variant_presets: Presets = _setting(VariantPresets(), DEFAULT_PRESETS)
+    variant_max_pixels: int = _setting(integer(1, 1_000_000_000), 25_000_000)
+    variant_concurrency: int = _setting(integer(1, 64), 1)
+    variants_in_store: bool = _setting(Switch(), False)
+    variants_base_url: str = _setting(base_url(), "")
+    signing_keys: tuple[str, ...] = _setting(SigningKeys(), (), secret=True)
+
     api_keys: tuple[ApiKey, ...] = _setting(ApiKeys(), (), secret=True)
     rate_limit_upload: str = _setting(Rate(), "")
     rate_limit_generate: str = _setting(Rate(), "60/minute")
@@ -129,6 +146,16 @@ class Config:
         if self.s3_acl == "auto" and self.image_urls in ("server", "presigned"):
             return "none"
         return self.s3_acl
+
+    @property
+    def variants_base(self) -> str:
+        """The URL in front of the keys in the URLs of variants; empty if these are paths of this server.
+
+        Only this server can make variants. So `PUBLIC_BASE_URL` is used only if it must lead to this server,
+        and not if it may lead to the bucket.
+        """
+        leads_here = self.store == "local" or self.image_urls == "server"
+        return self.variants_base_url or (self.public_base_url if leads_here else "")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
@@ -178,7 +205,8 @@ def _control_characters(given: Mapping[str, str]) -> dict[str, list[str]]:
 
     Settings that are lists are excluded, since they may contain line breaks. Their fields check each word.
     """
-    lists = {f.name for f in fields(Config) if isinstance(f.metadata["parser"], WordList | ApiKeys | Origins)}
+    list_fields = (WordList, ApiKeys, Origins, SigningKeys, VariantWidths)
+    lists = {f.name for f in fields(Config) if isinstance(f.metadata["parser"], list_fields)}
     return {
         name: ["contains a line break or another control character. Remove it."]
         for name, value in given.items()
