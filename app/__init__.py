@@ -43,7 +43,12 @@ def create_app(config: Config | None = None) -> Flask:
         hops = config.trusted_proxies
         application = ProxyFix(application, x_for=hops, x_proto=hops, x_host=hops)
     application = fast_path = FastPath(
-        application, components.images, components.cache, components.metrics, config.script_name
+        application,
+        components.images,
+        components.cache,
+        components.metrics,
+        components.variant_rules,
+        config.script_name,
     )
     hooks = LoopHooks(
         find=fast_path.find,

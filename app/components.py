@@ -20,6 +20,9 @@ from app.services.images import ImageService
 from app.services.rate_limits import RateLimits
 from app.services.readiness import ReadinessCheck
 from app.services.urls import ImageUrls, TrustedHosts
+from app.services.variant_rules import VariantRules
+from app.services.variant_urls import VariantUrls
+from app.services.variants import VariantService
 from app.stores.base import BaseStore
 from app.stores.local import LocalStore
 from app.stores.s3.store import S3Store
@@ -30,6 +33,10 @@ EXTENSION = "s3-image-server"
 DECODE_WAIT_SECONDS = 10.0
 """Maximum time that an image waits to be decoded. During this time, its request holds one of the worker's
 upload slots."""
+
+MAX_SOURCE_BYTES = 64 * 1024 * 1024
+"""Maximum size of the file of an image from which variants are made, if uploads may not be larger. Other
+software may have stored larger files, but a decoder needs a multiple of this size in memory."""
 
 STORES: dict[str, type[BaseStore]] = {"local": LocalStore, "s3": S3Store}
 GENERATORS: dict[str, type[BaseGenerator]] = {
@@ -47,12 +54,19 @@ class Components:
     store: BaseStore
     cache: DiskCache
     images: ImageService
+    variants: VariantService
+    variant_urls: VariantUrls
     generation: GenerationService
     hosts: TrustedHosts
     rate_limits: RateLimits
     readiness: ReadinessCheck
     metrics: Metrics
     loop_hooks: LoopHooks = field(default_factory=LoopHooks)
+
+    @property
+    def variant_rules(self) -> VariantRules:
+        """The rules that say which variants are permitted."""
+        return self.variant_urls.rules
 
 
 def components_of(application: Any) -> Components:
@@ -99,6 +113,14 @@ def build_components(config: Config) -> Components:
         urls=ImageUrls(store, config.image_urls, config.public_base_url, bulkhead),
         bulkhead=bulkhead,
     )
+    variants = VariantService(
+        images,
+        cache,
+        limits,
+        DecodeLimiter(config.variant_concurrency, DECODE_WAIT_SECONDS),
+        max_pixels=config.variant_max_pixels,
+        max_source_bytes=max(MAX_SOURCE_BYTES, config.max_upload_bytes),
+    )
     generation = GenerationService(
         images,
         GeneratorRunner(generator, limits, decoding),
@@ -113,6 +135,8 @@ def build_components(config: Config) -> Components:
         store=store,
         cache=cache,
         images=images,
+        variants=variants,
+        variant_urls=VariantUrls.from_config(config),
         generation=generation,
         hosts=TrustedHosts(
             config.trusted_hosts, trust_all=config.trusted_proxies > 0 and not config.trusted_hosts

@@ -11,8 +11,9 @@ from app.api import generate, images, openai, operations
 from app.api.arguments import check_query
 from app.api.error_responses import register_error_handlers
 from app.api.images import KeyConverter
-from app.api.openapi import KEY
+from app.api.openapi import KEY, SOURCE_KEY
 from app.api.schemas import ErrorSchema
+from app.api.variants import SourceConverter
 from app.components import Components
 from app.core.errors import UnsupportedEncoding
 
@@ -62,6 +63,7 @@ def register_api(flask: Flask, components: Components) -> None:
     flask.config["MAX_CONTENT_LENGTH"] = components.config.max_upload_bytes + images.MULTIPART_OVERHEAD_BYTES
     flask.url_map.merge_slashes = False  # reject `//` in a key instead of redirecting
     flask.url_map.converters["key"] = KeyConverter
+    flask.url_map.converters["source"] = SourceConverter
     register_error_handlers(flask)
     operations.count_requests(flask, components.metrics)
     flask.before_request(_redirect_without_host)
@@ -70,6 +72,7 @@ def register_api(flask: Flask, components: Components) -> None:
     flask.after_request(_add_default_headers)
     api = _Api(flask)
     api.register_converter(KeyConverter, lambda _: KEY)
+    api.register_converter(SourceConverter, lambda _: SOURCE_KEY)
     for blueprint in (
         images.blueprint,
         generate.blueprint,

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,11 +27,12 @@ from app.api.schemas import (
 from app.cache.lookup import CachedObject
 from app.core.errors import BadRequest
 from app.core.object_keys import is_readable
+from app.core.object_metadata import ImageInfo
 from app.core.request_context import CACHE_STATUS, OBJECT_KEY
 from app.core.variant_keys import VariantPath, can_have_variants, requested_path
 from app.delivery.conditional import content_length_sent, represent, response_body
 from app.services.images import StoredImage
-from app.services.urls import IMAGES_PATH
+from app.services.urls import variant_url_path
 from app.services.variant_rules import SIGNATURE_NAMES
 
 
@@ -61,6 +63,16 @@ def image_fields(image: StoredImage, message: str) -> dict[str, Any]:
         "height": image.height,
         "frames": image.frames,
         "bytes": image.size,
+    }
+
+
+def picture_fields(key: str, info: ImageInfo | None) -> dict[str, Any]:
+    """Return the fields of `PictureSchema`. Those that describe the picture are None if `info` is None."""
+    names = [field.name for field in fields(ImageInfo)]
+    width = None if info is None else info.width
+    return {
+        **{name: getattr(info, name, None) for name in names},
+        "variants": components().variant_urls.urls_of(key, width, absolute_url),
     }
 
 
@@ -105,7 +117,7 @@ def redirect_to_variant(path: VariantPath) -> BaseResponse:
     """Return a permanent redirect to the canonical URL of a variant. It keeps the signature in the query."""
     signature = {name: request.args[name] for name in SIGNATURE_NAMES if name in request.args}
     query = f"?{urlencode(signature)}" if signature else ""
-    return redirect(f"{request.script_root}{IMAGES_PATH}{path.url_path}{query}", 308)
+    return redirect(f"{request.script_root}{variant_url_path(path)}{query}", 308)
 
 
 def image_response(cached: CachedObject, extra_headers: Iterable[tuple[str, str]] = ()) -> Response:

@@ -15,10 +15,18 @@ NAME = rf"^(?!.*\.(?:{_EXTENSIONS})/){_NAME}(?:/{_NAME})*$"
 """`FOLDER` and `NAME` are patterns of the folders and names that `app.core.object_keys` accepts. They can't
 express the maximum length of the whole key, which is 1024 characters."""
 
-_READABLE = r"(?!\.{1,2}(?:/|$))[^\x00-\x1f\x7f-\x9f\\/]+"
+_READABLE_CHARACTER = r"[^\x00-\x1f\x7f-\x9f\\/]"
+_READABLE = rf"(?!\.{{1,2}}(?:/|$)){_READABLE_CHARACTER}+"
 
 KEY: dict[str, Any] = {"type": "string", "maxLength": 1024, "pattern": f"^{_READABLE}(?:/{_READABLE})*$"}
 """The schema of the keys that `check_readable` accepts."""
+
+SOURCE_KEY: dict[str, Any] = {
+    "type": "string",
+    "maxLength": 1024,
+    "pattern": rf"^(?:{_READABLE}/)*(?!\.){_READABLE_CHARACTER}+\.(?:{_EXTENSIONS})$",
+}
+"""The schema of the keys of images that can have variants."""
 
 _BINARY = {"type": "string", "format": "binary"}
 
@@ -55,6 +63,18 @@ SERVE_HEADERS = [
     _header("If-Unmodified-Since"),
     _header("Range", example="bytes=0-99"),
     _header("If-Range"),
+]
+
+VARIANT_PARAMETERS = [
+    *SERVE_HEADERS,
+    _header("Accept", example="image/avif,image/webp,*/*"),
+    {"in": "query", "name": "sig", "schema": {"type": "string"}, "description": "The signature of the URL."},
+    {
+        "in": "query",
+        "name": "exp",
+        "schema": {"type": "string"},
+        "description": "When it expires.",
+    },
 ]
 
 SERVE_RESPONSES = {

@@ -54,6 +54,43 @@ class ReadinessSchema(ResponseSchema):
     code = fields.String(metadata=_doc("If not ready, a machine-readable reason in snake_case."))
 
 
+class PictureSchema(Schema):
+    """The facts about the picture in an image file, and the URLs of variants."""
+
+    width = fields.Integer(required=True, allow_none=True, metadata=_doc("Width in pixels."))
+    height = fields.Integer(required=True, allow_none=True, metadata=_doc("Height in pixels."))
+    frames = fields.Integer(
+        required=True, allow_none=True, metadata=_doc("More than 1 if the image is animated.")
+    )
+    has_alpha = fields.Boolean(
+        required=True, allow_none=True, metadata=_doc("Whether the image can have transparent pixels.")
+    )
+    thumbhash = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=_doc("A placeholder of about 25 bytes in Base64 (https://evanw.github.io/thumbhash/)."),
+    )
+    variants = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        metadata=_doc(
+            "URLs of smaller images: the URL of each preset by its name, and the value of the attribute "
+            "srcset. Empty if there are no variants of this image."
+        ),
+    )
+
+
+class ImageInfoSchema(PictureSchema, ResponseSchema):
+    """The facts about a stored image."""
+
+    key = fields.String(required=True)
+    image_url = fields.String(required=True)
+    content_type = fields.String(required=True)
+    bytes = fields.Integer(required=True)
+    last_modified = fields.DateTime(required=True)
+
+
 class ImageSchema(ResponseSchema):
     """A stored image."""
 

@@ -9,14 +9,15 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from app.api.arguments import any_query
 from app.api.context import absolute_url, components
-from app.api.images import blueprint, image_response, redirect_to_variant
-from app.api.openapi import SERVE_HEADERS, SERVE_RESPONSES
+from app.api.images import blueprint, image_response, picture_fields, redirect_to_variant
+from app.api.openapi import SERVE_RESPONSES, VARIANT_PARAMETERS
 from app.api.schemas import ImageInfoSchema
 from app.core.errors import InvalidVariant, SignatureRefused, VariantNotPermitted
 from app.core.request_context import OBJECT_KEY
 from app.core.variant_keys import INFO, VariantPath, is_first_frame, split_variant_path
 from app.core.variant_specs import VariantSpec
 from app.delivery.negotiation import FALLBACK, preferred_format
+from app.services.variants import ForeignObject
 
 _VARY = ("Vary", "Accept")
 _FIRST_FRAME = ("X-Image-Variant", "first-frame")
@@ -49,12 +50,13 @@ def serve_info(key: str) -> BaseResponse | dict[str, Any]:
         "content_type": found.content_type,
         "bytes": found.bytes,
         "last_modified": found.last_modified,
+        **picture_fields(key, found.info),
     }
 
 
 @blueprint.route("/<source:key>/<variant>", methods=["GET"])
 @any_query
-@blueprint.doc(parameters=[*SERVE_HEADERS, ACCEPT_HEADER, *SIGNATURE_PARAMETERS], responses=SERVE_RESPONSES)
+@blueprint.doc(parameters=VARIANT_PARAMETERS, responses=SERVE_RESPONSES)
 def serve_variant(key: str, variant: str) -> BaseResponse:
     """Return a variant of an image, such as `w640.webp` or `thumb`.
 

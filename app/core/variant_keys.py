@@ -19,9 +19,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import quote
 
-from app.core.object_keys import url_path
 from app.core.objects import CONTENT_TYPES, FORMATS, ImageFormat
 
 LISTED = "/variants/"
@@ -52,12 +50,6 @@ class VariantPath:
     def format(self) -> ImageFormat | None:
         """The format that the extension stands for, or None if the format is negotiated."""
         return _FORMATS.get(self.extension)
-
-    @property
-    def url_path(self) -> str:
-        """The path, percent-encoded for a URL. The commas of a spec stay as they are."""
-        suffix = f".{self.extension}" if self.extension else ""
-        return f"{url_path(self.source)}/{quote(self.name, safe=',')}{suffix}"
 
     def __str__(self) -> str:
         """Return the path."""

@@ -6,7 +6,7 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
 FALLBACK = ""
-"""Stands for the format that every browser shows: JPEG, or PNG if the image has transparency or is animated."""
+"""Stands for the format that every browser shows: JPEG, or PNG for transparent or animated images."""
 
 _MODERN = ("avif", "webp")
 """The formats to prefer, best first. They are chosen only if the header names them, since `*/*` and `image/*`

@@ -28,7 +28,13 @@ from app.core.object_keys import (
     looks_immutable,
     named_key,
 )
-from app.core.object_metadata import ImageInfo, PromptMetadata, matches_original_name, name_metadata, original_name
+from app.core.object_metadata import (
+    ImageInfo,
+    PromptMetadata,
+    matches_original_name,
+    name_metadata,
+    original_name,
+)
 from app.core.objects import CONTENT_TYPES, FORMATS, NO_METADATA, ObjectFacts, PutResult, StoredObject
 from app.core.threads import Bulkhead, DecodeLimiter
 from app.imaging.check import CheckedImage

@@ -28,6 +28,11 @@ PRESET_EXTENSIONS = (*WIDTH_EXTENSIONS, "gif")
 QUERY_NAMES = frozenset({"w", "h", "fit", "gravity", "bg", "q", "still", "format", "preset"})
 """The parameters that request a variant in the query of an image's URL."""
 
+SIGNATURE_NAMES = ("exp", "sig")
+"""The parameters of a signature in the query of a variant's URL."""
+
+_ASKS_FOR_VARIANT = re.compile(rf"(?:^|&)(?:{'|'.join(sorted(QUERY_NAMES))})=")
+
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _FOCAL_POINT = re.compile(r"fp[0-9.x]+", re.ASCII)
 _COLOUR = re.compile(r"#?[0-9a-f]{6}", re.ASCII)
@@ -145,6 +150,11 @@ class VariantRules:
 
     def _names(self) -> str:
         return ", ".join(self.presets)
+
+
+def asks_for_variant(query: str) -> bool:
+    """Return whether a query string contains one of the parameters in `QUERY_NAMES`."""
+    return _ASKS_FOR_VARIANT.search(query) is not None
 
 
 def _word(name: str, value: str) -> str:

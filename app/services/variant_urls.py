@@ -1,6 +1,7 @@
 """The URLs of variants, which clients get in responses or which the operator signs."""
 
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import Self
 
 from app.config.settings import Config
@@ -55,15 +56,19 @@ class VariantUrls:
             return url
         return f"{url}?{self.rules.signer.sign(signed_path, expires_at)}"
 
-    def urls_of(self, key: str, width: int | None = None) -> dict[str, str]:
+    def urls_of(
+        self, key: str, width: int | None = None, absolute: Callable[[str], str] = str
+    ) -> dict[str, str]:
         """Return the URL of each preset by its name, and the value for the `srcset` attribute of `<img>`.
+
+        `absolute` turns the common part of the URLs, which can be a path, into an absolute URL.
 
         `width` is the width of the image in pixels, or None if it is unknown. `srcset` contains no larger
         widths. It is missing if no listed width fits. Return an empty dict if the image has no variants.
         """
         if self.rules.mode == "off" or not (can_have_variants(key) and is_readable(key)):
             return {}
-        prefix = f"{self._prefix}{url_path(key)}/"
+        prefix = absolute(f"{self._prefix}{url_path(key)}/")
         urls = {name: prefix + name for name in self.rules.presets}
         if widths := self._widths_up_to(width):
             urls[SRCSET] = ", ".join(f"{prefix}w{listed} {listed}w" for listed in widths)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from app.cache.disk_cache import DiskCache
 from app.cache.lookup import CachedObject
-from app.core.errors import Busy, NotFound, SourceTooLarge, StoreError
+from app.core.errors import Busy, SourceTooLarge, StoreError
 from app.core.object_keys import check_readable
 from app.core.object_metadata import ImageInfo
 from app.core.objects import FORMATS, ImageFormat, ObjectFacts, version_tag
