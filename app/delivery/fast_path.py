@@ -118,7 +118,7 @@ class FastPath:
 
     def _fetch(self, key: str, environ: "WSGIEnvironment") -> tuple[CachedObject | None, _Headers]:
         """Return the object for a path, and headers to add. The object is None if Flask must answer."""
-        query = environ["QUERY_STRING"]
+        query = environ.get("QUERY_STRING", "")
         if looks_immutable(key):
             if query and asks_for_variant(query):
                 return None, ()
