@@ -16,10 +16,9 @@ from app.core.errors import InvalidVariant, SignatureRefused, VariantNotPermitte
 from app.core.request_context import OBJECT_KEY
 from app.core.variant_keys import INFO, VariantPath, is_first_frame, split_variant_path
 from app.core.variant_specs import VariantSpec
-from app.delivery.negotiation import FALLBACK, preferred_format
+from app.delivery.negotiation import FALLBACK, VARY, preferred_format
 from app.services.variants import ForeignObject
 
-_VARY = ("Vary", "Accept")
 _FIRST_FRAME = ("X-Image-Variant", "first-frame")
 """Says that the variant of an animation is only its first frame, since all frames together are too large."""
 
@@ -77,7 +76,7 @@ def serve_variant(key: str, variant: str) -> BaseResponse:
     headers = []
     if not canonical.extension:
         canonical = replace(canonical, extension=_negotiated_extension(canonical, spec))
-        headers.append(_VARY)
+        headers.append(VARY)
     cached = components().variants.fetch(canonical, spec, is_listed=is_listed)
     if is_first_frame(cached.facts.key):
         headers.append(_FIRST_FRAME)

@@ -14,9 +14,15 @@ from app.cache.lookup import CachedObject, CacheStatus
 from app.core.errors import AppError
 from app.core.object_keys import is_readable, looks_immutable
 from app.core.request_context import CACHE_STATUS, OBJECT_KEY, STARTED
-from app.core.variant_keys import LISTED, requested_path, split_variant_path
+from app.core.variant_keys import (
+    LISTED,
+    can_have_variants,
+    is_variant_key,
+    requested_path,
+    split_variant_path,
+)
 from app.delivery.conditional import content_length_sent, represent, response_body
-from app.delivery.negotiation import preferred_format
+from app.delivery.negotiation import VARY, preferred_format
 from app.observability.metrics import ROUTE, Metrics
 from app.services.images import ImageService
 from app.services.urls import IMAGES_PATH
@@ -26,11 +32,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _log = logging.getLogger(__name__)
-
-_Headers = Iterable[tuple[str, str]]
-
-_VARY = (("Vary", "Accept"),)
-"""Tells caches that the format of a negotiated variant depends on the `Accept` header."""
 
 
 def _ignore(*_: object, **__: object) -> None:
@@ -51,7 +52,8 @@ def _answer_nothing(*_: object) -> Iterable[bytes]:
 class LoopHooks:
     """The functions that the event loop of the worker calls to answer some requests without a thread.
 
-    - `find` returns the cached image for a path, or None if the image is not cached or not immutable.
+    - `find` returns the cached image for a path, or None if the image is not cached or not immutable. Its
+      second argument is a function that returns the `Accept` header.
     - `answer` is like a WSGI application, but also takes the cached image, and serves it.
     - `quick` contains the paths, besides those of images, that the application answers without blocking.
     - `flush` is called about once a second, and with `at_once=True` when the worker stops.
@@ -62,7 +64,7 @@ class LoopHooks:
     - `cors` returns the headers that let pages of an origin read a response.
     """
 
-    find: Callable[[str], CachedObject | None] = _ignore
+    find: Callable[[str, Callable[[], str]], CachedObject | None] = _ignore
     answer: "Callable[[WSGIEnvironment, StartResponse, CachedObject], Iterable[bytes]]" = _answer_nothing
     quick: frozenset[str] = frozenset()
     flush: Callable[..., None] = _ignore
@@ -99,7 +101,7 @@ class FastPath:
         self._count_hit = metrics.hits.add
         self._prefix = script_name + IMAGES_PATH
         self._rules = rules
-        self._listed_key = lru_cache(maxsize=4096)(self._find_listed_key)
+        self._listed = lru_cache(maxsize=4096)(self._find_listed)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer the request if it is for an image that the fast path can serve. Otherwise pass it on."""
@@ -109,70 +111,75 @@ class FastPath:
             return self._application(environ, start_response)
         key = path[len(IMAGES_PATH) :]
         try:
-            cached, headers = self._fetch(key, environ)
+            cached = self._fetch(key, environ)
         except Exception as exc:
             return self._answer_error(exc, environ, start_response)
         if cached is None:
             return self._application(environ, start_response)
-        return self.answer(environ, start_response, cached, headers)
+        return self.answer(environ, start_response, cached)
 
-    def _fetch(self, key: str, environ: "WSGIEnvironment") -> tuple[CachedObject | None, _Headers]:
-        """Return the object for a path, and headers to add. The object is None if Flask must answer."""
-        query = environ.get("QUERY_STRING", "")
+    def _fetch(self, key: str, environ: "WSGIEnvironment") -> CachedObject | None:
+        query = environ.get("QUERY_STRING")
+        if query and asks_for_variant(query) and can_have_variants(key):
+            return None
         if looks_immutable(key):
-            if query and asks_for_variant(query):
-                return None, ()
-            return self._cache.lookup_immutable(key) or self._images.fetch(key), ()
+            return self._cache.lookup_immutable(key) or self._images.fetch(key)
         if not key.isascii():
-            return None, ()
-        listed = self._listed_key(key)
-        if listed is None:
-            return (None if query and asks_for_variant(query) else self._cache.lookup(key)), ()
-        if not listed.endswith("."):
-            return self._cache.lookup(listed), ()
-        extension = preferred_format(environ.get("HTTP_ACCEPT", ""))
-        return (self._cache.lookup(listed + extension) if extension else None), _VARY
+            return None
+        listed = self._listed_key(key, lambda: environ.get("HTTP_ACCEPT", ""))
+        return self._cache.lookup(listed or key)
 
-    def _find_listed_key(self, path: str) -> str | None:
+    def _listed_key(self, path: str, accept: Callable[[], str]) -> str | None:
         """Return the cache key of a listed variant, or None if `path` is not the canonical path of one.
 
-        If the format is negotiated, the key ends in a dot, and the extension is missing.
+        Return None as well if the format is negotiated and the client accepts neither AVIF nor WebP.
+        """
+        found = self._listed(path)
+        if found is None:
+            return None
+        key, has_extension = found
+        if has_extension:
+            return key
+        extension = preferred_format(accept())
+        return f"{key}.{extension}" if extension else None
+
+    def _find_listed(self, path: str) -> tuple[str, bool] | None:
+        """Return the cache key of a listed variant, and whether the path has an extension.
+
+        Without an extension, the cache key has none, either. Return None if the path is not the canonical
+        path of a listed variant.
         """
         parts = split_variant_path(path)
         if parts is None or not is_readable(parts.source):
             return None
         name = path.rpartition("/")[2]
-        if name in self._rules.listed:
-            return LISTED + path
-        return f"{LISTED}{path}." if name in self._rules.negotiable else None
+        is_listed = name in self._rules.listed or name in self._rules.negotiable
+        return (LISTED + path, name in self._rules.listed) if is_listed else None
 
-    def find(self, path: str) -> CachedObject | None:
+    def find(self, path: str, accept: Callable[[], str]) -> CachedObject | None:
         """Return the cached image for a path if the image is immutable, or else None.
 
-        This does not read the index.
+        `accept` returns the `Accept` header of the request. This does not read the index.
         """
         if not path.startswith(self._prefix):
             return None
         key = path[len(self._prefix) :]
-        if looks_immutable(key):
-            return self._cache.lookup_immutable(key)
-        listed = self._listed_key(key)
-        if listed is None or listed.endswith("."):
-            return None
-        return self._cache.lookup_immutable(listed)
+        if not looks_immutable(key):
+            listed = self._listed_key(key, accept)
+            if listed is None:
+                return None
+            key = listed
+        return self._cache.lookup_immutable(key)
 
     def answer(
         self,
         environ: "WSGIEnvironment",
         start_response: "StartResponse",
         cached: CachedObject,
-        headers: _Headers = (),
     ) -> Iterable[bytes]:
-        """Answer the request with `cached`, whose body is closed when the response has been sent.
-
-        `headers` are added to the response.
-        """
-        environ[OBJECT_KEY], environ[CACHE_STATUS] = requested_path(cached.facts.key), cached.status.value
+        """Answer the request with `cached`, whose body is closed when the response has been sent."""
+        path = requested_path(cached.facts.key)
+        environ[OBJECT_KEY], environ[CACHE_STATUS] = path, cached.status.value
         try:
             found = represent(environ, cached)
         except AppError as exc:
@@ -187,7 +194,8 @@ class FastPath:
             self._counts.add(cached.status, content_length_sent(environ, found))
             self._observe(environ)
         self._count_hit(found.status)
-        found.headers.extend(headers)
+        if is_variant_key(cached.facts.key) and not environ["PATH_INFO"].endswith(path):
+            found.headers.append(VARY)  # the format was negotiated
         start_response(found.status, found.headers)
         return response_body(environ, cached, found)
 

@@ -5,6 +5,9 @@ from functools import lru_cache
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
+VARY = ("Vary", "Accept")
+"""The header of all responses whose format was chosen by the `Accept` header."""
+
 FALLBACK = ""
 """Stands for the format that every browser shows: JPEG, or PNG for transparent or animated images."""
 

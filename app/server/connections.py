@@ -88,13 +88,15 @@ _HEAD_END = b"\r\n\r\n"
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 """A line feed without a carriage return. A head that contains one is invalid."""
 
-_PLAIN_GET = re.compile(rb"(?:GET|HEAD) (/[A-Za-z0-9/._-]+) HTTP/1\.1\r\n")
+_PLAIN_GET = re.compile(rb"(?:GET|HEAD) (/[A-Za-z0-9/._,-]+) HTTP/1\.1\r\n")
 
 _NOT_PLAIN = re.compile(rb"\r\n(?:content-length|transfer-encoding|range|expect|upgrade)[ \t]*:", re.I)
 """Headers of requests that only threads answer, since these have a body, a range or a protocol upgrade."""
 
 _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]{1,300})[ \t]*\r\n", re.I)
 """The `Origin` header. White space before the colon is not allowed (RFC 9110, 5.1)."""
+
+_ACCEPT = re.compile(rb"\r\naccept:[ \t]*([ -~]*?)[ \t]*\r\n", re.I)
 
 _IPV4_MAPPED = "::ffff:"
 
@@ -195,6 +197,11 @@ class Connection:
         """Return the `Origin` in the part of the head that has arrived, or "" if there is none."""
         found = _ORIGIN.search(self.head.partition(_HEAD_END)[0] + b"\r\n")
         return found[1].decode("ascii") if found else ""
+
+    def accept(self) -> str:
+        """Return the `Accept` header of the request in `head`, or "" if it is missing or was sent twice."""
+        values = _ACCEPT.findall(self.head)
+        return values[0].decode("ascii") if len(values) == 1 else ""
 
     def begin_request(self, cfg: Any) -> bytes:
         """Pass the head to gunicorn's parser, and return the bytes of the head."""

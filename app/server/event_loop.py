@@ -284,7 +284,7 @@ class EventLoop:
                     self._refuse(conn, LimitRequestHeaders("the head is too long"))
                 return
             path = conn.plain_path()
-            found = None if path is None else self._hooks.find(path)
+            found = None if path is None else self._hooks.find(path, conn.accept)
             if found is not None or path in self._hooks.quick:
                 self._answer(conn, found)
             else:

@@ -121,12 +121,12 @@ def test_the_event_loop_finds_cached_images_below_the_prefix(make_app: Callable[
     flask = make_app(script_name="/img")
     stored = json_of(_client(flask, {}).post("/api/images", data=PNG, content_type="image/png"))
     hooks = components_of(flask).loop_hooks
-    found = hooks.find(f"/img/api/images/{stored['key']}")
+    found = hooks.find(f"/img/api/images/{stored['key']}", str)
     assert found is not None
     assert found.facts.key == stored["key"]
     found.body.close()
     for path in (f"/api/images/{stored['key']}", f"/imgs/api/images/{stored['key']}", "/img/api/images/"):
-        assert hooks.find(path) is None
+        assert hooks.find(path, str) is None
     assert hooks.quick == {"/healthz", "/img/healthz"}
 
 

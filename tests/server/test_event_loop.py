@@ -11,7 +11,7 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,7 +136,7 @@ class Clients(RuleBasedStateMachine):
             clock=lambda: self.now,
         )
 
-    def _find(self, path: str) -> CachedObject | None:
+    def _find(self, path: str, accept: Callable[[], str]) -> CachedObject | None:
         found: Any = SimpleNamespace(body=io.BytesIO())
         return found if path == "/hit" else None
 
@@ -264,7 +264,7 @@ def test_a_failing_connection_is_closed_and_counted_and_the_loop_continues() -> 
     logged: list[str] = []
     dropped: list[str] = []
 
-    def find(path: str) -> CachedObject | None:
+    def find(path: str, accept: Callable[[], str]) -> CachedObject | None:
         if path == "/breaks":
             raise MemoryError
         return None
