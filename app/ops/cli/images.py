@@ -1,5 +1,6 @@
-"""`flask images …`: import images into the store, and export them from it."""
+"""`flask images …`: import images into the store, export them from it, and sign URLs of variants."""
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -7,22 +8,38 @@ from typing import Any, TypeVar
 
 import click
 from flask.cli import AppGroup
+from marshmallow import ValidationError
 
 from app.api.context import components
+from app.config.fields import Duration
 from app.core.errors import AppError, InvalidKey
+from app.core.variant_keys import VariantPath, split_variant_path
 from app.ops.cli.output import as_json_option, print_facts
 from app.services.bulk import BulkOutcome, BulkReport, BulkResult, run_concurrently
 from app.services.bulk_export import Exporter
 from app.services.bulk_import import Importer, find_files
+from app.services.variant_urls import VariantUrls
 
-images_commands = AppGroup("images", help="Import images into the store, or export them from it.")
+images_commands = AppGroup("images", help="Import or export images, or sign URLs of variants.")
 
 T = TypeVar("T")
 
 _INTERRUPTED_STATUS = 130
 """The exit status after Ctrl-C, as in shells: 128 + SIGINT."""
 
+_MAX_LIFETIME_SECONDS = 100 * 366 * 86_400
+
 _concurrency = click.IntRange(1, 64)
+
+
+def _lifetime(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Return the number of seconds that an option such as `1d` stands for, or None if it is not used."""
+    if value is None:
+        return None
+    try:
+        return Duration(1, _MAX_LIFETIME_SECONDS).deserialize(value)
+    except ValidationError as exc:
+        raise click.BadParameter(f"{value!r} {exc.messages[0]}") from exc
 
 
 @images_commands.command("import")
@@ -90,6 +107,30 @@ def export_images(directory: Path, prefix: str, concurrency: int, as_json: bool)
         "there_already": report.counts[BulkOutcome.UNCHANGED],
     }
     _print_summary(facts, report, left, interrupted, as_json)
+
+
+@images_commands.command("sign")
+@click.argument("key")
+@click.argument("variant", metavar="SPEC[.EXT]")
+@click.option(
+    "--expires", callback=_lifetime, help="How long the URL is valid, such as 1d. Default: forever."
+)
+def sign_url(key: str, variant: str, expires: int | None) -> None:
+    """Print the URL of a variant of the image KEY, with a signature if the variant needs one.
+
+    SPEC is a preset, or words such as w400,h300,cover. EXT is avif, webp, jpg, png or gif. Without EXT, the
+    server chooses the format for each client.
+    """
+    config = components().config
+    path = split_variant_path(f"{key}/{variant}") or VariantPath(key, variant, "")
+    expires_at = None if expires is None else int(time.time()) + expires
+    try:
+        url = VariantUrls.from_config(config).url_of(path.source, path.name, path.extension, expires_at)
+    except AppError as exc:
+        raise click.ClickException(str(exc)) from exc
+    click.echo(f"{config.script_name}{url}" if url.startswith("/") else url)
+    if expires and "?" not in url:
+        click.echo("This variant needs no signature, so its URL does not expire.", err=True)
 
 
 def _run(
