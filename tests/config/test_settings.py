@@ -8,6 +8,7 @@ import pytest
 
 from app.config.settings import Config
 from app.core.errors import ConfigError
+from app.core.variant_specs import VariantSpec
 
 ROOT = Path(__file__).parents[2]
 READ_BY_BOTO3 = {
@@ -79,6 +80,8 @@ WORDS = [
     *[("LOG_LEVEL", "info", "INFO"), ("LOG_LEVEL", "Warning", "WARNING"), ("LOG_FORMAT", "JSON", "json")],
     *[("S3_ACL", "Public-Read", "public-read"), ("S3_ADDRESSING_STYLE", "PATH", "path")],
     *[("S3_SSE", "aes256", "AES256"), ("S3_SSE", "AWS:KMS", "aws:kms"), ("S3_SSE", "None", "none")],
+    *[("VARIANTS", "Presets", "presets"), ("VARIANTS", "OFF", "off"), ("VARIANTS_IN_STORE", "Yes", True)],
+    *[("VARIANT_PRESETS", "a=W9,H08,Cover", (("a", VariantSpec(9, 8, "cover")),))],
     *[("IMAGE_URLS", "Server", "server"), ("STORE", "LOCAL", "local"), ("GENERATOR", "BuiltIn", "builtin")],
     *[("STRIP_METADATA", word, True) for word in ("TRUE", "tRue", "Yes", "oN", "1", " true ")],
     *[("ACCESS_LOG", word, False) for word in ("FALSE", "fAlse", "No", "oFF", "0")],
@@ -191,6 +194,13 @@ WRONG = {
     "ALLOWED_FORMATS": "png,bmp",
     "STRIP_METADATA": "maybe",
     "DECODE_CONCURRENCY": "0",
+    "VARIANTS": "some",
+    "VARIANT_WIDTHS": "wide",
+    "VARIANT_PRESETS": "thumb",
+    "VARIANT_MAX_PIXELS": "0",
+    "VARIANT_CONCURRENCY": "0",
+    "VARIANTS_IN_STORE": "maybe",
+    "VARIANTS_BASE_URL": "cdn.example.org",
     "RATE_LIMIT_UPLOAD": "often",
     "RATE_LIMIT_GENERATE": "-1/minute",
     "TRUSTED_PROXIES": "10.0.0.1",
@@ -216,12 +226,95 @@ def test_all_invalid_settings_are_reported_together() -> None:
         *[("RATE_LIMIT_UPLOAD", value) for value in ("0/minute", "0 per hour", "9/day;0/second")],
         *[("TRUSTED_HOSTS", value) for value in ("a b", "*", "a.example,*.b.example", "http://a", "a:80")],
         *[("PUBLIC_BASE_URL", f"https://cdn.example{end}") for end in ("?a=b", "/x#top", "/?")],
+        ("VARIANTS_BASE_URL", "https://cdn.example/?a=b"),
     ],
 )
 def test_a_value_that_could_never_work_is_refused(name: str, value: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config.from_env({name: value})
     assert f"{name}={value}: " in str(caught.value)
+
+
+def test_the_default_widths_are_sorted_and_without_duplicates() -> None:
+    widths = Config().variant_widths
+    assert Config.from_env({"VARIANT_WIDTHS": ",".join(map(str, reversed(widths)))}).variant_widths == widths
+
+
+@pytest.mark.parametrize(
+    ("text", "widths"), [("640", (640,)), (" 640, 16,,\n640 ,016", (16, 640)), ("1,16383", (1, 16_383))]
+)
+def test_variant_widths(text: str, widths: tuple[int, ...]) -> None:
+    assert Config.from_env({"VARIANT_WIDTHS": text}).variant_widths == widths
+
+
+@pytest.mark.parametrize(
+    "text",
+    [",", "0", "16384", "-1", "w640", "1.5", "640;320", "٣", "9" * 5000, ",".join(map(str, range(1, 66)))],
+)
+def test_invalid_variant_widths_are_refused(text: str) -> None:
+    with pytest.raises(
+        ConfigError, match=re.escape(f"VARIANT_WIDTHS={text}: must be a comma-separated list")
+    ):
+        Config.from_env({"VARIANT_WIDTHS": text})
+
+
+def test_presets_replace_the_default_ones() -> None:
+    assert dict(Config().variant_presets) == {
+        "thumb": VariantSpec(320, 320, "cover", "smart"),
+        "card": VariantSpec(640),
+    }
+    config = Config.from_env(
+        {"VARIANT_PRESETS": " og_image = w1200,h630,pad,bg112233 ;; full-size=contain; "}
+    )
+    assert config.variant_presets == (
+        ("og_image", VariantSpec(1200, 630, "pad", background="112233")),
+        ("full-size", VariantSpec()),
+    )
+
+
+PRESET_PROBLEMS = [
+    *[
+        (name + "=w9", "can't have a preset with the name")
+        for name in ("", "Thumb", "1x", "a.b", "a b", "é", "x" * 33)
+    ],
+    *[
+        (name + "=w9", "can't have a preset")
+        for name in ("w640", "h9", "q80", "still", "smart", "cover", "north")
+    ],
+    *[
+        (name + "=w9", "can't have a preset")
+        for name in ("w99999", "q99", "bgaabbcc", "fp0", "info", "srcset")
+    ],
+    *[(f"a={words}", "has the invalid preset a. The variant ") for words in ("", "w0", "w9,w9", "q99")],
+    ("a=w9;b=w9,w9", "has the invalid preset b. The variant "),
+    ("a=w9;a=w8", "contains the same name twice"),
+    ("thumb", "but 'thumb' has no '='"),
+    (";", "must contain at least one preset"),
+    (";".join(f"a{number}=w9" for number in range(65)), "at most 64"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), PRESET_PROBLEMS)
+def test_an_invalid_preset_is_refused_by_name(text: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env({"VARIANT_PRESETS": text})
+    assert f"VARIANT_PRESETS={text}: " in str(caught.value)
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("separator", [",", " ", ", ", "\n", " ,, "])
+def test_signing_keys_are_separated_by_commas_or_white_space(separator: str) -> None:
+    first, second = "0123456789abcdef", "f" * 64
+    config = Config.from_env({"SIGNING_KEYS": separator.join((first, second, first))})
+    assert config.signing_keys == (first, second)
+    assert first not in repr(config)
+
+
+@pytest.mark.parametrize("text", ["tell-tale", f"{'tell-tale' * 4},tell-tale", "tell-tale-é-0123456789", ","])
+def test_a_weak_signing_key_is_refused_without_being_shown(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"SIGNING_KEYS=\*\*\*: must be keys of at least 16") as caught:
+        Config.from_env({"SIGNING_KEYS": text})
+    assert "tale" not in str(caught.value)
 
 
 def test_trusted_hosts_can_be_ip_addresses() -> None:
