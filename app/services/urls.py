@@ -7,10 +7,17 @@ from app.core.addresses import is_loopback
 from app.core.errors import StoreBusy
 from app.core.object_keys import check_readable, url_path
 from app.core.threads import Bulkhead
+from app.core.variant_keys import VariantPath
 from app.stores.base import BaseStore
 
 IMAGES_PATH = "/api/images/"
 """The path prefix of the images that this server serves. The object key follows it."""
+
+
+def variant_url_path(path: VariantPath) -> str:
+    """Return the URL path of a variant with a canonical name. Unlike in the key, commas are not encoded."""
+    extension = f".{path.extension}" if path.extension else ""
+    return f"{IMAGES_PATH}{url_path(path.source)}/{path.name}{extension}"
 
 
 class ImageUrls:

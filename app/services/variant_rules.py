@@ -16,7 +16,7 @@ from app.core.errors import InvalidVariant, VariantNotPermitted
 from app.core.variant_keys import VariantPath
 from app.core.variant_specs import FITS, SIDES, SMART, VariantSpec, parse_spec
 from app.services.signing import UrlSigner
-from app.services.urls import IMAGES_PATH
+from app.services.urls import variant_url_path
 
 WIDTH_EXTENSIONS = ("avif", "webp", "jpg", "png")
 """GIF is missing, since it is larger and worse than the others. With presets, it can be requested."""
@@ -108,7 +108,7 @@ class VariantRules:
             return
         if "sig" not in query:
             raise VariantNotPermitted(self._what_is_permitted(path))
-        self.signer.verify(IMAGES_PATH + path.url_path, query["sig"], query.get("exp"))
+        self.signer.verify(variant_url_path(path), query["sig"], query.get("exp"))
 
     def from_query(self, query: Mapping[str, str]) -> tuple[str, str] | None:
         """Return the canonical name and extension of the variant that the parameters of a query describe.

@@ -9,7 +9,7 @@ from app.config.variant_fields import SRCSET
 from app.core.errors import InvalidKey, VariantNotPermitted
 from app.core.object_keys import check_readable, is_readable, url_path
 from app.core.variant_keys import VariantPath, can_have_variants
-from app.services.urls import IMAGES_PATH
+from app.services.urls import IMAGES_PATH, variant_url_path
 from app.services.variant_rules import VariantRules
 
 _MIN_SRCSET_WIDTH = 320
@@ -50,10 +50,11 @@ class VariantUrls:
         if self.rules.mode == "off":
             raise VariantNotPermitted("Variants are switched off on this server.")
         path, _ = self.rules.canonical(VariantPath(key, name, extension.lower()))
-        url = self._prefix + path.url_path
+        signed_path = variant_url_path(path)
+        url = self._prefix + signed_path.removeprefix(IMAGES_PATH)
         if self.rules.is_listed(path):
             return url
-        return f"{url}?{self.rules.signer.sign(IMAGES_PATH + path.url_path, expires_at)}"
+        return f"{url}?{self.rules.signer.sign(signed_path, expires_at)}"
 
     def urls_of(
         self, key: str, width: int | None = None, absolute: Callable[[str], str] = str

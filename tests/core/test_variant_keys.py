@@ -69,11 +69,6 @@ def test_the_extension_names_the_format() -> None:
     assert formats == {"jpeg": FORMATS["jpeg"], "jpg": FORMATS["jpeg"], "avif": FORMATS["avif"], "": None}
 
 
-def test_the_url_path_encodes_the_key_but_not_the_commas_of_the_spec() -> None:
-    assert VariantPath("a,b é.png", "w9,h9", "webp").url_path == "a%2Cb%20%C3%A9.png/w9,h9.webp"
-    assert VariantPath("a.png", "thumb", "").url_path == "a.png/thumb"
-
-
 @pytest.mark.parametrize(
     ("key", "can"), [("a.png", True), ("A.JPG", True), ("a", False), (".png", False), ("", False)]
 )

@@ -22,7 +22,7 @@ from app.config.settings import Config
 from app.core.errors import ConfigError, SignatureRefused, StateUnavailable
 from app.core.variant_keys import VariantPath
 from app.services.signing import KEY_FILE, UrlSigner
-from app.services.urls import IMAGES_PATH
+from app.services.urls import variant_url_path
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/signed-urls.md").read_text(encoding="utf-8")
 KEY = "0123456789abcdef"
@@ -228,7 +228,7 @@ def test_the_documented_python_code_signs_like_the_server(
 ) -> None:
     names: dict[str, Any] = {}
     exec(_snippet("python"), names)
-    path = IMAGES_PATH + VariantPath(key, "w100,h100,cover", "webp").url_path
+    path = variant_url_path(VariantPath(key, "w100,h100,cover", "webp"))
     assert (
         names["signed_path"](KEY, key, "w100,h100,cover.webp", expires_at)
         == f"{path}?{signer.sign(path, expires_at)}"
@@ -247,8 +247,7 @@ def test_the_documented_javascript_code_signs_like_the_server(signer: UrlSigner)
         check=True,
     ).stdout
     paths = [
-        IMAGES_PATH + VariantPath(ODD_KEY, *name).url_path
-        for name in (("w100,h100,cover", "webp"), ("thumb", ""))
+        variant_url_path(VariantPath(ODD_KEY, *name)) for name in (("w100,h100,cover", "webp"), ("thumb", ""))
     ]
     assert printed.split() == [
         f"{path}?{signer.sign(path, expires_at)}" for path, expires_at in zip(paths, (NOW, None), strict=True)

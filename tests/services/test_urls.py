@@ -2,7 +2,8 @@
 
 import pytest
 
-from app.services.urls import ImageUrls
+from app.core.variant_keys import VariantPath
+from app.services.urls import ImageUrls, variant_url_path
 from app.stores.local import LocalStore
 from app.stores.s3.store import S3Store
 from tests.s3server import CREDENTIALS
@@ -55,3 +56,9 @@ def test_urls_of_a_local_store(tmp_path: "pytest.TempPathFactory") -> None:
     store = LocalStore(tmp_path)  # type: ignore[arg-type]
     for mode in ("auto", "presigned", "s3"):
         assert ImageUrls(store, mode, "").url_of("a b.png") == SERVER_URL
+
+
+def test_the_url_path_of_a_variant_encodes_the_key_but_not_the_commas_of_the_spec() -> None:
+    path = VariantPath("a,b é.png", "w9,h9", "webp")
+    assert variant_url_path(path) == "/api/images/a%2Cb%20%C3%A9.png/w9,h9.webp"
+    assert variant_url_path(VariantPath("a.png", "thumb", "")) == "/api/images/a.png/thumb"

@@ -274,7 +274,7 @@ def test_invalid_queries_are_refused(query: dict[str, str]) -> None:
         ("v=w", False),
     ]
     + [(f"v=2&{name}=", True) for name in sorted(QUERY_NAMES)]
-    + [("%77=9", True), ("w", True), ("%ff&w=9", True)],
+    + [("%77=9", True), ("w", True), ("w&v=2", True), ("%ff&w=9", True)],
 )
 def test_query_strings_that_ask_for_a_variant_are_recognised(query_string: str, asks: bool) -> None:
     assert asks_for_variant(query_string) is asks

@@ -18,7 +18,6 @@ from app.ops.cli.output import as_json_option, print_facts
 from app.services.bulk import BulkOutcome, BulkReport, BulkResult, run_concurrently
 from app.services.bulk_export import Exporter
 from app.services.bulk_import import Importer, find_files
-from app.services.variant_urls import VariantUrls
 
 images_commands = AppGroup("images", help="Import or export images, or sign URLs of variants.")
 
@@ -125,7 +124,7 @@ def sign_url(key: str, variant: str, expires: int | None) -> None:
     path = split_variant_path(f"{key}/{variant}") or VariantPath(key, variant, "")
     expires_at = None if expires is None else int(time.time()) + expires
     try:
-        url = VariantUrls.from_config(config).url_of(path.source, path.name, path.extension, expires_at)
+        url = components().variant_urls.url_of(path.source, path.name, path.extension, expires_at)
     except AppError as exc:
         raise click.ClickException(str(exc)) from exc
     click.echo(f"{config.script_name}{url}" if url.startswith("/") else url)

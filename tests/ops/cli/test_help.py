@@ -32,6 +32,7 @@ def test_each_group_has_a_description_that_fits_on_one_line(app: Flask, name: st
         ("cache warm", "--json"),
         ("images import", "--json"),
         ("images export", "--json"),
+        ("images sign", "--expires"),
         ("keys new", "--json"),
     ],
 )

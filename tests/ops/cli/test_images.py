@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 from flask import Flask
+from flask.testing import FlaskClient
 
 from app import create_app
 from app.components import components_of
@@ -360,3 +361,57 @@ def test_images_without_a_result_make_the_command_fail(
     status, printed = _json(app, command, directory if command == "import" else tmp_path / "to")
     assert (status, printed["left"]) == (1, printed["files" if command == "import" else "images"])
     assert printed["left"] > 0
+
+
+def test_sign_prints_a_url_that_the_server_accepts(app: Flask, client: FlaskClient) -> None:
+    key = components_of(app).images.upload_image(picture(), name="a b.png").key
+    result = _run(app, "sign", key, "h9,w8,cover.webp", "--expires", "1h")
+    assert result.exit_code == 0, result.output
+    (url,) = result.output.splitlines()
+    assert re.fullmatch(r"/api/images/a-b\.png/w8,h9,cover\.webp\?exp=\d{10}&sig=[\w-]{43}", url)
+    assert 3590 < int(url.partition("exp=")[2][:10]) - time.time() <= 3600
+    with client.get(url) as response:
+        assert response.status_code == 200
+    assert client.get(url.replace("w8", "w7")).status_code == 403
+
+
+def test_sign_accepts_variants_without_an_extension_and_keys_with_odd_characters(app: Flask) -> None:
+    (url,) = _run(app, "sign", "é/a b.png", "w9,h9,cover,fp0.2x0.30").output.splitlines()
+    assert re.fullmatch(r"/api/images/%C3%A9/a%20b\.png/w9,h9,cover,fp0\.2x0\.3\?sig=[\w-]{43}", url)
+
+
+def test_sign_says_that_listed_variants_need_no_signature(app: Flask) -> None:
+    result = _run(app, "sign", "a.png", "Thumb.jpeg", "--expires", "1d")
+    assert result.stdout == "/api/images/a.png/thumb.jpg\n"
+    assert "needs no signature, so its URL does not expire" in result.stderr
+    assert _run(app, "sign", "a.png", "thumb.jpg").stderr == ""
+
+
+def test_sign_prints_the_public_address_of_the_url(config: Config) -> None:
+    for changes, prefix in (
+        ({"script_name": "/img"}, "/img/api/images"),
+        ({"script_name": "/img", "variants_base_url": "https://cdn.example.org/"}, "https://cdn.example.org"),
+    ):
+        app = create_app(replace(config, **changes))  # type: ignore[arg-type]
+        assert _run(app, "sign", "a.png", "thumb").output == f"{prefix}/a.png/thumb\n"
+        components_of(app).cache.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a.png", "w0"), "unknown word: 'w0'"),
+        (("a.png", "w9.bmp"), "unknown word: 'w9.bmp'"),
+        (("a.txt", "thumb"), "image extension"),
+        (("a.png", "x/thumb"), "unknown word: 'x/thumb'"),
+        (("../a.png", "thumb"), "not a valid image key"),
+        (("a.png", "w9", "--expires", "soon"), "'soon' is not a duration"),
+        (("a.png", "w9", "--expires", "0"), "'0' must be from 1 to"),
+        (("a.png", "w9", "--expires", "999999d"), "must be from 1 to"),
+    ],
+)
+def test_sign_refuses_what_can_not_be_requested(app: Flask, arguments: tuple[str, ...], message: str) -> None:
+    result = _run(app, "sign", *arguments)
+    assert result.exit_code != 0
+    assert message in result.stderr
+    assert result.stdout == ""
