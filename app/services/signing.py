@@ -8,7 +8,6 @@ begins with `/api/images/`. docs/signed-urls.md describes how to sign URLs in ot
 """
 
 import hashlib
-import logging
 import os
 import re
 import secrets
@@ -35,62 +34,82 @@ _SIGNATURE = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", re.ASCII)
 
 _TIME = re.compile(r"[1-9][0-9]{0,11}", re.ASCII)
 
-_log = logging.getLogger(__name__)
-
 
 class UrlSigner:
     """Signs URLs with the first of `keys`, and verifies signatures that were made with any of them.
 
     So you can replace a key: put a new key in front, and remove the old one when its URLs are not used any
-    more. Without keys, the methods raise `StateUnavailable`.
+    more.
+
+    Without `keys`, the key is in `key_file`. The first process that signs a URL creates the file. Before
+    that, there are no valid signatures.
     """
 
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._signer: Signer | None = None
-        if keys:
-            newest_last = [key.encode() for key in reversed(keys)]
-            algorithm = HMACAlgorithm(hashlib.sha256)
-            self._signer = Signer(newest_last, key_derivation="none", algorithm=algorithm)
+    def __init__(self, keys: Sequence[str], key_file: Path | None = None) -> None:
+        self._signer = _signer_with(keys) if keys else None
+        self._key_file = key_file
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
         """Return a signer with `SIGNING_KEYS` or, if these are not set, with the key in `STATE_DIR`.
 
-        The key in `STATE_DIR` is created if it is missing. Raises `ConfigError` if its file is unusable.
+        Raises `ConfigError` if the file of the key exists, but is unusable.
         """
         if config.signing_keys or config.variants == "off":
             return cls(config.signing_keys)
-        return cls(_key_in(config.state_dir))
+        path = config.state_dir / KEY_FILE
+        key = _read_key(path)
+        return cls([key] if key else (), path)
 
     def sign(self, path: str, expires_at: int | None = None) -> str:
         """Return the query that permits the URL path: `sig=…`, or `exp=…&sig=…` if it expires.
 
-        `expires_at` is in seconds since the epoch.
+        `expires_at` is in seconds since the epoch. Raises `StateUnavailable` if no key can be created.
         """
+        signer = self._load(create=True)
+        if signer is None:
+            raise _unavailable("there is neither a key nor a file for it")
         expiry = "" if expires_at is None else f"exp={expires_at:d}"
-        signature = self._usable().get_signature(_message(path, expiry)).decode()
+        signature = signer.get_signature(_message(path, expiry)).decode()
         return f"{expiry}&sig={signature}" if expiry else f"sig={signature}"
 
     def verify(self, path: str, sig: str, exp: str | None = None) -> None:
         """Raise `SignatureRefused` if `sig` is not a signature of the path, or if it has expired.
 
-        `sig` and `exp` are the values in the query; `exp` is None if the query does not contain it.
+        `sig` and `exp` are the values in the query; `exp` is None if the query does not contain it. Raises
+        `StateUnavailable` if the key can't be read.
         """
         if not _SIGNATURE.fullmatch(sig) or (exp is not None and not _TIME.fullmatch(exp)):
             raise SignatureRefused("The signature of this URL is malformed.")
         expiry = "" if exp is None else f"exp={exp}"
-        if not self._usable().verify_signature(_message(path, expiry), sig):
+        signer = self._load(create=False)
+        if signer is None or not signer.verify_signature(_message(path, expiry), sig):
             raise SignatureRefused("The signature does not match this URL.")
         if exp is not None and int(exp) <= time.time():
             raise SignatureRefused("The signature of this URL has expired.")
 
-    def _usable(self) -> Signer:
-        if self._signer is None:
-            raise StateUnavailable(
-                "This server has no key for signatures. The server's log has the reason.",
-                detail="neither SIGNING_KEYS nor a key in STATE_DIR",
-            )
+    def _load(self, *, create: bool) -> Signer | None:
+        """Return the signer, or None if there is no key yet. With `create`, create the key if necessary."""
+        if self._signer is None and self._key_file is not None:
+            try:
+                key = _read_key(self._key_file)
+                if key is None and create:
+                    _create_key(self._key_file)
+                    key = _read_key(self._key_file)
+            except (OSError, ConfigError) as exc:
+                raise _unavailable(str(exc)) from exc
+            self._signer = _signer_with([key]) if key else None
         return self._signer
+
+
+def _signer_with(keys: Sequence[str]) -> Signer:
+    newest_last = [key.encode() for key in reversed(keys)]
+    return Signer(newest_last, key_derivation="none", algorithm=HMACAlgorithm(hashlib.sha256))
+
+
+def _unavailable(detail: str) -> StateUnavailable:
+    message = "The key that signs URLs is not available. The server's log has the reason."
+    return StateUnavailable(message, detail=detail)
 
 
 def _message(path: str, expiry: str) -> str:
@@ -98,31 +117,16 @@ def _message(path: str, expiry: str) -> str:
     return f"{path}?{expiry}" if expiry else path
 
 
-def _key_in(directory: Path) -> tuple[str, ...]:
-    """Return the key in the directory, which is created first if it is missing.
+def _read_key(path: Path) -> str | None:
+    """Return the key in the file, or None if there is no file.
 
-    If it can't be created, log a warning and return no key, since only signed URLs need it. Raises
-    `ConfigError` if the file exists, but can't be read or contains no key.
+    Raises `ConfigError` if the file can't be read or does not contain a key.
     """
-    path = directory / KEY_FILE
-    try:
-        return (_read_key(path),)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    try:
-        _create_key(path)
-        return (_read_key(path),)
-    except OSError as exc:
-        _log.warning("No URLs can be signed, because %s can't be created: %s", path, exc.strerror)
-        return ()
-
-
-def _read_key(path: Path) -> str:
     hint = f"Restore the file, remove it to get a new key, or set SIGNING_KEYS: {path}"
     try:
         key = path.read_text(encoding="ascii").strip()
     except (FileNotFoundError, NotADirectoryError):
-        raise
+        return None
     except OSError as exc:
         raise ConfigError(f"The key that signs URLs can't be read ({exc.strerror}). {hint}") from exc
     except UnicodeDecodeError as exc:
@@ -151,7 +155,7 @@ def _create_key(path: Path) -> None:
 
 
 def _give_to_owner_of(directory: Path, descriptor: int) -> None:
-    """Give the file to the owner of the directory if root runs a command before the server's first start.
+    """Give the file to the owner of the directory if root runs the command that creates it.
 
     Otherwise, the server could not read the file.
     """

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import hmac
-import logging
 import os
 import re
 import shutil
@@ -122,12 +121,18 @@ def test_the_first_key_signs_and_all_keys_verify() -> None:
         old.verify(PATH, **_parameters(new.sign(PATH)))
 
 
-def test_without_a_key_nothing_can_be_signed_or_verified() -> None:
-    signer = UrlSigner([])
+def test_before_a_key_is_created_no_signature_is_valid(config: Config) -> None:
+    for signer in (UrlSigner.from_config(config), UrlSigner([])):
+        with pytest.raises(SignatureRefused, match="does not match"):
+            signer.verify(PATH, "A" * 43)
+    assert not config.state_dir.exists()
     with pytest.raises(StateUnavailable):
-        signer.sign(PATH)
-    with pytest.raises(StateUnavailable):
-        signer.verify(PATH, "A" * 43)
+        UrlSigner([]).sign(PATH)
+
+
+def test_running_workers_accept_the_key_that_another_process_creates(config: Config) -> None:
+    worker = UrlSigner.from_config(config)
+    worker.verify(PATH, **_parameters(UrlSigner.from_config(config).sign(PATH)))
 
 
 def test_a_key_is_created_once_and_only_its_owner_can_read_it(config: Config) -> None:
@@ -141,13 +146,20 @@ def test_a_key_is_created_once_and_only_its_owner_can_read_it(config: Config) ->
     assert UrlSigner.from_config(config).sign(PATH) != first
 
 
-@pytest.mark.parametrize("change", [{"signing_keys": (KEY,)}, {"variants": "off"}])
-def test_no_key_is_created_if_it_is_not_needed(config: Config, change: dict[str, Any]) -> None:
-    UrlSigner.from_config(replace(config, **change))
+def test_no_key_is_created_if_keys_are_set(config: Config) -> None:
+    assert UrlSigner.from_config(replace(config, signing_keys=(KEY,))).sign(PATH) == UrlSigner([KEY]).sign(
+        PATH
+    )
     assert not config.state_dir.exists()
 
 
-def test_workers_that_start_at_once_agree_on_the_key(config: Config) -> None:
+def test_the_key_file_is_not_read_if_variants_are_off(config: Config) -> None:
+    config.state_dir.mkdir()
+    (config.state_dir / KEY_FILE).write_text("short")
+    UrlSigner.from_config(replace(config, variants="off"))
+
+
+def test_workers_that_sign_at_once_agree_on_the_key(config: Config) -> None:
     barrier = threading.Barrier(8)
 
     def sign(_: int) -> str:
@@ -196,22 +208,30 @@ def test_an_unreadable_key_file_is_reported(config: Config) -> None:
         UrlSigner.from_config(config)
 
 
-def test_a_state_directory_that_is_not_usable_only_prevents_signatures(
-    config: Config, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_state_directory_that_is_not_usable_only_prevents_signatures(config: Config) -> None:
     config.state_dir.write_text("a file")
-    with caplog.at_level(logging.WARNING):
-        signer = UrlSigner.from_config(config)
-    assert "No URLs can be signed" in caplog.text
-    with pytest.raises(StateUnavailable):
+    signer = UrlSigner.from_config(config)
+    with pytest.raises(StateUnavailable) as caught:
         signer.sign(PATH)
+    assert str(config.state_dir) in caught.value.detail
+    assert str(config.state_dir) not in caught.value.message
+
+
+def test_a_key_file_that_is_damaged_later_does_not_reveal_its_path(config: Config) -> None:
+    signer = UrlSigner.from_config(config)
+    config.state_dir.mkdir()
+    (config.state_dir / KEY_FILE).write_text("short")
+    for call in (lambda: signer.sign(PATH), lambda: signer.verify(PATH, "A" * 43)):
+        with pytest.raises(StateUnavailable) as caught:
+            call()
+        assert str(config.state_dir) not in caught.value.message
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_key_that_root_creates_belongs_to_the_owner_of_the_directory(config: Config) -> None:
     config.state_dir.mkdir()
     os.chown(config.state_dir, 12345, 12346)
-    UrlSigner.from_config(config)
+    UrlSigner.from_config(config).sign(PATH)
     created = (config.state_dir / KEY_FILE).stat()
     assert (created.st_uid, created.st_gid) == (12345, 12346)
 
