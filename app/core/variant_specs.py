@@ -17,6 +17,7 @@ without words that change nothing. So each variant has one URL and one file.
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from app.core.errors import InvalidVariant
 
@@ -85,10 +86,12 @@ class VariantSpec:
     def _normalized(self) -> "VariantSpec":
         """Return the spec with the defaults in place of words that change nothing."""
         fit = self.fit if self.width and self.height else "contain"
-        gravity = self.gravity if fit == "cover" else "center"
-        return replace(self, fit=fit, gravity="center" if gravity == "fp0.5x0.5" else gravity)
+        gravity = self.gravity if fit == "cover" and self.gravity != "fp0.5x0.5" else "center"
+        is_normal = (fit, gravity) == (self.fit, self.gravity)
+        return self if is_normal else replace(self, fit=fit, gravity=gravity)
 
 
+@lru_cache(maxsize=1024)
 def parse_spec(text: str) -> VariantSpec:
     """Return the spec that `text` stands for. It may be spelled differently than the canonical spelling.
 

@@ -5,6 +5,7 @@ the presets. Their number limits what the variants of an image can cost. All oth
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -84,11 +85,12 @@ class VariantRules:
         if preset in self.presets:
             return VariantPath(path.source, preset, extension), self.presets[preset]
         spec = self._parse(path.name)
-        if extension == "jpg" and str(without_still := replace(spec, still=False)):
+        if extension == "jpg" and spec.still and str(without_still := replace(spec, still=False)):
             spec = without_still
-        if not str(spec):
+        name = str(spec)
+        if not name:
             raise InvalidVariant("This variant changes nothing. Add a size such as w640.")
-        return VariantPath(path.source, str(spec), extension), spec
+        return VariantPath(path.source, name, extension), spec
 
     def is_listed(self, path: VariantPath) -> bool:
         """Return whether everyone may request the variant. The path must have the canonical spelling."""
@@ -140,8 +142,10 @@ class VariantRules:
     def _what_is_permitted(self, path: VariantPath) -> str:
         spec = self._parse(path.name)
         wanted = spec.width or spec.height
-        widths = sorted(self.widths, key=lambda width: abs(width - wanted))
-        nearest = f"The nearest permitted width is w{widths[0]}. " if widths else ""
+        above = bisect_left(self.widths, wanted)
+        neighbours = self.widths[max(above - 1, 0) : above + 1]
+        width = min(neighbours, key=lambda width: abs(width - wanted), default=0)
+        nearest = f"The nearest permitted width is w{width}. " if width else ""
         return (
             f"This variant is not permitted without a signature. {nearest}"
             f"The permitted presets are {self._names()}. To sign a URL, run: flask images sign"
