@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.core.errors import UndecodableImage
+from app.core.object_metadata import ImageInfo
 from app.core.objects import ImageFormat
 from app.imaging.avif import survey_avif
 from app.imaging.decode import check_jpeg_without_end_marker, decode, decoder_errors
@@ -21,13 +22,14 @@ from app.imaging.sniff import sniff_format
 from app.imaging.survey import SIDEWAYS_ORIENTATIONS, UPRIGHT, GainMap, ImageLimits, Survey
 from app.imaging.webp import survey_webp
 
-_PARSERS: dict[str, Callable[[bytes, ImageLimits], Survey]] = {
+PARSERS: dict[str, Callable[[bytes, ImageLimits], Survey]] = {
     "avif": survey_avif,
     "gif": survey_gif,
     "jpeg": survey_jpeg,
     "png": survey_png,
     "webp": survey_webp,
 }
+"""The parser of each format's container, by the name of the format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class CheckedImage:
     """An image that was decoded completely.
 
     `data` holds the bytes to store. `width` and `height` are in pixels, as the decoder of `data` reported
-    them.
+    them. The other facts are those of `ImageInfo`.
     """
 
     data: bytes
@@ -63,6 +65,13 @@ class CheckedImage:
     width: int
     height: int
     frames: int
+    has_alpha: bool = False
+    thumbhash: str = ""
+
+    @property
+    def info(self) -> ImageInfo:
+        """Return the facts about the picture."""
+        return ImageInfo(self.width, self.height, self.frames, self.has_alpha, self.thumbhash)
 
 
 def _ignore(pixels: int) -> None:
@@ -99,7 +108,7 @@ def clean_image(
     """
     format = sniff_format(data, limits.formats)
     with decoder_errors():
-        survey = _PARSERS[format.name](data, limits)
+        survey = PARSERS[format.name](data, limits)
         before_decoding(survey.pixels)
         if survey.missing_end and format.name == "jpeg":
             check_jpeg_without_end_marker(data, (survey.width, survey.height))
@@ -117,8 +126,9 @@ def decode_image(cleaned: CleanedImage, limits: ImageLimits) -> CheckedImage:
     """
     size = cleaned.width, cleaned.height
     limits.check(size, cleaned.frames)
-    width, height = decode(cleaned.data, cleaned.format, size, cleaned.frames)
-    return CheckedImage(cleaned.data, cleaned.format, width, height, cleaned.frames)
+    info = decode(cleaned.data, cleaned.format, size, cleaned.frames)
+    facts = info.width, info.height, info.frames, info.has_alpha, info.thumbhash
+    return CheckedImage(cleaned.data, cleaned.format, *facts)
 
 
 def _strip(data: bytes, format: ImageFormat, survey: Survey) -> CleanedImage:

@@ -16,10 +16,13 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from app.core.errors import AppError, UndecodableImage
+from app.core.object_metadata import ImageInfo
 from app.core.objects import ImageFormat
 from app.imaging.jpeg_segments import END, SOS, segments
+from app.imaging.pixels import has_transparency
 from app.imaging.png import check_rows
-from app.imaging.survey import SIDEWAYS_ORIENTATIONS, exif_orientation
+from app.imaging.survey import SIDEWAYS_ORIENTATIONS, UPRIGHT, exif_orientation
+from app.imaging.thumbhash import thumbhash
 
 # Our limits are checked before anything is decoded, so Pillow's own limit is not needed. Besides, Pillow only
 # warns about images up to twice its limit.
@@ -68,8 +71,8 @@ def open_image(data: bytes, format: ImageFormat, size: tuple[int, int]) -> Itera
         yield image
 
 
-def decode(data: bytes, format: ImageFormat, size: tuple[int, int], frames: int) -> tuple[int, int]:
-    """Decode all frames, one at a time, and return the width and height in pixels that viewers show.
+def decode(data: bytes, format: ImageFormat, size: tuple[int, int], frames: int) -> ImageInfo:
+    """Decode all frames, one at a time, and return the facts about the image. Its size is as viewers show it.
 
     `size` and `frames` are the values found in the container. Raises UndecodableImage if a frame is damaged
     or missing, or if the decoder finds a different size or number of frames.
@@ -78,17 +81,34 @@ def decode(data: bytes, format: ImageFormat, size: tuple[int, int], frames: int)
         found = int(getattr(image, "n_frames", 1)) if format.name != "jpeg" else 1
         if found != frames:
             raise UndecodableImage(detail=f"{found} frames decoded, {frames} in the container")
+        shown_first = first_frame(image)
+        orientation = shown_orientation(image)
+        has_alpha, placeholder = False, ""
         for index in range(frames):
             image.seek(index)
             _check_size(image, size, grows=format.name == "gif")
             image.load()
             _check_size(image, size, grows=format.name == "gif" and index < frames - 1)
-        width, height = image.size
-        if image.format != "AVIF":
-            return width, height
-        # Pillow reports the rotation properties of an AVIF as EXIF, and does not rotate the image itself.
-        orientation = exif_orientation(image.info.get("exif", b""))
-        return (height, width) if orientation in SIDEWAYS_ORIENTATIONS else (width, height)
+            if index == shown_first:
+                has_alpha, placeholder = has_transparency(image), thumbhash(image, orientation)
+        width, height = image.size[::-1] if orientation in SIDEWAYS_ORIENTATIONS else image.size
+        return ImageInfo(width, height, frames, has_alpha, placeholder)
+
+
+def first_frame(image: ImageFile.ImageFile) -> int:
+    """Return the index of the first frame that viewers show.
+
+    In an animated PNG, the picture before it is only for viewers without animation.
+    """
+    return int(bool(image.info.get("default_image")))
+
+
+def shown_orientation(image: ImageFile.ImageFile) -> int:
+    """Return the EXIF orientation that viewers apply to an image without metadata.
+
+    Pillow reports the rotation properties of an AVIF as EXIF, and does not rotate the image itself.
+    """
+    return exif_orientation(image.info.get("exif", b"")) if image.format == "AVIF" else UPRIGHT
 
 
 def check_jpeg_without_end_marker(data: bytes, size: tuple[int, int]) -> None:

@@ -76,7 +76,8 @@ def _for_jpeg(image: Image.Image) -> Image.Image:
     return background
 
 
-def _for_gif(image: Image.Image) -> Image.Image:
+def for_gif(image: Image.Image) -> Image.Image:
+    """Return the picture in mode L, or in mode P with a palette of 256 colours and 1-bit transparency."""
     picture = _eight_bits(image)
     if picture.mode != "RGBA":
         return picture if picture.mode == "L" else picture.quantize(256)
@@ -103,7 +104,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 _CONVERTERS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "png": _for_png,
     "jpeg": _for_jpeg,
-    "gif": _for_gif,
+    "gif": for_gif,
     "webp": _eight_bits,
     "avif": _eight_bits,
 }

@@ -26,18 +26,8 @@ from app.core.objects import FORMATS, ImageFormat
 from app.imaging import png, webp
 from app.imaging.decode import open_image
 from app.imaging.jpeg_segments import segments
+from app.imaging.pixels import TRANSPOSITIONS
 from app.imaging.survey import SIDEWAYS_ORIENTATIONS
-
-TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""The transposition that makes an image upright, keyed by its EXIF orientation (CIPA DC-008, 4.6.4 A)."""
 
 _SUBSAMPLED_4_2_0 = 2
 """Pillow's number for 4:2:0 subsampling: colours at half resolution in both directions."""

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from app.core.errors import UndecodableImage
+from app.core.object_metadata import ImageInfo
 from app.imaging.check import CheckedImage, check_image
 from app.imaging.sandbox import host, protocol
 from app.imaging.survey import ImageLimits
+from app.imaging.variants import MadeVariant, VariantRequest, describe_image, make_variant
 
 
 def _open_descriptors(kind: Callable[[int], bool]) -> list[int]:
@@ -146,16 +148,32 @@ _ACTIONS: dict[bytes, Callable[[bytes], NoReturn]] = {
 }
 
 
-def _perform(data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None]) -> CheckedImage:
+def _act(data: bytes) -> None:
     action, _, payload = data.partition(b"\0")
     if action in _ACTIONS:
         _ACTIONS[action](payload)
+
+
+def _check(data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None]) -> CheckedImage:
+    _act(data)
     return check_image(data, limits, before_decoding=lambda pixels: before_decoding(64 * 64))
+
+
+def _make(
+    data: bytes, request: VariantRequest, limits: ImageLimits, *, before_decoding: Callable[[int], None]
+) -> MadeVariant:
+    _act(data)
+    return make_variant(data, request, limits, before_decoding=before_decoding)
+
+
+def _describe(data: bytes, limits: ImageLimits, *, before_decoding: Callable[[int], None]) -> ImageInfo:
+    _act(data)
+    return describe_image(data, limits, before_decoding=before_decoding)
 
 
 def serve(cores: str) -> NoReturn:
     """Serve as a host with such children."""
-    vars(host)["check_image"] = _perform
+    vars(host).update(check_image=_check, make_variant=_make, describe_image=_describe)
     vars(protocol).update(
         _SURVEY_CPU_SECONDS=1,
         _DECODING_CPU_SECONDS=1,

@@ -68,7 +68,8 @@ def test_a_different_decoded_size_or_number_of_frames_is_refused(
     name: str, animated: bool, wider: int, higher: int, more: int
 ) -> None:
     data, frames = sample(name, animated), 3 if animated else 1
-    assert decode(data, FORMATS[name], SIZE, frames) == SIZE
+    info = decode(data, FORMATS[name], SIZE, frames)
+    assert (info.width, info.height, info.frames) == (*SIZE, frames)
     with pytest.raises(UndecodableImage, match=r"decoded, .* in the container"):
         decode(data, FORMATS[name], (SIZE[0] + wider, SIZE[1] + higher), frames + more)
 

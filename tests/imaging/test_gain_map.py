@@ -10,7 +10,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from app.imaging import gain_map as gain_maps
 from app.imaging.check import clean_image
-from app.imaging.orientation import TRANSPOSITIONS
+from app.imaging.pixels import TRANSPOSITIONS
 
 from .samples import ICC, LIMITS, MARKER, RAW_LIMITS, check, inserted, jpeg_segment, picture, saved
 from .ultra_hdr import (

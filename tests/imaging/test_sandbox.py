@@ -22,6 +22,7 @@ from app.imaging.sandbox import client
 from app.imaging.sandbox.client import Sandbox
 from app.imaging.sandbox.protocol import max_stored_bytes
 from app.imaging.survey import ImageLimits
+from app.imaging.thumbhash import thumbhash
 from tests.server.trees import children_of, is_there
 from tests.waiting import wait_until
 
@@ -134,9 +135,15 @@ def test_memory_is_lower_before_the_pixels_are_counted(hostile: Sandbox) -> None
 
 
 def report(**changed: object) -> bytes:
-    """Return a valid report from a child, with some fields changed."""
-    valid = {"format": "png", "width": 48, "height": 32, "frames": 1}
+    """Return a valid report from a child that checked an image, with some fields changed."""
+    valid = {"format": "png", "info": facts()}
     return json.dumps(valid | changed).encode() + b"\n"
+
+
+def facts(**changed: object) -> dict[str, object]:
+    """Return valid facts about an image, with some of them changed."""
+    placeholder = thumbhash(picture())
+    return {"width": 48, "height": 32, "frames": 1, "has_alpha": False, "thumbhash": placeholder} | changed
 
 
 @pytest.mark.parametrize(
@@ -150,14 +157,22 @@ def report(**changed: object) -> bytes:
         b"[" * 10_000 + b"\n",
         b"x" * 100_000,
         b"\xff\xfe\n",
-        report(width=0),
-        report(width=-1),
-        report(width=1.5),
-        report(width="48"),
-        report(width=True),
-        report(width=None),
-        report(width=2**70),
-        report(frames=10**6),
+        report(info=facts(width=0)),
+        report(info=facts(width=-1)),
+        report(info=facts(width=1.5)),
+        report(info=facts(width="48")),
+        report(info=facts(width=True)),
+        report(info=facts(width=None)),
+        report(info=facts(width=2**70)),
+        report(info=facts(frames=10**6)),
+        report(info=facts(has_alpha=1)),
+        report(info=facts(has_alpha=None)),
+        report(info=facts(thumbhash=None)),
+        report(info=facts(thumbhash="")),
+        report(info=facts(thumbhash="x" * 100)),
+        report(info=facts(thumbhash="<script>")),
+        report(info=None),
+        report(info=[]),
         report(format="svg"),
         report(format=["png"]),
         report(),  # but the bytes are not a PNG
@@ -398,7 +413,7 @@ def test_closing_the_socket_of_a_job_kills_its_child(
         children.extend(wait_until(lambda: children_of(hostile.host_pid)))
         return b'{"status": 0}\n'
 
-    monkeypatch.setattr(client._Job, "_receive", stop_waiting)
+    monkeypatch.setattr(client._RunningJob, "_receive", stop_waiting)
     with pytest.raises(UndecodableImage):
         hostile.check(b"linger", LIMITS)
     wait_until(lambda: not is_there(children[0]))

@@ -1,32 +1,40 @@
 """The worker's side of the sandbox: send images to the decoder host, and validate its reports."""
 
 import atexit
+import fcntl
 import logging
 import os
 import select
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from app.core.errors import AppError, Busy, UndecodableImage
+from app.core.object_metadata import ImageInfo
 from app.core.system import usable_cores
 from app.imaging.check import CheckedImage
 from app.imaging.sandbox.confinement import decoding_limits, unsupported_limits
 from app.imaging.sandbox.protocol import (
+    Job,
+    Report,
     decode_checked,
+    decode_described,
+    decode_made,
     decode_refusal,
     decode_reports,
     encode_job,
-    max_stored_bytes,
     read_all,
     write_all,
 )
 from app.imaging.survey import ImageLimits
+from app.imaging.variants import MadeVariant, VariantRequest
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +67,8 @@ control socket."""
 _MAX_ATTEMPTS = 2
 _MAX_REPORT_BYTES = 1 << 14
 
+_Result = TypeVar("_Result")
+
 _LIMIT_SIGNALS: dict[int, str] = {
     signal.SIGXCPU: "CPU time",
     signal.SIGALRM: "wall-clock time",
@@ -75,7 +85,7 @@ class HostLost(Exception):
 
 
 class Sandbox:
-    """Checks images in child processes of one host. Thread-safe.
+    """Checks images and makes variants in child processes of one host. Thread-safe.
 
     The host is started when the first image arrives. `script` is the Python file that the host runs.
     """
@@ -91,12 +101,44 @@ class Sandbox:
         Raises what `check_image` raises. Also raises UndecodableImage if the image exceeds the resource
         limits or crashes the decoder, and Busy if no child can be started or the host is stuck.
         """
+        job = Job("check", limits)
+
+        def read(report: Report, result: int) -> CheckedImage:
+            changed = report.get("changed")
+            stored = read_all(result, job.max_result_bytes(len(data))) if changed else data
+            return decode_checked(report, stored, limits)
+
+        return self._run(job, data, read)
+
+    def make(self, source: int | bytes, request: VariantRequest, limits: ImageLimits) -> MadeVariant:
+        """Make a variant like `app.imaging.variants.make_variant`, but in a child process.
+
+        `source` holds the bytes of the image, or is a descriptor of a regular file that contains the image
+        and is open only for reading. The child gets this descriptor; its position does not matter. Raises
+        what `check` raises.
+        """
+        job = Job("make", limits, request)
+
+        def read(report: Report, result: int) -> MadeVariant:
+            return decode_made(report, read_all(result, job.max_result_bytes(0)), request, limits)
+
+        return self._run(job, source, read)
+
+    def describe(self, source: int | bytes, limits: ImageLimits) -> ImageInfo:
+        """Return the facts about an image like `app.imaging.variants.describe_image`, but in a child process.
+
+        `source` is the same as for `make`. Raises what `check` raises.
+        """
+        return self._run(Job("describe", limits), source, lambda report, _: decode_described(report, limits))
+
+    def _run(self, job: Job, source: int | bytes, read: Callable[[Report, int], _Result]) -> _Result:
+        """Have a child do a job, and return what `read` returns for the child's report and result file."""
         lost: list[str] = []
         try:
             while len(lost) < _MAX_ATTEMPTS:
                 host = self._running_host()
                 try:
-                    return _Job(data, limits).run(host)
+                    return _RunningJob(job, source).run(host, read)
                 except HostLost as exc:
                     _log.warning("Restarting the decoder host: %s", exc)
                     self._discard(host)
@@ -210,24 +252,27 @@ class _Host:
                 os.waitpid(self.pid, 0)
 
 
-class _Job:
-    """The check of one image in a child process."""
+class _RunningJob:
+    """A job that is done in a child process."""
 
-    def __init__(self, data: bytes, limits: ImageLimits) -> None:
-        self._data = data
-        self._limits = limits
-        wall_seconds = decoding_limits(len(data), limits.max_pixels).wall_seconds
+    def __init__(self, job: Job, source: int | bytes) -> None:
+        self._job = job
+        self._source = source
+        size = len(source) if isinstance(source, bytes) else _checked_size(source)
+        wall_seconds = decoding_limits(size, job.max_pixels).wall_seconds
         self._deadline = time.monotonic() + wall_seconds + _HOST_GRACE_SECONDS
 
-    def run(self, host: _Host) -> CheckedImage:
-        """Have the image checked in a child of the host, and return the checked image.
+    def run(self, host: _Host, read: Callable[[Report, int], _Result]) -> _Result:
+        """Have the job done in a child of the host, and return what `read` returns for its report.
 
         Raises HostLost if the host exits, OSError if no child can be started, and TimeoutError if the host is
-        stuck. Also raises what `check_image` raises.
+        stuck. Raises UndecodableImage if `read` raises ValueError. Also raises what the job raises.
         """
         with ExitStack() as files:
-            image = _anonymous_file(self._data)
-            files.callback(os.close, image)
+            image = self._source
+            if isinstance(image, bytes):
+                image = _anonymous_file(image)
+                files.callback(os.close, image)
             result = _anonymous_file()
             files.callback(os.close, result)
             ours, theirs = socket.socketpair()
@@ -236,10 +281,10 @@ class _Job:
                     # The worker sends the file for the result, too, so that the child doesn't have to send
                     # a file back: for unprivileged users, the number of descriptors in flight is limited
                     # (unix(7)).
-                    socket.send_fds(ours, [encode_job(self._limits)], [image, result])
+                    socket.send_fds(ours, [encode_job(self._job)], [image, result])
                     host.submit(theirs)
                 received = self._receive(ours)
-            return self._outcome(received, result, host)
+            return _outcome(received, host, lambda report: read(report, result))
 
     def _receive(self, job: socket.socket) -> bytes:
         """Return the bytes that the child and the host send until both have closed the socket."""
@@ -255,28 +300,36 @@ class _Job:
             received += piece
         return received
 
-    def _outcome(self, received: bytes, result: int, host: _Host) -> CheckedImage:
-        try:
-            reports = decode_reports(received)
-            if not reports or not reports[-1].keys() & {"status", "unstarted"}:
-                if host.has_exited():
-                    raise HostLost("the decoder host exited before it finished a job")
-                # A hostile child can shut down the socket that it shares with the host, or send endless data.
-                raise ValueError("no report of how the child ended")
-            if "unstarted" in reports[-1]:
-                raise OSError(str(reports[-1]["unstarted"]))
-            exit_code = os.waitstatus_to_exitcode(int(reports[-1]["status"]))
-            if exit_code or len(reports) != 2:
-                raise _child_failure(exit_code, reports[-1])
-            if "refused" in reports[0]:
-                raise _refusal(reports[0])
-            data = self._data
-            if reports[0].get("changed"):
-                data = read_all(result, max_stored_bytes(len(data), self._limits.max_pixels))
-            return decode_checked(reports[0], data, self._limits)
-        except (ValueError, TypeError, KeyError) as exc:
-            _log.error("A decoder sent an invalid report; an image may have taken control of it: %r", exc)
-            raise UndecodableImage(detail=f"the decoder sent an invalid report: {exc!r}") from exc
+
+def _outcome(received: bytes, host: _Host, read: Callable[[Report], _Result]) -> _Result:
+    """Return what `read` returns for the child's report, or raise the error that the reports stand for."""
+    try:
+        reports = decode_reports(received)
+        if not reports or not reports[-1].keys() & {"status", "unstarted"}:
+            if host.has_exited():
+                raise HostLost("the decoder host exited before it finished a job")
+            # A hostile child can shut down the socket that it shares with the host, or send endless data.
+            raise ValueError("no report of how the child ended")
+        if "unstarted" in reports[-1]:
+            raise OSError(str(reports[-1]["unstarted"]))
+        exit_code = os.waitstatus_to_exitcode(int(reports[-1]["status"]))
+        if exit_code or len(reports) != 2:
+            raise _child_failure(exit_code, reports[-1])
+        if "refused" in reports[0]:
+            raise _refusal(reports[0])
+        return read(reports[0])
+    except (ValueError, TypeError, KeyError) as exc:
+        _log.error("A decoder sent an invalid report; an image may have taken control of it: %r", exc)
+        raise UndecodableImage(detail=f"the decoder sent an invalid report: {exc!r}") from exc
+
+
+def _checked_size(descriptor: int) -> int:
+    """Return the size of a file in bytes. Raises ValueError if a child could write to it or wait for it."""
+    facts = os.fstat(descriptor)
+    access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+    if not stat.S_ISREG(facts.st_mode) or access != os.O_RDONLY:
+        raise ValueError("not a regular file that is open only for reading")
+    return facts.st_size
 
 
 def _anonymous_file(data: bytes = b"") -> int:
@@ -334,20 +387,8 @@ _SHARED = Sandbox()
 """The sandbox of this process. If the process has several applications, they share its host."""
 
 check_in_sandbox = _SHARED.check
+make_in_sandbox = _SHARED.make
+describe_in_sandbox = _SHARED.describe
 
 os.register_at_fork(after_in_child=_SHARED.forget)
 atexit.register(_SHARED.close)
-def _rd(source):
-    import os
-    return source if isinstance(source, bytes) else os.pread(source, 1<<28, 0)
-def make_in_sandbox(source, request, limits):
-    from app.imaging.variants import make
-    return make(_rd(source), request)
-def describe_in_sandbox(source, limits):
-    from io import BytesIO
-
-    from PIL import Image
-
-    from app.core.object_metadata import ImageInfo
-    im = Image.open(BytesIO(_rd(source)))
-    return ImageInfo(im.width, im.height, 1, "A" in im.mode, "AAAAAAAA")

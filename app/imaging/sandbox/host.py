@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -40,15 +41,18 @@ from app.imaging.sandbox.confinement import (
     unsupported_limits,
 )
 from app.imaging.sandbox.protocol import (
+    Job,
     decode_job,
     encode_checked,
+    encode_described,
     encode_exit,
+    encode_made,
     encode_refusal,
     encode_start_failure,
-    max_stored_bytes,
     read_all,
     write_all,
 )
+from app.imaging.variants import describe_image, make_variant
 
 PLUGINS = (
     *(AvifImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin),
@@ -64,6 +68,9 @@ them, since it may import more modules."""
 _NICENESS = 5
 """The nice value of the host and its children, which gives them a lower priority than the workers. If all
 cores are busy, the workers get three quarters of the CPU time."""
+_ADDED_NICENESS = 5
+"""What is added to the nice value of a child unless it checks an upload, so that variants don't slow down
+uploads."""
 _MAX_JOB_BYTES = 1 << 16
 _KIB = 1024
 
@@ -163,7 +170,7 @@ class Host:
 
 
 def run_child(job: socket.socket, host: int, own_memory: int, landlock: Landlock) -> NoReturn:
-    """Confine this process, receive an image over the socket `job`, check it, report over `job`, and exit.
+    """Confine this process, receive a job over the socket `job`, do it, report over `job`, and exit.
 
     `host` is the process ID of the host, which forked this process. `own_memory` is the number of bytes that
     the host had mapped when it started.
@@ -173,7 +180,7 @@ def run_child(job: socket.socket, host: int, own_memory: int, landlock: Landlock
         die_with_parent(host)
         _close_all_but(job.fileno(), landlock.fileno())
         landlock.restrict_self()
-        _check_and_report(job, own_memory)
+        _work_and_report(job, own_memory)
         status = 0
     finally:
         os._exit(status)
@@ -191,26 +198,39 @@ def _close_all_but(*descriptors: int) -> None:
     close_all_from(before + 1)
 
 
-def _check_and_report(job: socket.socket, own_memory: int) -> None:
+def _work_and_report(job: socket.socket, own_memory: int) -> None:
     line, (image, result), _, _ = socket.recv_fds(job, _MAX_JOB_BYTES, 2)
-    limits = decode_job(line)
+    task = decode_job(line)
     size = os.fstat(image).st_size
+    if task.kind != "check":
+        with suppress(OSError):
+            os.nice(_ADDED_NICENESS)
 
     def raise_for(pixels: int) -> None:
         raise_limits(decoding_limits(size, pixels), own_memory)
 
-    highest = decoding_limits(size, limits.max_pixels)
-    limit_resources(survey_limits(size), highest, own_memory, max_stored_bytes(size, limits.max_pixels))
+    highest = decoding_limits(size, task.max_pixels)
+    limit_resources(survey_limits(size), highest, own_memory, task.max_result_bytes(size))
     try:
-        data = read_all(image, size)
-        checked = check_image(data, limits, before_decoding=raise_for)
-        changed = checked.data != data
-        if changed:
-            write_all(result, checked.data)
-        job.sendall(encode_checked(checked, changed=changed))
+        job.sendall(_work(task, read_all(image, size), result, raise_for))
     except AppError as error:
         job.sendall(encode_refusal(error))
     except Exception as exc:
         refusal = UndecodableImage(detail=repr(exc))
         refusal.__cause__ = exc
         job.sendall(encode_refusal(refusal))
+
+
+def _work(task: Job, data: bytes, result: int, raise_for: Callable[[int], None]) -> bytes:
+    """Do the task with the image in `data`, write its result, if any, to `result`, and return the report."""
+    if task.request is not None:
+        made = make_variant(data, task.request, task.limits, before_decoding=raise_for)
+        write_all(result, made.data)
+        return encode_made(made)
+    if task.kind == "describe":
+        return encode_described(describe_image(data, task.limits, before_decoding=raise_for))
+    checked = check_image(data, task.limits, before_decoding=raise_for)
+    changed = checked.data != data
+    if changed:
+        write_all(result, checked.data)
+    return encode_checked(checked, changed=changed)
