@@ -75,12 +75,12 @@ class VariantUrls:
         return urls
 
     def _widths_up_to(self, width: int | None) -> tuple[int, ...]:
-        """Return the widths for an image of this width: some of the listed ones, or else the largest one."""
+        """Return the widths for an image of this width: some of the listed ones, and the largest that fits."""
         if width is None:
             return self._srcset_widths
-        if fitting := self._srcset_widths[: bisect_right(self._srcset_widths, width)]:
-            return fitting
-        return self.rules.widths[: bisect_right(self.rules.widths, width)][-1:]
+        fitting = self._srcset_widths[: bisect_right(self._srcset_widths, width)]
+        largest = self.rules.widths[: bisect_right(self.rules.widths, width)][-1:]
+        return fitting if fitting[-1:] == largest else fitting + largest
 
 
 def _spread(widths: tuple[int, ...]) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ CALLS = [
 ]
 
 
-ANY_QUERIES = ["v=2", "v=1&v=2", "w=100&utm_source=mail", "%ff=%00", "&&="]
+ANY_QUERIES = ["v=2", "v=1&v=2", "width=100&utm_source=mail", "%ff=%00", "&&="]
 
 
 def _message(response: Any) -> str:

@@ -238,9 +238,12 @@ def test_a_variant_that_does_not_fit_is_made_and_returned(make_cache: MakeCache,
 
 
 def test_a_variant_is_made_even_if_the_cache_directory_can_not_be_used(maker: Maker, tmp_path: Path) -> None:
-    (tmp_path / "cache" / "tmp").rename(tmp_path / "away")
-    (tmp_path / "cache" / "tmp").write_bytes(b"")
+    directory = tmp_path / "cache" / "tmp"
+    directory.rename(tmp_path / "away")
+    directory.write_bytes(b"")
     assert read(maker.fetch(KEY)) == b"w640 of image"
+    directory.unlink()
+    (tmp_path / "away").rename(directory)
 
 
 def test_a_changed_preset_removes_its_variants(maker: Maker, make_cache: MakeCache) -> None:

@@ -82,7 +82,9 @@ def test_invalid_names_and_keys_are_refused(arguments: tuple[str, str, str], err
 def test_presets_and_a_spread_of_widths_are_offered() -> None:
     assert _urls().urls_of("a b.png", 5000) == {
         "thumb": "/api/images/a%20b.png/thumb",
-        "srcset": ", ".join(f"/api/images/a%20b.png/w{width} {width}w" for width in (320, 480, 750, 1080)),
+        "srcset": ", ".join(
+            f"/api/images/a%20b.png/w{width} {width}w" for width in (320, 480, 750, 1080, 1200)
+        ),
     }
 
 
