@@ -75,7 +75,7 @@ class VariantUrls:
         return urls
 
     def _widths_up_to(self, width: int | None) -> tuple[int, ...]:
-        """Return the widths for an image of this width: some of the listed ones, and the largest that fits."""
+        """Return some of the listed widths up to that of the image, among them the largest one."""
         if width is None:
             return self._srcset_widths
         fitting = self._srcset_widths[: bisect_right(self._srcset_widths, width)]
