@@ -13,7 +13,7 @@ from app.cache.eviction import Space
 from app.cache.fill import Fill
 from app.cache.health import CACHE_ERRORS, Health
 from app.cache.index import Index, Totals
-from app.cache.invalidation import Epochs, NegativeCache, bind_directory, changed_presets
+from app.cache.invalidation import Epochs, NegativeCache, Presets, bind_directory
 from app.cache.layout import Layout
 from app.cache.lookup import CachedObject, CacheStatus, Found, Load, Lookup
 from app.cache.rebuild import CheckReport, ConsistencyCheck, Rebuild
@@ -32,12 +32,15 @@ from app.core.object_keys import looks_immutable
 from app.core.objects import ObjectFacts
 from app.core.system import records_access_times
 from app.core.threads import Bulkhead
-from app.core.variant_keys import is_variant_of, source_of
+from app.core.variant_keys import is_variant_of, source_of, variant_name
 
 _log = logging.getLogger(__name__)
 
 Make = Callable[[CachedObject], tuple[ObjectFacts, bytes]]
 """Function that makes a variant from its source, and returns the facts and the bytes of the variant."""
+
+_CONFIRMED = (CacheStatus.MISS, CacheStatus.REVALIDATED, CacheStatus.BYPASS)
+"""The statuses of objects whose version the store has just confirmed."""
 
 _STORE_RETRY_SECONDS = 5.0
 """For how many seconds stale objects are served without calling the store, after the store was unreachable.
@@ -85,6 +88,7 @@ class DiskCache:
         self._broken = NegativeCache(
             self._epochs, negative_ttl, clock
         )  # images of which no variant can be made
+        self._presets = Presets(self._layout)
         self._health = Health(self._repair)
         self.counts = Counts(self._layout)
         self._space = Space(
@@ -164,6 +168,14 @@ class DiskCache:
             facts, data = make(source)
         return CachedObject(facts, BytesIO(data), CacheStatus.BYPASS)
 
+    def contains(self, key: str) -> bool:
+        """Return whether the object is cached, even if it has to be revalidated."""
+        with self._health.tolerated():
+            if found := self._lookup.find(key):
+                found.file.close()
+                return True
+        return False
+
     def is_known_missing(self, key: str) -> bool:
         """Return whether the store was asked for the object a moment ago and does not have it."""
         with self._health.tolerated():
@@ -193,9 +205,12 @@ class DiskCache:
             current = self._epochs.advance(facts.key)
         except CACHE_ERRORS as exc:
             self._health.report(exc)
+        is_latest = current == epoch + 1
         if not looks_immutable(facts.key) or os.path.lexists(self._layout.mutable_path(facts.key)):
             self._space.remove(facts.key)
-        if current == epoch + 1:
+            latest = self._remove_late_variants(facts.key)
+            is_latest, current = is_latest and latest == current + 1, latest
+        if is_latest:
             try:
                 self._fill.from_upload(facts, data, current)
             except CACHE_ERRORS as exc:
@@ -209,7 +224,9 @@ class DiskCache:
         """
         with self._health.tolerated():
             self._epochs.advance(key)
-        return self._space.remove(key)
+        was_cached = self._space.remove(key)
+        self._remove_late_variants(key)
+        return was_cached
 
     def clear(self, progress: Callable[[int], None] = lambda removed: None) -> int:
         """Remove all objects, and return how many there were.
@@ -252,12 +269,10 @@ class DiskCache:
 
         Only servers call this, before the first request.
         """
-        with self._health.tolerated(), changed_presets(self._layout, presets) as changed:
+        with self._health.tolerated(), self._presets.changed(presets) as changed:
             if changed:
                 self._rebuild.wait()
-                removed = self._space.remove_variants(
-                    lambda key: key.rpartition("/")[2].partition(".")[0].partition("+")[0] in changed
-                )
+                removed = self._space.remove_variants(lambda key: variant_name(key) in changed)
                 _log.warning("Removed %d variants, since their presets have changed.", removed)
 
     def is_writable(self) -> bool:
@@ -293,23 +308,58 @@ class DiskCache:
             epoch = self._epochs.read(source_key)
             if error := self._broken.get(source_key):
                 raise error
+            began_at = self._clock()
             source = open_source()
             files.callback(source.body.close)
-            entry = self._index.get(source_key)
-            validated_at = self._clock() if entry is None else entry.validated_at
             if found is not None and is_variant_of(found.facts.etag, source.facts.etag):
-                self._space.renew(found.facts.key, validated_at)
+                status = self._renew_variant(found.facts.key, source, began_at)
                 files.pop_all()
                 source.body.close()
-                is_stale = source.status is CacheStatus.STALE
-                status = CacheStatus.STALE if is_stale else CacheStatus.REVALIDATED
                 return CachedObject(found.facts, found.file, status)
             try:
                 facts, data = make(source)
             except UndecodableImage as exc:
                 self._broken.add(source_key, epoch, exc)
                 raise
-        return self._fill.from_variant(facts, data, epoch, validated_at)
+        try:
+            with self._presets.held(facts.key) as is_current:
+                if is_current:
+                    return self._fill.from_variant(facts, data, epoch, self._validated_at(source, began_at))
+        except CACHE_ERRORS as exc:
+            self._health.report(exc)
+        return CachedObject(facts, BytesIO(data), CacheStatus.BYPASS)
+
+    def _renew_variant(self, key: str, source: CachedObject, began_at: float) -> CacheStatus:
+        """Let a variant be fresh for as long as its source, and return the status of the response."""
+        if source.status is CacheStatus.STALE:
+            self._lookup.extend_freshness(key)
+            return CacheStatus.STALE
+        self._space.renew(key, self._validated_at(source, began_at))
+        return CacheStatus.REVALIDATED
+
+    def _validated_at(self, source: CachedObject, began_at: float) -> float:
+        """Return the Unix time when the store last confirmed this version of a source.
+
+        The source was opened after `began_at`. If the time is unknown, because the source was evicted or
+        replaced in the meantime, return 0, so that its variants are not fresh.
+        """
+        entry = self._index.get(source.facts.key)
+        if entry is not None and entry.facts.etag == source.facts.etag:
+            return entry.validated_at
+        return began_at if source.status in _CONFIRMED else 0.0
+
+    def _remove_late_variants(self, key: str) -> int:
+        """Remove the variants that were made of an image while it was being removed.
+
+        A request may have read the new epoch, and then have opened the image before its file was removed. In
+        the next epoch, it can't publish a variant any more. Return the number of that epoch, or -1.
+        """
+        epoch = -1
+        with self._health.tolerated():
+            epoch = self._epochs.advance(key)
+        if self._layout.has_variants(key):
+            self._space.remove(key)
+        return epoch
 
     def _hit(self, find: Callable[[str], Found | None], key: str) -> CachedObject | None:
         try:

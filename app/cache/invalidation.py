@@ -20,7 +20,7 @@ from pathlib import Path
 from app.cache.layout import Layout
 from app.core.errors import AppError
 from app.core.system import EXCLUSIVE, SHARED, locked, open_locked
-from app.core.variant_keys import source_of
+from app.core.variant_keys import source_of, variant_name
 
 _log = logging.getLogger(__name__)
 
@@ -116,20 +116,52 @@ def bind_directory(layout: Layout, store_identity: str) -> None:
         layout.origin.write_text(digest, encoding="ascii")
 
 
-@contextmanager
-def changed_presets(layout: Layout, presets: Mapping[str, str]) -> Iterator[set[str]]:
-    """Yield the names of recorded presets that are not in `presets` or differ. Then record `presets`.
+class Presets:
+    """The presets from which variants in the directory were made. Methods raise `OSError`.
 
-    If the process is killed during the block, the next call yields the same names. Raises `OSError`.
+    While a server reloads its settings, old workers with other presets still run.
     """
-    with locked(layout.locks / "presets"):
+
+    def __init__(self, layout: Layout) -> None:
+        self._recorded = layout.presets
+        self._lock = layout.locks / "presets"
+        self._own: Mapping[str, str] = {}
+
+    @contextmanager
+    def changed(self, presets: Mapping[str, str]) -> Iterator[set[str]]:
+        """Yield the names of recorded presets that are not in `presets` or differ. Then record `presets`.
+
+        If the process is killed during the block, the next call yields the same names.
+        """
+        with locked(self._lock):
+            self._own = dict(presets)
+            recorded = self._read()
+            yield {name for name, spec in recorded.items() if presets.get(name) != spec}
+            if recorded != presets:
+                self._recorded.write_text(json.dumps(dict(presets)), encoding="ascii")
+
+    @contextmanager
+    def held(self, key: str) -> Iterator[bool]:
+        """Yield whether a variant with this cache key may be kept, as far as presets are concerned.
+
+        It may not if it was made from a preset that another process has changed since. No process can change
+        presets during the block.
+        """
+        name = variant_name(key)
+        if name not in self._own:
+            yield True
+            return
+        descriptor = open_locked(self._lock, SHARED)
         try:
-            recorded = dict(json.loads(layout.presets.read_bytes()))
+            yield self._read().get(name) == self._own[name]
+        finally:
+            os.close(descriptor)
+
+    def _read(self) -> dict[str, str]:
+        try:
+            return dict(json.loads(self._recorded.read_bytes()))
         except (FileNotFoundError, ValueError, TypeError):
-            recorded = {}
-        yield {name for name, spec in recorded.items() if presets.get(name) != spec}
-        if recorded != presets:
-            layout.presets.write_text(json.dumps(dict(presets)), encoding="ascii")
+            return {}
 
 
 def _offset_of(key: str) -> int:

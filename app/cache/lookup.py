@@ -23,7 +23,9 @@ from enum import Enum
 
 from app.cache.index import Index
 from app.cache.layout import Layout
+from app.core.object_keys import looks_immutable
 from app.core.objects import CONTENT_TYPES, Body, ObjectFacts, StoredObject, version_tag
+from app.core.variant_keys import source_of
 
 MAX_KNOWN_FILES = 20_000
 """Maximum number of files in a process's table. Each takes about 700 bytes of memory."""
@@ -159,6 +161,8 @@ class Lookup:
         """Return the file of an immutable object, or None if there is none. Doesn't read the index."""
         known = self._known.get(key)
         if known is None:
+            if not looks_immutable(source_of(key)):  # such a key may not be safe as a path
+                return None
             return self._open(key, self._layout.immutable_path(key), None)
         return self._open(key, known.path, known) if known.facts.is_immutable else None
 

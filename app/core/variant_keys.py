@@ -112,9 +112,19 @@ def source_of(key: str) -> str:
     return key
 
 
-def variant_etag(source_etag: str, size: int) -> str:
-    """Return the entity tag of a variant of a mutable image. It identifies the version of the image."""
-    return f'"{_source_tag(source_etag)}-{size:x}"'
+def variant_name(key: str) -> str:
+    """Return the spec or the name of the preset in the cache key of a variant."""
+    name = key.rpartition("/")[2].rpartition(".")[0]
+    return name.removesuffix(_FIRST_FRAME)
+
+
+def variant_etag(source_etag: str, size: int, extension: str = "") -> str:
+    """Return the entity tag of a variant of a mutable image. It identifies the version of the image.
+
+    It contains the extension, since variants in different formats are served at the same URL if the format is
+    negotiated.
+    """
+    return f'"{_source_tag(source_etag)}-{size:x}{extension}"'
 
 
 def is_variant_of(etag: str, source_etag: str) -> bool:
