@@ -26,7 +26,7 @@ from app.api.schemas import (
 )
 from app.cache.lookup import CachedObject
 from app.core.errors import BadRequest
-from app.core.object_keys import is_readable
+from app.core.object_keys import check_readable, is_readable
 from app.core.object_metadata import ImageInfo
 from app.core.request_context import CACHE_STATUS, OBJECT_KEY
 from app.core.variant_keys import VariantPath, can_have_variants, requested_path
@@ -114,7 +114,11 @@ def serve(key: str) -> BaseResponse:
 
 
 def redirect_to_variant(path: VariantPath) -> BaseResponse:
-    """Return a permanent redirect to the canonical URL of a variant. It keeps the signature in the query."""
+    """Return a permanent redirect to the canonical URL of a variant. It keeps the signature in the query.
+
+    Raises `InvalidKey` if the URL might lead elsewhere, because clients could change its path.
+    """
+    check_readable(path.source)
     signature = {name: request.args[name] for name in SIGNATURE_NAMES if name in request.args}
     query = f"?{urlencode(signature)}" if signature else ""
     return redirect(f"{request.script_root}{variant_url_path(path)}{query}", 308)

@@ -1,5 +1,6 @@
 """`/api/images/<key>/<variant>`: smaller images and other formats, made from stored images."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +13,13 @@ from app.api.context import absolute_url, components
 from app.api.images import blueprint, image_response, picture_fields, redirect_to_variant
 from app.api.openapi import SERVE_RESPONSES, VARIANT_PARAMETERS
 from app.api.schemas import ImageInfoSchema
-from app.core.errors import InvalidVariant, SignatureRefused, VariantNotPermitted
+from app.cache.lookup import CachedObject
+from app.core.errors import InvalidVariant, NotFound, SignatureRefused, VariantNotPermitted
+from app.core.object_keys import check_readable
 from app.core.request_context import OBJECT_KEY
 from app.core.variant_keys import INFO, VariantPath, is_first_frame, split_variant_path
 from app.core.variant_specs import VariantSpec
 from app.delivery.negotiation import FALLBACK, VARY, preferred_format
-from app.services.variants import ForeignObject
 
 _FIRST_FRAME = ("X-Image-Variant", "first-frame")
 """Says that the variant of an animation is only its first frame, since all frames together are too large."""
@@ -35,11 +37,10 @@ class SourceConverter(BaseConverter):
 @blueprint.response(200, ImageInfoSchema)
 def serve_info(key: str) -> BaseResponse | dict[str, Any]:
     """Return the facts about an image: its type, its size and a placeholder."""
-    path = VariantPath(key, INFO, "")
     try:
         found = components().variants.describe(key)
-    except ForeignObject:
-        return image_response(components().images.fetch(str(path)))
+    except NotFound:  # other software may have stored an object under this path
+        return image_response(components().images.fetch(f"{key}/{INFO}"))
     request.environ[OBJECT_KEY] = key
     return {
         "success": True,
@@ -63,24 +64,51 @@ def serve_variant(key: str, variant: str) -> BaseResponse:
     or PNG. A variant that is not listed in the settings needs a signature. If the variant is spelled
     differently than usual, the response redirects to its usual URL.
     """
-    path = split_variant_path(f"{key}/{variant}")
+    check_readable(key)
+    requested = f"{key}/{variant}"
+    path = split_variant_path(requested)
     assert path is not None
     try:
         canonical, spec, is_listed = _permitted(path)
     except (InvalidVariant, VariantNotPermitted, SignatureRefused):
-        if components().images.is_foreign_object(str(path)):
-            return image_response(components().images.fetch(str(path)))
+        if foreign := _foreign_object(requested):
+            return foreign
         raise
-    if str(canonical) != f"{key}/{variant}":
-        return redirect_to_variant(canonical)
+    if str(canonical) != requested:
+        return _foreign_object(requested) or redirect_to_variant(canonical)
+    try:
+        cached, headers = _fetch(canonical, spec, is_listed=is_listed)
+    except NotFound:  # other software may have stored an object under this path
+        return image_response(components().images.fetch(requested))
+    response = image_response(cached, headers)
+    if cached.facts.is_immutable and not is_listed and (expires_at := request.args.get("exp")):
+        # Caches must not serve the variant for longer than its signature is valid.
+        response.headers["Cache-Control"] = f"public, max-age={max(int(expires_at) - int(time.time()), 0)}"
+    return response
+
+
+def _foreign_object(path: str) -> BaseResponse | None:
+    """Return the object that other software has stored under the path of a variant, or None."""
+    if not components().images.is_foreign_object(path):
+        return None
+    try:
+        return image_response(components().images.fetch(path))
+    except NotFound:  # deleted in the meantime
+        return None
+
+
+def _fetch(
+    path: VariantPath, spec: VariantSpec, *, is_listed: bool
+) -> tuple[CachedObject, list[tuple[str, str]]]:
+    """Return a permitted variant, in the best format if the path has no extension, and headers to add."""
     headers = []
-    if not canonical.extension:
-        canonical = replace(canonical, extension=_negotiated_extension(canonical, spec))
+    if not path.extension:
+        path = replace(path, extension=_negotiated_extension(path, spec))
         headers.append(VARY)
-    cached = components().variants.fetch(canonical, spec, is_listed=is_listed)
+    cached = components().variants.fetch(path, spec, is_listed=is_listed)
     if is_first_frame(cached.facts.key):
         headers.append(_FIRST_FRAME)
-    return image_response(cached, headers)
+    return cached, headers
 
 
 def _permitted(path: VariantPath) -> tuple[VariantPath, VariantSpec, bool]:

@@ -26,6 +26,7 @@ from app.core.errors import (
     StoreError,
     StoreTimeout,
     StoreUnreachable,
+    TooManyPixels,
     UndecodableImage,
 )
 from app.core.object_keys import looks_immutable
@@ -85,9 +86,7 @@ class DiskCache:
         self._index = Index(self._layout, log_bytes=min(max(max_bytes // 16, 32 * 1024), 400 * 1024))
         self._epochs = Epochs(self._layout.epochs)
         self._negative = NegativeCache(self._epochs, negative_ttl, clock)
-        self._broken = NegativeCache(
-            self._epochs, negative_ttl, clock
-        )  # images of which no variant can be made
+        self._broken = NegativeCache(self._epochs, negative_ttl, clock)  # images, and variants
         self._presets = Presets(self._layout)
         self._health = Health(self._repair)
         self.counts = Counts(self._layout)
@@ -146,7 +145,8 @@ class DiskCache:
         revalidation.
 
         If many requests ask for the same variant at once, only one of them calls `make`. If `make` raises
-        `UndecodableImage`, the error is remembered for `negative_ttl` seconds for all variants of the image.
+        `UndecodableImage`, the error is remembered for `negative_ttl` seconds for all variants of the image;
+        `TooManyPixels` for this variant.
         Raises what the two functions raise, and `StoreTimeout` if another request takes too long to make the
         variant.
         """
@@ -306,7 +306,7 @@ class DiskCache:
             if found is not None:
                 files.callback(found.file.close)
             epoch = self._epochs.read(source_key)
-            if error := self._broken.get(source_key):
+            if error := self._broken.get(source_key) or self._broken.get(keys[0]):
                 raise error
             began_at = self._clock()
             source = open_source()
@@ -319,12 +319,14 @@ class DiskCache:
             try:
                 facts, data = make(source)
             except UndecodableImage as exc:
-                self._broken.add(source_key, epoch, exc)
+                is_too_large = isinstance(exc, TooManyPixels)  # perhaps only this variant
+                self._broken.add(keys[0] if is_too_large else source_key, epoch, exc)
                 raise
         try:
             with self._presets.held(facts.key) as is_current:
                 if is_current:
-                    return self._fill.from_variant(facts, data, epoch, self._validated_at(source, began_at))
+                    validated_at = self._validated_at(source, began_at)
+                    return self._fill.from_variant(facts, data, epoch, validated_at)
         except CACHE_ERRORS as exc:
             self._health.report(exc)
         return CachedObject(facts, BytesIO(data), CacheStatus.BYPASS)

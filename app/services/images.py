@@ -176,12 +176,14 @@ class ImageService:
         return self._cache.fetch(key, lambda etag: self._load(key, etag))
 
     def is_foreign_object(self, path: str) -> bool:
-        """Return whether an object is stored under the path of a variant.
+        """Return whether an object is stored under the path of a variant, or cached even if it is stale.
 
         Only other software can have stored it. Return False if the store can't tell.
         """
         if not is_readable(path):
             return False
+        if self._cache.contains(path):
+            return True
         epoch = self._cache.epoch(path)
         if self._cache.is_known_missing(path):
             return False

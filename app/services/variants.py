@@ -7,14 +7,21 @@ which variants clients may request.
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 from app.cache.disk_cache import DiskCache
 from app.cache.lookup import CachedObject
-from app.core.errors import Busy, SourceTooLarge, StoreError
+from app.core.errors import (
+    Busy,
+    NotFound,
+    SourceTooLarge,
+    StoreError,
+    UndecodableImage,
+    UnsupportedImage,
+)
 from app.core.object_keys import check_readable
 from app.core.object_metadata import ImageInfo
 from app.core.objects import FORMATS, ImageFormat, ObjectFacts, version_tag
@@ -36,7 +43,7 @@ Observer = Callable[[str, float, int], None]
 """Function that is called with the format, the seconds and the bytes of each variant that was made."""
 
 
-class ForeignObject(Exception):
+class _ForeignObject(Exception):
     """Other software has stored an object under the path of a variant. That object takes precedence."""
 
 
@@ -98,11 +105,15 @@ class VariantService:
         def make(source: CachedObject) -> tuple[ObjectFacts, bytes]:
             return self._make(source, keys, spec, image_format)
 
+        if hit := self._lookup(keys):
+            return hit
         with self._admitted():
             try:
                 return self._cache.derive(keys, lambda: self._open_source(path), make)
-            except ForeignObject:
-                return self._images.fetch(str(path))
+            except _ForeignObject:
+                with suppress(NotFound):  # deleted in the meantime
+                    return self._images.fetch(str(path))
+            return self._cache.derive(keys, lambda: self._images.fetch(path.source), make)
 
     def fallback_extension(self, source: str, *, still: bool) -> str:
         """Return the extension of the format for clients that accept neither AVIF nor WebP.
@@ -124,14 +135,21 @@ class VariantService:
             data = json.dumps(asdict(description), default=str).encode()
             return _facts(source.facts, f"{LISTED}{path}", "application/json", len(data), 0), data
 
-        with self._admitted():
-            cached = self._cache.derive((f"{LISTED}{path}",), lambda: self._images.fetch(key), make)
+        keys = (f"{LISTED}{path}",)
+        cached = self._lookup(keys)
+        if cached is None:
+            with self._admitted():
+                cached = self._cache.derive(keys, lambda: self._images.fetch(key), make)
         try:
             fields = json.loads(cached.body.read())
         finally:
             cached.body.close()
         info, modified = ImageInfo(**fields.pop("info")), datetime.fromisoformat(fields.pop("last_modified"))
         return ImageDescription(info, **fields, last_modified=modified)
+
+    def _lookup(self, keys: Iterable[str]) -> CachedObject | None:
+        """Return the variant if it is cached and fresh. However many requests wait, this is never refused."""
+        return next(filter(None, map(self._cache.lookup, keys)), None)
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
@@ -152,7 +170,7 @@ class VariantService:
 
     def _open_source(self, path: VariantPath) -> CachedObject:
         if self._images.is_foreign_object(str(path)):
-            raise ForeignObject
+            raise _ForeignObject
         return self._images.fetch(path.source)
 
     def _make(
@@ -161,7 +179,8 @@ class VariantService:
         request = VariantRequest(spec, image_format.name, self._max_pixels)
         with self._decoding.slot():
             started = time.perf_counter()
-            made = make_in_sandbox(self._input(source), request, self._limits)
+            with _known_format():
+                made = make_in_sandbox(self._input(source), request, self._limits)
             self._on_made(image_format.name, time.perf_counter() - started, len(made.data))
         key = keys[1] if made.is_flattened else keys[0]
         seconds = _FORMAT_SECONDS[image_format.name]
@@ -172,7 +191,7 @@ class VariantService:
         stored = self._images.stored_info(source.facts)
         if stored is not None:
             return stored
-        with self._decoding.slot():
+        with self._decoding.slot(), _known_format():
             return describe_in_sandbox(self._input(source), self._limits)
 
     def _input(self, source: CachedObject) -> int | bytes:
@@ -188,6 +207,16 @@ class VariantService:
         return data
 
 
+@contextmanager
+def _known_format() -> Iterator[None]:
+    """Turn `UnsupportedImage`, which is about uploads, into `UndecodableImage`."""
+    try:
+        yield
+    except UnsupportedImage as exc:
+        message = "The image is damaged, or is in a format of which this server makes no variants."
+        raise UndecodableImage(message, detail=str(exc)) from exc
+
+
 def _facts(source: ObjectFacts, key: str, content_type: str, size: int, seconds: int) -> ObjectFacts:
     """Return the facts of a variant. It was last modified `seconds` before its source.
 
@@ -196,5 +225,8 @@ def _facts(source: ObjectFacts, key: str, content_type: str, size: int, seconds:
     seconds.
     """
     modified = max(source.last_modified.replace(microsecond=0) - timedelta(seconds=seconds), _EARLIEST)
-    etag = version_tag(modified, size) if source.is_immutable else variant_etag(source.etag, size)
+    if source.is_immutable:
+        etag = version_tag(modified, size)
+    else:
+        etag = variant_etag(source.etag, size, key.rpartition(".")[2])
     return ObjectFacts(key, size, content_type, etag, modified, is_immutable=source.is_immutable)
