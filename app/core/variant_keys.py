@@ -29,6 +29,9 @@ AREAS = (LISTED, GUARDED)
 INFO = "info"
 """The name under which the facts about an image are requested and, with the extension `json`, cached."""
 
+MAX_PATH_LENGTH = 2048
+"""Maximum length of the paths that are kept in memory. No image or variant has a longer one."""
+
 _EXTENSIONS = "|".join(CONTENT_TYPES)
 _SOURCE = rf".*[^/]\.(?i:{_EXTENSIONS})"
 _PATH = re.compile(rf"({_SOURCE})/([^/]+)\Z", re.DOTALL)
@@ -56,12 +59,15 @@ class VariantPath:
         return f"{self.source}/{self.name}" + (f".{self.extension}" if self.extension else "")
 
 
-@lru_cache(maxsize=4096)
 def split_variant_path(path: str) -> VariantPath | None:
     """Return the parts of a path if it has the shape of a variant's path, else None.
 
     This does not say whether the name is valid. The extension is in lower case.
     """
+    return (_split_cached if len(path) <= MAX_PATH_LENGTH else _split)(path)
+
+
+def _split(path: str) -> VariantPath | None:
     found = _PATH.match(path)
     if found is None:
         return None
@@ -69,6 +75,9 @@ def split_variant_path(path: str) -> VariantPath | None:
     if name and extension.lower() in CONTENT_TYPES:
         return VariantPath(found[1], name, extension.lower())
     return VariantPath(found[1], found[2], "")
+
+
+_split_cached = lru_cache(maxsize=4096)(_split)
 
 
 def can_have_variants(key: str) -> bool:

@@ -16,6 +16,7 @@ from app.core.object_keys import is_readable, looks_immutable
 from app.core.request_context import CACHE_STATUS, OBJECT_KEY, STARTED
 from app.core.variant_keys import (
     LISTED,
+    MAX_PATH_LENGTH,
     can_have_variants,
     is_variant_key,
     requested_path,
@@ -122,6 +123,8 @@ class FastPath:
         query = environ.get("QUERY_STRING")
         if query and asks_for_variant(query) and can_have_variants(key):
             return None
+        if len(key) > MAX_PATH_LENGTH:
+            return None
         if looks_immutable(key):
             return self._cache.lookup_immutable(key) or self._images.fetch(key)
         if not key.isascii():
@@ -161,7 +164,7 @@ class FastPath:
 
         `accept` returns the `Accept` header of the request. This does not read the index.
         """
-        if not path.startswith(self._prefix):
+        if not path.startswith(self._prefix) or len(path) > MAX_PATH_LENGTH:
             return None
         key = path[len(self._prefix) :]
         if not looks_immutable(key):
