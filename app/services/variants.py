@@ -4,7 +4,9 @@ A variant is made at the first request and then served from the cache. `app.serv
 which variants clients may request.
 """
 
+import fcntl
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -195,12 +197,16 @@ class VariantService:
             return describe_in_sandbox(self._input(source), self._limits)
 
     def _input(self, source: CachedObject) -> int | bytes:
-        """Return the descriptor of the source's file, or the bytes of a source that is not cached."""
+        """Return the descriptor of the source's file, or the bytes of a source that was not cached before.
+
+        The file of a source that was just fetched is open for writing, so the sandbox must not get it.
+        """
         if source.facts.size > self._max_source_bytes:
             raise SourceTooLarge(detail=f"{source.facts.size} bytes")
         if hasattr(source.body, "fileno"):
             descriptor: int = source.body.fileno()
-            return descriptor
+            if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                return descriptor
         data = source.body.read()
         if len(data) != source.facts.size:
             raise StoreError(detail=f"a body that ended after {len(data)} of {source.facts.size} bytes")
