@@ -168,23 +168,11 @@ class DiskCache:
             facts, data = make(source)
         return CachedObject(facts, BytesIO(data), CacheStatus.BYPASS)
 
-    def contains(self, key: str) -> bool:
-        """Return whether the object is cached, even if it has to be revalidated."""
-        with self._health.tolerated():
-            if found := self._lookup.find(key):
-                found.file.close()
-                return True
-        return False
-
     def is_known_missing(self, key: str) -> bool:
         """Return whether the store was asked for the object a moment ago and does not have it."""
         with self._health.tolerated():
             return self._negative.get(key) is not None
         return False
-
-    def note_missing(self, key: str, epoch: int) -> None:
-        """Remember that the object is missing. `epoch` must have been read before the store was called."""
-        self._negative.add(key, epoch, NotFound(detail="known to be missing"))
 
     def epoch(self, key: str) -> int:
         """Return the epoch to pass to `store`. Call this before you change the object in the store."""

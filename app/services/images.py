@@ -16,7 +16,7 @@ from PIL import Image
 
 from app.cache.disk_cache import DiskCache
 from app.cache.lookup import CachedObject
-from app.core.errors import NameTaken, NotFound, StoreError, StoreRefused, TooLarge
+from app.core.errors import InvalidKey, NameTaken, NotFound, StoreError, StoreRefused, TooLarge
 from app.core.object_keys import (
     cache_control,
     check_readable,
@@ -176,24 +176,16 @@ class ImageService:
         return self._cache.fetch(key, lambda etag: self._load(key, etag))
 
     def is_foreign_object(self, path: str) -> bool:
-        """Return whether an object is stored under the path of a variant, or cached even if it is stale.
+        """Return whether an image is stored under the path of a variant, or cached even if it is stale.
 
         Only other software can have stored it. Return False if the store can't tell.
+
+        This fetches the image into the cache, from which the response can then be sent. A request for its
+        facts would not be cheaper: if the object is missing, the store sends two requests to find that out.
         """
-        if not is_readable(path):
-            return False
-        if self._cache.contains(path):
-            return True
-        epoch = self._cache.epoch(path)
-        if self._cache.is_known_missing(path):
-            return False
         try:
-            with self._bulkhead.calling():
-                _served_type(self._store.head(path))
-        except NotFound:
-            self._cache.note_missing(path, epoch)
-            return False
-        except StoreError:
+            self.fetch(path).body.close()
+        except (InvalidKey, NotFound, StoreError):
             return False
         return True
 

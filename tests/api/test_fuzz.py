@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from flask.testing import FlaskClient
@@ -152,3 +153,85 @@ def test_random_headers_cause_no_crash(client: FlaskClient, path: str, headers: 
     sent = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
     with client.get(path, environ_overrides=sent) as response:
         assert response.status_code in (200, 400, 401, 404)
+
+
+_WORDS = st.sampled_from(
+    [
+        "w64",
+        "W064",
+        "h32",
+        "cover",
+        "pad",
+        "still",
+        "fp0.5x.1",
+        "bg00FF00",
+        "q80",
+        "thumb",
+        "w0",
+        "w99999",
+        "",
+        "x",
+    ]
+)
+_NAMES_OF_VARIANTS = st.lists(_WORDS, max_size=4).map(",".join) | st.text(st.characters(max_codepoint=0x2FFF))
+_EXTENSIONS = st.sampled_from(
+    ["", ".webp", ".JPG", ".jpeg", ".png", ".avif", ".gif", ".json", ".svg", ".", "/"]
+)
+_VALUES = st.sampled_from(["64", "0", "cover", "webp", "auto", "thumb", "#ffffff", "1", "A" * 43]) | st.text(
+    LATIN
+)
+_QUERIES = st.dictionaries(
+    st.sampled_from(["w", "h", "fit", "gravity", "bg", "q", "still", "format", "preset", "sig", "exp", "v"]),
+    _VALUES,
+    max_size=4,
+)
+_TYPES_OF_IMAGES = st.sampled_from(["image/avif", "image/webp", "image/*", "*/*", "IMAGE/PNG", "image/jpeg"])
+_ACCEPTED = st.lists(
+    st.builds(
+        "{}{}".format, _TYPES_OF_IMAGES, st.sampled_from(["", ";q=0", ";q=0.5", ";q=nan", ";q=9", ";q"])
+    ),
+    max_size=5,
+).map(",".join) | st.text(LATIN, max_size=40).map(lambda text: text * 200)
+
+
+@pytest.fixture(scope="module")
+def key(client: FlaskClient) -> str:
+    """The key of a stored image."""
+    return str(json_of(client.post("/api/images", data=picture(), content_type="image/png"))["key"])
+
+
+@given(name=_NAMES_OF_VARIANTS, extension=_EXTENSIONS, query=_QUERIES, accept=_ACCEPTED)
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_random_variants_are_images_redirects_or_refusals(
+    client: FlaskClient,
+    key: str,
+    is_stored: bool,
+    name: str,
+    extension: str,
+    query: dict[str, str],
+    accept: str,
+) -> None:
+    path = f"/api/images/{key if is_stored else 'missing.png'}/{name}{extension}"
+    environ = {
+        "PATH_INFO": path.encode("utf-8", "surrogatepass").decode("latin-1"),
+        "QUERY_STRING": urlencode(query, encoding="latin-1"),
+        "HTTP_ACCEPT": accept,
+    }
+    with client.get("/", environ_overrides=environ) as response:
+        assert response.status_code in ((200, 308, 400, 403) if is_stored else (308, 400, 403, 404)), path
+        if response.status_code == 308:
+            with client.get(response.headers["Location"], headers={"Accept": "*/*"}) as moved:
+                assert moved.status_code != 308
+        assert response.status_code < 400 or set(json_of(response)) == {"success", "message", "code"}
+
+
+@given(query=_QUERIES, accept=_ACCEPTED)
+def test_random_queries_of_images_are_images_redirects_or_refusals(
+    client: FlaskClient, key: str, query: dict[str, str], accept: str
+) -> None:
+    environ = {"QUERY_STRING": urlencode(query, encoding="latin-1"), "HTTP_ACCEPT": accept}
+    with client.get(f"/api/images/{key}", environ_overrides=environ) as response:
+        assert response.status_code in (200, 308, 400)
+    if response.status_code == 308:
+        with client.get(response.headers["Location"], headers={"Accept": "*/*"}) as moved:
+            assert moved.status_code in (200, 400, 403)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
+from itertools import cycle
 from pathlib import Path
 from urllib.parse import quote
 
@@ -93,6 +94,26 @@ def test_keys_never_lead_outside(
         assert response.status_code in (400, 404), spelling
         assert CANARY[30:60] not in response.data, spelling
     assert _outside(tmp_path, root) == before
+
+
+@pytest.mark.parametrize("shape", ["{key}/{spelling}", "{spelling}/w320.webp", "{key}/w64/{spelling}.webp"])
+def test_variants_never_lead_outside(client: FlaskClient, tmp_path: Path, root: Path, shape: str) -> None:
+    key = json_of(client.post("/api/images", data=PNG, content_type="image/png"))["key"]
+    before = _outside(tmp_path, root)
+    for spelling, query in zip(
+        spellings(str(tmp_path)), cycle(("", "w=64", "sig=" + "A" * 43)), strict=False
+    ):
+        path = shape.format(key=key, spelling=spelling)
+        environ = {"PATH_INFO": f"/api/images/{path}".encode().decode("latin-1"), "QUERY_STRING": query}
+        response = client.get("/", environ_overrides=environ)
+        assert response.status_code in (308, 400, 403, 404), path
+        assert ".." not in response.headers.get("Location", "").split("/"), path
+        assert CANARY[30:60] not in response.data, path
+    assert _outside(tmp_path, root) == before
+    assert not [
+        path for name in ("variants", "guarded", "derived") for path in (root / "cache" / name).iterdir()
+    ]
+    assert not components_of(client.application).cache._health.has_failed
 
 
 @pytest.mark.parametrize("field", ["name", "folder"])

@@ -14,6 +14,8 @@ from PIL import Image
 from app import create_app
 from app.components import components_of
 from app.config.settings import Config
+from app.imaging.sandbox.client import make_in_sandbox
+from app.imaging.variants import MadeVariant
 from app.services import variants as variant_service
 from app.services.signing import UrlSigner
 from tests.api.buffered import buffered_client
@@ -134,10 +136,12 @@ def test_formats_of_the_same_size_have_different_entity_tags(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, fields: dict[str, str]
 ) -> None:
     """At the URL without an extension, a cache would otherwise mistake one for the other."""
-    url = f"/api/images/{_upload(client, **fields)}/w320"
-    make = variant_service.make_in_sandbox
-    same_size = lambda *args: replace(make(*args), data=b"x" * 500)  # noqa: E731
-    monkeypatch.setattr(variant_service, "make_in_sandbox", same_size)
+    url = f"/api/images/{_upload(client, PHOTO, **fields)}/w320"
+
+    def make(*args: Any) -> MadeVariant:
+        return replace(make_in_sandbox(*args), data=b"x" * 500)
+
+    monkeypatch.setattr(variant_service, "make_in_sandbox", make)
     accepted = ("image/avif", "image/webp", "*/*")
     tags = [client.get(url, headers={"Accept": accept}).headers["ETag"] for accept in accepted]
     assert len(set(tags)) == len(accepted)
