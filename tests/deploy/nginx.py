@@ -54,7 +54,7 @@ def nginx(
     replaced = {
         "server": upstream,
         "listen": f"127.0.0.1:{port}",
-        "alias": f"{cache_dir}/objects/$s3_image_file",
+        "alias": f"{cache_dir}/$s3_image_file",
         **values,
     }
     site = _rendered(replaced).replace("^/api/images/", f"^{prefix}/api/images/")
