@@ -14,7 +14,7 @@ HITS = [
     ("w32,still", "image/avif"),
     ("thumb", "image/avif"),
 ]
-"""The name and the `Accept` header of each listed variant in the cache. There is no need for the application."""
+"""The name and the `Accept` header of listed variants that are served without the application once cached."""
 
 REFUSED = [
     ("W32.webp", 308),
