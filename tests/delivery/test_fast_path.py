@@ -1,11 +1,8 @@
 """The fast path: conditional and range requests in full (RFC 9110), with the same responses as Flask's."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
-from typing import NamedTuple
 from unittest.mock import Mock
 
 import pytest
@@ -14,18 +11,13 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.http import http_date
-from werkzeug.test import Client, TestResponse
 
 from app import create_app
 from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import AppError, NotFound, StoreRefused, StoreTimeout
-from app.core.request_context import RequestIds
-from app.delivery.fast_path import FastPath
-from tests.conftest import json_of
-from tests.pictures import noise
+from tests.delivery.comparison import DATA, Comparison
 
-DATA = noise(1)
 SIZE = len(DATA)
 OLD, FUTURE, NO_DATE = http_date(0), http_date(4_000_000_000), "yesterday"
 YEAR_TOO_LARGE = "Sun, 06 Nov 99999999999999999999 08:49:37 GMT"
@@ -96,66 +88,6 @@ IGNORED_RANGES = [
     "\xff",
 ]
 UNSATISFIABLE_RANGES = [f"bytes={SIZE}-", "bytes=999999999-", "bytes=-0"]
-
-
-class Response(NamedTuple):
-    """A response; header names in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-class Comparison:
-    """One application with and without the fast path, and two of its images, which are in the cache.
-
-    `paths` are those of an image with a key made from its bytes, and of one with a chosen name.
-    """
-
-    def __init__(self, flask: Flask) -> None:
-        assert isinstance(flask.wsgi_app, RequestIds)  # request IDs always differ
-        fast_path = flask.wsgi_app._application
-        assert isinstance(fast_path, FastPath)
-        upload = {"data": DATA, "content_type": "image/png"}
-        client = flask.test_client()
-        self.paths = [
-            f"/api/images/{json_of(client.post('/api/images', **upload, query_string=query))['key']}"
-            for query in ({}, {"name": "me.png"})
-        ]
-        self._clients = Client(fast_path), Client(fast_path._application)
-        with self._clients[0].get(self.paths[0]) as answer:
-            self._validators = {"ETAG": answer.headers["ETag"], "MODIFIED": answer.headers["Last-Modified"]}
-
-    def open(self, method: str, path: str, headers: dict[str, str]) -> Response:
-        """Return the response, which must be the same with and without the fast path.
-
-        In the values of `headers`, `ETAG` and `MODIFIED` stand for the validators of the first image.
-        """
-        for word, validator in self._validators.items():
-            headers = {name: value.replace(word, validator) for name, value in headers.items()}
-        environ = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
-        fast, flask = (
-            _facts(client.open(path, method=method, environ_overrides=environ)) for client in self._clients
-        )
-        assert fast == flask, (method, path, headers)
-        return fast
-
-
-def _facts(response: TestResponse) -> Response:
-    with response:
-        headers = {name.lower(): value for name, value in response.headers}
-        assert len(headers) == len(response.headers)
-        return Response(response.status_code, headers, response.data)
-
-
-@pytest.fixture(scope="module")
-def comparison(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]:
-    """An application with and without the fast path."""
-    root: Path = tmp_path_factory.mktemp("comparison")
-    directories = {name: str(root / name) for name in ("CACHE_DIR", "LOCAL_STORE_DIR", "STATE_DIR")}
-    flask = create_app(Config.from_env(directories))
-    yield Comparison(flask)
-    components_of(flask).cache.close()
 
 
 @pytest.mark.parametrize(("headers", "status", "range_status"), CONDITIONS, ids=str)

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.deploy.nginx import NGINX, nginx
+from tests.deploy.nginx import NGINX, nginx, send
 from tests.deploy.site import Site, running_site
 from tests.pictures import noise
 from tests.ports import free_port
+from tests.variant_requests import HITS
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,5 +33,8 @@ def nginx_only(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="session")
 def hit(site: Site) -> str:
-    """The path of an immutable image in the cache of `site`."""
-    return site.upload(noise(1))
+    """The path of an immutable image in the cache of `site`, with all of `HITS` among its variants."""
+    path = site.upload(noise(1))
+    for name, accept in HITS:
+        assert send(site.server.url, f"{path}/{name}", headers={"Accept": accept}).status == 200, name
+    return path

@@ -40,6 +40,11 @@ class Answer(NamedTuple):
     headers: dict[str, str]
     body: bytes
 
+    def differing(self, other: "Answer") -> set[str]:
+        """Return the names of the headers that only one response has, or that have different values."""
+        names = self.headers.keys() | other.headers.keys()
+        return {name for name in names if self.headers.get(name) != other.headers.get(name)}
+
 
 @contextmanager
 def nginx(
@@ -54,7 +59,7 @@ def nginx(
     replaced = {
         "server": upstream,
         "listen": f"127.0.0.1:{port}",
-        "alias": f"{cache_dir}/objects/$s3_image_file",
+        "alias": f"{cache_dir}/$s3_image_file",
         **values,
     }
     site = _rendered(replaced).replace("^/api/images/", f"^{prefix}/api/images/")

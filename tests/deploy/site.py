@@ -11,6 +11,7 @@ from tests.deploy.nginx import Answer, nginx, send
 from tests.server.running import Running, running
 
 KEY = "a-key-for-tests"
+SIGNING_KEY = "a-signing-key-for-tests"
 
 
 @dataclass
@@ -41,8 +42,9 @@ class Site:
 @contextmanager
 def running_site(data: Path, nginx_directory: Path, **settings: str) -> Iterator[Site]:
     """Run both servers, with their files in these directories."""
+    defaults = {"API_KEYS": KEY, "SIGNING_KEYS": SIGNING_KEY, "WEB_CONCURRENCY": "1"}
     with (
-        running(data, **{"API_KEYS": KEY, "WEB_CONCURRENCY": "1", **settings}) as server,
+        running(data, **{**defaults, **settings}) as server,
         nginx(nginx_directory, data / "cache", server.url.removeprefix("http://")) as url,
     ):
         yield Site(url, server, data / "cache")

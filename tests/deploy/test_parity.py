@@ -1,4 +1,4 @@
-"""nginx and gunicorn send the same responses for cached images."""
+"""nginx and gunicorn send the same responses for cached images and their variants."""
 
 from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from app.core.objects import CONTENT_TYPES
+from tests.accept_headers import BROWSERS
 from tests.deploy.nginx import Answer, send
 from tests.deploy.site import Site
+
+_CHROME = BROWSERS["Chrome, Edge"][0]
 
 _DIFFERENCES: dict[int, set[str]] = {
     200: {"server", "date"},
@@ -85,28 +88,33 @@ def _both(
     site: Site, path: str, nginx_url: str, method: str, headers: dict[str, str]
 ) -> tuple[Answer, Answer, set[str]]:
     """Return the responses of nginx and of gunicorn, and the names of headers in which they differ."""
-    headers = {"X-Request-ID": "a-1"} | _with_validators(headers, send(site.server.url, path))
+    headers = {"X-Request-ID": "a-1", "Accept": _CHROME} | headers
+    headers = _with_validators(headers, send(site.server.url, path, headers={"Accept": _CHROME}))
     nginx, gunicorn = (send(url, path, method, headers) for url in (nginx_url, site.server.url))
-    names = nginx.headers.keys() | gunicorn.headers.keys()
-    return nginx, gunicorn, {n for n in names if nginx.headers.get(n) != gunicorn.headers.get(n)}
+    return nginx, gunicorn, nginx.differing(gunicorn)
 
 
+_IMAGES = pytest.mark.parametrize("name", ["", "/w32.webp", "/w32"], ids=["image", "variant", "negotiated"])
+
+
+@_IMAGES
 @pytest.mark.parametrize(("method", "headers", "status"), _BY_NGINX)
 def test_nginx_answers_as_gunicorn_does(
-    site: Site, hit: str, nginx_only: str, method: str, headers: dict[str, str], status: int
+    site: Site, hit: str, nginx_only: str, name: str, method: str, headers: dict[str, str], status: int
 ) -> None:
-    nginx, gunicorn, differing = _both(site, hit, nginx_only, method, headers)
+    nginx, gunicorn, differing = _both(site, hit + name, nginx_only, method, headers)
     assert (nginx.status, nginx.body) == (gunicorn.status, gunicorn.body)
     assert nginx.status == status
     assert "x-request-id" not in nginx.headers  # assigning one would make nginx slower
     assert differing - {"x-request-id"} | {"date"} == _DIFFERENCES[status]
 
 
+@_IMAGES
 @pytest.mark.parametrize(("method", "headers", "status"), _BY_GUNICORN)
 def test_nginx_passes_on_requests_that_it_would_answer_differently(
-    site: Site, hit: str, method: str, headers: dict[str, str], status: int
+    site: Site, hit: str, name: str, method: str, headers: dict[str, str], status: int
 ) -> None:
-    nginx, gunicorn, differing = _both(site, hit, site.url, method, headers)
+    nginx, gunicorn, differing = _both(site, hit + name, site.url, method, headers)
     assert (nginx.status, nginx.body) == (gunicorn.status, gunicorn.body)
     assert nginx.status == status
     assert differing | {"date"} == {"server", "date"}

@@ -246,7 +246,7 @@ def test_gunicorn_serves_images_that_nginx_cannot_open(site: Site, nginx_only: s
         ("/api/images//HIT", (400, "invalid_key")),
         ("/api/x/../images/HIT", (404, "not_found")),
         ("/api/images/HIT/", (400, "invalid_key")),
-        ("/api/images/HIT/x.png", (404, "not_found")),
+        ("/api/images/HIT/x.png", (400, "invalid_variant")),
         ("/s3-image-server-error", (404, "not_found")),
         ("/" + "x" * 40_000, (414, "uri_too_long")),
     ],
