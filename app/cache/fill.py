@@ -144,7 +144,9 @@ class Fill:
             return None
         with ExitStack() as undo:
             undo.callback(self._abandon, reservation)
-            file = open(reservation.path, "x+b", buffering=0)  # noqa: SIM115 (the reader closes it)
+            file = open(  # noqa: SIM115 (the reader closes it)
+                reservation.path, "x+b", buffering=0, opener=_open_without_atime
+            )
             undo.callback(file.close)
             _check_free_space(file, facts.size)
             undo.pop_all()
@@ -252,6 +254,15 @@ def _check_free_space(file: FileIO, size: int) -> None:
     disk = os.fstatvfs(file.fileno())
     if disk.f_bavail * disk.f_frsize < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _open_without_atime(path: str, flags: int) -> int:
+    """Open a file so that reading it does not update its atime.
+
+    With relatime, the kernel updates the atime of a new file only at the first read. That has to be the first
+    read by a front server, not by the request that filled the cache.
+    """
+    return os.open(path, flags | getattr(os, "O_NOATIME", 0), 0o666)
 
 
 def _copy(chunks: Iterable[bytes], file: FileIO, size: int) -> None:

@@ -25,7 +25,8 @@ def small_site(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def _is_cached(site: Site, path: str) -> bool:
-    return (site.cache_dir / "objects" / path.removeprefix("/api/images/")).exists()
+    key = path.removeprefix("/api/images/")
+    return any((site.cache_dir / area / key).is_file() for area in ("objects", "variants"))
 
 
 def _fill_until_gone(site: Site, first: int, paths: list[str]) -> list[str]:
@@ -58,6 +59,23 @@ def test_images_that_nginx_serves_outlive_unused_ones(
         second = _fill_until_gone(small_site, 100, unused)
         _read(used, nginx_only)
         _fill_until_gone(small_site, 200, second)
+        _read(used, nginx_only)
+
+
+def test_variants_that_nginx_serves_outlive_unused_ones_and_their_own_source(
+    small_site: Site, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with nginx(
+        tmp_path_factory.mktemp("nginx"), small_site.cache_dir, f"127.0.0.1:{free_port()}"
+    ) as nginx_only:
+        sources = [small_site.upload(noise(number, _SIZE)) for number in range(4)]
+        variants = [f"{path}/w192.png" for path in sources]
+        _read(variants, small_site.url)
+        used, unused = variants[:2], variants[2:]
+        for number in range(50, 53):  # older than the next read, since an upload may evict several files
+            small_site.upload(noise(number, _SIZE))
+        _read(used, nginx_only)
+        _fill_until_gone(small_site, 100, [*sources, *unused])
         _read(used, nginx_only)
 
 

@@ -105,6 +105,26 @@ def test_uploads_are_immutable(bucket: Bucket) -> None:
     assert bucket.nginx_can_serve(key)
 
 
+def test_variants_of_mutable_images_are_never_stale(bucket: Bucket) -> None:
+    bucket.put("a/me.png", noise(11))
+    old = bucket.both("a/me.png/w32.png")
+    bucket.put("a/me.png", noise(12))
+    new = bucket.both("a/me.png/w32.png")
+    for answer in (*old, *new):
+        assert (answer.status, answer.headers["cache-control"]) == (200, MUTABLE)
+    assert old[0].body == old[1].body != new[0].body == new[1].body
+    assert not (bucket.site.cache_dir / "variants" / "a").exists()
+
+
+def test_an_object_that_is_stored_under_the_path_of_a_variant_takes_precedence(bucket: Bucket) -> None:
+    key = bucket.site.upload(noise(13)).removeprefix("/api/images/")
+    bucket.put(f"{key}/w32.png", noise(14))
+    for answer in (*bucket.both(f"{key}/w32.png"), *bucket.both(f"{key}/w32.png")):
+        assert (answer.status, answer.body) == (200, noise(14))
+        assert answer.headers["cache-control"] == MUTABLE
+    assert not (bucket.site.cache_dir / "variants" / key).exists()
+
+
 def test_both_send_the_stored_type_if_the_extension_has_another(bucket: Bucket) -> None:
     """nginx would send the extension's."""
     data = picture("JPEG")
