@@ -1,4 +1,4 @@
-"""Kills gunicorn workers with SIGKILL at random moments, while images are uploaded, cached and evicted."""
+"""Kills gunicorn workers with SIGKILL at random moments, while images and variants are made and evicted."""
 
 import os
 import random
@@ -8,13 +8,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import requests
 
 from app.cache.disk_cache import DiskCache
 from app.cache.rebuild import CheckReport
+from app.config.settings import Config
+from app.core.variant_specs import parse_spec
+from app.imaging.survey import ImageLimits
+from app.imaging.variants import VariantRequest, make_variant
 from app.services.urls import IMAGES_PATH
 from app.stores.local import LocalStore
 from tests.pictures import noise
@@ -26,14 +32,33 @@ CACHE_BYTES = 1_500_000
 IMAGES = 150
 
 
+VARIANTS = ("/w16.png", "/w32.png")
+
+
+@lru_cache
+def _variant(data: bytes, name: str) -> bytes:
+    spec, image_format = name[1:].split(".")
+    limits = ImageLimits.from_config(Config.from_env({}))
+    return make_variant(data, VariantRequest(parse_spec(spec), image_format, 10**6), limits).data
+
+
+def rendition(data: bytes, name: str) -> bytes:
+    """Return the variant with this name, or the image itself if the name is empty."""
+    return _variant(data, name) if name else data
+
+
 @dataclass
 class Outcome:
-    """The result: kills, responses by status, URLs with wrong bytes, and lost acknowledged images."""
+    """The result: kills, responses by status, URLs with wrong bytes, and lost acknowledged images.
+
+    `largest_cache` is the largest size on disk that the cache was seen to have.
+    """
 
     kills: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    largest_cache: int = 0
     report: CheckReport = field(default_factory=CheckReport)
 
 
@@ -53,9 +78,11 @@ class _Clients:
         while not self.stop.is_set():
             dice = rng.random()
             try:
-                if dice < 0.3:
+                if dice < 0.35:
                     self._upload(rng.randrange(IMAGES))
-                elif dice < 0.5:
+                elif dice < 0.45:
+                    self._delete(rng)
+                elif dice < 0.65:
                     named.overwrite_and_read(noise(rng.randrange(IMAGES)))
                 else:
                     self._read(rng)
@@ -72,11 +99,27 @@ class _Clients:
     def _read(self, rng: random.Random) -> None:
         if not self.acknowledged:
             return
-        url = rng.choice(list(self.acknowledged))
-        answer = requests.get(url, timeout=20)
+        url, data = rng.choice(list(self.acknowledged.items()))
+        name = rng.choice(["", *VARIANTS])
+        answer = requests.get(f"{url}{name}", timeout=20)
         self._outcome.statuses[answer.status_code] += 1
-        if answer.status_code == 200 and answer.content != self.acknowledged[url]:
-            self._outcome.wrong.append(url)
+        if answer.status_code == 200 and answer.content != rendition(data, name):
+            self._outcome.wrong.append(f"{url}{name}")
+
+    def _delete(self, rng: random.Random) -> None:
+        """Delete an image that no other client uploads. Then neither it nor its variants may be read."""
+        data = noise(IMAGES + rng.randrange(10**6))
+        answer = requests.post(f"{self._url}/api/images", files={"image": ("a.png", data)}, timeout=20)
+        if answer.status_code != 201:
+            return
+        url = answer.json()["image_url"]
+        name = rng.choice(VARIANTS)
+        requests.get(f"{url}{name}", timeout=20)
+        self._outcome.statuses[status := requests.delete(url, timeout=20).status_code] += 1
+        if status == 200 and {requests.get(f"{url}{end}", timeout=20).status_code for end in ("", name)} != {
+            404
+        }:
+            self._outcome.wrong.append(f"{url} was deleted")
 
 
 class _Named:
@@ -97,10 +140,12 @@ class _Named:
         self._outcome.statuses[answer.status_code] += 1
         if answer.status_code in (200, 201):
             self._possible = [data]
-        read = requests.get(self._url, timeout=20)
-        self._outcome.statuses[read.status_code] += 1
-        if read.status_code == 200 and read.content not in self._possible:
-            self._outcome.wrong.append(self._url)
+        for name in ("", *VARIANTS):
+            read = requests.get(f"{self._url}{name}", timeout=20)
+            self._outcome.statuses[read.status_code] += 1
+            possible = [rendition(sent, name) for sent in self._possible]
+            if read.status_code == 200 and read.content not in possible:
+                self._outcome.wrong.append(f"{self._url}{name}")
 
 
 def crash(directory: Path, kills: int, progress: Callable[[int], None] = lambda done: None) -> Outcome:
@@ -115,6 +160,7 @@ def crash(directory: Path, kills: int, progress: Callable[[int], None] = lambda 
             _wait_for_answers(outcome)
             time.sleep(rng.uniform(0.0, 0.15))
             outcome.kills += _kill_one(server, rng)
+            outcome.largest_cache = max(outcome.largest_cache, _bytes_on_disk(directory / "cache"))
             progress(outcome.kills)
         clients.stop.set()
         for task in tasks:
@@ -125,6 +171,16 @@ def crash(directory: Path, kills: int, progress: Callable[[int], None] = lambda 
     outcome.report = cache.check()
     cache.close()
     return outcome
+
+
+def _bytes_on_disk(directory: Path) -> int:
+    """Return the size of a directory that is changing. A file that is moved meanwhile counts once."""
+    found: dict[int, int] = {}
+    for path in directory.rglob("*"):
+        with suppress(FileNotFoundError):
+            facts = path.lstat()
+            found[facts.st_ino] = facts.st_blocks * 512
+    return sum(found.values())
 
 
 def _wait_for_answers(outcome: Outcome) -> None:

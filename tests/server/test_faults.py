@@ -12,7 +12,7 @@ import requests
 
 from tests.pictures import noise
 from tests.s3server import CREDENTIALS, Fault, S3Server
-from tests.server.crashing import crash
+from tests.server.crashing import CACHE_BYTES, crash
 from tests.server.disk import small_file_system
 from tests.server.running import Running, running
 from tests.waiting import wait_until
@@ -43,6 +43,7 @@ def test_killed_workers_lose_no_image_and_serve_no_wrong_bytes(tmp_path: Path) -
     assert outcome.statuses[200] > 50
     assert outcome.wrong == []
     assert outcome.lost == []
+    assert CACHE_BYTES // 2 < outcome.largest_cache <= CACHE_BYTES
     assert outcome.report.is_clean, outcome.report
 
 
@@ -98,12 +99,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_never_fails_a_request(small_disk: Path, tmp_path: Path) -> None:
-    """The limit of the cache is 100 MiB, but the disk has 3. Uploads and reads use the store directly."""
+    """The limit of the cache is 100 MiB, but the disk has 3.
+
+    Uploads and reads use the store directly, and variants are made for each request.
+    """
     with running(tmp_path, CACHE_DIR=str(small_disk / "cache"), CACHE_MAX_BYTES="100MiB") as server:
         urls = [_upload(server.url, noise(number, (200, 200))) for number in range(40)]
         for number, url in enumerate(urls):
             answer = _get(url)
             assert (answer.status_code, answer.content) == (200, noise(number, (200, 200)))
+        for _ in range(2):
+            variants = [_get(f"{url}/w{width}.webp") for url in urls[:3] for width in (128, 192)]
+            assert {answer.status_code for answer in variants} == {200}
+            assert all(answer.content[8:12] == b"WEBP" for answer in variants)
         assert shutil.disk_usage(small_disk).free < 200_000
         assert "Traceback" not in server.log
         assert 1 <= server.log.count("No space left") <= len(server.workers()), (
