@@ -19,6 +19,7 @@ from app.services.generation import GenerationService
 from app.services.images import ImageService
 from app.services.rate_limits import RateLimits
 from app.services.readiness import ReadinessCheck
+from app.services.stored_variants import StoredVariants
 from app.services.urls import ImageUrls, TrustedHosts
 from app.services.variant_rules import VariantRules
 from app.services.variant_urls import VariantUrls
@@ -112,6 +113,7 @@ def build_components(config: Config) -> Components:
         max_upload_bytes=config.max_upload_bytes,
         urls=ImageUrls(store, config.image_urls, config.public_base_url, bulkhead),
         bulkhead=bulkhead,
+        stored_variants=StoredVariants(store, bulkhead, enabled=config.variants_in_store),
     )
     variants = VariantService(
         images,

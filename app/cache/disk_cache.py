@@ -40,6 +40,9 @@ _log = logging.getLogger(__name__)
 Make = Callable[[CachedObject], tuple[ObjectFacts, bytes]]
 """Function that makes a variant from its source, and returns the facts and the bytes of the variant."""
 
+Recall = Callable[[], tuple[ObjectFacts, bytes] | None]
+"""Function that returns the current version of a variant if another machine has made it, else None."""
+
 _CONFIRMED = (CacheStatus.MISS, CacheStatus.REVALIDATED, CacheStatus.BYPASS)
 """The statuses of objects whose version the store has just confirmed."""
 
@@ -135,7 +138,11 @@ class DiskCache:
         return self._fill.fetch_uncached(load)
 
     def derive(
-        self, keys: Sequence[str], open_source: Callable[[], CachedObject], make: Make
+        self,
+        keys: Sequence[str],
+        open_source: Callable[[], CachedObject],
+        make: Make,
+        recall: Recall = lambda: None,
     ) -> CachedObject:
         """Return a variant from the cache, or make it.
 
@@ -144,9 +151,9 @@ class DiskCache:
         mutable image is served without calling it for as long as the image would be served without
         revalidation.
 
-        If many requests ask for the same variant at once, only one of them calls `make`. If `make` raises
-        `UndecodableImage`, the error is remembered for `negative_ttl` seconds for all variants of the image;
-        `TooManyPixels` for this variant.
+        If many requests ask for the same variant at once, only one of them calls `recall` and, if this
+        returns None, `make`. If `make` raises `UndecodableImage`, the error is remembered for `negative_ttl`
+        seconds for all variants of the image; `TooManyPixels` for this variant.
         Raises what the two functions raise, and `StoreTimeout` if another request takes too long to make the
         variant.
         """
@@ -155,7 +162,7 @@ class DiskCache:
                 return hit
         try:
             with self._flights.lead_or_wait(keys[0]) as leads:
-                return self._derive(keys, open_source, make, leads=leads)
+                return self._derive(keys, open_source, make, recall, leads=leads)
         except StoreError as exc:
             for key in keys:
                 if stale := self._serve_stale(key, exc):
@@ -163,9 +170,7 @@ class DiskCache:
             raise
         except CACHE_ERRORS as exc:
             self._health.report(exc)
-        source = open_source()
-        with closing(source.body):
-            facts, data = make(source)
+        facts, data = recall() or _make_uncached(open_source, make)
         return CachedObject(facts, BytesIO(data), CacheStatus.BYPASS)
 
     def is_known_missing(self, key: str) -> bool:
@@ -271,6 +276,10 @@ class DiskCache:
         """Return the number and size of the cached objects. Raises `OSError` and `sqlite3.Error`."""
         return self._index.totals()
 
+    def variant_totals(self) -> Totals:
+        """Like `totals`, but only for what was made from images. This takes longer."""
+        return self._index.variant_totals()
+
     def close(self) -> None:
         """Stop the rebuild, close the index, and release this process's locks and files."""
         self._rebuild.stop()
@@ -279,9 +288,15 @@ class DiskCache:
         self._index.close()
 
     def _derive(
-        self, keys: Sequence[str], open_source: Callable[[], CachedObject], make: Make, *, leads: bool
+        self,
+        keys: Sequence[str],
+        open_source: Callable[[], CachedObject],
+        make: Make,
+        recall: Recall,
+        *,
+        leads: bool,
     ) -> CachedObject:
-        """Return the variant if its source has not changed, or else make it.
+        """Return the variant if its source has not changed, or else recall or make it.
 
         If another request has just made it, return it without opening the source. Raises what `derive`
         raises, and `CACHE_ERRORS`.
@@ -297,6 +312,8 @@ class DiskCache:
             if error := self._broken.get(source_key) or self._broken.get(keys[0]):
                 raise error
             began_at = self._clock()
+            if found is None and (recalled := recall()):
+                return self._keep(*recalled, epoch, self._recalled_at(source_key, recalled[0], began_at))
             source = open_source()
             files.callback(source.body.close)
             if found is not None and is_variant_of(found.facts.etag, source.facts.etag):
@@ -305,15 +322,19 @@ class DiskCache:
                 source.body.close()
                 return CachedObject(found.facts, found.file, status)
             try:
-                facts, data = make(source)
+                facts, data = (recall() if found else None) or make(source)
             except UndecodableImage as exc:
                 is_too_large = isinstance(exc, TooManyPixels)  # perhaps only this variant
                 self._broken.add(keys[0] if is_too_large else source_key, epoch, exc)
                 raise
+            validated_at = self._validated_at(source, began_at)
+        return self._keep(facts, data, epoch, validated_at)
+
+    def _keep(self, facts: ObjectFacts, data: bytes, epoch: int, validated_at: float) -> CachedObject:
+        """Cache a variant, unless its image or its preset has been changed, and return it."""
         try:
             with self._presets.held(facts.key) as is_current:
                 if is_current:
-                    validated_at = self._validated_at(source, began_at)
                     return self._fill.from_variant(facts, data, epoch, validated_at)
         except CACHE_ERRORS as exc:
             self._health.report(exc)
@@ -350,6 +371,15 @@ class DiskCache:
         if self._layout.has_variants(key):
             self._space.remove(key)
         return epoch
+
+    def _recalled_at(self, source_key: str, variant: ObjectFacts, began_at: float) -> float:
+        """Return the Unix time when the store last confirmed the version from which a variant was made.
+
+        The variant was recalled after `began_at`. If that version of the image is cached, its time counts.
+        """
+        entry = self._index.get(source_key)
+        is_cached = entry is not None and is_variant_of(variant.etag, entry.facts.etag)
+        return entry.validated_at if entry is not None and is_cached else began_at
 
     def _hit(self, find: Callable[[str], Found | None], key: str) -> CachedObject | None:
         try:
@@ -488,3 +518,9 @@ class DiskCache:
             self._rebuild.start_if_needed()
         except CACHE_ERRORS as again:
             _log.error("The cache could not be repaired: %s", again)
+
+
+def _make_uncached(open_source: Callable[[], CachedObject], make: Make) -> tuple[ObjectFacts, bytes]:
+    source = open_source()
+    with closing(source.body):
+        return make(source)

@@ -193,6 +193,8 @@ def _check_combinations(
         problems["public_base_url"] = ["can't be presigned. Unset it, or use a different IMAGE_URLS."]
     if values.get("store") == "local" and values.get("image_urls") in ("s3", "presigned"):
         problems["image_urls"] = ["needs an S3 store. Set S3_BUCKET, or IMAGE_URLS=auto."]
+    if values.get("store") == "local" and values.get("variants_in_store"):
+        problems["variants_in_store"] = ["needs an S3 store. Set S3_BUCKET, or VARIANTS_IN_STORE=false."]
     if values.get("store") == "s3" and not given.get("s3_bucket"):
         problems["store"] = ["needs S3_BUCKET, the name of the bucket."]
     problems |= _directory_problems(values) | _generator_problems(values) | _control_characters(given)

@@ -9,11 +9,14 @@ ends, the thread finishes its task, even if the pool exceeds its size until then
 is named after the pattern: https://learn.microsoft.com/en-us/azure/architecture/patterns/bulkhead.
 `DecodeLimiter` limits how many images are decoded at once, since decoding takes much memory. A thread that
 waits because of either limit does so inside `blocking`.
+
+`BackgroundTasks` runs work that no request has to wait for.
 """
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -269,3 +272,64 @@ class DecodeLimiter:
                 yield
             finally:
                 self._slots.release()
+
+
+_MIN_TASK_BYTES = 64 * 1024
+
+
+class BackgroundTasks:
+    """Runs tasks in up to `threads` threads, in the order in which they were submitted.
+
+    All tasks together may hold `max_bytes` of memory, until they are done. Each counts as at least 64 KiB, so
+    their number is limited as well. The threads are daemons. When the process ends, the tasks that are not
+    done are lost.
+    """
+
+    def __init__(self, threads: int, max_bytes: int) -> None:
+        self._max_threads = threads
+        self._max_bytes = max_bytes
+        self._tasks: deque[tuple[Callable[[], object], int]] = deque()
+        self._threads = 0
+        self._bytes = 0
+        self._changed = threading.Condition()
+
+    def submit(self, task: Callable[[], object], size: int = 0) -> bool:
+        """Schedule a task that holds `size` bytes. Return False if there is no room for it."""
+        size = max(size, _MIN_TASK_BYTES)
+        with self._changed:
+            if self._bytes + size > self._max_bytes:
+                return False
+            self._tasks.append((task, size))
+            self._bytes += size
+            if self._threads < self._max_threads:
+                self._start_thread()
+        return True
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until all tasks are done, for at most `timeout` seconds. Return whether they are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._bytes == 0, timeout)
+
+    def _start_thread(self) -> None:
+        """Start a thread. If the system allows no more threads, the next task tries again."""
+        try:
+            threading.Thread(target=self._work, daemon=True).start()
+            self._threads += 1
+        except RuntimeError as exc:
+            _log.error("Could not start a thread for background tasks: %s", exc)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if not self._tasks:
+                    self._threads -= 1
+                    return
+                task, size = self._tasks.popleft()
+            try:
+                task()
+            except Exception:
+                _log.exception("A background task failed.")
+            del task  # it holds memory, which counts as free from now on
+            with self._changed:
+                self._bytes -= size
+                self._changed.notify_all()

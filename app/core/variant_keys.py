@@ -13,6 +13,9 @@ so the two never collide.
                                             signature
     /guarded/<key>/<name>+first.<extension> the first frame of an animation that is too large to be a variant;
                                             only the application serves it, with an additional header
+
+In the store, the key of a variant is `variants/<key>/<name>.<extension>`. All objects with such keys count as
+variants, and never as images. See `app.services.stored_variants`.
 """
 
 import hashlib
@@ -36,6 +39,8 @@ _EXTENSIONS = "|".join(CONTENT_TYPES)
 _SOURCE = rf".*[^/]\.(?i:{_EXTENSIONS})"
 _PATH = re.compile(rf"({_SOURCE})/([^/]+)\Z", re.DOTALL)
 _IMAGE_NAME = re.compile(rf"(?s:{_SOURCE})\Z")
+_STORED_FOLDER = "variants/"
+_STORED = re.compile(rf"{_STORED_FOLDER}({_SOURCE})/[a-z0-9_.,-]+\.(?:{_EXTENSIONS})\Z", re.DOTALL)
 _FORMATS = {extension: known for known in FORMATS.values() for extension in known.extensions}
 _FIRST_FRAME = "+first"
 _SOURCE_TAG_DIGITS = 16
@@ -121,6 +126,25 @@ def source_of(key: str) -> str:
     return key
 
 
+def stored_key(path: VariantPath) -> str:
+    """Return the key under which a variant is in the store."""
+    return f"{_STORED_FOLDER}{path}"
+
+
+def stored_prefix(source: str) -> str:
+    """Return the prefix of the keys under which the variants of an image are in the store.
+
+    Other keys may have this prefix too. `stored_source_of` distinguishes them.
+    """
+    return f"{_STORED_FOLDER}{source}/"
+
+
+def stored_source_of(key: str) -> str | None:
+    """Return the key of the image whose variant is in the store under `key`, or None for any other key."""
+    found = _STORED.match(key) if key.startswith(_STORED_FOLDER) else None
+    return None if found is None else found[1]
+
+
 def variant_name(key: str) -> str:
     """Return the spec or the name of the preset in the cache key of a variant."""
     name = key.rpartition("/")[2].rpartition(".")[0]
@@ -133,13 +157,14 @@ def variant_etag(source_etag: str, size: int, extension: str = "") -> str:
     It contains the extension, since variants in different formats are served at the same URL if the format is
     negotiated.
     """
-    return f'"{_source_tag(source_etag)}-{size:x}{extension}"'
+    return f'"{version_digits(source_etag)}-{size:x}{extension}"'
 
 
 def is_variant_of(etag: str, source_etag: str) -> bool:
     """Return whether a variant with the entity tag `etag` was made from the version `source_etag`."""
-    return etag.startswith(f'"{_source_tag(source_etag)}-')
+    return etag.startswith(f'"{version_digits(source_etag)}-')
 
 
-def _source_tag(source_etag: str) -> str:
+def version_digits(source_etag: str) -> str:
+    """Return hexadecimal digits that identify the version of a mutable image."""
     return hashlib.sha256(source_etag.encode()).hexdigest()[:_SOURCE_TAG_DIGITS]

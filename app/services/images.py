@@ -37,10 +37,12 @@ from app.core.object_metadata import (
 )
 from app.core.objects import CONTENT_TYPES, FORMATS, NO_METADATA, ObjectFacts, PutResult, StoredObject
 from app.core.threads import Bulkhead, DecodeLimiter
+from app.core.variant_keys import stored_source_of
 from app.imaging.check import CheckedImage
 from app.imaging.encode import encode_image
 from app.imaging.sandbox.client import check_in_sandbox
 from app.imaging.survey import ImageLimits
+from app.services.stored_variants import StoredVariants
 from app.services.urls import ImageUrls
 from app.stores.base import BaseStore, holds_bytes
 
@@ -105,7 +107,7 @@ class ImageService:
 
     `limits` and `max_upload_bytes` apply to uploads. `decoding` limits how many images are decoded at the
     same time. `bulkhead` limits how many threads wait for the store. The cache must use the same bulkhead.
-    `urls` builds the URLs that clients get.
+    `urls` builds the URLs that clients get. `stored_variants` has the variants that are in the store.
     """
 
     def __init__(
@@ -118,11 +120,13 @@ class ImageService:
         max_upload_bytes: int,
         urls: ImageUrls,
         bulkhead: Bulkhead | None = None,
+        stored_variants: StoredVariants | None = None,
     ) -> None:
         self._store = store
         self._cache = cache
         self._decoding = decoding
         self._bulkhead = bulkhead or Bulkhead()
+        self.stored_variants = stored_variants or StoredVariants(store, self._bulkhead, enabled=False)
         self._detail_threads = ThreadPoolExecutor(_DETAIL_THREADS, "details")  # starts no thread yet
         self.limits = limits
         self.max_upload_bytes = max_upload_bytes
@@ -172,7 +176,7 @@ class ImageService:
         The caller must close the body. Raises `InvalidKey`, `NotFound` (including for objects that are not
         images), and the errors of stores.
         """
-        check_readable(key)
+        _check_image_key(key)
         return self._cache.fetch(key, lambda etag: self._load(key, etag))
 
     def is_foreign_object(self, path: str) -> bool:
@@ -198,17 +202,39 @@ class ImageService:
             return None
         return ImageInfo.from_metadata(stored.metadata) if stored.etag == facts.etag else None
 
+    def current_facts(self, key: str, *, is_proven: bool) -> ObjectFacts | None:
+        """Return the facts about the current version of an image, without fetching the image.
+
+        They come from the cache if they are fresh there, else from the store. In the latter case, `is_proven`
+        tells whether an image whose key looks immutable has been proven to be. Return None if the image is
+        missing or the store fails.
+        """
+        if cached := self._cache.lookup(key):
+            cached.body.close()
+            return cached.facts
+        try:
+            with self._bulkhead.calling():
+                facts = self._store.head(key)
+                content_type = _served_type(facts)
+        except (NotFound, StoreError):
+            return None
+        is_immutable = is_proven and looks_immutable(key)
+        return replace(facts, content_type=content_type, is_immutable=is_immutable)
+
     def delete(self, key: str) -> None:
-        """Remove the image from the store and from the cache.
+        """Remove the image from the store and from the cache, and its variants too.
+
+        A failure to remove variants from the store is only logged.
 
         Raises `InvalidKey`, `NotFound` (including for objects that are not images), and the errors of stores.
         """
-        check_readable(key)
+        _check_image_key(key)
         with self._bulkhead.calling():
             try:
                 _served_type(self._store.head(key))
             except NotFound:
                 self._cache.forget(key)
+                self.stored_variants.delete_all(key)  # a previous delete may have been killed
                 raise
             # Forget the image both before and after deleting it from the store. If the process is killed
             # right after the deletion, the cache must not keep serving the image.
@@ -217,6 +243,7 @@ class ImageService:
                 self._store.delete(key)
             finally:
                 self._cache.forget(key)
+            self.stored_variants.delete_all(key)
 
     def list(
         self, prefix: str = "", *, limit: int = 100, cursor: str | None = None, details: bool = False
@@ -225,14 +252,15 @@ class ImageService:
 
         The cursor is None on the last page. `details` costs one request to the store per image. The page
         includes images whose keys can't be used safely in a URL (see `app.core.object_keys.is_readable`).
-        Callers should count such images but not show them.
+        Callers should count such images but not show them. Stored variants are not images, so a page may be
+        empty although there is a next page.
         """
         with self._bulkhead.calling():
             page = self._store.list(prefix, limit=limit, cursor=cursor)
             images = [
                 ListedImage(facts.key, content_type, facts.size, facts.last_modified)
                 for facts in page.objects
-                if (content_type := _image_type(facts))
+                if (content_type := _image_type(facts)) and not stored_source_of(facts.key)
             ]
             if details:  # if one call fails, `map` cancels the calls that have not started
                 images = list(self._detail_threads.map(self._with_details, images))
@@ -273,6 +301,8 @@ class ImageService:
             result = self._put(key, image, overwrite, metadata)
             if result.created:  # cache an image only after the store has acknowledged it
                 self._cache.store(result.facts, image.data, epoch)
+                if overwrite:
+                    self.stored_variants.delete_all_later(key)
             elif digest_in(key):
                 self._check_same_bytes(result.facts, image.data)
             url = self.urls.url_of(key)
@@ -410,6 +440,13 @@ class ImageService:
             stored.body.close()
             raise
         return StoredObject(replace(stored.facts, content_type=content_type), stored.body)
+
+
+def _check_image_key(key: str) -> None:
+    """Raise `InvalidKey` if `key` is not safe in a URL, and `NotFound` if it is the key of a variant."""
+    check_readable(key)
+    if stored_source_of(key):
+        raise NotFound(detail="a stored variant, which is not an image of its own")
 
 
 def _served_type(facts: ObjectFacts) -> str:

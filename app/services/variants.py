@@ -28,7 +28,7 @@ from app.core.object_keys import check_readable
 from app.core.object_metadata import ImageInfo
 from app.core.objects import FORMATS, ImageFormat, ObjectFacts, version_tag
 from app.core.threads import DecodeLimiter, blocking
-from app.core.variant_keys import INFO, LISTED, VariantPath, variant_etag, variant_keys
+from app.core.variant_keys import INFO, LISTED, VariantPath, is_first_frame, variant_etag, variant_keys
 from app.core.variant_specs import VariantSpec
 from app.imaging.sandbox.client import describe_in_sandbox, make_in_sandbox
 from app.imaging.survey import ImageLimits
@@ -88,6 +88,7 @@ class VariantService:
         self._decoding = decoding
         self._max_pixels = max_pixels
         self._max_source_bytes = max_source_bytes
+        self._stored = images.stored_variants
         self._on_made = on_made
         self._lock = threading.Lock()
         self._present = 0
@@ -103,15 +104,22 @@ class VariantService:
         image_format = path.format
         assert image_format is not None
         keys = variant_keys(path, is_listed=is_listed)
+        recipe = f"{spec} {self._max_pixels}"
+
+        def recall() -> tuple[ObjectFacts, bytes] | None:
+            return self._recall(path, keys, recipe, image_format)
 
         def make(source: CachedObject) -> tuple[ObjectFacts, bytes]:
-            return self._make(source, keys, spec, image_format)
+            facts, data = self._make(source, keys, spec, image_format)
+            is_first = is_first_frame(facts.key)
+            self._stored.keep(path, recipe, source.facts, data, is_first_frame=is_first)
+            return facts, data
 
         if hit := self._lookup(keys):
             return hit
         with self._admitted():
             try:
-                return self._cache.derive(keys, lambda: self._open_source(path), make)
+                return self._cache.derive(keys, lambda: self._open_source(path), make, recall)
             except _ForeignObject:
                 with suppress(NotFound):  # deleted in the meantime
                     return self._images.fetch(str(path))
@@ -175,6 +183,21 @@ class VariantService:
             raise _ForeignObject
         return self._images.fetch(path.source)
 
+    def _recall(
+        self, path: VariantPath, keys: tuple[str, str], recipe: str, image_format: ImageFormat
+    ) -> tuple[ObjectFacts, bytes] | None:
+        """Return the variant if the store has it, and if it was made from the current version of the image.
+
+        The variant of a missing image is not returned, even if it is still in the store.
+        """
+        if self._cache.is_known_missing(path.source) or not (found := self._stored.find(path, recipe)):
+            return None
+        source = self._images.current_facts(path.source, is_proven=found.is_of_immutable_image)
+        if source is None or not found.is_made_from(source):
+            return None
+        key = keys[1] if found.is_first_frame else keys[0]
+        return _variant_facts(source, key, image_format, len(found.data)), found.data
+
     def _make(
         self, source: CachedObject, keys: tuple[str, str], spec: VariantSpec, image_format: ImageFormat
     ) -> tuple[ObjectFacts, bytes]:
@@ -185,8 +208,7 @@ class VariantService:
                 made = make_in_sandbox(self._input(source), request, self._limits)
             self._on_made(image_format.name, time.perf_counter() - started, len(made.data))
         key = keys[1] if made.is_flattened else keys[0]
-        seconds = _FORMAT_SECONDS[image_format.name]
-        return _facts(source.facts, key, image_format.content_type, len(made.data), seconds), made.data
+        return _variant_facts(source.facts, key, image_format, len(made.data)), made.data
 
     def _info(self, source: CachedObject) -> ImageInfo:
         """Return what the metadata of the image says, or else decode the image."""
@@ -211,6 +233,10 @@ class VariantService:
         if len(data) != source.facts.size:
             raise StoreError(detail=f"a body that ended after {len(data)} of {source.facts.size} bytes")
         return data
+
+
+def _variant_facts(source: ObjectFacts, key: str, image_format: ImageFormat, size: int) -> ObjectFacts:
+    return _facts(source, key, image_format.content_type, size, _FORMAT_SECONDS[image_format.name])
 
 
 @contextmanager

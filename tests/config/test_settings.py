@@ -80,7 +80,7 @@ WORDS = [
     *[("LOG_LEVEL", "info", "INFO"), ("LOG_LEVEL", "Warning", "WARNING"), ("LOG_FORMAT", "JSON", "json")],
     *[("S3_ACL", "Public-Read", "public-read"), ("S3_ADDRESSING_STYLE", "PATH", "path")],
     *[("S3_SSE", "aes256", "AES256"), ("S3_SSE", "AWS:KMS", "aws:kms"), ("S3_SSE", "None", "none")],
-    *[("VARIANTS", "Presets", "presets"), ("VARIANTS", "OFF", "off"), ("VARIANTS_IN_STORE", "Yes", True)],
+    *[("VARIANTS", "Presets", "presets"), ("VARIANTS", "OFF", "off"), ("VARIANTS_IN_STORE", "No", False)],
     *[("VARIANT_PRESETS", "a=W9,H08,Cover", (("a", VariantSpec(9, 8, "cover")),))],
     *[("IMAGE_URLS", "Server", "server"), ("STORE", "LOCAL", "local"), ("GENERATOR", "BuiltIn", "builtin")],
     *[("STRIP_METADATA", word, True) for word in ("TRUE", "tRue", "Yes", "oN", "1", " true ")],
@@ -341,6 +341,7 @@ def test_a_wrong_bucket_name_is_not_reported_as_missing() -> None:
     [
         ({"IMAGE_URLS": "s3"}, "IMAGE_URLS=s3: needs an S3 store"),
         ({"IMAGE_URLS": "presigned"}, "IMAGE_URLS=presigned: needs an S3 store"),
+        ({"VARIANTS_IN_STORE": "yes"}, "VARIANTS_IN_STORE=yes: needs an S3 store"),
         (
             {"S3_BUCKET": "cats", "IMAGE_URLS": "presigned", "PUBLIC_BASE_URL": "https://x.org"},
             "PUBLIC_BASE_URL=https://x.org: can't be presigned",

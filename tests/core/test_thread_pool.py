@@ -1,11 +1,11 @@
-"""The thread pool that does not count blocked threads."""
+"""The thread pool that does not count blocked threads, and tasks in the background."""
 
 import threading
 from concurrent.futures import wait
 
 import pytest
 
-from app.core.threads import ElasticThreadPool, blocking
+from app.core.threads import BackgroundTasks, ElasticThreadPool, blocking
 from tests.waiting import wait_until
 
 SOON = 30
@@ -162,3 +162,37 @@ def test_shutdown_finishes_submitted_tasks() -> None:
 def test_blocking_outside_a_pool_does_nothing() -> None:
     with blocking():
         pass
+
+
+def test_background_tasks_run_in_order_in_a_limited_number_of_threads() -> None:
+    tasks, done, barrier = BackgroundTasks(2, 10**6), [], threading.Barrier(2, timeout=SOON)
+    assert tasks.submit(barrier.wait)
+    assert tasks.submit(barrier.wait)  # the two run at the same time
+    assert tasks.wait(SOON)
+    one = BackgroundTasks(1, 10**6)
+    for number in range(10):
+        assert one.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+    assert one.wait(SOON)
+    assert done == list(range(10))
+
+
+def test_background_tasks_hold_a_limited_number_of_bytes() -> None:
+    tasks, may_end = BackgroundTasks(1, 200_000), threading.Event()
+    assert tasks.submit(may_end.wait, 100_000)
+    assert not tasks.submit(may_end.wait, 100_001)
+    assert tasks.submit(may_end.wait, 1)  # counts as 64 KiB
+    assert not tasks.submit(may_end.wait, 1)
+    assert not tasks.wait(0)
+    may_end.set()
+    assert tasks.wait(SOON)
+    assert tasks.submit(may_end.wait, 200_000)
+    assert tasks.wait(SOON)
+
+
+def test_a_background_task_that_fails_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    tasks, done = BackgroundTasks(1, 10**6), threading.Event()
+    assert tasks.submit(lambda: 1 // 0)
+    assert tasks.submit(done.set)
+    assert tasks.wait(SOON)
+    assert done.is_set()
+    assert "ZeroDivisionError" in caplog.text
