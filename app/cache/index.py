@@ -162,6 +162,11 @@ class Index:
         row = self._read_row("SELECT entries, taken + directories, reserved FROM total")
         return Totals(*row) if row else Totals(0, 0, 0)
 
+    def variant_totals(self) -> Totals:
+        """Return the number and the size of the entries that were made from images. Reads all their rows."""
+        rows = "FROM entry WHERE key >= '/' AND key < '0'"  # "0" follows "/"
+        return Totals(*self._read_row(f"SELECT count(*), coalesce(sum(taken), 0), 0 {rows}"))
+
     def is_rebuilding(self) -> bool:
         """Return whether the index is incomplete, because there are files without a row."""
         return bool(self._read_row("SELECT rebuilding FROM total")[0])

@@ -14,7 +14,7 @@ from app.api.context import components
 from app.config.fields import Duration
 from app.core.errors import AppError, InvalidKey
 from app.core.variant_keys import VariantPath, split_variant_path
-from app.ops.cli.output import as_json_option, print_facts
+from app.ops.cli.output import as_json_option, print_facts, printable
 from app.services.bulk import BulkOutcome, BulkReport, BulkResult, run_concurrently
 from app.services.bulk_export import Exporter
 from app.services.bulk_import import Importer, find_files
@@ -174,15 +174,10 @@ def _print_summary(
             for remark in report.remarks
         ]
     for remark in () if as_json else report.remarks:
-        click.echo(f"{remark.outcome}: {_printable(remark.name)}: {remark.reason}", err=True)
+        click.echo(f"{remark.outcome}: {printable(remark.name)}: {remark.reason}", err=True)
     print_facts(as_json, facts)
     if interrupted:
         click.echo("Interrupted. Run the same command again to continue.", err=True)
         raise click.exceptions.Exit(_INTERRUPTED_STATUS)
     if failed or left:
         raise click.exceptions.Exit(1)
-
-
-def _printable(name: str) -> str:
-    """Escape control characters. Names come from untrusted sources and may contain escape sequences."""
-    return name if name.isprintable() else ascii(name)

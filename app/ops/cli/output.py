@@ -22,6 +22,11 @@ def print_facts(as_json: bool, facts: dict[str, Any]) -> None:
         click.echo(f"{name.replace('_', ' '):20} {value:,}" if type(value) is int else f"{name:20} {value}")
 
 
+def printable(name: str) -> str:
+    """Escape control characters. Names come from untrusted sources and may contain escape sequences."""
+    return name if name.isprintable() else ascii(name)
+
+
 @contextmanager
 def errors_shown() -> Iterator[None]:
     """If an exception is raised, end the command with status 1 and a one-line message.
