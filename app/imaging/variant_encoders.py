@@ -20,7 +20,7 @@ ANIMATED_FORMATS = {"avif", "gif", "png", "webp"}
 _QUALITIES = {"jpeg": 80, "webp": 80, "avif": 50}
 
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "jpeg": {"subsampling": "4:2:0", "optimize": True},
+    "jpeg": {"subsampling": "4:2:0"},
     "webp": {"method": 2},
     "avif": {"speed": 9, "max_threads": 1, "autotiling": False},
     "png": {"compress_level": 6},
