@@ -25,8 +25,8 @@ _MAX_SCANS = 100
 class Segment(NamedTuple):
     """One segment. In a segment of type SOS (start of scan), `scan` is the entropy-coded data that follows.
 
-    `scan` is a view of the file, since it is nearly all of it. `start` is the offset of `payload` in the file.
-    `end` is the offset after `payload` and `scan`.
+    `scan` is a view of the file, since it is nearly all of it. `start` is the offset of `payload` in the
+    file. `end` is the offset after `payload` and `scan`.
     """
 
     marker: int

@@ -6,7 +6,6 @@ otherwise in bands of rows.
 """
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from app.core.objects import ImageFormat
 from app.imaging.check import PARSERS
 from app.imaging.decode import decoder_errors, first_frame, open_image, shown_orientation
 from app.imaging.geometry import Box, Size, to_stored
+from app.imaging.gif_frames import GifCanvas
 from app.imaging.pixels import (
     TRANSPOSITIONS,
     has_transparency,
@@ -38,8 +38,6 @@ _PLAIN_MODES = ("L", "RGB", "CMYK")
 _BAND_PIXELS = 1 << 20
 """Number of pixels of the source that are converted at a time."""
 
-_CLEARING_FRAME = re.compile(rb"\x21\xf9\x04[\x08-\x0b]", re.DOTALL)
-"""A graphic control extension of a GIF frame whose area becomes transparent after the frame (section 23)."""
 _JPEG_SCALES = (8, 4, 2)
 """The factors by which libjpeg can reduce a picture while it decodes."""
 
@@ -54,8 +52,11 @@ class Source:
     def __init__(self, image: ImageFile.ImageFile, format: ImageFormat, survey: Survey) -> None:
         self.format = format
         self._image = image
+        self._loaded: Image.Image = image
         self._survey = survey
         self._first = first_frame(image)
+        is_animated_gif = format.name == "gif" and survey.frames > 1
+        self._canvas = GifCanvas(survey.clean, (survey.width, survey.height)) if is_animated_gif else None
         self.frames = survey.frames - self._first
         self.orientation = max(survey.orientation, shown_orientation(image))
         sides = survey.width, survey.height
@@ -77,14 +78,14 @@ class Source:
     @property
     def duration(self) -> float:
         """The time in milliseconds for which the frame that was loaded last is shown."""
-        return float(self._image.info.get("duration", 0))
+        return float(self._canvas.duration if self._canvas else self._image.info.get("duration", 0))
 
     @property
     def may_have_alpha(self) -> bool:
         """Whether any frame may have transparent pixels, as far as is known after the first was loaded."""
-        if self.format.name == "gif":
-            return has_transparency(self._image) or _CLEARING_FRAME.search(self._survey.clean) is not None
-        return self._image.has_transparency_data
+        if self._canvas is not None:
+            return has_transparency(self._loaded) or self._canvas.can_become_clear
+        return self._loaded.has_transparency_data
 
     def draft(self, region: Box, size: Size) -> None:
         """Have the pixels decoded at a lower resolution, if the format supports it.
@@ -102,6 +103,9 @@ class Source:
 
     def load(self, index: int = 0) -> Image.Image:
         """Decode a frame, and return it as it is stored. Frames must be loaded in their order."""
+        if self._canvas is not None:
+            self._loaded = self._canvas.draw(index)
+            return self._loaded
         image = self._image
         if image.tell() != index + self._first:
             image.seek(index + self._first)
@@ -131,8 +135,8 @@ class Source:
         return ImageInfo(
             *self.size,
             self._survey.frames,
-            has_transparency(self._image),
-            thumbhash(self._image, self.orientation),
+            has_transparency(self._loaded),
+            thumbhash(self._loaded, self.orientation),
         )
 
 
