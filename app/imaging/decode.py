@@ -252,7 +252,7 @@ class _ScanFeeder:
     and an error code (negative after an error).
     """
 
-    def __init__(self, data: bytes, decode: Callable[[bytes], tuple[int, int]]) -> None:
+    def __init__(self, data: bytes, decode: Callable[[bytes | memoryview], tuple[int, int]]) -> None:
         self._data = data
         self._decode = decode
         self._position = 0
@@ -281,11 +281,15 @@ class _ScanFeeder:
         A repeated scan may even seem too short: when it is decoded for the second time, it has more to refine
         than the first time.
         """
-        ends: dict[tuple[bytes, bytes], int] = {}
+        scans: dict[bytes, list[memoryview]] = {}
+        ends = []
         for segment in segments(self._data):
             if segment.marker == SOS:
-                ends.setdefault((segment.payload, segment.scan), segment.end)
-        return list(ends.values())
+                same_header = scans.setdefault(segment.payload, [])
+                if segment.scan not in same_header:
+                    same_header.append(segment.scan)
+                    ends.append(segment.end)
+        return ends
 
     def _is_complete(self, end: int, padding: bytes = b"") -> bool:
         """Feed the decoder the bytes up to `end`, and return whether the current scan has all of its blocks.
@@ -294,13 +298,15 @@ class _ScanFeeder:
         uses a byte only if a block ends with that byte, and to find the end of a block, it needs to read
         further ahead. So if libjpeg uses all bytes and one more byte of padding, the scan has ended.
         """
-        unused = self._feed(self._data[self._position : end] + padding)
+        unused = self._feed(memoryview(self._data)[self._position : end])
+        if padding:
+            unused = self._feed(self._data[end - unused : end] + padding)
         if unused and not padding:
             end -= unused
         self._position = end
         return self._done or (not unused and not self._feed(_ONES))
 
-    def _feed(self, piece: bytes) -> int:
+    def _feed(self, piece: bytes | memoryview) -> int:
         """Decode the bytes, and return how many of them were not used. Raises OSError if they are damaged."""
         if self._done:
             return 0

@@ -59,7 +59,8 @@ _NOT_SENT = 255
 def survey_jpeg(data: bytes, limits: ImageLimits) -> Survey:
     """Parse the first picture, and its gain map if it has one.
 
-    Other pictures of a multi-picture file (CIPA DC-007) are dropped. Raises TooManyPixels if the picture
+    Other pictures of a multi-picture file (CIPA DC-007) are dropped. If metadata is not stripped, nothing is
+    collected in `clean`, and gain maps are not looked for. Raises TooManyPixels if the picture
     exceeds the limits. Raises UndecodableImage if a segment is truncated, if the picture does not declare
     exactly one size, if scans are missing, or if decoding would take too many passes.
     """
@@ -121,7 +122,7 @@ class _JpegParser:
         self.announcement.read(segment)
         if _is_profile(segment):
             self._profile_bytes += len(segment.payload)
-        if (kept := _without_metadata(segment)) is not None:
+        if self.limits.strip_metadata and (kept := _without_metadata(segment)) is not None:
             self._pieces.append(kept.encoded())
 
     def _read_exif(self, segment: Segment) -> None:
@@ -208,7 +209,7 @@ class _Frame:
         if any(not (each.across and each.down) for each in self._components.values()):
             raise UndecodableImage(detail="a sampling factor of 0")
 
-    def read_scan(self, payload: bytes, scan: bytes, restart_interval: int) -> None:
+    def read_scan(self, payload: bytes, scan: memoryview, restart_interval: int) -> None:
         """Read a scan header (B.2.3) and count the restart markers in the scan.
 
         Raises UndecodableImage if the scan names an unknown component, or if the scan ends before its last
@@ -231,7 +232,8 @@ class _Frame:
                     lowest_bits[coefficient] = lowest_bit
         if restart_interval:
             needed = -(-self._mcu_count(numbers) // restart_interval) - 1
-            found = sum(scan.count(bytes((0xFF, 0xD0 + number))) for number in range(8))
+            data = scan.tobytes()
+            found = sum(data.count(bytes((0xFF, 0xD0 + number))) for number in range(8))
             if found < needed:
                 raise UndecodableImage(detail=f"{found} restart markers, {needed} needed")
 

@@ -25,19 +25,20 @@ _MAX_SCANS = 100
 class Segment(NamedTuple):
     """One segment. In a segment of type SOS (start of scan), `scan` is the entropy-coded data that follows.
 
-    `start` is the offset of `payload` in the file. `end` is the offset after `payload` and `scan`.
+    `scan` is a view of the file, since it is nearly all of it. `start` is the offset of `payload` in the
+    file. `end` is the offset after `payload` and `scan`.
     """
 
     marker: int
     payload: bytes
-    scan: bytes = b""
+    scan: memoryview = memoryview(b"")
     start: int = 0
     end: int = 0
 
     def encoded(self) -> bytes:
         """Return the bytes of the segment as they are stored in a file, including the scan."""
         length = (len(self.payload) + 2).to_bytes(2, "big")
-        return bytes((0xFF, self.marker)) + length + self.payload + self.scan
+        return b"".join((bytes((0xFF, self.marker)), length, self.payload, self.scan))
 
 
 def segments(data: bytes, start: int = 0) -> Iterator[Segment]:
@@ -52,7 +53,7 @@ def segments(data: bytes, start: int = 0) -> Iterator[Segment]:
         marker = data[found.start() + 1]
         reader = ByteReader(data, found.end())
         payload = reader.read(reader.uint_be(2) - 2)
-        scan = _scan(data, reader.position) if marker == SOS else b""
+        scan = _scan(data, reader.position) if marker == SOS else memoryview(b"")
         scans += marker == SOS
         if scans > _MAX_SCANS:
             raise UndecodableImage(detail=f"more than {_MAX_SCANS} scans")
@@ -64,10 +65,11 @@ def segments(data: bytes, start: int = 0) -> Iterator[Segment]:
     yield Segment(EOI, b"", start=end, end=end)
 
 
-def _scan(data: bytes, start: int) -> bytes:
+def _scan(data: bytes, start: int) -> memoryview:
     """Return the entropy-coded data at `start`, up to the next marker or the end of the file."""
-    end = _SCAN_END.search(data, start)
-    return data[start : end.start()] if end else data[start:].removesuffix(b"\xff")
+    found = _SCAN_END.search(data, start)
+    end = found.start() if found else len(data) - data.endswith(b"\xff", start)
+    return memoryview(data)[start:end]
 
 
 def insertion_offset(jpeg: bytes) -> int:

@@ -6,7 +6,6 @@ otherwise in bands of rows.
 """
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from app.core.objects import ImageFormat
 from app.imaging.check import PARSERS
 from app.imaging.decode import decoder_errors, first_frame, open_image, shown_orientation
 from app.imaging.geometry import Box, Size, to_stored
+from app.imaging.gif_frames import GifCanvas
 from app.imaging.pixels import (
     TRANSPOSITIONS,
     has_transparency,
@@ -29,16 +29,15 @@ from app.imaging.sniff import sniff_format
 from app.imaging.survey import SIDEWAYS_ORIENTATIONS, ImageLimits, Survey
 from app.imaging.thumbhash import thumbhash
 
-_FILTER = Image.Resampling.LANCZOS
+_CHROMA_FILTER = Image.Resampling.HAMMING
+"""A faster filter for the colours of a JPEG, which have half the resolution before and mostly afterwards."""
 _GAP = 1.5
 """How much larger than the result a picture must be when it is reduced with a simple filter before. The
 result then looks as if it had been resized in one step."""
-_PLAIN_MODES = ("L", "RGB", "CMYK", "YCbCr")
+_PLAIN_MODES = ("L", "RGB", "CMYK")
 _BAND_PIXELS = 1 << 20
 """Number of pixels of the source that are converted at a time."""
 
-_CLEARING_FRAME = re.compile(rb"\x21\xf9\x04[\x08-\x0b]", re.DOTALL)
-"""A graphic control extension of a GIF frame whose area becomes transparent after the frame (section 23)."""
 _JPEG_SCALES = (8, 4, 2)
 """The factors by which libjpeg can reduce a picture while it decodes."""
 
@@ -53,8 +52,11 @@ class Source:
     def __init__(self, image: ImageFile.ImageFile, format: ImageFormat, survey: Survey) -> None:
         self.format = format
         self._image = image
+        self._loaded: Image.Image = image
         self._survey = survey
         self._first = first_frame(image)
+        is_animated_gif = format.name == "gif" and survey.frames > 1
+        self._canvas = GifCanvas(survey.clean, (survey.width, survey.height)) if is_animated_gif else None
         self.frames = survey.frames - self._first
         self.orientation = max(survey.orientation, shown_orientation(image))
         sides = survey.width, survey.height
@@ -76,14 +78,14 @@ class Source:
     @property
     def duration(self) -> float:
         """The time in milliseconds for which the frame that was loaded last is shown."""
-        return float(self._image.info.get("duration", 0))
+        return float(self._canvas.duration if self._canvas else self._image.info.get("duration", 0))
 
     @property
     def may_have_alpha(self) -> bool:
         """Whether any frame may have transparent pixels, as far as is known after the first was loaded."""
-        if self.format.name == "gif":
-            return has_transparency(self._image) or _CLEARING_FRAME.search(self._survey.clean) is not None
-        return self._image.has_transparency_data
+        if self._canvas is not None:
+            return has_transparency(self._loaded) or self._canvas.can_become_clear
+        return self._loaded.has_transparency_data
 
     def draft(self, region: Box, size: Size) -> None:
         """Have the pixels decoded at a lower resolution, if the format supports it.
@@ -101,14 +103,19 @@ class Source:
 
     def load(self, index: int = 0) -> Image.Image:
         """Decode a frame, and return it as it is stored. Frames must be loaded in their order."""
+        if self._canvas is not None:
+            self._loaded = self._canvas.draw(index)
+            return self._loaded
         image = self._image
         if image.tell() != index + self._first:
             image.seek(index + self._first)
         image.load()
         return image
 
-    def frame(self, index: int, region: Box, size: Size) -> Image.Image:
-        """Return the `region` of a frame, resized to `size` and upright.
+    def frame(
+        self, index: int, region: Box, size: Size, filter: Image.Resampling = Image.Resampling.LANCZOS
+    ) -> Image.Image:
+        """Return the `region` of a frame, resized to `size` with `filter`, and upright.
 
         The result is in one of the modes L, LA, RGB, RGBA, CMYK and YCbCr.
         """
@@ -119,7 +126,7 @@ class Source:
         scales = [min(1, have / declared) for have, declared in zip(image.size, stored_size, strict=True)]
         box = (stored[0] * scales[0], stored[1] * scales[1], stored[2] * scales[0], stored[3] * scales[1])
         target = size[::-1] if self.orientation in SIDEWAYS_ORIENTATIONS else size
-        resized = _resize(image, box, target)
+        resized = _resize(image, box, target, filter)
         method = TRANSPOSITIONS.get(self.orientation)
         return resized if method is None else resized.transpose(method)
 
@@ -128,8 +135,8 @@ class Source:
         return ImageInfo(
             *self.size,
             self._survey.frames,
-            has_transparency(self._image),
-            thumbhash(self._image, self.orientation),
+            has_transparency(self._loaded),
+            thumbhash(self._loaded, self.orientation),
         )
 
 
@@ -145,10 +152,12 @@ def open_source(
     """
     format = sniff_format(data, limits.formats)
     with decoder_errors():
-        # Gain maps are not looked for.
-        survey = PARSERS[format.name](data, replace(limits, strip_metadata=format.name != "jpeg"))
+        # Metadata of a JPEG does no harm, and removing it would mean copying the file several times.
+        strips = format.name != "jpeg"
+        survey = PARSERS[format.name](data, replace(limits, strip_metadata=strips))
         before_decoding(survey)
-        with open_image(survey.clean, format, (survey.width, survey.height)) as image:
+        complete = survey.clean if strips else data + survey.missing_end
+        with open_image(complete, format, (survey.width, survey.height)) as image:
             yield Source(image, format, survey)
 
 
@@ -161,12 +170,14 @@ def _ratio(box: Box, target: Size) -> tuple[float, float]:
     return (box[2] - box[0]) / target[0], (box[3] - box[1]) / target[1]
 
 
-def _resize(image: Image.Image, box: Box, target: Size) -> Image.Image:
+def _resize(image: Image.Image, box: Box, target: Size, filter: Image.Resampling) -> Image.Image:
     """Return the part of the picture in `box` with the size `target`, in 8 bits."""
+    if image.mode == "YCbCr":
+        bands = zip(image.split(), (filter, _CHROMA_FILTER, _CHROMA_FILTER), strict=True)
+        resized = [band.resize(target, each, box, reducing_gap=_GAP) for band, each in bands]
+        return Image.merge("YCbCr", resized)
     if image.mode in _PLAIN_MODES and not image.has_transparency_data:
-        if box == (0, 0, *target) and target == image.size:
-            return image.copy()
-        return image.resize(target, _FILTER, box=box, reducing_gap=_GAP)
+        return image.resize(target, filter, box, reducing_gap=_GAP)
     across, down = (max(1, int(ratio / _GAP)) for ratio in _ratio(box, target))
     left, top = math.floor(box[0]), math.floor(box[1])
     reduced = _reduced(image, (left, top, math.ceil(box[2]), math.ceil(box[3])), (across, down))
@@ -174,12 +185,7 @@ def _resize(image: Image.Image, box: Box, target: Size) -> Image.Image:
         *((box[0] - left) / across, (box[1] - top) / down),
         *((box[2] - left) / across, (box[3] - top) / down),
     )
-    resized = (
-        reduced
-        if inner == (0, 0, *reduced.size) == (0, 0, *target)
-        else reduced.resize(target, _FILTER, inner)
-    )
-    return straight(resized)
+    return straight(reduced.resize(target, filter, inner))
 
 
 def _reduced(image: Image.Image, box: tuple[int, int, int, int], factors: tuple[int, int]) -> Image.Image:

@@ -89,7 +89,8 @@ class GainMap:
 class Survey:
     """What a parser found in a container. If the decoder finds different values, the image is refused.
 
-    `clean` is the image without metadata and without bytes after its end. `width` and `height` are the size
+    `clean` is the image without metadata and without bytes after its end. It may be incomplete if the limits
+    don't say that metadata is to be stripped. `width` and `height` are the size
     of the canvas in pixels, before it is rotated according to `orientation`, the EXIF orientation 1…8.
     `frames` is the number of frames shown. `missing_end` is the part of the end marker that is missing in the
     file; in `clean`, the end marker is complete.

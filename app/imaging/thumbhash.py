@@ -19,7 +19,7 @@ from app.imaging.survey import UPRIGHT
 _SAMPLED_SIDE = 256
 """Maximum width and height of the pixels picked from the image. Averaging all pixels of a large image would
 take much longer, and the placeholder would look the same."""
-_SIDE = 32
+_SIDE = 24
 """Maximum width and height of the copy that is transformed. No frequency higher than 7 is kept."""
 
 _LIGHTNESS_TERMS, _LIGHTNESS_TERMS_WITH_ALPHA, _COLOUR_TERMS, _ALPHA_TERMS = 7, 5, 3, 5

@@ -13,14 +13,16 @@ from PIL import Image
 from app.core.errors import UndecodableImage
 from app.core.objects import FORMATS
 from app.core.variant_specs import VariantSpec
+from app.imaging.avif import without_metadata
 from app.imaging.encode import for_gif
+from app.imaging.survey import PartCounter
 
 ANIMATED_FORMATS = {"avif", "gif", "png", "webp"}
 
 _QUALITIES = {"jpeg": 80, "webp": 80, "avif": 50}
 
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "jpeg": {"subsampling": "4:2:0", "optimize": True},
+    "jpeg": {"subsampling": "4:2:0"},
     "webp": {"method": 2},
     "avif": {"speed": 9, "max_threads": 1, "autotiling": False},
     "png": {"compress_level": 6},
@@ -94,7 +96,8 @@ class Animation(Image.Image):
             frame = frame.convert("RGBA" if self.has_alpha else "RGB")
             if self.for_gif:
                 frame = for_gif(frame)
-                self.info |= frame.info
+                if "transparency" in frame.info:
+                    self.info["transparency"] = frame.info["transparency"]
                 self.palette = frame.palette
             self._mode = frame.mode
             self.im = frame.im
@@ -129,7 +132,9 @@ def encode_animation(animation: Animation, format: str, spec: VariantSpec) -> by
     elif format in ("avif", "webp"):
         options["duration"] = animation.durations
         animation.is_eager = format == "avif"
-    return _saved(animation, format, options)
+    encoded = _saved(animation, format, options)
+    # An animated AVIF contains the time at which it was made.
+    return without_metadata(encoded, PartCounter()) if format == "avif" else encoded
 
 
 def _options(format: str, spec: VariantSpec) -> dict[str, Any]:

@@ -126,9 +126,14 @@ def _focus(source: Source, spec: VariantSpec, layout: Layout) -> Point:
 
 
 def _picture(source: Source, request: VariantRequest, layout: Layout, index: int) -> Image.Image:
-    """Return a frame of the variant, in mode L, LA, RGB or RGBA, or also in YCbCr if the format is JPEG."""
+    """Return a frame of the variant, in mode L, LA, RGB or RGBA, or also in YCbCr if the format is JPEG.
+
+    For JPEG, a faster filter is used. At a slightly higher quality, the files are as large as with the better
+    filter, and look the same.
+    """
     spec = request.spec
-    picture = to_srgb(source.frame(index, layout.region, layout.size), source.profile)
+    filter = Image.Resampling.BICUBIC if request.format == "jpeg" else Image.Resampling.LANCZOS
+    picture = to_srgb(source.frame(index, layout.region, layout.size, filter), source.profile)
     is_padded = spec.fit == "pad"
     if is_padded or request.format == "jpeg":
         picture = flattened(picture, spec.background)

@@ -74,6 +74,20 @@ def _say(payload: bytes) -> NoReturn:
     os._exit(0)
 
 
+def _write(payload: bytes) -> NoReturn:
+    """Write a result, and send a report. The payload begins with the size of the result."""
+    size = int.from_bytes(payload[:4], "big")
+    result = _open_descriptors(stat.S_ISREG)[-1]
+    os.write(result, payload[4 : 4 + size])
+    _send(payload[4 + size :])
+    os._exit(0)
+
+
+def _nice(payload: bytes) -> NoReturn:
+    """Report the nice value of this process."""
+    raise UndecodableImage(detail=str(os.nice(0)))
+
+
 def _shut(payload: bytes) -> NoReturn:
     """Send a report, and shut down the socket, which the host shares."""
     (job,) = _open_descriptors(stat.S_ISSOCK)
@@ -143,7 +157,7 @@ _ACTIONS: dict[bytes, Callable[[bytes], NoReturn]] = {
     action.__name__.strip("_").encode(): action
     for action in (
         *(_crash, _abort, _burn, _wait, _linger, _take_memory, _take_some, _say, _shut, _hand_over, _fill),
-        *(_exit, _kill_host, _break_out),
+        *(_exit, _kill_host, _break_out, _write, _nice),
     )
 }
 

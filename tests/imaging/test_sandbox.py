@@ -17,12 +17,14 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import AppError, Busy, TooManyPixels, UndecodableImage, UnsupportedImage
+from app.core.variant_specs import parse_spec
 from app.imaging.check import check_image
 from app.imaging.sandbox import client
 from app.imaging.sandbox.client import Sandbox
-from app.imaging.sandbox.protocol import max_stored_bytes
+from app.imaging.sandbox.protocol import max_stored_bytes, max_variant_bytes
 from app.imaging.survey import ImageLimits
 from app.imaging.thumbhash import thumbhash
+from app.imaging.variants import VariantRequest, describe_image, make_variant
 from tests.server.trees import children_of, is_there
 from tests.waiting import wait_until
 
@@ -369,6 +371,7 @@ def test_the_host_has_no_secrets_and_no_inherited_files(
         its = Path(f"/proc/{sandbox.host_pid}")
         opened = [str(path.readlink()) for path in (its / "fd").iterdir()]
     variables = {entry.partition(b"=")[0] for entry in (its / "environ").read_bytes().split(b"\0") if entry}
+    variables -= {b"glibc.malloc.mmap_threshold"}  # some versions of glibc split GLIBC_TUNABLES in place
     assert variables <= {b"MALLOC_ARENA_MAX", b"GLIBC_TUNABLES", b"LD_LIBRARY_PATH", b"TMPDIR"}
     assert str(tmp_path / "open") not in opened
     assert b"a-secret" not in (its / "cmdline").read_bytes()
@@ -417,3 +420,165 @@ def test_closing_the_socket_of_a_job_kills_its_child(
     with pytest.raises(UndecodableImage):
         hostile.check(b"linger", LIMITS)
     wait_until(lambda: not is_there(children[0]))
+
+
+REQUEST = VariantRequest(parse_spec("w24"), "webp", 24 * 16)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Iterator[int]:
+    """A descriptor of a file with an animation, whose position is not at its beginning."""
+    path = tmp_path / "stored.gif"
+    path.write_bytes(sample("gif", True))
+    with open(path, "rb") as file:
+        file.seek(20)
+        yield file.fileno()
+
+
+@pytest.mark.parametrize("text", ["w24", "w20,h20,cover,smart", "w20,h30,pad,bg112233,q70", "h9,still"])
+@pytest.mark.parametrize("format", ["avif", "gif", "jpeg", "png", "webp"])
+def test_variants_equal_those_of_make_variant(shared: Sandbox, stored: int, text: str, format: str) -> None:
+    request = VariantRequest(parse_spec(text), format, 10_000)
+    expected = make_variant(sample("gif", True), request, LIMITS)
+    assert shared.make(sample("gif", True), request, LIMITS) == expected
+    assert shared.make(stored, request, LIMITS) == expected
+    assert os.lseek(stored, 0, os.SEEK_CUR) == 20
+
+
+def test_flattened_animations_and_facts_are_reported(shared: Sandbox, stored: int) -> None:
+    expected = make_variant(sample("gif", True), REQUEST, LIMITS)
+    assert expected.is_flattened
+    assert shared.make(stored, REQUEST, LIMITS) == expected
+    assert shared.describe(stored, LIMITS) == describe_image(sample("gif", True), LIMITS)
+    assert shared.describe(sample("png"), LIMITS) == describe_image(sample("png"), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("data", "limits", "request_", "kind"),
+    [
+        (b"<svg/>", LIMITS, REQUEST, UnsupportedImage),
+        (sample("jpeg")[:-60], LIMITS, REQUEST, UndecodableImage),
+        (sample("png"), replace(LIMITS, max_pixels=10), REQUEST, TooManyPixels),
+        (sample("png"), LIMITS, replace(REQUEST, max_pixels=24 * 16 - 1), TooManyPixels),
+    ],
+    ids=["format", "damaged", "source", "result"],
+)
+def test_refused_variants_equal_those_of_make_variant(
+    shared: Sandbox, data: bytes, limits: ImageLimits, request_: VariantRequest, kind: type[AppError]
+) -> None:
+    with pytest.raises(kind) as here:
+        make_variant(data, request_, limits)
+    with pytest.raises(kind) as there:
+        shared.make(data, request_, limits)
+    assert type(there.value) is type(here.value)
+    assert (there.value.message, there.value.detail) == (here.value.message, here.value.detail)
+
+
+def test_a_file_that_a_child_could_change_is_not_passed_on(shared: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "stored.png").write_bytes(sample("png"))
+    with open(tmp_path / "stored.png", "r+b") as file, pytest.raises(ValueError, match="only for reading"):
+        shared.make(file.fileno(), REQUEST, LIMITS)
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(ValueError, match="regular file"):
+            shared.describe(reading, LIMITS)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def made_report(**changed: object) -> bytes:
+    """Return a valid report from a child that made a variant, with some fields changed."""
+    valid = {"width": 24, "height": 16, "frames": 1, "flattened": False, "info": facts()}
+    return json.dumps(valid | changed).encode() + b"\n"
+
+
+def say(report: bytes, data: bytes) -> bytes:
+    """Return an "image" that has a child write `data` as its result and send `report`."""
+    return b"write\0" + len(data).to_bytes(4, "big") + data + report
+
+
+VARIANT = make_variant(sample("png"), REQUEST, LIMITS).data
+
+
+def test_a_valid_report_about_a_variant_is_accepted(hostile: Sandbox) -> None:
+    """Otherwise, the tests below could not fail."""
+    made = hostile.make(say(made_report(), VARIANT), REQUEST, LIMITS)
+    assert (made.data, made.width, made.height, made.frames) == (VARIANT, 24, 16, 1)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        b"",
+        b"{}\n",
+        made_report(width=25),
+        made_report(width=0),
+        made_report(width=24.0),
+        made_report(height=17),
+        made_report(height=33),
+        made_report(frames=2),
+        made_report(frames=True),
+        made_report(flattened=None),
+        made_report(flattened=0),
+        made_report(info=None),
+        made_report(info=facts(width=23)),
+        made_report(info=facts(frames=10**6)),
+        made_report(info=facts(width=10**6)),
+        made_report(info=facts(thumbhash="\n")),
+        made_report() * 2,
+    ],
+    ids=repr,
+)
+def test_invalid_reports_about_variants_are_refused(hostile: Sandbox, report: bytes) -> None:
+    with pytest.raises(UndecodableImage) as caught:
+        hostile.make(say(report, VARIANT), REQUEST, LIMITS)
+    assert "invalid report" in caught.value.detail or "ended with" in caught.value.detail
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>", sample("png")], ids=["nothing", "HTML", "another format"])
+def test_other_bytes_than_the_variant_are_refused(hostile: Sandbox, data: bytes) -> None:
+    with pytest.raises(UndecodableImage):
+        hostile.make(say(made_report(), data), REQUEST, LIMITS)
+    assert hostile.make(sample("png"), REQUEST, LIMITS).data == VARIANT
+
+
+def test_the_size_of_a_variant_is_limited(hostile: Sandbox) -> None:
+    most = max_variant_bytes(REQUEST.max_pixels)
+    data = hostile.make(say(made_report(), VARIANT + bytes(2 * most)), REQUEST, LIMITS).data
+    assert len(data) == most
+    large = replace(REQUEST, max_pixels=1_000_000)
+    with pytest.raises(UndecodableImage, match="invalid report"):
+        hostile.make(say(made_report(), VARIANT + bytes(2 * most)), large, LIMITS)
+
+
+@pytest.mark.parametrize("report", [b"{}\n", report(info=facts(height=0)), report(info=[])], ids=repr)
+def test_invalid_descriptions_are_refused(hostile: Sandbox, report: bytes) -> None:
+    with pytest.raises(UndecodableImage) as caught:
+        hostile.describe(b"say\0" + report, LIMITS)
+    assert "invalid report" in caught.value.detail
+
+
+@pytest.mark.parametrize("action", [b"crash", b"take_memory", b"exit"])
+def test_a_child_that_crashes_fails_only_its_variant(hostile: Sandbox, action: bytes) -> None:
+    with pytest.raises(UndecodableImage):
+        hostile.make(action, REQUEST, LIMITS)
+    assert hostile.make(sample("png"), REQUEST, LIMITS).data == VARIANT
+
+
+def test_a_child_that_makes_a_variant_can_only_report(hostile: Sandbox, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        written = tmp_path / str(listener.getsockname()[1])
+        with pytest.raises(UndecodableImage) as caught:
+            hostile.make(b"break_out\0" + bytes(written), REQUEST, LIMITS)
+    assert not written.exists()
+    assert caught.value.detail == ""
+
+
+def test_variants_have_a_lower_priority_than_uploads(hostile: Sandbox) -> None:
+    nice = []
+    for job in (hostile.check, hostile.describe, partial(hostile.make, request=REQUEST)):
+        with pytest.raises(UndecodableImage) as caught:
+            job(b"nice", limits=LIMITS)
+        nice.append(int(caught.value.detail))
+    assert nice[0] < nice[1] == nice[2]
