@@ -9,15 +9,9 @@ Removing a file takes longer than a transaction, so the files of evicted objects
 transaction, the rows of a batch of objects are replaced by reservations of the same size. These are deleted
 when the files are gone, so the space counts as taken until then. If the process is killed in between, the
 next process to start finds the reservations and removes the files.
-
-Each process locks a file for its whole lifetime. The kernel releases the lock even if the process is killed,
-so if another process can lock the file, the process that created the file is dead. Its process ID would not
-prove this, since the system reuses process IDs.
 """
 
 import os
-import secrets
-import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -29,9 +23,9 @@ from app.cache.health import Health
 from app.cache.index import Index
 from app.cache.invalidation import Epochs
 from app.cache.layout import Layout
+from app.cache.owner import Owner
 from app.core.errors import CacheStuck
 from app.core.objects import ObjectFacts
-from app.core.system import lock, try_lock
 from app.core.variant_keys import AREAS, can_have_variants, is_variant_key, is_variant_of, source_of
 
 _BLOCK_BYTES = 4096
@@ -102,7 +96,7 @@ class Space:
         self._max_bytes = max_bytes
         self._max_object_bytes = max_object_bytes
         self._on_eviction = on_eviction
-        self._owner = _Owner(layout.tmp)
+        self._owner = Owner(layout.tmp)
         self._released: set[tuple[int, str]] = set()  # released, but still in the index
         self._evicting = threading.Lock()  # so that not each of the waiting threads evicts a batch
         self._victims: list[_Victim] = []  # still in the index; only the thread that evicts uses the list
@@ -388,8 +382,6 @@ class Space:
                 _delete_reservation(db, reservation_id, owner)
                 for member in (key, *_variants(db, key)):
                     self._settle_key(db, member)
-            for key, _ in _least_recently_used(db):  # the owner may have been evicting these
-                self._settle_key(db, key)
             # A rollback restores the rows and their sums, but it does not undo changes to directories.
             db.execute("UPDATE total SET directories = ?", (self._layout.directories_bytes(),))
 
@@ -400,72 +392,6 @@ class Space:
         found = {self._layout.is_immutable_path(path): stat.st_mtime_ns for path, stat in self._stats(key)}
         if recorded != found:
             self.drop_entry(db, key)
-
-
-class _Owner:
-    """This process, as the owner of a directory in `tmp` and of the lock file next to it."""
-
-    def __init__(self, tmp: Path) -> None:
-        self._tmp = tmp
-        self._pid = 0
-        self._descriptor = -1
-        self._token = ""
-
-    def token(self) -> str:
-        """Return the random name of this process. A forked process gets a new one."""
-        if self._pid != os.getpid():
-            self._claim()
-        return self._token
-
-    def new_path(self) -> str:
-        """Return a path for a new file in this process's directory."""
-        return f"{self._tmp}/{self.token()}/{secrets.token_hex(8)}"
-
-    def reclaim(self, settle: Callable[[str], None]) -> None:
-        """For each dead process, call `settle` with its token, then remove its directory and lock file."""
-        self.token()
-        for path in self._tmp.glob("*.lock"):
-            if path.stem != self._token:
-                self._reclaim_if_dead(path, settle)
-
-    def close(self) -> None:
-        """Remove the directory and the lock file. The next use creates new ones."""
-        if self._pid == os.getpid():
-            shutil.rmtree(self._tmp / self._token, ignore_errors=True)
-            (self._tmp / f"{self._token}.lock").unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._pid = 0
-
-    def _claim(self) -> None:
-        while True:
-            token = secrets.token_hex(8)
-            path = self._tmp / f"{token}.lock"
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                lock(descriptor)
-            except OSError:
-                os.close(descriptor)
-                path.unlink(missing_ok=True)
-                raise
-            if os.fstat(descriptor).st_nlink:
-                break
-            # Between open and flock, another process mistook this process for dead and removed the file.
-            os.close(descriptor)
-        (self._tmp / token).mkdir()
-        self._token, self._descriptor, self._pid = token, descriptor, os.getpid()
-
-    def _reclaim_if_dead(self, path: Path, settle: Callable[[str], None]) -> None:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        try:
-            if try_lock(descriptor):
-                settle(path.stem)
-                shutil.rmtree(self._tmp / path.stem, ignore_errors=True)
-                path.unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
 
 
 def insert_row(db: sqlite3.Connection, facts: ObjectFacts, stat: os.stat_result, validated_at: float) -> int:
