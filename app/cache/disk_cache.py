@@ -187,8 +187,10 @@ class DiskCache:
             self._health.report(exc)
             return -1
 
-    def store(self, facts: ObjectFacts, data: bytes, epoch: int) -> None:
+    def store(self, facts: ObjectFacts, data: bytes, epoch: int, digest: str = "") -> None:
         """Cache an object that was just put into the store.
+
+        `digest` is the hexadecimal SHA-256 of `data`, if the caller has computed it.
 
         Don't cache it if another request has changed the key since the caller read `epoch`. Raises
         `CacheStuck` if an older version of the object can't be removed from the cache.
@@ -205,7 +207,7 @@ class DiskCache:
             is_latest, current = is_latest and latest == current + 1, latest
         if is_latest:
             try:
-                self._fill.from_upload(facts, data, current)
+                self._fill.from_upload(facts, data, current, digest)
             except CACHE_ERRORS as exc:
                 self._health.report(exc)
 

@@ -1,21 +1,21 @@
 """Disk space: reserving it before a file is written, and evicting the least recently used objects.
 
-Files are moved into place and removed inside the index's transactions. If a process is killed during a
-transaction, SQLite rolls the transaction back, but the file stays moved or removed. The index then still
-contains the process's reservation for the key. The next process to start finds the reservation. It removes
-the file and the row of the key unless they match, and measures the directories again.
+Files are moved into place inside the index's transactions. If a process is killed during a transaction,
+SQLite rolls the transaction back, but the file stays moved. The index then still contains the process's
+reservation for the key. The next process to start finds the reservation. It removes the file and the row of
+the key unless they match, and measures the directories again.
 
-Each process locks a file for its whole lifetime. The kernel releases the lock even if the process is killed,
-so if another process can lock the file, the process that created the file is dead. Its process ID would not
-prove this, since the system reuses process IDs.
+Removing a file takes longer than a transaction, so the files of evicted objects are removed after it. In the
+transaction, the rows of a batch of objects are replaced by reservations of the same size. These are deleted
+when the files are gone, so the space counts as taken until then. If the process is killed in between, the
+next process to start finds the reservations and removes the files.
 """
 
 import os
-import secrets
-import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +23,9 @@ from app.cache.health import Health
 from app.cache.index import Index
 from app.cache.invalidation import Epochs
 from app.cache.layout import Layout
+from app.cache.owner import Owner
 from app.core.errors import CacheStuck
 from app.core.objects import ObjectFacts
-from app.core.system import lock, try_lock
 from app.core.variant_keys import AREAS, can_have_variants, is_variant_key, is_variant_of, source_of
 
 _BLOCK_BYTES = 4096
@@ -36,8 +36,18 @@ _SLACK_BYTES = 144 * 1024
 reservations."""
 
 _BATCH = 64
-"""Maximum number of entries to remove in one transaction. Other writers wait until the transaction ends, and
-its log counts toward the size limit of the cache."""
+"""Maximum number of entries to read or remove in one transaction. Other writers wait until the transaction
+ends, and its log counts toward the size limit of the cache."""
+
+_MAX_VICTIMS = 16
+"""Maximum number of entries to evict in one transaction. Their files are still on disk when its log has
+grown, which `_SLACK_BYTES` must cover."""
+
+_NEVER = float("inf")
+
+_AHEAD = 128
+"""When the cache is full, evict until a 128th of `max_bytes` is free. So most fills evict nothing, and the
+hit ratio does not suffer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,16 @@ class Reservation:
     key: str
     taken: int
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Victim:
+    """An evicted object whose file remains to be removed, and its reservation in the index."""
+
+    reservation: int
+    owner: str
+    path: str
+    inode: int
 
 
 class Space:
@@ -76,8 +96,10 @@ class Space:
         self._max_bytes = max_bytes
         self._max_object_bytes = max_object_bytes
         self._on_eviction = on_eviction
-        self._owner = _Owner(layout.tmp)
+        self._owner = Owner(layout.tmp)
         self._released: set[tuple[int, str]] = set()  # released, but still in the index
+        self._evicting = threading.Lock()  # so that not each of the waiting threads evicts a batch
+        self._victims: list[_Victim] = []  # still in the index; only the thread that evicts uses the list
 
     def reserve(self, key: str, size: int) -> Reservation | None:
         """Reserve space for an object of `size` bytes, evicting other objects if necessary.
@@ -91,14 +113,20 @@ class Space:
             self._delete_released()
         if taken >= self._max_bytes or size > self._max_object_bytes:
             return None
-        while True:
-            with self._index.transaction() as db:
-                fits = self._make_room(db, taken)
-                if fits:
-                    owner = self._owner.token()
-                    return Reservation(self._insert_reservation(db, key, taken), owner, key, taken, path)
-            if fits is False:
-                return None
+        with self._index.transaction() as db:
+            excess = self._excess(db, taken)
+            if excess <= 0:
+                return self._reserved(db, key, taken, path)
+        with self._evicting:
+            while True:
+                with self._settled_victims() as db:
+                    excess = self._excess(db, taken)
+                    if excess <= 0:
+                        return self._reserved(db, key, taken, path)
+                    victims = [] if excess == _NEVER else self._evict(db, excess + self._max_bytes // _AHEAD)
+                self._victims = victims
+                if not victims:
+                    return None
 
     def publish(self, reservation: Reservation, facts: ObjectFacts, epoch: int, now: float) -> bool:
         """Move the written file into place, replace the reservation with a row in the index, and return True.
@@ -202,12 +230,20 @@ class Space:
         return used > self._max_bytes
 
     def trim(self) -> bool:
-        """Evict a batch of objects if the cache is over its limit. Return whether more must be evicted."""
-        with self._index.transaction() as db:
-            more = self._evict_excess(db)
-        if not more:
+        """Evict a batch of objects if the cache is over its limit. Return whether more must be evicted.
+
+        The free pages of the index don't count, since they are returned to the file system at the end.
+        """
+        with self._evicting:
+            with self._settled_victims() as db:
+                totals = "SELECT taken + directories + reserved, rebuilding FROM total"
+                taken, rebuilding = db.execute(totals).fetchone()
+                excess = taken + self._index.used_bytes() + _SLACK_BYTES - self._max_bytes
+                victims = self._evict(db, excess) if excess > 0 and not rebuilding else []
+            self._victims = victims
+        if not victims:
             self._index.shrink()
-        return more
+        return bool(victims)
 
     def reclaim(self) -> None:
         """Cancel the reservations of dead processes, and repair the entries that they were changing."""
@@ -217,56 +253,67 @@ class Space:
         """Remove this process's lock file and its directory for temporary files."""
         self._owner.close()
 
-    def _make_room(self, db: sqlite3.Connection, wanted: int) -> bool | None:
-        """Evict a batch of objects if necessary, and return whether `wanted` bytes now fit.
-
-        Return None if they may fit after a further transaction has evicted more objects.
-        """
+    def _excess(self, db: sqlite3.Connection, wanted: int) -> float:
+        """Return how many bytes must be evicted before `wanted` bytes fit. It is `_NEVER` if they can't."""
         totals = "SELECT taken + directories, reserved, rebuilding FROM total"
         taken, reserved, rebuilding = db.execute(totals).fetchone()
         budget = self._max_bytes - self._index.bytes_on_disk() - _SLACK_BYTES - wanted
-        if reserved > budget or rebuilding:
-            return False
-        excess = taken + reserved - budget
-        return True if excess <= 0 else self._evict(db, excess)
+        return _NEVER if reserved > budget or rebuilding else taken + reserved - budget
 
-    def _evict_excess(self, db: sqlite3.Connection) -> bool:
-        """Evict a batch of objects if the cache exceeds its size limit. Return whether more must be evicted.
+    def _evict(self, db: sqlite3.Connection, wanted: float) -> list[_Victim]:
+        """Delete the rows of the least recently used entries until `wanted` bytes have been freed.
 
-        The free pages of the index don't count, since `Index.shrink` can return them to the file system.
+        Return a batch of victims, or no victims if there are no entries. Each has a reservation until its
+        file has been removed. An entry that was used after its recorded access is kept, and the new access is
+        recorded. If that applies to the whole batch, the entry with the oldest access is evicted, so that
+        each transaction frees something.
         """
-        totals = "SELECT taken + directories + reserved, rebuilding FROM total"
-        taken, rebuilding = db.execute(totals).fetchone()
-        excess = taken + self._index.used_bytes() + _SLACK_BYTES - self._max_bytes
-        return excess > 0 and not rebuilding and self._evict(db, excess) is None
-
-    def _evict(self, db: sqlite3.Connection, excess: int) -> bool | None:
-        """Evict a batch of the least recently used entries until `excess` bytes have been freed.
-
-        Return True if that many bytes were freed, None if they were not but there may be more entries, and
-        False if there are no entries left. An entry that was used after its recorded access is kept, and the
-        new access is recorded. If that applies to the whole batch, the entry with the oldest access is
-        evicted, so that each transaction frees something.
-        """
-        candidates = _least_recently_used(db)
+        victims: list[_Victim] = []
         used: list[tuple[int, str]] = []
         freed = 0
-        for key, recorded in candidates:
+        for key, recorded in _least_recently_used(db):
             accessed_at = next((stat.st_atime_ns for _, stat in self._stats(key)), 0)
             if accessed_at > recorded:
                 used.append((accessed_at, key))
                 self._record_access(db, key, accessed_at)
                 continue
-            freed += self._evict_entry(db, key)
-            if freed >= excess:
-                return True
-        if freed == 0 and used:
-            freed = self._evict_entry(db, min(used)[1])
-        return freed >= excess or (None if candidates else False)
+            freed += self._evict_entry(db, key, victims)
+            if freed >= wanted or len(victims) >= _MAX_VICTIMS:
+                return victims
+        if not victims and used:
+            self._evict_entry(db, min(used)[1], victims)
+        return victims
 
-    def _evict_entry(self, db: sqlite3.Connection, key: str) -> int:
+    def _evict_entry(self, db: sqlite3.Connection, key: str, victims: list[_Victim]) -> int:
+        """Replace the row of `key` by a reservation, add the victim, and return its size on disk."""
         self._on_eviction()
-        return self.drop_entry(db, key)
+        taken = _delete_row(db, key)
+        reservation = self._insert_reservation(db, key, taken)
+        path, inode = next(((path, stat.st_ino) for path, stat in self._stats(key)), ("", 0))
+        victims.append(_Victim(reservation, self._owner.token(), path, inode))
+        return taken
+
+    @contextmanager
+    def _settled_victims(self) -> Iterator[sqlite3.Connection]:
+        """Remove the files of the victims. In a transaction, delete their reservations and run the block.
+
+        Raises `OSError` if a file can't be removed. The next call tries again.
+        """
+        for victim in self._victims:
+            _remove_file(victim)
+        with self._index.transaction() as db:
+            for victim in self._victims:
+                _delete_reservation(db, victim.reservation, victim.owner)
+            paths = (victim.path for victim in self._victims if victim.path)
+            freed = sum(map(self._layout.remove_empty_directories, paths))
+            if freed:
+                db.execute("UPDATE total SET directories = directories - ?", (freed,))
+            yield db
+        self._victims = []
+
+    def _reserved(self, db: sqlite3.Connection, key: str, taken: int, path: str) -> Reservation:
+        reservation_id = self._insert_reservation(db, key, taken)
+        return Reservation(reservation_id, self._owner.token(), key, taken, path)
 
     def _record_access(self, db: sqlite3.Connection, key: str, accessed_at: int) -> None:
         """Record the access in the index and on the file.
@@ -335,8 +382,6 @@ class Space:
                 _delete_reservation(db, reservation_id, owner)
                 for member in (key, *_variants(db, key)):
                     self._settle_key(db, member)
-            for key, _ in _least_recently_used(db):  # the owner may have been evicting these
-                self._settle_key(db, key)
             # A rollback restores the rows and their sums, but it does not undo changes to directories.
             db.execute("UPDATE total SET directories = ?", (self._layout.directories_bytes(),))
 
@@ -347,72 +392,6 @@ class Space:
         found = {self._layout.is_immutable_path(path): stat.st_mtime_ns for path, stat in self._stats(key)}
         if recorded != found:
             self.drop_entry(db, key)
-
-
-class _Owner:
-    """This process, as the owner of a directory in `tmp` and of the lock file next to it."""
-
-    def __init__(self, tmp: Path) -> None:
-        self._tmp = tmp
-        self._pid = 0
-        self._descriptor = -1
-        self._token = ""
-
-    def token(self) -> str:
-        """Return the random name of this process. A forked process gets a new one."""
-        if self._pid != os.getpid():
-            self._claim()
-        return self._token
-
-    def new_path(self) -> str:
-        """Return a path for a new file in this process's directory."""
-        return f"{self._tmp}/{self.token()}/{secrets.token_hex(8)}"
-
-    def reclaim(self, settle: Callable[[str], None]) -> None:
-        """For each dead process, call `settle` with its token, then remove its directory and lock file."""
-        self.token()
-        for path in self._tmp.glob("*.lock"):
-            if path.stem != self._token:
-                self._reclaim_if_dead(path, settle)
-
-    def close(self) -> None:
-        """Remove the directory and the lock file. The next use creates new ones."""
-        if self._pid == os.getpid():
-            shutil.rmtree(self._tmp / self._token, ignore_errors=True)
-            (self._tmp / f"{self._token}.lock").unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._pid = 0
-
-    def _claim(self) -> None:
-        while True:
-            token = secrets.token_hex(8)
-            path = self._tmp / f"{token}.lock"
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                lock(descriptor)
-            except OSError:
-                os.close(descriptor)
-                path.unlink(missing_ok=True)
-                raise
-            if os.fstat(descriptor).st_nlink:
-                break
-            # Between open and flock, another process mistook this process for dead and removed the file.
-            os.close(descriptor)
-        (self._tmp / token).mkdir()
-        self._token, self._descriptor, self._pid = token, descriptor, os.getpid()
-
-    def _reclaim_if_dead(self, path: Path, settle: Callable[[str], None]) -> None:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        try:
-            if try_lock(descriptor):
-                settle(path.stem)
-                shutil.rmtree(self._tmp / path.stem, ignore_errors=True)
-                path.unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
 
 
 def insert_row(db: sqlite3.Connection, facts: ObjectFacts, stat: os.stat_result, validated_at: float) -> int:
@@ -436,6 +415,13 @@ def _variants(db: sqlite3.Connection, key: str) -> dict[str, str]:
         rows = db.execute("SELECT key, etag FROM entry WHERE key > ? AND key < ?", (first, last))
         found.update((name, etag) for name, etag in rows if source_of(name) == key)
     return found
+
+
+def _remove_file(victim: _Victim) -> None:
+    """Remove the victim's file, unless a new file was moved to its path in the meantime."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if victim.path and os.stat(victim.path).st_ino == victim.inode:
+            os.unlink(victim.path)
 
 
 def _delete_row(db: sqlite3.Connection, key: str) -> int:

@@ -19,7 +19,6 @@ from app.core.errors import StoreError, StoreTimeout
 from app.core.object_keys import expected_digest, with_immutability
 from app.core.objects import NO_METADATA, Body, ObjectFacts, StoredObject
 from app.core.threads import Bulkhead
-from app.core.variant_keys import is_variant_key
 
 _log = logging.getLogger(__name__)
 
@@ -76,10 +75,16 @@ class Fill:
             except _BadBody as exc:
                 raise exc.cause from exc
 
-    def from_upload(self, facts: ObjectFacts, data: bytes, epoch: int) -> None:
-        """Cache an object that was just put into the store, if it fits and `facts.size` matches `data`."""
+    def from_upload(self, facts: ObjectFacts, data: bytes, epoch: int, digest: str) -> None:
+        """Cache an object that was just put into the store, if it fits and `facts.size` matches `data`.
+
+        `digest` is the hexadecimal SHA-256 of `data`. If it is empty, it is computed if necessary.
+        """
         target = self._open_target(facts) if facts.size == len(data) else None
         if target is not None:
+            if not digest and expected_digest(facts):
+                digest = hashlib.sha256(data).hexdigest()
+            facts = with_immutability(facts, digest)
             self._write(*target, facts, [data], epoch, None).body.close()
 
     def from_variant(self, facts: ObjectFacts, data: bytes, epoch: int, validated_at: float) -> CachedObject:
@@ -165,13 +170,15 @@ class Fill:
         """Write and verify the file, and publish it unless the key has been changed since `epoch` was read.
 
         Return the object with its file positioned at the first byte. Bytes whose SHA-256 is `accepted_digest`
-        are accepted even if they don't match the key. If `accepted_digest` is None, all bytes are accepted.
+        are accepted even if they don't match the key. If `accepted_digest` is None, the bytes are not read
+        again, since `facts` already say whether the object is immutable.
         """
         with ExitStack() as undo:
             undo.callback(self._abandon, reservation)
             undo.callback(file.close)
             _copy(chunks, file, facts.size)
-            facts = _verified(file, facts, accepted_digest)
+            if accepted_digest is not None:
+                facts = _verified(file, facts, accepted_digest)
             _set_times(file, facts)
             try:
                 now = self._clock() if validated_at is None else validated_at
@@ -279,21 +286,19 @@ def _copy(chunks: Iterable[bytes], file: FileIO, size: int) -> None:
         raise _BadBody(StoreError(detail=f"a body of {size} bytes was announced, but {written} arrived"))
 
 
-def _verified(file: FileIO, facts: ObjectFacts, accepted_digest: str | None) -> ObjectFacts:
+def _verified(file: FileIO, facts: ObjectFacts, accepted_digest: str) -> ObjectFacts:
     """Return the facts to cache. They say that the object is immutable if its bytes match the digest.
 
     Bytes from the store that don't match may have been damaged in transit. They are accepted if two downloads
     returned the same bytes (`accepted_digest`), if the store reports the same SHA-256, or if their MD5 is in
     the key or in the ETag. Otherwise this raises `_BadBody`.
     """
-    if is_variant_key(facts.key):  # made by this server
-        return facts
     expected = expected_digest(facts)
     digest = _digest(file, "sha256") if expected else ""
     is_immutable = bool(expected) and digest.startswith(expected)
-    must_match = bool(expected) and not is_immutable and accepted_digest is not None
     if (
-        must_match
+        expected
+        and not is_immutable
         and digest not in (accepted_digest, facts.sha256)
         and _digest(file, "md5") not in (expected, facts.etag.strip('"'))
     ):

@@ -8,6 +8,7 @@ process at a time changes the cache.
 import os
 import sqlite3
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -60,8 +61,14 @@ CREATE TABLE IF NOT EXISTS total (
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _BUSY_TIMEOUT_SECONDS = 5.0
+
+_MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 0.0002, 0.002
+"""Shortest and longest pause between two attempts to begin a transaction. A transaction takes less than a
+millisecond, but SQLite's own busy handler would pause for up to 100 ms."""
+
 _MMAP_BYTES = 1024**3
 _PAGE_BYTES = 4096
+_PRIMARY_CODE = 0xFF  # the other bits of an error code give details (https://www.sqlite.org/rescode.html)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,7 @@ class Index:
         with self._write_lock:
             self._ensure_open()
             assert self._writer is not None
-            self._writer.execute("BEGIN IMMEDIATE")
+            _begin(self._writer)
             try:
                 yield self._writer
                 if self._writer.in_transaction:
@@ -191,8 +198,9 @@ class Index:
             with self.transaction() as db:
                 free = self._free_pages(db)
             if free * _PAGE_BYTES > self._log_bytes:
-                db.execute("VACUUM")
-                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                with _waiting(db):
+                    db.execute("VACUUM")
+                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close the connections. The next use opens them again."""
@@ -229,7 +237,8 @@ class Index:
         """Truncate the log if it is far too long. This waits for readers that keep the log from shrinking."""
         with suppress(FileNotFoundError):
             if os.stat(self._layout.index_files[1]).st_size > 2 * self._log_bytes:
-                writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                with _waiting(writer):
+                    writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _ensure_open(self) -> None:
         if not self._is_current():
@@ -259,6 +268,7 @@ class Index:
             self._writer.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             has_files = self._layout.has_files()
             self._writer.execute("INSERT OR IGNORE INTO total VALUES (1, 0, 0, 0, 0, ?)", (has_files,))
+            self._writer.execute("PRAGMA busy_timeout = 0")  # see _begin
             self._reader = self._connect()
             self._reader.execute(f"PRAGMA mmap_size = {_MMAP_BYTES}")
             self._opened = (os.getpid(), os.stat(self._layout.index).st_ino)
@@ -291,6 +301,31 @@ class Index:
 
     def _free_pages(self, db: sqlite3.Connection) -> int:
         return int(db.execute("PRAGMA freelist_count").fetchone()[0])
+
+
+def _begin(writer: sqlite3.Connection) -> None:
+    """Begin a write transaction. Raise `sqlite3.OperationalError` if others write until the timeout."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT_SECONDS
+    pause = _MIN_POLL_SECONDS
+    while True:
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, _MAX_POLL_SECONDS)
+
+
+@contextmanager
+def _waiting(writer: sqlite3.Connection) -> Iterator[None]:
+    """Wait for other connections during the block, which runs statements outside of a transaction."""
+    writer.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_SECONDS * 1000)}")
+    try:
+        yield
+    finally:
+        writer.execute("PRAGMA busy_timeout = 0")
 
 
 def _check_version(connection: sqlite3.Connection) -> None:

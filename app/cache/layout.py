@@ -124,6 +124,10 @@ class Layout:
         """
         with suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(path)
+        return self.remove_empty_directories(path)
+
+    def remove_empty_directories(self, path: str) -> int:
+        """Remove the directories above `path` that are empty. Return their size on disk."""
         freed = 0
         directory = os.path.dirname(path)
         while f"{directory}/" not in self._roots:

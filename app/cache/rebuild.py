@@ -202,7 +202,9 @@ class ConsistencyCheck:
     def _check_file(self, path: str) -> None:
         if self._has_row(path):
             return
-        with self._index.transaction():
+        with self._index.transaction() as db:
+            if path in self._reserved_paths(db):  # an evicted object's file that is about to be removed
+                return
             if self._layout.key_of(path) is None:  # its row may have been added after the rows were checked
                 for key in self._index.all_keys():
                     self._note_opaque_path(key)
@@ -217,6 +219,10 @@ class ConsistencyCheck:
             return path in self._opaque_paths
         entry = self._index.get(key)
         return entry is not None and self._layout.path_of(entry.facts) == path
+
+    def _reserved_paths(self, db: sqlite3.Connection) -> set[str]:
+        rows = db.execute("SELECT key FROM reservation")
+        return {path for (key,) in rows for path in self._layout.paths(key)}
 
     def _note_opaque_path(self, key: str) -> None:
         """Remember the path of the row's file if the path contains only a hash."""

@@ -86,7 +86,14 @@ def content_addressed_key(data: bytes, image_format: ImageFormat, folder: str | 
 
     Raises `InvalidKey` for an invalid folder.
     """
-    digest = hashlib.sha256(data).hexdigest()
+    return key_of_digest(hashlib.sha256(data).hexdigest(), image_format, folder)
+
+
+def key_of_digest(digest: str, image_format: ImageFormat, folder: str | None = None) -> str:
+    """Return the content-addressed key of bytes whose hexadecimal SHA-256 is `digest`.
+
+    Raises `InvalidKey` for an invalid folder.
+    """
     return _in_folder(folder or UPLOAD_FOLDER, f"{digest[:2]}/{digest[2:32]}.{image_format.extension}")
 
 

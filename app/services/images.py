@@ -3,6 +3,7 @@
 `app.services.generation` adds images that a model generates from a prompt.
 """
 
+import hashlib
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -20,11 +21,11 @@ from app.core.errors import InvalidKey, NameTaken, NotFound, StoreError, StoreRe
 from app.core.object_keys import (
     cache_control,
     check_readable,
-    content_addressed_key,
     digest_in,
     digest_metadata,
     is_plain_name,
     is_readable,
+    key_of_digest,
     looks_immutable,
     named_key,
 )
@@ -289,10 +290,12 @@ class ImageService:
         *,
         overwrite: bool = False,
         metadata: Mapping[str, str] = NO_METADATA,
+        digest: str = "",
     ) -> StoredImage:
         """Store a checked image under `key`, then add it to the cache.
 
-        Without `overwrite`, an object that is already stored under `key` is not changed.
+        Without `overwrite`, an object that is already stored under `key` is not changed. `digest` is the
+        hexadecimal SHA-256 of the image's bytes, if the caller has computed it.
 
         Raises `NameTaken` if `key` was made from the image's bytes but a different object is stored under it.
         """
@@ -300,7 +303,7 @@ class ImageService:
             epoch = self._cache.epoch(key)
             result = self._put(key, image, overwrite, metadata)
             if result.created:  # cache an image only after the store has acknowledged it
-                self._cache.store(result.facts, image.data, epoch)
+                self._cache.store(result.facts, image.data, epoch, digest)
                 if overwrite:
                     self.stored_variants.delete_all_later(key)
             elif digest_in(key):
@@ -364,7 +367,8 @@ class ImageService:
         self, image: CheckedImage, name: str | None, folder: str | None, overwrite: bool
     ) -> StoredImage:
         if name is None:
-            return self.put(content_addressed_key(image.data, image.format, folder), image)
+            digest = hashlib.sha256(image.data).hexdigest()
+            return self.put(key_of_digest(digest, image.format, folder), image, digest=digest)
         key = named_key(name, image.format, folder)
         if is_plain_name(name):
             stored = self.put(key, image, overwrite=overwrite)

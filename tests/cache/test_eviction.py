@@ -1,21 +1,23 @@
 """The cache stays within its size limit and evicts the least recently used objects first."""
 
+import itertools
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from app.cache.disk_cache import DiskCache
 from app.cache.lookup import CacheStatus
-from tests.cache.conftest import MakeCache, Origin, immutable_key, read
+from tests.cache.conftest import MakeCache, Origin, facts, immutable_key, read
 
 MIB = 1024 * 1024
 
@@ -241,6 +243,126 @@ def test_rows_of_files_that_a_killed_process_removed_are_deleted(
     cache = make_cache(2 * MIB)
     assert cache.check().is_clean
     assert (cache.totals().entries, cache.totals().reserved) == (28, 0)
+
+
+def test_files_that_a_killed_process_was_about_to_remove_are_removed(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path
+) -> None:
+    """The process is killed after the transaction that deletes rows, before it has removed all the files."""
+    dying = """
+        import os, sys
+        from pathlib import Path
+        from app.cache.disk_cache import DiskCache
+        cache = DiskCache(Path(sys.argv[1]), 2 * 1024 * 1024)
+        unlink = os.unlink
+        def die(path, **options):
+            os.unlink = lambda path, **options: os.kill(os.getpid(), 9)
+            unlink(path, **options)
+        os.unlink = die
+        cache._space.reserve(sys.argv[2], 1_000_000)
+    """
+    root = tmp_path / "cache"
+    first = make_cache(2 * MIB)
+    _fill(first, origin, range(29))
+    _forget_accesses(first)
+    first.close()
+    command = [sys.executable, "-c", textwrap.dedent(dying), str(root), immutable_key(99)]
+    subprocess.run(command, check=False)
+    assert len(list((root / "objects").rglob("*.png"))) == 28
+    cache = make_cache(2 * MIB)
+    totals = cache.totals()
+    assert totals.reserved == 0
+    assert totals.entries == len(list((root / "objects").rglob("*.png"))) < 20
+    assert cache.check().is_clean
+
+
+def _forget_accesses(cache: DiskCache) -> None:
+    """Let no entry count as used since its access was recorded."""
+    with cache._index.transaction() as db:
+        db.execute("UPDATE entry SET accessed_at = accessed_at + ?", (10**12,))
+
+
+def test_when_the_cache_is_full_a_batch_is_evicted_ahead(make_cache: MakeCache) -> None:
+    cache, data, evicted = make_cache(2 * MIB), bytes(8000), []
+    for number in range(250):
+        written = facts(immutable_key(number), data)
+        cache.store(written, data, cache.epoch(written.key))
+        evicted.append(cache.counts.totals().evicted)
+    batches = [after - before for before, after in itertools.pairwise(evicted)]
+    assert set(batches[-20:]) >= {0, 3}  # 16 KiB are freed in addition to what is needed
+    assert sum(batches[-20:]) == pytest.approx(20, abs=5)
+    assert cache.check().is_clean
+
+
+def test_files_are_removed_while_other_processes_can_write_the_index(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = make_cache(2 * MIB)
+    _fill(cache, origin, range(29))
+    _forget_accesses(cache)
+    unlink = os.unlink
+    removed: list[tuple[int, int]] = []
+
+    def unlink_unlocked(path: str) -> None:
+        with closing(sqlite3.connect(tmp_path / "cache" / "index.sqlite3", timeout=0)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            removed.append(other.execute("SELECT taken + reserved, entries FROM total").fetchone())
+        unlink(path)
+
+    before = cache.totals()
+    with monkeypatch.context() as patched:
+        patched.setattr("app.cache.eviction.os.unlink", unlink_unlocked)
+        assert cache._space.reserve(immutable_key(99), 1_000_000) is not None
+    assert len(removed) > 10
+    assert removed[0][1] <= before.entries - 10
+    files = 29 * 13 * 4096  # of 50,000 bytes each
+    assert {taken for taken, _ in removed[:10]} == {files}  # they count until they are removed
+
+
+def test_a_file_that_was_cached_again_before_its_removal_is_kept(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, other = make_cache(2 * MIB), make_cache(2 * MIB)
+    _fill(cache, origin, range(29))
+    _forget_accesses(cache)
+    unlink, path = os.unlink, tmp_path / "cache" / "objects" / immutable_key(1)
+    data = bytes(50_000)
+    written = facts(immutable_key(1), data)
+
+    def unlink_after_refill(first: str) -> None:
+        monkeypatch.setattr("app.cache.eviction.os.unlink", unlink)
+        unlink(first)
+        other.store(written, data, other.epoch(written.key))
+
+    monkeypatch.setattr("app.cache.eviction.os.unlink", unlink_after_refill)
+    reservation = cache._space.reserve(immutable_key(99), 500_000)
+    assert reservation is not None
+    cache._space.release(reservation)
+    assert path.read_bytes() == data
+    assert cache.check().is_clean
+
+
+def test_a_file_that_could_not_be_removed_counts_until_it_is(
+    make_cache: MakeCache, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = make_cache(2 * MIB)
+    _fill(cache, origin, range(29))
+    _forget_accesses(cache)
+
+    def refuse(path: str) -> None:
+        raise PermissionError(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("app.cache.eviction.os.unlink", refuse)
+        with pytest.raises(PermissionError):
+            cache._space.reserve(immutable_key(99), 500_000)
+    assert cache.totals().reserved > 0
+    reservation = cache._space.reserve(immutable_key(99), 500_000)
+    assert reservation is not None
+    cache._space.release(reservation)
+    assert cache.totals().reserved == 0
+    assert cache.totals().entries == len(list((tmp_path / "cache" / "objects").rglob("*.png")))
+    assert cache.check().is_clean
 
 
 def test_a_running_process_keeps_its_reservation(make_cache: MakeCache) -> None:

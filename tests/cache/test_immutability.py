@@ -155,6 +155,20 @@ def test_an_upload_replaces_a_foreign_object_with_the_same_key(
 
 
 @pytest.mark.parametrize(
+    ("digest", "is_immutable"),
+    [("", True), (hashlib.sha256(b"image").hexdigest(), True), (hashlib.sha256(b"other").hexdigest(), False)],
+)
+def test_an_upload_is_immutable_if_the_digest_from_the_caller_matches(
+    cache: DiskCache, digest: str, is_immutable: bool
+) -> None:
+    key = immutable_key(1)
+    cache.store(facts(key, b"image"), b"image", cache.epoch(key), digest)
+    found = cache.lookup(key)
+    assert found is not None
+    assert (found.facts.is_immutable, read(found)) == (is_immutable, b"image")
+
+
+@pytest.mark.parametrize(
     ("key", "sha256", "immutable"),
     [
         (_addressed(b"image"), "", False),
