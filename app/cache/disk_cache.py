@@ -5,15 +5,16 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from io import BytesIO
 from pathlib import Path
 
+from app.cache.derivation import Derivation, Make, Recall
 from app.cache.eviction import Space
 from app.cache.fill import Fill
 from app.cache.health import CACHE_ERRORS, Health
 from app.cache.index import Index, Totals
-from app.cache.invalidation import Epochs, NegativeCache, Presets, bind_directory
+from app.cache.invalidation import Epochs, ListedVariants, NegativeCache, bind_directory
 from app.cache.layout import Layout
 from app.cache.lookup import CachedObject, CacheStatus, Found, Load, Lookup
 from app.cache.rebuild import CheckReport, ConsistencyCheck, Rebuild
@@ -26,25 +27,14 @@ from app.core.errors import (
     StoreError,
     StoreTimeout,
     StoreUnreachable,
-    TooManyPixels,
-    UndecodableImage,
 )
 from app.core.object_keys import looks_immutable
 from app.core.objects import ObjectFacts
 from app.core.system import records_access_times
 from app.core.threads import Bulkhead
-from app.core.variant_keys import is_variant_of, source_of, variant_name
+from app.core.variant_keys import variant_name
 
 _log = logging.getLogger(__name__)
-
-Make = Callable[[CachedObject], tuple[ObjectFacts, bytes]]
-"""Function that makes a variant from its source, and returns the facts and the bytes of the variant."""
-
-Recall = Callable[[], tuple[ObjectFacts, bytes] | None]
-"""Function that returns the current version of a variant if another machine has made it, else None."""
-
-_CONFIRMED = (CacheStatus.MISS, CacheStatus.REVALIDATED, CacheStatus.BYPASS)
-"""The statuses of objects whose version the store has just confirmed."""
 
 _STORE_RETRY_SECONDS = 5.0
 """For how many seconds stale objects are served without calling the store, after the store was unreachable.
@@ -89,8 +79,7 @@ class DiskCache:
         self._index = Index(self._layout, log_bytes=min(max(max_bytes // 16, 32 * 1024), 400 * 1024))
         self._epochs = Epochs(self._layout.epochs)
         self._negative = NegativeCache(self._epochs, negative_ttl, clock)
-        self._broken = NegativeCache(self._epochs, negative_ttl, clock)  # images, and variants
-        self._presets = Presets(self._layout)
+        self._listed = ListedVariants(self._layout)
         self._health = Health(self._repair)
         self.counts = Counts(self._layout)
         self._space = Space(
@@ -104,6 +93,17 @@ class DiskCache:
         )
         self._lookup = Lookup(self._layout, self._index, ttl, clock)
         self._fill = Fill(self._space, self._health, self._bulkhead, clock)
+        self._derivation = Derivation(
+            self._lookup,
+            self._index,
+            self._space,
+            self._fill,
+            self._epochs,
+            self._listed,
+            NegativeCache(self._epochs, negative_ttl, clock),
+            self._health,
+            clock,
+        )
         self._flights = SingleFlight(KeyLocks(self._layout.locks / "fills"), fill_timeout)
         self._rebuild = Rebuild(self._layout, self._index, self._space)
         with self._health.tolerated():
@@ -162,7 +162,7 @@ class DiskCache:
                 return hit
         try:
             with self._flights.lead_or_wait(keys[0]) as leads:
-                return self._derive(keys, open_source, make, recall, leads=leads)
+                return self._derivation.fetch(keys, open_source, make, recall, leads=leads)
         except StoreError as exc:
             for key in keys:
                 if stale := self._serve_stale(key, exc):
@@ -259,16 +259,17 @@ class DiskCache:
         with self._health.tolerated():
             bind_directory(self._layout, identity)
 
-    def bind_to_presets(self, presets: Mapping[str, str]) -> None:
-        """Remove the variants whose preset has changed. `presets` maps the names to the specs.
+    def bind_to_variants(self, listed: Mapping[str, str]) -> None:
+        """Remove the variants that are not listed any more, or whose preset has changed.
 
-        Only servers call this, before the first request.
+        `listed` maps the names of the listed variants to their specs. Only servers call this, before the
+        first request.
         """
-        with self._health.tolerated(), self._presets.changed(presets) as changed:
+        with self._health.tolerated(), self._listed.changed(listed) as changed:
             if changed:
                 self._rebuild.wait()
                 removed = self._space.remove_variants(lambda key: variant_name(key) in changed)
-                _log.warning("Removed %d variants, since their presets have changed.", removed)
+                _log.warning("Removed %d variants, since the settings of variants have changed.", removed)
 
     def is_writable(self) -> bool:
         """Return whether the directory is writable and the latest write succeeded."""
@@ -289,78 +290,6 @@ class DiskCache:
         self._space.close()
         self._index.close()
 
-    def _derive(
-        self,
-        keys: Sequence[str],
-        open_source: Callable[[], CachedObject],
-        make: Make,
-        recall: Recall,
-        *,
-        leads: bool,
-    ) -> CachedObject:
-        """Return the variant if its source has not changed, or else recall or make it.
-
-        If another request has just made it, return it without opening the source. Raises what `derive`
-        raises, and `CACHE_ERRORS`.
-        """
-        found = next(filter(None, map(self._lookup.find, keys)), None)
-        if found is not None and (not leads or found.fresh_until >= self._clock()):
-            return CachedObject(found.facts, found.file, CacheStatus.COLLAPSED)
-        source_key = source_of(keys[0])
-        with ExitStack() as files:
-            if found is not None:
-                files.callback(found.file.close)
-            epoch = self._epochs.read(source_key)
-            if error := self._broken.get(source_key) or self._broken.get(keys[0]):
-                raise error
-            began_at = self._clock()
-            if found is None and (recalled := recall()):
-                return self._keep(*recalled, epoch, self._recalled_at(source_key, recalled[0], began_at))
-            source = open_source()
-            files.callback(source.body.close)
-            if found is not None and is_variant_of(found.facts.etag, source.facts.etag):
-                status = self._renew_variant(found.facts.key, source, began_at)
-                files.pop_all()
-                source.body.close()
-                return CachedObject(found.facts, found.file, status)
-            try:
-                facts, data = (recall() if found else None) or make(source)
-            except UndecodableImage as exc:
-                is_too_large = isinstance(exc, TooManyPixels)  # perhaps only this variant
-                self._broken.add(keys[0] if is_too_large else source_key, epoch, exc)
-                raise
-            validated_at = self._validated_at(source, began_at)
-        return self._keep(facts, data, epoch, validated_at)
-
-    def _keep(self, facts: ObjectFacts, data: bytes, epoch: int, validated_at: float) -> CachedObject:
-        """Cache a variant, unless its image or its preset has been changed, and return it."""
-        try:
-            with self._presets.held(facts.key) as is_current:
-                if is_current:
-                    return self._fill.from_variant(facts, data, epoch, validated_at)
-        except CACHE_ERRORS as exc:
-            self._health.report(exc)
-        return CachedObject(facts, BytesIO(data), CacheStatus.BYPASS)
-
-    def _renew_variant(self, key: str, source: CachedObject, began_at: float) -> CacheStatus:
-        """Let a variant be fresh for as long as its source, and return the status of the response."""
-        if source.status is CacheStatus.STALE:
-            self._lookup.extend_freshness(key)
-            return CacheStatus.STALE
-        self._space.renew(key, self._validated_at(source, began_at))
-        return CacheStatus.REVALIDATED
-
-    def _validated_at(self, source: CachedObject, began_at: float) -> float:
-        """Return the Unix time when the store last confirmed this version of a source.
-
-        The source was opened after `began_at`. If the time is unknown, because the source was evicted or
-        replaced in the meantime, return 0, so that its variants are not fresh.
-        """
-        entry = self._index.get(source.facts.key)
-        if entry is not None and entry.facts.etag == source.facts.etag:
-            return entry.validated_at
-        return began_at if source.status in _CONFIRMED else 0.0
-
     def _remove_late_variants(self, key: str) -> int:
         """Remove the variants that were made of an image while it was being removed.
 
@@ -373,15 +302,6 @@ class DiskCache:
         if self._layout.has_variants(key):
             self._space.remove(key)
         return epoch
-
-    def _recalled_at(self, source_key: str, variant: ObjectFacts, began_at: float) -> float:
-        """Return the Unix time when the store last confirmed the version from which a variant was made.
-
-        The variant was recalled after `began_at`. If that version of the image is cached, its time counts.
-        """
-        entry = self._index.get(source_key)
-        is_cached = entry is not None and is_variant_of(variant.etag, entry.facts.etag)
-        return entry.validated_at if entry is not None and is_cached else began_at
 
     def _hit(self, find: Callable[[str], Found | None], key: str) -> CachedObject | None:
         try:

@@ -116,36 +116,36 @@ def bind_directory(layout: Layout, store_identity: str) -> None:
         layout.origin.write_text(digest, encoding="ascii")
 
 
-class Presets:
-    """The presets from which variants in the directory were made. Methods raise `OSError`.
+class ListedVariants:
+    """The names and specs of the variants that the settings list. Methods raise `OSError`.
 
-    While a server reloads its settings, old workers with other presets still run.
+    They are recorded in the cache directory. While a server reloads its settings, old workers still run.
     """
 
     def __init__(self, layout: Layout) -> None:
-        self._recorded = layout.presets
-        self._lock = layout.locks / "presets"
+        self._recorded = layout.listed
+        self._lock = layout.locks / "listed"
         self._own: Mapping[str, str] = {}
 
     @contextmanager
-    def changed(self, presets: Mapping[str, str]) -> Iterator[set[str]]:
-        """Yield the names of recorded presets that are not in `presets` or differ. Then record `presets`.
+    def changed(self, listed: Mapping[str, str]) -> Iterator[set[str]]:
+        """Yield the recorded names that are not in `listed` or have a different spec. Then record `listed`.
 
         If the process is killed during the block, the next call yields the same names.
         """
         with locked(self._lock):
-            self._own = dict(presets)
+            self._own = dict(listed)
             recorded = self._read()
-            yield {name for name, spec in recorded.items() if presets.get(name) != spec}
-            if recorded != presets:
-                self._recorded.write_text(json.dumps(dict(presets)), encoding="ascii")
+            yield {name for name, spec in recorded.items() if listed.get(name) != spec}
+            if recorded != listed:
+                self._recorded.write_text(json.dumps(dict(listed)), encoding="ascii")
 
     @contextmanager
     def held(self, key: str) -> Iterator[bool]:
-        """Yield whether a variant with this cache key may be kept, as far as presets are concerned.
+        """Yield whether a variant with this cache key may be kept.
 
-        It may not if it was made from a preset that another process has changed since. No process can change
-        presets during the block.
+        It may not if another process has recorded different settings since. No process can do so during the
+        block.
         """
         name = variant_name(key)
         if name not in self._own:

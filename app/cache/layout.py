@@ -11,12 +11,12 @@ tmp/<owner>/            files that one process is writing
 tmp/<owner>.lock        locked by that process for its whole lifetime
 locks/fills             a process that fetches a key from the store locks one byte of this file
 locks/index, rebuild    locked by the process that is creating or rebuilding the index
-locks/origin, presets   locked while the store or the presets of this cache are being recorded
+locks/origin, listed    locked while the store or the listed variants of this cache are being recorded
 locks/counts-<n>        locked by the process that counts in slot n
 epochs                  counters of changes to keys
 counts                  counters of hits and misses
 origin                  hash that identifies the store from which the images came
-presets                 presets from which variants were made
+listed                  names and specs of the variants that the settings list
 index.sqlite3           metadata of the images
 """
 
@@ -42,7 +42,7 @@ class Layout:
         self.epochs = self.root / "epochs"
         self.counts = self.root / "counts"
         self.origin = self.root / "origin"
-        self.presets = self.root / "presets"
+        self.listed = self.root / "listed"
         self.index = self.root / "index.sqlite3"
         self.index_files = (self.index, self.root / "index.sqlite3-wal", self.root / "index.sqlite3-shm")
         self._immutable = f"{self.root}/objects/"

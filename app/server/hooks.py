@@ -94,8 +94,8 @@ class ServerHooks:
         _return_freed_memory()
 
     def post_worker_init(self, worker: Any) -> None:
-        """Remove from the cache what other settings left there: images of a different store, and variants of
-        presets that have changed. This runs before the first request.
+        """Remove from the cache what other settings left there: images of a different store, and variants
+        that are not listed any more. This runs before the first request.
         """
         # gunicorn would apply SCRIPT_NAME too, and return 500 for paths without the prefix, such as those of
         # health checks. Only workers remove it. With --preload, the arbiter reads the settings again at a
@@ -104,8 +104,7 @@ class ServerHooks:
         components: Components | None = getattr(worker.wsgi, "extensions", {}).get(EXTENSION)
         if components is not None:
             components.cache.bind_to_store(components.store.identity())
-            presets = components.variant_rules.presets
-            components.cache.bind_to_presets({name: str(spec) for name, spec in presets.items()})
+            components.cache.bind_to_variants(components.variant_rules.definitions())
 
     def _apply_settings(self, server: "Arbiter") -> None:
         settings = self._settings

@@ -73,6 +73,10 @@ class VariantRules:
         signer = UrlSigner.from_config(config)
         return cls(config.variants, config.variant_widths, dict(config.variant_presets), signer)
 
+    def definitions(self) -> dict[str, str]:
+        """Return the spec of each listed variant by its name."""
+        return {name: str(self.presets.get(name, name)) for name in sorted(self.negotiable)}
+
     def canonical(self, path: VariantPath) -> tuple[VariantPath, VariantSpec]:
         """Return the canonical spelling of the path, and the spec that its name stands for.
 

@@ -246,18 +246,20 @@ def test_a_variant_is_made_even_if_the_cache_directory_can_not_be_used(maker: Ma
     (tmp_path / "away").rename(directory)
 
 
-def test_a_changed_preset_removes_its_variants(maker: Maker, make_cache: MakeCache) -> None:
-    maker.cache.bind_to_presets({"thumb": "w320", "card": "w640"})
-    for name in ("thumb", "card", "w320"):
+def test_variants_that_are_not_listed_any_more_or_whose_preset_has_changed_are_removed(
+    maker: Maker, make_cache: MakeCache
+) -> None:
+    maker.cache.bind_to_variants({"thumb": "w320", "card": "w640", "w320": "w320"})
+    for name in ("thumb", "card", "w320", "w7"):
         for key in (KEY, NAMED):
             read(maker.fetch(key, name))
     changed = Maker(make_cache(), maker.origin)
-    changed.cache.bind_to_presets({"thumb": "w200", "card": "w640"})
-    for name, made in (("thumb", 2), ("card", 2), ("w320", 2)):
+    changed.cache.bind_to_variants({"thumb": "w200", "card": "w640"})
+    for name, made in (("thumb", 2), ("card", 0), ("w320", 2), ("w7", 0)):
         changed.made = 0
         for key in (KEY, NAMED):
             read(changed.fetch(key, name))
-        assert changed.made == (made if name == "thumb" else 0)
+        assert changed.made == made, name
     assert changed.cache.check().is_clean
 
 

@@ -151,10 +151,10 @@ def test_old_workers_keep_no_variants_of_presets_that_have_changed(
     maker: Maker, make_cache: MakeCache
 ) -> None:
     """While a server reloads its settings, its old workers still make variants from the old presets."""
-    maker.cache.bind_to_presets({"thumb": "w320", "card": "w640"})
+    maker.cache.bind_to_variants({"thumb": "w320", "card": "w640"})
     slow = SlowVariant(maker, KEY)
     new = Maker(make_cache(), maker.origin)
-    new.cache.bind_to_presets({"thumb": "w200", "card": "w640"})
+    new.cache.bind_to_variants({"thumb": "w200", "card": "w640"})
     slow.finish()
     assert _status(maker.fetch(KEY, "thumb")) is CacheStatus.BYPASS
     assert _status(new.fetch(KEY, "thumb")) is CacheStatus.MISS
