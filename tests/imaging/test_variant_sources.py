@@ -120,4 +120,4 @@ def test_sources_that_are_converted_in_bands_have_no_seams(
     whole = opened(made(data, text).data).convert("RGBa")
     monkeypatch.setattr("app.imaging.source._BAND_PIXELS", 5000)
     in_bands = opened(made(data, text).data).convert("RGBa")
-    assert max(high for _, high in ImageChops.difference(whole, in_bands).getextrema()) <= 1
+    assert max(ImageChops.difference(whole, in_bands).tobytes()) <= 1
