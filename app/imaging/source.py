@@ -34,6 +34,8 @@ _CHROMA_FILTER = Image.Resampling.HAMMING
 _GAP = 1.5
 """How much larger than the result a picture must be when it is reduced with a simple filter before. The
 result then looks as if it had been resized in one step."""
+_FILTER_SUPPORT = 3
+"""How many pixels of the result a filter reaches in each direction. Lanczos reaches farthest."""
 _PLAIN_MODES = ("L", "RGB", "CMYK")
 _BAND_PIXELS = 1 << 20
 """Number of pixels of the source that are converted at a time."""
@@ -157,7 +159,10 @@ def open_source(
         survey = PARSERS[format.name](data, replace(limits, strip_metadata=strips))
         before_decoding(survey)
         complete = survey.clean if strips else data + survey.missing_end
-        with open_image(complete, format, (survey.width, survey.height)) as image:
+        # Don't keep a second copy in memory if nothing was removed.
+        survey = replace(survey, clean=data if complete == data else complete)
+        del complete
+        with open_image(survey.clean, format, (survey.width, survey.height)) as image:
             yield Source(image, format, survey)
 
 
@@ -176,9 +181,11 @@ def _resize(image: Image.Image, box: Box, target: Size, filter: Image.Resampling
         bands = zip(image.split(), (filter, _CHROMA_FILTER, _CHROMA_FILTER), strict=True)
         resized = [band.resize(target, each, box, reducing_gap=_GAP) for band, each in bands]
         return Image.merge("YCbCr", resized)
+    across, down = (max(1, int(ratio / _GAP)) for ratio in _ratio(box, target))
+    if (across, down) == (1, 1):
+        return straight(_resized_in_stripes(image, box, target, filter))
     if image.mode in _PLAIN_MODES and not image.has_transparency_data:
         return image.resize(target, filter, box, reducing_gap=_GAP)
-    across, down = (max(1, int(ratio / _GAP)) for ratio in _ratio(box, target))
     left, top = math.floor(box[0]), math.floor(box[1])
     reduced = _reduced(image, (left, top, math.ceil(box[2]), math.ceil(box[3])), (across, down))
     inner = (
@@ -186,6 +193,34 @@ def _resize(image: Image.Image, box: Box, target: Size, filter: Image.Resampling
         *((box[2] - left) / across, (box[3] - top) / down),
     )
     return straight(reduced.resize(target, filter, inner))
+
+
+def _resized_in_stripes(image: Image.Image, box: Box, target: Size, filter: Image.Resampling) -> Image.Image:
+    """Return the part of the picture in `box`, resized, in 8 bits with premultiplied alpha.
+
+    The result is made in stripes of rows, so that there is never a converted copy of the whole picture. Each
+    is made from a few rows more than it shows, so that the filter sees the same pixels.
+    """
+    ratio = _ratio(box, target)
+    margins = [math.ceil(_FILTER_SUPPORT * max(1, each)) + 1 for each in ratio]
+    left, right = max(0, math.floor(box[0]) - margins[0]), min(image.width, math.ceil(box[2]) + margins[0])
+    rows = max(1, int(_BAND_PIXELS / ((right - left) * max(1, ratio[1]))))
+    whole: Image.Image | None = None
+    for start in range(0, target[1], rows):
+        end = min(start + rows, target[1])
+        edges = box[1] + start * ratio[1], box[1] + end * ratio[1]
+        top = max(0, math.floor(edges[0]) - margins[1])
+        bottom = min(image.height, math.ceil(edges[1]) + margins[1])
+        band = premultiplied(to_eight_bits(image.crop((left, top, right, bottom))))
+        inner = box[0] - left, edges[0] - top, box[2] - left, min(edges[1] - top, float(band.height))
+        stripe = band.resize((target[0], end - start), filter, inner)
+        if end - start == target[1]:
+            return stripe
+        if whole is None:
+            whole = Image.new(stripe.mode, target)
+        whole.paste(stripe, (0, start))
+    assert whole is not None
+    return whole
 
 
 def _reduced(image: Image.Image, box: tuple[int, int, int, int], factors: tuple[int, int]) -> Image.Image:

@@ -1,14 +1,17 @@
-"""Check images in child processes whose CPU time and memory are limited by the kernel.
+"""Check images and make variants in child processes whose CPU time and memory are limited by the kernel.
 
 Decoders are written in C and read untrusted files. In the worker's own process, a single file could use the
-CPU for minutes, use up all memory, or crash the worker. Therefore, each image is checked in a process of its
-own:
+CPU for minutes, use up all memory, or crash the worker. Therefore, each job is done in a process of its own:
 
     worker  (client.py)   starts one host, sends it jobs, and validates every field of the reports
     host    (host.py)     has Python and Pillow loaded, but no secrets; forks a child for each job
-    child   (host.py)     drops its privileges (confinement.py), checks one image, reports and exits
+    child   (host.py)     drops its privileges (confinement.py), does one job, reports and exits
 
-Images are passed in anonymous files (memfd_create(2)), and all other data is passed as lines of JSON
+A job is to check an image, to describe it, or to make a variant of it. Children that check uploads have a
+higher priority than others.
+
+Uploads are passed in anonymous files (memfd_create(2)), stored images as descriptors of their files, which
+are open only for reading, and results in anonymous files again. All other data is passed as lines of JSON
 (protocol.py). While the structure of the file is parsed, `survey_limits` apply. Before a decoder runs, the
 limits are raised to `decoding_limits`, which depend on the number of pixels that the file declares.
 
