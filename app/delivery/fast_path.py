@@ -15,6 +15,7 @@ from app.core.errors import AppError
 from app.core.object_keys import is_readable, looks_immutable
 from app.core.request_context import CACHE_STATUS, OBJECT_KEY, STARTED
 from app.core.variant_keys import (
+    INFO,
     LISTED,
     MAX_PATH_LENGTH,
     can_have_variants,
@@ -130,7 +131,22 @@ class FastPath:
         if not key.isascii():
             return None
         listed = self._listed_key(key, lambda: environ.get("HTTP_ACCEPT", ""))
+        if listed is None:
+            self._check_permitted(key, query or "")
         return self._cache.lookup(listed or key)
+
+    def _check_permitted(self, path: str, query: str) -> None:
+        """Raise an error for a variant that may not be requested, if the path can't be that of an object.
+
+        So made-up variants of an image cost as little as requests for missing images. Raises `InvalidVariant`
+        and `VariantNotPermitted`. Signatures are left to Flask.
+        """
+        parts = split_variant_path(path)
+        if parts is None or parts.name == INFO or "sig=" in query or not looks_immutable(parts.source):
+            return
+        canonical, _ = self._rules.canonical(parts)
+        if str(canonical) == path:
+            self._rules.check(canonical, {})
 
     def _listed_key(self, path: str, accept: Callable[[], str]) -> str | None:
         """Return the cache key of a listed variant, or None if `path` is not the canonical path of one.

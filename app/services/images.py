@@ -183,11 +183,14 @@ class ImageService:
     def is_foreign_object(self, path: str) -> bool:
         """Return whether an image is stored under the path of a variant, or cached even if it is stale.
 
-        Only other software can have stored it. Return False if the store can't tell.
+        Only other software can have stored it. Return False if the store can't tell, and for variants of
+        images whose keys only this server creates, since other software stores nothing below such keys.
 
         This fetches the image into the cache, from which the response can then be sent. A request for its
         facts would not be cheaper: if the object is missing, the store sends two requests to find that out.
         """
+        if looks_immutable(path.rpartition("/")[0]):
+            return False
         try:
             self.fetch(path).body.close()
         except (InvalidKey, NotFound, StoreError):
