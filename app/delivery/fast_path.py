@@ -142,7 +142,7 @@ class FastPath:
         and `VariantNotPermitted`. Signatures are left to Flask.
         """
         parts = split_variant_path(path)
-        if parts is None or parts.name == INFO or "sig=" in query or not looks_immutable(parts.source):
+        if parts is None or not looks_immutable(parts.source) or "sig=" in query or path.endswith(f"/{INFO}"):
             return
         canonical, _ = self._rules.canonical(parts)
         if str(canonical) == path:

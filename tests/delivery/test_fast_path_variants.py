@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from itertools import product
 from unittest.mock import Mock
+from urllib.parse import unquote
 
 import pytest
 from werkzeug.test import Client
@@ -106,7 +107,8 @@ def test_variants_that_no_one_may_request_are_refused_without_flask_if_the_key_i
     warm: Comparison, name: str, status: int
 ) -> None:
     ours, named = warm.paths
-    assert Spied(warm).reaches_flask(f"{ours}/{name}", AVIF_ONLY) == (status != 400)
+    is_refused = status == 400 and unquote(name).isascii()
+    assert Spied(warm).reaches_flask(f"{ours}/{name}", AVIF_ONLY) != is_refused
     assert Spied(warm).reaches_flask(f"{named}/{name}", AVIF_ONLY)
     for path in warm.paths:
         assert warm.open("GET", f"{path}/{name}", {"Accept": AVIF_ONLY}).status == status
