@@ -11,7 +11,7 @@ from bench.plan import planned
 from bench.progress import say
 from bench.report import Section, render
 
-PARTS = ("hits", "worker", "miss", "entries", "zipf", "memory", "decoding", "bound", "kills")
+PARTS = ("hits", "worker", "miss", "uploads", "entries", "zipf", "memory", "decoding", "bound", "kills")
 RESULTS = Path(__file__).parent / "results.md"
 
 _TITLE = (

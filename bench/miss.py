@@ -54,7 +54,7 @@ def run(plan: Plan) -> Section:
     directory = plan.new_directory("miss")
     objects = directory / "origin"
     section = Section("Misses", _METHOD.format(rounds=plan.rounds))
-    with _origin(directory, objects) as origin:
+    with origin_server(directory, objects) as origin:
         _singles(section, directory, origin, objects)
         for clients, workers in _CROWDS.items():
             keys = _make_objects(objects, plan.rounds)
@@ -63,7 +63,7 @@ def run(plan: Plan) -> Section:
 
 
 @contextmanager
-def _origin(directory: Path, objects: Path) -> Iterator[Server]:
+def origin_server(directory: Path, objects: Path) -> Iterator[Server]:
     objects.mkdir()
 
     def start(port: int) -> Start:
@@ -86,7 +86,7 @@ def _make_objects(objects: Path, number: int) -> list[str]:
     return keys
 
 
-def _settings(origin: Server, workers: int) -> dict[str, str]:
+def settings_for(origin: Server, workers: int) -> dict[str, str]:
     return {
         "STORE": "s3",
         "S3_BUCKET": _BUCKET,
@@ -107,7 +107,7 @@ def _singles(section: Section, directory: Path, origin: Server, objects: Path) -
         aws_secret_access_key=_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
     )
     rows = []
-    with our_server(directory, _settings(origin, 1)) as server:
+    with our_server(directory, settings_for(origin, 1)) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port)
         for name in ("empty cache", "used cache"):
             get(origin.port, f"{DELAY}20")
@@ -157,7 +157,7 @@ def _crowds(
 ) -> None:
     waits, requests = [], []
     get(origin.port, f"{DELAY}50")
-    with our_server(directory, _settings(origin, workers)) as server:
+    with our_server(directory, settings_for(origin, workers)) as server:
         # Each worker's first request to the store opens its client.
         asyncio.run(crowd(server.port, "/readyz", clients))
         for key in keys:

@@ -1,4 +1,6 @@
-"""A minimal S3 server for GetObject. It serves the files of a directory, after a configurable delay.
+"""A minimal S3 server. It serves the files of a directory, after a configurable delay.
+
+PutObject succeeds and obeys `If-None-Match: *`, but only the path and the size of the object are remembered.
 
 moto needs some milliseconds of CPU time for each response, which would distort both sides of a comparison.
 """
@@ -18,6 +20,10 @@ DELAY = "/delay/"
 """The prefix of paths that set the delay of later responses: `/delay/<milliseconds>`."""
 
 _MISSING = b"<Error><Code>NoSuchKey</Code><Message>not here</Message></Error>"
+_CONFLICT = b"<Error><Code>PreconditionFailed</Code><Message>exists</Message></Error>"
+
+_BUFFER_BYTES = 1024 * 1024
+"""Size of the buffer of each connection. With a larger one, a whole body is received without pauses."""
 
 
 class Origin:
@@ -27,14 +33,19 @@ class Origin:
         self._directory = directory
         self._counts: Counter[str] = Counter()
         self._delay = 0.0
+        self._sizes: dict[str, int] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Handle a connection until it closes."""
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                path = head.split(b" ", 2)[1].decode().partition("?")[0]
-                writer.write(await self._answer(path))
+                method, path = head.split(b" ", 2)[:2]
+                name = path.decode().partition("?")[0]
+                if method == b"PUT":
+                    writer.write(await self._put(name, head.lower(), reader, writer))
+                else:
+                    writer.write(await self._answer(name))
                 await writer.drain()
                 if b"\r\nconnection: close" in head.lower():
                     break
@@ -42,6 +53,19 @@ class Origin:
             pass
         finally:
             writer.close()
+
+    async def _put(
+        self, path: str, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bytes:
+        if b"\r\nexpect: 100-continue" in head:
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        size = int(head.partition(b"\r\ncontent-length:")[2].split(b"\r\n", 1)[0])
+        await reader.readexactly(size)
+        if b"\r\nif-none-match: *" in head and path in self._sizes:
+            return _response("412 Precondition Failed", "application/xml", _CONFLICT)
+        self._sizes[path] = size
+        await asyncio.sleep(self._delay)
+        return _response("200 OK", "application/xml", b"")
 
     async def _answer(self, path: str) -> bytes:
         if path == COUNTS:
@@ -68,7 +92,9 @@ def _response(status: str, content_type: str, body: bytes) -> bytes:
 
 
 async def _main(port: int, directory: Path) -> None:
-    server = await asyncio.start_server(Origin(directory).serve, "127.0.0.1", port, backlog=1024)
+    server = await asyncio.start_server(
+        Origin(directory).serve, "127.0.0.1", port, backlog=1024, limit=_BUFFER_BYTES
+    )
     async with server:
         await server.serve_forever()
 
