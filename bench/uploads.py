@@ -91,10 +91,9 @@ def _fill_cache(root: Path, size: int) -> None:
 @contextmanager
 def _guide(directory: Path, settings: dict[str, str]) -> Iterator[Server]:
     def start(port: int) -> Start:
-        options = ("-c", "/dev/null", "--no-control-socket", "-b", f"127.0.0.1:{port}")
-        options += ("--workers", str(WORKERS), "--threads", "8", "--worker-class", "gthread")
-        command = (sys.executable, "-m", "gunicorn", *options, "bench.apps.guide_upload:application")
-        return Start(command, settings)
+        options = f"-c /dev/null --no-control-socket -b 127.0.0.1:{port} -w {WORKERS} --threads 8 -k gthread"
+        application = "bench.apps.guide_upload:application"
+        return Start((sys.executable, "-m", "gunicorn", *options.split(), application), settings)
 
     with serving(GUIDE, start, directory / "guide.log") as server:
         yield server
