@@ -1,6 +1,7 @@
 """Clients that upload distinct PNGs for `bench.uploads`, each as fast as it can over its own connection."""
 
 import http.client
+import io
 import json
 import os
 import struct
@@ -8,8 +9,10 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+
+from PIL import Image, ImageChops
 
 from bench.processes import cpu_seconds
 
@@ -17,32 +20,38 @@ CLIENTS = 8
 
 _BOUNDARY = "bench"
 _FORM_HEAD = (
-    f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="noise.png"\r\n'
+    f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="photo.png"\r\n'
     "Content-Type: image/png\r\n\r\n"
 ).encode()
 _FORM_END = f"\r\n--{_BOUNDARY}--\r\n".encode()
 _HEADERS = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
 
+_BYTES_PER_PIXEL = 2.15
+"""The size of these images per pixel. Pillow compresses photographs to a similar size."""
+
 _DISTINCT_BYTES = 15
 _WARM_UP_SECONDS = 0.5
 
 
-class Noise:
-    """Makes distinct PNGs of about `size` bytes that contain noise.
+class Photos:
+    """Makes distinct PNGs of about `size` bytes that compress like photographs: soft shapes and some noise.
 
     Only the last pixels differ, so that making an image takes little time: the rest is compressed once.
     """
 
     def __init__(self, size: int) -> None:
-        edge = round((size / 3) ** 0.5)
-        rows = b"".join(b"\0" + os.urandom(3 * edge) for _ in range(edge))
-        self._stream = zlib.compressobj(1)
+        edge = round((size / _BYTES_PER_PIXEL) ** 0.5)
+        shapes = Image.effect_noise((8, 8), 160).resize((edge, edge), Image.Resampling.BICUBIC)
+        bands = [ImageChops.add(shapes, Image.effect_noise((edge, edge), 8), 1, -128) for _ in range(3)]
+        file = io.BytesIO()
+        Image.merge("RGB", bands).save(file, "PNG")
+        chunks = dict(_chunks(file.getvalue()))
+        rows = zlib.decompress(chunks[b"IDAT"])
+        self._stream = zlib.compressobj()
         self._start = b"IDAT" + self._stream.compress(rows[:-_DISTINCT_BYTES])
         self._start += self._stream.flush(zlib.Z_FULL_FLUSH)
         self._crc = zlib.crc32(self._start)
-        self._head = b"\x89PNG\r\n\x1a\n" + _chunk(
-            b"IHDR" + struct.pack(">IIBBBBB", edge, edge, 8, 2, 0, 0, 0)
-        )
+        self._head = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR" + chunks[b"IHDR"])
 
     def image(self) -> bytes:
         """Return an image that differs from all others."""
@@ -66,10 +75,21 @@ def _chunk(content: bytes) -> bytes:
     return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
 
 
-def _upload(port: int, noise: Noise, until: float, times: list[tuple[float, float]]) -> None:
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the type and the content of each chunk. The contents of all IDAT chunks are yielded at once."""
+    position, pixels = 8, b""
+    while position < len(png):
+        end = position + 8 + int.from_bytes(png[position : position + 4])
+        kind, content = png[position + 4 : position + 8], png[position + 8 : end]
+        pixels += content if kind == b"IDAT" else b""
+        yield kind, pixels if kind == b"IDAT" else content
+        position = end + 4
+
+
+def _upload(port: int, photos: Photos, until: float, times: list[tuple[float, float]]) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     while time.monotonic() < until:
-        body = _FORM_HEAD + noise.image() + _FORM_END
+        body = _FORM_HEAD + photos.image() + _FORM_END
         began = time.monotonic()
         connection.request("POST", "/api/images", body, _HEADERS)
         response = connection.getresponse()
@@ -83,11 +103,11 @@ def _upload(port: int, noise: Noise, until: float, times: list[tuple[float, floa
 def main(arguments: Sequence[str]) -> None:
     """Run the clients, and write the result to stdout as JSON: `uploaders PORT PID SIZE SECONDS`."""
     port, pid, size, seconds = map(int, arguments)
-    noise = Noise(size)
+    photos = Photos(size)
     start = time.monotonic() + _WARM_UP_SECONDS
     times: list[tuple[float, float]] = []
     threads = [
-        threading.Thread(target=_upload, args=(port, noise, start + seconds, times)) for _ in range(CLIENTS)
+        threading.Thread(target=_upload, args=(port, photos, start + seconds, times)) for _ in range(CLIENTS)
     ]
     for thread in threads:
         thread.start()

@@ -30,7 +30,7 @@ OURS = "ours"
 GUIDE = "guide: Pillow, `upload_fileobj`"
 
 _METHOD = f"""\
-{CLIENTS} clients upload distinct PNGs of noise as multipart forms. The store is `bench/origin.py`. The other
+{CLIENTS} clients upload distinct PNGs of soft shapes with noise as multipart forms. The store is `bench/origin.py`. The other
 server is `bench/apps/guide_upload.py` on gunicorn's gthread, which decodes each image in the worker and has
 no cache. Both have {WORKERS} workers with 8 threads each. Our cache has room for {_CACHE_BYTES // 10**6} MB
 and is full, so each upload evicts others. The servers are measured in turn, in {{rounds}} rounds of
