@@ -1,0 +1,158 @@
+"""Hits and uploads while all places make AVIFs."""
+
+import http.client
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+
+from app.config.settings import Config
+from bench.load import put_load
+from bench.pictures import copies, photo
+from bench.plan import Plan
+from bench.product import WORKERS, our_parts, our_server, upload_noise
+from bench.progress import say
+from bench.report import Section, Table, at_least, median_ratio
+from bench.servers import Server
+from bench.uploaders import Photos
+from bench.variants.ours import made, path_of, upload
+
+_SOURCES = 24
+_CLIENTS = 4 * WORKERS
+"""Number of clients that request variants. So many keep the places of all workers busy."""
+
+_RAMP_SECONDS = 0.5
+_BUSY_PAUSE_SECONDS = 0.1
+_UPLOADERS = 2
+_SECONDS = 3
+"""Minimum duration of a measurement. An AVIF of the greatest width takes a good part of a second."""
+
+_METHOD = f"""\
+A server with {WORKERS} workers serves hits of an image of 20 KB over 32 connections or, separately, accepts
+uploads of PNGs of 20 KB from {_UPLOADERS} clients, with and without {_CLIENTS} clients that request AVIFs of
+JPEGs of 12 megapixels in all listed widths. Each AVIF is requested once, and the clients come back after
+{_BUSY_PAUSE_SECONDS} s if the server is busy, so that all places are in use. The load generator runs on the
+same cores. {{rounds}} rounds of {{seconds}} s."""
+
+
+def run(plan: Plan) -> Section:
+    """Measure hits and uploads, alone and while variants are made."""
+    directory = plan.new_directory("variants/pressure")
+    seconds = max(plan.seconds, _SECONDS)
+    with our_parts(directory) as parts:
+        hit = upload_noise(parts, 20_000)
+        say("making and uploading pictures")
+        keys = [upload(parts, data) for data in copies(photo(1), _SOURCES)]
+    variants = _queue(path_of(key, f"w{width}.avif") for width in Config().variant_widths for key in keys)
+    alone: dict[str, list[float]] = {"hits/s": [], "uploads/s": []}
+    pressed: dict[str, list[float]] = {"hits/s": [], "uploads/s": []}
+    making: list[float] = []
+    with our_server(directory) as server:
+        measures: dict[str, Callable[[], float]] = {
+            "hits/s": lambda: put_load(server, [server.prefix + hit], seconds).rate,
+            "uploads/s": lambda: _upload_rate(server, seconds),
+        }
+        for number in range(plan.rounds):
+            say(f"pressure, round {number + 1} of {plan.rounds}")
+            for what, measure in measures.items():
+                alone[what].append(measure())
+                with _making(server, variants):
+                    began, before = time.monotonic(), made(server)
+                    pressed[what].append(measure())
+                    making.append((made(server) - before) / (time.monotonic() - began))
+    section = Section(
+        "Other requests while variants are made", _METHOD.format(rounds=plan.rounds, seconds=seconds)
+    )
+    rows = [
+        (
+            what,
+            f"{statistics.median(alone[what]):,.0f}",
+            f"{statistics.median(pressed[what]):,.0f}",
+            f"{median_ratio(pressed[what], alone[what]):.2f} ×",
+        )
+        for what in measures
+    ]
+    rows.append(("AVIFs made/s", "–", f"{statistics.median(making):.1f}", "–"))
+    section.tables = [
+        Table("While all places make AVIFs (medians)", ("what", "alone", "then", "ratio"), rows)
+    ]
+    ratio = median_ratio(pressed["hits/s"], alone["hits/s"])
+    section.figures = [
+        at_least("plain hits while all places make AVIFs, against their rate alone", ratio, 0.5)
+    ]
+    return section
+
+
+def _queue(paths: Iterator[str]) -> "SimpleQueue[str]":
+    queue: SimpleQueue[str] = SimpleQueue()
+    for path in sorted(paths, key=lambda path: path.rpartition("/")[2].zfill(20), reverse=True):
+        queue.put(path)
+    return queue
+
+
+@contextmanager
+def _making(server: Server, variants: "SimpleQueue[str]") -> Iterator[None]:
+    """Request variants in the background. Raises `RuntimeError` if a request failed, or none are left."""
+    stop = threading.Event()
+    failures: list[str] = []
+    threads = [
+        threading.Thread(target=_request, args=(server.port, variants, stop, failures))
+        for _ in range(_CLIENTS)
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(_RAMP_SECONDS)
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    if failures:
+        raise RuntimeError(failures[0])
+
+
+def _request(port: int, variants: "SimpleQueue[str]", stop: threading.Event, failures: list[str]) -> None:
+    while not stop.is_set():
+        try:
+            path = variants.get_nowait()
+        except Empty:
+            failures.append("all variants have been made before the end of the measurement")
+            return
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", path)
+        response = connection.getresponse()
+        response.read()
+        connection.close()
+        if response.status == 503:
+            variants.put(path)
+            stop.wait(_BUSY_PAUSE_SECONDS)
+        elif response.status != 200:
+            failures.append(f"{path}: {response.status}")
+            return
+
+
+def _upload_rate(server: Server, seconds: float) -> float:
+    until = time.monotonic() + seconds
+    counts = [0] * _UPLOADERS
+    photos = Photos(20_000)
+
+    def work(number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        while time.monotonic() < until:
+            connection.request("POST", "/api/images", photos.image(), {"Content-Type": "image/png"})
+            response = connection.getresponse()
+            response.read()
+            if response.status != 201:
+                raise RuntimeError(f"an upload failed with status {response.status}")
+            counts[number] += 1
+        connection.close()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(_UPLOADERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / seconds
