@@ -3,9 +3,11 @@
 import asyncio
 import hashlib
 import json
+import random
 import statistics
 from pathlib import Path
 
+from app.services.urls import IMAGES_PATH
 from bench.crowd import crowd
 from bench.miss import BUCKET, origin_server, settings_for
 from bench.origin import COUNTS, DELAY
@@ -16,6 +18,8 @@ from bench.progress import say
 from bench.report import Figure, Section, Table
 from bench.servers import get
 from bench.variants.ours import WIDTH, made, path_of
+from bench.variants.refusals import unknown_key
+from bench.variants.requests import request_all
 
 _CLIENTS = 200
 _WORKERS = 4
@@ -33,13 +37,15 @@ def run(plan: Plan) -> Section:
     """Send a crowd to a variant of each source."""
     directory = plan.new_directory("variants/crowds")
     objects = directory / "origin"
+    chance = random.Random(1)
     waits: list[float] = []
     of_source, gets, heads, encodings = [], [], [], []
     with origin_server(directory, objects) as origin:
         keys = _make_objects(objects, plan.rounds)
         get(origin.port, f"{DELAY}50")
         with our_server(directory, settings_for(origin, _WORKERS)) as server:
-            asyncio.run(crowd(server.port, "/readyz", _CLIENTS))  # opens each worker's client of the store
+            # Each worker's first request to the store opens its client.
+            asyncio.run(request_all(server.port, [IMAGES_PATH + unknown_key(chance) for _ in range(100)]))
             for key in keys:
                 say(f"{_CLIENTS} clients on one cold variant")
                 before = made(server)

@@ -16,7 +16,7 @@ from bench.product import our_parts, our_server
 from bench.progress import say
 from bench.report import Figure, Section, Table, at_most, median_ratio
 from bench.variants.ours import FORMATS, WIDTH, fetch, made, path_of, upload
-from bench.variants.peers import IPX, THUMBOR, Maker, peers
+from bench.variants.peers import IPX, IPX_VERSION, THUMBOR, THUMBOR_VERSION, Maker, peers
 from bench.variants.quality import Quality, compare, reference
 
 PICTURES = 4
@@ -30,14 +30,14 @@ _PLACES = 4
 """SSIM is rounded to this number of decimal places."""
 
 _METHOD = f"""\
-Each server makes variants {WIDTH} pixels wide of JPEGs of 4000 × 3000 pixels and about 3 MB, one after the
-other, in {{rounds}} rounds with {PICTURES} pictures each (bench/pictures.py). No picture occurs in two
-rounds. All servers read the pictures from a local directory and run as they come, except that thumbor
-doesn't copy its sources. As thumbor's AVIFs are far larger by default, it also makes some of IPX's quality.
-*CPU* is user and system time of all processes of the server for one variant, the median of the rounds, and
-ratios are medians of the ratios within a round. *SSIM* is the structural similarity of the luma to a
-reference: the picture, decoded at its full size and scaled down with a Lanczos filter by Pillow. *SSIM, RGB*
-is the mean of the color channels."""
+Ours, IPX {IPX_VERSION} and thumbor {THUMBOR_VERSION} make variants {WIDTH} pixels wide of JPEGs of
+4000 × 3000 pixels and about 3 MB, one after the other, in {{rounds}} rounds with {PICTURES} pictures each
+(bench/pictures.py). No picture occurs in two rounds. All servers read the pictures from a local directory and
+run as they come, except that thumbor doesn't copy its sources. Since thumbor's AVIFs are far larger by
+default, it also makes some of IPX's quality. *CPU* is user and system time of all processes of the server for
+one variant, the median of the rounds, and ratios are medians of the ratios within a round. *SSIM* is the
+structural similarity of the luma to a reference: the picture, decoded at its full size and scaled down with a
+Lanczos filter by Pillow. *SSIM, RGB* is the mean of the color channels."""
 
 
 @dataclass

@@ -10,7 +10,7 @@ from bench.servers import Server, Start, serving
 
 IPX = "IPX (sharp)"
 THUMBOR = "thumbor"
-_IPX_VERSION, _THUMBOR_VERSION = "3.1.1", "7.8.0"
+IPX_VERSION, THUMBOR_VERSION = "3.1.1", "7.8.0"
 
 _THUMBOR_CONF = """\
 LOADER = "thumbor.loaders.file_loader"
@@ -44,7 +44,7 @@ def peers(sources: Path, scratch: Path) -> Iterator[tuple[list[Maker], list[str]
 
 @contextmanager
 def _ipx(sources: Path, scratch: Path) -> Iterator[Maker]:
-    command = npm_package("ipx", _IPX_VERSION) / "node_modules" / "ipx" / "bin" / "ipx.mjs"
+    command = npm_package("ipx", IPX_VERSION) / "node_modules" / "ipx" / "bin" / "ipx.mjs"
 
     def start(port: int) -> Start:
         options = ("--dir", str(sources), "--hostname", "127.0.0.1", "--port", str(port))
@@ -60,7 +60,7 @@ def _ipx_format(ext: str) -> str:
 
 @contextmanager
 def _thumbor(sources: Path, scratch: Path) -> Iterator[Maker]:
-    python = python_with(f"thumbor=={_THUMBOR_VERSION}")
+    python = python_with(f"thumbor=={THUMBOR_VERSION}")
     conf = scratch / "thumbor.conf"
     conf.write_text(_THUMBOR_CONF.format(sources=sources))
 

@@ -32,9 +32,9 @@ _SECONDS = 3
 _METHOD = f"""\
 A server with {WORKERS} workers serves hits of an image of 20 KB over 32 connections or, separately, accepts
 uploads of PNGs of 20 KB from {_UPLOADERS} clients, with and without {_CLIENTS} clients that request AVIFs of
-JPEGs of 12 megapixels in all listed widths. Each AVIF is requested once, and the clients come back after
-{_BUSY_PAUSE_SECONDS} s if the server is busy, so that all places are in use. The load generator runs on the
-same cores. {{rounds}} rounds of {{seconds}} s."""
+JPEGs of 12 megapixels in listed widths, the largest first. Each AVIF is requested once, and the clients come
+back after {_BUSY_PAUSE_SECONDS} s if the server is busy, so that all places are in use. The load generator
+runs on the same cores. {{rounds}} rounds of {{seconds}} s."""
 
 
 def run(plan: Plan) -> Section:
