@@ -24,7 +24,10 @@ _SIZE = (8160, 6120)
 _SAVED: dict[str, dict[str, int]] = {"JPEG": {"quality": 85}, "WEBP": {"quality": 75, "method": 0}}
 """The formats of the sources, and how they are saved so that they are smaller than MAX_UPLOAD_BYTES."""
 
-_VARIANTS = ("w640.jpg", "w640.webp", "w640.avif", "w640.png", "w3840.avif", "w3840.png")
+_VARIANTS = {
+    "w640": ("w640.jpg", "w640.webp", "w640.avif", "w640.png"),
+    "w3840, the greatest width": ("w3840.webp", "w3840.avif", "w3840.png"),
+}
 _MIB = 1 << 20
 _PAUSE_SECONDS = 0.001
 
@@ -55,15 +58,17 @@ def run(plan: Plan) -> Section:
             with _peak(server) as uploaded:
                 key = _upload(server, buffer.getvalue(), f"image/{image_format.lower()}")
             rows.append((image_format, "upload", f"{uploaded.value / _MIB:.0f} MiB", "1.00 ×"))
-            highest = 0.0
-            for name in _VARIANTS:
-                with _peak(server) as of_variant:
-                    fetch(server, path_of(key, name))
-                ratio = of_variant.value / uploaded.value
-                highest = max(highest, ratio)
-                rows.append((image_format, name, f"{of_variant.value / _MIB:.0f} MiB", f"{ratio:.2f} ×"))
-            what = f"peak memory of a variant of a 50 MP {image_format}, against its upload"
-            section.figures.append(at_most(what, highest, 1, "×"))
+            for width, names in _VARIANTS.items():
+                ratios = []
+                for name in names:
+                    with _peak(server) as of_variant:
+                        fetch(server, path_of(key, name))
+                    ratios.append(of_variant.value / uploaded.value)
+                    rows.append(
+                        (image_format, name, f"{of_variant.value / _MIB:.0f} MiB", f"{ratios[-1]:.2f} ×")
+                    )
+                what = f"peak memory of {width}, of a 50 MP {image_format}, against its upload"
+                section.figures.append(at_most(what, max(ratios), 1, "×"))
     section.tables = [Table("Peak memory", ("source", "what", "peak", "of the upload"), rows)]
     return section
 
