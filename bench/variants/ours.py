@@ -47,14 +47,10 @@ def fetch(server: Server, path: str, accept: str = "*/*") -> Response:
 
 
 def made(server: Server) -> int:
-    """Return how many variants our server has encoded since its start."""
-    return counted(server, MADE)
+    """Return how many variants our server has encoded since its start.
 
-
-def counted(server: Server, name: str) -> int:
-    """Return the sum of a counter over all its labels. Raises `LookupError` if there is no such counter."""
+    The counter is missing before the first one, so a result of 0 alone doesn't prove that it works.
+    """
     text = get(server.port, "/metrics").body.decode()
-    if f"# TYPE {name.removesuffix('_total')}" not in text:
-        raise LookupError(f"/metrics has no {name}")
-    values = re.findall(rf"(?m)^{re.escape(name)}(?:\{{.*\}})? (\S+)$", text)
+    values = re.findall(rf"(?m)^{MADE}\{{.*\}} (\S+)$", text)
     return round(sum(map(float, values)))

@@ -62,6 +62,8 @@ def run(plan: Plan) -> Section:
                     began, before = time.monotonic(), made(server)
                     pressed[what].append(measure())
                     making.append((made(server) - before) / (time.monotonic() - began))
+    if not all(making):
+        raise RuntimeError("no variants were made during a measurement")
     section = Section(
         "Other requests while variants are made", _METHOD.format(rounds=plan.rounds, seconds=seconds)
     )

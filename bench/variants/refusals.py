@@ -16,7 +16,7 @@ from bench.product import our_parts, our_server
 from bench.progress import say
 from bench.report import Section, Table, at_most, median_ratio
 from bench.servers import Server
-from bench.variants.ours import made, path_of, upload
+from bench.variants.ours import WIDTH, fetch, made, path_of, upload
 from bench.variants.requests import request_all
 
 REQUESTS = 10_000
@@ -47,7 +47,10 @@ def run(plan: Plan) -> Section:
     with our_server(directory) as server:
         _send(server, [f"{IMAGES_PATH}{unknown_key(chance)}" for _ in range(200)])  # a warm-up
         _send(server, [path_of(key, name) for name in made_up_names(chance, 200)])
+        fetch(server, path_of(key, f"w{WIDTH}.webp"))
         before, files_before = made(server), _files(directory)
+        if before != 1:
+            raise RuntimeError(f"after one variant, {before} encodings are counted")
         size = REQUESTS // _CHUNKS
         for number in range(_CHUNKS):
             say(f"made-up specs, part {number + 1} of {_CHUNKS}")
