@@ -5,6 +5,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 
@@ -48,7 +49,7 @@ def run(plan: Plan) -> Section:
     variants = _queue(path_of(key, f"w{width}.avif") for width in Config().variant_widths for key in keys)
     alone: dict[str, list[float]] = {"hits/s": [], "uploads/s": []}
     pressed: dict[str, list[float]] = {"hits/s": [], "uploads/s": []}
-    making: list[float] = []
+    making: list[int] = []
     with our_server(directory) as server:
         measures: dict[str, Callable[[], float]] = {
             "hits/s": lambda: put_load(server, [server.prefix + hit], seconds).rate,
@@ -58,33 +59,35 @@ def run(plan: Plan) -> Section:
             say(f"pressure, round {number + 1} of {plan.rounds}")
             for what, measure in measures.items():
                 alone[what].append(measure())
+                before = made(server)
                 with _making(server, variants):
-                    began, before = time.monotonic(), made(server)
                     pressed[what].append(measure())
-                    making.append((made(server) - before) / (time.monotonic() - began))
+                making.append(made(server) - before)
     if not all(making):
         raise RuntimeError("no variants were made during a measurement")
     section = Section(
         "Other requests while variants are made", _METHOD.format(rounds=plan.rounds, seconds=seconds)
     )
-    rows = [
-        (
-            what,
-            f"{statistics.median(alone[what]):,.0f}",
-            f"{statistics.median(pressed[what]):,.0f}",
-            f"{median_ratio(pressed[what], alone[what]):.2f} ×",
-        )
-        for what in measures
-    ]
-    rows.append(("AVIFs made/s", "–", f"{statistics.median(making):.1f}", "–"))
-    section.tables = [
-        Table("While all places make AVIFs (medians)", ("what", "alone", "then", "ratio"), rows)
-    ]
+    section.tables = [_table(alone, pressed, making)]
     ratio = median_ratio(pressed["hits/s"], alone["hits/s"])
     section.figures = [
         at_least("plain hits while all places make AVIFs, against their rate alone", ratio, 0.5)
     ]
     return section
+
+
+def _table(alone: dict[str, list[float]], pressed: dict[str, list[float]], making: list[int]) -> Table:
+    rows = [
+        (
+            what,
+            f"{statistics.median(rates):,.0f}",
+            f"{statistics.median(pressed[what]):,.0f}",
+            f"{median_ratio(pressed[what], rates):.2f} ×",
+        )
+        for what, rates in alone.items()
+    ]
+    rows.append(("AVIFs made in a measurement", "–", f"{statistics.median(making):.0f}", "–"))
+    return Table("While all places make AVIFs (medians)", ("what", "alone", "then", "ratio"), rows)
 
 
 def _queue(paths: Iterator[str]) -> "SimpleQueue[str]":
@@ -96,7 +99,10 @@ def _queue(paths: Iterator[str]) -> "SimpleQueue[str]":
 
 @contextmanager
 def _making(server: Server, variants: "SimpleQueue[str]") -> Iterator[None]:
-    """Request variants in the background. Raises `RuntimeError` if a request failed, or none are left."""
+    """Request variants in the background, and wait at the end for those that are being made.
+
+    Raises `RuntimeError` if a request failed, or if no variants are left.
+    """
     stop = threading.Event()
     failures: list[str] = []
     threads = [
@@ -137,24 +143,22 @@ def _request(port: int, variants: "SimpleQueue[str]", stop: threading.Event, fai
 
 
 def _upload_rate(server: Server, seconds: float) -> float:
-    until = time.monotonic() + seconds
-    counts = [0] * _UPLOADERS
+    """Return the number of uploads per second. Raises `RuntimeError` if one failed."""
+    with ThreadPoolExecutor(_UPLOADERS) as threads:
+        counts = threads.map(_upload, [server.port] * _UPLOADERS, [time.monotonic() + seconds] * _UPLOADERS)
+        return sum(counts) / seconds
+
+
+def _upload(port: int, until: float) -> int:
     photos = Photos(20_000)
-
-    def work(number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-        while time.monotonic() < until:
-            connection.request("POST", "/api/images", photos.image(), {"Content-Type": "image/png"})
-            response = connection.getresponse()
-            response.read()
-            if response.status != 201:
-                raise RuntimeError(f"an upload failed with status {response.status}")
-            counts[number] += 1
-        connection.close()
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(_UPLOADERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(counts) / seconds
+    count = 0
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    while time.monotonic() < until:
+        connection.request("POST", "/api/images", photos.image(), {"Content-Type": "image/png"})
+        response = connection.getresponse()
+        response.read()
+        if response.status != 201:
+            raise RuntimeError(f"an upload failed with status {response.status}")
+        count += 1
+    connection.close()
+    return count
