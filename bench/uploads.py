@@ -30,12 +30,12 @@ OURS = "ours"
 GUIDE = "guide: Pillow, `upload_fileobj`"
 
 _METHOD = f"""\
-{CLIENTS} clients upload distinct PNGs of soft shapes with noise as multipart forms. The store is `bench/origin.py`. The other
-server is `bench/apps/guide_upload.py` on gunicorn's gthread, which decodes each image in the worker and has
-no cache. Both have {WORKERS} workers with 8 threads each. Our cache has room for {_CACHE_BYTES // 10**6} MB
-and is full, so each upload evicts others. The servers are measured in turn, in {{rounds}} rounds of
-{{seconds}} s. *CPU* includes the processes that decode images. Rates, CPU times and percentiles are medians
-over the rounds, and ratios are medians of the ratios within each round."""
+{CLIENTS} clients upload distinct PNGs of soft shapes with noise as multipart forms. The store is
+`bench/origin.py`. The other server is `bench/apps/guide_upload.py` on gunicorn's gthread, which decodes each
+image in the worker and has no cache. Both have {WORKERS} workers with 8 threads each. Our cache has room for
+{_CACHE_BYTES // 10**6} MB and is full, so uploads evict others. The servers are measured in turn, in
+{{rounds}} rounds of {{seconds}} s. *CPU* includes the processes that decode images. Rates, CPU times and
+percentiles are medians over the rounds, and ratios are medians of the ratios within each round."""
 
 
 def run(plan: Plan) -> Section:
