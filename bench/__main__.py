@@ -6,12 +6,17 @@ import signal
 import sys
 from pathlib import Path
 
+from bench import variants
 from bench.machine import describe
 from bench.plan import planned
 from bench.progress import say
 from bench.report import Section, render
 
-PARTS = ("hits", "worker", "miss", "uploads", "entries", "zipf", "memory", "decoding", "bound", "kills")
+PARTS = (
+    *("hits", "worker", "miss", "uploads", "entries", "zipf", "memory", "decoding", "bound", "kills"),
+    "variants",
+)
+_CHOICES = (*PARTS, *(f"variants.{part}" for part in variants.PARTS))
 RESULTS = Path(__file__).parent / "results.md"
 
 _TITLE = (
@@ -22,7 +27,9 @@ _TITLE = (
 def main() -> None:
     """Run the benchmarks that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=PARTS, help="run only this benchmark, and write no file")
+    parser.add_argument(
+        "part", nargs="?", choices=_CHOICES, metavar="part", help="run only this benchmark, and write no file"
+    )
     parser.add_argument(
         "--rounds", type=int, default=7, help="number of rounds of each comparison (default 7)"
     )
@@ -31,7 +38,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     machine = describe()
     with planned(arguments.rounds, arguments.seconds) as plan:
-        sections = [_run(part, plan) for part in ([arguments.part] if arguments.part else PARTS)]
+        parts = [arguments.part] if arguments.part else PARTS
+        sections = [section for part in parts for section in _run(part, plan)]
     text = render([*sections, machine])
     if not arguments.part:
         RESULTS.write_text(_TITLE + text, encoding="utf-8")
@@ -39,10 +47,10 @@ def main() -> None:
     sys.stdout.write(text)
 
 
-def _run(part: str, plan: object) -> Section:
+def _run(part: str, plan: object) -> list[Section]:
     say(f"== {part}")
-    section: Section = importlib.import_module(f"bench.{part}").run(plan)
-    return section
+    sections: Section | list[Section] = importlib.import_module(f"bench.{part}").run(plan)
+    return sections if isinstance(sections, list) else [sections]
 
 
 def _terminate(number: int, frame: object) -> None:

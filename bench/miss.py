@@ -27,7 +27,7 @@ from bench.servers import Server, Start, get, serving
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_BUCKET = "bench"
+BUCKET = "bench"
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
 _OBJECT_BYTES = 100_000
 _SINGLE = 100
@@ -89,7 +89,7 @@ def _make_objects(objects: Path, number: int) -> list[str]:
 def settings_for(origin: Server, workers: int) -> dict[str, str]:
     return {
         "STORE": "s3",
-        "S3_BUCKET": _BUCKET,
+        "S3_BUCKET": BUCKET,
         "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{origin.port}",
         "AWS_REGION": "us-east-1",
         "WEB_CONCURRENCY": str(workers),
@@ -135,7 +135,7 @@ def _single(
     bare, ours = [], []
     for key in keys:
         began = time.perf_counter()
-        client.get_object(Bucket=_BUCKET, Key=key)["Body"].read()
+        client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
         between = time.perf_counter()
         _fetch(connection, IMAGES_PATH + key)
         bare.append(between - began)
@@ -164,7 +164,7 @@ def _crowds(
             say(f"{clients} clients on one cold key")
             waits += asyncio.run(crowd(server.port, IMAGES_PATH + key, clients))
             counts = json.loads(get(origin.port, COUNTS).body)
-            requests.append(counts[f"/{_BUCKET}/{key}"])
+            requests.append(counts[f"/{BUCKET}/{key}"])
     wait = statistics.median(waits) * 1000
     worst = statistics.quantiles(waits, n=20)[-1] * 1000
     rows = [(f"{clients}", f"{workers}", f"{max(requests)}", f"{wait:.0f} ms", f"{worst:.0f} ms")]

@@ -8,13 +8,17 @@ moto needs some milliseconds of CPU time for each response, which would distort 
 import asyncio
 import hashlib
 import json
+import mimetypes
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 COUNTS = "/counts"
-"""The path of a JSON object with the number of requests for each path."""
+"""The path of a JSON object with the number of requests for each path.
+
+HEAD requests are counted as `HEAD <path>`.
+"""
 
 DELAY = "/delay/"
 """The prefix of paths that set the delay of later responses: `/delay/<milliseconds>`."""
@@ -44,8 +48,11 @@ class Origin:
                 name = path.decode().partition("?")[0]
                 if method == b"PUT":
                     writer.write(await self._put(name, head.lower(), reader, writer))
+                elif method == b"HEAD":
+                    answer = await self._answer(name, f"HEAD {name}")
+                    writer.write(answer[: answer.index(b"\r\n\r\n") + 4])
                 else:
-                    writer.write(await self._answer(name))
+                    writer.write(await self._answer(name, name))
                 await writer.drain()
                 if b"\r\nconnection: close" in head.lower():
                     break
@@ -67,19 +74,19 @@ class Origin:
         await asyncio.sleep(self._delay)
         return _response("200 OK", "application/xml", b"")
 
-    async def _answer(self, path: str) -> bytes:
+    async def _answer(self, path: str, counted_as: str) -> bytes:
         if path == COUNTS:
             return _response("200 OK", "application/json", json.dumps(self._counts).encode())
         if path.startswith(DELAY):
             self._delay = int(path.removeprefix(DELAY)) / 1000
             return _response("200 OK", "text/plain", b"set")
-        self._counts[path] += 1
+        self._counts[counted_as] += 1
         await asyncio.sleep(self._delay)
         try:
             data = (self._directory / path.strip("/").partition("/")[2]).read_bytes()
         except OSError:
             return _response("404 Not Found", "application/xml", _MISSING)
-        return _response("200 OK", "image/png", data)
+        return _response("200 OK", mimetypes.guess_type(path)[0] or "image/png", data)
 
 
 def _response(status: str, content_type: str, body: bytes) -> bytes:

@@ -59,15 +59,25 @@ def cpu_seconds(pid: int) -> float:
 
 def resident_bytes(pid: int) -> int:
     """Return the anonymous memory of the process, which excludes pages that are mapped from files."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise LookupError(f"/proc/{pid}/status has no RssAnon")
+    return _memory(pid, "RssAnon")
+
+
+def peak_resident_bytes(pid: int) -> int:
+    """Return the largest resident memory that the process had, including pages that are mapped from files."""
+    return _memory(pid, "VmHWM")
 
 
 def is_stopped(pid: int) -> bool:
     """Return whether all threads of the process are stopped by SIGSTOP."""
     return all(_fields(stat)[0] == "T" for stat in Path(f"/proc/{pid}/task").glob("*/stat"))
+
+
+def _memory(pid: int, name: str) -> int:
+    """Return a value from proc_pid_status(5) in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(f"/proc/{pid}/status has no {name}")
 
 
 def _cpu_seconds(pid: int) -> float:
