@@ -122,6 +122,8 @@ def build_components(config: Config) -> Components:
         DecodeLimiter(config.variant_concurrency, DECODE_WAIT_SECONDS),
         max_pixels=config.variant_max_pixels,
         max_source_bytes=max(MAX_SOURCE_BYTES, config.max_upload_bytes),
+        on_made=metrics.count_variant,
+        on_load=metrics.note_variants,
     )
     generation = GenerationService(
         images,

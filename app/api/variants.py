@@ -13,13 +13,16 @@ from app.api.context import absolute_url, components
 from app.api.images import blueprint, image_response, picture_fields, redirect_to_variant
 from app.api.openapi import SERVE_RESPONSES, VARIANT_PARAMETERS
 from app.api.schemas import ImageInfoSchema
-from app.cache.lookup import CachedObject
+from app.cache.lookup import CachedObject, CacheStatus
 from app.core.errors import InvalidVariant, NotFound, SignatureRefused, VariantNotPermitted
 from app.core.object_keys import check_readable
 from app.core.request_context import OBJECT_KEY
-from app.core.variant_keys import INFO, VariantPath, is_first_frame, split_variant_path
+from app.core.variant_keys import INFO, VariantPath, is_first_frame, is_variant_key, split_variant_path
 from app.core.variant_specs import VariantSpec
 from app.delivery.negotiation import FALLBACK, VARY, preferred_format
+
+_MADE = (CacheStatus.MISS, CacheStatus.BYPASS)
+"""The results of the cache for a variant that was made for this request."""
 
 _FIRST_FRAME = ("X-Image-Variant", "first-frame")
 """Says that the variant of an animation is only its first frame, since all frames together are too large."""
@@ -106,6 +109,8 @@ def _fetch(
         path = replace(path, extension=_negotiated_extension(path, spec))
         headers.append(VARY)
     cached = components().variants.fetch(path, spec, is_listed=is_listed)
+    if is_variant_key(cached.facts.key) and cached.status not in _MADE:
+        components().metrics.variants_hits.inc()
     if is_first_frame(cached.facts.key):
         headers.append(_FIRST_FRAME)
     return cached, headers

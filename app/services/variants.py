@@ -44,6 +44,10 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 Observer = Callable[[str, float, int], None]
 """Function that is called with the format, the seconds and the bytes of each variant that was made."""
 
+LoadObserver = Callable[[int, int], None]
+"""Function that is called with two changes: of the number of requests that wait for variants, and of the
+number of images from which variants are being made."""
+
 
 class _ForeignObject(Exception):
     """Other software has stored an object under the path of a variant. That object takes precedence."""
@@ -59,8 +63,8 @@ class ImageDescription:
     last_modified: datetime
 
 
-def _ignore(image_format: str, seconds: float, size: int) -> None:
-    pass
+def _ignore(*_: object) -> None:
+    """Do nothing. This is the default of the observers."""
 
 
 class VariantService:
@@ -68,7 +72,7 @@ class VariantService:
 
     `limits` apply to the source, and `max_pixels` to the variant. A source of more than `max_source_bytes` is
     refused. `decoding` limits how many variants are made at the same time. `on_made` is called for each
-    variant that was made.
+    variant that was made, and `on_load` when a request starts or stops waiting.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class VariantService:
         max_pixels: int,
         max_source_bytes: int,
         on_made: Observer = _ignore,
+        on_load: LoadObserver = _ignore,
     ) -> None:
         self._images = images
         self._cache = cache
@@ -90,6 +95,7 @@ class VariantService:
         self._max_source_bytes = max_source_bytes
         self._stored = images.stored_variants
         self._on_made = on_made
+        self._on_load = on_load
         self._lock = threading.Lock()
         self._present = 0
 
@@ -171,12 +177,24 @@ class VariantService:
             if self._present >= _MAX_PRESENT:
                 raise Busy(detail=f"{self._present} requests are already waiting for variants")
             self._present += 1
+        self._on_load(1, 0)
         try:
             with blocking():
                 yield
         finally:
+            self._on_load(-1, 0)
             with self._lock:
                 self._present -= 1
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        """Hold a slot for decoding during the block. Raises `Busy` if no slot becomes free in time."""
+        with self._decoding.slot():
+            self._on_load(-1, 1)
+            try:
+                yield
+            finally:
+                self._on_load(1, -1)
 
     def _open_source(self, path: VariantPath) -> CachedObject:
         if self._images.is_foreign_object(str(path)):
@@ -202,7 +220,7 @@ class VariantService:
         self, source: CachedObject, keys: tuple[str, str], spec: VariantSpec, image_format: ImageFormat
     ) -> tuple[ObjectFacts, bytes]:
         request = VariantRequest(spec, image_format.name, self._max_pixels)
-        with self._decoding.slot():
+        with self._slot():
             started = time.perf_counter()
             with _known_format():
                 made = make_in_sandbox(self._input(source), request, self._limits)
@@ -215,7 +233,7 @@ class VariantService:
         stored = self._images.stored_info(source.facts)
         if stored is not None:
             return stored
-        with self._decoding.slot(), _known_format():
+        with self._slot(), _known_format():
             return describe_in_sandbox(self._input(source), self._limits)
 
     def _input(self, source: CachedObject) -> int | bytes:
