@@ -20,6 +20,10 @@ from app.core.request_context import OBJECT_KEY
 from app.core.variant_keys import INFO, VariantPath, is_first_frame, is_variant_key, split_variant_path
 from app.core.variant_specs import VariantSpec
 from app.delivery.negotiation import FALLBACK, VARY, preferred_format
+from app.services.variants import ImageDescription
+
+_CACHEABLE = {"Cache-Control": "public, max-age=300"}
+"""The headers of facts that never change. The time is short, since the URLs depend on the settings."""
 
 _MADE = (CacheStatus.MISS, CacheStatus.BYPASS)
 """The results of the cache for a variant that was made for this request."""
@@ -38,14 +42,14 @@ class SourceConverter(BaseConverter):
 @blueprint.route("/<source:key>/info", methods=["GET"])
 @any_query
 @blueprint.response(200, ImageInfoSchema)
-def serve_info(key: str) -> BaseResponse | dict[str, Any]:
+def serve_info(key: str) -> BaseResponse | tuple[dict[str, Any], int, dict[str, str]]:
     """Return the facts about an image: its type, its size and a placeholder."""
     try:
         found = components().variants.describe(key)
     except NotFound:  # other software may have stored an object under this path
         return image_response(components().images.fetch(f"{key}/{INFO}"))
     request.environ[OBJECT_KEY] = key
-    return {
+    fields = {
         "success": True,
         "message": "Facts about the image",
         "key": key,
@@ -55,6 +59,12 @@ def serve_info(key: str) -> BaseResponse | dict[str, Any]:
         "last_modified": found.last_modified,
         **picture_fields(key, found.info),
     }
+    return fields, 200, _CACHEABLE if _may_be_cached(found) else {}
+
+
+def _may_be_cached(description: ImageDescription) -> bool:
+    """Return whether caches may keep the facts: if the image never changes, and its URL does not expire."""
+    return description.is_immutable and components().config.image_urls != "presigned"
 
 
 @blueprint.route("/<source:key>/<variant>", methods=["GET"])

@@ -55,12 +55,16 @@ class _ForeignObject(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ImageDescription:
-    """The facts about a stored image, as `GET /api/images/<key>/info` returns them. `bytes` is its size."""
+    """The facts about a stored image, as `GET /api/images/<key>/info` returns them. `bytes` is its size.
+
+    `is_immutable` is whether the facts under this key never change.
+    """
 
     info: ImageInfo
     content_type: str
     bytes: int
     last_modified: datetime
+    is_immutable: bool
 
 
 def _ignore(*_: object) -> None:
@@ -145,23 +149,27 @@ class VariantService:
         path = VariantPath(key, INFO, "json")
 
         def make(source: CachedObject) -> tuple[ObjectFacts, bytes]:
+            facts = source.facts
             description = ImageDescription(
-                self._info(source), source.facts.content_type, source.facts.size, source.facts.last_modified
+                self._info(source), facts.content_type, facts.size, facts.last_modified, facts.is_immutable
             )
             data = json.dumps(asdict(description), default=str).encode()
-            return _facts(source.facts, f"{LISTED}{path}", "application/json", len(data), 0), data
+            return _facts(facts, f"{LISTED}{path}", "application/json", len(data), 0), data
 
         keys = (f"{LISTED}{path}",)
         cached = self._lookup(keys)
         if cached is None:
             with self._admitted():
                 cached = self._cache.derive(keys, lambda: self._images.fetch(key), make)
-        try:
-            fields = json.loads(cached.body.read())
-        finally:
-            cached.body.close()
-        info, modified = ImageInfo(**fields.pop("info")), datetime.fromisoformat(fields.pop("last_modified"))
-        return ImageDescription(info, **fields, last_modified=modified)
+        return _read_description(cached)
+
+    def known_info(self, key: str) -> ImageInfo | None:
+        """Return the facts about a picture if they are cached, else None.
+
+        This calls neither the store nor a decoder.
+        """
+        cached = self._lookup((f"{LISTED}{VariantPath(key, INFO, 'json')}",))
+        return None if cached is None else _read_description(cached).info
 
     def _lookup(self, keys: Iterable[str]) -> CachedObject | None:
         """Return the variant if it is cached and fresh. However many requests wait, this is never refused."""
@@ -265,6 +273,16 @@ def _known_format() -> Iterator[None]:
     except UnsupportedImage as exc:
         message = "The image is damaged, or is in a format of which this server makes no variants."
         raise UndecodableImage(message, detail=str(exc)) from exc
+
+
+def _read_description(cached: CachedObject) -> ImageDescription:
+    """Return the description in a cached file, and close the file."""
+    try:
+        fields = json.loads(cached.body.read())
+    finally:
+        cached.body.close()
+    info, modified = ImageInfo(**fields.pop("info")), datetime.fromisoformat(fields.pop("last_modified"))
+    return ImageDescription(info, **fields, last_modified=modified)
 
 
 def _facts(source: ObjectFacts, key: str, content_type: str, size: int, seconds: int) -> ObjectFacts:

@@ -16,7 +16,7 @@ from app.components import components_of
 from app.config.api_keys import parse_keys
 from app.config.settings import Config
 from app.core.errors import GeneratorTimeout, TooManyPixels
-from app.services import variants
+from app.imaging.sandbox.client import make_in_sandbox
 from tests.pictures import noise, picture
 from tests.waiting import wait_until
 
@@ -178,7 +178,7 @@ def test_variants_are_counted_by_format_result_and_reason(
     for path in ("/w33.webp", "/w33.webp", "/xx", "/w33.webp?sig=abc", "?w=0"):
         client.get(url + path).close()
     client.get("/api/images/none.png/w32.webp").close()
-    monkeypatch.setattr(variants, "make_in_sandbox", refuse)
+    monkeypatch.setattr("app.services.variants.make_in_sandbox", refuse)
     client.get(f"{url}/w48.webp").close()
     found = _read(client)
     assert _variants(found) == {
@@ -208,14 +208,13 @@ def test_requests_for_variants_are_shown_while_they_wait_and_run(
     reader = app.test_client()
     seen = []
     entered, may_end = threading.Event(), threading.Event()
-    make = variants.make_in_sandbox
 
     def slow(*arguments: Any) -> Any:
         entered.set()
         assert may_end.wait(60)
-        return make(*arguments)
+        return make_in_sandbox(*arguments)
 
-    monkeypatch.setattr(variants, "make_in_sandbox", slow)
+    monkeypatch.setattr("app.services.variants.make_in_sandbox", slow)
     paths = ["w16.png", "w32.png", "w48.png"]
     with ThreadPoolExecutor(3) as pool:
         answers = [pool.submit(lambda path: app.test_client().get(f"{url}/{path}"), path) for path in paths]
