@@ -45,3 +45,4 @@ on_exit = _hooks.on_exit
 pre_fork = _hooks.pre_fork
 post_fork = _hooks.post_fork
 post_worker_init = _hooks.post_worker_init
+child_exit = _hooks.child_exit

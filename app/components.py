@@ -105,6 +105,7 @@ def build_components(config: Config) -> Components:
     generator = MeteredGenerator(generator_class.from_config(config), metrics)
     limits = ImageLimits.from_config(config)
     decoding = DecodeLimiter(config.decode_concurrency, DECODE_WAIT_SECONDS)
+    variant_urls = VariantUrls.from_config(config)
     images = ImageService(
         store,
         cache,
@@ -112,6 +113,7 @@ def build_components(config: Config) -> Components:
         decoding,
         max_upload_bytes=config.max_upload_bytes,
         urls=ImageUrls(store, config.image_urls, config.public_base_url, bulkhead),
+        variant_urls=variant_urls,
         bulkhead=bulkhead,
         stored_variants=StoredVariants(store, bulkhead, enabled=config.variants_in_store),
     )
@@ -122,6 +124,8 @@ def build_components(config: Config) -> Components:
         DecodeLimiter(config.variant_concurrency, DECODE_WAIT_SECONDS),
         max_pixels=config.variant_max_pixels,
         max_source_bytes=max(MAX_SOURCE_BYTES, config.max_upload_bytes),
+        on_made=metrics.count_variant,
+        on_load=metrics.note_variants,
     )
     generation = GenerationService(
         images,
@@ -138,7 +142,7 @@ def build_components(config: Config) -> Components:
         cache=cache,
         images=images,
         variants=variants,
-        variant_urls=VariantUrls.from_config(config),
+        variant_urls=variant_urls,
         generation=generation,
         hosts=TrustedHosts(
             config.trusted_hosts, trust_all=config.trusted_proxies > 0 and not config.trusted_hosts

@@ -31,7 +31,7 @@ from app.core.object_metadata import ImageInfo
 from app.core.request_context import CACHE_STATUS, OBJECT_KEY
 from app.core.variant_keys import VariantPath, can_have_variants, requested_path
 from app.delivery.conditional import content_length_sent, represent, response_body
-from app.services.images import StoredImage
+from app.services.images import ListedImage, StoredImage
 from app.services.urls import variant_url_path
 from app.services.variant_rules import SIGNATURE_NAMES
 
@@ -59,10 +59,11 @@ def image_fields(image: StoredImage, message: str) -> dict[str, Any]:
         "image_url": absolute_url(image.url),
         "key": image.key,
         "content_type": image.content_type,
+        "bytes": image.size,
+        **picture_fields(image.key, image.info),
         "width": image.width,
         "height": image.height,
         "frames": image.frames,
-        "bytes": image.size,
     }
 
 
@@ -150,21 +151,7 @@ def list_images(options: dict[str, Any]) -> dict[str, Any]:
     found, cursor = service.list(**options)
     images = [image for image in found if is_readable(image.key)]
     unsafe = len(found) - len(images)
-    entries = [
-        {
-            "key": image.key,
-            "image_url": absolute_url(service.urls.url_of(image.key)),
-            "content_type": image.content_type,
-            "bytes": image.size,
-            "last_modified": image.last_modified,
-            **(
-                {"asked": image.prompt_metadata, "original_name": image.original_name}
-                if options["details"]
-                else {}
-            ),
-        }
-        for image in images
-    ]
+    entries = [_listed_fields(image, details=options["details"]) for image in images]
     message = f"{len(entries)} image{'' if len(entries) == 1 else 's'}"
     if unsafe:
         message += f"; {unsafe} not listed, because their keys can't be used in a URL"
@@ -174,6 +161,27 @@ def list_images(options: dict[str, Any]) -> dict[str, Any]:
         "images": entries,
         "next_cursor": cursor,
         "unsafe_keys": unsafe,
+    }
+
+
+def _listed_fields(image: ListedImage, *, details: bool) -> dict[str, Any]:
+    """Return the fields of `ListedImageSchema`."""
+    parts = components()
+    fields = {
+        "key": image.key,
+        "image_url": absolute_url(parts.images.urls.url_of(image.key)),
+        "content_type": image.content_type,
+        "bytes": image.size,
+        "last_modified": image.last_modified,
+    }
+    if not details:
+        return {**fields, **picture_fields(image.key, None)}
+    info = image.info or parts.variants.known_info(image.key)
+    return {
+        **fields,
+        **picture_fields(image.key, info),
+        "asked": image.prompt_metadata,
+        "original_name": image.original_name,
     }
 
 

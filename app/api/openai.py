@@ -8,6 +8,7 @@ from flask import request
 from app.api.arguments import Blueprint, query_names
 from app.api.auth import KEY_SECURITY, idempotency_key, key_required
 from app.api.context import absolute_url, client_name, components
+from app.api.images import picture_fields
 from app.api.openai_schemas import (
     ImagesRequestSchema,
     ImagesResponseSchema,
@@ -87,12 +88,15 @@ def _model() -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "s3-image-server"}
 
 
-def _data(generation: StoredGeneration, wanted: set[str]) -> dict[str, str]:
-    data = {}
+def _data(generation: StoredGeneration, wanted: set[str]) -> dict[str, Any]:
+    image = generation.image
+    picture = picture_fields(image.key, image.info)
+    data = {"thumbhash": picture["thumbhash"], "variants": picture["variants"]}
+    data |= {"width": image.width, "height": image.height}
     if "url" in wanted:
-        data["url"] = absolute_url(generation.image.url)
+        data["url"] = absolute_url(image.url)
     if "b64_json" in wanted:
-        data["b64_json"] = base64.b64encode(_bytes(generation.image.key)).decode()
+        data["b64_json"] = base64.b64encode(_bytes(image.key)).decode()
     return data
 
 

@@ -163,12 +163,16 @@ class ImagesRequestSchema(Schema):
 
 
 class ImageDataSchema(Schema):
-    """An image in a response."""
+    """An image in a response. OpenAI's API has only the first two fields."""
 
     url = fields.String(
         metadata={"description": "The URL of the image. It expires only with IMAGE_URLS=presigned."}
     )
     b64_json = fields.String(metadata={"description": "The image file in Base64."})
+    width = fields.Integer(required=True)
+    height = fields.Integer(required=True)
+    thumbhash = fields.String(required=True, allow_none=True)
+    variants = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
 
 
 class ImagesResponseSchema(Schema):

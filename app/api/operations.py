@@ -117,7 +117,7 @@ def count_requests(flask: Flask, metrics: Metrics) -> None:
         now = time.perf_counter()
         metrics.request_seconds.labels(route).observe(now - request.environ.get(STARTED, now))
         if "error_code" in g:
-            metrics.errors.labels(route, g.error_code).inc()
+            metrics.count_error(route, g.error_code)
         return response
 
     flask.after_request(count)

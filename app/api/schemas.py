@@ -54,6 +54,15 @@ class ReadinessSchema(ResponseSchema):
     code = fields.String(metadata=_doc("If not ready, a machine-readable reason in snake_case."))
 
 
+class ObjectSchema(Schema):
+    """The file of an image."""
+
+    key = fields.String(required=True)
+    image_url = fields.String(required=True, metadata=_doc("The URL to use in <img src>."))
+    content_type = fields.String(required=True)
+    bytes = fields.Integer(required=True)
+
+
 class PictureSchema(Schema):
     """The facts about the picture in an image file, and the URLs of variants."""
 
@@ -81,26 +90,18 @@ class PictureSchema(Schema):
     )
 
 
-class ImageInfoSchema(PictureSchema, ResponseSchema):
+class ImageInfoSchema(PictureSchema, ObjectSchema, ResponseSchema):
     """The facts about a stored image."""
 
-    key = fields.String(required=True)
-    image_url = fields.String(required=True)
-    content_type = fields.String(required=True)
-    bytes = fields.Integer(required=True)
     last_modified = fields.DateTime(required=True)
 
 
-class ImageSchema(ResponseSchema):
+class ImageSchema(PictureSchema, ObjectSchema, ResponseSchema):
     """A stored image."""
 
-    image_url = fields.String(required=True, metadata=_doc("The URL to use in <img src>."))
-    key = fields.String(required=True)
-    content_type = fields.String(required=True)
     width = fields.Integer(required=True, metadata=_doc("Width in pixels."))
     height = fields.Integer(required=True, metadata=_doc("Height in pixels."))
     frames = fields.Integer(required=True, metadata=_doc("More than 1 if the image is animated."))
-    bytes = fields.Integer(required=True)
 
 
 class GeneratedImageSchema(ImageSchema):
@@ -127,13 +128,9 @@ class AskedSchema(Schema):
     time = fields.DateTime(required=True)
 
 
-class ListedImageSchema(Schema):
-    """An entry of a listing."""
+class ListedImageSchema(PictureSchema, ObjectSchema):
+    """An entry of a listing. Without details, the facts about the picture are null."""
 
-    key = fields.String(required=True)
-    image_url = fields.String(required=True)
-    content_type = fields.String(required=True)
-    bytes = fields.Integer(required=True)
     last_modified = fields.DateTime(required=True)
     asked = fields.Nested(
         AskedSchema,
@@ -240,7 +237,10 @@ class ListOptionsSchema(Schema):
     )
     details = fields.Boolean(
         load_default=False,
-        metadata=_doc(f"Include prompts and original names. A page then has at most {MAX_DETAILS} images."),
+        metadata=_doc(
+            "Include prompts, original names and the facts about each picture. A page then has at most "
+            f"{MAX_DETAILS} images."
+        ),
     )
 
     @post_load

@@ -13,13 +13,20 @@ from app.api.context import absolute_url, components
 from app.api.images import blueprint, image_response, picture_fields, redirect_to_variant
 from app.api.openapi import SERVE_RESPONSES, VARIANT_PARAMETERS
 from app.api.schemas import ImageInfoSchema
-from app.cache.lookup import CachedObject
+from app.cache.lookup import CachedObject, CacheStatus
 from app.core.errors import InvalidVariant, NotFound, SignatureRefused, VariantNotPermitted
 from app.core.object_keys import check_readable
 from app.core.request_context import OBJECT_KEY
-from app.core.variant_keys import INFO, VariantPath, is_first_frame, split_variant_path
+from app.core.variant_keys import INFO, VariantPath, is_first_frame, is_variant_key, split_variant_path
 from app.core.variant_specs import VariantSpec
 from app.delivery.negotiation import FALLBACK, VARY, preferred_format
+from app.services.variants import ImageDescription
+
+_CACHEABLE = {"Cache-Control": "public, max-age=300"}
+"""The headers of facts that never change. The time is short, since the URLs depend on the settings."""
+
+_MADE = (CacheStatus.MISS, CacheStatus.BYPASS)
+"""The results of the cache for a variant that was made for this request."""
 
 _FIRST_FRAME = ("X-Image-Variant", "first-frame")
 """Says that the variant of an animation is only its first frame, since all frames together are too large."""
@@ -35,14 +42,14 @@ class SourceConverter(BaseConverter):
 @blueprint.route("/<source:key>/info", methods=["GET"])
 @any_query
 @blueprint.response(200, ImageInfoSchema)
-def serve_info(key: str) -> BaseResponse | dict[str, Any]:
+def serve_info(key: str) -> BaseResponse | tuple[dict[str, Any], int, dict[str, str]]:
     """Return the facts about an image: its type, its size and a placeholder."""
     try:
         found = components().variants.describe(key)
     except NotFound:  # other software may have stored an object under this path
         return image_response(components().images.fetch(f"{key}/{INFO}"))
     request.environ[OBJECT_KEY] = key
-    return {
+    fields = {
         "success": True,
         "message": "Facts about the image",
         "key": key,
@@ -52,6 +59,12 @@ def serve_info(key: str) -> BaseResponse | dict[str, Any]:
         "last_modified": found.last_modified,
         **picture_fields(key, found.info),
     }
+    return fields, 200, _CACHEABLE if _may_be_cached(found) else {}
+
+
+def _may_be_cached(description: ImageDescription) -> bool:
+    """Return whether caches may keep the facts: if the image never changes, and its URL does not expire."""
+    return description.is_immutable and components().config.image_urls != "presigned"
 
 
 @blueprint.route("/<source:key>/<variant>", methods=["GET"])
@@ -106,6 +119,8 @@ def _fetch(
         path = replace(path, extension=_negotiated_extension(path, spec))
         headers.append(VARY)
     cached = components().variants.fetch(path, spec, is_listed=is_listed)
+    if is_variant_key(cached.facts.key) and cached.status not in _MADE:
+        components().metrics.variants_hits.inc()
     if is_first_frame(cached.facts.key):
         headers.append(_FIRST_FRAME)
     return cached, headers

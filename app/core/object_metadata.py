@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote, unquote
 
-_MAX_BYTES = {"prompt": 1100, "negative-prompt": 400, "model": 200}
-"""Maximum size of each percent-encoded value in bytes. Including the names and the other, short values, the
-metadata stays below 2 KB."""
+MAX_METADATA_BYTES = 2048
+"""Maximum total size of all names and values."""
+
+_MAX_BYTES = {"prompt": 1000, "negative-prompt": 400, "model": 200}
+"""Maximum size of each percent-encoded value in bytes. Including the other values and the names, even with
+the prefix "x-amz-meta-", the metadata stays below 2 KB."""
 
 _ORIGINAL_NAME = "original-name"
 _MAX_NAME_BYTES = 800
@@ -105,6 +108,20 @@ class ImageInfo:
             return None
         is_valid = min(width, height, frames) > 0 and _THUMBHASH.fullmatch(info.thumbhash)
         return info if is_valid else None
+
+
+def with_info(metadata: Mapping[str, str], info: ImageInfo) -> Mapping[str, str]:
+    """Return the metadata with the facts about the picture, or unchanged if there is no room for them."""
+    combined = {**metadata, **info.to_metadata()}
+    size = sum(len(name) + len(value) for name, value in combined.items())
+    return combined if size <= MAX_METADATA_BYTES else metadata
+
+
+def without_info(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the metadata without the facts about the picture."""
+    info = ImageInfo.from_metadata(metadata)
+    facts = {} if info is None else info.to_metadata()
+    return {name: value for name, value in metadata.items() if name not in facts}
 
 
 def name_metadata(name: str) -> dict[str, str]:

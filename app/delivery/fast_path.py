@@ -100,7 +100,8 @@ class FastPath:
         self._cache = cache
         self._counts = cache.counts
         self._metrics = metrics
-        self._count_hit = metrics.hits.add
+        self._count_image = metrics.hits.add
+        self._count_variant = metrics.hits.add_variant
         self._prefix = script_name + IMAGES_PATH
         self._rules = rules
         self._listed = lru_cache(maxsize=4096)(self._find_listed)
@@ -212,9 +213,12 @@ class FastPath:
         else:
             self._counts.add(cached.status, content_length_sent(environ, found))
             self._observe(environ)
-        self._count_hit(found.status)
-        if is_variant_key(cached.facts.key) and not environ["PATH_INFO"].endswith(path):
-            found.headers.append(VARY)  # the format was negotiated
+        if is_variant_key(cached.facts.key):
+            self._count_variant(found.status)
+            if not environ["PATH_INFO"].endswith(path):
+                found.headers.append(VARY)  # the format was negotiated
+        else:
+            self._count_image(found.status)
         start_response(found.status, found.headers)
         return response_body(environ, cached, found)
 
@@ -224,7 +228,7 @@ class FastPath:
         error = exc if isinstance(exc, AppError) else AppError()
         log_error(exc, environ["REQUEST_METHOD"], environ["PATH_INFO"])
         self._metrics.requests.labels(ROUTE, error.status).inc()
-        self._metrics.errors.labels(ROUTE, error.code).inc()
+        self._metrics.count_error(ROUTE, error.code)
         self._observe(environ)
         body = json.dumps(error.body(), separators=(",", ":")).encode() + b"\n"  # formatted like Flask's JSON
         start_response(

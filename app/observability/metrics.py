@@ -13,14 +13,23 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from app.cache.disk_cache import DiskCache
 from app.cache.stats import GET_USD_PER_MILLION
-from app.core.errors import AppError
+from app.core.errors import (
+    AppError,
+    Busy,
+    InvalidVariant,
+    SignatureRefused,
+    SourceTooLarge,
+    TooManyPixels,
+    UndecodableImage,
+    VariantNotPermitted,
+)
 from app.core.objects import Body, ObjectFacts, ObjectPage, PutResult, StoredObject
 from app.generators.base import BaseGenerator, GeneratedImage, GenerationRequest, ModelFacts
 from app.observability.multiprocess import DIRECTORY
@@ -28,6 +37,23 @@ from app.stores.base import BaseStore
 
 ROUTE = "images.serve"
 """The `route` label for images. It is Flask's name for the view, even if an image is served without Flask."""
+
+VARIANT_ROUTE = "images.serve_variant"
+"""The `route` label for variants, even if a variant is served without Flask."""
+
+_VARIANT_REFUSALS = frozenset(
+    error.code
+    for error in (
+        Busy,
+        InvalidVariant,
+        SignatureRefused,
+        SourceTooLarge,
+        TooManyPixels,
+        UndecodableImage,
+        VariantNotPermitted,
+    )
+)
+"""The error codes that count as refused variants. Other errors, such as those of the store, don't."""
 
 UNROUTED = "none"
 """The `route` label for requests that match no view or that the server could not parse."""
@@ -86,18 +112,71 @@ class Metrics:
             buckets=_BUCKETS_SECONDS,
             registry=registry,
         )
+        self.variants_made = Counter(
+            "s3image_variants_made_total", "Variants that were made.", ["format"], registry=registry
+        )
+        self.variants_made_bytes = Counter(
+            "s3image_variants_made_bytes_total",
+            "Bytes of the variants that were made.",
+            ["format"],
+            registry=registry,
+        )
+        self.variants_seconds = Histogram(
+            "s3image_variants_duration_seconds",
+            "Time to make a variant, excluding the time in the queue.",
+            ["format"],
+            buckets=_BUCKETS_SECONDS,
+            registry=registry,
+        )
+        self.variants_hits = Counter(
+            "s3image_variants_hits_total", "Variants served from the cache.", registry=registry
+        )
+        self.variants_refused = Counter(
+            "s3image_variants_refused_total", "Refused requests for variants.", ["reason"], registry=registry
+        )
+        self.variants_waiting = Gauge(
+            "s3image_variants_waiting",
+            "Requests that wait for a variant now.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.variants_running = Gauge(
+            "s3image_variants_running",
+            "Variants that are being made now.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.dropped = Counter(
             "s3image_connections_dropped_total",
             "Connections that the server closed before the client was finished.",
             ["reason"],
             registry=registry,
         )
-        self.hits = HitTally(self.requests)
+        self.hits = HitTally(self.requests, self.variants_hits)
 
     def count_refused(self, status: str, code: str) -> None:
         """Count a response that the server sent without the application. `code` is the code in the body."""
         self.requests.labels(UNROUTED, status).inc()
         self.errors.labels(UNROUTED, code).inc()
+
+    def count_error(self, route: str, code: str) -> None:
+        """Count an error response by its route and its code."""
+        self.errors.labels(route, code).inc()
+        if code in _VARIANT_REFUSALS and route in (ROUTE, VARIANT_ROUTE):
+            self.variants_refused.labels(code).inc()
+
+    def count_variant(self, image_format: str, seconds: float, size: int) -> None:
+        """Count a variant that was made in `seconds` and has `size` bytes."""
+        self.variants_made.labels(image_format).inc()
+        self.variants_made_bytes.labels(image_format).inc(size)
+        self.variants_seconds.labels(image_format).observe(seconds)
+
+    def note_variants(self, waiting: int, running: int) -> None:
+        """Add to the number of requests that wait for variants, and of variants that are being made."""
+        if waiting:
+            self.variants_waiting.inc(waiting)
+        if running:
+            self.variants_running.inc(running)
 
     def count_dropped(self, reason: str) -> None:
         """Count a connection that the server closed before its request was completed."""
@@ -116,33 +195,53 @@ class Metrics:
         return generate_latest(registry)
 
 
-class HitTally:
-    """Counts hits in plain integers, and adds them to `counter` about once a second.
+_HIT_STATUSES = ("200 OK", "206 Partial Content", "304 Not Modified")
 
-    Each call of the counter acquires a lock, which would slow down hits. No count is lost between threads,
+
+class HitTally:
+    """Counts hits in plain integers, and adds them to the counters about once a second.
+
+    `requests` counts responses by route and status, and `variants` counts variants.
+
+    Each call of a counter acquires a lock, which would slow down hits. No count is lost between threads,
     since CPython switches threads only at calls and backward jumps, and an addition contains neither.
     """
 
-    def __init__(self, counter: Counter) -> None:
-        self._counter = counter
-        self._counted = {"200 OK": 0, "206 Partial Content": 0, "304 Not Modified": 0}
-        self._flushed = dict.fromkeys(self._counted, 0)
+    def __init__(self, requests: Counter, variants: Counter) -> None:
+        self._requests = requests
+        self._variants = variants
+        self._image_statuses = dict.fromkeys(_HIT_STATUSES, 0)
+        self._variant_statuses = dict.fromkeys(_HIT_STATUSES, 0)
+        self._flushed = {route: dict.fromkeys(_HIT_STATUSES, 0) for route in (ROUTE, VARIANT_ROUTE)}
         self._due = 0.0
 
     def add(self, status: str) -> None:
-        """Count a response with this status line, whose status must be 200, 206 or 304."""
-        self._counted[status] += 1
+        """Count an image that was sent with this status line, whose status must be 200, 206 or 304."""
+        self._image_statuses[status] += 1
+
+    def add_variant(self, status: str) -> None:
+        """Count a variant that was sent with this status line, whose status must be 200, 206 or 304."""
+        self._variant_statuses[status] += 1
 
     def flush(self, *, at_once: bool = False) -> None:
-        """Add new hits to the counter if a second has passed since the last flush, or if `at_once` is set."""
+        """Add new hits to the counters if a second has passed since the last time, or if `at_once` is set."""
         now = time.monotonic()
         if now < self._due and not at_once:
             return
         self._due = now + _FLUSH_SECONDS
-        for status, count in self._counted.items():
-            new, self._flushed[status] = count - self._flushed[status], count
+        self._flush(ROUTE, self._image_statuses)
+        if variants := self._flush(VARIANT_ROUTE, self._variant_statuses):
+            self._variants.inc(variants)
+
+    def _flush(self, route: str, counted: dict[str, int]) -> int:
+        """Add the new hits of a route to the counter of responses. Return how many there are."""
+        total, flushed = 0, self._flushed[route]
+        for status, count in counted.items():
+            new, flushed[status] = count - flushed[status], count
             if new:
-                self._counter.labels(ROUTE, status[:3]).inc(new)
+                self._requests.labels(route, status[:3]).inc(new)
+                total += new
+        return total
 
 
 class CacheCollector(Collector):

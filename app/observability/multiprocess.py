@@ -2,7 +2,7 @@
 
 Each worker has a number, and its files are named after the number. A worker that replaces a dead worker gets
 the dead worker's number and continues its counters. So no counts are lost, and the number of files does not
-grow.
+grow. Gauges are not continued.
 """
 
 import fcntl
@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client import values
+from prometheus_client.multiprocess import mark_process_dead
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable in which prometheus_client expects the path of the directory."""
@@ -48,6 +49,10 @@ class SharedDirectory:
         # prometheus_client chooses this class when it is imported, depending on the environment, and names
         # files after process IDs. A different class can only be chosen by assigning it here.
         values.ValueClass = values.MultiProcessValue(lambda: self.number)  # type: ignore[no-untyped-call]
+
+    def forget_state(self, number: int) -> None:
+        """Remove the gauges of a worker that has ended, which say what the worker is doing now."""
+        mark_process_dead(number, str(self.path))  # type: ignore[no-untyped-call]
 
     def remove(self) -> None:
         """Remove the directory with all counters, and release the lock."""

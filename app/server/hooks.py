@@ -93,6 +93,10 @@ class ServerHooks:
                 os.sched_setaffinity(0, {worker.core})
         _return_freed_memory()
 
+    def child_exit(self, server: "Arbiter", worker: Any) -> None:
+        """Remove what a worker that has ended reported about its present work."""
+        server.shared_metrics.forget_state(worker.number)
+
     def post_worker_init(self, worker: Any) -> None:
         """Remove from the cache what other settings left there: images of a different store, and variants
         that are not listed any more. This runs before the first request.

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from app.core.errors import AppError
+from app.core.object_metadata import MAX_METADATA_BYTES
 from app.core.objects import NO_METADATA
 
 T = TypeVar("T")
@@ -27,9 +28,6 @@ T = TypeVar("T")
 METADATA_DIRECTORY = ".metadata"
 
 _MAX_METADATA_FILE_BYTES = 64 * 1024
-_MAX_METADATA_BYTES = 2048
-"""S3's limit on the total size of all names and values, in bytes
-(https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html)."""
 
 _METADATA_NAME = re.compile(r"[a-z0-9-]+\Z")
 _METADATA_VALUE = re.compile(r"(?! )[\x20-\x7e]*(?<! )\Z")
@@ -142,7 +140,7 @@ def read_metadata(root: Path, name: str, data: bytes) -> Mapping[str, str]:
 def _can_be_stored(metadata: Mapping[str, object]) -> bool:
     """Return whether `BaseStore.put` accepts the metadata."""
     size = sum(len(name) + len(str(value)) for name, value in metadata.items())
-    return size <= _MAX_METADATA_BYTES and all(
+    return size <= MAX_METADATA_BYTES and all(
         _METADATA_NAME.match(name) and isinstance(value, str) and _METADATA_VALUE.match(value)
         for name, value in metadata.items()
     )

@@ -13,6 +13,7 @@ from typing import BinaryIO, Self
 
 from app.core.errors import AppError, InvalidKey, NotFound, StoreError, UnsupportedImage
 from app.core.object_keys import check_readable, digest_in
+from app.core.object_metadata import without_info
 from app.core.objects import FORMATS
 from app.core.system import sync
 from app.imaging.sniff import sniff_format
@@ -81,8 +82,8 @@ class Exporter:
         """Write the image to a temporary file, write the metadata file, then rename the temporary file."""
         with self._temporary_path() as written:
             metadata, digest = self._fetch(image, written)
-            if metadata:
-                self._write_metadata(image.key, serialize_metadata(digest, metadata))
+            if kept := without_info(metadata):  # an import computes the facts about the picture again
+                self._write_metadata(image.key, serialize_metadata(digest, kept))
             path.parent.mkdir(parents=True, exist_ok=True)
             written.replace(path)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import AppError, IdempotencyKeyInUse, IdempotencyKeyReused, StateUnavailable
+from app.core.object_metadata import ImageInfo
 from app.core.system import SHARED, opened, try_lock
 from app.services.drawing import StoredGeneration
 from app.services.images import StoredImage
@@ -99,7 +100,8 @@ class IdempotencyRecord:
 
 def _generation_from(fields: dict[str, Any], urls: ImageUrls) -> StoredGeneration:
     model, seed, drawn_at = fields.pop("model"), fields.pop("seed"), fields.pop("time")
-    image = StoredImage(url=urls.url_of(fields["key"]), **fields)
+    info = fields.pop("info", None)  # missing in records of older versions
+    image = StoredImage(url=urls.url_of(fields["key"]), info=info and ImageInfo(**info), **fields)
     return StoredGeneration(image, model, seed, datetime.fromisoformat(drawn_at))
 
 

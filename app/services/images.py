@@ -35,6 +35,7 @@ from app.core.object_metadata import (
     matches_original_name,
     name_metadata,
     original_name,
+    with_info,
 )
 from app.core.objects import CONTENT_TYPES, FORMATS, NO_METADATA, ObjectFacts, PutResult, StoredObject
 from app.core.threads import Bulkhead, DecodeLimiter
@@ -45,6 +46,7 @@ from app.imaging.sandbox.client import check_in_sandbox
 from app.imaging.survey import ImageLimits
 from app.services.stored_variants import StoredVariants
 from app.services.urls import ImageUrls
+from app.services.variant_urls import VariantUrls
 from app.stores.base import BaseStore, holds_bytes
 
 _DETAIL_THREADS = 16
@@ -72,6 +74,8 @@ class StoredImage:
     """An image in the store.
 
     Width and height are in pixels, `size` is in bytes. `created` is False if the image was already stored.
+    `info` has further facts about the picture. It is None if an older version of this software recorded the
+    image.
     """
 
     key: str
@@ -82,14 +86,16 @@ class StoredImage:
     frames: int
     size: int
     created: bool
+    info: ImageInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ListedImage:
     """An image in a listing. `size` is in bytes.
 
-    The last two fields are set only in listings with details: `prompt_metadata` for generated images, and
-    `original_name` for images that were uploaded with a name that is not allowed in keys.
+    The last three fields are set only in listings with details: `prompt_metadata` for generated images,
+    `original_name` for images that were uploaded with a name that is not allowed in keys, and `info` for
+    images that this server stored, unless the store keeps no metadata.
 
     The URL is not included, since most callers don't need it, and building it may require a signature or
     a request to the store.
@@ -101,6 +107,7 @@ class ListedImage:
     last_modified: datetime
     prompt_metadata: PromptMetadata | None = None
     original_name: str | None = None
+    info: ImageInfo | None = None
 
 
 class ImageService:
@@ -108,7 +115,8 @@ class ImageService:
 
     `limits` and `max_upload_bytes` apply to uploads. `decoding` limits how many images are decoded at the
     same time. `bulkhead` limits how many threads wait for the store. The cache must use the same bulkhead.
-    `urls` builds the URLs that clients get. `stored_variants` has the variants that are in the store.
+    `urls` and `variant_urls` build the URLs that clients get. `stored_variants` has the variants that are in
+    the store.
     """
 
     def __init__(
@@ -120,6 +128,7 @@ class ImageService:
         *,
         max_upload_bytes: int,
         urls: ImageUrls,
+        variant_urls: VariantUrls,
         bulkhead: Bulkhead | None = None,
         stored_variants: StoredVariants | None = None,
     ) -> None:
@@ -132,6 +141,7 @@ class ImageService:
         self.limits = limits
         self.max_upload_bytes = max_upload_bytes
         self.urls = urls
+        self.variant_urls = variant_urls
 
     def upload_image(
         self,
@@ -180,6 +190,15 @@ class ImageService:
         _check_image_key(key)
         return self._cache.fetch(key, lambda etag: self._load(key, etag))
 
+    def variant_url(self, key: str, name: str, extension: str = "", *, expires_at: int | None = None) -> str:
+        """Return the URL of a variant of an image: an absolute URL, or a path on this server.
+
+        `name` is a preset, such as `thumb`, or a spec, such as `w640` or `w128,h128,cover`. If the variant is
+        not listed in the settings, the URL is signed. For the other arguments and the errors that this
+        raises, see `VariantUrls.url_of`.
+        """
+        return self.variant_urls.url_of(key, name, extension, expires_at)
+
     def is_foreign_object(self, path: str) -> bool:
         """Return whether an image is stored under the path of a variant, or cached even if it is stale.
 
@@ -204,7 +223,9 @@ class ImageService:
                 stored = self._store.head(facts.key)
         except (NotFound, StoreError):
             return None
-        return ImageInfo.from_metadata(stored.metadata) if stored.etag == facts.etag else None
+        if not facts.is_immutable and stored.etag != facts.etag:  # replaced in the meantime
+            return None
+        return ImageInfo.from_metadata(stored.metadata)
 
     def current_facts(self, key: str, *, is_proven: bool) -> ObjectFacts | None:
         """Return the facts about the current version of an image, without fetching the image.
@@ -321,6 +342,7 @@ class ImageService:
             frames=image.frames,
             size=len(image.data),
             created=result.created,
+            info=_info_of(image),
         )
 
     def import_image(self, key: str, image: CheckedImage, metadata: Mapping[str, str]) -> bool:
@@ -387,12 +409,14 @@ class ImageService:
         return stored
 
     def _put(self, key: str, image: CheckedImage, overwrite: bool, metadata: Mapping[str, str]) -> PutResult:
+        metadata = {**metadata, **digest_metadata(key, image.data)}
+        info = _info_of(image)
         return self._store.put(
             key,
             image.data,
             content_type=image.format.content_type,
             cache_control=cache_control(immutable=looks_immutable(key)),
-            metadata={**metadata, **digest_metadata(key, image.data)},
+            metadata=metadata if info is None else with_info(metadata, info),
             overwrite=overwrite,
         )
 
@@ -434,6 +458,7 @@ class ImageService:
             image,
             prompt_metadata=PromptMetadata.from_metadata(metadata),
             original_name=original_name(metadata),
+            info=ImageInfo.from_metadata(metadata),
         )
 
     def _load(self, key: str, etag: str | None) -> StoredObject | None:
@@ -454,6 +479,11 @@ def _check_image_key(key: str) -> None:
     check_readable(key)
     if stored_source_of(key):
         raise NotFound(detail="a stored variant, which is not an image of its own")
+
+
+def _info_of(image: CheckedImage) -> ImageInfo | None:
+    """Return the facts about the picture, or None if an older version of this software checked the image."""
+    return image.info if image.thumbhash else None
 
 
 def _served_type(facts: ObjectFacts) -> str:

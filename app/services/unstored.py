@@ -209,6 +209,8 @@ def _serialize(image: UnstoredImage) -> bytes:
         "width": checked.width,
         "height": checked.height,
         "frames": checked.frames,
+        "has_alpha": checked.has_alpha,
+        "thumbhash": checked.thumbhash,
         "sha256": hashlib.sha256(checked.data).hexdigest(),
     }
     return json.dumps(header).encode() + b"\n" + checked.data
@@ -219,8 +221,15 @@ def _parse(header: bytes, data: bytes) -> UnstoredImage:
     fields = json.loads(header)
     if hashlib.sha256(data).hexdigest() != fields["sha256"]:
         raise ValueError("the bytes do not match their SHA-256")
-    size = fields["width"], fields["height"], fields["frames"]
-    checked = CheckedImage(data, FORMATS[fields["format"]], *size)
+    checked = CheckedImage(
+        data,
+        FORMATS[fields["format"]],
+        fields["width"],
+        fields["height"],
+        fields["frames"],
+        fields.get("has_alpha", True),  # older versions wrote no such facts
+        fields.get("thumbhash", ""),
+    )
     drawn = DrawnImage(checked, fields["model"], fields["seed"])
     return UnstoredImage(fields["key"], drawn, datetime.fromisoformat(fields["time"]))
 

@@ -44,6 +44,10 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 Observer = Callable[[str, float, int], None]
 """Function that is called with the format, the seconds and the bytes of each variant that was made."""
 
+LoadObserver = Callable[[int, int], None]
+"""Function that is called with two changes: of the number of requests that wait for variants, and of the
+number of images from which variants are being made."""
+
 
 class _ForeignObject(Exception):
     """Other software has stored an object under the path of a variant. That object takes precedence."""
@@ -51,16 +55,20 @@ class _ForeignObject(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ImageDescription:
-    """The facts about a stored image, as `GET /api/images/<key>/info` returns them. `bytes` is its size."""
+    """The facts about a stored image, as `GET /api/images/<key>/info` returns them. `bytes` is its size.
+
+    `is_immutable` is whether the facts under this key never change.
+    """
 
     info: ImageInfo
     content_type: str
     bytes: int
     last_modified: datetime
+    is_immutable: bool
 
 
-def _ignore(image_format: str, seconds: float, size: int) -> None:
-    pass
+def _ignore(*_: object) -> None:
+    """Do nothing. This is the default of the observers."""
 
 
 class VariantService:
@@ -68,7 +76,7 @@ class VariantService:
 
     `limits` apply to the source, and `max_pixels` to the variant. A source of more than `max_source_bytes` is
     refused. `decoding` limits how many variants are made at the same time. `on_made` is called for each
-    variant that was made.
+    variant that was made, and `on_load` when a request starts or stops waiting.
     """
 
     def __init__(
@@ -81,6 +89,7 @@ class VariantService:
         max_pixels: int,
         max_source_bytes: int,
         on_made: Observer = _ignore,
+        on_load: LoadObserver = _ignore,
     ) -> None:
         self._images = images
         self._cache = cache
@@ -90,6 +99,7 @@ class VariantService:
         self._max_source_bytes = max_source_bytes
         self._stored = images.stored_variants
         self._on_made = on_made
+        self._on_load = on_load
         self._lock = threading.Lock()
         self._present = 0
 
@@ -139,23 +149,27 @@ class VariantService:
         path = VariantPath(key, INFO, "json")
 
         def make(source: CachedObject) -> tuple[ObjectFacts, bytes]:
+            facts = source.facts
             description = ImageDescription(
-                self._info(source), source.facts.content_type, source.facts.size, source.facts.last_modified
+                self._info(source), facts.content_type, facts.size, facts.last_modified, facts.is_immutable
             )
             data = json.dumps(asdict(description), default=str).encode()
-            return _facts(source.facts, f"{LISTED}{path}", "application/json", len(data), 0), data
+            return _facts(facts, f"{LISTED}{path}", "application/json", len(data), 0), data
 
         keys = (f"{LISTED}{path}",)
         cached = self._lookup(keys)
         if cached is None:
             with self._admitted():
                 cached = self._cache.derive(keys, lambda: self._images.fetch(key), make)
-        try:
-            fields = json.loads(cached.body.read())
-        finally:
-            cached.body.close()
-        info, modified = ImageInfo(**fields.pop("info")), datetime.fromisoformat(fields.pop("last_modified"))
-        return ImageDescription(info, **fields, last_modified=modified)
+        return _read_description(cached)
+
+    def known_info(self, key: str) -> ImageInfo | None:
+        """Return the facts about a picture if they are cached, else None.
+
+        This calls neither the store nor a decoder.
+        """
+        cached = self._lookup((f"{LISTED}{VariantPath(key, INFO, 'json')}",))
+        return None if cached is None else _read_description(cached).info
 
     def _lookup(self, keys: Iterable[str]) -> CachedObject | None:
         """Return the variant if it is cached and fresh. However many requests wait, this is never refused."""
@@ -171,12 +185,24 @@ class VariantService:
             if self._present >= _MAX_PRESENT:
                 raise Busy(detail=f"{self._present} requests are already waiting for variants")
             self._present += 1
+        self._on_load(1, 0)
         try:
             with blocking():
                 yield
         finally:
+            self._on_load(-1, 0)
             with self._lock:
                 self._present -= 1
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        """Hold a slot for decoding during the block. Raises `Busy` if no slot becomes free in time."""
+        with self._decoding.slot():
+            self._on_load(-1, 1)
+            try:
+                yield
+            finally:
+                self._on_load(1, -1)
 
     def _open_source(self, path: VariantPath) -> CachedObject:
         if self._images.is_foreign_object(str(path)):
@@ -202,7 +228,7 @@ class VariantService:
         self, source: CachedObject, keys: tuple[str, str], spec: VariantSpec, image_format: ImageFormat
     ) -> tuple[ObjectFacts, bytes]:
         request = VariantRequest(spec, image_format.name, self._max_pixels)
-        with self._decoding.slot():
+        with self._slot():
             started = time.perf_counter()
             with _known_format():
                 made = make_in_sandbox(self._input(source), request, self._limits)
@@ -215,7 +241,7 @@ class VariantService:
         stored = self._images.stored_info(source.facts)
         if stored is not None:
             return stored
-        with self._decoding.slot(), _known_format():
+        with self._slot(), _known_format():
             return describe_in_sandbox(self._input(source), self._limits)
 
     def _input(self, source: CachedObject) -> int | bytes:
@@ -247,6 +273,16 @@ def _known_format() -> Iterator[None]:
     except UnsupportedImage as exc:
         message = "The image is damaged, or is in a format of which this server makes no variants."
         raise UndecodableImage(message, detail=str(exc)) from exc
+
+
+def _read_description(cached: CachedObject) -> ImageDescription:
+    """Return the description in a cached file, and close the file."""
+    try:
+        fields = json.loads(cached.body.read())
+    finally:
+        cached.body.close()
+    info, modified = ImageInfo(**fields.pop("info")), datetime.fromisoformat(fields.pop("last_modified"))
+    return ImageDescription(info, **fields, last_modified=modified)
 
 
 def _facts(source: ObjectFacts, key: str, content_type: str, size: int, seconds: int) -> ObjectFacts:

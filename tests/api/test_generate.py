@@ -72,6 +72,11 @@ def test_a_prompt_gets_an_image_url_that_serves_the_image(client: FlaskClient) -
     assert answer["image_url"] == f"http://localhost/api/images/{answer['key']}"
     assert (answer["content_type"], answer["width"], answer["height"]) == ("image/png", 1024, 1024)
     assert answer["model"] == "builtin"
+    assert answer["variants"]["thumb"] == f"{answer['image_url']}/thumb"
+    assert f"{answer['image_url']}/w960 960w" in answer["variants"]["srcset"]
+    described = json_of(client.get(f"{answer['image_url']}/info"))
+    for name in ("width", "height", "frames", "has_alpha", "thumbhash", "variants"):
+        assert answer[name] == described[name]
     with client.get(answer["image_url"]) as served, Image.open(BytesIO(served.data)) as image:
         assert (image.format, image.size) == ("PNG", (1024, 1024))
         assert served.content_type == "image/png"

@@ -14,6 +14,7 @@ from app.api import schemas
 from app.components import components_of
 from app.config.settings import Config
 from app.core.errors import NotFound
+from app.core.object_metadata import ImageInfo
 from tests.conftest import json_of
 from tests.pictures import noise, picture
 
@@ -47,7 +48,38 @@ def test_a_listed_image_has_the_fields_of_its_upload(client: FlaskClient) -> Non
     uploaded = _upload(client, picture(), name="me.png")
     (image,) = json_of(client.get("/api/images"))["images"]
     assert image.pop("last_modified").endswith("+00:00")
-    assert image == {name: uploaded[name] for name in ("key", "image_url", "content_type", "bytes")}
+    names = ("width", "height", "frames", "has_alpha", "thumbhash")
+    variants = image.pop("variants")
+    assert variants["thumb"] == uploaded["variants"]["thumb"]
+    assert variants["srcset"].startswith(f"{uploaded['image_url']}/w320 320w, "), "the width is not known"
+    assert image == {name: uploaded[name] for name in ("key", "image_url", "content_type", "bytes")} | (
+        dict.fromkeys(names)
+    )
+    (detailed,) = json_of(client.get("/api/images?details=true"))["images"]
+    assert {name: detailed[name] for name in (*names, "variants")} == {
+        name: uploaded[name] for name in (*names, "variants")
+    }
+
+
+def test_details_have_the_facts_about_a_foreign_image_only_if_they_are_cached(
+    client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = components_of(app).store
+    store.put("photos/me.png", picture(size=(40, 30)), content_type="image/png")
+
+    def facts() -> list[Any]:
+        (image,) = json_of(client.get("/api/images?details=true"))["images"]
+        return [image["width"], image["height"], image["has_alpha"], bool(image["thumbhash"])]
+
+    assert facts() == [None, None, None, False]
+    described = json_of(client.get("/api/images/photos/me.png/info"))
+    assert (described["width"], described["height"]) == (40, 30)
+    calls: list[str] = []
+    head = store.head
+    monkeypatch.setattr(store, "head", lambda key: calls.append(key) or head(key))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(store, "get", lambda *_, **__: calls.append("get"))
+    assert facts() == [40, 30, False, True]
+    assert calls == ["photos/me.png"], "the request for the details themselves"
 
 
 @pytest.mark.parametrize(
@@ -85,6 +117,8 @@ def test_details_have_the_prompt_of_a_generated_image(which: str, request: pytes
     assert datetime.now(UTC) - datetime.fromisoformat(metadata.pop("time")) < timedelta(seconds=60)
     assert metadata == {**PROMPT, "model": "builtin"}
     assert image["key"] == key
+    assert (image["width"], image["height"], image["frames"], image["has_alpha"]) == (96, 64, 1, False)
+    assert image["thumbhash"]
 
 
 def test_details_of_uploads_have_no_prompt(client: FlaskClient) -> None:
@@ -96,7 +130,10 @@ def test_details_of_uploads_have_no_prompt(client: FlaskClient) -> None:
 def test_without_keep_prompts_prompts_are_not_stored(config: Config) -> None:
     flask = create_app(replace(config, keep_prompts=False))
     key = _generate(flask.test_client())
-    assert components_of(flask).store.head(key).metadata.keys() == {"sha256"}
+    metadata = components_of(flask).store.head(key).metadata
+    info = ImageInfo.from_metadata(metadata)
+    assert info
+    assert metadata.keys() == {"sha256", *info.to_metadata()}
     (image,) = json_of(flask.test_client().get("/api/images?details=true"))["images"]
     assert image["asked"] is None
     components_of(flask).cache.close()

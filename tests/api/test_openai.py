@@ -83,6 +83,18 @@ def test_response_format_b64_json_gives_the_images_bytes(client: openai.OpenAI, 
     assert answer.output_format == output_format
 
 
+@pytest.mark.parametrize("response_format", ["url", "b64_json"])
+def test_fields_that_openais_api_lacks_reach_its_clients(client: openai.OpenAI, response_format: Any) -> None:
+    answer = client.images.generate(prompt="a cat", size="96x64", response_format=response_format)
+    assert answer.data
+    more = answer.data[0].model_extra
+    assert more
+    assert (more["width"], more["height"]) == (96, 64)
+    assert 5 <= len(base64.b64decode(more["thumbhash"])) <= 30
+    fetched = requests.get(f"{more['variants']['thumb']}.webp", timeout=10)
+    assert (fetched.status_code, fetched.headers["Content-Type"]) == (200, "image/webp")
+
+
 def test_openais_other_options_are_accepted(client: openai.OpenAI) -> None:
     answer = client.images.generate(
         prompt="a cat",
@@ -272,11 +284,15 @@ def test_the_response_in_full(flask_client: FlaskClient) -> None:
         )
         < 3
     )
-    assert answer.pop("data") == [
-        {
-            "url": f"http://localhost/api/images/{components_of(flask_client.application).store.list().objects[0].key}"
-        }
-    ]
+    url = f"http://localhost/api/images/{components_of(flask_client.application).store.list().objects[0].key}"
+    (data,) = answer.pop("data")
+    assert 5 <= len(base64.b64decode(data.pop("thumbhash"))) <= 30
+    assert data == {
+        "url": url,
+        "width": 64,
+        "height": 64,
+        "variants": {"thumb": f"{url}/thumb", "card": f"{url}/card", "srcset": f"{url}/w64 64w"},
+    }
     assert answer == {"output_format": "png", "size": "64x64"}
 
 

@@ -82,6 +82,8 @@ def test_the_document_names_every_call(client: FlaskClient) -> None:
         ("/api/images", "post"),
         ("/api/images/{key}", "get"),
         ("/api/images/{key}", "delete"),
+        ("/api/images/{key}/info", "get"),
+        ("/api/images/{key}/{variant}", "get"),
         ("/api/generate-image", "post"),
         ("/v1/images/generations", "post"),
         ("/v1/models", "get"),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from PIL import Image
 from werkzeug.datastructures import MultiDict
 
 from app import create_app
@@ -23,6 +24,8 @@ from tests.s3server import S3Server
 from tests.s3server import error as s3_error
 
 PNG = picture("PNG")
+THUMBHASH = "1fsDBYBZiT+MiIiEiMiIgT+O8+M4"
+"""The placeholder of a small, red picture."""
 
 
 def _form(data: bytes, field: str = "image", filename: str = "photo.png", **fields: str) -> dict[str, Any]:
@@ -39,17 +42,44 @@ def test_an_upload_is_a_201_with_the_images_facts(client: FlaskClient) -> None:
     key = f"images/{digest[:2]}/{digest[2:32]}.png"
     assert response.status_code == 201
     assert response.headers["Location"] == f"http://localhost/api/images/{key}"
+    url = f"http://localhost/api/images/{key}"
     assert json_of(response) == {
         "success": True,
         "message": "Image uploaded successfully",
-        "image_url": f"http://localhost/api/images/{key}",
+        "image_url": url,
         "key": key,
         "content_type": "image/png",
         "width": 8,
         "height": 6,
         "frames": 1,
         "bytes": len(PNG),
+        "has_alpha": False,
+        "thumbhash": THUMBHASH,
+        "variants": {"thumb": f"{url}/thumb", "card": f"{url}/card"},
     }
+
+
+@pytest.mark.parametrize("name", [None, "me.png"])
+def test_the_variants_in_the_answer_can_be_fetched(client: FlaskClient, name: str | None) -> None:
+    fields = {"name": name} if name else {}
+    answer = json_of(client.post("/api/images", **_form(picture(size=(800, 500)), **fields)))
+    srcset = dict(reversed(candidate.split()) for candidate in answer["variants"].pop("srcset").split(", "))
+    assert srcset
+    for width, url in srcset.items():
+        with client.get(url, headers={"Accept": "image/webp"}) as served:
+            assert (served.status_code, served.content_type) == (200, "image/webp")
+            with Image.open(BytesIO(served.data)) as image:
+                assert f"{image.width}w" == width
+    for url in answer["variants"].values():
+        with client.get(f"{url}.webp") as served:
+            assert (served.status_code, served.content_type) == (200, "image/webp")
+
+
+def test_without_variants_the_answer_has_no_urls_of_any(config: Config) -> None:
+    flask = create_app(replace(config, variants="off"))
+    answer = json_of(flask.test_client().post("/api/images", **_form(PNG)))
+    assert (answer["variants"], answer["thumbhash"]) == ({}, THUMBHASH)
+    components_of(flask).cache.close()
 
 
 def test_uploading_the_same_bytes_again_is_a_200_with_the_same_key(client: FlaskClient, app: Flask) -> None:

@@ -1,4 +1,4 @@
-"""Prompt metadata survives a round trip."""
+"""Metadata survives a round trip, and never exceeds what S3 accepts."""
 
 import re
 from dataclasses import replace
@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.object_metadata import PromptMetadata
+from app.core.object_keys import digest_metadata
+from app.core.object_metadata import ImageInfo, PromptMetadata, name_metadata, with_info, without_info
 
 PROMPT = PromptMetadata("a cat", "dogs", "builtin", 7, "64x96", datetime(2026, 11, 22, 8, 57, 4, tzinfo=UTC))
+INFO = ImageInfo(4000, 3000, 1, False, "3OcRJYB4d3h/iIeHeEh3eIhw+j2w")
+LARGEST_INFO = ImageInfo(65_535, 65_535, 9_999, False, "A" * 36)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=2000)
 
 
@@ -56,12 +59,63 @@ def test_any_text_survives_a_round_trip_or_is_truncated(
 
 
 @pytest.mark.parametrize(
-    ("prompt", "kept"), [("x" * 1100, 1100), ("x" * 1101, 1091), ("猫" * 122, 122), ("猫" * 123, 121)]
+    ("prompt", "kept"), [("x" * 1000, 1000), ("x" * 1001, 991), ("猫" * 111, 111), ("猫" * 112, 110)]
 )
 def test_truncated_prompts_use_all_available_space(prompt: str, kept: int) -> None:
     read = PromptMetadata.from_metadata(replace(PROMPT, prompt=prompt).to_metadata())
     assert read
     assert read.prompt == (prompt if kept == len(prompt) else prompt[:kept] + "…")
+
+
+def test_the_largest_metadata_fits_even_if_a_server_counts_the_prefixes() -> None:
+    longest = PromptMetadata("猫" * 2000, "犬" * 2000, "m" * 2000, 2**32 - 1, "2048x2048", PROMPT.time)
+    digest = digest_metadata("generated/2026/11/20261122_085704_1b095523c55cd29a14804a36.png", b"")
+    assert digest
+    for base in ({**longest.to_metadata(), **digest}, name_metadata("猫" * 2000)):
+        metadata = with_info(base, LARGEST_INFO)
+        assert ImageInfo.from_metadata(metadata) == LARGEST_INFO
+        assert sum(len(f"x-amz-meta-{name}") + len(value) for name, value in metadata.items()) <= 2048
+        assert _is_sound(dict(metadata))
+
+
+@pytest.mark.parametrize("info", [INFO, LARGEST_INFO, replace(INFO, has_alpha=True, frames=20)])
+def test_the_facts_about_a_picture_survive_a_round_trip(info: ImageInfo) -> None:
+    assert ImageInfo.from_metadata(with_info(PROMPT.to_metadata(), info)) == info
+    assert PromptMetadata.from_metadata(with_info(PROMPT.to_metadata(), info)) == PROMPT
+    assert without_info(with_info(PROMPT.to_metadata(), info)) == PROMPT.to_metadata()
+
+
+def test_values_with_the_same_names_that_are_no_facts_are_kept() -> None:
+    metadata = {"width": "13 cm", "height": "18 cm"}
+    assert without_info(metadata) == metadata
+
+
+def test_the_facts_about_a_picture_are_left_out_if_there_is_no_room_for_them() -> None:
+    room = sum(map(len, [*INFO.to_metadata(), *INFO.to_metadata().values()]))
+    fits = {"comment": "x" * (2048 - room - len("comment"))}
+    assert ImageInfo.from_metadata(with_info(fits, INFO)) == INFO
+    full = {"comment": f"{fits['comment']}x"}
+    assert with_info(full, INFO) == full
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"width": "0"},
+        {"height": "-1"},
+        {"frames": "x"},
+        {"thumbhash": ""},
+        {"thumbhash": "<script>"},
+        {"thumbhash": "A" * 90},
+        {"alpha": None},
+    ],
+)
+def test_facts_that_other_programs_stored_are_ignored_unless_they_are_valid(
+    changes: dict[str, str | None],
+) -> None:
+    changed = {**INFO.to_metadata(), **changes}
+    metadata = {name: value for name, value in changed.items() if value is not None}
+    assert ImageInfo.from_metadata(metadata) is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from app.cache.disk_cache import DiskCache
 from app.observability.metrics import Metrics
@@ -25,7 +25,9 @@ def exported(tmp_path: Path) -> Iterator[dict[str, set[str]]]:
     """Return every metric and its labels."""
     with closing(DiskCache(tmp_path, 10**6)) as cache:
         metrics = Metrics(cache)
-        ours = [metric for metric in vars(metrics).values() if isinstance(metric, Counter | Histogram)]
+        ours = [
+            metric for metric in vars(metrics).values() if isinstance(metric, Counter | Gauge | Histogram)
+        ]
         names = {
             f"{metric._name}_total" if isinstance(metric, Counter) else metric._name: set(metric._labelnames)
             for metric in ours

@@ -15,18 +15,29 @@ def counter() -> Counter:
     return Counter("requests_total", "Requests.", ["route", "status"], registry=CollectorRegistry())
 
 
-def _value(counter: Counter, status: str) -> float:
+@pytest.fixture
+def variants() -> Counter:
+    """Return a counter of variants."""
+    return Counter("variants_total", "Variants.", registry=CollectorRegistry())
+
+
+def _value(counter: Counter, status: str, route: str = "images.serve") -> float:
     (family,) = counter.collect()
-    found = [s.value for s in family.samples if s.labels == {"route": "images.serve", "status": status}]
+    found = [s.value for s in family.samples if s.labels == {"route": route, "status": status}]
     return found[0] if found else 0
 
 
+def _total(variants: Counter) -> float:
+    (family,) = variants.collect()
+    return next(sample.value for sample in family.samples if sample.name == "variants_total")
+
+
 def test_hits_are_added_to_the_counter_once_a_second(
-    counter: Counter, monkeypatch: pytest.MonkeyPatch
+    counter: Counter, variants: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    tally = HitTally(counter)
+    tally = HitTally(counter, variants)
     tally.add("200 OK")
     tally.add("304 Not Modified")
     assert _value(counter, "200") == 0
@@ -46,8 +57,22 @@ def _hit(tally: HitTally, times: int) -> None:
         tally.add("200 OK")
 
 
-def test_no_hit_is_lost_with_many_threads(counter: Counter) -> None:
-    tally = HitTally(counter)
+def test_hits_of_variants_have_their_own_route_and_counter(counter: Counter, variants: Counter) -> None:
+    tally = HitTally(counter, variants)
+    tally.add("200 OK")
+    for status in ("200 OK", "304 Not Modified", "304 Not Modified"):
+        tally.add_variant(status)
+    tally.flush()
+    assert (_value(counter, "200"), _value(counter, "304")) == (1, 0)
+    route = "images.serve_variant"
+    assert (_value(counter, "200", route), _value(counter, "304", route)) == (1, 2)
+    assert _total(variants) == 3
+    tally.flush(at_once=True)
+    assert _total(variants) == 3, "counted a second time"
+
+
+def test_no_hit_is_lost_with_many_threads(counter: Counter, variants: Counter) -> None:
+    tally = HitTally(counter, variants)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

@@ -1,7 +1,10 @@
 """Tests of what /metrics counts in one process."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -12,8 +15,10 @@ from app import create_app
 from app.components import components_of
 from app.config.api_keys import parse_keys
 from app.config.settings import Config
-from app.core.errors import GeneratorTimeout
+from app.core.errors import GeneratorTimeout, TooManyPixels
+from app.imaging.sandbox.client import make_in_sandbox
 from tests.pictures import noise, picture
+from tests.waiting import wait_until
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -143,6 +148,85 @@ def test_the_metrics_of_an_unreadable_cache_are_omitted(client: FlaskClient, con
     (config.cache_dir / "counts").unlink()
     found = _read(client)
     assert [name for name, _ in found if "cache" in name] == ["s3image_cache_max_bytes"]
+
+
+def _variants(found: Samples) -> dict[str, float]:
+    """Return the metrics of variants by their names and the values of their labels."""
+    return {
+        " ".join([name.removeprefix("s3image_variants_"), *(value for _, value in labels)]): value
+        for (name, labels), value in found.items()
+        if name.startswith("s3image_variants_")
+        and not name.endswith(("_bucket", "_created"))
+        and "duration_seconds_sum" not in name
+    }
+
+
+def test_variants_are_counted_by_format_result_and_reason(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise TooManyPixels
+
+    url = _upload(client, noise(1, (60, 40)))
+    with client.get(f"{url}/w32.webp") as made:
+        webp, tag = len(made.data), made.headers["ETag"]
+    for headers in ({}, {}, {"If-None-Match": tag}):
+        client.get(f"{url}/w32.webp", headers=headers).close()
+    for _ in range(2):  # Flask answers both, since the format is JPEG only because the image is opaque
+        with client.get(f"{url}/w32", headers={"Accept": "*/*"}) as negotiated:
+            jpeg = len(negotiated.data)
+    for path in ("/w33.webp", "/w33.webp", "/xx", "/w33.webp?sig=abc", "?w=0"):
+        client.get(url + path).close()
+    client.get("/api/images/none.png/w32.webp").close()
+    monkeypatch.setattr("app.services.variants.make_in_sandbox", refuse)
+    client.get(f"{url}/w48.webp").close()
+    found = _read(client)
+    assert _variants(found) == {
+        "made_total webp": 1,
+        "made_total jpeg": 1,
+        "made_bytes_total webp": webp,
+        "made_bytes_total jpeg": jpeg,
+        "duration_seconds_count webp": 1,
+        "duration_seconds_count jpeg": 1,
+        "hits_total": 4,
+        "refused_total variant_not_permitted": 2,
+        "refused_total invalid_variant": 2,
+        "refused_total signature_refused": 1,
+        "refused_total too_many_pixels": 1,
+        "waiting": 0,
+        "running": 0,
+    }
+    assert _requests(found)["images.serve_variant", "200"] == 5
+    assert _requests(found)["images.serve_variant", "304"] == 1
+    assert found["s3image_cache_answers_total", (("result", "hit"),)] >= 4
+
+
+def test_requests_for_variants_are_shown_while_they_wait_and_run(
+    client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = _upload(client, noise(1, (60, 40)))
+    reader = app.test_client()
+    seen = []
+    entered, may_end = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        entered.set()
+        assert may_end.wait(60)
+        return make_in_sandbox(*arguments)
+
+    monkeypatch.setattr("app.services.variants.make_in_sandbox", slow)
+    paths = ["w16.png", "w32.png", "w48.png"]
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(lambda path: app.test_client().get(f"{url}/{path}"), path) for path in paths]
+        assert entered.wait(60)
+        wait_until(lambda: _variants(_read(reader))["waiting"] == 2)
+        seen.append(_variants(_read(reader))["running"])
+        may_end.set()
+        for answer in answers:
+            with answer.result() as response:
+                assert response.status_code == 200
+    found = _variants(_read(reader))
+    assert (seen, found["waiting"], found["running"]) == ([1], 0, 0)
 
 
 def test_generations_are_counted_by_model_and_outcome(

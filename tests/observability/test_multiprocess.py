@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from prometheus_client import values
+from prometheus_client import CollectorRegistry, Gauge, values
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.observability.multiprocess import DIRECTORY, SharedDirectory, free_number
 
@@ -56,6 +57,24 @@ def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / f"{PREFIX}link").symlink_to(target)
     _create().remove()
     assert target.is_dir()
+
+
+def test_gauges_of_a_worker_that_has_ended_no_longer_count() -> None:
+    shared = _create()
+    gauge = Gauge("running", "Running.", registry=CollectorRegistry(), multiprocess_mode="livesum")
+
+    def total() -> float:
+        (family,) = MultiProcessCollector(CollectorRegistry(), str(shared.path)).collect()  # type: ignore[no-untyped-call]
+        return float(sum(sample.value for sample in family.samples))
+
+    for number in (0, 1):
+        shared.number = number
+        gauge.inc(number + 1)
+    assert total() == 3
+    shared.forget_state(1)
+    assert total() == 1
+    shared.forget_state(7)
+    shared.remove()
 
 
 @pytest.mark.parametrize(("taken", "free"), [(set(), 0), ({0}, 1), ({1, 2}, 0), ({0, 1, 3}, 2)])

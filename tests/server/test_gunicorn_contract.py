@@ -107,7 +107,16 @@ STATUSES = {
 }
 """The parse errors that are distinguished. All others are handled like their base class, `ParseException`."""
 
-HOOKS = ["on_starting", "on_reload", "when_ready", "on_exit", "pre_fork", "post_fork", "post_worker_init"]
+HOOKS = [
+    "on_starting",
+    "on_reload",
+    "when_ready",
+    "on_exit",
+    "pre_fork",
+    "post_fork",
+    "post_worker_init",
+    "child_exit",
+]
 
 READ_SETTINGS = [
     "address",

@@ -85,7 +85,7 @@ def test_the_counters_of_workers_survive_their_deaths(server: Running) -> None:
     assert before["s3image_store_calls_total", (("call", "put"), ("outcome", "ok"))] == 7
     assert before["s3image_cache_entries", ()] == 7
     files = _counters(server)
-    assert len(files) <= 2 * WORKERS
+    assert len(files) <= 3 * WORKERS
 
     for victim in server.workers():
         os.kill(victim, signal.SIGKILL)
@@ -97,7 +97,7 @@ def test_the_counters_of_workers_survive_their_deaths(server: Running) -> None:
     assert after["s3image_cache_answers_total", (("result", "hit"),)] == 120
     _get_often(server, path, 60)
     wait_until(lambda: _served(_metrics(server)) == 180)
-    assert len(_counters(server)) <= 2 * WORKERS, "new workers did not continue the files of dead ones"
+    assert len(_counters(server)) <= 3 * WORKERS, "new workers did not continue the files of dead ones"
 
 
 def test_the_directory_of_the_counters_is_removed_when_the_server_stops(

@@ -10,7 +10,10 @@ from app.config.settings import Config
 from app.core.threads import DecodeLimiter
 from app.imaging.survey import ImageLimits
 from app.services.images import ImageService
+from app.services.signing import UrlSigner
 from app.services.urls import ImageUrls
+from app.services.variant_rules import VariantRules
+from app.services.variant_urls import VariantUrls
 from app.stores.base import BaseStore
 from app.stores.local import LocalStore
 
@@ -39,6 +42,7 @@ def images(config: Config, store: BaseStore, cache: DiskCache) -> ImageService:
         DecodeLimiter(2, 30),
         max_upload_bytes=config.max_upload_bytes,
         urls=ImageUrls(store, "auto", ""),
+        variant_urls=VariantUrls(VariantRules("on", [320, 640], {}, UrlSigner(["key"]))),
     )
 
 

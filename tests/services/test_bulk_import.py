@@ -14,7 +14,7 @@ from PIL import Image
 from app.cache.disk_cache import DiskCache
 from app.core.errors import InvalidKey, NotFound, StoreRefused, StoreUnreachable
 from app.core.object_keys import content_addressed_key, with_immutability
-from app.core.object_metadata import original_name
+from app.core.object_metadata import ImageInfo, original_name
 from app.core.objects import FORMATS
 from app.imaging.check import decode_image
 from app.services import bulk_import as module
@@ -250,15 +250,25 @@ def _sidecar(source: Path, name: str, content: Any) -> None:
 DIGEST = hashlib.sha256(noise(1)).hexdigest()
 
 
+def _other_metadata(store: BaseStore, key: str) -> dict[str, str]:
+    """Return the metadata without the facts about the picture, which the import stores with each image."""
+    metadata = store.head(key).metadata
+    info = ImageInfo.from_metadata(metadata)
+    assert info is not None
+    assert (info.width, info.height) == (64, 64)
+    return {name: value for name, value in metadata.items() if name not in info.to_metadata()}
+
+
 @pytest.mark.parametrize("keep_names", [True, False])
 def test_exported_metadata_is_imported(
     importer: Make, store: BaseStore, source: Path, keep_names: bool
 ) -> None:
     (source / "a.png").write_bytes(noise(1))
-    _sidecar(source, "a.png", {"sha256": DIGEST, "metadata": {"prompt": "a cat"}})
+    exported = {"prompt": "a cat", "width": "1"}  # the picture itself says how wide it is
+    _sidecar(source, "a.png", {"sha256": DIGEST, "metadata": exported})
     assert importer(keep_names=keep_names).import_file("a.png") == BulkResult("a.png", BulkOutcome.DONE)
     (key,) = _keys(store)
-    assert store.head(key).metadata == {"prompt": "a cat"}
+    assert _other_metadata(store, key) == {"prompt": "a cat"}
 
 
 @pytest.mark.parametrize(
@@ -284,7 +294,17 @@ def test_an_image_with_unusable_metadata_is_stored_without_it(
     _sidecar(source, "a.png", content)
     result = importer(keep_names=True).import_file("a.png")
     assert (result.outcome, "without its exported metadata" in result.reason) == (BulkOutcome.DONE, True)
-    assert store.head("a.png").metadata == {}
+    assert _other_metadata(store, "a.png") == {}
+
+
+def test_exported_metadata_of_the_maximum_size_is_imported_without_further_facts(
+    importer: Make, store: BaseStore, source: Path
+) -> None:
+    exported = {"comment": "x" * (2048 - len("comment"))}
+    (source / "a.png").write_bytes(noise(1))
+    _sidecar(source, "a.png", {"sha256": DIGEST, "metadata": exported})
+    assert importer(keep_names=True).import_file("a.png") == BulkResult("a.png", BulkOutcome.DONE)
+    assert store.head("a.png").metadata == exported
 
 
 def test_a_file_that_is_too_large_is_not_read(importer: Make, images: ImageService, source: Path) -> None:

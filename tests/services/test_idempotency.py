@@ -11,12 +11,17 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from app.core.errors import IdempotencyKeyInUse, IdempotencyKeyReused, PromptRefused, StateUnavailable
+from app.core.object_metadata import ImageInfo
+from app.services.drawing import StoredGeneration
 from app.services.idempotency import IdempotencyKeys, IdempotencyRecord, IdempotencyRecords
+from app.services.images import StoredImage
 from app.services.urls import ImageUrls
 from app.stores.base import BaseStore
 from tests.waiting import wait_until
@@ -293,6 +298,34 @@ def test_an_unusable_database_is_an_error_that_names_no_path(tmp_path: Path, con
     with pytest.raises(StateUnavailable) as caught:
         IdempotencyRecords(path).find("key")
     assert str(path) not in caught.value.message
+
+
+STORED = StoredImage(
+    "generated/2026/11/one.png",
+    "/api/images/generated/2026/11/one.png",
+    "image/png",
+    64,
+    48,
+    1,
+    1234,
+    True,
+    ImageInfo(64, 48, 1, True, "3OcRJYB4d3h/iIeHeEh3eIhw+j2w"),
+)
+
+
+def test_a_recorded_image_has_all_its_facts(store: BaseStore) -> None:
+    generation = StoredGeneration(STORED, "model", 7, datetime(2026, 11, 30, 12, 0, tzinfo=UTC))
+    record = IdempotencyRecord.from_images("request", [generation])
+    assert record.generations(ImageUrls(store, "auto", "")) == [generation]
+
+
+def test_an_image_recorded_by_an_older_version_has_no_further_facts(store: BaseStore) -> None:
+    generation = StoredGeneration(STORED, "model", None, datetime(2026, 11, 30, 12, 0, tzinfo=UTC))
+    record = IdempotencyRecord.from_images("request", [generation])
+    older = json.loads(record.result)
+    del older["images"][0]["info"]
+    (found,) = replace(record, result=json.dumps(older)).generations(ImageUrls(store, "auto", ""))
+    assert found == replace(generation, image=replace(STORED, info=None))
 
 
 def test_an_error_recorded_by_an_older_version_is_understood(store: BaseStore) -> None:

@@ -1,7 +1,9 @@
 """Tests of the image service when Python code calls it."""
 
+import re
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -17,7 +19,7 @@ from app.core.objects import ObjectFacts
 from app.core.threads import Bulkhead
 from app.services import images as service_module
 from app.services.images import ImageService
-from tests.pictures import noise, picture
+from tests.pictures import animation, noise, picture
 
 PNG = picture()
 
@@ -52,6 +54,47 @@ def test_upload_pil_image_stores_a_png(service: ImageService) -> None:
     assert (image.key, image.width, image.height) == ("users/123/ai_generated.png", 20, 10)
     with Image.open(BytesIO(_bytes(service, image.key))) as read:
         assert (read.format, read.size, read.getpixel((0, 0))) == ("PNG", (20, 10), (0, 128, 128))
+
+
+def test_the_facts_about_the_picture_are_stored_with_it(service: ImageService) -> None:
+    half = Image.new("RGBA", (40, 20), (255, 0, 0, 255))
+    half.paste((0, 0, 0, 0), (0, 0, 20, 20))
+    first = service.upload_pil_image(half)
+    again = service.upload_pil_image(half)
+    assert first.info == again.info
+    assert first.info
+    assert (first.info.width, first.info.height, first.info.frames, first.info.has_alpha) == (40, 20, 1, True)
+    assert 5 <= len(b64decode(first.info.thumbhash, validate=True)) <= 30
+    cached = service.fetch(first.key)
+    cached.body.close()
+    assert service.stored_info(cached.facts) == first.info
+    ((listed,), _) = service.list(details=True)
+    assert listed.info == first.info
+    ((listed,), _) = service.list()
+    assert listed.info is None
+
+
+def test_facts_that_belong_to_another_version_are_not_used(service: ImageService) -> None:
+    service.upload_image(noise(1), "a.png")
+    cached = service.fetch("a.png")
+    cached.body.close()
+    service.upload_image(noise(2), "a.png")
+    assert service.stored_info(cached.facts) is None
+
+
+def test_an_animation_has_its_number_of_frames(service: ImageService) -> None:
+    info = service.upload_image(animation(3, "GIF")).info
+    assert info
+    assert (info.width, info.height, info.frames) == (4, 4, 3)
+
+
+def test_variant_url_returns_paths_and_signs_what_is_not_listed(service: ImageService) -> None:
+    key = service.upload_image(noise(1), "me.png", "users/7").key
+    assert service.variant_url(key, "thumb") == "/api/images/users/7/me.png/thumb"
+    assert service.variant_url(key, "w640", "webp") == "/api/images/users/7/me.png/w640.webp"
+    path, _, query = service.variant_url(key, "w32,h32,cover", "webp", expires_at=2**31).partition("?")
+    assert path == "/api/images/users/7/me.png/w32,h32,cover.webp"
+    assert re.fullmatch(r"exp=2147483648&sig=[A-Za-z0-9_-]{22,}", query)
 
 
 def test_upload_pil_image_in_another_format(service: ImageService) -> None:

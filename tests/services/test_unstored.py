@@ -1,6 +1,7 @@
 """Tests of generated images on disk, which are written durably and limited in number, size and age."""
 
 import errno
+import json
 import os
 import signal
 import stat
@@ -31,7 +32,7 @@ REQUEST, OTHER = "a" * 64, "b" * 64
 
 
 def _image(data: bytes = b"\x89PNG\n\x00any bytes\n", **fields: Any) -> UnstoredImage:
-    checked = CheckedImage(data, FORMATS["png"], 64, 48, 1)
+    checked = CheckedImage(data, FORMATS["png"], 64, 48, 1, True, "3OcRJYB4d3h/iIeHeEh3eIhw+j2w")
     return replace(
         UnstoredImage("generated/2026/11/one.png", DrawnImage(checked, "model-ü", 7), NOW), **fields
     )
@@ -65,6 +66,20 @@ def test_images_are_found_by_another_process_until_they_are_removed(
     assert UnstoredImages(directory).read(REQUEST, 4) == {}
     assert unstored.read(OTHER, 1) == {0: third}
     assert _files(directory) == [f"{OTHER}.0"]
+
+
+def test_an_image_that_an_older_version_kept_is_found_without_its_thumbhash(
+    unstored: UnstoredImages, directory: Path
+) -> None:
+    unstored.write(REQUEST, 0, _image())
+    path = directory / f"{REQUEST}.0"
+    header, _, data = path.read_bytes().partition(b"\n")
+    fields = json.loads(header)
+    del fields["has_alpha"], fields["thumbhash"]
+    path.write_bytes(json.dumps(fields).encode() + b"\n" + data)
+    found = unstored.read(REQUEST, 1)[0]
+    assert found.key == _image().key
+    assert (found.drawn.checked.data, found.drawn.checked.thumbhash) == (data, "")
 
 
 def test_only_the_owner_can_read_a_file(unstored: UnstoredImages, directory: Path) -> None:
