@@ -18,7 +18,7 @@ from app.web import DOCS_CSP, PAGE_CSP
 WEB_PACKAGE = Path(__file__).parents[2] / "app/web"
 PAGES = ["/", "/docs"]
 SERVED_BY_API = {"/readyz", "/openapi.json"}
-MAX_TOTAL_BYTES = 60_000
+MAX_TOTAL_BYTES = 64_000
 
 
 @pytest.fixture(scope="module")
