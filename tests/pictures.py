@@ -33,7 +33,8 @@ def photo(seed: int, size: tuple[int, int] = (4032, 3024)) -> bytes:
     As in nature, structures of all sizes have the same contrast. Only the finest are blurred, as by a lens.
     """
     source = random.Random(seed)
-    image = Image.frombytes("RGB", (8, 6), source.randbytes(8 * 6 * 3)).point([64 + i // 2 for i in range(256)] * 3)
+    colours = Image.frombytes("RGB", (8, 6), source.randbytes(8 * 6 * 3))
+    image = colours.point([64 + i // 2 for i in range(256)] * 3)
     for halvings, contrast in [(step, 0.2) for step in range(8, 2, -1)] + [(2, 0.18), (1, 0.12), (0, 0.05)]:
         shape = size[0] >> halvings, size[1] >> halvings
         noise = Image.frombytes("L", shape, source.randbytes(shape[0] * shape[1]))
