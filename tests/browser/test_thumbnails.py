@@ -122,7 +122,7 @@ def test_placeholders_are_painted_before_the_images(
 
 
 def _distance(one: Any, other: tuple[int, int, int]) -> int:
-    return max(abs(a - b) for a, b in zip(one, other, strict=True))
+    return max(abs(int(a) - b) for a, b in zip(one, other, strict=True))
 
 
 def test_placeholders_have_the_proportions_and_the_transparency_of_the_image(
@@ -162,7 +162,7 @@ def test_without_facts_about_the_image_the_grid_and_the_view_show_the_image(
 ) -> None:
     """As in listings of older servers, of images of other software, and with VARIANTS=off."""
     key = upload(server, noise(1), name="me.png")["key"]
-    unknown = {"width": None, "height": None, "thumbhash": None, "variants": {}}
+    unknown: dict[str, Any] = {"width": None, "height": None, "thumbhash": None, "variants": {}}
     change_listing(page, lambda image: {**image, **unknown})
     page.goto(server.url)
     expect(cards(page).locator("img")).to_have_js_property("currentSrc", f"{server.url}/api/images/{key}")
