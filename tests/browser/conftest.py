@@ -1,5 +1,6 @@
 """Fixtures: a browser, its pages, a server with two workers, and files to upload."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.browser.chromium import MISSING, chromium, executable, is_required
 from tests.browser.scripted_generator import CONTINUE, STARTED
@@ -114,3 +115,14 @@ def upload(server: Running, data: bytes, **fields: str) -> dict[str, Any]:
 def cards(page: Page) -> Locator:
     """Return the visible cards of stored images."""
     return page.locator("#grid li[data-key]:visible")
+
+
+def change_listing(page: Page, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Make the server's listings describe each image as `change` returns it."""
+
+    def answer(route: Route) -> None:
+        whole = route.fetch().json()
+        body = json.dumps({**whole, "images": [change(image) for image in whole["images"]]})
+        route.fulfill(body=body, content_type="application/json")
+
+    page.route("**/api/images?*", answer)

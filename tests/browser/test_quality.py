@@ -19,14 +19,15 @@ from tests.pictures import noise
 from tests.server.running import Running, running
 from tests.waiting import wait_until
 
-MAX_BYTES = 60_000
+MAX_BYTES = 64_000
 VIEWPORTS = [(1200, 900), (360, 740)]
 
-_SHIFTS = """
+SHIFTS = """
 window.shifts = [];
 new PerformanceObserver((list) => shifts.push(...list.getEntries().filter((entry) => !entry.hadRecentInput)))
   .observe({ type: "layout-shift", buffered: true });
 """
+"""Script that records the layout shifts for `layout_shift`."""
 
 
 def violations(page: Page) -> list[str]:
@@ -85,7 +86,7 @@ def test_no_element_moves_while_the_page_loads(
     for number in range(images):
         upload(server, noise(number))
     page = new_page(viewport={"width": viewport[0], "height": viewport[1]})
-    page.add_init_script(_SHIFTS)
+    page.add_init_script(SHIFTS)
     page.goto(server.url, wait_until="networkidle")
     expect(cards(page)).to_have_count(images)
     assert layout_shift(page) == 0
@@ -133,7 +134,7 @@ def test_no_element_moves_while_the_page_loads_slowly(
 ) -> None:
     upload(server, noise(1))
     page = new_page(viewport={"width": viewport[0], "height": viewport[1]})
-    page.add_init_script(_SHIFTS)
+    page.add_init_script(SHIFTS)
     with live(_slow_proxy(server.url)) as url:
         page.goto(url, wait_until="networkidle")
         expect(cards(page)).to_have_count(1)
@@ -141,7 +142,7 @@ def test_no_element_moves_while_the_page_loads_slowly(
 
 
 def test_no_element_moves_while_a_prompt_is_generated_or_refused(page: Page, server: Running) -> None:
-    page.add_init_script(_SHIFTS)
+    page.add_init_script(SHIFTS)
     for number in range(3):
         upload(server, noise(number))
     page.goto(server.url, wait_until="networkidle")

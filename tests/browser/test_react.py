@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -88,18 +89,22 @@ def test_the_lock_file_names_no_registry() -> None:
 def test_the_example_generates_and_uploads_images_and_shows_errors(
     page: Page, front_end: str, server: Running, files: list[Path], tmp_path: Path
 ) -> None:
+    page.set_viewport_size({"width": 600, "height": 900})
     page.goto(front_end)
     page.get_by_role("button", name="Generate Image").click()
     generated = page.get_by_alt_text("A beautiful sunset over mountains")
     expect(generated).to_be_visible()
-    expect(generated).to_have_js_property("naturalWidth", 1024)
+    expect(generated).to_have_css("background-image", "none")  # the placeholder is removed after loading
+    assert re.search(r"\.png/w\d+$", generated.evaluate("image => image.currentSrc"))
+    assert 500 < generated.evaluate("image => image.clientWidth") <= 600
     page.get_by_label("Prompt").fill("something forbidden")
     page.get_by_role("button", name="Generate Image").click()
     expect(page.get_by_role("alert")).to_have_text("The image model refused this prompt. Change the prompt.")
     (tmp_path / "notes.txt").write_text("no image")
     page.get_by_label("Images").set_input_files([*files[:2], tmp_path / "notes.txt"])
     for path in files[:2]:
-        expect(page.get_by_alt_text(path.name)).to_have_js_property("naturalWidth", 40)
+        expect(page.get_by_alt_text(path.name)).to_have_css("background-image", "none")
+        assert page.get_by_alt_text(path.name).evaluate("image => image.naturalWidth") > 0
     refused = page.get_by_role("listitem").get_by_role("alert")
     expect(refused).to_contain_text("Unsupported image format. Use PNG, JPEG, GIF, WebP or AVIF.")
     assert len(stored(server)) == 3

@@ -1,13 +1,12 @@
 """The view of one image: its facts, text to copy, and deleting it, which can be undone."""
 
 import json
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import NewPage, cards, stored, upload
+from tests.browser.conftest import NewPage, cards, change_listing, stored, upload
 from tests.pictures import noise
 from tests.server.running import Running
 from tests.waiting import wait_until
@@ -37,28 +36,21 @@ def test_the_view_shows_the_images_facts(page: Page, server: Running, key: str) 
     expect(cards(page).get_by_role("button")).to_be_focused()
 
 
-def _fake_prompt(page: Page, key: str, prompt: str) -> None:
+def _fake_prompt(page: Page, prompt: str) -> None:
     """Make the listing say that the image was generated from `prompt`."""
-
-    def with_details(route: Route) -> None:
-        answer = route.fetch().json()
-        query = parse_qs(urlsplit(route.request.url).query)
-        assert (query["prefix"], query["limit"]) == ([key], ["1"])
-        answer["images"][0]["asked"] = {
-            "prompt": prompt,
-            "negative_prompt": "",
-            "model": "some-model",
-            "seed": 5,
-            "size": "40x30",
-            "time": "2026-11-22T08:57:04+00:00",
-        }
-        route.fulfill(body=json.dumps(answer), content_type="application/json")
-
-    page.route("**/api/images?*details=true*", with_details)
+    asked = {
+        "prompt": prompt,
+        "negative_prompt": "",
+        "model": "some-model",
+        "seed": 5,
+        "size": "40x30",
+        "time": "2026-11-22T08:57:04+00:00",
+    }
+    change_listing(page, lambda image: {**image, "asked": asked})
 
 
 def test_the_view_shows_the_prompt_of_a_generated_image(page: Page, server: Running, key: str) -> None:
-    _fake_prompt(page, key, "a red fox")
+    _fake_prompt(page, "a red fox")
     _open(page, server)
     expect(page.get_by_role("dialog", name="a red fox").locator("dl")).to_contain_text(
         "Prompta red foxModelsome-model, seed 5"
@@ -73,7 +65,8 @@ def test_url_markdown_html_and_curl_can_be_copied(new_page: NewPage, server: Run
     for name, text in {
         "URL": url,
         "Markdown": f"![me.png]({url})",
-        "HTML": f'<img src="{url}" alt="me.png" width="40" height="30">',
+        "HTML": f'<img src="{url}" srcset="{url}/w32 32w, {url} 40w" sizes="auto, 100vw" loading="lazy" '
+        'alt="me.png" width="40" height="30">',
         "curl": f"curl -fO '{url}'",
     }.items():
         button = page.locator(f"[data-copy={name}]")
@@ -83,8 +76,16 @@ def test_url_markdown_html_and_curl_can_be_copied(new_page: NewPage, server: Run
         assert page.evaluate("navigator.clipboard.readText()") == text
 
 
+def test_html_without_variants_has_no_srcset(page: Page, server: Running, key: str) -> None:
+    change_listing(page, lambda image: {**image, "variants": {}})
+    _open(page, server)
+    page.locator("[data-copy=HTML]").click()
+    url = f"{server.url}/api/images/{key}"
+    expect(page.locator("#view code")).to_have_text(f'<img src="{url}" alt="me.png" width="40" height="30">')
+
+
 def test_markdown_escapes_the_prompt(page: Page, server: Running, key: str) -> None:
-    _fake_prompt(page, key, "a [red]\n\n  fox\t<img src=x>\\")
+    _fake_prompt(page, "a [red]\n\n  fox\t<img src=x>\\")
     _open(page, server)
     expect(page.locator("#view dl")).to_contain_text("some-model")
     page.locator("[data-copy=Markdown]").click()

@@ -1,10 +1,11 @@
 import { useState } from 'react';
 
 import { explain } from './explain.js';
+import Image from './Image.jsx';
 
 function ImageGenerator() {
   const [prompt, setPrompt] = useState('A beautiful sunset over mountains');
-  const [imageUrl, setImageUrl] = useState('');
+  const [image, setImage] = useState(null);
   const [error, setError] = useState('');
   const [loading, setLoading] = useState(false);
 
@@ -20,7 +21,7 @@ function ImageGenerator() {
         signal: AbortSignal.timeout(150_000),
       });
       const data = await response.json();
-      if (data.success) setImageUrl(data.image_url);
+      if (data.success) setImage(data);
       else setError(data.message);
     } catch (failure) {
       setError(explain(failure));
@@ -39,11 +40,11 @@ function ImageGenerator() {
         <button disabled={loading}>{loading ? 'Generating…' : 'Generate Image'}</button>
       </form>
       {error && <p role="alert">{error}</p>}
-      {imageUrl && (
+      {image && (
         <figure>
-          <img src={imageUrl} alt={prompt} style={{ maxWidth: '100%', height: 'auto' }} />
+          <Image key={image.key} image={image} alt={prompt} />
           <figcaption>
-            <a href={imageUrl} target="_blank" rel="noopener noreferrer">
+            <a href={image.image_url} target="_blank" rel="noopener noreferrer">
               Open in new tab
             </a>
           </figcaption>

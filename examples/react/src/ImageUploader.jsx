@@ -1,5 +1,6 @@
 import { useState } from 'react';
 
+import Image from './Image.jsx';
 import { uploadImage } from './uploadImage.js';
 
 function ImageUploader() {
@@ -12,7 +13,7 @@ function ImageUploader() {
     const id = crypto.randomUUID();
     setUploads((all) => [...all, { id, name: file.name, part: 0 }]);
     uploadImage(file, (part) => update(id, { part })).then(
-      (image) => update(id, { url: image.image_url }),
+      (image) => update(id, { image }),
       (failure) => update(id, { error: failure.message }),
     );
   };
@@ -29,11 +30,11 @@ function ImageUploader() {
         Images <input type="file" accept="image/*" multiple onChange={choose} />
       </label>
       <ul>
-        {uploads.map(({ id, name, part, url, error }) => (
+        {uploads.map(({ id, name, part, image, error }) => (
           <li key={id}>
-            {name} {!url && !error && <progress value={part} aria-label={name} />}
+            {name} {!image && !error && <progress value={part} aria-label={name} />}
             {error && <span role="alert">{error}</span>}
-            {url && <img src={url} alt={name} height="120" />}
+            {image && <Image image={image} alt={name} style={{ height: 120, width: 'auto' }} />}
           </li>
         ))}
       </ul>

@@ -72,13 +72,16 @@ export function imagePath(key) {
 }
 
 /**
- * Return the image with an absolute URL. A server that does not know its name sends a path.
- * Return null if the URL is invalid or not http(s), so that no other scheme gets into a link.
+ * Return the image with absolute URLs, and with a `srcset` if its width is known. A server that does not know
+ * its name sends paths. Return null if the URL is invalid or not http(s), so that no other scheme gets into a
+ * link.
  */
-export function withAbsoluteUrl(image) {
-  const { image_url: url } = image;
+export function withAbsoluteUrls(image) {
+  const { image_url: url, variants, width } = image;
   const href = typeof url === "string" && URL.canParse(url, document.baseURI) ? resolve(url).href : "";
-  return /^https?:/.test(href) ? { ...image, image_url: href } : null;
+  if (!/^https?:/.test(href)) return null;
+  const smaller = width && variants?.srcset?.replace(/\S+(?= \d+w)/g, (path) => resolve(path).href);
+  return { ...image, image_url: href, srcset: smaller && `${smaller}, ${href} ${width}w` };
 }
 
 /**

@@ -10,7 +10,12 @@ const escapes = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
 export const snippets = {
   URL: ({ image_url: url }) => url,
   Markdown: (image) => `![${escapeMarkdown(displayName(image))}](${image.image_url})`,
-  HTML: (image) => `<img src="${escapeHtml(image.image_url)}" alt="${escapeHtml(displayName(image))}"${sizeAttributes(image)}>`,
+  HTML: (image) => {
+    const { image_url: src, width, height, srcset } = image;
+    const responsive = srcset && { srcset, sizes: "auto, 100vw", loading: "lazy" };
+    const attributes = Object.entries({ src, ...responsive, alt: displayName(image), width, height });
+    return `<img${attributes.filter(([, value]) => value).map(attribute).join("")}>`;
+  },
   curl: ({ image_url: url }) => `curl -fO '${url.replaceAll("'", "%27")}'`,
 };
 
@@ -48,10 +53,6 @@ function escapeMarkdown(text) {
   return text.replace(/\s+/g, " ").replace(/[[\]\\<]/g, "\\$&");
 }
 
-function escapeHtml(text) {
-  return text.replace(/[&<>"]/g, (sign) => escapes[sign]);
-}
-
-function sizeAttributes({ width, height }) {
-  return width && height ? ` width="${width}" height="${height}"` : "";
+function attribute([name, value]) {
+  return ` ${name}="${String(value).replace(/[&<>"]/g, (sign) => escapes[sign])}"`;
 }

@@ -1,6 +1,6 @@
 // The card of a running upload or generation. The image or an error replaces the preview and the progress.
 
-import { Failure, withAbsoluteUrl } from "./api.js";
+import { Failure, withAbsoluteUrls } from "./api.js";
 import { addFirst, replace } from "./library.js";
 import { announce } from "./status.js";
 
@@ -27,7 +27,7 @@ async function attempt(card, job) {
   running += 1;
   try {
     const result = await job.run({ signal: abort.signal, show: card.show, since: performance.now() });
-    const image = withAbsoluteUrl(result);
+    const image = withAbsoluteUrls(result);
     if (!image) throw new Failure("The server's response has no image URL.");
     replace(card.element, { ...image, title: job.label });
     announce(`${job.label}: ${result.message}`);

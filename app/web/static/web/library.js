@@ -1,6 +1,6 @@
 // The grid of running jobs and stored images, which are loaded page by page.
 
-import { call, withAbsoluteUrl } from "./api.js";
+import { call, withAbsoluteUrls } from "./api.js";
 import { makeCard } from "./card.js";
 import { folderOf } from "./format.js";
 import { isDeleting, keep } from "./remove.js";
@@ -67,9 +67,9 @@ async function loadPage(options, show) {
     let images = [];
     // A page may be empty, since the server omits objects that are not images.
     for (let left = MAX_EMPTY_PAGES; left && !images.length; left = cursor ? left - 1 : 0) {
-      const result = await call("GET", `api/images?${query({ limit: PAGE_SIZE })}`, options);
+      const result = await call("GET", `api/images?${query({ limit: PAGE_SIZE, details: true })}`, options);
       if (request !== latest) return;
-      images = result.images.map(withAbsoluteUrl).filter(Boolean);
+      images = result.images.map(withAbsoluteUrls).filter(Boolean);
       cursor = result.next_cursor;
       unsafe += result.unsafe_keys;
     }

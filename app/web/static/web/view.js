@@ -1,6 +1,6 @@
 // The dialog of an image, with its facts, snippets to copy, and a delete button.
 
-import { call, loadError } from "./api.js";
+import { loadError } from "./api.js";
 import { copy, snippets } from "./copy.js";
 import { displayName, formatBytes, number, typeName } from "./format.js";
 import { deleteWithUndo } from "./remove.js";
@@ -19,13 +19,18 @@ export function openView(shownImage, itsCard) {
   find("broken").hidden = true;
   picture.hidden = false;
   picture.alt = displayName(image);
-  picture.removeAttribute("src");
-  picture.src = image.image_url;
+  for (const name of ["src", "srcset"]) picture.removeAttribute(name);
   snippet.textContent = image.image_url;
   showFacts();
   dialog.showModal();
   dialog.scrollTop = 0;
-  loadDetails(image.key);
+  const { width, height, srcset, image_url: url } = image;
+  // An image on another server is loaded from its own URL, to show whether that works.
+  if (srcset && new URL(url).origin === location.origin) {
+    const { clientWidth, clientHeight } = picture;
+    picture.sizes = `${Math.min(width, clientWidth, (clientHeight * width) / height)}px`;
+    picture.srcset = srcset;
+  } else picture.src = url;
 }
 
 function showFacts() {
@@ -52,26 +57,18 @@ function row([name, value]) {
   return [term, text];
 }
 
-/** Add facts that only the store knows, such as the prompt of a generated image. */
-async function loadDetails(key) {
-  const query = new URLSearchParams({ prefix: key, limit: 1, details: true });
-  try {
-    const { images } = await call("GET", `api/images?${query}`, { quiet: true });
-    const found = images.find((listed) => listed.key === key);
-    if (!found || image.key !== key) return;
-    image = { ...image, asked: found.asked, last_modified: found.last_modified };
-    showFacts();
-  } catch {
-    // Show only what the grid knew.
-  }
-}
-
 picture.addEventListener("load", () => {
+  if (picture.srcset) return; // Its natural size depends on `sizes`.
   [image.width, image.height] = [picture.naturalWidth, picture.naturalHeight];
   showFacts();
 });
 picture.addEventListener("error", async () => {
   const shown = image;
+  if (picture.srcset) {
+    picture.removeAttribute("srcset");
+    picture.src = image.image_url;
+    return;
+  }
   picture.hidden = true;
   const why = await loadError(shown.image_url);
   if (shown.key !== image.key) return;
