@@ -19,7 +19,7 @@ from app.imaging.survey import UPRIGHT
 _SAMPLED_SIDE = 256
 """Maximum width and height of the pixels picked from the image. Averaging all pixels of a large image would
 take much longer, and the placeholder would look the same."""
-_SIDE = 24
+_SIDE = 16
 """Maximum width and height of the copy that is transformed. No frequency higher than 7 is kept."""
 
 _LIGHTNESS_TERMS, _LIGHTNESS_TERMS_WITH_ALPHA, _COLOUR_TERMS, _ALPHA_TERMS = 7, 5, 3, 5
@@ -46,7 +46,9 @@ def encode_rgba(size: tuple[int, int], rgba: bytes) -> bytes:
     alphas = [value / 255 for value in rgba[3::4]]
     total = sum(alphas)
     has_alpha = total < width * height
-    colours = [_on_average([value / 255 for value in rgba[band::4]], alphas, total) for band in range(3)]
+    colours = [[value / 255 for value in rgba[band::4]] for band in range(3)]
+    if has_alpha:
+        colours = [_on_average(band, alphas, total) for band in colours]
     longest = max(size)
     terms = _LIGHTNESS_TERMS_WITH_ALPHA if has_alpha else _LIGHTNESS_TERMS
     across, down = max(1, _round(terms * width / longest)), max(1, _round(terms * height / longest))

@@ -37,13 +37,14 @@ from app.core.object_metadata import (
     original_name,
     with_info,
 )
-from app.core.objects import CONTENT_TYPES, FORMATS, NO_METADATA, ObjectFacts, PutResult, StoredObject
+from app.core.objects import FORMATS, NO_METADATA, ObjectFacts, PutResult, StoredObject
 from app.core.threads import Bulkhead, DecodeLimiter
 from app.core.variant_keys import stored_source_of
 from app.imaging.check import CheckedImage
 from app.imaging.encode import encode_image
 from app.imaging.sandbox.client import check_in_sandbox
 from app.imaging.survey import ImageLimits
+from app.services.image_types import image_type, served_type
 from app.services.stored_variants import StoredVariants
 from app.services.urls import ImageUrls
 from app.services.variant_urls import VariantUrls
@@ -54,14 +55,6 @@ _DETAIL_THREADS = 16
 
 _PAGE_SIZE = 1000
 """Number of keys to request per page of a listing. S3 returns at most 1000."""
-
-_UNSPECIFIC_TYPES = {"", "application/octet-stream", "binary/octet-stream"}
-"""Content types that don't tell what an object is. The type is empty in listings. If an object is stored
-without a type, S3, compatible servers and tools set one of the two other types
-(https://docs.aws.amazon.com/sdkfornet1/latest/apidocs/html/P_Amazon_S3_Model_CopyObjectRequest_ContentType.htm)."""
-
-_TYPE_ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
-"""Maps widely used content types that are not registered to the registered types that they stand for."""
 
 _KEY_OCCUPIED = (
     "Another image is already stored under this key and was not replaced. "
@@ -240,7 +233,7 @@ class ImageService:
         try:
             with self._bulkhead.calling():
                 facts = self._store.head(key)
-                content_type = _served_type(facts)
+                content_type = served_type(facts)
         except (NotFound, StoreError):
             return None
         is_immutable = is_proven and looks_immutable(key)
@@ -256,7 +249,7 @@ class ImageService:
         _check_image_key(key)
         with self._bulkhead.calling():
             try:
-                _served_type(self._store.head(key))
+                served_type(self._store.head(key))
             except NotFound:
                 self._cache.forget(key)
                 self.stored_variants.delete_all(key)  # a previous delete may have been killed
@@ -285,7 +278,7 @@ class ImageService:
             images = [
                 ListedImage(facts.key, content_type, facts.size, facts.last_modified)
                 for facts in page.objects
-                if (content_type := _image_type(facts)) and not stored_source_of(facts.key)
+                if (content_type := image_type(facts)) and not stored_source_of(facts.key)
             ]
             if details:  # if one call fails, `map` cancels the calls that have not started
                 images = list(self._detail_threads.map(self._with_details, images))
@@ -467,7 +460,7 @@ class ImageService:
         if stored is None:
             return None
         try:
-            content_type = _served_type(stored.facts)
+            content_type = served_type(stored.facts)
         except NotFound:
             stored.body.close()
             raise
@@ -484,23 +477,3 @@ def _check_image_key(key: str) -> None:
 def _info_of(image: CheckedImage) -> ImageInfo | None:
     """Return the facts about the picture, or None if an older version of this software checked the image."""
     return image.info if image.thumbhash else None
-
-
-def _served_type(facts: ObjectFacts) -> str:
-    """Return the content type to serve. Raise `NotFound` unless the object is an image."""
-    content_type = _image_type(facts)
-    if content_type is None:  # the server must not serve other objects in the bucket
-        raise NotFound(detail=f"not an image but {facts.content_type}")
-    return content_type
-
-
-def _image_type(facts: ObjectFacts) -> str | None:
-    """Return the object's content type if it is the type of a supported image format, else None.
-
-    If the object was stored without a specific content type, the key's extension determines the type.
-    """
-    content_type = facts.content_type.partition(";")[0].strip().lower()
-    content_type = _TYPE_ALIASES.get(content_type, content_type)
-    if content_type in _UNSPECIFIC_TYPES:
-        return CONTENT_TYPES.get(facts.key.rpartition(".")[2].lower())
-    return content_type if content_type in CONTENT_TYPES.values() else None
