@@ -15,7 +15,7 @@ from app.api.openapi import SERVE_RESPONSES, VARIANT_PARAMETERS
 from app.api.schemas import ImageInfoSchema
 from app.cache.lookup import CachedObject, CacheStatus
 from app.core.errors import InvalidVariant, NotFound, SignatureRefused, VariantNotPermitted
-from app.core.object_keys import check_readable
+from app.core.object_keys import check_readable, is_readable
 from app.core.request_context import OBJECT_KEY
 from app.core.variant_keys import INFO, VariantPath, is_first_frame, is_variant_key, split_variant_path
 from app.core.variant_specs import VariantSpec
@@ -46,8 +46,8 @@ def serve_info(key: str) -> BaseResponse | tuple[dict[str, Any], int, dict[str, 
     """Return the facts about an image: its type, its size and a placeholder."""
     try:
         found = components().variants.describe(key)
-    except NotFound:  # other software may have stored an object under this path
-        return image_response(components().images.fetch(f"{key}/{INFO}"))
+    except NotFound:
+        return _object_instead(f"{key}/{INFO}")
     request.environ[OBJECT_KEY] = key
     fields = {
         "success": True,
@@ -91,13 +91,23 @@ def serve_variant(key: str, variant: str) -> BaseResponse:
         return _foreign_object(requested) or redirect_to_variant(canonical)
     try:
         cached, headers = _fetch(canonical, spec, is_listed=is_listed)
-    except NotFound:  # other software may have stored an object under this path
-        return image_response(components().images.fetch(requested))
+    except NotFound:
+        return _object_instead(requested)
     response = image_response(cached, headers)
     if cached.facts.is_immutable and not is_listed and (expires_at := request.args.get("exp")):
         # Caches must not serve the variant for longer than its signature is valid.
         response.headers["Cache-Control"] = f"public, max-age={max(int(expires_at) - int(time.time()), 0)}"
     return response
+
+
+def _object_instead(path: str) -> BaseResponse:
+    """Return the object that other software has stored under the path of a variant of a missing image.
+
+    Raises `NotFound` if there is none.
+    """
+    if not is_readable(path):  # the path is longer than a key can be
+        raise NotFound(detail="neither the image nor an object under the path of the variant")
+    return image_response(components().images.fetch(path))
 
 
 def _foreign_object(path: str) -> BaseResponse | None:

@@ -283,6 +283,14 @@ def test_the_facts_about_an_image(client: FlaskClient, url: str) -> None:
     assert _outcome(client.get("/api/images/missing.jpg/info")) == (404, "not_found")
 
 
+@pytest.mark.parametrize("name", ["info", "w640.webp", "thumb"])
+def test_the_path_of_a_variant_may_be_longer_than_a_key(client: FlaskClient, name: str) -> None:
+    folders = "/".join(["a" * 200] * 5)
+    key = f"{folders}/{'b' * (1024 - len(folders) - 5)}.jpg"
+    assert len(key) == 1024
+    assert _outcome(client.get(f"/api/images/{key}/{name}")) == (404, "not_found")
+
+
 @pytest.mark.parametrize(
     "path", ["missing.jpg/w640.webp", "missing.jpg/thumb", "images/aa/" + "b" * 30 + ".jpg/w640"]
 )
