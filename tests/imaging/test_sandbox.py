@@ -582,3 +582,15 @@ def test_variants_have_a_lower_priority_than_uploads(hostile: Sandbox) -> None:
             job(b"nice", limits=LIMITS)
         nice.append(int(caught.value.detail))
     assert nice[0] < nice[1] == nice[2]
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="the kernel has no autogroups")
+def test_the_session_of_a_decoder_has_a_lower_priority_too() -> None:
+    """Otherwise, Linux would give decoders as much CPU time as the worker, whatever their nice values are."""
+    code = (
+        "from app.imaging.sandbox.confinement import start_session\n"
+        "start_session(5)\n"
+        "print(open('/proc/self/autogroup').read().split()[-1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) == os.nice(0) + 5

@@ -20,21 +20,21 @@ during an upload, it is restarted and the image is checked again. If it exits a 
 with Busy. When the worker dies, the host sees EOF on its socket and exits, and the kernel kills the children.
 
 `python -m bench decoding` compared checks in the worker's own process with checks in a child (2 cores, Linux
-6.18, Pillow 13; medians of 7 rounds):
+6.18, Pillow 13; medians of 3 rounds):
 
                          CPU time                wall-clock time
     image        in worker    in a child     in worker    in a child
-    20 KB PNG       0.2 ms        4.5 ms        0.2 ms        4.7 ms
-    12 MP JPEG       86 ms         86 ms        147 ms        108 ms
-    12 MP WebP      320 ms        319 ms        498 ms        526 ms
-    12 MP AVIF      393 ms        372 ms        713 ms        597 ms
+    20 KB PNG       0.9 ms        7.2 ms        0.8 ms        7.0 ms
+    12 MP JPEG       90 ms         73 ms         83 ms         71 ms
+    12 MP WebP      337 ms        320 ms        334 ms        236 ms
+    12 MP AVIF      407 ms        356 ms        257 ms        336 ms
 
-Starting and ending a child costs 4 ms of CPU time, regardless of the size of the image. The rest of an upload
-costs about 7 ms of CPU time. The host needs 12 MiB of memory. It starts when the first image arrives, which
-takes 0.1 to 0.2 seconds.
+Starting and ending a child costs 6 ms of CPU time, regardless of the size of the image. The host needs 15 MiB
+of memory. It starts when the first image arrives, which takes 0.1 to 0.2 seconds.
 
-While 12 MP JPEGs are uploaded without a pause, a worker on one core serves cache hits at 61 % of its usual
-rate. If it decoded the images in its own process, the rate would be 45 %.
+While 12 MP JPEGs are uploaded without a pause, a worker on one core serves cache hits at 70 % of its usual
+rate. While all places make AVIFs of such JPEGs, two workers on two cores serve hits at 89 % of their rate
+(`python -m bench variants.pressure`).
 
 Starting Python for each image would cost 200 ms. If one child checked several images, memory and any effects
 of a hostile image would carry over from one image to the next. Memory is limited with RLIMIT_AS because

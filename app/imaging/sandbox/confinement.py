@@ -12,6 +12,7 @@ import signal
 import struct
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -149,6 +150,20 @@ def die_with_parent(parent: int) -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def start_session(added_niceness: int) -> None:
+    """Make this process the leader of a session of its own, and increase its nice value.
+
+    Linux may schedule each session as a group. Nice values then count only within the group, and the group
+    has a nice value of its own (sched(7), "The autogroup feature"). It is set to that of this process. A
+    process that may not change its priority keeps it.
+    """
+    os.setsid()
+    with suppress(OSError):
+        niceness = os.nice(added_niceness)
+        with open("/proc/self/autogroup", "w", encoding="ascii") as autogroup:
+            autogroup.write(str(niceness))
 
 
 def prefer_as_oom_victim() -> None:

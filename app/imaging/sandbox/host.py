@@ -37,6 +37,7 @@ from app.imaging.sandbox.confinement import (
     mapped_memory,
     prefer_as_oom_victim,
     raise_limits,
+    start_session,
     survey_limits,
     unsupported_limits,
 )
@@ -80,13 +81,12 @@ def serve(cores: str) -> NoReturn:
 
     `cores` lists the CPU cores to run on, separated by commas. If it is empty, all cores are used.
     """
-    os.setsid()  # Ctrl-C in a terminal must not end the host, since the worker still finishes its uploads
+    # In a session of its own, Ctrl-C in a terminal does not end the host before its worker.
+    start_session(_NICENESS)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     close_all_from(3)
     unsupported_limits()  # caches the result for all children
-    with suppress(OSError):
-        os.nice(_NICENESS)
     with suppress(OSError):  # not allowed, or a core is no longer available
         if cores:
             os.sched_setaffinity(0, map(int, cores.split(",")))
@@ -170,7 +170,7 @@ class Host:
 
 
 def run_child(job: socket.socket, host: int, own_memory: int, landlock: Landlock) -> NoReturn:
-    """Confine this process, receive a job over the socket `job`, do it, report over `job`, and exit.
+    """Receive a job over the socket `job`, confine this process, do the job, report over `job`, and exit.
 
     `host` is the process ID of the host, which forked this process. `own_memory` is the number of bytes that
     the host had mapped when it started.
@@ -179,8 +179,12 @@ def run_child(job: socket.socket, host: int, own_memory: int, landlock: Landlock
     try:
         die_with_parent(host)
         _close_all_but(job.fileno(), landlock.fileno())
+        line, files, _, _ = socket.recv_fds(job, _MAX_JOB_BYTES, 2)
+        task = decode_job(line)
+        if task.kind != "check":
+            start_session(_ADDED_NICENESS)
         landlock.restrict_self()
-        _work_and_report(job, own_memory)
+        _work_and_report(job, task, files, own_memory)
         status = 0
     finally:
         os._exit(status)
@@ -198,13 +202,9 @@ def _close_all_but(*descriptors: int) -> None:
     close_all_from(before + 1)
 
 
-def _work_and_report(job: socket.socket, own_memory: int) -> None:
-    line, (image, result), _, _ = socket.recv_fds(job, _MAX_JOB_BYTES, 2)
-    task = decode_job(line)
+def _work_and_report(job: socket.socket, task: Job, files: list[int], own_memory: int) -> None:
+    image, result = files
     size = os.fstat(image).st_size
-    if task.kind != "check":
-        with suppress(OSError):
-            os.nice(_ADDED_NICENESS)
 
     def raise_for(pixels: int) -> None:
         raise_limits(decoding_limits(size, pixels), own_memory)
