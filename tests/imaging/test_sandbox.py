@@ -592,5 +592,6 @@ def test_the_session_of_a_decoder_has_a_lower_priority_too() -> None:
         "start_session(5)\n"
         "print(open('/proc/self/autogroup').read().split()[-1])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert int(done.stdout) == os.nice(0) + 5
