@@ -127,6 +127,7 @@ def _fetch(
     headers = []
     if not path.extension:
         path = replace(path, extension=_negotiated_extension(path, spec))
+        path, spec = components().variant_rules.canonical(path)  # `w32,still` as JPEG is `w32.jpg`
         headers.append(VARY)
     cached = components().variants.fetch(path, spec, is_listed=is_listed)
     if is_variant_key(cached.facts.key) and cached.status not in _MADE:

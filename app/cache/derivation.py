@@ -14,7 +14,7 @@ from app.cache.health import CACHE_ERRORS, Health
 from app.cache.index import Index
 from app.cache.invalidation import Epochs, ListedVariants, NegativeCache
 from app.cache.lookup import CachedObject, CacheStatus, Lookup
-from app.core.errors import TooManyPixels, UndecodableImage
+from app.core.errors import TooManyPixels, UndecodableImage, VariantFailed
 from app.core.objects import ObjectFacts
 from app.core.variant_keys import is_variant_of, source_of
 
@@ -64,15 +64,15 @@ class Derivation:
         make: Make,
         recall: Recall,
         *,
-        leads: bool,
+        since: float,
     ) -> CachedObject:
         """Return the variant if its source has not changed, or else recall or make it.
 
-        If another request has just made it, return it without opening the source. Raises what the three
-        functions raise, and `CACHE_ERRORS`.
+        If another request has made it after the Unix time `since`, return it without opening the source.
+        Raises what the three functions raise, and `CACHE_ERRORS`.
         """
         found = next(filter(None, map(self._lookup.find, keys)), None)
-        if found is not None and (not leads or found.fresh_until >= self._clock()):
+        if found is not None and self._lookup.is_valid(found, since):
             return CachedObject(found.facts, found.file, CacheStatus.COLLAPSED)
         source_key = source_of(keys[0])
         with ExitStack() as files:
@@ -94,8 +94,8 @@ class Derivation:
             try:
                 facts, data = (recall() if found else None) or make(source)
             except UndecodableImage as exc:
-                is_too_large = isinstance(exc, TooManyPixels)  # perhaps only this variant
-                self._failures.add(keys[0] if is_too_large else source_key, epoch, exc)
+                is_of_variant = isinstance(exc, TooManyPixels | VariantFailed)
+                self._failures.add(keys[0] if is_of_variant else source_key, epoch, exc)
                 raise
             validated_at = self._validated_at(source, began_at)
         return self._keep(facts, data, epoch, validated_at)

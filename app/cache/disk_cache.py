@@ -160,9 +160,10 @@ class DiskCache:
         for key in keys:
             if hit := self._hit(self._lookup.find, key):
                 return hit
+        began_at = self._clock()
         try:
-            with self._flights.lead_or_wait(keys[0]) as leads:
-                return self._derivation.fetch(keys, open_source, make, recall, leads=leads)
+            with self._flights.lead_or_wait(keys[0]):
+                return self._derivation.fetch(keys, open_source, make, recall, since=began_at)
         except StoreError as exc:
             for key in keys:
                 if stale := self._serve_stale(key, exc):
@@ -267,9 +268,11 @@ class DiskCache:
         """
         with self._health.tolerated(), self._listed.changed(listed) as changed:
             if changed:
-                self._rebuild.wait()
-                removed = self._space.remove_variants(lambda key: variant_name(key) in changed)
-                _log.warning("Removed %d variants, since the settings of variants have changed.", removed)
+                _log.warning("Removing variants, since the settings of variants have changed.")
+                if self._index.is_rebuilding():
+                    self._layout.remove_variants(changed)  # before they get rows
+                else:
+                    self._space.remove_variants(lambda key: variant_name(key) in changed)
 
     def is_writable(self) -> bool:
         """Return whether the directory is writable and the latest write succeeded."""
@@ -328,9 +331,12 @@ class DiskCache:
             silence = StoreBusy(detail="the store has stopped responding")
             if stale := self._serve_stale(key, silence):
                 return stale
+        began_at = self._clock()
         try:
             with self._bulkhead.waiting(), self._flights.lead_or_wait(key) as leads:
-                return self._fetch_as_leader(key, load) if leads else self._fetch_as_follower(key, load)
+                if leads:
+                    return self._fetch_as_leader(key, load)
+                return self._fetch_as_follower(key, load, began_at)
         except StoreError as exc:
             if stale := self._serve_stale(key, exc):
                 return stale
@@ -371,12 +377,17 @@ class DiskCache:
         found.file.close()
         return changed
 
-    def _fetch_as_follower(self, key: str, load: Load) -> CachedObject:
-        """Return the object that the leader fetched. If it was not cached, call the store as well."""
+    def _fetch_as_follower(self, key: str, load: Load, began_at: float) -> CachedObject:
+        """Return the object that the leader fetched. If it was not cached, call the store as well.
+
+        The request began to wait at the Unix time `began_at`.
+        """
         found = self._lookup.find(key)
-        if found is None:
-            return self._fill.fetch_uncached(load)
-        return CachedObject(found.facts, found.file, CacheStatus.COLLAPSED)
+        if found is not None and self._lookup.is_valid(found, began_at):
+            return CachedObject(found.facts, found.file, CacheStatus.COLLAPSED)
+        if found is not None:
+            found.file.close()
+        return self._fill.fetch_uncached(load)
 
     def _serve_stale(self, key: str, exc: StoreError) -> CachedObject | None:
         """Return the stale object, or None if there is none or it must not be served.

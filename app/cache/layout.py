@@ -23,13 +23,21 @@ index.sqlite3           metadata of the images
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from app.core.object_keys import is_canonical, looks_immutable
 from app.core.objects import ObjectFacts
-from app.core.variant_keys import AREAS, GUARDED, LISTED, can_have_variants, is_variant_key, source_of
+from app.core.variant_keys import (
+    AREAS,
+    GUARDED,
+    LISTED,
+    can_have_variants,
+    is_variant_key,
+    source_of,
+    variant_name,
+)
 
 
 class Layout:
@@ -80,6 +88,13 @@ class Layout:
     def variant_paths(self, key: str) -> list[str]:
         """Return the paths of the files of all variants of the image `key`."""
         return [path for directory in self._variant_directories(key) for path in _files_in(directory)]
+
+    def remove_variants(self, names: Container[str]) -> None:
+        """Remove the files of all variants with these names, of all immutable images."""
+        for root in self._variants:
+            for path in _files_below(root):
+                if variant_name(path) in names:
+                    self.remove(path)
 
     def has_variants(self, key: str) -> bool:
         """Return whether there are files of variants of the image `key`."""

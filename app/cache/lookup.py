@@ -166,6 +166,10 @@ class Lookup:
             return self._open(key, self._layout.immutable_path(key), None)
         return self._open(key, known.path, known) if known.facts.is_immutable else None
 
+    def is_valid(self, found: Found, since: float) -> bool:
+        """Return whether an object is fresh, or the store has confirmed it after the Unix time `since`."""
+        return found.fresh_until >= self._clock() or found.fresh_until - self._ttl >= since
+
     def extend_freshness(self, key: str) -> None:
         """Treat a stale object as fresh for a few more seconds. Call this when the store has failed."""
         known = self._known.get(key)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.core.errors import NotFound, StoreRefused, StoreTimeout, UndecodableImage
+from app.core.errors import Busy, NotFound, StoreRefused, StoreTimeout, UndecodableImage
 from app.core.system import UNLOCKABLE, warn_unlockable
 
 _SET_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None) if sys.platform == "linux" else None
@@ -33,7 +33,7 @@ _MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 0.001, 0.01
 _MAX_ATTEMPTS = 2
 """Maximum number of leaders that try one after another. If the last one fails, all waiting requests fail."""
 
-_FINAL_ERRORS = (NotFound, StoreRefused, UndecodableImage)
+_FINAL_ERRORS = (NotFound, StoreRefused, UndecodableImage, Busy)
 """Errors that would only occur again in a further attempt."""
 
 

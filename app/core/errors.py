@@ -22,6 +22,7 @@
     ├── RangeNotSatisfiable      416 range_not_satisfiable
     ├── UndecodableImage         422 undecodable_image
     │   ├── TooManyPixels        422 too_many_pixels
+    │   ├── VariantFailed        422 variant_failed
     │   └── SourceTooLarge       422 source_too_large
     ├── PromptRefused            422 prompt_refused
     ├── IdempotencyKeyReused     422 idempotency_key_reused
@@ -272,6 +273,13 @@ class TooManyPixels(UndecodableImage):
 
     code = "too_many_pixels"
     message = "The image has too many pixels."
+
+
+class VariantFailed(UndecodableImage):
+    """The image may be fine, but this variant of it can't be made."""
+
+    code = "variant_failed"
+    message = "This variant of the image can't be made. Use a smaller size or a different format."
 
 
 class SourceTooLarge(UndecodableImage):

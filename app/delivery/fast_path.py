@@ -129,7 +129,7 @@ class FastPath:
             return None
         if looks_immutable(key):
             return self._cache.lookup_immutable(key) or self._images.fetch(key)
-        if not key.isascii():
+        if not key.isascii() or key.startswith("/"):  # cache keys of variants begin with a slash
             return None
         listed = self._listed_key(key, lambda: environ.get("HTTP_ACCEPT", ""))
         if listed is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from app.core.errors import UndecodableImage
+from app.core.errors import VariantFailed
 from app.core.objects import FORMATS
 from app.core.variant_specs import VariantSpec
 from app.imaging.avif import without_metadata
@@ -156,7 +156,7 @@ def _saved(picture: Image.Image, format: str, options: dict[str, Any]) -> bytes:
             f"A variant of {picture.width} × {picture.height} pixels can't be encoded as {format}."
             " Use a different size or format."
         )
-        raise UndecodableImage(message, detail=repr(error)) from error
+        raise VariantFailed(message, detail=repr(error)) from error
 
 
 def _save(picture: Image.Image, format: str, options: dict[str, Any]) -> bytes:

@@ -4,9 +4,7 @@ A variant is made at the first request and then served from the cache. `app.serv
 which variants clients may request.
 """
 
-import fcntl
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -231,7 +229,7 @@ class VariantService:
         with self._slot():
             started = time.perf_counter()
             with _known_format():
-                made = make_in_sandbox(self._input(source), request, self._limits)
+                made = make_in_sandbox(self._data(source), request, self._limits)
             self._on_made(image_format.name, time.perf_counter() - started, len(made.data))
         key = keys[1] if made.is_flattened else keys[0]
         return _variant_facts(source.facts, key, image_format, len(made.data)), made.data
@@ -242,19 +240,12 @@ class VariantService:
         if stored is not None:
             return stored
         with self._slot(), _known_format():
-            return describe_in_sandbox(self._input(source), self._limits)
+            return describe_in_sandbox(self._data(source), self._limits)
 
-    def _input(self, source: CachedObject) -> int | bytes:
-        """Return the descriptor of the source's file, or the bytes of a source that was not cached before.
-
-        The file of a source that was just fetched is open for writing, so the sandbox must not get it.
-        """
+    def _data(self, source: CachedObject) -> bytes:
+        """Return the bytes of the source. Raises `SourceTooLarge`, and `StoreError` if it is incomplete."""
         if source.facts.size > self._max_source_bytes:
             raise SourceTooLarge(detail=f"{source.facts.size} bytes")
-        if hasattr(source.body, "fileno"):
-            descriptor: int = source.body.fileno()
-            if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-                return descriptor
         data = source.body.read()
         if len(data) != source.facts.size:
             raise StoreError(detail=f"a body that ended after {len(data)} of {source.facts.size} bytes")

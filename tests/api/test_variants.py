@@ -397,3 +397,28 @@ def test_a_full_queue_refuses_variants_that_must_be_made_but_no_hits(
     response = client.get(f"{url}/w640.webp")
     assert _outcome(response) == (503, "busy")
     assert int(response.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("area", ["guarded", "variants", "derived"])
+def test_cached_variants_can_not_be_requested_by_their_cache_keys(
+    client: FlaskClient, make_client: MakeClient, area: str
+) -> None:
+    """Otherwise, signed variants could be read without their signature."""
+    for name in ("", "me.png"):
+        key = _upload(client, PHOTO, **({"name": name} if name else {}))
+        signed = components_of(client.application).variant_urls.url_of(key, "w77,h50,cover", "webp")
+        assert client.get(signed).status_code == 200
+        assert client.get(f"/api/images/{key}/w32.webp").status_code == 200
+        assert client.get(f"/api/images/{key}/info").status_code == 200
+        for path in ("w77,h50,cover.webp", "w32.webp", "info.json", "info", "a%00b", "a" * 300):
+            response = client.get(f"/api/images//{area}/{key}/{path}")
+            assert _outcome(response) == (400, "invalid_key"), path
+    assert components_of(client.application).cache.is_writable()
+
+
+def test_the_first_frame_as_a_fallback_is_the_same_file_as_the_jpeg(client: FlaskClient, url: str) -> None:
+    first = client.get(f"{url}/w32,still", headers={"Accept": "*/*"})
+    second = client.get(f"{url}/w32.jpg")
+    assert (first.status_code, first.content_type, first.headers["Vary"]) == (200, "image/jpeg", "Accept")
+    assert (second.headers["Cache-Status"], second.data) == (HIT, first.data)
+    assert client.get(f"{url}/w32,still.jpg").status_code == 308

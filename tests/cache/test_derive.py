@@ -1,16 +1,19 @@
 """Variants in the cache: freshness, versions, removal with the source, and what happens when things fail."""
 
+import errno
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from app.cache import fill
 from app.cache.disk_cache import DiskCache
 from app.cache.lookup import CachedObject, CacheStatus
-from app.core.errors import NotFound, StoreUnreachable, UndecodableImage
+from app.core.errors import NotFound, StoreUnreachable, UndecodableImage, VariantFailed
 from app.core.objects import ObjectFacts, version_tag
 from app.core.variant_keys import VariantPath, variant_etag, variant_keys
 from tests.cache.conftest import Clock, MakeCache, Origin, facts, immutable_key, read
@@ -201,6 +204,35 @@ def test_an_image_that_can_not_be_decoded_is_remembered_for_all_its_variants(
     clock.now += 6
     maker.error = None
     assert read(maker.fetch(KEY)) == b"w640 of image"
+
+
+def test_a_variant_that_can_not_be_made_does_not_affect_the_others(maker: Maker) -> None:
+    maker.error = VariantFailed()
+    for _ in range(2):
+        with pytest.raises(VariantFailed):
+            maker.fetch(KEY)
+    assert maker.made == 1
+    maker.error = None
+    assert read(maker.fetch(KEY, "thumb")) == b"thumb of image"
+
+
+@pytest.mark.parametrize("name", ["w640", ""], ids=["variant", "image"])
+def test_no_request_gets_an_old_version_because_another_could_not_keep_the_new_one(
+    maker: Maker, clock: Clock, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fetch() -> bytes:
+        if name:
+            return read(maker.fetch(NAMED, name))
+        return read(maker.cache.fetch(NAMED, maker.origin.load(NAMED)))
+
+    fetch()
+    maker.origin.objects[NAMED] = b"new"
+    maker.origin.delay = 0.1
+    clock.now += 1000
+    monkeypatch.setattr(fill, "_check_free_space", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+    with ThreadPoolExecutor(4) as threads:
+        got = list(threads.map(lambda _: fetch(), range(4)))
+    assert got == [f"{name} of new".encode() if name else b"new"] * 4
 
 
 def test_a_damaged_image_that_was_replaced_is_tried_again_at_once(maker: Maker) -> None:

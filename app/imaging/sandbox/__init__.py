@@ -10,10 +10,11 @@ CPU for minutes, use up all memory, or crash the worker. Therefore, each job is 
 A job is to check an image, to describe it, or to make a variant of it. Children that check uploads have a
 higher priority than others.
 
-Uploads are passed in anonymous files (memfd_create(2)), stored images as descriptors of their files, which
-are open only for reading, and results in anonymous files again. All other data is passed as lines of JSON
-(protocol.py). While the structure of the file is parsed, `survey_limits` apply. Before a decoder runs, the
-limits are raised to `decoding_limits`, which depend on the number of pixels that the file declares.
+Images and results are passed in anonymous files (memfd_create(2)). A child never gets a descriptor of a file
+in the cache, since it could change the mode and the times even of a file that is open only for reading. All
+other data is passed as lines of JSON (protocol.py). While the structure of the file is parsed,
+`survey_limits` apply. Before a decoder runs, the limits are raised to `decoding_limits`, which depend on the
+number of pixels that the file declares.
 
 If a child exceeds its limits or crashes, only that upload fails, with UndecodableImage. If the host exits
 during an upload, it is restarted and the image is checked again. If it exits a second time, the upload fails

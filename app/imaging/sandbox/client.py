@@ -1,13 +1,11 @@
 """The worker's side of the sandbox: send images to the decoder host, and validate its reports."""
 
 import atexit
-import fcntl
 import logging
 import os
 import select
 import signal
 import socket
-import stat
 import sys
 import threading
 import time
@@ -16,7 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from app.core.errors import AppError, Busy, UndecodableImage
+from app.core.errors import AppError, Busy, UndecodableImage, VariantFailed
 from app.core.object_metadata import ImageInfo
 from app.core.system import usable_cores
 from app.imaging.check import CheckedImage
@@ -84,6 +82,10 @@ _LIMIT_EXCEEDED = (
 )
 
 
+class _LimitExceeded(UndecodableImage):
+    """A child exceeded its limit on CPU time, wall-clock time, memory, or the size of its result."""
+
+
 class HostLost(Exception):
     """The host exited before it finished a job, or it did not accept the job."""
 
@@ -114,35 +116,36 @@ class Sandbox:
 
         return self._run(job, data, read)
 
-    def make(self, source: int | bytes, request: VariantRequest, limits: ImageLimits) -> MadeVariant:
+    def make(self, data: bytes, request: VariantRequest, limits: ImageLimits) -> MadeVariant:
         """Make a variant like `app.imaging.variants.make_variant`, but in a child process.
 
-        `source` holds the bytes of the image, or is a descriptor of a regular file that contains the image
-        and is open only for reading. The child gets this descriptor; its position does not matter. Raises
-        what `check` raises.
+        Raises what `check` raises, but VariantFailed if the variant exceeds the resource limits.
         """
         job = Job("make", limits, request)
 
         def read(report: Report, result: int) -> MadeVariant:
             return decode_made(report, read_all(result, job.max_result_bytes(0)), request, limits)
 
-        return self._run(job, source, read)
+        try:
+            return self._run(job, data, read)
+        except _LimitExceeded as exc:
+            raise VariantFailed(detail=exc.detail) from exc
 
-    def describe(self, source: int | bytes, limits: ImageLimits) -> ImageInfo:
+    def describe(self, data: bytes, limits: ImageLimits) -> ImageInfo:
         """Return the facts about an image like `app.imaging.variants.describe_image`, but in a child process.
 
-        `source` is the same as for `make`. Raises what `check` raises.
+        Raises what `check` raises.
         """
-        return self._run(Job("describe", limits), source, lambda report, _: decode_described(report, limits))
+        return self._run(Job("describe", limits), data, lambda report, _: decode_described(report, limits))
 
-    def _run(self, job: Job, source: int | bytes, read: Callable[[Report, int], _Result]) -> _Result:
+    def _run(self, job: Job, data: bytes, read: Callable[[Report, int], _Result]) -> _Result:
         """Have a child do a job, and return what `read` returns for the child's report and result file."""
         lost: list[str] = []
         try:
             while len(lost) < _MAX_ATTEMPTS:
                 host = self._running_host()
                 try:
-                    return _RunningJob(job, source).run(host, read)
+                    return _RunningJob(job, data).run(host, read)
                 except HostLost as exc:
                     _log.warning("Restarting the decoder host: %s", exc)
                     self._discard(host)
@@ -259,11 +262,10 @@ class _Host:
 class _RunningJob:
     """A job that is done in a child process."""
 
-    def __init__(self, job: Job, source: int | bytes) -> None:
+    def __init__(self, job: Job, data: bytes) -> None:
         self._job = job
-        self._source = source
-        size = len(source) if isinstance(source, bytes) else _checked_size(source)
-        wall_seconds = decoding_limits(size, job.max_pixels).wall_seconds
+        self._data = data
+        wall_seconds = decoding_limits(len(data), job.max_pixels).wall_seconds
         self._deadline = time.monotonic() + wall_seconds + _HOST_GRACE_SECONDS
 
     def run(self, host: _Host, read: Callable[[Report, int], _Result]) -> _Result:
@@ -273,10 +275,8 @@ class _RunningJob:
         stuck. Raises UndecodableImage if `read` raises ValueError. Also raises what the job raises.
         """
         with ExitStack() as files:
-            image = self._source
-            if isinstance(image, bytes):
-                image = _anonymous_file(image)
-                files.callback(os.close, image)
+            image = _anonymous_file(self._data)
+            files.callback(os.close, image)
             result = _anonymous_file()
             files.callback(os.close, result)
             ours, theirs = socket.socketpair()
@@ -327,15 +327,6 @@ def _outcome(received: bytes, host: _Host, read: Callable[[Report], _Result]) ->
         raise UndecodableImage(detail=f"the decoder sent an invalid report: {exc!r}") from exc
 
 
-def _checked_size(descriptor: int) -> int:
-    """Return the size of a file in bytes. Raises ValueError if a child could write to it or wait for it."""
-    facts = os.fstat(descriptor)
-    access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
-    if not stat.S_ISREG(facts.st_mode) or access != os.O_RDONLY:
-        raise ValueError("not a regular file that is open only for reading")
-    return facts.st_size
-
-
 def _anonymous_file(data: bytes = b"") -> int:
     """Return the descriptor of a new file that contains `data`.
 
@@ -368,7 +359,7 @@ def _refusal(report: dict[str, Any]) -> AppError:
     error = decode_refusal(report)
     if report.get("memory") is True:
         _log.warning("A decoder exceeded its limit on memory: %s", error.detail)
-        return UndecodableImage(_LIMIT_EXCEEDED, detail=error.detail)
+        return _LimitExceeded(_LIMIT_EXCEEDED, detail=error.detail)
     return error
 
 
@@ -381,7 +372,7 @@ def _child_failure(exit_code: int, report: dict[str, Any]) -> AppError:
     if -exit_code in _LIMIT_SIGNALS:
         limit = _LIMIT_SIGNALS[-exit_code]
         _log.warning("A decoder exceeded its limit on %s, %s", limit, used)
-        return UndecodableImage(_LIMIT_EXCEEDED, detail=f"limit on {limit}, {used}")
+        return _LimitExceeded(_LIMIT_EXCEEDED, detail=f"limit on {limit}, {used}")
     how = f"signal {-exit_code} ({signal.strsignal(-exit_code)})" if exit_code < 0 else f"status {exit_code}"
     _log.error("A decoder ended with %s, %s", how, used)
     return UndecodableImage(detail=f"the decoder ended with {how}, {used}")

@@ -11,7 +11,7 @@ import re
 from dataclasses import asdict, astuple
 from typing import Any, NamedTuple
 
-from app.core.errors import AppError, TooManyPixels, UndecodableImage, UnsupportedImage
+from app.core.errors import AppError, TooManyPixels, UndecodableImage, UnsupportedImage, VariantFailed
 from app.core.object_metadata import ImageInfo
 from app.core.objects import ImageFormat
 from app.core.variant_specs import MAX_SIDE, VariantSpec
@@ -26,7 +26,7 @@ KINDS = ("check", "describe", "make")
 Report = dict[str, Any]
 
 _REFUSALS: dict[str, type[AppError]] = {
-    error.code: error for error in (UnsupportedImage, UndecodableImage, TooManyPixels)
+    error.code: error for error in (UnsupportedImage, UndecodableImage, TooManyPixels, VariantFailed)
 }
 _MAX_TEXT_CHARACTERS = 500
 
