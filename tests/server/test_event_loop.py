@@ -31,6 +31,7 @@ from app.server import event_loop
 from app.server.connections import TRANSITIONS, Connection, ConnectionTable, Event, State
 from app.server.event_loop import EventLoop
 from app.server.exchanges import Exchanges
+from tests.waiting import wait_until
 
 CAPACITY = 6
 BIG = 6 * 1024 * 1024
@@ -294,6 +295,7 @@ def test_a_failing_connection_is_closed_and_counted_and_the_loop_continues() -> 
                 with socket.create_connection(listener.getsockname(), timeout=20) as client:
                     client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
                     assert client.recv(15) == answer
+            wait_until(lambda: loop._table.working == 0)
         finally:
             stop.set()
             thread.join()
