@@ -268,7 +268,7 @@ class DiskCache:
         """
         with self._health.tolerated(), self._listed.changed(listed) as changed:
             if changed:
-                _log.warning("Removing variants, since the settings of variants have changed.")
+                _log.info("Removing variants, since the settings of variants have changed.")
                 if self._index.is_rebuilding():
                     self._layout.remove_variants(changed)  # before they get rows
                 else:

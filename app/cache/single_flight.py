@@ -34,7 +34,7 @@ _MAX_ATTEMPTS = 2
 """Maximum number of leaders that try one after another. If the last one fails, all waiting requests fail."""
 
 _FINAL_ERRORS = (NotFound, StoreRefused, UndecodableImage, Busy)
-"""Errors that would only occur again in a further attempt."""
+"""Errors that would only occur again in a further attempt, or for which a further wait would be too long."""
 
 
 class SingleFlight:

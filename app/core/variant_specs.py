@@ -40,7 +40,8 @@ _QUALITY = re.compile(r"q0*([1-9][0-9]?)", re.ASCII)
 
 _WORDS = (
     "Use words such as w640, h480, contain, cover, pad, center, north, smart, fp0.5x0.3, bg112233, q80 and "
-    "still, each kind at most once, separated by commas."
+    f"still, each kind at most once, separated by commas. w and h are at most {MAX_SIDE}, q is from "
+    f"{MIN_QUALITY} to {MAX_QUALITY}, and fp from 0 to 1."
 )
 
 
@@ -125,7 +126,7 @@ def _parse_word(word: str) -> tuple[str, object]:
         return "quality", int(found[1])
     if (found := _FOCAL_POINT.fullmatch(word)) and (point := _focal_point(found[1], found[2])):
         return "gravity", point
-    raise InvalidVariant(f"The variant has an unknown word: {word!r:.40}. {_WORDS}")
+    raise InvalidVariant(f"The variant has a word that is unknown or out of range: {word!r:.40}. {_WORDS}")
 
 
 def _focal_point(across: str, down: str) -> str:

@@ -34,7 +34,7 @@ class VariantRequest:
 
 @dataclass(frozen=True, slots=True)
 class MadeVariant:
-    """A variant, and the facts about the image from which it was made.
+    """A variant, and the width, height and number of frames of the image from which it was made.
 
     `width` and `height` are in pixels. `frames` is the number of frames drawn. In `data`, it may be lower,
     since encoders merge frames that look the same. `is_flattened` is whether only the first frame of an
@@ -47,7 +47,8 @@ class MadeVariant:
     height: int
     frames: int
     is_flattened: bool
-    source: ImageInfo
+    source_size: tuple[int, int]
+    source_frames: int
 
 
 def _ignore(pixels: int) -> None:
@@ -89,9 +90,8 @@ def make_variant(
         if is_animated and fits:
             return _animation(source, request, layout)
         picture = _picture(source, request, layout, 0)
-        facts = source.info()
         encoded = encode_still(picture, request.format, request.spec)
-        return MadeVariant(encoded, *layout.canvas, 1, is_animated, facts)
+        return MadeVariant(encoded, *layout.canvas, 1, is_animated, source.size, source.frames)
 
 
 def describe_image(
@@ -148,7 +148,6 @@ def _picture(source: Source, request: VariantRequest, layout: Layout, index: int
 
 def _animation(source: Source, request: VariantRequest, layout: Layout) -> MadeVariant:
     first = _picture(source, request, layout, 0)
-    facts = source.info()
 
     def draw(index: int) -> Image.Image:
         return first if index == 0 else _picture(source, request, layout, index)
@@ -162,4 +161,4 @@ def _animation(source: Source, request: VariantRequest, layout: Layout) -> MadeV
         has_alpha=source.may_have_alpha and request.spec.fit != "pad",
     )
     encoded = encode_animation(animation, request.format, request.spec)
-    return MadeVariant(encoded, *layout.canvas, source.frames, False, facts)
+    return MadeVariant(encoded, *layout.canvas, source.frames, False, source.size, source.frames)

@@ -25,8 +25,6 @@ from app.core.errors import (
     Busy,
     InvalidVariant,
     SignatureRefused,
-    SourceTooLarge,
-    TooManyPixels,
     UndecodableImage,
     VariantNotPermitted,
 )
@@ -41,18 +39,11 @@ ROUTE = "images.serve"
 VARIANT_ROUTE = "images.serve_variant"
 """The `route` label for variants, even if a variant is served without Flask."""
 
-_VARIANT_REFUSALS = frozenset(
-    error.code
-    for error in (
-        Busy,
-        InvalidVariant,
-        SignatureRefused,
-        SourceTooLarge,
-        TooManyPixels,
-        UndecodableImage,
-        VariantNotPermitted,
-    )
+_REFUSALS: tuple[type[AppError], ...] = (
+    *(Busy, InvalidVariant, SignatureRefused, VariantNotPermitted),
+    *(UndecodableImage, *UndecodableImage.__subclasses__()),
 )
+VARIANT_REFUSALS = frozenset(error.code for error in _REFUSALS)
 """The error codes that count as refused variants. Other errors, such as those of the store, don't."""
 
 UNROUTED = "none"
@@ -162,7 +153,7 @@ class Metrics:
     def count_error(self, route: str, code: str) -> None:
         """Count an error response by its route and its code."""
         self.errors.labels(route, code).inc()
-        if code in _VARIANT_REFUSALS and route in (ROUTE, VARIANT_ROUTE):
+        if code in VARIANT_REFUSALS and route in (ROUTE, VARIANT_ROUTE):
             self.variants_refused.labels(code).inc()
 
     def count_variant(self, image_format: str, seconds: float, size: int) -> None:

@@ -144,7 +144,7 @@ def _create_key(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{KEY_FILE}-")  # with mode 600
     try:
-        os.write(descriptor, f"{secrets.token_urlsafe(32)}\n".encode())
+        os.write(descriptor, secrets.token_urlsafe(32).encode())
         _give_to_owner_of(path.parent, descriptor)
         sync(descriptor)
         _link(Path(temporary), path)

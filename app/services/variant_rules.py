@@ -120,10 +120,11 @@ class VariantRules:
         """Return the canonical name and extension of the variant that the parameters of a query describe.
 
         The extension is empty if the format is to be negotiated. Return None if the query contains none of
-        the parameters in `QUERY_NAMES`. Raises `InvalidVariant` if a value is invalid.
+        the parameters in `QUERY_NAMES`, or if variants are switched off. Raises `InvalidVariant` if a value
+        is invalid.
         """
         given = {name: query[name] for name in QUERY_NAMES & query.keys()}
-        if not given:
+        if not given or self.mode == "off":
             return None
         extension = _FORMATS.get(given.pop("format", "auto").lower())
         if extension is None:
@@ -141,7 +142,10 @@ class VariantRules:
         try:
             return parse_spec(name)
         except InvalidVariant as exc:
-            raise InvalidVariant(f"{exc.message} The presets are {self._names()}.") from exc
+            raise InvalidVariant(
+                f"{exc.message} The presets are {self._names()}, without other words. The extensions are "
+                "avif, webp, jpg, png and gif."
+            ) from exc
 
     def _what_is_permitted(self, path: VariantPath) -> str:
         spec = self._parse(path.name)
@@ -150,6 +154,8 @@ class VariantRules:
         neighbours = self.widths[max(above - 1, 0) : above + 1]
         width = min(neighbours, key=lambda width: abs(width - wanted), default=0)
         nearest = f"The nearest permitted width is w{width}. " if width else ""
+        if width == spec.width and width:
+            nearest = f"Permitted is w{width} alone, as {', '.join(WIDTH_EXTENSIONS)}. "
         return (
             f"This variant is not permitted without a signature. {nearest}"
             f"The permitted presets are {self._names()}. To sign a URL, run: flask images sign"

@@ -64,20 +64,19 @@ class VariantUrls:
         `absolute` turns the common part of the URLs, which can be a path, into an absolute URL.
 
         `width` is the width of the image in pixels, or None if it is unknown. `srcset` contains no larger
-        widths. It is missing if no listed width fits. Return an empty dict if the image has no variants.
+        widths. It is missing if no listed width fits, or if the width is unknown. Return an empty dict if the
+        image has no variants.
         """
         if self.rules.mode == "off" or not (can_have_variants(key) and is_readable(key)):
             return {}
         prefix = absolute(f"{self._prefix}{url_path(key)}/")
         urls = {name: prefix + name for name in self.rules.presets}
-        if widths := self._widths_up_to(width):
+        if widths := self._widths_up_to(width or 0):
             urls[SRCSET] = ", ".join(f"{prefix}w{listed} {listed}w" for listed in widths)
         return urls
 
-    def _widths_up_to(self, width: int | None) -> tuple[int, ...]:
+    def _widths_up_to(self, width: int) -> tuple[int, ...]:
         """Return some of the listed widths up to that of the image, among them the largest one."""
-        if width is None:
-            return self._srcset_widths
         fitting = self._srcset_widths[: bisect_right(self._srcset_widths, width)]
         largest = self.rules.widths[: bisect_right(self.rules.widths, width)][-1:]
         return fitting if fitting[-1:] == largest else fitting + largest

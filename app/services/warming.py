@@ -74,8 +74,8 @@ def wanted_variants(rules: VariantRules, text: str) -> tuple[WantedVariant, ...]
             path, spec = rules.canonical(replace(given, extension=extension))
             if not rules.is_listed(path):
                 raise VariantNotPermitted(
-                    f"{word} is not listed in VARIANT_WIDTHS or VARIANT_PRESETS. Only listed variants can be "
-                    "made in advance."
+                    f"{word} is not permitted without a signature by VARIANTS, VARIANT_WIDTHS and "
+                    "VARIANT_PRESETS. Only permitted variants can be made in advance."
                 )
             wanted[WantedVariant(path.name, path.extension, spec)] = None
     return tuple(wanted)

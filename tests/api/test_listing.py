@@ -49,9 +49,8 @@ def test_a_listed_image_has_the_fields_of_its_upload(client: FlaskClient) -> Non
     (image,) = json_of(client.get("/api/images"))["images"]
     assert image.pop("last_modified").endswith("+00:00")
     names = ("width", "height", "frames", "has_alpha", "thumbhash")
-    variants = image.pop("variants")
-    assert variants["thumb"] == uploaded["variants"]["thumb"]
-    assert variants["srcset"].startswith(f"{uploaded['image_url']}/w320 320w, "), "the width is not known"
+    presets = {name: url for name, url in uploaded["variants"].items() if name != "srcset"}
+    assert image.pop("variants") == presets  # the width is not known
     assert image == {name: uploaded[name] for name in ("key", "image_url", "content_type", "bytes")} | (
         dict.fromkeys(names)
     )

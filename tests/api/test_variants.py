@@ -272,6 +272,7 @@ def test_variants_can_be_limited_to_presets_or_switched_off(make_client: MakeCli
     signed = components_of(presets.application).variant_urls.url_of(url.removeprefix("/api/images/"), "w77")
     for path in (f"{url}/thumb", f"{url}/thumb.webp", f"{url}/w640.webp", signed):
         assert _outcome(off.get(path)) == (400, "variant_not_permitted")
+    assert off.get(f"{url}?w=640&format=webp").data == PHOTO
 
 
 def test_the_facts_about_an_image(client: FlaskClient, url: str) -> None:

@@ -464,7 +464,7 @@ def test_refused_variants_equal_those_of_make_variant(
 
 def made_report(**changed: object) -> bytes:
     """Return a valid report from a child that made a variant, with some fields changed."""
-    valid = {"width": 24, "height": 16, "frames": 1, "flattened": False, "info": facts()}
+    valid = {"width": 24, "height": 16, "frames": 1, "flattened": False, "source": [24, 16, 1]}
     return json.dumps(valid | changed).encode() + b"\n"
 
 
@@ -496,11 +496,12 @@ def test_a_valid_report_about_a_variant_is_accepted(hostile: Sandbox) -> None:
         made_report(frames=True),
         made_report(flattened=None),
         made_report(flattened=0),
-        made_report(info=None),
-        made_report(info=facts(width=23)),
-        made_report(info=facts(frames=10**6)),
-        made_report(info=facts(width=10**6)),
-        made_report(info=facts(thumbhash="\n")),
+        made_report(source=None),
+        made_report(source=[24, 16]),
+        made_report(source=[23, 16, 1]),
+        made_report(source=[24, 16, 10**6]),
+        made_report(source=[10**6, 16, 1]),
+        made_report(source=["24", 16, 1]),
         made_report() * 2,
     ],
     ids=repr,

@@ -85,7 +85,7 @@ def test_variants_are_upright(orientation: int, format: str) -> None:
     width, height = source.width // 2, source.height // 2
     variant = made(data, f"w{width}")
     assert (variant.width, variant.height) == (width, height)
-    assert (variant.source.width, variant.source.height) == (source.width, source.height)
+    assert variant.source_size == (source.width, source.height)
     assert distance(opened(variant.data), pixels(scaled(source, width, height))) < CLOSE
 
 
@@ -285,9 +285,9 @@ def test_a_higher_quality_gives_more_bytes(format: str) -> None:
 def test_the_facts_about_the_source_equal_those_of_a_check(name: str, animated: bool) -> None:
     data = sample(name, animated)
     info = check_image(data, LIMITS).info
-    for found in (made(data, "w48").source, describe_image(data, LIMITS)):
-        # The placeholder of a JPEG may differ a little, since its colours are not converted before.
-        assert (replace(found, thumbhash=info.thumbhash) if name == "jpeg" else found) == info
+    found = describe_image(data, LIMITS)
+    # The placeholder of a JPEG may differ a little, since its colours are not converted before.
+    assert (replace(found, thumbhash=info.thumbhash) if name == "jpeg" else found) == info
 
 
 @pytest.mark.parametrize("kind", SOURCES)

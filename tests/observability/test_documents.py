@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
 from app.cache.disk_cache import DiskCache
-from app.observability.metrics import Metrics
+from app.observability.metrics import VARIANT_REFUSALS, Metrics
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
@@ -80,3 +80,9 @@ def test_panels_do_not_overlap() -> None:
         cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
         assert not cells & taken
         taken |= cells
+
+
+def test_the_document_lists_the_reasons_for_which_variants_are_refused() -> None:
+    (row,) = re.findall(r"^\| `s3image_variants_refused_total` .*$", DOCUMENT, re.MULTILINE)
+    reasons = row.partition("error code: ")[2]
+    assert set(re.findall(r"`(\w+)`", reasons)) == VARIANT_REFUSALS

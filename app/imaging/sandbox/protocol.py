@@ -96,7 +96,7 @@ def encode_made(made: MadeVariant) -> bytes:
             "height": made.height,
             "frames": made.frames,
             "flattened": made.is_flattened,
-            "info": asdict(made.source),
+            "source": [*made.source_size, made.source_frames],
         }
     )
 
@@ -161,17 +161,21 @@ def decode_made(report: Report, data: bytes, request: VariantRequest, limits: Im
     Raises ValueError if a field is invalid, if the variant exceeds its limits, the box of its spec or the
     size of its source, or if `data` has the signature of a different format.
     """
-    info = decode_described(report, limits)
+    source_width, source_height, source_frames = map(_positive, report["source"])
+    _check_limits(limits, source_width, source_height, source_frames)
     width, height, frames = (_positive(report.get(name)) for name in ("width", "height", "frames"))
     spec, is_padded = request.spec, request.spec.fit == "pad"
-    too_wide = width > (spec.width or MAX_SIDE) or (width > info.width and not is_padded)
-    too_high = height > (spec.height or MAX_SIDE) or (height > info.height and not is_padded)
-    if too_wide or too_high or frames > info.frames or width * height * frames > request.max_pixels:
+    too_wide = width > (spec.width or MAX_SIDE) or (width > source_width and not is_padded)
+    too_high = height > (spec.height or MAX_SIDE) or (height > source_height and not is_padded)
+    if too_wide or too_high or frames > source_frames or width * height * frames > request.max_pixels:
         raise ValueError(f"{frames} frames of {width} × {height}")
     if len(data) > max_variant_bytes(width * height * frames):
         raise ValueError(f"{len(data)} bytes for {frames} frames of {width} × {height}")
     _sniffed(data, request.format)
-    return MadeVariant(data, width, height, frames, _boolean(report.get("flattened")), info)
+    is_flattened = _boolean(report.get("flattened"))
+    return MadeVariant(
+        data, width, height, frames, is_flattened, (source_width, source_height), source_frames
+    )
 
 
 def decode_described(report: Report, limits: ImageLimits) -> ImageInfo:
@@ -186,11 +190,16 @@ def decode_described(report: Report, limits: ImageLimits) -> ImageInfo:
     placeholder = fields.get("thumbhash")
     if not isinstance(placeholder, str) or not _THUMBHASH.fullmatch(placeholder):
         raise ValueError(f"not a placeholder: {str(placeholder)[:100]}")
+    _check_limits(limits, width, height, frames)
+    return ImageInfo(width, height, frames, _boolean(fields.get("has_alpha")), placeholder)
+
+
+def _check_limits(limits: ImageLimits, width: int, height: int, frames: int) -> None:
+    """Raise ValueError if an image exceeds the limits."""
     try:
         limits.check((width, height), frames)
     except AppError as exc:
         raise ValueError(str(exc)) from exc
-    return ImageInfo(width, height, frames, _boolean(fields.get("has_alpha")), placeholder)
 
 
 def _sniffed(data: bytes, name: str) -> ImageFormat:

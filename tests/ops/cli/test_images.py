@@ -400,10 +400,10 @@ def test_sign_prints_the_public_address_of_the_url(config: Config) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("a.png", "w0"), "unknown word: 'w0'"),
-        (("a.png", "w9.bmp"), "unknown word: 'w9.bmp'"),
+        (("a.png", "w0"), "unknown or out of range: 'w0'"),
+        (("a.png", "w9.bmp"), "unknown or out of range: 'w9.bmp'"),
         (("a.txt", "thumb"), "image extension"),
-        (("a.png", "x/thumb"), "unknown word: 'x/thumb'"),
+        (("a.png", "x/thumb"), "unknown or out of range: 'x/thumb'"),
         (("../a.png", "thumb"), "not a valid image key"),
         (("a.png", "w9", "--expires", "soon"), "'soon' is not a duration"),
         (("a.png", "w9", "--expires", "0"), "'0' must be from 1 to"),
