@@ -40,8 +40,12 @@ VARIANT_ROUTE = "images.serve_variant"
 """The `route` label for variants, even if a variant is served without Flask."""
 
 _REFUSALS: tuple[type[AppError], ...] = (
-    *(Busy, InvalidVariant, SignatureRefused, VariantNotPermitted),
-    *(UndecodableImage, *UndecodableImage.__subclasses__()),
+    *UndecodableImage.__subclasses__(),
+    UndecodableImage,
+    Busy,
+    InvalidVariant,
+    SignatureRefused,
+    VariantNotPermitted,
 )
 VARIANT_REFUSALS = frozenset(error.code for error in _REFUSALS)
 """The error codes that count as refused variants. Other errors, such as those of the store, don't."""
